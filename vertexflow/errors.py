@@ -1,0 +1,27 @@
+"""Every error that a user can cause. Each says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class VertexFlowError(Exception):
+    """Base class of all errors raised by vertexflow."""
+
+
+class GraphError(VertexFlowError, ValueError):
+    """An input graph, or a file of them, is malformed: a cycle, a child out of range, a slot used twice."""
+
+
+class InputError(VertexFlowError, ValueError):
+    """A model call got wrong inputs: missing or unknown names, wrong number of rows, wrong device."""
+
+
+class InputTypeError(VertexFlowError, TypeError):
+    """An argument is of a type, or a tensor of a dtype, that cannot be used there."""
+
+
+class VertexFunctionError(VertexFlowError, RuntimeError):
+    """A vertex function cannot be traced or run; the message names the line of the vertex function."""
+
+
+class BackendError(VertexFlowError, ValueError):
+    """A backend or policy is unknown, or cannot run here."""
