@@ -1,0 +1,1 @@
+"""The symbolic graph of a vertex function as text that can be read."""

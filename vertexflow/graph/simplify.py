@@ -1,0 +1,190 @@
+"""Graph in, graph out: rewrites that keep the values of a trace and spare work when it runs."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from .views import is_free, is_view
+
+if TYPE_CHECKING:
+    from .trace import Trace
+
+aten = torch.ops.aten
+
+def simplify(found: Trace) -> None:
+    """Rewrite `found.graph` in place; the tables of `found` follow."""
+    _drop_identities(found)
+    _split_mixed_results(found)
+    _gather_all_slots_at_once(found)
+    _share_concatenations(found)
+    _name_states(found)
+    _drop_dead(found)
+    _own_what_is_exchanged(found)
+
+def replace(found: Trace, old: fx.Node, new: fx.Node) -> None:
+    """Let every use of `old`, in the graph and in the tables, be `new`."""
+    old.replace_all_uses_with(new)
+    if "name" in old.meta:
+        new.meta.setdefault("name", old.meta["name"])
+    for table in (found.scatters, found.pushes, found.param_grads, found.pull_grads, found.gather_grads):
+        for key, node in table.items():
+            if node is old:
+                table[key] = new  # type: ignore[index]
+
+def _drop_identities(found: Trace) -> None:
+    """`detach` and `alias` did their work in the derivative; a transpose of a transpose is none."""
+    for node in list(found.graph.nodes):
+        if node.target in (aten.detach.default, aten.alias.default):
+            replace(found, node, node.args[0])
+        elif node.target is aten.t.default and node.args[0].target is aten.t.default:
+            replace(found, node, node.args[0].args[0])
+
+def _gather_all_slots_at_once(found: Trace) -> None:
+    """`cat([v.gather(0).h, v.gather(1).h], -1)`, every slot in order, is what gathering all slots side by side reads.
+
+    The gathers of such a state become one placeholder of all slots, `[rows, slots * size]`, and nothing is concatenated.
+    """
+    for name, shape in found.state.items():
+        slots = [found.gathers.get((name, slot)) for slot in range(found.num_slots)]
+        if len(shape) != 1 or len(slots) < 2 or None in slots:
+            continue
+        first = slots[0]
+        assert first is not None
+        cats = [user for user in first.users if user.target is aten.cat.default]
+        whole = [cat for cat in cats if list(cat.args[0]) == slots and (list(cat.args)[1:] or [0])[0] in (1, -1)]
+        uses = {user for slot in slots for user in slot.users if user.op != "output"}  # type: ignore[union-attr]
+        if not whole or uses != set(whole):
+            continue
+        with found.graph.inserting_before(next(iter(found.graph.nodes))):
+            joined = found.graph.placeholder(f"gather_{name}")
+        joined.meta = {"role": ("gather", name, ALL_SLOTS), "val": whole[0].meta["val"], "name": f"children_{name}"}
+        for cat in whole:
+            replace(found, cat, joined)
+        grads = [found.gather_grads.pop((name, slot), None) for slot in range(found.num_slots)]
+        for slot in range(found.num_slots):
+            del found.gathers[(name, slot)]
+        found.gathers[(name, ALL_SLOTS)] = joined
+        present = [grad for grad in grads if grad is not None]
+        if len(present) == len(grads):
+            found.gather_grads[(name, ALL_SLOTS)] = _join(found, present)
+
+ALL_SLOTS = -1  # the slot of a gather of all slots side by side
+
+def _join(found: Trace, pieces: list[fx.Node]) -> fx.Node:
+    """The concatenation of `pieces` along dimension 1: the value itself where they are its slices in order."""
+    source: Any = pieces[0].args[0] if pieces[0].target is aten.slice.Tensor else None
+    start = 0
+    for piece in pieces:
+        stop = start + piece.meta["val"].shape[1]
+        if piece.target is not aten.slice.Tensor or tuple(piece.args[:3]) != (source, 1, start):
+            source = None
+            break
+        start = stop
+    if source is not None and source.meta["val"].shape[1] == start:
+        return source  # type: ignore[no-any-return]
+    last = max(pieces, key=list(found.graph.nodes).index)
+    with found.graph.inserting_after(last):
+        joined = found.graph.call_function(aten.cat.default, (pieces, 1))
+    joined.meta["val"] = torch.cat([piece.meta["val"] for piece in pieces], 1)
+    return joined
+
+def _share_concatenations(found: Trace) -> None:
+    """A concatenation whose operands lie in a row inside a longer one is a slice of that."""
+    cats = [node for node in found.graph.nodes if node.target is aten.cat.default and _along_features(node)]
+    cats.sort(key=lambda node: -len(node.args[0]))
+    for index, short in enumerate(cats):
+        for long in cats[:index]:
+            operands, wanted = list(long.args[0]), list(short.args[0])
+            starts = range(len(operands) - len(wanted) + 1)
+            start = next((at for at in starts if operands[at : at + len(wanted)] == wanted), None)
+            if start is None or long.op != "call_function":
+                continue
+            offset = sum(node.meta["val"].shape[1] for node in operands[:start])
+            width = sum(node.meta["val"].shape[1] for node in wanted)
+            # The slice stands where the later of the two stood, or it would be used before it is made.
+            order = {node: position for position, node in enumerate(found.graph.nodes)}
+            if order[long] > order[short]:
+                if any(order[user] < order[long] for user in short.users):
+                    continue
+            with found.graph.inserting_after(max(long, short, key=order.__getitem__)):
+                piece = found.graph.call_function(aten.slice.Tensor, (long, 1, offset, offset + width))
+            piece.meta = {key: value for key, value in short.meta.items() if key != "name"}
+            replace(found, short, piece)
+            found.graph.erase_node(short)
+            break
+
+def _along_features(cat: fx.Node) -> bool:
+    value = cat.meta["val"]
+    dim = cat.args[1] if len(cat.args) > 1 else 0
+    static = all(isinstance(node.meta["val"].shape[1], int) for node in cat.args[0]) if value.dim() == 2 else False
+    return static and dim in (1, -1)
+
+def _split_mixed_results(found: Trace) -> None:
+    """Let sums over rows (the weight gradient of a LayerNorm) be a node apart from the rows computed by the same operation,
+
+    so that the rows can be computed step by step and the sums once over all vertices.
+    """
+    for node in list(found.graph.nodes):
+        items = [user for user in node.users if user.target is operator.getitem]
+        sums = [item for item in items if not _symbolic(item)]
+        if is_view(node) or not sums or len(sums) == len(items):
+            continue
+        with found.graph.inserting_after(node):
+            twin = found.graph.node_copy(node)
+        for item in sums:
+            item.args = (twin, item.args[1])
+        if isinstance(node.args[-1], (list, tuple)) and node.target._schema.arguments[-1].name == "output_mask":
+            mask, numbers = node.args[-1], {item.args[1] for item in sums}
+            node.args = (*node.args[:-1], [on and i not in numbers for i, on in enumerate(mask)])
+            twin.args = (*twin.args[:-1], [on and i in numbers for i, on in enumerate(mask)])
+
+
+def _symbolic(node: fx.Node) -> bool:
+    return any(isinstance(size, torch.SymInt) for size in node.meta["val"].shape)
+
+
+def _own_what_is_exchanged(found: Trace) -> None:
+    """Every state and every gradient sent to a child is computed by a node of its own, which can write it in place."""
+    taken: set[fx.Node] = set()
+    tables: list[dict[Any, fx.Node]] = [found.scatters, found.gather_grads]
+    for table in tables:
+        for key, node in list(table.items()):
+            # A gradient to a child lies in the order of edges, so that nobody else can read it there.
+            shared = node in taken or (table is found.gather_grads and bool(node.users))
+            if node.op != "call_function" or is_free(node) or shared:
+                original = node
+                with found.graph.inserting_after(node):
+                    node = found.graph.call_function(aten.clone.default, (original,))
+                node.meta = {"val": original.meta["val"], "line": original.meta.get("line")}
+                table[key] = node
+            taken.add(node)
+
+
+def _name_states(found: Trace) -> None:
+    for table in (found.scatters, found.pushes):
+        for name, node in table.items():
+            node.meta.setdefault("name", name)
+
+def _drop_dead(found: Trace) -> None:
+    """Keep placeholders and what some output needs."""
+    keep: set[fx.Node] = set()
+    stack: list[fx.Node] = [
+        node
+        for table in (found.scatters, found.pushes, found.param_grads, found.pull_grads, found.gather_grads)
+        for node in table.values()
+    ]
+    while stack:
+        node = stack.pop()
+        if node not in keep:
+            keep.add(node)
+            stack += node.all_input_nodes
+    gathered = set(found.gathers.values())
+    for node in reversed(list(found.graph.nodes)):
+        replaced = node.op == "placeholder" and node.meta.get("role", ("",))[0] == "gather" and node not in gathered
+        if node.op == "output" or replaced or (node not in keep and node.op != "placeholder"):
+            found.graph.erase_node(node)
+

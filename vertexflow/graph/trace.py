@@ -1,0 +1,308 @@
+"""Trace a vertex function once, with the number of rows symbolic, into one joint graph of values and gradients.
+
+The user's method runs a single time, over fake tensors and under autograd, and every aten operation of the forward and
+of the derivative is recorded in one `torch.fx.Graph` (Cavs calls it F and its derivative; section 3.1 of the paper).
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.overrides import TorchFunctionMode
+
+from ..errors import VertexFlowError, VertexFunctionError
+from .functional import remove_mutations
+from .vertex import Gathered, Shape, Vertex
+
+# The size that stands for "any number of rows" while tracing: a prime that few models use as a width.
+_ROWS_HINT = 13
+
+
+@dataclass
+class Trace:
+    """One vertex function as a joint graph. Every value is an `fx.Node` with its fake tensor in `meta["val"]`.
+
+    `meta["line"]` is the line of the vertex function that made the node; `meta["name"]` the user's name for it.
+    """
+
+    graph: fx.Graph
+    rows: sympy.Symbol  # the symbolic number of vertices
+    state: dict[str, Shape]
+    state_dtype: torch.dtype
+    num_slots: int
+    filename: str
+    params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
+    pulls: dict[str, fx.Node] = field(default_factory=dict)
+    gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)  # (state, slot)
+    state_grads: dict[str, fx.Node] = field(default_factory=dict)  # what the parents send back
+    push_grads: dict[str, fx.Node] = field(default_factory=dict)  # what the caller sends back
+    scatters: dict[str, fx.Node] = field(default_factory=dict)
+    pushes: dict[str, fx.Node] = field(default_factory=dict)
+    param_grads: dict[str, fx.Node] = field(default_factory=dict)
+    pull_grads: dict[str, fx.Node] = field(default_factory=dict)
+    gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+
+    @property
+    def constants(self) -> dict[fx.Node, Tensor]:
+        """Tensors made or read in the vertex function that are neither parameters nor inputs."""
+        return {node: node.meta["constant"] for node in self.graph.nodes if node.op == "get_attr"}
+
+    def where(self, node: fx.Node) -> str:
+        """`model.py:17: h = x.mean(0)`, the line of the vertex function that made `node`."""
+        return _where(self.filename, node.meta.get("line"))
+
+
+def trace(
+    module: nn.Module,
+    method: Callable[[Vertex], None],
+    state: Mapping[str, Shape],
+    state_dtype: torch.dtype,
+    inputs: Mapping[str, Tensor],
+    device: torch.device,
+) -> Trace:
+    """Run `method` (bound to `module`) once and return its `Trace`.
+
+    `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. Raises
+    `VertexFunctionError`, naming the line of the method, for whatever cannot be traced.
+    """
+    env = ShapeEnv()
+    mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+    rows_context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])  # type: ignore[no-untyped-call]
+    probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
+    for fake in fakes.values():
+        if fake.is_floating_point() or fake.is_complex():
+            fake.requires_grad_()
+
+    code = inspect.unwrap(getattr(method, "__func__", method)).__code__
+    lines = _SourceLines(code)
+    scope = _Scope(method, module)
+    made: dict[tuple[Any, ...], Tensor] = {}
+    results: dict[tuple[Any, ...], Tensor] = {}
+
+    def joint(params: dict[str, Tensor], probe: Tensor) -> list[Tensor]:
+        rows = probe.shape[0]
+
+        def leaf(role: tuple[Any, ...], shape: Shape, dtype: torch.dtype) -> Tensor:
+            made[role] = tensor = torch.empty((rows, *shape), dtype=dtype, device=device)
+            return tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor
+
+        v = Vertex(state, state_dtype, inputs, leaf, rows)
+        with lines:
+            torch.func.functional_call(scope, {f"module.{name}": value for name, value in params.items()}, (v,))
+            v.finish()
+        made.update({("param", name): value for name, value in params.items()})
+        # A state is kept in one dtype, whatever autocast made of it.
+        results.update({("scatter", name): value.to(state_dtype) for name, value in v.scattered.items()})
+        results.update({("push", name): value for name, value in v.pushed.items()})
+        values = dict(results)
+        differentiable = [role for role, value in values.items() if value.requires_grad]
+        if differentiable:
+            for role in differentiable:
+                made[("grad", *role)] = torch.empty_like(values[role])
+            wanted = [role for role, value in made.items() if role[0] != "grad" and value.requires_grad]
+            grads = torch.autograd.grad(
+                [values[role] for role in differentiable],
+                [made[role] for role in wanted],
+                [made[("grad", *role)] for role in differentiable],
+                allow_unused=True,
+            )
+            results.update(
+                {("grad", *role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None}
+            )
+        for role, tensor in made.items():
+            _node_of(tensor).meta["role"] = role
+        return list(results.values())
+
+    filename = code.co_filename
+    with mode, _located(code, filename):
+        graph = make_fx(joint)(fakes, probe).graph
+    rows_symbol = probe.shape[0].node.expr
+    _check_guards(env, rows_symbol)
+    found = Trace(graph, rows_symbol, dict(state), state_dtype, 0, filename)
+    _placeholders(graph)
+    _check_constants(found, module)
+    remove_mutations(found, mode)
+    _bind(found, list(results))
+    found.num_slots = 1 + max((slot for _, slot in found.gathers), default=-1)
+    return found
+
+
+class _Scope(nn.Module):
+    """Makes the vertex method callable by `functional_call`, which calls `forward`."""
+
+    def __init__(self, method: Callable[[Vertex], None], module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.method = method
+
+    def forward(self, v: Vertex) -> None:
+        self.method(v)
+
+
+class _SourceLines(TorchFunctionMode):
+    """Notes, for every node as it is recorded, the line of the vertex function and the user's name for its value."""
+
+    def __init__(self, code: CodeType) -> None:
+        super().__init__()
+        self.code = code
+        self.seen: fx.Node | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not self.code:
+            frame = frame.f_back
+        if frame is not None and get_proxy_mode() is not None:
+            self._note(frame)
+        return result
+
+    def _note(self, frame: FrameType) -> None:
+        graph = get_proxy_mode().tracer.graph  # type: ignore[union-attr]
+        node = next(reversed(graph.nodes), None)
+        last = node
+        while node is not None and node is not self.seen and "line" not in node.meta and node.op != "root":
+            node.meta["line"] = frame.f_lineno
+            node = node.prev
+        self.seen = last
+        for name, value in list(frame.f_locals.items()):
+            if isinstance(value, Tensor):
+                _name(value, name)
+            elif isinstance(value, Gathered):
+                for attribute, tensor in vars(value).items():
+                    _name(tensor, f"{name}_{attribute}")
+
+
+def _name(tensor: Tensor, name: str) -> None:
+    tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
+    node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)  # type: ignore[attr-defined]
+    if isinstance(node, fx.Node):
+        node.meta.setdefault("name", name)
+
+
+def _node_of(tensor: Tensor) -> fx.Node:
+    tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
+    node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)  # type: ignore[attr-defined]
+    assert isinstance(node, fx.Node)
+    return node
+
+
+def _where(filename: str, line: int | None) -> str:
+    if line is None:
+        return filename
+    return f"{filename}:{line}: `{linecache.getline(filename, line).strip()}`"
+
+
+@contextmanager
+def _located(code: CodeType, filename: str) -> Iterator[None]:
+    """Turn whatever fails inside the vertex function into an error that names its line."""
+    torch_log = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, torch_log.disabled = torch_log.disabled, True  # it would print each failure that is reported below
+    try:
+        yield
+    except Exception as error:
+        line, step = None, error.__traceback__
+        while step is not None:
+            line = step.tb_lineno if step.tb_frame.f_code is code else line
+            step = step.tb_next
+        where = _where(filename, line or code.co_firstlineno)
+        if isinstance(error, VertexFlowError):
+            error.args = (f"{error}\n  in the vertex function, {where}",)
+            raise
+        if _depends_on_values(error):
+            message = (
+                "the vertex function depends on the value of a tensor in Python (if, while, .item(), .tolist(), int(...)). "
+                "It is traced once for all vertices, so use torch.where(condition, a, b) or arithmetic with masks instead"
+            )
+        else:
+            message = f"the vertex function failed: {type(error).__name__}: {error}"
+        raise VertexFunctionError(f"{message}\n  in the vertex function, {where}") from error
+    finally:
+        torch_log.disabled = disabled
+
+
+def _depends_on_values(error: BaseException) -> bool:
+    names = {"GuardOnDataDependentSymNode", "DataDependentOutputException", "DynamicOutputShapeException"}
+    text = str(error)
+    return type(error).__name__ in names or "Cannot access data pointer" in text or "data-dependent" in text
+
+
+def _check_guards(env: ShapeEnv, rows: sympy.Symbol) -> None:
+    """The trace must hold for any number of rows; Python that looked at their number made a guard."""
+    for guard in env.guards:
+        if all(guard.expr.subs(rows, count) == True for count in (2, 3, 64, 1_000_003)):  # noqa: E712 (sympy)
+            continue
+        frame = guard.sloc.framework_loc
+        where = _where(frame.filename, frame.lineno) if frame is not None and not isinstance(frame, str) else str(frame)
+        raise VertexFunctionError(
+            "the vertex function depends on the number of vertices in a step, which differs from step to step; "
+            f"compute each row from its own row only\n  in the vertex function, {where}"
+        )
+
+
+def _placeholders(graph: fx.Graph) -> None:
+    """The empty tensors that stand for gathers, pulls and incoming gradients become placeholders of the graph."""
+    first = next(iter(graph.nodes))
+    for node in list(graph.nodes):
+        if node.op == "call_function" and "role" in node.meta:
+            with graph.inserting_before(first):
+                placeholder = graph.placeholder("_".join(str(part) for part in node.meta["role"]))
+            placeholder.meta = dict(node.meta)
+            node.replace_all_uses_with(placeholder)
+            graph.erase_node(node)
+
+
+def _check_constants(found: Trace, module: nn.Module) -> None:
+    """Tensors that the method read from outside are kept as constants, but never a forgotten parameter."""
+    for node in found.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        value: Any = found.graph.owning_module
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise VertexFunctionError(
+                "the vertex function uses a tensor that requires grad but is no parameter of the module; register it "
+                f"(self.name = nn.Parameter(...)) or pass it as an input\n  in the vertex function, {found.where(node)}"
+            )
+        node.meta["constant"] = value
+
+
+def _bind(found: Trace, roles: list[tuple[Any, ...]]) -> None:
+    """Fill the tables of `found` from the placeholders' roles and the order of the outputs."""
+    into: dict[str, dict[Any, fx.Node]] = {"param": found.params, "pull": found.pulls, "gather": found.gathers}
+    for node in found.graph.nodes:
+        if node.op == "placeholder" and "role" in node.meta:
+            kind, *key = node.meta["role"]
+            if kind == "grad":
+                table = found.state_grads if key[0] == "scatter" else found.push_grads
+                table[key[1]] = node
+            else:
+                into[kind][key[0] if len(key) == 1 else tuple(key)] = node
+    grads: dict[str, dict[Any, fx.Node]] = {
+        "param": found.param_grads, "pull": found.pull_grads, "gather": found.gather_grads,
+    }  # fmt: skip
+    output = next(reversed(found.graph.nodes))
+    for role, node in zip(roles, output.args[0], strict=True):  # type: ignore[arg-type]
+        kind, *key = role
+        if kind == "scatter":
+            found.scatters[key[0]] = node  # type: ignore[assignment]
+        elif kind == "push":
+            found.pushes[key[0]] = node  # type: ignore[assignment]
+        else:
+            grads[key[0]][key[1] if len(key) == 2 else tuple(key[1:])] = node  # type: ignore[assignment]

@@ -1,0 +1,125 @@
+"""The object `v` that a vertex function sees while it is traced: one vertex, seen as the rows of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, VertexFunctionError
+
+Shape = tuple[int, ...]
+
+
+class Gathered:
+    """The state of a child: one attribute for each state name, `[rows, *shape]`, zeros where that child is missing.
+
+    >>> left = v.gather(0)
+    >>> left.h + left.c
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self.__dict__.update(state)
+
+    def __getattr__(self, name: str) -> Tensor:
+        raise VertexFunctionError(f"a child has no state {name!r}; the states are {_listed(self.__dict__)}")
+
+
+class Vertex:
+    """Records what a vertex function gathers, pulls, scatters and pushes.
+
+    `leaf(role, shape, dtype)` makes the symbolic tensor that a gather or a pull returns.
+    """
+
+    def __init__(
+        self,
+        state: Mapping[str, Shape],
+        state_dtype: torch.dtype,
+        inputs: Mapping[str, Tensor],
+        leaf: Callable[[tuple[Any, ...], Shape, torch.dtype], Tensor],
+        rows: int | torch.SymInt,
+    ) -> None:
+        self._state = state
+        self._state_dtype = state_dtype
+        self._inputs = inputs
+        self._leaf = leaf
+        self._rows = rows
+        self._gathered: dict[int, Gathered] = {}
+        self._pulled: dict[str, Tensor] = {}
+        self.scattered: dict[str, Tensor] = {}
+        self.pushed: dict[str, Tensor] = {}
+
+    def gather(self, slot: int) -> Gathered:
+        """The state of the child in `slot` (0, 1, ...)."""
+        if not isinstance(slot, int) or isinstance(slot, bool) or slot < 0:
+            raise VertexFunctionError(f"v.gather takes the number of a slot (0, 1, ...), not {slot!r}")
+        if slot not in self._gathered:
+            self._gathered[slot] = Gathered(
+                {name: self._leaf(("gather", name, slot), shape, self._state_dtype) for name, shape in self._state.items()}
+            )
+        return self._gathered[slot]
+
+    def pull(self, name: str) -> Tensor:
+        """The row of the input passed to the model as `name=`, `[rows, ...]`."""
+        if name not in self._inputs:
+            given = _listed(self._inputs) if self._inputs else "none"
+            raise InputError(f"v.pull({name!r}): the model was not given this input (given: {given}); call model(batch, {name}=...)")
+        if name not in self._pulled:
+            given_tensor = self._inputs[name]
+            self._pulled[name] = self._leaf(("pull", name), tuple(given_tensor.shape[1:]), given_tensor.dtype)
+        return self._pulled[name]
+
+    def scatter(self, **state: Tensor) -> None:
+        """Publish this vertex's state to the vertices that gather it; every state once."""
+        for name, value in state.items():
+            if name not in self._state:
+                raise VertexFunctionError(
+                    f"v.scatter({name}=...): there is no state of this name; the states are {_listed(self._state)}"
+                )
+            if name in self.scattered:
+                raise VertexFunctionError(f"v.scatter({name}=...): state {name!r} is scattered twice")
+            want = self._state[name]
+            self._check_rows(f"v.scatter({name}=...)", value)
+            if tuple(value.shape[1:]) != want:
+                raise VertexFunctionError(
+                    f"v.scatter({name}=...): one vertex's {name!r} has shape {tuple(value.shape[1:])}, "
+                    f"but the state was declared with shape {want}"
+                )
+            self.scattered[name] = value
+
+    def push(self, **outputs: Tensor) -> None:
+        """Publish outputs of this vertex to the caller: attributes of what `model(...)` returns."""
+        for name, value in outputs.items():
+            if name in self.pushed:
+                raise VertexFunctionError(f"v.push({name}=...): output {name!r} is pushed twice")
+            self._check_rows(f"v.push({name}=...)", value)
+            self.pushed[name] = value
+
+    def finish(self) -> None:
+        """Refuse what a vertex function left out: a state never scattered, an input never pulled, nothing pushed."""
+        for name in self._state:
+            if name not in self.scattered:
+                raise VertexFunctionError(f"state {name!r} was never scattered; end with v.scatter({name}=...)")
+        if not self.pushed:
+            raise VertexFunctionError("nothing was pushed; end with v.push(name=...) to give the model an output")
+        for name in self._inputs:
+            if name not in self._pulled:
+                raise InputError(
+                    f"the model was given the input {name!r}, but the vertex function never pulls it "
+                    f"(it pulls: {_listed(self._pulled) or 'nothing'}); use v.pull({name!r}) or leave it out"
+                )
+
+    def _check_rows(self, call: str, value: object) -> None:
+        if not isinstance(value, Tensor):
+            raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
+        if value.dim() == 0 or not value.shape[0] is self._rows and value.shape[0] != self._rows:
+            raise VertexFunctionError(
+                f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
+                "(the vertices of the step) was lost or mixed"
+            )
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(repr(name) for name in names)

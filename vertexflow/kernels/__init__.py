@@ -1,0 +1,1 @@
+"""How a program runs: one executor, and a file for each backend."""

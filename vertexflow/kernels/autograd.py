@@ -1,0 +1,71 @@
+"""A program as one node of PyTorch's autograd graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .edges import Order
+from .executor import Compiled, Values, run_backward, run_forward
+
+
+def run(compiled: Compiled, order: Order, tensors: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Run the vertex function over a schedule. `inputs` and the result have their rows in vertex order.
+
+    `tensors` are the parameters and buffers by qualified name. Gradients flow to those that the program was made for.
+    """
+    found = compiled.program.trace
+    flat = [*(tensors[name] for name in found.params), *(inputs[name] for name in found.pulls)]
+    outputs = _Run.apply(compiled, order, *flat)  # type: ignore[no-untyped-call]
+    return dict(zip(found.pushes, outputs, strict=True))
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, compiled: Compiled, order: Order, *flat: Tensor) -> tuple[Tensor, ...]:
+        program, found = compiled.program, compiled.program.trace
+        constants: Values = dict(zip(found.params.values(), flat, strict=False))
+        rows = {
+            name: tensor.index_select(0, order.vertex)
+            for name, tensor in zip(found.pulls, flat[len(found.params) :], strict=True)
+        }
+        with torch.amp.autocast(flat[0].device.type if flat else "cpu", enabled=False):
+            values = run_forward(compiled, order, {**constants, **found.constants}, rows)
+        outputs = tuple(values[node].index_select(0, order.row) for node in found.pushes.values())
+        ctx.mark_non_differentiable(
+            *(out for out, name in zip(outputs, found.pushes, strict=True) if name not in found.push_grads)
+        )
+        ctx.set_materialize_grads(False)
+        if program.wants_gradients:
+            ctx.compiled, ctx.order = compiled, order
+            ctx.read = [*program.read_constants, *program.saved]
+            ctx.save_for_backward(*(values[node] for node in ctx.read))
+        return outputs
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        compiled, order = ctx.compiled, ctx.order
+        program, found = compiled.program, compiled.program.trace
+        values: Values = {**dict(zip(ctx.read, ctx.saved_tensors, strict=True)), **found.constants}
+        push_grads = {}
+        for (name, node), grad in zip(found.pushes.items(), grads, strict=True):
+            if name in found.push_grads:
+                push_grads[name] = _in_row_order(grad, order, node.meta["val"])
+        with torch.amp.autocast(next(iter(push_grads.values())).device.type, enabled=False):
+            run_backward(compiled, order, values, push_grads)
+        flat: list[Tensor | None] = [None, None]
+        flat += [values[program.param_grads[name]] if name in program.param_grads else None for name in found.params]
+        for name in found.pulls:
+            grad_node = program.pull_grads.get(name)
+            flat.append(values[grad_node].index_select(0, order.row) if grad_node is not None else None)
+        return tuple(flat)
+
+
+def _in_row_order(grad: Tensor | None, order: Order, like: Tensor) -> Tensor:
+    if grad is None:  # the caller did not use this output
+        return torch.zeros((), dtype=like.dtype, device=order.vertex.device).expand(order.num_rows, *like.shape[1:])
+    return grad.index_select(0, order.vertex)

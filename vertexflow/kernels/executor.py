@@ -1,0 +1,202 @@
+"""Run a program over a schedule: eager parts once, cores step by step, lazy parts once, over buffers in row order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from ..graph.partition import Program
+from .edges import EdgeRows, Order, sum_over_parents
+
+Values = dict[fx.Node, Tensor]  # values of nodes of the joint graph, over all rows or over inner rows
+Function = Callable[..., tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program whose parts are functions of one backend."""
+
+    program: Program
+    functions: Mapping[str, Function]
+    sources: Mapping[str, str]  # the generated code of each part, to be read
+
+
+def placed(program: Program, name: str) -> list[fx.Node]:
+    """The outputs that a part writes into given memory: all of a core's, and states; the others it returns."""
+    scatters = set(program.trace.scatters.values())
+    return [node for node in program.parts[name].outputs if "core" in name or node in scatters]
+
+
+def run_forward(compiled: Compiled, order: Order, constants: Values, pulls: Mapping[str, Tensor]) -> Values:
+    """Compute every value of the forward parts.
+
+    `constants` are the parameters and buffers, `pulls` the inputs with their rows in row order.
+    """
+    program, found = compiled.program, compiled.program.trace
+    values: Values = {**constants, **{node: pulls[name] for name, node in found.pulls.items()}}
+    states: dict[str, Tensor] = {}
+    for name, node in found.scatters.items():
+        states[name] = _empty(node, (order.num_rows + 1, *found.state[name]))
+        states[name][-1].zero_()  # the row that a missing child reads
+        values[node] = states[name][:-1]
+    _run_whole(compiled, "eager", order, values)
+
+    gathers: dict[str, EdgeRows] = {}
+    for name in found.state:
+        nodes = {node: slot for (state, slot), node in program.gathers.items() if state == name}
+        if nodes:
+            gathers[name] = _edge_rows(program, nodes, order, values)
+    steps = order.steps if "core" in program.parts else [(order.num_leaves, order.num_rows)]
+    step = _Step(compiled, "core", order, values)
+    for start, stop in steps:
+        given: Values = {}
+        if start >= order.num_leaves:
+            for name, rows in gathers.items():
+                given.update(rows.read(states[name], start, stop))
+        step.run(start, stop, given)
+    _run_whole(compiled, "lazy", order, values)
+    return values
+
+
+def run_backward(compiled: Compiled, order: Order, values: Values, push_grads: Mapping[str, Tensor]) -> None:
+    """Add to `values`, which holds constants and saved forward values, the gradients that the program wants.
+
+    `push_grads` are the gradients of the pushed outputs, in row order.
+    """
+    program, found = compiled.program, compiled.program.trace
+    values.update({node: push_grads[name] for name, node in found.push_grads.items() if name in push_grads})
+    _run_whole(compiled, "grad_eager", order, values)
+
+    edges: dict[str, EdgeRows] = {}
+    for name in found.state:
+        nodes = {node: slot for (state, slot), node in program.gather_grads.items() if state == name}
+        if nodes:
+            edges[name] = EdgeRows.for_gradients(nodes, order, found.state[name])
+            for node, place in edges[name].views(order.num_leaves, order.num_rows).items():
+                if program.made_by[node] == "grad_eager":
+                    place.copy_(_between(program, node, values[node], order, order.num_leaves, order.num_rows))
+    received = {node: _received(program, node, order, values) for node in program.state_grads.values()}
+    leaf_reads = set(program.parts["grad_core_leaf"].inputs) if "grad_core_leaf" in program.parts else set()
+    bounds = [(0, order.num_leaves), (order.num_leaves, order.num_rows)]
+    step = _Step(compiled, "grad_core", order, values)
+    for start, stop in reversed(order.steps) if "grad_core" in program.parts else bounds:
+        given, leaf = {}, start < order.num_leaves
+        for name, node in program.state_grads.items():
+            if leaf and node not in program.whole and node not in leaf_reads:
+                continue
+            buffer, base = received[node]
+            given[node] = buffer[start - base : stop - base] if base >= 0 else buffer[: stop - start]
+            if stop > start:
+                sum_over_parents(edges[name].data if name in edges else None, order, start, stop, given[node])
+        if not leaf:
+            for rows in edges.values():
+                given.update(rows.views(start, stop))
+        step.run(start, stop, given)
+    _run_whole(compiled, "grad_lazy", order, values)
+
+
+class _Step:
+    """The function of a core with its buffers, cut to the rows of one step at each call."""
+
+    def __init__(self, compiled: Compiled, core: str, order: Order, values: Values) -> None:
+        program = compiled.program
+        self.order = order
+        self.calls: list[tuple[Function, list[tuple[fx.Node, Tensor | None, int, int, int]]] | None] = []
+        if core in program.parts:
+            self._allocate(program, core, order, values)
+        for name in (core, f"{core}_leaf"):
+            if name not in program.parts:
+                self.calls.append(None)
+                continue
+            part = program.parts[name]
+            cuts = []
+            for node in [*part.inputs, *part.outputs]:
+                layout = node.meta.get("rows")
+                base = 0 if program.is_whole(node) else order.num_leaves
+                cuts.append((node, values.get(node), layout.dim if layout else -1, layout.per_vertex if layout else 0, base))
+            self.calls.append((compiled.functions[name], cuts))
+
+    @staticmethod
+    def _allocate(program: Program, core: str, order: Order, values: Values) -> None:
+        exchanged = set(program.gather_grads.values())
+        for node in program.parts[core].outputs:
+            if node in values or node in exchanged:
+                continue
+            count = order.num_rows - (0 if program.is_whole(node) else order.num_leaves)
+            layout = node.meta["rows"]
+            shape = list(node.meta["val"].shape)
+            shape[layout.dim] = count * layout.per_vertex
+            values[node] = _empty(node, shape)
+
+    def run(self, start: int, stop: int, given: Values) -> None:
+        """Compute rows [start, stop); `given` are the values that belong to this step alone."""
+        call = self.calls[start < self.order.num_leaves]
+        if call is None or start == stop:
+            return
+        function, cuts = call
+        arguments: list[Tensor | None] = []
+        for node, value, dim, per_vertex, base in cuts:
+            if node in given:
+                value = given[node]
+            elif dim == 0 and per_vertex == 1:
+                value = value[start - base : stop - base]  # type: ignore[index]
+            elif dim >= 0:
+                value = value.narrow(dim, (start - base) * per_vertex, (stop - start) * per_vertex)  # type: ignore[union-attr]
+            arguments.append(value)
+        function(stop - start, *arguments)
+
+
+def _run_whole(compiled: Compiled, stage: str, order: Order, values: Values) -> None:
+    """Run a stage's parts once: over all rows, then, for what leaves do not need, over inner rows."""
+    program = compiled.program
+    for name, start in ((stage, 0), (f"{stage}_inner", order.num_leaves)):
+        part = program.parts.get(name)
+        if part is None:
+            continue
+        in_place = placed(program, name)
+        arguments = [
+            _between(program, node, values[node], order, start, order.num_rows) for node in [*part.inputs, *in_place]
+        ]
+        results = compiled.functions[name](order.num_rows - start, *arguments)
+        values.update(zip((node for node in part.outputs if node not in in_place), results, strict=True))
+
+
+def _between(program: Program, node: fx.Node, value: Tensor, order: Order, start: int, stop: int) -> Tensor:
+    """Rows [start, stop) of a value; all of a value that has no rows."""
+    layout = node.meta.get("rows")
+    base = 0 if program.is_whole(node) else order.num_leaves
+    if layout is None or (start == base and stop == order.num_rows):
+        return value
+    return value.narrow(layout.dim, (start - base) * layout.per_vertex, (stop - start) * layout.per_vertex)
+
+
+def _edge_rows(program: Program, nodes: dict[fx.Node, int], order: Order, values: Values) -> EdgeRows:
+    """The buffer into which one state is gathered: of all steps where somebody reads it later, else of one step."""
+    found = program.trace
+    name = next(state for (state, _), node in program.gathers.items() if node in nodes)
+    kept = [node for node in nodes if node in program.kept]
+    whole = any(program.is_whole(node) for node in kept)
+    rows = EdgeRows.for_states(nodes, order, found.state[name], kept=bool(kept), leaves=whole)
+    for node, view in rows.kept_views(program.is_whole).items():
+        if node in kept:
+            values[node] = view
+    return rows
+
+
+def _received(program: Program, node: fx.Node, order: Order, values: Values) -> tuple[Tensor, int]:
+    """The buffer of a state's incoming gradients and its first row; -1 where one step's rows are enough."""
+    shape = node.meta["val"].shape[1:]
+    if node in program.kept:
+        base = 0 if program.is_whole(node) else order.num_leaves
+        values[node] = _empty(node, (order.num_rows - base, *shape))
+        return values[node], base
+    widest = max((stop - start for start, stop in order.steps), default=0)
+    return _empty(node, (widest, *shape)), -1
+
+
+def _empty(node: fx.Node, shape: Iterable[int]) -> Tensor:
+    value = node.meta["val"]
+    return torch.empty(tuple(shape), dtype=value.dtype, device=value.device)

@@ -1,0 +1,192 @@
+"""The reference backend: each part becomes a Python function of torch calls that write where the executor wants them.
+
+The generated source is ordinary Python and can be read: `VERTEXFLOW_LOG=kernels` prints it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..graph.partition import Part
+from ..graph.views import is_view
+
+aten = torch.ops.aten
+
+# Calls with less overhead than the operator objects of `torch.ops`; semantics and arguments are the same.
+_DIRECT = {
+    aten.add.Tensor: "add", aten.sub.Tensor: "sub", aten.mul.Tensor: "mul", aten.div.Tensor: "div", aten.mm.default: "mm",
+    aten.bmm.default: "bmm", aten.addmm.default: "addmm", aten.sigmoid.default: "sigmoid", aten.tanh.default: "tanh",
+    aten.cat.default: "cat", aten.neg.default: "neg", aten.exp.default: "exp", aten.sum.dim_IntList: "sum",
+    aten.relu.default: "relu", aten.where.self: "where",
+}  # fmt: skip
+
+
+def compile_part(part: Part, in_place: Collection[fx.Node]) -> tuple[Callable[..., tuple[Tensor, ...]], str]:
+    """Compile `part` to `function(rows, *inputs, *outs) -> results`; also returns its source.
+
+    Outputs in `in_place` are written into the tensors `outs`, in the order of `part.outputs`; the others are returned.
+    """
+    writer = _Writer(part, in_place)
+    source = writer.source()
+    scope: dict[str, Any] = {"torch": torch, "aten": aten, **writer.constants}
+    exec(compile(source, f"<vertexflow {part.name}>", "exec"), scope)
+    return scope[part.name], source
+
+
+class _Writer:
+    """Writes the lines of one function."""
+
+    def __init__(self, part: Part, in_place: Collection[fx.Node]) -> None:
+        self.part = part
+        self.nodes = list(part.graph.nodes)
+        self.results: tuple[fx.Node, ...] = self.nodes[-1].args[0]  # type: ignore[assignment]
+        self.constants: dict[str, Any] = {}
+        self.lines: list[str] = []
+        self.place: dict[fx.Node, str] = {}  # where a node's value is to be written
+        self.allocate: dict[fx.Node, list[str]] = {}  # lines that must stand before a node
+        self.copies: list[str] = []
+        self.outs: list[str] = []
+        self.returned: list[str] = []
+        for output, result in zip(part.outputs, self.results, strict=True):
+            if output not in in_place:
+                self.returned.append(result.name)
+                continue
+            out = f"{result.name}_out" if f"{result.name}_out" not in self.outs else f"{result.name}_out{len(self.outs)}"
+            self.outs.append(out)
+            if result not in self.place and _can_write(result):
+                self.place[result] = out
+            else:
+                self.copies.append(f"{out}.copy_({result.name})")
+        for node in self.nodes:
+            if node.target is aten.cat.default:
+                self._place_operands(node)
+
+    def _place_operands(self, cat: fx.Node) -> None:
+        """The operands of a concatenation are computed where they belong in it, so that nothing is copied."""
+        operands: list[fx.Node] = cat.args[0]  # type: ignore[assignment]
+        value, dim = cat.meta["val"], cat.args[1] if len(cat.args) > 1 else 0
+        ours = [_can_write(node) and node not in self.place for node in operands]
+        fits = all(node.meta["val"].dtype == value.dtype for node in operands)
+        if value.dim() != 2 or dim not in (1, -1) or not all(ours) or not fits or len(set(operands)) < len(operands):
+            return
+        first = min(operands, key=self.nodes.index)
+        if cat in self.place:
+            home = self.place[cat]
+        else:
+            home = cat.name
+            rows, width = value.shape[0], value.shape[1]
+            self.allocate.setdefault(first, []).append(
+                f"{home} = torch.empty(({self._rows(rows)}, {width}), dtype={value.dtype}, device={self._text(value.device)})"
+            )
+        start = 0
+        for node in operands:
+            stop = start + node.meta["val"].shape[1]
+            self.place[node] = f"{home}[:, {start}:{stop}]"
+            start = stop
+        self.place[cat] = home
+        cat.meta["assembled"] = True
+
+    def _rows(self, size: Any) -> str:
+        (symbol,) = size.node.expr.free_symbols
+        factor = size.node.expr / symbol
+        return "rows" if factor == 1 else f"rows * {int(factor)}"
+
+    def source(self) -> str:
+        last: dict[fx.Node, fx.Node] = {}
+        for node in self.nodes:
+            for argument in node.all_input_nodes:
+                last[argument] = node
+        for node in self.nodes[:-1]:
+            if node.op == "placeholder":
+                continue
+            self.lines += self.allocate.get(node, [])
+            self._emit(node)
+            dying = [n.name for n, user in last.items() if user is node and n.op != "placeholder"]
+            if dying:
+                self.lines.append(f"del {', '.join(dying)}")
+        names = ["rows", *(n.name for n in self.nodes[1:] if n.op == "placeholder"), *self.outs]
+        body = [*self.lines, *self.copies, f"return ({''.join(f'{name}, ' for name in self.returned)})"]
+        return f"def {self.part.name}({', '.join(names)}):\n" + "\n".join(f"    {line}" for line in body) + "\n"
+
+    def _emit(self, node: fx.Node) -> None:
+        if node.meta.get("assembled"):
+            if self.place[node] != node.name:
+                self.lines.append(f"{node.name} = {self.place[node]}")
+            return
+        place = self.place.get(node)
+        if place is None:
+            self.lines.append(f"{node.name} = {self._call(node, None)}")
+            return
+        if node.target is aten.empty.memory_format:  # nobody reads it: whatever lies in the buffer will do
+            self.lines.append(f"{node.name} = {place}")
+        elif "[" in place:
+            self.lines.append(f"{node.name} = {place}")
+            self.lines.append(self._call(node, node.name))
+        else:
+            self.lines.append(f"{node.name} = {self._call(node, place)}")
+
+    def _call(self, node: fx.Node, out: str | None) -> str:
+        if node.target is operator.getitem:
+            return f"{self._text(node.args[0])}[{node.args[1]}]"
+        if node.target is operator.mul:
+            return f"{self._text(node.args[0])} * {self._text(node.args[1])}"
+        if node.target in (aten.view.default, aten._unsafe_view.default, aten.reshape.default):
+            return f"{self._text(node.args[0])}.reshape({self._text(node.args[1])})"
+        arguments = [self._text(argument) for argument in node.args]
+        arguments += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
+        if out is not None and node.target is aten.clone.default:
+            return f"{out}.copy_({arguments[0]})"
+        if node.target in _DIRECT:
+            arguments += [f"out={out}"] if out is not None else []
+            return f"torch.{_DIRECT[node.target]}({', '.join(arguments)})"
+        target: Any = node.target
+        if out is not None:
+            target, name = _out_variant(node)  # type: ignore[misc]
+            arguments.append(f"{name}={out}")
+        namespace = "aten" if target.namespace == "aten" else f"torch.ops.{target.namespace}"
+        packet = target._schema.name.split("::")[1]
+        return f"{namespace}.{packet}.{target._overloadname}({', '.join(arguments)})"
+
+    def _text(self, value: Any) -> str:
+        if isinstance(value, fx.Node):
+            return value.name
+        if isinstance(value, (list, tuple)):
+            return f"[{', '.join(self._text(item) for item in value)}]"
+        if value is None or isinstance(value, (bool, int, str)) or isinstance(value, float) and abs(value) < 1e300:
+            return repr(value)
+        if isinstance(value, torch.device):
+            return f"torch.device({str(value)!r})"
+        if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):
+            return str(value)
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+
+def _can_write(node: fx.Node) -> bool:
+    if node.op != "call_function" or is_view(node) or not isinstance(node.meta.get("val"), Tensor):
+        return False
+    written_anyhow = node.target in _DIRECT or node.target in (aten.clone.default, aten.empty.memory_format)
+    return written_anyhow or _out_variant(node) is not None
+
+
+def _out_variant(node: fx.Node) -> tuple[Any, str] | None:
+    """The overload of the node's operator that writes into a given tensor, and the name of that argument."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or len(schema.returns) != 1:
+        return None
+    packet: Any = node.target.overloadpacket  # type: ignore[union-attr]
+    wanted = [(argument.name, str(argument.type)) for argument in schema.arguments]
+    for name in packet.overloads():
+        overload = getattr(packet, name)
+        arguments = overload._schema.arguments
+        plain = [(a.name, str(a.type)) for a in arguments if not (a.alias_info and a.alias_info.is_write)]
+        written = [a.name for a in arguments if a.alias_info and a.alias_info.is_write and a.kwarg_only]
+        if plain == wanted and len(written) == 1:
+            return overload, written[0]
+    return None
