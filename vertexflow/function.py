@@ -99,7 +99,7 @@ class VertexFunction(nn.Module):
         """What the vertex function of the last call became: eager, core and lazy nodes, and their derivative."""
         if self._last is None:
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
-        return SymbolicGraph(self._compiled[self._last])
+        return SymbolicGraph(self._compiled[self._last].program)
 
     def _check_inputs(self, batch: GraphBatch, inputs: Mapping[str, Tensor]) -> torch.device:
         device = next((tensor.device for _, tensor in _tensors(self)), None)
@@ -145,7 +145,7 @@ class VertexFunction(nn.Module):
         key = (id(found), wanted, backend)
         if key not in self._compiled:
             self._compiled[key] = compile_program(partition(found, *wanted), backend)
-            log.show("trace", SymbolicGraph(self._compiled[key]))
+            log.show("trace", SymbolicGraph(self._compiled[key].program))
         self._last = key
         return self._compiled[key]
 

@@ -6,13 +6,13 @@ zero with a value that comes from an input is still computed, so that a NaN ther
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
-from .views import is_view
+from .views import is_free, is_view
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -44,8 +44,13 @@ _GRADIENTS = {  # (grad, saved value): zero where grad is
 }  # fmt: skip
 
 
-def fold_zeros(found: Trace) -> dict[fx.Node, Image]:
-    """The image of every node of `found.graph` in a new graph where each gather is zero: a node, or `ZERO`."""
+def fold_zeros(
+    found: Trace, inside: Collection[fx.Node] | None = None, known: Mapping[fx.Node, Image] | None = None
+) -> dict[fx.Node, Image]:
+    """The image of every node of `found.graph` in a new graph where each gather is zero: a node, or `ZERO`.
+
+    With `inside`, only these nodes are folded: others are read as they are, or are zero where `known` says so.
+    """
     graph = fx.Graph()
     images: dict[fx.Node, Image] = {}
     gathers = set(found.gathers.values())
@@ -63,6 +68,9 @@ def fold_zeros(found: Trace) -> dict[fx.Node, Image]:
             continue
         if all(argument in uniform for argument in node.all_input_nodes):
             uniform.add(node)
+        if inside is not None and known is not None and node not in inside and not is_free(node):
+            images[node] = ZERO if known[node] is ZERO else graph.node_copy(node, materialised)
+            continue
         folded = _fold(node, images, uniform, graph)
         images[node] = folded if folded is not None else graph.node_copy(node, materialised)
     for node, image in images.items():

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..errors import VertexFunctionError
 from .leaves import ZERO, Image, fold_zeros
 from .rows import ancestors
 from .trace import Trace
@@ -87,9 +88,11 @@ def partition(found: Trace, wanted_params: Iterable[str] = (), wanted_pulls: Ite
     _stages(program, forward, backward)
     program.gathers = {key: node for key, node in found.gathers.items() if node in forward or node in ancestors(roots)}
     program.state_grads = {name: node for name, node in found.state_grads.items() if node in backward}
-    images = fold_zeros(found)
-    _needed_at_leaves(program, images)
-    _build_parts(program, images)
+    zeros = fold_zeros(found)
+    folded = {core: fold_zeros(found, [n for n, s in program.made_by.items() if s == core], zeros) for core in CORES}
+    _needed_at_leaves(program, zeros, folded)
+    _refuse_interleaved(program)
+    _build_parts(program, folded)
     return program
 
 
@@ -137,31 +140,37 @@ def has_rows(node: fx.Node) -> bool:
     return any(has_rows(user) for user in node.users if user.target is operator.getitem)
 
 
-def _needed_at_leaves(program: Program, images: dict[fx.Node, Image]) -> None:
+Images = dict[fx.Node, Image]
+
+
+def _needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images]) -> None:
     """Find `program.whole`: the values whose rows of vertices without children somebody reads.
 
     Where only some operands of a concatenation are read, they are noted in `program.leaf_operands`.
     """
     found, stage, whole = program.trace, program.made_by, program.whole
     stack = [*found.scatters.values(), *found.pushes.values(), *program.pull_grads.values(), *program.param_grads.values()]
+    rowless: set[fx.Node] = set()
     while stack:
         for node, operands in _operand_sources(stack.pop(), stage):
             seen = program.leaf_operands.get(node, set())
-            if node in whole and operands <= seen:
+            if node in rowless or (node in whole and operands <= seen):
                 continue
-            image = images[node]
-            if node.op == "call_function" and not has_rows(node) and image is ZERO:
+            if node in stage and not has_rows(node) and not any(has_rows(source) for source in _reads(node)):
+                rowless.add(node)  # what is computed of parameters, or of sums over rows
+                stack += node.all_input_nodes
+                continue
+            if node.op == "call_function" and not has_rows(node) and zeros[node] is ZERO:
                 continue  # a sum over rows to which leaves add nothing
             whole.add(node)
             if operands:
                 program.leaf_operands[node] = seen | operands
             if stage.get(node) not in CORES:
                 stack += node.all_input_nodes if node in stage else []
-            elif operands:
-                for index in operands - seen:
-                    stack += _leaf_reads(images[node.args[0][index]], stage, stage[node])  # type: ignore[index]
-            else:
-                stack += _leaf_reads(image, stage, stage[node])
+                continue
+            read = [node.args[0][index] for index in operands - seen] if operands else [node]  # type: ignore[index]
+            for wanted in read:
+                stack += _leaf_reads(folded[stage[node]][wanted], stage, stage[node])
     for node in list(stage):  # the results of one operation stay together
         if node.target is operator.getitem and node in whole:
             whole.add(node.args[0])  # type: ignore[arg-type]
@@ -208,7 +217,7 @@ def _leaf_reads(image: Image, stage: dict[fx.Node, str], core: str) -> list[fx.N
     return reads
 
 
-def _build_parts(program: Program, images: dict[fx.Node, Image]) -> None:
+def _build_parts(program: Program, folded: dict[str, Images]) -> None:
     found, whole = program.trace, program.whole
     finals = {"lazy": list(found.pushes.values()), "grad_lazy": [*program.pull_grads.values(), *program.param_grads.values()]}
     members: dict[str, list[fx.Node]] = {}
@@ -237,12 +246,25 @@ def _build_parts(program: Program, images: dict[fx.Node, Image]) -> None:
             if outputs:
                 program.parts[part] = _extract(part, outputs, set(nodes), found)
         if stage in CORES:
-            _add_leaf_core(program, stage, images)
+            _add_leaf_core(program, stage, folded[stage])
     program.kept = _kept(program, readers)
     in_backward = {p for stage in BACKWARD for p in (stage, f"{stage}_inner", f"{stage}_leaf")}
     read_back = dict.fromkeys(node for name, part in program.parts.items() if name in in_backward for node in part.inputs)
     program.saved = [node for node in read_back if _is_forward_value(program, node)]
     program.read_constants = [node for node in read_back if node.meta.get("role", ("",))[0] == "param"]
+
+
+def _refuse_interleaved(program: Program) -> None:
+    """Values whose vertices do not lie side by side can be kept by a step for its own gradient, but not be cut."""
+    for node in program.made_by:
+        for source in _reads(node):
+            parts = {_part_of(program, node), _part_of(program, source)}
+            if source.meta.get("interleaved") and len(parts) > 1 and not parts <= set(CORES):
+                raise VertexFunctionError(
+                    f"the vertices of a value of shape {tuple(source.meta['val'].shape)} lie interleaved (a transpose was "
+                    "flattened), and it is needed for all vertices at once; keep the vertices in front: reshape with "
+                    f"(rows, ...) first\n  in the vertex function, {program.trace.where(source)}"
+                )
 
 
 def _runs_whole(node: fx.Node, program: Program) -> bool:
@@ -273,7 +295,7 @@ def _is_forward_value(program: Program, node: fx.Node) -> bool:
     return node.meta.get("role", ("",))[0] in ("pull", "gather") or program.made_by.get(node, "grad") in FORWARD
 
 
-def _add_leaf_core(program: Program, core: str, images: dict[fx.Node, Image]) -> None:
+def _add_leaf_core(program: Program, core: str, images: Images) -> None:
     """The core specialised to vertices without children: only what is needed of them, with zeros folded away."""
     if core not in program.parts:
         return

@@ -1,1 +1,94 @@
 """The symbolic graph of a vertex function as text that can be read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from .partition import Part, Program
+
+_TITLES = {
+    "eager": "eager: once over all vertices, before the steps",
+    "core": "core: once a step, children first",
+    "lazy": "lazy: once over all vertices, after the steps",
+    "grad_eager": "derivative, eager: once over all vertices",
+    "grad_core": "derivative, core: once a step, parents first",
+    "grad_lazy": "derivative, lazy: once over all vertices",
+}
+
+
+@dataclass(frozen=True)
+class SymbolicGraph:
+    """A vertex function cut into parts. `print(model.symbolic_graph)` shows every node with its shape and source line.
+
+    `part(name)` gives one part as an ordinary `torch.fx.GraphModule`; its first argument is the number of rows.
+    """
+
+    program: Program
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts by name: `eager`, `core`, `lazy`, `grad_eager`, `grad_core`, `grad_lazy`.
+
+        With `_leaf`: specialised to vertices without children. With `_inner`: not needed of such vertices.
+        """
+        return self.program.parts
+
+    def part(self, name: str) -> fx.GraphModule:
+        """The part called `name` as a module: `module(rows, *inputs) -> outputs`."""
+        return fx.GraphModule(torch.nn.Module(), self.parts[name].graph)
+
+    def __str__(self) -> str:
+        found = self.program.trace
+        state = ", ".join(f"{name} {list(shape)}" for name, shape in found.state.items())
+        lines = [f"vertex function of {os.path.basename(found.filename)}; n vertices; state {state or 'none'}"]
+        for name, part in self.parts.items():
+            stage = name.removesuffix("_inner").removesuffix("_leaf")
+            note = ", for vertices with children" if name.endswith("_inner") else ""
+            note = ", for vertices without children" if name.endswith("_leaf") else note
+            lines += ["", f"{_TITLES[stage]}{note}"]
+            lines += [f"    {line}" for line in _part_lines(part)]
+        return "\n".join(lines)
+
+
+def _part_lines(part: Part) -> list[str]:
+    rows: list[tuple[str, str, str]] = []
+    results: Any = ()
+    for node in part.graph.nodes:
+        line = f"line {node.meta['line']}" if node.meta.get("line") else ""
+        if node.op == "placeholder" and node.name != "rows":
+            rows.append((f"{node.name}: {_shape(node)}", "given", ""))
+        elif node.op == "call_function":
+            name = getattr(node.target, "__name__", str(node.target)).removesuffix(".default")
+            arguments = [_text(argument) for argument in node.args]
+            arguments += [f"{key}={_text(value)}" for key, value in node.kwargs.items()]
+            rows.append((f"{node.name}: {_shape(node)}", f"{name}({', '.join(arguments)})", line))
+        elif node.op == "output":
+            results = node.args[0]
+    left = max((len(name) for name, _, _ in rows), default=0)
+    right = max((len(call) for _, call, _ in rows if len(call) < 70), default=0)
+    lines = [f"{name:<{left}} = {call:<{right}}  {line}".rstrip() for name, call, line in rows]
+    return [*lines, f"return {', '.join(node.name for node in results)}"]
+
+
+def _shape(node: fx.Node) -> str:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return "(several)" if isinstance(value, (list, tuple)) else "size"
+    sizes = [str(size) if isinstance(size, int) else _rows(size) for size in value.shape]
+    return f"{str(value.dtype).removeprefix('torch.')}[{', '.join(sizes)}]"
+
+
+def _rows(size: torch.SymInt) -> str:
+    (symbol,) = size.node.expr.free_symbols
+    return str(size.node.expr.subs(symbol, "n"))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_text(item) for item in value)}]"
+    return value.name if isinstance(value, fx.Node) else str(value)

@@ -25,6 +25,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.overrides import TorchFunctionMode
 
 from ..errors import VertexFlowError, VertexFunctionError
+from .cells import CELLS
 from .functional import remove_mutations
 from .vertex import Gathered, Shape, Vertex
 
@@ -164,7 +165,7 @@ class _SourceLines(TorchFunctionMode):
         self.seen: fx.Node | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = CELLS.get(getattr(func, "__name__", ""), func)(*args, **(kwargs or {}))
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not self.code:
             frame = frame.f_back

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, fx
 
@@ -13,7 +13,7 @@ from ..graph.partition import Part, Program
 from . import torch_backend
 from .executor import Compiled, placed
 
-CompilePart = Callable[[Part, Collection[fx.Node]], tuple[Callable[..., tuple[Tensor, ...]], str]]
+CompilePart = Callable[[Part, Mapping[fx.Node, bool]], tuple[Callable[..., tuple[Tensor, ...]], str]]
 
 BACKENDS: dict[str, CompilePart] = {"torch": torch_backend.compile_part}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from ..graph.partition import Program
+from ..graph.simplify import ALL_SLOTS
 from .edges import EdgeRows, Order, sum_over_parents
 
 Values = dict[fx.Node, Tensor]  # values of nodes of the joint graph, over all rows or over inner rows
@@ -24,10 +25,20 @@ class Compiled:
     sources: Mapping[str, str]  # the generated code of each part, to be read
 
 
-def placed(program: Program, name: str) -> list[fx.Node]:
-    """The outputs that a part writes into given memory: all of a core's, and states; the others it returns."""
-    scatters = set(program.trace.scatters.values())
-    return [node for node in program.parts[name].outputs if "core" in name or node in scatters]
+def placed(program: Program, name: str) -> dict[fx.Node, bool]:
+    """The outputs that a part writes into given memory, and whether that is contiguous; others are returned.
+
+    Given are all outputs of cores, and states.
+    """
+    found = program.trace
+    states = set(found.scatters.values())
+    columns = {node for (_, slot), node in program.gather_grads.items() if slot != ALL_SLOTS and found.num_slots > 1}
+    result = {}
+    for node in program.parts[name].outputs:
+        if "core" in name or node in states:
+            layout = node.meta.get("rows")
+            result[node] = node not in columns and (layout is None or layout.dim == 0)
+    return result
 
 
 def run_forward(compiled: Compiled, order: Order, constants: Values, pulls: Mapping[str, Tensor]) -> Values:

@@ -6,7 +6,7 @@ The generated source is ordinary Python and can be read: `VERTEXFLOW_LOG=kernels
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,14 +22,15 @@ _DIRECT = {
     aten.add.Tensor: "add", aten.sub.Tensor: "sub", aten.mul.Tensor: "mul", aten.div.Tensor: "div", aten.mm.default: "mm",
     aten.bmm.default: "bmm", aten.addmm.default: "addmm", aten.sigmoid.default: "sigmoid", aten.tanh.default: "tanh",
     aten.cat.default: "cat", aten.neg.default: "neg", aten.exp.default: "exp", aten.sum.dim_IntList: "sum",
-    aten.relu.default: "relu", aten.where.self: "where",
+    aten.where.self: "where",
 }  # fmt: skip
 
 
-def compile_part(part: Part, in_place: Collection[fx.Node]) -> tuple[Callable[..., tuple[Tensor, ...]], str]:
+def compile_part(part: Part, in_place: Mapping[fx.Node, bool]) -> tuple[Callable[..., tuple[Tensor, ...]], str]:
     """Compile `part` to `function(rows, *inputs, *outs) -> results`; also returns its source.
 
-    Outputs in `in_place` are written into the tensors `outs`, in the order of `part.outputs`; the others are returned.
+    Outputs in `in_place` are written into the tensors `outs`, in the order of `part.outputs`, contiguous ones where
+    the mapping says so; the others are returned.
     """
     writer = _Writer(part, in_place)
     source = writer.source()
@@ -41,7 +42,7 @@ def compile_part(part: Part, in_place: Collection[fx.Node]) -> tuple[Callable[..
 class _Writer:
     """Writes the lines of one function."""
 
-    def __init__(self, part: Part, in_place: Collection[fx.Node]) -> None:
+    def __init__(self, part: Part, in_place: Mapping[fx.Node, bool]) -> None:
         self.part = part
         self.nodes = list(part.graph.nodes)
         self.results: tuple[fx.Node, ...] = self.nodes[-1].args[0]  # type: ignore[assignment]
@@ -58,7 +59,7 @@ class _Writer:
                 continue
             out = f"{result.name}_out" if f"{result.name}_out" not in self.outs else f"{result.name}_out{len(self.outs)}"
             self.outs.append(out)
-            if result not in self.place and _can_write(result):
+            if result not in self.place and _can_write(result, contiguous=in_place[output]):
                 self.place[result] = out
             else:
                 self.copies.append(f"{out}.copy_({result.name})")
@@ -70,7 +71,7 @@ class _Writer:
         """The operands of a concatenation are computed where they belong in it, so that nothing is copied."""
         operands: list[fx.Node] = cat.args[0]  # type: ignore[assignment]
         value, dim = cat.meta["val"], cat.args[1] if len(cat.args) > 1 else 0
-        ours = [_can_write(node) and node not in self.place for node in operands]
+        ours = [_can_write(node, contiguous=False) and node not in self.place for node in operands]
         fits = all(node.meta["val"].dtype == value.dtype for node in operands)
         if value.dim() != 2 or dim not in (1, -1) or not all(ours) or not fits or len(set(operands)) < len(operands):
             return
@@ -168,11 +169,14 @@ class _Writer:
         return name
 
 
-def _can_write(node: fx.Node) -> bool:
+def _can_write(node: fx.Node, contiguous: bool) -> bool:
+    """Whether the node's operator can write its value into given memory; many cannot unless it is contiguous."""
     if node.op != "call_function" or is_view(node) or not isinstance(node.meta.get("val"), Tensor):
         return False
-    written_anyhow = node.target in _DIRECT or node.target in (aten.clone.default, aten.empty.memory_format)
-    return written_anyhow or _out_variant(node) is not None
+    if node.target in _DIRECT or node.target in (aten.clone.default, aten.empty.memory_format):
+        return True
+    tags = getattr(node.target, "tags", ())
+    return (contiguous or torch.Tag.pointwise in tags) and _out_variant(node) is not None
 
 
 def _out_variant(node: fx.Node) -> tuple[Any, str] | None:

@@ -1,0 +1,29 @@
+"""vertexflow: networks whose structure changes with every sample, batched and fused, from the computation of one vertex."""
+
+from .errors import BackendError, GraphError, InputError, InputTypeError, VertexFlowError, VertexFunctionError
+from .function import VertexFunction
+from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
+from .graph.pack import GraphBatch, collate, pack
+from .scheduler import Schedule, schedule
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "GraphBatch",
+    "GraphError",
+    "InputError",
+    "InputGraph",
+    "InputTypeError",
+    "Schedule",
+    "VertexFlowError",
+    "VertexFunction",
+    "VertexFunctionError",
+    "chain",
+    "collate",
+    "graph",
+    "pack",
+    "schedule",
+    "tree",
+    "tree_from_parents",
+]

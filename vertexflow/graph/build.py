@@ -1,0 +1,253 @@
+"""Input graphs: the structure of one sample, as flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import GraphError, InputTypeError
+from .cycles import find_cycle
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class InputGraph:
+    """One sample's structure. Made by `vf.graph`, `vf.tree`, `vf.tree_from_parents`, `vf.chain` and the readers.
+
+    Attributes:
+        num_vertices: V.
+        child: int64 [E], the children of all vertices, sorted by parent and then by slot.
+        slot: int64 [E], the slot that each child fills.
+        offset: int64 [V + 1]; the children of vertex v are `child[offset[v]:offset[v + 1]]`.
+        kind: an array [V] with the kind of each vertex, or None.
+        data: arrays of one row a vertex that a reader found (labels, tokens), by name.
+    """
+
+    num_vertices: int
+    child: Ints = field(repr=False)
+    slot: Ints = field(repr=False)
+    offset: Ints = field(repr=False)
+    kind: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+    data: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict, repr=False)
+
+    @property
+    def num_edges(self) -> int:
+        return len(self.child)
+
+
+def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slots: Any = None) -> InputGraph:
+    """An input graph from its edges.
+
+    Args:
+        num_vertices: vertices are 0 .. num_vertices - 1.
+        edges: pairs (child, parent), or an array or tensor of shape [2, E] (children, then parents). The k-th edge that
+            names a parent fills its slot k.
+        kind: the kind of each vertex, if vertices are of several kinds.
+        slots: the slot of each edge, where the order of the edges does not tell (a missing left child).
+
+    Raises:
+        GraphError: no vertices, a vertex out of range, a slot used twice, or a cycle.
+
+    Example:
+        >>> vf.graph(3, [(0, 2), (1, 2)])  # vertex 2 has the children 0 and 1
+        InputGraph(num_vertices=3)
+    """
+    if not isinstance(num_vertices, (int, np.integer)) or isinstance(num_vertices, bool):
+        raise InputTypeError(f"num_vertices is {num_vertices!r}; give an integer")
+    if num_vertices <= 0:
+        raise GraphError(f"a graph with no vertices (num_vertices={num_vertices}); every input graph needs at least one")
+    child, parent = _edge_arrays(edges)
+    for name, ends in (("child", child), ("parent", parent)):
+        outside = np.flatnonzero((ends < 0) | (ends >= num_vertices))
+        if len(outside):
+            at = int(outside[0])
+            raise GraphError(
+                f"edge {at} ({child[at]} -> {parent[at]}): {name} {ends[at]} is out of range; "
+                f"the vertices are 0 to {num_vertices - 1}"
+            )
+    if slots is None:
+        order = np.argsort(parent, kind="stable")
+        first = np.concatenate(([0], np.cumsum(np.bincount(parent, minlength=num_vertices))))
+        slot = np.arange(len(child)) - first[parent[order]]
+    else:
+        given = _int_array(slots, "slots")
+        _check_slots(given, child, parent)
+        order = np.lexsort((given, parent))
+        slot = given[order]
+    made = InputGraph(
+        int(num_vertices), child[order], slot, _offsets(parent, num_vertices), _kinds(kind, num_vertices)
+    )
+    if not np.all(child < parent):
+        cycle = find_cycle(made.num_vertices, made.child, made.offset)
+        if cycle:
+            shown = " -> ".join(str(vertex) for vertex in [*cycle[:8], *(["..."] if len(cycle) > 8 else []), cycle[0]])
+            raise GraphError(f"the graph has a cycle through vertex {cycle[0]}: {shown}; a vertex cannot depend on itself")
+    return made
+
+
+def tree(nested: Any) -> InputGraph:
+    """A tree from nested tuples or lists; the k-th element of a tuple is the child in slot k.
+
+    Leaves are the numbers of the leaf vertices, 0 .. L - 1 in any order, or all None, numbered from left to right.
+    Inner vertices follow in post-order, so that the root is the last vertex.
+
+    Example:
+        >>> vf.tree(((0, 1), 2))  # 3 = (0, 1); 4 = (3, 2), the root
+        InputGraph(num_vertices=5)
+    """
+    leaves: list[Any] = []
+    # Inner vertices get the numbers -1, -2, ... in post-order until the number of leaves is known.
+    child: list[int] = []
+    parent: list[int] = []
+    inner = 0
+    stack: list[tuple[Any, list[int]]] = [(nested, [])] if isinstance(nested, (tuple, list)) else []
+    if not stack:
+        leaves.append(nested)
+    while stack:
+        node, done = stack[-1]
+        if len(done) < len(node):
+            item = node[len(done)]
+            if isinstance(item, (tuple, list)):
+                stack.append((item, []))
+            else:
+                done.append(len(leaves))
+                leaves.append(item)
+            continue
+        if not node:
+            raise GraphError(f"an empty tuple in {_shortened(nested)}; a vertex without children is a number or None")
+        inner += 1
+        child += done
+        parent += [-inner] * len(done)
+        stack.pop()
+        if stack:
+            stack[-1][1].append(-inner)
+    numbers = _leaf_numbers(leaves, nested)
+    ends = np.array([child, parent], dtype=np.int64).reshape(2, -1)
+    ends = np.where(ends < 0, len(leaves) - 1 - ends, numbers[np.maximum(ends, 0)])
+    order = np.argsort(ends[1], kind="stable")
+    offset = _offsets(ends[1], len(leaves) + inner)
+    slot = np.arange(len(order)) - offset[ends[1][order]]
+    return InputGraph(len(leaves) + inner, ends[0][order], slot, offset)
+
+
+def tree_from_parents(parents: Any) -> InputGraph:
+    """A tree or forest from the parent of each vertex, -1 for a root. Children take slots in the order of their numbers.
+
+    Example:
+        >>> vf.tree_from_parents([2, 2, -1])
+        InputGraph(num_vertices=3)
+    """
+    parent = _int_array(parents, "parents")
+    below = np.flatnonzero(parent < -1)
+    if len(below):
+        raise GraphError(f"the parent of vertex {below[0]} is {parent[below[0]]}; give a vertex, or -1 for a root")
+    child = np.flatnonzero(parent >= 0)
+    return graph(len(parent), np.stack([child, parent[child]]))
+
+
+def chain(length: int) -> InputGraph:
+    """A sequence: vertex t has vertex t - 1 in slot 0.
+
+    Example:
+        >>> vf.chain(5)
+        InputGraph(num_vertices=5)
+    """
+    if not isinstance(length, (int, np.integer)) or isinstance(length, bool):
+        raise InputTypeError(f"the length of a chain is {length!r}; give an integer")
+    if length <= 0:
+        raise GraphError(f"a graph with no vertices: a chain of length {length}; give at least 1")
+    offset = np.maximum(np.arange(length + 1) - 1, 0)
+    return InputGraph(int(length), np.arange(length - 1), np.zeros(length - 1, np.int64), offset)
+
+
+def _offsets(parent: Ints, num_vertices: int) -> Ints:
+    counts = np.bincount(parent, minlength=num_vertices)
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))
+
+
+def _int_array(values: Any, what: str) -> Ints:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    array = np.asarray(values)
+    if array.size == 0:
+        return np.zeros(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise InputTypeError(f"{what} must be integers, not {array.dtype}")
+    if array.ndim != 1:
+        raise GraphError(f"{what} must be one list of numbers, not an array of shape {array.shape}")
+    return array.astype(np.int64, copy=False)
+
+
+def _edge_arrays(edges: Any) -> tuple[Ints, Ints]:
+    if isinstance(edges, torch.Tensor):
+        edges = edges.detach().cpu().numpy()
+    if isinstance(edges, np.ndarray):
+        if edges.ndim != 2 or edges.shape[0] != 2:
+            raise GraphError(f"an array of edges has the shape [2, E] (children, then parents), not {list(edges.shape)}")
+        rows = edges
+    else:
+        if not isinstance(edges, Iterable):
+            raise InputTypeError(f"edges are pairs (child, parent) or an array [2, E], not {type(edges).__name__}")
+        pairs = [tuple(pair) if isinstance(pair, Iterable) else (pair,) for pair in edges]
+        wrong = next((at for at, pair in enumerate(pairs) if len(pair) != 2), None)
+        if wrong is not None:
+            raise GraphError(f"edge {wrong} is {pairs[wrong]!r}; give pairs (child, parent)")
+        rows = np.array(pairs).reshape(-1, 2).T
+    return _int_array(rows[0], "children of edges"), _int_array(rows[1], "parents of edges")
+
+
+def _check_slots(slots: Ints, child: Ints, parent: Ints) -> None:
+    if len(slots) != len(child):
+        raise GraphError(f"{len(slots)} slots for {len(child)} edges; give one slot for each edge")
+    negative = np.flatnonzero(slots < 0)
+    if len(negative):
+        at = int(negative[0])
+        raise GraphError(f"edge {at} ({child[at]} -> {parent[at]}): slot {slots[at]} is negative")
+    order = np.lexsort((slots, parent))
+    twice = np.flatnonzero((np.diff(parent[order]) == 0) & (np.diff(slots[order]) == 0))
+    if len(twice):
+        first, second = int(order[twice[0]]), int(order[twice[0] + 1])
+        raise GraphError(
+            f"slot {slots[first]} of vertex {parent[first]} is used twice: by child {child[first]} (edge {first}) "
+            f"and by child {child[second]} (edge {second})"
+        )
+
+
+def _kinds(kind: Sequence[Any] | None, num_vertices: int) -> np.ndarray[Any, Any] | None:
+    if kind is None:
+        return None
+    if len(kind) != num_vertices:
+        raise GraphError(f"{len(kind)} kinds for {num_vertices} vertices; give one for each vertex")
+    return np.asarray(kind)
+
+
+def _leaf_numbers(leaves: list[Any], nested: Any) -> Ints:
+    """The vertex of each leaf, from left to right."""
+    if all(leaf is None for leaf in leaves):
+        return np.arange(len(leaves))
+    wrong = next((leaf for leaf in leaves if not isinstance(leaf, (int, np.integer)) or isinstance(leaf, bool)), None)
+    if wrong is not None or None in leaves:
+        raise InputTypeError(
+            f"a leaf of {_shortened(nested)} is {wrong!r}; leaves are the numbers of the leaf vertices, or all None"
+        )
+    numbers = np.array(leaves, dtype=np.int64)
+    if not np.array_equal(np.sort(numbers), np.arange(len(leaves))):
+        raise GraphError(
+            f"the leaves of {_shortened(nested)} are not 0 to {len(leaves) - 1}, each once; "
+            "number the leaf vertices so, or write None for each to number them from left to right"
+        )
+    return numbers
+
+
+def _shortened(nested: Any) -> str:
+    """The user's own pattern, cut to a line; nested too deep for repr, only its beginning."""
+    try:
+        text = repr(nested)
+    except RecursionError:
+        text = "(" * 20 + "..."
+    return text if len(text) <= 60 else text[:57] + "..."
