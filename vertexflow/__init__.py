@@ -4,6 +4,7 @@ from .errors import BackendError, GraphError, InputError, InputTypeError, Vertex
 from .function import VertexFunction
 from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
 from .graph.pack import GraphBatch, collate, pack
+from .graph.read import from_ptb
 from .scheduler import Schedule, schedule
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "VertexFunctionError",
     "chain",
     "collate",
+    "from_ptb",
     "graph",
     "pack",
     "schedule",
