@@ -5,6 +5,7 @@ from .function import VertexFunction
 from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
 from .graph.pack import GraphBatch, collate, pack
 from .graph.read import from_ptb
+from .graph.vertex import Vertex
 from .scheduler import Schedule, schedule
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ __all__ = [
     "InputGraph",
     "InputTypeError",
     "Schedule",
+    "Vertex",
     "VertexFlowError",
     "VertexFunction",
     "VertexFunctionError",

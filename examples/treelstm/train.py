@@ -1,0 +1,178 @@
+"""Train a TreeLSTM: `python -m examples.treelstm.train --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import vertexflow as vf
+
+from . import listops, sst
+from .model import MODELS
+from .options import RUN_SETTINGS, contradictions, parser, with_defaults
+from .plot import draw_curves
+from .task import Task
+from .training import batches, random_state, run_epoch, save, set_random_state
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, train, and print the test metrics. Exits with 2, and one line, on wrong options."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(given)
+    wrong = contradictions(options, given)
+    if wrong:
+        refuse(wrong)
+    saved = _load_run(options) if options.resume else None
+    options = with_defaults(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    folder = _run_folder(options)
+    try:
+        task = load_task(options)
+    except (OSError, vf.GraphError) as error:
+        refuse(str(error))
+    torch.manual_seed(options.seed)
+    model = build_model(options, len(task.words), len(task.classes)).to(device)
+    print(
+        f"{task.name}: {len(task.train)} training trees, {len(task.valid)} for validation; {options.model} with "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}; run folder {folder}"
+    )
+    try:
+        train(options, task, model, device, folder, saved)
+    except KeyboardInterrupt:
+        print(f"\nstopped; continue with --resume {folder}", file=sys.stderr)
+        sys.exit(130)
+    report(options, task, model, device, folder)
+
+
+def train(
+    options: argparse.Namespace, task: Task, model: torch.nn.Module, device: torch.device, folder: Path, saved: Any
+) -> None:
+    """Epochs of training and validation, until the last or until nothing has become better for `--patience` epochs."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    history: list[dict[str, Any]] = []
+    best, best_epoch = -1.0, 0
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        set_random_state(saved["random"], device)
+        history, best, best_epoch = saved["history"], saved["best"], saved["best_epoch"]
+        _write_metrics(folder, history)  # forget an epoch that was cut off
+    valid = batches(task.valid, 2 * options.batch_size)
+    for epoch in range(len(history) + 1, options.epochs + 1):
+        if epoch - best_epoch > options.patience:
+            print(f"no better epoch since {best_epoch}: stopping early")
+            break
+        order = torch.Generator().manual_seed(options.seed * 100_003 + epoch)
+        started = time.perf_counter()
+        trained = run_epoch(model, batches(task.train, options.batch_size, order), device, f"epoch {epoch}", optimizer)
+        checked = run_epoch(model, valid, device, "validation")
+        history.append(
+            {"epoch": epoch, "train": asdict(trained), "valid": asdict(checked), "seconds": time.perf_counter() - started}
+        )
+        if checked.root_accuracy > best:
+            best, best_epoch = checked.root_accuracy, epoch
+            save(folder / "best.pt", _checkpoint(options, task, model))
+        state = {"optimizer": optimizer.state_dict(), "random": random_state(device), "history": history}
+        save(folder / "last.pt", _checkpoint(options, task, model) | state | {"best": best, "best_epoch": best_epoch})
+        _write_metrics(folder, history)
+        draw_curves(history, folder / "curves.png")
+        print(
+            f"epoch {epoch}: loss {trained.loss:.4f}, validation loss {checked.loss:.4f}, root accuracy "
+            f"{checked.root_accuracy:.4f}{' (best)' if best_epoch == epoch else ''}, {trained.trees_per_second:.0f} trees/s"
+        )
+
+
+def report(
+    options: argparse.Namespace, task: Task, model: torch.nn.Module, device: torch.device, folder: Path
+) -> None:
+    """Evaluate the best epoch's model and print a table."""
+    model.load_state_dict(torch.load(folder / "best.pt", map_location=device, weights_only=True)["model"])
+    tested = run_epoch(model, batches(task.test, 2 * options.batch_size), device, "test")
+    (folder / "test.json").write_text(json.dumps(asdict(tested)) + "\n")
+    table = Table(title=f"{task.name}, {options.model}: {task.test_name}, {len(task.test)} trees")
+    for column in ("loss", "root accuracy", "vertex accuracy"):
+        table.add_column(column, justify="right")
+    table.add_row(f"{tested.loss:.4f}", f"{tested.root_accuracy:.4f}", f"{tested.vertex_accuracy:.4f}")
+    Console().print(table)
+
+
+def load_task(options: argparse.Namespace) -> Task:
+    """The data that the options ask for."""
+    if options.dataset == "sst":
+        return sst.load(options.data, options.binary)
+    return listops.load(options.train_size, options.max_depth, options.seed)
+
+
+def build_model(options: argparse.Namespace, vocabulary: int, num_classes: int) -> vf.VertexFunction:
+    """The model that the options ask for."""
+    return MODELS[options.model](vocabulary, options.embed, options.hidden, num_classes, options.dropout)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is a GPU if there is one; a device that is not there is refused."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        refuse(f"--device {name}: {str(error).splitlines()[0]}")
+    return device
+
+
+def refuse(message: str) -> NoReturn:
+    """Leave with one line that says what is wrong."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _run_folder(options: argparse.Namespace) -> Path:
+    if options.resume:
+        return Path(options.resume)
+    name = f"{options.dataset}-{options.model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(options.out or Path("runs") / name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        refuse(f"{folder} is in use; continue that run with --resume {folder}, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _load_run(options: argparse.Namespace) -> Any:
+    """The last checkpoint of the run to be resumed, whose settings replace the options that may not change."""
+    path = Path(options.resume) / "last.pt"
+    if not path.exists():
+        refuse(f"--resume {options.resume}: there is no {path}; a run can be resumed after its first epoch")
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    for name, value in saved["options"].items():
+        if name not in RUN_SETTINGS or getattr(options, name) is None or name == "patience":
+            setattr(options, name, value)
+    return saved
+
+
+def _checkpoint(options: argparse.Namespace, task: Task, model: torch.nn.Module) -> dict[str, Any]:
+    return {
+        "model": model.state_dict(), "options": vars(options) | {"resume": None}, "words": task.words, "classes": task.classes,
+    }  # fmt: skip
+
+
+def _write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    lines = "".join(json.dumps(entry) + "\n" for entry in history)
+    partial = folder / "metrics.partial"
+    partial.write_text(lines)
+    partial.replace(folder / "metrics.jsonl")
+
+
+if __name__ == "__main__":
+    main()
