@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import BackendError, GraphError
-from .policies import POLICIES, Ints, Policy
+from ..errors import BackendError, GraphError, InputTypeError
+from .policies import POLICIES, Ints, Policy, depth
 
 
 class Structure(Protocol):
@@ -28,16 +27,16 @@ class Structure(Protocol):
     @property
     def kind(self) -> np.ndarray[Any, Any] | None: ...
 
-    locate: Callable[[int], str]
+    def locate(self, vertex: int) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """The rows of every buffer, and the steps that compute them.
 
-    Rows [0, num_leaves) are the vertices without children, the others follow; each group is sorted by step, so that every
-    step is a slice of rows. A step holds vertices of one kind that do not depend on each other, and either leaves only or
-    inner vertices only. V vertices, E edges, L leaves, K slots; all arrays are int64.
+    Rows [0, num_leaves) are the vertices without children, the others follow; each group is sorted by step, so that
+    every step is a slice of rows. A step holds vertices of one kind that do not depend on each other, and either leaves
+    only or inner vertices only. V vertices, E edges, L leaves, K slots; all arrays are int64.
 
     Attributes:
         policy: its name.
@@ -70,8 +69,8 @@ class Schedule:
     def __str__(self) -> str:
         widths = self.steps[:, 1] - self.steps[:, 0]
         return (
-            f"policy {self.policy}: {len(self.order)} vertices ({self.num_leaves} without children) in {self.num_steps} "
-            f"steps of {', '.join(str(width) for width in widths[:40])}{' ...' if len(widths) > 40 else ''}"
+            f"policy {self.policy}: {len(self.order)} vertices ({self.num_leaves} without children) in "
+            f"{self.num_steps} steps of {', '.join(map(str, widths[:40]))}{' ...' if len(widths) > 40 else ''}"
         )
 
 
@@ -84,8 +83,10 @@ def schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | 
         num_slots: how many slots the vertex function gathers; by default as many as the batch uses.
 
     Raises:
-        GraphError: a cycle, or a vertex with more children than slots gathered.
+        GraphError: a cycle, a vertex with more children than slots gathered, or a policy that does not put children
+            first.
         BackendError: there is no policy of that name.
+        InputTypeError: the policy is neither a name nor a function.
 
     Example:
         >>> vf.schedule(vf.pack([vf.tree(((0, 1), 2))])).steps
@@ -99,7 +100,7 @@ def schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | 
     num_vertices, child_counts = batch.num_vertices, np.diff(batch.offset)
     inner = child_counts > 0
     num_leaves = num_vertices - int(inner.sum())
-    keys = [step, inner]
+    keys: list[np.ndarray[Any, Any]] = [step, inner]
     if batch.kind is not None:
         keys.insert(0, np.unique(batch.kind, return_inverse=True)[1])
     order = np.lexsort(keys)
@@ -112,18 +113,20 @@ def schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | 
     child_row = row[batch.child]
     child_rows[position] = child_row
     consumers = np.bincount(child_row, minlength=num_vertices)
-    parent_edge = position[np.lexsort((position, child_row))]
     parent_offset = np.concatenate((np.zeros(1, np.int64), np.cumsum(consumers)))
-    is_tree = len(consumers) == 0 or int(consumers.max()) <= 1
+    is_tree = int(consumers.max()) <= 1
     only_edge = None
     if is_tree:
         only_edge = np.full(num_vertices, len(child_rows))
         only_edge[child_row] = position
+        parent_edge = only_edge[only_edge < len(child_rows)]
+    else:
+        parent_edge = position[np.lexsort((position, child_row))]
     return Schedule(
         policy=name,
         order=order,
         row=row,
-        steps=_bounds([key[order] for key in keys]),
+        steps=_bounds(step[order], [key[order] for key in keys]),
         num_leaves=num_leaves,
         num_slots=slots,
         child_rows=child_rows.reshape(num_vertices - num_leaves, slots),
@@ -141,8 +144,8 @@ def _check_slots(batch: Structure, slots: int) -> None:
     vertex = int(np.searchsorted(batch.offset, edge, side="right")) - 1
     gathered = f"gathers slots 0 to {slots - 1}" if slots else "gathers no child"
     raise GraphError(
-        f"more children than slots gathered: {batch.locate(vertex)} has a child in slot {int(batch.slot[edge])}, but the "
-        f"vertex function {gathered}; gather that slot too, or give graphs with fewer children"
+        f"more children than slots gathered: {batch.locate(vertex)} has a child in slot {batch.slot[edge]}, but "
+        f"the vertex function {gathered}; gather that slot too, or give graphs with fewer children"
     )
 
 
@@ -152,8 +155,10 @@ def _steps(batch: Structure, policy: str | Policy) -> tuple[str, Ints]:
             known = ", ".join(repr(name) for name in POLICIES)
             raise BackendError(f"there is no policy {policy!r}; choose one of {known}, or give a function")
         name, chosen = policy, POLICIES[policy]
-    else:
+    elif callable(policy):
         name, chosen = getattr(policy, "__name__", type(policy).__name__), policy
+    else:
+        raise InputTypeError(f"a policy is a name or a function, not a {type(policy).__name__}")
     step = np.asarray(chosen(batch.num_vertices, batch.child, batch.offset, batch.kind))
     if step.shape != (batch.num_vertices,) or step.dtype.kind not in "iu":
         raise GraphError(
@@ -163,7 +168,10 @@ def _steps(batch: Structure, policy: str | Policy) -> tuple[str, Ints]:
     parent = np.repeat(np.arange(batch.num_vertices), np.diff(batch.offset))
     never = np.flatnonzero(step < 0)
     if len(never):
-        raise GraphError(f"a cycle: {batch.locate(int(never[0]))} depends on itself or on a cycle and is never ready")
+        where = batch.locate(int(never[0]))
+        if chosen is not depth and (depth(batch.num_vertices, batch.child, batch.offset, batch.kind) >= 0).all():
+            raise GraphError(f"policy {name!r} puts {where} in step {step[never[0]]}; steps count from 0")
+        raise GraphError(f"a cycle: {where} depends on itself or on a cycle and is never ready")
     wrong = np.flatnonzero(step[batch.child] >= step[parent])
     if len(wrong):
         edge = int(wrong[0])
@@ -174,11 +182,11 @@ def _steps(batch: Structure, policy: str | Policy) -> tuple[str, Ints]:
     return name, step.astype(np.int64, copy=False)
 
 
-def _bounds(keys: list[Ints]) -> Ints:
-    """The slices of rows in which all keys (the last but one is the step) are the same, sorted by step."""
-    changes = np.zeros(len(keys[0]) - 1, dtype=bool)
+def _bounds(step: Ints, keys: list[np.ndarray[Any, Any]]) -> Ints:
+    """The slices of rows in which all keys are the same, sorted by step."""
+    changes = np.zeros(len(step) - 1, dtype=bool)
     for key in keys:
-        changes |= np.diff(key.astype(np.int64)) != 0
+        changes |= key[1:] != key[:-1]
     cuts = np.flatnonzero(changes) + 1
-    bounds = np.stack([np.concatenate(([0], cuts)), np.concatenate((cuts, [len(keys[0])]))], axis=1)
-    return bounds[np.argsort(keys[-2][bounds[:, 0]], kind="stable")]
+    bounds = np.stack([np.concatenate(([0], cuts)), np.concatenate((cuts, [len(step)]))], axis=1)
+    return bounds[np.argsort(step[bounds[:, 0]], kind="stable")]
