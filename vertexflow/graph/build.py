@@ -51,7 +51,9 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
         slots: the slot of each edge, where the order of the edges does not tell (a missing left child).
 
     Raises:
-        GraphError: no vertices, a vertex out of range, a slot used twice, or a cycle.
+        GraphError: no vertices, a vertex out of range, a slot negative or used twice, a cycle, or kinds or slots of the
+            wrong length.
+        InputTypeError: vertices or slots that are no integers.
 
     Example:
         >>> vf.graph(3, [(0, 2), (1, 2)])  # vertex 2 has the children 0 and 1
@@ -60,7 +62,7 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
     if not isinstance(num_vertices, (int, np.integer)) or isinstance(num_vertices, bool):
         raise InputTypeError(f"num_vertices is {num_vertices!r}; give an integer")
     if num_vertices <= 0:
-        raise GraphError(f"a graph with no vertices (num_vertices={num_vertices}); every input graph needs at least one")
+        raise GraphError(f"a graph with no vertices (num_vertices={num_vertices}); every graph needs at least one")
     child, parent = _edge_arrays(edges)
     for name, ends in (("child", child), ("parent", parent)):
         outside = np.flatnonzero((ends < 0) | (ends >= num_vertices))
@@ -70,23 +72,24 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
                 f"edge {at} ({child[at]} -> {parent[at]}): {name} {ends[at]} is out of range; "
                 f"the vertices are 0 to {num_vertices - 1}"
             )
+    counts = np.bincount(parent, minlength=num_vertices)
+    offset = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))
     if slots is None:
         order = np.argsort(parent, kind="stable")
-        first = np.concatenate(([0], np.cumsum(np.bincount(parent, minlength=num_vertices))))
-        slot = np.arange(len(child)) - first[parent[order]]
+        slot = np.arange(len(child)) - offset[parent[order]]
     else:
         given = _int_array(slots, "slots")
         _check_slots(given, child, parent)
         order = np.lexsort((given, parent))
         slot = given[order]
-    made = InputGraph(
-        int(num_vertices), child[order], slot, _offsets(parent, num_vertices), _kinds(kind, num_vertices)
-    )
+    made = InputGraph(int(num_vertices), child[order], slot, offset, _kinds(kind, num_vertices))
     if not np.all(child < parent):
         cycle = find_cycle(made.num_vertices, made.child, made.offset)
         if cycle:
-            shown = " -> ".join(str(vertex) for vertex in [*cycle[:8], *(["..."] if len(cycle) > 8 else []), cycle[0]])
-            raise GraphError(f"the graph has a cycle through vertex {cycle[0]}: {shown}; a vertex cannot depend on itself")
+            path = [*map(str, cycle[:8]), *["..."] * (len(cycle) > 8), str(cycle[0])]
+            raise GraphError(
+                f"the graph has a cycle through vertex {cycle[0]}, {' -> '.join(path)}; no vertex can depend on itself"
+            )
     return made
 
 
@@ -94,17 +97,19 @@ def tree(nested: Any) -> InputGraph:
     """A tree from nested tuples or lists; the k-th element of a tuple is the child in slot k.
 
     Leaves are the numbers of the leaf vertices, 0 .. L - 1 in any order, or all None, numbered from left to right.
-    Inner vertices follow in post-order, so that the root is the last vertex.
+    Inner vertices follow in post-order, so that the root is the last vertex. A number or None alone is one vertex.
+
+    Raises:
+        GraphError: an empty tuple, or leaves that are not 0 .. L - 1, each once.
+        InputTypeError: a leaf that is neither a number nor None, or some of both.
 
     Example:
         >>> vf.tree(((0, 1), 2))  # 3 = (0, 1); 4 = (3, 2), the root
         InputGraph(num_vertices=5)
     """
     leaves: list[Any] = []
-    # Inner vertices get the numbers -1, -2, ... in post-order until the number of leaves is known.
     child: list[int] = []
-    parent: list[int] = []
-    inner = 0
+    counts: list[int] = []
     stack: list[tuple[Any, list[int]]] = [(nested, [])] if isinstance(nested, (tuple, list)) else []
     if not stack:
         leaves.append(nested)
@@ -120,38 +125,57 @@ def tree(nested: Any) -> InputGraph:
             continue
         if not node:
             raise GraphError(f"an empty tuple in {_shortened(nested)}; a vertex without children is a number or None")
-        inner += 1
         child += done
-        parent += [-inner] * len(done)
+        counts.append(len(done))
         stack.pop()
         if stack:
-            stack[-1][1].append(-inner)
-    numbers = _leaf_numbers(leaves, nested)
-    ends = np.array([child, parent], dtype=np.int64).reshape(2, -1)
-    ends = np.where(ends < 0, len(leaves) - 1 - ends, numbers[np.maximum(ends, 0)])
-    order = np.argsort(ends[1], kind="stable")
-    offset = _offsets(ends[1], len(leaves) + inner)
-    slot = np.arange(len(order)) - offset[ends[1][order]]
-    return InputGraph(len(leaves) + inner, ends[0][order], slot, offset)
+            stack[-1][1].append(-len(counts))
+    return from_post_order(_leaf_numbers(leaves, nested), child, counts)
+
+
+def from_post_order(leaves: Ints, child: list[int], counts: list[int]) -> InputGraph:
+    """A tree whose inner vertices were closed one after the other, as a bracket reader meets them.
+
+    `leaves` is the vertex of each leaf, from left to right. `child` lists the children of all inner vertices in that
+    order, `counts` how many each has; a child is i for leaf i, and -1 - i for inner vertex i, because the numbers of
+    inner vertices are known only when all leaves are.
+    """
+    found = np.array(child, dtype=np.int64)
+    ends = np.cumsum(np.array(counts, dtype=np.int64))
+    slot = np.arange(len(found)) - np.repeat(ends - counts, counts)
+    found = np.where(found < 0, len(leaves) - 1 - found, leaves[np.maximum(found, 0)])
+    offset = np.concatenate((np.zeros(len(leaves) + 1, np.int64), ends))
+    return InputGraph(len(leaves) + len(counts), found, slot, offset)
 
 
 def tree_from_parents(parents: Any) -> InputGraph:
-    """A tree or forest from the parent of each vertex, -1 for a root. Children take slots in the order of their numbers.
+    """A tree or forest from the parent of each vertex, -1 for a root. Children take slots in order of their numbers.
+
+    Raises:
+        GraphError: no vertices, a parent out of range, or a cycle.
+        InputTypeError: parents that are no integers.
 
     Example:
         >>> vf.tree_from_parents([2, 2, -1])
         InputGraph(num_vertices=3)
     """
     parent = _int_array(parents, "parents")
-    below = np.flatnonzero(parent < -1)
-    if len(below):
-        raise GraphError(f"the parent of vertex {below[0]} is {parent[below[0]]}; give a vertex, or -1 for a root")
+    outside = np.flatnonzero((parent < -1) | (parent >= len(parent)))
+    if len(outside):
+        raise GraphError(
+            f"the parent of vertex {outside[0]} is {parent[outside[0]]}, which is out of range; "
+            f"give a vertex from 0 to {len(parent) - 1}, or -1 for a root"
+        )
     child = np.flatnonzero(parent >= 0)
     return graph(len(parent), np.stack([child, parent[child]]))
 
 
 def chain(length: int) -> InputGraph:
     """A sequence: vertex t has vertex t - 1 in slot 0.
+
+    Raises:
+        GraphError: a length below 1.
+        InputTypeError: a length that is no integer.
 
     Example:
         >>> vf.chain(5)
@@ -163,11 +187,6 @@ def chain(length: int) -> InputGraph:
         raise GraphError(f"a graph with no vertices: a chain of length {length}; give at least 1")
     offset = np.maximum(np.arange(length + 1) - 1, 0)
     return InputGraph(int(length), np.arange(length - 1), np.zeros(length - 1, np.int64), offset)
-
-
-def _offsets(parent: Ints, num_vertices: int) -> Ints:
-    counts = np.bincount(parent, minlength=num_vertices)
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))
 
 
 def _int_array(values: Any, what: str) -> Ints:
@@ -188,7 +207,10 @@ def _edge_arrays(edges: Any) -> tuple[Ints, Ints]:
         edges = edges.detach().cpu().numpy()
     if isinstance(edges, np.ndarray):
         if edges.ndim != 2 or edges.shape[0] != 2:
-            raise GraphError(f"an array of edges has the shape [2, E] (children, then parents), not {list(edges.shape)}")
+            turned = "; transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else ""
+            raise GraphError(
+                f"an array of edges has the shape [2, E] (children, then parents), not {list(edges.shape)}{turned}"
+            )
         rows = edges
     else:
         if not isinstance(edges, Iterable):
@@ -197,7 +219,10 @@ def _edge_arrays(edges: Any) -> tuple[Ints, Ints]:
         wrong = next((at for at, pair in enumerate(pairs) if len(pair) != 2), None)
         if wrong is not None:
             raise GraphError(f"edge {wrong} is {pairs[wrong]!r}; give pairs (child, parent)")
-        rows = np.array(pairs).reshape(-1, 2).T
+        try:
+            rows = np.array(pairs, dtype=None if pairs else np.int64).reshape(len(pairs), 2).T
+        except ValueError as error:
+            raise GraphError(f"edges such as {pairs[0]!r} are no pairs (child, parent) of numbers") from error
     return _int_array(rows[0], "children of edges"), _int_array(rows[1], "parents of edges")
 
 
@@ -221,9 +246,12 @@ def _check_slots(slots: Ints, child: Ints, parent: Ints) -> None:
 def _kinds(kind: Sequence[Any] | None, num_vertices: int) -> np.ndarray[Any, Any] | None:
     if kind is None:
         return None
-    if len(kind) != num_vertices:
-        raise GraphError(f"{len(kind)} kinds for {num_vertices} vertices; give one for each vertex")
-    return np.asarray(kind)
+    kinds = np.asarray(kind)
+    if kinds.ndim != 1:
+        raise GraphError(f"kinds must be one list, not an array of shape {kinds.shape}")
+    if len(kinds) != num_vertices:
+        raise GraphError(f"{len(kinds)} kinds for {num_vertices} vertices; give one for each vertex")
+    return kinds
 
 
 def _leaf_numbers(leaves: list[Any], nested: Any) -> Ints:

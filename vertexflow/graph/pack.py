@@ -110,7 +110,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     """Join input graphs into one batch.
 
     Raises:
-        GraphError: the list is empty, or only some of the graphs have kinds.
+        GraphError: the list is empty, only some of the graphs have kinds, or their kinds or data do not fit together.
         InputTypeError: an element is no input graph.
 
     Example:
@@ -135,7 +135,6 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     edge_offset = np.concatenate((np.zeros(1, np.int64), np.cumsum(edges)))
     child = np.concatenate([graph.child for graph in graphs]) + np.repeat(graph_offset[:-1], edges)
     offset = np.concatenate([graph.offset[:-1] for graph in graphs]) + np.repeat(edge_offset[:-1], sizes)
-    names = [name for name in graphs[0].data if all(name in graph.data for graph in graphs)]
     return GraphBatch(
         num_graphs=len(graphs),
         num_vertices=int(graph_offset[-1]),
@@ -144,7 +143,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         offset=np.concatenate((offset, edge_offset[-1:])),
         graph_offset=graph_offset,
         kind=_join_kinds(graphs),
-        data={name: np.concatenate([graph.data[name] for graph in graphs]) for name in names},
+        data=_join_data(graphs),
     )
 
 
@@ -153,7 +152,13 @@ def collate(samples: Iterable[Any]) -> Any:
 
     Samples are input graphs, or tuples, lists or dicts of them and other values, all of one form. Graphs are packed;
     tensors and arrays are concatenated along their first dimension (one row a vertex, as a model's inputs); numbers and
-    tensors without dimensions are stacked (one a graph); anything else is kept in a list.
+    tensors without dimensions are stacked (one a graph); anything else is kept in a list. What holds numbers becomes a
+    tensor; arrays of strings or objects stay arrays.
+
+    Raises:
+        InputError: no samples, or samples that do not fit together; the message names the field.
+        InputTypeError: samples of different forms.
+        GraphError: as in `vf.pack`.
 
     Example:
         >>> loader = DataLoader([(graph, tokens, label), ...], batch_size=64, collate_fn=vf.collate)
@@ -178,7 +183,7 @@ def _collate(items: list[Any], where: str) -> Any:
     if isinstance(first, Mapping):
         for index, item in enumerate(items):
             if item.keys() != first.keys():
-                raise InputError(f"{where}: sample {index} has the keys {sorted(item)}, the first {sorted(first)}")
+                raise InputError(f"{where}: sample {index} has the keys {list(item)}, the first {list(first)}")
         return {key: _collate([item[key] for item in items], f"{where}[{key!r}]") for key in first}
     if isinstance(first, (tuple, list)):
         for index, item in enumerate(items):
@@ -186,25 +191,54 @@ def _collate(items: list[Any], where: str) -> Any:
                 raise InputError(f"{where}: sample {index} has {len(item)} fields, the first {len(first)}")
         fields = [_collate([item[at] for item in items], f"{where}[{at}]") for at in range(len(first))]
         return type(first)(*fields) if hasattr(first, "_fields") else type(first)(fields)
-    if isinstance(first, np.ndarray) and first.dtype.kind in "biufc":
-        items, first = [torch.from_numpy(item) for item in items], torch.from_numpy(first)
-    if isinstance(first, Tensor):
+    if isinstance(first, (Tensor, np.ndarray)):
         try:
-            return torch.stack(items) if first.dim() == 0 else torch.cat(items)
-        except RuntimeError as error:
+            return _join(items)
+        except (RuntimeError, ValueError) as error:
             shapes = ", ".join(str(tuple(item.shape)) for item in items[:4])
-            raise InputError(f"{where}: tensors of shapes {shapes}, ... cannot be joined: {error}") from error
+            more = ", ..." if len(items) > 4 else ""
+            raise InputError(f"{where}: the shapes {shapes}{more} cannot be joined: {error}") from error
     return torch.tensor(items) if _is_number(first) else items
 
 
+def _join(items: list[Any]) -> Any:
+    if isinstance(items[0], Tensor):
+        return torch.stack(items) if items[0].dim() == 0 else torch.cat(items)
+    joined = np.stack(items) if items[0].ndim == 0 else np.concatenate(items)
+    return torch.from_numpy(joined) if joined.dtype.kind in "biufc" else joined
+
+
 def _is_number(item: object) -> bool:
-    return isinstance(item, (int, float, np.number))
+    return isinstance(item, (int, float, np.number, np.bool_))
+
+
+def _join_data(graphs: list[InputGraph]) -> dict[str, np.ndarray[Any, Any]]:
+    joined = {}
+    for name in graphs[0].data:
+        if not all(name in graph.data for graph in graphs):
+            continue
+        rows = [graph.data[name] for graph in graphs]
+        for index, graph in enumerate(graphs):
+            if len(rows[index]) != graph.num_vertices:
+                raise GraphError(
+                    f"data {name!r} of graph {index} has {len(rows[index])} rows for {graph.num_vertices} vertices; "
+                    "give one for each vertex"
+                )
+        try:
+            joined[name] = np.concatenate(rows)
+        except ValueError as error:
+            raise GraphError(f"data {name!r} cannot be joined: {error}; give its rows one shape everywhere") from error
+    return joined
 
 
 def _join_kinds(graphs: list[InputGraph]) -> np.ndarray[Any, Any] | None:
     without = next((index for index, graph in enumerate(graphs) if graph.kind is None), None)
     if without is None:
-        return np.concatenate([graph.kind for graph in graphs if graph.kind is not None])
+        kinds = [graph.kind for graph in graphs if graph.kind is not None]
+        for index, kind in enumerate(kinds):
+            if kind.dtype.kind != kinds[0].dtype.kind:  # NumPy would turn numbers into strings without a word
+                raise GraphError(f"graph {index} has kinds of {kind.dtype}, graph 0 of {kinds[0].dtype}; use one type")
+        return np.concatenate(kinds)
     if any(graph.kind is not None for graph in graphs):
         raise GraphError(f"graph {without} has no kinds, but others have; give all graphs kinds, or none")
     return None

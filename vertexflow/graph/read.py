@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import GraphError, InputTypeError
-from .build import InputGraph
+from .build import InputGraph, from_post_order
 
 # ASCII white space only: treebanks have no-break spaces inside tokens.
 _TOKEN = re.compile(r"[()]|[^ \t\r\n()]+")
@@ -29,23 +29,39 @@ def from_ptb(source: str | os.PathLike[str] | Iterable[str], num_labels: int | N
         str), `graph.data["token"]` the token of each leaf and "" for inner vertices.
 
     Raises:
-        GraphError: unbalanced brackets, a missing label or token, a label out of range, text outside of brackets;
-            the message names the file and the line.
+        GraphError: unbalanced brackets, a missing label or token, a label out of range, text outside of brackets, no
+            tree at all; the message names the file and the line.
+        FileNotFoundError: there is no such file.
 
     Example:
         >>> (tree,) = vf.from_ptb("(3 (2 It) (4 (2 's) (3 good)))", num_labels=5)
         >>> tree.data["label"], tree.data["token"]
         (array([2, 2, 3, 4, 3]), array(['It', "'s", 'good', '', ''], dtype=object))
     """
+    if num_labels is not None and (not isinstance(num_labels, int) or isinstance(num_labels, bool) or num_labels < 1):
+        raise InputTypeError(f"num_labels is {num_labels!r}; give how many labels there are, or None for any")
+    name, text = _read(source)
+    return _Reader(text, name, num_labels).read()
+
+
+def _read(source: str | os.PathLike[str] | Iterable[str]) -> tuple[str, str]:
+    """What to call a source in messages, and its text."""
     if isinstance(source, str) and source.lstrip(" \t\r\n").startswith("("):
-        return _Reader(source, "text", num_labels).read()
+        return "text", source
     if isinstance(source, (str, os.PathLike)):
-        with open(source, encoding="utf-8", newline="") as file:
-            return _Reader(file.read(), os.fspath(source), num_labels).read()
-    if isinstance(source, Iterable):
+        name = os.fspath(source)
+        try:
+            with open(source, encoding="utf-8-sig", newline="") as file:
+                return name, file.read()
+        except UnicodeDecodeError as error:
+            raise GraphError(f"{name}: not UTF-8 at byte {error.start}; convert the file") from error
+    if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
         lines = list(source)
-        text = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
-        return _Reader(text, str(getattr(source, "name", "lines")), num_labels).read()
+        wrong = next((at for at, line in enumerate(lines) if not isinstance(line, str)), None)
+        if wrong is None:
+            text = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+            return str(getattr(source, "name", "lines")), text
+        raise InputTypeError(f"line {wrong + 1} is a {type(lines[wrong]).__name__}; from_ptb reads lines of text")
     raise InputTypeError(f"from_ptb reads a path, a text or lines, not {type(source).__name__}")
 
 
@@ -64,8 +80,7 @@ class _Reader:
     def read(self) -> list[InputGraph]:
         trees: list[InputGraph] = []
         tree = _Tree()
-        # Of each open bracket: where it is, its label, the numbers of its children; leaves count up from 0, inner
-        # vertices down from -1, until the number of leaves is known.
+        # Of each open bracket: where it is, its label and token, and its children, numbered as for `from_post_order`.
         open_: list[tuple[int, list[Any], list[int]]] = []
         for match in _TOKEN.finditer(self.text):
             word, position = match.group(), match.start()
@@ -85,7 +100,7 @@ class _Reader:
             else:
                 if not open_:
                     self.fail(position, "unbalanced brackets: a ')' that closes nothing")
-                start, said, children = open_.pop()
+                _, said, children = open_.pop()
                 if not said:
                     self.fail(position, "empty brackets; a leaf is (label token)")
                 if len(said) == 1 and not children:
@@ -131,13 +146,7 @@ class _Tree:
         return -len(self.inner_labels)
 
     def graph(self, integers: bool) -> InputGraph:
-        leaves, inner = len(self.tokens), len(self.inner_labels)
-        child = np.array(self.child, dtype=np.int64)
-        child = np.where(child < 0, leaves - 1 - child, child)
-        counts = np.array(self.counts, dtype=np.int64)
-        ends = np.cumsum(counts)
-        slot = np.arange(len(child)) - np.repeat(ends - counts, counts)
-        labels = np.array(self.leaf_labels + self.inner_labels, dtype=np.int64 if integers else None)
-        token = np.array(self.tokens + [""] * inner, dtype=object)
-        offset = np.concatenate((np.zeros(leaves + 1, np.int64), ends))
-        return InputGraph(leaves + inner, child, slot, offset, data={"label": labels, "token": token})
+        made = from_post_order(np.arange(len(self.tokens)), self.child, self.counts)
+        made.data["label"] = np.array(self.leaf_labels + self.inner_labels, dtype=np.int64 if integers else None)
+        made.data["token"] = np.array(self.tokens + [""] * len(self.inner_labels), dtype=object)
+        return made
