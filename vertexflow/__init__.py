@@ -1,5 +1,6 @@
 """vertexflow: networks whose structure changes with every sample, batched and fused, from the computation of one vertex."""
 
+from ._version import __version__
 from .errors import BackendError, GraphError, InputError, InputTypeError, VertexFlowError, VertexFunctionError
 from .function import VertexFunction
 from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
@@ -8,7 +9,6 @@ from .graph.read import from_ptb
 from .graph.vertex import Vertex
 from .scheduler import Schedule, schedule
 
-__version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
@@ -22,6 +22,7 @@ __all__ = [
     "VertexFlowError",
     "VertexFunction",
     "VertexFunctionError",
+    "__version__",
     "chain",
     "collate",
     "from_ptb",

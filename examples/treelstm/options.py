@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from .model import MODELS
 
 # What each task does well with; the command line overrides it.
 DEFAULTS = {
-    "listops": {"epochs": 8, "batch_size": 64, "lr": 3e-3, "weight_decay": 0.0, "dropout": 0.0, "hidden": 128, "embed": 32},
-    "sst": {"epochs": 20, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-2, "dropout": 0.5, "hidden": 150, "embed": 150},
-}
+    "listops": {
+        "hidden": 128, "embed": 32, "dropout": 0.0, "epochs": 8, "batch_size": 64, "lr": 3e-3, "weight_decay": 0.0, "patience": 5,
+    },
+    "sst": {
+        "hidden": 150, "embed": 150, "dropout": 0.5, "epochs": 20, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-2, "patience": 5,
+    },
+}  # fmt: skip
 RUN_SETTINGS = ("epochs", "patience", "device", "threads", "resume", "out", "data")  # may change when a run is resumed
 
 
@@ -22,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train a binary TreeLSTM: on ListOps, made from the seed (the default), or on the Stanford Sentiment "
         "Treebank. Writes checkpoints, metrics.jsonl and curves.png into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # `contradictions` looks for whole options
     )
     data = made.add_argument_group("data")
     data.add_argument("--dataset", choices=list(DEFAULTS), default="listops", help="the task")
@@ -39,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--batch-size", type=_positive, metavar="N", help=f"trees a step {_by_task('batch_size')}")
     training.add_argument("--lr", type=_number, metavar="X", help=f"learning rate of AdamW {_by_task('lr')}")
     training.add_argument("--weight-decay", type=_number, metavar="X", help=f"of AdamW {_by_task('weight_decay')}")
-    training.add_argument("--patience", type=_positive, default=5, metavar="N", help="stop after N epochs without a better one")
+    training.add_argument("--patience", type=_positive, metavar="N", help=f"stop after N epochs without a better one {_by_task('patience')}")
     training.add_argument("--seed", type=int, default=0, help="of the data, the weights, the order and dropout")
     run = made.add_argument_group("run")
     run.add_argument("--out", metavar="RUN", help="folder of the run, new or empty (default: runs/<dataset>-<model>-<time>)")
@@ -77,22 +83,19 @@ def _by_task(name: str) -> str:
     return f"(default: {', '.join(f'{settings[name]:g} for {task}' for task, settings in DEFAULTS.items())})"
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
+def _checked(convert: Callable[[str], float], allowed: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = convert(text)
+        except ValueError:
+            number = math.nan
+        if not allowed(number):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return number
+
+    return parse
 
 
-def _number(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
-    return number
-
-
-def _fraction(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 up to 1")
-    return number
+_positive = _checked(int, lambda number: number > 0, "a positive integer")
+_number = _checked(float, lambda number: 0 <= number < math.inf, "a number from 0 up")
+_fraction = _checked(float, lambda number: 0 <= number < 1, "a number from 0 up to, not including, 1")

@@ -40,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = _run_folder(options)
     try:
         task = load_task(options)
-    except (OSError, vf.GraphError) as error:
+    except (OSError, ValueError) as error:
         refuse(str(error))
+    if saved is not None and (saved["words"], saved["classes"]) != (task.words, task.classes):
+        refuse(f"--resume {folder}: the data is not what this run began with; its words or classes differ")
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     model = build_model(options, len(task.words), len(task.classes)).to(device)
     print(
@@ -53,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"\nstopped; continue with --resume {folder}", file=sys.stderr)
         sys.exit(130)
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     report(options, task, model, device, folder)
 
 
@@ -70,6 +76,13 @@ def train(
         history, best, best_epoch = saved["history"], saved["best"], saved["best_epoch"]
         _write_metrics(folder, history)  # forget an epoch that was cut off
     valid = batches(task.valid, 2 * options.batch_size)
+
+    def save_last() -> None:
+        state = {"optimizer": optimizer.state_dict(), "random": random_state(device), "history": history}
+        save(folder / "last.pt", _checkpoint(options, task, model) | state | {"best": best, "best_epoch": best_epoch})
+
+    if saved is None:
+        save_last()  # a run can be resumed from its first moment
     for epoch in range(len(history) + 1, options.epochs + 1):
         if epoch - best_epoch > options.patience:
             print(f"no better epoch since {best_epoch}: stopping early")
@@ -84,8 +97,7 @@ def train(
         if checked.root_accuracy > best:
             best, best_epoch = checked.root_accuracy, epoch
             save(folder / "best.pt", _checkpoint(options, task, model))
-        state = {"optimizer": optimizer.state_dict(), "random": random_state(device), "history": history}
-        save(folder / "last.pt", _checkpoint(options, task, model) | state | {"best": best, "best_epoch": best_epoch})
+        save_last()
         _write_metrics(folder, history)
         draw_curves(history, folder / "curves.png")
         print(
@@ -145,19 +157,28 @@ def _run_folder(options: argparse.Namespace) -> Path:
     folder = Path(options.out or Path("runs") / name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         refuse(f"{folder} is in use; continue that run with --resume {folder}, or choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _load_run(options: argparse.Namespace) -> Any:
     """The last checkpoint of the run to be resumed, whose settings replace the options that may not change."""
     path = Path(options.resume) / "last.pt"
-    if not path.exists():
-        refuse(f"--resume {options.resume}: there is no {path}; a run can be resumed after its first epoch")
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved = load_checkpoint(path, f"--resume {options.resume}")
     for name, value in saved["options"].items():
-        if name not in RUN_SETTINGS or getattr(options, name) is None or name == "patience":
+        if name not in RUN_SETTINGS or getattr(options, name) is None:
             setattr(options, name, value)
+    return saved
+
+
+def load_checkpoint(path: Path, asked: str) -> Any:
+    """Read a checkpoint; what is none is refused, repeating what was asked for."""
+    if not path.exists():
+        refuse(f"{asked}: there is no {path}")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved["model"], saved["options"]
+    except Exception as error:  # a damaged file can fail in any way
+        refuse(f"{asked}: {path} is no checkpoint of this program ({type(error).__name__})")
     return saved
 
 

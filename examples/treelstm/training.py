@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -62,8 +63,10 @@ def run_epoch(
                 (loss / max(known, 1)).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()
-            hits = logits.argmax(-1) == labels
             total_loss += loss.item()
+            if not math.isfinite(total_loss):
+                raise FloatingPointError(f"{title}: the loss is {loss.item()}; a smaller --lr may help")
+            hits = logits.argmax(-1) == labels
             correct += hits.sum().item()
             labelled += known
             roots_correct += hits[batch.roots].sum().item()

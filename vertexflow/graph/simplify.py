@@ -18,6 +18,7 @@ aten = torch.ops.aten
 def simplify(found: Trace) -> None:
     """Rewrite `found.graph` in place; the tables of `found` follow."""
     _drop_identities(found)
+    _drop_dead(found)
     _split_mixed_results(found)
     _gather_all_slots_at_once(found)
     _share_concatenations(found)
@@ -56,8 +57,9 @@ def _gather_all_slots_at_once(found: Trace) -> None:
         assert first is not None
         cats = [user for user in first.users if user.target is aten.cat.default]
         whole = [cat for cat in cats if list(cat.args[0]) == slots and (list(cat.args)[1:] or [0])[0] in (1, -1)]
-        uses = {user for slot in slots for user in slot.users if user.op != "output"}  # type: ignore[union-attr]
-        if not whole or uses != set(whole):
+        uses = {user for slot in slots for user in slot.users}  # type: ignore[union-attr]
+        published = {*found.scatters.values(), *found.pushes.values()}
+        if not whole or uses != set(whole) or published & set(slots):
             continue
         with found.graph.inserting_before(next(iter(found.graph.nodes))):
             joined = found.graph.placeholder(f"gather_{name}")

@@ -1,0 +1,53 @@
+# `make train` and `make test` do all the set-up on a fresh machine: Python 3.10 or later and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+# Another place to look for PyTorch, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu for a build without CUDA.
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+READY := $(VENV)/.ready
+
+.PHONY: help setup train test lint format bench clean
+
+help:
+	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
+	@echo "make test    run all tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   time a training step against its peers (ARGS='--hidden 128 --batch 16')"
+	@echo "make clean   remove the virtual environment and caches"
+
+setup: $(READY)
+
+$(READY): pyproject.toml setup.py constraints.txt vertexflow/_version.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "vertexflow needs Python 3.10 or later; choose one with: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "setting up $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PIP_INSTALL) setuptools wheel
+	$(PIP_INSTALL) --no-build-isolation --editable '.[examples,test,lint]'
+	@touch $@
+
+train: $(READY)
+	$(BIN)/python -m examples.treelstm.train $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.treelstm $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

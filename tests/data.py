@@ -1,0 +1,11 @@
+"""Real data for tests, from the folder that the environment variable VERTEXFLOW_DATA names."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+needs_data = pytest.mark.skipif(
+    "VERTEXFLOW_DATA" not in os.environ, reason="set VERTEXFLOW_DATA to a folder with sst/train.txt and sst/dev.txt"
+)
