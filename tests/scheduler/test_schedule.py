@@ -1,130 +1,272 @@
-"""The schedule: every vertex once, children first, steps as slices of rows, and index arrays that agree with edges."""
+"""A schedule: every vertex has a row, every step is a slice of rows, and the index arrays say who reads what."""
 
 from __future__ import annotations
+
+import os
+import pickle
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import vertexflow as vf
-from vertexflow.scheduler.policies import depth
-
-from ..strategies import structures
-
-
-def depth_oracle(batch):
-    """The longest path from a leaf, vertex by vertex."""
-    depths = {}
-    while len(depths) < batch.num_vertices:
-        for vertex in range(batch.num_vertices):
-            children = batch.child[batch.offset[vertex] : batch.offset[vertex + 1]].tolist()
-            if all(child in depths for child in children):
-                depths[vertex] = 1 + max((depths[child] for child in children), default=-1)
-    return [depths[vertex] for vertex in range(batch.num_vertices)]
+from tests.scheduler.random_graphs import batches, by_hand, children, longest_path_down
+from vertexflow.errors import BackendError, GraphError, InputTypeError
+from vertexflow.graph.build import chain, graph, tree, tree_from_parents
+from vertexflow.graph.pack import GraphBatch, pack
+from vertexflow.graph.read import from_ptb
+from vertexflow.scheduler import Schedule, schedule
+from vertexflow.scheduler.policies import Ints
 
 
-@given(st.lists(structures(), min_size=1, max_size=4))
-def test_rows_steps_and_edges(parts):
-    batch = vf.pack([part.graph() for part in parts])
-    made = vf.schedule(batch, num_slots=3)
-    count, leaves = batch.num_vertices, made.num_leaves
-    assert sorted(made.order.tolist()) == list(range(count))
-    assert made.row[made.order].tolist() == list(range(count))
-    # Leaves first; each step a slice; the slices cover all rows.
-    assert sorted(made.order[:leaves].tolist()) == batch.leaves.tolist()
-    covered = sorted(made.steps.tolist())
-    assert [start for start, _ in covered] == [0, *(stop for _, stop in covered[:-1])]
-    assert covered[-1][1] == count
-    # Children in earlier steps, one depth a step.
-    depths = depth_oracle(batch)
-    step_of_row = np.empty(count, dtype=int)
+def step_of_row(made: Schedule) -> list[int]:
+    """For each row, the place of its step in the order of execution; each row must be in exactly one."""
+    of_row = [-1] * len(made.order)
     for number, (start, stop) in enumerate(made.steps.tolist()):
-        step_of_row[start:stop] = number
-        assert {depths[vertex] for vertex in made.order[start:stop]} == {number}
-    # The index arrays say the same as the edges.
-    expected = np.full((count - leaves, 3), count)
-    readers = [[] for _ in range(count)]
-    for vertex in range(count):
-        for edge in range(batch.offset[vertex], batch.offset[vertex + 1]):
-            row, slot, child = made.row[vertex], batch.slot[edge], made.row[batch.child[edge]]
-            expected[row - leaves, slot] = child
-            readers[child].append((row - leaves) * 3 + slot)
-            assert step_of_row[child] < step_of_row[row]
-    assert np.array_equal(made.child_rows, expected)
-    for row in range(count):
-        assert made.parent_edge[made.parent_offset[row] : made.parent_offset[row + 1]].tolist() == sorted(readers[row])
-    assert made.is_tree == all(len(found) <= 1 for found in readers)
-    if made.is_tree:
-        nowhere = (count - leaves) * 3
-        assert made.parent_edge_of_row.tolist() == [found[0] if found else nowhere for found in readers]
-    else:
-        assert made.parent_edge_of_row is None
+        assert start < stop
+        for row in range(start, stop):
+            assert of_row[row] == -1
+            of_row[row] = number
+    assert -1 not in of_row
+    return of_row
 
 
-def test_vertices_of_different_kinds_are_in_different_steps():
-    batch = vf.pack([vf.graph(4, [(0, 2), (1, 3)], kind=["a", "b", "a", "a"])])
-    made = vf.schedule(batch)
-    assert [sorted(made.order[start:stop].tolist()) for start, stop in made.steps] == [[0], [1], [2, 3]]
+@given(batches())
+def test_every_vertex_has_one_row(batch: GraphBatch) -> None:
+    made = schedule(batch)
+    assert sorted(made.order) == list(range(batch.num_vertices))
+    assert (made.row[made.order] == np.arange(batch.num_vertices)).all()
 
 
-def test_a_long_chain_and_a_wide_batch():
-    assert vf.schedule(vf.pack([vf.chain(20_000)])).num_steps == 20_000
-    assert vf.schedule(vf.pack([vf.chain(1)] * 20_000)).num_steps == 1
+@given(batches())
+def test_the_first_rows_are_the_vertices_without_children(batch: GraphBatch) -> None:
+    made = schedule(batch)
+    assert set(made.order[: made.num_leaves]) == {v for v, below in enumerate(children(batch)) if not below}
 
 
-def height(num_vertices, child, offset, kind):
-    """As late as possible: counted from the roots, by relaxation."""
-    parent = np.repeat(np.arange(num_vertices), np.diff(offset))
-    step = np.full(num_vertices, num_vertices)
-    for _ in range(num_vertices):
-        np.minimum.at(step, child, step[parent] - 1)
-    return step - step.min()
+@given(batches())
+def test_every_child_is_in_an_earlier_step(batch: GraphBatch) -> None:
+    made = schedule(batch)
+    of_row = step_of_row(made)
+    for parent, below in enumerate(children(batch)):
+        for _, child in below:
+            assert of_row[made.row[child]] < of_row[made.row[parent]]
 
 
-@given(st.lists(structures(), min_size=1, max_size=3))
-def test_a_policy_can_be_a_function(parts):
-    batch = vf.pack([part.graph() for part in parts])
-    made = vf.schedule(batch, policy=height)
-    assert made.policy == "height"
-    finished = set()
+@given(batches())
+def test_a_step_is_of_one_kind_and_either_of_leaves_or_of_inner_vertices(batch: GraphBatch) -> None:
+    made = schedule(batch)
     for start, stop in made.steps.tolist():
-        for vertex in made.order[start:stop]:
-            assert set(batch.child[batch.offset[vertex] : batch.offset[vertex + 1]].tolist()) <= finished
-        finished |= set(made.order[start:stop].tolist())
+        assert stop <= made.num_leaves or start >= made.num_leaves
+        if batch.kind is not None:
+            assert len(set(batch.kind[made.order[start:stop]])) == 1
 
 
-def test_wrong_policies_are_refused():
-    batch = vf.pack([vf.chain(2), vf.chain(3)])
-    with pytest.raises(vf.BackendError, match="no policy 'fastest'.*'depth'"):
-        vf.schedule(batch, policy="fastest")
-    with pytest.raises(vf.GraphError, match="shape"):
-        vf.schedule(batch, policy=lambda *arrays: np.zeros(3, int))
-    with pytest.raises(vf.GraphError, match="graph 0, vertex 1 in step 0, but its child, graph 0, vertex 0, in step 0"):
-        vf.schedule(batch, policy=lambda *arrays: np.zeros(5, int))
+@given(batches())
+def test_there_are_no_more_steps_than_depths_and_kinds(batch: GraphBatch) -> None:
+    kinds = batch.kind.tolist() if batch.kind is not None else [None] * batch.num_vertices
+    assert schedule(batch).num_steps == len(set(zip(longest_path_down(batch), kinds, strict=True)))
 
 
-def test_more_children_than_slots_gathered():
-    batch = vf.pack([vf.chain(3), vf.tree((0, 1, 2))])
-    with pytest.raises(vf.GraphError, match="graph 1, vertex 3 has a child in slot 2.*slots 0 to 1"):
-        vf.schedule(batch, num_slots=2)
-    with pytest.raises(vf.GraphError, match="graph 0, vertex 1 has a child in slot 0.*gathers no child"):
-        vf.schedule(batch, num_slots=0)
+@given(batches())
+def test_rows_of_one_step_keep_the_order_of_the_batch(batch: GraphBatch) -> None:
+    made = schedule(batch)
+    for start, stop in made.steps.tolist():
+        assert (np.diff(made.order[start:stop]) > 0).all()
 
 
-def test_a_cycle_that_came_past_the_builders_is_named():
-    graph = vf.chain(3)
-    graph.child[:] = [2, 1]  # vertex 1 now depends on 2, and 2 on 1
-    with pytest.raises(vf.GraphError, match="cycle: graph 1, vertex 1"):
-        vf.schedule(vf.pack([vf.chain(2), graph]))
+@given(batches(), st.integers(0, 3))
+def test_child_rows_are_the_rows_of_the_children_slot_by_slot(batch: GraphBatch, spare: int) -> None:
+    slots = batch.num_slots + spare
+    made = schedule(batch, num_slots=slots)
+    below = children(batch)
+    expected = []
+    for vertex in made.order[made.num_leaves :]:
+        rows = [batch.num_vertices] * slots
+        for slot, child in below[vertex]:
+            rows[slot] = int(made.row[child])
+        expected.append(rows)
+    assert made.num_slots == slots
+    assert made.child_rows.shape == (len(expected), slots)
+    assert made.child_rows.tolist() == expected
 
 
-def test_depth_of_a_diamond():
-    graph = vf.graph(5, [(0, 1), (0, 2), (1, 3), (2, 3), (0, 4), (3, 4)])
-    assert depth(graph.num_vertices, graph.child, graph.offset).tolist() == [0, 1, 1, 2, 3]
+@given(batches())
+def test_parent_edges_are_where_a_row_is_read_in_ascending_order(batch: GraphBatch) -> None:
+    made = schedule(batch)
+    flat = made.child_rows.reshape(-1).tolist()
+    for row in range(batch.num_vertices):
+        edges = made.parent_edge[made.parent_offset[row] : made.parent_offset[row + 1]]
+        assert edges.tolist() == [position for position, read in enumerate(flat) if read == row]
+    assert made.parent_offset[0] == 0
+    assert made.parent_offset[-1] == len(made.parent_edge) == batch.num_edges
 
 
-def test_schedules_print():
-    assert str(vf.schedule(vf.pack([vf.tree(((0, 1), 2))]))) == (
-        "policy depth: 5 vertices (3 without children) in 3 steps of 3, 1, 1"
-    )
+@given(batches())
+def test_in_a_forest_each_row_knows_the_one_place_it_is_read(batch: GraphBatch) -> None:
+    made = schedule(batch)
+    consumers = np.bincount(batch.child, minlength=batch.num_vertices)
+    assert made.is_tree == bool((consumers <= 1).all())
+    if not made.is_tree:
+        assert made.parent_edge_of_row is None
+        return
+    flat = made.child_rows.reshape(-1).tolist()
+    nowhere = len(flat)
+    assert made.parent_edge_of_row is not None
+    assert made.parent_edge_of_row.tolist() == [
+        flat.index(row) if row in flat else nowhere for row in range(batch.num_vertices)
+    ]
+
+
+@given(batches())
+def test_the_reversed_batch_has_a_schedule_too(batch: GraphBatch) -> None:
+    made = schedule(batch.reversed())
+    of_row = step_of_row(made)
+    for parent, below in enumerate(children(batch)):
+        for _, child in below:
+            assert of_row[made.row[parent]] < of_row[made.row[child]]
+
+
+def test_all_arrays_are_int64() -> None:
+    for batch in (pack([chain(1)]), pack([tree((0, 1))]), pack([graph(3, [(0, 1), (0, 2)], kind=["a", "b", "b"])])):
+        made = schedule(batch)
+        arrays = [made.order, made.row, made.steps, made.child_rows, made.parent_offset, made.parent_edge]
+        arrays += [] if made.parent_edge_of_row is None else [made.parent_edge_of_row]
+        assert {array.dtype for array in arrays} == {np.dtype(np.int64)}
+
+
+def test_an_example_by_hand() -> None:
+    made = schedule(pack([tree(((0, 1), 2)), chain(2)]))
+    # Rows: the leaves 0, 1, 2 of the tree and 0 of the chain; then 3 of the tree and 1 of the chain; then the root.
+    assert made.order.tolist() == [0, 1, 2, 5, 3, 6, 4]
+    assert made.steps.tolist() == [[0, 4], [4, 6], [6, 7]]
+    assert made.num_leaves == 4
+    assert made.child_rows.tolist() == [[0, 1], [3, 7], [4, 2]]
+    assert made.is_tree
+    assert made.parent_edge_of_row is not None
+    assert made.parent_edge_of_row.tolist() == [0, 1, 5, 2, 4, 6, 6]
+    assert str(made) == "policy depth: 7 vertices (4 without children) in 3 steps of 4, 2, 1"
+
+
+def test_vertices_without_edges_are_one_step_of_leaves() -> None:
+    made = schedule(pack([chain(1), chain(1)]))
+    assert made.steps.tolist() == [[0, 2]]
+    assert made.num_leaves == 2
+    assert made.child_rows.shape == (0, 0)
+    assert made.is_tree
+
+
+def test_a_child_read_twice_by_one_parent_is_no_tree() -> None:
+    made = schedule(pack([graph(2, [(0, 1), (0, 1)])]))
+    assert not made.is_tree
+    assert made.parent_edge.tolist() == [0, 1]
+
+
+def test_a_function_is_a_policy_and_its_steps_may_be_any_rising_numbers() -> None:
+    def one_at_a_time(num_vertices: int, child: Ints, offset: Ints, kind: object) -> Ints:
+        return np.arange(num_vertices) * 10
+
+    made = schedule(pack([tree(((0, 1), 2))]), policy=one_at_a_time)
+    assert made.policy == "one_at_a_time"
+    assert made.steps.tolist() == [[row, row + 1] for row in range(5)]
+
+
+def test_steps_are_in_the_order_of_execution_and_rows_are_not_where_leaves_come_late() -> None:
+    # Vertex 1 is computed from 0; the leaf 2 only after that.
+    batch = pack([tree_from_parents([1, -1, -1])])
+    made = schedule(batch, policy=lambda num_vertices, child, offset, kind: np.array([0, 1, 2]))
+    assert made.order.tolist() == [0, 2, 1]
+    assert made.steps.tolist() == [[0, 1], [2, 3], [1, 2]]
+
+
+def test_leaves_and_inner_vertices_of_one_step_are_two_slices() -> None:
+    batch = pack([tree_from_parents([1, -1, -1])])
+    made = schedule(batch, policy=lambda num_vertices, child, offset, kind: np.array([0, 1, 1]))
+    assert made.steps.tolist() == [[0, 1], [1, 2], [2, 3]]
+
+
+def test_a_schedule_can_be_pickled() -> None:
+    made = schedule(pack([tree(((0, 1), 2))]))
+    again = pickle.loads(pickle.dumps(made))
+    assert again.child_rows.tolist() == made.child_rows.tolist()
+    assert str(again) == str(made)
+
+
+def test_a_chain_of_100000_is_scheduled_within_a_second_or_so() -> None:
+    batch = pack([chain(100_000)])
+    start = time.perf_counter()
+    made = schedule(batch)
+    assert time.perf_counter() - start < 2
+    assert made.num_steps == 100_000
+    assert made.child_rows[:, 0].tolist() == list(range(99_999))
+
+
+def test_batches_of_the_sentiment_treebank() -> None:
+    data = os.environ.get("VERTEXFLOW_DATA")
+    if not data:
+        pytest.skip("VERTEXFLOW_DATA names no folder with sst/dev.txt")
+    trees = from_ptb(Path(data) / "sst" / "dev.txt", num_labels=5)
+    for start in range(0, len(trees), 64):
+        batch = pack(trees[start : start + 64])
+        made = schedule(batch, num_slots=2)
+        assert made.is_tree
+        assert made.num_leaves == len(batch.leaves)
+        assert (made.child_rows < batch.num_vertices).all()  # binary throughout
+        first_row_of_parent = np.repeat(made.steps[1:, 0], np.diff(made.steps[1:]).reshape(-1))
+        assert (made.child_rows < first_row_of_parent[:, None]).all()
+
+
+# What is wrong is said, where it is, and what to do.
+
+
+def test_more_children_than_slots_gathered() -> None:
+    batch = pack([chain(2), graph(4, [(0, 3), (1, 3), (2, 3)])])
+    with pytest.raises(GraphError, match="more children than slots gathered: graph 1, vertex 3 has a child in slot 2"):
+        schedule(batch, num_slots=2)
+    with pytest.raises(GraphError, match="gathers slots 0 to 1; gather that slot too"):
+        schedule(batch, num_slots=2)
+
+
+def test_children_where_none_is_gathered() -> None:
+    with pytest.raises(GraphError, match=r"graph 0, vertex 1 .* gathers no child"):
+        schedule(pack([chain(2)]), num_slots=0)
+
+
+def test_a_cycle() -> None:
+    with pytest.raises(GraphError, match="a cycle: graph 0, vertex 1 depends on itself"):
+        schedule(by_hand(3, [(1, 2), (2, 1)]))
+
+
+def test_an_unknown_policy_lists_the_known() -> None:
+    with pytest.raises(BackendError, match="no policy 'best'; choose one of 'depth'"):
+        schedule(pack([chain(2)]), policy="best")
+
+
+def test_a_policy_that_is_neither_name_nor_function() -> None:
+    with pytest.raises(InputTypeError, match="a name or a function, not int"):
+        schedule(pack([chain(2)]), policy=3)  # type: ignore[arg-type]
+
+
+def test_a_policy_that_puts_a_child_too_late() -> None:
+    def backwards(num_vertices: int, child: Ints, offset: Ints, kind: object) -> Ints:
+        return np.arange(num_vertices)[::-1]
+
+    message = "policy 'backwards' puts graph 0, vertex 1 in step 1, but its child, graph 0, vertex 0, in step 2"
+    with pytest.raises(GraphError, match=message):
+        schedule(pack([chain(3)]), policy=backwards)
+
+
+def test_a_policy_with_a_negative_step_is_not_blamed_on_the_graph() -> None:
+    def below_zero(num_vertices: int, child: Ints, offset: Ints, kind: object) -> Ints:
+        return np.arange(num_vertices) - 1
+
+    with pytest.raises(GraphError, match="policy 'below_zero' puts graph 0, vertex 0 in step -1; steps count from 0"):
+        schedule(pack([chain(3)]), policy=below_zero)
+
+
+@pytest.mark.parametrize("answer", [np.zeros(2, np.int64), np.zeros(3), np.zeros((3, 1), np.int64)])
+def test_a_policy_that_does_not_answer_for_each_vertex(answer: np.ndarray) -> None:
+    with pytest.raises(GraphError, match="must return one integer for each of 3 vertices, not an array of shape"):
+        schedule(pack([chain(3)]), policy=lambda num_vertices, child, offset, kind: answer)

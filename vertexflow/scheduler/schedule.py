@@ -158,7 +158,7 @@ def _steps(batch: Structure, policy: str | Policy) -> tuple[str, Ints]:
     elif callable(policy):
         name, chosen = getattr(policy, "__name__", type(policy).__name__), policy
     else:
-        raise InputTypeError(f"a policy is a name or a function, not a {type(policy).__name__}")
+        raise InputTypeError(f"a policy is a name or a function, not {type(policy).__name__}")
     step = np.asarray(chosen(batch.num_vertices, batch.child, batch.offset, batch.kind))
     if step.shape != (batch.num_vertices,) or step.dtype.kind not in "iu":
         raise GraphError(
