@@ -137,7 +137,7 @@ def test_collate_serves_a_data_loader_with_workers():
         ([(vf.chain(1), 1), (vf.chain(1), "a")], vf.InputTypeError, r"sample\[1\]: str in sample 1, but int"),
         ([{"a": 1}, {"b": 1}], vf.InputError, r"sample 1 has the keys \['b'\]"),
         ([(1,), (1, 2)], vf.InputError, "sample 1 has 2 fields"),
-        ([(torch.zeros(1, 2),), (torch.zeros(1, 3),)], vf.InputError, r"sample\[0\]: tensors of shapes"),
+        ([(torch.zeros(1, 2),), (torch.zeros(1, 3),)], vf.InputError, r"sample\[0\]: the shapes \(1, 2\), \(1, 3\)"),
     ],
 )
 def test_collate_names_the_field_that_it_refuses(items, error, message):

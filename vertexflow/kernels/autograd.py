@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..errors import VertexFlowError
 from .edges import Order
 from .executor import Compiled, Values, run_backward, run_forward
 
@@ -46,8 +46,12 @@ class _Run(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise VertexFlowError(
+                "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
+                "or torch.autograd.grad without create_graph"
+            )
         compiled, order = ctx.compiled, ctx.order
         program, found = compiled.program, compiled.program.trace
         values: Values = {**dict(zip(ctx.read, ctx.saved_tensors, strict=True)), **found.constants}

@@ -1,0 +1,190 @@
+"""Tracing: once for each configuration, for any number of rows, with the user's names and lines."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+
+from ..models import BinaryTreeLSTM, FromCode
+
+
+class Counting(BinaryTreeLSTM):
+    """Counts how often the Python of its vertex method runs."""
+
+    def __init__(self):
+        super().__init__(3, 4)
+        self.runs = 0
+
+    def vertex(self, v):
+        self.runs += 1
+        super().vertex(v)
+
+
+def call(model, graphs=None, dtype=torch.float32, **options):
+    batch = vf.pack(graphs or [vf.tree(((0, 1), 2)), vf.chain(5)])
+    return model(batch, x=torch.randn(batch.num_vertices, 3, dtype=dtype), **options).h
+
+
+def test_the_method_runs_once_for_all_batches():
+    model = Counting()
+    for graphs in ([vf.chain(1)], [vf.chain(1)] * 7, [vf.tree(((0, 1), 2))], [vf.chain(100)], None):
+        call(model, graphs).sum().backward()
+        call(model, graphs, reverse=True)
+    with torch.no_grad():
+        call(model)
+    model.u.weight.requires_grad_(False)
+    call(model).sum().backward()
+    assert model.runs == 1
+
+
+def test_the_method_runs_once_more_for_another_configuration():
+    model = Counting()
+    call(model)
+    call(model.eval())
+    assert model.runs == 2
+    call(model.train())
+    call(model.eval())
+    assert model.runs == 2
+    call(model.double(), dtype=torch.float64)
+    assert model.runs == 3
+    with torch.autocast("cpu", torch.bfloat16):
+        call(model.float())
+    assert model.runs == 4
+
+
+def test_copies_trace_for_themselves():
+    model = Counting()
+    expected = call(model, [vf.chain(1)])
+    assert expected.shape == (1, 4)
+    for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        clone.runs = 0
+        call(clone)
+        assert clone.runs == 1
+    assert model.runs == 1
+
+
+def test_the_symbolic_graph_shows_parts_names_shapes_and_lines():
+    model = BinaryTreeLSTM(3, 4)
+    with pytest.raises(vf.VertexFunctionError, match="first call"):
+        model.symbolic_graph  # noqa: B018
+    call(model)
+    lines = str(model.symbolic_graph).splitlines()
+    sections = {line.split(":")[0]: number for number, line in enumerate(lines) if line and not line.startswith(" ")}
+    assert {"eager", "core", "derivative, core", "derivative, lazy"} <= sections.keys()
+    source, first = inspect.getsourcelines(BinaryTreeLSTM.vertex)
+    number = first + next(index for index, line in enumerate(source) if "fl, fr = self.u" in line)
+    text = "\n".join(" ".join(line.split()) for line in lines)
+    assert f"i: float32[n, 4] = getitem(split, 0) line {number}" in text
+    assert "x: float32[n, 12] = addmm(w_bias, pull_x, t)" in text
+    assert "h: float32[n, 4] = mul.Tensor(" in text
+    assert "children_h: float32[n, 8] = given" in text
+
+
+def test_parts_are_graph_modules():
+    model = BinaryTreeLSTM(3, 4)
+    call(model)
+    part = model.symbolic_graph.part("eager")
+    x = torch.randn(6, 3)
+    values = {"pull_x": x, "w_weight": model.w.weight, "w_bias": model.w.bias}
+    inputs = [values[node.name] for node in part.graph.nodes if node.op == "placeholder" and node.name != "rows"]
+    torch.testing.assert_close(part(6, *inputs)[0], model.w(x))
+
+
+def stages(model):
+    """Where each named value is computed."""
+    return {
+        node.name: name
+        for name, part in model.symbolic_graph.parts.items()
+        for node in part.graph.nodes
+        if node.op == "call_function"
+    }
+
+
+def test_partition_of_the_readme_example():
+    model = BinaryTreeLSTM(3, 4)
+    call(model)
+    where = stages(model)
+    assert where["x"] == "eager"
+    assert where["fl"] == "core"
+    parts = model.symbolic_graph.parts
+    products = {name: str(part.graph).count("aten.mm") + str(part.graph).count("aten.addmm") for name, part in parts.items()}
+    assert products["eager"] == 1
+    assert products["core"] == 1
+    assert products["core_leaf"] == 0  # U @ 0 is folded away
+    assert products["grad_core"] == 1  # the gradient of the children's state, nothing else
+    assert products["grad_core_leaf"] == 0
+    assert products["grad_lazy"] == 1  # dW
+    assert products["grad_lazy_inner"] == 1  # dU, of vertices with children
+
+
+def test_outputs_that_no_parent_reads_are_lazy():
+    def vertex(self, v):
+        h = torch.tanh(self.first(v.pull("x")) + v.gather(0).h)
+        y = self.second(h)
+        v.scatter(h=h)
+        v.push(y=y)
+
+    model = FromCode(vertex, {"h": 4}, first=nn.Linear(3, 4), second=nn.Linear(4, 2))
+    model([vf.chain(3)], x=torch.randn(3, 3))
+    where = stages(model)
+    assert where["y"] == "lazy"
+    assert where["h"] == "core_leaf"  # and in the core, of which it is the last to be listed
+    assert "aten.addmm" not in str(model.symbolic_graph.parts["core"].graph)
+
+
+def test_a_state_that_does_not_depend_on_children_needs_no_steps():
+    def vertex(self, v):
+        h = self.linear(v.pull("x"))
+        v.scatter(h=h)
+        v.push(y=h + v.gather(0).h)
+
+    model = FromCode(vertex, {"h": 4}, linear=nn.Linear(3, 4))
+    model([vf.chain(3)], x=torch.randn(3, 3)).y.sum().backward()
+    assert not [name for name in model.symbolic_graph.parts if "core" in name]
+
+
+def test_python_attributes_are_read_when_traced():
+    def vertex(self, v):
+        y = v.pull("x") * self.factor
+        v.scatter(h=y + v.gather(0).h)
+        v.push(y=y)
+
+    model = FromCode(vertex, {"h": 3})
+    model.factor = 2.0
+    x = torch.randn(2, 3)
+    for _ in range(2):
+        assert torch.equal(model([vf.chain(2)], x=x).y, 2 * x)
+        model.factor = 3.0
+
+
+def test_a_buffer_may_change_between_calls():
+    def vertex(self, v):
+        y = v.pull("x") * self.factor
+        v.scatter(h=y + v.gather(0).h)
+        v.push(y=y)
+
+    model = FromCode(vertex, {"h": 3}, factor=torch.tensor(2.0))
+    x = torch.randn(2, 3)
+    assert torch.equal(model([vf.chain(2)], x=x).y, 2 * x)
+    model.factor.fill_(3.0)
+    assert torch.equal(model([vf.chain(2)], x=x).y, 3 * x)
+
+
+def test_a_function_without_parameters_takes_its_dtype_from_the_inputs():
+    def vertex(self, v):
+        total = v.pull("x") + v.gather(0).total + v.gather(1).total
+        v.scatter(total=total)
+        v.push(total=total)
+
+    batch = vf.pack([vf.tree(((0, 1), 2))])
+    for dtype in (torch.float32, torch.float64):
+        out = FromCode(vertex, {"total": 1})(batch, x=torch.ones(5, 1, dtype=dtype)).total
+        assert out.dtype == dtype
+        assert out[batch.roots].item() == 5

@@ -1,0 +1,145 @@
+"""What runs for a batch: the number of products, the memory that states share, and the same bits every time."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import vertexflow as vf
+from vertexflow.kernels.compile import choose_backend
+
+from ..models import BinaryTreeLSTM, FromCode
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts the aten operations that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def products(self):
+        return sum(self.counts[name] for name in ("mm", "addmm", "bmm", "baddbmm", "linear"))
+
+
+def products_of(model, graphs, **inputs):
+    """The number of matrix products of forward, and of backward."""
+    batch = vf.pack(graphs)
+    inputs = {name: torch.randn(batch.num_vertices, size) for name, size in inputs.items()}
+    model(batch, **inputs)
+    with CountOperations() as forward:
+        loss = model(batch, **inputs).h.sum()
+    with CountOperations() as backward:
+        loss.backward()
+    return forward.products, backward.products
+
+
+@pytest.mark.parametrize("length", [1, 2, 10, 100])
+def test_products_of_a_batch(length):
+    """Input projections and weight gradients are one product each, whatever the number of steps."""
+    forward, backward = products_of(BinaryTreeLSTM(3, 4), [vf.chain(length)] * 3, x=3)
+    steps = length - 1  # steps with children
+    assert forward == 1 + steps
+    assert backward == 2 + steps
+
+
+def test_several_linears_in_a_row_have_one_weight_gradient_each():
+    def vertex(self, v):
+        inner = torch.relu(self.first(v.gather(0).h)) + v.pull("x")
+        h = torch.tanh(self.second(inner))
+        v.scatter(h=h)
+        v.push(h=self.out(h))
+
+    model = FromCode(vertex, {"h": 4}, first=nn.Linear(4, 4), second=nn.Linear(4, 4), out=nn.Linear(4, 2))
+    counts = {length: products_of(model, [vf.chain(length)], x=4) for length in (5, 6)}
+    # Each further step costs two products forward, and two backward for the gradient of its child's state alone.
+    assert counts[6][0] - counts[5][0] == 2
+    assert counts[6][1] - counts[5][1] == 2
+    assert counts[5][1] == 2 * 4 + (1 + 1 + 3)  # steps; the leaf's; out's dx; three weight gradients
+
+
+def test_one_call_gathers_all_slots_of_a_state():
+    batch = vf.pack([vf.tree(((0, 1), 2))])
+    model = BinaryTreeLSTM(3, 4)
+    x = torch.randn(5, 3)
+    model(batch, x=x)
+    with CountOperations() as running:
+        model(batch, x=x)
+    # Two states in each of two steps with children; the input into row order, the output out of it.
+    assert running.counts["index_select"] == 2 * 2 + 2
+    assert running.counts["cat"] == 0
+
+
+def test_the_same_bits_every_time():
+    batch = vf.pack([vf.tree(((0, 1), 2)), vf.graph(4, [(0, 1), (0, 2), (1, 3), (2, 3)])])
+    model = BinaryTreeLSTM(3, 8)
+    x = torch.randn(batch.num_vertices, 3, requires_grad=True)
+
+    def run():
+        return torch.autograd.grad(model(batch, x=x).h.square().sum(), [x, *model.parameters()])
+
+    assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
+
+
+def test_backward_twice():
+    model = BinaryTreeLSTM(3, 4)
+    x = torch.randn(5, 3, requires_grad=True)
+    loss = model([vf.tree(((0, 1), 2))], x=x).h.sum()
+    loss.backward(retain_graph=True)
+    first = x.grad.clone()
+    loss.backward()
+    assert torch.equal(x.grad, 2 * first)
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+def test_gradients_of_gradients_are_refused():
+    x = torch.randn(5, 3, requires_grad=True)
+    loss = BinaryTreeLSTM(3, 4)([vf.tree(((0, 1), 2))], x=x).h.sum()
+    with pytest.raises(vf.VertexFlowError, match="create_graph=True"):
+        torch.autograd.grad(loss, x, create_graph=True)
+
+
+def test_a_weight_changed_between_forward_and_backward_is_noticed():
+    model = BinaryTreeLSTM(3, 4)
+    loss = model([vf.tree(((0, 1), 2))], x=torch.randn(5, 3)).h.sum()
+    with torch.no_grad():
+        model.u.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_outputs_may_be_changed_in_place():
+    model = BinaryTreeLSTM(3, 4)
+    x = torch.randn(5, 3, requires_grad=True)
+    plain = torch.autograd.grad(model([vf.tree(((0, 1), 2))], x=x).h.sum(), x)[0]
+    h = model([vf.tree(((0, 1), 2))], x=x).h
+    h.mul_(2)
+    assert torch.equal(torch.autograd.grad(h.sum(), x)[0], 2 * plain)
+
+
+def test_backends(monkeypatch):
+    assert choose_backend("auto") == choose_backend("torch") == "torch"
+    with pytest.raises(vf.BackendError, match="no backend 'fast'.*'torch'"):
+        vf.VertexFunction(state={"h": 3}, backend="fast")
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", "slow")
+    with pytest.raises(vf.BackendError, match="no backend 'slow'"):
+        BinaryTreeLSTM(3, 4)
+
+
+def test_generated_code_can_be_read(monkeypatch, capsys):
+    monkeypatch.setenv("VERTEXFLOW_LOG", "trace,schedule,kernels")
+    BinaryTreeLSTM(3, 4)([vf.tree(((0, 1), 2))], x=torch.randn(5, 3))
+    printed = capsys.readouterr().err
+    assert "def core(rows, children_h, u_weight, x," in printed
+    assert "[vertexflow schedule]\npolicy depth: 5 vertices (3 without children) in 3 steps" in printed
+    assert "core: once a step, children first" in printed
