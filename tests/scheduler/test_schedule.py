@@ -246,7 +246,7 @@ def test_an_unknown_policy_lists_the_known() -> None:
 
 def test_a_policy_that_is_neither_name_nor_function() -> None:
     with pytest.raises(InputTypeError, match="a name or a function, not int"):
-        schedule(pack([chain(2)]), policy=3)  # type: ignore[arg-type]
+        schedule(pack([chain(2)]), policy=3)
 
 
 def test_a_policy_that_puts_a_child_too_late() -> None:

@@ -140,12 +140,12 @@ def from_post_order(leaves: Ints, child: list[int], counts: list[int]) -> InputG
     order, `counts` how many each has; a child is i for leaf i, and -1 - i for inner vertex i, because the numbers of
     inner vertices are known only when all leaves are.
     """
-    found = np.array(child, dtype=np.int64)
-    ends = np.cumsum(np.array(counts, dtype=np.int64))
-    slot = np.arange(len(found)) - np.repeat(ends - counts, counts)
+    found, sizes = np.array(child, dtype=np.int64), np.array(counts, dtype=np.int64)
+    ends = np.cumsum(sizes)
+    slot = np.arange(len(found)) - np.repeat(ends - sizes, sizes)
     found = np.where(found < 0, len(leaves) - 1 - found, leaves[np.maximum(found, 0)])
     offset = np.concatenate((np.zeros(len(leaves) + 1, np.int64), ends))
-    return InputGraph(len(leaves) + len(counts), found, slot, offset)
+    return InputGraph(len(leaves) + len(sizes), found, slot, offset)
 
 
 def tree_from_parents(parents: Any) -> InputGraph:
