@@ -120,6 +120,8 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     """
     if isinstance(graphs, InputGraph):
         raise InputTypeError("vf.pack takes a list of input graphs; for one graph write vf.pack([graph])")
+    if not isinstance(graphs, Iterable):
+        raise InputTypeError(f"vf.pack takes a list of input graphs, not {type(graphs).__name__}")
     graphs = list(graphs)
     if not graphs:
         raise GraphError("an empty list of graphs; a batch needs at least one")
@@ -198,7 +200,12 @@ def _collate(items: list[Any], where: str) -> Any:
             shapes = ", ".join(str(tuple(item.shape)) for item in items[:4])
             more = ", ..." if len(items) > 4 else ""
             raise InputError(f"{where}: the shapes {shapes}{more} cannot be joined: {error}") from error
-    return torch.tensor(items) if _is_number(first) else items
+    if not _is_number(first):
+        return items
+    try:
+        return torch.tensor(items)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where}: the numbers cannot be joined: {error}") from error
 
 
 def _join(items: list[Any]) -> Any:
