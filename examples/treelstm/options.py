@@ -11,7 +11,7 @@ from .model import MODELS
 # What each task does well with; the command line overrides it.
 DEFAULTS = {
     "listops": {
-        "hidden": 128, "embed": 32, "dropout": 0.0, "epochs": 8, "batch_size": 64, "lr": 3e-3, "weight_decay": 0.0, "patience": 5,
+        "hidden": 128, "embed": 32, "dropout": 0.0, "epochs": 16, "batch_size": 64, "lr": 3e-3, "weight_decay": 0.0, "patience": 5,
     },
     "sst": {
         "hidden": 150, "embed": 150, "dropout": 0.5, "epochs": 20, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-2, "patience": 5,

@@ -188,3 +188,13 @@ def test_a_function_without_parameters_takes_its_dtype_from_the_inputs():
         out = FromCode(vertex, {"total": 1})(batch, x=torch.ones(5, 1, dtype=dtype)).total
         assert out.dtype == dtype
         assert out[batch.roots].item() == 5
+
+
+def test_tracing_leaves_random_numbers_alone():
+    model, batch = BinaryTreeLSTM(3, 4), vf.pack([vf.chain(3)])
+    x = torch.randn(3, 3)
+    torch.manual_seed(1)
+    model(batch, x=x)
+    after_tracing = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), after_tracing)

@@ -26,7 +26,9 @@ def prepare(
 
     `inputs` are the first call's; `tensors` are the module's parameters and buffers by qualified name.
     """
-    found = trace(module, method, state, state_dtype, inputs, device)
-    simplify(found)
-    check_rows(found, inputs, tensors)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):  # tracing leaves the user's random numbers as they were
+        found = trace(module, method, state, state_dtype, inputs, device)
+        simplify(found)
+        check_rows(found, inputs, tensors)
     return found

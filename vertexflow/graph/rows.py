@@ -97,8 +97,7 @@ def _mixing(found: Trace, node: fx.Node, what: str) -> str:
 
 def _run(order: list[fx.Node], leaves: Mapping[fx.Node, Any]) -> dict[fx.Node, Any]:
     values: dict[fx.Node, Any] = {}
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+    with torch.no_grad():
         torch.manual_seed(0)  # the same random masks in every run
         for node in order:
             if node.op in ("placeholder", "get_attr"):
