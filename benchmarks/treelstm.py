@@ -221,7 +221,9 @@ def agree(steps: dict[str, Callable[[], float]], model: nn.Module) -> None:
     for name, (other_loss, other_grads) in others:
         torch.testing.assert_close(other_loss, loss, rtol=1e-4, atol=1e-7, msg=f"{name} and {first}: loss")
         for a, b in zip(other_grads, grads, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6, msg=lambda text, name=name: f"{name}, {first}: {text}")
+            torch.testing.assert_close(
+                a, b, rtol=1e-3, atol=1e-6, msg=lambda text, name=name: f"{name}, {first}: {text}"
+            )
 
 
 def measure(contenders: dict[str, Callable[[], object]], rounds: int, slow: str) -> dict[str, list[float]]:
@@ -295,7 +297,9 @@ def report(options: argparse.Namespace, batch: vf.GraphBatch, times: dict[str, l
 def machine() -> dict[str, str]:
     """What was measured where."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
+    cpu = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
+    )
     return {
         "cpu": cpu, "python": platform.python_version(), "torch": torch.__version__, "vertexflow": vf.__version__,
         "commit": commit.stdout.strip(),

@@ -18,7 +18,9 @@ TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 # Every example is traced anew: shrinking a failure would take minutes.
 SLOW_TO_TRACE = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 

@@ -9,7 +9,6 @@ from .graph.read import from_ptb
 from .graph.vertex import Vertex
 from .scheduler import Schedule, schedule
 
-
 __all__ = [
     "BackendError",
     "GraphBatch",

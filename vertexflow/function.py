@@ -105,7 +105,9 @@ class VertexFunction(nn.Module):
         device = next((tensor.device for _, tensor in _tensors(self)), None)
         for name, value in inputs.items():
             if not isinstance(value, Tensor):
-                raise InputTypeError(f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex")
+                raise InputTypeError(
+                    f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex"
+                )
             if value.dim() == 0 or len(value) != batch.num_vertices:
                 rows = f"{len(value)} rows" if value.dim() else "no dimension"
                 raise InputError(
@@ -114,7 +116,8 @@ class VertexFunction(nn.Module):
                 )
             if device is not None and value.device != device:
                 raise InputError(
-                    f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; move one with .to(...)"
+                    f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
+                    "move one with .to(...)"
                 )
             device = value.device
         return device if device is not None else torch.device("cpu")
@@ -159,7 +162,7 @@ class VertexFunction(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Traces stay behind when the module is copied or pickled; they are made again at the next call."""
-        return {**super().__getstate__(), "_traces": {}, "_compiled": {}, "_last": None}  # type: ignore[misc]
+        return {**self.__dict__, "_traces": {}, "_compiled": {}, "_last": None}
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -174,5 +177,3 @@ def _shape(name: str, size: int | Sequence[int]) -> Shape:
     if not all(isinstance(extent, int) and extent > 0 for extent in shape):
         raise InputError(f"state {name!r} has size {size!r}; give one vertex's size, or a shape of positive integers")
     return shape
-
-

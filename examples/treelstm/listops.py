@@ -130,7 +130,9 @@ def load(train_size: int, max_depth: int, seed: int) -> Task:
     """`train_size` training trees, and a tenth of that (at least 500) for validation and for the test, all distinct."""
     held_out = max(500, train_size // 10)
     if max_depth == 1 and train_size + 2 * held_out > 100_000:
-        raise ValueError("there are only 444,400 lists without lists in them; ask for fewer, or for a larger --max-depth")
+        raise ValueError(
+            "there are only 444,400 lists without lists in them; ask for fewer, or for a larger --max-depth"
+        )
     stream = distinct_expressions(seed, max_depth)
     graphs = [to_graph(next(stream)) for _ in range(train_size + 2 * held_out)]
     train, valid, test = graphs[:train_size], graphs[train_size:-held_out], graphs[-held_out:]

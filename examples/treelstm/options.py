@@ -11,10 +11,12 @@ from .model import MODELS
 # What each task does well with; the command line overrides it.
 DEFAULTS = {
     "listops": {
-        "hidden": 128, "embed": 32, "dropout": 0.0, "epochs": 16, "batch_size": 64, "lr": 3e-3, "weight_decay": 0.0, "patience": 5,
+        "hidden": 128, "embed": 32, "dropout": 0.0, "epochs": 16, "batch_size": 64, "lr": 3e-3,
+        "weight_decay": 0.0, "patience": 5,
     },
     "sst": {
-        "hidden": 150, "embed": 150, "dropout": 0.5, "epochs": 20, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-2, "patience": 5,
+        "hidden": 150, "embed": 150, "dropout": 0.5, "epochs": 20, "batch_size": 32, "lr": 1e-3,
+        "weight_decay": 1e-2, "patience": 5,
     },
 }  # fmt: skip
 RUN_SETTINGS = ("epochs", "patience", "device", "threads", "resume", "out", "data")  # may change when a run is resumed
@@ -34,21 +36,32 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--data", metavar="DIR", help="folder with train.txt and dev.txt (sst only)")
     data.add_argument("--binary", action="store_true", help="two classes, without neutral (sst only)")
     data.add_argument("--train-size", type=_positive, default=10_000, metavar="N", help="training trees (listops only)")
-    data.add_argument("--max-depth", type=_positive, default=5, metavar="N", help="levels of nested lists (listops only)")
+    data.add_argument(
+        "--max-depth", type=_positive, default=5, metavar="N", help="levels of nested lists (listops only)"
+    )
     model = made.add_argument_group("model")
     model.add_argument("--model", choices=list(MODELS), default="treelstm", help="bag is the baseline without a tree")
     model.add_argument("--hidden", type=_positive, metavar="N", help=f"hidden units {_by_task('hidden')}")
     model.add_argument("--embed", type=_positive, metavar="N", help=f"size of token embeddings {_by_task('embed')}")
-    model.add_argument("--dropout", type=_fraction, metavar="P", help=f"of embeddings and outputs {_by_task('dropout')}")
+    model.add_argument(
+        "--dropout", type=_fraction, metavar="P", help=f"of embeddings and outputs {_by_task('dropout')}"
+    )
     training = made.add_argument_group("training")
     training.add_argument("--epochs", type=_positive, metavar="N", help=f"at most {_by_task('epochs')}")
     training.add_argument("--batch-size", type=_positive, metavar="N", help=f"trees a step {_by_task('batch_size')}")
     training.add_argument("--lr", type=_number, metavar="X", help=f"learning rate of AdamW {_by_task('lr')}")
     training.add_argument("--weight-decay", type=_number, metavar="X", help=f"of AdamW {_by_task('weight_decay')}")
-    training.add_argument("--patience", type=_positive, metavar="N", help=f"stop after N epochs without a better one {_by_task('patience')}")
+    training.add_argument(
+        "--patience",
+        type=_positive,
+        metavar="N",
+        help=f"stop after N epochs without a better one {_by_task('patience')}",
+    )
     training.add_argument("--seed", type=int, default=0, help="of the data, the weights, the order and dropout")
     run = made.add_argument_group("run")
-    run.add_argument("--out", metavar="RUN", help="folder of the run, new or empty (default: runs/<dataset>-<model>-<time>)")
+    run.add_argument(
+        "--out", metavar="RUN", help="folder of the run, new or empty (default: runs/<dataset>-<model>-<time>)"
+    )
     run.add_argument("--resume", metavar="RUN", help="continue the run in this folder exactly where it stopped")
     run.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     run.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: PyTorch's choice)")

@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "`[MAX 2 9 [MIN 4 7 ] 0 ]`; a model of SST reads trees in PTB brackets, `(3 (2 It) (4 (2 's) (3 good)))`, "
         "whose own labels are ignored.",
     )
-    parser.add_argument("--checkpoint", metavar="RUN", required=True, help="a run's folder (its best epoch), or a .pt file")
+    parser.add_argument(
+        "--checkpoint", metavar="RUN", required=True, help="a run's folder (its best epoch), or a .pt file"
+    )
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, ...")
     parser.add_argument("file", nargs="?", default="-", help="file of trees; - (the default) reads standard input")
     options = parser.parse_args(arguments)

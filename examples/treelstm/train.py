@@ -92,7 +92,12 @@ def train(
         trained = run_epoch(model, batches(task.train, options.batch_size, order), device, f"epoch {epoch}", optimizer)
         checked = run_epoch(model, valid, device, "validation")
         history.append(
-            {"epoch": epoch, "train": asdict(trained), "valid": asdict(checked), "seconds": time.perf_counter() - started}
+            {
+                "epoch": epoch,
+                "train": asdict(trained),
+                "valid": asdict(checked),
+                "seconds": time.perf_counter() - started,
+            }
         )
         if checked.root_accuracy > best:
             best, best_epoch = checked.root_accuracy, epoch
@@ -106,9 +111,7 @@ def train(
         )
 
 
-def report(
-    options: argparse.Namespace, task: Task, model: torch.nn.Module, device: torch.device, folder: Path
-) -> None:
+def report(options: argparse.Namespace, task: Task, model: torch.nn.Module, device: torch.device, folder: Path) -> None:
     """Evaluate the best epoch's model and print a table."""
     model.load_state_dict(torch.load(folder / "best.pt", map_location=device, weights_only=True)["model"])
     tested = run_epoch(model, batches(task.test, 2 * options.batch_size), device, "test")

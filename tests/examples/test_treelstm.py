@@ -15,7 +15,20 @@ from examples.treelstm.task import UNLABELLED, encode, vocabulary
 
 from ..data import needs_data
 
-TINY = ["--train-size", "40", "--max-depth", "2", "--hidden", "8", "--embed", "4", "--batch-size", "16", "--device", "cpu"]
+TINY = [
+    "--train-size",
+    "40",
+    "--max-depth",
+    "2",
+    "--hidden",
+    "8",
+    "--embed",
+    "4",
+    "--batch-size",
+    "16",
+    "--device",
+    "cpu",
+]
 TREES = "(3 (2 It) (4 (2 's) (3 good)))\n(1 (2 It) (1 (2 's) (1 bad)))\n(2 (2 So) (2 so))\n"
 
 
@@ -121,7 +134,13 @@ def test_a_run_learns_and_leaves_its_files(tmp_path, capsys):
     train.main([*TINY, "--epochs", "3", "--lr", "0.02", "--out", str(folder)])
     losses = [entry["train"]["loss"] for entry in metrics(folder)]
     assert losses[-1] < losses[0]
-    assert {path.name for path in folder.iterdir()} == {"best.pt", "last.pt", "metrics.jsonl", "curves.png", "test.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "best.pt",
+        "last.pt",
+        "metrics.jsonl",
+        "curves.png",
+        "test.json",
+    }
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "root accuracy" in printed
@@ -158,7 +177,9 @@ def test_sst_trains_and_predicts(tmp_path, capsys, monkeypatch):
         (tmp_path / f"{name}.txt").write_text(TREES * 4)
     run = str(tmp_path / "run")
     sizes = ["--hidden", "8", "--embed", "8", "--batch-size", "4", "--dropout", "0", "--lr", "0.02", "--device", "cpu"]
-    train.main(["--dataset", "sst", "--data", str(tmp_path), *sizes, "--epochs", "30", "--patience", "30", "--out", run])
+    train.main(
+        ["--dataset", "sst", "--data", str(tmp_path), *sizes, "--epochs", "30", "--patience", "30", "--out", run]
+    )
     capsys.readouterr()
     (tmp_path / "new.txt").write_text("(_ (_ It) (_ (_ 's) (_ good)))\n(_ (_ It) (_ (_ 's) (_ bad)))\n")
     predict.main(["--checkpoint", run, str(tmp_path / "new.txt"), "--device", "cpu"])

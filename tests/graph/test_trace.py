@@ -114,7 +114,9 @@ def test_partition_of_the_readme_example():
     assert where["x"] == "eager"
     assert where["fl"] == "core"
     parts = model.symbolic_graph.parts
-    products = {name: str(part.graph).count("aten.mm") + str(part.graph).count("aten.addmm") for name, part in parts.items()}
+    products = {
+        name: str(part.graph).count("aten.mm") + str(part.graph).count("aten.addmm") for name, part in parts.items()
+    }
     assert products["eager"] == 1
     assert products["core"] == 1
     assert products["core_leaf"] == 0  # U @ 0 is folded away

@@ -20,9 +20,7 @@ def lstm_cell(
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def gru_cell(
-    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
-) -> Tensor:
+def gru_cell(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None) -> Tensor:
     """One step of a GRU; equations and order of gates of `torch.nn.GRUCell`."""
     xr, xz, xn = linear(x, w_ih, b_ih).chunk(3, 1)
     hr, hz, hn = linear(h, w_hh, b_hh).chunk(3, 1)
@@ -31,9 +29,7 @@ def gru_cell(
 
 
 def _rnn_cell(activation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    def cell(
-        x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
-    ) -> Tensor:
+    def cell(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None) -> Tensor:
         return activation(linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh))
 
     return cell

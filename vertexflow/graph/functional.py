@@ -55,8 +55,8 @@ class _Copier(fx.Interpreter):
             node.meta.setdefault("line", n.meta.get("line"))
             self.made[n] = node
             node = node.prev
-        if n.target is operator.getitem and n.args[0] in self.made:
-            pieces = self.made[n.args[0]].users
+        if n.target is operator.getitem and n.all_input_nodes[0] in self.made:
+            pieces = self.made[n.all_input_nodes[0]].users
             last = next((piece for piece in pieces if piece.args[1:] == n.args[1:]), None)
         if last is not None and last is not before and n.op == "call_function" and "name" in n.meta:
             last.meta.setdefault("name", n.meta["name"])

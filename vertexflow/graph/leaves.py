@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from .views import is_free, is_view
+from .nodes import is_free, is_view
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -117,13 +117,16 @@ def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node]
 
 
 def _fold_addmm(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
-    bias, *factors = node.all_input_nodes if len(set(node.all_input_nodes)) == 3 else [None]
-    if bias is None or node.kwargs or not isinstance(images[bias], fx.Node):
+    if len(node.all_input_nodes) != 3 or node.kwargs:
+        return None
+    bias, *factors = node.all_input_nodes
+    image = images[bias]
+    if not isinstance(image, fx.Node):
         return None
     zero = [images[factor] is ZERO for factor in factors]
     if not any(zero) or not _negligible(node, factors, zero, uniform):
         return None
-    expanded = graph.call_function(aten.expand.default, (images[bias], []))
+    expanded = graph.call_function(aten.expand.default, (image, []))
     expanded.meta = {key: node.meta[key] for key in ("val", "rows", "line") if key in node.meta}
     expanded.meta["synthetic"] = True
     return expanded
@@ -136,8 +139,6 @@ _RULES: dict[Any, Callable[..., Image | None]] = {
 
 def _zeros(graph: fx.Graph, node: fx.Node, images: dict[fx.Node, Image]) -> fx.Node:
     value = node.meta["val"]
-    zeros = graph.call_function(
-        aten.zeros.default, ([],), {"dtype": value.dtype, "device": value.device}
-    )
+    zeros = graph.call_function(aten.zeros.default, ([],), {"dtype": value.dtype, "device": value.device})
     zeros.meta = {"val": value, "rows": node.meta.get("rows"), "synthetic": True}
     return zeros

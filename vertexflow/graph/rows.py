@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFunctionError
+from .nodes import ancestors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,18 +49,6 @@ def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
                 _compare(found, node, base[node], changed[node], row, node in forward)
 
 
-def ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
-    """All nodes that `nodes` depend on, themselves included."""
-    seen: set[fx.Node] = set()
-    stack = list(nodes)
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack += node.all_input_nodes
-    return seen
-
-
 def _layout(node: fx.Node, found: Trace) -> RowLayout | None:
     symbolic = [(dim, size) for dim, size in enumerate(node.meta["val"].shape) if isinstance(size, torch.SymInt)]
     if not symbolic:
@@ -80,7 +69,7 @@ def _compare(found: Trace, node: fx.Node, base: Tensor, changed: Tensor, row: in
         return
     others = [r for r in range(_ROWS) if r != row]
     if layout.per_vertex > 1:
-        blocks = differs.unflatten(layout.dim, (_ROWS, layout.per_vertex)).movedim(layout.dim, 0)
+        blocks = torch.unflatten(differs, layout.dim, (_ROWS, layout.per_vertex)).movedim(layout.dim, 0)
         if bool(blocks[others].any()):
             node.meta["interleaved"] = True
     elif bool(differs.movedim(layout.dim, 0)[others].any()):
@@ -103,7 +92,7 @@ def _run(order: list[fx.Node], leaves: Mapping[fx.Node, Any]) -> dict[fx.Node, A
             if node.op in ("placeholder", "get_attr"):
                 values[node] = leaves[node] if node.op == "placeholder" else node.meta["constant"]
             else:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)  # type: ignore[misc]
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
                 if "empty" in str(node.target):
                     values[node].zero_()  # what lies in fresh memory is no dependence on other rows

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .partition import Part, Program
+from .program import Part, Program
 
 _TITLES = {
     "eager": "eager: once over all vertices, before the steps",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from .views import is_free, is_view
+from .nodes import is_free, is_view, operands
 
 if TYPE_CHECKING:
     from .trace import Trace
 
 aten = torch.ops.aten
+
 
 def simplify(found: Trace) -> None:
     """Rewrite `found.graph` in place; the tables of `found` follow."""
@@ -26,6 +27,7 @@ def simplify(found: Trace) -> None:
     _drop_dead(found)
     _own_what_is_exchanged(found)
 
+
 def replace(found: Trace, old: fx.Node, new: fx.Node) -> None:
     """Let every use of `old`, in the graph and in the tables, be `new`."""
     old.replace_all_uses_with(new)
@@ -36,6 +38,7 @@ def replace(found: Trace, old: fx.Node, new: fx.Node) -> None:
             if node is old:
                 table[key] = new  # type: ignore[index]
 
+
 def _drop_identities(found: Trace) -> None:
     """`detach` and `alias` did their work in the derivative; a transpose of a transpose is none."""
     for node in list(found.graph.nodes):
@@ -43,6 +46,7 @@ def _drop_identities(found: Trace) -> None:
             replace(found, node, node.args[0])
         elif node.target is aten.t.default and node.args[0].target is aten.t.default:
             replace(found, node, node.args[0].args[0])
+
 
 def _gather_all_slots_at_once(found: Trace) -> None:
     """`cat([v.gather(0).h, v.gather(1).h], -1)`, every slot in order, is what gathering all slots side by side reads.
@@ -56,7 +60,7 @@ def _gather_all_slots_at_once(found: Trace) -> None:
         first = slots[0]
         assert first is not None
         cats = [user for user in first.users if user.target is aten.cat.default]
-        whole = [cat for cat in cats if list(cat.args[0]) == slots and (list(cat.args)[1:] or [0])[0] in (1, -1)]
+        whole = [cat for cat in cats if operands(cat) == slots and (list(cat.args)[1:] or [0])[0] in (1, -1)]
         uses = {user for slot in slots for user in slot.users}  # type: ignore[union-attr]
         published = {*found.scatters.values(), *found.pushes.values()}
         if not whole or uses != set(whole) or published & set(slots):
@@ -74,7 +78,9 @@ def _gather_all_slots_at_once(found: Trace) -> None:
         if len(present) == len(grads):
             found.gather_grads[(name, ALL_SLOTS)] = _join(found, present)
 
+
 ALL_SLOTS = -1  # the slot of a gather of all slots side by side
+
 
 def _join(found: Trace, pieces: list[fx.Node]) -> fx.Node:
     """The concatenation of `pieces` along dimension 1: the value itself where they are its slices in order."""
@@ -94,24 +100,24 @@ def _join(found: Trace, pieces: list[fx.Node]) -> fx.Node:
     joined.meta["val"] = torch.cat([piece.meta["val"] for piece in pieces], 1)
     return joined
 
+
 def _share_concatenations(found: Trace) -> None:
     """A concatenation whose operands lie in a row inside a longer one is a slice of that."""
     cats = [node for node in found.graph.nodes if node.target is aten.cat.default and _along_features(node)]
-    cats.sort(key=lambda node: -len(node.args[0]))
+    cats.sort(key=lambda node: -len(operands(node)))
     for index, short in enumerate(cats):
         for long in cats[:index]:
-            operands, wanted = list(long.args[0]), list(short.args[0])
-            starts = range(len(operands) - len(wanted) + 1)
-            start = next((at for at in starts if operands[at : at + len(wanted)] == wanted), None)
+            longer, wanted = operands(long), operands(short)
+            starts = range(len(longer) - len(wanted) + 1)
+            start = next((at for at in starts if longer[at : at + len(wanted)] == wanted), None)
             if start is None or long.op != "call_function":
                 continue
-            offset = sum(node.meta["val"].shape[1] for node in operands[:start])
+            offset = sum(node.meta["val"].shape[1] for node in longer[:start])
             width = sum(node.meta["val"].shape[1] for node in wanted)
             # The slice stands where the later of the two stood, or it would be used before it is made.
             order = {node: position for position, node in enumerate(found.graph.nodes)}
-            if order[long] > order[short]:
-                if any(order[user] < order[long] for user in short.users):
-                    continue
+            if order[long] > order[short] and any(order[user] < order[long] for user in short.users):
+                continue
             with found.graph.inserting_after(max(long, short, key=order.__getitem__)):
                 piece = found.graph.call_function(aten.slice.Tensor, (long, 1, offset, offset + width))
             piece.meta = {key: value for key, value in short.meta.items() if key != "name"}
@@ -119,14 +125,16 @@ def _share_concatenations(found: Trace) -> None:
             found.graph.erase_node(short)
             break
 
+
 def _along_features(cat: fx.Node) -> bool:
     value = cat.meta["val"]
     dim = cat.args[1] if len(cat.args) > 1 else 0
-    static = all(isinstance(node.meta["val"].shape[1], int) for node in cat.args[0]) if value.dim() == 2 else False
+    static = all(isinstance(node.meta["val"].shape[1], int) for node in operands(cat)) if value.dim() == 2 else False
     return static and dim in (1, -1)
 
+
 def _split_mixed_results(found: Trace) -> None:
-    """Let sums over rows (the weight gradient of a LayerNorm) be a node apart from the rows computed by the same operation,
+    """Let sums over rows be nodes apart from rows that the same operation computes (the gradient of a LayerNorm),
 
     so that the rows can be computed step by step and the sums once over all vertices.
     """
@@ -171,6 +179,7 @@ def _name_states(found: Trace) -> None:
         for name, node in table.items():
             node.meta.setdefault("name", name)
 
+
 def _drop_dead(found: Trace) -> None:
     """Keep placeholders and what some output needs."""
     keep: set[fx.Node] = set()
@@ -189,4 +198,3 @@ def _drop_dead(found: Trace) -> None:
         replaced = node.op == "placeholder" and node.meta.get("role", ("",))[0] == "gather" and node not in gathered
         if node.op == "output" or replaced or (node not in keep and node.op != "placeholder"):
             found.graph.erase_node(node)
-

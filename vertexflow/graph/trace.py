@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, cast
 
 import sympy
 import torch
@@ -28,6 +28,8 @@ from ..errors import VertexFlowError, VertexFunctionError
 from .cells import CELLS
 from .functional import remove_mutations
 from .vertex import Gathered, Shape, Vertex
+
+Role = tuple[Any, ...]  # what a placeholder or an output is: ("gather", state, slot), ("grad", "push", name), ...
 
 # The size that stands for "any number of rows" while tracing: a prime that few models use as a width.
 _ROWS_HINT = 13
@@ -82,7 +84,7 @@ def trace(
     """
     env = ShapeEnv()
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-    rows_context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])  # type: ignore[no-untyped-call]
+    rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
@@ -93,13 +95,13 @@ def trace(
     code = inspect.unwrap(getattr(method, "__func__", method)).__code__
     lines = _SourceLines(code)
     scope = _Scope(method, module)
-    made: dict[tuple[Any, ...], Tensor] = {}
-    results: dict[tuple[Any, ...], Tensor] = {}
+    made: dict[Role, Tensor] = {}
+    results: dict[Role, Tensor] = {}
 
     def joint(params: dict[str, Tensor], probe: Tensor) -> list[Tensor]:
         rows = probe.shape[0]
 
-        def leaf(role: tuple[Any, ...], shape: Shape, dtype: torch.dtype) -> Tensor:
+        def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
             made[role] = tensor = torch.empty((rows, *shape), dtype=dtype, device=device)
             return tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor
 
@@ -115,17 +117,15 @@ def trace(
         differentiable = [role for role, value in values.items() if value.requires_grad]
         if differentiable:
             for role in differentiable:
-                made[("grad", *role)] = torch.empty_like(values[role])
+                made[_grad_of(role)] = torch.empty_like(values[role])
             wanted = [role for role, value in made.items() if role[0] != "grad" and value.requires_grad]
             grads = torch.autograd.grad(
                 [values[role] for role in differentiable],
                 [made[role] for role in wanted],
-                [made[("grad", *role)] for role in differentiable],
+                [made[_grad_of(role)] for role in differentiable],
                 allow_unused=True,
             )
-            results.update(
-                {("grad", *role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None}
-            )
+            results.update({_grad_of(role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None})
         for role, tensor in made.items():
             _node_of(tensor).meta["role"] = role
         return list(results.values())
@@ -133,7 +133,7 @@ def trace(
     filename = code.co_filename
     with mode, _located(code, filename):
         graph = make_fx(joint)(fakes, probe).graph
-    rows_symbol = probe.shape[0].node.expr
+    rows_symbol = cast(torch.SymInt, probe.shape[0]).node.expr
     _check_guards(env, rows_symbol)
     found = Trace(graph, rows_symbol, dict(state), state_dtype, 0, filename)
     _placeholders(graph)
@@ -142,6 +142,10 @@ def trace(
     _bind(found, list(results))
     found.num_slots = 1 + max((slot for _, slot in found.gathers), default=-1)
     return found
+
+
+def _grad_of(role: Role) -> Role:
+    return ("grad", *role)
 
 
 class _Scope(nn.Module):
@@ -191,14 +195,14 @@ class _SourceLines(TorchFunctionMode):
 
 def _name(tensor: Tensor, name: str) -> None:
     tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
-    node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)  # type: ignore[attr-defined]
+    node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
     if isinstance(node, fx.Node):
         node.meta.setdefault("name", name)
 
 
 def _node_of(tensor: Tensor) -> fx.Node:
     tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
-    node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)  # type: ignore[attr-defined]
+    node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
     assert isinstance(node, fx.Node)
     return node
 
@@ -227,8 +231,8 @@ def _located(code: CodeType, filename: str) -> Iterator[None]:
             raise
         if _depends_on_values(error):
             message = (
-                "the vertex function depends on the value of a tensor in Python (if, while, .item(), .tolist(), int(...)). "
-                "It is traced once for all vertices, so use torch.where(condition, a, b) or arithmetic with masks instead"
+                "the vertex function depends on the value of a tensor in Python (if, while, .item(), int(...)). It is "
+                "traced once for all vertices: use torch.where(condition, a, b) or arithmetic with masks instead"
             )
         else:
             message = f"the vertex function failed: {type(error).__name__}: {error}"
@@ -284,7 +288,7 @@ def _check_constants(found: Trace, module: nn.Module) -> None:
         node.meta["constant"] = value
 
 
-def _bind(found: Trace, roles: list[tuple[Any, ...]]) -> None:
+def _bind(found: Trace, roles: list[Role]) -> None:
     """Fill the tables of `found` from the placeholders' roles and the order of the outputs."""
     into: dict[str, dict[Any, fx.Node]] = {"param": found.params, "pull": found.pulls, "gather": found.gathers}
     for node in found.graph.nodes:
@@ -299,11 +303,11 @@ def _bind(found: Trace, roles: list[tuple[Any, ...]]) -> None:
         "param": found.param_grads, "pull": found.pull_grads, "gather": found.gather_grads,
     }  # fmt: skip
     output = next(reversed(found.graph.nodes))
-    for role, node in zip(roles, output.args[0], strict=True):  # type: ignore[arg-type]
+    for role, node in zip(roles, output.args[0], strict=True):
         kind, *key = role
         if kind == "scatter":
-            found.scatters[key[0]] = node  # type: ignore[assignment]
+            found.scatters[key[0]] = node
         elif kind == "push":
-            found.pushes[key[0]] = node  # type: ignore[assignment]
+            found.pushes[key[0]] = node
         else:
-            grads[key[0]][key[1] if len(key) == 2 else tuple(key[1:])] = node  # type: ignore[assignment]
+            grads[key[0]][key[1] if len(key) == 2 else tuple(key[1:])] = node

@@ -57,7 +57,10 @@ class Vertex:
             raise VertexFunctionError(f"v.gather takes the number of a slot (0, 1, ...), not {slot!r}")
         if slot not in self._gathered:
             self._gathered[slot] = Gathered(
-                {name: self._leaf(("gather", name, slot), shape, self._state_dtype) for name, shape in self._state.items()}
+                {
+                    name: self._leaf(("gather", name, slot), shape, self._state_dtype)
+                    for name, shape in self._state.items()
+                }
             )
         return self._gathered[slot]
 
@@ -65,7 +68,9 @@ class Vertex:
         """The row of the input passed to the model as `name=`, `[rows, ...]`."""
         if name not in self._inputs:
             given = _listed(self._inputs) if self._inputs else "none"
-            raise InputError(f"v.pull({name!r}): the model was not given this input (given: {given}); call model(batch, {name}=...)")
+            raise InputError(
+                f"v.pull({name!r}): the model was not given this input (given: {given}); call model(batch, {name}=...)"
+            )
         if name not in self._pulled:
             given_tensor = self._inputs[name]
             self._pulled[name] = self._leaf(("pull", name), tuple(given_tensor.shape[1:]), given_tensor.dtype)
@@ -114,7 +119,7 @@ class Vertex:
     def _check_rows(self, call: str, value: object) -> None:
         if not isinstance(value, Tensor):
             raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
-        if value.dim() == 0 or not value.shape[0] is self._rows and value.shape[0] != self._rows:
+        if value.dim() == 0 or (value.shape[0] is not self._rows and value.shape[0] != self._rows):
             raise VertexFunctionError(
                 f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
                 "(the vertices of the step) was lost or mixed"

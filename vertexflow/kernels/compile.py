@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from .. import log
 from ..errors import BackendError
-from ..graph.partition import Part, Program
+from ..graph.program import Part, Program
 from . import torch_backend
 from .executor import Compiled, placed
 

@@ -89,7 +89,9 @@ class EdgeRows:
     def read(self, state: Tensor, start: int, stop: int) -> dict[fx.Node, Tensor]:
         """Gather the children's rows of `state` for rows [start, stop)."""
         order = self.order
-        index = order.child_rows[(start - order.num_leaves) * order.num_slots : (stop - order.num_leaves) * order.num_slots]
+        index = order.child_rows[
+            (start - order.num_leaves) * order.num_slots : (stop - order.num_leaves) * order.num_slots
+        ]
         torch.index_select(state, 0, index, out=self._part(start, stop))
         return self.views(start, stop)
 

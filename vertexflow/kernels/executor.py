@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from ..graph.partition import Program
+from ..graph.program import Program
 from ..graph.simplify import ALL_SLOTS
 from .edges import EdgeRows, Order, sum_over_parents
 
@@ -127,7 +127,9 @@ class _Step:
             for node in [*part.inputs, *part.outputs]:
                 layout = node.meta.get("rows")
                 base = 0 if program.is_whole(node) else order.num_leaves
-                cuts.append((node, values.get(node), layout.dim if layout else -1, layout.per_vertex if layout else 0, base))
+                cuts.append(
+                    (node, values.get(node), layout.dim if layout else -1, layout.per_vertex if layout else 0, base)
+                )
             self.calls.append((compiled.functions[name], cuts))
 
     @staticmethod

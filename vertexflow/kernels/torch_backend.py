@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph.partition import Part
-from ..graph.views import is_view
+from ..graph.nodes import is_view
+from ..graph.program import Part
 
 aten = torch.ops.aten
 
@@ -45,7 +45,7 @@ class _Writer:
     def __init__(self, part: Part, in_place: Mapping[fx.Node, bool]) -> None:
         self.part = part
         self.nodes = list(part.graph.nodes)
-        self.results: tuple[fx.Node, ...] = self.nodes[-1].args[0]  # type: ignore[assignment]
+        self.results: tuple[fx.Node, ...] = self.nodes[-1].args[0]
         self.constants: dict[str, Any] = {}
         self.lines: list[str] = []
         self.place: dict[fx.Node, str] = {}  # where a node's value is to be written
@@ -57,7 +57,9 @@ class _Writer:
             if output not in in_place:
                 self.returned.append(result.name)
                 continue
-            out = f"{result.name}_out" if f"{result.name}_out" not in self.outs else f"{result.name}_out{len(self.outs)}"
+            out = (
+                f"{result.name}_out" if f"{result.name}_out" not in self.outs else f"{result.name}_out{len(self.outs)}"
+            )
             self.outs.append(out)
             if result not in self.place and _can_write(result, contiguous=in_place[output]):
                 self.place[result] = out
@@ -158,7 +160,7 @@ class _Writer:
             return value.name
         if isinstance(value, (list, tuple)):
             return f"[{', '.join(self._text(item) for item in value)}]"
-        if value is None or isinstance(value, (bool, int, str)) or isinstance(value, float) and abs(value) < 1e300:
+        if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and abs(value) < 1e300):
             return repr(value)
         if isinstance(value, torch.device):
             return f"torch.device({str(value)!r})"

@@ -1,0 +1,86 @@
+"""Questions about the nodes of a graph: what they read, whether they have rows, whether they cost nothing to repeat."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+_CREATORS = {aten.zeros.default, aten.ones.default, aten.full.default, aten.scalar_tensor.default, aten.arange.default}
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether the node's value shares memory with an operand (a list of views, and its items, too)."""
+    if node.target is operator.getitem:
+        return isinstance(node.args[0], fx.Node) and is_view(node.args[0])
+    if node.target is aten._unsafe_view.default:
+        return True
+    schema: Any = getattr(node.target, "_schema", None)
+    if schema is None or schema.is_mutable:
+        return False
+    return any(argument.alias_info is not None for argument in schema.arguments)
+
+
+def is_free(node: fx.Node) -> bool:
+    """Whether the node is repeated where it is needed instead of kept: a view, a size, or a small constant."""
+    if node.op != "call_function":
+        return False
+    return isinstance(node.meta.get("val"), (torch.SymInt, int)) or is_view(node) or node.target in _CREATORS
+
+
+def ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
+    """All nodes that `nodes` depend on, themselves included."""
+    seen: set[fx.Node] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack += node.all_input_nodes
+    return seen
+
+
+def descendants(graph: fx.Graph, sources: Iterable[fx.Node]) -> set[fx.Node]:
+    """All nodes that depend on `sources`, themselves included."""
+    found = set(sources)
+    for node in graph.nodes:
+        if any(argument in found for argument in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def sources(node: fx.Node) -> list[fx.Node]:
+    """The computed nodes and placeholders that `node` is made of, looking through views and sizes."""
+    if not is_free(node):
+        return [node]
+    return list(dict.fromkeys(source for argument in node.all_input_nodes for source in sources(argument)))
+
+
+def reads(node: fx.Node) -> list[fx.Node]:
+    """The computed nodes and placeholders that the operation of `node` reads, looking through views and sizes."""
+    return list(dict.fromkeys(source for argument in node.all_input_nodes for source in sources(argument)))
+
+
+def has_rows(node: fx.Node) -> bool:
+    """Whether the value has a row for each vertex (an operation with several results: whether any has)."""
+    if isinstance(node.meta.get("val"), torch.Tensor):
+        return node.meta.get("rows") is not None
+    return any(has_rows(user) for user in node.users if user.target is operator.getitem)
+
+
+def title(node: fx.Node) -> str:
+    """The user's name for the value where there is one."""
+    if "name" in node.meta:
+        return str(node.meta["name"])
+    role = node.meta.get("role")
+    return "_".join(str(part).replace(".", "_") for part in role[role[0] == "param" :]) if role else node.name
+
+
+def operands(node: fx.Node) -> list[fx.Node]:
+    """The tensors in the list that is the node's first argument (of `cat`, `stack`)."""
+    return cast("list[fx.Node]", node.args[0])

@@ -1,0 +1,61 @@
+"""What a partition is: parts of a joint graph, each a graph of its own, and what is kept between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from .trace import Trace
+
+FORWARD = ("eager", "core", "lazy")
+BACKWARD = ("grad_eager", "grad_core", "grad_lazy")
+CORES = ("core", "grad_core")
+
+
+@dataclass
+class Part:
+    """Nodes that run together over a range of rows. `graph` takes `rows` and then the values of `inputs`.
+
+    `inputs` and `outputs` are nodes of the joint graph; `graph` returns the values of `outputs`.
+    """
+
+    name: str
+    graph: fx.Graph
+    inputs: list[fx.Node]
+    outputs: list[fx.Node]
+
+
+@dataclass
+class Program:
+    """All parts of a vertex function for one set of wanted gradients, and what is kept between them.
+
+    Parts are named by stage, with `_inner` for what leaves do not need and `_leaf` for the core of vertices without
+    children. `whole` are the values that are kept for all rows; other kept values are kept for inner rows only.
+    """
+
+    trace: Trace
+    parts: dict[str, Part] = field(default_factory=dict)
+    made_by: dict[fx.Node, str] = field(default_factory=dict)  # stage of each computed node
+    kept: list[fx.Node] = field(default_factory=list)  # values made step by step and read by another stage
+    whole: set[fx.Node] = field(default_factory=set)
+    leaf_operands: dict[fx.Node, set[int]] = field(default_factory=dict)  # of a cat: what is read of leaves' rows
+    gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+    gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+    state_grads: dict[str, fx.Node] = field(default_factory=dict)
+    param_grads: dict[str, fx.Node] = field(default_factory=dict)
+    pull_grads: dict[str, fx.Node] = field(default_factory=dict)
+    saved: list[fx.Node] = field(default_factory=list)  # forward values that the backward reads
+    read_constants: list[fx.Node] = field(default_factory=list)  # parameters and buffers that the backward reads
+
+    @property
+    def wants_gradients(self) -> bool:
+        return bool(self.param_grads or self.pull_grads)
+
+    def is_whole(self, node: fx.Node) -> bool:
+        """Whether a value has rows for all vertices, not for those with children only."""
+        return (
+            node in self.whole
+            or (node.op == "placeholder" and node.meta["role"][0] in ("pull", "param"))
+            or (node.op == "placeholder" and node.meta["role"][:2] == ("grad", "push"))
+        )
