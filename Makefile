@@ -15,19 +15,20 @@ READY := $(VENV)/.ready
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run all tests"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff and mypy (make format: let ruff correct what it can)"
 	@echo "make bench   time a training step against its peers (ARGS='--hidden 128 --batch 16')"
 	@echo "make clean   remove the virtual environment and caches"
+	@echo "Variables: PYTHON=python3.12, VENV=.venv, TORCH_INDEX=https://download.pytorch.org/whl/cpu (no CUDA)"
 
 setup: $(READY)
 
 $(READY): pyproject.toml setup.py constraints.txt vertexflow/_version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "vertexflow needs Python 3.10 or later; choose one with: make PYTHON=python3.11 ..."; exit 1; }
-	@echo "setting up $(VENV) (once) ..."
+	@echo "setting up $(VENV), once; PyTorch is a large download ..."
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(PIP_INSTALL) setuptools wheel
+	$(PIP_INSTALL) setuptools
 	$(PIP_INSTALL) --no-build-isolation --editable '.[examples,test,lint]'
 	@touch $@
 
