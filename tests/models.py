@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MethodType
+
 import torch
 from torch import nn
 
@@ -28,16 +30,13 @@ class BinaryTreeLSTM(vf.VertexFunction):
 
 
 class FromCode(vf.VertexFunction):
-    """A vertex function from a function `vertex(self, v)`; `parts` are its parameters, buffers and modules."""
+    """A vertex function whose method is given as a function; `parts` are its parameters, buffers and modules."""
 
     def __init__(self, vertex, state, **parts):
         super().__init__(state=state)
-        self.code = vertex
+        self.vertex = MethodType(vertex, self)
         for name, part in parts.items():
             if isinstance(part, torch.Tensor) and not isinstance(part, nn.Parameter):
                 self.register_buffer(name, part)
             else:
                 setattr(self, name, part)
-
-    def vertex(self, v):
-        self.code(self, v)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
@@ -29,7 +30,7 @@ def remove_mutations(found: Trace, mode: FakeTensorMode) -> None:
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     copier = _Copier(fx.GraphModule(graph.owning_module or torch.nn.Module(), graph))
     examples = [node.meta["val"] for node in placeholders]
-    with mode, torch.no_grad():
+    with mode, enable_python_dispatcher(), torch.no_grad():
         new = make_fx(torch.func.functionalize(lambda *values: copier.run(*values)))(*examples)
     for old, node in zip(placeholders, [n for n in new.graph.nodes if n.op == "placeholder"], strict=True):
         node.meta.update({key: old.meta[key] for key in ("role", "name") if key in old.meta})

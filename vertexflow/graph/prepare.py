@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..errors import VertexFunctionError
 from .rows import check_rows
 from .simplify import simplify
 from .trace import Trace, trace
@@ -27,8 +28,19 @@ def prepare(
     `inputs` are the first call's; `tensors` are the module's parameters and buffers by qualified name.
     """
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):  # tracing leaves the user's random numbers as they were
-        found = trace(module, method, state, state_dtype, inputs, device)
-        simplify(found)
-        check_rows(found, inputs, tensors)
+    try:
+        with torch.random.fork_rng(devices=cuda):  # tracing leaves the user's random numbers as they were
+            found = trace(module, method, state, state_dtype, inputs, device)
+            simplify(found)
+            check_rows(found, inputs, tensors)
+    except VertexFunctionError as error:
+        error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
+        raise
     return found
+
+
+def _described(inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """What the vertex function was given: many errors are wrong dtypes or widths."""
+    given = [f"{name}: {str(x.dtype)[6:]}[{', '.join(['n', *map(str, x.shape[1:])])}]" for name, x in inputs.items()]
+    dtypes = sorted({str(tensor.dtype)[6:] for tensor in tensors.values() if tensor.is_floating_point()})
+    return f"inputs {', '.join(given) or 'none'}; parameters {', '.join(dtypes) or 'none'}"

@@ -41,9 +41,9 @@ def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     wanted = ancestors([node for node in found.graph.nodes if node.meta.get("rows") is not None]) | forward
     order = [node for node in found.graph.nodes if node in wanted]
     leaves = _random_leaves(found, inputs, constants)
-    base = _run(order, leaves)
+    base = _run(found, order, leaves)
     for row in range(_ROWS):
-        changed = _run(order, _with_row_changed(found, leaves, inputs, row))
+        changed = _run(found, order, _with_row_changed(found, leaves, inputs, row))
         for node in order:
             if isinstance(base[node], Tensor) and node.op != "placeholder":
                 _compare(found, node, base[node], changed[node], row, node in forward)
@@ -84,7 +84,7 @@ def _mixing(found: Trace, node: fx.Node, what: str) -> str:
     )
 
 
-def _run(order: list[fx.Node], leaves: Mapping[fx.Node, Any]) -> dict[fx.Node, Any]:
+def _run(found: Trace, order: list[fx.Node], leaves: Mapping[fx.Node, Any]) -> dict[fx.Node, Any]:
     values: dict[fx.Node, Any] = {}
     with torch.no_grad():
         torch.manual_seed(0)  # the same random masks in every run
@@ -93,7 +93,13 @@ def _run(order: list[fx.Node], leaves: Mapping[fx.Node, Any]) -> dict[fx.Node, A
                 values[node] = leaves[node] if node.op == "placeholder" else node.meta["constant"]
             else:
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                try:
+                    values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                except Exception as error:
+                    raise VertexFunctionError(
+                        f"the vertex function failed: {type(error).__name__}: {error}\n"
+                        f"  in the vertex function, {found.where(node)}"
+                    ) from error
                 if "empty" in str(node.target):
                     values[node].zero_()  # what lies in fresh memory is no dependence on other rows
     return values

@@ -40,10 +40,12 @@ def replace(found: Trace, old: fx.Node, new: fx.Node) -> None:
 
 
 def _drop_identities(found: Trace) -> None:
-    """`detach` and `alias` did their work in the derivative; a transpose of a transpose is none."""
+    """`detach` did its work in the derivative; where nothing changes, a copy is what it copies."""
     for node in list(found.graph.nodes):
-        if node.target in (aten.detach.default, aten.alias.default):
+        if node.target in (aten.detach.default, aten.alias.default, aten.clone.default):
             replace(found, node, node.args[0])
+        elif node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default  # what it reads may be a column of a buffer
         elif node.target is aten.t.default and node.args[0].target is aten.t.default:
             replace(found, node, node.args[0].args[0])
 

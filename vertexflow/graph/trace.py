@@ -19,6 +19,7 @@ from typing import Any, cast
 import sympy
 import torch
 from torch import Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -82,15 +83,15 @@ def trace(
     `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. Raises
     `VertexFunctionError`, naming the line of the method, for whatever cannot be traced.
     """
-    env = ShapeEnv()
+    env = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
-    for fake in fakes.values():
-        if fake.is_floating_point() or fake.is_complex():
-            fake.requires_grad_()
+    for name, _ in module.named_parameters():
+        if fakes[name].is_floating_point() or fakes[name].is_complex():
+            fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
 
     code = inspect.unwrap(getattr(method, "__func__", method)).__code__
     lines = _SourceLines(code)
@@ -101,15 +102,21 @@ def trace(
     def joint(params: dict[str, Tensor], probe: Tensor) -> list[Tensor]:
         rows = probe.shape[0]
 
-        def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
-            made[role] = tensor = torch.empty((rows, *shape), dtype=dtype, device=device)
-            return tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor
+        def make(role: Role, tensor: Tensor) -> None:
+            _node_of(tensor).meta["role"] = role  # at once: a tensor changed in place would answer with another node
+            made[role] = tensor
 
+        def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
+            tensor = torch.empty((rows, *shape), dtype=dtype, device=device)
+            make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
+            return tensor.clone()  # which the user may change in place
+
+        for name, value in params.items():
+            make(("param", name), value)
         v = Vertex(state, state_dtype, inputs, leaf, rows)
         with lines:
             torch.func.functional_call(scope, {f"module.{name}": value for name, value in params.items()}, (v,))
             v.finish()
-        made.update({("param", name): value for name, value in params.items()})
         # A state is kept in one dtype, whatever autocast made of it.
         results.update({("scatter", name): value.to(state_dtype) for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
@@ -117,7 +124,7 @@ def trace(
         differentiable = [role for role, value in values.items() if value.requires_grad]
         if differentiable:
             for role in differentiable:
-                made[_grad_of(role)] = torch.empty_like(values[role])
+                make(_grad_of(role), torch.empty_like(values[role]))
             wanted = [role for role, value in made.items() if role[0] != "grad" and value.requires_grad]
             grads = torch.autograd.grad(
                 [values[role] for role in differentiable],
@@ -126,12 +133,10 @@ def trace(
                 allow_unused=True,
             )
             results.update({_grad_of(role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None})
-        for role, tensor in made.items():
-            _node_of(tensor).meta["role"] = role
         return list(results.values())
 
     filename = code.co_filename
-    with mode, _located(code, filename):
+    with mode, enable_python_dispatcher(), _located(code, filename):
         graph = make_fx(joint)(fakes, probe).graph
     rows_symbol = cast(torch.SymInt, probe.shape[0]).node.expr
     _check_guards(env, rows_symbol)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,11 @@ def run(compiled: Compiled, order: Order, tensors: dict[str, Tensor], inputs: di
     """
     found = compiled.program.trace
     flat = [*(tensors[name] for name in found.params), *(inputs[name] for name in found.pulls)]
-    outputs = _Run.apply(compiled, order, *flat)  # type: ignore[no-untyped-call]
+    if compiled.program.wants_gradients:
+        outputs = _Run.apply(compiled, order, *flat)  # type: ignore[no-untyped-call]
+    else:
+        with torch.no_grad():
+            outputs, _ = _outputs(compiled, order, flat)
     return dict(zip(found.pushes, outputs, strict=True))
 
 
@@ -27,22 +32,14 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, compiled: Compiled, order: Order, *flat: Tensor) -> tuple[Tensor, ...]:
         program, found = compiled.program, compiled.program.trace
-        constants: Values = dict(zip(found.params.values(), flat, strict=False))
-        rows = {
-            name: tensor.index_select(0, order.vertex)
-            for name, tensor in zip(found.pulls, flat[len(found.params) :], strict=True)
-        }
-        with torch.amp.autocast(flat[0].device.type if flat else "cpu", enabled=False):
-            values = run_forward(compiled, order, {**constants, **found.constants}, rows)
-        outputs = tuple(values[node].index_select(0, order.row) for node in found.pushes.values())
+        outputs, values = _outputs(compiled, order, flat)
         ctx.mark_non_differentiable(
             *(out for out, name in zip(outputs, found.pushes, strict=True) if name not in found.push_grads)
         )
         ctx.set_materialize_grads(False)
-        if program.wants_gradients:
-            ctx.compiled, ctx.order = compiled, order
-            ctx.read = [*program.read_constants, *program.saved]
-            ctx.save_for_backward(*(values[node] for node in ctx.read))
+        ctx.compiled, ctx.order = compiled, order
+        ctx.read = [*program.read_constants, *program.saved]
+        ctx.save_for_backward(*(values[node] for node in ctx.read))
         return outputs
 
     @staticmethod
@@ -59,7 +56,7 @@ class _Run(torch.autograd.Function):
         for (name, node), grad in zip(found.pushes.items(), grads, strict=True):
             if name in found.push_grads:
                 push_grads[name] = _in_row_order(grad, order, node.meta["val"])
-        with torch.amp.autocast(next(iter(push_grads.values())).device.type, enabled=False):
+        with torch.amp.autocast(order.vertex.device.type, enabled=False):
             run_backward(compiled, order, values, push_grads)
         flat: list[Tensor | None] = [None, None]
         flat += [values[program.param_grads[name]] if name in program.param_grads else None for name in found.params]
@@ -67,6 +64,17 @@ class _Run(torch.autograd.Function):
             grad_node = program.pull_grads.get(name)
             flat.append(values[grad_node].index_select(0, order.row) if grad_node is not None else None)
         return tuple(flat)
+
+
+def _outputs(compiled: Compiled, order: Order, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Values]:
+    """The pushed outputs, in vertex order, and all values of the forward parts; `flat` are parameters, then inputs."""
+    found = compiled.program.trace
+    constants: Values = dict(zip(found.params.values(), flat, strict=False))
+    given = zip(found.pulls, flat[len(found.params) :], strict=True)
+    rows = {name: tensor.index_select(0, order.vertex) for name, tensor in given}
+    with torch.amp.autocast(order.vertex.device.type, enabled=False):  # the graph has its casts in it
+        values = run_forward(compiled, order, {**constants, **found.constants}, rows)
+    return tuple(values[node].index_select(0, order.row) for node in found.pushes.values()), values
 
 
 def _in_row_order(grad: Tensor | None, order: Order, like: Tensor) -> Tensor:

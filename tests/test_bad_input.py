@@ -1,0 +1,249 @@
+"""What a user can get wrong: each has its own message, and leaves the model and the optimiser as they were."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+
+from .models import BinaryTreeLSTM, FromCode
+
+BATCH = [vf.tree(((0, 1), 2)), vf.chain(2)]  # 7 vertices
+
+
+def state_and_gradient(v, h):
+    v.scatter(h=h)
+    v.push(h=h)
+
+
+def linear_of(self, v):
+    return self.linear(v.pull("x")) + v.gather(0).h + v.gather(1).h
+
+
+def model_of(vertex, **parts):
+    return FromCode(vertex, {"h": 4}, linear=nn.Linear(3, 4), **parts)
+
+
+def refused(vertex, error, match, **parts):
+    """The message with which a vertex function is refused."""
+    with pytest.raises(error, match=match) as caught:
+        model_of(vertex, **parts)(BATCH, x=torch.randn(7, 3))
+    assert isinstance(caught.value, vf.VertexFlowError)
+    return str(caught.value)
+
+
+# Inputs of the model.
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "match"),
+    [
+        ({"x": torch.randn(6, 3)}, vf.InputError, "'x' has 6 rows, but the batch has 7 vertices"),
+        ({"x": torch.tensor(1.0)}, vf.InputError, "'x' has no dimension"),
+        ({"x": np.zeros((7, 3))}, vf.InputTypeError, "'x' is a ndarray"),
+        ({"x": torch.randn(7, 3, device="meta")}, vf.InputError, "'x' is on meta.* on cpu"),
+        ({}, vf.InputError, r"v\.pull\('x'\): the model was not given this input \(given: none\)"),
+        ({"y": torch.randn(7, 3)}, vf.InputError, r"v\.pull\('x'\).*given: 'y'"),
+        ({"x": torch.randn(7, 3), "y": torch.randn(7)}, vf.InputError, "'y', but the vertex function never pulls it"),
+        ({"x": torch.randn(7, 3).double()}, vf.VertexFunctionError, r"(?s)dtype.*x: float64\[n, 3\]; parameters float32"),
+        ({"x": torch.randn(7, 5)}, vf.VertexFunctionError, r"(?s)dim.*linear_of.*x: float32\[n, 5\]"),
+    ],
+)
+def test_inputs(inputs, error, match):
+    def vertex(self, v):
+        state_and_gradient(v, linear_of(self, v))
+
+    model = model_of(vertex)
+    with pytest.raises(error, match=match):
+        model(BATCH, **inputs)
+    assert model(BATCH, x=torch.randn(7, 3)).h.shape == (7, 4)
+
+
+def test_graphs():
+    model = BinaryTreeLSTM(3, 4)
+    for graphs, error, match in [
+        ([], vf.GraphError, "empty list of graphs"),
+        ([vf.chain(1), None], vf.InputTypeError, "element 1"),
+        ([vf.tree((0, 1, 2))], vf.GraphError, "graph 0, vertex 3 has a child in slot 2"),
+    ]:
+        with pytest.raises(error, match=match):
+            model(graphs, x=torch.randn(4, 3))
+
+
+def test_states():
+    with pytest.raises(vf.InputError, match="state 'h' has size 0"):
+        vf.VertexFunction(state={"h": 0})
+    with pytest.raises(vf.InputError, match="'2h' is not a Python name"):
+        vf.VertexFunction(state={"2h": 3})
+    with pytest.raises(vf.VertexFunctionError, match="needs a method `vertex"):
+        vf.VertexFunction(state={"h": 3})([vf.chain(1)])
+
+
+# What a vertex function may not do.
+
+
+@pytest.mark.parametrize(
+    ("finish", "match"),
+    [
+        (lambda v, h: (v.scatter(g=h), v.push(h=h)), r"v\.scatter\(g=\.\.\.\): there is no state.*'h'"),
+        (lambda v, h: (v.scatter(h=h[:, :3]), v.push(h=h)), r"'h' has shape \(3,\).*declared with shape \(4,\)"),
+        (lambda v, h: (v.scatter(h=3), v.push(h=h)), r"v\.scatter\(h=\.\.\.\) takes a tensor, not int"),
+        (lambda v, h: v.push(h=h), "state 'h' was never scattered"),
+        (lambda v, h: (v.scatter(h=h), v.scatter(h=h)), "scattered twice"),
+        (lambda v, h: v.scatter(h=h), "nothing was pushed"),
+        (lambda v, h: (v.scatter(h=h), v.push(h=h), v.push(h=h)), "pushed twice"),
+        (lambda v, h: (v.scatter(h=h), v.push(h=h.sum())), "one row a vertex"),
+        (lambda v, h: (v.gather(0).g, v.push(h=h)), "a child has no state 'g'; the states are 'h'"),
+        (lambda v, h: v.gather(-1), "number of a slot.*-1"),
+        (lambda v, h: v.gather("left"), "number of a slot.*'left'"),
+    ],
+)
+def test_scatter_push_and_gather(finish, match):
+    def vertex(self, v):
+        finish(v, linear_of(self, v))
+
+    message = refused(vertex, vf.VertexFunctionError, match)
+    assert "test_bad_input.py" in message
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda h: h - h.mean(0),
+        lambda h: h - h.mean(),
+        lambda h: h + h[0],
+        lambda h: h.flip(0),
+        lambda h: h.roll(1, 0),
+        lambda h: h.softmax(0),
+        lambda h: h.cumsum(0),
+        lambda h: h.sort(0).values,
+        lambda h: (h @ h.t()) @ h,
+        lambda h: h[torch.arange(h.shape[0] - 1, -1, -1)],
+        lambda h: nn.functional.batch_norm(h, None, None, training=True),
+        lambda h: nn.functional.layer_norm(h.t(), (h.shape[0],)).t(),
+    ],
+)
+def test_mixing_rows_names_the_line(mix):
+    def vertex(self, v):
+        h = linear_of(self, v)
+        h = mix(h)
+        state_and_gradient(v, h)
+
+    message = refused(vertex, vf.VertexFunctionError, "mixes rows|number of vertices")
+    assert f"test_bad_input.py:{inspect.getsourcelines(vertex)[1] + 2}: `h = mix(h)`" in message
+
+
+def test_batch_norm_that_keeps_statistics():
+    def vertex(self, v):
+        state_and_gradient(v, self.norm(linear_of(self, v)))
+
+    refused(vertex, vf.VertexFunctionError, "writes to 'norm.*LayerNorm", norm=nn.BatchNorm1d(4))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda h: h if h.sum() > 0 else -h,
+        lambda h: h * h.abs().max().item(),
+        lambda h: h * float(h.sum()),
+        lambda h: torch.tensor(h.tolist()),
+        lambda h: h[h[:, 0] > 0],
+        lambda h: torch.from_numpy(h.detach().numpy()),
+    ],
+)
+def test_python_that_looks_at_values_names_the_line(look):
+    def vertex(self, v):
+        h = linear_of(self, v)
+        h = look(h)
+        state_and_gradient(v, h)
+
+    message = refused(vertex, vf.VertexFunctionError, r"torch\.where|failed|mixes rows")
+    assert f"test_bad_input.py:{inspect.getsourcelines(vertex)[1] + 2}: `h = look(h)`" in message
+
+
+def test_python_that_looks_at_the_number_of_rows():
+    def vertex(self, v):
+        h = linear_of(self, v)
+        if h.shape[0] > 5:
+            h = -h
+        state_and_gradient(v, h)
+
+    message = refused(vertex, vf.VertexFunctionError, "depends on the number of vertices")
+    assert "`if h.shape[0] > 5:`" in message
+
+
+def test_a_parameter_that_is_not_registered():
+    hidden = [nn.Parameter(torch.randn(4))]
+
+    def vertex(self, v):
+        state_and_gradient(v, linear_of(self, v) * hidden[0])
+
+    refused(vertex, vf.VertexFunctionError, "no parameter of the module.*register it")
+
+
+def test_an_error_of_the_user_keeps_its_cause():
+    def vertex(self, v):
+        return undefined_name  # noqa: F821
+
+    with pytest.raises(vf.VertexFunctionError, match="NameError.*undefined_name") as caught:
+        model_of(vertex)(BATCH, x=torch.randn(7, 3))
+    assert isinstance(caught.value.__cause__, NameError)
+
+
+# Afterwards.
+
+
+def test_nan_is_not_hidden():
+    model = BinaryTreeLSTM(3, 4)
+    x = torch.randn(7, 3)
+    x[0, 0] = float("nan")  # a leaf of the first tree
+    h = model(BATCH, x=x).h
+    assert h[[0, 3, 4]].isnan().all()
+    assert not h[[1, 2, 5, 6]].isnan().any()
+    with torch.no_grad():
+        model.u.weight[0, 0] = float("nan")
+    assert model(BATCH, x=torch.randn(7, 3)).h[torch.tensor([3, 4, 6])].isnan().any(-1).all()
+
+
+def test_a_nan_that_only_meets_the_zeros_of_missing_children():
+    def vertex(self, v):
+        state_and_gradient(v, self.linear(v.pull("x")) * v.gather(0).h + 1)
+
+    x = torch.randn(2, 3)
+    x[0] = float("nan")
+    assert model_of(vertex)([vf.chain(2)], x=x).h[0].isnan().all()
+
+
+def test_after_an_error_training_goes_on_as_if_nothing_had_happened():
+    def train_with(bad_calls):
+        torch.manual_seed(0)
+        model = BinaryTreeLSTM(3, 4)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        x = torch.randn(7, 3)
+        for _ in range(3):
+            for bad in bad_calls:
+                before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+                with pytest.raises(vf.VertexFlowError):
+                    bad(model)
+                after = (model.state_dict(), optimizer.state_dict())
+                assert all(torch.equal(a, b) for a, b in zip(before[0].values(), after[0].values(), strict=True))
+                assert str(before[1]) == str(after[1])
+            optimizer.zero_grad()
+            model(BATCH, x=x).h.square().sum().backward()
+            optimizer.step()
+        return model.state_dict()
+
+    bad_calls = [
+        lambda model: model(BATCH, x=torch.randn(6, 3)),
+        lambda model: model([], x=torch.randn(6, 3)),
+        lambda model: model([vf.tree((0, 1, 2))], x=torch.randn(4, 3)),
+        lambda model: model(BATCH, x=torch.randn(7, 5)),
+    ]
+    expected, found = train_with([]), train_with(bad_calls)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
