@@ -163,10 +163,11 @@ def _own_what_is_exchanged(found: Trace) -> None:
     """Every state and every gradient sent to a child is computed by a node of its own, which can write it in place."""
     taken: set[fx.Node] = set()
     tables: list[dict[Any, fx.Node]] = [found.scatters, found.gather_grads]
+    of_others = {*found.pull_grads.values(), *found.param_grads.values(), *found.pushes.values()}
     for table in tables:
         for key, node in list(table.items()):
             # A gradient to a child lies in the order of edges, so that nobody else can read it there.
-            shared = node in taken or (table is found.gather_grads and bool(node.users))
+            shared = node in taken or (table is found.gather_grads and (bool(node.users) or node in of_others))
             if node.op != "call_function" or is_free(node) or shared:
                 original = node
                 with found.graph.inserting_after(node):
