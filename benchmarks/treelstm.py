@@ -290,7 +290,11 @@ def report(options: argparse.Namespace, batch: vf.GraphBatch, times: dict[str, l
         table.add_row(name, f"{middle:.1f}", spread, f"{middle / base:.2f}", str(len(found)))
     Console().print(table)
     if options.json:
-        content = {"options": vars(options), "machine": machine(), "figures": figures}
+        content = {
+            "options": {k: v for k, v in vars(options).items() if k != "json"},
+            "machine": machine(),
+            "figures": figures,
+        }
         Path(options.json).write_text(json.dumps(content, indent=2) + "\n")
 
 
