@@ -191,7 +191,7 @@ def test_an_error_of_the_user_keeps_its_cause():
     def vertex(self, v):
         return undefined_name  # noqa: F821
 
-    with pytest.raises(vf.VertexFunctionError, match="NameError.*undefined_name") as caught:
+    with pytest.raises(vf.VertexFunctionError, match=r"NameError.*undefined_name") as caught:
         model_of(vertex)(BATCH, x=torch.randn(7, 3))
     assert isinstance(caught.value.__cause__, NameError)
 

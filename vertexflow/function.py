@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -155,7 +156,9 @@ class VertexFunction(nn.Module):
     def _order(self, batch: GraphBatch, found: Trace, device: torch.device) -> Order:
         key = ("order", found.num_slots, device)
         if key not in batch.cache:
-            made = schedule(batch, num_slots=found.num_slots)
+            # One method computes vertices of every kind, so that kinds need no steps of their own.
+            structure = batch if batch.kind is None else replace(batch, kind=None, cache={})
+            made = schedule(structure, num_slots=found.num_slots)
             log.show("schedule", made)
             batch.cache[key] = order_on(made, device)
         return batch.cache[key]  # type: ignore[no-any-return]

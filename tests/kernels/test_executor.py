@@ -144,3 +144,13 @@ def test_generated_code_can_be_read(monkeypatch, capsys):
     assert "torch.mm(children_h, " in printed
     assert "[vertexflow schedule]\npolicy depth: 5 vertices (3 without children) in 3 steps" in printed
     assert "core: once a step, children first" in printed
+
+
+def test_one_method_computes_all_kinds_together():
+    model = BinaryTreeLSTM(3, 4)
+    x = torch.randn(4, 3)
+    edges = [(0, 2), (1, 3)]
+    plain = model([vf.graph(4, edges)], x=x).h
+    with CountOperations() as running:
+        assert torch.equal(model([vf.graph(4, edges, kind=["a", "b", "a", "b"])], x=x).h, plain)
+    assert running.products == 1 + 1  # the input projection, and one step with children
