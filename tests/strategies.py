@@ -1,4 +1,4 @@
-"""Random structures, and random vertex functions over them."""
+"""Random structures, random vertex functions, and the two put together."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 import vertexflow as vf
 
-SLOTS = 2
-SIZE = 4  # of every state that is a vector
-SIDE = 2  # of states that are matrices: SIDE * SIDE == SIZE
+SIZE = 4  # of the values that a drawn program works on
+SIDE = 2  # of the same seen as matrices: SIDE * SIDE == SIZE
+SHAPES = [(SIZE,), (SIDE, SIDE), (2,), (3, 3)]  # of the state "m"
 
 
 @dataclass
@@ -28,36 +28,45 @@ class Structure:
         return vf.graph(self.num_vertices, pairs, slots=[slot for _, _, slot in self.edges])
 
 
+@dataclass
+class Case:
+    """What a model is to be called with."""
+
+    model: vf.VertexFunction
+    parts: list[Structure]
+    inputs: dict[str, torch.Tensor]
+    reverse: bool = False
+
+
 @st.composite
-def structures(draw, max_vertices: int = 9, shared: bool | None = None) -> Structure:
-    """Forests with missing slots, chains, single vertices; with `shared` also DAGs. Vertices are numbered at random."""
+def structures(draw, slots: int, max_parents: int, max_vertices: int = 9) -> Structure:
+    """Chains, forests with missing children, single vertices, and DAGs if `max_parents` > 1; numbered at random."""
     count = draw(st.integers(1, max_vertices))
     names = draw(st.permutations(range(count)))
-    shared = draw(st.booleans()) if shared is None else shared
-    free = list(range(count))
+    if draw(st.integers(0, 3)) == 0:
+        return Structure(count, [(names[i], names[i + 1], draw(st.integers(0, slots - 1))) for i in range(count - 1)])
+    parents = [0] * count
     edges = []
     for parent in range(1, count):
-        for slot in range(SLOTS):
-            choice = draw(st.integers(-1, parent - 1))
-            if choice < 0 or (not shared and choice not in free):
-                continue
-            if not shared:
-                free.remove(choice)
-            edges.append((names[choice], names[parent], slot))
+        for slot in range(slots):
+            child = draw(st.integers(-1, parent - 1))
+            if child >= 0 and parents[child] < max_parents:
+                parents[child] += 1
+                edges.append((names[child], names[parent], slot))
     return Structure(count, edges)
 
 
 class RandomFunction(vf.VertexFunction):
     """Runs a drawn program: a list of (operation, operand, operand) over values of shape [rows, SIZE].
 
-    Values 0 and 1 are inputs, 2 to 5 the children's states; the last two become the state, and some are pushed.
+    The first values are three inputs and the children's states, slot by slot. The last two values become the state;
+    those numbered in `pushed`, of whatever part, are pushed.
     """
 
-    def __init__(self, program, pushed, seed, matrix):
-        super().__init__(state={"h": SIZE, "m": (SIDE, SIDE) if matrix else SIZE})
+    def __init__(self, program, pushed, slots, shape, seed):
+        super().__init__(state={"h": SIZE, "m": shape})
         torch.manual_seed(seed)
-        self.program = program
-        self.pushed = pushed
+        self.program, self.pushed, self.slots, self.seed = program, pushed, slots, seed
         self.linears = nn.ModuleList([nn.Linear(SIZE, SIZE) for _ in range(2)])
         self.joint = nn.Linear(2 * SIZE, 2 * SIZE, bias=False)
         self.norm = nn.LayerNorm(SIZE)
@@ -69,17 +78,29 @@ class RandomFunction(vf.VertexFunction):
         self.double()
 
     def extra_repr(self):
-        return f"program={self.program}, pushed={self.pushed}, state={self.state}"
+        return (
+            f"program={self.program}, pushed={self.pushed}, slots={self.slots}, shape={self.state['m']}, "
+            f"seed={self.seed}"
+        )
 
     def vertex(self, v):
-        left, right = v.gather(0), v.gather(1)
-        values = [v.pull("x"), self.embed(v.pull("k"))]
-        values += [state.flatten(1) for child in (left, right) for state in (child.h, child.m)]
+        values = [v.pull("x"), self.embed(v.pull("k")), v.pull("weight")[:, None] * self.scale]
+        for child in map(v.gather, range(self.slots)):
+            values += [child.h, self.as_vector(child.m)]
         for operation, a, b in self.program:
             values.append(OPERATIONS[operation](self, values[a], values[b]))
-        m = torch.tanh(values[-2])
-        v.scatter(h=torch.tanh(values[-1]), m=m.view(-1, SIDE, SIDE) if self.state["m"] != (SIZE,) else m)
+        v.scatter(h=torch.tanh(values[-1]), m=torch.tanh(self.as_state(values[-2])))
         v.push(**{f"out{index}": values[index] for index in self.pushed})
+
+    def as_vector(self, m):
+        if self.state["m"] == (3, 3):
+            return torch.cat([m.sum((1, 2))[:, None], m.diagonal(dim1=1, dim2=2)], -1)
+        return torch.cat([m, -m], -1) if self.state["m"] == (2,) else m.flatten(1)
+
+    def as_state(self, value):
+        if self.state["m"] == (3, 3):
+            return value[:, 1:, None] * value[:, None, :3]
+        return value.chunk(2, -1)[1] if self.state["m"] == (2,) else value.view(-1, *self.state["m"])
 
 
 def _matrices(value):
@@ -90,39 +111,63 @@ OPERATIONS = {
     "add": lambda f, a, b: a + b,
     "sub": lambda f, a, b: a - b,
     "mul": lambda f, a, b: a * b,
+    "div": lambda f, a, b: a / (1 + b * b),
     "gate": lambda f, a, b: torch.sigmoid(a) * b,
     "linear": lambda f, a, b: f.linears[0](a),
-    "linears": lambda f, a, b: f.linears[1](torch.relu(f.linears[0](a))) + b,
+    "linears": lambda f, a, b: f.linears[1](F.silu(f.linears[0](a))) + b,
+    "relu": lambda f, a, b: torch.relu(f.linears[0](a)) - b,
     "joint": lambda f, a, b: torch.mul(*f.joint(torch.cat([a, b], -1)).chunk(2, -1)),
+    "tied": lambda f, a, b: F.linear(torch.tanh(a), f.linears[0].weight.t()),
     "split": lambda f, a, b: torch.cat([a[:, SIZE // 2 :], b[:, : SIZE // 2]], -1),
+    "stack": lambda f, a, b: torch.stack([a, b, a * b], 1).mean(1),
     "norm": lambda f, a, b: f.norm(a + b),
     "softmax": lambda f, a, b: F.softmax(a, -1),
     "mean": lambda f, a, b: a - b.mean(-1, keepdim=True),
+    "cumsum": lambda f, a, b: (a + b).cumsum(-1),
+    "roll": lambda f, a, b: a.roll(1, -1) + b.flip(-1),
     "where": lambda f, a, b: torch.where(f.mask, a, b),
     "choose": lambda f, a, b: torch.where(a > 0, f.shift * b, b),
+    "larger": lambda f, a, b: torch.maximum(a, b + f.shift),
     "scale": lambda f, a, b: a * f.scale + f.shift,
     "squash": lambda f, a, b: f.scale.sigmoid() * torch.tanh(a),
-    "tied": lambda f, a, b: F.linear(torch.tanh(a), f.linears[0].weight.t()),
     "bmm": lambda f, a, b: (_matrices(a) @ _matrices(b)).flatten(1),
     "einsum": lambda f, a, b: torch.einsum("nij,jk->nik", _matrices(a), f.side).flatten(1),
     "left": lambda f, a, b: (f.side @ _matrices(a)).flatten(1),
+    "transpose": lambda f, a, b: _matrices(a).transpose(1, 2).reshape(-1, SIZE) + b,
     "in place": lambda f, a, b: a.clone().add_(b).mul_(0.5),
     "detach": lambda f, a, b: a + b.detach(),
 }
+# Finite differences see no sense in corners, nor in a gradient that is not that of the value.
+SMOOTH = sorted(OPERATIONS.keys() - {"relu", "choose", "larger", "detach"})
 
 
 @st.composite
-def vertex_functions(draw) -> RandomFunction:
-    length = draw(st.integers(2, 7))
+def vertex_functions(draw, slots: int, operations: list[str]) -> RandomFunction:
+    given = 3 + 2 * slots
     program = []
-    for step in range(length):
-        operands = st.integers(0, 5 + step)
-        program.append((draw(st.sampled_from(sorted(OPERATIONS))), draw(operands), draw(operands)))
-    pushed = draw(st.lists(st.integers(0, 5 + length), min_size=1, max_size=3, unique=True))
-    return RandomFunction(program, pushed, draw(st.integers(0, 10_000)), draw(st.booleans()))
+    for step in range(draw(st.integers(2, 7))):
+        operands = st.integers(0, given + step - 1)
+        program.append((draw(st.sampled_from(operations)), draw(operands), draw(operands)))
+    values = st.integers(0, given + len(program) - 1)
+    pushed = draw(st.lists(values, min_size=1, max_size=3, unique=True))
+    return RandomFunction(program, pushed, slots, draw(st.sampled_from(SHAPES)), draw(st.integers(0, 10_000)))
 
 
-def random_inputs(num_vertices: int, seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(num_vertices, SIZE, dtype=torch.float64, generator=generator)
-    return {"x": x, "k": torch.randint(0, 5, (num_vertices,), generator=generator)}
+@st.composite
+def cases(draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 9) -> Case:
+    """A random function of up to three children, and a batch and inputs to call it with."""
+    slots, reverse = draw(st.integers(1, 3)), draw(st.booleans())
+    # Against the edges, the parents are what is gathered.
+    max_parents = draw(st.sampled_from([1, slots] if reverse else [1, max_vertices]))
+    parts = draw(st.lists(structures(slots, max_parents, max_vertices), min_size=1, max_size=max_graphs))
+    model = draw(vertex_functions(slots, operations or sorted(OPERATIONS)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
+    count = sum(part.num_vertices for part in parts)
+    inputs = {
+        "x": torch.randn(count, SIZE, dtype=torch.float64, generator=generator),
+        "k": torch.randint(0, 5, (count,), generator=generator),
+        "weight": torch.rand(count, dtype=torch.float64, generator=generator),
+    }
+    for name in ("x", "weight"):
+        inputs[name].requires_grad_(draw(st.booleans()))
+    return Case(model, parts, inputs, reverse)

@@ -12,13 +12,13 @@ import vertexflow as vf
 
 from .models import BinaryTreeLSTM, FromCode
 from .reference import run_reference
-from .strategies import Structure, random_inputs, structures, vertex_functions
+from .strategies import SMOOTH, Case, Structure, cases
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 # Every example is traced anew: shrinking a failure would take minutes.
 SLOW_TO_TRACE = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    max_examples=60,
+    max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -33,16 +33,20 @@ def join(parts: list[Structure]) -> tuple[int, list[tuple[int, int, int]]]:
     return base, edges
 
 
-def check(model, parts, inputs, reverse=False):
+def check(case: Case) -> None:
     """Compare outputs and, for a random weighting of all of them, the gradient of every leaf that requires grad."""
-    batch = vf.pack([part.graph() for part in parts])
-    ours = vars(model(batch, reverse=reverse, **inputs))
-    reference = run_reference(model, *join(parts), inputs, reverse)
+    batch = vf.pack([part.graph() for part in case.parts])
+    ours = vars(case.model(batch, reverse=case.reverse, **case.inputs))
+    reference = run_reference(case.model, *join(case.parts), case.inputs, case.reverse)
     assert ours.keys() == reference.keys()
     for name, expected in reference.items():
-        torch.testing.assert_close(ours[name], expected, **TOLERANCE)
-    leaves = {**dict(model.named_parameters()), **inputs}
+        torch.testing.assert_close(ours[name], expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+    leaves = {**dict(case.model.named_parameters()), **case.inputs}
     leaves = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    if not leaves:
+        assert not any(value.requires_grad for value in ours.values())
+    if not any(value.requires_grad for value in reference.values()):
+        return
     generator = torch.Generator().manual_seed(0)
     weights = {name: torch.randn(v.shape, dtype=v.dtype, generator=generator) for name, v in reference.items()}
 
@@ -50,59 +54,41 @@ def check(model, parts, inputs, reverse=False):
         loss = sum((outputs[name] * weight).sum() for name, weight in weights.items() if outputs[name].requires_grad)
         return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
 
-    if not any(value.requires_grad for value in reference.values()):
-        return
     for name, found, expected in zip(leaves, gradients(ours), gradients(reference), strict=True):
-        if expected is None:  # a reference without any use has no gradient where ours is zero
+        if expected is None:  # nothing that was computed uses this leaf; a gradient of zeros is as good
             assert found is None or not found.any(), name
         else:
             torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @SLOW_TO_TRACE
-@given(vertex_functions(), st.lists(structures(), min_size=1, max_size=3), st.integers(0, 10_000), st.booleans())
-def test_random_functions_over_random_structures(model, parts, seed, wants_input_gradient):
-    inputs = random_inputs(join(parts)[0], seed)
-    inputs["x"].requires_grad_(wants_input_gradient)
-    check(model, parts, inputs)
+@given(cases())
+def test_random_functions_over_random_structures(case):
+    check(case)
 
 
 @SLOW_TO_TRACE
-@given(vertex_functions(), st.lists(structures(shared=False), min_size=1, max_size=3), st.integers(0, 10_000))
-def test_reverse_runs_from_roots_to_leaves(model, parts, seed):
-    inputs = random_inputs(join(parts)[0], seed)
-    inputs["x"].requires_grad_()
-    check(model, parts, inputs, reverse=True)
-
-
-@SLOW_TO_TRACE
-@given(vertex_functions(), st.lists(structures(), min_size=1, max_size=2), st.integers(0, 10_000), st.data())
-def test_frozen_parameters(model, parts, seed, data):
-    for parameter in model.parameters():
+@given(cases(max_graphs=2), st.data())
+def test_frozen_parameters(case, data):
+    for parameter in case.model.parameters():
         parameter.requires_grad_(data.draw(st.booleans()))
-    check(model, parts, random_inputs(join(parts)[0], seed))
+    check(case)
 
 
-@settings(max_examples=10, deadline=None)
-@given(vertex_functions(), structures(max_vertices=4), st.integers(0, 10_000))
-def test_gradcheck(model, structure, seed):
-    inputs = random_inputs(structure.num_vertices, seed)
-    batch = vf.pack([structure.graph()])
-    parameters = dict(model.named_parameters())
+@settings(SLOW_TO_TRACE, max_examples=10)
+@given(cases(SMOOTH, max_graphs=1, max_vertices=4))
+def test_gradcheck(case):
+    batch = vf.pack([part.graph() for part in case.parts])
+    parameters = dict(case.model.named_parameters())
 
-    def run(x, *values):
-        with torch.no_grad():  # finite differences move the parameters themselves
-            for parameter, value in zip(parameters.values(), values, strict=True):
-                parameter.copy_(value)
-        outputs = torch.func.functional_call(
-            model, dict(zip(parameters, values, strict=True)), (batch,), {"x": x, "k": inputs["k"]}
-        )
-        return tuple(vars(outputs).values())
+    def run(x, weight, *values):
+        given = dict(zip(parameters, values, strict=True))
+        inputs = {**case.inputs, "x": x, "weight": weight}
+        return tuple(vars(torch.func.functional_call(case.model, given, (batch,), inputs)).values())
 
-    values = [parameter.detach().clone().requires_grad_() for parameter in parameters.values()]
-    kinks = {"choose", "linears"}  # finite differences see the corners of where(a > 0) and relu
-    if not kinks & {operation for operation, _, _ in model.program} and "detach" not in str(model.program):
-        assert torch.autograd.gradcheck(run, (inputs["x"].requires_grad_(), *values), eps=1e-6, atol=1e-5)
+    values = [case.inputs["x"], case.inputs["weight"], *parameters.values()]
+    values = [value.detach().clone().requires_grad_() for value in values]
+    assert torch.autograd.gradcheck(run, values, eps=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +106,8 @@ def test_gradcheck(model, structure, seed):
 def test_the_readme_example(parts):
     torch.manual_seed(0)
     model = BinaryTreeLSTM(3, 5).double()
-    check(model, parts, {"x": torch.randn(join(parts)[0], 3, dtype=torch.float64, requires_grad=True)})
+    x = torch.randn(join(parts)[0], 3, dtype=torch.float64, requires_grad=True)
+    check(Case(model, parts, {"x": x}))
 
 
 def lstm_cell(self, v):
@@ -142,6 +129,12 @@ def convolution(self, v):
     v.push(h=h)
 
 
+def tensor_network(self, v):
+    h = torch.tanh(self.cell(v.gather(0).h, v.gather(1).h) + v.pull("x"))
+    v.scatter(h=h, c=nn.functional.pad(h[:, 1:], (1, 0)))
+    v.push(h=h, c=v.gather(0).c)
+
+
 def attention(self, v):
     q = v.pull("x").view(-1, 1, 2, 2).transpose(1, 2)
     k = torch.stack([v.gather(0).h, v.gather(1).h], 1).view(-1, 2, 2, 2).transpose(1, 2)
@@ -157,16 +150,17 @@ def attention(self, v):
         (gru_cell, nn.GRUCell(4, 4)),
         (gru_cell, nn.RNNCell(4, 4)),
         (convolution, nn.Conv1d(3, 2, 3, padding=1)),
+        (tensor_network, nn.Bilinear(4, 4, 4)),
         (attention, nn.Identity()),
     ],
-    ids=["LSTMCell", "GRUCell", "RNNCell", "Conv1d", "attention"],
+    ids=["LSTMCell", "GRUCell", "RNNCell", "Conv1d", "Bilinear and pad", "attention"],
 )
 def test_modules_of_pytorch(vertex, cell):
     model = FromCode(vertex, {"h": 4, "c": 4}, cell=cell).double()
     slots = 1 if vertex is lstm_cell else 2
     edges = [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]
     parts = [Structure(5, [edge for edge in edges if edge[2] < slots]), Structure(2, [(1, 0, 0)])]
-    check(model, parts, {"x": torch.randn(7, 4, dtype=torch.float64, requires_grad=True)})
+    check(Case(model, parts, {"x": torch.randn(7, 4, dtype=torch.float64, requires_grad=True)}))
 
 
 def test_gradients_of_some_outputs_only():

@@ -51,7 +51,11 @@ def refused(vertex, error, match, **parts):
         ({}, vf.InputError, r"v\.pull\('x'\): the model was not given this input \(given: none\)"),
         ({"y": torch.randn(7, 3)}, vf.InputError, r"v\.pull\('x'\).*given: 'y'"),
         ({"x": torch.randn(7, 3), "y": torch.randn(7)}, vf.InputError, "'y', but the vertex function never pulls it"),
-        ({"x": torch.randn(7, 3).double()}, vf.VertexFunctionError, r"(?s)dtype.*x: float64\[n, 3\]; parameters float32"),
+        (
+            {"x": torch.randn(7, 3).double()},
+            vf.VertexFunctionError,
+            r"(?s)dtype.*x: float64\[n, 3\]; parameters float32",
+        ),
         ({"x": torch.randn(7, 5)}, vf.VertexFunctionError, r"(?s)dim.*linear_of.*x: float32\[n, 5\]"),
     ],
 )

@@ -157,7 +157,14 @@ def test_a_vertex_function_is_part_of_a_larger_module():
     model = Classifier()
     model(vf.pack(GRAPHS), torch.randint(0, 10, (12,))).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert set(model.state_dict()) == {"embed.weight", "tree.w.weight", "tree.w.bias", "tree.u.weight", "out.weight", "out.bias"}
+    assert set(model.state_dict()) == {
+        "embed.weight",
+        "tree.w.weight",
+        "tree.w.bias",
+        "tree.u.weight",
+        "out.weight",
+        "out.bias",
+    }
 
 
 def test_parametrised_weights():
