@@ -25,11 +25,15 @@ class OneVertex:
         self.outputs = {}
 
     def gather(self, slot):
-        zeros = {name: torch.zeros(1, *shape, dtype=self.dtype) for name, shape in self.shapes.items()}
-        return SimpleNamespace(**self.children.get(slot, zeros))
+        if slot not in self.children:
+            return SimpleNamespace(
+                **{name: torch.zeros(1, *self.shapes[name], dtype=self.dtype) for name in self.shapes}
+            )
+        # A vertex may change what it gathered in place; its child's state is not its own.
+        return SimpleNamespace(**{name: value.clone() for name, value in self.children[slot].items()})
 
     def pull(self, name):
-        return self.inputs[name]
+        return self.inputs[name].clone()
 
     def scatter(self, **state):
         self.state.update(state)

@@ -200,3 +200,23 @@ def test_tracing_leaves_random_numbers_alone():
     after_tracing = torch.rand(1)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(1), after_tracing)
+
+
+def test_shared_modules_and_tied_weights_stay_what_they_are():
+    def vertex(self, v):
+        h = v.pull("x") + v.gather(0).h
+        for layer in self.layers:
+            h = h + torch.relu(layer(h))
+        v.scatter(h=torch.tanh(h))
+        v.push(h=h)
+
+    first, tied = nn.Linear(3, 3), nn.Linear(3, 3)
+    tied.weight = first.weight
+    model = FromCode(vertex, {"h": 3}, layers=nn.ModuleList([first, first, tied]))
+    before = {name: (value, value.clone()) for name, value in model.named_parameters(remove_duplicate=False)}
+    model([vf.chain(3)], x=torch.randn(3, 3)).h.sum().backward()
+    for name, value in model.named_parameters(remove_duplicate=False):
+        assert value is before[name][0]
+        assert torch.equal(value, before[name][1])
+    assert first.weight.grad.abs().sum() > 0
+    assert tied.bias.grad.abs().sum() > 0

@@ -93,6 +93,7 @@ def trace(
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
 
+    places = _places(module, tensors)
     code = inspect.unwrap(getattr(method, "__func__", method)).__code__
     lines = _SourceLines(code)
     scope = _Scope(method, module)
@@ -115,7 +116,8 @@ def trace(
             make(("param", name), value)
         v = Vertex(state, state_dtype, inputs, leaf, rows)
         with lines:
-            torch.func.functional_call(scope, {f"module.{name}": value for name, value in params.items()}, (v,))
+            given = {f"module.{place}": params[name] for place, name in places.items()}
+            torch.func.functional_call(scope, given, (v,), tie_weights=False)
             v.finish()
         # A state is kept in one dtype, whatever autocast made of it.
         results.update({("scatter", name): value.to(state_dtype) for name, value in v.scattered.items()})
@@ -147,6 +149,17 @@ def trace(
     _bind(found, list(results))
     found.num_slots = 1 + max((slot for _, slot in found.gathers), default=-1)
     return found
+
+
+def _places(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Every place of the module that holds a tensor, and that tensor's first name; a module used twice is one place."""
+    names = {id(tensor): name for name, tensor in tensors.items()}
+    return {
+        f"{prefix}.{key}" if prefix else key: names[id(tensor)]
+        for prefix, part in module.named_modules()
+        for key, tensor in (*part._parameters.items(), *part._buffers.items())
+        if tensor is not None
+    }
 
 
 def _grad_of(role: Role) -> Role:

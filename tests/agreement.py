@@ -1,0 +1,53 @@
+"""A model against the reference: outputs, and the gradient of everything that requires grad."""
+
+from __future__ import annotations
+
+import torch
+
+import vertexflow as vf
+
+from .reference import run_reference
+from .strategies import Case, Structure
+
+TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def join(parts: list[Structure]) -> tuple[int, list[tuple[int, int, int]]]:
+    """Several structures side by side, as `vf.pack` numbers them."""
+    edges, base = [], 0
+    for part in parts:
+        edges += [(child + base, parent + base, slot) for child, parent, slot in part.edges]
+        base += part.num_vertices
+    return base, edges
+
+
+def check(case: Case) -> None:
+    """Compare outputs, and gradients of a random weighting of all of them."""
+    batch = vf.pack([part.graph() for part in case.parts])
+    ours = vars(case.model(batch, reverse=case.reverse, **case.inputs))
+    reference = run_reference(case.model, *join(case.parts), case.inputs, case.reverse)
+    assert ours.keys() == reference.keys()
+    for name, expected in reference.items():
+        torch.testing.assert_close(ours[name], expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+    leaves = {**dict(case.model.named_parameters()), **case.inputs}
+    leaves = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    if not leaves:
+        assert not any(value.requires_grad for value in ours.values())
+    differentiable = [name for name, value in reference.items() if value.requires_grad]
+    if not differentiable:
+        return
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.randn(reference[name].shape, dtype=reference[name].dtype, generator=generator)
+        for name in differentiable
+    }
+
+    def gradients(outputs):
+        loss = sum((outputs[name] * weight).sum() for name, weight in weights.items())
+        return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+
+    for name, found, expected in zip(leaves, gradients(ours), gradients(reference), strict=True):
+        if expected is None:  # nothing that was computed uses this leaf; a gradient of zeros is as good
+            assert found is None or not found.any(), name
+        else:
+            torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
