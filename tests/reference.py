@@ -25,12 +25,13 @@ class OneVertex:
         self.outputs = {}
 
     def gather(self, slot):
-        if slot not in self.children:
-            return SimpleNamespace(
-                **{name: torch.zeros(1, *self.shapes[name], dtype=self.dtype) for name in self.shapes}
-            )
-        # A vertex may change what it gathered in place; its child's state is not its own.
-        return SimpleNamespace(**{name: value.clone() for name, value in self.children[slot].items()})
+        child = self.children.get(slot)
+        # Copies: a vertex may change what it gathered in place, and its child's state is not its own.
+        rows = {
+            name: torch.zeros(1, *shape, dtype=self.dtype) if child is None else child[name].clone()
+            for name, shape in self.shapes.items()
+        }
+        return SimpleNamespace(**rows)
 
     def pull(self, name):
         return self.inputs[name].clone()
