@@ -105,15 +105,19 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
 
 def _refuse_interleaved(program: Program) -> None:
     """Values whose vertices do not lie side by side can be kept by a step for its own gradient, but not be cut."""
-    for node in program.made_by:
-        for source in reads(node):
-            parts = {_part_of(program, node), _part_of(program, source)}
-            if source.meta.get("interleaved") and len(parts) > 1 and not parts <= set(CORES):
-                raise VertexFunctionError(
-                    f"the vertices of a value of shape {tuple(source.meta['val'].shape)} lie interleaved (a transpose was "
-                    "flattened), and it is needed for all vertices at once; keep the vertices in front: reshape with "
-                    f"(rows, ...) first\n  in the vertex function, {program.trace.where(source)}"
-                )
+    found = program.trace
+    pairs = [(_part_of(program, node), source) for node in program.made_by for source in reads(node)]
+    # Views that only the caller sees are made after all steps.
+    seen = [*found.pushes.values(), *program.pull_grads.values(), *program.param_grads.values()]
+    pairs += [("caller", source) for node in seen if is_free(node) for source in sources(node)]
+    for part, source in pairs:
+        parts = {part, _part_of(program, source)}
+        if source.meta.get("interleaved") and len(parts) > 1 and not parts <= set(CORES):
+            raise VertexFunctionError(
+                f"the vertices of a value of shape {tuple(source.meta['val'].shape)} lie interleaved (a transpose was "
+                "flattened), and it is needed for all vertices at once; keep the vertices in front: reshape with "
+                f"(rows, ...) first\n  in the vertex function, {found.where(source)}"
+            )
 
 
 def _runs_whole(node: fx.Node, program: Program) -> bool:

@@ -1,0 +1,324 @@
+"""What people write in a vertex function: modules and idioms of PyTorch, each against the reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import vertexflow as vf
+
+from .agreement import check
+from .models import FromCode
+from .strategies import Case, Structure
+
+SIZE = 4
+# A tree, one with a missing left child, a single vertex, and a DAG in which one child fills both slots.
+PARTS = [
+    Structure(5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]),
+    Structure(2, [(1, 0, 1)]),
+    Structure(1, []),
+    Structure(4, [(0, 1, 0), (0, 1, 1), (1, 3, 0), (2, 3, 1)]),
+]
+ROWS = sum(part.num_vertices for part in PARTS)
+
+
+def model_of(vertex, state=None, **parts) -> FromCode:
+    return FromCode(vertex, {"h": SIZE, "c": SIZE} if state is None else state, **parts).double()
+
+
+def rows(*shape: int) -> torch.Tensor:
+    return torch.randn(ROWS, *shape, dtype=torch.float64, requires_grad=True)
+
+
+def finish(v, h, **outputs):
+    v.scatter(h=torch.tanh(h), c=torch.sin(h))
+    v.push(h=h, **outputs)
+
+
+# Modules: each computes `h` from the input and two children.
+
+
+def lstm_cell(self, v):
+    left, right = v.gather(0), v.gather(1)
+    h, c = self.cell(v.pull("x"), (left.h + right.h, left.c))
+    v.scatter(h=h, c=c)
+    v.push(h=h)
+
+
+def recurrent_cell(self, v):
+    finish(v, self.cell(v.pull("x"), v.gather(0).h + v.gather(1).c))
+
+
+def of_concatenation(self, v):
+    finish(v, self.cell(torch.cat([v.gather(0).h, v.gather(1).c], -1)) + v.pull("x"))
+
+
+def of_stack(self, v):
+    finish(v, self.cell(torch.stack([v.pull("x"), v.gather(0).h, v.gather(1).c], 1)).sum(1))
+
+
+def of_image(self, v):
+    finish(v, self.cell(torch.stack([v.pull("x"), v.gather(0).h, v.gather(1).c], 1)[:, None])[:, 0, 0])
+
+
+def of_two(self, v):
+    finish(v, self.cell(v.gather(0).h, v.gather(1).c) + v.pull("x"))
+
+
+def of_sum(self, v):
+    finish(v, self.cell(v.pull("x") + v.gather(0).h - v.gather(1).c))
+
+
+def attention(self, v):
+    query = v.pull("x").view(-1, 1, 2, 2).transpose(1, 2)
+    keys = torch.stack([v.gather(0).h, v.gather(1).c], 1).view(-1, 2, 2, 2).transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(query, keys, keys)
+    finish(v, self.cell(mixed.transpose(1, 2).reshape(-1, SIZE)) + v.pull("x"))
+
+
+def layers_in_a_row() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(8, 6), nn.LayerNorm(6), nn.ELU(), nn.Linear(6, 8), nn.GELU(), nn.GLU(), nn.Softplus()
+    )
+
+
+@pytest.mark.parametrize(
+    ("vertex", "cell"),
+    [
+        (lstm_cell, nn.LSTMCell(SIZE, SIZE)),
+        (recurrent_cell, nn.GRUCell(SIZE, SIZE)),
+        (recurrent_cell, nn.RNNCell(SIZE, SIZE)),
+        (recurrent_cell, nn.RNNCell(SIZE, SIZE, bias=False, nonlinearity="relu")),
+        (of_concatenation, layers_in_a_row()),
+        (of_stack, nn.Conv1d(3, 2, 3, padding=1)),
+        (of_image, nn.Conv2d(1, 1, 3, padding=(0, 1))),
+        (of_two, nn.Bilinear(SIZE, SIZE, SIZE)),
+        (of_two, nn.Bilinear(SIZE, SIZE, SIZE, bias=False)),
+        (of_sum, nn.RMSNorm(SIZE)),
+        (of_sum, nn.GroupNorm(2, SIZE)),
+        (of_sum, nn.BatchNorm1d(SIZE).eval()),
+        (of_sum, nn.PReLU(SIZE)),
+        (attention, nn.Linear(SIZE, SIZE)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_modules(vertex, cell):
+    check(Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
+
+
+def of_sequence(self, v):
+    mixed, _ = self.cell(torch.stack([v.gather(0).h, v.gather(1).c, v.pull("x")], 1))
+    finish(v, mixed[:, -1])
+
+
+def of_attention(self, v):
+    children = torch.stack([v.gather(0).h, v.gather(1).c], 1)
+    finish(v, self.cell(v.pull("x")[:, None], children, children)[0][:, 0])
+
+
+def push_of_a_view(self, v):
+    rows_second = torch.stack([v.gather(0).h, v.gather(1).c, v.pull("x")])
+    mixed = self.cell(rows_second.reshape(-1, SIZE)).view(3, -1, SIZE)
+    finish(v, mixed.sum(0), first=mixed[0])
+
+
+@pytest.mark.parametrize(
+    ("vertex", "cell"),
+    [
+        (of_sequence, nn.LSTM(SIZE, SIZE, batch_first=True)),
+        (of_sequence, nn.GRU(SIZE, SIZE, batch_first=True)),
+        (of_attention, nn.MultiheadAttention(SIZE, 2, batch_first=True)),
+        (push_of_a_view, nn.Linear(SIZE, SIZE)),
+    ],
+    ids=["LSTM", "GRU", "MultiheadAttention", "Linear"],
+)
+def test_vertices_that_lie_interleaved_are_refused_and_never_computed_wrongly(vertex, cell):
+    """These flatten a value whose vertices are the second dimension, so that a step's rows are no slice of it."""
+    with pytest.raises(vf.VertexFunctionError, match=r"interleaved[^\n]*\n.*test_pytorch_code\.py"):
+        check(Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
+
+
+# Idioms: what is pulled, gathered, scattered and pushed.
+
+
+def only_what_is_there(self, v):
+    left, right = v.gather(0), v.gather(1)
+    v.scatter(h=v.pull("x"), c=left.c + right.h)
+    v.push(x=v.pull("x"), left=left.h, again=left.h, right=right.c)
+
+
+def states_that_pass_on(self, v):
+    v.scatter(h=v.gather(0).h, c=v.gather(1).c + v.pull("x"))
+    v.push(h=v.gather(0).h + v.gather(1).c)
+
+
+def one_value_twice(self, v):
+    h = torch.sin(v.pull("x") + v.gather(0).h - v.gather(1).c)
+    v.scatter(h=h, c=h)
+    v.push(a=h, b=h)
+
+
+def the_same_gradient_for_all(self, v):
+    h = v.pull("x") + v.gather(0).h + v.gather(1).h
+    v.scatter(h=h, c=h.cos())
+    v.push(h=h)
+
+
+def a_state_nobody_reads(self, v):
+    h = torch.tanh(v.pull("x") + v.gather(0).h)
+    v.scatter(h=h, c=h * 2)
+    v.push(h=h, right=v.gather(1).h)
+
+
+def a_parameter_as_state(self, v):
+    x = v.pull("x")
+    v.scatter(h=self.p.expand(x.shape[0], -1), c=x)
+    v.push(p=self.p.expand(x.shape[0], -1), h=v.gather(0).h * x + v.gather(1).c)
+
+
+def in_place(self, v):
+    x, left = v.pull("x"), v.gather(0).h
+    x += left
+    left.mul_(2)
+    h = torch.zeros_like(x)
+    h[:, : SIZE // 2] = x[:, SIZE // 2 :]
+    h[:, 1:] += left[:, 1:]
+    finish(v, h + v.gather(1).h, x=x, left=left)
+
+
+def without_gradient(self, v):
+    with torch.no_grad():
+        gate = torch.sigmoid(v.gather(0).h)
+    finish(v, v.pull("x") * gate + v.gather(1).c.detach())
+
+
+def a_root_under_where(self, v):
+    x = v.pull("x")
+    finish(v, torch.where(x > 0, x.clamp(min=1e-3).sqrt() + v.gather(0).h, v.gather(1).c))
+
+
+def constants(self, v):
+    x = v.pull("x") + v.gather(0).h - v.gather(1).c
+    ones = x.new_ones(x.shape[0], 1)
+    finish(v, x * torch.arange(SIZE).to(x) + ones, picked=x[:, [0, 2]], fixed=x @ torch.eye(SIZE, dtype=x.dtype)[:, :2])
+
+
+def weights_of_weights(self, v):
+    weight = self.p[:, None] * self.p / self.p.norm()
+    finish(v, v.pull("x") + (v.gather(0).h + v.gather(1).c) @ weight.t())
+
+
+def attention_over_slots(self, v):
+    children = torch.stack([v.gather(0).h, v.gather(1).h], 1)
+    weights = torch.softmax((children * v.pull("x")[:, None]).sum(-1), 1)
+    finish(v, v.pull("x") + (weights[..., None] * children).sum(1), weights=weights)
+
+
+def outer_products(self, v):
+    left, right = v.gather(0).h, v.gather(1).c
+    forms = torch.einsum("bi,bj,i->bj", left, right, self.p)
+    finish(v, (left[:, :, None] * right[:, None]).flatten(1)[:, ::4] + v.pull("x"), forms=forms)
+
+
+def reductions(self, v):
+    h = v.pull("x") + v.gather(0).h + v.gather(1).c
+    outputs = {"std": h.std(-1), "var": h.var(-1), "max": h.amax(-1), "prod": h.prod(-1), "sorted": h.sort(-1).values}
+    finish(v, F.normalize(h, dim=-1), at=h.argmax(-1), positive=h > 0, lse=h.logsumexp(-1), **outputs)
+
+
+def padded(self, v):
+    finish(v, F.pad(v.gather(0).h[:, 1:], (1, 0)) + F.pad(v.pull("x"), (0, 2), value=2.0)[:, 2:] + v.gather(1).h)
+
+
+@pytest.mark.parametrize(
+    "vertex",
+    [
+        only_what_is_there, states_that_pass_on, one_value_twice, the_same_gradient_for_all, a_state_nobody_reads,
+        a_parameter_as_state, in_place, without_gradient, a_root_under_where, constants, weights_of_weights,
+        attention_over_slots, outer_products, reductions, padded,
+    ],
+)  # fmt: skip
+def test_idioms(vertex):
+    check(Case(model_of(vertex, p=nn.Parameter(torch.randn(SIZE))), PARTS, {"x": rows(SIZE)}))
+
+
+def test_a_module_under_two_names_and_two_modules_of_one_weight():
+    def vertex(self, v):
+        h = self.one(v.gather(0).h) + self.same(v.gather(1).h)
+        finish(v, h + self.tied(v.pull("x")))
+
+    shared, tied = nn.Linear(SIZE, SIZE), nn.Linear(SIZE, SIZE)
+    tied.weight = shared.weight
+    model = model_of(vertex, one=shared, same=shared, tied=tied)
+    before = dict(model.named_parameters())
+    check(Case(model, PARTS, {"x": rows(SIZE)}))
+    assert before.keys() == {"one.weight", "one.bias", "tied.bias"}
+    assert all(parameter is before[name] for name, parameter in model.named_parameters())
+    assert model.same is model.one
+    assert model.tied.weight is model.one.weight
+
+
+def test_tokens():
+    def vertex(self, v):
+        k = v.pull("k")
+        h = self.embed(k).sum(1) + self.bag(k) + v.gather(0).h * v.pull("known")[:, None]
+        finish(v, h - v.gather(1).c, k=k, counts=F.one_hot(k, 5).sum(1))
+
+    model = model_of(vertex, embed=nn.Embedding(5, SIZE, padding_idx=0), bag=nn.EmbeddingBag(5, SIZE))
+    inputs = {"k": torch.randint(0, 5, (ROWS, 3)), "known": torch.rand(ROWS) > 0.5}
+    check(Case(model, PARTS, inputs))
+
+
+@pytest.mark.parametrize("size", [1, 13, 26])  # 13 is the number of rows while tracing
+def test_widths(size):
+    def vertex(self, v):
+        finish(v, self.linear(torch.cat([v.pull("x"), v.gather(0).h, v.gather(1).c], -1)))
+
+    model = model_of(vertex, {"h": size, "c": size}, linear=nn.Linear(3 * size, size))
+    check(Case(model, PARTS, {"x": rows(size)}))
+
+
+@pytest.mark.parametrize("side", [1, 3, 13])
+def test_matrices(side):
+    def vertex(self, v):
+        m = torch.tanh(v.gather(0).m @ self.w + self.w @ v.gather(1).m.transpose(1, 2) + v.pull("x"))
+        v.scatter(m=m)
+        v.push(diagonal=m.diagonal(dim1=1, dim2=2), m=m, turned=m.transpose(1, 2))
+
+    model = model_of(vertex, {"m": (side, side)}, w=nn.Parameter(torch.randn(side, side) / side))
+    check(Case(model, PARTS, {"x": rows(side, side)}))
+
+
+def test_a_number_as_state():
+    def vertex(self, v):
+        total = v.gather(0).total + v.gather(1).total * v.pull("x")
+        v.scatter(total=total + 1)
+        v.push(total=total)
+
+    check(Case(model_of(vertex, {"total": ()}), PARTS, {"x": rows()}))
+
+
+def test_no_state():
+    def vertex(self, v):
+        v.push(y=self.linear(v.pull("x")))
+
+    parts = [Structure(1, [])] * ROWS
+    check(Case(model_of(vertex, {}, linear=nn.Linear(SIZE, 2)), parts, {"x": rows(SIZE)}))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        lambda: torch.randn(SIZE, ROWS, dtype=torch.float64).t(),
+        lambda: torch.randn(ROWS, 2 * SIZE, dtype=torch.float64)[:, ::2],
+        lambda: torch.randn(1, SIZE, dtype=torch.float64).expand(ROWS, -1),
+    ],
+    ids=["transposed", "strided", "expanded"],
+)
+def test_inputs_of_any_layout(x):
+    def vertex(self, v):
+        finish(v, self.linear(v.pull("x")) + v.gather(0).h + v.gather(1).h)
+
+    check(Case(model_of(vertex, linear=nn.Linear(SIZE, SIZE)), PARTS, {"x": x().requires_grad_()}))
