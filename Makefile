@@ -1,4 +1,4 @@
-# `make train` and `make test` do all the set-up on a fresh machine: Python 3.10 or later and nothing else.
+# `make train` and `make test` do all the set-up on a fresh machine: Python 3.10 or later, a C++ compiler, nothing else.
 PYTHON ?= python3
 VENV ?= .venv
 # Another place to look for PyTorch, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu for a build without CUDA.
@@ -22,13 +22,13 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml setup.py constraints.txt vertexflow/_version.py
+$(READY): pyproject.toml setup.py constraints.txt vertexflow/_version.py $(wildcard csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "vertexflow needs Python 3.10 or later; choose one with: make PYTHON=python3.11 ..."; exit 1; }
 	@echo "setting up $(VENV), once; PyTorch is a large download ..."
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(PIP_INSTALL) setuptools
+	$(PIP_INSTALL) setuptools pybind11
 	$(PIP_INSTALL) --no-build-isolation --editable '.[examples,test,lint]'
 	@touch $@
 
@@ -51,4 +51,4 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.treelstm $(ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build vertexflow/_core*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,21 +1,25 @@
 """vertexflow: networks whose structure changes with every sample, batched and fused, from the computation of one vertex."""
 
 from ._version import __version__
+from .collate import collate
 from .errors import BackendError, GraphError, InputError, InputTypeError, VertexFlowError, VertexFunctionError
 from .function import VertexFunction
+from .graph.aiger import from_aiger
 from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
-from .graph.pack import GraphBatch, collate, pack
+from .graph.pack import GraphBatch, pack
 from .graph.read import from_ptb
 from .graph.vertex import Vertex
-from .scheduler import Schedule, schedule
+from .scheduler import FSM, Policy, Schedule, schedule
 
 __all__ = [
+    "FSM",
     "BackendError",
     "GraphBatch",
     "GraphError",
     "InputError",
     "InputGraph",
     "InputTypeError",
+    "Policy",
     "Schedule",
     "Vertex",
     "VertexFlowError",
@@ -24,6 +28,7 @@ __all__ = [
     "__version__",
     "chain",
     "collate",
+    "from_aiger",
     "from_ptb",
     "graph",
     "pack",

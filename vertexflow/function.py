@@ -23,7 +23,7 @@ from .kernels import autograd
 from .kernels.compile import choose_backend, compile_program
 from .kernels.edges import Order, order_on
 from .kernels.executor import Compiled
-from .scheduler import schedule
+from .scheduler import FSM, Policy, Schedule, cached_schedule
 
 
 class VertexFunction(nn.Module):
@@ -35,6 +35,7 @@ class VertexFunction(nn.Module):
     Args:
         state: name -> size (an int) or shape (a tuple) of one vertex's state, e.g. `{"h": 256, "c": 256}`.
         backend: `"auto"` or `"torch"`; the environment variable `VERTEXFLOW_BACKEND` overrides it.
+        policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
 
     The method is traced once for each configuration (train or eval, dtypes, device type, autocast), at the first call;
     Python attributes that it reads (`self.scale = 2.0`) are then fixed, as are tensors that are no parameters or buffers.
@@ -55,10 +56,13 @@ class VertexFunction(nn.Module):
         torch.Size([10, 8])
     """
 
-    def __init__(self, state: Mapping[str, int | Sequence[int]], backend: str = "auto") -> None:
+    def __init__(
+        self, state: Mapping[str, int | Sequence[int]], backend: str = "auto", policy: str | Policy = "depth"
+    ) -> None:
         super().__init__()
         self.state: dict[str, Shape] = {name: _shape(name, size) for name, size in state.items()}
         self.backend = backend
+        self.policy = policy
         choose_backend(backend)  # an unknown name is refused here already
         self._traces: dict[Any, Trace] = {}
         self._compiled: dict[Any, Compiled] = {}
@@ -154,14 +158,36 @@ class VertexFunction(nn.Module):
         return self._compiled[key]
 
     def _order(self, batch: GraphBatch, found: Trace, device: torch.device) -> Order:
+        ahead = batch.schedule
+        if ahead is not None and ahead.num_slots == found.num_slots:
+            arrays = batch.schedule_indices if batch.device == device else None
+            if ("ahead", device) not in batch.cache:
+                batch.cache["ahead", device] = order_on(ahead, device, arrays)
+            return batch.cache["ahead", device]  # type: ignore[no-any-return]
         key = ("order", found.num_slots, device)
-        if key not in batch.cache:
-            # One method computes vertices of every kind, so that kinds need no steps of their own.
-            structure = batch if batch.kind is None else replace(batch, kind=None, cache={})
-            made = schedule(structure, num_slots=found.num_slots)
-            log.show("schedule", made)
-            batch.cache[key] = order_on(made, device)
-        return batch.cache[key]  # type: ignore[no-any-return]
+        policy, order = batch.cache.get(key, (None, None))
+        if policy is not self.policy:
+            order = order_on(self._schedule(batch, found), device)
+            batch.cache[key] = self.policy, order
+        return order  # type: ignore[no-any-return]
+
+    def _schedule(self, batch: GraphBatch, found: Trace) -> Schedule:
+        # One method computes vertices of every kind, so that kinds need no steps of their own.
+        structure = replace(batch, kinds=None, kind_index=None) if batch.kinds is not None else batch
+        made = cached_schedule(structure, self.policy, found.num_slots)
+        log.show("schedule", made)
+        return made
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if isinstance(self.policy, FSM):
+            destination[f"{prefix}policy"] = torch.frombuffer(bytearray(self.policy.dump()), dtype=torch.uint8)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        learned = state_dict.pop(f"{prefix}policy", None)
+        if learned is not None:
+            self.policy = FSM.load(bytes(learned.tolist()))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __getstate__(self) -> dict[str, Any]:
         """Traces stay behind when the module is copied or pickled; they are made again at the next call."""

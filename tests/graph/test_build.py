@@ -29,7 +29,7 @@ def edges_of(made: InputGraph) -> Edges:
 
 
 def assert_well_formed(made: InputGraph) -> None:
-    assert made.child.dtype == made.slot.dtype == made.offset.dtype == np.int64
+    assert made.child.dtype == made.slot.dtype == made.offset.dtype == np.int32
     assert len(made.child) == len(made.slot) == made.num_edges
     assert made.offset.shape == (made.num_vertices + 1,)
     assert made.offset[0] == 0

@@ -50,20 +50,12 @@ def children(batch: GraphBatch | InputGraph) -> list[list[tuple[int, int]]]:
     ]
 
 
-def longest_path_down(batch: GraphBatch) -> list[int]:
-    """The oracle of the policy by depth: relax all edges until nothing changes."""
-    below = children(batch)
-    longest = [0] * batch.num_vertices
-    for _ in range(batch.num_vertices):
-        longest = [max((longest[child] + 1 for _, child in below[v]), default=0) for v in range(batch.num_vertices)]
-    return longest
-
-
 def by_hand(num_vertices: int, pairs: list[tuple[int, int]]) -> GraphBatch:
     """A batch that `vf.graph` would refuse, one slot an edge: (child, parent) pairs may run in a cycle."""
     pairs = sorted(pairs, key=lambda pair: pair[1])
-    child = np.array([below for below, _ in pairs], dtype=np.int64)
-    parent = np.array([above for _, above in pairs], dtype=np.int64)
-    offset = np.searchsorted(parent, np.arange(num_vertices + 1))
-    slot = np.arange(len(child)) - offset[parent]
-    return GraphBatch(1, num_vertices, child, slot, offset, graph_offset=np.array([0, num_vertices]))
+    child = np.array([below for below, _ in pairs], dtype=np.int32)
+    parent = np.array([above for _, above in pairs], dtype=np.int32)
+    offset = np.searchsorted(parent, np.arange(num_vertices + 1)).astype(np.int32)
+    slot = np.arange(len(child), dtype=np.int32) - offset[parent]
+    ends = np.array([0, num_vertices], dtype=np.int32)
+    return GraphBatch(1, num_vertices, child, slot, offset, ends, num_slots=int(slot.max(initial=-1)) + 1)

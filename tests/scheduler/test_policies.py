@@ -7,26 +7,41 @@ import time
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.scheduler.random_graphs import batches, by_hand, longest_path_down
+from tests.scheduler import oracle
+from tests.scheduler.random_graphs import KINDS, batches, by_hand
+from vertexflow.errors import GraphError
 from vertexflow.graph.build import chain, graph, tree
 from vertexflow.graph.pack import GraphBatch, pack
-from vertexflow.scheduler.policies import POLICIES, Policy, depth
-
-
-def steps(batch: GraphBatch, policy: Policy = depth) -> list[int]:
-    return policy(batch.num_vertices, batch.child, batch.offset, batch.kind).tolist()
+from vertexflow.scheduler import FSM, POLICIES, schedule
+from vertexflow.scheduler.policies import Depth, Height
 
 
 @given(batches())
 def test_depth_is_the_longest_path_from_a_leaf(batch: GraphBatch) -> None:
-    assert steps(batch) == longest_path_down(batch)
+    assert Depth().steps(batch).tolist() == oracle.depth(batch)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@given(batches())
+def test_height_puts_every_vertex_as_late_as_it_can_be(batch: GraphBatch) -> None:
+    assert Height().steps(batch).tolist() == oracle.height(batch)
+
+
+@given(batches())
+def test_agenda_runs_the_ready_kind_of_lowest_average_depth(batch: GraphBatch) -> None:
+    assert POLICIES["agenda"].steps(batch).tolist() == oracle.greedy(batch, None)
+
+
+@given(batches(), st.dictionaries(st.lists(st.sampled_from(KINDS), unique=True).map(tuple), st.sampled_from(KINDS)))
+def test_a_machine_does_what_its_table_says(batch: GraphBatch, actions: dict[tuple[str, ...], str]) -> None:
+    assert FSM(actions).steps(batch).tolist() == oracle.greedy(batch, actions)
+
+
+@pytest.mark.parametrize("name", [*POLICIES, "fsm"])
 @given(batch=batches())
 def test_every_policy_puts_children_first(name: str, batch: GraphBatch) -> None:
-    step = np.array(steps(batch, POLICIES[name]))
+    step = (FSM.learn([batch], episodes=20) if name == "fsm" else POLICIES[name]).steps(batch)
     assert step.shape == (batch.num_vertices,)
     assert (step >= 0).all()
     parent = np.repeat(np.arange(batch.num_vertices), np.diff(batch.offset))
@@ -34,50 +49,58 @@ def test_every_policy_puts_children_first(name: str, batch: GraphBatch) -> None:
 
 
 def test_depth_of_a_tree() -> None:
-    assert steps(pack([tree(((0, 1), 2))])) == [0, 0, 0, 1, 2]
+    assert Depth().steps(pack([tree(((0, 1), 2))])).tolist() == [0, 0, 0, 1, 2]
+
+
+def test_height_of_a_tree() -> None:
+    assert Height().steps(pack([tree(((0, 1), 2))])).tolist() == [0, 0, 1, 1, 2]
 
 
 def test_depth_of_a_diamond_takes_the_longer_way() -> None:
-    assert steps(pack([graph(4, [(0, 1), (1, 2), (0, 3), (2, 3)])])) == [0, 1, 2, 3]
+    assert Depth().steps(pack([graph(4, [(0, 1), (1, 2), (0, 3), (2, 3)])])).tolist() == [0, 1, 2, 3]
 
 
 def test_a_child_in_two_slots_of_one_vertex() -> None:
-    assert steps(pack([graph(2, [(0, 1), (0, 1)])])) == [0, 1]
+    assert Depth().steps(pack([graph(2, [(0, 1), (0, 1)])])).tolist() == [0, 1]
 
 
-def test_a_single_vertex() -> None:
-    assert steps(pack([chain(1)])) == [0]
+@pytest.mark.parametrize("policy", [Depth(), Height()])
+def test_a_single_vertex(policy: Depth | Height) -> None:
+    assert policy.steps(pack([chain(1)])).tolist() == [0]
 
 
-@pytest.mark.parametrize("length", [2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 100])
-def test_chains_of_lengths_about_the_powers_of_two(length: int) -> None:
-    assert steps(pack([chain(length)])) == list(range(length))
-
-
-def test_a_chain_of_100000_and_its_reverse_take_no_time() -> None:
-    batch = pack([chain(100_000)])
+@pytest.mark.parametrize("policy", [Depth(), Height()])
+def test_a_chain_of_a_million_and_its_reverse_take_no_time(policy: Depth | Height) -> None:
+    batch = pack([chain(1_000_000)])
     start = time.perf_counter()
-    assert steps(batch) == list(range(100_000))
-    assert steps(batch.reversed()) == list(range(100_000))[::-1]
+    assert (policy.steps(batch) == np.arange(1_000_000)).all()
+    assert (policy.steps(batch.reversed()) == np.arange(1_000_000)[::-1]).all()
     assert time.perf_counter() - start < 2
 
 
 def test_a_dag_10000_deep() -> None:
     skips = [(v - back, v) for v in range(2, 10_000) for back in (1, 2)]
-    assert steps(pack([graph(10_000, [(0, 1), *skips])])) == list(range(10_000))
+    assert Depth().steps(pack([graph(10_000, [(0, 1), *skips])])).tolist() == list(range(10_000))
 
 
+@pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize(
-    ("edges", "on_cycle"),
+    "edges",
     [
-        ([(0, 0)], {0}),
-        ([(0, 1), (1, 0)], {0, 1}),
-        ([(0, 1), (1, 2), (2, 1)], {1, 2}),  # in a DAG: 1 has two children, 0 stays ready
-        ([(3, 0), (0, 1), (1, 2), (2, 0)], {0, 1, 2}),  # a tail that leads into the cycle
-        ([(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)], {0, 1, 2, 3, 4}),
-        ([(0, 1), (1, 0), (0, 2)], {0, 1, 2}),  # 2 waits for the cycle for ever
+        [(0, 0)],
+        [(0, 1), (1, 0)],
+        [(0, 1), (1, 2), (2, 1)],  # in a DAG: 1 has two children, 0 stays ready
+        [(3, 0), (0, 1), (1, 2), (2, 0)],  # a tail that leads into the cycle
+        [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)],
+        [(0, 1), (1, 0), (0, 2)],  # 2 waits for the cycle for ever
     ],
 )
-def test_what_a_cycle_keeps_from_being_ready_gets_minus_one(edges: list[tuple[int, int]], on_cycle: set[int]) -> None:
-    step = steps(by_hand(5, edges))
-    assert {v for v in range(5) if step[v] < 0} == on_cycle
+def test_a_cycle_is_refused_and_one_of_its_vertices_named(name: str, edges: list[tuple[int, int]]) -> None:
+    with pytest.raises(GraphError, match=r"a cycle: graph 0, vertex [0-4] depends on itself") as caught:
+        schedule(by_hand(5, edges), name)
+    named = int(str(caught.value).split("vertex ")[1].split()[0])
+    reached, frontier = set(), {named}
+    while frontier:  # the vertex named is among those that depend on it
+        frontier = {parent for child, parent in edges if child in frontier} - reached
+        reached |= frontier
+    assert named in reached

@@ -4,40 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
+from .. import _core
 from ..errors import GraphError, InputTypeError
-from .cycles import find_cycle
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+Ints = np.ndarray[Any, np.dtype[np.int32]]
+Wide = np.ndarray[Any, np.dtype[np.int64]]
+
+LARGEST = 2**31 - 1  # of vertices, and of edges
+HEADER = 4
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class InputGraph:
     """One sample's structure. Made by `vf.graph`, `vf.tree`, `vf.tree_from_parents`, `vf.chain` and the readers.
 
     Attributes:
-        num_vertices: V.
-        child: int64 [E], the children of all vertices, sorted by parent and then by slot.
-        slot: int64 [E], the slot that each child fills.
-        offset: int64 [V + 1]; the children of vertex v are `child[offset[v]:offset[v + 1]]`.
-        kind: an array [V] with the kind of each vertex, or None.
+        structure: int32, all of it in one array: V, E, K, whether there are kinds, then `offset`, `child`, `slot`, and
+            the number of each vertex's kind among `kinds`. The names below are views of it.
+        kinds: the kinds that occur, sorted, or None.
         data: arrays of one row a vertex that a reader found (labels, tokens), by name.
+        num_vertices, num_edges: V and E.
+        num_slots: K, the largest slot in use plus one; 0 without edges.
+        child: int32 [E], the children of all vertices, sorted by parent and then by slot.
+        slot: int32 [E], the slot that each child fills.
+        offset: int32 [V + 1]; the children of vertex v are `child[offset[v]:offset[v + 1]]`.
+        kind: an array [V] with the kind of each vertex, or None.
     """
 
-    num_vertices: int
-    child: Ints = field(repr=False)
-    slot: Ints = field(repr=False)
-    offset: Ints = field(repr=False)
-    kind: np.ndarray[Any, Any] | None = field(default=None, repr=False)
-    data: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict, repr=False)
+    structure: Ints
+    kinds: tuple[Any, ...] | None = None
+    data: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def num_vertices(self) -> int:
+        return int(self.structure[0])
 
     @property
     def num_edges(self) -> int:
-        return len(self.child)
+        return int(self.structure[1])
+
+    @property
+    def num_slots(self) -> int:
+        return int(self.structure[2])
+
+    @property
+    def offset(self) -> Ints:
+        return self._part(0, self.num_vertices + 1)
+
+    @property
+    def child(self) -> Ints:
+        return self._part(self.num_vertices + 1, self.num_edges)
+
+    @property
+    def slot(self) -> Ints:
+        return self._part(self.num_vertices + 1 + self.num_edges, self.num_edges)
+
+    @property
+    def kind(self) -> np.ndarray[Any, Any] | None:
+        if self.kinds is None:
+            return None
+        return np.array(self.kinds)[self._part(self.num_vertices + 1 + 2 * self.num_edges, self.num_vertices)]
+
+    def _part(self, start: int, size: int) -> Ints:
+        return self.structure[HEADER + start : HEADER + start + size]
+
+    def __repr__(self) -> str:
+        return f"InputGraph(num_vertices={self.num_vertices})"
 
 
 def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slots: Any = None) -> InputGraph:
@@ -63,34 +100,17 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
         raise InputTypeError(f"num_vertices is {num_vertices!r}; give an integer")
     if num_vertices <= 0:
         raise GraphError(f"a graph with no vertices (num_vertices={num_vertices}); every graph needs at least one")
+    if num_vertices > LARGEST:
+        raise GraphError(f"num_vertices is {num_vertices}; a graph has at most {LARGEST} vertices")
     child, parent = _edge_arrays(edges)
-    for name, ends in (("child", child), ("parent", parent)):
-        outside = np.flatnonzero((ends < 0) | (ends >= num_vertices))
-        if len(outside):
-            at = int(outside[0])
-            raise GraphError(
-                f"edge {at} ({child[at]} -> {parent[at]}): {name} {ends[at]} is out of range; "
-                f"the vertices are 0 to {num_vertices - 1}"
-            )
-    counts = np.bincount(parent, minlength=num_vertices)
-    offset = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))
-    if slots is None:
-        order = np.argsort(parent, kind="stable")
-        slot = np.arange(len(child)) - offset[parent[order]]
-    else:
-        given = _int_array(slots, "slots")
-        _check_slots(given, child, parent)
-        order = np.lexsort((given, parent))
-        slot = given[order]
-    made = InputGraph(int(num_vertices), child[order], slot, offset, _kinds(kind, num_vertices))
-    if not np.all(child < parent):
-        cycle = find_cycle(made.num_vertices, made.child, made.offset)
-        if cycle:
-            path = [*map(str, cycle[:8]), *["..."] * (len(cycle) > 8), str(cycle[0])]
-            raise GraphError(
-                f"the graph has a cycle through vertex {cycle[0]}, {' -> '.join(path)}; no vertex can depend on itself"
-            )
-    return made
+    given = None if slots is None else _int_array(slots, "slots")
+    if given is not None and len(given) != len(child):
+        raise GraphError(f"{len(given)} slots for {len(child)} edges; give one slot for each edge")
+    kinds, numbers = _kinds(kind, num_vertices)
+    try:
+        return InputGraph(_core.graph(int(num_vertices), child, parent, given, numbers), kinds)
+    except _core.Malformed as error:
+        _explain(error, int(num_vertices), child, parent, given)
 
 
 def tree(nested: Any) -> InputGraph:
@@ -133,7 +153,7 @@ def tree(nested: Any) -> InputGraph:
     return from_post_order(_leaf_numbers(leaves, nested), child, counts)
 
 
-def from_post_order(leaves: Ints, child: list[int], counts: list[int]) -> InputGraph:
+def from_post_order(leaves: Wide, child: list[int], counts: list[int]) -> InputGraph:
     """A tree whose inner vertices were closed one after the other, as a bracket reader meets them.
 
     `leaves` is the vertex of each leaf, from left to right. `child` lists the children of all inner vertices in that
@@ -145,7 +165,17 @@ def from_post_order(leaves: Ints, child: list[int], counts: list[int]) -> InputG
     slot = np.arange(len(found)) - np.repeat(ends - sizes, sizes)
     found = np.where(found < 0, len(leaves) - 1 - found, leaves[np.maximum(found, 0)])
     offset = np.concatenate((np.zeros(len(leaves) + 1, np.int64), ends))
-    return InputGraph(len(leaves) + len(sizes), found, slot, offset)
+    return _sorted_graph(offset, found, slot, num_slots=int(sizes.max(initial=0)))
+
+
+def _sorted_graph(offset: Wide, child: Wide, slot: Wide, num_slots: int) -> InputGraph:
+    """A graph from arrays that are what `InputGraph` documents."""
+    if len(offset) > LARGEST:
+        raise GraphError(f"{len(offset) - 1} vertices; a graph has at most {LARGEST}")
+    structure = np.empty(HEADER + len(offset) + 2 * len(child), np.int32)
+    structure[:HEADER] = len(offset) - 1, len(child), num_slots, 0
+    np.concatenate((offset, child, slot), out=structure[HEADER:], casting="same_kind")
+    return InputGraph(structure)
 
 
 def tree_from_parents(parents: Any) -> InputGraph:
@@ -185,24 +215,28 @@ def chain(length: int) -> InputGraph:
         raise InputTypeError(f"the length of a chain is {length!r}; give an integer")
     if length <= 0:
         raise GraphError(f"a graph with no vertices: a chain of length {length}; give at least 1")
+    if length > LARGEST:
+        raise GraphError(f"a chain of length {length}; a graph has at most {LARGEST} vertices")
     offset = np.maximum(np.arange(length + 1) - 1, 0)
-    return InputGraph(int(length), np.arange(length - 1), np.zeros(length - 1, np.int64), offset)
+    return _sorted_graph(offset, np.arange(length - 1), np.zeros(length - 1, np.int64), num_slots=int(length > 1))
 
 
-def _int_array(values: Any, what: str) -> Ints:
+def _int_array(values: Any, what: str) -> Wide:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     array = np.asarray(values)
+    if array.size > LARGEST:
+        raise GraphError(f"{what}: {array.size} of them; a graph has at most {LARGEST} vertices and edges")
     if array.size == 0:
         return np.zeros(0, np.int64)
     if array.dtype.kind not in "iu":
         raise InputTypeError(f"{what} must be integers, not {array.dtype}")
     if array.ndim != 1:
         raise GraphError(f"{what} must be one list of numbers, not an array of shape {array.shape}")
-    return array.astype(np.int64, copy=False)
+    return np.ascontiguousarray(array, np.int64)
 
 
-def _edge_arrays(edges: Any) -> tuple[Ints, Ints]:
+def _edge_arrays(edges: Any) -> tuple[Wide, Wide]:
     if isinstance(edges, torch.Tensor):
         edges = edges.detach().cpu().numpy()
     if isinstance(edges, np.ndarray):
@@ -226,35 +260,49 @@ def _edge_arrays(edges: Any) -> tuple[Ints, Ints]:
     return _int_array(rows[0], "children of edges"), _int_array(rows[1], "parents of edges")
 
 
-def _check_slots(slots: Ints, child: Ints, parent: Ints) -> None:
-    if len(slots) != len(child):
-        raise GraphError(f"{len(slots)} slots for {len(child)} edges; give one slot for each edge")
-    negative = np.flatnonzero(slots < 0)
-    if len(negative):
-        at = int(negative[0])
-        raise GraphError(f"edge {at} ({child[at]} -> {parent[at]}): slot {slots[at]} is negative")
-    order = np.lexsort((slots, parent))
-    twice = np.flatnonzero((np.diff(parent[order]) == 0) & (np.diff(slots[order]) == 0))
-    if len(twice):
-        first, second = int(order[twice[0]]), int(order[twice[0] + 1])
-        raise GraphError(
-            f"slot {slots[first]} of vertex {parent[first]} is used twice: by child {child[first]} (edge {first}) "
-            f"and by child {child[second]} (edge {second})"
-        )
-
-
-def _kinds(kind: Sequence[Any] | None, num_vertices: int) -> np.ndarray[Any, Any] | None:
+def _kinds(kind: Sequence[Any] | None, num_vertices: int) -> tuple[tuple[Any, ...] | None, Ints | None]:
+    """The kinds that occur, and the number of each vertex's kind among them."""
     if kind is None:
-        return None
+        return None, None
     kinds = np.asarray(kind)
     if kinds.ndim != 1:
         raise GraphError(f"kinds must be one list, not an array of shape {kinds.shape}")
     if len(kinds) != num_vertices:
         raise GraphError(f"{len(kinds)} kinds for {num_vertices} vertices; give one for each vertex")
-    return kinds
+    names, numbers = np.unique(kinds, return_inverse=True)
+    return tuple(names.tolist()), numbers.astype(np.int32)
 
 
-def _leaf_numbers(leaves: list[Any], nested: Any) -> Ints:
+def _explain(error: Exception, num_vertices: int, child: Wide, parent: Wide, slots: Wide | None) -> NoReturn:
+    """Say what the core found wrong with the edges of a graph."""
+    what, where, *_ = error.args
+    if what in ("child", "parent"):
+        raise GraphError(
+            f"edge {where} ({child[where]} -> {parent[where]}): {what} {(child if what == 'child' else parent)[where]} is "
+            f"out of range; the vertices are 0 to {num_vertices - 1}"
+        ) from None
+    if what == "cycle":
+        path = [*map(str, where[:8]), *["..."] * (len(where) > 8), str(where[0])]
+        raise GraphError(
+            f"the graph has a cycle through vertex {where[0]}, {' -> '.join(path)}; no vertex can depend on itself"
+        ) from None
+    if slots is not None and what == "slot":
+        sort = "negative" if slots[where] < 0 else "too large"
+        raise GraphError(f"edge {where} ({child[where]} -> {parent[where]}): slot {slots[where]} is {sort}") from None
+    if slots is not None and what == "slot twice":
+        order = np.lexsort((slots, parent))
+        twice = np.flatnonzero((np.diff(parent[order]) == 0) & (np.diff(slots[order]) == 0))
+        first, second = int(order[twice[0]]), int(order[twice[0] + 1])
+        raise GraphError(
+            f"slot {slots[first]} of vertex {parent[first]} is used twice: by child {child[first]} (edge {first}) "
+            f"and by child {child[second]} (edge {second})"
+        ) from None
+    raise GraphError(
+        f"{num_vertices} vertices and {len(child)} edges are too many; a graph has at most {LARGEST}"
+    ) from None
+
+
+def _leaf_numbers(leaves: list[Any], nested: Any) -> Wide:
     """The vertex of each leaf, from left to right."""
     if all(leaf is None for leaf in leaves):
         return np.arange(len(leaves))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import GraphError, InputError, InputTypeError
-from .build import InputGraph, Ints
+from .. import _core
+from ..errors import GraphError, InputTypeError
+from .build import LARGEST, InputGraph, Ints
+
+if TYPE_CHECKING:
+    from ..scheduler import Schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +25,14 @@ class GraphBatch:
 
     Attributes:
         num_graphs, num_vertices: G and V.
-        child, slot, offset: as in `InputGraph`, with the batch's vertex numbers; int64 [E], [E], [V + 1].
-        graph_offset: int64 [G + 1]; the vertices of graph g are `graph_offset[g]:graph_offset[g + 1]`.
-        kind: an array [V], or None.
-        data: the arrays of one row a vertex that all graphs have, joined.
-        device: where `roots`, `leaves` and `graph_of_vertex` live.
+        child, slot, offset: as in `InputGraph`, with the batch's vertex numbers; int32 [E], [E], [V + 1].
+        graph_offset: int32 [G + 1]; the vertices of graph g are `graph_offset[g]:graph_offset[g + 1]`.
+        num_slots: the largest slot in use plus one; 0 without edges.
+        kinds, kind_index: the kinds that occur, sorted, and int32 [V], the number of each vertex's kind among them; or
+            None.
+        schedule: a schedule that was made ahead (`vf.collate` makes one), or None.
+        device: where `roots`, `leaves`, `graph_of_vertex` and `indices` live.
+        indices: int32, these three and the schedule's arrays in one tensor, once it was pinned or moved; else None.
         cache: what others derive from the structure (schedules); left behind when the batch is pickled.
     """
 
@@ -35,10 +42,15 @@ class GraphBatch:
     slot: Ints = field(repr=False)
     offset: Ints = field(repr=False)
     graph_offset: Ints = field(repr=False)
-    kind: np.ndarray[Any, Any] | None = field(default=None, repr=False)
-    data: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict, repr=False)
+    num_slots: int = field(repr=False)
+    kinds: tuple[Any, ...] | None = field(default=None, repr=False)
+    kind_index: Ints | None = field(default=None, repr=False)
+    schedule: Schedule | None = field(default=None, repr=False)
     device: torch.device = field(default=torch.device("cpu"))
+    indices: Tensor | None = field(default=None, repr=False)
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; left behind as well
+    num_external: ClassVar[int] = 0
 
     def __len__(self) -> int:
         return self.num_graphs
@@ -47,60 +59,105 @@ class GraphBatch:
     def num_edges(self) -> int:
         return len(self.child)
 
+    @property
+    def kind(self) -> np.ndarray[Any, Any] | None:
+        """An array [V] with the kind of each vertex, or None."""
+        return None if self.kinds is None else np.array(self.kinds)[self.kind_index]
+
     @cached_property
-    def num_slots(self) -> int:
-        """The largest slot in use plus one; 0 without edges."""
-        return int(self.slot.max()) + 1 if len(self.slot) else 0
+    def data(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The arrays of one row a vertex that all graphs have, joined when they are first asked for.
+
+        Raises:
+            GraphError: arrays of one name that have no row for each vertex, or that do not fit together.
+        """
+        return _join_data(self.graphs)
 
     @cached_property
     def roots(self) -> Tensor:
         """int64: the vertices that no vertex consumes, in the order of the graphs (one a graph, for trees)."""
-        return self._tensor(np.flatnonzero(np.bincount(self.child, minlength=self.num_vertices) == 0))
+        return self._indices_part(0)
 
     @cached_property
     def leaves(self) -> Tensor:
         """int64: the vertices without children."""
-        return self._tensor(np.flatnonzero(np.diff(self.offset) == 0))
+        return self._indices_part(1)
 
     @cached_property
     def graph_of_vertex(self) -> Tensor:
         """int64 [V]: the graph of each vertex."""
-        return self._tensor(np.repeat(np.arange(self.num_graphs), np.diff(self.graph_offset)))
+        return self._indices_part(2)
 
     @cached_property
-    def _reversed(self) -> GraphBatch:
-        parent = np.repeat(np.arange(self.num_vertices), np.diff(self.offset))
-        order = np.argsort(self.child, kind="stable")
-        counts = np.bincount(self.child, minlength=self.num_vertices)
-        offset = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))
-        slot = np.arange(len(order)) - offset[self.child[order]]
-        return replace(self, child=parent[order], slot=slot, offset=offset, cache={})
+    def _host_parts(self) -> tuple[Ints, Ints, Ints]:
+        roots = np.flatnonzero(np.bincount(self.child, minlength=self.num_vertices) == 0)
+        leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
+        graph = np.repeat(np.arange(self.num_graphs, dtype=np.int32), np.diff(self.graph_offset))
+        return roots.astype(np.int32), leaves.astype(np.int32), graph
+
+    def _indices_part(self, number: int) -> Tensor:
+        parts = self._host_parts
+        if self.indices is None:
+            return torch.from_numpy(parts[number]).long()
+        start = sum(len(part) for part in parts[:number])
+        return self.indices[start : start + len(parts[number])].long()
+
+    @property
+    def schedule_indices(self) -> Tensor | None:
+        """The schedule's arrays where `indices` are."""
+        if self.indices is None or self.schedule is None:
+            return None
+        return self.indices[sum(len(part) for part in self._host_parts) :]
+
+    def with_schedule(self, schedule: Schedule) -> GraphBatch:
+        """The batch with a schedule that was made ahead; `model(batch, ...)` then uses it."""
+        return self._changed(schedule=schedule, indices=None, device=torch.device("cpu"), cache={})
 
     def reversed(self) -> GraphBatch:
         """The batch with every edge turned round; slots are numbered in the order of the consumers."""
-        return self._reversed
+        if "reversed" not in self.cache:
+            blob, num_slots = _core.reversed(self.child, self.slot, self.offset)
+            offset, child, slot = np.split(blob, (self.num_vertices + 1, self.num_vertices + 1 + self.num_edges))
+            self.cache["reversed"] = replace(
+                self, child=child, slot=slot, offset=offset, num_slots=num_slots, schedule=None, indices=None,
+                device=torch.device("cpu"), cache={},
+            )  # fmt: skip
+        return self.cache["reversed"]  # type: ignore[no-any-return]
+
+    def pin_memory(self) -> GraphBatch:
+        """The batch with its index tensors in one piece of page-locked memory; `DataLoader(pin_memory=True)` asks for it."""
+        return self._changed(indices=self._joined().pin_memory())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> GraphBatch:
-        """The batch with its index tensors on `device`. The arrays themselves stay where the scheduler reads them."""
+        """The batch with its index tensors on `device`; they are moved as one. The arrays stay where they are."""
         device = torch.device(device)
         if device == self.device:
             return self
-        moved = replace(self, device=device)
-        for name in ("roots", "leaves", "graph_of_vertex"):
-            moved.__dict__[name] = getattr(self, name).to(device, non_blocking=non_blocking)
-        return moved
+        moved = self._joined().to(device, non_blocking=non_blocking)
+        return self._changed(indices=moved, device=moved.device)
+
+    def _joined(self) -> Tensor:
+        if self.indices is not None:
+            return self.indices
+        schedule = () if self.schedule is None else (self.schedule.arrays,)
+        return torch.from_numpy(np.concatenate((*self._host_parts, *schedule)))
+
+    def _changed(self, **changes: Any) -> GraphBatch:
+        changed = replace(self, **changes)
+        for name in ("data", "_host_parts"):
+            if name in self.__dict__:
+                changed.__dict__[name] = self.__dict__[name]
+        return changed
 
     def locate(self, vertex: int) -> str:
         """The graph of a vertex and its number there, for messages: `graph 3, vertex 5`."""
         graph = int(np.searchsorted(self.graph_offset, vertex, side="right")) - 1
         return f"graph {graph}, vertex {int(vertex - self.graph_offset[graph])}"
 
-    def _tensor(self, array: Ints) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
-
     def __getstate__(self) -> dict[str, Any]:
         names = self.__dataclass_fields__
-        return {name: value for name, value in self.__dict__.items() if name in names} | {"cache": {}}
+        state = {name: value for name, value in self.__dict__.items() if name in names}
+        return state | {"cache": {}, "graphs": (), "data": self.data}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -110,7 +167,8 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     """Join input graphs into one batch.
 
     Raises:
-        GraphError: the list is empty, only some of the graphs have kinds, or their kinds or data do not fit together.
+        GraphError: the list is empty, only some of the graphs have kinds, or their kinds do not fit together, or there
+            are 2**31 vertices or edges, or more.
         InputTypeError: an element is no input graph.
 
     Example:
@@ -125,103 +183,52 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     graphs = list(graphs)
     if not graphs:
         raise GraphError("an empty list of graphs; a batch needs at least one")
+    if set(map(type, graphs)) != {InputGraph}:
+        _refuse_others(graphs)
+    kinds, numbers = _join_kinds(graphs)
+    try:
+        blob, graph_offset, num_edges, num_slots = _core.pack([graph.structure for graph in graphs], numbers)
+    except _core.Malformed as error:
+        raise _explained(error) from None
+    num_vertices = int(graph_offset[-1])
+    ends = (num_vertices + 1, num_vertices + 1 + num_edges, num_vertices + 1 + 2 * num_edges)
+    return GraphBatch(
+        num_graphs=len(graphs),
+        num_vertices=num_vertices,
+        child=blob[ends[0] : ends[1]],
+        slot=blob[ends[1] : ends[2]],
+        offset=blob[: ends[0]],
+        graph_offset=graph_offset,
+        num_slots=num_slots,
+        kinds=kinds,
+        kind_index=None if kinds is None else blob[ends[2] :],
+        graphs=graphs,
+    )
+
+
+def _refuse_others(graphs: list[Any]) -> None:
     for index, item in enumerate(graphs):
         if not isinstance(item, InputGraph):
             raise InputTypeError(
                 f"element {index} of the list is a {type(item).__name__}, not an input graph; "
                 "make one with vf.graph, vf.tree, vf.chain or a reader"
             )
-    sizes = np.array([graph.num_vertices for graph in graphs])
-    edges = np.array([graph.num_edges for graph in graphs])
-    graph_offset = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    edge_offset = np.concatenate((np.zeros(1, np.int64), np.cumsum(edges)))
-    child = np.concatenate([graph.child for graph in graphs]) + np.repeat(graph_offset[:-1], edges)
-    offset = np.concatenate([graph.offset[:-1] for graph in graphs]) + np.repeat(edge_offset[:-1], sizes)
-    return GraphBatch(
-        num_graphs=len(graphs),
-        num_vertices=int(graph_offset[-1]),
-        child=child,
-        slot=np.concatenate([graph.slot for graph in graphs]),
-        offset=np.concatenate((offset, edge_offset[-1:])),
-        graph_offset=graph_offset,
-        kind=_join_kinds(graphs),
-        data=_join_data(graphs),
+
+
+def _explained(error: Exception) -> GraphError:
+    what, where, _ = error.args
+    if what == "too large":
+        return GraphError(
+            f"{where} vertices or edges in one batch; a batch has at most {LARGEST} of each: pack fewer graphs"
+        )
+    return GraphError(
+        f"a graph's structure is no such array ({where} elements); make graphs with vf.graph and its like"
     )
 
 
-def collate(samples: Iterable[Any]) -> Any:
-    """`vf.pack` for samples with more than a graph: the `collate_fn` of a `torch.utils.data.DataLoader`.
-
-    Samples are input graphs, or tuples, lists or dicts of them and other values, all of one form. Graphs are packed;
-    tensors and arrays are concatenated along their first dimension (one row a vertex, as a model's inputs); numbers and
-    tensors without dimensions are stacked (one a graph); anything else is kept in a list. What holds numbers becomes a
-    tensor; arrays of strings or objects stay arrays.
-
-    Raises:
-        InputError: no samples, or samples that do not fit together; the message names the field.
-        InputTypeError: samples of different forms.
-        GraphError: as in `vf.pack`.
-
-    Example:
-        >>> loader = DataLoader([(graph, tokens, label), ...], batch_size=64, collate_fn=vf.collate)
-        >>> for batch, tokens, labels in loader: ...
-    """
-    samples = list(samples)
-    if not samples:
-        raise InputError("vf.collate got no samples")
-    return _collate(samples, "sample")
-
-
-def _collate(items: list[Any], where: str) -> Any:
-    first = items[0]
-    for index, item in enumerate(items):
-        if type(item) is not type(first) and not (_is_number(item) and _is_number(first)):
-            raise InputTypeError(
-                f"{where}: {type(item).__name__} in sample {index}, but {type(first).__name__} in the first; "
-                "all samples must have one form"
-            )
-    if isinstance(first, InputGraph):
-        return pack(items)
-    if isinstance(first, Mapping):
-        for index, item in enumerate(items):
-            if item.keys() != first.keys():
-                raise InputError(f"{where}: sample {index} has the keys {list(item)}, the first {list(first)}")
-        return {key: _collate([item[key] for item in items], f"{where}[{key!r}]") for key in first}
-    if isinstance(first, (tuple, list)):
-        for index, item in enumerate(items):
-            if len(item) != len(first):
-                raise InputError(f"{where}: sample {index} has {len(item)} fields, the first {len(first)}")
-        fields = [_collate([item[at] for item in items], f"{where}[{at}]") for at in range(len(first))]
-        return type(first)(*fields) if hasattr(first, "_fields") else type(first)(fields)
-    if isinstance(first, (Tensor, np.ndarray)):
-        try:
-            return _join(items)
-        except (RuntimeError, ValueError) as error:
-            shapes = ", ".join(str(tuple(item.shape)) for item in items[:4])
-            more = ", ..." if len(items) > 4 else ""
-            raise InputError(f"{where}: the shapes {shapes}{more} cannot be joined: {error}") from error
-    if not _is_number(first):
-        return items
-    try:
-        return torch.tensor(items)
-    except (RuntimeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: the numbers cannot be joined: {error}") from error
-
-
-def _join(items: list[Any]) -> Any:
-    if isinstance(items[0], Tensor):
-        return torch.stack(items) if items[0].dim() == 0 else torch.cat(items)
-    joined = np.stack(items) if items[0].ndim == 0 else np.concatenate(items)
-    return torch.from_numpy(joined) if joined.dtype.kind in "biufc" else joined
-
-
-def _is_number(item: object) -> bool:
-    return isinstance(item, (int, float, np.number, np.bool_))
-
-
-def _join_data(graphs: list[InputGraph]) -> dict[str, np.ndarray[Any, Any]]:
-    joined = {}
-    for name in graphs[0].data:
+def _join_data(graphs: Sequence[InputGraph]) -> dict[str, np.ndarray[Any, Any]]:
+    joined: dict[str, np.ndarray[Any, Any]] = {}
+    for name in graphs[0].data if graphs else ():
         if not all(name in graph.data for graph in graphs):
             continue
         rows = [graph.data[name] for graph in graphs]
@@ -238,14 +245,22 @@ def _join_data(graphs: list[InputGraph]) -> dict[str, np.ndarray[Any, Any]]:
     return joined
 
 
-def _join_kinds(graphs: list[InputGraph]) -> np.ndarray[Any, Any] | None:
-    without = next((index for index, graph in enumerate(graphs) if graph.kind is None), None)
-    if without is None:
-        kinds = [graph.kind for graph in graphs if graph.kind is not None]
-        for index, kind in enumerate(kinds):
-            if kind.dtype.kind != kinds[0].dtype.kind:  # NumPy would turn numbers into strings without a word
-                raise GraphError(f"graph {index} has kinds of {kind.dtype}, graph 0 of {kinds[0].dtype}; use one type")
-        return np.concatenate(kinds)
-    if any(graph.kind is not None for graph in graphs):
+def _join_kinds(graphs: list[InputGraph]) -> tuple[tuple[Any, ...] | None, list[Ints] | None]:
+    """The kinds of all graphs and, where graphs differ, the number of each graph's kinds among them."""
+    of_graph = [graph.kinds for graph in graphs]
+    first = of_graph[0]
+    if all(kinds is first or kinds == first for kinds in of_graph):
+        return first, None
+    without = next((index for index, kinds in enumerate(of_graph) if kinds is None), None)
+    if without is not None:
         raise GraphError(f"graph {without} has no kinds, but others have; give all graphs kinds, or none")
-    return None
+    present = [kinds for kinds in of_graph if kinds is not None]
+    for index, kinds in enumerate(present):
+        if type(kinds[0]) is not type(present[0][0]):
+            raise GraphError(
+                f"graph {index} has kinds of {type(kinds[0]).__name__}, graph 0 of {type(present[0][0]).__name__}; "
+                "use one type"
+            )
+    joined = sorted(set().union(*present))
+    number = {kind: at for at, kind in enumerate(joined)}
+    return tuple(joined), [np.array([number[kind] for kind in kinds], np.int32) for kinds in present]

@@ -15,40 +15,56 @@ from ..scheduler import Schedule
 
 
 @dataclass(frozen=True)
+class Step:
+    """Rows [start, stop). Where they read consecutive rows of a state, the first of these, and where they are read at
+    consecutive edges, the first of those; else -1."""
+
+    start: int
+    stop: int
+    reads_from: int
+    read_at: int
+
+
+@dataclass(frozen=True)
 class Order:
-    """A schedule as the executor uses it, index arrays on the device. Rows [0, num_leaves) have no children."""
+    """A schedule as the executor uses it, index arrays on the device (int32). Rows [0, num_leaves) have no children; the
+    rows of external vertices, which have been computed before, follow the others.
+    """
 
     num_rows: int
+    num_external: int
     num_leaves: int
     num_slots: int
-    steps: list[tuple[int, int]]  # first row and end, in the order of execution
-    vertex: Tensor  # int64 [num_rows]: the vertex of each row
-    row: Tensor  # int64 [num_rows]: the row of each vertex
-    child_rows: Tensor  # int64 [(num_rows - num_leaves) * num_slots]: row of each child, num_rows where there is none
-    parent_edges: Tensor  # int64: the edges (positions in child_rows) that read each row, row by row
-    parent_offset: Tensor | None  # int64 [num_rows + 1] into parent_edges; None in a forest: one edge for each row
-    parent_bounds: np.ndarray[Any, np.dtype[np.int64]] | None  # the same on the host
+    steps: list[Step]  # in the order of execution
+    vertex: Tensor  # [num_rows]: the vertex of each row
+    row: Tensor  # [num_rows]: the row of each vertex
+    child_rows: Tensor  # [(num_rows - num_leaves) * num_slots]: row of each child; num_rows + num_external: none
+    parent_edges: Tensor  # the edges (positions in child_rows) that read each row, row by row
+    parent_offset: Tensor | None  # [num_rows + num_external + 1] into parent_edges; None in a forest: one edge a row
+    parent_bounds: np.ndarray[Any, np.dtype[np.int32]] | None  # the same on the host
 
 
-def order_on(schedule: Schedule, device: torch.device) -> Order:
-    """Bring a schedule to a device."""
-    forest = schedule.is_tree
-    edges = schedule.parent_edge_of_row if forest else schedule.parent_edge
-    arrays = [schedule.order, schedule.row, schedule.child_rows.reshape(-1), edges]
-    if not forest:
-        arrays.append(schedule.parent_offset)
-    tensors = [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
+def order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None = None) -> Order:
+    """Bring a schedule to a device, in one piece; `arrays` are its arrays where they are there already."""
+    if arrays is None:
+        arrays = torch.from_numpy(schedule.arrays).to(device, non_blocking=True)
+    rows, total = schedule.num_vertices, schedule.num_vertices + schedule.num_external
+    sizes = [rows, rows, schedule.num_positions]
+    rest = len(arrays) - sum(sizes)
+    sizes += [0, rest] if schedule.is_tree else [total + 1, rest - total - 1]
+    vertex, row, child_rows, parent_offset, parent_edges = torch.split(arrays, sizes)
     return Order(
-        num_rows=len(schedule.order),
+        num_rows=rows,
+        num_external=schedule.num_external,
         num_leaves=schedule.num_leaves,
         num_slots=schedule.num_slots,
-        steps=[(start, stop) for start, stop in schedule.steps.tolist()],
-        vertex=tensors[0],
-        row=tensors[1],
-        child_rows=tensors[2],
-        parent_edges=tensors[3],
-        parent_offset=None if forest else tensors[4],
-        parent_bounds=None if forest else schedule.parent_offset,
+        steps=[Step(*line) for line in schedule.table.tolist()],
+        vertex=vertex,
+        row=row,
+        child_rows=child_rows,
+        parent_edges=parent_edges,
+        parent_offset=None if schedule.is_tree else parent_offset,
+        parent_bounds=schedule.parent_offset,
     )
 
 
@@ -68,8 +84,8 @@ class EdgeRows:
     ) -> EdgeRows:
         """A buffer for gathered states; with `leaves`, their rows are there too, and zero."""
         base = -1 if not kept else 0 if leaves else order.num_leaves
-        inner = [stop - start for start, stop in order.steps if start >= order.num_leaves]
-        count = max(inner, default=0) if base < 0 else order.num_rows - base
+        gathered = [step.stop - step.start for step in order.steps if step.reads_from < 0]
+        count = max(gathered, default=0) if base < 0 else order.num_rows - base
         data = _rows(nodes, count * order.num_slots, shape)
         if leaves:
             data[: order.num_leaves * order.num_slots].zero_()
@@ -86,14 +102,30 @@ class EdgeRows:
             data.zero_()  # nothing is sent through some slots
         return cls(data, nodes, order, shape, order.num_leaves)
 
-    def read(self, state: Tensor, start: int, stop: int) -> dict[fx.Node, Tensor]:
-        """Gather the children's rows of `state` for rows [start, stop)."""
-        order = self.order
-        index = order.child_rows[
-            (start - order.num_leaves) * order.num_slots : (stop - order.num_leaves) * order.num_slots
-        ]
+    def read(self, state: Tensor, step: Step) -> dict[fx.Node, Tensor]:
+        """The children's rows of `state`: gathered, or a slice of it where they are one."""
+        if step.reads_from >= 0:
+            count = (step.stop - step.start) * self.order.num_slots
+            return self._columns(state[step.reads_from : step.reads_from + count], step.stop - step.start)
+        self._gather(state, step.start, step.stop)
+        return self.views(step.start, step.stop)
+
+    def fill(self, state: Tensor) -> None:
+        """Gather what steps have read as slices, where somebody reads it later."""
+        if self.base < 0:
+            return
+        runs: list[tuple[int, int]] = []
+        for step in self.order.steps:
+            if step.reads_from >= 0:
+                joins = bool(runs) and runs[-1][1] == step.start
+                runs.append((runs.pop()[0] if joins else step.start, step.stop))
+        for start, stop in runs:
+            self._gather(state, start, stop)
+
+    def _gather(self, state: Tensor, start: int, stop: int) -> None:
+        first, slots = self.order.num_leaves, self.order.num_slots
+        index = self.order.child_rows[(start - first) * slots : (stop - first) * slots]
         torch.index_select(state, 0, index, out=self._part(start, stop))
-        return self.views(start, stop)
 
     def views(self, start: int, stop: int) -> dict[fx.Node, Tensor]:
         """The columns of rows [start, stop)."""

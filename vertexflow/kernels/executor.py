@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from ..graph.program import Program
 from ..graph.simplify import ALL_SLOTS
-from .edges import EdgeRows, Order, sum_over_parents
+from .edges import EdgeRows, Order, Step, sum_over_parents
 
 Values = dict[fx.Node, Tensor]  # values of nodes of the joint graph, over all rows or over inner rows
 Function = Callable[..., tuple[Tensor, ...]]
@@ -41,18 +41,27 @@ def placed(program: Program, name: str) -> dict[fx.Node, bool]:
     return result
 
 
-def run_forward(compiled: Compiled, order: Order, constants: Values, pulls: Mapping[str, Tensor]) -> Values:
+def run_forward(
+    compiled: Compiled,
+    order: Order,
+    constants: Values,
+    pulls: Mapping[str, Tensor],
+    external: Mapping[str, Tensor] | None = None,
+) -> Values:
     """Compute every value of the forward parts.
 
-    `constants` are the parameters and buffers, `pulls` the inputs with their rows in row order.
+    `constants` are the parameters and buffers, `pulls` the inputs with their rows in row order, `external` the states of
+    the external vertices.
     """
     program, found = compiled.program, compiled.program.trace
     values: Values = {**constants, **{node: pulls[name] for name, node in found.pulls.items()}}
     states: dict[str, Tensor] = {}
     for name, node in found.scatters.items():
-        states[name] = _empty(node, (order.num_rows + 1, *found.state[name]))
+        states[name] = _empty(node, (order.num_rows + order.num_external + 1, *found.state[name]))
         states[name][-1].zero_()  # the row that a missing child reads
-        values[node] = states[name][:-1]
+        values[node] = states[name][: order.num_rows]
+        if order.num_external:
+            states[name][order.num_rows : -1].copy_((external or {})[name])
     _run_whole(compiled, "eager", order, values)
 
     gathers: dict[str, EdgeRows] = {}
@@ -60,22 +69,31 @@ def run_forward(compiled: Compiled, order: Order, constants: Values, pulls: Mapp
         nodes = {node: slot for (state, slot), node in program.gathers.items() if state == name}
         if nodes:
             gathers[name] = _edge_rows(program, nodes, order, values)
-    steps = order.steps if "core" in program.parts else [(order.num_leaves, order.num_rows)]
-    step = _Step(compiled, "core", order, values)
-    for start, stop in steps:
+    steps = order.steps if "core" in program.parts else [Step(order.num_leaves, order.num_rows, -1, -1)]
+    core = _Core(compiled, "core", order, values)
+    for step in steps:
         given: Values = {}
-        if start >= order.num_leaves:
+        if step.start >= order.num_leaves:
             for name, rows in gathers.items():
-                given.update(rows.read(states[name], start, stop))
-        step.run(start, stop, given)
+                given.update(rows.read(states[name], step))
+        core.run(step, given)
+    for name, rows in gathers.items():
+        rows.fill(states[name])
     _run_whole(compiled, "lazy", order, values)
     return values
 
 
-def run_backward(compiled: Compiled, order: Order, values: Values, push_grads: Mapping[str, Tensor]) -> None:
+def run_backward(
+    compiled: Compiled,
+    order: Order,
+    values: Values,
+    push_grads: Mapping[str, Tensor],
+    state_grads: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
     """Add to `values`, which holds constants and saved forward values, the gradients that the program wants.
 
-    `push_grads` are the gradients of the pushed outputs, in row order.
+    `push_grads` are the gradients of the pushed outputs, `state_grads` what comes to the states from elsewhere, both in
+    row order. Returns the gradients of the states of the external vertices.
     """
     program, found = compiled.program, compiled.program.trace
     values.update({node: push_grads[name] for name, node in found.push_grads.items() if name in push_grads})
@@ -91,25 +109,48 @@ def run_backward(compiled: Compiled, order: Order, values: Values, push_grads: M
                     place.copy_(_between(program, node, values[node], order, order.num_leaves, order.num_rows))
     received = {node: _received(program, node, order, values) for node in program.state_grads.values()}
     leaf_reads = set(program.parts["grad_core_leaf"].inputs) if "grad_core_leaf" in program.parts else set()
-    bounds = [(0, order.num_leaves), (order.num_leaves, order.num_rows)]
-    step = _Step(compiled, "grad_core", order, values)
-    for start, stop in reversed(order.steps) if "grad_core" in program.parts else bounds:
-        given, leaf = {}, start < order.num_leaves
+    bounds = [Step(order.num_leaves, order.num_rows, -1, -1), Step(0, order.num_leaves, -1, -1)]
+    core = _Core(compiled, "grad_core", order, values)
+    for step in reversed(order.steps) if "grad_core" in program.parts else bounds:
+        given, leaf = {}, step.start < order.num_leaves
         for name, node in program.state_grads.items():
-            if leaf and node not in program.whole and node not in leaf_reads:
-                continue
-            buffer, base = received[node]
-            given[node] = buffer[start - base : stop - base] if base >= 0 else buffer[: stop - start]
-            if stop > start:
-                sum_over_parents(edges[name].data if name in edges else None, order, start, stop, given[node])
+            if not leaf or node in program.whole or node in leaf_reads:
+                outside = (state_grads or {}).get(name)
+                given[node] = _receive(edges.get(name), order, step, received[node], outside)
         if not leaf:
             for rows in edges.values():
-                given.update(rows.views(start, stop))
-        step.run(start, stop, given)
+                given.update(rows.views(step.start, step.stop))
+        core.run(step, given)
     _run_whole(compiled, "grad_lazy", order, values)
+    return _sent_outside(found.state, edges, order) if order.num_external else {}
 
 
-class _Step:
+def _receive(
+    sent: EdgeRows | None, order: Order, step: Step, received: tuple[Tensor, int], outside: Tensor | None
+) -> Tensor:
+    """The gradient of a state that comes to the rows of a step."""
+    buffer, base = received
+    if sent is not None and step.read_at >= 0 and base < 0 and outside is None:
+        return sent.data[step.read_at : step.read_at + step.stop - step.start]
+    out = buffer[step.start - base : step.stop - base] if base >= 0 else buffer[: step.stop - step.start]
+    if step.stop > step.start:
+        sum_over_parents(sent.data if sent is not None else None, order, step.start, step.stop, out)
+        if outside is not None:
+            out += outside[step.start : step.stop]
+    return out
+
+
+def _sent_outside(
+    state: Mapping[str, tuple[int, ...]], edges: Mapping[str, EdgeRows], order: Order
+) -> dict[str, Tensor]:
+    sums = {}
+    for name, sent in edges.items():
+        sums[name] = sent.data.new_empty((order.num_external, *state[name]))
+        sum_over_parents(sent.data, order, order.num_rows, order.num_rows + order.num_external, sums[name])
+    return sums
+
+
+class _Core:
     """The function of a core with its buffers, cut to the rows of one step at each call."""
 
     def __init__(self, compiled: Compiled, core: str, order: Order, values: Values) -> None:
@@ -144,8 +185,9 @@ class _Step:
             shape[layout.dim] = count * layout.per_vertex
             values[node] = _empty(node, shape)
 
-    def run(self, start: int, stop: int, given: Values) -> None:
-        """Compute rows [start, stop); `given` are the values that belong to this step alone."""
+    def run(self, step: Step, given: Values) -> None:
+        """Compute the rows of a step; `given` are the values that belong to it alone."""
+        start, stop = step.start, step.stop
         call = self.calls[start < self.order.num_leaves]
         if call is None or start == stop:
             return
@@ -206,7 +248,7 @@ def _received(program: Program, node: fx.Node, order: Order, values: Values) -> 
         base = 0 if program.is_whole(node) else order.num_leaves
         values[node] = _empty(node, (order.num_rows - base, *shape))
         return values[node], base
-    widest = max((stop - start for start, stop in order.steps), default=0)
+    widest = max((step.stop - step.start for step in order.steps), default=0)
     return _empty(node, (widest, *shape)), -1
 
 

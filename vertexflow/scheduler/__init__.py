@@ -1,5 +1,8 @@
 """In what order: policies, and the schedule that they make of a batch."""
 
+from .cache import cached_schedule
+from .fsm import FSM
+from .policies import POLICIES, Policy, Structure
 from .schedule import Schedule, schedule
 
-__all__ = ["Schedule", "schedule"]
+__all__ = ["FSM", "POLICIES", "Policy", "Schedule", "Structure", "cached_schedule", "schedule"]

@@ -1,72 +1,103 @@
 """Policies: which step each vertex is computed in.
 
-A policy is a function `(num_vertices, child, offset, kind) -> step`: the children of vertex v are
-`child[offset[v]:offset[v + 1]]` (int64), `kind` is an array of one kind a vertex or None, and `step` is int64
-[num_vertices], in which every child has a smaller step than its parents. Vertices that a cycle keeps from ever being
-ready get the step -1. `POLICIES` names them.
+A policy is an object with one method, `steps(structure)`, which answers with one integer for each vertex: vertices of one
+number (and one kind) are computed together, and every child must have a smaller number than its parents. `POLICIES` names
+those that come with vertexflow. One of your own:
+
+    class OneAtATime:
+        def steps(self, structure):
+            return np.arange(structure.num_vertices)     # for graphs whose children come before their parents
+
+    vf.schedule(batch, policy=OneAtATime())
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Policy = Callable[[int, Ints, Ints, "np.ndarray[Any, Any] | None"], Ints]
+from .. import _core
+from .optimal import optimal
+
+Ints = np.ndarray[Any, np.dtype[np.int32]]
 
 
-def depth(num_vertices: int, child: Ints, offset: Ints, kind: np.ndarray[Any, Any] | None = None) -> Ints:
-    """As soon as possible: the length of the longest path from a leaf (Cavs, section 3.2)."""
-    parent = np.repeat(np.arange(num_vertices), np.diff(offset))
-    consumers = np.bincount(child, minlength=num_vertices)
-    if consumers.max() <= 1:
-        return _depth_in_forest(num_vertices, child, parent)
-    return _depth_in_dag(child, parent, np.diff(offset), consumers)
+class Structure(Protocol):
+    """What a schedule is made of; a `GraphBatch` is one.
 
-
-def _depth_in_forest(num_vertices: int, child: Ints, parent: Ints) -> Ints:
-    """Pointer jumping: after k passes each vertex knows the longest path down of less than 2**k edges, so that a chain
-    of V vertices takes log2(V) passes, not V levels.
+    The children of vertex v are `child[offset[v]:offset[v + 1]]`, and `slot` says which of v's slots each fills; int32.
+    Numbers from `num_vertices` on, of which there are `num_external`, are vertices that have been computed already.
+    `kind_index` [V] is the number of each vertex's kind among `kinds`; both are None where there are no kinds.
     """
-    ancestor = np.full(num_vertices + 1, num_vertices)  # 2**k steps up; V is above the roots
-    ancestor[child] = parent
-    step = np.zeros(num_vertices + 1, np.int64)
-    below, stride = child, 1
-    while len(below):
-        above = ancestor[below]
-        if stride > num_vertices:
-            step[above] = -1  # only on a cycle does one get so far
-            break
-        np.maximum.at(step, above, step[below] + stride)
-        further = ancestor[above]
-        ancestor[below] = further
-        below = below[further < num_vertices]
-        stride *= 2
-    return step[:-1]
+
+    @property
+    def num_vertices(self) -> int: ...
+    @property
+    def num_external(self) -> int: ...
+    @property
+    def num_slots(self) -> int: ...
+    @property
+    def child(self) -> Ints: ...
+    @property
+    def slot(self) -> Ints: ...
+    @property
+    def offset(self) -> Ints: ...
+    @property
+    def kinds(self) -> tuple[Any, ...] | None: ...
+    @property
+    def kind_index(self) -> Ints | None: ...
+
+    def locate(self, vertex: int) -> str: ...
 
 
-def _depth_in_dag(child: Ints, parent: Ints, waiting: Ints, consumers: Ints) -> Ints:
-    """Level by level (Kahn): a vertex is ready when its last child is finished."""
-    parent = parent[np.argsort(child, kind="stable")]
-    start = np.cumsum(consumers) - consumers
-    step = np.full(len(waiting), -1)
-    ready = np.flatnonzero(waiting == 0)
-    level = 0
-    while len(ready):
-        step[ready] = level
-        counts = consumers[ready]
-        ends = np.cumsum(counts)
-        above = parent[np.repeat(start[ready] - ends + counts, counts) + np.arange(ends[-1])]
-        np.subtract.at(waiting, above, 1)
-        ready = above[waiting[above] == 0]
-        # A vertex may stand here once for each of its children: keep its last mention.
-        mention = np.arange(len(ready))
-        step[ready] = mention
-        ready = ready[step[ready] == mention]
-        level += 1
-    return step
+class Policy(Protocol):
+    """What chooses the steps."""
+
+    def steps(self, structure: Structure) -> np.ndarray[Any, Any]: ...
 
 
-POLICIES: dict[str, Policy] = {"depth": depth}
+class Depth:
+    """As soon as possible: the length of the longest path from a leaf (Cavs, section 3.2). The fewest steps for one kind."""
+
+    def steps(self, structure: Structure) -> Ints:
+        return _core.depth(structure.child, structure.slot, structure.offset, structure.num_external)
+
+
+class Height:
+    """As late as possible: by the longest path to a root, so that a state is made shortly before it is read."""
+
+    def steps(self, structure: Structure) -> Ints:
+        return _core.height(structure.child, structure.slot, structure.offset, structure.num_external)
+
+
+class Agenda:
+    """Of the ready kinds, run the one whose vertices have the lowest average depth, all that are ready at once.
+
+    For several kinds; the on-the-fly batching of DyNet (Neubig, Goldberg and Dyer, NIPS 2017, arXiv 1705.07860).
+    """
+
+    def steps(self, structure: Structure) -> Ints:
+        return greedy(structure, None)
+
+
+class Optimal:
+    """The fewest steps that there are, by search: a yardstick for small graphs."""
+
+    def steps(self, structure: Structure) -> np.ndarray[Any, Any]:
+        return optimal(structure.num_vertices, structure.child, structure.offset, structure.kind_index)
+
+
+def greedy(structure: Structure, table: dict[tuple[int, ...], int] | None) -> Ints:
+    """Step after step, choose one of the ready kinds: the one whose vertices have the lowest average depth.
+
+    With a table, choose first a kind of which everything is ready that does not wait for others of that kind, since that
+    is never a mistake; then what the table names for the ready kinds, which it lists the most numerous first.
+    """
+    kinds = 1 if structure.kinds is None else len(structure.kinds)
+    return _core.greedy(
+        structure.child, structure.slot, structure.offset, structure.kind_index, kinds, structure.num_external, table
+    )
+
+
+POLICIES: dict[str, Policy] = {"depth": Depth(), "height": Height(), "agenda": Agenda(), "optimal": Optimal()}

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import NoReturn
 
 import numpy as np
 
+from .. import _core
 from ..errors import BackendError, GraphError, InputTypeError
-from .policies import POLICIES, Ints, Policy, depth
-
-
-class Structure(Protocol):
-    """What a schedule is made of; a `GraphBatch` is one."""
-
-    @property
-    def num_vertices(self) -> int: ...
-    @property
-    def num_slots(self) -> int: ...
-    @property
-    def child(self) -> Ints: ...
-    @property
-    def slot(self) -> Ints: ...
-    @property
-    def offset(self) -> Ints: ...
-    @property
-    def kind(self) -> np.ndarray[Any, Any] | None: ...
-
-    def locate(self, vertex: int) -> str: ...
+from .fsm import FSM
+from .policies import POLICIES, Ints, Policy, Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,41 +19,97 @@ class Schedule:
 
     Rows [0, num_leaves) are the vertices without children, the others follow; each group is sorted by step, so that
     every step is a slice of rows. A step holds vertices of one kind that do not depend on each other, and either leaves
-    only or inner vertices only. V vertices, E edges, L leaves, K slots; all arrays are int64.
+    only or inner vertices only. Inside a step, vertices stand in the order in which later steps read them. V vertices,
+    X external ones (computed before; rows V .. V + X - 1), E edges, L leaves, K slots, S steps; all arrays are int32.
 
     Attributes:
         policy: its name.
+        num_vertices, num_external, num_leaves, num_slots: V, X, L and K.
+        is_tree: whether no vertex is consumed more than once.
         order: [V], the vertex of each row; `row`: [V], the row of each vertex.
         steps: [S, 2], first row and end of each step, in the order of execution.
-        num_leaves, num_slots: L and K.
-        child_rows: [V - L, K], for row L + i the row of the child in each slot, V where there is none.
-        is_tree: whether no vertex is consumed more than once.
-        parent_offset, parent_edge: [V + 1], [E]; row r is read at the positions
+        reads_from: [S], where a step's children are consecutive rows, in the order of `child_rows`, the first of them,
+            so that nothing needs to be gathered; else -1.
+        read_at: [S], if `is_tree` and where a step's rows are read at consecutive positions of the flattened
+            `child_rows`, the first of them; else -1.
+        child_rows: [V - L, K], for row L + i the row of the child in each slot, V + X where there is none.
+        parent_edge_of_row: [V + X], if `is_tree`, where the flattened `child_rows` has that row, (V - L) * K for a
+            root; else None.
+        parent_offset, parent_edge: [V + X + 1], [E], unless `is_tree`; row r is read at the positions
             `parent_edge[parent_offset[r]:parent_offset[r + 1]]` of the flattened `child_rows`, in ascending order.
-        parent_edge_of_row: [V], if `is_tree`, that one position, (V - L) * K for a root; else None.
+        arrays, table: the memory that these are views of.
     """
 
     policy: str
-    order: Ints = field(repr=False)
-    row: Ints = field(repr=False)
-    steps: Ints = field(repr=False)
+    num_vertices: int
+    num_external: int
     num_leaves: int
     num_slots: int
-    child_rows: Ints = field(repr=False)
     is_tree: bool
-    parent_offset: Ints = field(repr=False)
-    parent_edge: Ints = field(repr=False)
-    parent_edge_of_row: Ints | None = field(repr=False)
+    arrays: Ints = field(repr=False)
+    table: Ints = field(repr=False)
 
     @property
     def num_steps(self) -> int:
-        return len(self.steps)
+        return len(self.table)
+
+    @property
+    def steps(self) -> Ints:
+        return self.table[:, :2]
+
+    @property
+    def reads_from(self) -> Ints:
+        return self.table[:, 2]
+
+    @property
+    def read_at(self) -> Ints:
+        return self.table[:, 3]
+
+    @property
+    def order(self) -> Ints:
+        return self.arrays[: self.num_vertices]
+
+    @property
+    def row(self) -> Ints:
+        return self.arrays[self.num_vertices : 2 * self.num_vertices]
+
+    @property
+    def num_positions(self) -> int:
+        """(V - L) * K: the length of the flattened `child_rows`."""
+        return (self.num_vertices - self.num_leaves) * self.num_slots
+
+    @property
+    def child_rows(self) -> Ints:
+        rows = self.arrays[2 * self.num_vertices : self._end_of_children]
+        return rows.reshape(self.num_vertices - self.num_leaves, self.num_slots)
+
+    @property
+    def parent_edge_of_row(self) -> Ints | None:
+        return self.arrays[self._end_of_children :] if self.is_tree else None
+
+    @property
+    def parent_offset(self) -> Ints | None:
+        return None if self.is_tree else self.arrays[self._end_of_children : self._start_of_edges]
+
+    @property
+    def parent_edge(self) -> Ints | None:
+        return None if self.is_tree else self.arrays[self._start_of_edges :]
+
+    @property
+    def _end_of_children(self) -> int:
+        return 2 * self.num_vertices + self.num_positions
+
+    @property
+    def _start_of_edges(self) -> int:
+        return self._end_of_children + self.num_vertices + self.num_external + 1
 
     def __str__(self) -> str:
         widths = self.steps[:, 1] - self.steps[:, 0]
+        slices = int((self.reads_from >= 0).sum())
         return (
-            f"policy {self.policy}: {len(self.order)} vertices ({self.num_leaves} without children) in "
-            f"{self.num_steps} steps of {', '.join(map(str, widths[:40]))}{' ...' if len(widths) > 40 else ''}"
+            f"policy {self.policy}: {self.num_vertices} vertices ({self.num_leaves} without children) in "
+            f"{self.num_steps} steps of {', '.join(map(str, widths[:40]))}{' ...' if len(widths) > 40 else ''}; "
+            f"{slices} read a slice of rows"
         )
 
 
@@ -79,114 +118,100 @@ def schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | 
 
     Args:
         batch: a `GraphBatch`, or anything with its arrays.
-        policy: a name in `vertexflow.scheduler.policies.POLICIES`, or a function like those there.
+        policy: a name (`"depth"`, `"height"`, `"agenda"`, `"fsm"`, `"optimal"`), or an object with a method
+            `steps(structure)`, as described in `vertexflow/scheduler/policies.py`. `"fsm"` learns from this batch alone;
+            `vf.FSM.learn` does so once for many.
         num_slots: how many slots the vertex function gathers; by default as many as the batch uses.
 
     Raises:
-        GraphError: a cycle, a vertex with more children than slots gathered, or a policy that does not put children
-            first.
+        GraphError: a cycle, a vertex with more children than slots gathered, arrays that describe no structure, or a
+            policy that does not put children first.
         BackendError: there is no policy of that name.
-        InputTypeError: the policy is neither a name nor a function.
+        InputTypeError: the policy is neither a name nor such an object, or an array is not of int32.
 
     Example:
         >>> vf.schedule(vf.pack([vf.tree(((0, 1), 2))])).steps
         array([[0, 3],
                [3, 4],
-               [4, 5]])
+               [4, 5]], dtype=int32)
     """
     slots = batch.num_slots if num_slots is None else num_slots
-    _check_slots(batch, slots)
-    name, step = _steps(batch, policy)
-    num_vertices, child_counts = batch.num_vertices, np.diff(batch.offset)
-    inner = child_counts > 0
-    num_leaves = num_vertices - int(inner.sum())
-    keys: list[np.ndarray[Any, Any]] = [step, inner]
-    if batch.kind is not None:
-        keys.insert(0, np.unique(batch.kind, return_inverse=True)[1])
-    order = np.lexsort(keys)
-    row = np.empty_like(order)
-    row[order] = np.arange(num_vertices)
-
-    child_rows = np.full((num_vertices - num_leaves) * slots, num_vertices)
-    parent_row = row[np.repeat(np.arange(num_vertices), child_counts)]
-    position = (parent_row - num_leaves) * slots + batch.slot
-    child_row = row[batch.child]
-    child_rows[position] = child_row
-    consumers = np.bincount(child_row, minlength=num_vertices)
-    parent_offset = np.concatenate((np.zeros(1, np.int64), np.cumsum(consumers)))
-    is_tree = int(consumers.max()) <= 1
-    only_edge = None
-    if is_tree:
-        only_edge = np.full(num_vertices, len(child_rows))
-        only_edge[child_row] = position
-        parent_edge = only_edge[only_edge < len(child_rows)]
-    else:
-        parent_edge = position[np.lexsort((position, child_row))]
-    return Schedule(
-        policy=name,
-        order=order,
-        row=row,
-        steps=_bounds(step[order], [key[order] for key in keys]),
-        num_leaves=num_leaves,
-        num_slots=slots,
-        child_rows=child_rows.reshape(num_vertices - num_leaves, slots),
-        is_tree=is_tree,
-        parent_offset=parent_offset,
-        parent_edge=parent_edge,
-        parent_edge_of_row=only_edge,
-    )
+    kinds = 1 if batch.kinds is None else len(batch.kinds)
+    name, chosen = _named(policy, batch)
+    try:
+        steps = name if name in ("depth", "height") else _steps_of(name, chosen, batch)
+        arrays, table, num_leaves, is_tree = _core.schedule(
+            batch.child, batch.slot, batch.offset, batch.kind_index, kinds, batch.num_external, slots, steps
+        )
+    except _core.Malformed as error:
+        _explain(error, batch, name, slots)
+    except TypeError as error:
+        raise InputTypeError(f"the structure's arrays: {str(error).splitlines()[0]}") from error
+    return Schedule(name, batch.num_vertices, batch.num_external, num_leaves, slots, is_tree, arrays, table)
 
 
-def _check_slots(batch: Structure, slots: int) -> None:
-    if batch.num_slots <= slots:
-        return
-    edge = int(np.flatnonzero(batch.slot >= slots)[0])
-    vertex = int(np.searchsorted(batch.offset, edge, side="right")) - 1
-    gathered = f"gathers slots 0 to {slots - 1}" if slots else "gathers no child"
-    raise GraphError(
-        f"more children than slots gathered: {batch.locate(vertex)} has a child in slot {batch.slot[edge]}, but "
-        f"the vertex function {gathered}; gather that slot too, or give graphs with fewer children"
-    )
-
-
-def _steps(batch: Structure, policy: str | Policy) -> tuple[str, Ints]:
+def _named(policy: str | Policy, batch: Structure) -> tuple[str, Policy]:
     if isinstance(policy, str):
+        if policy == "fsm":
+            return policy, FSM.learn([batch])
         if policy not in POLICIES:
-            known = ", ".join(repr(name) for name in POLICIES)
-            raise BackendError(f"there is no policy {policy!r}; choose one of {known}, or give a function")
-        name, chosen = policy, POLICIES[policy]
-    elif callable(policy):
-        name, chosen = getattr(policy, "__name__", type(policy).__name__), policy
-    else:
-        raise InputTypeError(f"a policy is a name or a function, not {type(policy).__name__}")
-    step = np.asarray(chosen(batch.num_vertices, batch.child, batch.offset, batch.kind))
+            known = ", ".join(repr(name) for name in [*POLICIES, "fsm"])
+            raise BackendError(
+                f"there is no policy {policy!r}; choose one of {known}, or give an object with a method steps(structure)"
+            )
+        return policy, POLICIES[policy]
+    if not callable(getattr(policy, "steps", None)):
+        raise InputTypeError(
+            f"a policy is a name or an object with a method steps(structure), not {type(policy).__name__}"
+        )
+    return type(policy).__name__, policy
+
+
+def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
+    """What a policy answered, as numbers below V that rise as its own do."""
+    step = np.asarray(policy.steps(batch))
     if step.shape != (batch.num_vertices,) or step.dtype.kind not in "iu":
         raise GraphError(
             f"policy {name!r} must return one integer for each of {batch.num_vertices} vertices, "
             f"not an array of shape {step.shape} and dtype {step.dtype}"
         )
-    parent = np.repeat(np.arange(batch.num_vertices), np.diff(batch.offset))
-    never = np.flatnonzero(step < 0)
-    if len(never):
-        where = batch.locate(int(never[0]))
-        if chosen is not depth and (depth(batch.num_vertices, batch.child, batch.offset, batch.kind) >= 0).all():
-            raise GraphError(f"policy {name!r} puts {where} in step {step[never[0]]}; steps count from 0")
-        raise GraphError(f"a cycle: {where} depends on itself or on a cycle and is never ready")
-    wrong = np.flatnonzero(step[batch.child] >= step[parent])
-    if len(wrong):
-        edge = int(wrong[0])
+    negative = np.flatnonzero(step < 0)
+    if len(negative):
+        _core.depth(batch.child, batch.slot, batch.offset, batch.num_external)  # a cycle is the graph's fault
+        where = batch.locate(int(negative[0]))
+        raise GraphError(f"policy {name!r} puts {where} in step {step[negative[0]]}; steps count from 0")
+    if int(step.max()) >= batch.num_vertices:
+        step = np.unique(step, return_inverse=True)[1]
+    return np.ascontiguousarray(step, np.int32)
+
+
+def _explain(error: Exception, batch: Structure, policy: str, slots: int) -> NoReturn:
+    """Say what the core found wrong with a structure, or with what a policy made of it."""
+    what, where, other = error.args
+    if what == "cycle":
+        raise GraphError(f"a cycle: {batch.locate(where)} depends on itself or on a cycle and is never ready") from None
+    if what == "slots":
+        gathered = f"gathers slots 0 to {slots - 1}" if slots else "gathers no child"
         raise GraphError(
-            f"policy {name!r} puts {batch.locate(int(parent[edge]))} in step {step[parent[edge]]}, but its child, "
-            f"{batch.locate(int(batch.child[edge]))}, in step {step[batch.child[edge]]}; children come first"
-        )
-    return name, step.astype(np.int64, copy=False)
-
-
-def _bounds(step: Ints, keys: list[np.ndarray[Any, Any]]) -> Ints:
-    """The slices of rows in which all keys are the same, sorted by step."""
-    changes = np.zeros(len(step) - 1, dtype=bool)
-    for key in keys:
-        changes |= key[1:] != key[:-1]
-    cuts = np.flatnonzero(changes) + 1
-    bounds = np.stack([np.concatenate(([0], cuts)), np.concatenate((cuts, [len(step)]))], axis=1)
-    return bounds[np.argsort(step[bounds[:, 0]], kind="stable")]
+            f"more children than slots gathered: {batch.locate(other)} has a child in slot {batch.slot[where]}, but "
+            f"the vertex function {gathered}; gather that slot too, or give graphs with fewer children"
+        ) from None
+    if what == "step order":
+        child = int(batch.child[where])
+        raise GraphError(
+            f"policy {policy!r} puts {batch.locate(other)} no later than its child, {batch.locate(child)}; "
+            "children come first"
+        ) from None
+    if what == "too many slots":
+        raise GraphError(
+            f"{slots} slots a vertex make {where} places for children; at most 2**31 - 1 are possible"
+        ) from None
+    if what == "child":
+        said = f"edge {where} has the child {batch.child[where]}, which is out of range"
+    elif what == "slot order":
+        said = f"edge {where} has the slot {batch.slot[where]}; a vertex's slots must rise from 0, none twice"
+    elif what == "offset":
+        said = f"offset falls at vertex {where}, or does not run from 0 to {len(batch.child)}"
+    else:
+        said = f"{what} ({where})"
+    raise GraphError(f"the structure's arrays are inconsistent: {said}") from None

@@ -1,0 +1,335 @@
+// The Python face of the core: NumPy arrays in and out without a copy, the GIL released, Ctrl-C heard.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "greedy.hpp"
+#include "order.hpp"
+#include "pack.hpp"
+#include "place.hpp"
+
+namespace py = pybind11;
+using namespace vertexflow;
+
+using Array = py::array_t<Index>;
+using Wide = py::array_t<std::int64_t>;
+
+namespace {
+
+void stop_if_asked() {
+    py::gil_scoped_acquire held;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+// The elements of an array that is what it must be; nothing is converted, since that would hide a copy.
+template <class T>
+const T* elements(const py::array& array, const char* name, std::int64_t size) {
+    if (!py::isinstance<py::array_t<T>>(array))
+        throw py::type_error(std::string(name) + " must be an array of " + (sizeof(T) == 4 ? "int32" : "int64") + ", not " +
+                             py::str(array.dtype()).cast<std::string>());
+    if (array.ndim() != 1 || (array.size() > 1 && array.strides(0) != static_cast<py::ssize_t>(sizeof(T))))
+        throw py::value_error(std::string(name) + " must be a contiguous array of one dimension");
+    if (size >= 0 && array.size() != size)
+        throw py::value_error(std::string(name) + " has " + std::to_string(array.size()) + " elements, not " +
+                              std::to_string(size));
+    return static_cast<const T*>(array.data());
+}
+
+Index* fresh(Array& array) { return array.mutable_data(); }
+
+struct Arguments {
+    const py::array &child, &slot, &offset;
+    const std::optional<py::array>& kind;
+    std::int64_t num_kinds, num_external;
+};
+
+Structure structure_of(const Arguments& given) {
+    Structure s;
+    if (given.offset.size() < 2) throw py::value_error("offset must have at least two elements");
+    s.num_vertices = checked(given.offset.size() - 1, "too large");
+    s.num_edges = checked(given.child.size(), "too large");
+    s.num_external = checked(given.num_external, "too large");
+    s.num_kinds = checked(given.num_kinds, "too large");
+    s.child = elements<Index>(given.child, "child", -1);
+    s.slot = elements<Index>(given.slot, "slot", s.num_edges);
+    s.offset = elements<Index>(given.offset, "offset", -1);
+    if (given.kind) s.kind = elements<Index>(*given.kind, "kind", s.num_vertices);
+    return s;
+}
+
+// graphs: one int32 array each (see pack.hpp), in a list. kinds: for each graph the batch's numbers of its kinds, or None
+// where they are the same. Returns one array [offset, child, slot, kind], graph_offset, E and the number of slots.
+py::tuple pack(const py::list& graphs, const std::optional<std::vector<py::array>>& kinds) {
+    const std::size_t count = graphs.size();
+    if (count == 0) throw Malformed("no graphs", 0);
+    std::vector<Graph> parts;
+    std::vector<const Index*> numbers(count, nullptr);
+    parts.reserve(count);
+    std::int64_t vertices = 0, edges = 0;
+    Index slots = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const py::handle item = PyList_GET_ITEM(graphs.ptr(), static_cast<Py_ssize_t>(i));
+        if (!py::isinstance<py::array>(item)) throw py::type_error("a graph must be an array");
+        const auto array = py::reinterpret_borrow<py::array>(item);
+        const Graph& graph = parts.emplace_back(elements<Index>(array, "a graph", -1), array.size());
+        vertices += graph.num_vertices;
+        edges += graph.num_edges;
+        slots = std::max(slots, graph.num_slots);
+        if ((graph.kind != nullptr) != (parts[0].kind != nullptr)) throw Malformed("kinds", static_cast<std::int64_t>(i));
+        if (kinds) numbers[i] = elements<Index>(kinds->at(i), "kinds", -1);
+    }
+    const Index v = checked(vertices, "too large"), e = checked(edges, "too large");
+    const bool has_kinds = parts[0].kind != nullptr;
+    Array blob(graph_size(v, e, has_kinds) - header), graph_offset(count + 1);
+    Index* data = fresh(blob);
+    Index* first = fresh(graph_offset);
+    {
+        py::gil_scoped_release released;
+        Patience patience(stop_if_asked);
+        Index* const child = data + v + 1;
+        const Batch batch{data, child, child + e, has_kinds ? child + 2 * std::int64_t{e} : nullptr};
+        Index vertex = 0, edge = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+            patience.tick(parts[i].num_vertices);
+            first[i] = vertex;
+            batch.append(parts[i], vertex, edge, numbers[i]);
+            vertex += parts[i].num_vertices;
+            edge += parts[i].num_edges;
+        }
+        first[count] = vertex;
+        data[v] = edge;
+    }
+    return py::make_tuple(blob, graph_offset, e, slots);
+}
+
+// Returns a graph's array, without kinds. `slots` may be None.
+py::object graph(std::int64_t num_vertices, const py::array& child, const py::array& parent,
+                 const std::optional<py::array>& slots, const std::optional<py::array>& kind) {
+    const Index v = checked(num_vertices, "too large"), e = checked(child.size(), "too large");
+    const auto* below = elements<std::int64_t>(child, "child", e);
+    const auto* above = elements<std::int64_t>(parent, "parent", e);
+    const auto* filled = slots ? elements<std::int64_t>(*slots, "slots", e) : nullptr;
+    const auto* kinds = kind ? elements<Index>(*kind, "kind", v) : nullptr;
+    Array array(graph_size(v, e, kinds != nullptr));
+    Index* data = fresh(array);
+    {
+        py::gil_scoped_release released;
+        Patience patience(stop_if_asked);
+        Index* const offset = data + header;
+        Structure s;
+        s.num_vertices = v;
+        s.num_edges = e;
+        s.offset = offset;
+        s.child = offset + v + 1;
+        data[0] = v;
+        data[1] = e;
+        data[2] = from_edges(v, e, below, above, filled, offset, offset + v + 1, offset + v + 1 + e, patience);
+        data[3] = kinds != nullptr;
+        if (kinds) std::copy_n(kinds, v, offset + v + 1 + 2 * std::int64_t{e});
+        if (!is_sorted(s)) {
+            const Indices cycle = find_cycle(s, patience);
+            if (!cycle.empty()) throw cycle;
+        }
+    }
+    return array;
+}
+
+py::tuple reversed(const py::array& child, const py::array& slot, const py::array& offset) {
+    const std::optional<py::array> none;
+    const Structure s = structure_of({child, slot, offset, none, 1, 0});
+    Array blob(graph_size(s.num_vertices, s.num_edges, false) - header);
+    Index* data = fresh(blob);
+    Index slots;
+    {
+        py::gil_scoped_release released;
+        Patience patience(stop_if_asked);
+        check(s, std::numeric_limits<Index>::max(), patience);
+        Index* const out = data + s.num_vertices + 1;
+        slots = reverse(s, data, out, out + s.num_edges, patience);
+    }
+    return py::make_tuple(blob, slots);
+}
+
+using Steps = Index (*)(const Structure&, Index*, Patience&);
+
+py::array steps_by(Steps policy, const Arguments& given) {
+    const Structure s = structure_of(given);
+    Array step(s.num_vertices);
+    Index* data = fresh(step);
+    py::gil_scoped_release released;
+    Patience patience(stop_if_asked);
+    check(s, std::numeric_limits<Index>::max(), patience);
+    policy(s, data, patience);
+    return std::move(step);
+}
+
+// The rows and index arrays of a schedule, in one array: order, row, child_rows, then parent_edge of each row in a forest,
+// or parent_offset and parent_edge; and the steps [S, 4]: first row, end, and, where these are slices, else -1, the first
+// row that the step reads and the first position of child_rows where its rows are read.
+py::tuple schedule(const py::array& child, const py::array& slot, const py::array& offset,
+                   const std::optional<py::array>& kind, std::int64_t num_kinds, std::int64_t num_external,
+                   std::int64_t num_slots, const py::object& policy) {
+    const Structure s = structure_of({child, slot, offset, kind, num_kinds, num_external});
+    const Index slots = checked(num_slots, "too large"), n = s.num_vertices;
+    const bool named = py::isinstance<py::str>(policy);
+    const std::string name = named ? policy.cast<std::string>() : "";
+    if (named && name != "depth" && name != "height") throw py::value_error("no native policy " + name);
+    const Index* given = named ? nullptr : elements<Index>(policy.cast<py::array>(), "steps", n);
+    std::unique_ptr<Index[]> step(new Index[n]);
+    std::unique_ptr<Buckets> buckets;
+    bool forest = false;
+    Patience patience(stop_if_asked);
+    {
+        py::gil_scoped_release released;
+        check(s, slots, patience);
+        Indices seen;
+        forest = is_forest(s, seen);
+        Index steps = 0;
+        if (given) {
+            for (Index v = 0; v < n; ++v) {
+                if (given[v] < 0 || given[v] >= n) throw Malformed("step", v);
+                steps = std::max(steps, given[v] + 1);
+                for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e)
+                    if (s.child[e] < n && given[s.child[e]] >= given[v]) throw Malformed("step order", e, v);
+            }
+            std::copy_n(given, n, step.get());
+        } else {
+            steps = (name == "depth" ? depth_steps : height_steps)(s, step.get(), patience);
+        }
+        buckets = std::make_unique<Buckets>(s, step.get(), steps, patience);
+    }
+    const Index leaves = buckets->num_leaves;
+    const std::int64_t rows = std::int64_t{n} + s.num_external;
+    const Index positions = checked(std::int64_t{n - leaves} * slots, "too many slots");
+    Array blob(2 * std::int64_t{n} + positions + (forest ? rows : rows + 1 + s.num_edges));
+    Rows out;
+    out.order = fresh(blob);
+    out.row = out.order + n;
+    out.child_rows = out.row + n;
+    out.parent_offset = forest ? nullptr : out.child_rows + positions;
+    out.parent_edge = out.child_rows + positions + (forest ? 0 : rows + 1);
+    Index used = 0;
+    Indices starts;
+    {
+        py::gil_scoped_release released;
+        starts = buckets->end;
+        place(s, step.get(), *buckets, slots, out, starts.data(), patience);
+        step.reset();
+        for (Index b = 0; b < buckets->count; ++b) used += buckets->end[b] > starts[b];
+    }
+    py::array_t<Index> table({static_cast<py::ssize_t>(used), py::ssize_t{4}});
+    Index* line = table.mutable_data();
+    {
+        py::gil_scoped_release released;
+        for (Index b = 0; b < buckets->count; ++b) {
+            const Index first = starts[b], end = buckets->end[b];
+            if (end == first) continue;
+            *line++ = first;
+            *line++ = end;
+            const std::int64_t size = end - first;
+            *line++ = first < leaves ? -1
+                                     : consecutive(out.child_rows + std::int64_t{first - leaves} * slots, size * slots,
+                                                   static_cast<Index>(rows));
+            *line++ = forest ? consecutive(out.parent_edge + first, size, positions) : -1;
+        }
+    }
+    return py::make_tuple(blob, table, leaves, forest);
+}
+
+// One schedule after another of the same arrays, which it keeps alive, a kind at a time: for learning.
+class Simulation {
+  public:
+    Simulation(py::array child, py::array slot, py::array offset, std::optional<py::array> kind, std::int64_t num_kinds)
+        : child_(std::move(child)), slot_(std::move(slot)), offset_(std::move(offset)), kind_(std::move(kind)),
+          s_(structure_of({child_, slot_, offset_, kind_, num_kinds, 0})) {
+        Patience patience(stop_if_asked);
+        check(s_, std::numeric_limits<Index>::max(), patience);
+        depth_steps(s_, Indices(s_.num_vertices).data(), patience);  // throws if there is a cycle
+        ready_ = std::make_unique<Ready>(s_, patience);
+        unblocked_ = std::make_unique<Unblocked>(s_, *ready_, patience);
+    }
+    void reset() {
+        ready_->reset();
+        unblocked_->reset();
+    }
+    bool done() const { return ready_->done(); }
+    Index complete() const { return unblocked_->complete(); }
+    py::tuple state() { return py::tuple(py::cast(ready_->state())); }
+    double part_ready(std::int64_t kind) const {
+        const Index unblocked = unblocked_->count(known(kind));
+        return unblocked ? static_cast<double>(ready_->ready(known(kind))) / unblocked : 0.0;
+    }
+    void run(std::int64_t kind) {
+        Patience patience(stop_if_asked);
+        ready_->run(known(kind), [&](Index v) { unblocked_->computed(v); }, patience);
+    }
+
+  private:
+    Index known(std::int64_t kind) const {
+        if (kind < 0 || kind >= s_.num_kinds) throw py::value_error("there is no such kind");
+        return static_cast<Index>(kind);
+    }
+
+    py::array child_, slot_, offset_;
+    std::optional<py::array> kind_;
+    Structure s_;
+    std::unique_ptr<Ready> ready_;
+    std::unique_ptr<Unblocked> unblocked_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+    m.doc() = "Packing and scheduling of input graphs (csrc/).";
+    static py::exception<Malformed> malformed(m, "Malformed");  // args: what, where, and where else
+    py::register_exception_translator([](std::exception_ptr thrown) {
+        try {
+            if (thrown) std::rethrow_exception(thrown);
+        } catch (const Malformed& error) {
+            PyErr_SetObject(malformed.ptr(), py::make_tuple(error.what(), error.where, error.other).ptr());
+        } catch (const Indices& cycle) {
+            PyErr_SetObject(malformed.ptr(), py::make_tuple("cycle", py::cast(cycle)).ptr());
+        }
+    });
+    using namespace py::literals;
+    m.def("pack", &pack, "graphs"_a, "kinds"_a.none(true));
+    m.def("graph", &graph, "num_vertices"_a, "child"_a, "parent"_a, "slots"_a.none(true), "kind"_a.none(true));
+    m.def("reversed", &reversed, "child"_a, "slot"_a, "offset"_a);
+    m.def("schedule", &schedule, "child"_a, "slot"_a, "offset"_a, "kind"_a.none(true), "num_kinds"_a, "num_external"_a,
+          "num_slots"_a, "policy"_a);
+    m.def("depth", [](const py::array& child, const py::array& slot, const py::array& offset, std::int64_t external) {
+        return steps_by(depth_steps, {child, slot, offset, std::nullopt, 1, external});
+    });
+    m.def("height", [](const py::array& child, const py::array& slot, const py::array& offset, std::int64_t external) {
+        return steps_by(height_steps, {child, slot, offset, std::nullopt, 1, external});
+    });
+    m.def("greedy", [](const py::array& child, const py::array& slot, const py::array& offset,
+                       const std::optional<py::array>& kind, std::int64_t num_kinds, std::int64_t external,
+                       const std::optional<py::dict>& actions) {
+        Table table;
+        if (actions)
+            for (const auto& [state, action] : *actions) table[state.cast<Indices>()] = action.cast<Index>();
+        const Structure s = structure_of({child, slot, offset, kind, num_kinds, external});
+        Array step(s.num_vertices);
+        Index* data = fresh(step);
+        py::gil_scoped_release released;
+        Patience patience(stop_if_asked);
+        check(s, std::numeric_limits<Index>::max(), patience);
+        greedy_steps(s, actions ? &table : nullptr, data, patience);
+        return step;
+    });
+    m.def("hash", [](const py::array& array, std::uint64_t seed) {
+        return hash(elements<Index>(array, "array", -1), static_cast<std::size_t>(array.size()), seed);
+    });
+    py::class_<Simulation>(m, "Simulation")
+        .def(py::init<py::array, py::array, py::array, std::optional<py::array>, std::int64_t>())
+        .def("reset", &Simulation::reset)
+        .def("done", &Simulation::done)
+        .def("complete", &Simulation::complete)
+        .def("state", &Simulation::state)
+        .def("part_ready", &Simulation::part_ready)
+        .def("run", &Simulation::run);
+}

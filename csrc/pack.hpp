@@ -1,0 +1,120 @@
+// Input graphs as arrays: one made of its edges, many joined into a batch, a batch turned round, a batch hashed.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+#include <utility>
+
+#include "common.hpp"
+#include "order.hpp"
+
+namespace vertexflow {
+
+// An input graph is one array: [V, E, K, has kinds, offset (V + 1), child (E), slot (E), kind (V, if it has kinds)].
+constexpr Index header = 4;
+
+inline std::int64_t graph_size(std::int64_t vertices, std::int64_t edges, bool kinds) {
+    return header + vertices + 1 + 2 * edges + (kinds ? vertices : 0);
+}
+
+struct Graph {
+    Index num_vertices, num_edges, num_slots;
+    const Index *offset, *child, *slot, *kind;
+
+    Graph(const Index* data, std::int64_t size) {
+        if (size < header || data[0] < 1 || data[1] < 0 || size != graph_size(data[0], data[1], data[3] != 0))
+            throw Malformed("graph", size);
+        num_vertices = data[0];
+        num_edges = data[1];
+        num_slots = data[2];
+        offset = data + header;
+        child = offset + num_vertices + 1;
+        slot = child + num_edges;
+        kind = data[3] ? slot + num_edges : nullptr;
+        if (offset[0] != 0 || offset[num_vertices] != num_edges) throw Malformed("graph", size);
+    }
+};
+
+// Writes a graph's arrays where they belong in a batch of V vertices and E edges. `kinds`: its kinds' numbers there.
+struct Batch {
+    Index *offset, *child, *slot, *kind;
+
+    void append(const Graph& graph, Index vertex, Index edge, const Index* kinds) const {
+        for (Index v = 0; v < graph.num_vertices; ++v) offset[vertex + v] = graph.offset[v] + edge;
+        for (Index e = 0; e < graph.num_edges; ++e) child[edge + e] = graph.child[e] + vertex;
+        std::copy_n(graph.slot, graph.num_edges, slot + edge);
+        if (!kind) return;
+        if (!kinds) std::copy_n(graph.kind, graph.num_vertices, kind + vertex);
+        else for (Index v = 0; v < graph.num_vertices; ++v) kind[vertex + v] = kinds[graph.kind[v]];
+    }
+};
+
+// Fills offset, child and slot of a graph from its edges; without slots, the k-th edge that names a parent fills slot k.
+// Returns the number of slots.
+inline Index from_edges(Index vertices, Index edges, const std::int64_t* child, const std::int64_t* parent,
+                        const std::int64_t* slots, Index* offset, Index* out_child, Index* out_slot, Patience& patience) {
+    std::fill(offset, offset + vertices + 1, Index{0});
+    for (Index e = 0; e < edges; ++e) {
+        patience.tick();
+        if (child[e] < 0 || child[e] >= vertices) throw Malformed("child", e);
+        if (parent[e] < 0 || parent[e] >= vertices) throw Malformed("parent", e);
+        if (slots && (slots[e] < 0 || slots[e] >= std::numeric_limits<Index>::max())) throw Malformed("slot", e);
+        ++offset[parent[e] + 1];
+    }
+    for (Index v = 0; v < vertices; ++v) offset[v + 1] += offset[v];
+    Indices cursor(offset, offset + vertices);
+    for (Index e = 0; e < edges; ++e) {
+        patience.tick();
+        const Index at = cursor[parent[e]]++;
+        out_child[at] = static_cast<Index>(child[e]);
+        out_slot[at] = slots ? static_cast<Index>(slots[e]) : at - offset[parent[e]];
+    }
+    Index most = 0;
+    std::vector<std::pair<Index, Index>> sorted;
+    for (Index v = 0; v < vertices; ++v) {
+        patience.tick();
+        const Index first = offset[v], last = offset[v + 1];
+        if (!std::is_sorted(out_slot + first, out_slot + last)) {
+            sorted.clear();
+            for (Index e = first; e < last; ++e) sorted.emplace_back(out_slot[e], out_child[e]);
+            std::sort(sorted.begin(), sorted.end());
+            for (Index e = first; e < last; ++e) std::tie(out_slot[e], out_child[e]) = sorted[e - first];
+        }
+        if (std::adjacent_find(out_slot + first, out_slot + last) != out_slot + last) throw Malformed("slot twice", v);
+        if (last > first) most = std::max(most, out_slot[last - 1] + 1);
+    }
+    return most;
+}
+
+// Every edge turned round; a vertex's parents fill its slots in ascending order. Returns the number of slots.
+inline Index reverse(const Structure& s, Index* offset, Index* child, Index* slot, Patience& patience) {
+    const Parents parents(s, patience);
+    std::copy(parents.offset.begin(), parents.offset.end(), offset);
+    std::copy(parents.parent.begin(), parents.parent.end(), child);
+    Index most = 0;
+    for (Index v = 0; v < s.num_vertices; ++v) {
+        for (Index e = offset[v]; e < offset[v + 1]; ++e) slot[e] = e - offset[v];
+        most = std::max(most, offset[v + 1] - offset[v]);
+    }
+    return most;
+}
+
+// 64 bits that depend on every element, for finding equal structures; whoever uses it compares the arrays as well.
+inline std::uint64_t hash(const Index* data, std::size_t count, std::uint64_t seed) {
+    const auto fold = [](std::uint64_t a, std::uint64_t b) {
+        const auto wide = static_cast<unsigned __int128>(a) * b;
+        return static_cast<std::uint64_t>(wide) ^ static_cast<std::uint64_t>(wide >> 64);
+    };
+    std::uint64_t state[2] = {seed ^ 0x2545f4914f6cdd1dULL, count * 0x9e3779b97f4a7c15ULL + seed};
+    std::size_t at = 0;
+    for (; at + 4 <= count; at += 4) {
+        std::uint64_t word[2];
+        std::memcpy(word, data + at, sizeof word);
+        for (int lane : {0, 1}) state[lane] = fold(state[lane] ^ word[lane], 0xd6e8feb86659fd93ULL) + word[1 - lane];
+    }
+    for (; at < count; ++at) state[0] = fold(state[0] ^ static_cast<std::uint32_t>(data[at]), 0xa0761d6478bd642fULL) + at;
+    return fold(state[0] ^ 0x8ebc6af09c88c6e3ULL, state[1] ^ 0x589965cc75374cc3ULL);
+}
+
+}  // namespace vertexflow
