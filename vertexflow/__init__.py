@@ -3,6 +3,7 @@
 from ._version import __version__
 from .collate import collate
 from .errors import BackendError, GraphError, InputError, InputTypeError, VertexFlowError, VertexFunctionError
+from .frontier import Frontier
 from .function import VertexFunction
 from .graph.aiger import from_aiger
 from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
@@ -14,6 +15,7 @@ from .scheduler import FSM, Policy, Schedule, schedule
 __all__ = [
     "FSM",
     "BackendError",
+    "Frontier",
     "GraphBatch",
     "GraphError",
     "InputError",

@@ -7,11 +7,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import log
 from .errors import InputError, InputTypeError, VertexFunctionError
+from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
 from .graph.partition import partition
@@ -23,7 +25,7 @@ from .kernels import autograd
 from .kernels.compile import choose_backend, compile_program
 from .kernels.edges import Order, order_on
 from .kernels.executor import Compiled
-from .scheduler import FSM, Policy, Schedule, cached_schedule
+from .scheduler import FSM, Policy, Schedule, cached_schedule, schedule
 
 
 class VertexFunction(nn.Module):
@@ -92,12 +94,55 @@ class VertexFunction(nn.Module):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-        device = self._check_inputs(batch, inputs)
+        device = self._check_inputs(batch.num_vertices, f"the batch ({batch.num_graphs} graphs)", inputs)
         tensors = dict(_tensors(self))
         found = self._trace(inputs, tensors, device)
         order = self._order(batch.reversed() if reverse else batch, found, device)
         compiled = self._compile(found, inputs, tensors)
         return SimpleNamespace(**autograd.run(compiled, order, tensors, inputs))
+
+    def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
+        """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.
+
+        Args:
+            graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
+                children, and without inputs the run begins empty.
+            inputs: one tensor for each name that the vertex function pulls, one row a vertex.
+
+        Returns:
+            A `Frontier`: `run.extend(children, ...)` adds vertices, `run[vertices]` reads what they pushed.
+
+        Raises:
+            as `forward`.
+
+        Example:
+            >>> run = model.start(x=torch.randn(3, 8))                # three leaves
+            >>> new = run.extend([[0, 1]])                            # vertex 3, with the children 0 and 1
+            >>> new = run.extend([[3, 2]])
+            >>> run[new].h.sum().backward()
+        """
+        device = next(
+            (tensor.device for tensor in (*dict(_tensors(self)).values(), *inputs.values())), torch.device("cpu")
+        )
+        run = Frontier(self._prepare_growth, device)
+        if graphs is not None:
+            batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
+            children = np.full((batch.num_vertices, batch.num_slots), -1)
+            children[np.repeat(np.arange(batch.num_vertices), np.diff(batch.offset)), batch.slot] = batch.child
+            run.extend(children, **inputs)
+        elif inputs:
+            run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
+        return run
+
+    def _prepare_growth(
+        self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
+    ) -> tuple[dict[str, Tensor], Order, Compiled]:
+        device = self._check_inputs(growth.num_vertices, "the extension", inputs)
+        tensors = dict(_tensors(self))
+        found = self._trace(inputs, tensors, device)
+        made = schedule(growth, self.policy, found.num_slots)
+        log.show("schedule", made)
+        return tensors, order_on(made, device), self._compile(found, inputs, tensors, through)
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:
@@ -106,18 +151,18 @@ class VertexFunction(nn.Module):
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
         return SymbolicGraph(self._compiled[self._last].program)
 
-    def _check_inputs(self, batch: GraphBatch, inputs: Mapping[str, Tensor]) -> torch.device:
+    def _check_inputs(self, count: int, where: str, inputs: Mapping[str, Tensor]) -> torch.device:
         device = next((tensor.device for _, tensor in _tensors(self)), None)
         for name, value in inputs.items():
             if not isinstance(value, Tensor):
                 raise InputTypeError(
                     f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex"
                 )
-            if value.dim() == 0 or len(value) != batch.num_vertices:
+            if value.dim() == 0 or len(value) != count:
                 rows = f"{len(value)} rows" if value.dim() else "no dimension"
                 raise InputError(
-                    f"input {name!r} has {rows}, but the batch has {batch.num_vertices} vertices "
-                    f"({batch.num_graphs} graphs): give one row a vertex, in the batch's own vertex order"
+                    f"input {name!r} has {rows}, but {where} has {count} vertices: "
+                    "give one row a vertex, in their own order"
                 )
             if device is not None and value.device != device:
                 raise InputError(
@@ -142,7 +187,9 @@ class VertexFunction(nn.Module):
             self._traces[key] = prepare(self, self.vertex, self.state, dtype, inputs, tensors, device)
         return self._traces[key]
 
-    def _compile(self, found: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Compiled:
+    def _compile(
+        self, found: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], through: bool = False
+    ) -> Compiled:
         wanted: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         if torch.is_grad_enabled():
             wanted = (
@@ -150,9 +197,10 @@ class VertexFunction(nn.Module):
                 tuple(name for name, value in inputs.items() if value.requires_grad),
             )
         backend = choose_backend(self.backend)
-        key = (id(found), wanted, backend)
+        through = through and torch.is_grad_enabled()
+        key = (id(found), wanted, backend, through)
         if key not in self._compiled:
-            self._compiled[key] = compile_program(partition(found, *wanted), backend)
+            self._compiled[key] = compile_program(partition(found, *wanted, through), backend)
             log.show("trace", SymbolicGraph(self._compiled[key].program))
         self._last = key
         return self._compiled[key]

@@ -21,13 +21,18 @@ from .program import BACKWARD, CORES, FORWARD, Program
 from .trace import Trace
 
 
-def partition(found: Trace, wanted_params: Iterable[str] = (), wanted_pulls: Iterable[str] = ()) -> Program:
-    """Cut `found` for the gradients of these parameters and inputs (none: forward only)."""
+def partition(
+    found: Trace, wanted_params: Iterable[str] = (), wanted_pulls: Iterable[str] = (), through: bool = False
+) -> Program:
+    """Cut `found` for the gradients of these parameters and inputs (none: forward only).
+
+    With `through`, gradients are sent to children in any case: there are some outside that want them.
+    """
     program = Program(found)
     program.param_grads = {name: found.param_grads[name] for name in wanted_params if name in found.param_grads}
     program.pull_grads = {name: found.pull_grads[name] for name in wanted_pulls if name in found.pull_grads}
     roots = [*program.param_grads.values(), *program.pull_grads.values()]
-    if ancestors(roots) & set(found.state_grads.values()):
+    if through or ancestors(roots) & set(found.state_grads.values()):
         program.gather_grads = dict(found.gather_grads)
     roots += program.gather_grads.values()
     forward = ancestors([*found.scatters.values(), *found.pushes.values()])

@@ -50,7 +50,7 @@ class Program:
 
     @property
     def wants_gradients(self) -> bool:
-        return bool(self.param_grads or self.pull_grads)
+        return bool(self.param_grads or self.pull_grads or self.gather_grads)
 
     def is_whole(self, node: fx.Node) -> bool:
         """Whether a value has rows for all vertices, not for those with children only."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ def run(compiled: Compiled, order: Order, tensors: dict[str, Tensor], inputs: di
         outputs = _Run.apply(compiled, order, *flat)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            outputs, _ = _outputs(compiled, order, flat)
+            outputs, _ = outputs_and_values(compiled, order, flat)
     return dict(zip(found.pushes, outputs, strict=True))
 
 
@@ -32,7 +32,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, compiled: Compiled, order: Order, *flat: Tensor) -> tuple[Tensor, ...]:
         program, found = compiled.program, compiled.program.trace
-        outputs, values = _outputs(compiled, order, flat)
+        outputs, values = outputs_and_values(compiled, order, flat)
         ctx.mark_non_differentiable(
             *(out for out, name in zip(outputs, found.pushes, strict=True) if name not in found.push_grads)
         )
@@ -44,36 +44,55 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise VertexFlowError(
-                "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
-                "or torch.autograd.grad without create_graph"
-            )
         compiled, order = ctx.compiled, ctx.order
-        program, found = compiled.program, compiled.program.trace
-        values: Values = {**dict(zip(ctx.read, ctx.saved_tensors, strict=True)), **found.constants}
-        push_grads = {}
-        for (name, node), grad in zip(found.pushes.items(), grads, strict=True):
-            if name in found.push_grads:
-                push_grads[name] = _in_row_order(grad, order, node.meta["val"])
-        with torch.amp.autocast(order.vertex.device.type, enabled=False):
-            run_backward(compiled, order, values, push_grads)
-        flat: list[Tensor | None] = [None, None]
-        flat += [values[program.param_grads[name]] if name in program.param_grads else None for name in found.params]
-        for name in found.pulls:
-            grad_node = program.pull_grads.get(name)
-            flat.append(values[grad_node].index_select(0, order.row) if grad_node is not None else None)
-        return tuple(flat)
+        pushes = compiled.program.trace.pushes
+        given = {name: grad for name, grad in zip(pushes, grads, strict=True) if grad is not None}
+        flat, _ = gradients(compiled, order, dict(zip(ctx.read, ctx.saved_tensors, strict=True)), given, {})
+        return (None, None, *flat)
 
 
-def _outputs(compiled: Compiled, order: Order, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Values]:
-    """The pushed outputs, in vertex order, and all values of the forward parts; `flat` are parameters, then inputs."""
+def gradients(
+    compiled: Compiled, order: Order, values: Values, pushed: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[list[Tensor | None], dict[str, Tensor]]:
+    """The gradients of parameters and inputs, as many as the program has, and of the states of external vertices.
+
+    `values` are what the forward saved; `pushed` and `state` the gradients of outputs and states, in vertex order.
+    """
+    if torch.is_grad_enabled():
+        raise VertexFlowError(
+            "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
+            "or torch.autograd.grad without create_graph"
+        )
+    program, found = compiled.program, compiled.program.trace
+    push_grads = {
+        name: _in_row_order(pushed.get(name), order, node.meta["val"])
+        for name, node in found.pushes.items()
+        if name in found.push_grads
+    }
+    state_grads = {name: grad.index_select(0, order.vertex) for name, grad in state.items()}
+    with torch.amp.autocast(order.vertex.device.type, enabled=False):
+        values = {**values, **found.constants}
+        external = run_backward(compiled, order, values, push_grads, state_grads)
+    flat = [values[program.param_grads[name]] if name in program.param_grads else None for name in found.params]
+    for name in found.pulls:
+        grad_node = program.pull_grads.get(name)
+        flat.append(values[grad_node].index_select(0, order.row) if grad_node is not None else None)
+    return flat, external
+
+
+def outputs_and_values(
+    compiled: Compiled, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor] | None = None
+) -> tuple[tuple[Tensor, ...], Values]:
+    """The pushed outputs, in vertex order, and all values of the forward parts.
+
+    `flat` are parameters, then inputs; `external` are the states of external vertices.
+    """
     found = compiled.program.trace
     constants: Values = dict(zip(found.params.values(), flat, strict=False))
     given = zip(found.pulls, flat[len(found.params) :], strict=True)
     rows = {name: tensor.index_select(0, order.vertex) for name, tensor in given}
     with torch.amp.autocast(order.vertex.device.type, enabled=False):  # the graph has its casts in it
-        values = run_forward(compiled, order, {**constants, **found.constants}, rows)
+        values = run_forward(compiled, order, {**constants, **found.constants}, rows, external)
     return tuple(values[node].index_select(0, order.row) for node in found.pushes.values()), values
 
 

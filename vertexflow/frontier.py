@@ -1,0 +1,164 @@
+"""`Frontier`: a run of a vertex function whose structure is not known ahead, because it depends on what was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import GraphError, InputError, InputTypeError
+from .kernels import grow
+from .kernels.edges import Order
+from .kernels.executor import Compiled
+
+if TYPE_CHECKING:
+    from .scheduler.policies import Ints
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The structure of vertices that are added to a frontier: what `vf.schedule` takes."""
+
+    start: int
+    num_vertices: int
+    num_external: int
+    num_slots: int
+    child: Ints
+    slot: Ints
+    offset: Ints
+    kinds: None = None
+    kind_index: None = None
+
+    def locate(self, vertex: int) -> str:
+        return f"row {vertex} of `children` (vertex {self.start + vertex})"
+
+
+# Given a structure and inputs by name: the parameters by name, the order of the vertices, and the compiled program.
+Prepare = Callable[[Growth, Mapping[str, Tensor], bool], tuple[dict[str, Tensor], Order, Compiled]]
+
+
+class Frontier:
+    """Vertices computed so far, and the means to add more. Made by `model.start(...)`.
+
+    Vertices are numbered in the order in which they were added, over all samples. What was pushed can be read at any time,
+    and decides, for instance, what is added next; `backward` of a loss over what was read goes through all of it.
+
+    Attributes:
+        num_vertices: how many there are.
+
+    Example:
+        >>> run = model.start(x=words)                           # one vertex without children for each row
+        >>> scores = run[:].score                                # what they pushed, [run.num_vertices, ...]
+        >>> pairs = choose(scores)                               # [n, 2]: the children of n new vertices
+        >>> new = run.extend(pairs)                              # computed in batches; returns their numbers, int64 [n]
+        >>> run[new].h.square().mean().backward()
+    """
+
+    def __init__(self, prepare: Prepare, device: torch.device) -> None:
+        self._prepare = prepare
+        self._store = grow.Store()
+        self._token = torch.zeros((), device=device)
+        self._device = device
+        self._rows: dict[str, Tensor] = {}  # one row of each input, for those that are left out later
+
+    @property
+    def num_vertices(self) -> int:
+        return self._store.count
+
+    def __len__(self) -> int:
+        return self._store.count
+
+    def __repr__(self) -> str:
+        return f"Frontier(num_vertices={self.num_vertices})"
+
+    def extend(self, children: Any, **inputs: Tensor) -> Tensor:
+        """Add vertices and compute them.
+
+        Args:
+            children: integers [n, slots], the child in each slot of each new vertex, -1 where there is none. Children are
+                vertices of the run, or new ones: row i becomes vertex `num_vertices + i`, so that new vertices may depend
+                on each other. For any number of samples at once.
+            inputs: one tensor for each name that the vertex function pulls, [n, ...]. One that was given before and is left
+                out now is zero for the new vertices.
+
+        Returns:
+            The numbers of the new vertices, int64 [n], on the CPU.
+
+        Raises:
+            GraphError: a child that does not exist, a cycle, or more slots than the vertex function gathers.
+            InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
+        """
+        growth, external = _growth(children, self.num_vertices)
+        if not growth.num_vertices:
+            return torch.empty(0, dtype=torch.int64)
+        given = {name: row.expand(growth.num_vertices, *row.shape) for name, row in self._rows.items()} | inputs
+        through = self._token.requires_grad
+        tensors, order, compiled = self._prepare(growth, given, through)
+        rows = torch.from_numpy(external).to(self._device, non_blocking=True)
+        self._token = grow.extend(self._store, self._token, compiled, order, rows, tensors, given)
+        for name, value in inputs.items():
+            self._rows.setdefault(name, torch.zeros_like(value[0]).detach())
+        return torch.arange(growth.start, self.num_vertices)
+
+    def __getitem__(self, vertices: Any) -> SimpleNamespace:
+        """What these vertices pushed: an object with one attribute a name, [n, ...].
+
+        `vertices`: a tensor, array or list of vertex numbers, or of booleans, one a vertex; a slice; or one number, for
+        which the first dimension is missing.
+        """
+        index = self._index(vertices)
+        read = grow.read(self._store, self._token, list(self._store.pushes), index.reshape(-1))
+        return SimpleNamespace(**{name: value.reshape(index.shape + value.shape[1:]) for name, value in read.items()})
+
+    def _index(self, vertices: Any) -> Tensor:
+        count = self.num_vertices
+        if isinstance(vertices, slice):
+            return torch.arange(*vertices.indices(count), device=self._device)
+        index = torch.as_tensor(vertices)
+        if index.dtype == torch.bool:
+            if index.shape != (count,):
+                raise InputError(
+                    f"a mask of shape {tuple(index.shape)} for {count} vertices; give one boolean a vertex"
+                )
+            index = index.nonzero().squeeze(1)
+        if index.is_floating_point() and index.numel():
+            raise InputTypeError(f"vertices are integers, not {index.dtype}")
+        index = index.long()
+        if index.device.type == "cpu" and index.numel() and not -count <= int(index.min()) <= int(index.max()) < count:
+            raise InputError(
+                f"vertices {int(index.min())} to {int(index.max())} were asked for; there are 0 to {count - 1}"
+            )
+        return torch.where(index < 0, index + count, index).to(self._device, non_blocking=True)
+
+
+def _growth(children: Any, start: int) -> tuple[Growth, np.ndarray[Any, np.dtype[np.int64]]]:
+    """The structure of new vertices, and the vertices that were there before and that they read, each once."""
+    rows = np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
+    if rows.ndim != 2:
+        raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {rows.shape}")
+    if rows.dtype.kind not in "iu" and rows.size:
+        raise InputTypeError(f"children must be integers, not {rows.dtype}")
+    rows = rows.astype(np.int64, copy=False)
+    count, slots = rows.shape
+    wrong = np.argwhere((rows < -1) | (rows >= start + count))
+    if len(wrong):
+        row, slot = wrong[0].tolist()
+        raise GraphError(
+            f"row {row} of `children` names vertex {rows[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} and "
+            f"the new ones, {start} to {start + count - 1}; -1 means that there is none"
+        )
+    present = rows >= 0
+    child = rows[present]
+    before = child < start
+    external, number = np.unique(child[before], return_inverse=True)
+    child[~before] -= start
+    child[before] = count + number
+    offset = np.zeros(count + 1, np.int32)
+    np.cumsum(present.sum(1), out=offset[1:])
+    slot = np.nonzero(present)[1].astype(np.int32)
+    return Growth(start, count, len(external), slots, child.astype(np.int32), slot, offset), external

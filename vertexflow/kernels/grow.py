@@ -1,0 +1,134 @@
+"""A run that grows: states and outputs are kept as vertices are added, and autograd can go back through all of it.
+
+Every extension and every reading is one node of PyTorch's autograd graph. A token, a tensor without content, runs from
+each extension to the next and to the readings in between, so that backward meets readings before the extension that they
+read, and extensions in reverse. Gradients themselves lie in buffers of one row a vertex, so that going back is linear in
+what was computed, however often the run was extended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .autograd import gradients, outputs_and_values
+from .edges import Order
+from .executor import Compiled
+
+
+@dataclass
+class Store:
+    """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill."""
+
+    count: int = 0
+    states: dict[str, Tensor] = field(default_factory=dict)  # [capacity, *shape]
+    pushes: dict[str, Tensor] = field(default_factory=dict)  # [capacity, ...]
+    differentiable: set[str] = field(default_factory=set)  # names of pushes
+    _gradients: tuple[int, dict[str, Tensor], dict[str, Tensor]] | None = None
+
+    def add(self, states: Mapping[str, Tensor], pushes: Mapping[str, Tensor], count: int) -> None:
+        """Append `count` rows to every buffer."""
+        for kept, new in ((self.states, states), (self.pushes, pushes)):
+            for name, rows in new.items():
+                have = kept.get(name)
+                if have is None or len(have) < self.count + count:
+                    grown = rows.new_empty((max(2 * self.count, self.count + count), *rows.shape[1:]))
+                    if have is not None:
+                        grown[: self.count] = have[: self.count]
+                    kept[name] = grown
+                kept[name][self.count : self.count + count] = rows
+        self.count += count
+
+    def gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The buffers of this call of backward, of states and of pushes; they are filled by name as need arises."""
+        task = torch._C._current_graph_task_id()
+        if self._gradients is None or self._gradients[0] != task:
+            self._gradients = (task, {}, {})
+        return self._gradients[1:]
+
+    def add_gradient(self, buffers: dict[str, Tensor], name: str, rows: Tensor, grad: Tensor) -> None:
+        """Add `grad` to the given rows; a row may stand there more than once, and the order of the sum is fixed."""
+        if name not in buffers:
+            buffers[name] = grad.new_zeros((self.count, *grad.shape[1:]))
+        buffers[name].index_put_((rows,), grad, accumulate=True)
+
+
+def extend(
+    store: Store,
+    token: Tensor,
+    compiled: Compiled,
+    order: Order,
+    external: Tensor,
+    tensors: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+) -> Tensor:
+    """Compute `order.num_rows` vertices that follow those in the store, and add them to it. Returns the new token.
+
+    `external` int64 [num_external]: the vertices of the store that these read; `inputs` are in vertex order.
+    """
+    found = compiled.program.trace
+    flat = [*(tensors[name] for name in found.params), *(inputs[name] for name in found.pulls)]
+    return _Extend.apply(store, compiled, order, external, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def read(store: Store, token: Tensor, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+    """The pushed values of the given vertices, int64 [n]."""
+    outputs = _Read.apply(store, token, rows, *names)  # type: ignore[no-untyped-call]
+    return dict(zip(names, outputs, strict=True))
+
+
+class _Extend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, store: Store, compiled: Compiled, order: Order, external: Tensor, token: Tensor, *flat: Tensor
+    ) -> Tensor:
+        program, found = compiled.program, compiled.program.trace
+        before = {name: kept.index_select(0, external) for name, kept in store.states.items()} if len(external) else {}
+        outputs, values = outputs_and_values(compiled, order, flat, before)
+        ctx.start = store.count
+        states = {name: values[node].index_select(0, order.row) for name, node in found.scatters.items()}
+        store.add(states, dict(zip(found.pushes, outputs, strict=True)), order.num_rows)
+        store.differentiable.update(found.push_grads)
+        ctx.store, ctx.compiled, ctx.order, ctx.external = store, compiled, order, external
+        ctx.read = [*program.read_constants, *program.saved]
+        ctx.save_for_backward(*(values[node] for node in ctx.read))
+        return token.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        order, store = ctx.order, ctx.store
+        of_states, of_pushes = store.gradients()
+        rows = slice(ctx.start, ctx.start + order.num_rows)
+        values = dict(zip(ctx.read, ctx.saved_tensors, strict=True))
+        pushed = {name: grads[rows] for name, grads in of_pushes.items()}
+        flat, external = gradients(
+            ctx.compiled, order, values, pushed, {name: grads[rows] for name, grads in of_states.items()}
+        )
+        for name, sums in external.items():
+            store.add_gradient(of_states, name, ctx.external, sums)
+        return (None, None, None, None, grad, *flat)
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, store: Store, token: Tensor, rows: Tensor, *names: str) -> tuple[Tensor, ...]:
+        outputs = tuple(store.pushes[name].index_select(0, rows) for name in names)
+        ctx.mark_non_differentiable(
+            *(out for out, name in zip(outputs, names, strict=True) if name not in store.differentiable)
+        )
+        ctx.set_materialize_grads(False)
+        ctx.store, ctx.rows, ctx.names = store, rows, names
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        _, of_pushes = ctx.store.gradients()
+        for name, grad in zip(ctx.names, grads, strict=True):
+            if grad is not None:
+                ctx.store.add_gradient(of_pushes, name, ctx.rows, grad)
+        token = next((grad.new_zeros(()) for grad in grads if grad is not None), None)
+        return (None, token, None, *(None for _ in ctx.names))
