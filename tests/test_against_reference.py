@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import vertexflow as vf
+from vertexflow.scheduler import POLICIES
 
-from .agreement import check, join
+from .agreement import check, compare, join
 from .models import BinaryTreeLSTM, FromCode
 from .reference import run_reference
 from .strategies import SMOOTH, Case, Structure, cases
@@ -36,6 +38,27 @@ def test_frozen_parameters(case, data):
     for parameter in case.model.parameters():
         parameter.requires_grad_(data.draw(st.booleans()))
     check(case)
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "fsm"])
+@settings(SLOW_TO_TRACE, max_examples=15)
+@given(case=cases(max_graphs=2), data=st.data())
+def test_every_policy_gives_the_same(policy, case, data):
+    """Kinds at random: steps are of one kind each, in the order that the policy chose."""
+    case.reverse = False
+    graphs = []
+    for part in case.parts:
+        kind = data.draw(st.lists(st.sampled_from("abc"), min_size=part.num_vertices, max_size=part.num_vertices))
+        plain = part.graph()
+        parent = np.repeat(np.arange(part.num_vertices), np.diff(plain.offset))
+        graphs.append(vf.graph(part.num_vertices, np.stack([plain.child, parent]), kind=kind, slots=plain.slot))
+    batch = vf.pack(graphs)
+    with torch.no_grad():
+        case.model(batch, **case.inputs)
+    (trace,) = case.model._traces.values()
+    batch = batch.with_schedule(vf.schedule(batch, policy, trace.num_slots))
+    compare(case, vars(case.model(batch, **case.inputs)))
+    assert "order" not in {key[0] for key in batch.cache}  # that schedule was used, and no other made
 
 
 @settings(SLOW_TO_TRACE, max_examples=10)

@@ -212,3 +212,15 @@ def test_a_tree_50_000_deep():
     x = torch.randn(batch.num_vertices, 2, requires_grad=True)
     model(batch, x=x).h[batch.roots].sum().backward()
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_a_model_that_was_evaluated_first_can_be_trained(without):
+    model, x = BinaryTreeLSTM(3, 4), torch.randn(5, 3)
+    with without():
+        expected = model([vf.chain(5)], x=x).h
+    assert not expected.requires_grad
+    out = model([vf.chain(5)], x=x).h
+    assert torch.equal(out, expected)
+    out.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

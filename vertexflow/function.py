@@ -94,7 +94,7 @@ class VertexFunction(nn.Module):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-        device = self._check_inputs(batch.num_vertices, f"the batch ({batch.num_graphs} graphs)", inputs)
+        device = self._check_inputs(batch.num_vertices, "the batch", inputs)
         tensors = dict(_tensors(self))
         found = self._trace(inputs, tensors, device)
         order = self._order(batch.reversed() if reverse else batch, found, device)
@@ -162,7 +162,7 @@ class VertexFunction(nn.Module):
                 rows = f"{len(value)} rows" if value.dim() else "no dimension"
                 raise InputError(
                     f"input {name!r} has {rows}, but {where} has {count} vertices: "
-                    "give one row a vertex, in their own order"
+                    "give one row a vertex, in the order of their numbers"
                 )
             if device is not None and value.device != device:
                 raise InputError(

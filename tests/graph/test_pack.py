@@ -1,23 +1,20 @@
-"""Graphs packed side by side: one numbering, what can be asked of a batch, and the form a DataLoader wants."""
+"""Graphs packed side by side: one numbering, and what can be asked of a batch."""
 
 from __future__ import annotations
 
 import pickle
-from collections import namedtuple
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
 from tests.scheduler.random_graphs import batches, children, graphs
-from vertexflow.collate import collate
-from vertexflow.errors import GraphError, InputError, InputTypeError
+from vertexflow.errors import GraphError, InputTypeError
 from vertexflow.graph.build import InputGraph, chain, graph, tree, tree_from_parents
 from vertexflow.graph.pack import GraphBatch, pack
+from vertexflow.scheduler import schedule
 
 ARRAYS = ("child", "slot", "offset", "graph_offset")
 
@@ -119,6 +116,33 @@ class TestDevices:
         batch = pack([chain(3)])
         assert batch.to("meta").cache is batch.cache
 
+    @given(batches())
+    def test_all_index_tensors_move_as_one(self, batch: GraphBatch) -> None:
+        made = schedule(batch)
+        moved = batch.with_schedule(made).to("meta")
+        assert moved.indices is not None
+        assert moved.indices.dtype == torch.int32
+        own = len(batch.roots) + len(batch.leaves) + batch.num_vertices
+        assert len(moved.indices) == own + len(made.arrays)
+        assert moved.schedule_indices is not None
+        assert moved.schedule_indices.shape == made.arrays.shape
+        assert moved.schedule_indices.untyped_storage()._cdata == moved.indices.untyped_storage()._cdata
+
+    @given(batches())
+    def test_pinned_batches_are_the_same_batches(self, batch: GraphBatch) -> None:
+        """There is no page-locked memory without a GPU: what is asked of PyTorch is noted, and a copy given instead."""
+        asked = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append(tensor.numel()) or tensor.clone())
+            pinned = batch.with_schedule(schedule(batch)).pin_memory()
+        assert pinned.indices is not None
+        assert asked == [len(pinned.indices)]
+        for name in ("roots", "leaves", "graph_of_vertex"):
+            assert torch.equal(getattr(pinned, name), getattr(batch, name))
+            assert getattr(pinned, name).dtype == torch.int64
+        assert pinned.schedule_indices is not None
+        assert torch.equal(pinned.schedule_indices, torch.from_numpy(schedule(batch).arrays))
+
 
 class TestReversed:
     @given(batches())
@@ -186,98 +210,3 @@ class TestRefused:
         other.data["x"] = np.zeros((3, 5))
         with pytest.raises(GraphError, match=r"data 'x' cannot be joined: .*; give its rows one shape"):
             _ = pack([one, other]).data
-
-
-Sample = namedtuple("Sample", ["graph", "label"])
-
-
-class TestCollate:
-    def test_graphs_are_packed(self) -> None:
-        assert same(collate([chain(2), chain(3)]), pack([chain(2), chain(3)]))
-
-    def test_a_tuple_of_graph_rows_and_label(self) -> None:
-        made = collate([(chain(2), torch.ones(2, 4), 1), (chain(3), torch.zeros(3, 4), 0)])
-        assert isinstance(made, tuple)
-        batch, x, label = made
-        assert batch.num_vertices == len(x) == 5
-        assert x.sum() == 8
-        assert label.tolist() == [1, 0]
-        assert label.dtype == torch.int64
-
-    def test_dicts_lists_and_named_tuples_keep_their_form(self) -> None:
-        made = collate([{"g": chain(2), "more": [1.5, Sample(chain(1), "a")]}] * 2)
-        assert made.keys() == {"g", "more"}
-        numbers, sample = made["more"]
-        assert numbers.tolist() == [1.5, 1.5]
-        assert isinstance(sample, Sample)
-        assert len(sample.graph) == 2
-        assert sample.label == ["a", "a"]
-
-    @pytest.mark.parametrize(
-        ("items", "expected"),
-        [
-            ([torch.tensor(1.0), torch.tensor(2.0)], torch.tensor([1.0, 2.0])),
-            ([torch.tensor([1]), torch.tensor([2, 3])], torch.tensor([1, 2, 3])),
-            ([np.array([1, 2]), np.array([3])], torch.tensor([1, 2, 3])),
-            ([np.array([1, 2])[::-1], np.array([3])], torch.tensor([2, 1, 3])),
-            ([np.array(1.0), np.array(2.0)], torch.tensor([1.0, 2.0], dtype=torch.float64)),
-            ([np.array([True]), np.array([False])], torch.tensor([True, False])),
-            ([1, 2], torch.tensor([1, 2])),
-            ([1, 2.5], torch.tensor([1.0, 2.5])),
-            ([True, False], torch.tensor([True, False])),
-            ([np.int64(1), 2], torch.tensor([1, 2])),
-            ([np.bool_(True), np.bool_(False)], torch.tensor([True, False])),
-        ],
-    )
-    def test_numbers_become_tensors(self, items: list[Any], expected: torch.Tensor) -> None:
-        made = collate(items)
-        assert made.dtype == expected.dtype
-        assert torch.equal(made, expected)
-
-    def test_strings_and_other_things_are_listed(self) -> None:
-        assert collate(["a", "b"]) == ["a", "b"]
-        assert collate([None, None]) == [None, None]
-
-    def test_arrays_of_words_stay_arrays(self) -> None:
-        made = collate([np.array(["a"], dtype=object), np.array(["b", "c"], dtype=object)])
-        assert made.dtype == object
-        assert made.tolist() == ["a", "b", "c"]
-
-    def test_rows_that_want_gradients_get_them(self) -> None:
-        x = torch.ones(2, 1, requires_grad=True)
-        _, joined = collate([(chain(2), x), (chain(2), x)])
-        joined.sum().backward()
-        assert x.grad.tolist() == [[2.0], [2.0]]
-
-    @pytest.mark.parametrize("workers", [0, 1])
-    def test_with_a_data_loader(self, workers: int) -> None:
-        samples = [(chain(length), torch.full((length, 2), float(length)), length) for length in (1, 2, 3)]
-        loader = DataLoader(samples, batch_size=2, collate_fn=collate, num_workers=workers)
-        first, second = list(loader)
-        assert first[0].graph_offset.tolist() == [0, 1, 3]
-        assert first[0].roots.tolist() == [0, 2]
-        assert first[1][:, 0].tolist() == [1.0, 2.0, 2.0]
-        assert second[2].tolist() == [3]
-
-    @pytest.mark.parametrize(
-        ("samples", "error", "message"),
-        [
-            ([], InputError, "vf.collate got no samples"),
-            ([(chain(1), 1), (chain(1), "b")], InputTypeError, r"sample\[1\]: str in sample 1, but int in the first"),
-            ([(1,), [1]], InputTypeError, "sample: list in sample 1, but tuple in the first; all samples"),
-            ([(1, 2), (1, 2), (1,)], InputError, "sample: sample 2 has 1 fields, the first 2"),
-            ([{"x": 1}, {"y": 1}], InputError, r"sample: sample 1 has the keys \['y'\], the first \['x'\]"),
-            (
-                [{"x": [torch.ones(2, 3)]}, {"x": [torch.ones(2, 4)]}],
-                InputError,
-                r"sample\['x'\]\[0\]: the shapes \(2, 3\), \(2, 4\) cannot be joined",
-            ),
-            ([np.ones((2, 3)), np.ones(2)], InputError, r"sample: the shapes \(2, 3\), \(2,\) cannot be joined"),
-            ([torch.tensor(1), torch.ones(2)], InputError, r"sample: the shapes \(\), \(2,\) cannot be joined"),
-            ([torch.ones(1, n) for n in range(1, 7)], InputError, r"\(1, 4\), \.\.\. cannot be joined"),
-            ([1, 1 << 70], InputError, "sample: the numbers cannot be joined"),
-        ],
-    )
-    def test_samples_that_do_not_fit_together(self, samples: list[Any], error: type[Exception], message: str) -> None:
-        with pytest.raises(error, match=message):
-            collate(samples)

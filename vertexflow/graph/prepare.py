@@ -29,7 +29,8 @@ def prepare(
     """
     cuda = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=cuda):  # tracing leaves the user's random numbers as they were
+        # The trace has the derivative in it, also if the first call wants none; the user's random numbers stay as they were.
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
             found = trace(module, method, state, state_dtype, inputs, device)
             simplify(found)
             check_rows(found, inputs, tensors)
