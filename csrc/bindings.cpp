@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "check.hpp"
 #include "greedy.hpp"
 #include "order.hpp"
 #include "pack.hpp"
@@ -27,7 +28,8 @@ void stop_if_asked() {
 // The elements of an array that is what it must be; nothing is converted, since that would hide a copy.
 template <class T>
 const T* elements(const py::array& array, const char* name, std::int64_t size) {
-    if (!py::isinstance<py::array_t<T>>(array))
+    static const PyObject* const usual = py::dtype::of<T>().release().ptr();  // kept for good
+    if (reinterpret_cast<const py::detail::PyArray_Proxy*>(array.ptr())->descr != usual && !py::isinstance<py::array_t<T>>(array))
         throw py::type_error(std::string(name) + " must be an array of " + (sizeof(T) == 4 ? "int32" : "int64") + ", not " +
                              py::str(array.dtype()).cast<std::string>());
     if (array.ndim() != 1 || (array.size() > 1 && array.strides(0) != static_cast<py::ssize_t>(sizeof(T))))
@@ -60,21 +62,52 @@ Structure structure_of(const Arguments& given) {
     return s;
 }
 
-// graphs: one int32 array each (see pack.hpp), in a list. kinds: for each graph the batch's numbers of its kinds, or None
-// where they are the same. Returns one array [offset, child, slot, kind], graph_offset, E and the number of slots.
-py::tuple pack(const py::list& graphs, const std::optional<std::vector<py::array>>& kinds) {
+py::object attribute(PyObject* item, PyObject* name) {
+    PyObject* const found = PyObject_GetAttr(item, name);
+    if (!found) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(found);
+}
+
+// graphs: a list of objects of the given type, whose `structure` is one int32 array (see pack.hpp). kinds: for each graph
+// the batch's numbers of its kinds, or None, which is enough where all have the same. Returns one array [offset, child,
+// slot, kind], graph_offset, E and the number of slots; or None where kinds differ and no numbers are given.
+py::object pack(const py::list& graphs, const py::type& type, const std::optional<std::vector<py::array>>& kinds) {
+    static PyObject* const structure_name = PyUnicode_InternFromString("structure");
+    static PyObject* const kinds_name = PyUnicode_InternFromString("kinds");
+    constexpr std::size_t ahead = 8;
     const std::size_t count = graphs.size();
     if (count == 0) throw Malformed("no graphs", 0);
+    // Three rounds, each of which asks for the memory that the next one reads: an epoch's graphs are not in the cache.
+    std::vector<py::object> structures;
+    structures.reserve(count);
+    py::object common;  // the kinds of the first graph
+    for (std::size_t i = 0; i < count; ++i) {
+        PyObject* const item = PyList_GET_ITEM(graphs.ptr(), static_cast<Py_ssize_t>(i));
+        if (i + ahead < count) __builtin_prefetch(PyList_GET_ITEM(graphs.ptr(), static_cast<Py_ssize_t>(i + ahead)));
+        if (reinterpret_cast<PyObject*>(Py_TYPE(item)) != type.ptr())
+            throw Malformed("not a graph", static_cast<std::int64_t>(i));
+        structures.push_back(attribute(item, structure_name));
+        __builtin_prefetch(structures.back().ptr());
+        py::object names = attribute(item, kinds_name);
+        if (i == 0) common = std::move(names);
+        else if (!names.is(common) && !kinds && !names.equal(common)) return py::none();
+    }
+    std::vector<std::pair<const Index*, std::int64_t>> arrays;
+    arrays.reserve(count);
+    for (const py::object& structure : structures) {
+        if (!py::isinstance<py::array>(structure)) throw py::type_error("a graph's structure must be an array");
+        const auto& array = reinterpret_cast<const py::array&>(structure);
+        arrays.emplace_back(elements<Index>(array, "a graph's structure", -1), array.size());
+        for (std::int64_t line = 0; line < std::min<std::int64_t>(arrays.back().second, 256); line += 16)
+            __builtin_prefetch(arrays.back().first + line);
+    }
     std::vector<Graph> parts;
     std::vector<const Index*> numbers(count, nullptr);
     parts.reserve(count);
     std::int64_t vertices = 0, edges = 0;
     Index slots = 0;
     for (std::size_t i = 0; i < count; ++i) {
-        const py::handle item = PyList_GET_ITEM(graphs.ptr(), static_cast<Py_ssize_t>(i));
-        if (!py::isinstance<py::array>(item)) throw py::type_error("a graph must be an array");
-        const auto array = py::reinterpret_borrow<py::array>(item);
-        const Graph& graph = parts.emplace_back(elements<Index>(array, "a graph", -1), array.size());
+        const Graph& graph = parts.emplace_back(arrays[i].first, arrays[i].second);
         vertices += graph.num_vertices;
         edges += graph.num_edges;
         slots = std::max(slots, graph.num_slots);
@@ -129,7 +162,9 @@ py::object graph(std::int64_t num_vertices, const py::array& child, const py::ar
         data[2] = from_edges(v, e, below, above, filled, offset, offset + v + 1, offset + v + 1 + e, patience);
         data[3] = kinds != nullptr;
         if (kinds) std::copy_n(kinds, v, offset + v + 1 + 2 * std::int64_t{e});
-        if (!is_sorted(s)) {
+        s.slot = offset + v + 1 + e;
+        check(s, std::numeric_limits<Index>::max(), patience);
+        if (s.numbering == Numbering::mixed) {
             const Indices cycle = find_cycle(s, patience);
             if (!cycle.empty()) throw cycle;
         }
@@ -139,7 +174,7 @@ py::object graph(std::int64_t num_vertices, const py::array& child, const py::ar
 
 py::tuple reversed(const py::array& child, const py::array& slot, const py::array& offset) {
     const std::optional<py::array> none;
-    const Structure s = structure_of({child, slot, offset, none, 1, 0});
+    Structure s = structure_of({child, slot, offset, none, 1, 0});
     Array blob(graph_size(s.num_vertices, s.num_edges, false) - header);
     Index* data = fresh(blob);
     Index slots;
@@ -156,7 +191,7 @@ py::tuple reversed(const py::array& child, const py::array& slot, const py::arra
 using Steps = Index (*)(const Structure&, Index*, Patience&);
 
 py::array steps_by(Steps policy, const Arguments& given) {
-    const Structure s = structure_of(given);
+    Structure s = structure_of(given);
     Array step(s.num_vertices);
     Index* data = fresh(step);
     py::gil_scoped_release released;
@@ -171,9 +206,15 @@ py::array steps_by(Steps policy, const Arguments& given) {
 // row that the step reads and the first position of child_rows where its rows are read.
 py::tuple schedule(const py::array& child, const py::array& slot, const py::array& offset,
                    const std::optional<py::array>& kind, std::int64_t num_kinds, std::int64_t num_external,
-                   std::int64_t num_slots, const py::object& policy) {
-    const Structure s = structure_of({child, slot, offset, kind, num_kinds, num_external});
+                   std::int64_t num_slots, const py::object& policy, const std::optional<py::array>& graph_offset) {
+    Structure s = structure_of({child, slot, offset, kind, num_kinds, num_external});
     const Index slots = checked(num_slots, "too large"), n = s.num_vertices;
+    const Index all[2] = {0, n};
+    const Index* const graphs = graph_offset ? elements<Index>(*graph_offset, "graph_offset", -1) : all;
+    const Index num_graphs = graph_offset ? checked(graph_offset->size() - 1, "graph_offset") : 1;
+    if (num_graphs < 1 || graphs[0] != 0 || graphs[num_graphs] != n || 
+        std::adjacent_find(graphs, graphs + num_graphs + 1, std::greater_equal<>()) != graphs + num_graphs + 1)
+        throw Malformed("graph_offset", num_graphs);
     const bool named = py::isinstance<py::str>(policy);
     const std::string name = named ? policy.cast<std::string>() : "";
     if (named && name != "depth" && name != "height") throw py::value_error("no native policy " + name);
@@ -185,8 +226,7 @@ py::tuple schedule(const py::array& child, const py::array& slot, const py::arra
     {
         py::gil_scoped_release released;
         check(s, slots, patience);
-        Indices seen;
-        forest = is_forest(s, seen);
+        forest = is_forest(s);
         Index steps = 0;
         if (given) {
             for (Index v = 0; v < n; ++v) {
@@ -212,20 +252,18 @@ py::tuple schedule(const py::array& child, const py::array& slot, const py::arra
     out.parent_offset = forest ? nullptr : out.child_rows + positions;
     out.parent_edge = out.child_rows + positions + (forest ? 0 : rows + 1);
     Index used = 0;
-    Indices starts;
     {
         py::gil_scoped_release released;
-        starts = buckets->end;
-        place(s, step.get(), *buckets, slots, out, starts.data(), patience);
+        place(s, step.get(), *buckets, graphs, num_graphs, slots, out, patience);
         step.reset();
-        for (Index b = 0; b < buckets->count; ++b) used += buckets->end[b] > starts[b];
+        for (Index b = 0; b < buckets->count; ++b) used += buckets->end[b] > buckets->start[b];
     }
     py::array_t<Index> table({static_cast<py::ssize_t>(used), py::ssize_t{4}});
     Index* line = table.mutable_data();
     {
         py::gil_scoped_release released;
         for (Index b = 0; b < buckets->count; ++b) {
-            const Index first = starts[b], end = buckets->end[b];
+            const Index first = buckets->start[b], end = buckets->end[b];
             if (end == first) continue;
             *line++ = first;
             *line++ = end;
@@ -295,11 +333,11 @@ PYBIND11_MODULE(_core, m) {
         }
     });
     using namespace py::literals;
-    m.def("pack", &pack, "graphs"_a, "kinds"_a.none(true));
+    m.def("pack", &pack, "graphs"_a, "type"_a, "kinds"_a.none(true));
     m.def("graph", &graph, "num_vertices"_a, "child"_a, "parent"_a, "slots"_a.none(true), "kind"_a.none(true));
     m.def("reversed", &reversed, "child"_a, "slot"_a, "offset"_a);
     m.def("schedule", &schedule, "child"_a, "slot"_a, "offset"_a, "kind"_a.none(true), "num_kinds"_a, "num_external"_a,
-          "num_slots"_a, "policy"_a);
+          "num_slots"_a, "policy"_a, "graph_offset"_a.none(true));
     m.def("depth", [](const py::array& child, const py::array& slot, const py::array& offset, std::int64_t external) {
         return steps_by(depth_steps, {child, slot, offset, std::nullopt, 1, external});
     });
@@ -312,7 +350,7 @@ PYBIND11_MODULE(_core, m) {
         Table table;
         if (actions)
             for (const auto& [state, action] : *actions) table[state.cast<Indices>()] = action.cast<Index>();
-        const Structure s = structure_of({child, slot, offset, kind, num_kinds, external});
+        Structure s = structure_of({child, slot, offset, kind, num_kinds, external});
         Array step(s.num_vertices);
         Index* data = fresh(step);
         py::gil_scoped_release released;

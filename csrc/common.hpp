@@ -12,6 +12,9 @@ namespace vertexflow {
 using Index = std::int32_t;
 using Indices = std::vector<Index>;
 
+// Whether all numbers rise from children to parents, or all fall: then numbers are an order of computation.
+enum class Numbering { rising, falling, mixed };
+
 // Vertices 0 .. num_vertices - 1; the children of v are child[offset[v]] .. child[offset[v + 1] - 1], and slot says which
 // of v's slots each fills. Child numbers from num_vertices on are external: somebody has computed them already.
 struct Structure {
@@ -23,6 +26,7 @@ struct Structure {
     const Index* offset = nullptr;
     const Index* kind = nullptr;  // 0 .. num_kinds - 1 for each vertex; null: all of one kind
     Index num_kinds = 1;
+    Numbering numbering = Numbering::mixed;  // true in any case; `check` finds out more
 };
 
 // What is wrong with the input, and where; the Python face turns it into a sentence.

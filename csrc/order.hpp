@@ -24,14 +24,6 @@ struct Parents {
     }
 };
 
-// Whether numbers rise from children to parents, so that 0, 1, 2, ... is an order of computation.
-inline bool is_sorted(const Structure& s) {
-    for (Index v = 0; v < s.num_vertices; ++v)
-        for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e)
-            if (s.child[e] >= v && s.child[e] < s.num_vertices) return false;
-    return true;
-}
-
 // How many children each vertex still waits for.
 inline Indices waiting_for(const Structure& s) {
     Indices waiting(s.num_vertices);
@@ -82,10 +74,11 @@ inline Indices find_cycle(const Structure& s, Patience& patience) {
 template <class Visit>
 void children_first(const Structure& s, Patience& patience, Visit visit, bool backwards = false) {
     const Index n = s.num_vertices;
-    if (is_sorted(s)) {
+    if (s.numbering != Numbering::mixed) {
+        const bool upwards = (s.numbering == Numbering::rising) != backwards;
         for (Index i = 0; i < n; ++i) {
             patience.tick();
-            visit(backwards ? n - 1 - i : i);
+            visit(upwards ? i : n - 1 - i);
         }
         return;
     }

@@ -4,34 +4,16 @@
 #include <algorithm>
 
 #include "common.hpp"
+#include "order.hpp"
 
 namespace vertexflow {
-
-// Refuses arrays that do not describe a structure. `slots`: how many slots a vertex has.
-inline void check(const Structure& s, Index slots, Patience& patience) {
-    if (s.offset[0] != 0 || s.offset[s.num_vertices] != s.num_edges) throw Malformed("offset", 0);
-    for (Index v = 0; v < s.num_vertices; ++v)
-        if (s.offset[v + 1] < s.offset[v] || s.offset[v + 1] > s.num_edges) throw Malformed("offset", v);
-    const Index numbers = checked(std::int64_t{s.num_vertices} + s.num_external, "too large");
-    for (Index v = 0; v < s.num_vertices; ++v) {
-        patience.tick();
-        Index before = -1;
-        for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e) {
-            if (s.child[e] < 0 || s.child[e] >= numbers) throw Malformed("child", e, v);
-            if (s.slot[e] <= before) throw Malformed("slot order", e, v);  // sorted by slot, none twice
-            before = s.slot[e];
-        }
-        if (before >= slots) throw Malformed("slots", s.offset[v + 1] - 1, v);
-        if (s.kind && (s.kind[v] < 0 || s.kind[v] >= s.num_kinds)) throw Malformed("kind", v);
-    }
-}
 
 // A bucket is a step to be: vertices of one step number, with or without children, and of one kind. `step` [V] holds step
 // numbers 0 .. num_steps - 1, in which children come first, and holds bucket numbers afterwards.
 struct Buckets {
     Index count = 0;
     Index num_leaves = 0;
-    Indices end;  // of each bucket's rows; before `place` has run, its first free row
+    Indices start, end;  // of each bucket's rows
 
     Buckets(const Structure& s, Index* step, Index num_steps, Patience& patience) {
         // Between a step's leaves and its inner vertices is nothing that one waits for; all leaves' rows come first.
@@ -56,20 +38,19 @@ struct Buckets {
         inner_.resize(count);
         for (Index b = 0; b < count; ++b)
             inner_[b] = static_cast<char>((used.empty() ? b : used[b]) / s.num_kinds % 2);
-        end.assign(count, 0);
-        for (Index v = 0; v < s.num_vertices; ++v) {
-            patience.tick();
-            ++end[step[v]];
-        }
+        start.assign(count, 0);
+        for (Index v = 0; v < s.num_vertices; ++v) ++start[step[v]];
+        end = start;
         Index row = 0;
         for (const char inner : {0, 1}) {
             if (inner) num_leaves = row;
             for (Index b = 0; b < count; ++b)
                 if (inner_[b] == inner) {
-                    const Index size = end[b];
+                    start[b] = row;
+                    row += end[b];
                     end[b] = row;
-                    row += size;
                 }
+            patience.tick(count);
         }
     }
 
@@ -88,45 +69,66 @@ struct Rows {
     Index* parent_offset;  // in a forest null; else [V + X + 1], the slice of parent_edge of each row
 };
 
-// Puts the vertices into rows from the last step down. The children of a step are placed in the order in which its rows
-// read them, so that siblings of one bucket are neighbours, and a step of a chain or of a complete tree reads a slice.
-// `starts` [count]: first row of each bucket.
-inline void place(const Structure& s, const Index* bucket, Buckets& buckets, Index slots, const Rows& out,
-                  const Index* starts, Patience& patience) {
+// Calls `visit` for every vertex, parents before children, graph after graph in the order given.
+template <class Visit>
+void parents_first(const Structure& s, const Index* graph_offset, const Indices& graphs, Patience& patience, Visit visit) {
+    if (s.numbering != Numbering::mixed) {
+        for (const Index g : graphs) {
+            const Index first = graph_offset[g], last = graph_offset[g + 1];
+            patience.tick(last - first);
+            if (s.numbering == Numbering::rising)
+                for (Index v = last - 1; v >= first; --v) visit(v);
+            else
+                for (Index v = first; v < last; ++v) visit(v);
+        }
+        return;
+    }
+    Indices order = topological(s, Parents(s, patience), patience), graph_of(s.num_vertices), rank(graphs.size());
+    for (std::size_t i = 0; i < graphs.size(); ++i) {
+        rank[graphs[i]] = static_cast<Index>(i);
+        std::fill(graph_of.begin() + graph_offset[i], graph_of.begin() + graph_offset[i + 1], static_cast<Index>(i));
+    }
+    std::reverse(order.begin(), order.end());
+    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return rank[graph_of[a]] < rank[graph_of[b]]; });
+    for (const Index v : order) visit(v);
+}
+
+// Puts the vertices into rows; every bucket is filled from its end. Graphs with the last steps come first; in a graph,
+// parents come before children, and a vertex's children are placed one after the other, so that siblings of one bucket are
+// neighbours, and a step of chains or of complete trees reads a slice of rows. What belongs to a graph is handled together:
+// it is in the cache. `graph_offset`: graph g has the vertices graph_offset[g] .. graph_offset[g + 1] - 1.
+inline void place(const Structure& s, const Index* bucket, const Buckets& buckets, const Index* graph_offset,
+                  Index num_graphs, Index slots, const Rows& out, Patience& patience) {
     const Index n = s.num_vertices, none = n + s.num_external, first_inner = buckets.num_leaves;
     const Index positions = static_cast<Index>(std::int64_t{n - first_inner} * slots);
-    std::fill(out.row, out.row + n, Index{-2});  // consumed by nobody, as far as is known
-    for (Index e = 0; e < s.num_edges; ++e)
-        if (s.child[e] < n) out.row[s.child[e]] = -1;
-    for (Index v = 0; v < n; ++v)
-        if (out.row[v] == -2) {
-            out.row[v] = buckets.end[bucket[v]]++;
-            out.order[out.row[v]] = v;
-        }
-    std::fill(out.child_rows, out.child_rows + positions, none);
-    if (!out.parent_offset) std::fill(out.parent_edge, out.parent_edge + none, positions);
-    for (Index b = buckets.count - 1; b >= 0; --b) {
-        if (!buckets.inner(b)) continue;
-        for (Index r = starts[b]; r < buckets.end[b]; ++r) {  // all of them are placed: their parents are done
-            patience.tick();
-            const Index v = out.order[r];
-            const Index base = (r - first_inner) * slots;
-            for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e) {
-                const Index c = s.child[e];
-                Index read = c;  // externals keep their numbers
-                if (c < n) {
-                    read = out.row[c];
-                    if (read < 0) {
-                        read = out.row[c] = buckets.end[bucket[c]]++;
-                        out.order[read] = c;
-                    }
-                }
-                out.child_rows[base + s.slot[e]] = read;
-                if (!out.parent_offset) out.parent_edge[read] = base + s.slot[e];
-            }
-        }
+    Indices free = buckets.end, last(num_graphs), graphs(num_graphs);
+    for (Index g = 0; g < num_graphs; ++g) {
+        last[g] = *std::max_element(bucket + graph_offset[g], bucket + graph_offset[g + 1]);
+        graphs[g] = num_graphs - 1 - g;
     }
-    if (!out.parent_offset) return;
+    std::stable_sort(graphs.begin(), graphs.end(), [&](Index a, Index b) { return last[a] > last[b]; });
+    std::fill(out.row, out.row + n, Index{-1});
+    const bool forest = !out.parent_offset;
+    if (forest) std::fill(out.parent_edge, out.parent_edge + none, positions);
+    const auto put = [&](Index v) {
+        const Index row = --free[bucket[v]];
+        out.order[row] = v;
+        return out.row[v] = row;
+    };
+    parents_first(s, graph_offset, graphs, patience, [&](Index v) {
+        const Index row = out.row[v] < 0 ? put(v) : out.row[v];  // a root, or placed by a parent
+        const Index first = s.offset[v], last_edge = s.offset[v + 1];
+        if (first == last_edge) return;
+        Index* const read = out.child_rows + std::int64_t{row - first_inner} * slots;
+        if (last_edge - first < slots) std::fill(read, read + slots, none);
+        for (Index e = last_edge - 1; e >= first; --e) {
+            const Index c = s.child[e], slot = s.slot[e];
+            const Index below = c >= n ? c : out.row[c] < 0 ? put(c) : out.row[c];  // externals keep their numbers
+            read[slot] = below;
+            if (forest) out.parent_edge[below] = static_cast<Index>(read - out.child_rows) + slot;
+        }
+    });
+    if (forest) return;
     std::fill(out.parent_offset, out.parent_offset + none + 1, Index{0});
     for (Index p = 0; p < positions; ++p)
         if (out.child_rows[p] < none) ++out.parent_offset[out.child_rows[p] + 1];
@@ -145,12 +147,15 @@ inline Index consecutive(const Index* numbers, std::int64_t count, Index end) {
     return numbers[0];
 }
 
-// Whether no vertex is consumed more than once. `seen` [V + X] is scratch.
-inline bool is_forest(const Structure& s, Indices& seen) {
-    seen.assign(s.num_vertices + s.num_external, 0);
-    for (Index e = 0; e < s.num_edges; ++e)
-        if (seen[s.child[e]]++) return false;
-    return true;
+// Whether no vertex is consumed more than once.
+inline bool is_forest(const Structure& s) {
+    std::vector<char> consumed(std::size_t(s.num_vertices) + s.num_external, 0);
+    char twice = 0;
+    for (Index e = 0; e < s.num_edges; ++e) {
+        twice |= consumed[s.child[e]];
+        consumed[s.child[e]] = 1;
+    }
+    return !twice;
 }
 
 }  // namespace vertexflow

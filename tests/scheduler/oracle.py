@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from tests.scheduler.random_graphs import children
@@ -103,24 +104,22 @@ def _unblocked(batch: GraphBatch, kinds: list[Any], step: list[int], kind: Any) 
 def place(batch: GraphBatch, step: list[int], num_slots: int) -> dict[str, Any]:
     """The rows and index arrays of a schedule, from the step of each vertex.
 
-    Vertices without parents come first in their step; then children stand in the order in which the steps that follow
-    read them, the last step first.
+    Steps are filled from their ends: graph after graph, those with the last steps first; in a graph, vertices before their
+    children, and a vertex's children, the last slot first, where no other has placed them yet.
     """
     below, count = children(batch), batch.num_vertices
     kinds = [0] * count if batch.kind_index is None else batch.kind_index.tolist()
     bucket = [(step[v], bool(below[v]), kinds[v]) for v in range(count)]
     members: dict[tuple[int, bool, int], list[int]] = {key: [] for key in sorted(set(bucket))}
-    consumed = {child for pairs in below for _, child in pairs}
-    for v in range(count):
-        if v not in consumed:
-            members[bucket[v]].append(v)
-    placed = set(range(count)) - consumed
-    for key in reversed(members):
-        for v in members[key]:
-            for _, child in below[v]:
-                if child not in placed:
-                    placed.add(child)
-                    members[bucket[child]].append(child)
+    bounds = list(itertools.pairwise(batch.graph_offset.tolist()))
+    lasts = [max(bucket[first:last]) for first, last in bounds]
+    placed = set()
+    for g in sorted(range(len(bounds)), key=lambda g: (lasts[g], g), reverse=True):
+        for v in (v for v in _parents_first(batch) if bounds[g][0] <= v < bounds[g][1]):
+            for u in [v, *(child for _, child in reversed(below[v]))]:
+                if u not in placed:
+                    placed.add(u)
+                    members[bucket[u]].insert(0, u)
     by_row = sorted(members, key=lambda key: (key[1], key))  # all leaves' steps before the others
     order = [v for key in by_row for v in members[key]]
     row = [order.index(v) for v in range(count)]
@@ -148,6 +147,25 @@ def place(batch: GraphBatch, step: list[int], num_slots: int) -> dict[str, Any]:
         "order": order, "row": row, "num_leaves": leaves, "child_rows": child_rows, "edges": edges, "steps": steps,
         "reads_from": reads_from, "read_at": read_at,
     }  # fmt: skip
+
+
+def _parents_first(batch: GraphBatch) -> list[int]:
+    """By number, if numbers fall or rise along all edges; else the reverse of the order in which vertices become ready."""
+    pairs = [(child, parent) for parent, below in enumerate(children(batch)) for _, child in below]
+    numbers = list(range(batch.num_vertices))
+    if all(child < parent for child, parent in pairs):
+        return numbers[::-1]
+    if all(child > parent for child, parent in pairs):
+        return numbers
+    waiting = [len(below) for below in children(batch)]
+    ready = [v for v in numbers if not waiting[v]]
+    for v in ready:
+        for child, parent in pairs:
+            if child == v:
+                waiting[parent] -= 1
+                if not waiting[parent]:
+                    ready.append(parent)
+    return ready[::-1]
 
 
 def _consecutive(numbers: list[Any]) -> bool:

@@ -164,15 +164,15 @@ def test_all_arrays_are_int32() -> None:
 
 def test_an_example_by_hand() -> None:
     made = schedule(pack([tree(((0, 1), 2)), chain(2)]))
-    # Vertices 0 to 4 are the tree's, 5 and 6 the chain's. The root 4 reads 3 and the leaf 2; then 6 reads 5, and 3 reads
-    # 0 and 1: leaves stand in that order. In the step of 6 and 3, the root of the chain comes first.
-    assert made.order.tolist() == [2, 5, 0, 1, 6, 3, 4]
+    # Vertices 0 to 4 are the tree's, 5 and 6 the chain's, which has fewer steps and stands before the tree in each. The
+    # root 4 reads 3 and the leaf 2, the last of the leaves; then 3 reads 0 and 1.
+    assert made.order.tolist() == [5, 0, 1, 2, 6, 3, 4]
     assert made.steps.tolist() == [[0, 4], [4, 6], [6, 7]]
     assert made.num_leaves == 4
-    assert made.child_rows.tolist() == [[1, 7], [2, 3], [5, 0]]
+    assert made.child_rows.tolist() == [[0, 7], [1, 2], [5, 3]]
     assert made.is_tree
     assert made.parent_edge_of_row is not None
-    assert made.parent_edge_of_row.tolist() == [5, 0, 2, 3, 6, 4, 6]
+    assert made.parent_edge_of_row.tolist() == [0, 2, 3, 5, 6, 4, 6]
     assert str(made) == "policy depth: 7 vertices (4 without children) in 3 steps of 4, 2, 1; 0 read a slice of rows"
 
 

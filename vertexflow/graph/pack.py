@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from ..errors import GraphError, InputTypeError
+from ..errors import GraphError, InputTypeError, VertexFlowError
 from .build import LARGEST, InputGraph, Ints
 
 if TYPE_CHECKING:
@@ -183,13 +183,18 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     graphs = list(graphs)
     if not graphs:
         raise GraphError("an empty list of graphs; a batch needs at least one")
-    if set(map(type, graphs)) != {InputGraph}:
-        _refuse_others(graphs)
-    kinds, numbers = _join_kinds(graphs)
+    kinds = None
     try:
-        blob, graph_offset, num_edges, num_slots = _core.pack([graph.structure for graph in graphs], numbers)
+        packed = _core.pack(graphs, InputGraph, None)
+        if packed is None:
+            kinds, numbers = _join_kinds(graphs)
+            packed = _core.pack(graphs, InputGraph, numbers)
+        assert packed is not None
+        blob, graph_offset, num_edges, num_slots = packed
     except _core.Malformed as error:
-        raise _explained(error) from None
+        raise _explained(error, graphs) from None
+    except TypeError as error:
+        raise InputTypeError(f"{error}; make graphs with vf.graph and its like") from None
     num_vertices = int(graph_offset[-1])
     ends = (num_vertices + 1, num_vertices + 1 + num_edges, num_vertices + 1 + 2 * num_edges)
     return GraphBatch(
@@ -200,23 +205,19 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         offset=blob[: ends[0]],
         graph_offset=graph_offset,
         num_slots=num_slots,
-        kinds=kinds,
-        kind_index=None if kinds is None else blob[ends[2] :],
+        kinds=kinds or graphs[0].kinds,
+        kind_index=blob[ends[2] :] if len(blob) > ends[2] else None,
         graphs=graphs,
     )
 
 
-def _refuse_others(graphs: list[Any]) -> None:
-    for index, item in enumerate(graphs):
-        if not isinstance(item, InputGraph):
-            raise InputTypeError(
-                f"element {index} of the list is a {type(item).__name__}, not an input graph; "
-                "make one with vf.graph, vf.tree, vf.chain or a reader"
-            )
-
-
-def _explained(error: Exception) -> GraphError:
+def _explained(error: Exception, graphs: list[Any]) -> VertexFlowError:
     what, where, _ = error.args
+    if what == "not a graph":
+        return InputTypeError(
+            f"element {where} of the list is a {type(graphs[where]).__name__}, not an input graph; "
+            "make one with vf.graph, vf.tree, vf.chain or a reader"
+        )
     if what == "too large":
         return GraphError(
             f"{where} vertices or edges in one batch; a batch has at most {LARGEST} of each: pack fewer graphs"
@@ -245,12 +246,9 @@ def _join_data(graphs: Sequence[InputGraph]) -> dict[str, np.ndarray[Any, Any]]:
     return joined
 
 
-def _join_kinds(graphs: list[InputGraph]) -> tuple[tuple[Any, ...] | None, list[Ints] | None]:
-    """The kinds of all graphs and, where graphs differ, the number of each graph's kinds among them."""
+def _join_kinds(graphs: list[InputGraph]) -> tuple[tuple[Any, ...], list[Ints]]:
+    """The kinds of all graphs together, and the number of each graph's kinds among them."""
     of_graph = [graph.kinds for graph in graphs]
-    first = of_graph[0]
-    if all(kinds is first or kinds == first for kinds in of_graph):
-        return first, None
     without = next((index for index, kinds in enumerate(of_graph) if kinds is None), None)
     if without is not None:
         raise GraphError(f"graph {without} has no kinds, but others have; give all graphs kinds, or none")

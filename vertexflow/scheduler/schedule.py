@@ -19,7 +19,7 @@ class Schedule:
 
     Rows [0, num_leaves) are the vertices without children, the others follow; each group is sorted by step, so that
     every step is a slice of rows. A step holds vertices of one kind that do not depend on each other, and either leaves
-    only or inner vertices only. Inside a step, vertices stand in the order in which later steps read them. V vertices,
+    only or inner vertices only. Inside a step, vertices stand in an order in which later steps read them, as far as there is one. V vertices,
     X external ones (computed before; rows V .. V + X - 1), E edges, L leaves, K slots, S steps; all arrays are int32.
 
     Attributes:
@@ -141,7 +141,15 @@ def schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | 
     try:
         steps = name if name in ("depth", "height") else _steps_of(name, chosen, batch)
         arrays, table, num_leaves, is_tree = _core.schedule(
-            batch.child, batch.slot, batch.offset, batch.kind_index, kinds, batch.num_external, slots, steps
+            batch.child,
+            batch.slot,
+            batch.offset,
+            batch.kind_index,
+            kinds,
+            batch.num_external,
+            slots,
+            steps,
+            batch.graph_offset,
         )
     except _core.Malformed as error:
         _explain(error, batch, name, slots)
