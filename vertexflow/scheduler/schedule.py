@@ -19,8 +19,9 @@ class Schedule:
 
     Rows [0, num_leaves) are the vertices without children, the others follow; each group is sorted by step, so that
     every step is a slice of rows. A step holds vertices of one kind that do not depend on each other, and either leaves
-    only or inner vertices only. Inside a step, vertices stand in an order in which later steps read them, as far as there is one. V vertices,
-    X external ones (computed before; rows V .. V + X - 1), E edges, L leaves, K slots, S steps; all arrays are int32.
+    only or inner vertices only. Inside a step, the children of a vertex are neighbours, in the order in which they are
+    read. V vertices, X external ones (computed before; rows V .. V + X - 1), E edges, L leaves, K slots, S steps; all
+    arrays are int32.
 
     Attributes:
         policy: its name.
