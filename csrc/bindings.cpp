@@ -206,7 +206,8 @@ py::array steps_by(Steps policy, const Arguments& given) {
 // row that the step reads and the first position of child_rows where its rows are read.
 py::tuple schedule(const py::array& child, const py::array& slot, const py::array& offset,
                    const std::optional<py::array>& kind, std::int64_t num_kinds, std::int64_t num_external,
-                   std::int64_t num_slots, const py::object& policy, const std::optional<py::array>& graph_offset) {
+                   std::int64_t num_slots, const py::object& policy, const std::optional<py::array>& graph_offset,
+                   bool ragged) {
     Structure s = structure_of({child, slot, offset, kind, num_kinds, num_external});
     const Index slots = checked(num_slots, "too large"), n = s.num_vertices;
     const Index all[2] = {0, n};
@@ -225,7 +226,7 @@ py::tuple schedule(const py::array& child, const py::array& slot, const py::arra
     Patience patience(stop_if_asked);
     {
         py::gil_scoped_release released;
-        check(s, slots, patience);
+        check(s, ragged ? std::numeric_limits<Index>::max() : slots, patience);
         forest = is_forest(s);
         Index steps = 0;
         if (given) {
@@ -275,6 +276,31 @@ py::tuple schedule(const py::array& child, const py::array& slot, const py::arra
         }
     }
     return py::make_tuple(blob, table, leaves, forest);
+}
+
+// Whether each of 0 .. n - 1 is there once, and `back` its place: what `edge_lists` must be able to trust.
+bool is_order(const Index* order, const Index* back, Index n) {
+    for (Index r = 0; r < n; ++r)
+        if (order[r] < 0 || order[r] >= n || back[order[r]] != r) return false;
+    return true;
+}
+
+Array edges(const py::array& child, const py::array& slot, const py::array& offset, std::int64_t num_external,
+            const py::array& order, const py::array& row, std::int64_t num_leaves) {
+    Structure s = structure_of({child, slot, offset, std::nullopt, 1, num_external});
+    const Index leaves = checked(num_leaves, "too large"), n = s.num_vertices;
+    const Index* vertices = elements<Index>(order, "order", n);
+    const Index* rows = elements<Index>(row, "row", n);
+    if (leaves > n || !is_order(vertices, rows, n)) throw Malformed("order", leaves);
+    Array blob(std::int64_t{n} - leaves + 1 + 3 * std::int64_t{s.num_edges} + n + s.num_external + 1);
+    Index* data = fresh(blob);
+    py::gil_scoped_release released;
+    Patience patience(stop_if_asked);
+    check(s, std::numeric_limits<Index>::max(), patience);
+    for (Index r = 0; r < n; ++r)
+        if ((r < leaves) != (s.offset[vertices[r]] == s.offset[vertices[r] + 1])) throw Malformed("order", r);
+    edge_lists(s, vertices, rows, leaves, data, patience);
+    return blob;
 }
 
 // One schedule after another of the same arrays, which it keeps alive, a kind at a time: for learning.
@@ -337,7 +363,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("graph", &graph, "num_vertices"_a, "child"_a, "parent"_a, "slots"_a.none(true), "kind"_a.none(true));
     m.def("reversed", &reversed, "child"_a, "slot"_a, "offset"_a);
     m.def("schedule", &schedule, "child"_a, "slot"_a, "offset"_a, "kind"_a.none(true), "num_kinds"_a, "num_external"_a,
-          "num_slots"_a, "policy"_a, "graph_offset"_a.none(true));
+          "num_slots"_a, "policy"_a, "graph_offset"_a.none(true), "ragged"_a);
+    m.def("edges", &edges, "child"_a, "slot"_a, "offset"_a, "num_external"_a, "order"_a, "row"_a, "num_leaves"_a);
     m.def("depth", [](const py::array& child, const py::array& slot, const py::array& offset, std::int64_t external) {
         return steps_by(depth_steps, {child, slot, offset, std::nullopt, 1, external});
     });

@@ -75,11 +75,10 @@ void parents_first(const Structure& s, const Index* graph_offset, const Indices&
     if (s.numbering != Numbering::mixed) {
         for (const Index g : graphs) {
             const Index first = graph_offset[g], last = graph_offset[g + 1];
-            patience.tick(last - first);
-            if (s.numbering == Numbering::rising)
-                for (Index v = last - 1; v >= first; --v) visit(v);
-            else
-                for (Index v = first; v < last; ++v) visit(v);
+            for (Index i = first; i < last; ++i) {
+                patience.tick();
+                visit(s.numbering == Numbering::rising ? first + last - 1 - i : i);
+            }
         }
         return;
     }
@@ -120,10 +119,11 @@ inline void place(const Structure& s, const Index* bucket, const Buckets& bucket
         const Index first = s.offset[v], last_edge = s.offset[v + 1];
         if (first == last_edge) return;
         Index* const read = out.child_rows + std::int64_t{row - first_inner} * slots;
-        if (last_edge - first < slots) std::fill(read, read + slots, none);
+        if (last_edge - first < slots || s.slot[last_edge - 1] >= slots) std::fill(read, read + slots, none);
         for (Index e = last_edge - 1; e >= first; --e) {
             const Index c = s.child[e], slot = s.slot[e];
             const Index below = c >= n ? c : out.row[c] < 0 ? put(c) : out.row[c];  // externals keep their numbers
+            if (slot >= slots) continue;  // read by an edge list instead
             read[slot] = below;
             if (forest) out.parent_edge[below] = static_cast<Index>(read - out.child_rows) + slot;
         }
@@ -145,6 +145,35 @@ inline Index consecutive(const Index* numbers, std::int64_t count, Index end) {
     for (std::int64_t i = 0; i < count; ++i)
         if (numbers[i] >= end || numbers[i] != numbers[0] + i) return -1;
     return numbers[0];
+}
+
+// Who is read from row to row, an entry an edge: for vertices of any number of children. All arrays are in one piece: offset
+// [V - L + 1], edge [E], child_row [E], parent_offset [V + X + 1], parent_edge [E]. Row L + i has the entries offset[i] ..
+// offset[i + 1] - 1, with the number of the edge and the row of the child; row r is read by the entries
+// parent_edge[parent_offset[r]] .. parent_edge[parent_offset[r + 1] - 1], in ascending order.
+inline void edge_lists(const Structure& s, const Index* order, const Index* row, Index leaves, Index* out, Patience& patience) {
+    const Index n = s.num_vertices, total = n + s.num_external;
+    Index* const offset = out;
+    Index* const edge = offset + (n - leaves) + 1;
+    Index* const child_row = edge + s.num_edges;
+    Index* const parent_offset = child_row + s.num_edges;
+    Index* const parent_edge = parent_offset + total + 1;
+    std::fill(parent_offset, parent_offset + total + 1, Index{0});
+    Index at = 0;
+    for (Index r = leaves; r < n; ++r) {
+        patience.tick();
+        offset[r - leaves] = at;
+        for (Index e = s.offset[order[r]]; e < s.offset[order[r] + 1]; ++e, ++at) {
+            edge[at] = e;
+            child_row[at] = s.child[e] < n ? row[s.child[e]] : s.child[e];
+            ++parent_offset[child_row[at] + 1];
+        }
+    }
+    offset[n - leaves] = at;
+    for (Index r = 0; r < total; ++r) parent_offset[r + 1] += parent_offset[r];
+    for (Index i = 0; i < at; ++i) parent_edge[parent_offset[child_row[i]]++] = i;
+    for (Index r = total; r > 0; --r) parent_offset[r] = parent_offset[r - 1];
+    parent_offset[0] = 0;
 }
 
 // Whether no vertex is consumed more than once.

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.scheduler import oracle
 from tests.scheduler.random_graphs import batches, children, graphs
 from vertexflow.errors import GraphError, InputTypeError
 from vertexflow.graph.build import InputGraph, chain, graph, tree, tree_from_parents
@@ -27,13 +28,10 @@ class TestPack:
     @given(st.lists(graphs(), min_size=1, max_size=5))
     def test_vertices_are_numbered_on_from_graph_to_graph(self, items: list[InputGraph]) -> None:
         batch = pack(items)
-        expected: list[list[tuple[int, int]]] = []
-        for item in items:
-            first = len(expected)
-            expected += [[(slot, child + first) for slot, child in below] for below in children(item)]
-        assert children(batch) == expected
+        expected = oracle.pack(items)
+        assert {name: getattr(batch, name).tolist() for name in ARRAYS} == expected
         assert batch.num_graphs == len(batch) == len(items)
-        assert batch.num_vertices == len(expected)
+        assert batch.num_vertices == expected["graph_offset"][-1]
         assert batch.num_edges == sum(item.num_edges for item in items)
         assert np.diff(batch.graph_offset).tolist() == [item.num_vertices for item in items]
         assert {getattr(batch, name).dtype for name in ARRAYS} == {np.dtype(np.int32)}
@@ -147,9 +145,10 @@ class TestDevices:
 class TestReversed:
     @given(batches())
     def test_every_edge_is_turned_round(self, batch: GraphBatch) -> None:
-        forward = [(child, parent) for parent, below in enumerate(children(batch)) for _, child in below]
-        back = [(parent, child) for parent, below in enumerate(children(batch.reversed())) for _, child in below]
-        assert sorted(back) == sorted(forward)
+        back = batch.reversed()
+        expected = oracle.reverse(batch)
+        assert {name: getattr(back, name).tolist() for name in expected} == expected
+        assert back.num_slots == max(expected["slot"], default=-1) + 1
         assert batch.reversed().roots.tolist() == batch.leaves.tolist()
         assert batch.reversed().leaves.tolist() == batch.roots.tolist()
 

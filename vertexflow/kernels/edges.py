@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,7 @@ from ..graph.simplify import ALL_SLOTS
 from ..scheduler import Schedule
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Rows [start, stop). Where they read consecutive rows of a state, the first of these, and where they are read at
     consecutive edges, the first of those; else -1."""
 
@@ -58,7 +57,7 @@ def order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None = N
         num_external=schedule.num_external,
         num_leaves=schedule.num_leaves,
         num_slots=schedule.num_slots,
-        steps=[Step(*line) for line in schedule.table.tolist()],
+        steps=[Step._make(line) for line in schedule.table.tolist()],
         vertex=vertex,
         row=row,
         child_rows=child_rows,

@@ -1,8 +1,19 @@
 """In what order: policies, and the schedule that they make of a batch."""
 
 from .cache import cached_schedule
+from .edges import EdgeLists, edge_lists
 from .fsm import FSM
 from .policies import POLICIES, Policy, Structure
 from .schedule import Schedule, schedule
 
-__all__ = ["FSM", "POLICIES", "Policy", "Schedule", "Structure", "cached_schedule", "schedule"]
+__all__ = [
+    "FSM",
+    "POLICIES",
+    "EdgeLists",
+    "Policy",
+    "Schedule",
+    "Structure",
+    "cached_schedule",
+    "edge_lists",
+    "schedule",
+]

@@ -114,7 +114,9 @@ class Schedule:
         )
 
 
-def schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | None = None) -> Schedule:
+def schedule(
+    batch: Structure, policy: str | Policy = "depth", num_slots: int | None = None, ragged: bool = False
+) -> Schedule:
     """Put the vertices of a batch in order and cut them into steps.
 
     Args:
@@ -123,6 +125,7 @@ def schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | 
             `steps(structure)`, as described in `vertexflow/scheduler/policies.py`. `"fsm"` learns from this batch alone;
             `vf.FSM.learn` does so once for many.
         num_slots: how many slots the vertex function gathers; by default as many as the batch uses.
+        ragged: vertices may have children in further slots, which `child_rows` leaves out; `edge_lists` has them all.
 
     Raises:
         GraphError: a cycle, a vertex with more children than slots gathered, arrays that describe no structure, or a
@@ -151,6 +154,7 @@ def schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | 
             slots,
             steps,
             batch.graph_offset,
+            ragged,
         )
     except _core.Malformed as error:
         _explain(error, batch, name, slots)

@@ -1,0 +1,56 @@
+"""Edges in the order of a schedule: for vertex functions that read any number of children."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import _core
+from .policies import Ints, Structure
+from .schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeLists:
+    """One entry an edge, sorted by the row of the parent and then by slot; int32.
+
+    V vertices, X external ones, E edges, L leaves, as in `Schedule`.
+
+    Attributes:
+        offset: [V - L + 1]; row L + i has the entries `offset[i]:offset[i + 1]`, so that a step's entries are a slice.
+        edge: [E], the number of each entry's edge in the batch, to put edge inputs in order.
+        child_row: [E], the row of the child.
+        parent_offset, parent_edge: [V + X + 1], [E]; row r is read by the entries
+            `parent_edge[parent_offset[r]:parent_offset[r + 1]]`, in ascending order.
+        arrays: the memory that these are views of.
+    """
+
+    offset: Ints
+    edge: Ints
+    child_row: Ints
+    parent_offset: Ints
+    parent_edge: Ints
+    arrays: Ints = field(repr=False)
+
+
+def edge_lists(batch: Structure, schedule: Schedule) -> EdgeLists:
+    """The edges of a batch in the order of its schedule.
+
+    Raises:
+        ValueError: the schedule is not of this batch.
+    """
+    try:
+        arrays = _core.edges(
+            batch.child, batch.slot, batch.offset, batch.num_external, schedule.order, schedule.row, schedule.num_leaves
+        )
+    except _core.Malformed as error:
+        raise ValueError(f"this schedule is not of this batch ({error.args[0]})") from None
+    edges = len(batch.child)
+    sizes = (
+        schedule.num_vertices - schedule.num_leaves + 1,
+        edges,
+        edges,
+        len(schedule.order) + batch.num_external + 1,
+    )
+    return EdgeLists(*np.split(arrays, np.cumsum(sizes)), arrays)
