@@ -84,7 +84,7 @@ py::object pack(const py::list& graphs, const py::type& type, const std::optiona
     for (std::size_t i = 0; i < count; ++i) {
         PyObject* const item = PyList_GET_ITEM(graphs.ptr(), static_cast<Py_ssize_t>(i));
         if (i + ahead < count) __builtin_prefetch(PyList_GET_ITEM(graphs.ptr(), static_cast<Py_ssize_t>(i + ahead)));
-        if (reinterpret_cast<PyObject*>(Py_TYPE(item)) != type.ptr())
+        if (!PyObject_TypeCheck(item, reinterpret_cast<PyTypeObject*>(type.ptr())))
             throw Malformed("not a graph", static_cast<std::int64_t>(i));
         structures.push_back(attribute(item, structure_name));
         __builtin_prefetch(structures.back().ptr());
@@ -102,7 +102,7 @@ py::object pack(const py::list& graphs, const py::type& type, const std::optiona
             __builtin_prefetch(arrays.back().first + line);
     }
     std::vector<Graph> parts;
-    std::vector<const Index*> numbers(count, nullptr);
+    std::vector<std::pair<const Index*, std::int64_t>> numbers(count, {nullptr, common.is_none() ? 0 : py::len(common)});
     parts.reserve(count);
     std::int64_t vertices = 0, edges = 0;
     Index slots = 0;
@@ -112,7 +112,7 @@ py::object pack(const py::list& graphs, const py::type& type, const std::optiona
         edges += graph.num_edges;
         slots = std::max(slots, graph.num_slots);
         if ((graph.kind != nullptr) != (parts[0].kind != nullptr)) throw Malformed("kinds", static_cast<std::int64_t>(i));
-        if (kinds) numbers[i] = elements<Index>(kinds->at(i), "kinds", -1);
+        if (kinds) numbers[i] = {elements<Index>(kinds->at(i), "kinds", -1), kinds->at(i).size()};
     }
     const Index v = checked(vertices, "too large"), e = checked(edges, "too large");
     const bool has_kinds = parts[0].kind != nullptr;
@@ -128,7 +128,7 @@ py::object pack(const py::list& graphs, const py::type& type, const std::optiona
         for (std::size_t i = 0; i < count; ++i) {
             patience.tick(parts[i].num_vertices);
             first[i] = vertex;
-            batch.append(parts[i], vertex, edge, numbers[i]);
+            batch.append(parts[i], vertex, edge, numbers[i].first, numbers[i].second);
             vertex += parts[i].num_vertices;
             edge += parts[i].num_edges;
         }

@@ -36,17 +36,22 @@ struct Graph {
     }
 };
 
+// Damaged arrays may hold anything; `check` refuses what comes of it.
+inline Index sum(Index a, Index b) { return static_cast<Index>(static_cast<std::uint32_t>(a) + static_cast<std::uint32_t>(b)); }
+
 // Writes a graph's arrays where they belong in a batch of V vertices and E edges. `kinds`: its kinds' numbers there.
 struct Batch {
     Index *offset, *child, *slot, *kind;
 
-    void append(const Graph& graph, Index vertex, Index edge, const Index* kinds) const {
-        for (Index v = 0; v < graph.num_vertices; ++v) offset[vertex + v] = graph.offset[v] + edge;
-        for (Index e = 0; e < graph.num_edges; ++e) child[edge + e] = graph.child[e] + vertex;
+    void append(const Graph& graph, Index vertex, Index edge, const Index* kinds, std::int64_t num_kinds) const {
+        for (Index v = 0; v < graph.num_vertices; ++v) offset[vertex + v] = sum(graph.offset[v], edge);
+        for (Index e = 0; e < graph.num_edges; ++e) child[edge + e] = sum(graph.child[e], vertex);
         std::copy_n(graph.slot, graph.num_edges, slot + edge);
         if (!kind) return;
-        if (!kinds) std::copy_n(graph.kind, graph.num_vertices, kind + vertex);
-        else for (Index v = 0; v < graph.num_vertices; ++v) kind[vertex + v] = kinds[graph.kind[v]];
+        for (Index v = 0; v < graph.num_vertices; ++v) {
+            if (graph.kind[v] < 0 || graph.kind[v] >= num_kinds) throw Malformed("graph", v);
+            kind[vertex + v] = kinds ? kinds[graph.kind[v]] : graph.kind[v];
+        }
     }
 };
 
