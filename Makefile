@@ -10,11 +10,12 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constrai
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 READY := $(VENV)/.ready
 
-.PHONY: help setup train test lint format bench clean
+.PHONY: help setup train test sanitize lint format bench clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run all tests"
+	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
 	@echo "make lint    ruff and mypy (make format: let ruff correct what it can)"
 	@echo "make bench   time a training step against its peers (ARGS='--hidden 128 --batch 16')"
 	@echo "make clean   remove the virtual environment and caches"
@@ -37,6 +38,13 @@ train: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+sanitize: build/fuzz
+	build/fuzz --runs 200000
+
+build/fuzz: csrc/fuzz.cpp $(wildcard csrc/*.hpp)
+	@mkdir -p build
+	$(CXX) -std=c++17 -g -O1 -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all $< -o $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
