@@ -24,16 +24,16 @@ def join(parts: list[Structure]) -> tuple[int, list[tuple[int, int, int]]]:
 def check(case: Case) -> None:
     """Compare outputs, and gradients of a random weighting of all of them."""
     batch = vf.pack([part.graph() for part in case.parts])
-    compare(case, vars(case.model(batch, reverse=case.reverse, **case.inputs)))
+    compare(case, vars(case.model(batch, reverse=case.reverse, **case.inputs, **case.edge_inputs)))
 
 
 def compare(case: Case, ours: dict[str, torch.Tensor]) -> None:
     """The same for outputs that were computed in some other way; rows in vertex order."""
-    reference = run_reference(case.model, *join(case.parts), case.inputs, case.reverse)
+    reference = run_reference(case.model, *join(case.parts), case.inputs, case.reverse, case.edge_inputs)
     assert ours.keys() == reference.keys()
     for name, expected in reference.items():
         torch.testing.assert_close(ours[name], expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
-    leaves = {**dict(case.model.named_parameters()), **case.inputs}
+    leaves = {**dict(case.model.named_parameters()), **case.inputs, **case.edge_inputs}
     leaves = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
     if not leaves:
         assert not any(value.requires_grad for value in ours.values())

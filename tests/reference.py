@@ -13,11 +13,29 @@ import torch
 Edge = tuple[int, int, int]  # child, parent, slot
 
 
-class OneVertex:
-    """The `v` of one vertex."""
+class AllChildren:
+    """What `v.children` is for one vertex."""
 
-    def __init__(self, children, inputs, shapes, dtype):
-        self.children = children
+    def __init__(self, states, inputs, shapes, dtype):
+        self.count = len(states)
+        self.inputs = inputs
+        for name, shape in shapes.items():
+            rows = [state[name] for state in states]
+            setattr(self, name, torch.cat(rows) if rows else torch.zeros(0, *shape, dtype=dtype))
+
+    def pull(self, name):
+        return self.inputs[name].clone()
+
+    def expand(self, value):
+        return value.expand(self.count, *value.shape[1:])
+
+
+class OneVertex:
+    """The `v` of one vertex. `children` are the states by slot, `edge_inputs` the inputs of its edges by name."""
+
+    def __init__(self, children, inputs, edge_inputs, shapes, dtype):
+        self.by_slot = children
+        self.edge_inputs = edge_inputs
         self.inputs = inputs
         self.shapes = shapes
         self.dtype = dtype
@@ -25,13 +43,30 @@ class OneVertex:
         self.outputs = {}
 
     def gather(self, slot):
-        child = self.children.get(slot)
+        child = self.by_slot.get(slot)
         # Copies: a vertex may change what it gathered in place, and its child's state is not its own.
         rows = {
             name: torch.zeros(1, *shape, dtype=self.dtype) if child is None else child[name].clone()
             for name, shape in self.shapes.items()
         }
         return SimpleNamespace(**rows)
+
+    @property
+    def children(self):
+        states = [self.by_slot[slot] for slot in sorted(self.by_slot)]
+        return AllChildren(states, self.edge_inputs, self.shapes, self.dtype)
+
+    def sum(self, values):
+        return values.sum(0, keepdim=True)
+
+    def mean(self, values):
+        return values.mean(0, keepdim=True) if len(values) else values.sum(0, keepdim=True)
+
+    def max(self, values):
+        return values.amax(0, keepdim=True) if len(values) else values.sum(0, keepdim=True)
+
+    def softmax(self, values):
+        return values.softmax(0)
 
     def pull(self, name):
         return self.inputs[name].clone()
@@ -43,15 +78,17 @@ class OneVertex:
         self.outputs.update(outputs)
 
 
-def run_reference(model, num_vertices: int, edges: list[Edge], inputs, reverse: bool = False):
-    """What `model(graph, **inputs)` must return: pushed name -> rows of all vertices, in vertex order."""
+def run_reference(model, num_vertices: int, edges: list[Edge], inputs, reverse: bool = False, edge_inputs=None):
+    """What `model(graph, **inputs)` must return: pushed name -> rows of all vertices, in vertex order.
+
+    `edge_inputs` have a row for each edge, sorted by parent and then by slot.
+    """
     slots: list[dict[int, int]] = [{} for _ in range(num_vertices)]
-    if reverse:
-        for child, parent, _ in sorted(edges, key=lambda edge: (edge[1], edge[2])):
-            slots[child][len(slots[child])] = parent
-    else:
-        for child, parent, slot in edges:
-            slots[parent][slot] = child
+    numbers: list[dict[int, int]] = [{} for _ in range(num_vertices)]  # of the edges, by slot
+    for number, (child, parent, slot) in enumerate(sorted(edges, key=lambda edge: (edge[1], edge[2]))):
+        below, above, at = (parent, child, len(slots[child])) if reverse else (child, parent, slot)
+        slots[above][at] = below
+        numbers[above][at] = number
     dtype = next((p.dtype for p in model.parameters()), torch.float64)
     done: list[OneVertex | None] = [None] * num_vertices
     for start in range(num_vertices):
@@ -66,6 +103,8 @@ def run_reference(model, num_vertices: int, edges: list[Edge], inputs, reverse: 
             if done[vertex] is None:
                 children = {slot: done[child].state for slot, child in slots[vertex].items()}
                 rows = {name: value[vertex : vertex + 1] for name, value in inputs.items()}
-                done[vertex] = OneVertex(children, rows, model.state, dtype)
+                own = [numbers[vertex][slot] for slot in sorted(numbers[vertex])]
+                edge_rows = {name: value[own] for name, value in (edge_inputs or {}).items()}
+                done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtype)
                 model.vertex(done[vertex])
     return {name: torch.cat([one.outputs[name] for one in done]) for name in done[0].outputs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ class Case:
     parts: list[Structure]
     inputs: dict[str, torch.Tensor]
     reverse: bool = False
+    edge_inputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @st.composite

@@ -25,7 +25,7 @@ from .kernels import autograd
 from .kernels.compile import choose_backend, compile_program
 from .kernels.edges import Order, order_on
 from .kernels.executor import Compiled
-from .scheduler import FSM, Policy, Schedule, cached_schedule, schedule
+from .scheduler import FSM, Policy, Schedule, cached_schedule, edge_lists, schedule
 
 
 class VertexFunction(nn.Module):
@@ -94,9 +94,10 @@ class VertexFunction(nn.Module):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-        device = self._check_inputs(batch.num_vertices, "the batch", inputs)
+        device = self._check_inputs(inputs)
         tensors = dict(_tensors(self))
         found = self._trace(inputs, tensors, device)
+        _check_rows(found, inputs, batch.num_vertices, batch.num_edges, "the batch")
         order = self._order(batch.reversed() if reverse else batch, found, device)
         compiled = self._compile(found, inputs, tensors)
         return SimpleNamespace(**autograd.run(compiled, order, tensors, inputs))
@@ -137,12 +138,14 @@ class VertexFunction(nn.Module):
     def _prepare_growth(
         self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Compiled]:
-        device = self._check_inputs(growth.num_vertices, "the extension", inputs)
+        device = self._check_inputs(inputs)
         tensors = dict(_tensors(self))
         found = self._trace(inputs, tensors, device)
-        made = schedule(growth, self.policy, found.num_slots)
+        _check_rows(found, inputs, growth.num_vertices, len(growth.child), "the extension")
+        made = schedule(growth, self.policy, found.num_slots, found.reads_edges)
         log.show("schedule", made)
-        return tensors, order_on(made, device), self._compile(found, inputs, tensors, through)
+        lists = edge_lists(growth, made) if found.reads_edges else None
+        return tensors, order_on(made, device, lists=lists), self._compile(found, inputs, tensors, through)
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:
@@ -151,19 +154,15 @@ class VertexFunction(nn.Module):
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
         return SymbolicGraph(self._compiled[self._last].program)
 
-    def _check_inputs(self, count: int, where: str, inputs: Mapping[str, Tensor]) -> torch.device:
+    def _check_inputs(self, inputs: Mapping[str, Tensor]) -> torch.device:
         device = next((tensor.device for _, tensor in _tensors(self)), None)
         for name, value in inputs.items():
             if not isinstance(value, Tensor):
                 raise InputTypeError(
-                    f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex"
+                    f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
                 )
-            if value.dim() == 0 or len(value) != count:
-                rows = f"{len(value)} rows" if value.dim() else "no dimension"
-                raise InputError(
-                    f"input {name!r} has {rows}, but {where} has {count} vertices: "
-                    "give one row a vertex, in the order of their numbers"
-                )
+            if value.dim() == 0:
+                raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
             if device is not None and value.device != device:
                 raise InputError(
                     f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
@@ -206,23 +205,22 @@ class VertexFunction(nn.Module):
         return self._compiled[key]
 
     def _order(self, batch: GraphBatch, found: Trace, device: torch.device) -> Order:
-        ahead = batch.schedule
-        if ahead is not None and ahead.num_slots == found.num_slots:
-            arrays = batch.schedule_indices if batch.device == device else None
-            if ("ahead", device) not in batch.cache:
-                batch.cache["ahead", device] = order_on(ahead, device, arrays)
-            return batch.cache["ahead", device]  # type: ignore[no-any-return]
-        key = ("order", found.num_slots, device)
+        ahead = batch.schedule if batch.schedule and batch.schedule.num_slots == found.num_slots else None
+        key = ("order" if ahead is None else "ahead", found.num_slots, found.reads_edges, device)
         policy, order = batch.cache.get(key, (None, None))
-        if policy is not self.policy:
-            order = order_on(self._schedule(batch, found), device)
+        if order is None or (ahead is None and policy is not self.policy):
+            made = ahead or self._schedule(batch, found)
+            arrays = batch.schedule_indices if ahead is not None and batch.device == device else None
+            order = order_on(
+                made, device, arrays, edge_lists(batch, made, batch.edge_numbers) if found.reads_edges else None
+            )
             batch.cache[key] = self.policy, order
         return order  # type: ignore[no-any-return]
 
     def _schedule(self, batch: GraphBatch, found: Trace) -> Schedule:
         # One method computes vertices of every kind, so that kinds need no steps of their own.
         structure = replace(batch, kinds=None, kind_index=None) if batch.kinds is not None else batch
-        made = cached_schedule(structure, self.policy, found.num_slots)
+        made = cached_schedule(structure, self.policy, found.num_slots, found.reads_edges)
         log.show("schedule", made)
         return made
 
@@ -245,6 +243,18 @@ class VertexFunction(nn.Module):
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
+
+
+def _check_rows(found: Trace, inputs: Mapping[str, Tensor], vertices: int, edges: int, where: str) -> None:
+    for name, value in inputs.items():
+        of_edges = found.is_edge_input(name)
+        count, what = (edges, "edge") if of_edges else (vertices, "vertex")
+        if len(value) != count:
+            order = "in the order of batch.child" if of_edges else "in the order of their numbers"
+            raise InputError(
+                f"input {name!r} has {len(value)} rows, but {where} has {count} {'edges' if of_edges else 'vertices'}: "
+                f"give one row {'an' if of_edges else 'a'} {what}, {order}"
+            )
 
 
 def _shape(name: str, size: int | Sequence[int]) -> Shape:

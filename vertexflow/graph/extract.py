@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from .leaves import ZERO, Image
-from .nodes import is_free, operands, title
+from .nodes import is_free, on_edges, operands, title
 from .program import Part, Program
 from .trace import Trace
 
@@ -26,7 +26,7 @@ def extract(name: str, outputs: list[fx.Node], members: set[fx.Node], found: Tra
 
 def extract_leaf_core(program: Program, core: str, images: Mapping[fx.Node, Image]) -> Part | None:
     """The core specialised to vertices without children: only what is needed of them, with zeros folded away."""
-    outputs = [node for node in program.parts[core].outputs if node in program.whole]
+    outputs = [node for node in program.parts[core].outputs if node in program.whole and not on_edges(node)]
     if not outputs:
         return None
 
@@ -82,7 +82,7 @@ class _Copier:
         self.is_computed = is_computed
         self.origin = origin  # the node of the joint graph that an input stands for
         self.graph = fx.Graph()
-        self.rows = self.graph.placeholder("rows")
+        self.rows, self.edges = self.graph.placeholder("rows"), self.graph.placeholder("edges")
         self.env: dict[fx.Node, fx.Node] = {}
         self.inputs: list[fx.Node] = []
 
@@ -113,9 +113,9 @@ class _Copier:
     def finish(self, name: str, outputs: list[fx.Node], results: list[fx.Node]) -> Part:
         """Close the graph, with its placeholders in front."""
         self.graph.output(tuple(results))
-        anchor = self.rows
+        anchor = self.edges
         for node in list(self.graph.nodes):
-            if node.op == "placeholder" and node is not self.rows:
+            if node.op == "placeholder" and node not in (self.rows, self.edges):
                 anchor.append(node)
                 anchor = node
         return Part(name, self.graph, self.inputs, outputs)
@@ -140,13 +140,15 @@ class _Copier:
         return copy
 
     def _sized(self, value: Any) -> Any:
-        """Symbolic sizes, wherever they stand in an argument, as multiples of the part's `rows`."""
+        """Symbolic sizes, wherever they stand in an argument, as multiples of the part's `rows` or `edges`."""
         if isinstance(value, torch.SymInt):
             if value.node.expr.is_Integer:
                 return int(value.node.expr)
-            factor = value.node.expr / self.found.rows
-            assert factor.is_Integer, f"size {value} is no multiple of the number of rows"
-            return self.rows if factor == 1 else self.graph.call_function(operator.mul, (self.rows, int(factor)))
+            of_edges = self.found.edges in value.node.expr.free_symbols
+            count, symbol = (self.edges, self.found.edges) if of_edges else (self.rows, self.found.rows)
+            factor = value.node.expr / symbol
+            assert factor.is_Integer, f"size {value} is no multiple of the number of rows or edges"
+            return count if factor == 1 else self.graph.call_function(operator.mul, (count, int(factor)))
         if isinstance(value, (list, tuple)):
             return type(value)(self._sized(item) for item in value)
         if isinstance(value, dict):

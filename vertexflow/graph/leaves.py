@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from .nodes import is_free, is_view
+from . import segments
+from .nodes import is_free, is_view, on_edges
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -61,6 +62,9 @@ def fold_zeros(
         return image if isinstance(image, fx.Node) else _zeros(graph, node, images)
 
     for node in found.graph.nodes:
+        if on_edges(node):
+            images[node] = ZERO  # there are none
+            continue
         if node.op in ("placeholder", "get_attr"):
             if node.meta.get("role", ("",))[0] not in ("pull", "grad"):
                 uniform.add(node)
@@ -87,6 +91,8 @@ def _fold(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], gr
     if not any(zero):
         return None
     if all(zero) and (is_view(node) or node.target in _KEEPS_ZERO):
+        return ZERO
+    if zero[0] and node.target in (segments.SEGMENT_SUM, segments.SEGMENT_MAX):
         return ZERO
     if node.target in _PRODUCTS:
         return ZERO if _negligible(node, tensors, zero, uniform) else None

@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from .vertex import CHILDREN
+
 aten = torch.ops.aten
 
 _CREATORS = {aten.zeros.default, aten.ones.default, aten.full.default, aten.scalar_tensor.default, aten.arange.default}
@@ -73,12 +75,25 @@ def has_rows(node: fx.Node) -> bool:
     return any(has_rows(user) for user in node.users if user.target is operator.getitem)
 
 
+def on_edges(node: fx.Node) -> bool:
+    """Whether the value has a row for each edge to a child, not for each vertex (of several results: any of them)."""
+    if isinstance(node.meta.get("val"), torch.Tensor):
+        layout = node.meta.get("rows")
+        return layout is not None and bool(layout.edges)
+    return any(on_edges(user) for user in node.users if user.target is operator.getitem)
+
+
 def title(node: fx.Node) -> str:
     """The user's name for the value where there is one."""
     if "name" in node.meta:
         return str(node.meta["name"])
     role = node.meta.get("role")
-    return "_".join(str(part).replace(".", "_") for part in role[role[0] == "param" :]) if role else node.name
+    return role_name(role[role[0] == "param" :]) if role else node.name
+
+
+def role_name(role: tuple[Any, ...]) -> str:
+    """A Python name for a role: `gather_h_0`, `gather_h_children`, `grad_push_h`."""
+    return "_".join("children" if part == CHILDREN else str(part).replace(".", "_") for part in role)
 
 
 def operands(node: fx.Node) -> list[fx.Node]:

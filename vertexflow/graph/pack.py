@@ -33,6 +33,7 @@ class GraphBatch:
         schedule: a schedule that was made ahead (`vf.collate` makes one), or None.
         device: where `roots`, `leaves`, `graph_of_vertex` and `indices` live.
         indices: int32, these three and the schedule's arrays in one tensor, once it was pinned or moved; else None.
+        reversed_from: the batch that this one is the reverse of, or None.
         cache: what others derive from the structure (schedules); left behind when the batch is pickled.
     """
 
@@ -50,6 +51,7 @@ class GraphBatch:
     indices: Tensor | None = field(default=None, repr=False)
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
     graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; left behind as well
+    reversed_from: GraphBatch | None = field(default=None, repr=False)
     num_external: ClassVar[int] = 0
 
     def __len__(self) -> int:
@@ -120,9 +122,16 @@ class GraphBatch:
             offset, child, slot = np.split(blob, (self.num_vertices + 1, self.num_vertices + 1 + self.num_edges))
             self.cache["reversed"] = replace(
                 self, child=child, slot=slot, offset=offset, num_slots=num_slots, schedule=None, indices=None,
-                device=torch.device("cpu"), cache={},
+                device=torch.device("cpu"), reversed_from=self, cache={},
             )  # fmt: skip
         return self.cache["reversed"]  # type: ignore[no-any-return]
+
+    @cached_property
+    def edge_numbers(self) -> Ints | None:
+        """Of a reversed batch, the number of each edge in the batch that it was made of; else None."""
+        if self.reversed_from is None:
+            return None
+        return np.argsort(self.reversed_from.child, kind="stable").astype(np.int32)
 
     def pin_memory(self) -> GraphBatch:
         """The batch with its index tensors in one piece of page-locked memory; `DataLoader(pin_memory=True)` asks for it."""

@@ -150,4 +150,4 @@ def _kept(program: Program, readers: dict[fx.Node, set[str]]) -> list[fx.Node]:
 
 
 def _is_forward_value(program: Program, node: fx.Node) -> bool:
-    return node.meta.get("role", ("",))[0] in ("pull", "gather") or program.made_by.get(node, "grad") in FORWARD
+    return node.meta.get("role", ("",))[0] in ("pull", "edge", "gather") or program.made_by.get(node, "grad") in FORWARD

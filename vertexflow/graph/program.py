@@ -15,7 +15,7 @@ CORES = ("core", "grad_core")
 
 @dataclass
 class Part:
-    """Nodes that run together over a range of rows. `graph` takes `rows` and then the values of `inputs`.
+    """Nodes that run together over a range of rows. `graph` takes `rows`, `edges` and then the values of `inputs`.
 
     `inputs` and `outputs` are nodes of the joint graph; `graph` returns the values of `outputs`.
     """
@@ -56,6 +56,6 @@ class Program:
         """Whether a value has rows for all vertices, not for those with children only."""
         return (
             node in self.whole
-            or (node.op == "placeholder" and node.meta["role"][0] in ("pull", "param"))
+            or (node.op == "placeholder" and node.meta["role"][0] in ("pull", "edge", "counts", "param"))
             or (node.op == "placeholder" and node.meta["role"][:2] == ("grad", "push"))
         )

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from .trace import Trace
 
 _ROWS = 4  # vertices in the numerical check
+_COUNTS = (2, 0, 3, 1)  # their children
+_OWNER = tuple(row for row, count in enumerate(_COUNTS) for _ in range(count))  # the vertex of each edge
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Dimension `dim` of a value has `per_vertex` entries for each vertex, those of one vertex side by side."""
+    """Dimension `dim` of a value has `per_vertex` entries for each vertex, those of one vertex side by side.
+
+    With `edges`, the same for each edge to a child instead of each vertex.
+    """
 
     dim: int
     per_vertex: int = 1
+    edges: bool = False
 
 
 def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
@@ -54,10 +60,11 @@ def _layout(node: fx.Node, found: Trace) -> RowLayout | None:
     if not symbolic:
         return None
     dim, size = symbolic[0]
-    per_vertex = size.node.expr / found.rows
+    edges = found.edges in size.node.expr.free_symbols
+    per_vertex = size.node.expr / (found.edges if edges else found.rows)
     if len(symbolic) > 1 or not per_vertex.is_Integer:
         raise VertexFunctionError(_mixing(found, node, f"a value of shape {tuple(node.meta['val'].shape)}"))
-    return RowLayout(dim, int(per_vertex))
+    return RowLayout(dim, int(per_vertex), edges)
 
 
 def _compare(found: Trace, node: fx.Node, base: Tensor, changed: Tensor, row: int, forward: bool) -> None:
@@ -67,9 +74,10 @@ def _compare(found: Trace, node: fx.Node, base: Tensor, changed: Tensor, row: in
         if forward and bool(differs.any()):
             raise VertexFunctionError(_mixing(found, node, "a value without a row for each vertex"))
         return
-    others = [r for r in range(_ROWS) if r != row]
+    owners = _OWNER if layout.edges else range(_ROWS)
+    others = [at for at, owner in enumerate(owners) if owner != row]
     if layout.per_vertex > 1:
-        blocks = torch.unflatten(differs, layout.dim, (_ROWS, layout.per_vertex)).movedim(layout.dim, 0)
+        blocks = torch.unflatten(differs, layout.dim, (len(owners), layout.per_vertex)).movedim(layout.dim, 0)
         if bool(blocks[others].any()):
             node.meta["interleaved"] = True
     elif bool(differs.movedim(layout.dim, 0)[others].any()):
@@ -111,12 +119,15 @@ def _random_leaves(found: Trace, inputs: Mapping[str, Tensor], constants: Mappin
         if node.op != "placeholder":
             continue
         kind, *key = node.meta.get("role", ("probe",))
-        if kind == "param":
+        if kind == "counts":
+            leaves[node] = torch.tensor(_COUNTS, device=node.meta["val"].device)
+        elif kind == "param":
             value = constants[key[0]].detach()
             # A weight of zeros would hide what depends on it.
             leaves[node] = torch.randn_like(value) if value.is_floating_point() and not value.any() else value
         else:
-            leaves[node] = _sample(node.meta["val"], inputs.get(key[0]) if kind == "pull" else None, _ROWS)
+            given = inputs.get(key[0]) if kind in ("pull", "edge") else None
+            leaves[node] = _sample(node.meta["val"], given, len(_OWNER) if _on_edges(node, found) else _ROWS)
     return leaves
 
 
@@ -126,10 +137,19 @@ def _with_row_changed(
     changed = dict(leaves)
     for node, value in leaves.items():
         kind, *key = node.meta.get("role", ("probe",))
-        if kind not in ("param", "probe"):
+        if kind not in ("param", "probe", "counts"):
+            owners = _OWNER if _on_edges(node, found) else range(_ROWS)
+            own = [at for at, owner in enumerate(owners) if owner == row]
+            given = inputs.get(key[0]) if kind in ("pull", "edge") else None
             changed[node] = value.clone()
-            changed[node][row] = _sample(node.meta["val"], inputs.get(key[0]) if kind == "pull" else None, 1)[0]
+            if own:
+                changed[node][own] = _sample(node.meta["val"], given, len(own))
     return changed
+
+
+def _on_edges(node: fx.Node, found: Trace) -> bool:
+    size = node.meta["val"].shape[0]
+    return isinstance(size, torch.SymInt) and size.node.expr == found.edges
 
 
 def _sample(like: Tensor, given: Tensor | None, count: int) -> Tensor:
@@ -137,4 +157,6 @@ def _sample(like: Tensor, given: Tensor | None, count: int) -> Tensor:
     if like.is_floating_point() or like.is_complex():
         return torch.randn(count, *like.shape[1:], dtype=like.dtype, device=like.device) * 2
     assert given is not None
+    if not len(given):  # of a batch without edges
+        return torch.zeros(count, *like.shape[1:], dtype=like.dtype, device=like.device)
     return given.detach()[torch.randint(len(given), (count,))]

@@ -25,7 +25,7 @@ _TITLES = {
 class SymbolicGraph:
     """A vertex function cut into parts. `print(model.symbolic_graph)` shows every node with its shape and source line.
 
-    `part(name)` gives one part as an ordinary `torch.fx.GraphModule`; its first argument is the number of rows.
+    `part(name)` gives one part as an ordinary `torch.fx.GraphModule`; its first arguments are the numbers of rows and of edges.
     """
 
     program: Program
@@ -39,7 +39,7 @@ class SymbolicGraph:
         return self.program.parts
 
     def part(self, name: str) -> fx.GraphModule:
-        """The part called `name` as a module: `module(rows, *inputs) -> outputs`."""
+        """The part called `name` as a module: `module(rows, edges, *inputs) -> outputs`."""
         return fx.GraphModule(torch.nn.Module(), self.parts[name].graph)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ def _part_lines(part: Part) -> list[str]:
     results: Any = ()
     for node in part.graph.nodes:
         line = f"line {node.meta['line']}" if node.meta.get("line") else ""
-        if node.op == "placeholder" and node.name != "rows":
+        if node.op == "placeholder" and node.name not in ("rows", "edges"):
             rows.append((f"{node.name}: {_shape(node)}", "given", ""))
         elif node.op == "call_function":
             name = getattr(node.target, "__name__", str(node.target)).removesuffix(".default")
@@ -79,13 +79,15 @@ def _shape(node: fx.Node) -> str:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return "(several)" if isinstance(value, (list, tuple)) else "size"
-    sizes = [str(size) if isinstance(size, int) else _rows(size) for size in value.shape]
+    layout = node.meta.get("rows")
+    symbol = "e" if layout is not None and layout.edges else "n"
+    sizes = [str(size) if isinstance(size, int) else _rows(size, symbol) for size in value.shape]
     return f"{str(value.dtype).removeprefix('torch.')}[{', '.join(sizes)}]"
 
 
-def _rows(size: torch.SymInt) -> str:
+def _rows(size: torch.SymInt, letter: str) -> str:
     (symbol,) = size.node.expr.free_symbols
-    return str(size.node.expr.subs(symbol, "n"))
+    return str(size.node.expr.subs(symbol, letter))
 
 
 def _text(value: Any) -> str:

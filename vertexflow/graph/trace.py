@@ -28,12 +28,14 @@ from torch.overrides import TorchFunctionMode
 from ..errors import VertexFlowError, VertexFunctionError
 from .cells import CELLS
 from .functional import remove_mutations
-from .vertex import Gathered, Shape, Vertex
+from .nodes import role_name
+from .vertex import CHILDREN, Gathered, Shape, Vertex
 
 Role = tuple[Any, ...]  # what a placeholder or an output is: ("gather", state, slot), ("grad", "push", name), ...
 
-# The size that stands for "any number of rows" while tracing: a prime that few models use as a width.
+# The sizes that stand for "any number" of rows and of edges while tracing: primes that few models use as a width.
 _ROWS_HINT = 13
+_EDGES_HINT = 29
 
 
 @dataclass
@@ -45,12 +47,14 @@ class Trace:
 
     graph: fx.Graph
     rows: sympy.Symbol  # the symbolic number of vertices
+    edges: sympy.Symbol  # the symbolic number of edges to their children
     state: dict[str, Shape]
     state_dtype: torch.dtype
     num_slots: int
     filename: str
     params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
-    pulls: dict[str, fx.Node] = field(default_factory=dict)
+    pulls: dict[str, fx.Node] = field(default_factory=dict)  # of vertices and of edges
+    counts: fx.Node | None = None  # how many children each vertex has
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)  # (state, slot)
     state_grads: dict[str, fx.Node] = field(default_factory=dict)  # what the parents send back
     push_grads: dict[str, fx.Node] = field(default_factory=dict)  # what the caller sends back
@@ -59,6 +63,15 @@ class Trace:
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+
+    @property
+    def reads_edges(self) -> bool:
+        """Whether the vertex function reads all children of a vertex, not only those in numbered slots."""
+        return self.counts is not None or any(slot == CHILDREN for _, slot in self.gathers)
+
+    def is_edge_input(self, name: str) -> bool:
+        """Whether an input has a row for each edge instead of each vertex."""
+        return bool(self.pulls[name].meta["role"][0] == "edge")
 
     @property
     def constants(self) -> dict[fx.Node, Tensor]:
@@ -87,6 +100,7 @@ def trace(
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
+    edge_probe = mode.from_tensor(torch.empty(_EDGES_HINT), symbolic_context=rows_context)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
     for name, _ in module.named_parameters():
@@ -100,21 +114,22 @@ def trace(
     made: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
-    def joint(params: dict[str, Tensor], probe: Tensor) -> list[Tensor]:
-        rows = probe.shape[0]
+    def joint(params: dict[str, Tensor], probe: Tensor, edge_probe: Tensor) -> list[Tensor]:
+        rows, edges = probe.shape[0], edge_probe.shape[0]
 
         def make(role: Role, tensor: Tensor) -> None:
             _node_of(tensor).meta["role"] = role  # at once: a tensor changed in place would answer with another node
             made[role] = tensor
 
         def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
-            tensor = torch.empty((rows, *shape), dtype=dtype, device=device)
+            of_edges = role[0] == "edge" or role[2:] == (CHILDREN,)
+            tensor = torch.empty((edges if of_edges else rows, *shape), dtype=dtype, device=device)
             make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
             return tensor.clone()  # which the user may change in place
 
         for name, value in params.items():
             make(("param", name), value)
-        v = Vertex(state, state_dtype, inputs, leaf, rows)
+        v = Vertex(state, state_dtype, inputs, leaf, rows, edges)
         with lines:
             given = {f"module.{place}": params[name] for place, name in places.items()}
             torch.func.functional_call(scope, given, (v,), tie_weights=False)
@@ -139,15 +154,15 @@ def trace(
 
     filename = code.co_filename
     with mode, enable_python_dispatcher(), _located(code, filename):
-        graph = make_fx(joint)(fakes, probe).graph
-    rows_symbol = cast(torch.SymInt, probe.shape[0]).node.expr
-    _check_guards(env, rows_symbol)
-    found = Trace(graph, rows_symbol, dict(state), state_dtype, 0, filename)
+        graph = make_fx(joint)(fakes, probe, edge_probe).graph
+    rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
+    _check_guards(env, rows, edges)
+    found = Trace(graph, rows, edges, dict(state), state_dtype, 0, filename)
     _placeholders(graph)
     _check_constants(found, module)
     remove_mutations(found, mode)
     _bind(found, list(results))
-    found.num_slots = 1 + max((slot for _, slot in found.gathers), default=-1)
+    found.num_slots = 1 + max((slot for _, slot in found.gathers if slot != CHILDREN), default=-1)
     return found
 
 
@@ -208,7 +223,8 @@ class _SourceLines(TorchFunctionMode):
                 _name(value, name)
             elif isinstance(value, Gathered):
                 for attribute, tensor in vars(value).items():
-                    _name(tensor, f"{name}_{attribute}")
+                    if isinstance(tensor, Tensor):
+                        _name(tensor, f"{name}_{attribute}")
 
 
 def _name(tensor: Tensor, name: str) -> None:
@@ -265,10 +281,11 @@ def _depends_on_values(error: BaseException) -> bool:
     return type(error).__name__ in names or "Cannot access data pointer" in text or "data-dependent" in text
 
 
-def _check_guards(env: ShapeEnv, rows: sympy.Symbol) -> None:
-    """The trace must hold for any number of rows; Python that looked at their number made a guard."""
+def _check_guards(env: ShapeEnv, rows: sympy.Symbol, edges: sympy.Symbol) -> None:
+    """The trace must hold for any number of rows and edges; Python that looked at their number made a guard."""
+    counts = [{rows: n, edges: e} for n in (2, 3, 64, 1_000_003) for e in (5, 7, 1_000_033)]
     for guard in env.guards:
-        if all(guard.expr.subs(rows, count) == True for count in (2, 3, 64, 1_000_003)):  # noqa: E712 (sympy)
+        if all(guard.expr.subs(count) == True for count in counts):  # noqa: E712 (sympy)
             continue
         frame = guard.sloc.framework_loc
         where = _where(frame.filename, frame.lineno) if frame is not None and not isinstance(frame, str) else str(frame)
@@ -284,7 +301,7 @@ def _placeholders(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "call_function" and "role" in node.meta:
             with graph.inserting_before(first):
-                placeholder = graph.placeholder("_".join(str(part) for part in node.meta["role"]))
+                placeholder = graph.placeholder(role_name(node.meta["role"]))
             placeholder.meta = dict(node.meta)
             node.replace_all_uses_with(placeholder)
             graph.erase_node(node)
@@ -308,17 +325,21 @@ def _check_constants(found: Trace, module: nn.Module) -> None:
 
 def _bind(found: Trace, roles: list[Role]) -> None:
     """Fill the tables of `found` from the placeholders' roles and the order of the outputs."""
-    into: dict[str, dict[Any, fx.Node]] = {"param": found.params, "pull": found.pulls, "gather": found.gathers}
+    into: dict[str, dict[Any, fx.Node]] = {
+        "param": found.params, "pull": found.pulls, "edge": found.pulls, "gather": found.gathers,
+    }  # fmt: skip
     for node in found.graph.nodes:
         if node.op == "placeholder" and "role" in node.meta:
             kind, *key = node.meta["role"]
-            if kind == "grad":
+            if kind == "counts":
+                found.counts = node
+            elif kind == "grad":
                 table = found.state_grads if key[0] == "scatter" else found.push_grads
                 table[key[1]] = node
             else:
                 into[kind][key[0] if len(key) == 1 else tuple(key)] = node
     grads: dict[str, dict[Any, fx.Node]] = {
-        "param": found.param_grads, "pull": found.pull_grads, "gather": found.gather_grads,
+        "param": found.param_grads, "pull": found.pull_grads, "edge": found.pull_grads, "gather": found.gather_grads,
     }  # fmt: skip
     output = next(reversed(found.graph.nodes))
     for role, node in zip(roles, output.args[0], strict=True):

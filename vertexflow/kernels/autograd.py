@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VertexFlowError
+from ..graph.trace import Trace
 from .edges import Order
 from .executor import Compiled, Values, run_backward, run_forward
 
@@ -76,7 +77,8 @@ def gradients(
     flat = [values[program.param_grads[name]] if name in program.param_grads else None for name in found.params]
     for name in found.pulls:
         grad_node = program.pull_grads.get(name)
-        flat.append(values[grad_node].index_select(0, order.row) if grad_node is not None else None)
+        place = order.edges.place if order.edges is not None and found.is_edge_input(name) else order.row
+        flat.append(values[grad_node].index_select(0, place) if grad_node is not None else None)
     return flat, external
 
 
@@ -90,10 +92,15 @@ def outputs_and_values(
     found = compiled.program.trace
     constants: Values = dict(zip(found.params.values(), flat, strict=False))
     given = zip(found.pulls, flat[len(found.params) :], strict=True)
-    rows = {name: tensor.index_select(0, order.vertex) for name, tensor in given}
+    rows = {name: tensor.index_select(0, _in_order(found, name, order)) for name, tensor in given}
     with torch.amp.autocast(order.vertex.device.type, enabled=False):  # the graph has its casts in it
         values = run_forward(compiled, order, {**constants, **found.constants}, rows, external)
     return tuple(values[node].index_select(0, order.row) for node in found.pushes.values()), values
+
+
+def _in_order(found: Trace, name: str, order: Order) -> Tensor:
+    """The vertex, or the edge, of each row of an input."""
+    return order.edges.edge if order.edges is not None and found.is_edge_input(name) else order.vertex
 
 
 def _in_row_order(grad: Tensor | None, order: Order, like: Tensor) -> Tensor:

@@ -11,17 +11,20 @@ import torch
 from torch import Tensor, fx
 
 from ..graph.simplify import ALL_SLOTS
-from ..scheduler import Schedule
+from ..scheduler import EdgeLists, Schedule
+from .ragged import EdgeOrder, edge_order_on
 
 
 class Step(NamedTuple):
     """Rows [start, stop). Where they read consecutive rows of a state, the first of these, and where they are read at
-    consecutive edges, the first of those; else -1."""
+    consecutive edges, the first of those; else -1. With edge lists, their edges [edge_start, edge_stop)."""
 
     start: int
     stop: int
-    reads_from: int
-    read_at: int
+    reads_from: int = -1
+    read_at: int = -1
+    edge_start: int = 0
+    edge_stop: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,12 @@ class Order:
     parent_edges: Tensor  # the edges (positions in child_rows) that read each row, row by row
     parent_offset: Tensor | None  # [num_rows + num_external + 1] into parent_edges; None in a forest: one edge a row
     parent_bounds: np.ndarray[Any, np.dtype[np.int32]] | None  # the same on the host
+    edges: EdgeOrder | None  # for vertex functions that read all children
 
 
-def order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None = None) -> Order:
+def order_on(
+    schedule: Schedule, device: torch.device, arrays: Tensor | None = None, lists: EdgeLists | None = None
+) -> Order:
     """Bring a schedule to a device, in one piece; `arrays` are its arrays where they are there already."""
     if arrays is None:
         arrays = torch.from_numpy(schedule.arrays).to(device, non_blocking=True)
@@ -57,14 +63,22 @@ def order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None = N
         num_external=schedule.num_external,
         num_leaves=schedule.num_leaves,
         num_slots=schedule.num_slots,
-        steps=[Step._make(line) for line in schedule.table.tolist()],
+        steps=_steps(schedule, lists),
         vertex=vertex,
         row=row,
         child_rows=child_rows,
         parent_edges=parent_edges,
         parent_offset=None if schedule.is_tree else parent_offset,
         parent_bounds=schedule.parent_offset,
+        edges=None if lists is None else edge_order_on(lists, schedule, device),
     )
+
+
+def _steps(schedule: Schedule, lists: EdgeLists | None) -> list[Step]:
+    if lists is None:
+        return [Step._make((*line, 0, 0)) for line in schedule.table.tolist()]
+    bounds = lists.offset[np.maximum(schedule.steps - schedule.num_leaves, 0)]
+    return [Step._make(line) for line in np.concatenate((schedule.table, bounds), axis=1).tolist()]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph.nodes import is_view
+from ..graph import segments
+from ..graph.nodes import is_view, on_edges
 from ..graph.program import Part
 
 aten = torch.ops.aten
@@ -26,15 +27,19 @@ _DIRECT = {
 }  # fmt: skip
 
 
+# The functions behind vertexflow's own operators, without the dispatcher's detour through Python.
+_SEGMENTS = {segments.EXPAND: "expand_rows", segments.SEGMENT_SUM: "sum_edges", segments.SEGMENT_MAX: "max_edges"}
+
+
 def compile_part(part: Part, in_place: Mapping[fx.Node, bool]) -> tuple[Callable[..., tuple[Tensor, ...]], str]:
-    """Compile `part` to `function(rows, *inputs, *outs) -> results`; also returns its source.
+    """Compile `part` to `function(rows, edges, *inputs, *outs) -> results`; also returns its source.
 
     Outputs in `in_place` are written into the tensors `outs`, in the order of `part.outputs`, contiguous ones where
     the mapping says so; the others are returned.
     """
     writer = _Writer(part, in_place)
     source = writer.source()
-    scope: dict[str, Any] = {"torch": torch, "aten": aten, **writer.constants}
+    scope: dict[str, Any] = {"torch": torch, "aten": aten, "segments": segments, **writer.constants}
     exec(compile(source, f"<vertexflow {part.name}>", "exec"), scope)
     return scope[part.name], source
 
@@ -84,7 +89,8 @@ class _Writer:
             home = cat.name
             rows, width = value.shape[0], value.shape[1]
             self.allocate.setdefault(first, []).append(
-                f"{home} = torch.empty(({self._rows(rows)}, {width}), dtype={value.dtype}, device={self._text(value.device)})"
+                f"{home} = torch.empty(({self._rows(cat, rows)}, {width}), "
+                f"dtype={value.dtype}, device={self._text(value.device)})"
             )
         start = 0
         for node in operands:
@@ -94,10 +100,10 @@ class _Writer:
         self.place[cat] = home
         cat.meta["assembled"] = True
 
-    def _rows(self, size: Any) -> str:
+    def _rows(self, node: fx.Node, size: Any) -> str:
         (symbol,) = size.node.expr.free_symbols
-        factor = size.node.expr / symbol
-        return "rows" if factor == 1 else f"rows * {int(factor)}"
+        factor, count = size.node.expr / symbol, "edges" if on_edges(node) else "rows"
+        return count if factor == 1 else f"{count} * {int(factor)}"
 
     def source(self) -> str:
         last: dict[fx.Node, fx.Node] = {}
@@ -112,7 +118,7 @@ class _Writer:
             dying = [n.name for n, user in last.items() if user is node and n.op != "placeholder"]
             if dying:
                 self.lines.append(f"del {', '.join(dying)}")
-        names = ["rows", *(n.name for n in self.nodes[1:] if n.op == "placeholder"), *self.outs]
+        names = [*(n.name for n in self.nodes if n.op == "placeholder"), *self.outs]
         body = [*self.lines, *self.copies, f"return ({''.join(f'{name}, ' for name in self.returned)})"]
         return f"def {self.part.name}({', '.join(names)}):\n" + "\n".join(f"    {line}" for line in body) + "\n"
 
@@ -144,6 +150,8 @@ class _Writer:
         arguments += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
         if out is not None and node.target is aten.clone.default:
             return f"{out}.copy_({arguments[0]})"
+        if node.target in _SEGMENTS:
+            return f"segments.{_SEGMENTS[node.target]}({', '.join(arguments)})"
         if node.target in _DIRECT:
             arguments += [f"out={out}"] if out is not None else []
             return f"torch.{_DIRECT[node.target]}({', '.join(arguments)})"

@@ -20,23 +20,25 @@ _bytes = 0
 _lock = Lock()
 
 
-def cached_schedule(batch: Structure, policy: str | Policy = "depth", num_slots: int | None = None) -> Schedule:
+def cached_schedule(
+    batch: Structure, policy: str | Policy = "depth", num_slots: int | None = None, ragged: bool = False
+) -> Schedule:
     """`schedule`, or what it made of a structure with the same arrays before."""
     global _bytes
     if type(policy).__hash__ is None:  # nothing tells whether it is the same policy
-        return schedule(batch, policy, num_slots)
+        return schedule(batch, policy, num_slots, ragged)
     arrays = (batch.offset, batch.child, batch.slot, *(() if batch.kind_index is None else (batch.kind_index,)))
     digest = 0
     for array in arrays:
         digest = _core.hash(array, digest)
-    key = (digest, policy, num_slots, batch.kinds, batch.num_external)
+    key = (digest, policy, num_slots, ragged, batch.kinds, batch.num_external)
     with _lock:
         if key in _kept:
             found, made = _kept[key]
             if all(np.array_equal(one, other) for one, other in zip(found, arrays, strict=True)):
                 _kept.move_to_end(key)
                 return made
-    made = schedule(batch, policy, num_slots)
+    made = schedule(batch, policy, num_slots, ragged)
     with _lock:
         if key in _kept:
             _bytes -= _size(*_kept.pop(key))

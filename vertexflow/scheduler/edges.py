@@ -34,8 +34,10 @@ class EdgeLists:
     arrays: Ints = field(repr=False)
 
 
-def edge_lists(batch: Structure, schedule: Schedule) -> EdgeLists:
+def edge_lists(batch: Structure, schedule: Schedule, numbers: Ints | None = None) -> EdgeLists:
     """The edges of a batch in the order of its schedule.
+
+    `numbers` int32 [E] renames the edges: of a reversed batch, to what they are in the batch that it was made of.
 
     Raises:
         ValueError: the schedule is not of this batch.
@@ -53,4 +55,7 @@ def edge_lists(batch: Structure, schedule: Schedule) -> EdgeLists:
         edges,
         len(schedule.order) + batch.num_external + 1,
     )
-    return EdgeLists(*np.split(arrays, np.cumsum(sizes)), arrays)
+    offset, edge, child_row, parent_offset, parent_edge = np.split(arrays, np.cumsum(sizes))
+    if numbers is not None:
+        edge[:] = numbers[edge]
+    return EdgeLists(offset, edge, child_row, parent_offset, parent_edge, arrays)

@@ -1,0 +1,96 @@
+"""Random vertex functions that read any number of children, and structures for them."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+import vertexflow as vf
+
+from .strategies import OPERATIONS, SHAPES, SIZE, Case, RandomFunction, Structure
+
+TO_ROWS = ("sum", "mean", "max")
+TO_EDGES = ("expand", "softmax")
+
+
+class RaggedFunction(RandomFunction):
+    """Runs a drawn program over two lists of values, of vertices and of edges: (operation, on edges, operand, operand).
+
+    Operations of `OPERATIONS` work on either; those of `TO_ROWS` read a value of edges and give one of vertices. Children
+    are also read by slot if `slots` is not 0. The last two values of vertices become the state; those in `pushed` are pushed.
+    """
+
+    def __init__(self, program, pushed, slots, shape, seed):
+        super().__init__(program, pushed, slots, shape, seed)
+        self.relation = nn.Linear(3, SIZE).double()
+
+    def vertex(self, v):
+        kids = v.children
+        rows = [v.pull("x"), self.embed(v.pull("k")), v.pull("weight")[:, None] * self.scale]
+        for child in map(v.gather, range(self.slots)):
+            rows += [child.h, self.as_vector(child.m)]
+        edges = [kids.h, self.as_vector(kids.m), self.relation(kids.pull("relation")), self.embed(kids.pull("label"))]
+        for operation, on_edges, a, b in self.program:
+            if operation in TO_ROWS:
+                rows.append(getattr(v, operation)(edges[a % len(edges)]))
+            elif operation == "expand":
+                edges.append(kids.expand(rows[a % len(rows)]))
+            elif operation == "softmax":
+                edges.append(v.softmax(edges[a % len(edges)]))
+            else:
+                values = edges if on_edges else rows
+                values.append(OPERATIONS[operation](self, values[a % len(values)], values[b % len(values)]))
+        v.scatter(h=torch.tanh(rows[-1]), m=torch.tanh(self.as_state(rows[-2])))
+        v.push(**{f"out{index}": rows[index % len(rows)] for index in self.pushed})
+
+
+@st.composite
+def ragged_structures(draw, max_parents: int, max_children: int, max_vertices: int = 8) -> Structure:
+    """Forests and DAGs numbered at random, with up to `max_children` children a vertex; slots are not always dense."""
+    count = draw(st.integers(1, max_vertices))
+    names = draw(st.permutations(range(count)))
+    parents = [0] * count
+    edges = []
+    for parent in range(1, count):
+        slot = 0
+        for child in draw(st.lists(st.integers(0, parent - 1), max_size=max_children)):
+            if parents[child] < max_parents:
+                parents[child] += 1
+                slot += draw(st.integers(0, 1))
+                edges.append((names[child], names[parent], slot))
+                slot += 1
+    return Structure(count, edges)
+
+
+@st.composite
+def ragged_cases(draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 8) -> Case:
+    """A random function of any number of children, and a batch and inputs to call it with."""
+    reverse, slots = draw(st.booleans()), draw(st.sampled_from([0, 0, 1, 2]))
+    parts = draw(
+        st.lists(ragged_structures(draw(st.sampled_from([1, 5])), 5, max_vertices), min_size=1, max_size=max_graphs)
+    )
+    names = st.sampled_from([*(operations or sorted(OPERATIONS)), *2 * (*TO_ROWS, *TO_EDGES)])
+    numbers = st.integers(0, 20)
+    program = [(draw(names), draw(st.booleans()), draw(numbers), draw(numbers)) for _ in range(draw(st.integers(2, 8)))]
+    pushed = draw(st.lists(numbers, min_size=1, max_size=3, unique=True))
+    model = RaggedFunction(program, pushed, slots, draw(st.sampled_from(SHAPES)), draw(st.integers(0, 10_000)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
+    count, edges = sum(part.num_vertices for part in parts), sum(len(part.edges) for part in parts)
+    inputs = {
+        "x": torch.randn(count, SIZE, dtype=torch.float64, generator=generator),
+        "k": torch.randint(0, 5, (count,), generator=generator),
+        "weight": torch.rand(count, dtype=torch.float64, generator=generator),
+    }
+    edge_inputs = {
+        "relation": torch.randn(edges, 3, dtype=torch.float64, generator=generator),
+        "label": torch.randint(0, 5, (edges,), generator=generator),
+    }
+    for value in (inputs["x"], inputs["weight"], edge_inputs["relation"]):
+        value.requires_grad_(draw(st.booleans()))
+    return Case(model, parts, inputs, reverse, edge_inputs)
+
+
+def batch_of(case: Case) -> vf.GraphBatch:
+    """The case's graphs, packed."""
+    return vf.pack([part.graph() for part in case.parts])

@@ -1,0 +1,198 @@
+"""Vertex functions that read any number of children agree with the reference: outputs and every gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import vertexflow as vf
+
+from .agreement import check, join
+from .models import FromCode
+from .ragged import batch_of, ragged_cases
+from .strategies import SMOOTH, Case, Structure
+
+SLOW_TO_TRACE = settings(
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@SLOW_TO_TRACE
+@given(ragged_cases())
+def test_random_functions_over_random_structures(case):
+    check(case)
+
+
+@SLOW_TO_TRACE
+@given(ragged_cases(max_graphs=2), st.data())
+def test_frozen_parameters(case, data):
+    for parameter in case.model.parameters():
+        parameter.requires_grad_(data.draw(st.booleans()))
+    check(case)
+
+
+@settings(SLOW_TO_TRACE, max_examples=10)
+@given(ragged_cases(SMOOTH, max_graphs=1, max_vertices=4))
+def test_gradcheck(case):
+    assume(len(case.edge_inputs["label"]))  # torch's gradcheck takes no empty tensors
+    parameters = dict(case.model.named_parameters())
+    wanted = {"x": case.inputs["x"], "weight": case.inputs["weight"], "relation": case.edge_inputs["relation"]}
+
+    def run(*values):
+        given = dict(zip((*wanted, *parameters), values, strict=True))
+        inputs = {**case.inputs, **case.edge_inputs, **{name: given.pop(name) for name in wanted}}
+        return tuple(vars(torch.func.functional_call(case.model, given, (batch_of(case),), inputs)).values())
+
+    values = [value.detach().clone().requires_grad_() for value in (*wanted.values(), *parameters.values())]
+    assert torch.autograd.gradcheck(run, values, eps=1e-6, atol=1e-5)
+
+
+class Attention(vf.VertexFunction):
+    """Every vertex attends to its children with several heads; the relation of each edge is an edge input."""
+
+    def __init__(self, size, heads):
+        super().__init__(state={"h": size})
+        self.heads = heads
+        self.query, self.key, self.value = (nn.Linear(size, size) for _ in range(3))
+        self.relation = nn.Embedding(3, size)
+
+    def vertex(self, v):
+        kids, x = v.children, v.pull("x")
+
+        def split(t):
+            return t.unflatten(-1, (self.heads, -1))
+
+        keys = split(self.key(kids.h) + self.relation(kids.pull("relation")))
+        scores = (split(kids.expand(self.query(x))) * keys).sum(-1, keepdim=True)
+        attended = v.sum(v.softmax(scores) * split(self.value(kids.h))).flatten(1)
+        h = torch.tanh(x + attended)
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+STAR = Structure(7, [(child, 6, child) for child in range(6)])
+CHAIN = Structure(4, [(0, 1, 0), (1, 2, 0), (2, 3, 0)])
+FAN = Structure(5, [(0, 1, 0), (0, 2, 0), (0, 3, 1), (1, 4, 0), (2, 4, 1), (3, 4, 4), (0, 4, 7)])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("parts", [[STAR], [CHAIN], [Structure(1, [])], [FAN, STAR, Structure(2, []), CHAIN]])
+def test_attention_over_children_with_several_heads(parts, reverse):
+    torch.manual_seed(0)
+    model = Attention(8, 2).double()
+    vertices, edges = join(parts)
+    x = torch.randn(vertices, 8, dtype=torch.float64, requires_grad=True)
+    check(Case(model, parts, {"x": x}, reverse, {"relation": torch.randint(0, 3, (len(edges),))}))
+
+
+def test_edge_projections_that_need_no_child_are_computed_once_over_all_edges():
+    model = Attention(8, 2)
+    model([vf.chain(5)], x=torch.randn(5, 8), relation=torch.zeros(4, dtype=torch.int64))
+    targets = {
+        name: [str(node.target) for node in part.graph.nodes] for name, part in model.symbolic_graph.parts.items()
+    }
+    eager = targets.get("eager", []) + targets.get("eager_inner", [])
+    assert "aten.embedding.default" in eager
+    assert "vertexflow.expand.default" in eager  # of the query, which needs no child either
+    assert "aten.embedding.default" not in targets["core"]
+    assert "vertexflow.segment_sum.default" not in targets["core_leaf"]
+
+
+def test_ten_thousand_children_are_not_padded():
+    """One vertex of 10,000 children and 10,000 of one: memory follows the edges."""
+    model = Attention(8, 2)
+    graphs = [vf.graph(10_001, [(child, 10_000) for child in range(10_000)]), *[vf.chain(2)] * 10_000]
+    batch = vf.pack(graphs)
+    x = torch.randn(batch.num_vertices, 8, requires_grad=True)
+    model(batch, x=x, relation=torch.zeros(batch.num_edges, dtype=torch.int64)).h.sum().backward()
+    (order,) = (order for _, order in batch.cache.values())
+    assert order.child_rows.numel() == 0
+    assert order.edges.num_edges == batch.num_edges == 20_000
+
+
+def test_two_runs_give_the_same_bits():
+    torch.manual_seed(0)
+    model = Attention(8, 2)
+    batch = vf.pack([FAN.graph(), STAR.graph()] * 5)
+    x, relation = torch.randn(batch.num_vertices, 8), torch.randint(0, 3, (batch.num_edges,))
+
+    def gradients():
+        model.zero_grad()
+        model(batch, x=x, relation=relation).h.square().sum().backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    for one, other in zip(gradients(), gradients(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_that_grows_reads_all_children_too():
+    class Sum(vf.VertexFunction):
+        def __init__(self):
+            super().__init__(state={"h": 4})
+            self.linear = nn.Linear(4, 4)
+
+        def vertex(self, v):
+            h = torch.tanh(v.pull("x") + self.linear(v.mean(v.children.h)))
+            v.scatter(h=h)
+            v.push(h=h)
+
+    torch.manual_seed(0)
+    model = Sum().double()
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    whole = model([vf.graph(5, [(0, 3), (1, 3), (2, 3), (3, 4), (0, 4)])], x=x).h
+    run = model.start(x=x[:3])
+    run.extend([[0, 1, 2]], x=x[3:4])
+    run.extend([[3, 0, -1]], x=x[4:])
+    torch.testing.assert_close(run[:].h, whole)
+    ours, expected = (torch.autograd.grad(h[-1].sum(), [x, *model.parameters()]) for h in (run[:].h, whole))
+    torch.testing.assert_close(ours, expected)
+
+
+def refused(vertex, message, error=vf.VertexFunctionError, **inputs):
+    model = FromCode(vertex, {"h": 4}, linear=nn.Linear(4, 4))
+    with pytest.raises(error, match=message):
+        model([STAR.graph()], x=torch.randn(7, 4), **inputs)
+
+
+def ends(v, h):
+    v.scatter(h=h)
+    v.push(h=h)
+
+
+def test_what_mixes_vertices_and_edges_is_refused():
+    refused(lambda self, v: ends(v, v.pull("x") + v.children.h), r"(?s)size.*test_ragged\.py")
+    refused(lambda self, v: ends(v, v.sum(v.pull("x"))), r"v\.sum\(\.\.\.\) takes one row for each edge")
+    refused(lambda self, v: ends(v, v.children.expand(v.children.h)), r"kids\.expand\(\.\.\.\) takes one row a vertex")
+    refused(lambda self, v: ends(v, v.children.h), r"v\.scatter\(h=\.\.\.\) takes one row a vertex")
+    refused(lambda self, v: ends(v, v.sum(v.children.h.argmax(-1))), r"v\.sum\(\.\.\.\) takes floating point values")
+
+
+def test_what_mixes_the_children_of_different_vertices_is_refused():
+    refused(lambda self, v: ends(v, v.sum(v.children.h - v.children.h.mean(0)) + v.pull("x")), "mixes rows")
+    refused(lambda self, v: ends(v, v.sum(v.children.h.flip(0)) + v.pull("x")), "mixes rows")
+    refused(lambda self, v: ends(v, v.sum(torch.softmax(v.children.h, 0)) + v.pull("x")), "mixes rows")
+
+
+def test_wrong_edge_inputs_are_refused():
+    def vertex(self, v):
+        ends(v, v.pull("x") + v.sum(v.children.pull("r")))
+
+    refused(
+        vertex,
+        r"input 'r' has 7 rows, but the batch has 6 edges: give one row an edge",
+        vf.InputError,
+        r=torch.ones(7, 4),
+    )
+    refused(vertex, r"v\.children\.pull\('r'\): the model was not given this input", vf.InputError)
+
+    def both(self, v):
+        ends(v, v.pull("x") + v.pull("r") + v.sum(v.children.pull("r")))
+
+    refused(both, r"'r'\): this input is pulled for vertices and for edges", r=torch.ones(7, 4))
+    refused(lambda self, v: ends(v, v.sum(v.children.g)), "a child has no state 'g'; the states are 'h'")

@@ -1,0 +1,80 @@
+"""Operations between vertices and the edges to their children: one symbolic size to the other and back.
+
+`counts` int64 [rows] is how many children each vertex has; the edges of a vertex lie side by side. They are operators of
+their own, so that a trace records them, and each other's derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def expand_rows(rows: Tensor, counts: Tensor, edges: int) -> Tensor:
+    """[rows, ...] -> [edges, ...]: a vertex's row for each of its edges."""
+    return rows.repeat_interleave(counts, 0, output_size=edges)
+
+
+def sum_edges(values: Tensor, counts: Tensor) -> Tensor:
+    """[edges, ...] -> [rows, ...]: the sum over each vertex's edges, in their order; zeros where there are none."""
+    return torch.segment_reduce(values.contiguous(), "sum", lengths=counts, axis=0, initial=0)
+
+
+def max_edges(values: Tensor, counts: Tensor) -> Tensor:
+    """[edges, ...] -> [rows, ...]: the maximum over each vertex's edges; zeros where there are none."""
+    largest = torch.segment_reduce(values.contiguous(), "max", lengths=counts, axis=0)
+    return torch.where((counts > 0).view(-1, *[1] * (values.dim() - 1)), largest, 0)
+
+
+Operator = Callable[..., Tensor]
+expand: Operator = torch.library.custom_op("vertexflow::expand", expand_rows, mutates_args=())
+segment_sum: Operator = torch.library.custom_op("vertexflow::segment_sum", sum_edges, mutates_args=())
+segment_max: Operator = torch.library.custom_op("vertexflow::segment_max", max_edges, mutates_args=())
+
+
+def _fake_edges(rows: Tensor, counts: Tensor, edges: int) -> Tensor:
+    return rows.new_empty((edges, *rows.shape[1:]))
+
+
+def _fake_rows(values: Tensor, counts: Tensor) -> Tensor:
+    return values.new_empty((counts.shape[0], *values.shape[1:]))
+
+
+def _save_counts(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.edges = inputs[0].shape[0]
+
+
+def _expand_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    return segment_sum(grad, ctx.saved_tensors[0]), None, None
+
+
+def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return expand(grad, ctx.saved_tensors[0], ctx.edges), None
+
+
+def _save_maximum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs, output)
+
+
+def _max_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    """Those that are largest share the gradient equally, as in `Tensor.amax`."""
+    values, counts, largest = ctx.saved_tensors
+    is_largest = (values == expand(largest, counts, values.shape[0])).to(grad.dtype)
+    share = grad / segment_sum(is_largest, counts).clamp(min=1)
+    return is_largest * expand(share, counts, values.shape[0]), None
+
+
+torch.library.register_fake("vertexflow::expand", _fake_edges)
+torch.library.register_fake("vertexflow::segment_sum", _fake_rows)
+torch.library.register_fake("vertexflow::segment_max", _fake_rows)
+torch.library.register_autograd("vertexflow::expand", _expand_backward, setup_context=_save_counts)
+torch.library.register_autograd("vertexflow::segment_sum", _sum_backward, setup_context=_save_counts)
+torch.library.register_autograd("vertexflow::segment_max", _max_backward, setup_context=_save_maximum)
+
+EXPAND = torch.ops.vertexflow.expand.default
+SEGMENT_SUM = torch.ops.vertexflow.segment_sum.default
+SEGMENT_MAX = torch.ops.vertexflow.segment_max.default
