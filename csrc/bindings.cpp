@@ -386,6 +386,13 @@ PYBIND11_MODULE(_core, m) {
         greedy_steps(s, actions ? &table : nullptr, data, patience);
         return step;
     });
+    m.def("check", [](const py::array& child, const py::array& slot, const py::array& offset,
+                      const std::optional<py::array>& kind, std::int64_t num_kinds, std::int64_t external) {
+        Structure s = structure_of({child, slot, offset, kind, num_kinds, external});
+        Patience patience(stop_if_asked);
+        check(s, std::numeric_limits<Index>::max(), patience);
+        depth_steps(s, Indices(s.num_vertices).data(), patience);  // throws if there is a cycle
+    });
     m.def("hash", [](const py::array& array, std::uint64_t seed) {
         return hash(elements<Index>(array, "array", -1), static_cast<std::size_t>(array.size()), seed);
     });

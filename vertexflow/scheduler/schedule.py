@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from .. import _core
-from ..errors import BackendError, GraphError, InputTypeError
+from ..errors import BackendError, GraphError, InputTypeError, VertexFlowError
 from .fsm import FSM
 from .policies import POLICIES, Ints, Policy, Structure
 
@@ -140,44 +140,48 @@ def schedule(
                [4, 5]], dtype=int32)
     """
     slots = batch.num_slots if num_slots is None else num_slots
+    if not 0 <= slots < 2**31:
+        raise GraphError(f"num_slots is {slots}; give how many slots the vertex function gathers")
     kinds = 1 if batch.kinds is None else len(batch.kinds)
-    name, chosen = _named(policy, batch)
+    structure = batch.child, batch.slot, batch.offset, batch.kind_index, kinds, batch.num_external
+    name = policy if isinstance(policy, str) else type(policy).__name__
     try:
-        steps = name if name in ("depth", "height") else _steps_of(name, chosen, batch)
-        arrays, table, num_leaves, is_tree = _core.schedule(
-            batch.child,
-            batch.slot,
-            batch.offset,
-            batch.kind_index,
-            kinds,
-            batch.num_external,
-            slots,
-            steps,
-            batch.graph_offset,
-            ragged,
-        )
+        steps: str | Ints = name
+        if policy not in ("depth", "height"):
+            _core.check(*structure)  # a policy may trust what it is given
+            steps = _steps_of(name, _chosen(policy, batch), batch)
+        arrays, table, num_leaves, is_tree = _core.schedule(*structure, slots, steps, batch.graph_offset, ragged)
     except _core.Malformed as error:
         _explain(error, batch, name, slots)
+    except VertexFlowError:
+        raise
     except TypeError as error:
-        raise InputTypeError(f"the structure's arrays: {str(error).splitlines()[0]}") from error
+        raise InputTypeError(f"the structure's arrays cannot be used: {_first_line(error)}") from error
+    except ValueError as error:
+        raise GraphError(f"the structure's arrays cannot be used: {_first_line(error)}") from error
     return Schedule(name, batch.num_vertices, batch.num_external, num_leaves, slots, is_tree, arrays, table)
 
 
-def _named(policy: str | Policy, batch: Structure) -> tuple[str, Policy]:
+def _first_line(error: Exception) -> str:
+    said = str(error).splitlines()[0]
+    return "they must be NumPy arrays of int32" if "incompatible function arguments" in said else said
+
+
+def _chosen(policy: str | Policy, batch: Structure) -> Policy:
     if isinstance(policy, str):
         if policy == "fsm":
-            return policy, FSM.learn([batch])
+            return FSM.learn([batch])
         if policy not in POLICIES:
             known = ", ".join(repr(name) for name in [*POLICIES, "fsm"])
             raise BackendError(
                 f"there is no policy {policy!r}; choose one of {known}, or give an object with a method steps(structure)"
             )
-        return policy, POLICIES[policy]
+        return POLICIES[policy]
     if not callable(getattr(policy, "steps", None)):
         raise InputTypeError(
             f"a policy is a name or an object with a method steps(structure), not {type(policy).__name__}"
         )
-    return type(policy).__name__, policy
+    return policy
 
 
 def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
@@ -190,7 +194,6 @@ def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
         )
     negative = np.flatnonzero(step < 0)
     if len(negative):
-        _core.depth(batch.child, batch.slot, batch.offset, batch.num_external)  # a cycle is the graph's fault
         where = batch.locate(int(negative[0]))
         raise GraphError(f"policy {name!r} puts {where} in step {step[negative[0]]}; steps count from 0")
     if int(step.max()) >= batch.num_vertices:
