@@ -104,7 +104,7 @@ def test_more_vertices_than_can_be_counted():
 def test_a_batch_of_more_vertices_than_can_be_counted():
     """The arrays are never made: their sizes are summed first."""
     large = vf.chain(2**20)
-    with pytest.raises(vf.GraphError, match="2147483648 vertices or edges in one batch; .* pack fewer graphs"):
+    with pytest.raises(vf.GraphError, match=r"2147483648 vertices or edges in one batch; .* pack fewer graphs"):
         vf.pack([large] * 2**11)
 
 
