@@ -1,5 +1,6 @@
 """vertexflow: networks whose structure changes with every sample, batched and fused, from the computation of one vertex."""
 
+from . import nn
 from ._version import __version__
 from .collate import collate
 from .errors import BackendError, GraphError, InputError, InputTypeError, VertexFlowError, VertexFunctionError
@@ -33,6 +34,7 @@ __all__ = [
     "from_aiger",
     "from_ptb",
     "graph",
+    "nn",
     "pack",
     "schedule",
     "tree",

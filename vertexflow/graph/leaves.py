@@ -138,8 +138,27 @@ def _fold_addmm(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Nod
     return expanded
 
 
+def _fold_greater(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
+    bound = node.args[1]
+    return ZERO if images[node.all_input_nodes[0]] is ZERO and isinstance(bound, (int, float)) and bound >= 0 else None
+
+
+def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
+    condition, _, other = node.args
+    if not isinstance(condition, fx.Node) or not isinstance(other, fx.Node) or images[condition] is not ZERO:
+        return None
+    if images[other] is ZERO or (other.target is aten.scalar_tensor.default and other.args[0] == 0):
+        uniform.add(node)  # what was not chosen does not matter, not even if it is NaN
+        return ZERO
+    value, before = node.meta["val"], other.meta["val"]
+    if value.shape == before.shape and value.dtype == before.dtype:
+        return images[other]
+    return None
+
+
 _RULES: dict[Any, Callable[..., Image | None]] = {
     aten.add.Tensor: _fold_sum, aten.sub.Tensor: _fold_sum, aten.addmm.default: _fold_addmm,
+    aten.gt.Scalar: _fold_greater, aten.where.self: _fold_where,
 }  # fmt: skip
 
 

@@ -1,0 +1,11 @@
+"""Ready-made vertex functions."""
+
+from .gru import GRU
+from .lstm import LSTM
+from .mvrnn import MVRNN
+from .rntn import RNTN
+from .treefc import TreeFC
+from .treegru import TreeGRU
+from .treelstm import NaryTreeLSTM
+
+__all__ = ["GRU", "LSTM", "MVRNN", "RNTN", "NaryTreeLSTM", "TreeFC", "TreeGRU"]

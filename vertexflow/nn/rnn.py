@@ -1,0 +1,86 @@
+"""What `LSTM` and `GRU` share: layers and directions of one cell, with the parameters of `torch.nn.RNNBase`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import GraphError
+from ..function import VertexFunction
+from ..graph.build import InputGraph
+from ..graph.pack import GraphBatch, pack
+
+
+class Cell(VertexFunction):
+    """One layer in one direction. Its weights are given to it at each call: all layers of a model run the same cell.
+
+    The parameters that it has are places for them, without memory.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
+    def __init__(self, state: dict[str, int], bias: bool, backend: str) -> None:
+        super().__init__(state=state, backend=backend)
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            absent = name.startswith("bias") and not bias
+            self.register_parameter(name, None if absent else nn.Parameter(torch.empty(0, device="meta")))
+
+
+class ChainRNN(nn.RNNBase):
+    """Stacked layers of `cell` over chains, in one direction or in both.
+
+    From `nn.RNNBase` come the parameters with their names, shapes and initial values, hence `state_dict`s that PyTorch's
+    own layers load, and theirs that this one loads.
+    """
+
+    cell: Cell
+
+    def __init__(self, mode: str, cell: Cell, *args: Any, **kwargs: Any) -> None:
+        super().__init__(mode, *args, **kwargs)
+        object.__setattr__(self, "cell", cell)  # no submodule: it has no weights of its own
+
+    def forward(self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor) -> SimpleNamespace:
+        """Run over a batch of chains.
+
+        Args:
+            graphs: a `GraphBatch` of chains, or a list of them; a step's child is the step before it.
+            x: inputs of all steps, `[num_vertices, input_size]`, rows in the batch's own vertex order.
+
+        Returns:
+            An object with `h`, the last layer's outputs, `[num_vertices, D * hidden_size]` in that order (D is 2 for both
+            directions, else 1; forward, then backward), and the final states as PyTorch's layers return them: `h_n`, and
+            `c_n` of an LSTM, `[num_layers * D, num_graphs, hidden_size]`.
+
+        Raises:
+            GraphError: a graph is no chain.
+            InputError: `x` has the wrong number of rows, or is elsewhere than the model.
+        """
+        batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
+        ends = (batch.roots, batch.leaves)  # where the last step is: of the forward direction, and of the backward one
+        if not len(ends[0]) == len(ends[1]) == len(batch):
+            raise GraphError("not every graph of the batch is one chain; make them with vf.chain(length)")
+        final: dict[str, list[Tensor]] = {}
+        for layer in range(self.num_layers):
+            if layer and self.dropout:
+                x = nn.functional.dropout(x, self.dropout, self.training)
+            outputs = []
+            for direction in range(2 if self.bidirectional else 1):
+                out = self._run(batch, x, layer, direction)
+                outputs.append(out["h"])
+                for name, rows in out.items():
+                    final.setdefault(f"{name}_n", []).append(rows[ends[direction]])
+            x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
+        return SimpleNamespace(h=x, **{name: torch.stack(rows) for name, rows in final.items()})
+
+    def _run(self, batch: GraphBatch, x: Tensor, layer: int, direction: int) -> dict[str, Tensor]:
+        suffix = f"_l{layer}_reverse" if direction else f"_l{layer}"
+        weights = {name: getattr(self, name + suffix) for name, _ in self.cell.named_parameters()}
+        out = torch.func.functional_call(self.cell, weights, (batch,), {"x": x, "reverse": direction == 1})
+        return dict(vars(out))
