@@ -1,5 +1,6 @@
 """Ready-made vertex functions."""
 
+from .childsum import ChildSumTreeLSTM
 from .gru import GRU
 from .lstm import LSTM
 from .mvrnn import MVRNN
@@ -8,4 +9,4 @@ from .treefc import TreeFC
 from .treegru import TreeGRU
 from .treelstm import NaryTreeLSTM
 
-__all__ = ["GRU", "LSTM", "MVRNN", "RNTN", "NaryTreeLSTM", "TreeFC", "TreeGRU"]
+__all__ = ["GRU", "LSTM", "MVRNN", "RNTN", "ChildSumTreeLSTM", "NaryTreeLSTM", "TreeFC", "TreeGRU"]
