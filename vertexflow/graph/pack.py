@@ -202,6 +202,8 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         blob, graph_offset, num_edges, num_slots = packed
     except _core.Malformed as error:
         raise _explained(error, graphs) from None
+    except VertexFlowError:
+        raise
     except (TypeError, ValueError) as error:
         raise InputTypeError(f"{error}; make graphs with vf.graph and its like") from None
     num_vertices = int(graph_offset[-1])
