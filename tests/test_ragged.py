@@ -154,6 +154,22 @@ def test_a_run_that_grows_reads_all_children_too():
     torch.testing.assert_close(ours, expected)
 
 
+def test_edge_inputs_of_a_run_that_grows():
+    """A row for each child, row by row; left out, they are zeros."""
+    torch.manual_seed(0)
+    model = Attention(8, 2).double()
+    x = torch.randn(5, 8, dtype=torch.float64)
+    relation = torch.tensor([2, 1, 0, 0])
+    whole = model([vf.graph(5, [(0, 2), (1, 2), (2, 4), (3, 4)])], x=x, relation=relation).h
+    run = model.start([vf.graph(3, [(0, 2), (1, 2)])], x=x[:3], relation=relation[:2])
+    run.extend([[-1, -1], [2, 3]], x=x[3:])
+    torch.testing.assert_close(run[:].h, whole)
+    wide = vf.graph(3_001, [(child, 3_000) for child in range(3_000)])
+    assert (
+        len(model.start([wide] * 20, x=torch.randn(60_020, 8).double(), relation=torch.zeros(60_000).long())) == 60_020
+    )
+
+
 def refused(vertex, message, error=vf.VertexFunctionError, **inputs):
     model = FromCode(vertex, {"h": 4}, linear=nn.Linear(4, 4))
     with pytest.raises(error, match=message):

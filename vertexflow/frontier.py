@@ -65,7 +65,7 @@ class Frontier:
         self._store = grow.Store()
         self._token = torch.zeros((), device=device)
         self._device = device
-        self._rows: dict[str, Tensor] = {}  # one row of each input, for those that are left out later
+        self._zeros: dict[str, tuple[Tensor, bool]] = {}  # a row of each input, and whether it belongs to edges
 
     @property
     def num_vertices(self) -> int:
@@ -84,8 +84,8 @@ class Frontier:
             children: integers [n, slots], the child in each slot of each new vertex, -1 where there is none. Children are
                 vertices of the run, or new ones: row i becomes vertex `num_vertices + i`, so that new vertices may depend
                 on each other. For any number of samples at once.
-            inputs: one tensor for each name that the vertex function pulls, [n, ...]. One that was given before and is left
-                out now is zero for the new vertices.
+            inputs: one tensor for each name that the vertex function pulls, [n, ...], or a row for each child, row by row of
+                `children`, if it pulls it for edges. One that was given before and is left out now is zero.
 
         Returns:
             The numbers of the new vertices, int64 [n], on the CPU.
@@ -94,16 +94,22 @@ class Frontier:
             GraphError: a child that does not exist, a cycle, or more slots than the vertex function gathers.
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
         """
-        growth, external = _growth(children, self.num_vertices)
+        return self._add(*_growth(children, self.num_vertices), inputs)
+
+    def _add(self, growth: Growth, external: np.ndarray[Any, np.dtype[np.int64]], inputs: dict[str, Tensor]) -> Tensor:
         if not growth.num_vertices:
             return torch.empty(0, dtype=torch.int64)
-        given = {name: row.expand(growth.num_vertices, *row.shape) for name, row in self._rows.items()} | inputs
+        given = {
+            name: row.expand(len(growth.child) if of_edges else growth.num_vertices, *row.shape)
+            for name, (row, of_edges) in self._zeros.items()
+        } | inputs
         through = self._token.requires_grad
         tensors, order, compiled = self._prepare(growth, given, through)
         rows = torch.from_numpy(external).to(self._device, non_blocking=True)
         self._token = grow.extend(self._store, self._token, compiled, order, rows, tensors, given)
         for name, value in inputs.items():
-            self._rows.setdefault(name, torch.zeros_like(value[0]).detach())
+            row = torch.zeros(value.shape[1:], dtype=value.dtype, device=value.device)
+            self._zeros.setdefault(name, (row, compiled.program.trace.is_edge_input(name)))
         return torch.arange(growth.start, self.num_vertices)
 
     def __getitem__(self, vertices: Any) -> SimpleNamespace:

@@ -128,9 +128,8 @@ class VertexFunction(nn.Module):
         run = Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-            children = np.full((batch.num_vertices, batch.num_slots), -1)
-            children[np.repeat(np.arange(batch.num_vertices), np.diff(batch.offset)), batch.slot] = batch.child
-            run.extend(children, **inputs)
+            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, batch.child, batch.slot, batch.offset)
+            run._add(structure, np.empty(0, np.int64), inputs)
         elif inputs:
             run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
         return run
