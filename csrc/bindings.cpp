@@ -34,6 +34,8 @@ const T* elements(const py::array& array, const char* name, std::int64_t size) {
                              py::str(array.dtype()).cast<std::string>());
     if (array.ndim() != 1 || (array.size() > 1 && array.strides(0) != static_cast<py::ssize_t>(sizeof(T))))
         throw py::value_error(std::string(name) + " must be a contiguous array of one dimension");
+    if (array.size() > 0 && reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0)
+        throw py::value_error(std::string(name) + " must be aligned in memory");
     if (size >= 0 && array.size() != size)
         throw py::value_error(std::string(name) + " has " + std::to_string(array.size()) + " elements, not " +
                               std::to_string(size));

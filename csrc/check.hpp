@@ -7,6 +7,7 @@ namespace vertexflow {
 
 // Refuses arrays that do not describe a structure, and notes how its vertices are numbered. `slots`: how many a vertex has.
 inline void check(Structure& s, Index slots, Patience& patience) {
+    if (s.num_kinds < 1) throw Malformed("kinds", s.num_kinds);
     if (s.offset[0] != 0 || s.offset[s.num_vertices] != s.num_edges) throw Malformed("offset", 0);
     for (Index v = 0; v < s.num_vertices; ++v)
         if (s.offset[v + 1] < s.offset[v] || s.offset[v + 1] > s.num_edges) throw Malformed("offset", v);

@@ -74,10 +74,12 @@ class Unblocked {
     Unblocked(const Structure& s, const Ready& ready, Patience& patience)
         : s_(s), ready_(ready), initial_count_(s.num_kinds, 0), initial_(std::size_t(s.num_vertices) * s.num_kinds, 0) {
         children_first(s, patience, [&](Index v) {
-            for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e)
+            for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e) {
+                patience.tick(s.num_kinds / 16);  // a kind is a small part of the work of a vertex
                 if (s.child[e] < s.num_vertices)
                     for (Index k = 0; k < s.num_kinds; ++k)
                         initial_[at(v, k)] += ready_.kind(s.child[e]) == k || initial_[at(s.child[e], k)] > 0;
+            }
             initial_count_[ready_.kind(v)] += initial_[at(v, ready_.kind(v))] == 0;
         });
         reset();
@@ -142,6 +144,7 @@ inline Index greedy_steps(const Structure& s, const Table* table, Index* step, P
     if (table && s.num_kinds > 1) unblocked = std::make_unique<Unblocked>(s, ready, patience);
     Index now = 0;
     for (; !ready.done(); ++now) {
+        patience.tick(s.num_kinds / 16);
         Index chosen = unblocked ? unblocked->complete() : -1;
         if (chosen < 0 && table && !table->empty()) {
             const auto found = table->find(ready.state());

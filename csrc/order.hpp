@@ -11,9 +11,11 @@ namespace vertexflow {
 struct Parents {
     Indices offset, parent;
 
-    explicit Parents(const Structure& s, Patience& patience) : offset(s.num_vertices + 1, 0), parent(s.num_edges) {
-        for (Index e = 0; e < s.num_edges; ++e)
+    explicit Parents(const Structure& s, Patience& patience) : offset(std::size_t(s.num_vertices) + 1, 0), parent(s.num_edges) {
+        for (Index e = 0; e < s.num_edges; ++e) {
+            patience.tick();
             if (s.child[e] < s.num_vertices) ++offset[s.child[e] + 1];
+        }
         for (Index v = 0; v < s.num_vertices; ++v) offset[v + 1] += offset[v];
         Indices cursor(offset.begin(), offset.end() - 1);
         for (Index v = 0; v < s.num_vertices; ++v) {
@@ -89,7 +91,10 @@ void children_first(const Structure& s, Patience& patience, Visit visit, bool ba
     }
     if (static_cast<Index>(order.size()) < n) throw Malformed("cycle", find_cycle(s, patience).front());
     if (backwards) std::reverse(order.begin(), order.end());
-    for (Index v : order) visit(v);
+    for (Index v : order) {
+        patience.tick();
+        visit(v);
+    }
 }
 
 // As soon as possible: the longest path from a leaf (Cavs, section 3.2). Returns the number of steps.

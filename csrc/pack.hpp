@@ -49,7 +49,7 @@ struct Batch {
         std::copy_n(graph.slot, graph.num_edges, slot + edge);
         if (!kind) return;
         for (Index v = 0; v < graph.num_vertices; ++v) {
-            if (graph.kind[v] < 0 || graph.kind[v] >= num_kinds) throw Malformed("graph", v);
+            if (graph.kind[v] < 0 || graph.kind[v] >= num_kinds) throw Malformed("kind", v);
             kind[vertex + v] = kinds ? kinds[graph.kind[v]] : graph.kind[v];
         }
     }

@@ -23,7 +23,7 @@ struct Buckets {
             const bool inner = s.offset[v + 1] > s.offset[v];
             return (std::int64_t{step[v]} * 2 + inner) * s.num_kinds + (s.kind ? s.kind[v] : 0);
         };
-        if (numbers <= 2 * std::int64_t{s.num_vertices} + 64) {
+        if (numbers <= std::min(2 * std::int64_t{s.num_vertices} + 64, std::int64_t{1} << 30)) {
             count = static_cast<Index>(numbers);
             for (Index v = 0; v < s.num_vertices; ++v) step[v] = static_cast<Index>(number(v));
         } else {  // many kinds, few of them in a step: number those that there are
@@ -82,14 +82,22 @@ void parents_first(const Structure& s, const Index* graph_offset, const Indices&
         }
         return;
     }
-    Indices order = topological(s, Parents(s, patience), patience), graph_of(s.num_vertices), rank(graphs.size());
-    for (std::size_t i = 0; i < graphs.size(); ++i) {
-        rank[graphs[i]] = static_cast<Index>(i);
-        std::fill(graph_of.begin() + graph_offset[i], graph_of.begin() + graph_offset[i + 1], static_cast<Index>(i));
+    const Indices order = topological(s, Parents(s, patience), patience);
+    Indices graph_of(s.num_vertices), next(graphs.size()), grouped(s.num_vertices);
+    Index at = 0;
+    for (const Index g : graphs) {
+        next[g] = at;
+        at += graph_offset[g + 1] - graph_offset[g];
+        std::fill(graph_of.begin() + graph_offset[g], graph_of.begin() + graph_offset[g + 1], g);
     }
-    std::reverse(order.begin(), order.end());
-    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return rank[graph_of[a]] < rank[graph_of[b]]; });
-    for (const Index v : order) visit(v);
+    for (auto v = order.rbegin(); v != order.rend(); ++v) {
+        patience.tick();
+        grouped[next[graph_of[*v]]++] = *v;
+    }
+    for (const Index v : grouped) {
+        patience.tick();
+        visit(v);
+    }
 }
 
 // Puts the vertices into rows; every bucket is filled from its end. Graphs with the last steps come first; in a graph,

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,6 +164,119 @@ def test_policies_that_answer_nonsense(batch, answer):
         vf.schedule(batch, SimpleNamespace(steps=lambda structure: answer))
     except vf.VertexFlowError as error:
         clear(error)
+
+
+# What is wrong is named, whatever it is.
+
+
+@pytest.mark.parametrize(
+    ("edges", "more", "match"),
+    [
+        (torch.zeros(2, 1, dtype=torch.bfloat16), {}, "edges cannot be read as an array: .*BFloat16"),
+        (torch.zeros(2, 1, dtype=torch.int64, device="meta"), {}, "edges cannot be read as an array: .*meta"),
+        (torch.zeros(2, 1, dtype=torch.int64).to_sparse(), {}, "edges cannot be read as an array: .*Sparse"),
+        (np.array([[2**64 - 1], [1]], np.uint64), {}, "children of edges: 18446744073709551615 is out of range"),
+        (np.array([[0.0], [np.nan]]), {}, "children of edges must be integers, not float64"),
+        ([(0, 2**63)], {}, "must be integers"),
+        ([(0, 1)], {"slots": np.array([2**63], np.uint64)}, "slots: 9223372036854775808 is out of range"),
+        ([(0, 1)], {"slots": [[0], [0, 1]]}, "slots cannot be read as an array"),
+        ([(0, 1)], {"slots": "left"}, "slots must be integers"),
+        ([(0, 1)], {"slots": 0}, "slots must be one list of numbers"),
+        ([(0, 1)], {"slots": np.broadcast_to(np.int64(0), 2**31 + 1)}, "slots: 2147483649 of them"),
+        ([(0, 1)], {"kind": [[0], [0, 1]]}, "kinds cannot be read as an array"),
+        ([(0, 1)], {"kind": [None, "a"]}, "kinds of several types cannot be sorted"),
+        ([(0, 1)], {"kind": np.broadcast_to(np.int64(0), 2**31 + 1)}, "2147483649 kinds for 2 vertices"),
+        (["ab"], {}, "children of edges must be integers"),
+        ("ab", {}, r"edge 0 is \('a',\)"),
+        (3, {}, "edges are pairs .* not int"),
+    ],
+)
+def test_what_is_wrong_with_a_graph_is_named(edges, more, match):
+    with pytest.raises(vf.VertexFlowError, match=match):
+        vf.graph(2, edges, **more)
+
+
+@pytest.mark.parametrize("count", [None, "2", 2.0, float("nan"), True, -1, 0])
+def test_a_number_of_vertices_that_is_none(count):
+    with pytest.raises(vf.VertexFlowError, match="num_vertices"):
+        vf.graph(count, [])
+
+
+def test_an_unsigned_parent_is_not_taken_for_a_root():
+    with pytest.raises(vf.GraphError, match="parents: 18446744073709551615 is out of range"):
+        vf.tree_from_parents(np.array([1, 2**64 - 1], np.uint64))
+
+
+def misaligned(array):
+    return np.frombuffer(b"." + array.tobytes(), np.uint8)[1:].view(array.dtype)
+
+
+DAMAGE = {
+    "list": np.ndarray.tolist,
+    "int64": lambda array: array.astype(np.int64),
+    "other bytes first": lambda array: array.astype(">i4"),
+    "column": lambda array: array[:, None],
+    "every other": lambda array: np.repeat(array, 2)[::2],
+    "reversed": lambda array: array[::-1],
+    "longer": lambda array: np.append(array, array[-1:]),
+    "shorter": lambda array: array[:-1],
+    "empty": lambda array: array[:0],
+    "negative": lambda array: array - 9,
+    "out of range": lambda array: array + 99,
+    "misaligned": misaligned,
+}
+BATCH = vf.pack([vf.graph(4, [(0, 2), (1, 2), (2, 3)], kind=[*"abab"]), vf.graph(2, [(0, 1)], kind=[*"ab"])])
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "fsm"])
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["child", "slot", "offset", "kind_index", "graph_offset"])
+def test_what_is_wrong_with_a_batch_is_named(name, damage, policy):
+    damaged = replace(BATCH, **{name: DAMAGE[damage](getattr(BATCH, name))})
+    with pytest.raises(vf.VertexFlowError, match=r"child|slot|offset|kind"):
+        vf.schedule(damaged, policy)
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "fsm"])
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"kinds": ()}, "kinds is empty"),
+        ({"kinds": (), "kind_index": None}, "kinds is empty"),
+        ({"kinds": 2}, "kinds must be a tuple or None, not int"),
+        ({"kinds": ("a",)}, "kind_index of vertex 1 is 1, which is out of range; there are 1 kinds"),
+        ({"num_vertices": 5}, "num_vertices is 5, but offset is that of 6 vertices"),
+        ({"num_vertices": 0}, "num_vertices is 0"),
+        ({"offset": None}, "offset: give NumPy arrays"),
+        ({"num_slots": "2"}, "num_slots is '2'; give an integer"),
+        ({"num_slots": 2.0}, "num_slots is 2.0; give an integer"),
+        ({"num_slots": 2**63}, "num_slots is 9223372036854775808"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_arrays(change, match, policy):
+    with pytest.raises(vf.VertexFlowError, match=match):
+        vf.schedule(replace(BATCH, **change), policy)
+
+
+@pytest.mark.parametrize("damage", ["list", "int64", "column", "reversed", "longer", "shorter", "empty", "misaligned"])
+def test_what_is_wrong_with_a_packed_graph_is_named(damage):
+    with pytest.raises(vf.VertexFlowError, match="a graph's structure"):
+        vf.pack([vf.chain(2), vf.InputGraph(DAMAGE[damage](vf.chain(3).structure))])
+
+
+@pytest.mark.parametrize("answer", [None, "abc", [[1], [1, 2]], {}, [2**70] * 6, torch.zeros(6, device="meta")])
+def test_a_policy_that_answers_no_numbers_is_named(answer):
+    with pytest.raises(vf.GraphError, match="policy 'SimpleNamespace' must return one integer for each of 6 vertices"):
+        vf.schedule(BATCH, SimpleNamespace(steps=lambda structure: answer))
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_what_a_policy_raises_is_its_own(error):
+    def steps(structure):
+        raise error("mine")
+
+    with pytest.raises(error, match=r"^mine$"):
+        vf.schedule(BATCH, SimpleNamespace(steps=steps))
 
 
 LONG = {

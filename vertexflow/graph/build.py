@@ -222,9 +222,7 @@ def chain(length: int) -> InputGraph:
 
 
 def _int_array(values: Any, what: str) -> Wide:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    array = np.asarray(values)
+    array = _array(values, what)
     if array.size > LARGEST:
         raise GraphError(f"{what}: {array.size} of them; a graph has at most {LARGEST} vertices and edges")
     if array.size == 0:
@@ -233,12 +231,21 @@ def _int_array(values: Any, what: str) -> Wide:
         raise InputTypeError(f"{what} must be integers, not {array.dtype}")
     if array.ndim != 1:
         raise GraphError(f"{what} must be one list of numbers, not an array of shape {array.shape}")
+    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
+        raise GraphError(f"{what}: {array.max()} is out of range; a graph has at most {LARGEST} vertices and edges")
     return np.ascontiguousarray(array, np.int64)
+
+
+def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
+    try:
+        return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # a ragged list, a sparse tensor, one of bfloat16
+        raise InputTypeError(f"{what} cannot be read as an array: {str(error).splitlines()[0]}") from error
 
 
 def _edge_arrays(edges: Any) -> tuple[Wide, Wide]:
     if isinstance(edges, torch.Tensor):
-        edges = edges.detach().cpu().numpy()
+        edges = _array(edges, "edges")
     if isinstance(edges, np.ndarray):
         if edges.ndim != 2 or edges.shape[0] != 2:
             turned = "; transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else ""
@@ -264,12 +271,15 @@ def _kinds(kind: Sequence[Any] | None, num_vertices: int) -> tuple[tuple[Any, ..
     """The kinds that occur, and the number of each vertex's kind among them."""
     if kind is None:
         return None, None
-    kinds = np.asarray(kind)
+    kinds = _array(kind, "kinds")
     if kinds.ndim != 1:
         raise GraphError(f"kinds must be one list, not an array of shape {kinds.shape}")
     if len(kinds) != num_vertices:
         raise GraphError(f"{len(kinds)} kinds for {num_vertices} vertices; give one for each vertex")
-    names, numbers = np.unique(kinds, return_inverse=True)
+    try:
+        names, numbers = np.unique(kinds, return_inverse=True)
+    except TypeError as error:
+        raise InputTypeError(f"kinds of several types cannot be sorted ({error}); use one type") from error
     return tuple(names.tolist()), numbers.astype(np.int32)
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from .. import _core
-from ..errors import BackendError, GraphError, InputTypeError, VertexFlowError
+from ..errors import BackendError, GraphError, InputTypeError
 from .fsm import FSM
 from .policies import POLICIES, Ints, Policy, Structure
 
@@ -140,31 +140,34 @@ def schedule(
                [4, 5]], dtype=int32)
     """
     slots = batch.num_slots if num_slots is None else num_slots
+    if not isinstance(slots, (int, np.integer)):
+        raise InputTypeError(f"num_slots is {slots!r}; give an integer")
     if not 0 <= slots < 2**31:
         raise GraphError(f"num_slots is {slots}; give how many slots the vertex function gathers")
+    if not isinstance(batch.kinds, (tuple, list, type(None))):
+        raise InputTypeError(f"kinds must be a tuple or None, not {type(batch.kinds).__name__}")
     kinds = 1 if batch.kinds is None else len(batch.kinds)
     structure = batch.child, batch.slot, batch.offset, batch.kind_index, kinds, batch.num_external
     name = policy if isinstance(policy, str) else type(policy).__name__
+    native = isinstance(policy, str) and policy in ("depth", "height")
     try:
-        steps: str | Ints = name
-        if policy not in ("depth", "height"):
+        if not native:
             _core.check(*structure)  # a policy may trust what it is given
-            steps = _steps_of(name, _chosen(policy, batch), batch)
-        arrays, table, num_leaves, is_tree = _core.schedule(*structure, slots, steps, batch.graph_offset, ragged)
-    except _core.Malformed as error:
+            _require_size(batch)
+    except (_core.Malformed, TypeError, ValueError) as error:
         _explain(error, batch, name, slots)
-    except VertexFlowError:
-        raise
-    except TypeError as error:
-        raise InputTypeError(f"the structure's arrays cannot be used: {_first_line(error)}") from error
-    except ValueError as error:
-        raise GraphError(f"the structure's arrays cannot be used: {_first_line(error)}") from error
+    steps = name if native else _steps_of(name, _chosen(policy, batch), batch)  # what a policy raises is its own
+    try:
+        arrays, table, num_leaves, is_tree = _core.schedule(*structure, slots, steps, batch.graph_offset, ragged)
+        _require_size(batch)
+    except (_core.Malformed, TypeError, ValueError) as error:
+        _explain(error, batch, name, slots)
     return Schedule(name, batch.num_vertices, batch.num_external, num_leaves, slots, is_tree, arrays, table)
 
 
-def _first_line(error: Exception) -> str:
-    said = str(error).splitlines()[0]
-    return "they must be NumPy arrays of int32" if "incompatible function arguments" in said else said
+def _require_size(batch: Structure) -> None:
+    if batch.num_vertices != len(batch.offset) - 1:
+        raise _core.Malformed("num_vertices", len(batch.offset) - 1, -1)
 
 
 def _chosen(policy: str | Policy, batch: Structure) -> Policy:
@@ -186,7 +189,13 @@ def _chosen(policy: str | Policy, batch: Structure) -> Policy:
 
 def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
     """What a policy answered, as numbers below V that rise as its own do."""
-    step = np.asarray(policy.steps(batch))
+    answer = policy.steps(batch)
+    try:
+        step = np.asarray(answer)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GraphError(
+            f"policy {name!r} must return one integer for each of {batch.num_vertices} vertices: {error}"
+        ) from error
     if step.shape != (batch.num_vertices,) or step.dtype.kind not in "iu":
         raise GraphError(
             f"policy {name!r} must return one integer for each of {batch.num_vertices} vertices, "
@@ -194,7 +203,7 @@ def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
         )
     negative = np.flatnonzero(step < 0)
     if len(negative):
-        where = batch.locate(int(negative[0]))
+        where = _locate(batch, int(negative[0]))
         raise GraphError(f"policy {name!r} puts {where} in step {step[negative[0]]}; steps count from 0")
     if int(step.max()) >= batch.num_vertices:
         step = np.unique(step, return_inverse=True)[1]
@@ -203,19 +212,28 @@ def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
 
 def _explain(error: Exception, batch: Structure, policy: str, slots: int) -> NoReturn:
     """Say what the core found wrong with a structure, or with what a policy made of it."""
+    if not isinstance(error, _core.Malformed):
+        names = ("child", "slot", "offset", "kind_index", "graph_offset")
+        wrong = [name for name in names if not isinstance(getattr(batch, name), (np.ndarray, type(None)))]
+        wrong += [name for name in names[:3] if getattr(batch, name) is None]
+        said = f"{' and '.join(wrong)}: give NumPy arrays of int32" if wrong else str(error).splitlines()[0]
+        sort = InputTypeError if isinstance(error, TypeError) else GraphError
+        raise sort(f"the structure's arrays cannot be used: {said}") from error
     what, where, other = error.args
     if what == "cycle":
-        raise GraphError(f"a cycle: {batch.locate(where)} depends on itself or on a cycle and is never ready") from None
+        raise GraphError(
+            f"a cycle: {_locate(batch, where)} depends on itself or on a cycle and is never ready"
+        ) from None
     if what == "slots":
         gathered = f"gathers slots 0 to {slots - 1}" if slots else "gathers no child"
         raise GraphError(
-            f"more children than slots gathered: {batch.locate(other)} has a child in slot {batch.slot[where]}, but "
+            f"more children than slots gathered: {_locate(batch, other)} has a child in slot {batch.slot[where]}, but "
             f"the vertex function {gathered}; gather that slot too, or give graphs with fewer children"
         ) from None
     if what == "step order":
         child = int(batch.child[where])
         raise GraphError(
-            f"policy {policy!r} puts {batch.locate(other)} no later than its child, {batch.locate(child)}; "
+            f"policy {policy!r} puts {_locate(batch, other)} no later than its child, {_locate(batch, child)}; "
             "children come first"
         ) from None
     if what == "too many slots":
@@ -228,6 +246,24 @@ def _explain(error: Exception, batch: Structure, policy: str, slots: int) -> NoR
         said = f"edge {where} has the slot {batch.slot[where]}; a vertex's slots must rise from 0, none twice"
     elif what == "offset":
         said = f"offset falls at vertex {where}, or does not run from 0 to {len(batch.child)}"
+    elif what == "kind" and batch.kind_index is not None:
+        kinds = 1 if batch.kinds is None else len(batch.kinds)
+        said = (
+            f"kind_index of vertex {where} is {batch.kind_index[where]}, which is out of range; there are {kinds} kinds"
+        )
+    elif what == "kinds":
+        said = "kinds is empty; where there are no kinds, it is None"
+    elif what == "graph_offset":
+        said = f"graph_offset must rise from 0 to {len(batch.offset) - 1}"
+    elif what == "num_vertices":
+        said = f"num_vertices is {batch.num_vertices}, but offset is that of {where} vertices"
     else:
         said = f"{what} ({where})"
     raise GraphError(f"the structure's arrays are inconsistent: {said}") from None
+
+
+def _locate(batch: Structure, vertex: int) -> str:
+    try:
+        return batch.locate(vertex)
+    except (TypeError, ValueError, IndexError):  # the arrays that it looks into may be what is wrong
+        return f"vertex {vertex}"
