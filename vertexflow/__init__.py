@@ -8,6 +8,8 @@ from .frontier import Frontier
 from .function import VertexFunction
 from .graph.aiger import from_aiger
 from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
+from .graph.conllu import from_conllu
+from .graph.convert import from_edge_index, from_networkx, to_networkx
 from .graph.pack import GraphBatch, pack
 from .graph.read import from_ptb
 from .graph.vertex import Vertex
@@ -32,11 +34,15 @@ __all__ = [
     "chain",
     "collate",
     "from_aiger",
+    "from_conllu",
+    "from_edge_index",
+    "from_networkx",
     "from_ptb",
     "graph",
     "nn",
     "pack",
     "schedule",
+    "to_networkx",
     "tree",
     "tree_from_parents",
 ]

@@ -1,0 +1,106 @@
+"""Graphs of other libraries: read as they are, and networkx there and back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+from tests.scheduler.random_graphs import children, graphs
+from vertexflow.errors import GraphError, InputTypeError
+from vertexflow.graph.build import InputGraph, graph
+from vertexflow.graph.convert import from_edge_index, from_networkx, to_networkx
+
+
+@given(graphs(with_kinds=True))
+def test_networkx_there_and_back(given_graph: InputGraph) -> None:
+    given_graph.data["label"] = np.arange(given_graph.num_vertices) * 2
+    given_graph.data["word"] = np.array([f"w{v}" for v in range(given_graph.num_vertices)], dtype=object)
+    again = from_networkx(to_networkx(given_graph), kind="kind", slot="slot")
+    assert children(again) == children(given_graph)
+    assert again.kind is not None
+    assert given_graph.kind is not None
+    assert again.kind.tolist() == given_graph.kind.tolist()
+    for name in ("label", "word"):
+        assert again.data[name].tolist() == given_graph.data[name].tolist()
+
+
+@given(graphs())
+def test_networkx_agrees_about_edges(given_graph: InputGraph) -> None:
+    edges = sorted((child, parent) for child, parent, _ in to_networkx(given_graph).edges)
+    assert edges == sorted((c, p) for p, below in enumerate(children(given_graph)) for _, c in below)
+
+
+def test_names_and_attributes_of_nodes_are_kept() -> None:
+    source = nx.DiGraph([("b", "c"), ("a", "c")])
+    nx.set_node_attributes(source, {"a": 1.5, "b": 2.5, "c": 3.5}, "weight")
+    source.nodes["a"]["only here"] = 1
+    made = from_networkx(source)
+    assert made.data["node"].tolist() == ["b", "c", "a"]
+    assert made.data["weight"].tolist() == [2.5, 3.5, 1.5]
+    assert made.data.keys() == {"node", "weight"}
+    assert children(made) == [[], [(0, 0), (1, 2)], []]  # slots in the order of the edges
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "message"),
+    [
+        (nx.Graph([(0, 1)]), {}, InputTypeError, "undirected; .* give a DiGraph with edges from children to parents"),
+        (nx.DiGraph(), {}, GraphError, "a graph with no vertices"),
+        (nx.DiGraph([(0, 1), (1, 0)]), {}, GraphError, "a cycle"),
+        (nx.DiGraph([(0, 1)]), {"kind": "sort"}, GraphError, "node 0 has no attribute 'sort'"),
+        (nx.DiGraph([(0, 1)]), {"slot": "at"}, GraphError, "edge 0 -> 1 has no attribute 'at'"),
+        ([(0, 1)], {}, InputTypeError, "from_networkx takes a networkx graph, not list"),
+    ],
+)
+def test_networkx_graphs_that_are_refused(source: object, options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        from_networkx(source, **options)
+
+
+@pytest.mark.parametrize("form", [torch.tensor, np.array, list])
+def test_an_edge_index(form: object) -> None:
+    made = from_edge_index(form([[0, 1, 3], [2, 2, 2]]))
+    assert children(made) == [[], [], [(0, 0), (1, 1), (2, 3)], []]
+    assert from_edge_index(form([[0], [1]]), num_vertices=5).num_vertices == 5
+
+
+def test_an_edge_index_without_edges_needs_the_number_of_vertices() -> None:
+    empty = torch.empty(2, 0, dtype=torch.int64)
+    assert from_edge_index(empty, num_vertices=2).num_edges == 0
+    with pytest.raises(GraphError, match="no vertices"):
+        from_edge_index(empty)
+
+
+class Data(SimpleNamespace):
+    """What is used of `torch_geometric.data.Data`."""
+
+    def keys(self) -> list[str]:
+        return [name for name in vars(self) if name != "num_nodes"]
+
+    def __getitem__(self, name: str) -> object:
+        return getattr(self, name)
+
+
+def test_pytorch_geometric() -> None:
+    source = Data(edge_index=torch.tensor([[0], [1]]), num_nodes=3, x=torch.ones(3, 2), y=torch.zeros(1), name="a")
+    made = from_edge_index(source)
+    assert made.num_vertices == 3
+    assert made.data.keys() == {"x"}
+    assert made.data["x"].shape == (3, 2)
+
+
+def test_dgl() -> None:
+    source = SimpleNamespace(
+        edges=lambda: (torch.tensor([0, 1]), torch.tensor([2, 2])),
+        num_nodes=lambda: 3,
+        ndata={"h": torch.arange(3)},
+    )
+    made = from_edge_index(source, kind=["a", "a", "b"])
+    assert children(made) == children(graph(3, [(0, 2), (1, 2)]))
+    assert made.data["h"].tolist() == [0, 1, 2]
+    assert made.kinds == ("a", "b")

@@ -1,0 +1,123 @@
+"""Input graphs from the graphs of other libraries, which need not be installed for it: networkx, PyTorch Geometric, DGL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import GraphError, InputTypeError
+from .build import InputGraph, graph
+
+
+def from_networkx(source: Any, kind: str | None = None, slot: str | None = None) -> InputGraph:
+    """An input graph from a networkx `DiGraph` or `MultiDiGraph`, whose edges run from children to parents.
+
+    Args:
+        source: the graph; its vertices are numbered in the order of `source.nodes`.
+        kind: the node attribute that holds the kind of each vertex.
+        slot: the edge attribute that holds the slot; without it, a parent's edges fill slots in the order of `source.edges`.
+
+    Returns:
+        The graph. `data["node"]` holds the names of its nodes; node attributes that all nodes have are arrays there as well.
+
+    Raises:
+        GraphError: no nodes, a cycle, an attribute that some nodes or edges lack, or slots that `vf.graph` refuses.
+        InputTypeError: not a directed graph of networkx.
+
+    Example:
+        >>> vf.from_networkx(networkx.DiGraph([("a", "c"), ("b", "c")]))  # "c" has the children "a" and "b"
+        InputGraph(num_vertices=3)
+    """
+    if not callable(getattr(source, "is_directed", None)) or not hasattr(source, "nodes"):
+        raise InputTypeError(f"from_networkx takes a networkx graph, not {type(source).__name__}")
+    if not source.is_directed():
+        raise InputTypeError(
+            "the networkx graph is undirected; a vertex must know which neighbours it is computed from: give a DiGraph "
+            "with edges from children to parents"
+        )
+    nodes = list(source.nodes)
+    number = {node: at for at, node in enumerate(nodes)}
+    edges = list(source.edges(data=True))
+    pairs = [(number[child], number[parent]) for child, parent, _ in edges]
+    kinds = None if kind is None else [_attribute(source.nodes[node], kind, f"node {node!r}") for node in nodes]
+    slots = None if slot is None else [_attribute(found, slot, f"edge {a!r} -> {b!r}") for a, b, found in edges]
+    made = graph(len(nodes), pairs, kind=kinds, slots=slots)
+    made.data["node"] = _column(nodes)
+    for name in source.nodes[nodes[0]]:
+        if isinstance(name, str) and name not in ("node", kind) and all(name in source.nodes[node] for node in nodes):
+            made.data[name] = _column([source.nodes[node][name] for node in nodes])
+    return made
+
+
+def to_networkx(source: InputGraph) -> Any:
+    """The input graph as a networkx `MultiDiGraph`, with edges from children to parents.
+
+    Edges have the attribute `slot`, nodes `kind` if the graph has kinds, and an attribute for each array in `data`.
+    `from_networkx(to_networkx(g), kind="kind", slot="slot")` is g again.
+
+    Raises:
+        ImportError: networkx is not installed.
+    """
+    import networkx
+
+    made = networkx.MultiDiGraph()
+    kinds = source.kind
+    for vertex in range(source.num_vertices):
+        attributes = {name: rows[vertex] for name, rows in source.data.items() if name != "node"}
+        made.add_node(vertex, **attributes, **({} if kinds is None else {"kind": kinds[vertex].item()}))
+    parent = np.repeat(np.arange(source.num_vertices), np.diff(source.offset))
+    for child, above, slot in zip(source.child.tolist(), parent.tolist(), source.slot.tolist(), strict=True):
+        made.add_edge(child, above, slot=slot)
+    return made
+
+
+def from_edge_index(source: Any, num_vertices: int | None = None, kind: Any = None, slots: Any = None) -> InputGraph:
+    """An input graph from edges as PyTorch Geometric and DGL have them, from source (child) to target (parent).
+
+    Args:
+        source: an `edge_index` [2, E], a `torch_geometric.data.Data`, or a homogeneous DGL graph.
+        num_vertices: how many vertices there are; needed for an `edge_index` whose last vertices have no edge.
+        kind, slots: as in `vf.graph`.
+
+    Returns:
+        The graph. Tensors of a `Data` or a DGL graph that have one row a node are arrays in `data`.
+
+    Raises:
+        GraphError, InputTypeError: as in `vf.graph`.
+
+    Example:
+        >>> vf.from_edge_index(torch.tensor([[0, 1], [2, 2]]))  # vertex 2 has the children 0 and 1
+        InputGraph(num_vertices=3)
+    """
+    rows: Mapping[str, Any] = {}
+    if hasattr(source, "edge_index"):  # PyTorch Geometric
+        edges, count = source.edge_index, source.num_nodes
+        rows = {name: source[name] for name in source.keys() if name != "edge_index"}  # noqa: SIM118 - no mapping
+    elif callable(getattr(source, "num_nodes", None)) and callable(getattr(source, "edges", None)):  # DGL
+        edges, count, rows = torch.stack(source.edges()), source.num_nodes(), source.ndata
+    else:
+        edges = source if isinstance(source, torch.Tensor) else np.asarray(source)
+        count = int(edges.max()) + 1 if num_vertices is None and 0 not in edges.shape else 0
+    made = graph(count if num_vertices is None else num_vertices, edges, kind=kind, slots=slots)
+    for name, value in rows.items():
+        if isinstance(value, torch.Tensor) and value.dim() and len(value) == made.num_vertices:
+            made.data[name] = value.detach().cpu().numpy()
+    return made
+
+
+def _attribute(found: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in found:
+        raise GraphError(f"{where} has no attribute {name!r}; give it to all of them")
+    return found[name]
+
+
+def _column(values: list[Any]) -> np.ndarray[Any, Any]:
+    """Numbers as an array of numbers, anything else as objects."""
+    if all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in values):
+        return np.array(values)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
