@@ -20,13 +20,21 @@ def expand_rows(rows: Tensor, counts: Tensor, edges: int) -> Tensor:
 
 def sum_edges(values: Tensor, counts: Tensor) -> Tensor:
     """[edges, ...] -> [rows, ...]: the sum over each vertex's edges, in their order; zeros where there are none."""
-    return torch.segment_reduce(values.contiguous(), "sum", lengths=counts, axis=0, initial=0)
+    return _segment_reduce(values, "sum", counts)
 
 
 def max_edges(values: Tensor, counts: Tensor) -> Tensor:
     """[edges, ...] -> [rows, ...]: the maximum over each vertex's edges; zeros where there are none."""
-    largest = torch.segment_reduce(values.contiguous(), "max", lengths=counts, axis=0)
+    largest = _segment_reduce(values, "max", counts)
     return torch.where((counts > 0).view(-1, *[1] * (values.dim() - 1)), largest, 0)
+
+
+def _segment_reduce(values: Tensor, reduce: str, counts: Tensor) -> Tensor:
+    """`torch.segment_reduce` over dimension 0, without its checks, which refuse empty tensors and wait for the device."""
+    if not values.shape[0]:
+        return values.new_zeros((counts.shape[0], *values.shape[1:]))
+    initial = 0 if reduce == "sum" else None
+    return torch.segment_reduce(values.contiguous(), reduce, lengths=counts, axis=0, initial=initial, unsafe=True)
 
 
 Operator = Callable[..., Tensor]
