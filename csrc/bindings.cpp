@@ -165,7 +165,7 @@ py::object graph(std::int64_t num_vertices, const py::array& child, const py::ar
         data[3] = kinds != nullptr;
         if (kinds) std::copy_n(kinds, v, offset + v + 1 + 2 * std::int64_t{e});
         s.slot = offset + v + 1 + e;
-        check(s, std::numeric_limits<Index>::max(), patience);
+        check(s, nullptr, patience);
         if (s.numbering == Numbering::mixed) {
             const Indices cycle = find_cycle(s, patience);
             if (!cycle.empty()) throw cycle;
@@ -183,7 +183,7 @@ py::tuple reversed(const py::array& child, const py::array& slot, const py::arra
     {
         py::gil_scoped_release released;
         Patience patience(stop_if_asked);
-        check(s, std::numeric_limits<Index>::max(), patience);
+        check(s, nullptr, patience);
         Index* const out = data + s.num_vertices + 1;
         slots = reverse(s, data, out, out + s.num_edges, patience);
     }
@@ -198,24 +198,45 @@ py::array steps_by(Steps policy, const Arguments& given) {
     Index* data = fresh(step);
     py::gil_scoped_release released;
     Patience patience(stop_if_asked);
-    check(s, std::numeric_limits<Index>::max(), patience);
+    check(s, nullptr, patience);
     policy(s, data, patience);
     return std::move(step);
 }
 
+// The largest slot in use of each kind, plus one.
+Indices slots_in_use(const Structure& s) {
+    Indices slots(s.num_kinds, 0);
+    for (Index v = 0; v < s.num_vertices; ++v)
+        if (s.offset[v + 1] > s.offset[v]) {
+            Index& most = slots[s.kind ? s.kind[v] : 0];
+            most = std::max(most, checked(std::int64_t{s.slot[s.offset[v + 1] - 1]} + 1, "too large"));
+        }
+    return slots;
+}
+
 // The rows and index arrays of a schedule, in one array: order, row, child_rows, then parent_edge of each row in a forest,
-// or parent_offset and parent_edge; and the steps [S, 4]: first row, end, and, where these are slices, else -1, the first
-// row that the step reads and the first position of child_rows where its rows are read.
+// or parent_offset and parent_edge; the steps [S, 5]: first row, end, where these are slices, else -1, the first row that
+// the step reads and the first position of child_rows where its rows are read, and its kind; and the rows of each kind
+// [K, 5], as in `Group`. num_slots: of each kind; more children are refused, unless `ragged`. With `at_most`, a kind gets
+// no more slots than it uses.
 py::tuple schedule(const py::array& child, const py::array& slot, const py::array& offset,
                    const std::optional<py::array>& kind, std::int64_t num_kinds, std::int64_t num_external,
-                   std::int64_t num_slots, const py::object& policy, const std::optional<py::array>& graph_offset,
-                   bool ragged) {
+                   const std::vector<std::int64_t>& num_slots, const py::object& policy,
+                   const std::optional<py::array>& graph_offset, const std::vector<bool>& ragged, bool at_most) {
     Structure s = structure_of({child, slot, offset, kind, num_kinds, num_external});
-    const Index slots = checked(num_slots, "too large"), n = s.num_vertices;
+    const Index n = s.num_vertices;
+    const auto kinds = static_cast<std::size_t>(s.num_kinds);
+    if (num_slots.size() != kinds || ragged.size() != kinds)
+        throw py::value_error("num_slots and ragged must have an entry for each kind");
+    Indices slots, limit;
+    for (std::size_t k = 0; k < kinds; ++k) {
+        slots.push_back(checked(num_slots[k], "too large"));
+        limit.push_back(ragged[k] ? std::numeric_limits<Index>::max() : slots[k]);
+    }
     const Index all[2] = {0, n};
     const Index* const graphs = graph_offset ? elements<Index>(*graph_offset, "graph_offset", -1) : all;
     const Index num_graphs = graph_offset ? checked(graph_offset->size() - 1, "graph_offset") : 1;
-    if (num_graphs < 1 || graphs[0] != 0 || graphs[num_graphs] != n || 
+    if (num_graphs < 1 || graphs[0] != 0 || graphs[num_graphs] != n ||
         std::adjacent_find(graphs, graphs + num_graphs + 1, std::greater_equal<>()) != graphs + num_graphs + 1)
         throw Malformed("graph_offset", num_graphs);
     const bool named = py::isinstance<py::str>(policy);
@@ -228,7 +249,8 @@ py::tuple schedule(const py::array& child, const py::array& slot, const py::arra
     Patience patience(stop_if_asked);
     {
         py::gil_scoped_release released;
-        check(s, ragged ? std::numeric_limits<Index>::max() : slots, patience);
+        check(s, limit.data(), patience);
+        if (at_most) slots = slots_in_use(s);
         forest = is_forest(s);
         Index steps = 0;
         if (given) {
@@ -242,11 +264,9 @@ py::tuple schedule(const py::array& child, const py::array& slot, const py::arra
         } else {
             steps = (name == "depth" ? depth_steps : height_steps)(s, step.get(), patience);
         }
-        buckets = std::make_unique<Buckets>(s, step.get(), steps, patience);
+        buckets = std::make_unique<Buckets>(s, step.get(), steps, slots.data(), patience);
     }
-    const Index leaves = buckets->num_leaves;
-    const std::int64_t rows = std::int64_t{n} + s.num_external;
-    const Index positions = checked(std::int64_t{n - leaves} * slots, "too many slots");
+    const std::int64_t rows = std::int64_t{n} + s.num_external, positions = buckets->positions;
     Array blob(2 * std::int64_t{n} + positions + (forest ? rows : rows + 1 + s.num_edges));
     Rows out;
     out.order = fresh(blob);
@@ -257,27 +277,31 @@ py::tuple schedule(const py::array& child, const py::array& slot, const py::arra
     Index used = 0;
     {
         py::gil_scoped_release released;
-        place(s, step.get(), *buckets, graphs, num_graphs, slots, out, patience);
+        place(s, step.get(), *buckets, graphs, num_graphs, out, patience);
         step.reset();
         for (Index b = 0; b < buckets->count; ++b) used += buckets->end[b] > buckets->start[b];
     }
-    py::array_t<Index> table({static_cast<py::ssize_t>(used), py::ssize_t{4}});
-    Index* line = table.mutable_data();
+    Array table({static_cast<py::ssize_t>(used), py::ssize_t{5}}), groups({num_kinds, std::int64_t{5}});
+    Index *line = fresh(table), *group = fresh(groups);
     {
         py::gil_scoped_release released;
         for (Index b = 0; b < buckets->count; ++b) {
             const Index first = buckets->start[b], end = buckets->end[b];
             if (end == first) continue;
+            const Group& of = buckets->group(b);
             *line++ = first;
             *line++ = end;
             const std::int64_t size = end - first;
-            *line++ = first < leaves ? -1
-                                     : consecutive(out.child_rows + std::int64_t{first - leaves} * slots, size * slots,
-                                                   static_cast<Index>(rows));
-            *line++ = forest ? consecutive(out.parent_edge + first, size, positions) : -1;
+            *line++ = !buckets->inner(b) ? -1
+                                         : consecutive(out.child_rows + buckets->position(b, first), size * of.slots,
+                                                       static_cast<Index>(rows));
+            *line++ = forest ? consecutive(out.parent_edge + first, size, buckets->positions) : -1;
+            *line++ = static_cast<Index>(&of - buckets->groups.data());
         }
+        for (const Group& of : buckets->groups)
+            for (const Index number : {of.start, of.inner, of.end, of.slots, of.position}) *group++ = number;
     }
-    return py::make_tuple(blob, table, leaves, forest);
+    return py::make_tuple(blob, table, groups, forest);
 }
 
 // Whether each of 0 .. n - 1 is there once, and `back` its place: what `edge_lists` must be able to trust.
@@ -288,19 +312,19 @@ bool is_order(const Index* order, const Index* back, Index n) {
 }
 
 Array edges(const py::array& child, const py::array& slot, const py::array& offset, std::int64_t num_external,
-            const py::array& order, const py::array& row, std::int64_t num_leaves) {
+            const py::array& order, const py::array& row) {
     Structure s = structure_of({child, slot, offset, std::nullopt, 1, num_external});
-    const Index leaves = checked(num_leaves, "too large"), n = s.num_vertices;
+    const Index n = s.num_vertices;
     const Index* vertices = elements<Index>(order, "order", n);
     const Index* rows = elements<Index>(row, "row", n);
-    if (leaves > n || !is_order(vertices, rows, n)) throw Malformed("order", leaves);
+    if (!is_order(vertices, rows, n)) throw Malformed("order", n);
+    Index leaves = 0;
+    for (Index v = 0; v < n; ++v) leaves += s.offset[v] == s.offset[v + 1];
     Array blob(std::int64_t{n} - leaves + 1 + 3 * std::int64_t{s.num_edges} + n + s.num_external + 1);
     Index* data = fresh(blob);
     py::gil_scoped_release released;
     Patience patience(stop_if_asked);
-    check(s, std::numeric_limits<Index>::max(), patience);
-    for (Index r = 0; r < n; ++r)
-        if ((r < leaves) != (s.offset[vertices[r]] == s.offset[vertices[r] + 1])) throw Malformed("order", r);
+    check(s, nullptr, patience);
     edge_lists(s, vertices, rows, leaves, data, patience);
     return blob;
 }
@@ -312,7 +336,7 @@ class Simulation {
         : child_(std::move(child)), slot_(std::move(slot)), offset_(std::move(offset)), kind_(std::move(kind)),
           s_(structure_of({child_, slot_, offset_, kind_, num_kinds, 0})) {
         Patience patience(stop_if_asked);
-        check(s_, std::numeric_limits<Index>::max(), patience);
+        check(s_, nullptr, patience);
         depth_steps(s_, Indices(s_.num_vertices).data(), patience);  // throws if there is a cycle
         ready_ = std::make_unique<Ready>(s_, patience);
         unblocked_ = std::make_unique<Unblocked>(s_, *ready_, patience);
@@ -365,8 +389,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("graph", &graph, "num_vertices"_a, "child"_a, "parent"_a, "slots"_a.none(true), "kind"_a.none(true));
     m.def("reversed", &reversed, "child"_a, "slot"_a, "offset"_a);
     m.def("schedule", &schedule, "child"_a, "slot"_a, "offset"_a, "kind"_a.none(true), "num_kinds"_a, "num_external"_a,
-          "num_slots"_a, "policy"_a, "graph_offset"_a.none(true), "ragged"_a);
-    m.def("edges", &edges, "child"_a, "slot"_a, "offset"_a, "num_external"_a, "order"_a, "row"_a, "num_leaves"_a);
+          "num_slots"_a, "policy"_a, "graph_offset"_a.none(true), "ragged"_a, "at_most"_a);
+    m.def("edges", &edges, "child"_a, "slot"_a, "offset"_a, "num_external"_a, "order"_a, "row"_a);
     m.def("depth", [](const py::array& child, const py::array& slot, const py::array& offset, std::int64_t external) {
         return steps_by(depth_steps, {child, slot, offset, std::nullopt, 1, external});
     });
@@ -384,7 +408,7 @@ PYBIND11_MODULE(_core, m) {
         Index* data = fresh(step);
         py::gil_scoped_release released;
         Patience patience(stop_if_asked);
-        check(s, std::numeric_limits<Index>::max(), patience);
+        check(s, nullptr, patience);
         greedy_steps(s, actions ? &table : nullptr, data, patience);
         return step;
     });
@@ -392,7 +416,7 @@ PYBIND11_MODULE(_core, m) {
                       const std::optional<py::array>& kind, std::int64_t num_kinds, std::int64_t external) {
         Structure s = structure_of({child, slot, offset, kind, num_kinds, external});
         Patience patience(stop_if_asked);
-        check(s, std::numeric_limits<Index>::max(), patience);
+        check(s, nullptr, patience);
         depth_steps(s, Indices(s.num_vertices).data(), patience);  // throws if there is a cycle
     });
     m.def("hash", [](const py::array& array, std::uint64_t seed) {

@@ -5,8 +5,9 @@
 
 namespace vertexflow {
 
-// Refuses arrays that do not describe a structure, and notes how its vertices are numbered. `slots`: how many a vertex has.
-inline void check(Structure& s, Index slots, Patience& patience) {
+// Refuses arrays that do not describe a structure, and notes how its vertices are numbered. `slots`: how many
+// a vertex of each kind has; null: any number.
+inline void check(Structure& s, const Index* slots, Patience& patience) {
     if (s.num_kinds < 1) throw Malformed("kinds", s.num_kinds);
     if (s.offset[0] != 0 || s.offset[s.num_vertices] != s.num_edges) throw Malformed("offset", 0);
     for (Index v = 0; v < s.num_vertices; ++v)
@@ -24,8 +25,8 @@ inline void check(Structure& s, Index slots, Patience& patience) {
             rising &= c < v || c >= s.num_vertices;
             falling &= c > v;
         }
-        if (before >= slots) throw Malformed("slots", s.offset[v + 1] - 1, v);
         if (s.kind && (s.kind[v] < 0 || s.kind[v] >= s.num_kinds)) throw Malformed("kind", v);
+        if (slots && before >= slots[s.kind ? s.kind[v] : 0]) throw Malformed("slots", s.offset[v + 1] - 1, v);
     }
     s.numbering = rising ? Numbering::rising : falling ? Numbering::falling : Numbering::mixed;
 }

@@ -134,7 +134,7 @@ Indices build(Bytes& bytes, bool kinds) {
         return {};
     }
     REQUIRE(right && graph[2] == most + 1 && edges_of(vertices, s.offset, s.child, s.slot) == expected);
-    check(s, std::numeric_limits<Index>::max(), patience);  // what `from_edges` makes is sound
+    check(s, nullptr, patience);  // what `from_edges` makes is sound
     if (has_cycle(s, patience) && bytes.byte() < 192) return {};
     if (kinds)
         for (Index v = 0; v < vertices; ++v) graph[graph.size() - 1 - v] = bytes.below(4);
@@ -229,7 +229,8 @@ void require_inverse(const Index* reads, Index count, const Index* offset, const
     REQUIRE(offset[rows] == std::count_if(reads, reads + count, [&](Index read) { return read < rows; }));
 }
 
-void schedule(const Structure& s, const Indices& graph_offset, Index slots, Indices step, Index steps, Patience& patience) {
+void schedule(const Structure& s, const Indices& graph_offset, const Indices& slots, Indices step, Index steps,
+              Patience& patience) {
     const Index n = s.num_vertices, rows = n + s.num_external;
     for (Index v = 0; v < n; ++v) {
         REQUIRE(step[v] >= 0 && step[v] < steps);
@@ -237,24 +238,34 @@ void schedule(const Structure& s, const Indices& graph_offset, Index slots, Indi
             if (s.child[e] < n) REQUIRE(step[s.child[e]] < step[v]);
     }
     const Indices before(step);
-    const Buckets buckets(s, step.data(), steps, patience);
-    const Index leaves = buckets.num_leaves, positions = (n - leaves) * slots;
+    const Buckets buckets(s, step.data(), steps, slots.data(), patience);
+    const Index positions = buckets.positions;
+    Index leaves = 0, covered = 0;
+    for (Index k = 0; k < s.num_kinds; ++k) {
+        const Group& of = buckets.groups[k];
+        REQUIRE(of.start == (k ? buckets.groups[k - 1].end : 0) && of.start <= of.inner && of.inner <= of.end);
+        REQUIRE(of.slots == slots[k] && of.position == covered);
+        leaves += of.inner - of.start;
+        covered += (of.end - of.inner) * of.slots;
+    }
+    REQUIRE(buckets.groups.back().end == n && covered == positions);
     const bool forest = is_forest(s);
     Indices order(n, nonsense), row(n, nonsense), child_rows(positions, nonsense);
     Indices offset(forest ? 0 : rows + 1, nonsense), edges(forest ? rows : s.num_edges, nonsense);
     const Rows out{order.data(), row.data(), child_rows.data(), edges.data(), forest ? nullptr : offset.data()};
-    place(s, step.data(), buckets, graph_offset.data(), static_cast<Index>(graph_offset.size()) - 1, slots, out, patience);
+    place(s, step.data(), buckets, graph_offset.data(), static_cast<Index>(graph_offset.size()) - 1, out, patience);
 
     std::int64_t read_in_slots = 0;
     for (Index v = 0; v < n; ++v) {
         REQUIRE(row[v] >= 0 && row[v] < n && order[row[v]] == v);
-        REQUIRE((row[v] < leaves) == (s.offset[v] == s.offset[v + 1]));
+        const Group& of = buckets.groups[s.kind ? s.kind[v] : 0];
+        REQUIRE(row[v] >= of.start && row[v] < of.end && (row[v] < of.inner) == (s.offset[v] == s.offset[v + 1]));
         REQUIRE(step[v] >= 0 && row[v] >= buckets.start[step[v]] && row[v] < buckets.end[step[v]]);
         const Index first = order[buckets.start[step[v]]];  // a bucket is of one step and one kind
         REQUIRE(before[first] == before[v] && (!s.kind || s.kind[first] == s.kind[v]));
         for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e) {
-            if (s.slot[e] >= slots) continue;
-            const Index at = (row[v] - leaves) * slots + s.slot[e], below = s.child[e];
+            if (s.slot[e] >= of.slots) continue;
+            const Index at = of.position + (row[v] - of.inner) * of.slots + s.slot[e], below = s.child[e];
             REQUIRE(child_rows[at] == (below < n ? row[below] : below));
             REQUIRE(!forest || edges[child_rows[at]] == at);
             ++read_in_slots;
@@ -269,9 +280,11 @@ void schedule(const Structure& s, const Indices& graph_offset, Index slots, Indi
     Indices lists(std::size_t(n) - leaves + 1 + 3 * std::size_t(s.num_edges) + rows + 1, nonsense);
     edge_lists(s, order.data(), row.data(), leaves, lists.data(), patience);
     const Index *const of_row = lists.data(), *const edge = of_row + n - leaves + 1, *const child_row = edge + s.num_edges;
-    for (Index r = leaves; r < n; ++r) {
-        const Index first = of_row[r - leaves], count = s.offset[order[r] + 1] - s.offset[order[r]];
-        REQUIRE(of_row[r - leaves + 1] - first == count);
+    for (Index r = 0, inner = 0; r < n; ++r) {
+        const Index count = s.offset[order[r] + 1] - s.offset[order[r]];
+        if (!count) continue;
+        const Index first = of_row[inner++];
+        REQUIRE(of_row[inner] - first == count);
         for (Index i = 0; i < count; ++i) {
             const Index e = s.offset[order[r]] + i, below = s.child[e];
             REQUIRE(edge[first + i] == e && child_row[first + i] == (below < n ? row[below] : below));
@@ -303,12 +316,14 @@ void simulate(const Structure& s, Bytes& bytes, Patience& patience) {
 
 void all(Arrays& arrays, Bytes& bytes) {
     Patience patience;
-    const Index external = bytes.flag() ? bytes.below(4) : 0, slots = bytes.below(6);
+    const Index external = bytes.flag() ? bytes.below(4) : 0;
+    Indices slots(std::max<Index>(arrays.num_kinds, 1));
+    for (Index& count : slots) count = bytes.below(6);
     if (external)  // some children are external
         for (Index& child : arrays.child)
             if (bytes.byte() < 64) child = static_cast<Index>(arrays.offset.size()) - 1 + bytes.below(external);
     Structure s = arrays.view(external);
-    check(s, bytes.flag() ? slots : std::numeric_limits<Index>::max(), patience);
+    check(s, bytes.flag() ? slots.data() : nullptr, patience);
     if (bytes.byte() < 32) s.numbering = Numbering::mixed;  // which is never wrong
     Indices step(s.num_vertices, nonsense);
     if (has_cycle(s, patience)) return void(++cyclic);
@@ -339,7 +354,7 @@ void all(Arrays& arrays, Bytes& bytes) {
     for (Indices* array : {&back.offset, &back.child, &back.slot}) std::fill(array->begin(), array->end(), nonsense);
     const Index most = reverse(s, back.offset.data(), back.child.data(), back.slot.data(), patience);
     Structure turned = back.view(0);
-    check(turned, most, patience);
+    check(turned, Indices(std::max<Index>(turned.num_kinds, 1), most).data(), patience);
     Edges there = edges_of(s.num_vertices, s.offset, s.child, s.slot);
     Edges again = edges_of(turned.num_vertices, turned.offset, turned.child, turned.slot);
     for (auto& [above, slot, below] : there) slot = 0, std::swap(above, below);

@@ -8,15 +8,23 @@
 
 namespace vertexflow {
 
+// The rows of one kind: those of vertices without children, then the others, which read `slots` children each; `position`
+// is where in child_rows they begin.
+struct Group {
+    Index start = 0, inner = 0, end = 0, slots = 0, position = 0;
+};
+
 // A bucket is a step to be: vertices of one step number, with or without children, and of one kind. `step` [V] holds step
 // numbers 0 .. num_steps - 1, in which children come first, and holds bucket numbers afterwards.
 struct Buckets {
     Index count = 0;
-    Index num_leaves = 0;
-    Indices start, end;  // of each bucket's rows
+    Index positions = 0;        // of child_rows
+    Indices start, end;         // of each bucket's rows
+    std::vector<Group> groups;  // of each kind, in their order
 
-    Buckets(const Structure& s, Index* step, Index num_steps, Patience& patience) {
-        // Between a step's leaves and its inner vertices is nothing that one waits for; all leaves' rows come first.
+    // `slots`: how many each kind reads.
+    Buckets(const Structure& s, Index* step, Index num_steps, const Index* slots, Patience& patience) {
+        // Between a step's leaves and its inner vertices is nothing that one waits for; a kind's leaves' rows come first.
         const std::int64_t numbers = std::int64_t{num_steps} * 2 * s.num_kinds;
         std::vector<std::int64_t> used;
         const auto number = [&](Index v) {
@@ -35,37 +43,50 @@ struct Buckets {
             for (Index v = 0; v < s.num_vertices; ++v)
                 step[v] = static_cast<Index>(std::lower_bound(used.begin(), used.end(), number(v)) - used.begin());
         }
-        inner_.resize(count);
-        for (Index b = 0; b < count; ++b)
-            inner_[b] = static_cast<char>((used.empty() ? b : used[b]) / s.num_kinds % 2);
+        section_.resize(count);
         start.assign(count, 0);
+        for (Index b = 0; b < count; ++b) {
+            const std::int64_t name = used.empty() ? b : used[b];
+            section_[b] = static_cast<Index>(name % s.num_kinds * 2 + name / s.num_kinds % 2);
+        }
         for (Index v = 0; v < s.num_vertices; ++v) ++start[step[v]];
         end = start;
-        Index row = 0;
-        for (const char inner : {0, 1}) {
-            if (inner) num_leaves = row;
-            for (Index b = 0; b < count; ++b)
-                if (inner_[b] == inner) {
-                    start[b] = row;
-                    row += end[b];
-                    end[b] = row;
-                }
-            patience.tick(count);
+        // Rows in order of kind, then leaves before others, then steps: a kind's rows and its leaves' are slices.
+        Indices sections(2 * std::size_t(s.num_kinds) + 1, 0);
+        for (Index b = 0; b < count; ++b) sections[section_[b] + 1] += end[b];
+        for (std::size_t i = 1; i < sections.size(); ++i) sections[i] += sections[i - 1];
+        groups.resize(s.num_kinds);
+        for (Index k = 0; k < s.num_kinds; ++k) {
+            groups[k] = {sections[2 * k], sections[2 * k + 1], sections[2 * k + 2], slots[k], positions};
+            const std::int64_t rows = groups[k].end - groups[k].inner;
+            positions = checked(positions + rows * slots[k], "too many slots");
         }
+        for (Index b = 0; b < count; ++b) {
+            start[b] = sections[section_[b]];
+            end[b] = sections[section_[b]] += end[b];
+        }
+        patience.tick(count);
     }
 
-    bool inner(Index bucket) const { return inner_[bucket]; }
+    bool inner(Index bucket) const { return section_[bucket] % 2; }
+    const Group& group(Index bucket) const { return groups[section_[bucket] / 2]; }
+
+    // Where in child_rows an inner row's children are.
+    std::int64_t position(Index bucket, Index row) const {
+        const Group& of = group(bucket);
+        return of.position + std::int64_t{row - of.inner} * of.slots;
+    }
 
   private:
-    std::vector<char> inner_;
+    Indices section_;  // of each bucket: twice its kind, and one more if it has children
 };
 
-// What a schedule is made of; V vertices, X external ones, L leaves, K slots, E edges.
+// What a schedule is made of; V vertices, X external ones, P positions of child_rows, E edges.
 struct Rows {
     Index* order;          // [V], the vertex of each row
     Index* row;            // [V], the row of each vertex
-    Index* child_rows;     // [(V - L) * K], row of the child in each slot; external i is row V + i, none is V + X
-    Index* parent_edge;    // in a forest [V + X], where in child_rows each row is read, (V - L) * K if nowhere; else [E]
+    Index* child_rows;     // [P], row of the child in each slot; external i is row V + i, none is V + X
+    Index* parent_edge;    // in a forest [V + X], where in child_rows each row is read, P if nowhere; else [E]
     Index* parent_offset;  // in a forest null; else [V + X + 1], the slice of parent_edge of each row
 };
 
@@ -105,9 +126,8 @@ void parents_first(const Structure& s, const Index* graph_offset, const Indices&
 // neighbours, and a step of chains or of complete trees reads a slice of rows. What belongs to a graph is handled together:
 // it is in the cache. `graph_offset`: graph g has the vertices graph_offset[g] .. graph_offset[g + 1] - 1.
 inline void place(const Structure& s, const Index* bucket, const Buckets& buckets, const Index* graph_offset,
-                  Index num_graphs, Index slots, const Rows& out, Patience& patience) {
-    const Index n = s.num_vertices, none = n + s.num_external, first_inner = buckets.num_leaves;
-    const Index positions = static_cast<Index>(std::int64_t{n - first_inner} * slots);
+                  Index num_graphs, const Rows& out, Patience& patience) {
+    const Index n = s.num_vertices, none = n + s.num_external, positions = buckets.positions;
     Indices free = buckets.end, last(num_graphs), graphs(num_graphs);
     for (Index g = 0; g < num_graphs; ++g) {
         last[g] = *std::max_element(bucket + graph_offset[g], bucket + graph_offset[g + 1]);
@@ -126,7 +146,8 @@ inline void place(const Structure& s, const Index* bucket, const Buckets& bucket
         const Index row = out.row[v] < 0 ? put(v) : out.row[v];  // a root, or placed by a parent
         const Index first = s.offset[v], last_edge = s.offset[v + 1];
         if (first == last_edge) return;
-        Index* const read = out.child_rows + std::int64_t{row - first_inner} * slots;
+        Index* const read = out.child_rows + buckets.position(bucket[v], row);
+        const Index slots = buckets.group(bucket[v]).slots;
         if (last_edge - first < slots || s.slot[last_edge - 1] >= slots) std::fill(read, read + slots, none);
         for (Index e = last_edge - 1; e >= first; --e) {
             const Index c = s.child[e], slot = s.slot[e];
@@ -156,9 +177,9 @@ inline Index consecutive(const Index* numbers, std::int64_t count, Index end) {
 }
 
 // Who is read from row to row, an entry an edge: for vertices of any number of children. All arrays are in one piece: offset
-// [V - L + 1], edge [E], child_row [E], parent_offset [V + X + 1], parent_edge [E]. Row L + i has the entries offset[i] ..
-// offset[i + 1] - 1, with the number of the edge and the row of the child; row r is read by the entries
-// parent_edge[parent_offset[r]] .. parent_edge[parent_offset[r + 1] - 1], in ascending order.
+// [V - L + 1], edge [E], child_row [E], parent_offset [V + X + 1], parent_edge [E]. The i-th of the rows with children has
+// the entries offset[i] .. offset[i + 1] - 1, with the number of the edge and the row of the child; row r is read by the
+// entries parent_edge[parent_offset[r]] .. parent_edge[parent_offset[r + 1] - 1], in ascending order.
 inline void edge_lists(const Structure& s, const Index* order, const Index* row, Index leaves, Index* out, Patience& patience) {
     const Index n = s.num_vertices, total = n + s.num_external;
     Index* const offset = out;
@@ -167,17 +188,18 @@ inline void edge_lists(const Structure& s, const Index* order, const Index* row,
     Index* const parent_offset = child_row + s.num_edges;
     Index* const parent_edge = parent_offset + total + 1;
     std::fill(parent_offset, parent_offset + total + 1, Index{0});
-    Index at = 0;
-    for (Index r = leaves; r < n; ++r) {
+    Index at = 0, inner = 0;
+    for (Index r = 0; r < n; ++r) {
         patience.tick();
-        offset[r - leaves] = at;
+        if (s.offset[order[r]] == s.offset[order[r] + 1]) continue;
+        offset[inner++] = at;
         for (Index e = s.offset[order[r]]; e < s.offset[order[r] + 1]; ++e, ++at) {
             edge[at] = e;
             child_row[at] = s.child[e] < n ? row[s.child[e]] : s.child[e];
             ++parent_offset[child_row[at] + 1];
         }
     }
-    offset[n - leaves] = at;
+    offset[inner] = at;
     for (Index r = 0; r < total; ++r) parent_offset[r + 1] += parent_offset[r];
     for (Index i = 0; i < at; ++i) parent_edge[parent_offset[child_row[i]]++] = i;
     for (Index r = total; r > 0; --r) parent_offset[r] = parent_offset[r - 1];

@@ -78,10 +78,14 @@ class OneVertex:
         self.outputs.update(outputs)
 
 
-def run_reference(model, num_vertices: int, edges: list[Edge], inputs, reverse: bool = False, edge_inputs=None):
-    """What `model(graph, **inputs)` must return: pushed name -> rows of all vertices, in vertex order.
+def run_reference(
+    model, num_vertices: int, edges: list[Edge], inputs, reverse=False, edge_inputs=None, methods=None, initial=None
+):
+    """What `model(graph, **inputs)` must return: pushed name -> rows of the vertices that push it, in vertex order.
 
-    `edge_inputs` have a row for each edge, sorted by parent and then by slot.
+    `edge_inputs` have a row for each edge, sorted by parent and then by slot. `methods`: the method of each vertex, if they
+    are of several kinds; inputs have rows for all vertices and edges nevertheless. `initial`: name of a state -> what
+    vertices without children read in slot 0, in their order.
     """
     slots: list[dict[int, int]] = [{} for _ in range(num_vertices)]
     numbers: list[dict[int, int]] = [{} for _ in range(num_vertices)]  # of the edges, by slot
@@ -91,6 +95,7 @@ def run_reference(model, num_vertices: int, edges: list[Edge], inputs, reverse: 
         numbers[above][at] = number
     dtype = next((p.dtype for p in model.parameters()), torch.float64)
     done: list[OneVertex | None] = [None] * num_vertices
+    leaves = [vertex for vertex in range(num_vertices) if not slots[vertex]]
     for start in range(num_vertices):
         stack = [start]
         while stack:
@@ -105,6 +110,13 @@ def run_reference(model, num_vertices: int, edges: list[Edge], inputs, reverse: 
                 rows = {name: value[vertex : vertex + 1] for name, value in inputs.items()}
                 own = [numbers[vertex][slot] for slot in sorted(numbers[vertex])]
                 edge_rows = {name: value[own] for name, value in (edge_inputs or {}).items()}
+                if initial is not None and vertex in leaves:
+                    at = leaves.index(vertex)
+                    children[0] = {
+                        name: initial[name][at : at + 1] if name in initial else torch.zeros(1, *shape, dtype=dtype)
+                        for name, shape in model.state.items()
+                    }
                 done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtype)
-                model.vertex(done[vertex])
-    return {name: torch.cat([one.outputs[name] for one in done]) for name in done[0].outputs}
+                (model.vertex if methods is None else methods[vertex])(done[vertex])
+    names = dict.fromkeys(name for one in done for name in one.outputs)
+    return {name: torch.cat([one.outputs[name] for one in done if name in one.outputs]) for name in names}

@@ -127,8 +127,8 @@ def test_samples_that_do_not_fit_together(samples: list[Any], error: type[Except
 def test_a_batch_comes_with_its_schedule() -> None:
     batch = collate([chain(2), chain(3)])
     assert batch.schedule.policy == "depth"
-    assert batch.schedule.num_slots == 1
-    assert collate([chain(2)], policy="height", num_slots=3).schedule.num_slots == 3
+    assert batch.schedule.num_slots == (1,)
+    assert collate([chain(2)], policy="height", num_slots=3).schedule.num_slots == (3,)
     assert collate([chain(2)], policy=None).schedule is None
 
 

@@ -124,9 +124,9 @@ def test_ten_thousand_children_are_not_padded():
     batch = vf.pack(graphs)
     x = torch.randn(batch.num_vertices, 8, requires_grad=True)
     model(batch, x=x, relation=torch.zeros(batch.num_edges, dtype=torch.int64)).h.sum().backward()
-    (order,) = (order for _, order in batch.cache.values())
-    assert order.child_rows.numel() == 0
-    assert order.edges.num_edges == batch.num_edges == 20_000
+    ((order, _),) = (found for _, found in batch.cache.values())
+    assert order.groups[0].child_rows.numel() == 0
+    assert order.groups[0].edges.num_edges == batch.num_edges == 20_000
 
 
 def test_two_runs_give_the_same_bits():

@@ -13,6 +13,7 @@ from .graph.convert import from_edge_index, from_networkx, to_networkx
 from .graph.pack import GraphBatch, pack
 from .graph.read import from_ptb
 from .graph.vertex import Vertex
+from .kinds import vertex
 from .scheduler import FSM, Policy, Schedule, schedule
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "to_networkx",
     "tree",
     "tree_from_parents",
+    "vertex",
 ]

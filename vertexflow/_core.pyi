@@ -17,14 +17,13 @@ def schedule(
     kind: _Ints | None,
     num_kinds: int,
     num_external: int,
-    num_slots: int,
+    num_slots: list[int],
     policy: str | _Ints,
     graph_offset: _Ints | None,
-    ragged: bool,
-) -> tuple[_Ints, _Ints, int, bool]: ...
-def edges(
-    child: _Ints, slot: _Ints, offset: _Ints, num_external: int, order: _Ints, row: _Ints, num_leaves: int
-) -> _Ints: ...
+    ragged: list[bool],
+    at_most: bool,
+) -> tuple[_Ints, _Ints, _Ints, bool]: ...
+def edges(child: _Ints, slot: _Ints, offset: _Ints, num_external: int, order: _Ints, row: _Ints) -> _Ints: ...
 def depth(child: _Ints, slot: _Ints, offset: _Ints, num_external: int) -> _Ints: ...
 def height(child: _Ints, slot: _Ints, offset: _Ints, num_external: int) -> _Ints: ...
 def greedy(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .errors import GraphError, InputError, InputTypeError
 from .kernels import grow
-from .kernels.edges import Order
-from .kernels.executor import Compiled
+from .kernels.autograd import Bound
+from .kernels.order import Order
 
 if TYPE_CHECKING:
     from .scheduler.policies import Ints
@@ -39,8 +39,8 @@ class Growth:
         return f"row {vertex} of `children` (vertex {self.start + vertex})"
 
 
-# Given a structure and inputs by name: the parameters by name, the order of the vertices, and the compiled program.
-Prepare = Callable[[Growth, Mapping[str, Tensor], bool], tuple[dict[str, Tensor], Order, Compiled]]
+# Given a structure and inputs by name: the parameters by name, the order of the vertices, and the compiled programs.
+Prepare = Callable[[Growth, Mapping[str, Tensor], bool], tuple[dict[str, Tensor], Order, Bound]]
 
 
 class Frontier:
@@ -104,12 +104,12 @@ class Frontier:
             for name, (row, of_edges) in self._zeros.items()
         } | inputs
         through = self._token.requires_grad
-        tensors, order, compiled = self._prepare(growth, given, through)
+        tensors, order, bound = self._prepare(growth, given, through)
         rows = torch.from_numpy(external).to(self._device, non_blocking=True)
-        self._token = grow.extend(self._store, self._token, compiled, order, rows, tensors, given)
+        self._token = grow.extend(self._store, self._token, bound, order, rows, tensors, given)
         for name, value in inputs.items():
             row = torch.zeros(value.shape[1:], dtype=value.dtype, device=value.device)
-            self._zeros.setdefault(name, (row, compiled.program.trace.is_edge_input(name)))
+            self._zeros.setdefault(name, (row, bound.is_edge_input(name)))
         return torch.arange(growth.start, self.num_vertices)
 
     def __getitem__(self, vertices: Any) -> SimpleNamespace:

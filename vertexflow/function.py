@@ -22,17 +22,20 @@ from .graph.show import SymbolicGraph
 from .graph.trace import Trace
 from .graph.vertex import Shape, Vertex
 from .kernels import autograd
+from .kernels.autograd import Bound, bind
 from .kernels.compile import choose_backend, compile_program
-from .kernels.edges import Order, order_on
 from .kernels.executor import Compiled
-from .scheduler import FSM, Policy, Schedule, cached_schedule, edge_lists, schedule
+from .kernels.order import Order, order_on
+from .kinds import check_rows, check_together, count_rows, methods_in, methods_of
+from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
 
 
 class VertexFunction(nn.Module):
     """The computation of one vertex, run over whole batches of input graphs.
 
-    Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`. Tensors inside
-    that method have one leading dimension, the vertices that are computed together; rows must not be mixed.
+    Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each
+    kind of vertices (`vf.vertex`). Tensors inside that method have one leading dimension, the vertices that are computed
+    together; rows must not be mixed.
 
     Args:
         state: name -> size (an int) or shape (a tuple) of one vertex's state, e.g. `{"h": 256, "c": 256}`.
@@ -66,8 +69,9 @@ class VertexFunction(nn.Module):
         self.backend = backend
         self.policy = policy
         choose_backend(backend)  # an unknown name is refused here already
-        self._traces: dict[Any, Trace] = {}
-        self._compiled: dict[Any, Compiled] = {}
+        self._methods = methods_of(type(self), VertexFunction)
+        self._traces: dict[Any, dict[str, Trace]] = {}  # by method
+        self._compiled: dict[Any, dict[str, Compiled]] = {}
         self._last: Any = None
 
     def vertex(self, v: Vertex) -> None:
@@ -75,32 +79,55 @@ class VertexFunction(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} needs a method `vertex(self, v)`")
 
     def forward(
-        self, graphs: GraphBatch | Sequence[InputGraph], *, reverse: bool = False, **inputs: Tensor
+        self,
+        graphs: GraphBatch | Sequence[InputGraph],
+        *,
+        reverse: bool = False,
+        initial: Mapping[str, Tensor] | None = None,
+        **inputs: Tensor,
     ) -> SimpleNamespace:
         """Compute every vertex of every graph.
 
         Args:
             graphs: a `GraphBatch`, or a list of input graphs, which is packed.
             reverse: run against the edges: a vertex's children are the vertices that consume it.
+            initial: what vertices without children read in slot 0, as if a child were there: by name of the state,
+                `[number of such vertices, *shape]`, in their order (`batch.leaves`; with `reverse`, `batch.roots`). For a
+                batch of sequences that is one row a sequence. States that are left out are zero.
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
-                own vertex order. They may require grad.
+                own vertex order; of vertices of the kinds that pull it only, where there are kinds. They may require grad.
 
         Returns:
-            An object with one attribute for each pushed name, `[num_vertices, ...]`, in the batch's own vertex order.
+            An object with one attribute for each pushed name, `[num_vertices, ...]`, in the batch's own vertex order; of
+            vertices of the kinds that push it only, where there are kinds.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
-            GraphError: a graph has a cycle, or a vertex more children than the vertex function gathers.
+            GraphError: a graph has a cycle, a vertex more children than the vertex function gathers, or a kind that it has
+                no method for.
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
+        methods = methods_in(batch, self._methods)
         device = self._check_inputs(inputs)
         tensors = dict(_tensors(self))
-        found = self._trace(inputs, tensors, device)
-        _check_rows(found, inputs, batch.num_vertices, batch.num_edges, "the batch")
-        order = self._order(batch.reversed() if reverse else batch, found, device)
-        compiled = self._compile(found, inputs, tensors)
-        return SimpleNamespace(**autograd.run(compiled, order, tensors, inputs))
+        traces = self._trace(inputs, tensors, device)
+        batch = batch.reversed() if reverse else batch
+        check_rows(traces, inputs, count_rows(batch, methods), self._methods, "the batch")
+        external: dict[str, Tensor] = {}
+        if initial is not None:
+            batch = batch.with_initial()
+            external = self._initial_states(initial, batch.num_external, traces, device)
+        order, of_groups = self._order(batch, methods, traces, device)
+        through = any(value.requires_grad for value in external.values())
+        compiled = self._compile(traces, inputs, tensors, through)
+        outputs = autograd.run(bind(compiled[name] for name in of_groups), order, tensors, inputs, external)
+        for found in traces.values():  # of kinds that are not in this batch
+            for name, node in found.pushes.items():
+                if name not in outputs:
+                    value = node.meta["val"]
+                    outputs[name] = torch.empty((0, *value.shape[1:]), dtype=value.dtype, device=device)
+        return SimpleNamespace(**outputs)
 
     def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.
@@ -122,6 +149,11 @@ class VertexFunction(nn.Module):
             >>> new = run.extend([[3, 2]])
             >>> run[new].h.sum().backward()
         """
+        if None not in self._methods:
+            raise VertexFunctionError(
+                f"{type(self).__name__} has methods for kinds, and a run that grows has no kinds yet; write one method "
+                "`vertex`, with an input that tells the kinds apart"
+            )
         device = next(
             (tensor.device for tensor in (*dict(_tensors(self)).values(), *inputs.values())), torch.device("cpu")
         )
@@ -136,22 +168,24 @@ class VertexFunction(nn.Module):
 
     def _prepare_growth(
         self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
-    ) -> tuple[dict[str, Tensor], Order, Compiled]:
+    ) -> tuple[dict[str, Tensor], Order, Bound]:
         device = self._check_inputs(inputs)
         tensors = dict(_tensors(self))
-        found = self._trace(inputs, tensors, device)
-        _check_rows(found, inputs, growth.num_vertices, len(growth.child), "the extension")
+        traces = self._trace(inputs, tensors, device)
+        ((name, found),) = traces.items()
+        check_rows(traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension")
         made = schedule(growth, self.policy, found.num_slots, found.reads_edges)
         log.show("schedule", made)
         lists = edge_lists(growth, made) if found.reads_edges else None
-        return tensors, order_on(made, device, lists=lists), self._compile(found, inputs, tensors, through)
+        compiled = self._compile(traces, inputs, tensors, through)
+        return tensors, order_on(made, device, lists=lists), bind(compiled.values())
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:
         """What the vertex function of the last call became: eager, core and lazy nodes, and their derivative."""
         if self._last is None:
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
-        return SymbolicGraph(self._compiled[self._last].program)
+        return SymbolicGraph({name: compiled.program for name, compiled in self._compiled[self._last].items()})
 
     def _check_inputs(self, inputs: Mapping[str, Tensor]) -> torch.device:
         device = next((tensor.device for _, tensor in _tensors(self)), None)
@@ -170,7 +204,39 @@ class VertexFunction(nn.Module):
             device = value.device
         return device if device is not None else torch.device("cpu")
 
-    def _trace(self, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device) -> Trace:
+    def _initial_states(
+        self, initial: Mapping[str, Tensor], count: int, traces: Mapping[str, Trace], device: torch.device
+    ) -> dict[str, Tensor]:
+        """The rows of every state that vertices without children read."""
+        for name, value in initial.items():
+            if name not in self.state:
+                known = ", ".join(map(repr, self.state)) or "none"
+                raise InputError(f"initial has {name!r}, but there is no such state; the states are {known}")
+            want = (count, *self.state[name])
+            if not isinstance(value, Tensor) or tuple(value.shape) != want or value.device != device:
+                given = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(
+                    f"initial[{name!r}] is {given}; give a tensor of shape {list(want)} on {device}, one row for each "
+                    "vertex without children"
+                )
+        for found in traces.values():
+            of_edges = [name for name in found.pulls if found.is_edge_input(name)]
+            if of_edges:
+                raise InputError(
+                    f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "
+                    "other"
+                )
+        dtype = next(iter(traces.values())).state_dtype
+        return {
+            name: initial[name].to(dtype)
+            if name in initial
+            else torch.zeros((count, *shape), dtype=dtype, device=device)
+            for name, shape in self.state.items()
+        }
+
+    def _trace(
+        self, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
+    ) -> dict[str, Trace]:
         autocast = torch.is_autocast_enabled(device.type)
         key = (
             tuple(module.training for module in self.modules()),
@@ -182,12 +248,18 @@ class VertexFunction(nn.Module):
         if key not in self._traces:
             floating = [t.dtype for t in (*tensors.values(), *inputs.values()) if t.is_floating_point()]
             dtype = floating[0] if floating else torch.get_default_dtype()
-            self._traces[key] = prepare(self, self.vertex, self.state, dtype, inputs, tensors, device)
+            traces = {
+                name: prepare(self, getattr(self, name), self.state, dtype, inputs, tensors, device)
+                for name in dict.fromkeys(self._methods.values())
+            }
+            check_together(traces, inputs)
+            self._traces[key] = traces
         return self._traces[key]
 
     def _compile(
-        self, found: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], through: bool = False
-    ) -> Compiled:
+        self, traces: Mapping[str, Trace], inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], through: bool
+    ) -> dict[str, Compiled]:
+        """Every method compiled for the gradients that are wanted; with `through`, gradients are sent in any case."""
         wanted: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         if torch.is_grad_enabled():
             wanted = (
@@ -196,32 +268,39 @@ class VertexFunction(nn.Module):
             )
         backend = choose_backend(self.backend)
         through = through and torch.is_grad_enabled()
-        key = (id(found), wanted, backend, through)
+        key = (tuple(map(id, traces.values())), wanted, backend, through)
         if key not in self._compiled:
-            self._compiled[key] = compile_program(partition(found, *wanted, through), backend)
-            log.show("trace", SymbolicGraph(self._compiled[key].program))
+            programs = {name: partition(found, *wanted, through) for name, found in traces.items()}
+            if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
+                programs = {name: partition(found, *wanted, True) for name, found in traces.items()}
+            self._compiled[key] = {name: compile_program(program, backend) for name, program in programs.items()}
+            log.show("trace", SymbolicGraph(programs))
         self._last = key
         return self._compiled[key]
 
-    def _order(self, batch: GraphBatch, found: Trace, device: torch.device) -> Order:
-        ahead = batch.schedule if batch.schedule and batch.schedule.num_slots == found.num_slots else None
-        key = ("order" if ahead is None else "ahead", found.num_slots, found.reads_edges, device)
-        policy, order = batch.cache.get(key, (None, None))
-        if order is None or (ahead is None and policy is not self.policy):
-            made = ahead or self._schedule(batch, found)
+    def _order(
+        self, batch: GraphBatch, methods: tuple[str, ...], traces: Mapping[str, Trace], device: torch.device
+    ) -> tuple[Order, tuple[str, ...]]:
+        """The schedule of a batch on the device, and the method of each group of its rows."""
+        slots = tuple(traces[name].num_slots for name in methods)
+        ahead = batch.schedule if batch.schedule and batch.schedule.num_slots == slots else None
+        ragged = any(traces[name].reads_edges for name in methods)
+        key = ("order" if ahead is None else "ahead", methods, slots, ragged, device)
+        policy, found = batch.cache.get(key, (None, None))
+        if found is None or (ahead is None and policy is not self.policy):
+            if ahead is None:
+                structure, methods = _group_by_method(batch, methods)
+                slots = tuple(traces[name].num_slots for name in methods)
+                beyond = tuple(traces[name].reads_edges for name in methods)
+                made = cached_schedule(structure, self.policy, slots, beyond)
+                log.show("schedule", made)
+            else:
+                made = ahead
             arrays = batch.schedule_indices if ahead is not None and batch.device == device else None
-            order = order_on(
-                made, device, arrays, edge_lists(batch, made, batch.edge_numbers) if found.reads_edges else None
-            )
-            batch.cache[key] = self.policy, order
-        return order  # type: ignore[no-any-return]
-
-    def _schedule(self, batch: GraphBatch, found: Trace) -> Schedule:
-        # One method computes vertices of every kind, so that kinds need no steps of their own.
-        structure = replace(batch, kinds=None, kind_index=None) if batch.kinds is not None else batch
-        made = cached_schedule(structure, self.policy, found.num_slots, found.reads_edges)
-        log.show("schedule", made)
-        return made
+            lists = edge_lists(batch, made, batch.edge_numbers) if ragged else None
+            found = order_on(made, device, arrays, lists), methods
+            batch.cache[key] = self.policy, found
+        return found  # type: ignore[no-any-return]
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -244,16 +323,15 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _check_rows(found: Trace, inputs: Mapping[str, Tensor], vertices: int, edges: int, where: str) -> None:
-    for name, value in inputs.items():
-        of_edges = found.is_edge_input(name)
-        count, what = (edges, "edge") if of_edges else (vertices, "vertex")
-        if len(value) != count:
-            order = "in the order of batch.child" if of_edges else "in the order of their numbers"
-            raise InputError(
-                f"input {name!r} has {len(value)} rows, but {where} has {count} {'edges' if of_edges else 'vertices'}: "
-                f"give one row {'an' if of_edges else 'a'} {what}, {order}"
-            )
+def _group_by_method(batch: GraphBatch, methods: tuple[str, ...]) -> tuple[GraphBatch, tuple[str, ...]]:
+    """The batch with methods in place of kinds: kinds that one method computes need no steps of their own."""
+    distinct = tuple(dict.fromkeys(methods))
+    if batch.kind_index is None or len(distinct) == len(methods) > 1:
+        return batch, methods
+    if len(distinct) == 1:
+        return replace(batch, kinds=None, kind_index=None), distinct
+    number = np.array([distinct.index(name) for name in methods], np.int32)
+    return replace(batch, kinds=distinct, kind_index=number[batch.kind_index]), distinct
 
 
 def _shape(name: str, size: int | Sequence[int]) -> Shape:

@@ -101,8 +101,8 @@ def _unblocked(batch: GraphBatch, kinds: list[Any], step: list[int], kind: Any) 
     return found
 
 
-def place(batch: GraphBatch, step: list[int], num_slots: int) -> dict[str, Any]:
-    """The rows and index arrays of a schedule, from the step of each vertex.
+def place(batch: GraphBatch, step: list[int], num_slots: list[int]) -> dict[str, Any]:
+    """The rows and index arrays of a schedule, from the step of each vertex; `num_slots` are those of each kind.
 
     Steps are filled from their ends: graph after graph, those with the last steps first; in a graph, vertices before their
     children, and a vertex's children, the last slot first, where no other has placed them yet.
@@ -120,32 +120,40 @@ def place(batch: GraphBatch, step: list[int], num_slots: int) -> dict[str, Any]:
                 if u not in placed:
                     placed.add(u)
                     members[bucket[u]].insert(0, u)
-    by_row = sorted(members, key=lambda key: (key[1], key))  # all leaves' steps before the others
+    by_row = sorted(members, key=lambda key: (key[2], key[1], key))  # kind by kind, leaves' steps before the others
     order = [v for key in by_row for v in members[key]]
     row = [order.index(v) for v in range(count)]
     starts, at = {}, 0
     for key in by_row:
         starts[key] = at
         at += len(members[key])
-    leaves = sum(not pairs for pairs in below)
-    child_rows = []
-    for v in order[leaves:]:
+    child_rows = []  # of each row
+    for v in order:
         filled = dict(below[v])
-        child_rows.append([row[filled[slot]] if slot in filled else count for slot in range(num_slots)])
+        slots = range(num_slots[kinds[v]] if below[v] else 0)
+        child_rows.append([row[filled[slot]] if slot in filled else count for slot in slots])
     flat = [read for rows in child_rows for read in rows]
     edges = [[position for position, read in enumerate(flat) if read == r] for r in range(count)]
-    steps, reads_from, read_at = [], [], []
+    steps, step_kinds, reads_from, read_at = [], [], [], []
     for key in members:
         start, stop = starts[key], starts[key] + len(members[key])
         steps.append([start, stop])
-        reads = [read for rows in child_rows[start - leaves : stop - leaves] for read in rows] if key[1] else []
+        step_kinds.append(key[2])
+        reads = [read for rows in child_rows[start:stop] for read in rows]
         reads_from.append(reads[0] if _consecutive(reads) and reads[-1] < count else -1)
         only = [edges[r][0] if len(edges[r]) == 1 else None for r in range(start, stop)]
         forest = all(len(one) <= 1 for one in edges)
         read_at.append(only[0] if forest and None not in only and _consecutive(only) else -1)
+    groups = []
+    for kind, slots in enumerate(num_slots):
+        of_kind = [r for r in range(count) if kinds[order[r]] == kind]
+        before = sum(kinds[v] < kind for v in order)
+        leaves = sum(not below[order[r]] for r in of_kind)
+        position = sum(len(child_rows[r]) for r in range(before))
+        groups.append((before, before + leaves, before + len(of_kind), slots, position))
     return {
-        "order": order, "row": row, "num_leaves": leaves, "child_rows": child_rows, "edges": edges, "steps": steps,
-        "reads_from": reads_from, "read_at": read_at,
+        "order": order, "row": row, "groups": groups, "child_rows": flat, "edges": edges, "steps": steps,
+        "step_kinds": step_kinds, "reads_from": reads_from, "read_at": read_at,
     }  # fmt: skip
 
 

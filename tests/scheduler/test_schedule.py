@@ -53,9 +53,17 @@ def test_every_vertex_has_one_row(batch: GraphBatch) -> None:
 
 
 @given(batches())
-def test_the_first_rows_are_the_vertices_without_children(batch: GraphBatch) -> None:
+def test_rows_are_grouped_by_kind_and_a_group_begins_with_the_vertices_without_children(batch: GraphBatch) -> None:
     made = schedule(batch)
-    assert set(made.order[: made.num_leaves]) == {v for v, below in enumerate(children(batch)) if not below}
+    below = children(batch)
+    kind = [None] * batch.num_vertices if batch.kind is None else batch.kind.tolist()
+    assert len(made.groups) == len(batch.kinds or (None,))
+    assert made.groups[0].start == 0
+    assert made.groups[-1].stop == batch.num_vertices
+    for group, name in zip(made.groups, batch.kinds or (None,), strict=True):
+        assert set(made.order[group.start : group.stop]) == {v for v, of in enumerate(kind) if of == name}
+        assert all(not below[v] for v in made.order[group.start : group.inner])
+        assert all(below[v] for v in made.order[group.inner : group.stop])
 
 
 @given(batches())
@@ -70,22 +78,23 @@ def test_every_child_is_in_an_earlier_step(batch: GraphBatch) -> None:
 @given(batches())
 def test_a_step_is_of_one_kind_and_either_of_leaves_or_of_inner_vertices(batch: GraphBatch) -> None:
     made = schedule(batch)
-    for start, stop in made.steps.tolist():
-        assert stop <= made.num_leaves or start >= made.num_leaves
+    for (start, stop), number in zip(made.steps.tolist(), made.step_kinds, strict=True):
+        group = made.groups[number]
+        assert group.start <= start <= stop <= group.inner or group.inner <= start <= stop <= group.stop
         if batch.kind is not None:
-            assert len(set(batch.kind[made.order[start:stop]])) == 1
+            assert set(batch.kind[made.order[start:stop]]) == {batch.kinds[number]}
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "fsm"])
-@given(batch=batches(), spare=st.integers(0, 2))
-def test_every_array_agrees_with_the_oracle(policy: str, batch: GraphBatch, spare: int) -> None:
-    made = schedule(batch, policy, batch.num_slots + spare)
+@given(batch=batches(), data=st.data())
+def test_every_array_agrees_with_the_oracle(policy: str, batch: GraphBatch, data: st.DataObject) -> None:
+    slots = [group.slots + data.draw(st.integers(0, 2)) for group in schedule(batch).groups]
+    made = schedule(batch, policy, slots)
     step = FSM.learn([batch]).steps(batch) if policy == "fsm" else POLICIES[policy].steps(batch)
-    expected = oracle.place(batch, step.tolist(), batch.num_slots + spare)
-    for name in ("order", "row", "steps", "reads_from", "read_at"):
+    expected = oracle.place(batch, step.tolist(), slots)
+    for name in ("order", "row", "steps", "step_kinds", "reads_from", "read_at", "child_rows"):
         assert getattr(made, name).tolist() == expected[name], name
-    assert made.num_leaves == expected["num_leaves"]
-    assert made.child_rows.tolist() == expected["child_rows"] or not made.child_rows.size
+    assert list(made.groups) == expected["groups"]
     edges = expected["edges"]
     if made.is_tree:
         nowhere = made.num_positions
@@ -107,15 +116,23 @@ def test_child_rows_are_the_rows_of_the_children_slot_by_slot(batch: GraphBatch,
     slots = batch.num_slots + spare
     made = schedule(batch, num_slots=slots)
     below = children(batch)
-    expected = []
-    for vertex in made.order[made.num_leaves :]:
-        rows = [batch.num_vertices] * slots
-        for slot, child in below[vertex]:
-            rows[slot] = int(made.row[child])
-        expected.append(rows)
-    assert made.num_slots == slots
-    assert made.child_rows.shape == (len(expected), slots)
-    assert made.child_rows.tolist() == expected
+    assert made.num_slots == (slots,) * len(made.groups)
+    for group in made.groups:
+        for at, vertex in enumerate(made.order[group.inner : group.stop]):
+            rows = [batch.num_vertices] * slots
+            for slot, child in below[vertex]:
+                rows[slot] = int(made.row[child])
+            first = group.position + at * slots
+            assert made.child_rows[first : first + slots].tolist() == rows
+
+
+@given(batches())
+def test_a_kind_has_as_many_slots_as_it_uses(batch: GraphBatch) -> None:
+    kind = [0] * batch.num_vertices if batch.kind_index is None else batch.kind_index.tolist()
+    used = [0] * len(batch.kinds or (None,))
+    for vertex, below in enumerate(children(batch)):
+        used[kind[vertex]] = max([used[kind[vertex]], *(slot + 1 for slot, _ in below)])
+    assert schedule(batch).num_slots == tuple(used)
 
 
 @given(batches())
@@ -123,7 +140,7 @@ def test_parent_edges_are_where_a_row_is_read_in_ascending_order(batch: GraphBat
     made = schedule(batch)
     if made.is_tree:
         return
-    flat = made.child_rows.reshape(-1).tolist()
+    flat = made.child_rows.tolist()
     for row in range(batch.num_vertices):
         edges = made.parent_edge[made.parent_offset[row] : made.parent_offset[row + 1]]
         assert edges.tolist() == [position for position, read in enumerate(flat) if read == row]
@@ -139,7 +156,7 @@ def test_in_a_forest_each_row_knows_the_one_place_it_is_read(batch: GraphBatch) 
     if not made.is_tree:
         assert made.parent_edge_of_row is None
         return
-    flat = made.child_rows.reshape(-1).tolist()
+    flat = made.child_rows.tolist()
     nowhere = len(flat)
     assert made.parent_edge_of_row is not None
     assert made.parent_edge_of_row.tolist() == [
@@ -169,7 +186,7 @@ def test_an_example_by_hand() -> None:
     assert made.order.tolist() == [5, 0, 1, 2, 6, 3, 4]
     assert made.steps.tolist() == [[0, 4], [4, 6], [6, 7]]
     assert made.num_leaves == 4
-    assert made.child_rows.tolist() == [[0, 7], [1, 2], [5, 3]]
+    assert made.child_rows.tolist() == [0, 7, 1, 2, 5, 3]
     assert made.is_tree
     assert made.parent_edge_of_row is not None
     assert made.parent_edge_of_row.tolist() == [0, 2, 3, 5, 6, 4, 6]
@@ -192,7 +209,7 @@ def test_vertices_without_edges_are_one_step_of_leaves() -> None:
     made = schedule(pack([chain(1), chain(1)]))
     assert made.steps.tolist() == [[0, 2]]
     assert made.num_leaves == 2
-    assert made.child_rows.shape == (0, 0)
+    assert made.child_rows.size == 0
     assert made.is_tree
 
 
@@ -242,7 +259,7 @@ def test_a_chain_of_100000_is_scheduled_within_a_second_or_so() -> None:
     made = schedule(batch)
     assert time.perf_counter() - start < 2
     assert made.num_steps == 100_000
-    assert made.child_rows[:, 0].tolist() == list(range(99_999))
+    assert made.child_rows.tolist() == list(range(99_999))
 
 
 def test_batches_of_the_sentiment_treebank() -> None:
@@ -257,7 +274,7 @@ def test_batches_of_the_sentiment_treebank() -> None:
         assert made.num_leaves == len(batch.leaves)
         assert (made.child_rows < batch.num_vertices).all()  # binary throughout
         first_row_of_parent = np.repeat(made.steps[1:, 0], np.diff(made.steps[1:]).reshape(-1))
-        assert (made.child_rows < first_row_of_parent[:, None]).all()
+        assert (made.child_rows.reshape(-1, 2) < first_row_of_parent[:, None]).all()
 
 
 # What is wrong is said, where it is, and what to do.
@@ -269,6 +286,19 @@ def test_more_children_than_slots_gathered() -> None:
         schedule(batch, num_slots=2)
     with pytest.raises(GraphError, match="gathers slots 0 to 1; gather that slot too"):
         schedule(batch, num_slots=2)
+
+
+def test_more_children_than_slots_gathered_of_a_kind() -> None:
+    batch = pack([graph(3, [(0, 1), (0, 2), (1, 2)], kind=["a", "a", "b"])])
+    assert schedule(batch, num_slots=(1, 2)).num_slots == (1, 2)
+    message = "graph 0, vertex 2 has a child in slot 1, but the vertex function gathers slots 0 to 0"
+    with pytest.raises(GraphError, match=message):
+        schedule(batch, num_slots=(1, 1))
+    assert schedule(batch, num_slots=(1, 1), ragged=(False, True)).num_slots == (1, 1)
+    with pytest.raises(GraphError, match="has a child in slot 0, but the vertex function gathers no child"):
+        schedule(batch, num_slots=(0, 1), ragged=(False, True))
+    with pytest.raises(GraphError, match="num_slots has 1 entries for 2 kinds"):
+        schedule(batch, num_slots=(1,))
 
 
 def test_children_where_none_is_gathered() -> None:

@@ -49,9 +49,9 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
             read = [operands(node)[index] for index in parts - seen] if parts else [node]
             for wanted in read:
                 stack += _leaf_reads(folded[stage[node]][wanted], stage, stage[node])
-    for node in list(stage):  # the results of one operation stay together
-        if node.target is operator.getitem and node in whole:
-            whole.update(node.all_input_nodes)
+    results = [node for node in stage if node.target is operator.getitem]  # those of one operation stay together
+    whole.update(node.all_input_nodes[0] for node in results if node in whole)
+    whole.update(node for node in results if node.all_input_nodes[0] in whole)
 
 
 def _operand_sources(node: fx.Node, stage: dict[fx.Node, str]) -> list[tuple[fx.Node, set[int]]]:

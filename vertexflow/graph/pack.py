@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class GraphBatch:
         device: where `roots`, `leaves`, `graph_of_vertex` and `indices` live.
         indices: int32, these three and the schedule's arrays in one tensor, once it was pinned or moved; else None.
         reversed_from: the batch that this one is the reverse of, or None.
+        num_external: how many vertices it reads that are not in it, numbered from V on; 0 unless made so.
         cache: what others derive from the structure (schedules); left behind when the batch is pickled.
     """
 
@@ -52,7 +53,7 @@ class GraphBatch:
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
     graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; left behind as well
     reversed_from: GraphBatch | None = field(default=None, repr=False)
-    num_external: ClassVar[int] = 0
+    num_external: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
         return self.num_graphs
@@ -125,6 +126,23 @@ class GraphBatch:
                 device=torch.device("cpu"), reversed_from=self, cache={},
             )  # fmt: skip
         return self.cache["reversed"]  # type: ignore[no-any-return]
+
+    def with_initial(self) -> GraphBatch:
+        """The batch in which every vertex without children reads an external one, in slot 0: its initial state."""
+        if "initial" not in self.cache:
+            leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
+            more = np.zeros(self.num_vertices + 1, np.int32)
+            more[leaves + 1] = 1
+            at = self.offset[leaves]
+            self.cache["initial"] = replace(
+                self,
+                child=np.insert(self.child, at, np.arange(len(leaves), dtype=np.int32) + self.num_vertices),
+                slot=np.insert(self.slot, at, 0),
+                offset=self.offset + np.cumsum(more, dtype=np.int32),
+                num_slots=max(self.num_slots, 1), schedule=None, indices=None, device=torch.device("cpu"),
+                num_external=len(leaves), cache={},
+            )  # fmt: skip
+        return self.cache["initial"]  # type: ignore[no-any-return]
 
     @cached_property
     def edge_numbers(self) -> Ints | None:

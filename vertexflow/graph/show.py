@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,33 +27,46 @@ class SymbolicGraph:
     """A vertex function cut into parts. `print(model.symbolic_graph)` shows every node with its shape and source line.
 
     `part(name)` gives one part as an ordinary `torch.fx.GraphModule`; its first arguments are the numbers of rows and of edges.
+    `programs` are those of each method of the vertex function, by name.
     """
 
-    program: Program
+    programs: Mapping[str, Program]
 
     @property
     def parts(self) -> dict[str, Part]:
         """The parts by name: `eager`, `core`, `lazy`, `grad_eager`, `grad_core`, `grad_lazy`.
 
-        With `_leaf`: specialised to vertices without children. With `_inner`: not needed of such vertices.
+        With `_leaf`: specialised to vertices without children. With `_inner`: not needed of such vertices. Where there are
+        several methods, the method's name comes first: `node.core`.
         """
-        return self.program.parts
+        if len(self.programs) == 1:
+            return next(iter(self.programs.values())).parts
+        return {
+            f"{method}.{name}": part
+            for method, program in self.programs.items()
+            for name, part in program.parts.items()
+        }
 
     def part(self, name: str) -> fx.GraphModule:
         """The part called `name` as a module: `module(rows, edges, *inputs) -> outputs`."""
         return fx.GraphModule(torch.nn.Module(), self.parts[name].graph)
 
     def __str__(self) -> str:
-        found = self.program.trace
-        state = ", ".join(f"{name} {list(shape)}" for name, shape in found.state.items())
-        lines = [f"vertex function of {os.path.basename(found.filename)}; n vertices; state {state or 'none'}"]
-        for name, part in self.parts.items():
-            stage = name.removesuffix("_inner").removesuffix("_leaf")
-            note = ", for vertices with children" if name.endswith("_inner") else ""
-            note = ", for vertices without children" if name.endswith("_leaf") else note
-            lines += ["", f"{_TITLES[stage]}{note}"]
-            lines += [f"    {line}" for line in _part_lines(part)]
-        return "\n".join(lines)
+        alone = len(self.programs) == 1
+        return "\n\n".join(_described("" if alone else f" `{name}`", one) for name, one in self.programs.items())
+
+
+def _described(name: str, program: Program) -> str:
+    found = program.trace
+    state = ", ".join(f"{name} {list(shape)}" for name, shape in found.state.items())
+    lines = [f"vertex function{name} of {os.path.basename(found.filename)}; n vertices; state {state or 'none'}"]
+    for name, part in program.parts.items():
+        stage = name.removesuffix("_inner").removesuffix("_leaf")
+        note = ", for vertices with children" if name.endswith("_inner") else ""
+        note = ", for vertices without children" if name.endswith("_leaf") else note
+        lines += ["", f"{_TITLES[stage]}{note}"]
+        lines += [f"    {line}" for line in _part_lines(part)]
+    return "\n".join(lines)
 
 
 def _part_lines(part: Part) -> list[str]:

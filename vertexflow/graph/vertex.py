@@ -190,18 +190,10 @@ class Vertex:
             self.pushed[name] = value
 
     def finish(self) -> None:
-        """Refuse what a vertex function left out: a state never scattered, an input never pulled, nothing pushed."""
+        """Refuse a vertex function that left out a state."""
         for name in self._state:
             if name not in self.scattered:
                 raise VertexFunctionError(f"state {name!r} was never scattered; end with v.scatter({name}=...)")
-        if not self.pushed:
-            raise VertexFunctionError("nothing was pushed; end with v.push(name=...) to give the model an output")
-        for name in self._inputs:
-            if name not in self._pulled:
-                raise InputError(
-                    f"the model was given the input {name!r}, but the vertex function never pulls it "
-                    f"(it pulls: {_listed(self._pulled) or 'nothing'}); use v.pull({name!r}) or leave it out"
-                )
 
     def _check_edges(self, call: str, value: object) -> None:
         if not isinstance(value, Tensor):

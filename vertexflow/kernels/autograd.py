@@ -1,109 +1,206 @@
-"""A program as one node of PyTorch's autograd graph."""
+"""Programs over a batch as one node of PyTorch's autograd graph."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from ..errors import VertexFlowError
-from ..graph.trace import Trace
-from .edges import Order
 from .executor import Compiled, Values, run_backward, run_forward
+from .order import Order
 
 
-def run(compiled: Compiled, order: Order, tensors: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Run the vertex function over a schedule. `inputs` and the result have their rows in vertex order.
+@dataclass(frozen=True)
+class Bound:
+    """The compiled vertex functions of each group of rows, and which of the groups use what, by name."""
 
-    `tensors` are the parameters and buffers by qualified name. Gradients flow to those that the program was made for.
+    compiled: tuple[Compiled, ...]
+    params: dict[str, list[int]]
+    pulls: dict[str, list[int]]
+    pushes: dict[str, list[int]]
+
+    @property
+    def wants_gradients(self) -> bool:
+        return any(one.program.wants_gradients for one in self.compiled)
+
+    @property
+    def differentiable(self) -> set[str]:
+        """The names of pushed outputs that gradients can come back for."""
+        return {name for one in self.compiled for name in one.program.trace.push_grads}
+
+    def is_edge_input(self, name: str) -> bool:
+        return self.compiled[self.pulls[name][0]].program.trace.is_edge_input(name)
+
+    def flat(self, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Parameters, then inputs."""
+        return [*(tensors[name] for name in self.params), *(inputs[name] for name in self.pulls)]
+
+
+def bind(compiled: Iterable[Compiled]) -> Bound:
+    """The compiled vertex functions of each group of rows, together."""
+    bound = Bound(tuple(compiled), {}, {}, {})
+    for group, one in enumerate(bound.compiled):
+        found = one.program.trace
+        for table, names in ((bound.params, found.params), (bound.pulls, found.pulls), (bound.pushes, found.pushes)):
+            for name in names:
+                table.setdefault(name, []).append(group)
+    return bound
+
+
+def run(
+    bound: Bound,
+    order: Order,
+    tensors: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    external: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Run the vertex functions over a schedule.
+
+    `tensors` are the parameters and buffers by qualified name, `external` the states of the external vertices. Inputs and
+    outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch. Gradients flow to
+    what the programs were made for, and to `external`.
     """
-    found = compiled.program.trace
-    flat = [*(tensors[name] for name in found.params), *(inputs[name] for name in found.pulls)]
-    if compiled.program.wants_gradients:
-        outputs = _Run.apply(compiled, order, *flat)  # type: ignore[no-untyped-call]
+    flat = bound.flat(tensors, inputs)
+    if bound.wants_gradients:
+        outputs = _Run.apply(bound, order, tuple(external), *external.values(), *flat)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            outputs, _ = outputs_and_values(compiled, order, flat)
-    return dict(zip(found.pushes, outputs, strict=True))
+            outputs, _ = outputs_and_values(bound, order, flat, external)
+    return dict(zip(bound.pushes, outputs, strict=True))
 
 
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, compiled: Compiled, order: Order, *flat: Tensor) -> tuple[Tensor, ...]:
-        program, found = compiled.program, compiled.program.trace
-        outputs, values = outputs_and_values(compiled, order, flat)
+    def forward(ctx: Any, bound: Bound, order: Order, names: tuple[str, ...], *given: Tensor) -> tuple[Tensor, ...]:
+        external = dict(zip(names, given, strict=False))
+        outputs, values = outputs_and_values(bound, order, given[len(names) :], external)
         ctx.mark_non_differentiable(
-            *(out for out, name in zip(outputs, found.pushes, strict=True) if name not in found.push_grads)
+            *(out for out, name in zip(outputs, bound.pushes, strict=True) if name not in bound.differentiable)
         )
         ctx.set_materialize_grads(False)
-        ctx.compiled, ctx.order = compiled, order
-        ctx.read = [*program.read_constants, *program.saved]
-        ctx.save_for_backward(*(values[node] for node in ctx.read))
+        ctx.bound, ctx.order, ctx.names = bound, order, names
+        keep(ctx, bound, values)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        compiled, order = ctx.compiled, ctx.order
-        pushes = compiled.program.trace.pushes
-        given = {name: grad for name, grad in zip(pushes, grads, strict=True) if grad is not None}
-        flat, _ = gradients(compiled, order, dict(zip(ctx.read, ctx.saved_tensors, strict=True)), given, {})
-        return (None, None, *flat)
+        pushed = {name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None}
+        flat, external = gradients(ctx.bound, ctx.order, kept(ctx), pushed, {})
+        return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
+
+
+def keep(ctx: Any, bound: Bound, values: Sequence[Values]) -> None:
+    """Save what the backward reads."""
+    ctx.read = [[*one.program.read_constants, *one.program.saved] for one in bound.compiled]
+    ctx.save_for_backward(*(of[node] for of, nodes in zip(values, ctx.read, strict=True) for node in nodes))
+
+
+def kept(ctx: Any) -> list[Values]:
+    """What was saved, for each group."""
+    saved = iter(ctx.saved_tensors)
+    return [{node: next(saved) for node in nodes} for nodes in ctx.read]
 
 
 def gradients(
-    compiled: Compiled, order: Order, values: Values, pushed: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    bound: Bound,
+    order: Order,
+    values: Sequence[Values],
+    pushed: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
 ) -> tuple[list[Tensor | None], dict[str, Tensor]]:
-    """The gradients of parameters and inputs, as many as the program has, and of the states of external vertices.
+    """The gradients of parameters and inputs, as many as the programs have, and of the states of external vertices.
 
-    `values` are what the forward saved; `pushed` and `state` the gradients of outputs and states, in vertex order.
+    `values` are what the forward saved; `pushed` and `state` the gradients of outputs and states, in the batch's order.
     """
     if torch.is_grad_enabled():
         raise VertexFlowError(
             "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
             "or torch.autograd.grad without create_graph"
         )
-    program, found = compiled.program, compiled.program.trace
-    push_grads = {
-        name: _in_row_order(pushed.get(name), order, node.meta["val"])
-        for name, node in found.pushes.items()
-        if name in found.push_grads
-    }
+    for one, of in zip(bound.compiled, values, strict=True):
+        of.update(one.program.trace.constants)
+    for name, groups in bound.pushes.items():
+        for group, rows in zip(groups, order.vertices_among(groups), strict=True):
+            node = bound.compiled[group].program.trace.push_grads.get(name)
+            if node is not None:
+                values[group][node] = _rows_of(pushed.get(name), rows, node)
     state_grads = {name: grad.index_select(0, order.vertex) for name, grad in state.items()}
     with torch.amp.autocast(order.vertex.device.type, enabled=False):
-        values = {**values, **found.constants}
-        external = run_backward(compiled, order, values, push_grads, state_grads)
-    flat = [values[program.param_grads[name]] if name in program.param_grads else None for name in found.params]
-    for name in found.pulls:
-        grad_node = program.pull_grads.get(name)
-        place = order.edges.place if order.edges is not None and found.is_edge_input(name) else order.row
-        flat.append(values[grad_node].index_select(0, place) if grad_node is not None else None)
-    return flat, external
+        external = run_backward(bound.compiled, order, values, state_grads)
+    flat = [_sum_of_groups(bound, values, name) for name in bound.params]
+    return [*flat, *(_input_gradient(bound, order, values, name) for name in bound.pulls)], external
 
 
 def outputs_and_values(
-    compiled: Compiled, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor] | None = None
-) -> tuple[tuple[Tensor, ...], Values]:
-    """The pushed outputs, in vertex order, and all values of the forward parts.
+    bound: Bound, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor] | None = None
+) -> tuple[tuple[Tensor, ...], list[Values]]:
+    """The pushed outputs, in the batch's order, and all values of the forward parts of each group.
 
     `flat` are parameters, then inputs; `external` are the states of external vertices.
     """
-    found = compiled.program.trace
-    constants: Values = dict(zip(found.params.values(), flat, strict=False))
-    given = zip(found.pulls, flat[len(found.params) :], strict=True)
-    rows = {name: tensor.index_select(0, _in_order(found, name, order)) for name, tensor in given}
+    tensors = dict(zip([*bound.params, *bound.pulls], flat, strict=True))
+    values: list[Values] = []
+    for one in bound.compiled:
+        found = one.program.trace
+        values.append({**{node: tensors[name] for name, node in found.params.items()}, **found.constants})
+    for name, groups in bound.pulls.items():
+        among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
+        for group, rows in zip(groups, among, strict=True):
+            values[group][bound.compiled[group].program.trace.pulls[name]] = tensors[name].index_select(0, rows)
     with torch.amp.autocast(order.vertex.device.type, enabled=False):  # the graph has its casts in it
-        values = run_forward(compiled, order, {**constants, **found.constants}, rows, external)
-    return tuple(values[node].index_select(0, order.row) for node in found.pushes.values()), values
+        run_forward(bound.compiled, order, values, external)
+    outputs = []
+    for name, groups in bound.pushes.items():
+        nodes = {group: bound.compiled[group].program.trace.pushes[name] for group in groups}
+        outputs.append(_in_batch_order(order, {group: values[group][node] for group, node in nodes.items()}))
+    return tuple(outputs), values
 
 
-def _in_order(found: Trace, name: str, order: Order) -> Tensor:
-    """The vertex, or the edge, of each row of an input."""
-    return order.edges.edge if order.edges is not None and found.is_edge_input(name) else order.vertex
+def _in_batch_order(order: Order, rows: Mapping[int, Tensor]) -> Tensor:
+    """What groups have for each of their rows, as one tensor in the order of the batch."""
+    if len(order.groups) == 1:
+        return rows[0].index_select(0, order.row)
+    first = next(iter(rows.values()))
+    joined = first.new_empty((sum(map(len, rows.values())), *first.shape[1:]))
+    for part, places in zip(rows.values(), order.vertices_among(list(rows)), strict=True):
+        joined.index_copy_(0, places.long(), part)
+    return joined
 
 
-def _in_row_order(grad: Tensor | None, order: Order, like: Tensor) -> Tensor:
+def _input_gradient(bound: Bound, order: Order, values: Sequence[Values], name: str) -> Tensor | None:
+    groups = bound.pulls[name]
+    nodes = {group: bound.compiled[group].program.pull_grads.get(name) for group in groups}
+    found = {group: values[group][node] for group, node in nodes.items() if node is not None}
+    if not found:
+        return None
+    if len(order.groups) == 1 and not bound.is_edge_input(name):
+        return found[0].index_select(0, order.row)
+    among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
+    first = next(iter(found.values()))
+    joined = first.new_empty((sum(map(len, among)), *first.shape[1:]))
+    for group, places in zip(groups, among, strict=True):
+        if group in found:
+            joined.index_copy_(0, places.long(), found[group])
+        else:
+            joined.index_fill_(0, places.long(), 0)
+    return joined
+
+
+def _sum_of_groups(bound: Bound, values: Sequence[Values], name: str) -> Tensor | None:
+    total: Tensor | None = None
+    for group in bound.params[name]:
+        node = bound.compiled[group].program.param_grads.get(name)
+        if node is not None:
+            total = values[group][node] if total is None else total + values[group][node]
+    return total
+
+
+def _rows_of(grad: Tensor | None, rows: Tensor, node: fx.Node) -> Tensor:
     if grad is None:  # the caller did not use this output
-        return torch.zeros((), dtype=like.dtype, device=order.vertex.device).expand(order.num_rows, *like.shape[1:])
-    return grad.index_select(0, order.vertex)
+        like = node.meta["val"]
+        return torch.zeros((), dtype=like.dtype, device=rows.device).expand(len(rows), *like.shape[1:])
+    return grad.index_select(0, rows)

@@ -1,8 +1,11 @@
-"""Run a program over a schedule: eager parts once, cores step by step, lazy parts once, over buffers in row order."""
+"""Run programs over a schedule: eager parts once, cores step by step, lazy parts once, over buffers in row order.
+
+Each group of rows, which is all vertices of a kind, has its own program; they meet in the states and in what is sent back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +13,9 @@ from torch import Tensor, fx
 
 from ..graph.nodes import on_edges
 from ..graph.program import Program
-from ..graph.trace import Trace
 from ..graph.vertex import CHILDREN
-from .edges import EdgeRows, Order, Step, sum_over_parents
-from .ragged import ChildRows
+from .edges import ChildRows, EdgeRows, sum_over_parents
+from .order import Order, RowGroup, Step
 
 Values = dict[fx.Node, Tensor]  # values of nodes of the joint graph, over all rows or over inner rows
 Function = Callable[..., tuple[Tensor, ...]]
@@ -45,166 +47,239 @@ def placed(program: Program, name: str) -> dict[fx.Node, bool]:
 
 
 def run_forward(
-    compiled: Compiled,
+    compiled: Sequence[Compiled],
     order: Order,
-    constants: Values,
-    pulls: Mapping[str, Tensor],
+    values: Sequence[Values],
     external: Mapping[str, Tensor] | None = None,
-) -> Values:
-    """Compute every value of the forward parts.
+) -> None:
+    """Add to `values` every value of the forward parts; `compiled` and `values` are those of each group of rows.
 
-    `constants` are the parameters and buffers, `pulls` the inputs with their rows in row order, `external` the states of
-    the external vertices.
+    `values` hold the parameters, buffers and inputs, with their rows in row order; `external` are the states of the
+    external vertices.
     """
-    program, found = compiled.program, compiled.program.trace
-    values: Values = {**constants, **{node: pulls[name] for name, node in found.pulls.items()}}
-    _give_counts(found, order, values)
+    found = compiled[0].program.trace
     states: dict[str, Tensor] = {}
     for name, node in found.scatters.items():
         states[name] = _empty(node, (order.num_rows + order.num_external + 1, *found.state[name]))
         states[name][-1].zero_()  # the row that a missing child reads
-        values[node] = states[name][: order.num_rows]
         if order.num_external:
             states[name][order.num_rows : -1].copy_((external or {})[name])
-    _run_whole(compiled, "eager", order, values)
+    runs = [_Forward(*of_group, states) for of_group in zip(compiled, order.groups, values, strict=True)]
+    for step in order.steps:
+        runs[step.group].step(step)
+    for run in runs:
+        run.finish()
 
-    gathers: dict[str, EdgeRows] = {}
-    for name in found.state:
-        nodes = {node: slot for (state, slot), node in program.gathers.items() if state == name and slot != CHILDREN}
-        if nodes:
-            gathers[name] = _edge_rows(program, nodes, order, values)
-    ragged: dict[str, ChildRows] = {}
-    for (name, slot), node in program.gathers.items():
-        if slot == CHILDREN:
-            ragged[name] = _child_rows(node, found.state[name], order, node in program.kept)
-            if node in program.kept:
-                values[node] = ragged[name].data
-    steps = order.steps if "core" in program.parts else [_all_rows(order)]
-    core = _Core(compiled, "core", order, values)
-    for step in steps:
+
+class _Forward:
+    """The forward parts over one group of rows."""
+
+    def __init__(self, compiled: Compiled, group: RowGroup, values: Values, states: Mapping[str, Tensor]) -> None:
+        self.compiled, self.group, self.values, self.states = compiled, group, values, states
+        program, found = compiled.program, compiled.program.trace
+        _give_counts(program, group, values)
+        for name, node in found.scatters.items():
+            values[node] = states[name][group.start : group.start + group.num_rows]
+        _run_whole(compiled, "eager", group, values)
+        self.gathers: dict[str, EdgeRows] = {}
+        self.ragged: dict[str, ChildRows] = {}
+        for name, shape in found.state.items():
+            nodes = _of_state(program.gathers, name)
+            if nodes:
+                self.gathers[name] = _edge_rows(program, nodes, group, shape, values)
+            every = program.gathers.get((name, CHILDREN))
+            if every is not None:
+                self.ragged[name] = ChildRows.for_states(every, group, shape, kept=every in program.kept)
+                if every in program.kept:
+                    values[every] = self.ragged[name].data
+        self.core = _Core(compiled, "core", group, values)
+        self.in_steps = "core" in program.parts
+
+    def step(self, step: Step) -> None:
+        if self.in_steps:
+            self._compute(step)
+
+    def finish(self) -> None:
+        if not self.in_steps:
+            self._compute(_inner_rows(self.group))
+        for name, rows in self.gathers.items():
+            rows.fill(self.states[name])
+        _run_whole(self.compiled, "lazy", self.group, self.values)
+
+    def _compute(self, step: Step) -> None:
         given: Values = {}
-        if step.start >= order.num_leaves:
-            for name, rows in gathers.items():
-                given.update(rows.read(states[name], step))
-            for name, kids in ragged.items():
-                given[kids.node] = kids.read(states[name], step.edge_start, step.edge_stop)
-        core.run(step, given)
-    for name, rows in gathers.items():
-        rows.fill(states[name])
-    _run_whole(compiled, "lazy", order, values)
-    return values
+        if step.start >= self.group.num_leaves:
+            for name, rows in self.gathers.items():
+                given.update(rows.read(self.states[name], step))
+            for name, kids in self.ragged.items():
+                given[kids.node] = kids.read(self.states[name], step.edge_start, step.edge_stop)
+        self.core.run(step, given)
 
 
 def run_backward(
-    compiled: Compiled,
+    compiled: Sequence[Compiled],
     order: Order,
-    values: Values,
-    push_grads: Mapping[str, Tensor],
+    values: Sequence[Values],
     state_grads: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Add to `values`, which holds constants and saved forward values, the gradients that the program wants.
+    """Add to `values`, those of each group, the gradients that the programs want.
 
-    `push_grads` are the gradients of the pushed outputs, `state_grads` what comes to the states from elsewhere, both in
-    row order. Returns the gradients of the states of the external vertices.
+    `values` hold constants, saved forward values and the gradients of pushed outputs; `state_grads` are what comes to the
+    states from elsewhere, in row order. Returns the gradients of the states of the external vertices.
     """
-    program, found = compiled.program, compiled.program.trace
-    _give_counts(found, order, values)
-    values.update({node: push_grads[name] for name, node in found.push_grads.items() if name in push_grads})
-    _run_whole(compiled, "grad_eager", order, values)
+    exchange = _Exchange.between(compiled, order, state_grads or {})
+    runs = [_Backward(*of_group, exchange) for of_group in zip(compiled, order.groups, values, strict=True)]
+    for step in reversed(order.steps):
+        runs[step.group].step(step)
+    for run in runs:
+        run.finish()
+    return exchange.sent_outside(compiled[0].program.trace.state)
 
-    edges: dict[str, EdgeRows] = {}
-    for name in found.state:
-        nodes = {
-            node: slot for (state, slot), node in program.gather_grads.items() if state == name and slot != CHILDREN
-        }
-        if nodes:
-            edges[name] = EdgeRows.for_gradients(nodes, order, found.state[name])
-            for node, place in edges[name].views(order.num_leaves, order.num_rows).items():
+
+@dataclass(frozen=True)
+class _Exchange:
+    """The gradients of states between all groups: of each state, a row for each place in `child_rows`, and one of zeros for
+    those that nobody reads; and, for vertex functions that read all children, a row for each edge."""
+
+    order: Order
+    by_place: dict[str, Tensor]
+    by_edge: dict[str, Tensor]
+    outside: Mapping[str, Tensor]
+
+    @classmethod
+    def between(cls, compiled: Sequence[Compiled], order: Order, outside: Mapping[str, Tensor]) -> _Exchange:
+        by_place: dict[str, Tensor] = {}
+        by_edge: dict[str, Tensor] = {}
+        for one in compiled:
+            for (name, slot), node in one.program.gather_grads.items():
+                shape = one.program.trace.state[name]
+                if slot == CHILDREN and name not in by_edge:
+                    by_edge[name] = _empty(node, (order.num_edges, *shape))
+                elif slot != CHILDREN and name not in by_place:
+                    by_place[name] = _empty(node, (order.num_positions + 1, *shape))
+                    by_place[name][-1].zero_()
+        return cls(order, by_place, by_edge, outside)
+
+    def receive(self, name: str, group: RowGroup, step: Step, buffer: Tensor, base: int) -> Tensor:
+        """The gradient of a state that comes to the rows of a step, in `buffer`, which begins with row `base` (-1: with
+        the step)."""
+        placed, listed, outside = self.by_place.get(name), self.by_edge.get(name), self.outside.get(name)
+        if placed is not None and step.read_at >= 0 and base < 0 and outside is None and listed is None:
+            return placed[step.read_at : step.read_at + step.stop - step.start]
+        out = buffer[step.start - base : step.stop - base] if base >= 0 else buffer[: step.stop - step.start]
+        if step.stop > step.start:
+            self._sum(name, group.start + step.start, group.start + step.stop, out)
+            if outside is not None:
+                out += outside[group.start + step.start : group.start + step.stop]
+        return out
+
+    def sent_outside(self, state: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """What was sent to external vertices."""
+        first, count = self.order.num_rows, self.order.num_external
+        sums = {}
+        for name in state if count else ():
+            sent = self.by_place.get(name, self.by_edge.get(name))
+            if sent is not None:
+                sums[name] = sent.new_empty((count, *state[name]))
+                self._sum(name, first, first + count, sums[name])
+        return sums
+
+    def _sum(self, name: str, start: int, stop: int, out: Tensor) -> None:
+        """What all parents sent to rows [start, stop) of a state."""
+        if name in self.by_place:
+            sum_over_parents(self.by_place[name], self.order.parents, start, stop, out)
+        else:
+            out.zero_()
+        if name in self.by_edge:
+            assert self.order.edge_parents is not None
+            more = torch.empty_like(out)
+            sum_over_parents(self.by_edge[name], self.order.edge_parents, start, stop, more)
+            out += more
+
+
+class _Backward:
+    """The derivative over one group of rows."""
+
+    def __init__(self, compiled: Compiled, group: RowGroup, values: Values, exchange: _Exchange) -> None:
+        self.compiled, self.group, self.values, self.exchange = compiled, group, values, exchange
+        program = compiled.program
+        _give_counts(program, group, values)
+        _run_whole(compiled, "grad_eager", group, values)
+        self.sent: list[EdgeRows] = []
+        self.ragged: list[ChildRows] = []
+        for name, data in exchange.by_place.items():
+            nodes = _of_state(program.gather_grads, name)
+            rows = EdgeRows.for_gradients(nodes, group, data)
+            self.sent.append(rows)
+            for node, place in rows.views(group.num_leaves, group.num_rows).items():
                 if program.made_by[node] == "grad_eager":
-                    place.copy_(_between(program, node, values[node], order, order.num_leaves, order.num_rows))
-    ragged: dict[str, ChildRows] = {}
-    for (name, slot), node in program.gather_grads.items():
-        if slot == CHILDREN:
-            ragged[name] = _child_rows(node, found.state[name], order, kept=True)
-            if program.made_by[node] == "grad_eager":
-                ragged[name].data.copy_(values[node])
-    received = {node: _received(program, node, order, values) for node in program.state_grads.values()}
-    leaf_reads = set(program.parts["grad_core_leaf"].inputs) if "grad_core_leaf" in program.parts else set()
-    bounds = [_all_rows(order), Step(0, order.num_leaves)]
-    core = _Core(compiled, "grad_core", order, values)
-    for step in reversed(order.steps) if "grad_core" in program.parts else bounds:
-        given, leaf = {}, step.start < order.num_leaves
+                    place.copy_(_between(program, node, values[node], group, group.num_leaves, group.num_rows))
+        for name, data in exchange.by_edge.items():
+            every = program.gather_grads.get((name, CHILDREN))
+            if every is None:
+                assert group.edges is not None
+                data[group.edges.start : group.edges.start + group.edges.num_edges].zero_()
+                continue
+            kids = ChildRows.for_gradients(every, group, data)
+            self.ragged.append(kids)
+            if program.made_by[every] == "grad_eager":
+                kids.data.copy_(values[every])
+        self.received = {name: _received(program, node, group, values) for name, node in program.state_grads.items()}
+        leaf = program.parts.get("grad_core_leaf")
+        self.leaf_reads = set(leaf.inputs) if leaf is not None else set()
+        self.core = _Core(compiled, "grad_core", group, values)
+        self.in_steps = "grad_core" in program.parts
+
+    def step(self, step: Step) -> None:
+        if self.in_steps:
+            self._compute(step)
+
+    def finish(self) -> None:
+        if not self.in_steps:
+            self._compute(_inner_rows(self.group))
+            self._compute(Step(0, self.group.num_leaves))
+        _run_whole(self.compiled, "grad_lazy", self.group, self.values)
+
+    def _compute(self, step: Step) -> None:
+        program, group = self.compiled.program, self.group
+        given, leaf = {}, step.start < group.num_leaves
         for name, node in program.state_grads.items():
-            if not leaf or node in program.whole or node in leaf_reads:
-                outside = (state_grads or {}).get(name)
-                given[node] = _receive(edges.get(name), ragged.get(name), order, step, received[node], outside)
+            if not leaf or node in program.whole or node in self.leaf_reads:
+                given[node] = self.exchange.receive(name, group, step, *self.received[name])
         if not leaf:
-            for rows in edges.values():
+            for rows in self.sent:
                 given.update(rows.views(step.start, step.stop))
-            for kids in ragged.values():
+            for kids in self.ragged:
                 given[kids.node] = kids.part(step.edge_start, step.edge_stop)
-        core.run(step, given)
-    _run_whole(compiled, "grad_lazy", order, values)
-    return _sent_outside(found.state, edges, ragged, order) if order.num_external else {}
+        self.core.run(step, given)
 
 
-def _give_counts(found: Trace, order: Order, values: Values) -> None:
-    if found.counts is not None:
-        assert order.edges is not None
-        values[found.counts] = order.edges.counts
+def _give_counts(program: Program, group: RowGroup, values: Values) -> None:
+    if program.trace.counts is not None:
+        assert group.edges is not None
+        values[program.trace.counts] = group.edges.counts
 
 
-def _all_rows(order: Order) -> Step:
+def _inner_rows(group: RowGroup) -> Step:
     """All rows with children as one step, where no core orders them."""
-    return Step(order.num_leaves, order.num_rows, edge_stop=order.edges.num_edges if order.edges else 0)
+    return Step(group.num_leaves, group.num_rows, edge_stop=group.edges.num_edges if group.edges else 0)
 
 
-def _receive(
-    sent: EdgeRows | None,
-    ragged: ChildRows | None,
-    order: Order,
-    step: Step,
-    received: tuple[Tensor, int],
-    outside: Tensor | None,
-) -> Tensor:
-    """The gradient of a state that comes to the rows of a step."""
-    buffer, base = received
-    if sent is not None and step.read_at >= 0 and base < 0 and outside is None and ragged is None:
-        return sent.data[step.read_at : step.read_at + step.stop - step.start]
-    out = buffer[step.start - base : step.stop - base] if base >= 0 else buffer[: step.stop - step.start]
-    if step.stop > step.start:
-        sum_over_parents(sent.data if sent is not None else None, order, step.start, step.stop, out)
-        if ragged is not None:
-            out += ragged.sum_over_parents(step.start, step.stop)
-        if outside is not None:
-            out += outside[step.start : step.stop]
-    return out
-
-
-def _sent_outside(
-    state: Mapping[str, tuple[int, ...]], edges: Mapping[str, EdgeRows], ragged: Mapping[str, ChildRows], order: Order
-) -> dict[str, Tensor]:
-    sums = {}
-    first, end = order.num_rows, order.num_rows + order.num_external
-    for name, sent in edges.items():
-        sums[name] = sent.data.new_empty((order.num_external, *state[name]))
-        sum_over_parents(sent.data, order, first, end, sums[name])
-    for name, kids in ragged.items():
-        more = kids.sum_over_parents(first, end)
-        sums[name] = sums[name] + more if name in sums else more
-    return sums
+def _of_state(nodes: Mapping[tuple[str, int], fx.Node], name: str) -> dict[fx.Node, int]:
+    """The values that one state's slots are, and their slots."""
+    return {node: slot for (state, slot), node in nodes.items() if state == name and slot != CHILDREN}
 
 
 class _Core:
     """The function of a core with its buffers, cut to the rows of one step at each call."""
 
-    def __init__(self, compiled: Compiled, core: str, order: Order, values: Values) -> None:
+    def __init__(self, compiled: Compiled, core: str, group: RowGroup, values: Values) -> None:
         program = compiled.program
-        self.order = order
+        self.group = group
         # Of each value: its dimension of rows, how many each has, and the row it begins with (-1: it has a row an edge).
         self.calls: list[tuple[Function, list[tuple[fx.Node, Tensor | None, int, int, int]]] | None] = []
         if core in program.parts:
-            self._allocate(program, core, order, values)
+            self._allocate(program, core, group, values)
         for name in (core, f"{core}_leaf"):
             if name not in program.parts:
                 self.calls.append(None)
@@ -213,30 +288,30 @@ class _Core:
             cuts = []
             for node in [*part.inputs, *part.outputs]:
                 layout = node.meta.get("rows")
-                base = -1 if on_edges(node) else 0 if program.is_whole(node) else order.num_leaves
+                base = -1 if on_edges(node) else 0 if program.is_whole(node) else group.num_leaves
                 cuts.append(
                     (node, values.get(node), layout.dim if layout else -1, layout.per_vertex if layout else 0, base)
                 )
             self.calls.append((compiled.functions[name], cuts))
 
     @staticmethod
-    def _allocate(program: Program, core: str, order: Order, values: Values) -> None:
+    def _allocate(program: Program, core: str, group: RowGroup, values: Values) -> None:
         exchanged = set(program.gather_grads.values())
         for node in program.parts[core].outputs:
             if node in values or node in exchanged:
                 continue
-            count = order.num_rows - (0 if program.is_whole(node) else order.num_leaves)
+            count = group.num_rows - (0 if program.is_whole(node) else group.num_leaves)
             layout = node.meta["rows"]
             if layout.edges:
-                assert order.edges is not None
-                count = order.edges.num_edges
+                assert group.edges is not None
+                count = group.edges.num_edges
             shape = list(node.meta["val"].shape)
             shape[layout.dim] = count * layout.per_vertex
             values[node] = _empty(node, shape)
 
     def run(self, step: Step, given: Values) -> None:
         """Compute the rows of a step; `given` are the values that belong to it alone."""
-        call = self.calls[step.start < self.order.num_leaves]
+        call = self.calls[step.start < self.group.num_leaves]
         if call is None or step.start == step.stop:
             return
         function, cuts = call
@@ -253,59 +328,53 @@ class _Core:
         function(step.stop - step.start, step.edge_stop - step.edge_start, *arguments)
 
 
-def _run_whole(compiled: Compiled, stage: str, order: Order, values: Values) -> None:
+def _run_whole(compiled: Compiled, stage: str, group: RowGroup, values: Values) -> None:
     """Run a stage's parts once: over all rows, then, for what leaves do not need, over inner rows."""
     program = compiled.program
-    for name, start in ((stage, 0), (f"{stage}_inner", order.num_leaves)):
+    for name, start in ((stage, 0), (f"{stage}_inner", group.num_leaves)):
         part = program.parts.get(name)
         if part is None:
             continue
         in_place = placed(program, name)
         arguments = [
-            _between(program, node, values[node], order, start, order.num_rows) for node in [*part.inputs, *in_place]
+            _between(program, node, values[node], group, start, group.num_rows) for node in [*part.inputs, *in_place]
         ]
-        edges = order.edges.num_edges if order.edges is not None else 0
-        results = compiled.functions[name](order.num_rows - start, edges, *arguments)
+        edges = group.edges.num_edges if group.edges is not None else 0
+        results = compiled.functions[name](group.num_rows - start, edges, *arguments)
         values.update(zip((node for node in part.outputs if node not in in_place), results, strict=True))
 
 
-def _between(program: Program, node: fx.Node, value: Tensor, order: Order, start: int, stop: int) -> Tensor:
+def _between(program: Program, node: fx.Node, value: Tensor, group: RowGroup, start: int, stop: int) -> Tensor:
     """Rows [start, stop) of a value; all of a value that has no rows."""
     layout = node.meta.get("rows")
-    base = 0 if program.is_whole(node) else order.num_leaves
-    if layout is None or layout.edges or (start == base and stop == order.num_rows):
+    base = 0 if program.is_whole(node) else group.num_leaves
+    if layout is None or layout.edges or (start == base and stop == group.num_rows):
         return value
     return value.narrow(layout.dim, (start - base) * layout.per_vertex, (stop - start) * layout.per_vertex)
 
 
-def _edge_rows(program: Program, nodes: dict[fx.Node, int], order: Order, values: Values) -> EdgeRows:
+def _edge_rows(
+    program: Program, nodes: dict[fx.Node, int], group: RowGroup, shape: tuple[int, ...], values: Values
+) -> EdgeRows:
     """The buffer into which one state is gathered: of all steps where somebody reads it later, else of one step."""
-    found = program.trace
-    name = next(state for (state, _), node in program.gathers.items() if node in nodes)
     kept = [node for node in nodes if node in program.kept]
     whole = any(program.is_whole(node) for node in kept)
-    rows = EdgeRows.for_states(nodes, order, found.state[name], kept=bool(kept), leaves=whole)
+    rows = EdgeRows.for_states(nodes, group, shape, kept=bool(kept), leaves=whole)
     for node, view in rows.kept_views(program.is_whole).items():
         if node in kept:
             values[node] = view
     return rows
 
 
-def _child_rows(node: fx.Node, shape: tuple[int, ...], order: Order, kept: bool) -> ChildRows:
-    assert order.edges is not None
-    widest = max((step.edge_stop - step.edge_start for step in order.steps), default=0)
-    return ChildRows.like(node, shape, order.edges, widest, kept)
-
-
-def _received(program: Program, node: fx.Node, order: Order, values: Values) -> tuple[Tensor, int]:
+def _received(program: Program, node: fx.Node, group: RowGroup, values: Values) -> tuple[Tensor, int]:
     """The buffer of a state's incoming gradients and its first row; -1 where one step's rows are enough."""
     shape = node.meta["val"].shape[1:]
     if node in program.kept:
-        base = 0 if program.is_whole(node) else order.num_leaves
-        values[node] = _empty(node, (order.num_rows - base, *shape))
+        base = 0 if program.is_whole(node) else group.num_leaves
+        values[node] = _empty(node, (group.num_rows - base, *shape))
         return values[node], base
-    widest = max((step.stop - step.start for step in order.steps), default=0)
-    return _empty(node, (widest, *shape)), -1
+    steps = group.steps if "grad_core" in program.parts else [Step(0, group.num_rows)]
+    return _empty(node, (max((step.stop - step.start for step in steps), default=0), *shape)), -1
 
 
 def _empty(node: fx.Node, shape: Iterable[int]) -> Tensor:

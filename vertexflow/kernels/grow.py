@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .autograd import gradients, outputs_and_values
-from .edges import Order
-from .executor import Compiled
+from .autograd import Bound, gradients, keep, kept, outputs_and_values
+from .order import Order
 
 
 @dataclass
@@ -32,15 +31,15 @@ class Store:
 
     def add(self, states: Mapping[str, Tensor], pushes: Mapping[str, Tensor], count: int) -> None:
         """Append `count` rows to every buffer."""
-        for kept, new in ((self.states, states), (self.pushes, pushes)):
+        for buffers, new in ((self.states, states), (self.pushes, pushes)):
             for name, rows in new.items():
-                have = kept.get(name)
+                have = buffers.get(name)
                 if have is None or len(have) < self.count + count:
                     grown = rows.new_empty((max(2 * self.count, self.count + count), *rows.shape[1:]))
                     if have is not None:
                         grown[: self.count] = have[: self.count]
-                    kept[name] = grown
-                kept[name][self.count : self.count + count] = rows
+                    buffers[name] = grown
+                buffers[name][self.count : self.count + count] = rows
         self.count += count
 
     def gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -60,7 +59,7 @@ class Store:
 def extend(
     store: Store,
     token: Tensor,
-    compiled: Compiled,
+    bound: Bound,
     order: Order,
     external: Tensor,
     tensors: Mapping[str, Tensor],
@@ -70,9 +69,8 @@ def extend(
 
     `external` int64 [num_external]: the vertices of the store that these read; `inputs` are in vertex order.
     """
-    found = compiled.program.trace
-    flat = [*(tensors[name] for name in found.params), *(inputs[name] for name in found.pulls)]
-    return _Extend.apply(store, compiled, order, external, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
+    flat = bound.flat(tensors, inputs)
+    return _Extend.apply(store, bound, order, external, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def read(store: Store, token: Tensor, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
@@ -84,18 +82,17 @@ def read(store: Store, token: Tensor, names: Sequence[str], rows: Tensor) -> dic
 class _Extend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, store: Store, compiled: Compiled, order: Order, external: Tensor, token: Tensor, *flat: Tensor
+        ctx: Any, store: Store, bound: Bound, order: Order, external: Tensor, token: Tensor, *flat: Tensor
     ) -> Tensor:
-        program, found = compiled.program, compiled.program.trace
-        before = {name: kept.index_select(0, external) for name, kept in store.states.items()} if len(external) else {}
-        outputs, values = outputs_and_values(compiled, order, flat, before)
+        before = {name: rows.index_select(0, external) for name, rows in store.states.items()} if len(external) else {}
+        outputs, values = outputs_and_values(bound, order, flat, before)
         ctx.start = store.count
-        states = {name: values[node].index_select(0, order.row) for name, node in found.scatters.items()}
-        store.add(states, dict(zip(found.pushes, outputs, strict=True)), order.num_rows)
-        store.differentiable.update(found.push_grads)
-        ctx.store, ctx.compiled, ctx.order, ctx.external = store, compiled, order, external
-        ctx.read = [*program.read_constants, *program.saved]
-        ctx.save_for_backward(*(values[node] for node in ctx.read))
+        scatters = bound.compiled[0].program.trace.scatters
+        states = {name: values[0][node].index_select(0, order.row) for name, node in scatters.items()}
+        store.add(states, dict(zip(bound.pushes, outputs, strict=True)), order.num_rows)
+        store.differentiable.update(bound.differentiable)
+        ctx.store, ctx.bound, ctx.order, ctx.external = store, bound, order, external
+        keep(ctx, bound, values)
         return token.new_zeros(())
 
     @staticmethod
@@ -103,10 +100,9 @@ class _Extend(torch.autograd.Function):
         order, store = ctx.order, ctx.store
         of_states, of_pushes = store.gradients()
         rows = slice(ctx.start, ctx.start + order.num_rows)
-        values = dict(zip(ctx.read, ctx.saved_tensors, strict=True))
         pushed = {name: grads[rows] for name, grads in of_pushes.items()}
         flat, external = gradients(
-            ctx.compiled, order, values, pushed, {name: grads[rows] for name, grads in of_states.items()}
+            ctx.bound, order, kept(ctx), pushed, {name: grads[rows] for name, grads in of_states.items()}
         )
         for name, sums in external.items():
             store.add_gradient(of_states, name, ctx.external, sums)

@@ -21,7 +21,10 @@ _lock = Lock()
 
 
 def cached_schedule(
-    batch: Structure, policy: str | Policy = "depth", num_slots: int | None = None, ragged: bool = False
+    batch: Structure,
+    policy: str | Policy = "depth",
+    num_slots: int | tuple[int, ...] | None = None,
+    ragged: bool | tuple[bool, ...] = False,
 ) -> Schedule:
     """`schedule`, or what it made of a structure with the same arrays before."""
     global _bytes

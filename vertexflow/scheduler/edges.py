@@ -18,7 +18,8 @@ class EdgeLists:
     V vertices, X external ones, E edges, L leaves, as in `Schedule`.
 
     Attributes:
-        offset: [V - L + 1]; row L + i has the entries `offset[i]:offset[i + 1]`, so that a step's entries are a slice.
+        offset: [V - L + 1]; the i-th of the rows with children has the entries `offset[i]:offset[i + 1]`, so that a
+            step's entries are a slice, and so are a kind's.
         edge: [E], the number of each entry's edge in the batch, to put edge inputs in order.
         child_row: [E], the row of the child.
         parent_offset, parent_edge: [V + X + 1], [E]; row r is read by the entries
@@ -43,18 +44,13 @@ def edge_lists(batch: Structure, schedule: Schedule, numbers: Ints | None = None
         ValueError: the schedule is not of this batch.
     """
     try:
-        arrays = _core.edges(
-            batch.child, batch.slot, batch.offset, batch.num_external, schedule.order, schedule.row, schedule.num_leaves
-        )
+        arrays = _core.edges(batch.child, batch.slot, batch.offset, batch.num_external, schedule.order, schedule.row)
     except _core.Malformed as error:
         raise ValueError(f"this schedule is not of this batch ({error.args[0]})") from None
-    edges = len(batch.child)
-    sizes = (
-        schedule.num_vertices - schedule.num_leaves + 1,
-        edges,
-        edges,
-        len(schedule.order) + batch.num_external + 1,
-    )
+    edges, rows = len(batch.child), schedule.num_vertices + batch.num_external
+    sizes = (schedule.num_vertices - schedule.num_leaves + 1, edges, edges, rows + 1)
+    if len(arrays) != sum(sizes) + edges:
+        raise ValueError("this schedule is not of this batch (it has another number of vertices without children)")
     offset, edge, child_row, parent_offset, parent_edge = np.split(arrays, np.cumsum(sizes))
     if numbers is not None:
         edge[:] = numbers[edge]

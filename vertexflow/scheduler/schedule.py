@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -13,42 +14,69 @@ from .fsm import FSM
 from .policies import POLICIES, Ints, Policy, Structure
 
 
+class Group(NamedTuple):
+    """The rows of one kind: [start, inner) are its vertices without children, [inner, stop) the others, whose children in
+    `slots` slots each stand in the flat `child_rows` from `position` on."""
+
+    start: int
+    inner: int
+    stop: int
+    slots: int
+    position: int
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """The rows of every buffer, and the steps that compute them.
 
-    Rows [0, num_leaves) are the vertices without children, the others follow; each group is sorted by step, so that
-    every step is a slice of rows. A step holds vertices of one kind that do not depend on each other, and either leaves
-    only or inner vertices only. Inside a step, the children of a vertex are neighbours, in the order in which they are
-    read. V vertices, X external ones (computed before; rows V .. V + X - 1), E edges, L leaves, K slots, S steps; all
-    arrays are int32.
+    Rows are grouped by kind, in the order of `kinds`. In a group, the vertices without children come first, then the
+    others, both sorted by step, so that every step is a slice of rows. A step holds vertices of one kind that do not depend
+    on each other, and either leaves only or inner vertices only. Inside a step, the children of a vertex are neighbours, in
+    the order in which they are read. V vertices, X external ones (computed before; rows V .. V + X - 1), E edges, S steps,
+    P places for children: of each kind, slots times inner vertices. All arrays are int32.
 
     Attributes:
         policy: its name.
-        num_vertices, num_external, num_leaves, num_slots: V, X, L and K.
+        num_vertices, num_external: V and X.
+        kinds: of the batch, or None.
+        groups: the rows of each kind; one group if there are no kinds.
         is_tree: whether no vertex is consumed more than once.
         order: [V], the vertex of each row; `row`: [V], the row of each vertex.
-        steps: [S, 2], first row and end of each step, in the order of execution.
+        steps: [S, 2], first row and end of each step, in the order of execution; `step_kinds`: [S], the group of each.
         reads_from: [S], where a step's children are consecutive rows, in the order of `child_rows`, the first of them,
             so that nothing needs to be gathered; else -1.
-        read_at: [S], if `is_tree` and where a step's rows are read at consecutive positions of the flattened
-            `child_rows`, the first of them; else -1.
-        child_rows: [V - L, K], for row L + i the row of the child in each slot, V + X where there is none.
-        parent_edge_of_row: [V + X], if `is_tree`, where the flattened `child_rows` has that row, (V - L) * K for a
-            root; else None.
+        read_at: [S], if `is_tree` and where a step's rows are read at consecutive positions of `child_rows`, the first of
+            them; else -1.
+        child_rows: [P], for each inner row the row of the child in each slot, V + X where there is none.
+        parent_edge_of_row: [V + X], if `is_tree`, where `child_rows` has that row, P for a root; else None.
         parent_offset, parent_edge: [V + X + 1], [E], unless `is_tree`; row r is read at the positions
-            `parent_edge[parent_offset[r]:parent_offset[r + 1]]` of the flattened `child_rows`, in ascending order.
+            `parent_edge[parent_offset[r]:parent_offset[r + 1]]` of `child_rows`, in ascending order.
         arrays, table: the memory that these are views of.
     """
 
     policy: str
     num_vertices: int
     num_external: int
-    num_leaves: int
-    num_slots: int
+    kinds: tuple[Any, ...] | None
+    groups: tuple[Group, ...]
     is_tree: bool
     arrays: Ints = field(repr=False)
     table: Ints = field(repr=False)
+
+    @property
+    def num_leaves(self) -> int:
+        return sum(group.inner - group.start for group in self.groups)
+
+    @property
+    def num_slots(self) -> tuple[int, ...]:
+        """How many slots the vertices of each kind read."""
+        return tuple(group.slots for group in self.groups)
+
+    @property
+    def num_positions(self) -> int:
+        """P: the length of `child_rows`."""
+        last = self.groups[-1]
+        return last.position + (last.stop - last.inner) * last.slots
 
     @property
     def num_steps(self) -> int:
@@ -67,6 +95,10 @@ class Schedule:
         return self.table[:, 3]
 
     @property
+    def step_kinds(self) -> Ints:
+        return self.table[:, 4]
+
+    @property
     def order(self) -> Ints:
         return self.arrays[: self.num_vertices]
 
@@ -75,14 +107,8 @@ class Schedule:
         return self.arrays[self.num_vertices : 2 * self.num_vertices]
 
     @property
-    def num_positions(self) -> int:
-        """(V - L) * K: the length of the flattened `child_rows`."""
-        return (self.num_vertices - self.num_leaves) * self.num_slots
-
-    @property
     def child_rows(self) -> Ints:
-        rows = self.arrays[2 * self.num_vertices : self._end_of_children]
-        return rows.reshape(self.num_vertices - self.num_leaves, self.num_slots)
+        return self.arrays[2 * self.num_vertices : self._end_of_children]
 
     @property
     def parent_edge_of_row(self) -> Ints | None:
@@ -107,15 +133,20 @@ class Schedule:
     def __str__(self) -> str:
         widths = self.steps[:, 1] - self.steps[:, 0]
         slices = int((self.reads_from >= 0).sum())
+        kinds = [""] * len(widths) if self.kinds is None else [f"{self.kinds[at]} " for at in self.step_kinds]
+        shown = [f"{kind}{width}" for kind, width in zip(kinds[:40], widths[:40], strict=True)]
         return (
             f"policy {self.policy}: {self.num_vertices} vertices ({self.num_leaves} without children) in "
-            f"{self.num_steps} steps of {', '.join(map(str, widths[:40]))}{' ...' if len(widths) > 40 else ''}; "
+            f"{self.num_steps} steps of {', '.join(shown)}{' ...' if len(widths) > 40 else ''}; "
             f"{slices} read a slice of rows"
         )
 
 
 def schedule(
-    batch: Structure, policy: str | Policy = "depth", num_slots: int | None = None, ragged: bool = False
+    batch: Structure,
+    policy: str | Policy = "depth",
+    num_slots: int | Sequence[int] | None = None,
+    ragged: bool | Sequence[bool] = False,
 ) -> Schedule:
     """Put the vertices of a batch in order and cut them into steps.
 
@@ -124,8 +155,10 @@ def schedule(
         policy: a name (`"depth"`, `"height"`, `"agenda"`, `"fsm"`, `"optimal"`), or an object with a method
             `steps(structure)`, as described in `vertexflow/scheduler/policies.py`. `"fsm"` learns from this batch alone;
             `vf.FSM.learn` does so once for many.
-        num_slots: how many slots the vertex function gathers; by default as many as the batch uses.
-        ragged: vertices may have children in further slots, which `child_rows` leaves out; `edge_lists` has them all.
+        num_slots: how many slots the vertex function gathers, or how many for each of `batch.kinds`; by default as many
+            as the batch uses, of each kind.
+        ragged: vertices (of each kind) may have children in further slots, which `child_rows` leaves out; `edge_lists`
+            has them all.
 
     Raises:
         GraphError: a cycle, a vertex with more children than slots gathered, arrays that describe no structure, or a
@@ -139,14 +172,12 @@ def schedule(
                [3, 4],
                [4, 5]], dtype=int32)
     """
-    slots = batch.num_slots if num_slots is None else num_slots
-    if not isinstance(slots, (int, np.integer)):
-        raise InputTypeError(f"num_slots is {slots!r}; give an integer")
-    if not 0 <= slots < 2**31:
-        raise GraphError(f"num_slots is {slots}; give how many slots the vertex function gathers")
     if not isinstance(batch.kinds, (tuple, list, type(None))):
         raise InputTypeError(f"kinds must be a tuple or None, not {type(batch.kinds).__name__}")
     kinds = 1 if batch.kinds is None else len(batch.kinds)
+    slots = _of_each_kind(batch.num_slots if num_slots is None else num_slots, kinds)
+    at_most = num_slots is None and batch.kinds is not None
+    beyond = [ragged] * kinds if isinstance(ragged, bool) else list(ragged)
     structure = batch.child, batch.slot, batch.offset, batch.kind_index, kinds, batch.num_external
     name = policy if isinstance(policy, str) else type(policy).__name__
     native = isinstance(policy, str) and policy in ("depth", "height")
@@ -158,11 +189,24 @@ def schedule(
         _explain(error, batch, name, slots)
     steps = name if native else _steps_of(name, _chosen(policy, batch), batch)  # what a policy raises is its own
     try:
-        arrays, table, num_leaves, is_tree = _core.schedule(*structure, slots, steps, batch.graph_offset, ragged)
+        arrays, table, groups, is_tree = _core.schedule(*structure, slots, steps, batch.graph_offset, beyond, at_most)
         _require_size(batch)
     except (_core.Malformed, TypeError, ValueError) as error:
         _explain(error, batch, name, slots)
-    return Schedule(name, batch.num_vertices, batch.num_external, num_leaves, slots, is_tree, arrays, table)
+    of_kind = tuple(Group._make(line) for line in groups.tolist())
+    return Schedule(name, batch.num_vertices, batch.num_external, batch.kinds, of_kind, is_tree, arrays, table)
+
+
+def _of_each_kind(num_slots: int | Sequence[int], kinds: int) -> list[int]:
+    slots = [num_slots] * kinds if isinstance(num_slots, (int, np.integer)) else num_slots
+    if not isinstance(slots, (list, tuple)) or not all(isinstance(count, (int, np.integer)) for count in slots):
+        raise InputTypeError(f"num_slots is {num_slots!r}; give an integer, or one for each kind")
+    if len(slots) != kinds:
+        raise GraphError(f"num_slots has {len(slots)} entries for {kinds} kinds; give one for each")
+    wrong = next((count for count in slots if not 0 <= count < 2**31), None)
+    if wrong is not None:
+        raise GraphError(f"num_slots is {wrong}; give how many slots the vertex function gathers")
+    return [int(count) for count in slots]
 
 
 def _require_size(batch: Structure) -> None:
@@ -210,7 +254,7 @@ def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
     return np.ascontiguousarray(step, np.int32)
 
 
-def _explain(error: Exception, batch: Structure, policy: str, slots: int) -> NoReturn:
+def _explain(error: Exception, batch: Structure, policy: str, num_slots: list[int]) -> NoReturn:
     """Say what the core found wrong with a structure, or with what a policy made of it."""
     if not isinstance(error, _core.Malformed):
         names = ("child", "slot", "offset", "kind_index", "graph_offset")
@@ -225,6 +269,7 @@ def _explain(error: Exception, batch: Structure, policy: str, slots: int) -> NoR
             f"a cycle: {_locate(batch, where)} depends on itself or on a cycle and is never ready"
         ) from None
     if what == "slots":
+        slots = num_slots[0 if batch.kind_index is None else int(batch.kind_index[other])]
         gathered = f"gathers slots 0 to {slots - 1}" if slots else "gathers no child"
         raise GraphError(
             f"more children than slots gathered: {_locate(batch, other)} has a child in slot {batch.slot[where]}, but "
@@ -238,7 +283,7 @@ def _explain(error: Exception, batch: Structure, policy: str, slots: int) -> NoR
         ) from None
     if what == "too many slots":
         raise GraphError(
-            f"{slots} slots a vertex make {where} places for children; at most 2**31 - 1 are possible"
+            f"the slots that are gathered make {where} places for children; at most 2**31 - 1 are possible"
         ) from None
     if what == "child":
         said = f"edge {where} has the child {batch.child[where]}, which is out of range"

@@ -1,0 +1,292 @@
+"""Vertices of several kinds, each with a method of its own, against the reference."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+
+import vertexflow as vf
+from vertexflow.scheduler import POLICIES
+
+from .agreement import TOLERANCE, join
+from .kinds import kinds_cases
+from .reference import run_reference
+from .test_against_reference import SLOW_TO_TRACE
+
+
+def check(case, batch=None):
+    ours = vars(case.model(batch or case.batch(), reverse=case.reverse, **case.given()))
+    count, edges = join(case.parts)
+    reference = run_reference(case.model, count, edges, case.inputs, case.reverse, case.edge_inputs, case.methods())
+    pushed = {name for method in case.model.methods.values() for name in method.pushed}
+    assert ours.keys() == pushed
+    for name in pushed - reference.keys():  # of a kind that this batch has not
+        assert len(ours[name]) == 0
+    for name, expected in reference.items():
+        torch.testing.assert_close(ours[name], expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+    leaves = {**dict(case.model.named_parameters()), **case.inputs, **case.edge_inputs}
+    leaves = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.randn(value.shape, dtype=value.dtype, generator=generator)
+        for name, value in reference.items()
+        if value.requires_grad
+    }
+    if not leaves or not weights:
+        return
+
+    def gradients(outputs):
+        loss = sum((outputs[name] * weight).sum() for name, weight in weights.items())
+        return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+
+    for name, found, expected in zip(leaves, gradients(ours), gradients(reference), strict=True):
+        if expected is None:
+            assert found is None or not found.any(), name
+        else:
+            found = torch.zeros_like(expected) if found is None else found
+            torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@SLOW_TO_TRACE
+@given(kinds_cases())
+def test_random_methods_over_random_structures(case):
+    check(case)
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "fsm"])
+@settings(SLOW_TO_TRACE, max_examples=8)
+@given(case=kinds_cases())
+def test_every_policy_gives_the_same(policy, case):
+    case.model.policy = vf.FSM.learn([case.batch()]) if policy == "fsm" else policy
+    check(case)
+
+
+class Arithmetic(vf.VertexFunction):
+    """Numbers, and two operations on them."""
+
+    def __init__(self):
+        super().__init__(state={"value": 1})
+        self.scale = nn.Parameter(torch.ones(1))
+
+    @vf.vertex("number")
+    def number(self, v):
+        v.scatter(value=self.scale * v.pull("x"))
+
+    @vf.vertex("plus", "minus")
+    def operation(self, v):
+        left, right = v.gather(0).value, v.gather(1).value
+        value = left + v.pull("sign") * right
+        v.scatter(value=value)
+        v.push(value=value)
+
+
+KINDS = ["number", "number", "plus", "number", "minus"]
+EDGES = [(0, 2), (1, 2), (2, 4), (3, 4)]
+
+
+def arithmetic(kinds=KINDS):
+    return vf.graph(5, EDGES, kind=kinds)
+
+
+X, SIGN = torch.tensor([[2.0], [3.0], [4.0]]), torch.tensor([[1.0], [-1.0]])
+
+
+def test_inputs_and_outputs_have_rows_of_the_kinds_that_pull_and_push_them():
+    out = Arithmetic()([arithmetic()], x=X, sign=SIGN)
+    assert out.value.tolist() == [[5.0], [1.0]]  # 2 + 3, and that minus 4
+
+
+def test_kinds_of_one_method_are_computed_in_the_same_steps():
+    model = Arithmetic()
+    batch = vf.pack([arithmetic(), arithmetic(["number", "number", "minus", "number", "plus"])])
+    model(batch, x=torch.cat([X, X]), sign=torch.cat([SIGN, -SIGN]))
+    ((order, methods),) = (found for key, (_, found) in batch.cache.items() if key[0] == "order")
+    assert [methods[step.group] for step in order.steps] == ["number", "operation", "operation"]
+
+
+def test_no_row_is_computed_for_nothing():
+    """The product of leaves runs over leaves, that of nodes over nodes."""
+    rows = []
+
+    class Rows(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+                rows.append(args[-2].shape[0])
+            return func(*args, **(kwargs or {}))
+
+    class Two(vf.VertexFunction):
+        def __init__(self):
+            super().__init__(state={"h": 3})
+            self.up, self.join = nn.Linear(2, 3), nn.Linear(6, 3)
+
+        @vf.vertex("leaf")
+        def leaf(self, v):
+            v.scatter(h=self.up(v.pull("x")))
+
+        @vf.vertex("node")
+        def node(self, v):
+            h = torch.tanh(self.join(torch.cat([v.gather(0).h, v.gather(1).h], -1)))
+            v.scatter(h=h)
+            v.push(h=h)
+
+    model = Two()
+    graph = vf.graph(5, EDGES, kind=["leaf", "leaf", "node", "leaf", "node"])
+    with torch.no_grad():
+        model([graph], x=torch.randn(3, 2))
+        with Rows():
+            model([graph], x=torch.randn(3, 2))
+    assert rows == [3, 1, 1]
+
+
+def test_a_schedule_from_a_worker_is_used():
+    model = Arithmetic()
+    samples = [(arithmetic(), X, SIGN)] * 4
+    loader = DataLoader(samples, batch_size=2, collate_fn=functools.partial(vf.collate, policy="agenda"), num_workers=1)
+    for batch, x, sign in loader:
+        out = model(batch, x=x, sign=sign)
+        assert out.value.flatten().tolist() == [5.0, 1.0] * 2
+        assert {key[0] for key in batch.cache if key != "kind counts"} == {"ahead"}
+
+
+def test_a_model_with_kinds_is_pickled_and_copied():
+    model = Arithmetic()
+    model([arithmetic()], x=X, sign=SIGN)
+    again = pickle.loads(pickle.dumps(model))
+    assert again([arithmetic()], x=X, sign=SIGN).value.tolist() == [[5.0], [1.0]]
+
+
+def test_the_symbolic_graph_shows_every_method():
+    model = Arithmetic()
+    model([arithmetic()], x=X, sign=SIGN)
+    text = str(model.symbolic_graph)
+    assert "vertex function `number` of test_kinds.py" in text
+    assert "vertex function `operation` of test_kinds.py" in text
+    assert "operation.core" in model.symbolic_graph.parts
+
+
+def test_methods_are_inherited_and_replaced():
+    class Louder(Arithmetic):
+        @vf.vertex("number")
+        def number(self, v):
+            v.scatter(value=10 * v.pull("x"))
+
+    assert Louder()([arithmetic()], x=X, sign=SIGN).value.tolist() == [[50.0], [10.0]]
+
+
+# What is wrong is said, where it is, and what to do.
+
+
+def test_a_kind_without_a_method():
+    kinds = ["number", "number", "times", "number", "minus"]
+    message = (
+        "graph 1, vertex 2 is of kind 'times', for which the vertex function has no method; it has 'number', 'plus'"
+    )
+    with pytest.raises(vf.GraphError, match=message):
+        Arithmetic()([arithmetic(), arithmetic(kinds)], x=X, sign=SIGN)
+
+
+def test_graphs_without_kinds():
+    with pytest.raises(
+        vf.GraphError, match="methods for the kinds 'number', 'plus', 'minus', but the graphs have no kinds"
+    ):
+        Arithmetic()([vf.graph(5, EDGES)], x=X, sign=SIGN)
+
+
+def test_rows_for_all_vertices_instead_of_those_of_a_kind():
+    message = "input 'x' has 5 rows, but the batch has 3 vertices of kind 'number': give one row a vertex"
+    with pytest.raises(vf.InputError, match=message):
+        Arithmetic()([arithmetic()], x=torch.randn(5, 1), sign=SIGN)
+    with pytest.raises(
+        vf.InputError, match="'sign' has 3 rows, but the batch has 2 vertices of kind 'plus' or 'minus'"
+    ):
+        Arithmetic()([arithmetic()], x=X, sign=torch.randn(3, 1))
+
+
+def test_an_input_that_no_kind_pulls():
+    with pytest.raises(vf.InputError, match="given the input 'y', but the vertex function never pulls it"):
+        Arithmetic()([arithmetic()], x=X, sign=SIGN, y=SIGN)
+
+
+def test_a_method_that_leaves_out_a_state():
+    class Half(Arithmetic):
+        @vf.vertex("number")
+        def number(self, v):
+            v.pull("x")
+
+    with pytest.raises(vf.VertexFunctionError, match=r"state 'value' was never scattered[^$]*test_kinds.py"):
+        Half()([arithmetic()], x=X, sign=SIGN)
+
+
+def test_methods_that_push_one_name_in_two_shapes():
+    class Odd(Arithmetic):
+        @vf.vertex("number")
+        def number(self, v):
+            v.scatter(value=v.pull("x"))
+            v.push(value=torch.cat([v.pull("x")] * 2, -1))
+
+    message = (
+        r"method `number` pushes 'value' as float32\[n, 2\], method `operation` as float32\[n, 1\]; give two outputs"
+    )
+    with pytest.raises(vf.VertexFunctionError, match=message):
+        Odd()([arithmetic()], x=X, sign=SIGN)
+
+
+def test_one_input_for_vertices_and_for_edges():
+    class Odd(Arithmetic):
+        @vf.vertex("number")
+        def number(self, v):
+            v.scatter(value=v.pull("x") + v.sum(v.children.pull("sign")))
+
+    with pytest.raises(vf.VertexFunctionError, match="pulls 'sign' for edges, method `operation` for vertices"):
+        Odd()([arithmetic()], x=X, sign=SIGN)
+
+
+def test_two_methods_for_one_kind():
+    class Twice(Arithmetic):
+        @vf.vertex("plus")
+        def other(self, v): ...
+
+    with pytest.raises(
+        vf.VertexFunctionError, match="two methods for vertices of kind 'plus', `operation` and `other`"
+    ):
+        Twice()
+
+
+def test_a_method_for_all_and_methods_for_kinds():
+    class Both(Arithmetic):
+        def vertex(self, v): ...
+
+    with pytest.raises(vf.VertexFunctionError, match="a method `vertex` for all vertices and methods for kinds"):
+        Both()
+
+
+def test_a_decorator_without_kinds():
+    with pytest.raises(vf.VertexFunctionError, match="name the kinds"):
+
+        class Bare(vf.VertexFunction):
+            @vf.vertex
+            def leaf(self, v): ...
+
+
+def test_a_run_that_grows_has_no_kinds():
+    with pytest.raises(vf.VertexFunctionError, match="a run that grows has no kinds yet"):
+        Arithmetic().start(x=X)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(5)))
+def test_the_order_of_vertices_does_not_matter(order):
+    place = {old: new for new, old in enumerate(order)}
+    graph = vf.graph(5, [(place[a], place[b]) for a, b in EDGES], kind=[KINDS[old] for old in order])
+    x = torch.stack([X[[0, 1, 3].index(old)] for old in order if KINDS[old] == "number"])
+    sign = torch.stack([SIGN[[2, 4].index(old)] for old in order if KINDS[old] != "number"])
+    found = Arithmetic()([graph], x=x, sign=sign).value.flatten().tolist()
+    assert found == [{2: 5.0, 4: 1.0}[old] for old in order if KINDS[old] != "number"]

@@ -1,0 +1,177 @@
+"""Vertex functions with a method for each kind of vertices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from .errors import GraphError, InputError, VertexFunctionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .graph.pack import GraphBatch
+    from .graph.trace import Trace
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def vertex(*kinds: Any) -> Callable[[Method], Method]:
+    """Mark a method of a `VertexFunction` as the computation of vertices of these kinds.
+
+    Such methods take the place of the one method `vertex`; graphs then carry a kind for each vertex. All kinds share the
+    states, and each method must scatter all of them. What a method pulls, the caller gives for vertices of its kinds only;
+    what it pushes comes for these only.
+
+    Args:
+        kinds: one or more, as in `vf.graph(..., kind=...)`.
+
+    Raises:
+        VertexFunctionError: no kind is given.
+
+    Example:
+        >>> class Sum(vf.VertexFunction):
+        ...     def __init__(self, words, size):
+        ...         super().__init__(state={"h": size})
+        ...         self.embed = nn.Embedding(words, size)
+        ...         self.join = nn.Linear(2 * size, size)
+        ...
+        ...     @vf.vertex("leaf")
+        ...     def leaf(self, v):
+        ...         v.scatter(h=self.embed(v.pull("word")))
+        ...
+        ...     @vf.vertex("node")
+        ...     def node(self, v):
+        ...         h = torch.tanh(self.join(torch.cat([v.gather(0).h, v.gather(1).h], -1)))
+        ...         v.scatter(h=h)
+        ...         v.push(h=h)
+        >>> graph = vf.graph(3, [(0, 2), (1, 2)], kind=["leaf", "leaf", "node"])
+        >>> Sum(10, 4)([graph], word=torch.tensor([3, 7])).h.shape      # a word for each leaf, an h for each node
+        torch.Size([1, 4])
+    """
+    if not kinds or any(callable(kind) for kind in kinds):
+        raise VertexFunctionError('name the kinds that the method computes: @vf.vertex("leaf")')
+
+    def mark(method: Method) -> Method:
+        method._vertexflow_kinds = kinds  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def methods_of(cls: type, base: type) -> dict[Any, str]:
+    """The name of the method of each kind; `{None: "vertex"}` if there is one method for all."""
+    found: dict[Any, str] = {}
+    names = dict.fromkeys(name for part in reversed(cls.__mro__) for name in vars(part))
+    for name in names:
+        for kind in getattr(getattr(cls, name, None), "_vertexflow_kinds", ()):
+            if kind in found:
+                raise VertexFunctionError(
+                    f"{cls.__name__} has two methods for vertices of kind {kind!r}, `{found[kind]}` and `{name}`; leave one"
+                )
+            found[kind] = name
+    own = getattr(cls, "vertex", None)
+    if found and own is not getattr(base, "vertex", None) and "vertex" not in found.values():
+        raise VertexFunctionError(
+            f"{cls.__name__} has a method `vertex` for all vertices and methods for kinds ({_listed(found)}); "
+            "write one or the others"
+        )
+    return found or {None: "vertex"}
+
+
+def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]:
+    """The method of each of `batch.kinds`; of all vertices, if there are none."""
+    if None in methods:
+        return (methods[None],) * len(batch.kinds or (None,))
+    if batch.kinds is None or batch.kind_index is None:
+        raise GraphError(
+            f"the vertex function has methods for the kinds {_listed(methods)}, but the graphs have no kinds; give them "
+            "with vf.graph(..., kind=[...])"
+        )
+    for number, kind in enumerate(batch.kinds):
+        if kind not in methods:
+            where = batch.locate(int(np.flatnonzero(batch.kind_index == number)[0]))
+            raise GraphError(
+                f"{where} is of kind {kind!r}, for which the vertex function has no method; it has {_listed(methods)}: "
+                f"write one with @vf.vertex({kind!r})"
+            )
+    return tuple(methods[kind] for kind in batch.kinds)
+
+
+def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """How many vertices each method computes, and how many edges lead to their children."""
+    if len(set(methods)) == 1:
+        return {methods[0]: (batch.num_vertices, batch.num_edges)}
+    if "kind counts" not in batch.cache:
+        vertices = np.bincount(batch.kind_index, minlength=len(methods))  # type: ignore[arg-type]
+        edges = np.bincount(batch.kind_index, np.diff(batch.offset), len(methods))  # type: ignore[arg-type]
+        batch.cache["kind counts"] = vertices.tolist(), edges.astype(np.int64).tolist()
+    sums: dict[str, tuple[int, int]] = {}
+    for method, vertices, edges in zip(methods, *batch.cache["kind counts"], strict=True):
+        before = sums.get(method, (0, 0))
+        sums[method] = before[0] + vertices, before[1] + edges
+    return sums
+
+
+def check_together(traces: Mapping[str, Trace], inputs: Mapping[str, Tensor]) -> None:
+    """Refuse methods that do not fit together, and inputs that none of them pulls."""
+    if not any(found.pushes for found in traces.values()):
+        raise VertexFunctionError(
+            "nothing was pushed; end with v.push(name=...) to give the model an output\n"
+            f"  in the vertex function, {next(iter(traces.values())).filename}"
+        )
+    first: dict[tuple[str, str], tuple[str, Any]] = {}
+    for method, found in traces.items():
+        of_inputs = {name: found.is_edge_input(name) for name in found.pulls}
+        outputs = {name: node.meta["val"] for name, node in found.pushes.items()}
+        said = {("input", name): "for edges" if edges else "for vertices" for name, edges in of_inputs.items()}
+        said |= {
+            ("output", name): f"as {str(value.dtype)[6:]}{['n', *map(int, value.shape[1:])]}".replace("'", "")
+            for name, value in outputs.items()
+        }
+        for what, how in said.items():
+            other, before = first.setdefault(what, (method, how))
+            if before != how:
+                verb = "pulls" if what[0] == "input" else "pushes"
+                raise VertexFunctionError(
+                    f"method `{other}` {verb} {what[1]!r} {before}, method `{method}` {how}; give two {what[0]}s of two names"
+                )
+    pulled = dict.fromkeys(name for found in traces.values() for name in found.pulls)
+    for name in inputs:
+        if name not in pulled:
+            raise InputError(
+                f"the model was given the input {name!r}, but the vertex function never pulls it "
+                f"(it pulls: {_listed(pulled) or 'nothing'}); use v.pull({name!r}) or leave it out"
+            )
+
+
+def check_rows(
+    traces: Mapping[str, Trace],
+    inputs: Mapping[str, Tensor],
+    counts: Mapping[str, tuple[int, int]],
+    kinds: Mapping[Any, str],
+    where: str,
+) -> None:
+    """Refuse inputs that do not have a row for each vertex, or edge, of the kinds that pull them."""
+    for name, value in inputs.items():
+        pulling = [method for method, found in traces.items() if name in found.pulls]
+        of_edges = traces[pulling[0]].is_edge_input(name)
+        count = sum(counts.get(method, (0, 0))[of_edges] for method in pulling)
+        if len(value) != count:
+            what, order = ("vertex", "in the order of their numbers")
+            if of_edges:
+                what, order = ("edge", "in the order of batch.child")
+            some = [kind for kind, method in kinds.items() if method in pulling]
+            of_kinds = f" of kind {_listed(some, ' or ')}" if len(pulling) < len(traces) else ""
+            if of_kinds and of_edges:
+                of_kinds = f" to the children of vertices{of_kinds}"
+            raise InputError(
+                f"input {name!r} has {len(value)} rows, but {where} has {count} {'edges' if of_edges else 'vertices'}"
+                f"{of_kinds}: give one row {'an' if of_edges else 'a'} {what}, {order}"
+            )
+
+
+def _listed(names: Any, between: str = ", ") -> str:
+    return between.join(repr(name) for name in names)
