@@ -120,7 +120,7 @@ class TestDevices:
         moved = batch.with_schedule(made).to("meta")
         assert moved.indices is not None
         assert moved.indices.dtype == torch.int32
-        own = len(batch.roots) + len(batch.leaves) + batch.num_vertices
+        own = len(batch.roots) + len(batch.leaves) + batch.num_vertices + batch.num_graphs
         assert len(moved.indices) == own + len(made.arrays)
         assert moved.schedule_indices is not None
         assert moved.schedule_indices.shape == made.arrays.shape

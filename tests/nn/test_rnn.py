@@ -156,3 +156,42 @@ def test_what_is_no_chain_is_refused():
             model([vf.chain(2), graph], torch.randn(2 + graph.num_vertices, 3))
     with pytest.raises(vf.VertexFlowError, match="rows"):
         model([vf.chain(2)], torch.randn(3, 3))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PEERS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_initial_states_are_those_of_pytorch(ours, theirs, bidirectional):
+    options = {"num_layers": 2, "bidirectional": bidirectional, "dtype": torch.float64}
+    model, peer = ours(3, 4, **options), theirs(3, 4, **options)
+    peer.load_state_dict(model.state_dict())
+    lengths = [5, 1, 3]
+    x = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
+    count = 2 if theirs is nn.LSTM else 1
+    hx = [torch.randn(4 if bidirectional else 2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(count)]
+    given = tuple(hx) if count == 2 else hx[0]
+    out = model(chains(lengths), x, given)
+    packed, final = peer(pack_sequence(x.split(lengths), enforce_sorted=False), given)
+    padded, _ = pad_packed_sequence(packed, batch_first=True)
+    h = torch.cat([rows[:length] for rows, length in zip(padded, lengths, strict=True)])
+    torch.testing.assert_close(out.h, h, **TOLERANCE)
+    found, wanted = ([out.h_n, out.c_n], final) if count == 2 else ([out.h_n], [final])
+    for mine, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, other, **TOLERANCE)
+    leaves = [x, *hx]
+    weights = [torch.randn_like(value) for value in (h, *wanted)]
+    losses = [
+        sum((v * w).sum() for v, w in zip(values, weights, strict=True)) for values in ((out.h, *found), (h, *wanted))
+    ]
+    parameters = [[*leaves, *module.parameters()] for module in (model, peer)]
+    grads = [torch.autograd.grad(loss, to) for loss, to in zip(losses, parameters, strict=True)]
+    for mine, other in zip(*grads, strict=True):
+        torch.testing.assert_close(mine, other, **TOLERANCE)
+
+
+def test_initial_states_of_another_shape():
+    with pytest.raises(vf.InputError, match=r"h_0 has the shape \[1, 2, 4\]; give .* \[1, 1, 4\]"):
+        LSTM(3, 4)([vf.chain(2)], torch.randn(2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)))
+    with pytest.raises(vf.InputError, match="hx must be a tuple h_0, c_0"):
+        LSTM(3, 4)([vf.chain(2)], torch.randn(2, 3), torch.zeros(1, 1, 4))
+    with pytest.raises(vf.InputError, match="hx must be the tensor h_0"):
+        GRU(3, 4)([vf.chain(2)], torch.randn(2, 3), (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)))

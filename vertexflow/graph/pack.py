@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from ..errors import GraphError, InputTypeError, VertexFlowError
+from ..errors import GraphError, InputError, InputTypeError, VertexFlowError
+from . import segments
 from .build import LARGEST, InputGraph, Ints
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class GraphBatch:
         kinds, kind_index: the kinds that occur, sorted, and int32 [V], the number of each vertex's kind among them; or
             None.
         schedule: a schedule that was made ahead (`vf.collate` makes one), or None.
-        device: where `roots`, `leaves`, `graph_of_vertex` and `indices` live.
-        indices: int32, these three and the schedule's arrays in one tensor, once it was pinned or moved; else None.
+        device: where `roots`, `leaves`, `graph_of_vertex` and `indices` live, and where readouts are computed.
+        indices: int32, these, the graphs' sizes and the schedule's arrays in one tensor, once it was pinned or moved; else None.
         reversed_from: the batch that this one is the reverse of, or None.
         num_external: how many vertices it reads that are not in it, numbered from V on; 0 unless made so.
         cache: what others derive from the structure (schedules); left behind when the batch is pickled.
@@ -91,12 +92,83 @@ class GraphBatch:
         """int64 [V]: the graph of each vertex."""
         return self._indices_part(2)
 
+    def of_kind(self, *kinds: Any) -> Tensor:
+        """int64: the vertices of these kinds, in their order. Raises `GraphError` for kinds where the graphs have none."""
+        return torch.from_numpy(np.flatnonzero(self._is_of_kind(kinds))).to(self.device, non_blocking=True)
+
+    # Readouts: each is one segment operation over the vertices of every graph.
+
+    def sum(self, values: Tensor, *kinds: Any) -> Tensor:
+        """The sum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`.
+
+        With `kinds`, here and below, `values` have rows of the vertices of these kinds only, as what they push has.
+
+        Raises:
+            InputError: `values` have another number of rows.
+
+        Example:
+            >>> batch.sum(batch.softmax(scores) * out.h)     # attention over each graph's vertices
+        """
+        return segments.segment_sum(values, self._counts(values, kinds, "sum"))
+
+    def mean(self, values: Tensor, *kinds: Any) -> Tensor:
+        """The mean over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
+        counts = self._counts(values, kinds, "mean")
+        return segments.segment_sum(values, counts) / segments.column(counts.clamp(min=1), values)
+
+    def max(self, values: Tensor, *kinds: Any) -> Tensor:
+        """The maximum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
+        return segments.segment_max(values, self._counts(values, kinds, "max"))
+
+    def softmax(self, values: Tensor, *kinds: Any) -> Tensor:
+        """The softmax over the vertices of each graph, `[num_vertices, ...]` -> `[num_vertices, ...]`."""
+        return segments.segment_softmax(values, self._counts(values, kinds, "softmax"), len(values))
+
+    def expand(self, values: Tensor, *kinds: Any) -> Tensor:
+        """A value of each graph for each of its vertices, `[num_graphs, ...]` -> `[num_vertices, ...]`."""
+        counts = self._graph_sizes(kinds)
+        if len(values) != self.num_graphs:
+            raise InputError(f"batch.expand takes one row for each of {self.num_graphs} graphs, not {len(values)}")
+        return segments.expand(values, counts, self._num_rows(kinds))
+
+    def _counts(self, values: Tensor, kinds: tuple[Any, ...], call: str) -> Tensor:
+        rows = self._num_rows(kinds)
+        if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != rows:
+            given = (
+                f"{len(values)} rows" if isinstance(values, Tensor) and values.dim() else repr(type(values).__name__)
+            )
+            of_kinds = f" of kind {' or '.join(map(repr, kinds))}" if kinds else ""
+            advice = "" if kinds or self.kinds is None else '; name the kinds that have rows: batch.sum(values, "leaf")'
+            raise InputError(f"batch.{call} takes one row for each of {rows} vertices{of_kinds}, not {given}{advice}")
+        return self._graph_sizes(kinds)
+
+    def _num_rows(self, kinds: tuple[Any, ...]) -> int:
+        return int(self._is_of_kind(kinds).sum()) if kinds else self.num_vertices
+
+    def _graph_sizes(self, kinds: tuple[Any, ...]) -> Tensor:
+        """int64 [G]: how many vertices each graph has, of these kinds."""
+        key = ("sizes", kinds, self.device)
+        if key not in self.cache:
+            sizes = self._indices_part(3)
+            if kinds:
+                of_kind = self._host_parts[2][self._is_of_kind(kinds)]
+                sizes = torch.from_numpy(np.bincount(of_kind, minlength=self.num_graphs)).to(
+                    self.device, non_blocking=True
+                )
+            self.cache[key] = sizes
+        return self.cache[key]  # type: ignore[no-any-return]
+
+    def _is_of_kind(self, kinds: tuple[Any, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        if self.kinds is None or self.kind_index is None:
+            raise GraphError(f"the vertices of kind {kinds[0]!r} were asked for, but the graphs have no kinds")
+        return np.isin(self.kind_index, [at for at, kind in enumerate(self.kinds) if kind in kinds])
+
     @cached_property
-    def _host_parts(self) -> tuple[Ints, Ints, Ints]:
+    def _host_parts(self) -> tuple[Ints, Ints, Ints, Ints]:
         roots = np.flatnonzero(np.bincount(self.child, minlength=self.num_vertices) == 0)
         leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
         graph = np.repeat(np.arange(self.num_graphs, dtype=np.int32), np.diff(self.graph_offset))
-        return roots.astype(np.int32), leaves.astype(np.int32), graph
+        return roots.astype(np.int32), leaves.astype(np.int32), graph, np.diff(self.graph_offset)
 
     def _indices_part(self, number: int) -> Tensor:
         parts = self._host_parts

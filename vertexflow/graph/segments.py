@@ -86,3 +86,15 @@ torch.library.register_autograd("vertexflow::segment_max", _max_backward, setup_
 EXPAND = torch.ops.vertexflow.expand.default
 SEGMENT_SUM = torch.ops.vertexflow.segment_sum.default
 SEGMENT_MAX = torch.ops.vertexflow.segment_max.default
+
+
+def column(counts: Tensor, like: Tensor) -> Tensor:
+    """One number a row, to be multiplied with rows such as `like` has."""
+    return counts.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+
+def segment_softmax(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
+    """[edges, ...] -> [edges, ...]: the softmax over each vertex's edges; `edges` is their number."""
+    largest = segment_max(values.detach(), counts)
+    powers = torch.exp(values - expand(largest, counts, edges))
+    return powers / expand(segment_sum(powers, counts), counts, edges)

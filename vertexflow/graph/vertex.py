@@ -118,8 +118,7 @@ class Vertex:
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros."""
         self._check_edges("v.mean(...)", values)
-        number = self._counts().clamp(min=1).to(values.dtype).view(-1, *[1] * (values.dim() - 1))
-        return segments.segment_sum(values, self._counts()) / number
+        return segments.segment_sum(values, self._counts()) / segments.column(self._counts().clamp(min=1), values)
 
     def max(self, values: Tensor) -> Tensor:
         """The maximum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros.
@@ -132,10 +131,7 @@ class Vertex:
     def softmax(self, values: Tensor) -> Tensor:
         """The softmax over the children of each vertex, `[edges, ...]` -> `[edges, ...]`."""
         self._check_edges("v.softmax(...)", values)
-        counts = self._counts()
-        largest = segments.segment_max(values.detach(), counts)
-        powers = torch.exp(values - segments.expand(largest, counts, self._edges))
-        return powers / segments.expand(segments.segment_sum(powers, counts), counts, self._edges)
+        return segments.segment_softmax(values, self._counts(), self._edges)
 
     def _pull(self, name: str, role: str) -> Tensor:
         call, each = ("v.pull", "vertex") if role == "pull" else ("v.children.pull", "edge")

@@ -19,7 +19,8 @@ class GRU(ChainRNN):
         n_t = tanh(W_in x_t + b_in + r_t ⊙ (W_hn h_{t-1} + b_hn))
         h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}
 
-    States begin at zero. A `state_dict` of `torch.nn.GRU` of the same sizes can be loaded, and the other way round.
+    States begin at zero unless they are given. A `state_dict` of `torch.nn.GRU` of the same sizes can be loaded, and the
+    other way round.
 
     Args:
         input_size: columns of `x`.

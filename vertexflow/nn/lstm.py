@@ -21,7 +21,8 @@ class LSTM(ChainRNN):
         c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
         h_t = o_t ⊙ tanh(c_t)
 
-    States begin at zero. A `state_dict` of `torch.nn.LSTM` of the same sizes can be loaded, and the other way round.
+    States begin at zero unless they are given. A `state_dict` of `torch.nn.LSTM` of the same sizes can be loaded, and the
+    other way round.
 
     Args:
         input_size: columns of `x`.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import GraphError
+from ..errors import GraphError, InputError
 from ..function import VertexFunction
 from ..graph.build import InputGraph
 from ..graph.pack import GraphBatch, pack
@@ -46,12 +46,20 @@ class ChainRNN(nn.RNNBase):
         super().__init__(mode, *args, **kwargs)
         object.__setattr__(self, "cell", cell)  # no submodule: it has no weights of its own
 
-    def forward(self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor) -> SimpleNamespace:
+    def forward(
+        self,
+        graphs: GraphBatch | Sequence[InputGraph],
+        x: Tensor,
+        hx: Tensor | tuple[Tensor, ...] | None = None,
+    ) -> SimpleNamespace:
         """Run over a batch of chains.
 
         Args:
             graphs: a `GraphBatch` of chains, or a list of them; a step's child is the step before it.
             x: inputs of all steps, `[num_vertices, input_size]`, rows in the batch's own vertex order.
+            hx: initial states as PyTorch's layers take them, `[num_layers * D, num_graphs, hidden_size]`; of an LSTM the two
+                (h_0, c_0). Zeros if left out. For truncated backpropagation through time, give the `h_n` (and `c_n`) of
+                the chunk before, detached.
 
         Returns:
             An object with `h`, the last layer's outputs, `[num_vertices, D * hidden_size]` in that order (D is 2 for both
@@ -60,27 +68,49 @@ class ChainRNN(nn.RNNBase):
 
         Raises:
             GraphError: a graph is no chain.
-            InputError: `x` has the wrong number of rows, or is elsewhere than the model.
+            InputError: `x` has the wrong number of rows, or is elsewhere than the model; `hx` has the wrong shape.
         """
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         ends = (batch.roots, batch.leaves)  # where the last step is: of the forward direction, and of the backward one
         if not len(ends[0]) == len(ends[1]) == len(batch):
             raise GraphError("not every graph of the batch is one chain; make them with vf.chain(length)")
+        initial = self._initial(hx, len(batch))
         final: dict[str, list[Tensor]] = {}
         for layer in range(self.num_layers):
             if layer and self.dropout:
                 x = nn.functional.dropout(x, self.dropout, self.training)
             outputs = []
             for direction in range(2 if self.bidirectional else 1):
-                out = self._run(batch, x, layer, direction)
+                out = self._run(batch, x, layer, direction, [state[len(final.get("h_n", []))] for state in initial])
                 outputs.append(out["h"])
                 for name, rows in out.items():
                     final.setdefault(f"{name}_n", []).append(rows[ends[direction]])
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         return SimpleNamespace(h=x, **{name: torch.stack(rows) for name, rows in final.items()})
 
-    def _run(self, batch: GraphBatch, x: Tensor, layer: int, direction: int) -> dict[str, Tensor]:
+    def _initial(self, hx: Tensor | tuple[Tensor, ...] | None, graphs: int) -> list[Tensor]:
+        """The initial value of each state, if there are any."""
+        if hx is None:
+            return []
+        given = [hx] if isinstance(hx, Tensor) else list(hx)
+        want = (self.num_layers * (2 if self.bidirectional else 1), graphs, self.hidden_size)
+        if len(given) != len(self.cell.state) or not all(isinstance(state, Tensor) for state in given):
+            names = ", ".join(f"{name}_0" for name in self.cell.state)
+            raise InputError(f"hx must be {'the tensor' if len(self.cell.state) == 1 else 'a tuple'} {names}")
+        for name, state in zip(self.cell.state, given, strict=True):
+            if tuple(state.shape) != want:
+                raise InputError(
+                    f"{name}_0 has the shape {list(state.shape)}; give [layers and directions, graphs, hidden], {list(want)}"
+                )
+        return given
+
+    def _run(
+        self, batch: GraphBatch, x: Tensor, layer: int, direction: int, initial: list[Tensor]
+    ) -> dict[str, Tensor]:
         suffix = f"_l{layer}_reverse" if direction else f"_l{layer}"
         weights = {name: getattr(self, name + suffix) for name, _ in self.cell.named_parameters()}
-        out = torch.func.functional_call(self.cell, weights, (batch,), {"x": x, "reverse": direction == 1})
+        given: dict[str, Any] = {"x": x, "reverse": direction == 1}
+        if initial:
+            given["initial"] = dict(zip(self.cell.state, initial, strict=True))
+        out = torch.func.functional_call(self.cell, weights, (batch,), given)
         return dict(vars(out))
