@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vertexflow as vf
@@ -21,6 +21,7 @@ def batch_of(lengths, kinds=False):
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.booleans())
 def test_every_readout_is_that_of_each_graph(lengths, kinds):
     batch = batch_of(lengths, kinds)
