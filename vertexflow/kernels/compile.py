@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 
-from torch import Tensor, fx
+import torch
 
 from .. import log
 from ..errors import BackendError
-from ..graph.program import Part, Program
+from ..graph.program import Program
 from . import torch_backend
 from .executor import Compiled, placed
+from .native.build import compiler
+from .native.loop import loops_of
 
-CompilePart = Callable[[Part, Mapping[fx.Node, bool]], tuple[Callable[..., tuple[Tensor, ...]], str]]
-
-BACKENDS: dict[str, CompilePart] = {"torch": torch_backend.compile_part}
+_AVAILABLE = ("torch", "compile")
 
 
-def choose_backend(asked: str) -> str:
+def choose_backend(asked: str, device: torch.device | None = None) -> str:
     """The backend to use: the environment variable `VERTEXFLOW_BACKEND` if set, else what the user asked for."""
     name = os.environ.get("VERTEXFLOW_BACKEND") or asked
     if name == "auto":
-        return "torch"
-    if name not in BACKENDS:
-        known = ", ".join(repr(backend) for backend in ("auto", *BACKENDS))
+        return "compile" if compiler() is not None and (device is None or device.type == "cpu") else "torch"
+    if name not in _AVAILABLE:
+        known = ", ".join(repr(backend) for backend in ("auto", *_AVAILABLE))
         raise BackendError(f"there is no backend {name!r} in this version; choose one of {known}")
     return name
 
 
 def compile_program(program: Program, backend: str) -> Compiled:
-    """Every part of `program` as a function of `backend`."""
+    """Every part of `program` as a function; with the backend "compile", its cores as native code where that is possible."""
     functions, sources = {}, {}
+    loops, reasons = loops_of(program) if backend == "compile" else ({}, {})
     for name, part in program.parts.items():
-        functions[name], sources[name] = BACKENDS[backend](part, placed(program, name))
-        log.show("kernels", sources[name])
-    return Compiled(program, functions, sources)
+        functions[name], sources[name] = torch_backend.compile_part(part, placed(program, name))
+        if name.removesuffix("_leaf") not in loops:
+            log.show("kernels", sources[name])
+    for loop in loops.values():
+        log.show("kernels", loop.source.text)
+    return Compiled(program, functions, sources, loops, reasons)

@@ -6,7 +6,8 @@ Each group of rows, which is all vertices of a kind, has its own program; they m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -15,6 +16,7 @@ from ..graph.nodes import on_edges
 from ..graph.program import Program
 from ..graph.vertex import CHILDREN
 from .edges import ChildRows, EdgeRows, sum_over_parents
+from .native.loop import Arguments, Loop, address
 from .order import Order, RowGroup, Step
 
 Values = dict[fx.Node, Tensor]  # values of nodes of the joint graph, over all rows or over inner rows
@@ -28,6 +30,8 @@ class Compiled:
     program: Program
     functions: Mapping[str, Function]
     sources: Mapping[str, str]  # the generated code of each part, to be read
+    loops: Mapping[str, Loop] = field(default_factory=dict)  # cores that run natively over all steps
+    reasons: Mapping[str, str] = field(default_factory=dict)  # why other cores do not
 
 
 def placed(program: Program, name: str) -> dict[fx.Node, bool]:
@@ -65,8 +69,8 @@ def run_forward(
         if order.num_external:
             states[name][order.num_rows : -1].copy_((external or {})[name])
     runs = [_Forward(*of_group, states) for of_group in zip(compiled, order.groups, values, strict=True)]
-    for step in order.steps:
-        runs[step.group].step(step)
+    for group, first, end in order.runs:
+        runs[group].run(order, first, end)
     for run in runs:
         run.finish()
 
@@ -94,10 +98,28 @@ class _Forward:
                     values[every] = self.ragged[name].data
         self.core = _Core(compiled, "core", group, values)
         self.in_steps = "core" in program.parts
+        self.arguments: Arguments | None = None
 
-    def step(self, step: Step) -> None:
-        if self.in_steps:
-            self._compute(step)
+    def run(self, order: Order, first: int, end: int) -> None:
+        """Compute steps, all of this group."""
+        loop = self.compiled.loops.get("core")
+        if loop is not None:
+            self.arguments = loop.bind(self._argument) if self.arguments is None else self.arguments
+            loop.run(self.arguments, order.table[first:end])
+        elif self.in_steps:
+            for step in order.steps[first:end]:
+                self._compute(step)
+
+    def _argument(self, role: str, what: Any) -> Tensor | int:
+        """What native code is given, by its role."""
+        if role == "state":
+            return self.states[what]
+        if role == "gathered":
+            rows = self.gathers[what]
+            return address(rows.data, max(rows.base, 0) * self.group.num_slots)
+        if role == "listed":
+            return self.ragged[what].data
+        return self.core.argument(role, what)
 
     def finish(self) -> None:
         if not self.in_steps:
@@ -129,8 +151,8 @@ def run_backward(
     """
     exchange = _Exchange.between(compiled, order, state_grads or {})
     runs = [_Backward(*of_group, exchange) for of_group in zip(compiled, order.groups, values, strict=True)]
-    for step in reversed(order.steps):
-        runs[step.group].step(step)
+    for group, first, end in reversed(order.runs):
+        runs[group].run(order, first, end)
     for run in runs:
         run.finish()
     return exchange.sent_outside(compiled[0].program.trace.state)
@@ -229,10 +251,39 @@ class _Backward:
         self.leaf_reads = set(leaf.inputs) if leaf is not None else set()
         self.core = _Core(compiled, "grad_core", group, values)
         self.in_steps = "grad_core" in program.parts
+        self.arguments: Arguments | None = None
 
-    def step(self, step: Step) -> None:
-        if self.in_steps:
-            self._compute(step)
+    def run(self, order: Order, first: int, end: int) -> None:
+        """Compute steps, all of this group, the last one first."""
+        loop = self.compiled.loops.get("grad_core")
+        if loop is not None:
+            self.arguments = loop.bind(self._argument) if self.arguments is None else self.arguments
+            loop.run(self.arguments, order.backwards[len(order.steps) - end : len(order.steps) - first])
+        elif self.in_steps:
+            for step in reversed(order.steps[first:end]):
+                self._compute(step)
+
+    def _argument(self, role: str, what: Any) -> Tensor | int:
+        """What native code is given, by its role."""
+        exchange = self.exchange
+        if role == "received":
+            buffer, base = self.received[what]
+            return address(buffer, max(base, 0))
+        if role == "send":
+            sent = next(rows for name, rows in zip(exchange.by_place, self.sent, strict=True) if name == what)
+            return address(sent.data, self.group.num_leaves * self.group.num_slots)
+        if role == "send_edges":
+            every = self.compiled.program.gather_grads[what, CHILDREN]
+            return next(kids.data for kids in self.ragged if kids.node is every)
+        if role in ("outside", "placed_sent", "listed_sent"):
+            return {"outside": exchange.outside, "placed_sent": exchange.by_place, "listed_sent": exchange.by_edge}[
+                role
+            ].get(what, 0)
+        if role.startswith(("placed_", "listed_")):
+            parents = exchange.order.parents if role.startswith("placed") else exchange.order.edge_parents
+            found = None if parents is None else parents.places if role.endswith("places") else parents.offset
+            return 0 if found is None else found
+        return self.core.argument(role, what)
 
     def finish(self) -> None:
         if not self.in_steps:
@@ -275,7 +326,7 @@ class _Core:
 
     def __init__(self, compiled: Compiled, core: str, group: RowGroup, values: Values) -> None:
         program = compiled.program
-        self.group = group
+        self.program, self.group, self.values = program, group, values
         # Of each value: its dimension of rows, how many each has, and the row it begins with (-1: it has a row an edge).
         self.calls: list[tuple[Function, list[tuple[fx.Node, Tensor | None, int, int, int]]] | None] = []
         if core in program.parts:
@@ -308,6 +359,37 @@ class _Core:
             shape = list(node.meta["val"].shape)
             shape[layout.dim] = count * layout.per_vertex
             values[node] = _empty(node, shape)
+
+    def argument(self, role: str, what: Any) -> Tensor | int:
+        """What native code is given of the group and of its values, by its role."""
+        group = self.group
+        if role == "num_leaves":
+            return group.num_leaves
+        if role == "group_start":
+            return group.start
+        if role == "child_rows":
+            return address(group.child_rows, group.num_leaves * group.num_slots)
+        if role == "scratch":
+            width, of_edges = what
+            widest = max(
+                (step.edge_stop - step.edge_start if of_edges else step.stop - step.start for step in group.steps),
+                default=0,
+            )
+            return torch.empty(widest * width, dtype=self.program.trace.state_dtype)
+        if role in ("edge_rows", "edge_offset", "owner"):
+            assert group.edges is not None
+            return {"edge_rows": group.edges.child_rows, "edge_offset": group.edges.offset, "owner": group.edges.owner}[
+                role
+            ]
+        value = self.values[what]
+        if role == "param":
+            return value.contiguous()
+        if not _is_row_major(value):
+            value = self.values[what] = value.contiguous()
+        if role == "stride":
+            return value.stride(0)
+        base = 0 if on_edges(what) or self.program.is_whole(what) else group.num_leaves
+        return address(value, base)
 
     def run(self, step: Step, given: Values) -> None:
         """Compute the rows of a step; `given` are the values that belong to it alone."""
@@ -375,6 +457,11 @@ def _received(program: Program, node: fx.Node, group: RowGroup, values: Values) 
         return values[node], base
     steps = group.steps if "grad_core" in program.parts else [Step(0, group.num_rows)]
     return _empty(node, (max((step.stop - step.start for step in steps), default=0), *shape)), -1
+
+
+def _is_row_major(value: Tensor) -> bool:
+    """Whether the elements of each row lie one after the other."""
+    return value.dim() > 0 and (value.shape[0] == 0 or value[0].is_contiguous())
 
 
 def _empty(node: fx.Node, shape: Iterable[int]) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +39,8 @@ class EdgeSlice:
     num_edges: int
     child_rows: Tensor  # int32 [num_edges]
     counts: Tensor  # int64 [rows of the group]: how many children each row has
+    offset: Tensor  # int32 [rows with children + 1]: where the edges of each begin, among all edges
+    owner: Tensor  # int32 [num_edges]: the row of the group that each edge is of
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Order:
     num_positions: int
     num_edges: int
     steps: list[Step]  # in the order of execution
+    table: Ints  # [S, 7], the same as an array
     groups: list[RowGroup]
     vertex: Tensor  # [num_rows]: the vertex of each row
     row: Tensor  # [num_rows]: the row of each vertex
@@ -83,6 +88,17 @@ class Order:
     schedule: Schedule
     lists: EdgeLists | None
     selections: dict[Any, list[Tensor]] = field(default_factory=dict)
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int, int]]:
+        """Steps of one group in a row: the group, the first of them, and the end."""
+        bounds = [0, *(np.flatnonzero(np.diff(self.table[:, 4])) + 1).tolist(), len(self.table)]
+        return [(int(self.table[first, 4]), first, end) for first, end in itertools.pairwise(bounds)]
+
+    @cached_property
+    def backwards(self) -> Ints:
+        """`table` from the last step to the first."""
+        return np.ascontiguousarray(self.table[::-1])
 
     def vertices_among(self, groups: Sequence[int]) -> list[Tensor]:
         """For tensors of one row for each vertex of these groups, in the batch's order: the row of that of each row of
@@ -127,7 +143,8 @@ def order_on(
     rest = len(arrays) - sum(sizes)
     sizes += [0, rest] if schedule.is_tree else [total + 1, rest - total - 1]
     vertex, row, child_rows, parent_offset, parent_places = torch.split(arrays, sizes)
-    steps, edge_parents = _steps(schedule, lists), None
+    table, edge_parents = _table(schedule, lists), None
+    steps = [Step._make(line) for line in table.tolist()]
     edges: list[EdgeSlice | None] = [None] * len(schedule.groups)
     if lists is not None:
         edges, edge_parents = _edges_on(lists, schedule, device)
@@ -150,6 +167,7 @@ def order_on(
         num_positions=schedule.num_positions,
         num_edges=0 if lists is None else len(lists.edge),
         steps=steps,
+        table=table,
         groups=groups,
         vertex=vertex,
         row=row,
@@ -161,20 +179,19 @@ def order_on(
     )
 
 
-def _steps(schedule: Schedule, lists: EdgeLists | None) -> list[Step]:
-    """The steps, with rows and edges as their group counts them."""
-    first, inner = np.array([[group.start, group.inner] for group in schedule.groups]).T
-    leaves = np.cumsum(inner - first)[schedule.step_kinds]  # up to and with this group
-    table = schedule.table.copy()
+def _table(schedule: Schedule, lists: EdgeLists | None) -> Ints:
+    """The steps, a line each as in `Step`, with rows and edges as their group counts them."""
+    first, inner = np.array([[group.start, group.inner] for group in schedule.groups], np.int32).T
+    leaves = np.cumsum(inner - first, dtype=np.int32)[schedule.step_kinds]  # up to and with this group
+    table = np.zeros((len(schedule.table), 7), np.int32)
+    table[:, :5] = schedule.table
     table[:, :2] -= first[schedule.step_kinds, None]
-    if lists is None:
-        return [Step._make((*line, 0, 0)) for line in table.tolist()]
-    is_inner = schedule.steps[:, :1] >= inner[schedule.step_kinds, None]
-    bounds = lists.offset[np.where(is_inner, schedule.steps - leaves[:, None], 0)]
-    starts = lists.offset[inner - np.cumsum(inner - first)][schedule.step_kinds, None]
-    return [
-        Step._make(line) for line in np.concatenate((table, np.where(is_inner, bounds - starts, 0)), axis=1).tolist()
-    ]
+    if lists is not None:
+        is_inner = schedule.steps[:, :1] >= inner[schedule.step_kinds, None]
+        bounds = lists.offset[np.where(is_inner, schedule.steps - leaves[:, None], 0)]
+        starts = lists.offset[inner - np.cumsum(inner - first)][schedule.step_kinds, None]
+        table[:, 5:] = np.where(is_inner, bounds - starts, 0)
+    return table
 
 
 def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tuple[list[EdgeSlice | None], Parents]:
@@ -190,6 +207,8 @@ def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tup
         start, stop = int(lists.offset[at]), int(lists.offset[end])
         of_rows = torch.zeros(group.stop - group.start, dtype=torch.int64, device=device)
         of_rows[group.inner - group.start :] = counts[at:end]
-        edges.append(EdgeSlice(start, stop - start, child_rows[start:stop], of_rows))
+        owner = np.repeat(np.arange(group.inner, group.stop, dtype=np.int32), np.diff(lists.offset[at : end + 1]))
+        owner_on = torch.from_numpy(owner - np.int32(group.start)).to(device, non_blocking=True)
+        edges.append(EdgeSlice(start, stop - start, child_rows[start:stop], of_rows, offset[at : end + 1], owner_on))
         at = end
     return edges, Parents(parent_edges, parent_offset, lists.parent_offset)

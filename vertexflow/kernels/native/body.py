@@ -1,0 +1,303 @@
+"""The C++ of one part over the rows of one step: its stages, as loops over elements and calls of products."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+
+from ...graph import segments
+from ...graph.nodes import on_edges
+from .expressions import EXPRESSIONS, literal
+from .plan import (
+    CONSTANTS,
+    PRODUCTS,
+    SAME,
+    Plan,
+    Product,
+    Stage,
+    Store,
+    Unsupported,
+    columns,
+    dim_of,
+    has_rows,
+    piece_sizes,
+    trailing,
+)
+
+aten = torch.ops.aten
+
+
+def write_stages(plan: Plan, names: dict[fx.Node, str]) -> list[str]:
+    """The lines that compute one step. `names` are the C++ names of the values that lie in memory.
+
+    The element in column j of row i of the value `x` is `x[i * x_ld + j]`; parameters have no `_ld`.
+    """
+    writer = _Writer(plan, names)
+    return [line for stage in plan.stages for line in writer.stage(stage)]
+
+
+class _Writer:
+    def __init__(self, plan: Plan, names: dict[fx.Node, str]) -> None:
+        self.plan = plan
+        self.names = names
+        self.there = {node for node in plan.part.graph.nodes if node.op == "placeholder"}  # in memory by now
+        self.lines: list[str] = []
+        self.known: dict[tuple[fx.Node, tuple[str, ...]], str] = {}  # variables of the loop that is being written
+
+    def stage(self, stage: Stage) -> list[str]:
+        lines: list[str] = []
+        for of_edges in (True, False):
+            stores = [store for store in stage.stores if on_edges(store.value) == of_edges]
+            if stores:
+                lines += self._loops(stores, "edges" if of_edges else "rows")
+        self.there.update(store.target for store in stage.stores)
+        for product in stage.products:
+            lines += self._product(product)
+        self.there.update(product.out for product in stage.products)
+        for node in stage.sums:
+            lines += self._segment_sum(node)
+        self.there.update(stage.sums)
+        return lines
+
+    def _loops(self, stores: list[Store], count: str) -> list[str]:
+        """One pass over rows or edges; in it, a loop over elements for all values of one shape."""
+        inner: list[str] = []
+        work = 0
+        shapes = dict.fromkeys(tuple(trailing(store.value)) for store in stores)
+        for shape in shapes:
+            wanted = [store for store in stores if tuple(trailing(store.value)) == shape]
+            work += math.prod(shape) * len(wanted)
+            inner += self._over(shape, lambda coords, wanted=wanted: [self._store(store, coords) for store in wanted])
+        return [
+            f"#pragma omp parallel for schedule(static) if ({count} * {work} > serial)",
+            f"for (Long i = 0; i < {count}; ++i) {{",
+            *(f"    {line}" for line in inner),
+            "}",
+        ]
+
+    def _over(self, shape: Sequence[int], body) -> list[str]:  # type: ignore[no-untyped-def]
+        """Loops over the elements of a row, the last of which is vectorised."""
+        self.known, self.lines = {}, []
+        coords = tuple(f"j{dim}" for dim in range(len(shape)))
+        stores = body(("i", *coords))
+        lines = [*self.lines, *stores]
+        for dim in reversed(range(len(shape))):
+            lines = [f"for (Long j{dim} = 0; j{dim} < {shape[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
+            if dim == len(shape) - 1:
+                lines.insert(0, "#pragma omp simd")
+        return lines
+
+    def _store(self, store: Store, coords: tuple[str, ...]) -> str:
+        value = self._load(store.value, coords, computing=store.value)
+        name = self.names[store.target]
+        column = _linear(coords[1:], trailing(store.value))
+        return f"{name}[i * {name}_ld + {column}{f' + {store.offset}' if store.offset else ''}] = {value};"
+
+    def _product(self, product: Product) -> list[str]:
+        found = columns(product.a)
+        a, start = found if found is not None and found[0] in self.there else (product.a, 0)
+        if a not in self.there:
+            raise Unsupported(f"a product reads {product.a.name}, which does not lie row by row")
+        out, count = self.names[product.out], "edges" if on_edges(product.out) else "rows"
+        n, k = trailing(product.out)[-1], trailing(product.a)[-1]
+        weight, left = self.names[product.b], self.names[a]
+        lines = []
+        if product.bias is not None:
+            self.known, self.lines = {}, []
+            value = self._load(product.bias, ("j",))
+            lines = [
+                f"for (Long i = 0; i < {count}; ++i) {{",
+                f"    for (Long j = 0; j < {n}; ++j) {{",
+                *(f"        {line}" for line in self.lines),
+                f"        {out}[i * {out}_ld + j] = {value};",
+                "    }",
+                "}",
+            ]
+        call = (
+            f"product(gemm, {literal(product.transposed)}, {count}, {n}, {k}, {left}{f' + {start}' if start else ''}, "
+            f"{left}_ld, {weight}, {k if product.transposed else n}, {'0' if product.bias is None else '1'}, {out}, {out}_ld);"
+        )
+        return [*lines, call]
+
+    def _segment_sum(self, node: fx.Node) -> list[str]:
+        source = node.all_input_nodes[0]
+        out, shape = self.names[node], trailing(node)
+        self.known, self.lines = {}, []
+        coords = ("e", *(f"j{dim}" for dim in range(len(shape))))
+        value = self._load(source, coords)
+        column = _linear(coords[1:], shape)
+        add = [*self.lines, f"{out}[i * {out}_ld + {column}] += {value};"]
+        for dim in reversed(range(len(shape))):
+            add = [f"for (Long j{dim} = 0; j{dim} < {shape[dim]}; ++j{dim}) {{", *(f"    {x}" for x in add), "}"]
+            if dim == len(shape) - 1:
+                add.insert(0, "#pragma omp simd")
+        return [
+            f"#pragma omp parallel for schedule(static) if (edges * {math.prod(shape)} > serial)",
+            "for (Long i = 0; i < rows; ++i) {",
+            f"    std::fill({out} + i * {out}_ld, {out} + i * {out}_ld + {math.prod(shape)}, T(0));",
+            "    for (Long e = first_edge[i] - first_edge[0]; e < first_edge[i + 1] - first_edge[0]; ++e) {",
+            *(f"        {line}" for line in add),
+            "    }",
+            "}",
+        ]
+
+    def _load(self, node: fx.Node, coords: tuple[str, ...], computing: fx.Node | None = None) -> str:
+        """An expression for one element; what it needs is computed in lines before it."""
+        key = (node, coords)
+        if key in self.known:
+            return self.known[key]
+        if node in self.there and node is not computing:
+            return self._element(node, coords)
+        if node.target in CONSTANTS:
+            return literal(CONSTANTS[node.target])
+        moved = self._moved(node, coords)
+        if moved is not None:
+            return self._load(*moved)
+        if node.target is aten.cat.default:
+            return self._choice(node, coords)
+        expression = self._expression(node, coords)
+        name = f"t{len(self.known)}"
+        sort = "bool" if node.meta["val"].dtype == torch.bool else "T"
+        self.lines.append(f"const {sort} {name} = {expression};")
+        self.known[key] = name
+        return name
+
+    def _element(self, node: fx.Node, coords: tuple[str, ...]) -> str:
+        name = self.names[node]
+        if has_rows(node):
+            return f"{name}[{coords[0]} * {name}_ld + {_linear(coords[1:], trailing(node))}]"
+        return f"{name}[{_linear(coords, trailing(node))}]"
+
+    def _expression(self, node: fx.Node, coords: tuple[str, ...]) -> str:
+        write = EXPRESSIONS.get(node.target)
+        if write is None or node.target in PRODUCTS:
+            raise Unsupported(f"{node.name} is made by {node.target}")
+        shape = node.meta["val"].shape
+
+        def operand(argument: object) -> str:
+            if isinstance(argument, fx.Node):
+                return self._load(argument, _broadcast(argument, coords, len(shape)))
+            if not isinstance(argument, (int, float)):
+                raise Unsupported(f"{node.name} has an operand {argument!r}")
+            return literal(argument)
+
+        extra = {name: operand(value) for name, value in node.kwargs.items() if not (name == "alpha" and value == 1)}
+        return write(*map(operand, node.args), **extra)
+
+    def _choice(self, node: fx.Node, coords: tuple[str, ...]) -> str:
+        """An element of a concatenation that is not in memory."""
+        start, text = 0, ""
+        *most, last = node.args[0]  # type: ignore[misc]
+        for operand in most:
+            stop = start + trailing(operand)[0]
+            value = self._load(operand, (coords[0], f"std::min<Long>({coords[1]} - {start}, {stop - start - 1})"))
+            text += f"{coords[1]} < {stop} ? {value} : "
+            start = stop
+        value = self._load(last, (coords[0], f"std::max<Long>({coords[1]} - {start}, 0)"))
+        return f"({text}{value})"
+
+    def _moved(self, node: fx.Node, coords: tuple[str, ...]) -> tuple[fx.Node, tuple[str, ...]] | None:
+        """For a view, the value that it is of, and where the element is there."""
+        target = node.target
+        if target is segments.EXPAND:
+            return node.all_input_nodes[0], (f"(owner[{coords[0]}] - start)", *coords[1:])
+        if target is operator.getitem:
+            split, at = node.args
+            assert isinstance(split, fx.Node)
+            dim = dim_of(split, 2)
+            return split.all_input_nodes[0], _shifted(coords, dim, sum(piece_sizes(split)[: int(at)]))  # type: ignore[call-overload]
+        if target in SAME:
+            return node.all_input_nodes[0], coords
+        if target not in _MOVES:
+            return None
+        source = node.all_input_nodes[0]
+        return source, _MOVES[target](node, source, coords)
+
+
+def _slice(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
+    start, step = node.args[2] if len(node.args) > 2 else 0, node.args[4] if len(node.args) > 4 else 1
+    dim = dim_of(node, 1)
+    scaled = tuple(f"({c} * {step})" if at == dim and step != 1 else c for at, c in enumerate(coords))
+    return _shifted(scaled, dim, int(start))  # type: ignore[call-overload]
+
+
+def _select(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
+    dim, at = dim_of(node, 1), int(node.args[2])  # type: ignore[call-overload]
+    at = at if at >= 0 else at + int(source.meta["val"].shape[dim])
+    return (*coords[:dim], str(at), *coords[dim:])
+
+
+def _unsqueeze(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
+    dim = int(node.args[1]) % node.meta["val"].dim()  # type: ignore[call-overload]
+    return (*coords[:dim], *coords[dim + 1 :])
+
+
+def _squeeze(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
+    dim = dim_of(node, 1)
+    return coords if source.meta["val"].dim() == len(coords) else (*coords[:dim], "0", *coords[dim:])
+
+
+def _expand(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
+    return _broadcast(source, coords, len(coords))
+
+
+def _permute(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
+    rank = len(coords)
+    if node.target is aten.t.default:
+        order = list(range(rank))[::-1]
+    elif node.target is aten.transpose.int:
+        order = list(range(rank))
+        one, other = (int(dim) % rank for dim in node.args[1:3])  # type: ignore[call-overload]
+        order[one], order[other] = other, one
+    else:
+        order = [int(dim) % rank for dim in node.args[1]]  # type: ignore[union-attr, call-overload]
+    moved = [""] * rank
+    for at, dim in enumerate(order):
+        moved[dim] = coords[at]
+    return tuple(moved)
+
+
+def _reshape(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
+    rows = has_rows(node)
+    if rows != has_rows(source):
+        raise Unsupported(f"{node.name} reshapes away its rows")
+    wanted, given = trailing(source), trailing(node)
+    front, rest = (coords[:1], coords[1:]) if rows else ((), coords)
+    flat = _linear(rest, given)
+    moved, stride = [], math.prod(wanted)
+    for extent in wanted:
+        stride //= max(extent, 1)
+        moved.append("0" if extent == 1 else f"(({flat}) / {stride} % {extent})" if len(wanted) > 1 else f"({flat})")
+    return (*front, *moved)
+
+
+_MOVES = {
+    aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dim: _squeeze,
+    aten.expand.default: _expand, aten.permute.default: _permute, aten.transpose.int: _permute, aten.t.default: _permute,
+    aten.view.default: _reshape, aten._unsafe_view.default: _reshape, aten.reshape.default: _reshape,
+}  # fmt: skip
+
+
+def _broadcast(node: fx.Node, coords: tuple[str, ...], rank: int) -> tuple[str, ...]:
+    """Where the element of an operand is that meets the element at `coords` of the result."""
+    shape = node.meta["val"].shape
+    ours = coords[rank - len(shape) :]
+    return tuple("0" if isinstance(size, int) and size == 1 else at for size, at in zip(shape, ours, strict=True))
+
+
+def _shifted(coords: tuple[str, ...], dim: int, by: int) -> tuple[str, ...]:
+    return tuple(f"{at} + {by}" if number == dim and by else at for number, at in enumerate(coords))
+
+
+def _linear(coords: Sequence[str], shape: Sequence[int]) -> str:
+    """The place of an element in a row that lies in memory."""
+    terms, stride = [], math.prod(shape)
+    for at, extent in zip(coords, shape, strict=True):
+        stride //= max(extent, 1)
+        if at != "0":
+            terms.append(at if stride == 1 else f"({at}) * {stride}")
+    return " + ".join(terms) or "0"

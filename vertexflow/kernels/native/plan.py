@@ -1,0 +1,267 @@
+"""Cut a part into stages that native code can run one after the other: loops over elements, products, segment sums.
+
+A value is *stored* if it is an output, if a product reads it, or if it is made before a product or a segment sum and read
+after it; every other value is computed where it is needed, inside a loop.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+
+from ...graph import segments
+from ...graph.nodes import is_view, on_edges
+from ...graph.program import Part
+from .expressions import EXPRESSIONS
+
+aten = torch.ops.aten
+
+PRODUCTS = {aten.mm.default, aten.addmm.default}
+SEGMENTS = {segments.SEGMENT_SUM}
+CONSTANTS = {aten.zeros.default: 0.0, aten.ones.default: 1.0}
+SAME = {aten.clone.default, aten.alias.default, aten.detach.default}
+VIEWS = {
+    operator.getitem, aten.split.Tensor, aten.split_with_sizes.default, aten.slice.Tensor, aten.select.int,
+    aten.unsqueeze.default, aten.squeeze.dim, aten.expand.default, aten.view.default, aten._unsafe_view.default,
+    aten.reshape.default, aten.permute.default, aten.transpose.int, aten.t.default, *SAME,
+}  # fmt: skip
+
+
+class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
+    """Why a part cannot become native code."""
+
+
+@dataclass
+class Product:
+    """`out = a @ b`, with rows in `a`; `b` is a parameter, seen from the other side if `transposed`."""
+
+    out: fx.Node
+    a: fx.Node
+    b: fx.Node
+    transposed: bool
+    bias: fx.Node | None
+
+
+@dataclass
+class Store:
+    """The elements of a value, written to `target` from column `offset` on."""
+
+    value: fx.Node
+    target: fx.Node
+    offset: int
+
+
+@dataclass
+class Stage:
+    """What can run once all stages before it have: first the loops, then the others."""
+
+    stores: list[Store] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    sums: list[fx.Node] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """The stages of a part, and the values that lie in memory while they run."""
+
+    part: Part
+    stages: list[Stage]
+    stored: dict[fx.Node, fx.Node | None]  # a computed value -> the output of the part that it is, or None: scratch
+
+
+def plan(part: Part, dtype: torch.dtype) -> Plan:
+    """The stages of a part whose values are of `dtype`.
+
+    Raises:
+        Unsupported: an operation, a dtype or a layout that native code does not have; the message says which.
+    """
+    nodes = [node for node in part.graph.nodes if node.op in ("placeholder", "call_function")]
+    for node in nodes:
+        _check(node, dtype)
+    results = list(zip(part.outputs, _results(part), strict=True))
+    outputs: dict[fx.Node, fx.Node] = {}
+    for output, result in results:
+        if result in outputs or result.op == "placeholder" or is_view(result):
+            raise Unsupported(f"the output {result.name} is another name of a value")
+        outputs[result] = output
+    level = _levels(nodes)
+    stored: dict[fx.Node, fx.Node | None] = {**outputs}
+    for node in nodes:
+        for source, at in _needs(node, level):
+            if source.op == "call_function":
+                stored.setdefault(source, None)
+            elif at == "product" and not _lies_flat(source):
+                raise Unsupported(f"a product reads {source.name}, which does not lie row by row")
+    in_memory = [*stored, *(node for node in nodes if node.op == "placeholder" and has_rows(node))]
+    for node in in_memory:
+        if node.meta["val"].dtype not in (dtype, torch.int64):
+            raise Unsupported(f"{node.name} is of {str(node.meta['val'].dtype)[6:]}")
+    return Plan(part, _stages(nodes, level, stored), stored)
+
+
+def trailing(node: fx.Node) -> list[int]:
+    """The shape of one row; of a value without rows, its shape."""
+    shape = node.meta["val"].shape
+    return [int(extent) for extent in (shape[1:] if has_rows(node) else shape)]
+
+
+def has_rows(node: fx.Node) -> bool:
+    """Whether a value has a row for each vertex or edge, in dimension 0."""
+    return node.meta.get("rows") is not None
+
+
+def base(node: fx.Node) -> fx.Node:
+    """The value that a view is of."""
+    while node.target in VIEWS:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def columns(node: fx.Node) -> tuple[fx.Node, int] | None:
+    """The value that holds `node` as neighbouring columns of its rows, and the first of these; None for other views."""
+    start = 0
+    while node.target in VIEWS:
+        source = node.all_input_nodes[0]
+        width = None if node.target is operator.getitem else trailing(source)
+        if node.target is operator.getitem:
+            split, at = source, int(node.args[1])  # type: ignore[call-overload]
+            source = split.all_input_nodes[0]
+            if trailing(source) != [source.meta["val"].shape[-1]] or not has_rows(source):
+                return None
+            start += sum(piece_sizes(split)[:at])
+        elif node.target is aten.slice.Tensor and len(width or []) == 1 and dim_of(node, 1) == 1:
+            start += int(node.args[2]) if len(node.args) > 2 else 0  # type: ignore[call-overload]
+            if len(node.args) > 4 and node.args[4] != 1:
+                return None
+        elif node.target not in SAME and not (_is_reshape(node) and has_rows(node) and has_rows(source)):
+            return None
+        node = source
+    return node, start
+
+
+def piece_sizes(split: fx.Node) -> list[int]:
+    """The sizes of what a split makes."""
+    return [int(piece.shape[dim_of(split, 2)]) for piece in split.meta["val"]]
+
+
+def dim_of(node: fx.Node, position: int) -> int:
+    """A dimension that is an argument, counted from the front."""
+    dim = int(node.args[position]) if len(node.args) > position else 0  # type: ignore[call-overload]
+    return dim % node.all_input_nodes[0].meta["val"].dim()
+
+
+def _results(part: Part) -> tuple[fx.Node, ...]:
+    return next(reversed(part.graph.nodes)).args[0] if part.outputs else ()  # type: ignore[return-value]
+
+
+def _is_reshape(node: fx.Node) -> bool:
+    return node.target in (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+
+
+def _check(node: fx.Node, dtype: torch.dtype) -> None:
+    value = node.meta.get("val")
+    if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
+        return
+    if node.op == "placeholder" and node.meta.get("role", ("",))[0] == "counts":
+        return
+    if isinstance(value, Tensor):
+        if value.dtype not in (dtype, torch.bool):
+            raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
+        layout = node.meta.get("rows")
+        if layout is not None and (layout.dim != 0 or layout.per_vertex != 1):
+            raise Unsupported(
+                f"{node.name} has its rows in dimension {layout.dim}, {layout.per_vertex} for each vertex"
+            )
+    if node.op == "placeholder":
+        return
+    target = node.target
+    known = target in EXPRESSIONS or target in VIEWS or target in PRODUCTS or target in SEGMENTS or target in CONSTANTS
+    if not known and target not in (aten.cat.default, aten.empty.memory_format, segments.EXPAND):
+        raise Unsupported(f"{node.name} is made by {target}")
+    if target in PRODUCTS:
+        _product(node)
+    if target is aten.cat.default and (not has_rows(node) or dim_of_cat(node) != 1 or len(trailing(node)) != 1):
+        raise Unsupported(f"{node.name} joins other dimensions than columns")
+
+
+def dim_of_cat(node: fx.Node) -> int:
+    """The dimension along which a concatenation joins."""
+    return (int(node.args[1]) if len(node.args) > 1 else 0) % node.meta["val"].dim()  # type: ignore[call-overload]
+
+
+def _product(node: fx.Node) -> Product:
+    bias, (a, b) = None, node.args[-2:]
+    if node.target is aten.addmm.default:
+        bias = node.args[0]
+        if node.kwargs or len(node.all_input_nodes) != 3 or has_rows(bias) or len(trailing(bias)) != 1:  # type: ignore[arg-type]
+            raise Unsupported(f"{node.name} adds more than a bias")
+    assert isinstance(a, fx.Node)
+    assert isinstance(b, fx.Node)
+    transposed = b.target is aten.t.default
+    weight = b.all_input_nodes[0] if transposed else b
+    if not has_rows(a) or weight.op != "placeholder" or has_rows(weight):
+        raise Unsupported(f"{node.name} is no product with a parameter")
+    return Product(node, a, weight, transposed, bias)  # type: ignore[arg-type]
+
+
+def _levels(nodes: list[fx.Node]) -> dict[fx.Node, int]:
+    """After how many products and segment sums, one depending on the other, a value is there."""
+    level: dict[fx.Node, int] = {}
+    for node in nodes:
+        before = max((level.get(source, 0) for source in node.all_input_nodes), default=0)
+        crosses = node.target in PRODUCTS or node.target in SEGMENTS
+        if node.target is segments.EXPAND:
+            crosses = base(node.all_input_nodes[0]).op == "call_function"
+        level[node] = before + crosses
+    return level
+
+
+def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[tuple[fx.Node, str]]:
+    """The values that must lie in memory for `node` to be computed."""
+    if node.op == "placeholder" or node.target in VIEWS:
+        return []
+    if node.target in PRODUCTS:
+        product = _product(node)
+        found = columns(product.a)
+        return [(node, "out"), (found[0] if found is not None else product.a, "product")]
+    needs: list[tuple[fx.Node, str]] = []
+    if node.target is aten.cat.default or node.target in SEGMENTS:
+        needs.append((node, "out"))
+    run_at = level[node] - (node.target in SEGMENTS)
+    sources = map(base, node.all_input_nodes)
+    needs += [
+        (source, "later") for source in sources if node.target is segments.EXPAND or level.get(source, 0) < run_at
+    ]
+    return [
+        (source, why)
+        for source, why in needs
+        if isinstance(source.meta.get("val"), Tensor) and source.target not in CONSTANTS
+    ]
+
+
+def _lies_flat(node: fx.Node) -> bool:
+    return node.op == "placeholder" and has_rows(node)
+
+
+def _stages(nodes: list[fx.Node], level: dict[fx.Node, int], stored: dict[fx.Node, fx.Node | None]) -> list[Stage]:
+    stages = [Stage() for _ in range(max(level.values(), default=0) + 1)]
+    for node in nodes:
+        if node.target in PRODUCTS:
+            stages[level[node] - 1].products.append(_product(node))
+        elif node.target in SEGMENTS:
+            stages[level[node] - 1].sums.append(node)
+        elif node in stored and node.target is aten.cat.default:
+            start = 0
+            for operand in node.args[0]:  # type: ignore[union-attr]
+                assert isinstance(operand, fx.Node)
+                if operand.target is not aten.empty.memory_format:  # nobody reads it
+                    stages[level[node]].stores.append(Store(operand, node, start))
+                start += trailing(operand)[0]
+        elif node in stored:
+            stages[level[node]].stores.append(Store(node, node, 0))
+    for stage in stages:
+        stage.stores.sort(key=lambda store: (on_edges(store.value), str(trailing(store.value))))
+    return stages

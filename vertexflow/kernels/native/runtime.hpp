@@ -1,0 +1,124 @@
+// What generated kernels are made of; it stands in front of each of them. T is float or double.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+using Index = std::int32_t;
+using Long = std::int64_t;
+
+struct Step {
+    Index start, stop, reads_from, read_at, group, edge_start, edge_stop;
+};
+
+namespace {
+
+constexpr Long serial = 16384;  // elements below which threads are not worth waking
+
+using Gemm = void (*)(const char*, const char*, const Index*, const Index*, const Index*, const T*, const T*, const Index*,
+                      const T*, const Index*, const T*, T*, const Index*);
+
+// out [rows, n] = a [rows, k] times b, which is [k, n], or [n, k] if transposed; row-major. `beta` 1 adds to what is there.
+inline void product(Gemm gemm, bool transposed, Long rows, Long n, Long k, const T* a, Long lda, const T* b, Long ldb, T beta,
+                    T* out, Long ldo) {
+    const Index m_ = static_cast<Index>(n), n_ = static_cast<Index>(rows), k_ = static_cast<Index>(k);
+    const Index lda_ = static_cast<Index>(lda), ldb_ = static_cast<Index>(ldb), ldo_ = static_cast<Index>(ldo);
+    const T one = 1;
+    gemm(transposed ? "T" : "N", "N", &m_, &n_, &k_, &one, b, &ldb_, a, &lda_, &beta, out, &ldo_);
+}
+
+// out [count, width] = rows of `from`.
+inline void gather(const T* from, const Index* rows, Long count, Long width, T* out) {
+#pragma omp parallel for schedule(static) if (count * width > serial)
+    for (Long i = 0; i < count; ++i) std::memcpy(out + i * width, from + rows[i] * width, width * sizeof(T));
+}
+
+// Who reads a row: the places offset[r] .. offset[r + 1] - 1; without offset, the one place.
+struct Parents {
+    const T* sent;
+    const Index* places;
+    const Index* offset;
+};
+
+inline void add_parents(const Parents& from, Long row, Long width, T* out) {
+    for (Long p = from.offset[row]; p < from.offset[row + 1]; ++p) {
+        const T* const sent = from.sent + from.places[p] * width;
+#pragma omp simd
+        for (Long j = 0; j < width; ++j) out[j] += sent[j];
+    }
+}
+
+// The gradient of the state of rows [first, first + count): what parents sent, by slot and by edge, and what comes from
+// outside; each may be missing.
+inline void receive(const Parents& placed, const Parents& listed, const T* outside, Long first, Long count, Long width, T* out) {
+#pragma omp parallel for schedule(static) if (count * width > serial)
+    for (Long i = 0; i < count; ++i) {
+        T* const to = out + i * width;
+        if (placed.sent && !placed.offset)
+            std::memcpy(to, placed.sent + placed.places[first + i] * width, width * sizeof(T));
+        else
+            std::fill(to, to + width, T(0));
+        if (placed.sent && placed.offset) add_parents(placed, first + i, width, to);
+        if (listed.sent) add_parents(listed, first + i, width, to);
+        if (outside)
+            for (Long j = 0; j < width; ++j) to[j] += outside[(first + i) * width + j];
+    }
+}
+
+// The exponential to within two units in the last place, in a form that vectorises (Cody and Waite's reduction, a
+// polynomial of degree six on [-ln 2 / 2, ln 2 / 2]). NaN stays NaN.
+inline float fast_exp(float x) {
+    x = x > 88.72283f ? 88.72283f : x;
+    x = x < -103.0f ? -103.0f : x;
+    const float n = std::nearbyint(x * 1.44269504f);
+    float r = x - n * 0.693359375f;
+    r -= n * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const Index k = static_cast<Index>(n), half = k >> 1;  // in two factors: 2^k may be subnormal, or overflow
+    const Index low = (half + 127) << 23, high = (k - half + 127) << 23;
+    float a, b;
+    std::memcpy(&a, &low, 4);
+    std::memcpy(&b, &high, 4);
+    return p * a * b;
+}
+
+inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+
+inline float tanh_of(float x) {
+    const float z = x < 0 ? -x : x;
+    const float e = fast_exp(2.0f * (z > 10.0f ? 10.0f : z));
+    const float far = 1.0f - 2.0f / (e + 1.0f);
+    const float s = x * x;
+    float p = -5.70498872745e-3f;
+    p = p * s + 2.06390887954e-2f;
+    p = p * s - 5.37397155531e-2f;
+    p = p * s + 1.33314422036e-1f;
+    p = p * s - 3.33332819422e-1f;
+    const float near = p * s * x + x;
+    return z < 0.625f ? near : x < 0 ? -far : far;
+}
+
+inline float exp_of(float x) { return fast_exp(x); }
+inline double exp_of(double x) { return std::exp(x); }
+inline double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+inline double tanh_of(double x) { return std::tanh(x); }
+template <class X>
+inline X relu(X x) {
+    return x < 0 ? X(0) : x;  // NaN stays
+}
+template <class X>
+inline X larger(X a, X b) {
+    return a != a ? a : b != b ? b : a > b ? a : b;
+}
+template <class X>
+inline X smaller(X a, X b) {
+    return a != a ? a : b != b ? b : a < b ? a : b;
+}
+
+}  // namespace

@@ -1,0 +1,249 @@
+"""The C++ function that runs a core over many steps: gather or receive, then the stages of each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch import fx
+
+from ...graph.nodes import on_edges
+from ...graph.program import Part, Program
+from ...graph.simplify import ALL_SLOTS
+from ...graph.vertex import CHILDREN
+from .body import write_stages
+from .plan import Plan, Unsupported, has_rows, plan, trailing
+
+TYPES = {torch.float32: "float", torch.float64: "double"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A core as C++, and what its arguments are, in their order: (role, what of it).
+
+    `scratch`: for each value that lies in memory during one step only, how wide its rows are, and whether they are edges.
+    """
+
+    name: str
+    text: str
+    arguments: list[tuple[str, Any]]
+    scratch: list[tuple[int, bool]]
+
+
+def preamble(dtype: torch.dtype) -> str:
+    """What stands in front of all functions of one file."""
+    return f"using T = {TYPES[dtype]};\n" + files(__package__).joinpath("runtime.hpp").read_text(encoding="utf-8")
+
+
+def write_core(program: Program, core: str) -> Source:
+    """The core called `core` with its variant for vertices without children, as one function.
+
+    Raises:
+        Unsupported: it has something that native code has not; the message says what.
+    """
+    dtype = program.trace.state_dtype
+    if dtype not in TYPES:
+        raise Unsupported(f"states are of {str(dtype)[6:]}")
+    writer = _Core(program, core)
+    blocks = {}
+    for name in (core, f"{core}_leaf"):
+        part = program.parts.get(name, Part(name, fx.Graph(), [], []))
+        blocks[name] = writer.block(plan(part, dtype), name != core)
+    inner, leaf = ("\n".join(f"            {line}" for line in block) for block in blocks.values())
+    declared = "\n".join(f"    {line}" for line in writer.declarations)
+    text = f"""extern "C" void {core}(const Long* a, const Step* steps, Long count) {{
+{declared}
+    for (const Step* at = steps; at < steps + count; ++at) {{
+        const Step& step = *at;
+        const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+        [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges, reads_from = step.reads_from, read_at = step.read_at;
+        if (start >= num_leaves) {{
+{inner}
+        }} else {{
+{leaf}
+        }}
+    }}
+}}
+"""
+    return Source(core, text, writer.arguments, writer.scratch)
+
+
+class _Core:
+    """Writes the blocks of one core, and collects the arguments that they need."""
+
+    def __init__(self, program: Program, core: str) -> None:
+        self.program, self.core = program, core
+        self.arguments: list[tuple[str, Any]] = []
+        self.scratch: list[tuple[int, bool]] = []
+        self.declarations: list[str] = []
+        self.declared: dict[tuple[str, Any], str] = {}
+        self.slots = program.trace.num_slots
+        self.argument("gemm", None, "const Gemm", "gemm")
+        self.argument("num_leaves", None, "const Long", "num_leaves")
+
+    def argument(self, role: str, what: Any, sort: str, name: str) -> str:
+        """The C++ name of an argument, which is declared at its first use."""
+        key = (role, what)
+        if key not in self.declared:
+            self.declared[key] = name
+            self.declarations.append(f"{sort} {name} = ({sort.removeprefix('const ')})a[{len(self.arguments)}];")
+            self.arguments.append(key)
+        return self.declared[key]
+
+    def block(self, made: Plan, leaf: bool) -> list[str]:
+        """The lines for one step; `leaf`: of vertices without children."""
+        part = made.part
+        lines: list[str] = []
+        names: dict[fx.Node, str] = {}
+        placeholders = [
+            node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
+        ]
+        inputs = dict(zip(part.inputs, placeholders, strict=True))
+        for node in self._exchanged(part, leaf):  # also what other parts alone read
+            inputs.setdefault(node, node)
+        for origin, node in inputs.items():
+            if origin.meta.get("role", ("",))[0] != "counts":
+                names[node] = self._value(node, origin, lines)
+        for node, output in made.stored.items():
+            names[node] = self._scratch(node, lines) if output is None else self._value(node, output, lines)
+        stages = write_stages(made, names)
+        text = "\n".join(stages)
+        if "owner[" in text:
+            owner = self.argument("owner", None, "const Index* const", "owner_of")
+            lines.append(f"const Index* const owner = {owner} + first_of_edges;")
+        if "first_edge[" in text:
+            offset = self.argument("edge_offset", None, "const Index* const", "edge_offset")
+            lines.append(f"const Index* const first_edge = {offset} + start - num_leaves;")
+        return [*lines, *stages]
+
+    def _exchanged(self, part: Part, leaf: bool) -> list[fx.Node]:
+        """What is gathered, or received, for the rows of a step."""
+        program = self.program
+        if self.core == "core":
+            return [] if leaf else list(program.gathers.values())
+        return [
+            node for node in program.state_grads.values() if not leaf or node in program.whole or node in part.inputs
+        ]
+
+    def _value(self, node: fx.Node, origin: fx.Node, lines: list[str]) -> str:
+        """The pointer to the first of a step's rows of a value."""
+        name, program = f"v_{node.name}", self.program
+        if not has_rows(node):
+            sort = "bool" if origin.meta["val"].dtype == torch.bool else "T"
+            return self.argument("param", origin, f"const {sort}* const", f"p_{origin.name}")
+        if self.core == "core":
+            for (state, slot), gathered in program.gathers.items():
+                if gathered is origin:
+                    self._gathered(name, state, slot, origin, lines)
+                    return name
+        else:
+            for state, received in program.state_grads.items():
+                if received is origin:
+                    self._received(name, state, origin, lines)
+                    return name
+            for (state, slot), sent in program.gather_grads.items():
+                if sent is origin:
+                    self._sent(name, state, slot, lines)
+                    return name
+        pointer = self.argument("pointer", origin, "T* const", f"p_{origin.name}")
+        stride = self.argument("stride", origin, "const Long", f"s_{origin.name}")
+        first = "first_of_edges" if on_edges(node) else "start"
+        lines.append(f"T* const {name} = {pointer} + {first} * {stride};")
+        lines.append(f"const Long {name}_ld = {stride};")
+        return name
+
+    def _scratch(self, node: fx.Node, lines: list[str]) -> str:
+        width, name = math.prod(trailing(node)), f"v_{node.name}"
+        if not has_rows(node):
+            raise Unsupported(f"{node.name} has no rows")
+        self.scratch.append((width, on_edges(node)))
+        pointer = self.argument("scratch", len(self.scratch) - 1, "T* const", f"scratch_{len(self.scratch) - 1}")
+        lines += [f"T* const {name} = {pointer};", f"constexpr Long {name}_ld = {width};"]
+        return name
+
+    def _width(self, state: str) -> int:
+        return math.prod(self.program.trace.state[state])
+
+    def _gathered(self, name: str, state: str, slot: int, origin: fx.Node, lines: list[str]) -> None:
+        width, kept = self._width(state), origin in self.program.kept
+        source = self.argument("state", state, "const T* const", f"state_{state}")
+        if slot == CHILDREN:
+            rows = self.argument("edge_rows", None, "const Index* const", "edge_rows")
+            to = self.argument("listed", state, "T* const", f"listed_{state}")
+            lines += [
+                f"T* const {name} = {to}{f' + first_of_edges * {width}' if kept else ''};",
+                f"constexpr Long {name}_ld = {width};",
+                f"gather({source}, {rows} + first_of_edges, edges, {width}, {name});",
+            ]
+            return
+        every = f"g_{state}"
+        if not any(line.startswith(f"const T* {every} ") for line in lines):
+            nodes = [node for (of, at), node in self.program.gathers.items() if of == state and at != CHILDREN]
+            kept = any(node in self.program.kept for node in nodes)
+            rows = self.argument("child_rows", None, "const Index* const", "child_rows")
+            to = self.argument("gathered", state, "T* const", f"gathered_{state}")
+            place = f"{to}{f' + start * {self.slots * width}' if kept else ''}"
+            lines += [
+                f"const T* {every} = {source} + reads_from * {width};",
+                f"if (reads_from < 0) {{",  # noqa: F541
+                f"    gather({source}, {rows} + start * {self.slots}, rows * {self.slots}, {width}, {place});",
+                f"    {every} = {place};",
+                "}",
+            ]
+        lines.append(f"const T* const {name} = {every}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
+        lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
+
+    def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
+        width, kept = self._width(state), origin in self.program.kept
+        to = self.argument("received", state, "T* const", f"received_{state}")
+        start = self.argument("group_start", None, "const Long", "group_start")
+        outside = self.argument("outside", state, "const T* const", f"outside_{state}")
+        parents = []
+        for what in ("placed", "listed"):
+            fields = [
+                self.argument(
+                    f"{what}_{field}",
+                    state if field == "sent" else None,
+                    sort,
+                    f"{what}_{field}_{state}" if field == "sent" else f"{what}_{field}",
+                )
+                for field, sort in (
+                    ("sent", "const T* const"),
+                    ("places", "const Index* const"),
+                    ("offset", "const Index* const"),
+                )
+            ]
+            parents.append(f"{{{', '.join(fields)}}}")
+        sent, offset, listed = f"placed_sent_{state}", "placed_offset", f"listed_sent_{state}"
+        lines += [
+            f"T* {name} = {to}{f' + start * {width}' if kept else ''};",
+            f"constexpr Long {name}_ld = {width};",
+        ]
+        call = f"receive({parents[0]}, {parents[1]}, {outside}, {start} + start, rows, {width}, {name});"
+        if kept:
+            lines.append(call)
+        else:
+            lines += [
+                f"if ({sent} && !{offset} && !{listed} && !{outside} && read_at >= 0)",
+                f"    {name} = const_cast<T*>({sent}) + read_at * {width};",
+                f"else {call}",
+            ]
+
+    def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
+        width = self._width(state)
+        if slot == CHILDREN:
+            to = self.argument("send_edges", state, "T* const", f"send_edges_{state}")
+            lines += [f"T* const {name} = {to} + first_of_edges * {width};", f"constexpr Long {name}_ld = {width};"]
+            return
+        to = self.argument("send", state, "T* const", f"send_{state}")
+        column = f" + {slot * width}" if slot != ALL_SLOTS else ""
+        lines.append(f"T* const {name} = {to} + start * {self.slots * width}{column};")
+        lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
+
+
+def cores_of(program: Program) -> list[str]:
+    """The cores that a program has."""
+    return [core for core in ("core", "grad_core") if core in program.parts]
