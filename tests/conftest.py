@@ -14,6 +14,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory):
+    """Compiled code of tests is kept for as long as they run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VERTEXFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def data() -> Path:
     """The folder of real data; tests that use it are marked `needs_data`."""

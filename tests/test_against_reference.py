@@ -26,9 +26,11 @@ SLOW_TO_TRACE = settings(
 )
 
 
+@pytest.mark.parametrize("backend", ["torch", "compile"])
 @SLOW_TO_TRACE
-@given(cases())
-def test_random_functions_over_random_structures(case):
+@given(case=cases())
+def test_random_functions_over_random_structures(backend, case):
+    case.model.backend = backend
     check(case)
 
 

@@ -123,8 +123,8 @@ def test_no_row_is_computed_for_nothing():
             return func(*args, **(kwargs or {}))
 
     class Two(vf.VertexFunction):
-        def __init__(self):
-            super().__init__(state={"h": 3})
+        def __init__(self, backend):
+            super().__init__(state={"h": 3}, backend=backend)
             self.up, self.join = nn.Linear(2, 3), nn.Linear(6, 3)
 
         @vf.vertex("leaf")
@@ -137,7 +137,7 @@ def test_no_row_is_computed_for_nothing():
             v.scatter(h=h)
             v.push(h=h)
 
-    model = Two()
+    model = Two(backend="torch")
     graph = vf.graph(5, EDGES, kind=["leaf", "leaf", "node", "leaf", "node"])
     with torch.no_grad():
         model([graph], x=torch.randn(3, 2))

@@ -24,7 +24,7 @@ from .graph.vertex import Shape, Vertex
 from .kernels import autograd
 from .kernels.autograd import Bound, bind
 from .kernels.compile import choose_backend, compile_program
-from .kernels.executor import Compiled
+from .kernels.core import Compiled
 from .kernels.order import Order, order_on
 from .kinds import check_rows, check_together, count_rows, methods_in, methods_of
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
@@ -39,7 +39,9 @@ class VertexFunction(nn.Module):
 
     Args:
         state: name -> size (an int) or shape (a tuple) of one vertex's state, e.g. `{"h": 256, "c": 256}`.
-        backend: `"auto"` or `"torch"`; the environment variable `VERTEXFLOW_BACKEND` overrides it.
+        backend: `"torch"`, the reference, which runs everywhere; `"compile"`, on a CPU, which makes native code of the steps
+            (at the first call, in a second or two; kept on disk); `"auto"`, the latter if there is a C++ compiler. The
+            environment variable `VERTEXFLOW_BACKEND` overrides it.
         policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
 
     The method is traced once for each configuration (train or eval, dtypes, device type, autocast), at the first call;
@@ -120,7 +122,7 @@ class VertexFunction(nn.Module):
             external = self._initial_states(initial, batch.num_external, traces, device)
         order, of_groups = self._order(batch, methods, traces, device)
         through = any(value.requires_grad for value in external.values())
-        compiled = self._compile(traces, inputs, tensors, through)
+        compiled = self._compile(traces, inputs, tensors, device, through)
         outputs = autograd.run(bind(compiled[name] for name in of_groups), order, tensors, inputs, external)
         for found in traces.values():  # of kinds that are not in this batch
             for name, node in found.pushes.items():
@@ -177,7 +179,7 @@ class VertexFunction(nn.Module):
         made = schedule(growth, self.policy, found.num_slots, found.reads_edges)
         log.show("schedule", made)
         lists = edge_lists(growth, made) if found.reads_edges else None
-        compiled = self._compile(traces, inputs, tensors, through)
+        compiled = self._compile(traces, inputs, tensors, device, through)
         return tensors, order_on(made, device, lists=lists), bind(compiled.values())
 
     @property
@@ -186,6 +188,21 @@ class VertexFunction(nn.Module):
         if self._last is None:
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
         return SymbolicGraph({name: compiled.program for name, compiled in self._compiled[self._last].items()})
+
+    def explain(self) -> str:
+        """How each part of the last call's program runs: as native code, or as calls of PyTorch, and why."""
+        if self._last is None:
+            raise VertexFunctionError(
+                "there is nothing to explain yet: the vertex function is compiled at the first call"
+            )
+        lines = []
+        for method, compiled in self._compiled[self._last].items():
+            for name in compiled.program.parts:
+                core = name.removesuffix("_leaf")
+                reason = f": {compiled.reasons[core]}" if core in compiled.reasons else ""
+                how = "native code, over all steps" if core in compiled.loops else f"calls of PyTorch{reason}"
+                lines.append(f"{method}.{name}: {how}")
+        return "\n".join(lines)
 
     def _check_inputs(self, inputs: Mapping[str, Tensor]) -> torch.device:
         device = next((tensor.device for _, tensor in _tensors(self)), None)
@@ -257,7 +274,12 @@ class VertexFunction(nn.Module):
         return self._traces[key]
 
     def _compile(
-        self, traces: Mapping[str, Trace], inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], through: bool
+        self,
+        traces: Mapping[str, Trace],
+        inputs: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        device: torch.device,
+        through: bool,
     ) -> dict[str, Compiled]:
         """Every method compiled for the gradients that are wanted; with `through`, gradients are sent in any case."""
         wanted: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
@@ -266,7 +288,7 @@ class VertexFunction(nn.Module):
                 tuple(name for name, tensor in tensors.items() if tensor.requires_grad),
                 tuple(name for name, value in inputs.items() if value.requires_grad),
             )
-        backend = choose_backend(self.backend)
+        backend = choose_backend(self.backend, device)
         through = through and torch.is_grad_enabled()
         key = (tuple(map(id, traces.values())), wanted, backend, through)
         if key not in self._compiled:

@@ -15,6 +15,12 @@ from vertexflow.kernels.compile import choose_backend
 from ..models import BinaryTreeLSTM, FromCode
 
 
+@pytest.fixture(autouse=True)
+def _backend_torch(monkeypatch):
+    """Operations are counted, which native code does not show."""
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")
+
+
 class CountOperations(TorchDispatchMode):
     """Counts the aten operations that run."""
 
@@ -128,7 +134,11 @@ def test_outputs_may_be_changed_in_place():
 
 
 def test_backends(monkeypatch):
-    assert choose_backend("auto") == choose_backend("torch") == "torch"
+    monkeypatch.delenv("VERTEXFLOW_BACKEND")
+    assert choose_backend("torch") == "torch"
+    assert choose_backend("auto", torch.device("cuda")) == "torch"
+    with pytest.raises(vf.BackendError, match="makes code for the CPU, but the model is on meta"):
+        choose_backend("compile", torch.device("meta"))
     with pytest.raises(vf.BackendError, match=r"no backend 'fast'.*'torch'"):
         vf.VertexFunction(state={"h": 3}, backend="fast")
     monkeypatch.setenv("VERTEXFLOW_BACKEND", "slow")

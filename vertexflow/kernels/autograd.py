@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFlowError
-from .executor import Compiled, Values, run_backward, run_forward
+from .core import Compiled, Values
+from .executor import run_backward, run_forward
 from .order import Order
 
 

@@ -1,4 +1,4 @@
-"""Choose a backend and compile a program with it. A backend is a file with a function `compile_part`."""
+"""Choose a backend, and compile a program with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .. import log
 from ..errors import BackendError
 from ..graph.program import Program
 from . import torch_backend
-from .executor import Compiled, placed
+from .core import Compiled, placed
 from .native.build import compiler
 from .native.loop import loops_of
 
@@ -25,6 +25,10 @@ def choose_backend(asked: str, device: torch.device | None = None) -> str:
     if name not in _AVAILABLE:
         known = ", ".join(repr(backend) for backend in ("auto", *_AVAILABLE))
         raise BackendError(f"there is no backend {name!r} in this version; choose one of {known}")
+    if name == "compile" and device is not None and device.type != "cpu":
+        raise BackendError(
+            f'backend "compile" makes code for the CPU, but the model is on {device}; use backend="torch"'
+        )
     return name
 
 

@@ -5,49 +5,19 @@ Each group of rows, which is all vertices of a kind, has its own program; they m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from ..graph.nodes import on_edges
 from ..graph.program import Program
 from ..graph.vertex import CHILDREN
+from .core import Compiled, Core, Values, between, empty, run_whole
 from .edges import ChildRows, EdgeRows, sum_over_parents
-from .native.loop import Arguments, Loop, address
+from .native.loop import Arguments, address
 from .order import Order, RowGroup, Step
-
-Values = dict[fx.Node, Tensor]  # values of nodes of the joint graph, over all rows or over inner rows
-Function = Callable[..., tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A program whose parts are functions of one backend."""
-
-    program: Program
-    functions: Mapping[str, Function]
-    sources: Mapping[str, str]  # the generated code of each part, to be read
-    loops: Mapping[str, Loop] = field(default_factory=dict)  # cores that run natively over all steps
-    reasons: Mapping[str, str] = field(default_factory=dict)  # why other cores do not
-
-
-def placed(program: Program, name: str) -> dict[fx.Node, bool]:
-    """The outputs that a part writes into given memory, and whether that is contiguous; others are returned.
-
-    Given are all outputs of cores, and states.
-    """
-    found = program.trace
-    states = set(found.scatters.values())
-    columns = {node for (_, slot), node in program.gather_grads.items() if slot >= 0 and found.num_slots > 1}
-    result = {}
-    for node in program.parts[name].outputs:
-        if "core" in name or node in states:
-            layout = node.meta.get("rows")
-            result[node] = node not in columns and (layout is None or layout.dim == 0)
-    return result
 
 
 def run_forward(
@@ -64,7 +34,7 @@ def run_forward(
     found = compiled[0].program.trace
     states: dict[str, Tensor] = {}
     for name, node in found.scatters.items():
-        states[name] = _empty(node, (order.num_rows + order.num_external + 1, *found.state[name]))
+        states[name] = empty(node, (order.num_rows + order.num_external + 1, *found.state[name]))
         states[name][-1].zero_()  # the row that a missing child reads
         if order.num_external:
             states[name][order.num_rows : -1].copy_((external or {})[name])
@@ -84,7 +54,7 @@ class _Forward:
         _give_counts(program, group, values)
         for name, node in found.scatters.items():
             values[node] = states[name][group.start : group.start + group.num_rows]
-        _run_whole(compiled, "eager", group, values)
+        run_whole(compiled, "eager", group, values)
         self.gathers: dict[str, EdgeRows] = {}
         self.ragged: dict[str, ChildRows] = {}
         for name, shape in found.state.items():
@@ -96,7 +66,7 @@ class _Forward:
                 self.ragged[name] = ChildRows.for_states(every, group, shape, kept=every in program.kept)
                 if every in program.kept:
                     values[every] = self.ragged[name].data
-        self.core = _Core(compiled, "core", group, values)
+        self.core = Core(compiled, "core", group, values)
         self.in_steps = "core" in program.parts
         self.arguments: Arguments | None = None
 
@@ -126,7 +96,7 @@ class _Forward:
             self._compute(_inner_rows(self.group))
         for name, rows in self.gathers.items():
             rows.fill(self.states[name])
-        _run_whole(self.compiled, "lazy", self.group, self.values)
+        run_whole(self.compiled, "lazy", self.group, self.values)
 
     def _compute(self, step: Step) -> None:
         given: Values = {}
@@ -176,9 +146,9 @@ class _Exchange:
             for (name, slot), node in one.program.gather_grads.items():
                 shape = one.program.trace.state[name]
                 if slot == CHILDREN and name not in by_edge:
-                    by_edge[name] = _empty(node, (order.num_edges, *shape))
+                    by_edge[name] = empty(node, (order.num_edges, *shape))
                 elif slot != CHILDREN and name not in by_place:
-                    by_place[name] = _empty(node, (order.num_positions + 1, *shape))
+                    by_place[name] = empty(node, (order.num_positions + 1, *shape))
                     by_place[name][-1].zero_()
         return cls(order, by_place, by_edge, outside)
 
@@ -226,7 +196,7 @@ class _Backward:
         self.compiled, self.group, self.values, self.exchange = compiled, group, values, exchange
         program = compiled.program
         _give_counts(program, group, values)
-        _run_whole(compiled, "grad_eager", group, values)
+        run_whole(compiled, "grad_eager", group, values)
         self.sent: list[EdgeRows] = []
         self.ragged: list[ChildRows] = []
         for name, data in exchange.by_place.items():
@@ -235,7 +205,7 @@ class _Backward:
             self.sent.append(rows)
             for node, place in rows.views(group.num_leaves, group.num_rows).items():
                 if program.made_by[node] == "grad_eager":
-                    place.copy_(_between(program, node, values[node], group, group.num_leaves, group.num_rows))
+                    place.copy_(between(program, node, values[node], group, group.num_leaves, group.num_rows))
         for name, data in exchange.by_edge.items():
             every = program.gather_grads.get((name, CHILDREN))
             if every is None:
@@ -249,7 +219,7 @@ class _Backward:
         self.received = {name: _received(program, node, group, values) for name, node in program.state_grads.items()}
         leaf = program.parts.get("grad_core_leaf")
         self.leaf_reads = set(leaf.inputs) if leaf is not None else set()
-        self.core = _Core(compiled, "grad_core", group, values)
+        self.core = Core(compiled, "grad_core", group, values)
         self.in_steps = "grad_core" in program.parts
         self.arguments: Arguments | None = None
 
@@ -289,7 +259,7 @@ class _Backward:
         if not self.in_steps:
             self._compute(_inner_rows(self.group))
             self._compute(Step(0, self.group.num_leaves))
-        _run_whole(self.compiled, "grad_lazy", self.group, self.values)
+        run_whole(self.compiled, "grad_lazy", self.group, self.values)
 
     def _compute(self, step: Step) -> None:
         program, group = self.compiled.program, self.group
@@ -321,120 +291,6 @@ def _of_state(nodes: Mapping[tuple[str, int], fx.Node], name: str) -> dict[fx.No
     return {node: slot for (state, slot), node in nodes.items() if state == name and slot != CHILDREN}
 
 
-class _Core:
-    """The function of a core with its buffers, cut to the rows of one step at each call."""
-
-    def __init__(self, compiled: Compiled, core: str, group: RowGroup, values: Values) -> None:
-        program = compiled.program
-        self.program, self.group, self.values = program, group, values
-        # Of each value: its dimension of rows, how many each has, and the row it begins with (-1: it has a row an edge).
-        self.calls: list[tuple[Function, list[tuple[fx.Node, Tensor | None, int, int, int]]] | None] = []
-        if core in program.parts:
-            self._allocate(program, core, group, values)
-        for name in (core, f"{core}_leaf"):
-            if name not in program.parts:
-                self.calls.append(None)
-                continue
-            part = program.parts[name]
-            cuts = []
-            for node in [*part.inputs, *part.outputs]:
-                layout = node.meta.get("rows")
-                base = -1 if on_edges(node) else 0 if program.is_whole(node) else group.num_leaves
-                cuts.append(
-                    (node, values.get(node), layout.dim if layout else -1, layout.per_vertex if layout else 0, base)
-                )
-            self.calls.append((compiled.functions[name], cuts))
-
-    @staticmethod
-    def _allocate(program: Program, core: str, group: RowGroup, values: Values) -> None:
-        exchanged = set(program.gather_grads.values())
-        for node in program.parts[core].outputs:
-            if node in values or node in exchanged:
-                continue
-            count = group.num_rows - (0 if program.is_whole(node) else group.num_leaves)
-            layout = node.meta["rows"]
-            if layout.edges:
-                assert group.edges is not None
-                count = group.edges.num_edges
-            shape = list(node.meta["val"].shape)
-            shape[layout.dim] = count * layout.per_vertex
-            values[node] = _empty(node, shape)
-
-    def argument(self, role: str, what: Any) -> Tensor | int:
-        """What native code is given of the group and of its values, by its role."""
-        group = self.group
-        if role == "num_leaves":
-            return group.num_leaves
-        if role == "group_start":
-            return group.start
-        if role == "child_rows":
-            return address(group.child_rows, group.num_leaves * group.num_slots)
-        if role == "scratch":
-            width, of_edges = what
-            widest = max(
-                (step.edge_stop - step.edge_start if of_edges else step.stop - step.start for step in group.steps),
-                default=0,
-            )
-            return torch.empty(widest * width, dtype=self.program.trace.state_dtype)
-        if role in ("edge_rows", "edge_offset", "owner"):
-            assert group.edges is not None
-            return {"edge_rows": group.edges.child_rows, "edge_offset": group.edges.offset, "owner": group.edges.owner}[
-                role
-            ]
-        value = self.values[what]
-        if role == "param":
-            return value.contiguous()
-        if not _is_row_major(value):
-            value = self.values[what] = value.contiguous()
-        if role == "stride":
-            return value.stride(0)
-        base = 0 if on_edges(what) or self.program.is_whole(what) else group.num_leaves
-        return address(value, base)
-
-    def run(self, step: Step, given: Values) -> None:
-        """Compute the rows of a step; `given` are the values that belong to it alone."""
-        call = self.calls[step.start < self.group.num_leaves]
-        if call is None or step.start == step.stop:
-            return
-        function, cuts = call
-        arguments: list[Tensor | None] = []
-        for node, value, dim, per_vertex, base in cuts:
-            start, stop = (step.edge_start, step.edge_stop) if base < 0 else (step.start - base, step.stop - base)
-            if node in given:
-                value = given[node]
-            elif dim == 0 and per_vertex == 1:
-                value = value[start:stop]  # type: ignore[index]
-            elif dim >= 0:
-                value = value.narrow(dim, start * per_vertex, (stop - start) * per_vertex)  # type: ignore[union-attr]
-            arguments.append(value)
-        function(step.stop - step.start, step.edge_stop - step.edge_start, *arguments)
-
-
-def _run_whole(compiled: Compiled, stage: str, group: RowGroup, values: Values) -> None:
-    """Run a stage's parts once: over all rows, then, for what leaves do not need, over inner rows."""
-    program = compiled.program
-    for name, start in ((stage, 0), (f"{stage}_inner", group.num_leaves)):
-        part = program.parts.get(name)
-        if part is None:
-            continue
-        in_place = placed(program, name)
-        arguments = [
-            _between(program, node, values[node], group, start, group.num_rows) for node in [*part.inputs, *in_place]
-        ]
-        edges = group.edges.num_edges if group.edges is not None else 0
-        results = compiled.functions[name](group.num_rows - start, edges, *arguments)
-        values.update(zip((node for node in part.outputs if node not in in_place), results, strict=True))
-
-
-def _between(program: Program, node: fx.Node, value: Tensor, group: RowGroup, start: int, stop: int) -> Tensor:
-    """Rows [start, stop) of a value; all of a value that has no rows."""
-    layout = node.meta.get("rows")
-    base = 0 if program.is_whole(node) else group.num_leaves
-    if layout is None or layout.edges or (start == base and stop == group.num_rows):
-        return value
-    return value.narrow(layout.dim, (start - base) * layout.per_vertex, (stop - start) * layout.per_vertex)
-
-
 def _edge_rows(
     program: Program, nodes: dict[fx.Node, int], group: RowGroup, shape: tuple[int, ...], values: Values
 ) -> EdgeRows:
@@ -453,17 +309,7 @@ def _received(program: Program, node: fx.Node, group: RowGroup, values: Values) 
     shape = node.meta["val"].shape[1:]
     if node in program.kept:
         base = 0 if program.is_whole(node) else group.num_leaves
-        values[node] = _empty(node, (group.num_rows - base, *shape))
+        values[node] = empty(node, (group.num_rows - base, *shape))
         return values[node], base
     steps = group.steps if "grad_core" in program.parts else [Step(0, group.num_rows)]
-    return _empty(node, (max((step.stop - step.start for step in steps), default=0), *shape)), -1
-
-
-def _is_row_major(value: Tensor) -> bool:
-    """Whether the elements of each row lie one after the other."""
-    return value.dim() > 0 and (value.shape[0] == 0 or value[0].is_contiguous())
-
-
-def _empty(node: fx.Node, shape: Iterable[int]) -> Tensor:
-    value = node.meta["val"]
-    return torch.empty(tuple(shape), dtype=value.dtype, device=value.device)
+    return empty(node, (max((step.stop - step.start for step in steps), default=0), *shape)), -1

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import fx
 
 from ...graph import segments
-from ...graph.nodes import on_edges
+from ...graph.nodes import on_edges, operands
 from .expressions import EXPRESSIONS, literal
 from .plan import (
     CONSTANTS,
+    PADS,
     PRODUCTS,
     SAME,
     Plan,
@@ -24,7 +26,9 @@ from .plan import (
     columns,
     dim_of,
     has_rows,
+    integer,
     piece_sizes,
+    reduced,
     trailing,
 )
 
@@ -60,7 +64,9 @@ class _Writer:
         self.there.update(product.out for product in stage.products)
         for node in stage.sums:
             lines += self._segment_sum(node)
-        self.there.update(stage.sums)
+        for node in stage.reductions:
+            lines += self._reduction(node)
+        self.there.update([*stage.sums, *stage.reductions])
         return lines
 
     def _loops(self, stores: list[Store], count: str) -> list[str]:
@@ -71,7 +77,7 @@ class _Writer:
         for shape in shapes:
             wanted = [store for store in stores if tuple(trailing(store.value)) == shape]
             work += math.prod(shape) * len(wanted)
-            inner += self._over(shape, lambda coords, wanted=wanted: [self._store(store, coords) for store in wanted])
+            inner += self._over(shape, wanted)
         return [
             f"#pragma omp parallel for schedule(static) if ({count} * {work} > serial)",
             f"for (Long i = 0; i < {count}; ++i) {{",
@@ -79,12 +85,12 @@ class _Writer:
             "}",
         ]
 
-    def _over(self, shape: Sequence[int], body) -> list[str]:  # type: ignore[no-untyped-def]
+    def _over(self, shape: Sequence[int], stores: list[Store]) -> list[str]:
         """Loops over the elements of a row, the last of which is vectorised."""
         self.known, self.lines = {}, []
-        coords = tuple(f"j{dim}" for dim in range(len(shape)))
-        stores = body(("i", *coords))
-        lines = [*self.lines, *stores]
+        coords = ("i", *(f"j{dim}" for dim in range(len(shape))))
+        written = [self._store(store, coords) for store in stores]
+        lines = [*self.lines, *written]
         for dim in reversed(range(len(shape))):
             lines = [f"for (Long j{dim} = 0; j{dim} < {shape[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
             if dim == len(shape) - 1:
@@ -92,7 +98,7 @@ class _Writer:
         return lines
 
     def _store(self, store: Store, coords: tuple[str, ...]) -> str:
-        value = self._load(store.value, coords, computing=store.value)
+        value = self._load(store.value, coords)
         name = self.names[store.target]
         column = _linear(coords[1:], trailing(store.value))
         return f"{name}[i * {name}_ld + {column}{f' + {store.offset}' if store.offset else ''}] = {value};"
@@ -145,20 +151,49 @@ class _Writer:
             "}",
         ]
 
-    def _load(self, node: fx.Node, coords: tuple[str, ...], computing: fx.Node | None = None) -> str:
+    def _reduction(self, node: fx.Node) -> list[str]:
+        """A sum, or mean, over some elements of each row."""
+        source, dims = node.all_input_nodes[0], reduced(node)
+        extents = [1, *trailing(source)]
+        coords = ["i", *(f"j{dim}" for dim in range(1, len(extents)))]
+        count = "edges" if on_edges(node) else "rows"
+        keeps = bool(node.args[2]) if len(node.args) > 2 else False
+        kept = [dim for dim in range(1, len(extents)) if dim not in dims]
+        place = _linear([coords[dim] for dim in kept], [extents[dim] for dim in kept])
+        assert keeps or len(kept) == len(trailing(node))
+        self.known, self.lines = {}, []
+        value = self._load(source, tuple(coords))
+        lines = [*self.lines, f"sum += {value};"]
+        for dim in reversed(dims):
+            lines = [f"for (Long j{dim} = 0; j{dim} < {extents[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
+        total = "sum" if node.target is aten.sum.dim_IntList else f"sum / {math.prod(extents[dim] for dim in dims)}"
+        out = self.names[node]
+        lines = ["T sum = 0;", *lines, f"{out}[i * {out}_ld + {place}] = {total};"]
+        for dim in reversed(kept):
+            lines = [f"for (Long j{dim} = 0; j{dim} < {extents[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
+        return [
+            f"#pragma omp parallel for schedule(static) if ({count} * {math.prod(extents)} > serial)",
+            f"for (Long i = 0; i < {count}; ++i) {{",
+            *(f"    {line}" for line in lines),
+            "}",
+        ]
+
+    def _load(self, node: fx.Node, coords: tuple[str, ...]) -> str:
         """An expression for one element; what it needs is computed in lines before it."""
         key = (node, coords)
         if key in self.known:
             return self.known[key]
-        if node in self.there and node is not computing:
+        if node in self.there:
             return self._element(node, coords)
         if node.target in CONSTANTS:
-            return literal(CONSTANTS[node.target])
+            return literal(CONSTANTS[node.target](node))
         moved = self._moved(node, coords)
         if moved is not None:
             return self._load(*moved)
         if node.target is aten.cat.default:
             return self._choice(node, coords)
+        if node.target in PADS:
+            return self._load(node.all_input_nodes[0], coords) if integer(node, 2) == 0 else self._padded(node, coords)
         expression = self._expression(node, coords)
         name = f"t{len(self.known)}"
         sort = "bool" if node.meta["val"].dtype == torch.bool else "T"
@@ -191,7 +226,7 @@ class _Writer:
     def _choice(self, node: fx.Node, coords: tuple[str, ...]) -> str:
         """An element of a concatenation that is not in memory."""
         start, text = 0, ""
-        *most, last = node.args[0]  # type: ignore[misc]
+        *most, last = operands(node)
         for operand in most:
             stop = start + trailing(operand)[0]
             value = self._load(operand, (coords[0], f"std::min<Long>({coords[1]} - {start}, {stop - start - 1})"))
@@ -200,16 +235,28 @@ class _Writer:
         value = self._load(last, (coords[0], f"std::max<Long>({coords[1]} - {start}, 0)"))
         return f"({text}{value})"
 
+    def _padded(self, node: fx.Node, coords: tuple[str, ...]) -> str:
+        """An element of a value that is zero but for a slice."""
+        dim = integer(node, 2) % len(coords)
+        extent, at = int(node.meta["val"].shape[dim]), coords[dim]
+        start = min(integer(node, 3) + (extent if integer(node, 3) < 0 else 0), extent)
+        if node.target is aten.select_backward.default:
+            value = self._load(node.all_input_nodes[0], (*coords[:dim], *coords[dim + 1 :]))
+            return f"({at} == {start} ? {value} : T(0))"
+        stop = min(integer(node, 4) + (extent if integer(node, 4) < 0 else 0), extent)
+        inside = f"std::min<Long>(std::max<Long>({at} - {start}, 0), {max(stop - start - 1, 0)})"
+        value = self._load(node.all_input_nodes[0], (*coords[:dim], inside, *coords[dim + 1 :]))
+        return f"({at} >= {start} && {at} < {stop} ? {value} : T(0))"
+
     def _moved(self, node: fx.Node, coords: tuple[str, ...]) -> tuple[fx.Node, tuple[str, ...]] | None:
         """For a view, the value that it is of, and where the element is there."""
         target = node.target
         if target is segments.EXPAND:
             return node.all_input_nodes[0], (f"(owner[{coords[0]}] - start)", *coords[1:])
         if target is operator.getitem:
-            split, at = node.args
-            assert isinstance(split, fx.Node)
+            split = node.all_input_nodes[0]
             dim = dim_of(split, 2)
-            return split.all_input_nodes[0], _shifted(coords, dim, sum(piece_sizes(split)[: int(at)]))  # type: ignore[call-overload]
+            return split.all_input_nodes[0], _shifted(coords, dim, sum(piece_sizes(split)[: integer(node, 1)]))
         if target in SAME:
             return node.all_input_nodes[0], coords
         if target not in _MOVES:
@@ -219,20 +266,20 @@ class _Writer:
 
 
 def _slice(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    start, step = node.args[2] if len(node.args) > 2 else 0, node.args[4] if len(node.args) > 4 else 1
+    start, step = integer(node, 2), integer(node, 4, 1)
     dim = dim_of(node, 1)
     scaled = tuple(f"({c} * {step})" if at == dim and step != 1 else c for at, c in enumerate(coords))
-    return _shifted(scaled, dim, int(start))  # type: ignore[call-overload]
+    return _shifted(scaled, dim, start)
 
 
 def _select(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    dim, at = dim_of(node, 1), int(node.args[2])  # type: ignore[call-overload]
+    dim, at = dim_of(node, 1), integer(node, 2)
     at = at if at >= 0 else at + int(source.meta["val"].shape[dim])
     return (*coords[:dim], str(at), *coords[dim:])
 
 
 def _unsqueeze(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    dim = int(node.args[1]) % node.meta["val"].dim()  # type: ignore[call-overload]
+    dim = integer(node, 1) % int(node.meta["val"].dim())
     return (*coords[:dim], *coords[dim + 1 :])
 
 
@@ -251,10 +298,11 @@ def _permute(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[s
         order = list(range(rank))[::-1]
     elif node.target is aten.transpose.int:
         order = list(range(rank))
-        one, other = (int(dim) % rank for dim in node.args[1:3])  # type: ignore[call-overload]
+        one, other = (integer(node, at) % rank for at in (1, 2))
         order[one], order[other] = other, one
     else:
-        order = [int(dim) % rank for dim in node.args[1]]  # type: ignore[union-attr, call-overload]
+        dims: Any = node.args[1]
+        order = [int(dim) % rank for dim in dims]
     moved = [""] * rank
     for at, dim in enumerate(order):
         moved[dim] = coords[at]

@@ -67,6 +67,7 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.clamp_max.default: lambda a, b: f"smaller({a}, {b})",
     aten.sigmoid_backward.default: lambda g, y: f"{g} * (T(1) - {y}) * {y}",
     aten.tanh_backward.default: lambda g, y: f"{g} * (T(1) - {y} * {y})",
+    aten.silu_backward.default: lambda g, x: f"{g} * sigmoid({x}) * (T(1) + {x} * (T(1) - sigmoid({x})))",
     aten.threshold_backward.default: lambda g, x, t: f"({x} <= {t} ? T(0) : {g})",
     aten.where.self: lambda c, a, b: f"({c} ? {a} : {b})",
     aten.gt.Scalar: _compare(">"), aten.gt.Tensor: _compare(">"),

@@ -7,13 +7,15 @@ after it; every other value is computed where it is needed, inside a loop.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from ...graph import segments
-from ...graph.nodes import is_view, on_edges
+from ...graph.nodes import is_view, on_edges, operands
 from ...graph.program import Part
 from .expressions import EXPRESSIONS
 
@@ -21,7 +23,13 @@ aten = torch.ops.aten
 
 PRODUCTS = {aten.mm.default, aten.addmm.default}
 SEGMENTS = {segments.SEGMENT_SUM}
-CONSTANTS = {aten.zeros.default: 0.0, aten.ones.default: 1.0}
+REDUCTIONS = {aten.sum.dim_IntList, aten.mean.dim}
+PADS = {aten.slice_backward.default, aten.select_backward.default}  # zeros around a value
+BETWEEN_LOOPS = PRODUCTS | SEGMENTS | REDUCTIONS  # what is no loop over the elements of its result
+CONSTANTS: dict[Any, Callable[[fx.Node], Any]] = {
+    aten.zeros.default: lambda node: 0.0, aten.ones.default: lambda node: 1.0,
+    aten.scalar_tensor.default: lambda node: node.args[0], aten.full.default: lambda node: node.args[1],
+}  # fmt: skip
 SAME = {aten.clone.default, aten.alias.default, aten.detach.default}
 VIEWS = {
     operator.getitem, aten.split.Tensor, aten.split_with_sizes.default, aten.slice.Tensor, aten.select.int,
@@ -60,7 +68,8 @@ class Stage:
 
     stores: list[Store] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
-    sums: list[fx.Node] = field(default_factory=list)
+    sums: list[fx.Node] = field(default_factory=list)  # over the edges of each row
+    reductions: list[fx.Node] = field(default_factory=list)  # over elements of each row
 
 
 @dataclass
@@ -70,6 +79,7 @@ class Plan:
     part: Part
     stages: list[Stage]
     stored: dict[fx.Node, fx.Node | None]  # a computed value -> the output of the part that it is, or None: scratch
+    copies: list[fx.Node]  # further outputs, which some values are copied to
 
 
 def plan(part: Part, dtype: torch.dtype) -> Plan:
@@ -81,12 +91,13 @@ def plan(part: Part, dtype: torch.dtype) -> Plan:
     nodes = [node for node in part.graph.nodes if node.op in ("placeholder", "call_function")]
     for node in nodes:
         _check(node, dtype)
-    results = list(zip(part.outputs, _results(part), strict=True))
     outputs: dict[fx.Node, fx.Node] = {}
-    for output, result in results:
-        if result in outputs or result.op == "placeholder" or is_view(result):
-            raise Unsupported(f"the output {result.name} is another name of a value")
-        outputs[result] = output
+    copies = []  # outputs that are another name of a value
+    for output, result in zip(part.outputs, _results(part), strict=True):
+        if result in outputs or result.op == "placeholder" or is_view(result) or result.target in CONSTANTS:
+            copies.append(Store(result, output, 0))
+        else:
+            outputs[result] = output
     level = _levels(nodes)
     stored: dict[fx.Node, fx.Node | None] = {**outputs}
     for node in nodes:
@@ -99,7 +110,8 @@ def plan(part: Part, dtype: torch.dtype) -> Plan:
     for node in in_memory:
         if node.meta["val"].dtype not in (dtype, torch.int64):
             raise Unsupported(f"{node.name} is of {str(node.meta['val'].dtype)[6:]}")
-    return Plan(part, _stages(nodes, level, stored), stored)
+    stages = _stages(nodes, level, stored)
+    return Plan(part, [*stages, Stage(copies)] if copies else stages, stored, [copy.target for copy in copies])
 
 
 def trailing(node: fx.Node) -> list[int]:
@@ -127,14 +139,14 @@ def columns(node: fx.Node) -> tuple[fx.Node, int] | None:
         source = node.all_input_nodes[0]
         width = None if node.target is operator.getitem else trailing(source)
         if node.target is operator.getitem:
-            split, at = source, int(node.args[1])  # type: ignore[call-overload]
+            split, at = source, integer(node, 1)
             source = split.all_input_nodes[0]
             if trailing(source) != [source.meta["val"].shape[-1]] or not has_rows(source):
                 return None
             start += sum(piece_sizes(split)[:at])
         elif node.target is aten.slice.Tensor and len(width or []) == 1 and dim_of(node, 1) == 1:
-            start += int(node.args[2]) if len(node.args) > 2 else 0  # type: ignore[call-overload]
-            if len(node.args) > 4 and node.args[4] != 1:
+            start += integer(node, 2)
+            if integer(node, 4, 1) != 1:
                 return None
         elif node.target not in SAME and not (_is_reshape(node) and has_rows(node) and has_rows(source)):
             return None
@@ -147,14 +159,20 @@ def piece_sizes(split: fx.Node) -> list[int]:
     return [int(piece.shape[dim_of(split, 2)]) for piece in split.meta["val"]]
 
 
+def integer(node: fx.Node, position: int, default: int = 0) -> int:
+    """An argument that is an integer."""
+    value: Any = node.args[position] if len(node.args) > position else default
+    return int(value)
+
+
 def dim_of(node: fx.Node, position: int) -> int:
     """A dimension that is an argument, counted from the front."""
-    dim = int(node.args[position]) if len(node.args) > position else 0  # type: ignore[call-overload]
-    return dim % node.all_input_nodes[0].meta["val"].dim()
+    return integer(node, position) % int(node.all_input_nodes[0].meta["val"].dim())
 
 
 def _results(part: Part) -> tuple[fx.Node, ...]:
-    return next(reversed(part.graph.nodes)).args[0] if part.outputs else ()  # type: ignore[return-value]
+    results: Any = next(reversed(part.graph.nodes)).args[0] if part.outputs else ()
+    return tuple(results)
 
 
 def _is_reshape(node: fx.Node) -> bool:
@@ -178,18 +196,35 @@ def _check(node: fx.Node, dtype: torch.dtype) -> None:
     if node.op == "placeholder":
         return
     target = node.target
-    known = target in EXPRESSIONS or target in VIEWS or target in PRODUCTS or target in SEGMENTS or target in CONSTANTS
-    if not known and target not in (aten.cat.default, aten.empty.memory_format, segments.EXPAND):
+    known = target in EXPRESSIONS or target in VIEWS or target in BETWEEN_LOOPS or target in CONSTANTS
+    if not known and target not in PADS and target not in (aten.cat.default, aten.empty.memory_format, segments.EXPAND):
         raise Unsupported(f"{node.name} is made by {target}")
     if target in PRODUCTS:
         _product(node)
+    if target in REDUCTIONS and (not has_rows(node) or 0 in reduced(node) or "dtype" in node.kwargs):
+        raise Unsupported(f"{node.name} sums over rows")
+    if target in PADS and (
+        not has_rows(node) or integer(node, 5, 1) != 1 or (integer(node, 2) == 0 and not is_whole(node))
+    ):
+        raise Unsupported(f"{node.name} is made by {target}")
     if target is aten.cat.default and (not has_rows(node) or dim_of_cat(node) != 1 or len(trailing(node)) != 1):
         raise Unsupported(f"{node.name} joins other dimensions than columns")
 
 
 def dim_of_cat(node: fx.Node) -> int:
     """The dimension along which a concatenation joins."""
-    return (int(node.args[1]) if len(node.args) > 1 else 0) % node.meta["val"].dim()  # type: ignore[call-overload]
+    return integer(node, 1) % int(node.meta["val"].dim())
+
+
+def is_whole(pad: fx.Node) -> bool:
+    """Whether a slice that zeros are put around has all rows."""
+    return pad.target is aten.slice_backward.default and integer(pad, 3) == 0 and integer(pad, 4) >= 2**31
+
+
+def reduced(node: fx.Node) -> list[int]:
+    """The dimensions that a reduction sums over."""
+    dims: Any = node.args[1]
+    return [int(dim) % int(node.all_input_nodes[0].meta["val"].dim()) for dim in dims]
 
 
 def _product(node: fx.Node) -> Product:
@@ -212,7 +247,7 @@ def _levels(nodes: list[fx.Node]) -> dict[fx.Node, int]:
     level: dict[fx.Node, int] = {}
     for node in nodes:
         before = max((level.get(source, 0) for source in node.all_input_nodes), default=0)
-        crosses = node.target in PRODUCTS or node.target in SEGMENTS
+        crosses = node.target in BETWEEN_LOOPS
         if node.target is segments.EXPAND:
             crosses = base(node.all_input_nodes[0]).op == "call_function"
         level[node] = before + crosses
@@ -228,9 +263,9 @@ def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[tuple[fx.Node, str]
         found = columns(product.a)
         return [(node, "out"), (found[0] if found is not None else product.a, "product")]
     needs: list[tuple[fx.Node, str]] = []
-    if node.target is aten.cat.default or node.target in SEGMENTS:
+    if node.target is aten.cat.default or node.target in BETWEEN_LOOPS:
         needs.append((node, "out"))
-    run_at = level[node] - (node.target in SEGMENTS)
+    run_at = level[node] - (node.target in BETWEEN_LOOPS)
     sources = map(base, node.all_input_nodes)
     needs += [
         (source, "later") for source in sources if node.target is segments.EXPAND or level.get(source, 0) < run_at
@@ -253,10 +288,11 @@ def _stages(nodes: list[fx.Node], level: dict[fx.Node, int], stored: dict[fx.Nod
             stages[level[node] - 1].products.append(_product(node))
         elif node.target in SEGMENTS:
             stages[level[node] - 1].sums.append(node)
+        elif node.target in REDUCTIONS:
+            stages[level[node] - 1].reductions.append(node)
         elif node in stored and node.target is aten.cat.default:
             start = 0
-            for operand in node.args[0]:  # type: ignore[union-attr]
-                assert isinstance(operand, fx.Node)
+            for operand in operands(node):
                 if operand.target is not aten.empty.memory_format:  # nobody reads it
                     stages[level[node]].stores.append(Store(operand, node, start))
                 start += trailing(operand)[0]

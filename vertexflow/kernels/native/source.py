@@ -109,6 +109,7 @@ class _Core:
                 names[node] = self._value(node, origin, lines)
         for node, output in made.stored.items():
             names[node] = self._scratch(node, lines) if output is None else self._value(node, output, lines)
+        names.update((output, self._value(output, output, lines)) for output in made.copies)
         stages = write_stages(made, names)
         text = "\n".join(stages)
         if "owner[" in text:
@@ -148,12 +149,17 @@ class _Core:
                 if sent is origin:
                     self._sent(name, state, slot, lines)
                     return name
-        pointer = self.argument("pointer", origin, "T* const", f"p_{origin.name}")
-        stride = self.argument("stride", origin, "const Long", f"s_{origin.name}")
+        width = self.width_of(origin)
+        pointer = self.argument("pointer", (origin, width), "T* const", f"p_{origin.name}")
         first = "first_of_edges" if on_edges(node) else "start"
-        lines.append(f"T* const {name} = {pointer} + {first} * {stride};")
-        lines.append(f"const Long {name}_ld = {stride};")
+        lines += [f"T* const {name} = {pointer} + {first} * {width};", f"constexpr Long {name}_ld = {width};"]
         return name
+
+    def width_of(self, origin: fx.Node) -> int:
+        """From one row of a value to the next: gathered ones are columns of a buffer of all slots."""
+        slots = {node: slot for (_, slot), node in self.program.gathers.items()}
+        beside = self.slots if slots.get(origin, CHILDREN) >= 0 else 1
+        return beside * math.prod(trailing(origin))
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
         width, name = math.prod(trailing(node)), f"v_{node.name}"

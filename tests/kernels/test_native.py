@@ -1,0 +1,210 @@
+"""Native code of cores: what it computes, when it is compiled, and what happens where it cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from torch import nn
+
+import vertexflow as vf
+from vertexflow.kernels.native import build
+
+from ..agreement import check
+from ..models import BinaryTreeLSTM, FromCode
+from ..ragged import ragged_cases
+from ..strategies import cases
+from ..test_against_reference import SLOW_TO_TRACE
+
+NATIVE = "native code, over all steps"
+POINTWISE = [  # without what keeps booleans
+    "add", "sub", "mul", "div", "gate", "linear", "linears", "relu", "joint", "tied", "split", "where",
+    "scale", "squash", "transpose", "in place", "detach",
+]  # fmt: skip
+
+
+@SLOW_TO_TRACE
+@given(cases(POINTWISE))
+def test_random_functions_of_what_native_code_has(case):
+    case.model.backend = "compile"
+    check(case)
+    if case.model.state["m"] != (3, 3):  # whose diagonal native code has not
+        assert "calls of PyTorch:" not in case.model.explain()  # no core that native code refused
+
+
+@settings(SLOW_TO_TRACE, max_examples=40)
+@given(ragged_cases(POINTWISE))
+def test_random_functions_of_any_number_of_children(case):
+    case.model.backend = "compile"
+    check(case)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "relu", "neg"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_functions_are_those_of_pytorch(name, dtype):
+    """Over all magnitudes, to four units in the last place (of one, for sigmoid); infinities and NaN as well."""
+    function = getattr(torch, name)
+    powers = torch.logspace(-30, 3, 4001, dtype=torch.float64)
+    special = torch.tensor([0.0, float("inf"), -float("inf"), float("nan"), 88.0, -88.0, 104.0, -104.0])
+    values = torch.cat([powers, -powers, special.double()]).to(dtype)
+
+    class Twice(vf.VertexFunction):
+        """The second vertex of each chain applies the function to what the first one was given."""
+
+        def vertex(self, v):
+            before = v.gather(0).h
+            h = v.pull("first") * v.pull("x") + (1 - v.pull("first")) * function(before)
+            v.scatter(h=h)
+            v.push(h=h)
+
+    model = Twice(state={"h": 1}, backend="compile")
+    rows = torch.zeros(2 * len(values), 1, dtype=dtype)
+    rows[::2, 0] = torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    first = torch.zeros_like(rows)
+    first[::2] = 1
+    with torch.no_grad():
+        found = model([vf.chain(2)] * len(values), x=rows, first=first).h[1::2, 0]
+    assert f"vertex.core: {NATIVE}" in model.explain()
+    expected = function(rows[::2, 0].double())
+    unit = torch.finfo(dtype).eps
+    scale = torch.ones_like(expected) if name == "sigmoid" else expected.abs()
+    assert ((found.double() - expected).abs() <= 4 * unit * scale + torch.finfo(dtype).tiny).all()
+
+
+def test_infinities_and_nan_go_through():
+    def vertex(self, v):
+        h = v.gather(0).h + v.pull("x")
+        g = torch.tanh(h) + 2 * torch.sigmoid(h) + 4 * torch.relu(h)
+        v.scatter(h=g)
+        v.push(g=g)
+
+    values = torch.tensor([float("inf"), -float("inf"), float("nan"), 1e30, -1e30, 1e-40])
+    models = [FromCode(vertex, {"h": 1}) for _ in range(2)]
+    models[0].backend, models[1].backend = "compile", "torch"
+    x = torch.zeros(2 * len(values), 1)
+    x[::2, 0] = values
+    with torch.no_grad():
+        found, expected = (model([vf.chain(2)] * len(values), x=x).g for model in models)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_both_backends_agree_in_float32():
+    torch.manual_seed(0)
+    batch = vf.pack([vf.tree(((0, 1), (2, 3))), vf.chain(7), vf.tree((((0, 1), 2), 3))])
+    x = torch.randn(batch.num_vertices, 20, requires_grad=True)
+    results = []
+    model = BinaryTreeLSTM(20, 33)  # no multiple of what a register holds
+    for model.backend in ("torch", "compile"):
+        out = model(batch, x=x).h
+        grads = torch.autograd.grad(out.square().sum(), [x, *model.parameters()])
+        results.append([out, *grads])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_two_runs_give_the_same_bits():
+    model = BinaryTreeLSTM(64, 64)
+    model.backend = "compile"
+    batch = vf.pack([vf.tree((((0, 1), 2), (3, 4)))] * 50)
+    x = torch.randn(batch.num_vertices, 64)
+    runs = [torch.autograd.grad(model(batch, x=x).h.sum(), list(model.parameters())) for _ in range(2)]
+    for one, other in zip(*runs, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_weight_that_is_a_view_is_read_as_it_is():
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") + F.linear(v.gather(0).h, self.weight))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    models = [FromCode(vertex, {"h": 5}, weight=nn.Parameter(torch.randn(5, 5).t())) for _ in range(2)]
+    models[1].weight.data = models[0].weight.data
+    assert not models[0].weight.is_contiguous()
+    x = torch.randn(6, 5)
+    models[0].backend, models[1].backend = "compile", "torch"
+    found, expected = (model([vf.chain(6)], x=x).h for model in models)
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_native_code_has_not_runs_through_pytorch_and_is_explained():
+    def vertex(self, v):
+        h = torch.cumsum(torch.tanh(v.pull("x") + v.gather(0).h), -1)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 3})
+    model.backend = "compile"
+    with pytest.raises(vf.VertexFunctionError, match="nothing to explain yet"):
+        model.explain()
+    model([vf.chain(3)], x=torch.randn(3, 3, requires_grad=True)).h.sum().backward()
+    assert "vertex.core: calls of PyTorch: cumsum is made by aten.cumsum.default" in model.explain()
+
+
+def test_under_autocast_pytorch_computes():
+    model = BinaryTreeLSTM(4, 8)
+    model.backend = "compile"
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model([vf.chain(3)], x=torch.randn(3, 4)).h
+    assert out.dtype == torch.float32
+    assert "is of bfloat16" in model.explain()
+
+
+def test_code_is_compiled_once_and_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("VERTEXFLOW_CACHE", str(tmp_path))
+    times = []
+    for _ in range(2):
+        model = BinaryTreeLSTM(3, 7)
+        model.backend = "compile"
+        model([vf.chain(3)], x=torch.randn(3, 3))
+        (kept,) = tmp_path.iterdir()
+        times.append(kept.stat().st_mtime_ns)
+    assert times[0] == times[1]
+    code = textwrap.dedent("""
+        import torch, vertexflow as vf
+        from tests.models import BinaryTreeLSTM
+        model = BinaryTreeLSTM(3, 7)
+        model.backend = "compile"
+        model([vf.chain(3)], x=torch.randn(3, 3))
+    """)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "CXX": build.compiler(), "PYTHONPATH": "."}
+    )
+    assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == times[:1]  # another process read it
+
+
+def test_without_a_folder_to_keep_it_in(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    monkeypatch.setenv("VERTEXFLOW_CACHE", str(blocked))
+    model = BinaryTreeLSTM(3, 6)
+    model.backend = "compile"
+    model([vf.chain(3)], x=torch.randn(3, 3))
+    assert NATIVE in model.explain()
+
+
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    model = BinaryTreeLSTM(3, 4)
+    model([vf.chain(3)], x=torch.randn(3, 3))
+    assert NATIVE not in model.explain()
+    model.backend = "compile"
+    with pytest.raises(vf.BackendError, match=r"needs a C\+\+ compiler"):
+        model([vf.chain(3)], x=torch.randn(3, 3))
+
+
+def test_a_compiler_that_fails(monkeypatch, tmp_path):
+    monkeypatch.setenv("VERTEXFLOW_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    model = BinaryTreeLSTM(3, 4)
+    model.backend = "compile"
+    with pytest.raises(vf.BackendError, match="false could not compile"):
+        model([vf.chain(3)], x=torch.randn(3, 3))
+    assert list(tmp_path.iterdir()) == []
