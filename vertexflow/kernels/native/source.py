@@ -81,6 +81,7 @@ class _Core:
         self.declarations: list[str] = []
         self.declared: dict[tuple[str, Any], str] = {}
         self.slots = program.trace.num_slots
+        self.taken: set[str] = set()  # names of values in the block that is being written
         self.argument("gemm", None, "const Gemm", "gemm")
         self.argument("num_leaves", None, "const Long", "num_leaves")
 
@@ -98,6 +99,7 @@ class _Core:
         part = made.part
         lines: list[str] = []
         names: dict[fx.Node, str] = {}
+        self.taken = set()
         placeholders = [
             node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
         ]
@@ -120,6 +122,14 @@ class _Core:
             lines.append(f"const Index* const first_edge = {offset} + start - num_leaves;")
         return [*lines, *stages]
 
+    def _fresh(self, node: fx.Node) -> str:
+        """A name that no other value of this block has: some are of the part's graph, some of the joint graph."""
+        name = f"v_{node.name}"
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
     def _exchanged(self, part: Part, leaf: bool) -> list[fx.Node]:
         """What is gathered, or received, for the rows of a step."""
         program = self.program
@@ -131,7 +141,7 @@ class _Core:
 
     def _value(self, node: fx.Node, origin: fx.Node, lines: list[str]) -> str:
         """The pointer to the first of a step's rows of a value."""
-        name, program = f"v_{node.name}", self.program
+        name, program = self._fresh(node), self.program
         if not has_rows(node):
             sort = "bool" if origin.meta["val"].dtype == torch.bool else "T"
             return self.argument("param", origin, f"const {sort}* const", f"p_{origin.name}")
@@ -162,7 +172,7 @@ class _Core:
         return beside * math.prod(trailing(origin))
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
-        width, name = math.prod(trailing(node)), f"v_{node.name}"
+        width, name = math.prod(trailing(node)), self._fresh(node)
         if not has_rows(node):
             raise Unsupported(f"{node.name} has no rows")
         self.scratch.append((width, on_edges(node)))
