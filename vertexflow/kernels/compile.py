@@ -34,12 +34,13 @@ def choose_backend(asked: str, device: torch.device | None = None) -> str:
 
 def compile_program(program: Program, backend: str) -> Compiled:
     """Every part of `program` as a function; with the backend "compile", its cores as native code where that is possible."""
-    functions, sources = {}, {}
+    functions, sources, given = {}, {}, {}
     loops, reasons = loops_of(program) if backend == "compile" else ({}, {})
     for name, part in program.parts.items():
-        functions[name], sources[name] = torch_backend.compile_part(part, placed(program, name))
+        given[name] = placed(program, name)
+        functions[name], sources[name] = torch_backend.compile_part(part, given[name])
         if name.removesuffix("_leaf") not in loops:
             log.show("kernels", sources[name])
     for loop in loops.values():
         log.show("kernels", loop.source.text)
-    return Compiled(program, functions, sources, loops, reasons)
+    return Compiled(program, functions, sources, given, loops, reasons)

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from ..graph.nodes import on_edges
 from ..graph.program import Program
-from .native.loop import Loop, address
+from .native.loop import Loop
 from .order import RowGroup, Step
 
 Values = dict[fx.Node, Tensor]  # values of nodes of the joint graph, over all rows or over inner rows
@@ -25,6 +25,7 @@ class Compiled:
     program: Program
     functions: Mapping[str, Function]
     sources: Mapping[str, str]  # the generated code of each part, to be read
+    given: Mapping[str, Mapping[fx.Node, bool]]  # the outputs that each part writes into given memory, as `placed` says
     loops: Mapping[str, Loop] = field(default_factory=dict)  # cores that run natively over all steps
     reasons: Mapping[str, str] = field(default_factory=dict)  # why other cores do not
 
@@ -55,7 +56,7 @@ class Core:
         self.calls: list[tuple[Function, list[tuple[fx.Node, Tensor | None, int, int, int]]] | None] = []
         if core in program.parts:
             self._allocate(program, core, group, values)
-        for name in (core, f"{core}_leaf"):
+        for name in (core, f"{core}_leaf") if core not in compiled.loops else ():
             if name not in program.parts:
                 self.calls.append(None)
                 continue
@@ -87,32 +88,24 @@ class Core:
     def argument(self, role: str, what: Any) -> Tensor | int:
         """What native code is given of the group and of its values, by its role."""
         group = self.group
-        if role == "num_leaves":
-            return group.num_leaves
-        if role == "group_start":
-            return group.start
-        if role == "child_rows":
-            return address(group.child_rows, group.num_leaves * group.num_slots)
-        if role == "scratch":
-            width, of_edges = what
-            widest = max(
-                (step.edge_stop - step.edge_start if of_edges else step.stop - step.start for step in group.steps),
-                default=0,
-            )
-            return torch.empty(widest * width, dtype=self.program.trace.state_dtype)
-        if role in ("edge_rows", "edge_offset", "owner"):
-            assert group.edges is not None
-            return {"edge_rows": group.edges.child_rows, "edge_offset": group.edges.offset, "owner": group.edges.owner}[
-                role
-            ]
+        if role == "value":
+            node, width = what
+            value = self.values[node]
+            if not _is_row_major(value, width):
+                value = self.values[node] = value.contiguous()
+                assert _is_row_major(value, width), f"{node.name} has rows of another width"
+            return value
         if role == "param":
             return self.values[what].contiguous()
-        node, width = what
-        value = self.values[node]
-        if not _is_row_major(value, width):
-            value = self.values[node] = value.contiguous()
-            assert _is_row_major(value, width), f"{node.name} has rows of another width"
-        return address(value, 0 if on_edges(node) or self.program.is_whole(node) else group.num_leaves)
+        if role == "scratch":
+            width, of_edges = what
+            sizes = [step.edge_stop - step.edge_start if of_edges else step.stop - step.start for step in group.steps]
+            return torch.empty(max(sizes, default=0) * width, dtype=self.program.trace.state_dtype)
+        if role in ("num_leaves", "child_rows"):
+            return getattr(group, role)  # type: ignore[no-any-return]
+        if role == "group_start":
+            return group.start
+        return getattr(group.edges, {"edge_rows": "child_rows", "edge_offset": "offset"}.get(role, role))  # type: ignore[no-any-return]
 
     def run(self, step: Step, given: Values) -> None:
         """Compute the rows of a step; `given` are the values that belong to it alone."""
@@ -140,7 +133,7 @@ def run_whole(compiled: Compiled, stage: str, group: RowGroup, values: Values) -
         part = program.parts.get(name)
         if part is None:
             continue
-        in_place = placed(program, name)
+        in_place = compiled.given[name]
         arguments = [
             between(program, node, values[node], group, start, group.num_rows) for node in [*part.inputs, *in_place]
         ]
@@ -160,6 +153,8 @@ def between(program: Program, node: fx.Node, value: Tensor, group: RowGroup, sta
 
 def _is_row_major(value: Tensor, width: int) -> bool:
     """Whether the elements of each row lie one after the other, and the next row `width` elements on."""
+    if value.is_contiguous() and value.stride(0) == width:
+        return True
     stride = 1
     for size, step in zip(value.shape[:0:-1], value.stride()[:0:-1], strict=True):
         if size != 1 and step != stride:

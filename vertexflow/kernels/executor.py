@@ -16,7 +16,7 @@ from ..graph.program import Program
 from ..graph.vertex import CHILDREN
 from .core import Compiled, Core, Values, between, empty, run_whole
 from .edges import ChildRows, EdgeRows, sum_over_parents
-from .native.loop import Arguments, address
+from .native.loop import Arguments
 from .order import Order, RowGroup, Step
 
 
@@ -85,8 +85,7 @@ class _Forward:
         if role == "state":
             return self.states[what]
         if role == "gathered":
-            rows = self.gathers[what]
-            return address(rows.data, max(rows.base, 0) * self.group.num_slots)
+            return self.gathers[what].data
         if role == "listed":
             return self.ragged[what].data
         return self.core.argument(role, what)
@@ -237,11 +236,10 @@ class _Backward:
         """What native code is given, by its role."""
         exchange = self.exchange
         if role == "received":
-            buffer, base = self.received[what]
-            return address(buffer, max(base, 0))
+            return self.received[what][0]
         if role == "send":
             sent = next(rows for name, rows in zip(exchange.by_place, self.sent, strict=True) if name == what)
-            return address(sent.data, self.group.num_leaves * self.group.num_slots)
+            return sent.data
         if role == "send_edges":
             every = self.compiled.program.gather_grads[what, CHILDREN]
             return next(kids.data for kids in self.ragged if kids.node is every)

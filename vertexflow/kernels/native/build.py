@@ -23,8 +23,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping
 
 def compiler() -> str | None:
     """The C++ compiler: the environment variable `CXX`, or one that is found."""
-    asked = os.environ.get("CXX")
-    return asked if asked else next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+    return os.environ.get("CXX") or _find_compiler(os.environ.get("PATH", ""))
 
 
 def cache_folder() -> Path:
@@ -79,6 +78,11 @@ def _compile(command: str, source: str, to: Path) -> None:
         if done.returncode:
             raise BackendError(f"{command} could not compile generated code:\n{done.stderr[:2000]}")
         os.replace(made, to)  # whole, or not at all
+
+
+@cache
+def _find_compiler(path: str) -> str | None:
+    return next(filter(None, (shutil.which(name, path=path) for name in ("g++", "clang++", "c++"))), None)
 
 
 @cache

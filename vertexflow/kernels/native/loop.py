@@ -53,11 +53,6 @@ class Loop:
         self.function(arguments.numbers.ctypes.data, steps.ctypes.data, len(steps))
 
 
-def address(tensor: Tensor, row: int) -> int:
-    """Where row 0 of a tensor would be if it began with row `row`."""
-    return tensor.data_ptr() - row * tensor.stride(0) * tensor.element_size()
-
-
 def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
     """The cores of a program that can be native code, compiled; and why the others cannot."""
     sources: list[Source] = []

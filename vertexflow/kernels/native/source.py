@@ -160,10 +160,15 @@ class _Core:
                     self._sent(name, state, slot, lines)
                     return name
         width = self.width_of(origin)
-        pointer = self.argument("pointer", (origin, width), "T* const", f"p_{origin.name}")
-        first = "first_of_edges" if on_edges(node) else "start"
+        pointer = self.argument("value", (origin, width), "T* const", f"p_{origin.name}")
+        first = "first_of_edges" if on_edges(node) else self._first(program.is_whole(origin))
         lines += [f"T* const {name} = {pointer} + {first} * {width};", f"constexpr Long {name}_ld = {width};"]
         return name
+
+    @staticmethod
+    def _first(whole: bool) -> str:
+        """The first of a step's rows in a buffer: of all rows, or of those with children."""
+        return "start" if whole else "(start - num_leaves)"
 
     def width_of(self, origin: fx.Node) -> int:
         """From one row of a value to the next: gathered ones are columns of a buffer of all slots."""
@@ -198,14 +203,15 @@ class _Core:
         every = f"g_{state}"
         if not any(line.startswith(f"const T* {every} ") for line in lines):
             nodes = [node for (of, at), node in self.program.gathers.items() if of == state and at != CHILDREN]
-            kept = any(node in self.program.kept for node in nodes)
+            kept_nodes = [node for node in nodes if node in self.program.kept]
+            first = self._first(any(self.program.is_whole(node) for node in kept_nodes))
             rows = self.argument("child_rows", None, "const Index* const", "child_rows")
             to = self.argument("gathered", state, "T* const", f"gathered_{state}")
-            place = f"{to}{f' + start * {self.slots * width}' if kept else ''}"
+            place = f"{to}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
             lines += [
                 f"const T* {every} = {source} + reads_from * {width};",
                 f"if (reads_from < 0) {{",  # noqa: F541
-                f"    gather({source}, {rows} + start * {self.slots}, rows * {self.slots}, {width}, {place});",
+                f"    gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows * {self.slots}, {width}, {place});",
                 f"    {every} = {place};",
                 "}",
             ]
@@ -235,7 +241,7 @@ class _Core:
             parents.append(f"{{{', '.join(fields)}}}")
         sent, offset, listed = f"placed_sent_{state}", "placed_offset", f"listed_sent_{state}"
         lines += [
-            f"T* {name} = {to}{f' + start * {width}' if kept else ''};",
+            f"T* {name} = {to}{f' + {self._first(self.program.is_whole(origin))} * {width}' if kept else ''};",
             f"constexpr Long {name}_ld = {width};",
         ]
         call = f"receive({parents[0]}, {parents[1]}, {outside}, {start} + start, rows, {width}, {name});"
@@ -256,7 +262,7 @@ class _Core:
             return
         to = self.argument("send", state, "T* const", f"send_{state}")
         column = f" + {slot * width}" if slot != ALL_SLOTS else ""
-        lines.append(f"T* const {name} = {to} + start * {self.slots * width}{column};")
+        lines.append(f"T* const {name} = {to} + (start - num_leaves) * {self.slots * width}{column};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
 
