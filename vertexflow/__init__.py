@@ -12,6 +12,7 @@ from .graph.conllu import from_conllu
 from .graph.convert import from_edge_index, from_networkx, to_networkx
 from .graph.pack import GraphBatch, pack
 from .graph.read import from_ptb
+from .graph.unroll import unroll, unrolled_edges
 from .graph.vertex import Vertex
 from .kinds import vertex
 from .scheduler import FSM, Policy, Schedule, schedule
@@ -46,5 +47,7 @@ __all__ = [
     "to_networkx",
     "tree",
     "tree_from_parents",
+    "unroll",
+    "unrolled_edges",
     "vertex",
 ]
