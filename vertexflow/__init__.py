@@ -10,6 +10,7 @@ from .graph.aiger import from_aiger
 from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
 from .graph.conllu import from_conllu
 from .graph.convert import from_edge_index, from_networkx, to_networkx
+from .graph.nltk import from_nltk, to_nltk
 from .graph.pack import GraphBatch, pack
 from .graph.read import from_ptb
 from .graph.unroll import unroll, unrolled_edges
@@ -39,12 +40,14 @@ __all__ = [
     "from_conllu",
     "from_edge_index",
     "from_networkx",
+    "from_nltk",
     "from_ptb",
     "graph",
     "nn",
     "pack",
     "schedule",
     "to_networkx",
+    "to_nltk",
     "tree",
     "tree_from_parents",
     "unroll",

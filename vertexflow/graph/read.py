@@ -79,7 +79,7 @@ class _Reader:
 
     def read(self) -> list[InputGraph]:
         trees: list[InputGraph] = []
-        tree = _Tree()
+        tree = LabelledTree()
         # Of each open bracket: where it is, its label and token, and its children, numbered as for `from_post_order`.
         open_: list[tuple[int, list[Any], list[int]]] = []
         for match in _TOKEN.finditer(self.text):
@@ -110,7 +110,7 @@ class _Reader:
                     open_[-1][2].append(number)
                 else:
                     trees.append(tree.graph(self.num_labels is not None))
-                    tree = _Tree()
+                    tree = LabelledTree()
         if open_:
             self.fail(open_[0][0], f"unbalanced brackets: {len(open_)} still open at the end, the first of them here")
         if not trees:
@@ -125,7 +125,7 @@ class _Reader:
         return int(word)
 
 
-class _Tree:
+class LabelledTree:
     """The vertices and edges of one tree while it is read."""
 
     def __init__(self) -> None:
