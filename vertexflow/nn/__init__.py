@@ -1,8 +1,10 @@
 """Ready-made vertex functions."""
 
 from .childsum import ChildSumTreeLSTM
+from .dagnn import DAGNN
 from .ggnn import GGNN
 from .gru import GRU
+from .lattice import LatticeLSTM, lattice
 from .lstm import LSTM
 from .mvrnn import MVRNN
 from .rntn import RNTN
@@ -10,4 +12,17 @@ from .treefc import TreeFC
 from .treegru import TreeGRU
 from .treelstm import NaryTreeLSTM
 
-__all__ = ["GGNN", "GRU", "LSTM", "MVRNN", "RNTN", "ChildSumTreeLSTM", "NaryTreeLSTM", "TreeFC", "TreeGRU"]
+__all__ = [
+    "DAGNN",
+    "GGNN",
+    "GRU",
+    "LSTM",
+    "MVRNN",
+    "RNTN",
+    "ChildSumTreeLSTM",
+    "LatticeLSTM",
+    "NaryTreeLSTM",
+    "TreeFC",
+    "TreeGRU",
+    "lattice",
+]
