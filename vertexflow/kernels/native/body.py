@@ -62,11 +62,11 @@ class _Writer:
         for product in stage.products:
             lines += self._product(product)
         self.there.update(product.out for product in stage.products)
-        for node in stage.sums:
-            lines += self._segment_sum(node)
+        for node in stage.segments:
+            lines += self._segment(node)
         for node in stage.reductions:
             lines += self._reduction(node)
-        self.there.update([*stage.sums, *stage.reductions])
+        self.there.update([*stage.segments, *stage.reductions])
         return lines
 
     def _loops(self, stores: list[Store], count: str) -> list[str]:
@@ -129,24 +129,31 @@ class _Writer:
         )
         return [*lines, call]
 
-    def _segment_sum(self, node: fx.Node) -> list[str]:
+    def _segment(self, node: fx.Node) -> list[str]:
+        """A sum, or maximum, over the edges of each row; zeros where there are none."""
         source = node.all_input_nodes[0]
         out, shape = self.names[node], trailing(node)
         self.known, self.lines = {}, []
         coords = ("e", *(f"j{dim}" for dim in range(len(shape))))
         value = self._load(source, coords)
-        column = _linear(coords[1:], shape)
-        add = [*self.lines, f"{out}[i * {out}_ld + {column}] += {value};"]
+        place = f"{out}[i * {out}_ld + {_linear(coords[1:], shape)}]"
+        add = (
+            f"{place} + {value}"
+            if node.target is segments.SEGMENT_SUM
+            else f"e == from ? {value} : larger({place}, {value})"
+        )
+        lines = [*self.lines, f"{place} = {add};"]
         for dim in reversed(range(len(shape))):
-            add = [f"for (Long j{dim} = 0; j{dim} < {shape[dim]}; ++j{dim}) {{", *(f"    {x}" for x in add), "}"]
+            lines = [f"for (Long j{dim} = 0; j{dim} < {shape[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
             if dim == len(shape) - 1:
-                add.insert(0, "#pragma omp simd")
+                lines.insert(0, "#pragma omp simd")
         return [
             f"#pragma omp parallel for schedule(static) if (edges * {math.prod(shape)} > serial)",
             "for (Long i = 0; i < rows; ++i) {",
+            "    const Long from = first_edge[i] - first_edge[0], to = first_edge[i + 1] - first_edge[0];",
             f"    std::fill({out} + i * {out}_ld, {out} + i * {out}_ld + {math.prod(shape)}, T(0));",
-            "    for (Long e = first_edge[i] - first_edge[0]; e < first_edge[i + 1] - first_edge[0]; ++e) {",
-            *(f"        {line}" for line in add),
+            "    for (Long e = from; e < to; ++e) {",
+            *(f"        {line}" for line in lines),
             "    }",
             "}",
         ]

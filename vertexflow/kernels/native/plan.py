@@ -1,4 +1,4 @@
-"""Cut a part into stages that native code can run one after the other: loops over elements, products, segment sums.
+"""Cut a part into stages that native code can run one after the other: loops over elements, products, segment reductions.
 
 A value is *stored* if it is an output, if a product reads it, or if it is made before a product or a segment sum and read
 after it; every other value is computed where it is needed, inside a loop.
@@ -22,13 +22,14 @@ from .expressions import EXPRESSIONS
 aten = torch.ops.aten
 
 PRODUCTS = {aten.mm.default, aten.addmm.default}
-SEGMENTS = {segments.SEGMENT_SUM}
+SEGMENTS = {segments.SEGMENT_SUM, segments.SEGMENT_MAX}
 REDUCTIONS = {aten.sum.dim_IntList, aten.mean.dim}
 PADS = {aten.slice_backward.default, aten.select_backward.default}  # zeros around a value
 BETWEEN_LOOPS = PRODUCTS | SEGMENTS | REDUCTIONS  # what is no loop over the elements of its result
 CONSTANTS: dict[Any, Callable[[fx.Node], Any]] = {
     aten.zeros.default: lambda node: 0.0, aten.ones.default: lambda node: 1.0,
     aten.scalar_tensor.default: lambda node: node.args[0], aten.full.default: lambda node: node.args[1],
+    aten.zeros_like.default: lambda node: 0.0, aten.ones_like.default: lambda node: 1.0,
 }  # fmt: skip
 SAME = {aten.clone.default, aten.alias.default, aten.detach.default}
 VIEWS = {
@@ -68,7 +69,7 @@ class Stage:
 
     stores: list[Store] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
-    sums: list[fx.Node] = field(default_factory=list)  # over the edges of each row
+    segments: list[fx.Node] = field(default_factory=list)  # reductions over the edges of each row
     reductions: list[fx.Node] = field(default_factory=list)  # over elements of each row
 
 
@@ -287,7 +288,7 @@ def _stages(nodes: list[fx.Node], level: dict[fx.Node, int], stored: dict[fx.Nod
         if node.target in PRODUCTS:
             stages[level[node] - 1].products.append(_product(node))
         elif node.target in SEGMENTS:
-            stages[level[node] - 1].sums.append(node)
+            stages[level[node] - 1].segments.append(node)
         elif node.target in REDUCTIONS:
             stages[level[node] - 1].reductions.append(node)
         elif node in stored and node.target is aten.cat.default:

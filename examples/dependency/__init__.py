@@ -1,0 +1,1 @@
+"""A word's part of speech from what depends on it."""
