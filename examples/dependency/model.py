@@ -12,12 +12,12 @@ class Dependents(vf.VertexFunction):
     """A child-sum TreeLSTM (Tai et al. 2015) whose gates see the relation of each dependent.
 
     What is guessed of a word comes from its dependents alone; only then is the word added to what its head will read.
-    With `relations=1`, all relations are one.
+    With `relations=1`, all relations are one; with `words=1`, all words.
     """
 
     def __init__(self, words: int, relations: int, tags: int, size: int, dropout: float) -> None:
         super().__init__(state={"h": size, "c": size})
-        self.one_relation = relations == 1
+        self.one_relation, self.one_word = relations == 1, words == 1
         self.embed = nn.Embedding(words, size)
         self.relation = nn.Embedding(relations, size)
         self.w = nn.Linear(size, 4 * size)
@@ -27,13 +27,13 @@ class Dependents(vf.VertexFunction):
         self.guess = nn.Sequential(nn.Linear(2 * size, size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(size, tags))
 
     def vertex(self, v: vf.Vertex) -> None:
-        kids = v.children
+        kids, word = v.children, v.pull("word")
         relation = kids.pull("relation")
         related = self.relation(relation * 0 if self.one_relation else relation)  # [edges, size]
         message = torch.tanh(kids.h + related)
         below = v.sum(message)
         v.push(tag=self.guess(torch.cat([below, v.max(message)], -1)))
-        xi, xo, xu, xf = self.w(self.dropout(self.embed(v.pull("word")))).chunk(4, -1)
+        xi, xo, xu, xf = self.w(self.dropout(self.embed(word * 0 if self.one_word else word))).chunk(4, -1)
         i, o, u = self.u(below).chunk(3, -1)
         forget = torch.sigmoid(kids.expand(xf) + self.uf(message))
         c = torch.sigmoid(xi + i) * torch.tanh(xu + u) + v.sum(forget * kids.c)

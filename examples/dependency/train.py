@@ -35,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
         help="a CoNLL-U file, or a folder with one; or set VERTEXFLOW_DATA",
     )  # fmt: skip
     made.add_argument(
-        "--model", choices=["tree", "tree-without-relations", "bag"], default="tree", help="what is trained"
+        "--model",
+        choices=["tree", "tree-without-words", "tree-without-relations", "bag"],
+        default="tree",
+        help="what is trained",
     )
     made.add_argument("--size", type=int, default=128, metavar="N", help="of embeddings and states")
     made.add_argument("--dropout", type=float, default=0.5, metavar="P", help="of words, and inside the guess")
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> float:
         refuse("--data PATH is missing: a CoNLL-U file, or a folder with one")
     if min(options.size, options.epochs, options.batch_size, options.patience) < 1:
         refuse("--size, --epochs, --batch-size and --patience are at least 1")
+    if options.seed < 0:
+        refuse("--seed is at least 0")
     if not (0 <= options.dropout < 1 and 0 < options.lr <= 1):
         refuse("--dropout is from 0 up to, not including, 1; --lr above 0, up to 1")
     try:
@@ -66,11 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> float:
     folder = options.out or Path("runs") / f"dependency-{options.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         refuse(f"--out {folder} is in use; choose another")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        refuse(f"--out {folder}: {error}")
     torch.manual_seed(options.seed)
     relations = 1 if options.model == "tree-without-relations" else len(bank.relations)
+    words = 1 if options.model == "tree-without-words" else len(bank.words)
     made = Bag if options.model == "bag" else Dependents
-    model = made(len(bank.words), relations, len(bank.tags), options.size, options.dropout)
+    model = made(words, relations, len(bank.tags), options.size, options.dropout)
     print(
         f"{len(bank.train)}, {len(bank.dev)} and {len(bank.test)} sentences to train on, to choose and to test; "
         f"{len(bank.words)} words, {len(bank.relations)} relations, {len(bank.tags)} tags; {options.model}, run folder {folder}"
@@ -89,18 +98,22 @@ def train(model: Dependents | Bag, bank: Treebank, options: argparse.Namespace, 
     best, best_epoch, kept = -1.0, 0, copy.deepcopy(model.state_dict())
     for epoch in range(1, options.epochs + 1):
         model.train()
-        total, words, started = 0.0, 0, time.perf_counter()
+        total, counted, words, started = 0.0, 0, 0, time.perf_counter()
         loader: DataLoader[Sample] = DataLoader(
             bank.train,  # type: ignore[arg-type]  # a list has all that a Dataset needs
             batch_size=options.batch_size, shuffle=True, generator=order, collate_fn=vf.collate,
         )  # fmt: skip
         with tqdm(loader, desc=f"epoch {epoch}", leave=False, unit="batch") as progress:
             for batch, word, relation, tag in progress:
-                loss = step(model, optimizer, batch, word, relation, tag)
-                total, words = total + loss * len(word), words + len(word)
-                progress.set_postfix(loss=f"{total / words:.3f}")
+                words += len(word)
+                asked = int(heads(batch).sum())
+                if asked == 0:  # sentences of one word, which nothing is asked of: their mean loss would be 0 / 0
+                    continue
+                total += asked * step(model, optimizer, batch, word, relation, tag)
+                counted += asked
+                progress.set_postfix(loss=f"{total / counted:.3f}")
         entry = {
-            "epoch": epoch, "loss": total / words, "dev_accuracy": accuracy(model, bank.dev, options.batch_size),
+            "epoch": epoch, "loss": total / max(counted, 1), "dev_accuracy": accuracy(model, bank.dev, options.batch_size),
             "words_per_second": words / (time.perf_counter() - started),
         }  # fmt: skip
         with (folder / "metrics.jsonl").open("a") as file:

@@ -28,7 +28,7 @@ def _nltk(monkeypatch):
     monkeypatch.setitem(sys.modules, "nltk", types.SimpleNamespace(Tree=Tree))
 
 
-LABELS, TOKENS = st.sampled_from(["S", "NP", "VP", "N"]), st.sampled_from(["the", "dog", "barks", ""])
+LABELS, TOKENS = st.sampled_from(["S", "", ("N", 1), ("N", 1, 2)]), st.sampled_from(["the", "dog", "barks", ""])
 TREES = st.recursive(
     st.builds(lambda label, token: Tree(label, [token]), LABELS, TOKENS),
     lambda below: st.builds(Tree, LABELS, st.lists(st.one_of(below, below, TOKENS), min_size=1, max_size=3)),
@@ -58,7 +58,7 @@ def test_there_and_back(tree):
 
 def test_a_token_with_brothers_is_a_leaf_without_a_label():
     made = vf.from_nltk(Tree("S", ["well", Tree("N", ["dog"])]))
-    assert made.data["label"].tolist() == ["", "N", "S"]
+    assert made.data["label"].tolist() == [None, "N", "S"]
     assert made.data["token"].tolist() == ["well", "dog", ""]
 
 

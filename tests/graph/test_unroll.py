@@ -100,5 +100,6 @@ def test_a_large_graph():
     ],
 )
 def test_what_is_wrong_is_said(graph, rounds, error, match):
-    with pytest.raises(error, match=match):
-        vf.unroll(graph, rounds)
+    for function in (vf.unroll, vf.unrolled_edges):
+        with pytest.raises(error, match=match):
+            function(graph, rounds)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError, InputTypeError
-from .build import InputGraph
+from .build import InputGraph, from_post_order
 from .read import LabelledTree
 
 
@@ -21,7 +21,7 @@ def from_nltk(tree: Any) -> InputGraph:
         The graph, numbered as `vf.from_ptb` does it: a label with nothing but a token below it, `(NN dog)`, is a leaf. Leaves
         are the vertices 0 .. L - 1 from left to right, inner vertices follow in post-order, and the root is the last.
         `data["label"]` holds the label of each vertex, `data["token"]` the token of each leaf and "" for inner vertices
-        (objects). A token that has brothers is a leaf with the label "".
+        (objects). A token that has brothers is a leaf with the label None.
 
     Raises:
         GraphError: a label with nothing below it.
@@ -35,9 +35,8 @@ def from_nltk(tree: Any) -> InputGraph:
     if not _is_tree(tree):
         raise InputTypeError(f"from_nltk takes an nltk.Tree, not {type(tree).__name__}")
     found = LabelledTree()
-    stack: list[tuple[Any, list[Any], list[int]]] = [
-        (tree, list(tree), [])
-    ]  # a tree, its elements, and the numbers of some
+    # Of each tree that is being read: itself, its elements, and the numbers of those that were read.
+    stack: list[tuple[Any, list[Any], list[int]]] = [(tree, list(tree), [])]
     while True:
         node, elements, done = stack[-1]
         if len(elements) == 1 and isinstance(elements[0], str):
@@ -45,7 +44,7 @@ def from_nltk(tree: Any) -> InputGraph:
         elif len(done) < len(elements):
             element = elements[len(done)]
             if isinstance(element, str):
-                done.append(found.add(["", element], []))
+                done.append(found.add([None, element], []))
             elif _is_tree(element):
                 stack.append((element, list(element), []))
             else:
@@ -59,8 +58,9 @@ def from_nltk(tree: Any) -> InputGraph:
             number = found.add([node.label()], done)
         stack.pop()
         if not stack:
-            made = found.graph(integers=False)
-            made.data["label"] = _objects(found.leaf_labels + found.inner_labels)
+            made = from_post_order(np.arange(len(found.tokens)), found.child, found.counts)
+            made.data["label"] = np.fromiter(found.leaf_labels + found.inner_labels, object)
+            made.data["token"] = np.fromiter(found.tokens + [""] * len(found.inner_labels), object)
             return made
         stack[-1][2].append(number)
 
@@ -88,21 +88,12 @@ def to_nltk(graph: InputGraph) -> Any:
             stack += missing
             continue
         stack.pop()
-        bare = labels[vertex] == "" and not children
-        made[vertex] = (
-            tokens[vertex]
-            if bare
-            else nltk.Tree(labels[vertex], [made.pop(child) for child in children] or [tokens[vertex]])
-        )
+        below = [made.pop(child) for child in children] or [tokens[vertex]]
+        bare = labels[vertex] is None and not children
+        made[vertex] = tokens[vertex] if bare else nltk.Tree(labels[vertex], below)
     (root,) = made.values()
     return root
 
 
 def _is_tree(value: Any) -> bool:
     return callable(getattr(value, "label", None)) and hasattr(value, "__iter__") and not isinstance(value, str)
-
-
-def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column

@@ -22,8 +22,8 @@ def unroll(graph: Any, rounds: int) -> InputGraph:
 
     Args:
         graph: a pair `(num_vertices, edges)`, with edges as in `vf.graph`, from source to target; an `InputGraph`; a networkx
-            graph (each edge of an undirected one runs both ways); a `Data` of PyTorch Geometric with `edge_index` and
-            `num_nodes`; or a homogeneous DGL graph.
+            graph (each edge of an undirected one runs both ways, and so a loop twice); a `Data` of PyTorch Geometric with
+            `edge_index` and `num_nodes`; or a homogeneous DGL graph.
         rounds: how many, 1 or more.
 
     Returns:
@@ -40,31 +40,20 @@ def unroll(graph: Any, rounds: int) -> InputGraph:
         >>> vf.nn.GGNN(8)(batch, x=torch.randn(3, 8)).h[batch.roots].shape
         torch.Size([3, 8])
     """
-    rounds = _checked(rounds)
-    count, source, target = _edges_of(graph)
+    rounds, count, source, target = _checked(graph, rounds)
     total, edges = count * (rounds + 1), rounds * (count + len(source))
-    if max(total, edges) > LARGEST:
-        raise GraphError(
-            f"{rounds} rounds make {total} vertices and {edges} edges; a graph has at most {LARGEST} of each: use fewer rounds"
-        )
-    order = np.argsort(target, kind="stable")
-    degree = np.bincount(target, minlength=count) + 1  # with itself
-    offset = np.concatenate(([0], np.cumsum(degree)))
-    own = np.zeros(offset[-1], bool)
-    own[offset[:-1]] = True
-    child = np.empty(offset[-1], np.int64)  # in one round
-    child[own] = np.arange(count)
-    child[~own] = source[order]
-    slot = np.arange(offset[-1]) - np.repeat(offset[:-1], degree)
-    shift = np.arange(rounds)[:, None]
+    order, offset = _one_round(count, target)
+    child = np.concatenate((np.arange(count), source))[order]
+    slot = np.arange(len(child)) - np.repeat(offset[:-1], np.diff(offset))
     structure = np.empty(HEADER + total + 1 + 2 * edges + total, np.int32)
-    structure[:HEADER] = total, edges, int(degree.max()), 1
-    parts = np.split(structure[HEADER:], np.cumsum([total + 1, edges, edges]))
-    parts[0][: count + 1] = 0
-    parts[0][count + 1 :] = (offset[1:] + shift * len(child)).ravel()
-    parts[1][:] = (child + shift * count).ravel()
-    parts[2][:] = np.tile(slot, rounds)
-    parts[3][:count], parts[3][count:] = KINDS.index("start"), KINDS.index("round")
+    structure[:HEADER] = total, edges, int(slot.max()) + 1, 1
+    offsets, children, slots, kinds = np.split(structure[HEADER:], np.cumsum([total + 1, edges, edges]))
+    by_round = np.arange(rounds)[:, None]
+    offsets[: count + 1] = 0
+    np.add(offset[1:], by_round * len(child), out=offsets[count + 1 :].reshape(rounds, count), casting="same_kind")
+    np.add(child, by_round * count, out=children.reshape(rounds, len(child)), casting="same_kind")
+    slots.reshape(rounds, len(slot))[:] = slot
+    kinds[:count], kinds[count:] = KINDS.index("start"), KINDS.index("round")
     data = {"vertex": np.tile(np.arange(count), rounds + 1), "round": np.repeat(np.arange(rounds + 1), count)}
     return InputGraph(structure, KINDS, data)
 
@@ -83,19 +72,32 @@ def unrolled_edges(graph: Any, rounds: int) -> Wide:
         >>> vf.unrolled_edges((2, [(0, 1), (1, 0)]), rounds=1)
         array([-1,  1, -1,  0])
     """
-    rounds = _checked(rounds)
-    count, _, target = _edges_of(graph)
-    degree = np.bincount(target, minlength=count)
-    numbers = np.insert(np.argsort(target, kind="stable"), np.cumsum(degree) - degree, -1)
-    return np.tile(numbers, rounds)
+    rounds, count, _, target = _checked(graph, rounds)
+    order, _ = _one_round(count, target)
+    return np.tile(np.maximum(order - count, -1), rounds)
 
 
-def _checked(rounds: Any) -> int:
+def _one_round(count: int, target: Wide) -> tuple[Wide, Wide]:
+    """The order by target of `count` edges from each vertex to itself and then all others, and where each target begins."""
+    target = np.concatenate((np.arange(count), target))
+    offset = np.concatenate(([0], np.cumsum(np.bincount(target))))
+    return np.argsort(target, kind="stable"), offset
+
+
+def _checked(graph: Any, rounds: Any) -> tuple[int, int, Wide, Wide]:
+    """How many rounds and vertices, and the source and the target of each edge."""
     if not isinstance(rounds, (int, np.integer)) or isinstance(rounds, bool):
         raise InputTypeError(f"rounds is {rounds!r}; give an integer")
     if rounds < 1:
         raise GraphError(f"rounds is {rounds}; give at least 1")
-    return int(rounds)
+    count, source, target = _edges_of(graph)
+    total, edges = count * (int(rounds) + 1), int(rounds) * (count + len(source))
+    if max(total, edges) > LARGEST:
+        raise GraphError(
+            f"{rounds} rounds make {total} vertices and {edges} edges; a graph has at most {LARGEST} of each: use fewer rounds, "
+            "or a smaller graph"
+        )
+    return int(rounds), count, source, target
 
 
 def _edges_of(graph: Any) -> tuple[int, Wide, Wide]:
@@ -106,9 +108,7 @@ def _edges_of(graph: Any) -> tuple[int, Wide, Wide]:
         count, pairs = graph.num_vertices, _of_input_graph(graph)
     elif isinstance(graph, tuple) and len(graph) == 2:
         count, pairs = graph[0], _edge_arrays(graph[1])
-    elif (
-        callable(getattr(graph, "is_directed", None)) and hasattr(graph, "nodes") and hasattr(graph, "adj")
-    ):  # networkx
+    elif hasattr(graph, "nodes") and hasattr(graph, "adj") and hasattr(graph, "is_directed"):  # networkx
         count, pairs = graph.number_of_nodes(), _of_networkx(graph)
     elif hasattr(graph, "edge_index"):  # PyTorch Geometric
         count, pairs = graph.num_nodes, _edge_arrays(graph.edge_index)

@@ -223,6 +223,8 @@ class _Writer:
         def operand(argument: object) -> str:
             if isinstance(argument, fx.Node):
                 return self._load(argument, _broadcast(argument, coords, len(shape)))
+            if argument is None:
+                return ""
             if not isinstance(argument, (int, float)):
                 raise Unsupported(f"{node.name} has an operand {argument!r}")
             return literal(argument)

@@ -35,6 +35,11 @@ def _power(a: str, exponent: str) -> str:
     return known.get(number, f"std::pow({a}, {exponent})")
 
 
+def _clamp(a: str, least: str = "", most: str = "") -> str:
+    above = f"larger({a}, {least})" if least else a
+    return f"smaller({above}, {most})" if most else above
+
+
 def _compare(sign: str) -> Expression:
     return lambda a, b: f"({a} {sign} {b})"
 
@@ -45,6 +50,10 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.rsub.Scalar: lambda a, b, alpha="1": f"{b} - {_scaled(a, alpha)}",
     aten.mul.Tensor: lambda a, b: f"{a} * {b}",
     aten.div.Tensor: lambda a, b: f"{a} / {b}",
+    aten.add.Scalar: lambda a, b, alpha="1": f"{a} + {_scaled(b, alpha)}",
+    aten.sub.Scalar: lambda a, b, alpha="1": f"{a} - {_scaled(b, alpha)}",
+    aten.mul.Scalar: lambda a, b: f"{a} * {b}",
+    aten.div.Scalar: lambda a, b: f"{a} / {b}",
     aten.neg.default: lambda a: f"-{a}",
     aten.reciprocal.default: lambda a: f"T(1) / {a}",
     aten.square.default: lambda a: f"{a} * {a}",
@@ -63,12 +72,14 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.silu.default: lambda a: f"{a} * sigmoid({a})",
     aten.maximum.default: lambda a, b: f"larger({a}, {b})",
     aten.minimum.default: lambda a, b: f"smaller({a}, {b})",
+    aten.clamp.default: _clamp,
     aten.clamp_min.default: lambda a, b: f"larger({a}, {b})",
     aten.clamp_max.default: lambda a, b: f"smaller({a}, {b})",
     aten.sigmoid_backward.default: lambda g, y: f"{g} * (T(1) - {y}) * {y}",
     aten.tanh_backward.default: lambda g, y: f"{g} * (T(1) - {y} * {y})",
     aten.silu_backward.default: lambda g, x: f"{g} * sigmoid({x}) * (T(1) + {x} * (T(1) - sigmoid({x})))",
     aten.threshold_backward.default: lambda g, x, t: f"({x} <= {t} ? T(0) : {g})",
+    aten.masked_fill.Scalar: lambda a, mask, value: f"({mask} ? {value} : {a})",
     aten.where.self: lambda c, a, b: f"({c} ? {a} : {b})",
     aten.gt.Scalar: _compare(">"), aten.gt.Tensor: _compare(">"),
     aten.ge.Scalar: _compare(">="), aten.ge.Tensor: _compare(">="),
@@ -76,6 +87,9 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.le.Scalar: _compare("<="), aten.le.Tensor: _compare("<="),
     aten.eq.Scalar: _compare("=="), aten.eq.Tensor: _compare("=="),
     aten.ne.Scalar: _compare("!="), aten.ne.Tensor: _compare("!="),
+    aten.bitwise_not.default: lambda a: f"(!{a})",  # of booleans: there are no other integers
+    aten.bitwise_and.Tensor: lambda a, b: f"({a} && {b})",
+    aten.bitwise_or.Tensor: lambda a, b: f"({a} || {b})",
     aten.logical_not.default: lambda a: f"(!{a})",
     aten.logical_and.default: lambda a, b: f"({a} && {b})",
     aten.logical_or.default: lambda a, b: f"({a} || {b})",

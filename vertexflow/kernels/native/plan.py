@@ -107,10 +107,6 @@ def plan(part: Part, dtype: torch.dtype) -> Plan:
                 stored.setdefault(source, None)
             elif at == "product" and not _lies_flat(source):
                 raise Unsupported(f"a product reads {source.name}, which does not lie row by row")
-    in_memory = [*stored, *(node for node in nodes if node.op == "placeholder" and has_rows(node))]
-    for node in in_memory:
-        if node.meta["val"].dtype not in (dtype, torch.int64):
-            raise Unsupported(f"{node.name} is of {str(node.meta['val'].dtype)[6:]}")
     stages = _stages(nodes, level, stored)
     return Plan(part, [*stages, Stage(copies)] if copies else stages, stored, [copy.target for copy in copies])
 

@@ -142,8 +142,8 @@ class _Core:
     def _value(self, node: fx.Node, origin: fx.Node, lines: list[str]) -> str:
         """The pointer to the first of a step's rows of a value."""
         name, program = self._fresh(node), self.program
+        sort = "bool" if origin.meta["val"].dtype == torch.bool else "T"
         if not has_rows(node):
-            sort = "bool" if origin.meta["val"].dtype == torch.bool else "T"
             return self.argument("param", origin, f"const {sort}* const", f"p_{origin.name}")
         if self.core == "core":
             for (state, slot), gathered in program.gathers.items():
@@ -160,9 +160,9 @@ class _Core:
                     self._sent(name, state, slot, lines)
                     return name
         width = self.width_of(origin)
-        pointer = self.argument("value", (origin, width), "T* const", f"p_{origin.name}")
+        pointer = self.argument("value", (origin, width), f"{sort}* const", f"p_{origin.name}")
         first = "first_of_edges" if on_edges(node) else self._first(program.is_whole(origin))
-        lines += [f"T* const {name} = {pointer} + {first} * {width};", f"constexpr Long {name}_ld = {width};"]
+        lines += [f"{sort}* const {name} = {pointer} + {first} * {width};", f"constexpr Long {name}_ld = {width};"]
         return name
 
     @staticmethod
