@@ -7,5 +7,5 @@ import os
 import pytest
 
 needs_data = pytest.mark.skipif(
-    "VERTEXFLOW_DATA" not in os.environ, reason="set VERTEXFLOW_DATA to a folder with sst/train.txt and sst/dev.txt"
+    "VERTEXFLOW_DATA" not in os.environ, reason="set VERTEXFLOW_DATA to a folder of real data (docs/environment.md)"
 )
