@@ -268,6 +268,17 @@ def test_a_method_for_all_and_methods_for_kinds():
         Both()
 
 
+def test_a_method_of_the_name_of_another():
+    class Begin(Arithmetic):
+        @vf.vertex("begin")
+        def start(self, v): ...
+
+    with pytest.raises(
+        vf.VertexFunctionError, match=r"`start` of Begin would take the place of `VertexFunction\.start`"
+    ):
+        Begin()
+
+
 def test_a_decorator_without_kinds():
     with pytest.raises(vf.VertexFunctionError, match="name the kinds"):
 

@@ -71,6 +71,10 @@ def methods_of(cls: type, base: type) -> dict[Any, str]:
                 raise VertexFunctionError(
                     f"{cls.__name__} has two methods for vertices of kind {kind!r}, `{found[kind]}` and `{name}`; leave one"
                 )
+            if name != "vertex" and hasattr(base, name):
+                raise VertexFunctionError(
+                    f"method `{name}` of {cls.__name__} would take the place of `VertexFunction.{name}`; give it another name"
+                )
             found[kind] = name
     own = getattr(cls, "vertex", None)
     if found and own is not getattr(base, "vertex", None) and "vertex" not in found.values():
