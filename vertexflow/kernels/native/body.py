@@ -35,51 +35,75 @@ from .plan import (
 aten = torch.ops.aten
 
 
-def write_stages(plan: Plan, names: dict[fx.Node, str]) -> list[str]:
-    """The lines that compute one step. `names` are the C++ names of the values that lie in memory.
+BARRIER = "#pragma omp barrier"
+SPLIT = "#pragma omp for schedule(static) nowait"
 
-    The element in column j of row i of the value `x` is `x[i * x_ld + j]`; parameters have no `_ld`.
+
+def write_stages(
+    plan: Plan, names: dict[fx.Node, str], weights: dict[tuple[fx.Node, bool], str], last: str
+) -> list[str]:
+    """The lines that compute one step, for every thread of a team, up to a barrier.
+
+    `names` are the C++ names of the values that lie in memory: the element in column j of row i of the value `x` is
+    `x[i * x_ld + j]`; parameters have no `_ld`. `weights` are the names of what products read, and whether transposed.
+    `last` is what the lines before are split by over threads (as `_Writer.split`).
     """
-    writer = _Writer(plan, names)
-    return [line for stage in plan.stages for line in writer.stage(stage)]
+    writer = _Writer(plan, names, weights, last)
+    lines = [line for stage in plan.stages for line in writer.stage(stage)]
+    return lines if lines[-1:] == [BARRIER] else [*lines, BARRIER]
+
+
+def work_of(plan: Plan) -> int:
+    """How many elements a row is worth, to judge whether threads pay: those that are stored, and some for each product."""
+    stages = plan.stages
+    stored = sum(math.prod(trailing(store.value)) for stage in stages for store in stage.stores)
+    products = sum(math.prod(product.b.meta["val"].shape) for stage in stages for product in stage.products)
+    return stored + int(products) // 16
 
 
 class _Writer:
-    def __init__(self, plan: Plan, names: dict[fx.Node, str]) -> None:
-        self.plan = plan
-        self.names = names
+    def __init__(
+        self, plan: Plan, names: dict[fx.Node, str], weights: dict[tuple[fx.Node, bool], str], last: str
+    ) -> None:
+        self.plan, self.names, self.weights = plan, names, weights
+        self.split = last  # of the lines before: what threads share out, "rows", "edges" or "columns"
         self.there = {node for node in plan.part.graph.nodes if node.op == "placeholder"}  # in memory by now
         self.lines: list[str] = []
         self.known: dict[tuple[fx.Node, tuple[str, ...]], str] = {}  # variables of the loop that is being written
 
     def stage(self, stage: Stage) -> list[str]:
         lines: list[str] = []
-        for of_edges in (True, False):
-            stores = [store for store in stage.stores if on_edges(store.value) == of_edges]
+        for split in ("edges", "rows"):
+            stores = [store for store in stage.stores if on_edges(store.value) == (split == "edges")]
             if stores:
-                lines += self._loops(stores, "edges" if of_edges else "rows")
+                lines += [*self._share(split), *self._loops(stores, split)]
         self.there.update(store.target for store in stage.stores)
         for product in stage.products:
-            lines += self._product(product)
+            lines += self._bias(product)
+        for product in stage.products:
+            lines += [*self._share("columns"), self._product(product)]
         self.there.update(product.out for product in stage.products)
         for node in stage.segments:
-            lines += self._segment(node)
+            lines += [*self._share("rows"), *self._segment(node)]
         for node in stage.reductions:
-            lines += self._reduction(node)
+            lines += [*self._share("edges" if on_edges(node) else "rows"), *self._reduction(node)]
         self.there.update([*stage.segments, *stage.reductions])
+        if self.split == "columns":  # the next stage may begin with a product, too
+            lines += self._share("")
         return lines
+
+    def _share(self, split: str) -> list[str]:
+        """A barrier, unless each thread goes on with what it has computed itself."""
+        last, self.split = self.split, split
+        return [BARRIER] if last and last != split else []
 
     def _loops(self, stores: list[Store], count: str) -> list[str]:
         """One pass over rows or edges; in it, a loop over elements for all values of one shape."""
         inner: list[str] = []
-        work = 0
-        shapes = dict.fromkeys(tuple(trailing(store.value)) for store in stores)
-        for shape in shapes:
-            wanted = [store for store in stores if tuple(trailing(store.value)) == shape]
-            work += math.prod(shape) * len(wanted)
-            inner += self._over(shape, wanted)
+        for shape in dict.fromkeys(tuple(trailing(store.value)) for store in stores):
+            inner += self._over(shape, [store for store in stores if tuple(trailing(store.value)) == shape])
         return [
-            f"#pragma omp parallel for schedule(static) if ({count} * {work} > serial)",
+            SPLIT,
             f"for (Long i = 0; i < {count}; ++i) {{",
             *(f"    {line}" for line in inner),
             "}",
@@ -103,31 +127,35 @@ class _Writer:
         column = _linear(coords[1:], trailing(store.value))
         return f"{name}[i * {name}_ld + {column}{f' + {store.offset}' if store.offset else ''}] = {value};"
 
-    def _product(self, product: Product) -> list[str]:
+    def _bias(self, product: Product) -> list[str]:
+        """Rows of the bias, which a product is added to."""
+        if product.bias is None:
+            return []
+        self.known, self.lines = {}, []
+        value = self._load(product.bias, ("j",))
+        out, count = self.names[product.out], "edges" if on_edges(product.out) else "rows"
+        return [
+            *self._share(count),
+            SPLIT,
+            f"for (Long i = 0; i < {count}; ++i) {{",
+            f"    for (Long j = 0; j < {trailing(product.out)[-1]}; ++j) {{",
+            *(f"        {line}" for line in self.lines),
+            f"        {out}[i * {out}_ld + j] = {value};",
+            "    }",
+            "}",
+        ]
+
+    def _product(self, product: Product) -> str:
         found = columns(product.a)
         a, start = found if found is not None and found[0] in self.there else (product.a, 0)
         if a not in self.there:
             raise Unsupported(f"a product reads {product.a.name}, which does not lie row by row")
         out, count = self.names[product.out], "edges" if on_edges(product.out) else "rows"
-        n, k = trailing(product.out)[-1], trailing(product.a)[-1]
-        weight, left = self.names[product.b], self.names[a]
-        lines = []
-        if product.bias is not None:
-            self.known, self.lines = {}, []
-            value = self._load(product.bias, ("j",))
-            lines = [
-                f"for (Long i = 0; i < {count}; ++i) {{",
-                f"    for (Long j = 0; j < {n}; ++j) {{",
-                *(f"        {line}" for line in self.lines),
-                f"        {out}[i * {out}_ld + j] = {value};",
-                "    }",
-                "}",
-            ]
-        call = (
-            f"product(gemm, {literal(product.transposed)}, {count}, {n}, {k}, {left}{f' + {start}' if start else ''}, "
-            f"{left}_ld, {weight}, {k if product.transposed else n}, {'0' if product.bias is None else '1'}, {out}, {out}_ld);"
+        weight, left = self.weights[product.b, product.transposed], self.names[a]
+        return (
+            f"product({count}, {left}{f' + {start}' if start else ''}, {left}_ld, {weight}, "
+            f"{literal(product.bias is not None)}, {out}, {out}_ld);"
         )
-        return [*lines, call]
 
     def _segment(self, node: fx.Node) -> list[str]:
         """A sum, or maximum, over the edges of each row; zeros where there are none."""
@@ -148,7 +176,7 @@ class _Writer:
             if dim == len(shape) - 1:
                 lines.insert(0, "#pragma omp simd")
         return [
-            f"#pragma omp parallel for schedule(static) if (edges * {math.prod(shape)} > serial)",
+            SPLIT,
             "for (Long i = 0; i < rows; ++i) {",
             "    const Long from = first_edge[i] - first_edge[0], to = first_edge[i + 1] - first_edge[0];",
             f"    std::fill({out} + i * {out}_ld, {out} + i * {out}_ld + {math.prod(shape)}, T(0));",
@@ -179,7 +207,7 @@ class _Writer:
         for dim in reversed(kept):
             lines = [f"for (Long j{dim} = 0; j{dim} < {extents[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
         return [
-            f"#pragma omp parallel for schedule(static) if ({count} * {math.prod(extents)} > serial)",
+            SPLIT,
             f"for (Long i = 0; i < {count}; ++i) {{",
             *(f"    {line}" for line in lines),
             "}",

@@ -12,8 +12,6 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from ... import log
 from ...errors import BackendError
 
@@ -57,14 +55,9 @@ def load(source: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(kept))
 
 
-def gemm_address(dtype: torch.dtype) -> int | None:
-    """Where the general matrix product of PyTorch's own BLAS is; None if it cannot be found."""
-    letter = "s" if dtype == torch.float32 else "d"
-    for library in _torch_libraries():
-        for name in (f"{letter}gemm_", f"{letter}gemm".upper(), f"{letter}gemm"):
-            if hasattr(library, name):
-                return ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-    return None
+def address_of(library: ctypes.CDLL, name: str) -> int:
+    """Where a function of a library is."""
+    return ctypes.cast(library[name], ctypes.c_void_p).value or 0
 
 
 def _compile(command: str, source: str, to: Path) -> None:
@@ -99,12 +92,3 @@ def _machine() -> str:
     except OSError:
         flags = ""
     return f"{platform.machine()} {flags}"
-
-
-@cache
-def _torch_libraries() -> list[ctypes.CDLL]:
-    folder = Path(torch.__file__).parent / "lib"
-    names = [
-        path for pattern in ("libtorch_cpu.*", "libmkl_rt*", "libopenblas*") for path in sorted(folder.glob(pattern))
-    ]
-    return [ctypes.CDLL(str(path)) for path in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from ...graph.program import Program
-from .build import gemm_address, load
+from .build import address_of, load
 from .plan import Unsupported
-from .source import Source, cores_of, preamble, write_core
+from .source import Source, cores_of, preamble, products_source, write_core
 
 Resolve = Callable[[str, Any], "Tensor | int"]
 
@@ -32,14 +32,14 @@ class Loop:
 
     source: Source
     function: Callable[..., None]
-    gemm: int
+    products: Mapping[str, int]  # the functions "product" and "pack", by address
 
     def bind(self, resolve: Resolve) -> Arguments:
         """The arguments for one batch; `resolve` gives each by its role, a tensor for its address."""
         numbers, alive = np.empty(len(self.source.arguments), np.int64), []
         for at, (role, what) in enumerate(self.source.arguments):
-            if role == "gemm":
-                numbers[at] = self.gemm
+            if role in self.products:
+                numbers[at] = self.products[role]
                 continue
             found = resolve(role, self.source.scratch[what] if role == "scratch" else what)
             if isinstance(found, Tensor):
@@ -57,20 +57,19 @@ def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
     """The cores of a program that can be native code, compiled; and why the others cannot."""
     sources: list[Source] = []
     reasons: dict[str, str] = {}
-    gemm = gemm_address(program.trace.state_dtype)
     for core in cores_of(program):
         try:
-            if gemm is None:
-                raise Unsupported("PyTorch's matrix product cannot be called from native code here")
             sources.append(write_core(program, core))
         except Unsupported as reason:
             reasons[core] = str(reason)
-    if not sources or gemm is None:
+    if not sources:
         return {}, reasons
+    shared = load(products_source(program.trace.state_dtype))
+    products = {name: address_of(shared, name) for name in ("product", "pack")}
     library = load("\n".join([preamble(program.trace.state_dtype), *(source.text for source in sources)]))
     loops = {}
     for source in sources:
         function = getattr(library, source.name)
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
-        loops[source.name] = Loop(source, function, gemm)
+        loops[source.name] = Loop(source, function, products)
     return loops, reasons

@@ -1,11 +1,8 @@
-// What generated kernels are made of; it stands in front of each of them. T is float or double.
+// What generated kernels are made of, after product.hpp; it stands in front of each of them. T is float or double.
+// Rows are split over the threads of a team, always in the same way: what a thread reads of its own rows needs no barrier.
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <cstring>
-
-using Index = std::int32_t;
-using Long = std::int64_t;
 
 struct Step {
     Index start, stop, reads_from, read_at, group, edge_start, edge_stop;
@@ -13,24 +10,15 @@ struct Step {
 
 namespace {
 
-constexpr Long serial = 16384;  // elements below which threads are not worth waking
+constexpr Long serial = 16384;   // elements below which threads are not worth waking
+constexpr Long pays_packing = 32;  // rows from which on a packed weight is worth its packing
 
-using Gemm = void (*)(const char*, const char*, const Index*, const Index*, const Index*, const T*, const T*, const Index*,
-                      const T*, const Index*, const T*, T*, const Index*);
-
-// out [rows, n] = a [rows, k] times b, which is [k, n], or [n, k] if transposed; row-major. `beta` 1 adds to what is there.
-inline void product(Gemm gemm, bool transposed, Long rows, Long n, Long k, const T* a, Long lda, const T* b, Long ldb, T beta,
-                    T* out, Long ldo) {
-    const Index m_ = static_cast<Index>(n), n_ = static_cast<Index>(rows), k_ = static_cast<Index>(k);
-    const Index lda_ = static_cast<Index>(lda), ldb_ = static_cast<Index>(ldb), ldo_ = static_cast<Index>(ldo);
-    const T one = 1;
-    gemm(transposed ? "T" : "N", "N", &m_, &n_, &k_, &one, b, &ldb_, a, &lda_, &beta, out, &ldo_);
-}
-
-// out [count, width] = rows of `from`.
-inline void gather(const T* from, const Index* rows, Long count, Long width, T* out) {
-#pragma omp parallel for schedule(static) if (count * width > serial)
-    for (Long i = 0; i < count; ++i) std::memcpy(out + i * width, from + rows[i] * width, width * sizeof(T));
+// out [count, slots, width] = rows of `from`.
+inline void gather(const T* from, const Index* rows, Long count, Long slots, Long width, T* out) {
+#pragma omp for schedule(static) nowait
+    for (Long i = 0; i < count; ++i)
+        for (Long at = i * slots; at < (i + 1) * slots; ++at)
+            std::memcpy(out + at * width, from + rows[at] * width, width * sizeof(T));
 }
 
 // Who reads a row: the places offset[r] .. offset[r + 1] - 1; without offset, the one place.
@@ -51,7 +39,7 @@ inline void add_parents(const Parents& from, Long row, Long width, T* out) {
 // The gradient of the state of rows [first, first + count): what parents sent, by slot and by edge, and what comes from
 // outside; each may be missing.
 inline void receive(const Parents& placed, const Parents& listed, const T* outside, Long first, Long count, Long width, T* out) {
-#pragma omp parallel for schedule(static) if (count * width > serial)
+#pragma omp for schedule(static) nowait
     for (Long i = 0; i < count; ++i) {
         T* const to = out + i * width;
         if (placed.sent && !placed.offset)

@@ -14,9 +14,11 @@ from ...graph.nodes import on_edges
 from ...graph.program import Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
-from .body import write_stages
+from .body import work_of, write_stages
+from .expressions import literal
 from .plan import Plan, Unsupported, has_rows, plan, trailing
 
+WIDEST = 32  # columns of a panel of a packed weight, at most
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -33,9 +35,19 @@ class Source:
     scratch: list[tuple[int, bool]]
 
 
+def products_source(dtype: torch.dtype) -> str:
+    """The library of matrix products, which all generated code calls."""
+    return _join(dtype, "product.hpp", "product.cpp")
+
+
 def preamble(dtype: torch.dtype) -> str:
     """What stands in front of all functions of one file."""
-    return f"using T = {TYPES[dtype]};\n" + files(__package__).joinpath("runtime.hpp").read_text(encoding="utf-8")
+    return _join(dtype, "product.hpp", "runtime.hpp")
+
+
+def _join(dtype: torch.dtype, *names: str) -> str:
+    parts = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names)
+    return "\n".join([f"using T = {TYPES[dtype]};", *parts])
 
 
 def write_core(program: Program, core: str) -> Source:
@@ -48,22 +60,34 @@ def write_core(program: Program, core: str) -> Source:
     if dtype not in TYPES:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     writer = _Core(program, core)
-    blocks = {}
+    blocks, work = [], 0
     for name in (core, f"{core}_leaf"):
-        part = program.parts.get(name, Part(name, fx.Graph(), [], []))
-        blocks[name] = writer.block(plan(part, dtype), name != core)
-    inner, leaf = ("\n".join(f"            {line}" for line in block) for block in blocks.values())
+        made = plan(program.parts.get(name, Part(name, fx.Graph(), [], [])), dtype)
+        blocks.append("\n".join(f"                {line}" for line in writer.block(made, name != core)))
+        work = max(work, work_of(made))
     declared = "\n".join(f"    {line}" for line in writer.declarations)
-    text = f"""extern "C" void {core}(const Long* a, const Step* steps, Long count) {{
+    packed = "\n".join(f"            pack({name});" for name in writer.weights.values())
+    text = f"""extern "C" void {core}(Long* a, const Step* steps, Long count) {{
 {declared}
-    for (const Step* at = steps; at < steps + count; ++at) {{
-        const Step& step = *at;
-        const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-        [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges, reads_from = step.reads_from, read_at = step.read_at;
-        if (start >= num_leaves) {{
-{inner}
-        }} else {{
-{leaf}
+    const bool must_pack = packs && !packed;
+    packed = packs;
+    Long computed = 0;
+    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
+#pragma omp parallel if (computed * {work} > serial)
+    {{
+        if (must_pack) {{
+{packed}
+        }}
+        for (const Step* at = steps; at < steps + count; ++at) {{
+            const Step& step = *at;
+            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+            if (start >= num_leaves) {{
+{blocks[0]}
+            }} else {{
+{blocks[1]}
+            }}
         }}
     }}
 }}
@@ -80,17 +104,23 @@ class _Core:
         self.scratch: list[tuple[int, bool]] = []
         self.declarations: list[str] = []
         self.declared: dict[tuple[str, Any], str] = {}
+        self.weights: dict[tuple[fx.Node, bool], str] = {}  # what products read, and whether transposed
         self.slots = program.trace.num_slots
         self.taken: set[str] = set()  # names of values in the block that is being written
-        self.argument("gemm", None, "const Gemm", "gemm")
+        self.argument("product", None, "const Product", "product")
+        self.argument("pack", None, "const Pack", "pack")
         self.argument("num_leaves", None, "const Long", "num_leaves")
+        self.argument("num_computed", None, "const Long", "num_computed")
+        self.argument("packed_yet", None, "Long&", "packed")  # kept between the calls of one batch
+        self.declarations.append("const bool packs = num_computed >= pays_packing;")
 
     def argument(self, role: str, what: Any, sort: str, name: str) -> str:
         """The C++ name of an argument, which is declared at its first use."""
         key = (role, what)
         if key not in self.declared:
             self.declared[key] = name
-            self.declarations.append(f"{sort} {name} = ({sort.removeprefix('const ')})a[{len(self.arguments)}];")
+            cast = "" if sort == "Long&" else f"({sort.removeprefix('const ')})"
+            self.declarations.append(f"{sort} {name} = {cast}a[{len(self.arguments)}];")
             self.arguments.append(key)
         return self.declared[key]
 
@@ -112,7 +142,13 @@ class _Core:
         for node, output in made.stored.items():
             names[node] = self._scratch(node, lines) if output is None else self._value(node, output, lines)
         names.update((output, self._value(output, output, lines)) for output in made.copies)
-        stages = write_stages(made, names)
+        weights = {}
+        origins = {node: origin for origin, node in inputs.items()}
+        for product in (product for stage in made.stages for product in stage.products):
+            weights[product.b, product.transposed] = self._weight(origins[product.b], product.transposed)
+        gathers_edges = any("first_of_edges, edges," in line for line in lines)
+        last = ("edges" if gathers_edges else "rows") if any(line.endswith(");") for line in lines) else ""
+        stages = write_stages(made, names, weights, last)
         text = "\n".join(stages)
         if "owner[" in text:
             owner = self.argument("owner", None, "const Index* const", "owner_of")
@@ -121,6 +157,19 @@ class _Core:
             offset = self.argument("edge_offset", None, "const Index* const", "edge_offset")
             lines.append(f"const Index* const first_edge = {offset} + start - num_leaves;")
         return [*lines, *stages]
+
+    def _weight(self, origin: fx.Node, transposed: bool) -> str:
+        """The name of a parameter that products read, with room to pack it in."""
+        if (origin, transposed) not in self.weights:
+            number = len(self.weights)
+            n, k = (int(extent) for extent in origin.meta["val"].shape[:: 1 if transposed else -1])
+            plain = self.argument("param", origin, "const T* const", f"p_{origin.name}")
+            room = self.argument("packed", (origin, -n % WIDEST * k), "T* const", f"room_{number}")
+            self.weights[origin, transposed] = f"weight_{number}"
+            self.declarations.append(
+                f"const Weight weight_{number} = {{{plain}, packs ? {room} : nullptr, {literal(transposed)}, {n}, {k}}};"
+            )
+        return self.weights[origin, transposed]
 
     def _fresh(self, node: fx.Node) -> str:
         """A name that no other value of this block has: some are of the part's graph, some of the joint graph."""
@@ -197,7 +246,7 @@ class _Core:
             lines += [
                 f"T* const {name} = {to}{f' + first_of_edges * {width}' if kept else ''};",
                 f"constexpr Long {name}_ld = {width};",
-                f"gather({source}, {rows} + first_of_edges, edges, {width}, {name});",
+                f"gather({source}, {rows} + first_of_edges, edges, 1, {width}, {name});",
             ]
             return
         every = f"g_{state}"
@@ -211,7 +260,7 @@ class _Core:
             lines += [
                 f"const T* {every} = {source} + reads_from * {width};",
                 f"if (reads_from < 0) {{",  # noqa: F541
-                f"    gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows * {self.slots}, {width}, {place});",
+                f"    gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {place});",
                 f"    {every} = {place};",
                 "}",
             ]
