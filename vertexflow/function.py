@@ -109,10 +109,20 @@ class VertexFunction(nn.Module):
                 no method for.
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
+        return self._run(dict(_tensors(self)), graphs, reverse, initial, inputs)
+
+    def _run(
+        self,
+        tensors: Mapping[str, Tensor],
+        graphs: GraphBatch | Sequence[InputGraph],
+        reverse: bool,
+        initial: Mapping[str, Tensor] | None,
+        inputs: Mapping[str, Tensor],
+    ) -> SimpleNamespace:
+        """`forward` with these parameters and buffers."""
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = methods_in(batch, self._methods)
-        device = self._check_inputs(inputs)
-        tensors = dict(_tensors(self))
+        device = _check_inputs(tensors, inputs)
         traces = self._trace(inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
         check_rows(traces, inputs, count_rows(batch, methods), self._methods, "the batch")
@@ -171,8 +181,8 @@ class VertexFunction(nn.Module):
     def _prepare_growth(
         self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
-        device = self._check_inputs(inputs)
         tensors = dict(_tensors(self))
+        device = _check_inputs(tensors, inputs)
         traces = self._trace(inputs, tensors, device)
         ((name, found),) = traces.items()
         check_rows(traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension")
@@ -203,23 +213,6 @@ class VertexFunction(nn.Module):
                 how = "native code, over all steps" if core in compiled.loops else f"calls of PyTorch{reason}"
                 lines.append(f"{method}.{name}: {how}")
         return "\n".join(lines)
-
-    def _check_inputs(self, inputs: Mapping[str, Tensor]) -> torch.device:
-        device = next((tensor.device for _, tensor in _tensors(self)), None)
-        for name, value in inputs.items():
-            if not isinstance(value, Tensor):
-                raise InputTypeError(
-                    f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
-                )
-            if value.dim() == 0:
-                raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
-            if device is not None and value.device != device:
-                raise InputError(
-                    f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
-                    "move one with .to(...)"
-                )
-            device = value.device
-        return device if device is not None else torch.device("cpu")
 
     def _initial_states(
         self, initial: Mapping[str, Tensor], count: int, traces: Mapping[str, Trace], device: torch.device
@@ -343,6 +336,25 @@ class VertexFunction(nn.Module):
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
+
+
+def _check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
+    """The device of parameters and inputs."""
+    device = next((tensor.device for tensor in tensors.values()), None)
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            raise InputTypeError(
+                f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
+            )
+        if value.dim() == 0:
+            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
+        if device is not None and value.device != device:
+            raise InputError(
+                f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
+                "move one with .to(...)"
+            )
+        device = value.device
+    return device if device is not None else torch.device("cpu")
 
 
 def _group_by_method(batch: GraphBatch, methods: tuple[str, ...]) -> tuple[GraphBatch, tuple[str, ...]]:

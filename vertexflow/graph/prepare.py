@@ -25,13 +25,14 @@ def prepare(
 ) -> Trace:
     """Trace `method` once, simplify the graph, and refuse it if it mixes rows.
 
-    `inputs` are the first call's; `tensors` are the module's parameters and buffers by qualified name.
+    `inputs` are the first call's; `tensors` are the module's parameters and buffers by qualified
+    name, or what stands for them.
     """
     cuda = [device] if device.type == "cuda" else []
     try:
         # The trace has the derivative in it, also if the first call wants none; the user's random numbers stay as they were.
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
-            found = trace(module, method, state, state_dtype, inputs, device)
+            found = trace(module, method, state, state_dtype, inputs, tensors, device)
             simplify(found)
             check_rows(found, inputs, tensors)
     except VertexFunctionError as error:

@@ -89,11 +89,13 @@ def trace(
     state: Mapping[str, Shape],
     state_dtype: torch.dtype,
     inputs: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
     device: torch.device,
 ) -> Trace:
     """Run `method` (bound to `module`) once and return its `Trace`.
 
-    `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. Raises
+    `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. `tensors` are the module's
+    parameters and buffers by qualified name, or what stands for them. Raises
     `VertexFunctionError`, naming the line of the method, for whatever cannot be traced.
     """
     env = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
@@ -101,13 +103,12 @@ def trace(
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
     edge_probe = mode.from_tensor(torch.empty(_EDGES_HINT), symbolic_context=rows_context)
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
     for name, _ in module.named_parameters():
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
 
-    places = _places(module, tensors)
+    places = _places(module)
     code = inspect.unwrap(getattr(method, "__func__", method)).__code__
     lines = _SourceLines(code)
     scope = _Scope(method, module)
@@ -166,9 +167,9 @@ def trace(
     return found
 
 
-def _places(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _places(module: nn.Module) -> dict[str, str]:
     """Every place of the module that holds a tensor, and that tensor's first name; a module used twice is one place."""
-    names = {id(tensor): name for name, tensor in tensors.items()}
+    names = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     return {
         f"{prefix}.{key}" if prefix else key: names[id(tensor)]
         for prefix, part in module.named_modules()

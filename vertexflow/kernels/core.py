@@ -99,13 +99,11 @@ class Core:
             return self.values[what].contiguous()
         if role == "num_computed":
             return group.num_inner + (group.edges.num_edges if group.edges else 0)
-        if role == "packed_yet":
-            return 0
         if role == "packed":
             node, more = what
             return torch.empty(self.values[node].numel() + more, dtype=self.program.trace.state_dtype)
         if role == "scratch":
-            width, of_edges = what
+            _, width, of_edges = what
             sizes = [step.edge_stop - step.edge_start if of_edges else step.stop - step.start for step in group.steps]
             return torch.empty(max(sizes, default=0) * width, dtype=self.program.trace.state_dtype)
         if role in ("num_leaves", "child_rows"):

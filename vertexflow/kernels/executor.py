@@ -74,7 +74,7 @@ class _Forward:
         """Compute steps, all of this group."""
         loop = self.compiled.loops.get("core")
         if loop is not None:
-            self.arguments = loop.bind(self._argument) if self.arguments is None else self.arguments
+            self.arguments = loop.bind(self._argument, self.group.known) if self.arguments is None else self.arguments
             loop.run(self.arguments, order.table[first:end])
         elif self.in_steps:
             for step in order.steps[first:end]:
@@ -93,7 +93,7 @@ class _Forward:
     def finish(self) -> None:
         if not self.in_steps:
             self._compute(_inner_rows(self.group))
-        for name, rows in self.gathers.items():
+        for name, rows in self.gathers.items() if self.arguments is None else ():  # native code copies slices, too
             rows.fill(self.states[name])
         run_whole(self.compiled, "lazy", self.group, self.values)
 
@@ -226,7 +226,7 @@ class _Backward:
         """Compute steps, all of this group, the last one first."""
         loop = self.compiled.loops.get("grad_core")
         if loop is not None:
-            self.arguments = loop.bind(self._argument) if self.arguments is None else self.arguments
+            self.arguments = loop.bind(self._argument, self.group.known) if self.arguments is None else self.arguments
             loop.run(self.arguments, order.backwards[len(order.steps) - end : len(order.steps) - first])
         elif self.in_steps:
             for step in reversed(order.steps[first:end]):

@@ -55,6 +55,7 @@ class RowGroup:
     child_rows: Tensor  # [(num_rows - num_leaves) * num_slots]: row of each child in a state; the last row: none
     steps: list[Step]  # those of this group
     edges: EdgeSlice | None  # for vertex functions that read all children
+    known: dict[Any, Any] = field(default_factory=dict)  # what backends have found out about these rows
 
     @property
     def num_inner(self) -> int:

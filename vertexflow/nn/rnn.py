@@ -109,8 +109,6 @@ class ChainRNN(nn.RNNBase):
     ) -> dict[str, Tensor]:
         suffix = f"_l{layer}_reverse" if direction else f"_l{layer}"
         weights = {name: getattr(self, name + suffix) for name, _ in self.cell.named_parameters()}
-        given: dict[str, Any] = {"x": x, "reverse": direction == 1}
-        if initial:
-            given["initial"] = dict(zip(self.cell.state, initial, strict=True))
-        out = torch.func.functional_call(self.cell, weights, (batch,), given)
+        states = dict(zip(self.cell.state, initial, strict=True)) if initial else None
+        out = self.cell._run(weights, batch, direction == 1, states, {"x": x})
         return dict(vars(out))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...graph.program import Program
 from .build import address_of, load
 from .plan import Unsupported
-from .source import Source, cores_of, preamble, products_source, write_core
+from .source import OF_STRUCTURE, Source, cores_of, preamble, products_source, write_core
 
 Resolve = Callable[[str, Any], "Tensor | int"]
 
@@ -26,7 +26,7 @@ class Arguments:
     alive: list[Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loop:
     """A core as a native function."""
 
@@ -34,19 +34,33 @@ class Loop:
     function: Callable[..., None]
     products: Mapping[str, int]  # the functions "product" and "pack", by address
 
-    def bind(self, resolve: Resolve) -> Arguments:
-        """The arguments for one batch; `resolve` gives each by its role, a tensor for its address."""
-        numbers, alive = np.empty(len(self.source.arguments), np.int64), []
-        for at, (role, what) in enumerate(self.source.arguments):
-            if role in self.products:
-                numbers[at] = self.products[role]
-                continue
-            found = resolve(role, self.source.scratch[what] if role == "scratch" else what)
+    def bind(self, resolve: Resolve, known: MutableMapping[Any, Arguments]) -> Arguments:
+        """The arguments for one run; `resolve` gives each by its role, a tensor for its address.
+
+        What is the same in every run over the same structure is asked for once, and kept in `known`.
+        """
+        if self not in known:
+            known[self] = self._fixed(resolve)
+        numbers, alive = known[self].numbers.copy(), []
+        for at, role, what in self.source.varying:
+            found = resolve(role, what)
             if isinstance(found, Tensor):
                 alive.append(found)
                 found = found.data_ptr()
             numbers[at] = found
         return Arguments(numbers, alive)
+
+    def _fixed(self, resolve: Resolve) -> Arguments:
+        fixed = Arguments(np.zeros(len(self.source.arguments), np.int64), [])
+        for at, (role, what) in enumerate(self.source.arguments):
+            found = self.products.get(role, 0)
+            if role in OF_STRUCTURE:
+                found = resolve(role, what)  # type: ignore[assignment]
+            if isinstance(found, Tensor):
+                fixed.alive.append(found)
+                found = found.data_ptr()
+            fixed.numbers[at] = found
+        return fixed
 
     def run(self, arguments: Arguments, steps: np.ndarray[Any, np.dtype[np.int32]]) -> None:
         """Compute these steps, lines [n, 7] as in `Step`, one after the other."""

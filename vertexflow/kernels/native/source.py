@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -22,17 +23,27 @@ WIDEST = 32  # columns of a panel of a packed weight, at most
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
+# Arguments that are the same in every run over a structure.
+OF_STRUCTURE = {
+    "num_leaves", "num_computed", "group_start", "child_rows", "owner", "edge_rows", "edge_offset", "placed_places",
+    "placed_offset", "listed_places", "listed_offset",
+}  # fmt: skip
+OF_LIBRARY = {"product", "pack"}
+
+
 @dataclass(frozen=True)
 class Source:
-    """A core as C++, and what its arguments are, in their order: (role, what of it).
-
-    `scratch`: for each value that lies in memory during one step only, how wide its rows are, and whether they are edges.
-    """
+    """A core as C++, and what its arguments are, in their order: (role, what of it)."""
 
     name: str
     text: str
     arguments: list[tuple[str, Any]]
-    scratch: list[tuple[int, bool]]
+
+    @cached_property
+    def varying(self) -> list[tuple[int, str, Any]]:
+        """Where arguments are that differ from run to run, and what they are."""
+        known = OF_STRUCTURE | OF_LIBRARY | {"packed_yet"}  # which begins with 0
+        return [(at, role, what) for at, (role, what) in enumerate(self.arguments) if role not in known]
 
 
 def products_source(dtype: torch.dtype) -> str:
@@ -92,7 +103,7 @@ def write_core(program: Program, core: str) -> Source:
     }}
 }}
 """
-    return Source(core, text, writer.arguments, writer.scratch)
+    return Source(core, text, writer.arguments)
 
 
 class _Core:
@@ -101,7 +112,7 @@ class _Core:
     def __init__(self, program: Program, core: str) -> None:
         self.program, self.core = program, core
         self.arguments: list[tuple[str, Any]] = []
-        self.scratch: list[tuple[int, bool]] = []
+        self.num_scratch = 0
         self.declarations: list[str] = []
         self.declared: dict[tuple[str, Any], str] = {}
         self.weights: dict[tuple[fx.Node, bool], str] = {}  # what products read, and whether transposed
@@ -229,8 +240,8 @@ class _Core:
         width, name = math.prod(trailing(node)), self._fresh(node)
         if not has_rows(node):
             raise Unsupported(f"{node.name} has no rows")
-        self.scratch.append((width, on_edges(node)))
-        pointer = self.argument("scratch", len(self.scratch) - 1, "T* const", f"scratch_{len(self.scratch) - 1}")
+        number = self.num_scratch = self.num_scratch + 1
+        pointer = self.argument("scratch", (number, width, on_edges(node)), "T* const", f"scratch_{number}")
         lines += [f"T* const {name} = {pointer};", f"constexpr Long {name}_ld = {width};"]
         return name
 
@@ -257,13 +268,16 @@ class _Core:
             rows = self.argument("child_rows", None, "const Index* const", "child_rows")
             to = self.argument("gathered", state, "T* const", f"gathered_{state}")
             place = f"{to}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
-            lines += [
-                f"const T* {every} = {source} + reads_from * {width};",
-                f"if (reads_from < 0) {{",  # noqa: F541
-                f"    gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {place});",
-                f"    {every} = {place};",
-                "}",
-            ]
+            gather = (
+                f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {place});"
+            )
+            if kept_nodes:
+                lines += [f"const T* {every} = {place};", gather]
+            else:
+                lines += [
+                    f"const T* {every} = reads_from < 0 ? {place} : {source} + reads_from * {width};",
+                    f"if (reads_from < 0) {gather}",
+                ]
         lines.append(f"const T* const {name} = {every}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
