@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import CodeType, FrameType
 from typing import Any, cast
 
@@ -73,7 +74,7 @@ class Trace:
         """Whether an input has a row for each edge instead of each vertex."""
         return bool(self.pulls[name].meta["role"][0] == "edge")
 
-    @property
+    @cached_property
     def constants(self) -> dict[fx.Node, Tensor]:
         """Tensors made or read in the vertex function that are neither parameters nor inputs."""
         return {node: node.meta["constant"] for node in self.graph.nodes if node.op == "get_attr"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFlowError
-from .core import Compiled, Values
+from .core import Compiled
 from .executor import run_backward, run_forward
+from .memory import Arena, Values
 from .order import Order
 
 
@@ -95,15 +97,25 @@ class _Run(torch.autograd.Function):
 
 
 def keep(ctx: Any, bound: Bound, values: Sequence[Values]) -> None:
-    """Save what the backward reads."""
-    ctx.read = [[*one.program.read_constants, *one.program.saved] for one in bound.compiled]
-    ctx.save_for_backward(*(of[node] for of, nodes in zip(values, ctx.read, strict=True) for node in nodes))
+    """Save what the backward reads: an arena whole, other values each for itself."""
+    ctx.layouts, ctx.read, saved = [], [], []
+    for one, of in zip(bound.compiled, values, strict=True):
+        arena = of.arenas[0]
+        nodes = [node for node in (*one.program.read_constants, *one.program.saved) if node not in arena.layout.places]
+        ctx.layouts.append(arena.layout)
+        ctx.read.append(nodes)
+        saved += [*arena.flats.values(), *(of[node] for node in nodes)]
+    ctx.save_for_backward(*saved)
 
 
 def kept(ctx: Any) -> list[Values]:
     """What was saved, for each group."""
     saved = iter(ctx.saved_tensors)
-    return [{node: next(saved) for node in nodes} for nodes in ctx.read]
+    values = []
+    for layout, nodes in zip(ctx.layouts, ctx.read, strict=True):
+        arena = Arena(layout, {dtype: next(saved) for dtype in layout.sizes})
+        values.append(Values([(node, next(saved)) for node in nodes], arena))
+    return values
 
 
 def gradients(
@@ -130,7 +142,7 @@ def gradients(
             if node is not None:
                 values[group][node] = _rows_of(pushed.get(name), rows, node)
     state_grads = {name: grad.index_select(0, order.vertex) for name, grad in state.items()}
-    with torch.amp.autocast(order.vertex.device.type, enabled=False):
+    with _without_autocast(order.vertex.device.type):
         external = run_backward(bound.compiled, order, values, state_grads)
     flat = [_sum_of_groups(bound, values, name) for name in bound.params]
     return [*flat, *(_input_gradient(bound, order, values, name) for name in bound.pulls)], external
@@ -147,18 +159,23 @@ def outputs_and_values(
     values: list[Values] = []
     for one in bound.compiled:
         found = one.program.trace
-        values.append({**{node: tensors[name] for name, node in found.params.items()}, **found.constants})
+        values.append(Values({**{node: tensors[name] for name, node in found.params.items()}, **found.constants}))
     for name, groups in bound.pulls.items():
         among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
         for group, rows in zip(groups, among, strict=True):
             values[group][bound.compiled[group].program.trace.pulls[name]] = tensors[name].index_select(0, rows)
-    with torch.amp.autocast(order.vertex.device.type, enabled=False):  # the graph has its casts in it
+    with _without_autocast(order.vertex.device.type):  # the graph has its casts in it
         run_forward(bound.compiled, order, values, external)
     outputs = []
     for name, groups in bound.pushes.items():
         nodes = {group: bound.compiled[group].program.trace.pushes[name] for group in groups}
         outputs.append(_in_batch_order(order, {group: values[group][node] for group, node in nodes.items()}))
     return tuple(outputs), values
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    on = torch.is_autocast_enabled(device_type)
+    return torch.amp.autocast(device_type, enabled=False) if on else nullcontext()
 
 
 def _in_batch_order(order: Order, rows: Mapping[int, Tensor]) -> Tensor:

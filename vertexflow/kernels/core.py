@@ -11,14 +11,14 @@ from torch import Tensor, fx
 
 from ..graph.nodes import on_edges
 from ..graph.program import Program
+from .memory import Values
 from .native.loop import Loop
 from .order import RowGroup, Step
 
-Values = dict[fx.Node, Tensor]  # values of nodes of the joint graph, over all rows or over inner rows
 Function = Callable[..., tuple[Tensor, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compiled:
     """A program whose parts are functions of one backend."""
 
@@ -28,6 +28,10 @@ class Compiled:
     given: Mapping[str, Mapping[fx.Node, bool]]  # the outputs that each part writes into given memory, as `placed` says
     loops: Mapping[str, Loop] = field(default_factory=dict)  # cores that run natively over all steps
     reasons: Mapping[str, str] = field(default_factory=dict)  # why other cores do not
+
+    def scratch(self, core: str, group: RowGroup) -> dict[Any, int]:
+        """The buffers that native code needs for itself, by what it calls them, and their elements."""
+        return self.loops[core].scratch(group) if core in self.loops else {}
 
 
 def placed(program: Program, name: str) -> dict[fx.Node, bool]:
@@ -51,12 +55,10 @@ class Core:
 
     def __init__(self, compiled: Compiled, core: str, group: RowGroup, values: Values) -> None:
         program = compiled.program
-        self.program, self.group, self.values = program, group, values
+        self.group = group
         # Of each value: its dimension of rows, how many each has, and the row it begins with (-1: it has a row an edge).
         self.calls: list[tuple[Function, list[tuple[fx.Node, Tensor | None, int, int, int]]] | None] = []
-        if core in program.parts:
-            self._allocate(program, core, group, values)
-        for name in (core, f"{core}_leaf") if core not in compiled.loops else ():
+        for name in (core, f"{core}_leaf"):
             if name not in program.parts:
                 self.calls.append(None)
                 continue
@@ -66,53 +68,11 @@ class Core:
                 layout = node.meta.get("rows")
                 base = -1 if on_edges(node) else 0 if program.is_whole(node) else group.num_leaves
                 cuts.append(
-                    (node, values.get(node), layout.dim if layout else -1, layout.per_vertex if layout else 0, base)
+                    (node, values.find(node), layout.dim if layout else -1, layout.per_vertex if layout else 0, base)
                 )
             self.calls.append((compiled.functions[name], cuts))
 
-    @staticmethod
-    def _allocate(program: Program, core: str, group: RowGroup, values: Values) -> None:
-        exchanged = set(program.gather_grads.values())
-        for node in program.parts[core].outputs:
-            if node in values or node in exchanged:
-                continue
-            count = group.num_rows - (0 if program.is_whole(node) else group.num_leaves)
-            layout = node.meta["rows"]
-            if layout.edges:
-                assert group.edges is not None
-                count = group.edges.num_edges
-            shape = list(node.meta["val"].shape)
-            shape[layout.dim] = count * layout.per_vertex
-            values[node] = empty(node, shape)
-
-    def argument(self, role: str, what: Any) -> Tensor | int:
-        """What native code is given of the group and of its values, by its role."""
-        group = self.group
-        if role == "value":
-            node, width = what
-            value = self.values[node]
-            if not _is_row_major(value, width):
-                value = self.values[node] = value.contiguous()
-                assert _is_row_major(value, width), f"{node.name} has rows of another width"
-            return value
-        if role == "param":
-            return self.values[what].contiguous()
-        if role == "num_computed":
-            return group.num_inner + (group.edges.num_edges if group.edges else 0)
-        if role == "packed":
-            node, more = what
-            return torch.empty(self.values[node].numel() + more, dtype=self.program.trace.state_dtype)
-        if role == "scratch":
-            _, width, of_edges = what
-            sizes = [step.edge_stop - step.edge_start if of_edges else step.stop - step.start for step in group.steps]
-            return torch.empty(max(sizes, default=0) * width, dtype=self.program.trace.state_dtype)
-        if role in ("num_leaves", "child_rows"):
-            return getattr(group, role)  # type: ignore[no-any-return]
-        if role == "group_start":
-            return group.start
-        return getattr(group.edges, {"edge_rows": "child_rows", "edge_offset": "offset"}.get(role, role))  # type: ignore[no-any-return]
-
-    def run(self, step: Step, given: Values) -> None:
+    def run(self, step: Step, given: Mapping[fx.Node, Tensor]) -> None:
         """Compute the rows of a step; `given` are the values that belong to it alone."""
         call = self.calls[step.start < self.group.num_leaves]
         if call is None or step.start == step.stop:
@@ -131,41 +91,56 @@ class Core:
         function(step.stop - step.start, step.edge_stop - step.edge_start, *arguments)
 
 
+def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | int:
+    """What native code is given of a group and of its values, by its role."""
+    if role == "value":
+        node, width = what
+        value = values[node]
+        if not value.is_contiguous():
+            value = values[node] = value.contiguous()
+        assert value.stride(0) == width or len(value) <= 1, f"{node.name} has rows of another width"
+        return value
+    if role == "param":
+        return values[what].contiguous()
+    if role == "num_computed":
+        return group.num_inner + (group.edges.num_edges if group.edges else 0)
+    if role in ("num_leaves", "child_rows"):
+        return getattr(group, role)  # type: ignore[no-any-return]
+    if role == "group_start":
+        return group.start
+    return getattr(group.edges, {"edge_rows": "child_rows", "edge_offset": "offset"}.get(role, role))  # type: ignore[no-any-return]
+
+
 def run_whole(compiled: Compiled, stage: str, group: RowGroup, values: Values) -> None:
     """Run a stage's parts once: over all rows, then, for what leaves do not need, over inner rows."""
-    program = compiled.program
+    key = (compiled, stage)
+    if key not in group.known:
+        group.known[key] = _calls(compiled, stage, group)
+    for function, counts, inputs, made in group.known[key]:
+        arguments = [values[node] if cut is None else values[node].narrow(*cut) for node, cut in inputs]
+        values.update(zip(made, function(*counts, *arguments), strict=True))
+
+
+def _calls(compiled: Compiled, stage: str, group: RowGroup) -> list[Any]:
+    """A stage's functions, the rows and edges that each runs over, its inputs with the rows of them, and its results."""
+    program, calls = compiled.program, []
+    edges = group.edges.num_edges if group.edges is not None else 0
     for name, start in ((stage, 0), (f"{stage}_inner", group.num_leaves)):
-        part = program.parts.get(name)
-        if part is None:
-            continue
-        in_place = compiled.given[name]
-        arguments = [
-            between(program, node, values[node], group, start, group.num_rows) for node in [*part.inputs, *in_place]
-        ]
-        edges = group.edges.num_edges if group.edges is not None else 0
-        results = compiled.functions[name](group.num_rows - start, edges, *arguments)
-        values.update(zip((node for node in part.outputs if node not in in_place), results, strict=True))
+        if name in program.parts:
+            part, given = program.parts[name], compiled.given[name]
+            inputs = [(node, cut(program, node, group, start)) for node in [*part.inputs, *given]]
+            made = [node for node in part.outputs if node not in given]
+            calls.append((compiled.functions[name], (group.num_rows - start, edges), inputs, made))
+    return calls
 
 
-def between(program: Program, node: fx.Node, value: Tensor, group: RowGroup, start: int, stop: int) -> Tensor:
-    """Rows [start, stop) of a value; all of a value that has no rows."""
+def cut(program: Program, node: fx.Node, group: RowGroup, start: int) -> tuple[int, int, int] | None:
+    """What of a value is rows [start, ...): dimension, start and length for `narrow`; None for all of it."""
     layout = node.meta.get("rows")
     base = 0 if program.is_whole(node) else group.num_leaves
-    if layout is None or layout.edges or (start == base and stop == group.num_rows):
-        return value
-    return value.narrow(layout.dim, (start - base) * layout.per_vertex, (stop - start) * layout.per_vertex)
-
-
-def _is_row_major(value: Tensor, width: int) -> bool:
-    """Whether the elements of each row lie one after the other, and the next row `width` elements on."""
-    if value.is_contiguous() and value.stride(0) == width:
-        return True
-    stride = 1
-    for size, step in zip(value.shape[:0:-1], value.stride()[:0:-1], strict=True):
-        if size != 1 and step != stride:
-            return False
-        stride *= size
-    return value.stride(0) == width or value.shape[0] <= 1
+    if layout is None or layout.edges or start == base:
+        return None
+    return layout.dim, (start - base) * layout.per_vertex, (group.num_rows - start) * layout.per_vertex
 
 
 def empty(node: fx.Node, shape: Iterable[int]) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
@@ -21,21 +20,6 @@ class EdgeRows:
     group: RowGroup
     shape: tuple[int, ...]
     base: int  # the row that `data` begins with; -1: it holds one step at a time
-
-    @classmethod
-    def for_states(
-        cls, nodes: dict[fx.Node, int], group: RowGroup, shape: tuple[int, ...], kept: bool, leaves: bool
-    ) -> EdgeRows:
-        """A buffer for gathered states; with `leaves`, their rows are there too, and zero."""
-        base = -1 if not kept else 0 if leaves else group.num_leaves
-        inner = [step for step in group.steps if step.start >= group.num_leaves]
-        gathered = [step.stop - step.start for step in inner if step.reads_from < 0]
-        count = max(gathered, default=0) if base < 0 else group.num_rows - base
-        value = next(iter(nodes)).meta["val"]
-        data = torch.empty((count * group.num_slots, *shape), dtype=value.dtype, device=value.device)
-        if leaves:
-            data[: group.num_leaves * group.num_slots].zero_()
-        return cls(data, nodes, group, shape, base)
 
     @classmethod
     def for_gradients(cls, nodes: dict[fx.Node, int], group: RowGroup, sent: Tensor) -> EdgeRows:
@@ -75,16 +59,6 @@ class EdgeRows:
         """The columns of rows [start, stop)."""
         return self._columns(self._part(start, stop), stop - start)
 
-    def kept_views(self, is_whole: Callable[[fx.Node], bool]) -> dict[fx.Node, Tensor]:
-        """The columns of all rows, for each value from the first row that it is kept for."""
-        if self.base < 0:
-            return {}
-        views = {}
-        for node in self.nodes:
-            start = 0 if is_whole(node) else self.group.num_leaves
-            views[node] = replace(self, nodes={node: self.nodes[node]}).views(start, self.group.num_rows)[node]
-        return views
-
     def _part(self, start: int, stop: int) -> Tensor:
         slots = self.group.num_slots
         if self.base < 0:
@@ -110,15 +84,6 @@ class ChildRows:
     node: fx.Node
     group: RowGroup
     kept: bool
-
-    @classmethod
-    def for_states(cls, node: fx.Node, group: RowGroup, shape: tuple[int, ...], kept: bool) -> ChildRows:
-        """A buffer for gathered states."""
-        assert group.edges is not None
-        widest = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
-        value = node.meta["val"]
-        rows = group.edges.num_edges if kept else widest
-        return cls(torch.empty((rows, *shape), dtype=value.dtype, device=value.device), node, group, kept)
 
     @classmethod
     def for_gradients(cls, node: fx.Node, group: RowGroup, sent: Tensor) -> ChildRows:

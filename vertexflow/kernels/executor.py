@@ -14,8 +14,9 @@ from torch import Tensor, fx
 
 from ..graph.program import Program
 from ..graph.vertex import CHILDREN
-from .core import Compiled, Core, Values, between, empty, run_whole
+from .core import Compiled, Core, argument, cut, empty, run_whole
 from .edges import ChildRows, EdgeRows, sum_over_parents
+from .memory import Arena, Values, backward_layout, first_gathered, first_row, forward_layouts, slots_of
 from .native.loop import Arguments
 from .order import Order, RowGroup, Step
 
@@ -54,28 +55,41 @@ class _Forward:
         _give_counts(program, group, values)
         for name, node in found.scatters.items():
             values[node] = states[name][group.start : group.start + group.num_rows]
+        key = (compiled, "forward")
+        if key not in group.known:
+            group.known[key] = forward_layouts(program, group, compiled.scratch("core", group))
+        self.arenas = [layout.allocate() for layout in group.known[key]]
+        values.arenas = self.arenas
         run_whole(compiled, "eager", group, values)
+        self.loop = compiled.loops.get("core")
+        self.arguments: Arguments | None = None
+        self.in_steps = "core" in program.parts
         self.gathers: dict[str, EdgeRows] = {}
         self.ragged: dict[str, ChildRows] = {}
         for name, shape in found.state.items():
-            nodes = _of_state(program.gathers, name)
-            if nodes:
-                self.gathers[name] = _edge_rows(program, nodes, group, shape, values)
+            nodes = slots_of(program.gathers, name)
+            base = first_gathered(program, group, nodes)
+            if nodes and base == 0:  # leaves have rows, too
+                self._buffer("gathered", name)[: group.num_leaves * group.num_slots].zero_()
+            if self.loop is None and nodes:
+                self.gathers[name] = EdgeRows(self._buffer("gathered", name), nodes, group, shape, base)
             every = program.gathers.get((name, CHILDREN))
-            if every is not None:
-                self.ragged[name] = ChildRows.for_states(every, group, shape, kept=every in program.kept)
-                if every in program.kept:
-                    values[every] = self.ragged[name].data
-        self.core = Core(compiled, "core", group, values)
-        self.in_steps = "core" in program.parts
-        self.arguments: Arguments | None = None
+            if self.loop is None and every is not None:
+                self.ragged[name] = ChildRows(self._buffer("listed", name), every, group, every in program.kept)
+        if self.loop is None:
+            self.core = Core(compiled, "core", group, values)
+
+    def _buffer(self, role: str, name: str) -> Tensor:
+        kept, rest = self.arenas
+        arena: Arena = kept if (role, name) in kept.layout.places else rest
+        return arena[role, name]
 
     def run(self, order: Order, first: int, end: int) -> None:
         """Compute steps, all of this group."""
-        loop = self.compiled.loops.get("core")
-        if loop is not None:
-            self.arguments = loop.bind(self._argument, self.group.known) if self.arguments is None else self.arguments
-            loop.run(self.arguments, order.table[first:end])
+        if self.loop is not None:
+            if self.arguments is None:
+                self.arguments = self.loop.bind(self._argument, self.arenas, self.group.known)
+            self.loop.run(self.arguments, order.table[first:end])
         elif self.in_steps:
             for step in order.steps[first:end]:
                 self._compute(step)
@@ -84,21 +98,17 @@ class _Forward:
         """What native code is given, by its role."""
         if role == "state":
             return self.states[what]
-        if role == "gathered":
-            return self.gathers[what].data
-        if role == "listed":
-            return self.ragged[what].data
-        return self.core.argument(role, what)
+        return argument(self.group, self.values, role, what)
 
     def finish(self) -> None:
         if not self.in_steps:
             self._compute(_inner_rows(self.group))
-        for name, rows in self.gathers.items() if self.arguments is None else ():  # native code copies slices, too
+        for name, rows in self.gathers.items():
             rows.fill(self.states[name])
         run_whole(self.compiled, "lazy", self.group, self.values)
 
     def _compute(self, step: Step) -> None:
-        given: Values = {}
+        given: dict[fx.Node, Tensor] = {}
         if step.start >= self.group.num_leaves:
             for name, rows in self.gathers.items():
                 given.update(rows.read(self.states[name], step))
@@ -196,38 +206,48 @@ class _Backward:
         program = compiled.program
         _give_counts(program, group, values)
         run_whole(compiled, "grad_eager", group, values)
-        self.sent: list[EdgeRows] = []
-        self.ragged: list[ChildRows] = []
+        self.sent: dict[str, EdgeRows] = {}
+        self.ragged: dict[str, ChildRows] = {}
         for name, data in exchange.by_place.items():
-            nodes = _of_state(program.gather_grads, name)
-            rows = EdgeRows.for_gradients(nodes, group, data)
-            self.sent.append(rows)
-            for node, place in rows.views(group.num_leaves, group.num_rows).items():
-                if program.made_by[node] == "grad_eager":
-                    place.copy_(between(program, node, values[node], group, group.num_leaves, group.num_rows))
+            nodes = slots_of(program.gather_grads, name)
+            self.sent[name] = EdgeRows.for_gradients(nodes, group, data)
+            if any(program.made_by[node] == "grad_eager" for node in nodes):
+                for node, place in self.sent[name].views(group.num_leaves, group.num_rows).items():
+                    if program.made_by[node] == "grad_eager":
+                        inner = cut(program, node, group, group.num_leaves)
+                        place.copy_(values[node] if inner is None else values[node].narrow(*inner))
         for name, data in exchange.by_edge.items():
             every = program.gather_grads.get((name, CHILDREN))
             if every is None:
                 assert group.edges is not None
                 data[group.edges.start : group.edges.start + group.edges.num_edges].zero_()
                 continue
-            kids = ChildRows.for_gradients(every, group, data)
-            self.ragged.append(kids)
+            self.ragged[name] = ChildRows.for_gradients(every, group, data)
             if program.made_by[every] == "grad_eager":
-                kids.data.copy_(values[every])
-        self.received = {name: _received(program, node, group, values) for name, node in program.state_grads.items()}
-        leaf = program.parts.get("grad_core_leaf")
-        self.leaf_reads = set(leaf.inputs) if leaf is not None else set()
-        self.core = Core(compiled, "grad_core", group, values)
-        self.in_steps = "grad_core" in program.parts
+                self.ragged[name].data.copy_(values[every])
+        key = (compiled, "backward")
+        if key not in group.known:
+            group.known[key] = backward_layout(program, group, compiled.scratch("grad_core", group))
+        self.arena: Arena = group.known[key].allocate()
+        values.arenas.append(self.arena)
+        self.loop = compiled.loops.get("grad_core")
         self.arguments: Arguments | None = None
+        self.in_steps = "grad_core" in program.parts
+        if self.loop is None:
+            self.received = {
+                name: (self.arena["received", name], first_row(program, group, node) if node in program.kept else -1)
+                for name, node in program.state_grads.items()
+            }
+            leaf = program.parts.get("grad_core_leaf")
+            self.leaf_reads = set(leaf.inputs) if leaf is not None else set()
+            self.core = Core(compiled, "grad_core", group, values)
 
     def run(self, order: Order, first: int, end: int) -> None:
         """Compute steps, all of this group, the last one first."""
-        loop = self.compiled.loops.get("grad_core")
-        if loop is not None:
-            self.arguments = loop.bind(self._argument, self.group.known) if self.arguments is None else self.arguments
-            loop.run(self.arguments, order.backwards[len(order.steps) - end : len(order.steps) - first])
+        if self.loop is not None:
+            if self.arguments is None:
+                self.arguments = self.loop.bind(self._argument, self.values.arenas, self.group.known)
+            self.loop.run(self.arguments, order.backwards[len(order.steps) - end : len(order.steps) - first])
         elif self.in_steps:
             for step in reversed(order.steps[first:end]):
                 self._compute(step)
@@ -235,14 +255,10 @@ class _Backward:
     def _argument(self, role: str, what: Any) -> Tensor | int:
         """What native code is given, by its role."""
         exchange = self.exchange
-        if role == "received":
-            return self.received[what][0]
         if role == "send":
-            sent = next(rows for name, rows in zip(exchange.by_place, self.sent, strict=True) if name == what)
-            return sent.data
+            return self.sent[what].data
         if role == "send_edges":
-            every = self.compiled.program.gather_grads[what, CHILDREN]
-            return next(kids.data for kids in self.ragged if kids.node is every)
+            return self.ragged[what].data
         if role in ("outside", "placed_sent", "listed_sent"):
             return {"outside": exchange.outside, "placed_sent": exchange.by_place, "listed_sent": exchange.by_edge}[
                 role
@@ -251,7 +267,7 @@ class _Backward:
             parents = exchange.order.parents if role.startswith("placed") else exchange.order.edge_parents
             found = None if parents is None else parents.places if role.endswith("places") else parents.offset
             return 0 if found is None else found
-        return self.core.argument(role, what)
+        return argument(self.group, self.values, role, what)
 
     def finish(self) -> None:
         if not self.in_steps:
@@ -266,9 +282,9 @@ class _Backward:
             if not leaf or node in program.whole or node in self.leaf_reads:
                 given[node] = self.exchange.receive(name, group, step, *self.received[name])
         if not leaf:
-            for rows in self.sent:
+            for rows in self.sent.values():
                 given.update(rows.views(step.start, step.stop))
-            for kids in self.ragged:
+            for kids in self.ragged.values():
                 given[kids.node] = kids.part(step.edge_start, step.edge_stop)
         self.core.run(step, given)
 
@@ -282,32 +298,3 @@ def _give_counts(program: Program, group: RowGroup, values: Values) -> None:
 def _inner_rows(group: RowGroup) -> Step:
     """All rows with children as one step, where no core orders them."""
     return Step(group.num_leaves, group.num_rows, edge_stop=group.edges.num_edges if group.edges else 0)
-
-
-def _of_state(nodes: Mapping[tuple[str, int], fx.Node], name: str) -> dict[fx.Node, int]:
-    """The values that one state's slots are, and their slots."""
-    return {node: slot for (state, slot), node in nodes.items() if state == name and slot != CHILDREN}
-
-
-def _edge_rows(
-    program: Program, nodes: dict[fx.Node, int], group: RowGroup, shape: tuple[int, ...], values: Values
-) -> EdgeRows:
-    """The buffer into which one state is gathered: of all steps where somebody reads it later, else of one step."""
-    kept = [node for node in nodes if node in program.kept]
-    whole = any(program.is_whole(node) for node in kept)
-    rows = EdgeRows.for_states(nodes, group, shape, kept=bool(kept), leaves=whole)
-    for node, view in rows.kept_views(program.is_whole).items():
-        if node in kept:
-            values[node] = view
-    return rows
-
-
-def _received(program: Program, node: fx.Node, group: RowGroup, values: Values) -> tuple[Tensor, int]:
-    """The buffer of a state's incoming gradients and its first row; -1 where one step's rows are enough."""
-    shape = node.meta["val"].shape[1:]
-    if node in program.kept:
-        base = 0 if program.is_whole(node) else group.num_leaves
-        values[node] = empty(node, (group.num_rows - base, *shape))
-        return values[node], base
-    steps = group.steps if "grad_core" in program.parts else [Step(0, group.num_rows)]
-    return empty(node, (max((step.stop - step.start for step in steps), default=0), *shape)), -1

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...graph.program import Program
+from ..memory import Arena, Layout
+from ..order import RowGroup
 from .build import address_of, load
 from .plan import Unsupported
 from .source import OF_STRUCTURE, Source, cores_of, preamble, products_source, write_core
 
 Resolve = Callable[[str, Any], "Tensor | int"]
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
 class Arguments:
     """The numbers and addresses that a native core is called with, and the tensors that they point into."""
 
-    numbers: np.ndarray[Any, np.dtype[np.int64]]
+    numbers: Numbers
     alive: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Template:
+    """Arguments for all runs over a structure, and where those belong that differ."""
+
+    numbers: Numbers
+    alive: list[Tensor]
+    in_arenas: list[Any]  # (arena, dtype, positions, offsets in bytes)
+    varying: list[tuple[int, str, Any]]  # (position, role, what of it)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +48,29 @@ class Loop:
     function: Callable[..., None]
     products: Mapping[str, int]  # the functions "product" and "pack", by address
 
-    def bind(self, resolve: Resolve, known: MutableMapping[Any, Arguments]) -> Arguments:
-        """The arguments for one run; `resolve` gives each by its role, a tensor for its address.
+    def scratch(self, group: RowGroup) -> dict[Any, int]:
+        """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
+        sizes: dict[Any, int] = {}
+        for role, what in self.source.arguments:
+            if role == "packed":
+                sizes[role, what] = what[1]
+            elif role == "scratch":
+                rows = [s.edge_stop - s.edge_start if what[2] else s.stop - s.start for s in group.steps]
+                sizes[role, what] = max(rows, default=0) * what[1]
+        return sizes
+
+    def bind(self, resolve: Resolve, arenas: Sequence[Arena], known: MutableMapping[Any, Any]) -> Arguments:
+        """The arguments for one run: of values in arenas by their places, others as `resolve` gives them by their role.
 
         What is the same in every run over the same structure is asked for once, and kept in `known`.
         """
         if self not in known:
-            known[self] = self._fixed(resolve)
-        numbers, alive = known[self].numbers.copy(), []
-        for at, role, what in self.source.varying:
+            known[self] = self._template(resolve, [arena.layout for arena in arenas])
+        template = known[self]
+        numbers, alive = template.numbers.copy(), []
+        for number, dtype, at, offsets in template.in_arenas:
+            numbers[at] = offsets + arenas[number].flats[dtype].data_ptr()
+        for at, role, what in template.varying:
             found = resolve(role, what)
             if isinstance(found, Tensor):
                 alive.append(found)
@@ -50,17 +78,27 @@ class Loop:
             numbers[at] = found
         return Arguments(numbers, alive)
 
-    def _fixed(self, resolve: Resolve) -> Arguments:
-        fixed = Arguments(np.zeros(len(self.source.arguments), np.int64), [])
+    def _template(self, resolve: Resolve, layouts: Sequence[Layout]) -> Template:
+        numbers, alive, varying = np.zeros(len(self.source.arguments), np.int64), [], []
+        places: dict[tuple[int, torch.dtype], list[tuple[int, int]]] = {}
         for at, (role, what) in enumerate(self.source.arguments):
-            found = self.products.get(role, 0)
-            if role in OF_STRUCTURE:
-                found = resolve(role, what)  # type: ignore[assignment]
-            if isinstance(found, Tensor):
-                fixed.alive.append(found)
-                found = found.data_ptr()
-            fixed.numbers[at] = found
-        return fixed
+            key = what[0] if role == "value" else (role, what)
+            arena = next((number for number, layout in enumerate(layouts) if key in layout.places), None)
+            if arena is not None:
+                place = layouts[arena].places[key]
+                places.setdefault((arena, place.dtype), []).append((at, place.offset * place.dtype.itemsize))
+            elif role in self.products:
+                numbers[at] = self.products[role]
+            elif role in OF_STRUCTURE:
+                found = resolve(role, what)
+                if isinstance(found, Tensor):
+                    alive.append(found)
+                    found = found.data_ptr()
+                numbers[at] = found
+            elif role != "packed_yet":  # which begins with 0
+                varying.append((at, role, what))
+        in_arenas = [(*key, *np.array(found, np.int64).T.copy()) for key, found in places.items()]
+        return Template(numbers, alive, in_arenas, varying)
 
     def run(self, arguments: Arguments, steps: np.ndarray[Any, np.dtype[np.int32]]) -> None:
         """Compute these steps, lines [n, 7] as in `Step`, one after the other."""

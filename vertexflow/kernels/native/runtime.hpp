@@ -10,7 +10,7 @@ struct Step {
 
 namespace {
 
-constexpr Long serial = 16384;   // elements below which threads are not worth waking
+constexpr Long serial = 1024;      // elements a step from which on threads are worth waking
 constexpr Long pays_packing = 32;  // rows from which on a packed weight is worth its packing
 
 // out [count, slots, width] = rows of `from`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -28,7 +27,6 @@ OF_STRUCTURE = {
     "num_leaves", "num_computed", "group_start", "child_rows", "owner", "edge_rows", "edge_offset", "placed_places",
     "placed_offset", "listed_places", "listed_offset",
 }  # fmt: skip
-OF_LIBRARY = {"product", "pack"}
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,6 @@ class Source:
     name: str
     text: str
     arguments: list[tuple[str, Any]]
-
-    @cached_property
-    def varying(self) -> list[tuple[int, str, Any]]:
-        """Where arguments are that differ from run to run, and what they are."""
-        known = OF_STRUCTURE | OF_LIBRARY | {"packed_yet"}  # which begins with 0
-        return [(at, role, what) for at, (role, what) in enumerate(self.arguments) if role not in known]
 
 
 def products_source(dtype: torch.dtype) -> str:
@@ -84,7 +76,7 @@ def write_core(program: Program, core: str) -> Source:
     packed = packs;
     Long computed = 0;
     for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * {work} > serial)
+#pragma omp parallel if (computed * {work} > serial * count)
     {{
         if (must_pack) {{
 {packed}
@@ -175,7 +167,7 @@ class _Core:
             number = len(self.weights)
             n, k = (int(extent) for extent in origin.meta["val"].shape[:: 1 if transposed else -1])
             plain = self.argument("param", origin, "const T* const", f"p_{origin.name}")
-            room = self.argument("packed", (origin, -n % WIDEST * k), "T* const", f"room_{number}")
+            room = self.argument("packed", (number, (n + -n % WIDEST) * k), "T* const", f"room_{number}")
             self.weights[origin, transposed] = f"weight_{number}"
             self.declarations.append(
                 f"const Weight weight_{number} = {{{plain}, packs ? {room} : nullptr, {literal(transposed)}, {n}, {k}}};"

@@ -1,0 +1,182 @@
+"""Where the values of a group of rows lie: found once for a structure; a run then takes its memory in one piece."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..graph.program import Program
+from ..graph.simplify import ALL_SLOTS
+from ..graph.vertex import CHILDREN
+from .order import RowGroup
+
+ALIGNED = 64  # bytes: a line of the cache
+
+
+@dataclass(frozen=True)
+class Place:
+    """A strided tensor inside the memory of its dtype; `offset` and `strides` count elements."""
+
+    dtype: torch.dtype
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass
+class Layout:
+    """Places by key: a node of the joint graph, or what a buffer is for and of which state."""
+
+    device: torch.device
+    places: dict[Any, Place] = field(default_factory=dict)
+    sizes: dict[torch.dtype, int] = field(default_factory=dict)
+
+    def add(self, key: Any, dtype: torch.dtype, shape: Sequence[int]) -> Place:
+        """Room for a contiguous tensor."""
+        step, offset = ALIGNED // dtype.itemsize, self.sizes.get(dtype, 0)
+        strides = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
+        self.places[key] = Place(dtype, offset, tuple(shape), strides)
+        self.sizes[dtype] = offset + -(-math.prod(shape) // step) * step
+        return self.places[key]
+
+    def allocate(self) -> Arena:
+        """The memory of one run."""
+        flats = {dtype: torch.empty(size, dtype=dtype, device=self.device) for dtype, size in self.sizes.items()}
+        return Arena(self, flats)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Memory for all places of a layout, a flat tensor for each dtype."""
+
+    layout: Layout
+    flats: dict[torch.dtype, Tensor]
+
+    def __getitem__(self, key: Any) -> Tensor:
+        place = self.layout.places[key]
+        return self.flats[place.dtype].as_strided(place.shape, place.strides, place.offset)
+
+
+class Values(dict[fx.Node, Tensor]):
+    """Values of nodes of the joint graph, over all rows or over inner rows; tensors of arenas are made when they are read."""
+
+    def __init__(self, given: Mapping[fx.Node, Tensor] | Iterable[tuple[fx.Node, Tensor]], *arenas: Arena) -> None:
+        super().__init__(given)
+        self.arenas = list(arenas)
+
+    def __missing__(self, node: fx.Node) -> Tensor:
+        for arena in self.arenas:
+            if node in arena.layout.places:
+                value = self[node] = arena[node]
+                return value
+        raise KeyError(node)
+
+    def find(self, node: fx.Node) -> Tensor | None:
+        """The value, if there is one."""
+        try:
+            return self[node]
+        except KeyError:
+            return None
+
+
+def forward_layouts(program: Program, group: RowGroup, scratch: Mapping[Any, int]) -> tuple[Layout, Layout]:
+    """Places for what the core of the forward pass computes and gathers: what the backward reads, and the rest.
+
+    `scratch` are the elements of further buffers, by key.
+    """
+    kept, rest = (Layout(group.child_rows.device) for _ in range(2))
+    saved = set(program.saved)
+    for node, extents in _core_outputs(program, "core", group).items():
+        if node not in program.trace.scatters.values():
+            (kept if node in saved else rest).add(node, node.meta["val"].dtype, extents)
+    for name, shape in program.trace.state.items():
+        slots = slots_of(program.gathers, name)
+        if slots:
+            _place_gathered(program, group, kept if saved.intersection(slots) else rest, name, slots, shape)
+        every = program.gathers.get((name, CHILDREN))
+        if every is not None:
+            assert group.edges is not None
+            widest = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
+            rows = group.edges.num_edges if every in program.kept else widest
+            layout = kept if every in saved else rest
+            place = layout.add(("listed", name), every.meta["val"].dtype, (rows, *shape))
+            if every in program.kept:
+                layout.places[every] = place
+    for key, size in scratch.items():
+        rest.add(key, program.trace.state_dtype, (size,))
+    return kept, rest
+
+
+def backward_layout(program: Program, group: RowGroup, scratch: Mapping[Any, int]) -> Layout:
+    """Places for what the core of the backward pass computes and receives."""
+    layout = Layout(group.child_rows.device)
+    sent = set(program.gather_grads.values())
+    for node, shape in _core_outputs(program, "grad_core", group).items():
+        if node not in sent:
+            layout.add(node, node.meta["val"].dtype, shape)
+    steps = group.steps if "grad_core" in program.parts else []
+    widest = max((step.stop - step.start for step in steps), default=0 if steps else group.num_rows)
+    for name, node in program.state_grads.items():
+        value = node.meta["val"]
+        count = group.num_rows - first_row(program, group, node) if node in program.kept else widest
+        place = layout.add(("received", name), value.dtype, (count, *value.shape[1:]))
+        if node in program.kept:
+            layout.places[node] = place
+    for key, size in scratch.items():
+        layout.add(key, program.trace.state_dtype, (size,))
+    return layout
+
+
+def slots_of(nodes: Mapping[tuple[str, int], fx.Node], name: str) -> dict[fx.Node, int]:
+    """The values that one state's slots are, and their slots."""
+    return {node: slot for (state, slot), node in nodes.items() if state == name and slot != CHILDREN}
+
+
+def first_row(program: Program, group: RowGroup, node: fx.Node) -> int:
+    """The row of its group that a value that is kept begins with."""
+    return 0 if program.is_whole(node) else group.num_leaves
+
+
+def first_gathered(program: Program, group: RowGroup, nodes: Iterable[fx.Node]) -> int:
+    """The row that a buffer of gathered values begins with; -1 if it holds the rows of one step at a time."""
+    kept = [node for node in nodes if node in program.kept]
+    return min((first_row(program, group, node) for node in kept), default=-1)
+
+
+def _place_gathered(
+    program: Program, group: RowGroup, layout: Layout, name: str, slots: dict[fx.Node, int], shape: tuple[int, ...]
+) -> None:
+    """The rows of all slots, side by side; kept values are columns of them."""
+    base, dtype, width = first_gathered(program, group, slots), next(iter(slots)).meta["val"].dtype, math.prod(shape)
+    count = group.num_rows - base
+    if base < 0:
+        inner = [step for step in group.steps if step.start >= group.num_leaves]
+        count = max((step.stop - step.start for step in inner if step.reads_from < 0), default=0)
+    whole = layout.add(("gathered", name), dtype, (count * group.num_slots, *shape))
+    for node, slot in slots.items():
+        if node in program.kept:
+            start, beside = first_row(program, group, node), group.num_slots * width
+            column = 0 if slot == ALL_SLOTS else slot * width
+            extent = (group.num_slots * shape[0],) if slot == ALL_SLOTS else shape
+            offset = whole.offset + (start - base) * beside + column
+            strides = (beside, *((1,) if slot == ALL_SLOTS else whole.strides[1:]))
+            layout.places[node] = Place(dtype, offset, (group.num_rows - start, *extent), strides)
+
+
+def _core_outputs(program: Program, core: str, group: RowGroup) -> dict[fx.Node, list[int]]:
+    """The shapes of what a core makes, over all steps."""
+    shapes = {}
+    for node in program.parts[core].outputs if core in program.parts else ():
+        layout = node.meta["rows"]
+        count = group.num_rows - first_row(program, group, node)
+        if layout.edges:
+            assert group.edges is not None
+            count = group.edges.num_edges
+        shapes[node] = [int(extent) if dim != layout.dim else 0 for dim, extent in enumerate(node.meta["val"].shape)]
+        shapes[node][layout.dim] = count * layout.per_vertex
+    return shapes
