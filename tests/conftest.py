@@ -12,6 +12,7 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # threads that wait for each other are slow where other work is done
 
 
 @pytest.fixture(autouse=True, scope="session")

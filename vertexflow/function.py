@@ -18,6 +18,7 @@ from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
 from .graph.partition import partition
 from .graph.prepare import prepare
+from .graph.program import CORES
 from .graph.show import SymbolicGraph
 from .graph.trace import Trace
 from .graph.vertex import Shape, Vertex
@@ -208,9 +209,10 @@ class VertexFunction(nn.Module):
         lines = []
         for method, compiled in self._compiled[self._last].items():
             for name in compiled.program.parts:
-                core = name.removesuffix("_leaf")
-                reason = f": {compiled.reasons[core]}" if core in compiled.reasons else ""
-                how = "native code, over all steps" if core in compiled.loops else f"calls of PyTorch{reason}"
+                part = name.removesuffix("_leaf")
+                reason = f": {compiled.reasons[part]}" if part in compiled.reasons else ""
+                native = "native code, over all steps" if part in CORES else "native code"
+                how = native if part in compiled.loops else f"calls of PyTorch{reason}"
                 lines.append(f"{method}.{name}: {how}")
         return "\n".join(lines)
 

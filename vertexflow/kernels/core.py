@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
 from ..graph.nodes import on_edges
-from ..graph.program import Program
+from ..graph.program import CORES, Program
 from .memory import Values
 from .native.loop import Loop
 from .order import RowGroup, Step
@@ -26,12 +28,20 @@ class Compiled:
     functions: Mapping[str, Function]
     sources: Mapping[str, str]  # the generated code of each part, to be read
     given: Mapping[str, Mapping[fx.Node, bool]]  # the outputs that each part writes into given memory, as `placed` says
-    loops: Mapping[str, Loop] = field(default_factory=dict)  # cores that run natively over all steps
-    reasons: Mapping[str, str] = field(default_factory=dict)  # why other cores do not
+    loops: Mapping[str, Loop] = field(default_factory=dict)  # parts that are native code
+    reasons: Mapping[str, str] = field(default_factory=dict)  # why other parts are not
 
-    def scratch(self, core: str, group: RowGroup) -> dict[Any, int]:
-        """The buffers that native code needs for itself, by what it calls them, and their elements."""
-        return self.loops[core].scratch(group) if core in self.loops else {}
+    def in_memory(self, stages: Iterable[str]) -> list[str]:
+        """The parts of these stages that write all their results into given memory: cores, and native code."""
+        names = [name for stage in stages for name in (stage, f"{stage}_inner")]
+        return [name for name in names if name in CORES or name in self.loops]
+
+    def scratch(self, parts: Iterable[str], group: RowGroup) -> dict[Any, int]:
+        """The buffers that native code of these parts needs for itself, by what it calls them, and their elements."""
+        found: dict[Any, int] = {}
+        for name in parts:
+            found |= self.loops[name].scratch(group) if name in self.loops else {}
+        return found
 
 
 def placed(program: Program, name: str) -> dict[fx.Node, bool]:
@@ -100,7 +110,7 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
             value = values[node] = value.contiguous()
         assert value.stride(0) == width or len(value) <= 1, f"{node.name} has rows of another width"
         return value
-    if role == "param":
+    if role in ("param", "result"):
         return values[what].contiguous()
     if role == "num_computed":
         return group.num_inner + (group.edges.num_edges if group.edges else 0)
@@ -116,21 +126,52 @@ def run_whole(compiled: Compiled, stage: str, group: RowGroup, values: Values) -
     key = (compiled, stage)
     if key not in group.known:
         group.known[key] = _calls(compiled, stage, group)
-    for function, counts, inputs, made in group.known[key]:
-        arguments = [values[node] if cut is None else values[node].narrow(*cut) for node, cut in inputs]
-        values.update(zip(made, function(*counts, *arguments), strict=True))
+    for call in group.known[key]:
+        if isinstance(call, _NativeCall):
+            for node, shape in call.results:
+                values[node] = empty(node, shape)
+            call.loop.run(call.loop.bind(partial(argument, group, values), values.arenas, group.known), call.steps)
+        else:
+            arguments = [values[node] if cut is None else values[node].narrow(*cut) for node, cut in call.inputs]
+            values.update(zip(call.results, call.function(*call.counts, *arguments), strict=True))
 
 
-def _calls(compiled: Compiled, stage: str, group: RowGroup) -> list[Any]:
-    """A stage's functions, the rows and edges that each runs over, its inputs with the rows of them, and its results."""
-    program, calls = compiled.program, []
+@dataclass(frozen=True)
+class _Call:
+    """A part as a function: of how many rows and edges, its inputs with the rows of them, and what it returns."""
+
+    function: Function
+    counts: tuple[int, int]
+    inputs: list[tuple[fx.Node, tuple[int, int, int] | None]]
+    results: list[fx.Node]
+
+
+@dataclass(frozen=True)
+class _NativeCall:
+    """A part as native code: its rows as one step, and the results that have no rows."""
+
+    loop: Loop
+    steps: np.ndarray[Any, np.dtype[np.int32]]
+    results: list[tuple[fx.Node, tuple[int, ...]]]
+
+
+def _calls(compiled: Compiled, stage: str, group: RowGroup) -> list[_Call | _NativeCall]:
+    program = compiled.program
+    calls: list[_Call | _NativeCall] = []
     edges = group.edges.num_edges if group.edges is not None else 0
     for name, start in ((stage, 0), (f"{stage}_inner", group.num_leaves)):
-        if name in program.parts:
-            part, given = program.parts[name], compiled.given[name]
+        if name not in program.parts:
+            continue
+        part, given = program.parts[name], compiled.given[name]
+        if name in compiled.loops:
+            steps = np.array([Step(start, group.num_rows, edge_stop=edges)], np.int32)
+            free = [node for node in part.outputs if node.meta.get("rows") is None]
+            shapes = [(node, tuple(map(int, node.meta["val"].shape))) for node in free]
+            calls.append(_NativeCall(compiled.loops[name], steps, shapes))
+        else:
             inputs = [(node, cut(program, node, group, start)) for node in [*part.inputs, *given]]
             made = [node for node in part.outputs if node not in given]
-            calls.append((compiled.functions[name], (group.num_rows - start, edges), inputs, made))
+            calls.append(_Call(compiled.functions[name], (group.num_rows - start, edges), inputs, made))
     return calls
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph.program import Program
+from ..graph.program import BACKWARD, FORWARD, Program
 from ..graph.vertex import CHILDREN
 from .core import Compiled, Core, argument, cut, empty, run_whole
 from .edges import ChildRows, EdgeRows, sum_over_parents
@@ -57,7 +57,8 @@ class _Forward:
             values[node] = states[name][group.start : group.start + group.num_rows]
         key = (compiled, "forward")
         if key not in group.known:
-            group.known[key] = forward_layouts(program, group, compiled.scratch("core", group))
+            parts = compiled.in_memory(FORWARD)
+            group.known[key] = forward_layouts(program, group, parts, compiled.scratch(parts, group))
         self.arenas = [layout.allocate() for layout in group.known[key]]
         values.arenas = self.arenas
         run_whole(compiled, "eager", group, values)
@@ -205,6 +206,12 @@ class _Backward:
         self.compiled, self.group, self.values, self.exchange = compiled, group, values, exchange
         program = compiled.program
         _give_counts(program, group, values)
+        key = (compiled, "backward")
+        if key not in group.known:
+            parts = compiled.in_memory(BACKWARD)
+            group.known[key] = backward_layout(program, group, parts, compiled.scratch(parts, group))
+        self.arena: Arena = group.known[key].allocate()
+        values.arenas.append(self.arena)
         run_whole(compiled, "grad_eager", group, values)
         self.sent: dict[str, EdgeRows] = {}
         self.ragged: dict[str, ChildRows] = {}
@@ -225,11 +232,6 @@ class _Backward:
             self.ragged[name] = ChildRows.for_gradients(every, group, data)
             if program.made_by[every] == "grad_eager":
                 self.ragged[name].data.copy_(values[every])
-        key = (compiled, "backward")
-        if key not in group.known:
-            group.known[key] = backward_layout(program, group, compiled.scratch("grad_core", group))
-        self.arena: Arena = group.known[key].allocate()
-        values.arenas.append(self.arena)
         self.loop = compiled.loops.get("grad_core")
         self.arguments: Arguments | None = None
         self.in_steps = "grad_core" in program.parts

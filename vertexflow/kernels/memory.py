@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph.program import Program
+from ..graph.program import CORES, Program
 from ..graph.simplify import ALL_SLOTS
 from ..graph.vertex import CHILDREN
 from .order import RowGroup
@@ -84,14 +84,16 @@ class Values(dict[fx.Node, Tensor]):
             return None
 
 
-def forward_layouts(program: Program, group: RowGroup, scratch: Mapping[Any, int]) -> tuple[Layout, Layout]:
-    """Places for what the core of the forward pass computes and gathers: what the backward reads, and the rest.
+def forward_layouts(
+    program: Program, group: RowGroup, parts: Iterable[str], scratch: Mapping[Any, int]
+) -> tuple[Layout, Layout]:
+    """Places for what these parts of the forward pass compute, and what is gathered: what the backward reads, and the rest.
 
     `scratch` are the elements of further buffers, by key.
     """
     kept, rest = (Layout(group.child_rows.device) for _ in range(2))
     saved = set(program.saved)
-    for node, extents in _core_outputs(program, "core", group).items():
+    for node, extents in _outputs(program, parts, group).items():
         if node not in program.trace.scatters.values():
             (kept if node in saved else rest).add(node, node.meta["val"].dtype, extents)
     for name, shape in program.trace.state.items():
@@ -112,11 +114,11 @@ def forward_layouts(program: Program, group: RowGroup, scratch: Mapping[Any, int
     return kept, rest
 
 
-def backward_layout(program: Program, group: RowGroup, scratch: Mapping[Any, int]) -> Layout:
-    """Places for what the core of the backward pass computes and receives."""
+def backward_layout(program: Program, group: RowGroup, parts: Iterable[str], scratch: Mapping[Any, int]) -> Layout:
+    """Places for what these parts of the backward pass compute, and what is received."""
     layout = Layout(group.child_rows.device)
     sent = set(program.gather_grads.values())
-    for node, shape in _core_outputs(program, "grad_core", group).items():
+    for node, shape in _outputs(program, parts, group).items():
         if node not in sent:
             layout.add(node, node.meta["val"].dtype, shape)
     steps = group.steps if "grad_core" in program.parts else []
@@ -168,15 +170,19 @@ def _place_gathered(
             layout.places[node] = Place(dtype, offset, (group.num_rows - start, *extent), strides)
 
 
-def _core_outputs(program: Program, core: str, group: RowGroup) -> dict[fx.Node, list[int]]:
-    """The shapes of what a core makes, over all steps."""
-    shapes = {}
-    for node in program.parts[core].outputs if core in program.parts else ():
-        layout = node.meta["rows"]
-        count = group.num_rows - first_row(program, group, node)
-        if layout.edges:
-            assert group.edges is not None
-            count = group.edges.num_edges
-        shapes[node] = [int(extent) if dim != layout.dim else 0 for dim, extent in enumerate(node.meta["val"].shape)]
-        shapes[node][layout.dim] = count * layout.per_vertex
+def _outputs(program: Program, parts: Iterable[str], group: RowGroup) -> dict[fx.Node, list[int]]:
+    """The shapes of what parts make, over all steps; of what has rows."""
+    shapes: dict[fx.Node, list[int]] = {}
+    for name in parts:
+        for node in program.parts[name].outputs if name in program.parts else ():
+            layout = node.meta.get("rows")
+            if layout is None:
+                continue
+            first = group.num_leaves if name.endswith("_inner") else 0  # also of views, which only the caller sees
+            count = group.num_rows - (first_row(program, group, node) if name in CORES else first)
+            if layout.edges:
+                assert group.edges is not None
+                count = group.edges.num_edges
+            shapes[node] = [0 if dim == layout.dim else int(n) for dim, n in enumerate(node.meta["val"].shape)]
+            shapes[node][layout.dim] = count * layout.per_vertex
     return shapes

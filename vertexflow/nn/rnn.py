@@ -31,6 +31,7 @@ class Cell(VertexFunction):
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             absent = name.startswith("bias") and not bias
             self.register_parameter(name, None if absent else nn.Parameter(torch.empty(0, device="meta")))
+        self.weights = [name for name, _ in self.named_parameters()]
 
 
 class ChainRNN(nn.RNNBase):
@@ -84,7 +85,7 @@ class ChainRNN(nn.RNNBase):
                 out = self._run(batch, x, layer, direction, [state[len(final.get("h_n", []))] for state in initial])
                 outputs.append(out["h"])
                 for name, rows in out.items():
-                    final.setdefault(f"{name}_n", []).append(rows[ends[direction]])
+                    final.setdefault(f"{name}_n", []).append(rows.index_select(0, ends[direction]))
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         return SimpleNamespace(h=x, **{name: torch.stack(rows) for name, rows in final.items()})
 
@@ -108,7 +109,7 @@ class ChainRNN(nn.RNNBase):
         self, batch: GraphBatch, x: Tensor, layer: int, direction: int, initial: list[Tensor]
     ) -> dict[str, Tensor]:
         suffix = f"_l{layer}_reverse" if direction else f"_l{layer}"
-        weights = {name: getattr(self, name + suffix) for name, _ in self.cell.named_parameters()}
+        weights = {name: getattr(self, name + suffix) for name in self.cell.weights}
         states = dict(zip(self.cell.state, initial, strict=True)) if initial else None
         out = self.cell._run(weights, batch, direction == 1, states, {"x": x})
         return dict(vars(out))

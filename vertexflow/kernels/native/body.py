@@ -18,6 +18,7 @@ from .plan import (
     PADS,
     PRODUCTS,
     SAME,
+    Outer,
     Plan,
     Product,
     Stage,
@@ -53,11 +54,17 @@ def write_stages(
     return lines if lines[-1:] == [BARRIER] else [*lines, BARRIER]
 
 
+def split_of(node: fx.Node) -> str:
+    """What threads share out where a value is computed."""
+    return "edges" if on_edges(node) else "rows" if has_rows(node) else "elements"
+
+
 def work_of(plan: Plan) -> int:
     """How many elements a row is worth, to judge whether threads pay: those that are stored, and some for each product."""
     stages = plan.stages
     stored = sum(math.prod(trailing(store.value)) for stage in stages for store in stage.stores)
     products = sum(math.prod(product.b.meta["val"].shape) for stage in stages for product in stage.products)
+    products += sum(math.prod(outer.out.meta["val"].shape) for stage in stages for outer in stage.outers)
     return stored + int(products) // 16
 
 
@@ -66,28 +73,32 @@ class _Writer:
         self, plan: Plan, names: dict[fx.Node, str], weights: dict[tuple[fx.Node, bool], str], last: str
     ) -> None:
         self.plan, self.names, self.weights = plan, names, weights
-        self.split = last  # of the lines before: what threads share out, "rows", "edges" or "columns"
+        self.split = last  # of the lines before: what threads share out: "elements", "rows", "edges" or "columns"; or
+        # "gathered": rows that nobody waits for if they are read where they were
         self.there = {node for node in plan.part.graph.nodes if node.op == "placeholder"}  # in memory by now
         self.lines: list[str] = []
         self.known: dict[tuple[fx.Node, tuple[str, ...]], str] = {}  # variables of the loop that is being written
 
     def stage(self, stage: Stage) -> list[str]:
         lines: list[str] = []
-        for split in ("edges", "rows"):
-            stores = [store for store in stage.stores if on_edges(store.value) == (split == "edges")]
+        for split in ("elements", "edges", "rows"):
+            stores = [store for store in stage.stores if split_of(store.value) == split]
             if stores:
                 lines += [*self._share(split), *self._loops(stores, split)]
         self.there.update(store.target for store in stage.stores)
         for product in stage.products:
-            lines += self._bias(product)
-        for product in stage.products:
             lines += [*self._share("columns"), self._product(product)]
+        for outer in stage.outers:
+            lines += [*self._share("columns"), self._outer(outer)]
+        for node in stage.sums:
+            lines += [*self._share("columns"), *self._sum(node)]
         self.there.update(product.out for product in stage.products)
+        self.there.update(outer.out for outer in stage.outers)
         for node in stage.segments:
             lines += [*self._share("rows"), *self._segment(node)]
         for node in stage.reductions:
-            lines += [*self._share("edges" if on_edges(node) else "rows"), *self._reduction(node)]
-        self.there.update([*stage.segments, *stage.reductions])
+            lines += [*self._share(split_of(node)), *self._reduction(node)]
+        self.there.update([*stage.segments, *stage.reductions, *stage.sums])
         if self.split == "columns":  # the next stage may begin with a product, too
             lines += self._share("")
         return lines
@@ -95,10 +106,15 @@ class _Writer:
     def _share(self, split: str) -> list[str]:
         """A barrier, unless each thread goes on with what it has computed itself."""
         last, self.split = self.split, split
-        return [BARRIER] if last and last != split else []
+        if not last or last == split or (last, split) == ("gathered", "rows"):
+            return []
+        return [f"if (reads_from < 0) {{", BARRIER, "}"] if last == "gathered" else [BARRIER]  # noqa: F541
 
     def _loops(self, stores: list[Store], count: str) -> list[str]:
         """One pass over rows or edges; in it, a loop over elements for all values of one shape."""
+        if count == "elements":
+            loops = [self._over(trailing(store.value), [store]) for store in stores]
+            return [line for lines in loops for line in ("#pragma omp single nowait", "{", *lines, "}")]
         inner: list[str] = []
         for shape in dict.fromkeys(tuple(trailing(store.value)) for store in stores):
             inner += self._over(shape, [store for store in stores if tuple(trailing(store.value)) == shape])
@@ -112,7 +128,8 @@ class _Writer:
     def _over(self, shape: Sequence[int], stores: list[Store]) -> list[str]:
         """Loops over the elements of a row, the last of which is vectorised."""
         self.known, self.lines = {}, []
-        coords = ("i", *(f"j{dim}" for dim in range(len(shape))))
+        first = ("i",) if has_rows(stores[0].value) else ()
+        coords = (*first, *(f"j{dim}" for dim in range(len(shape))))
         written = [self._store(store, coords) for store in stores]
         lines = [*self.lines, *written]
         for dim in reversed(range(len(shape))):
@@ -124,38 +141,53 @@ class _Writer:
     def _store(self, store: Store, coords: tuple[str, ...]) -> str:
         value = self._load(store.value, coords)
         name = self.names[store.target]
+        if not has_rows(store.value):
+            return f"{name}[{_linear(coords, trailing(store.value))}] = {value};"
         column = _linear(coords[1:], trailing(store.value))
         return f"{name}[i * {name}_ld + {column}{f' + {store.offset}' if store.offset else ''}] = {value};"
 
-    def _bias(self, product: Product) -> list[str]:
-        """Rows of the bias, which a product is added to."""
-        if product.bias is None:
-            return []
-        self.known, self.lines = {}, []
-        value = self._load(product.bias, ("j",))
+    def _product(self, product: Product) -> str:
+        left, start = self._rows_of(product.a)
         out, count = self.names[product.out], "edges" if on_edges(product.out) else "rows"
+        bias = "nullptr" if product.bias is None else self.names[product.bias]
+        weight = self.weights[product.b, product.transposed]
+        return f"product({count}, {left}{start}, {left}_ld, {weight}, {bias}, {out}, {out}_ld);"
+
+    def _outer(self, outer: Outer) -> str:
+        (a, start), (b, offset) = self._rows_of(outer.a), self._rows_of(outer.b)
+        count, out = "edges" if on_edges(outer.a) else "rows", self.names[outer.out]
+        n, k = trailing(outer.out)
+        return f"outer({count}, {a}{start}, {a}_ld, {n}, {b}{offset}, {b}_ld, {k}, {out});"
+
+    def _rows_of(self, node: fx.Node) -> tuple[str, str]:
+        """The name of the value in memory that `node` is columns of, and the first of these."""
+        found = columns(node)
+        value, start = found if found is not None and found[0] in self.there else (node, 0)
+        if value not in self.there:
+            raise Unsupported(f"a product reads {node.name}, which does not lie row by row")
+        return self.names[value], f" + {start}" if start else ""
+
+    def _sum(self, node: fx.Node) -> list[str]:
+        """A sum over rows, some neighbouring columns at a time."""
+        source, out = node.all_input_nodes[0], self.names[node]
+        (n,) = trailing(source)
+        self.known, self.lines = {}, []
+        value = self._load(source, ("i", "j"))
         return [
-            *self._share(count),
             SPLIT,
-            f"for (Long i = 0; i < {count}; ++i) {{",
-            f"    for (Long j = 0; j < {trailing(product.out)[-1]}; ++j) {{",
-            *(f"        {line}" for line in self.lines),
-            f"        {out}[i * {out}_ld + j] = {value};",
+            f"for (Long first = 0; first < {n}; first += 64) {{",
+            f"    const Long last = std::min<Long>(first + 64, {n});",
+            "    T sum[64] = {};",
+            f"    for (Long i = 0; i < {split_of(source)}; ++i) {{",
+            "        #pragma omp simd",
+            "        for (Long j = first; j < last; ++j) {",
+            *(f"            {line}" for line in self.lines),
+            f"            sum[j - first] += {value};",
+            "        }",
             "    }",
+            f"    std::copy(sum, sum + last - first, {out} + first);",
             "}",
         ]
-
-    def _product(self, product: Product) -> str:
-        found = columns(product.a)
-        a, start = found if found is not None and found[0] in self.there else (product.a, 0)
-        if a not in self.there:
-            raise Unsupported(f"a product reads {product.a.name}, which does not lie row by row")
-        out, count = self.names[product.out], "edges" if on_edges(product.out) else "rows"
-        weight, left = self.weights[product.b, product.transposed], self.names[a]
-        return (
-            f"product({count}, {left}{f' + {start}' if start else ''}, {left}_ld, {weight}, "
-            f"{literal(product.bias is not None)}, {out}, {out}_ld);"
-        )
 
     def _segment(self, node: fx.Node) -> list[str]:
         """A sum, or maximum, over the edges of each row; zeros where there are none."""
@@ -178,7 +210,8 @@ class _Writer:
         return [
             SPLIT,
             "for (Long i = 0; i < rows; ++i) {",
-            "    const Long from = first_edge[i] - first_edge[0], to = first_edge[i + 1] - first_edge[0];",
+            "    const Long from = i < without ? 0 : first_edge[i] - first_edge[without];",
+            "    const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];",
             f"    std::fill({out} + i * {out}_ld, {out} + i * {out}_ld + {math.prod(shape)}, T(0));",
             "    for (Long e = from; e < to; ++e) {",
             *(f"        {line}" for line in lines),

@@ -15,7 +15,7 @@ from pathlib import Path
 from ... import log
 from ...errors import BackendError
 
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp",
+FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp",
          "-shared", "-fPIC")  # fmt: skip
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...graph.program import Program
+from ...graph.program import CORES, Program
 from ..memory import Arena, Layout
 from ..order import RowGroup
 from .build import address_of, load
 from .plan import Unsupported
-from .source import OF_STRUCTURE, Source, cores_of, preamble, products_source, write_core
+from .source import OF_STRUCTURE, Source, preamble, products_source, write_part
 
 Resolve = Callable[[str, Any], "Tensor | int"]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -42,22 +42,31 @@ class Template:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """A core as a native function."""
+    """A part as a native function over steps."""
 
     source: Source
     function: Callable[..., None]
-    products: Mapping[str, int]  # the functions "product" and "pack", by address
+    products: Mapping[str, int]  # functions of the library, by address
 
     def scratch(self, group: RowGroup) -> dict[Any, int]:
         """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
         sizes: dict[Any, int] = {}
         for role, what in self.source.arguments:
             if role == "packed":
-                sizes[role, what] = what[1]
+                sizes[role, what] = what[2]
             elif role == "scratch":
-                rows = [s.edge_stop - s.edge_start if what[2] else s.stop - s.start for s in group.steps]
-                sizes[role, what] = max(rows, default=0) * what[1]
+                sizes[role, what] = self._most(group, what[3]) * what[2]
         return sizes
+
+    def _most(self, group: RowGroup, split: str) -> int:
+        """How many rows, or edges, are computed at a time."""
+        if split == "elements":
+            return 1
+        if self.source.name not in CORES:
+            return group.num_rows if split == "rows" else group.edges.num_edges if group.edges else 0
+        return max(
+            (s.edge_stop - s.edge_start if split == "edges" else s.stop - s.start for s in group.steps), default=0
+        )
 
     def bind(self, resolve: Resolve, arenas: Sequence[Arena], known: MutableMapping[Any, Any]) -> Arguments:
         """The arguments for one run: of values in arenas by their places, others as `resolve` gives them by their role.
@@ -106,18 +115,19 @@ class Loop:
 
 
 def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
-    """The cores of a program that can be native code, compiled; and why the others cannot."""
+    """The parts of a program that can be native code, compiled; and why the others cannot."""
     sources: list[Source] = []
     reasons: dict[str, str] = {}
-    for core in cores_of(program):
+    for name in program.parts:
         try:
-            sources.append(write_core(program, core))
+            if not name.endswith("_leaf"):
+                sources.append(write_part(program, name))
         except Unsupported as reason:
-            reasons[core] = str(reason)
+            reasons[name] = str(reason)
     if not sources:
         return {}, reasons
     shared = load(products_source(program.trace.state_dtype))
-    products = {name: address_of(shared, name) for name in ("product", "pack")}
+    products = {name: address_of(shared, name) for name in ("product", "outer", "pack")}
     library = load("\n".join([preamble(program.trace.state_dtype), *(source.text for source in sources)]))
     loops = {}
     for source in sources:

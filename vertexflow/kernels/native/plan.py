@@ -45,13 +45,22 @@ class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
 
 @dataclass
 class Product:
-    """`out = a @ b`, with rows in `a`; `b` is a parameter, seen from the other side if `transposed`."""
+    """`out = a @ b`, plus a bias if there is one; `b` is a parameter, seen from the other side if `transposed`."""
 
     out: fx.Node
     a: fx.Node
     b: fx.Node
     transposed: bool
     bias: fx.Node | None
+
+
+@dataclass
+class Outer:
+    """`out = a.t() @ b`, a sum over rows: the gradient of a weight."""
+
+    out: fx.Node
+    a: fx.Node
+    b: fx.Node
 
 
 @dataclass
@@ -69,8 +78,10 @@ class Stage:
 
     stores: list[Store] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
+    outers: list[Outer] = field(default_factory=list)
     segments: list[fx.Node] = field(default_factory=list)  # reductions over the edges of each row
     reductions: list[fx.Node] = field(default_factory=list)  # over elements of each row
+    sums: list[fx.Node] = field(default_factory=list)  # over rows
 
 
 @dataclass
@@ -95,7 +106,11 @@ def plan(part: Part, dtype: torch.dtype) -> Plan:
     outputs: dict[fx.Node, fx.Node] = {}
     copies = []  # outputs that are another name of a value
     for output, result in zip(part.outputs, _results(part), strict=True):
+        if not has_rows(result):
+            result = same_memory(result)
         if result in outputs or result.op == "placeholder" or is_view(result) or result.target in CONSTANTS:
+            if not has_rows(result):
+                raise Unsupported(f"{output.name} is another name of {result.name}")
             copies.append(Store(result, output, 0))
         else:
             outputs[result] = output
@@ -125,6 +140,13 @@ def has_rows(node: fx.Node) -> bool:
 def base(node: fx.Node) -> fx.Node:
     """The value that a view is of."""
     while node.target in VIEWS:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def same_memory(node: fx.Node) -> fx.Node:
+    """The value whose elements are those of `node`, in the same order; of values without rows."""
+    while (node.target in SAME or _is_reshape(node)) and node.op == "call_function":
         node = node.all_input_nodes[0]
     return node
 
@@ -186,7 +208,7 @@ def _check(node: fx.Node, dtype: torch.dtype) -> None:
         if value.dtype not in (dtype, torch.bool):
             raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
         layout = node.meta.get("rows")
-        if layout is not None and (layout.dim != 0 or layout.per_vertex != 1):
+        if layout is not None and (layout.dim != 0 or layout.per_vertex != 1) and not _is_left_of_outer(node):
             raise Unsupported(
                 f"{node.name} has its rows in dimension {layout.dim}, {layout.per_vertex} for each vertex"
             )
@@ -196,10 +218,12 @@ def _check(node: fx.Node, dtype: torch.dtype) -> None:
     known = target in EXPRESSIONS or target in VIEWS or target in BETWEEN_LOOPS or target in CONSTANTS
     if not known and target not in PADS and target not in (aten.cat.default, aten.empty.memory_format, segments.EXPAND):
         raise Unsupported(f"{node.name} is made by {target}")
-    if target in PRODUCTS:
+    if target in PRODUCTS and not is_outer(node):
         _product(node)
-    if target in REDUCTIONS and (not has_rows(node) or 0 in reduced(node) or "dtype" in node.kwargs):
-        raise Unsupported(f"{node.name} sums over rows")
+    if target in REDUCTIONS and "dtype" in node.kwargs:
+        raise Unsupported(f"{node.name} sums in another dtype")
+    if target in REDUCTIONS and not has_rows(node) and not is_sum_over_rows(node):
+        raise Unsupported(f"{node.name} sums over rows and more")
     if target in PADS and (
         not has_rows(node) or integer(node, 5, 1) != 1 or (integer(node, 2) == 0 and not is_whole(node))
     ):
@@ -224,11 +248,29 @@ def reduced(node: fx.Node) -> list[int]:
     return [int(dim) % int(node.all_input_nodes[0].meta["val"].dim()) for dim in dims]
 
 
+def is_sum_over_rows(node: fx.Node) -> bool:
+    """Whether a reduction sums rows of one dimension."""
+    source = node.all_input_nodes[0]
+    sums = node.target is aten.sum.dim_IntList and reduced(node) == [0]
+    return sums and has_rows(source) and len(trailing(source)) == 1
+
+
+def is_outer(node: fx.Node) -> bool:
+    """Whether a product sums over rows."""
+    return node.target is aten.mm.default and _is_left_of_outer(node.all_input_nodes[0]) and has_rows(node.args[1])  # type: ignore[arg-type]
+
+
+def _is_left_of_outer(node: fx.Node) -> bool:
+    if node.target is not aten.t.default or not has_rows(node.all_input_nodes[0]):
+        return False
+    return all(user.target is aten.mm.default and user.args[0] is node for user in node.users)
+
+
 def _product(node: fx.Node) -> Product:
     bias, (a, b) = None, node.args[-2:]
     if node.target is aten.addmm.default:
         bias = node.args[0]
-        if node.kwargs or len(node.all_input_nodes) != 3 or has_rows(bias) or len(trailing(bias)) != 1:  # type: ignore[arg-type]
+        if node.kwargs or len(node.all_input_nodes) != 3 or has_rows(bias) or trailing(bias) != trailing(node):  # type: ignore[arg-type]
             raise Unsupported(f"{node.name} adds more than a bias")
     assert isinstance(a, fx.Node)
     assert isinstance(b, fx.Node)
@@ -256,9 +298,11 @@ def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[tuple[fx.Node, str]
     if node.op == "placeholder" or node.target in VIEWS:
         return []
     if node.target in PRODUCTS:
+        if is_outer(node):
+            return [(node, "out"), *((in_memory(side), "product") for side in outer_of(node)[1:])]
         product = _product(node)
-        found = columns(product.a)
-        return [(node, "out"), (found[0] if found is not None else product.a, "product")]
+        bias = [(product.bias, "bias")] if product.bias is not None else []
+        return [(node, "out"), (in_memory(product.a), "product"), *bias]
     needs: list[tuple[fx.Node, str]] = []
     if node.target is aten.cat.default or node.target in BETWEEN_LOOPS:
         needs.append((node, "out"))
@@ -274,6 +318,18 @@ def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[tuple[fx.Node, str]
     ]
 
 
+def outer_of(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node]:
+    """The result, the left operand before it is transposed, and the right operand of a product over rows."""
+    left, right = node.args[:2]
+    return node, left.all_input_nodes[0], right  # type: ignore[union-attr, return-value]
+
+
+def in_memory(node: fx.Node) -> fx.Node:
+    """The value that holds the rows of `node`, itself if it is no columns of another."""
+    found = columns(node)
+    return found[0] if found is not None else node
+
+
 def _lies_flat(node: fx.Node) -> bool:
     return node.op == "placeholder" and has_rows(node)
 
@@ -281,12 +337,15 @@ def _lies_flat(node: fx.Node) -> bool:
 def _stages(nodes: list[fx.Node], level: dict[fx.Node, int], stored: dict[fx.Node, fx.Node | None]) -> list[Stage]:
     stages = [Stage() for _ in range(max(level.values(), default=0) + 1)]
     for node in nodes:
-        if node.target in PRODUCTS:
+        if node.target in PRODUCTS and is_outer(node):
+            stages[level[node] - 1].outers.append(Outer(*outer_of(node)))
+        elif node.target in PRODUCTS:
             stages[level[node] - 1].products.append(_product(node))
         elif node.target in SEGMENTS:
             stages[level[node] - 1].segments.append(node)
         elif node.target in REDUCTIONS:
-            stages[level[node] - 1].reductions.append(node)
+            stage = stages[level[node] - 1]
+            (stage.reductions if has_rows(node) else stage.sums).append(node)
         elif node in stored and node.target is aten.cat.default:
             start = 0
             for operand in operands(node):

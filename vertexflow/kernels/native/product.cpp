@@ -1,8 +1,8 @@
-// Matrix products of few rows with a weight that many steps share. It stands behind product.hpp, in a library of its own.
+// Matrix products for many rows of one step, or few rows of each of many. It stands behind product.hpp, in a library of its own.
 //
-// A weight is packed once for all steps, in panels of as many columns as two registers hold, [panel][k][wide]. A tile of the
-// result, some rows of one panel, stays in registers while k goes by: one load of a panel's row serves all rows of the tile,
-// and a team is split by panels first, so that each thread finds its own in its cache again at the next step.
+// The right operand is packed in panels of as many columns as two registers hold, [panel][k][wide]; a weight once for all
+// steps. A tile of the result, some rows of one panel, stays in registers while k goes by: one load of a panel's row serves
+// all rows of the tile. A team is split by panels first: each thread finds its own in its cache again at the next step.
 #include <omp.h>
 
 #include <algorithm>
@@ -20,60 +20,91 @@ constexpr int vector_bytes = 16, registers = 16;
 typedef T Vector __attribute__((vector_size(vector_bytes), aligned(sizeof(T)), may_alias));
 constexpr int lanes = vector_bytes / sizeof(T), wide = 2 * lanes;
 constexpr int tall = registers == 32 ? 12 : 6;  // two registers a row, and room for a panel's row
+constexpr Long deep = 256, beside = 16;         // rows, and tiles, that an outer product takes at a time
 
-template <int rows>
-inline void tile(Long k, const T* a, Long lda, const T* panel, bool adds, T* out, Long ldo, Long columns) {
+// Rows of `a` lie `lda` apart; if transposed, its columns do. `bias`, of these columns, may be `out` itself: then it adds.
+// The first `height` rows of the tile are written.
+struct Operands {
+    Long height, k;
+    const T* a;
+    Long lda;
+    const T* panel;
+    const T* bias;
+    Long ld_bias;
+    T* out;
+    Long ldo, columns;
+};
+
+template <int rows, bool transposed>
+inline void tile(const Operands& o) {
     Vector sum[rows][2] = {};
-    for (Long p = 0; p < k; ++p) {
-        const Vector left = *reinterpret_cast<const Vector*>(panel + p * wide);
-        const Vector right = *reinterpret_cast<const Vector*>(panel + p * wide + lanes);
+    const T* const a = o.a;
+    const Long lda = o.lda;
+    for (Long p = 0; p < o.k; ++p) {
+        const Vector left = *reinterpret_cast<const Vector*>(o.panel + p * wide);
+        const Vector right = *reinterpret_cast<const Vector*>(o.panel + p * wide + lanes);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; ++i) {
-            sum[i][0] += a[i * lda + p] * left;
-            sum[i][1] += a[i * lda + p] * right;
+            const T x = transposed ? a[p * lda + i] : a[i * lda + p];
+            sum[i][0] += x * left;
+            sum[i][1] += x * right;
         }
     }
 #pragma GCC unroll 12
     for (int i = 0; i < rows; ++i) {
-        T* const to = out + i * ldo;
-        if (columns == wide) {
+        if (transposed && i >= o.height) break;
+        T* const to = o.out + i * o.ldo;
+        const T* const add = o.bias + i * o.ld_bias;
+        if (o.columns == wide) {
             Vector* const whole = reinterpret_cast<Vector*>(to);
-            whole[0] = adds ? whole[0] + sum[i][0] : sum[i][0];
-            whole[1] = adds ? whole[1] + sum[i][1] : sum[i][1];
+            const Vector* const more = reinterpret_cast<const Vector*>(add);
+            whole[0] = o.bias ? more[0] + sum[i][0] : sum[i][0];
+            whole[1] = o.bias ? more[1] + sum[i][1] : sum[i][1];
         } else {
             T some[wide];
             std::memcpy(some, sum[i], sizeof some);
-            for (Long j = 0; j < columns; ++j) to[j] = adds ? to[j] + some[j] : some[j];
+            for (Long j = 0; j < o.columns; ++j) to[j] = o.bias ? add[j] + some[j] : some[j];
         }
     }
 }
 
-template <int most>
-inline void tile_of(Long rows, Long k, const T* a, Long lda, const T* panel, bool adds, T* out, Long ldo, Long columns) {
+// A tile of a height that is known when it runs.
+template <int most = tall>
+inline void tile_of(const Operands& o) {
     if constexpr (most > 0) {
-        if (rows == most)
-            tile<most>(k, a, lda, panel, adds, out, ldo, columns);
+        if (o.height == most)
+            tile<most, false>(o);
         else
-            tile_of<most - 1>(rows, k, a, lda, panel, adds, out, ldo, columns);
+            tile_of<most - 1>(o);
     }
 }
 
-inline void unpacked_product(Long rows, const T* a, Long lda, const Weight& w, bool adds, T* out, Long ldo) {
+// `count` elements, and zeros up to `most`.
+template <int most>
+inline void copy(Long count, const T* from, T* to) {
+    if (count == most) {
+        std::memcpy(to, from, most * sizeof(T));
+    } else {
+        for (Long j = 0; j < most; ++j) to[j] = j < count ? from[j] : 0;
+    }
+}
+
+inline void unpacked_product(Long rows, const T* a, Long lda, const Weight& w, const T* bias, T* out, Long ldo) {
     const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
     const Long first = w.n * thread / team, stop = w.n * (thread + 1) / team;
     for (Long i = 0; i < rows; ++i) {
         T* const to = out + i * ldo;
         const T* const from = a + i * lda;
+        for (Long j = first; j < stop; ++j) to[j] = bias ? bias[j] : 0;
         if (w.transposed) {
             for (Long j = first; j < stop; ++j) {
                 const T* const with = w.plain + j * w.k;
                 T sum = 0;
 #pragma omp simd reduction(+ : sum)
                 for (Long p = 0; p < w.k; ++p) sum += from[p] * with[p];
-                to[j] = adds ? to[j] + sum : sum;
+                to[j] += sum;
             }
         } else {
-            if (!adds) std::fill(to + first, to + std::max(first, stop), T(0));
             for (Long p = 0; p < w.k; ++p) {
                 const T* const with = w.plain + p * w.n;
                 const T x = from[p];
@@ -97,14 +128,41 @@ extern "C" void pack(const Weight& w) {
     }
 }
 
-extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, bool adds, T* out, Long ldo) {
-    if (!w.packed) return unpacked_product(rows, a, lda, w, adds, out, ldo);
+extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const T* bias, T* out, Long ldo) {
+    if (!w.packed) return unpacked_product(rows, a, lda, w, bias, out, ldo);
     const Long blocks = (rows + tall - 1) / tall, items = (w.n + wide - 1) / wide * blocks;
     const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
     for (Long item = items * thread / team; item < items * (thread + 1) / team; ++item) {
         const Long column = item / blocks * wide, block = item % blocks;
         const Long start = rows * block / blocks, stop = rows * (block + 1) / blocks;  // of nearly the same height
-        tile_of<tall>(stop - start, w.k, a + start * lda, lda, w.packed + column * w.k, adds, out + start * ldo + column, ldo,
-                      std::min<Long>(wide, w.n - column));
+        tile_of({stop - start, w.k, a + start * lda, lda, w.packed + column * w.k, bias ? bias + column : nullptr, 0,
+                                      out + start * ldo + column, ldo, std::min<Long>(wide, w.n - column)});
+    }
+}
+
+extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long ldb, Long k, T* out) {
+    const Long blocks = (n + tall - 1) / tall, thread = omp_get_thread_num(), team = omp_get_num_threads();
+    const Long end = blocks * (thread + 1) / team;
+    alignas(vector_bytes) T left[beside * deep * tall], panel[deep * wide];  // columns of `a` and of `b`, side by side
+    for (Long first = blocks * thread / team; first < end; first += beside) {
+        const Long last = std::min(end, first + beside);
+        for (Long from = 0; from < rows || from == 0; from += deep) {
+            const Long depth = std::min(deep, rows - from);
+            for (Long p = 0; p < depth; ++p)
+                for (Long block = first; block < last; ++block) {
+                    const Long start = n * block / blocks, columns = n * (block + 1) / blocks - start;
+                    copy<tall>(columns, a + (from + p) * lda + start, left + ((block - first) * deep + p) * tall);
+                }
+            for (Long column = 0; column < k; column += wide) {
+                const Long columns = std::min<Long>(wide, k - column);
+                for (Long p = 0; p < depth; ++p) copy<wide>(columns, b + (from + p) * ldb + column, panel + p * wide);
+                for (Long block = first; block < last; ++block) {
+                    const Long start = n * block / blocks, height = n * (block + 1) / blocks - start;
+                    T* const to = out + start * k + column;
+                    tile<tall, true>({height, depth, left + (block - first) * deep * tall, tall, panel, from ? to : nullptr, k, to, k,
+                                      columns});
+                }
+            }
+        }
     }
 }

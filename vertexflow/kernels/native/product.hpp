@@ -1,4 +1,4 @@
-// What generated code and the matrix products it calls share. T is float or double.
+// What generated code and the matrix products it calls share. T is float or double. Every thread of a team calls them.
 #include <cstdint>
 
 using Index = std::int32_t;
@@ -12,6 +12,10 @@ struct Weight {
     Long n, k;
 };
 
-// Every thread of a team calls these. out [rows, n] = a [rows, k] times a weight; `adds` to what is there.
-using Product = void (*)(Long rows, const T* a, Long lda, const Weight& w, bool adds, T* out, Long ldo);
 using Pack = void (*)(const Weight& w);
+
+// out [rows, n] = a [rows, k] times a weight, plus `bias` [n] unless that is null.
+using Product = void (*)(Long rows, const T* a, Long lda, const Weight& w, const T* bias, T* out, Long ldo);
+
+// out [n, k] = the transpose of a [rows, n] times b [rows, k]: the gradient of a weight.
+using Outer = void (*)(Long rows, const T* a, Long lda, Long n, const T* b, Long ldb, Long k, T* out);

@@ -11,10 +11,10 @@ import torch
 from torch import fx
 
 from ...graph.nodes import on_edges
-from ...graph.program import Part, Program
+from ...graph.program import CORES, Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
-from .body import work_of, write_stages
+from .body import split_of, work_of, write_stages
 from .expressions import literal
 from .plan import Plan, Unsupported, has_rows, plan, trailing
 
@@ -53,8 +53,8 @@ def _join(dtype: torch.dtype, *names: str) -> str:
     return "\n".join([f"using T = {TYPES[dtype]};", *parts])
 
 
-def write_core(program: Program, core: str) -> Source:
-    """The core called `core` with its variant for vertices without children, as one function.
+def write_part(program: Program, name: str) -> Source:
+    """A part as a function over steps; of a core, together with its variant for vertices without children.
 
     Raises:
         Unsupported: it has something that native code has not; the message says what.
@@ -62,17 +62,24 @@ def write_core(program: Program, core: str) -> Source:
     dtype = program.trace.state_dtype
     if dtype not in TYPES:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
-    writer = _Core(program, core)
+    if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
+        raise Unsupported("it sends gradients to children")
+    writer = _Part(program, name)
     blocks, work = [], 0
-    for name in (core, f"{core}_leaf"):
-        made = plan(program.parts.get(name, Part(name, fx.Graph(), [], [])), dtype)
-        blocks.append("\n".join(f"                {line}" for line in writer.block(made, name != core)))
+    for part in (name, f"{name}_leaf") if name in CORES else (name,):
+        made = plan(program.parts.get(part, Part(part, fx.Graph(), [], [])), dtype)
+        blocks.append("\n".join(f"{' ' * 12}{line}" for line in writer.block(made, part != name)))
         work = max(work, work_of(made))
+    body = blocks[0]
+    if len(blocks) == 2:
+        body = (
+            f"            if (start >= num_leaves) {{\n{blocks[0]}\n            }} else {{\n{blocks[1]}\n            }}"
+        )
     declared = "\n".join(f"    {line}" for line in writer.declarations)
     packed = "\n".join(f"            pack({name});" for name in writer.weights.values())
-    text = f"""extern "C" void {core}(Long* a, const Step* steps, Long count) {{
+    text = f"""extern "C" void {name}(Long* a, const Step* steps, Long count) {{
 {declared}
-    const bool must_pack = packs && !packed;
+    [[maybe_unused]] const bool must_pack = packs && !packed;
     packed = packs;
     Long computed = 0;
     for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
@@ -86,23 +93,19 @@ def write_core(program: Program, core: str) -> Source:
             const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
             [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
             [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            if (start >= num_leaves) {{
-{blocks[0]}
-            }} else {{
-{blocks[1]}
-            }}
+{body}
         }}
     }}
 }}
 """
-    return Source(core, text, writer.arguments)
+    return Source(name, text, writer.arguments)
 
 
-class _Core:
-    """Writes the blocks of one core, and collects the arguments that they need."""
+class _Part:
+    """Writes the blocks of one part, and collects the arguments that they need."""
 
-    def __init__(self, program: Program, core: str) -> None:
-        self.program, self.core = program, core
+    def __init__(self, program: Program, name: str) -> None:
+        self.program, self.name = program, name
         self.arguments: list[tuple[str, Any]] = []
         self.num_scratch = 0
         self.declarations: list[str] = []
@@ -111,6 +114,7 @@ class _Core:
         self.slots = program.trace.num_slots
         self.taken: set[str] = set()  # names of values in the block that is being written
         self.argument("product", None, "const Product", "product")
+        self.argument("outer", None, "const Outer", "outer")
         self.argument("pack", None, "const Pack", "pack")
         self.argument("num_leaves", None, "const Long", "num_leaves")
         self.argument("num_computed", None, "const Long", "num_computed")
@@ -143,14 +147,19 @@ class _Core:
             if origin.meta.get("role", ("",))[0] != "counts":
                 names[node] = self._value(node, origin, lines)
         for node, output in made.stored.items():
-            names[node] = self._scratch(node, lines) if output is None else self._value(node, output, lines)
+            if output is None:
+                names[node] = self._scratch(node, lines)
+            else:
+                names[node] = self._value(node, output, lines) if has_rows(node) else self._result(output)
         names.update((output, self._value(output, output, lines)) for output in made.copies)
         weights = {}
         origins = {node: origin for origin, node in inputs.items()}
         for product in (product for stage in made.stages for product in stage.products):
             weights[product.b, product.transposed] = self._weight(origins[product.b], product.transposed)
-        gathers_edges = any("first_of_edges, edges," in line for line in lines)
-        last = ("edges" if gathers_edges else "rows") if any(line.endswith(");") for line in lines) else ""
+        last = ""
+        if any(line.endswith(");") for line in lines):  # something is gathered, or received
+            of_edges = any("first_of_edges, edges," in line for line in lines)
+            last = "edges" if of_edges else "rows" if self.name == "grad_core" else "gathered"
         stages = write_stages(made, names, weights, last)
         text = "\n".join(stages)
         if "owner[" in text:
@@ -158,7 +167,10 @@ class _Core:
             lines.append(f"const Index* const owner = {owner} + first_of_edges;")
         if "first_edge[" in text:
             offset = self.argument("edge_offset", None, "const Index* const", "edge_offset")
-            lines.append(f"const Index* const first_edge = {offset} + start - num_leaves;")
+            lines.append(f"const Index* const first_edge = {offset} + (start - num_leaves);")
+            lines.append(
+                "const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first"
+            )
         return [*lines, *stages]
 
     def _weight(self, origin: fx.Node, transposed: bool) -> str:
@@ -167,7 +179,7 @@ class _Core:
             number = len(self.weights)
             n, k = (int(extent) for extent in origin.meta["val"].shape[:: 1 if transposed else -1])
             plain = self.argument("param", origin, "const T* const", f"p_{origin.name}")
-            room = self.argument("packed", (number, (n + -n % WIDEST) * k), "T* const", f"room_{number}")
+            room = self.argument("packed", (self.name, number, (n + -n % WIDEST) * k), "T* const", f"room_{number}")
             self.weights[origin, transposed] = f"weight_{number}"
             self.declarations.append(
                 f"const Weight weight_{number} = {{{plain}, packs ? {room} : nullptr, {literal(transposed)}, {n}, {k}}};"
@@ -185,7 +197,9 @@ class _Core:
     def _exchanged(self, part: Part, leaf: bool) -> list[fx.Node]:
         """What is gathered, or received, for the rows of a step."""
         program = self.program
-        if self.core == "core":
+        if self.name not in CORES:
+            return []
+        if self.name == "core":
             return [] if leaf else list(program.gathers.values())
         return [
             node for node in program.state_grads.values() if not leaf or node in program.whole or node in part.inputs
@@ -197,12 +211,12 @@ class _Core:
         sort = "bool" if origin.meta["val"].dtype == torch.bool else "T"
         if not has_rows(node):
             return self.argument("param", origin, f"const {sort}* const", f"p_{origin.name}")
-        if self.core == "core":
+        if self.name == "core":
             for (state, slot), gathered in program.gathers.items():
                 if gathered is origin:
                     self._gathered(name, state, slot, origin, lines)
                     return name
-        else:
+        elif self.name == "grad_core":
             for state, received in program.state_grads.items():
                 if received is origin:
                     self._received(name, state, origin, lines)
@@ -213,7 +227,10 @@ class _Core:
                     return name
         width = self.width_of(origin)
         pointer = self.argument("value", (origin, width), f"{sort}* const", f"p_{origin.name}")
-        first = "first_of_edges" if on_edges(node) else self._first(program.is_whole(origin))
+        whole = program.is_whole(origin)
+        if self.name not in CORES and origin in program.parts[self.name].outputs:
+            whole = not self.name.endswith("_inner")
+        first = "first_of_edges" if on_edges(node) else self._first(whole)
         lines += [f"{sort}* const {name} = {pointer} + {first} * {width};", f"constexpr Long {name}_ld = {width};"]
         return name
 
@@ -230,12 +247,14 @@ class _Core:
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
         width, name = math.prod(trailing(node)), self._fresh(node)
-        if not has_rows(node):
-            raise Unsupported(f"{node.name} has no rows")
         number = self.num_scratch = self.num_scratch + 1
-        pointer = self.argument("scratch", (number, width, on_edges(node)), "T* const", f"scratch_{number}")
+        pointer = self.argument("scratch", (self.name, number, width, split_of(node)), "T* const", f"scratch_{number}")
         lines += [f"T* const {name} = {pointer};", f"constexpr Long {name}_ld = {width};"]
         return name
+
+    def _result(self, output: fx.Node) -> str:
+        """The pointer to an output without rows."""
+        return self.argument("result", output, "T* const", f"p_{output.name}")
 
     def _width(self, state: str) -> int:
         return math.prod(self.program.trace.state[state])
@@ -253,7 +272,7 @@ class _Core:
             ]
             return
         every = f"g_{state}"
-        if not any(line.startswith(f"const T* {every} ") for line in lines):
+        if not any(line.startswith(f"const T* const {every} ") for line in lines):
             nodes = [node for (of, at), node in self.program.gathers.items() if of == state and at != CHILDREN]
             kept_nodes = [node for node in nodes if node in self.program.kept]
             first = self._first(any(self.program.is_whole(node) for node in kept_nodes))
@@ -263,13 +282,10 @@ class _Core:
             gather = (
                 f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {place});"
             )
-            if kept_nodes:
-                lines += [f"const T* {every} = {place};", gather]
-            else:
-                lines += [
-                    f"const T* {every} = reads_from < 0 ? {place} : {source} + reads_from * {width};",
-                    f"if (reads_from < 0) {gather}",
-                ]
+            lines += [
+                f"const T* const {every} = reads_from < 0 ? {place} : {source} + reads_from * {width};",
+                gather if kept_nodes else f"if (reads_from < 0) {gather}",
+            ]
         lines.append(f"const T* const {name} = {every}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
@@ -319,8 +335,3 @@ class _Core:
         column = f" + {slot * width}" if slot != ALL_SLOTS else ""
         lines.append(f"T* const {name} = {to} + (start - num_leaves) * {self.slots * width}{column};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
-
-
-def cores_of(program: Program) -> list[str]:
-    """The cores that a program has."""
-    return [core for core in ("core", "grad_core") if core in program.parts]
