@@ -1,0 +1,23 @@
+"""The tasks, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..harness import Case, Settings
+from . import treelstm
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How to make a task; `needs_data` if it is of real data, in the folder of the settings."""
+
+    make: Callable[[Settings], Case]
+    needs_data: bool = False
+
+
+WORKLOADS = {
+    "treelstm": Workload(treelstm.random_trees),
+    "treelstm-sst": Workload(treelstm.sst, needs_data=True),
+}
