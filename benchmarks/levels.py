@@ -38,13 +38,13 @@ class Generation:
     """The vertices of all trees at one distance from the root. Their children, in order, are the next generation.
 
     Attributes:
-        leaves, inner: the rows of its leaves, and of its other vertices.
+        leaves, inner: how many leaves there are in it, and how many others.
         place: where its vertices stand in [the inner ones; the leaves].
         parent: the parent of each, as a number among the inner vertices of the generation before; empty for roots.
     """
 
-    leaves: slice
-    inner: slice
+    leaves: int
+    inner: int
     place: Tensor
     parent: Tensor
 
@@ -99,18 +99,14 @@ def generations(batch: vf.GraphBatch) -> Generations:
         parents.append([at for at, vertex in enumerate(inner) for _ in children[vertex]])
         found.append([child for vertex in inner for child in children[vertex]])
     made, rows = [], ([], [])  # leaves and others
-    num_leaves = sum(not kids for kids in children)
     for level, parent in zip(reversed(found), reversed(parents), strict=True):
         inner, leaves = ([vertex for vertex in level if bool(children[vertex]) == has] for has in (True, False))
-        starts = num_leaves + len(rows[1]), len(rows[0])
         place = np.argsort(np.argsort([not children[vertex] for vertex in level], kind="stable"))
-        of_inner, of_leaves = (
-            slice(start, start + len(part)) for start, part in zip(starts, (inner, leaves), strict=True)
-        )
-        made.append(Generation(of_leaves, of_inner, torch.from_numpy(place), torch.tensor(parent, dtype=torch.int64)))
+        parents_above = torch.tensor(parent, dtype=torch.int64)
+        made.append(Generation(len(leaves), len(inner), torch.from_numpy(place), parents_above))
         rows[0].extend(leaves)
         rows[1].extend(inner)
-    return Generations(torch.tensor(rows[0] + rows[1]), num_leaves, made)
+    return Generations(torch.tensor(rows[0] + rows[1]), len(rows[0]), made)
 
 
 def _bounds(sizes: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Bounds:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..harness import Case, Settings
-from . import treelstm
+from . import childsum, lstm, treefc, treelstm
 
 
 @dataclass(frozen=True)
@@ -20,4 +20,9 @@ class Workload:
 WORKLOADS = {
     "treelstm": Workload(treelstm.random_trees),
     "treelstm-sst": Workload(treelstm.sst, needs_data=True),
+    "childsum": Workload(childsum.random_trees),
+    "childsum-ud": Workload(childsum.ud_english, needs_data=True),
+    "treefc": Workload(treefc.complete_trees),
+    "fixedlstm": Workload(lstm.fixed),
+    "varlstm": Workload(lstm.varied),
 }

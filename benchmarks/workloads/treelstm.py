@@ -122,11 +122,11 @@ def in_generations(model: Any, x: Tensor, made: Generations, node: Node) -> Tens
     One projection of all inputs, all leaves at once and without U, and splits, whose gradients are joined once.
     """
     projected = model.w(x)
-    of_leaves, *of_inner = projected.split([made.num_leaves, *(_size(level.inner) for level in made.young_first)])
+    of_leaves, *of_inner = projected.split([made.num_leaves, *(level.inner for level in made.young_first)])
     xi, xo, xu = of_leaves.chunk(3, -1)
     leaf_c = torch.sigmoid(xi) * torch.tanh(xu)
     leaf_h = torch.sigmoid(xo) * torch.tanh(leaf_c)
-    sizes = [_size(level.leaves) for level in made.young_first]
+    sizes = [level.leaves for level in made.young_first]
     h, c = x[:0], x[:0]
     for level, below, h_, c_ in zip(made.young_first, of_inner, leaf_h.split(sizes), leaf_c.split(sizes), strict=True):
         if len(below):
@@ -135,10 +135,6 @@ def in_generations(model: Any, x: Tensor, made: Generations, node: Node) -> Tens
             c_ = torch.cat([inner_c, c_]).index_select(0, level.place)
         h, c = h_, c_
     return h
-
-
-def _size(rows: slice) -> int:
-    return int(rows.stop - rows.start)
 
 
 class HandWritten:
