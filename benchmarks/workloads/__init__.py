@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..harness import Case, Settings
-from . import childsum, lstm, treefc, treelstm
+from . import childsum, circuits, lstm, treefc, treelstm
 
 
 @dataclass(frozen=True)
@@ -25,4 +25,6 @@ WORKLOADS = {
     "treefc": Workload(treefc.complete_trees),
     "fixedlstm": Workload(lstm.fixed),
     "varlstm": Workload(lstm.varied),
+    "circuits": Workload(circuits.random_dags),
+    "circuits-epfl": Workload(circuits.epfl, needs_data=True),
 }
