@@ -72,7 +72,7 @@ class Case:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
-class Disagreement(Exception):
+class DisagreementError(Exception):
     """Contestants that find different losses or gradients: there is nothing to compare."""
 
 
@@ -89,8 +89,8 @@ def training_step(model: nn.Module, contestant: Contestant) -> Callable[[], Tens
             loss = contestant.train().square().mean()
         with torch.no_grad():
             for parameter in model.parameters():
-                assert parameter.grad is not None
-                parameter.sub_(parameter.grad, alpha=RATE)
+                if parameter.grad is not None:  # as `agree` made sure of
+                    parameter.sub_(parameter.grad, alpha=RATE)
         return loss.detach()
 
     return step
@@ -112,15 +112,17 @@ def agree(case: Case) -> dict[str, float]:
     A difference is relative to the norm of what is compared.
 
     Raises:
-        Disagreement: one of them is above the tolerance, 1e-4 in float32 and 1e-10 in float64; all such are named.
+        DisagreementError: one of them is above the tolerance, 1e-4 in float32 and 1e-10 in float64; all such are named.
     """
     start = {name: value.clone() for name, value in case.model.state_dict().items()}
     found: dict[str, dict[str, Tensor]] = {}
     for contestant in case.contestants:
         loss = training_step(case.model, contestant)()
-        grads = {name: p.grad for name, p in case.model.named_parameters() if p.grad is not None}
-        forward_loss = forward_pass(contestant)  # after the update
-        found[contestant.name] = {"the loss": loss, "the loss after a step": forward_loss(), **grads}
+        grads = {
+            f"the gradient of {name}": torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for name, parameter in case.model.named_parameters()
+        }
+        found[contestant.name] = {"the loss": loss, "the loss after a step": forward_pass(contestant)(), **grads}
         case.model.load_state_dict(start)
     first, expected = next(iter(found.items()))
     differences: dict[str, float] = {}
@@ -133,7 +135,7 @@ def agree(case: Case) -> dict[str, float]:
             if not difference <= TOLERANCE[value.dtype]:  # nor is NaN
                 wrong.append(f"{name!r} and {first!r} differ in {of} by {difference:.1e}")
     if wrong:
-        raise Disagreement("; ".join(wrong))
+        raise DisagreementError("; ".join(wrong))
     return differences
 
 
@@ -166,7 +168,7 @@ def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
     """Agree, then time and weigh every contestant; what a result says of them.
 
     Raises:
-        Disagreement: as `agree`.
+        DisagreementError: as `agree`.
     """
     differences = agree(case)
     dtype = next(case.model.parameters()).dtype
@@ -182,7 +184,7 @@ def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
             **summaries[name],
             "x_floor": middle / summaries[FLOOR]["median_ms"],
             "x_vertexflow": middle / summaries[OURS]["median_ms"],
-            "peak_bytes": None if name == FLOOR else peak(runs[name]),
+            "peak_bytes": None if name == FLOOR else peak(runs[name], case.model.zero_grad),
             "difference": differences.get(name),
             "rounds_ms": [round(value * 1e3, 4) for value in values],
         }
@@ -190,9 +192,7 @@ def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
     return {
         "title": case.title,
         "kept_bytes": 0 if forward else (case.kept + weights) * dtype.itemsize,
-        "floor_operations": sum(
-            2 * p.inputs * p.outputs * p.rows if forward else p.operations for p in case.products
-        ),
+        "floor_operations": sum(2 * p.inputs * p.outputs * p.rows if forward else p.operations for p in case.products),
         "figures": figures,
         "skipped": dict(case.skipped),
     }

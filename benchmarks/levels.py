@@ -98,7 +98,8 @@ def generations(batch: vf.GraphBatch) -> Generations:
     while inner := [vertex for vertex in found[-1] if children[vertex]]:
         parents.append([at for at, vertex in enumerate(inner) for _ in children[vertex]])
         found.append([child for vertex in inner for child in children[vertex]])
-    made, rows = [], ([], [])  # leaves and others
+    made: list[Generation] = []
+    rows: tuple[list[int], list[int]] = ([], [])  # leaves and others
     for level, parent in zip(reversed(found), reversed(parents), strict=True):
         inner, leaves = ([vertex for vertex in level if bool(children[vertex]) == has] for has in (True, False))
         place = np.argsort(np.argsort([not children[vertex] for vertex in level], kind="stable"))

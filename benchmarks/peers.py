@@ -11,7 +11,7 @@ import torch
 import vertexflow as vf
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """A framework that cannot be imported, and why."""
 
 
@@ -19,13 +19,13 @@ def import_dgl() -> Any:
     """DGL; a newer PyTorch lacks what `dgl.graphbolt` is made of, of which nothing is needed here.
 
     Raises:
-        Missing: it cannot be imported.
+        MissingError: it cannot be imported.
     """
     sys.modules.setdefault("dgl.graphbolt", types.ModuleType("dgl.graphbolt"))
     try:
         import dgl
     except Exception as error:  # it fails in many ways, by what else is installed
-        raise Missing(f"DGL cannot be imported ({error}); pip install dgl==2.1.0") from error
+        raise MissingError(f"DGL cannot be imported ({error}); pip install dgl==2.1.0") from error
     return dgl
 
 
@@ -40,10 +40,10 @@ def import_pyg() -> Any:
     """PyTorch Geometric.
 
     Raises:
-        Missing: it cannot be imported.
+        MissingError: it cannot be imported.
     """
     try:
         import torch_geometric
     except Exception as error:
-        raise Missing(f"PyTorch Geometric cannot be imported ({error}); pip install torch_geometric") from error
+        raise MissingError(f"PyTorch Geometric cannot be imported ({error}); pip install torch_geometric") from error
     return torch_geometric

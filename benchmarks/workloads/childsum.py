@@ -15,7 +15,7 @@ from ..floor import Product
 from ..graphs import random_dependencies
 from ..harness import OURS, Case, Contestant, Settings
 from ..levels import Generations, generations
-from ..peers import Missing, dgl_graph, import_dgl
+from ..peers import MissingError, dgl_graph, import_dgl
 
 WORDS = (5, 35)
 
@@ -29,7 +29,7 @@ def random_trees(settings: Settings) -> Case:
 def ud_english(settings: Settings) -> Case:
     assert settings.data is not None
     found = vf.from_conllu(settings.data / "ud_english_ewt" / "en_ewt-ud-dev.conllu")
-    trees = random.Random(settings.seed).sample(found, settings.batch)
+    trees = random.Random(settings.seed).choices(found, k=settings.batch)
     return _case(settings, trees, "dependency trees of UD English EWT")
 
 
@@ -47,7 +47,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
     skipped = {}
     try:
         contestants.append(Contestant("DGL", dgl(model, x, batch)))
-    except Missing as missing:
+    except MissingError as missing:
         skipped["DGL"] = str(missing)
     inner, edges = count - made.num_leaves, batch.num_edges
     return Case(
@@ -103,7 +103,7 @@ def dgl(model: Any, x: Tensor, batch: vf.GraphBatch) -> Callable[[], Tensor]:
     """Message passing along the topological order; both sums over children are one built-in sum of DGL.
 
     Raises:
-        Missing: there is no DGL.
+        MissingError: there is no DGL.
     """
     library = import_dgl()
     graph, roots = dgl_graph(library, batch), batch.roots

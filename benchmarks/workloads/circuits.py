@@ -19,7 +19,7 @@ from ..floor import Product
 from ..graphs import random_circuit
 from ..harness import OURS, Case, Contestant, Settings
 from ..levels import Levels, levels
-from ..peers import Missing, import_pyg
+from ..peers import MissingError, import_pyg
 
 GATES = (20, 300)
 
@@ -60,7 +60,7 @@ def _case(settings: Settings, graphs: list[vf.InputGraph], what: str) -> Case:
     skipped = {}
     try:
         contestants.append(Contestant("PyTorch Geometric", message_passing(layer, ordered, made)))
-    except Missing as missing:
+    except MissingError as missing:
         skipped["PyTorch Geometric"] = str(missing)
     inner, edges = count - made.bounds[0][1], batch.num_edges
     read = len(made.child.unique())
@@ -154,7 +154,7 @@ def message_passing(layer: Any, x: Tensor, made: Levels) -> Callable[[], Tensor]
     """`MessagePassing` from all levels before to the next one, with a softmax over the edges to each gate.
 
     Raises:
-        Missing: there is no PyTorch Geometric.
+        MissingError: there is no PyTorch Geometric.
     """
     library = import_pyg()
     softmax = library.utils.softmax

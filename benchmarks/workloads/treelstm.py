@@ -15,7 +15,7 @@ from ..floor import Product
 from ..graphs import random_tree
 from ..harness import OURS, Case, Contestant, Settings
 from ..levels import Generations, Levels, children_of, generations, levels
-from ..peers import Missing, dgl_graph, import_dgl
+from ..peers import MissingError, dgl_graph, import_dgl
 
 LEAVES = (5, 35)
 Node = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -49,7 +49,7 @@ def random_trees(settings: Settings) -> Case:
 def sst(settings: Settings) -> Case:
     assert settings.data is not None
     found = vf.from_ptb(settings.data / "sst" / "train.txt", num_labels=5)
-    trees = random.Random(settings.seed).sample(found, settings.batch)
+    trees = random.Random(settings.seed).choices(found, k=settings.batch)
     return _case(settings, trees, "trees of the Stanford Sentiment Treebank")
 
 
@@ -72,12 +72,10 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
     if settings.compile:
         compiled = torch.compile(node, dynamic=True)
         name = "by hand, torch.compile"
-        contestants.append(
-            Contestant(name, lambda: in_generations(model, x_by_generation, by_generation, compiled))
-        )
+        contestants.append(Contestant(name, lambda: in_generations(model, x_by_generation, by_generation, compiled)))
     try:
         contestants.append(Contestant("DGL", dgl(model, x, batch)))
-    except Missing as missing:
+    except MissingError as missing:
         skipped["DGL"] = str(missing)
     count, inner = batch.num_vertices, batch.num_vertices - by_generation.num_leaves
     return Case(
@@ -183,7 +181,7 @@ class HandWritten:
         model, made = self.model, self.made
         out, tanh_c, gates, kids, kids_c = self._forward()
         sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
-        (count, hidden), leaves = tanh_c.shape, made.bounds[0][1]
+        hidden, leaves = tanh_c.shape[1], made.bounds[0][1]
         i, o, u, _, _ = gates.chunk(5, -1)
         dh, dc = torch.empty_like(tanh_c), torch.zeros_like(tanh_c)
         dh[made.roots] = out * (2 / out.numel())
@@ -212,7 +210,7 @@ def dgl(model: Any, x: Tensor, batch: vf.GraphBatch) -> Callable[[], Tensor]:
     """Message passing along the topological order; leaves are computed at once, without U, and the order found once.
 
     Raises:
-        Missing: there is no DGL.
+        MissingError: there is no DGL.
     """
     library = import_dgl()
     graph, roots = dgl_graph(library, batch), batch.roots
