@@ -78,7 +78,7 @@ def test_list(capsys):
 
 def test_run_and_report(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")  # nothing to compile
-    arguments = ["treelstm", "--hidden", "4", "8", "--batch", "2", "--rounds", "2", "--threads", "1"]
+    arguments = ["varlstm", "--hidden", "4", "8", "--batch", "2", "--rounds", "2", "--threads", "1"]
     assert command.main(["run", *arguments, "--results", str(tmp_path)]) == 0
     assert capfd.readouterr().out.count("x floor") == 2
     assert [(one["hidden"], one["batch"]) for one in read_results(tmp_path)] == [(4, 2), (8, 2)]
@@ -86,7 +86,7 @@ def test_run_and_report(tmp_path, monkeypatch, capfd):
     assert written["machine"]["cores"] >= 1
     assert {"python", "torch", "vertexflow"} <= written["versions"].keys()
     assert command.main(["report", "--results", str(tmp_path), "--docs", str(tmp_path)]) == 0
-    assert "treelstm" in (tmp_path / "benchmarks.md").read_text()
+    assert "varlstm" in (tmp_path / "benchmarks.md").read_text()
 
 
 def test_exit_codes(tmp_path, monkeypatch, capsys):
@@ -111,7 +111,7 @@ def test_a_disagreement_fails_the_run_and_writes_nothing(tmp_path, monkeypatch, 
         raise DisagreementError("'peer' and 'vertexflow' differ")
 
     monkeypatch.setattr(command, "measure", measure)
-    arguments = ["treelstm", "--hidden", "4", "--batch", "2", "--results", str(tmp_path)]
+    arguments = ["treelstm", "--hidden", "4", "--batch", "2", "--threads", "1", "--results", str(tmp_path)]
     assert command.main(["run", *arguments]) == 1
     assert "treelstm, hidden 4, batch 2: 'peer' and 'vertexflow' differ" in capsys.readouterr().out
     assert not read_results(tmp_path)
