@@ -15,6 +15,7 @@ import itertools
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,12 @@ console = Console(width=120)
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0; 1 if contestants disagree; 2 for what cannot be run."""
     options = _parser().parse_args(arguments)
+    return _guarded({"list": _list, "run": _run, "report": _report}[options.command], options)
+
+
+def _guarded(command: Callable[..., int], *arguments: Any) -> int:
     try:
-        return {"list": _list, "run": _run, "report": _report}[options.command](options)
+        return command(*arguments)
     except (UnusableError, FileNotFoundError) as error:
         print(f"python -m benchmarks: {error}", file=sys.stderr)
         return 2
@@ -107,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _exit_with_run(*arguments: Any) -> None:
-    sys.exit(_run_one(*arguments))
+    sys.exit(_guarded(_run_one, *arguments))
 
 
 def _run_one(options: argparse.Namespace, data: Path | None, name: str, hidden: int, batch: int) -> int:
