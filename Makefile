@@ -19,7 +19,7 @@ help:
 	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
 	@echo "make sanitize-python   tests of packing and scheduling with ASan and UBSan in the extension (about two minutes)"
 	@echo "make lint    ruff and mypy (make format: let ruff correct what it can)"
-	@echo "make bench   time a training step against its peers (ARGS='--hidden 128 --batch 16')"
+	@echo "make bench   time training steps against their peers (ARGS='treelstm --hidden 128')"
 	@echo "make clean   remove the virtual environment and caches"
 	@echo "Variables: PYTHON=python3.12, VENV=.venv, TORCH_INDEX=https://download.pytorch.org/whl/cpu (no CUDA)"
 
@@ -69,7 +69,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.treelstm $(ARGS)
+	$(BIN)/python -m benchmarks run $(ARGS)
 
 clean:
 	rm -rf $(VENV) build vertexflow/_core*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

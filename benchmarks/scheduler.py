@@ -35,8 +35,10 @@ from vertexflow.scheduler import FSM, POLICIES, cache
 from vertexflow.scheduler.optimal import lower_bound
 
 from . import structures
+from .graphs import random_tree
+from .machine import commit, machine, versions
 from .numpy_scheduler import pack_and_schedule
-from .treelstm import BinaryTreeLSTM, machine, random_tree
+from .workloads.treelstm import BinaryTreeLSTM
 
 Result = dict[str, Any]
 console = Console(width=130)
@@ -263,9 +265,9 @@ def main() -> None:
     torch.manual_seed(0)
     results = {name: parts[name](options.data) for name in options.parts or parts}
     if options.json:
-        options.json.write_text(
-            json.dumps({"machine": machine(), "threads": options.threads, **results}, indent=1) + "\n"
-        )
+        where = {**machine(), **versions(), "commit": commit()}
+        written = {"machine": where, "threads": options.threads, **results}
+        options.json.write_text(json.dumps(written, indent=1) + "\n")
 
 
 if __name__ == "__main__":

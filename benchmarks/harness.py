@@ -1,0 +1,198 @@
+"""Contestants for one task: they agree first, then run in turns; what is measured, and how."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .floor import Product, floor
+from .memory import peak
+
+FLOOR = "floor"
+OURS = "vertexflow"
+RATE = 1e-3  # of the updates
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a workload is made from."""
+
+    hidden: int = 256
+    batch: int = 64
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+    data: Path | None = None
+    compile: bool = False  # with peers under torch.compile
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do the task.
+
+    Attributes:
+        name: what tables call it.
+        forward: the outputs; the loss is the mean of their squares, in whatever order they come.
+        train: where the derivative is written by hand: the outputs, with all gradients left in `.grad`.
+        every: takes part in each so-many-th round; more than 1 for what is too slow to be waited for.
+    """
+
+    name: str
+    forward: Callable[[], Tensor]
+    train: Callable[[], Tensor] | None = None
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task at one setting.
+
+    Attributes:
+        title: the data, in words.
+        model: has the parameters, which all contestants share.
+        contestants: vertexflow, then its peers.
+        products: what the floor is made of.
+        kept: numbers that the forward pass must keep for the backward pass: states and gates.
+        skipped: peers that cannot run here, and why.
+    """
+
+    title: str
+    model: nn.Module
+    contestants: Sequence[Contestant]
+    products: Sequence[Product]
+    kept: int
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+class DisagreementError(Exception):
+    """Contestants that find different losses or gradients: there is nothing to compare."""
+
+
+def training_step(model: nn.Module, contestant: Contestant) -> Callable[[], Tensor]:
+    """Gradients from nothing, and an SGD update of every parameter; returns the loss."""
+
+    def step() -> Tensor:
+        for parameter in model.parameters():
+            parameter.grad = None
+        if contestant.train is None:
+            loss = contestant.forward().square().mean()
+            loss.backward()
+        else:
+            loss = contestant.train().square().mean()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:  # as `agree` made sure of
+                    parameter.sub_(parameter.grad, alpha=RATE)
+        return loss.detach()
+
+    return step
+
+
+def forward_pass(contestant: Contestant) -> Callable[[], Tensor]:
+    """The loss alone, without gradients."""
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            return contestant.forward().square().mean()
+
+    return run
+
+
+def agree(case: Case) -> dict[str, float]:
+    """How far each contestant is from the first: the largest relative difference of the loss and of all gradients.
+
+    A difference is relative to the norm of what is compared.
+
+    Raises:
+        DisagreementError: one of them is above the tolerance, 1e-4 in float32 and 1e-10 in float64; all such are named.
+    """
+    start = {name: value.clone() for name, value in case.model.state_dict().items()}
+    found: dict[str, dict[str, Tensor]] = {}
+    for contestant in case.contestants:
+        loss = training_step(case.model, contestant)()
+        grads = {
+            f"the gradient of {name}": torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for name, parameter in case.model.named_parameters()
+        }
+        found[contestant.name] = {"the loss": loss, "the loss after a step": forward_pass(contestant)(), **grads}
+        case.model.load_state_dict(start)
+    first, expected = next(iter(found.items()))
+    differences: dict[str, float] = {}
+    wrong = []
+    for name, values in found.items():
+        differences[name] = 0.0
+        for of, value in values.items():
+            difference = float((value - expected[of]).norm() / expected[of].norm().clamp(min=1e-30))
+            differences[name] = max(differences[name], difference)
+            if not difference <= TOLERANCE[value.dtype]:  # nor is NaN
+                wrong.append(f"{name!r} and {first!r} differ in {of} by {difference:.1e}")
+    if wrong:
+        raise DisagreementError("; ".join(wrong))
+    return differences
+
+
+def time_in_turns(
+    runs: Mapping[str, Callable[[], object]], rounds: int, every: Mapping[str, int], seed: int = 0
+) -> dict[str, list[float]]:
+    """Seconds of each in each round in which it takes part, after warm-up; the order is drawn anew for every round."""
+    for name, run in runs.items():
+        for _ in range(3 if every.get(name, 1) == 1 else 1):
+            run()
+    order, rng = list(runs), random.Random(seed)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds):
+        rng.shuffle(order)
+        for name in order:
+            if number % every.get(name, 1) == 0:
+                start = time.perf_counter()
+                runs[name]()
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles, in milliseconds."""
+    low, middle, high = np.percentile(seconds, [25, 50, 75]) * 1e3
+    return {"median_ms": float(middle), "quartile_1_ms": float(low), "quartile_3_ms": float(high)}
+
+
+def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
+    """Agree, then time and weigh every contestant; what a result says of them.
+
+    Raises:
+        DisagreementError: as `agree`.
+    """
+    differences = agree(case)
+    dtype = next(case.model.parameters()).dtype
+    runs: dict[str, Callable[[], object]] = {FLOOR: floor(case.products, dtype, forward)}
+    for one in case.contestants:
+        runs[one.name] = forward_pass(one) if forward else training_step(case.model, one)
+    seconds = time_in_turns(runs, rounds, {one.name: one.every for one in case.contestants})
+    summaries = {name: summary(values) for name, values in seconds.items()}
+    figures: dict[str, Any] = {}
+    for name, values in seconds.items():
+        middle = summaries[name]["median_ms"]
+        figures[name] = {
+            **summaries[name],
+            "x_floor": middle / summaries[FLOOR]["median_ms"],
+            "x_vertexflow": middle / summaries[OURS]["median_ms"],
+            "peak_bytes": None if name == FLOOR else peak(runs[name], case.model.zero_grad),
+            "difference": differences.get(name),
+            "rounds_ms": [round(value * 1e3, 4) for value in values],
+        }
+    weights = 0 if forward else sum(parameter.numel() for parameter in case.model.parameters())
+    return {
+        "title": case.title,
+        "kept_bytes": 0 if forward else (case.kept + weights) * dtype.itemsize,
+        "floor_operations": sum(2 * p.inputs * p.outputs * p.rows if forward else p.operations for p in case.products),
+        "figures": figures,
+        "skipped": dict(case.skipped),
+    }

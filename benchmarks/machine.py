@@ -1,0 +1,46 @@
+"""What was measured, and where: goes into every result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import vertexflow as vf
+
+
+def machine() -> dict[str, str | int]:
+    """The processor, and the threads that OpenMP was told to take (the threads of PyTorch are a setting of the run)."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, PyTorch, vertexflow and the peers that are installed."""
+    found = {"python": platform.python_version(), "torch": torch.__version__, "vertexflow": vf.__version__}
+    for peer in ("dgl", "torch_geometric"):
+        try:
+            found[peer] = importlib.metadata.version(peer)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit of the checkout, with a plus if files differ from it; empty outside of one."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here), "describe", "--always", "--exclude=*", "--abbrev=7", "--dirty=+"]
+        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""

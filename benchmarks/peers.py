@@ -1,0 +1,49 @@
+"""Other frameworks, which run where they are installed."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import torch
+
+import vertexflow as vf
+
+
+class MissingError(Exception):
+    """A framework that cannot be imported, and why."""
+
+
+def import_dgl() -> Any:
+    """DGL; a newer PyTorch lacks what `dgl.graphbolt` is made of, of which nothing is needed here.
+
+    Raises:
+        MissingError: it cannot be imported.
+    """
+    sys.modules.setdefault("dgl.graphbolt", types.ModuleType("dgl.graphbolt"))
+    try:
+        import dgl
+    except Exception as error:  # it fails in many ways, by what else is installed
+        raise MissingError(f"DGL cannot be imported ({error}); pip install dgl==2.1.0") from error
+    return dgl
+
+
+def dgl_graph(dgl: Any, batch: vf.GraphBatch) -> Any:
+    """The batch as one graph of DGL, with edges from children to parents."""
+    offset = torch.from_numpy(batch.offset).long()
+    parent = torch.repeat_interleave(torch.arange(batch.num_vertices), offset.diff())
+    return dgl.graph((torch.from_numpy(batch.child).long(), parent), num_nodes=batch.num_vertices)
+
+
+def import_pyg() -> Any:
+    """PyTorch Geometric.
+
+    Raises:
+        MissingError: it cannot be imported.
+    """
+    try:
+        import torch_geometric
+    except Exception as error:
+        raise MissingError(f"PyTorch Geometric cannot be imported ({error}); pip install torch_geometric") from error
+    return torch_geometric

@@ -1,0 +1,130 @@
+"""A child-sum TreeLSTM over dependency trees: random ones of 5 to 35 words, or those of UD English EWT."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vertexflow as vf
+
+from ..floor import Product
+from ..graphs import random_dependencies
+from ..harness import OURS, Case, Contestant, Settings
+from ..levels import Generations, generations
+from ..peers import MissingError, dgl_graph, import_dgl
+
+WORDS = (5, 35)
+
+
+def random_trees(settings: Settings) -> Case:
+    rng = random.Random(settings.seed)
+    trees = [random_dependencies(rng, rng.randint(*WORDS)) for _ in range(settings.batch)]
+    return _case(settings, trees, f"random dependency trees of {WORDS[0]} to {WORDS[1]} words")
+
+
+def ud_english(settings: Settings) -> Case:
+    assert settings.data is not None
+    found = vf.from_conllu(settings.data / "ud_english_ewt" / "en_ewt-ud-dev.conllu")
+    trees = random.Random(settings.seed).choices(found, k=settings.batch)
+    return _case(settings, trees, "dependency trees of UD English EWT")
+
+
+def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
+    batch = vf.pack(trees)
+    size, dtype, count = settings.hidden, settings.dtype, batch.num_vertices
+    model: Any = vf.nn.ChildSumTreeLSTM(size, size).to(dtype)
+    x = torch.randn(count, size, dtype=dtype)
+    made, roots = generations(batch), batch.roots
+    ordered = x[made.order]
+    contestants = [
+        Contestant(OURS, lambda: model(batch, x=x).h[roots]),
+        Contestant("by hand, autograd", lambda: by_hand(model, ordered, made)),
+    ]
+    skipped = {}
+    try:
+        contestants.append(Contestant("DGL", dgl(model, x, batch)))
+    except MissingError as missing:
+        skipped["DGL"] = str(missing)
+    inner, edges = count - made.num_leaves, batch.num_edges
+    return Case(
+        title=f"{settings.batch} {what}, {count:,} vertices in {vf.schedule(batch).num_steps} steps",
+        model=model,
+        contestants=contestants,
+        products=[
+            Product(count, size, 3 * size, sends=0),
+            Product(inner, size, size, sends=0),  # leaves forget nothing
+            Product(inner, size, 3 * size, sends=inner),
+            Product(edges, size, size, sends=edges),
+        ],
+        kept=size * (5 * count + edges),  # h, c, i, o, u; f
+        skipped=skipped,
+    )
+
+
+def leaf(projected: Tensor) -> tuple[Tensor, Tensor]:
+    """h and c without children."""
+    i, o, u, _ = projected.chunk(4, -1)
+    c = torch.sigmoid(i) * torch.tanh(u)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def node(model: Any, projected: Tensor, sums: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """h and c from the sums over children of h and of f ⊙ c."""
+    i, o, u = (projected[:, : sums.shape[1] * 3] + model.u(sums)).chunk(3, -1)
+    c = torch.sigmoid(i) * torch.tanh(u) + kept
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def by_hand(model: Any, x: Tensor, made: Generations) -> Tensor:
+    """Batched by distance from the root: the children of a level, in their order, are all of the level before it."""
+    projected = model.w(x)
+    of_leaves, *of_inner = projected.split([made.num_leaves, *(level.inner for level in made.young_first)])
+    sizes = [level.leaves for level in made.young_first]
+    leaf_h, leaf_c = (values.split(sizes) for values in leaf(of_leaves))
+    h, c = x[:0], x[:0]
+    parent = made.young_first[0].parent
+    for level, below, h_, c_ in zip(made.young_first, of_inner, leaf_h, leaf_c, strict=True):
+        if len(below):
+            forget = torch.sigmoid(below[:, 3 * x.shape[1] :].index_select(0, parent) + model.uf(h))
+            zeros = x.new_zeros(len(below), h.shape[1])
+            sums, kept = zeros.index_add(0, parent, h), zeros.index_add(0, parent, forget * c)
+            inner_h, inner_c = node(model, below, sums, kept)
+            h_ = torch.cat([inner_h, h_]).index_select(0, level.place)
+            c_ = torch.cat([inner_c, c_]).index_select(0, level.place)
+        h, c, parent = h_, c_, level.parent
+    return h
+
+
+def dgl(model: Any, x: Tensor, batch: vf.GraphBatch) -> Callable[[], Tensor]:
+    """Message passing along the topological order; both sums over children are one built-in sum of DGL.
+
+    Raises:
+        MissingError: there is no DGL.
+    """
+    library = import_dgl()
+    graph, roots = dgl_graph(library, batch), batch.roots
+    leaves, *fronts = library.topological_nodes_generator(graph)
+
+    def send(edges: Any) -> dict[str, Tensor]:
+        h, c = edges.src["h"], edges.src["c"]
+        forget = torch.sigmoid(edges.dst["x"][:, 3 * h.shape[1] :] + model.uf(h))
+        return {"message": torch.cat([h, forget * c], -1)}
+
+    def update(nodes: Any) -> dict[str, Tensor]:
+        h, c = node(model, nodes.data["x"], *nodes.data["sums"].chunk(2, -1))
+        return {"h": h, "c": c}
+
+    def forward() -> Tensor:
+        with graph.local_scope():
+            graph.ndata["x"] = projected = model.w(x)
+            h, c = leaf(projected.index_select(0, leaves))
+            zeros = x.new_zeros(len(x), h.shape[1])
+            graph.ndata["h"], graph.ndata["c"] = zeros.index_copy(0, leaves, h), zeros.index_copy(0, leaves, c)
+            graph.prop_nodes(fronts, send, library.function.sum("message", "sums"), update)
+            return graph.ndata["h"][roots]
+
+    return forward

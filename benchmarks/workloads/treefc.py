@@ -1,0 +1,56 @@
+"""Tree-FC, the benchmark of Fold and of Cavs: a fully connected layer at every inner vertex of complete binary trees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vertexflow as vf
+
+from ..floor import Product
+from ..graphs import complete_tree
+from ..harness import OURS, Case, Contestant, Settings
+from ..levels import Levels, levels
+
+LEAVES = 256
+
+
+def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
+    batch = vf.pack([vf.tree(complete_tree(leaves))] * settings.batch)
+    size, dtype = settings.hidden, settings.dtype
+    model: Any = vf.nn.TreeFC(size).to(dtype)
+    x = torch.randn(batch.num_vertices, size, dtype=dtype)
+    made, roots = levels(batch), batch.roots
+    by_level = x[made.order[: made.bounds[0][1]]]
+    from_left = x[batch.leaves]  # the leaves of a tree are numbered so
+    inner = settings.batch * (leaves - 1)
+    return Case(
+        title=f"{settings.batch} complete binary trees of {leaves} leaves, {batch.num_vertices:,} vertices",
+        model=model,
+        contestants=[
+            Contestant(OURS, lambda: model(batch, x=x).h[roots]),
+            Contestant("by hand, reshaped", lambda: reshaped(model, from_left, settings.batch)),
+            Contestant("by hand, autograd", lambda: in_levels(model, by_level, made)),
+        ],
+        products=[Product(inner, 2 * size, size, sends=inner - settings.batch * leaves // 2)],
+        kept=inner * size,  # h
+    )
+
+
+def in_levels(model: Any, x: Tensor, made: Levels) -> Tensor:
+    """Levels with a gather of the children, as for trees of any form in which these are on the level below."""
+    h = x
+    for (start, _), edges in zip(made.bounds[1:], made.edges[1:], strict=True):
+        child = made.child[slice(*edges)] - (start - len(h))
+        h = torch.relu(model.fc(h.index_select(0, child).view(-1, 2 * x.shape[1])))
+    return h
+
+
+def reshaped(model: Any, x: Tensor, trees: int) -> Tensor:
+    """What can be done for complete trees alone: neighbours are the children of one vertex, and nothing is gathered."""
+    h = x
+    while len(h) > trees:
+        h = torch.relu(model.fc(h.view(len(h) // 2, -1)))
+    return h

@@ -1,0 +1,125 @@
+"""The command line, result files, and the page that is made of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.harness import FLOOR, OURS, Case, Contestant, DisagreementError
+from benchmarks.report import number, read_results, write_report, write_result
+from benchmarks.workloads import WORKLOADS
+
+
+def result(hidden: int, batch: int, mode: str = "step") -> dict[str, Any]:
+    def figures(ms: float, peak: int | None) -> dict[str, Any]:
+        quartiles = {"quartile_1_ms": ms * 0.9, "quartile_3_ms": ms * 1.2}
+        ratios = {"x_floor": ms / 10, "x_vertexflow": ms / 13}
+        return {
+            "median_ms": ms, **quartiles, **ratios, "peak_bytes": peak, "difference": 3e-7 if peak else None,
+            "rounds_ms": [ms] * 9,
+        }  # fmt: skip
+
+    return {
+        "workload": "treelstm", "mode": mode, "hidden": hidden, "batch": batch, "threads": 2, "seed": 0, "rounds": 9,
+        "date": "2026-01-02T03:04:05+00:00", "commit": "abcdef0", "versions": {"python": "3.11", "torch": "2.13"},
+        "machine": {"cpu": "a CPU", "cores": 2, "vectors": "AVX2", "OMP_NUM_THREADS": ""},
+        "title": f"{batch} trees", "kept_bytes": 3 * 2**20, "floor_operations": 1,
+        "figures": {FLOOR: figures(10, None), OURS: figures(13, 5 * 2**20), "peer": figures(2000, 9 * 2**20)},
+        "skipped": {"DGL": "absent"},
+    }  # fmt: skip
+
+
+def test_files(tmp_path):
+    for hidden, batch in ((256, 64), (64, 1), (64, 16)):
+        write_result(result(hidden, batch), tmp_path)
+    path = write_result({**result(64, 1), "commit": "later"}, tmp_path)
+    assert path.name == "treelstm-step-h64-b1-t2.json"
+    (tmp_path / "scheduler-cpu.json").write_text(json.dumps({"speed": {}}))
+    found = read_results(tmp_path)
+    assert [(one["hidden"], one["batch"], one["commit"]) for one in found] == [
+        (64, 1, "later"), (64, 16, "abcdef0"), (256, 64, "abcdef0"),
+    ]  # fmt: skip
+
+
+def test_page(tmp_path):
+    results = [result(64, 1), result(64, 16), result(256, 16), result(256, 16, "forward")]
+    path = write_report(results, tmp_path)
+    text = path.read_text()
+    assert "## treelstm: a training step" in text
+    assert "| 64 | 1 | 2 | 10.0 | **1.30** (1.17-1.56) | 200 (180-240) |" in text
+    assert "| 64 | 1 | 2 | 3.00 | 5.00 | 9.00 |" in text
+    assert "(plots/treelstm-step.svg)" in text
+    assert "(plots/treelstm-forward.svg)" not in text  # of one setting
+    assert text.count("- Without DGL: absent.") == 2
+    assert "- Losses and gradients agree to 3e-07" in text
+    first = (tmp_path / "plots" / "treelstm-step.svg").read_bytes()
+    assert b"<svg" in first
+    write_report(results, tmp_path)
+    assert (tmp_path / "plots" / "treelstm-step.svg").read_bytes() == first
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0.004, "0.00"), (9.994, "9.99"), (9.996, "10.0"), (99.96, "100"), (1234.5, "1234")],
+)
+def test_number(value, text):
+    assert number(value) == text
+
+
+def test_list(capsys):
+    assert command.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in WORKLOADS)
+
+
+def test_run_and_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")  # nothing to compile
+    arguments = ["varlstm", "--hidden", "4", "--batch", "2", "--rounds", "2", "--threads", "1"]
+    assert command.main(["run", *arguments, "--results", str(tmp_path)]) == 0
+    assert "x floor" in capsys.readouterr().out
+    (written,) = read_results(tmp_path)
+    assert (written["workload"], written["hidden"], written["batch"]) == ("varlstm", 4, 2)
+    assert written["machine"]["cores"] >= 1
+    assert {"python", "torch", "vertexflow"} <= written["versions"].keys()
+    assert command.main(["report", "--results", str(tmp_path), "--docs", str(tmp_path)]) == 0
+    assert "varlstm" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_each_setting_is_a_process(tmp_path, capfd):
+    """Both cannot be run here, and both say so: the first does not end the run."""
+    names = ["treelstm-sst", "childsum-ud"]
+    assert command.main(["run", *names, "--data", str(tmp_path), "--threads", "1"]) == 2
+    told = capfd.readouterr().err.splitlines()
+    assert ["sst" in told[0], "ud_english_ewt" in told[1], len(told)] == [True, True, 2]
+
+
+def test_exit_codes(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("VERTEXFLOW_DATA", raising=False)
+    assert command.main(["run", "nothing"]) == 2
+    assert "there is no workload 'nothing'; choose of treelstm" in capsys.readouterr().err
+    assert command.main(["run", "treelstm-sst"]) == 2
+    assert "give --data DIR" in capsys.readouterr().err
+    assert command.main(["run", "treelstm-sst", "--data", str(tmp_path)]) == 2
+    assert "sst" in capsys.readouterr().err
+    assert command.main(["report", "--results", str(tmp_path)]) == 2
+    assert "no results yet" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit:
+        command.main(["run", "--batch", "0"])
+    assert exit.value.code == 2
+    assert "0 is no number from 1 on" in capsys.readouterr().err
+
+
+def test_a_disagreement_fails_the_run_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
+        assert isinstance(case.contestants[0], Contestant)
+        raise DisagreementError("'peer' and 'vertexflow' differ")
+
+    monkeypatch.setattr(command, "measure", measure)
+    arguments = ["treelstm", "--hidden", "4", "--batch", "2", "--threads", "1", "--results", str(tmp_path)]
+    assert command.main(["run", *arguments]) == 1
+    assert "treelstm, hidden 4, batch 2: 'peer' and 'vertexflow' differ" in capsys.readouterr().out
+    assert not read_results(tmp_path)
