@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from .harness import FLOOR, OURS
 
@@ -85,17 +85,20 @@ def draw(results: Sequence[Result], path: Path) -> bool:
     panels = []
     for across, fixed in (("batch", "hidden"), ("hidden", "batch")):
         value = Counter(result[fixed] for result in results).most_common(1)[0][0]
-        line = [result for result in results if result[fixed] == value]
+        threads = Counter(result["threads"] for result in results).most_common(1)[0][0]
+        line = [result for result in results if (result[fixed], result["threads"]) == (value, threads)]
         if len({result[across] for result in line}) > 1:
             panels.append((across, f"{fixed} {value}", line))
     if not panels:
         return False
     with plt.rc_context({"svg.hashsalt": "vertexflow"}):  # the same file from the same results
-        figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), layout="constrained", squeeze=False)
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(4 * len(panels) + 3, 3.6), layout="constrained", squeeze=False
+        )
         for axis, (across, title, line) in zip(axes[0], panels, strict=True):
             _panel(axis, across, title, line)
         axes[0][0].set_ylabel("multiples of the floor")
-        axes[0][0].legend(frameon=False, fontsize="small")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
     return True
@@ -103,7 +106,7 @@ def draw(results: Sequence[Result], path: Path) -> bool:
 
 def _panel(axis: Axes, across: str, title: str, results: Sequence[Result]) -> None:
     for at, name in enumerate(_contestants(results)):
-        points = sorted((result[across], result["figures"][name]) for result in results if name in result["figures"])
+        points = [(result[across], result["figures"][name]) for result in results if name in result["figures"]]
         heights = [figures["x_floor"] for _, figures in points]
         floors = [figures["median_ms"] / figures["x_floor"] for _, figures in points]
         low, high = (
@@ -120,7 +123,7 @@ def _panel(axis: Axes, across: str, title: str, results: Sequence[Result]) -> No
     axis.xaxis.set_major_locator(FixedLocator(sorted({result[across] for result in results})))
     axis.xaxis.set_minor_locator(NullLocator())
     for side in (axis.xaxis, axis.yaxis):
-        side.set_major_formatter(ScalarFormatter())
+        side.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.grid(alpha=0.3)
 
 

@@ -227,7 +227,7 @@ def slices(data: Path | None) -> Result:
         for size in (64, 256):
             model, batch = make(size), vf.pack(graphs)
             made = vf.schedule(batch)
-            bare = vf.Schedule(**{**vars(made), "table": np.where([True, True, False, False], made.table, -1)})
+            bare = vf.Schedule(**{**vars(made), "table": np.where([True, True, False, False, True], made.table, -1)})
             x = torch.randn(batch.num_vertices, size)
             cases = {"slices": batch.with_schedule(made), "gathered": batch.with_schedule(bare)}
 
