@@ -75,6 +75,7 @@ class VertexFunction(nn.Module):
         self._methods = methods_of(type(self), VertexFunction)
         self._traces: dict[Any, dict[str, Trace]] = {}  # by method
         self._compiled: dict[Any, dict[str, Compiled]] = {}
+        self._bound: dict[Any, Bound] = {}
         self._last: Any = None
 
     def vertex(self, v: Vertex) -> None:
@@ -134,7 +135,10 @@ class VertexFunction(nn.Module):
         order, of_groups = self._order(batch, methods, traces, device)
         through = any(value.requires_grad for value in external.values())
         compiled = self._compile(traces, inputs, tensors, device, through)
-        outputs = autograd.run(bind(compiled[name] for name in of_groups), order, tensors, inputs, external)
+        key = (self._last, of_groups)
+        if key not in self._bound:
+            self._bound[key] = bind(compiled[name] for name in of_groups)
+        outputs = autograd.run(self._bound[key], order, tensors, inputs, external)
         for found in traces.values():  # of kinds that are not in this batch
             for name, node in found.pushes.items():
                 if name not in outputs:
@@ -332,7 +336,7 @@ class VertexFunction(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Traces stay behind when the module is copied or pickled; they are made again at the next call."""
-        return {**self.__dict__, "_traces": {}, "_compiled": {}, "_last": None}
+        return {**self.__dict__, "_traces": {}, "_compiled": {}, "_bound": {}, "_last": None}
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

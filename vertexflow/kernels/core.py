@@ -113,7 +113,7 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
     if role in ("param", "result"):
         return values[what].contiguous()
     if role == "num_computed":
-        return group.num_inner + (group.edges.num_edges if group.edges else 0)
+        return group.num_rows + (group.edges.num_edges if group.edges else 0)
     if role in ("num_leaves", "child_rows"):
         return getattr(group, role)  # type: ignore[no-any-return]
     if role == "group_start":

@@ -134,8 +134,13 @@ def run_backward(
     for group, first, end in reversed(order.runs):
         runs[group].run(order, first, end)
     for run in runs:
+        run.send_rest()
+    outside = exchange.sent_outside(compiled[0].program.trace.state)
+    exchange.by_place.clear()  # their memory serves the gradients of weights
+    exchange.by_edge.clear()
+    for run in runs:
         run.finish()
-    return exchange.sent_outside(compiled[0].program.trace.state)
+    return outside
 
 
 @dataclass(frozen=True)
@@ -271,10 +276,16 @@ class _Backward:
             return 0 if found is None else found
         return argument(self.group, self.values, role, what)
 
-    def finish(self) -> None:
+    def send_rest(self) -> None:
+        """What is sent to children where no core orders the steps."""
         if not self.in_steps:
             self._compute(_inner_rows(self.group))
             self._compute(Step(0, self.group.num_leaves))
+        self.sent.clear()
+        self.ragged.clear()
+        self.arguments = None
+
+    def finish(self) -> None:
         run_whole(self.compiled, "grad_lazy", self.group, self.values)
 
     def _compute(self, step: Step) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import fx
@@ -17,7 +15,6 @@ from .plan import (
     CONSTANTS,
     PADS,
     PRODUCTS,
-    SAME,
     Outer,
     Plan,
     Product,
@@ -25,13 +22,12 @@ from .plan import (
     Store,
     Unsupported,
     columns,
-    dim_of,
     has_rows,
     integer,
-    piece_sizes,
     reduced,
     trailing,
 )
+from .views import broadcast, linear, moved
 
 aten = torch.ops.aten
 
@@ -142,8 +138,8 @@ class _Writer:
         value = self._load(store.value, coords)
         name = self.names[store.target]
         if not has_rows(store.value):
-            return f"{name}[{_linear(coords, trailing(store.value))}] = {value};"
-        column = _linear(coords[1:], trailing(store.value))
+            return f"{name}[{linear(coords, trailing(store.value))}] = {value};"
+        column = linear(coords[1:], trailing(store.value))
         return f"{name}[i * {name}_ld + {column}{f' + {store.offset}' if store.offset else ''}] = {value};"
 
     def _product(self, product: Product) -> str:
@@ -196,7 +192,7 @@ class _Writer:
         self.known, self.lines = {}, []
         coords = ("e", *(f"j{dim}" for dim in range(len(shape))))
         value = self._load(source, coords)
-        place = f"{out}[i * {out}_ld + {_linear(coords[1:], shape)}]"
+        place = f"{out}[i * {out}_ld + {linear(coords[1:], shape)}]"
         add = (
             f"{place} + {value}"
             if node.target is segments.SEGMENT_SUM
@@ -227,7 +223,7 @@ class _Writer:
         count = "edges" if on_edges(node) else "rows"
         keeps = bool(node.args[2]) if len(node.args) > 2 else False
         kept = [dim for dim in range(1, len(extents)) if dim not in dims]
-        place = _linear([coords[dim] for dim in kept], [extents[dim] for dim in kept])
+        place = linear([coords[dim] for dim in kept], [extents[dim] for dim in kept])
         assert keeps or len(kept) == len(trailing(node))
         self.known, self.lines = {}, []
         value = self._load(source, tuple(coords))
@@ -255,9 +251,9 @@ class _Writer:
             return self._element(node, coords)
         if node.target in CONSTANTS:
             return literal(CONSTANTS[node.target](node))
-        moved = self._moved(node, coords)
-        if moved is not None:
-            return self._load(*moved)
+        place = moved(node, coords)
+        if place is not None:
+            return self._load(*place)
         if node.target is aten.cat.default:
             return self._choice(node, coords)
         if node.target in PADS:
@@ -272,8 +268,8 @@ class _Writer:
     def _element(self, node: fx.Node, coords: tuple[str, ...]) -> str:
         name = self.names[node]
         if has_rows(node):
-            return f"{name}[{coords[0]} * {name}_ld + {_linear(coords[1:], trailing(node))}]"
-        return f"{name}[{_linear(coords, trailing(node))}]"
+            return f"{name}[{coords[0]} * {name}_ld + {linear(coords[1:], trailing(node))}]"
+        return f"{name}[{linear(coords, trailing(node))}]"
 
     def _expression(self, node: fx.Node, coords: tuple[str, ...]) -> str:
         write = EXPRESSIONS.get(node.target)
@@ -283,7 +279,7 @@ class _Writer:
 
         def operand(argument: object) -> str:
             if isinstance(argument, fx.Node):
-                return self._load(argument, _broadcast(argument, coords, len(shape)))
+                return self._load(argument, broadcast(argument, coords, len(shape)))
             if argument is None:
                 return ""
             if not isinstance(argument, (int, float)):
@@ -317,105 +313,3 @@ class _Writer:
         inside = f"std::min<Long>(std::max<Long>({at} - {start}, 0), {max(stop - start - 1, 0)})"
         value = self._load(node.all_input_nodes[0], (*coords[:dim], inside, *coords[dim + 1 :]))
         return f"({at} >= {start} && {at} < {stop} ? {value} : T(0))"
-
-    def _moved(self, node: fx.Node, coords: tuple[str, ...]) -> tuple[fx.Node, tuple[str, ...]] | None:
-        """For a view, the value that it is of, and where the element is there."""
-        target = node.target
-        if target is segments.EXPAND:
-            return node.all_input_nodes[0], (f"(owner[{coords[0]}] - start)", *coords[1:])
-        if target is operator.getitem:
-            split = node.all_input_nodes[0]
-            dim = dim_of(split, 2)
-            return split.all_input_nodes[0], _shifted(coords, dim, sum(piece_sizes(split)[: integer(node, 1)]))
-        if target in SAME:
-            return node.all_input_nodes[0], coords
-        if target not in _MOVES:
-            return None
-        source = node.all_input_nodes[0]
-        return source, _MOVES[target](node, source, coords)
-
-
-def _slice(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    start, step = integer(node, 2), integer(node, 4, 1)
-    dim = dim_of(node, 1)
-    scaled = tuple(f"({c} * {step})" if at == dim and step != 1 else c for at, c in enumerate(coords))
-    return _shifted(scaled, dim, start)
-
-
-def _select(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    dim, at = dim_of(node, 1), integer(node, 2)
-    at = at if at >= 0 else at + int(source.meta["val"].shape[dim])
-    return (*coords[:dim], str(at), *coords[dim:])
-
-
-def _unsqueeze(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    dim = integer(node, 1) % int(node.meta["val"].dim())
-    return (*coords[:dim], *coords[dim + 1 :])
-
-
-def _squeeze(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    dim = dim_of(node, 1)
-    return coords if source.meta["val"].dim() == len(coords) else (*coords[:dim], "0", *coords[dim:])
-
-
-def _expand(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    return _broadcast(source, coords, len(coords))
-
-
-def _permute(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    rank = len(coords)
-    if node.target is aten.t.default:
-        order = list(range(rank))[::-1]
-    elif node.target is aten.transpose.int:
-        order = list(range(rank))
-        one, other = (integer(node, at) % rank for at in (1, 2))
-        order[one], order[other] = other, one
-    else:
-        dims: Any = node.args[1]
-        order = [int(dim) % rank for dim in dims]
-    moved = [""] * rank
-    for at, dim in enumerate(order):
-        moved[dim] = coords[at]
-    return tuple(moved)
-
-
-def _reshape(node: fx.Node, source: fx.Node, coords: tuple[str, ...]) -> tuple[str, ...]:
-    rows = has_rows(node)
-    if rows != has_rows(source):
-        raise Unsupported(f"{node.name} reshapes away its rows")
-    wanted, given = trailing(source), trailing(node)
-    front, rest = (coords[:1], coords[1:]) if rows else ((), coords)
-    flat = _linear(rest, given)
-    moved, stride = [], math.prod(wanted)
-    for extent in wanted:
-        stride //= max(extent, 1)
-        moved.append("0" if extent == 1 else f"(({flat}) / {stride} % {extent})" if len(wanted) > 1 else f"({flat})")
-    return (*front, *moved)
-
-
-_MOVES = {
-    aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dim: _squeeze,
-    aten.expand.default: _expand, aten.permute.default: _permute, aten.transpose.int: _permute, aten.t.default: _permute,
-    aten.view.default: _reshape, aten._unsafe_view.default: _reshape, aten.reshape.default: _reshape,
-}  # fmt: skip
-
-
-def _broadcast(node: fx.Node, coords: tuple[str, ...], rank: int) -> tuple[str, ...]:
-    """Where the element of an operand is that meets the element at `coords` of the result."""
-    shape = node.meta["val"].shape
-    ours = coords[rank - len(shape) :]
-    return tuple("0" if isinstance(size, int) and size == 1 else at for size, at in zip(shape, ours, strict=True))
-
-
-def _shifted(coords: tuple[str, ...], dim: int, by: int) -> tuple[str, ...]:
-    return tuple(f"{at} + {by}" if number == dim and by else at for number, at in enumerate(coords))
-
-
-def _linear(coords: Sequence[str], shape: Sequence[int]) -> str:
-    """The place of an element in a row that lies in memory."""
-    terms, stride = [], math.prod(shape)
-    for at, extent in zip(coords, shape, strict=True):
-        stride //= max(extent, 1)
-        if at != "0":
-            terms.append(at if stride == 1 else f"({at}) * {stride}")
-    return " + ".join(terms) or "0"

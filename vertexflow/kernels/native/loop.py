@@ -1,4 +1,4 @@
-"""Native cores, compiled and ready to be run over the steps of a batch."""
+"""Native code of parts, compiled and ready to be run over the steps of a batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Arguments:
-    """The numbers and addresses that a native core is called with, and the tensors that they point into."""
+    """The numbers and addresses that native code is called with, and the tensors that they point into."""
 
     numbers: Numbers
     alive: list[Tensor]

@@ -1,8 +1,9 @@
-"""The C++ function that runs a core over many steps: gather or receive, then the stages of each step."""
+"""The C++ function that runs a part over steps: what it gathers or receives, then the stages of each step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -21,7 +22,6 @@ from .plan import Plan, Unsupported, has_rows, plan, trailing
 WIDEST = 32  # columns of a panel of a packed weight, at most
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
-
 # Arguments that are the same in every run over a structure.
 OF_STRUCTURE = {
     "num_leaves", "num_computed", "group_start", "child_rows", "owner", "edge_rows", "edge_offset", "placed_places",
@@ -31,7 +31,7 @@ OF_STRUCTURE = {
 
 @dataclass(frozen=True)
 class Source:
-    """A core as C++, and what its arguments are, in their order: (role, what of it)."""
+    """A part as C++, and what its arguments are, in their order: (role, what of it)."""
 
     name: str
     text: str
@@ -65,30 +65,25 @@ def write_part(program: Program, name: str) -> Source:
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
         raise Unsupported("it sends gradients to children")
     writer = _Part(program, name)
+    parts = (name, f"{name}_leaf") if name in CORES else (name,)
     blocks, work = [], 0
-    for part in (name, f"{name}_leaf") if name in CORES else (name,):
+    for part in parts:
         made = plan(program.parts.get(part, Part(part, fx.Graph(), [], [])), dtype)
-        blocks.append("\n".join(f"{' ' * 12}{line}" for line in writer.block(made, part != name)))
+        blocks.append(_indented(writer.block(made, part != name), 8 + 4 * len(parts)))
         work = max(work, work_of(made))
     body = blocks[0]
-    if len(blocks) == 2:
-        body = (
-            f"            if (start >= num_leaves) {{\n{blocks[0]}\n            }} else {{\n{blocks[1]}\n            }}"
-        )
-    declared = "\n".join(f"    {line}" for line in writer.declarations)
-    packed = "\n".join(f"            pack({name});" for name in writer.weights.values())
+    if len(parts) == 2:
+        body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 12, but=blocks)
+    declared = _indented(writer.declarations, 4)
+    packed = [f"pack({weight});" for weight in writer.weights.values()]
+    first = _indented(["if (must_pack) {", *(f"    {line}" for line in packed), "}"], 8) + "\n" if packed else ""
     text = f"""extern "C" void {name}(Long* a, const Step* steps, Long count) {{
 {declared}
-    [[maybe_unused]] const bool must_pack = packs && !packed;
-    packed = packs;
     Long computed = 0;
     for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
 #pragma omp parallel if (computed * {work} > serial * count)
     {{
-        if (must_pack) {{
-{packed}
-        }}
-        for (const Step* at = steps; at < steps + count; ++at) {{
+{first}        for (const Step* at = steps; at < steps + count; ++at) {{
             const Step& step = *at;
             const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
             [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
@@ -99,6 +94,11 @@ def write_part(program: Program, name: str) -> Source:
 }}
 """
     return Source(name, text, writer.arguments)
+
+
+def _indented(lines: Sequence[str], by: int, but: Sequence[str] = ()) -> str:
+    """Lines as text; those in `but` stay where they are."""
+    return "\n".join(line if line in but else " " * by + line for line in lines)
 
 
 class _Part:
@@ -117,9 +117,6 @@ class _Part:
         self.argument("outer", None, "const Outer", "outer")
         self.argument("pack", None, "const Pack", "pack")
         self.argument("num_leaves", None, "const Long", "num_leaves")
-        self.argument("num_computed", None, "const Long", "num_computed")
-        self.argument("packed_yet", None, "Long&", "packed")  # kept between the calls of one batch
-        self.declarations.append("const bool packs = num_computed >= pays_packing;")
 
     def argument(self, role: str, what: Any, sort: str, name: str) -> str:
         """The C++ name of an argument, which is declared at its first use."""
@@ -175,6 +172,11 @@ class _Part:
 
     def _weight(self, origin: fx.Node, transposed: bool) -> str:
         """The name of a parameter that products read, with room to pack it in."""
+        if not self.weights:
+            self.argument("num_computed", None, "const Long", "num_computed")
+            self.argument("packed_yet", None, "Long&", "packed")  # kept between the calls of one batch
+            self.declarations.append("const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;")
+            self.declarations.append("packed = packs;")
         if (origin, transposed) not in self.weights:
             number = len(self.weights)
             n, k = (int(extent) for extent in origin.meta["val"].shape[:: 1 if transposed else -1])
