@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFlowError
+from . import pool
 from .core import Compiled
 from .executor import run_backward, run_forward
 from .memory import Arena, Values
@@ -163,7 +164,7 @@ def outputs_and_values(
     for name, groups in bound.pulls.items():
         among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
         for group, rows in zip(groups, among, strict=True):
-            values[group][bound.compiled[group].program.trace.pulls[name]] = tensors[name].index_select(0, rows)
+            values[group][bound.compiled[group].program.trace.pulls[name]] = _select(tensors[name], rows)
     with _without_autocast(order.vertex.device.type):  # the graph has its casts in it
         run_forward(bound.compiled, order, values, external)
     outputs = []
@@ -178,10 +179,15 @@ def _without_autocast(device_type: str) -> AbstractContextManager[object]:
     return torch.amp.autocast(device_type, enabled=False) if on else nullcontext()
 
 
+def _select(values: Tensor, rows: Tensor) -> Tensor:
+    out = pool.empty((len(rows), *values.shape[1:]), values.dtype, values.device)
+    return torch.index_select(values, 0, rows, out=out)
+
+
 def _in_batch_order(order: Order, rows: Mapping[int, Tensor]) -> Tensor:
     """What groups have for each of their rows, as one tensor in the order of the batch."""
     if len(order.groups) == 1:
-        return rows[0].index_select(0, order.row)
+        return _select(rows[0], order.row)
     first = next(iter(rows.values()))
     joined = first.new_empty((sum(map(len, rows.values())), *first.shape[1:]))
     for part, places in zip(rows.values(), order.vertices_among(list(rows)), strict=True):
@@ -196,7 +202,7 @@ def _input_gradient(bound: Bound, order: Order, values: Sequence[Values], name: 
     if not found:
         return None
     if len(order.groups) == 1 and not bound.is_edge_input(name):
-        return found[0].index_select(0, order.row)
+        return _select(found[0], order.row)
     among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
     first = next(iter(found.values()))
     joined = first.new_empty((sum(map(len, among)), *first.shape[1:]))
@@ -220,5 +226,5 @@ def _sum_of_groups(bound: Bound, values: Sequence[Values], name: str) -> Tensor 
 def _rows_of(grad: Tensor | None, rows: Tensor, node: fx.Node) -> Tensor:
     if grad is None:  # the caller did not use this output
         like = node.meta["val"]
-        return torch.zeros((), dtype=like.dtype, device=rows.device).expand(len(rows), *like.shape[1:])
-    return grad.index_select(0, rows)
+        return torch.zeros(like.shape[1:], dtype=like.dtype, device=rows.device).expand(len(rows), *like.shape[1:])
+    return _select(grad, rows)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx
 
 from ..graph.nodes import on_edges
 from ..graph.program import CORES, Program
+from . import pool
 from .memory import Values
 from .native.loop import Loop
 from .order import RowGroup, Step
@@ -106,10 +106,14 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
     if role == "value":
         node, width = what
         value = values[node]
+        if _is_one_row(value):
+            return value
         if not value.is_contiguous():
             value = values[node] = value.contiguous()
         assert value.stride(0) == width or len(value) <= 1, f"{node.name} has rows of another width"
         return value
+    if role == "stride":
+        return 0 if _is_one_row(values[what]) else values[what].stride(0)
     if role in ("param", "result"):
         return values[what].contiguous()
     if role == "num_computed":
@@ -119,6 +123,11 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
     if role == "group_start":
         return group.start
     return getattr(group.edges, {"edge_rows": "child_rows", "edge_offset": "offset"}.get(role, role))  # type: ignore[no-any-return]
+
+
+def _is_one_row(value: Tensor) -> bool:
+    """Whether all rows are the same memory, as zeros are for a gradient that is not there."""
+    return value.stride(0) == 0 and value[0].is_contiguous() if len(value) > 1 else False
 
 
 def run_whole(compiled: Compiled, stage: str, group: RowGroup, values: Values) -> None:
@@ -184,6 +193,6 @@ def cut(program: Program, node: fx.Node, group: RowGroup, start: int) -> tuple[i
     return layout.dim, (start - base) * layout.per_vertex, (group.num_rows - start) * layout.per_vertex
 
 
-def empty(node: fx.Node, shape: Iterable[int]) -> Tensor:
+def empty(node: fx.Node, shape: Sequence[int]) -> Tensor:
     value = node.meta["val"]
-    return torch.empty(tuple(shape), dtype=value.dtype, device=value.device)
+    return pool.empty(shape, value.dtype, value.device)

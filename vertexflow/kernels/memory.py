@@ -14,6 +14,7 @@ from ..graph.program import CORES, Program
 from ..graph.simplify import ALL_SLOTS
 from ..graph.vertex import CHILDREN
 from .order import RowGroup
+from .pool import empty
 
 ALIGNED = 64  # bytes: a line of the cache
 
@@ -46,7 +47,7 @@ class Layout:
 
     def allocate(self) -> Arena:
         """The memory of one run."""
-        flats = {dtype: torch.empty(size, dtype=dtype, device=self.device) for dtype, size in self.sizes.items()}
+        flats = {dtype: empty((size,), dtype, self.device) for dtype, size in self.sizes.items()}
         return Arena(self, flats)
 
 

@@ -229,11 +229,14 @@ class _Part:
                     return name
         width = self.width_of(origin)
         pointer = self.argument("value", (origin, width), f"{sort}* const", f"p_{origin.name}")
+        ld = f"constexpr Long {name}_ld = {width};"
         whole = program.is_whole(origin)
         if self.name not in CORES and origin in program.parts[self.name].outputs:
             whole = not self.name.endswith("_inner")
         first = "first_of_edges" if on_edges(node) else self._first(whole)
-        lines += [f"{sort}* const {name} = {pointer} + {first} * {width};", f"constexpr Long {name}_ld = {width};"]
+        if origin.meta.get("role", ())[:2] == ("grad", "push"):  # all rows may be one, of zeros
+            ld = f"const Long {name}_ld = {self.argument('stride', origin, 'const Long', f'ld_{origin.name}')};"
+        lines += [ld, f"{sort}* const {name} = {pointer} + {first} * {name}_ld;"]
         return name
 
     @staticmethod

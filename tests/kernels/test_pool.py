@@ -1,0 +1,77 @@
+"""Large memory is used again once nobody has it, and never before."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+
+import vertexflow as vf
+from vertexflow.kernels import pool
+
+from ..models import BinaryTreeLSTM
+
+CPU = torch.device("cpu")
+ROWS = pool.LARGE // 4  # of one float each
+
+
+@pytest.fixture(autouse=True)
+def _nothing_waits():
+    gc.collect()
+    pool.clear()
+    yield
+    pool.clear()
+
+
+def test_a_piece_is_used_again_when_its_last_view_is_gone():
+    first = pool.empty((ROWS, 1), torch.float32, CPU)
+    address, view = first.data_ptr(), first[3:]
+    del first
+    other = pool.empty((ROWS, 1), torch.float32, CPU)
+    assert other.data_ptr() != address
+    del view
+    assert pool.empty((ROWS, 1), torch.float32, CPU).data_ptr() == address
+
+
+def test_a_piece_serves_other_shapes_and_dtypes_but_no_much_smaller_ones():
+    first = pool.empty((2 * ROWS, 1), torch.float32, CPU)
+    address = first.data_ptr()
+    del first
+    assert pool.empty((ROWS, 1), torch.float32, CPU).data_ptr() != address  # it would waste more than it uses
+    other = pool.empty((ROWS, 1), torch.float64, CPU)
+    assert other.data_ptr() == address
+    assert other.shape == (ROWS, 1)
+    assert other.dtype == torch.float64
+
+
+def test_small_memory_is_left_to_pytorch():
+    small = pool.empty((3, 2), torch.bool, CPU)
+    assert small.shape == (3, 2)
+    del small
+    assert pool._free == []
+
+
+def test_what_waits_is_bounded(monkeypatch):
+    monkeypatch.setattr(pool, "KEPT", 3 * pool.LARGE)
+    pieces = [pool.empty((ROWS,), torch.float32, CPU) for _ in range(8)]
+    del pieces
+    assert 0 < sum(piece.nbytes for piece in pool._free) <= pool.KEPT
+
+
+def test_results_stay_as_they_are_through_later_steps():
+    """Outputs, gradients and saved values of one step are not the memory of the next, whatever is kept of them."""
+    model = BinaryTreeLSTM(64, 64)
+    model.backend = "compile"
+    batch = vf.pack([vf.tree(((0, 1), (2, 3)))] * 4000)  # every value is large
+    x = torch.randn(batch.num_vertices, 64, requires_grad=True)
+    out = model(batch, x=x).h
+    loss = out.square().mean()
+    (grad,) = torch.autograd.grad(loss, x, retain_graph=True)
+    kept = [out.detach().clone(), grad.clone()]
+    for _ in range(3):
+        other = torch.randn_like(x, requires_grad=True)
+        model(batch, x=other).h.square().mean().backward()
+    (again,) = torch.autograd.grad(loss, x)
+    for found, expected in zip([out, grad, again], [*kept, kept[1]], strict=True):
+        assert torch.equal(found, expected)
