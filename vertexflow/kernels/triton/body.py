@@ -245,7 +245,8 @@ class KernelWriter(Lines):
         nothing = "0.0" if is_sum else 'float("-inf")'
         name = self.let(node.name, f"tl.full(({rows}, {columns}), {nothing}, {self.wide})", key)
         number = self.fresh("number")
-        with self.nested(f"for {number} in range(0, tl.max({count})):"):
+        self.line(f"{number} = 0")
+        with self.nested(f"while {number} < {count}_most:"):
             inside, edge = self.fresh("in_edge"), Var(self.fresh("edge"))
             self.line(f"{inside} = {number} < {count}")
             self.line(f"{edge} = {first} + {number}")
@@ -254,6 +255,7 @@ class KernelWriter(Lines):
             value = self.load(source_of(node), (of(edge), *coords[1:]))
             more = f"{name} + {value}" if is_sum else f"larger({name}, {value})"
             self.line(f"{name} = tl.where({inside}, {more}, {name})")
+            self.line(f"{number} += 1")
         if not is_sum:
             self.line(f"{name} = tl.where({count} > 0, {name}, 0.0)")
         return name
@@ -268,6 +270,7 @@ class KernelWriter(Lines):
             self.line(f"{known} = tl.load({pointer} + inner + {row}, mask={in_rows}, other=0)", depth)
             count = f"tl.load({pointer} + inner + {row} + 1, mask={in_rows}, other=0) - {known}"
             self.line(f"{known}_count = {count}", depth)
+            self.line(f"{known}_count_most = tl.max({known}_count)", depth)
             self.line(f"{known} = ({known} - tl.load({pointer} + inner)).to(tl.int64)", depth)
             self.scopes[depth].known[key] = known
         return known, f"{known}_count"

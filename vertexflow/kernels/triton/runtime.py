@@ -95,10 +95,12 @@ def sent_by_parents(sent, places, offset, row, column, in_rows, mask, width: tl.
         first = tl.load(offset + row, mask=in_rows, other=0)
         count = tl.load(offset + row + 1, mask=in_rows, other=0) - first
         total = wide(tl.zeros(mask.shape, dtype=sent.dtype.element_ty))
-        for number in range(0, tl.max(count)):
+        number, most = 0, tl.max(count)
+        while number < most:
             more = number < count
             place = tl.load(places + first + number, mask=more, other=0).to(tl.int64)
             total += wide(tl.load(sent + place * width + column, mask=mask & more, other=0.0))
+            number += 1
     return total
 
 
