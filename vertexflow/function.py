@@ -18,7 +18,6 @@ from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
 from .graph.partition import partition
 from .graph.prepare import prepare
-from .graph.program import CORES
 from .graph.show import SymbolicGraph
 from .graph.trace import Trace
 from .graph.vertex import Shape, Vertex
@@ -205,7 +204,7 @@ class VertexFunction(nn.Module):
         return SymbolicGraph({name: compiled.program for name, compiled in self._compiled[self._last].items()})
 
     def explain(self) -> str:
-        """How each part of the last call's program runs: as native code, or as calls of PyTorch, and why."""
+        """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
         if self._last is None:
             raise VertexFunctionError(
                 "there is nothing to explain yet: the vertex function is compiled at the first call"
@@ -215,8 +214,8 @@ class VertexFunction(nn.Module):
             for name in compiled.program.parts:
                 part = name.removesuffix("_leaf")
                 reason = f": {compiled.reasons[part]}" if part in compiled.reasons else ""
-                native = "native code, over all steps" if part in CORES else "native code"
-                how = native if part in compiled.loops else f"calls of PyTorch{reason}"
+                loop = compiled.loops.get(part)
+                how = f"calls of PyTorch{reason}" if loop is None else loop.describe(name)
                 lines.append(f"{method}.{name}: {how}")
         return "\n".join(lines)
 

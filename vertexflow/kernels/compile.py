@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import torch
 
 from .. import log
 from ..errors import BackendError
 from ..graph.program import Program
-from . import torch_backend
-from .core import Compiled, placed
-from .native.build import compiler
-from .native.loop import loops_of
+from . import native, torch_backend, triton
+from .core import Compiled, Loop, placed
 
-_AVAILABLE = ("torch", "compile")
+_AVAILABLE = ("torch", "compile", "triton")
 
 
 def choose_backend(asked: str, device: torch.device | None = None) -> str:
     """The backend to use: the environment variable `VERTEXFLOW_BACKEND` if set, else what the user asked for."""
     name = os.environ.get("VERTEXFLOW_BACKEND") or asked
     if name == "auto":
-        return "compile" if compiler() is not None and (device is None or device.type == "cpu") else "torch"
+        on_cpu = device is None or device.type == "cpu"
+        if on_cpu:
+            return "compile" if native.compiler() is not None else "torch"
+        return "triton" if device is not None and device.type == "cuda" and triton.is_available() else "torch"
     if name not in _AVAILABLE:
         known = ", ".join(repr(backend) for backend in ("auto", *_AVAILABLE))
         raise BackendError(f"there is no backend {name!r} in this version; choose one of {known}")
@@ -29,13 +31,23 @@ def choose_backend(asked: str, device: torch.device | None = None) -> str:
         raise BackendError(
             f'backend "compile" makes code for the CPU, but the model is on {device}; use backend="torch"'
         )
+    if name == "triton" and device is not None and device.type != "cuda" and not triton.interprets():
+        raise BackendError(
+            f'backend "triton" makes kernels for a GPU, but the model is on {device}; move it with .to("cuda"), use '
+            'backend="auto", or set TRITON_INTERPRET=1 before Python starts: Triton\'s interpreter is slow, but needs no GPU'
+        )
     return name
 
 
 def compile_program(program: Program, backend: str) -> Compiled:
-    """Every part of `program` as a function; with the backend "compile", its cores as native code where that is possible."""
+    """Every part of `program` as a function; with the backends "compile" and "triton", as their code where that is possible."""
     functions, sources, given = {}, {}, {}
-    loops, reasons = loops_of(program) if backend == "compile" else ({}, {})
+    loops: Mapping[str, Loop] = {}
+    reasons: Mapping[str, str] = {}
+    if backend == "compile":
+        loops, reasons = native.loops_of(program)
+    elif backend == "triton":
+        loops, reasons = triton.loops_of(program)
     for name, part in program.parts.items():
         given[name] = placed(program, name)
         functions[name], sources[name] = torch_backend.compile_part(part, given[name])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, fx
@@ -13,11 +13,34 @@ from torch import Tensor, fx
 from ..graph.nodes import on_edges
 from ..graph.program import CORES, Program
 from . import pool
-from .memory import Values
-from .native.loop import Loop
-from .order import RowGroup, Step
+from .memory import Arena, Values
+from .order import Ints, RowGroup, Step
 
 Function = Callable[..., tuple[Tensor, ...]]
+
+
+class Loop(Protocol):
+    """A part as code of a backend that runs over steps."""
+
+    gathers: bool  # whether it keeps the gathered rows that others read later
+
+    @property
+    def source(self) -> Any:
+        """What it was made of; `text` is its code."""
+
+    def describe(self, part: str) -> str:
+        """In a few words, how that part runs, which is the one it was made of or its variant for leaves."""
+
+    def scratch(self, group: RowGroup) -> dict[Any, int]:
+        """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
+
+    def bind(
+        self, resolve: Callable[[str, Any], Tensor | int], arenas: Sequence[Arena], known: MutableMapping[Any, Any]
+    ) -> Any:
+        """The arguments of one run, as `resolve` gives them by their role."""
+
+    def run(self, arguments: Any, steps: Ints) -> None:
+        """Compute these steps, lines as in `Step`, one after the other."""
 
 
 @dataclass(frozen=True, eq=False)

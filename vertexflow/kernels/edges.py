@@ -38,9 +38,12 @@ class EdgeRows:
         self._gather(state, step.start, step.stop)
         return self.views(step.start, step.stop)
 
-    def fill(self, state: Tensor) -> None:
-        """Gather what steps have read as slices, where somebody reads it later."""
+    def fill(self, state: Tensor, everything: bool = False) -> None:
+        """Gather what steps have read as slices, or everything, where somebody reads it later."""
         if self.base < 0:
+            return
+        if everything:
+            self._gather(state, self.group.num_leaves, self.group.num_rows)
             return
         runs: list[tuple[int, int]] = []
         for step in self.group.steps:

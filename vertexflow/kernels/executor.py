@@ -17,7 +17,6 @@ from ..graph.vertex import CHILDREN
 from .core import Compiled, Core, argument, cut, empty, run_whole
 from .edges import ChildRows, EdgeRows, sum_over_parents
 from .memory import Arena, Values, backward_layout, first_gathered, first_row, forward_layouts, slots_of
-from .native.loop import Arguments
 from .order import Order, RowGroup, Step
 
 
@@ -63,7 +62,7 @@ class _Forward:
         values.arenas = self.arenas
         run_whole(compiled, "eager", group, values)
         self.loop = compiled.loops.get("core")
-        self.arguments: Arguments | None = None
+        self.arguments: Any = None
         self.in_steps = "core" in program.parts
         self.gathers: dict[str, EdgeRows] = {}
         self.ragged: dict[str, ChildRows] = {}
@@ -72,10 +71,12 @@ class _Forward:
             base = first_gathered(program, group, nodes)
             if nodes and base == 0:  # leaves have rows, too
                 self._buffer("gathered", name)[: group.num_leaves * group.num_slots].zero_()
-            if self.loop is None and nodes:
-                self.gathers[name] = EdgeRows(self._buffer("gathered", name), nodes, group, shape, base)
             every = program.gathers.get((name, CHILDREN))
-            if self.loop is None and every is not None:
+            if self.loop is not None and self.loop.gathers:
+                continue
+            if nodes and (self.loop is None or base >= 0):
+                self.gathers[name] = EdgeRows(self._buffer("gathered", name), nodes, group, shape, base)
+            if every is not None and (self.loop is None or every in program.kept):
                 self.ragged[name] = ChildRows(self._buffer("listed", name), every, group, every in program.kept)
         if self.loop is None:
             self.core = Core(compiled, "core", group, values)
@@ -105,7 +106,10 @@ class _Forward:
         if not self.in_steps:
             self._compute(_inner_rows(self.group))
         for name, rows in self.gathers.items():
-            rows.fill(self.states[name])
+            rows.fill(self.states[name], everything=self.loop is not None)
+        if self.loop is not None and self.group.edges is not None:
+            for name, kids in self.ragged.items():
+                kids.read(self.states[name], 0, self.group.edges.num_edges)
         run_whole(self.compiled, "lazy", self.group, self.values)
 
     def _compute(self, step: Step) -> None:
@@ -238,7 +242,7 @@ class _Backward:
             if program.made_by[every] == "grad_eager":
                 self.ragged[name].data.copy_(values[every])
         self.loop = compiled.loops.get("grad_core")
-        self.arguments: Arguments | None = None
+        self.arguments: Any = None
         self.in_steps = "grad_core" in program.parts
         if self.loop is None:
             self.received = {

@@ -47,6 +47,11 @@ class Loop:
     source: Source
     function: Callable[..., None]
     products: Mapping[str, int]  # functions of the library, by address
+    gathers = True
+
+    def describe(self, part: str) -> str:
+        """In a few words, how a part runs."""
+        return "native code, over all steps" if self.source.name in CORES else "native code"
 
     def scratch(self, group: RowGroup) -> dict[Any, int]:
         """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""

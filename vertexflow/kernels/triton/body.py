@@ -1,0 +1,352 @@
+"""The Triton code of one kernel: a program computes BLOCK_M rows by BLOCK_N columns of all values that it stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import fx
+
+from ...graph import segments
+from ...graph.nodes import operands
+from ..native.plan import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Store, Unsupported, integer, trailing
+from . import memory
+from .expressions import EXPRESSIONS, literal
+from .index import Index, Var, of, unravel
+from .lines import Block, Lines, Scope
+from .places import Gathered, Place, Received, Rows
+from .plan import Apart, Kernel, Plan, factors, maker, source_of, space_of
+from .reductions import REDUCTIONS
+from .tiles import Tile, power_of_two
+from .views import Coords, broadcast, moved
+
+aten = torch.ops.aten
+
+TYPES = {torch.float16: "tl.float16", torch.bfloat16: "tl.bfloat16", torch.float32: "tl.float32",
+         torch.float64: "tl.float64", torch.bool: "tl.int1"}  # fmt: skip
+HALF = (torch.float16, torch.bfloat16)
+FEW = 4  # elements that are summed without a loop
+MOST_IN_A_BLOCK = 4096  # elements of a row that are summed at once
+
+
+class Places(Protocol):
+    """Where values lie that are in memory."""
+
+    def place(self, node: fx.Node) -> Place:
+        """The place of a value, or of an output of the part."""
+
+    def kept(self, node: fx.Node) -> Rows:
+        """The place of a value that is received, once it is stored."""
+
+    def pointer(self, role: str) -> str:
+        """The name of an argument."""
+
+
+class KernelWriter(Lines):
+    """Writes the body of a kernel."""
+
+    def __init__(self, made: Plan, kernel: Kernel, tile: Tile, places: Places, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.made, self.kernel, self.tile, self.places = made, kernel, tile, places
+        self.m, self.j = Var("m"), Var("j", tile.columns)
+        self.blocks["m"] = Block(0, "in_rows", "BLOCK_M")
+        self.blocks["j"] = Block(0, "in_columns" if tile.columns % tile.block_n else "", columns="BLOCK_N")
+        self.accumulators: dict[tuple[fx.Node, int], str] = {}
+        self.raw = False  # whether half precision is read as it is
+        self.owners: dict[str, Var] = {}  # the row that an edge belongs to
+        self.wide = "tl.float64" if dtype == torch.float64 else "tl.float32"
+        self.widest = 1  # elements of a row that are in registers at once, besides the tile
+
+    def write(self) -> list[str]:
+        """The lines of the body."""
+        body = Scope()
+        self.scopes.append(body)
+        for store in self.kernel.stores:
+            self._store(store)
+        self.scopes.pop()
+        before = len(self.scopes[0].lines)
+        self._products()
+        head = [
+            "m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]",
+            "in_rows = m < rows",
+            "j = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]",
+        ]
+        if self.blocks["j"].mask:
+            head.append(f"in_columns = j < {self.tile.columns}")
+        assert before <= len(self.scopes[0].lines)
+        return [*head, *self.scopes[0].lines, *body.lines]
+
+    def load(self, node: fx.Node, coords: Coords) -> str:
+        """An expression, mostly a name, for elements of a value; what it needs is computed in lines before it."""
+        key = (node, coords, self.raw)
+        known = self.find(key)
+        if known is not None:
+            return known
+        if self._in_memory(node):
+            return self.let(node.name, self._element(node, coords), key)
+        if node.target in CONSTANTS:
+            dtype = "tl.int1" if node.meta["val"].dtype == torch.bool else self.wide
+            return self.let(node.name, f"tl.full((1, 1), {literal(CONSTANTS[node.target](node))}, {dtype})", key, 0)
+        view = moved(node, coords)
+        if view is not None:
+            return self.load(*view)
+        if node.op == "placeholder":
+            place = self.places.place(node)
+            assert isinstance(place, Received)
+            return self.let(node.name, memory.receive(self, place, coords, trailing(node), self.wide), key)
+        if node.target is segments.EXPAND:
+            return self.load(source_of(node), (of(self._owner(memory.row_of(coords))), *coords[1:]))
+        if node.target in SEGMENTS:
+            return self._segment(node, coords, key)
+        return self.let(node.name, self._computed(node, coords), key)
+
+    def _computed(self, node: fx.Node, coords: Coords) -> str:
+        if node.target is aten.cat.default:
+            return self._choice(node, coords)
+        if node.target in PADS:
+            return self._padded(node, coords)
+        if node.target in PRODUCTS:
+            return self._accumulator(node, coords)
+        if maker(node).target in REDUCTIONS:
+            return REDUCTIONS[maker(node).target](self, node, coords)
+        return self._expression(node, coords)
+
+    def _in_memory(self, node: fx.Node) -> bool:
+        if node in self.made.ready and self.made.ready[node] <= self.kernel.level:
+            return True
+        return node.op == "placeholder" and not isinstance(self.places.place(node), Received)
+
+    def _element(self, node: fx.Node, coords: Coords) -> str:
+        place = self.made_place(node)
+        text = memory.read(self, node, place, coords)
+        if self.raw or node.meta["val"].dtype not in HALF:
+            return text
+        return f"{text}.to(tl.float32)"
+
+    def made_place(self, node: fx.Node) -> Any:
+        """Where a value lies that is in memory."""
+        place = self.places.place(node)
+        return self.places.kept(node) if isinstance(place, Received) else place
+
+    def _store(self, store: Store) -> None:
+        coords = (of(self.m), *unravel(of(self.j), self.kernel.space[1]))
+        value = self.load(store.value, coords)
+        self.line(memory.write(self, self.made_place(store.target), coords, trailing(store.value), store.offset, value))
+
+    def _expression(self, node: fx.Node, coords: Coords) -> str:
+        write = EXPRESSIONS.get(node.target)
+        if write is None:
+            raise Unsupported(f"{node.name} is made by {node.target}")
+
+        def operand(argument: object) -> str:
+            if isinstance(argument, fx.Node):
+                return self.load(argument, broadcast(argument, coords))
+            if argument is None or isinstance(argument, str):
+                return argument or ""
+            if not isinstance(argument, (int, float)):
+                raise Unsupported(f"{node.name} has an operand {argument!r}")
+            return literal(argument)
+
+        extra = {name: operand(value) for name, value in node.kwargs.items() if not (name == "alpha" and value == 1)}
+        return write(*map(operand, node.args), **extra)
+
+    def _choice(self, node: fx.Node, coords: Coords) -> str:
+        """Elements of a concatenation that is not in memory."""
+        dim = integer(node, 1) % len(coords)
+        at, start, pieces = coords[dim], 0, []
+        for operand in operands(node):
+            stop = start + int(operand.meta["val"].shape[dim])
+            if at.most >= start and at.least < stop:
+                pieces.append((operand, start, stop))
+            start = stop
+        text = ""
+        for number, (operand, start, stop) in enumerate(pieces):
+            bounds = [f"({at} >= {start})"] if number else []
+            bounds += [f"({at} < {stop})"] if number < len(pieces) - 1 else []
+            with self.only_if(" & ".join(bounds)):
+                value = self.load(operand, (*coords[:dim], at + -start, *coords[dim + 1 :]))
+            text += f"tl.where({at} < {stop}, {value}, " if number < len(pieces) - 1 else value
+        return text + ")" * (len(pieces) - 1)
+
+    def _padded(self, node: fx.Node, coords: Coords) -> str:
+        """Elements of a value that is zero but for a slice."""
+        dim, source = integer(node, 2) % len(coords), source_of(node)
+        if dim == node.meta["rows"].dim:
+            if node.target is aten.slice_backward.default and integer(node, 3) == 0 and integer(node, 4) >= 2**31:
+                return self.load(source, coords)
+            raise Unsupported(f"{node.name} is made by {node.target}")
+        extent, at = int(node.meta["val"].shape[dim]), coords[dim]
+        start = min(integer(node, 3) + (extent if integer(node, 3) < 0 else 0), extent)
+        if node.target is aten.select_backward.default:
+            stop, inner = start + 1, (*coords[:dim], *coords[dim + 1 :])
+        else:
+            stop = min(integer(node, 4) + (extent if integer(node, 4) < 0 else 0), extent)
+            inner = (*coords[:dim], at + -start, *coords[dim + 1 :])
+        if at.most < start or at.least >= stop:
+            return f"tl.full((1, 1), 0.0, {self.wide})"
+        if at.least >= start and at.most < stop:
+            return self.load(source, inner)
+        inside = f"({at} >= {start}) & ({at} < {stop})"
+        with self.only_if(inside):
+            value = self.load(source, inner)
+        return f"tl.where({inside}, {value}, 0.0)"
+
+    # Sums
+
+    def total(
+        self, key: Any, sizes: list[int], coords: Coords, value: Callable[[Coords], str], op: str = "sum"
+    ) -> str:
+        """The sum, or maximum, of `value` over all places in `sizes`, at `coords`; kept by `key` for who asks again."""
+        key = (key, coords, op)
+        known = self.find(key)
+        if known is not None:
+            return known
+        count = 1
+        for size in sizes:
+            count *= size
+        if count <= FEW:
+            found = [value(unravel(Index(constant=number), sizes)) for number in range(count)]
+            text = found[0]
+            for more in found[1:]:
+                text = f"{text} + {more}" if op == "sum" else f"larger({text}, {more})"
+            return self.let(op, text, key)
+        rows, columns = self.shape(*coords)
+        nothing = "0.0" if op == "sum" else 'float("-inf")'
+        if columns == "1" and count <= MOST_IN_A_BLOCK:
+            size = power_of_two(count)
+            self.widest = max(self.widest, size)
+            r = self._range("r", count, size)
+            found = value(unravel(of(r), sizes))
+            inside = f"in_rows & {self.blocks[r.name].mask}"
+            return self.let(op, f"tl.{op}(tl.where({inside}, {found}, {nothing}), 1, keep_dims=True)", key)
+        name = self.let(op, f"tl.full(({rows}, {columns}), {nothing}, {self.wide})", key)
+        r = Var(self.fresh("r"), count)
+        with self.nested(f"for {r} in range(0, {count}):"):
+            found = value(unravel(of(r), sizes))
+            self.line(f"{name} = {f'{name} + {found}' if op == 'sum' else f'larger({name}, {found})'}")
+        return name
+
+    def _range(self, name: str, count: int, size: int) -> Var:
+        """All numbers below `count` as a block of one row; the same block for all who ask."""
+        key = ("range", count)
+        known = self.find(key)
+        if known is not None:
+            return Var(known, count)
+        made = self.block(name, f"tl.arange(0, {size})[None, :]", count, ("1", str(size)), masked=True, depth=0)
+        self.scopes[0].known[key] = made.name
+        return made
+
+    def _segment(self, node: fx.Node, coords: Coords, key: Any) -> str:
+        """A sum, or maximum, over the edges of each row; zeros where there are none."""
+        row, is_sum = memory.row_of(coords), node.target is segments.SEGMENT_SUM
+        first, count = self._edges_of(row)
+        rows, columns = self.shape(*coords)
+        nothing = "0.0" if is_sum else 'float("-inf")'
+        name = self.let(node.name, f"tl.full(({rows}, {columns}), {nothing}, {self.wide})", key)
+        number = self.fresh("number")
+        self.line(f"{number} = 0")
+        with self.nested(f"while {number} < {count}_most:"):
+            inside, edge = self.fresh("in_edge"), Var(self.fresh("edge"))
+            self.line(f"{inside} = {number} < {count}")
+            self.line(f"{edge} = {first} + {number}")
+            self.blocks[edge.name] = Block(len(self.scopes) - 1, inside, rows)
+            self.owners[edge.name] = row
+            value = self.load(source_of(node), (of(edge), *coords[1:]))
+            more = f"{name} + {value}" if is_sum else f"larger({name}, {value})"
+            self.line(f"{name} = tl.where({inside}, {more}, {name})")
+            self.line(f"{number} += 1")
+        if not is_sum:
+            self.line(f"{name} = tl.where({count} > 0, {name}, 0.0)")
+        return name
+
+    def _edges_of(self, row: Var) -> tuple[str, str]:
+        """Variables for the first edge of rows, counted from the step's first, and for how many there are."""
+        key, depth = ("edges", row), self.blocks[row.name].depth
+        known = self.find(key)
+        if known is None:
+            pointer, in_rows = self.places.pointer("edge_offset"), self.blocks[row.name].mask
+            known = self.fresh("first_edge")
+            self.line(f"{known} = tl.load({pointer} + inner + {row}, mask={in_rows}, other=0)", depth)
+            count = f"tl.load({pointer} + inner + {row} + 1, mask={in_rows}, other=0) - {known}"
+            self.line(f"{known}_count = {count}", depth)
+            self.line(f"{known}_count_most = tl.max({known}_count)", depth)
+            self.line(f"{known} = ({known} - tl.load({pointer} + inner)).to(tl.int64)", depth)
+            self.scopes[depth].known[key] = known
+        return known, f"{known}_count"
+
+    def _owner(self, edge: Var) -> Var:
+        """The variable for the row that an edge belongs to."""
+        if edge.name in self.owners:
+            return self.owners[edge.name]
+        depth, in_edges = self.blocks[edge.name].depth, self.blocks[edge.name].mask
+        owner = Var(self.fresh("owner"))
+        pointer = self.places.pointer("owner")
+        load = f"tl.load({pointer} + edge_start + {edge}, mask={in_edges}, other=0)"
+        self.line(f"{owner} = ({load} - start).to(tl.int64)", depth)
+        self.blocks[owner.name] = Block(depth, in_edges, self.blocks[edge.name].rows)
+        self.owners[edge.name] = owner
+        return owner
+
+    # Products
+
+    def _accumulator(self, node: fx.Node, coords: Coords) -> str:
+        """A variable for columns of a product's result, which is computed before all else."""
+        offset = coords[1].offset_from(self.j)
+        if coords[0] != of(self.m) or offset is None or space_of(node)[0] != self.kernel.space[0]:
+            raise Apart(node)
+        key = (node, offset)
+        if key not in self.accumulators:
+            self.accumulators[key] = self.fresh(f"{node.name}_{offset // self.tile.columns}" if offset else f"{node.name}_0")
+        bias = factors(node)[2]
+        name = self.accumulators[key]
+        return name if bias is None else f"{name} + {self.load(bias, (coords[1],))}"
+
+    def _products(self) -> None:
+        by_operand: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
+        for product, offset in self.accumulators:
+            by_operand.setdefault(factors(product)[0], []).append((product, offset))
+        for a, wanted in by_operand.items():
+            for key in wanted:
+                self.line(f"{self.accumulators[key]} = tl.zeros((BLOCK_M, BLOCK_N), {self.wide})", 0)
+            start = 0
+            for piece, first, width in self._pieces(a):
+                self._sum_of_products(a, piece, first, width, start, wanted)
+                start += width
+
+    def _sum_of_products(
+        self, a: fx.Node, piece: fx.Node, first: int, width: int, start: int, wanted: list[tuple[fx.Node, int]]
+    ) -> None:
+        """Add the product of `width` columns of `piece`, which are those of `a` from `start` on, with rows of weights."""
+        k, self.raw = self.fresh("k"), True
+        masked = bool(width % self.tile.block_k)
+        dtype = a.meta["val"].dtype
+        with self.nested(f"for {k} in range(0, {width}, BLOCK_K):"):
+            numbers = f"{k} + tl.arange(0, BLOCK_K)"
+            across = self.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
+            down = self.block("down", f"{numbers}[:, None]", width, ("BLOCK_K", "1"), masked)
+            left = self.load(piece, (of(self.m), of(across) + first))
+            left = self.let("left", f"tl.broadcast_to({left}, (BLOCK_M, BLOCK_K)).to({TYPES[dtype]})", "left")
+            for product, offset in wanted:
+                b = factors(product)[1]
+                weight = self.load(b, (of(down) + start, of(self.j) + offset))
+                weight = f"{weight}.to({TYPES[dtype]})"
+                name = self.accumulators[product, offset]
+                out = f", out_dtype={self.wide}" if self.wide != "tl.float32" else ""
+                self.line(f"{name} = tl.dot({left}, {weight}, {name}, input_precision=PRECISION{out})")
+        self.raw = False
+
+    def _pieces(self, node: fx.Node) -> list[tuple[fx.Node, int, int]]:
+        """The values that an operand is made of, side by side: each with its first column and the number of columns."""
+        width = int(node.meta["val"].shape[1])
+        if not self._in_memory(node):
+            if node.target is aten.cat.default:
+                return [piece for operand in operands(node) for piece in self._pieces(operand)]
+            if node.target is aten._to_copy.default:
+                return self._pieces(source_of(node))
+        elif node.op == "placeholder":
+            place = self.made_place(node)
+            if isinstance(place, Gathered) and place.beside > 1:
+                return [(node, slot * place.width, place.width) for slot in range(place.beside)]
+        return [(node, 0, width)]
+

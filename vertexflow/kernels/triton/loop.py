@@ -1,0 +1,140 @@
+"""Cores as launches of Triton kernels: a fixed number for each step, none of which waits for the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...graph.program import CORES, Program
+from ..memory import Arena
+from ..native.plan import Unsupported
+from ..order import RowGroup
+from .build import load
+from .source import Launch, Source, write_core
+from .tiles import WARPS
+
+Resolve = Callable[[str, Any], "Tensor | int"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel with its pointers and options."""
+
+    function: Any
+    launch: Launch
+    pointers: tuple[Tensor | int | None, ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The kernels of steps of vertices with children and of others, ready to be launched."""
+
+    inner: list[Call]
+    leaf: list[Call]
+    num_leaves: int
+    group_start: int
+    device: torch.device
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A core as kernels that are launched for each step."""
+
+    source: Source
+    functions: dict[str, Any]
+    gathers = False  # gathered rows are read where they are, and kept for the backward by others
+
+    def scratch(self, group: RowGroup) -> dict[Any, int]:
+        """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
+        rows = max((step.stop - step.start for step in group.steps), default=0)
+        edges = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
+        pointers = (pointer for launch in self._launches() for pointer in launch.pointers)
+        return {
+            (role, what): what[2] * (edges if what[3] == "edges" else rows)
+            for role, what in pointers
+            if role == "scratch"
+        }
+
+    def describe(self, part: str) -> str:
+        """In a few words, how a part runs."""
+        count = len(self.source.leaf if part.endswith("_leaf") else self.source.inner)
+        return f"Triton kernels, {count} launch{'es' if count != 1 else ''} a step"
+
+    def _launches(self) -> list[Launch]:
+        return [*self.source.inner, *self.source.leaf]
+
+    def bind(self, resolve: Resolve, arenas: Sequence[Arena], known: MutableMapping[Any, Any]) -> Arguments:
+        """The kernels with the arguments of one run, as `resolve` gives them by their role."""
+        found: dict[tuple[str, Any], Tensor | int | None] = {}
+        for role, what in {pointer: None for launch in self._launches() for pointer in launch.pointers}:
+            key = what[0] if role == "value" else (role, what)
+            arena = next((arena for arena in arenas if key in arena.layout.places), None)
+            value = resolve(role, what) if arena is None else arena[key]
+            found[role, what] = value if isinstance(value, Tensor) or role == "stride" else None
+        num_leaves, group_start = resolve("num_leaves", None), resolve("group_start", None)
+        assert isinstance(num_leaves, int)
+        assert isinstance(group_start, int)
+        device = next((value.device for value in found.values() if isinstance(value, Tensor)), torch.device("cpu"))
+        calls = [
+            [self._call(launch, [found[pointer] for pointer in launch.pointers], device) for launch in launches]
+            for launches in (self.source.inner, self.source.leaf)
+        ]
+        return Arguments(calls[0], calls[1], num_leaves, group_start, device)
+
+    def _call(self, launch: Launch, pointers: Iterable[Tensor | int | None], device: torch.device) -> Call:
+        tile = launch.tile
+        options = {"BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k, "PRECISION": precision()}
+        if device.type != "cpu":
+            options["num_warps"] = WARPS
+        return Call(self.functions[launch.name], launch, tuple(pointers), options)
+
+    def run(self, arguments: Arguments, steps: np.ndarray[Any, np.dtype[np.int32]]) -> None:
+        """Launch the kernels of these steps, lines [n, 7] as in `Step`, one after the other."""
+        multiprocessors = _multiprocessors(arguments.device)
+        with _current(arguments.device):
+            for start, stop, _, _, _, edge_start, edge_stop in steps.tolist():
+                inner = start - arguments.num_leaves
+                for call in arguments.inner if inner >= 0 else arguments.leaf:
+                    tile = call.launch.tile
+                    rows = edge_stop - edge_start if call.launch.on_edges else stop - start
+                    if rows > 0:
+                        height = tile.height(rows, multiprocessors)
+                        grid = (-(-rows // height), -(-tile.columns // tile.block_n))
+                        numbers = (start, inner, arguments.group_start + start, edge_start, rows)
+                        call.function[grid](*call.pointers, *numbers, BLOCK_M=height, **call.options)
+
+
+def precision() -> str:
+    """How products of float32 are computed, by PyTorch's own switch."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
+    """The cores of a program that can be Triton kernels; and why the others cannot."""
+    loops: dict[str, Loop] = {}
+    reasons: dict[str, str] = {}
+    for name in CORES:
+        if name in program.parts:
+            try:
+                source = write_core(program, name)
+                module = load(source.text)
+                launches = [*source.inner, *source.leaf]
+                loops[name] = Loop(source, {launch.name: getattr(module, launch.name) for launch in launches})
+            except Unsupported as reason:
+                reasons[name] = str(reason)
+    return loops, reasons
+
+
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

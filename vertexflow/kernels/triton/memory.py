@@ -1,0 +1,92 @@
+"""Reading and writing of what lies in memory, as Triton expressions."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from ..native.plan import Unsupported, trailing
+from .index import Index, Var, linear
+from .lines import Lines
+from .places import Gathered, Received, Rows, Shared
+from .views import Coords
+
+
+def row_of(coords: Coords) -> Var:
+    """The variable that is the row of an element."""
+    ((row, factor),) = coords[0].terms if len(coords[0].terms) == 1 else ((None, 0),)
+    if not isinstance(row, Var) or factor != 1 or coords[0].constant:
+        raise Unsupported("elements of one row lie in several")
+    return row
+
+
+def read(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: Coords) -> str:
+    """The elements of a value at `coords`, as they lie in memory."""
+    mask = lines.mask(*coords)
+    guard = f", mask={mask}, other=0" if mask else ""
+    text = f"tl.load({address(lines, node, place, coords)}{guard})"
+    return f"({text} != 0)" if isinstance(place, Rows) and place.is_bool else text
+
+
+def write(lines: Lines, place: Rows, coords: Coords, shape: list[int], offset: int, value: str) -> str:
+    """A store of elements; they go behind the first `offset` columns."""
+    column = linear(coords[1:], shape) + offset
+    return f"tl.store({_added(_row_start(lines, place, row_of(coords)), column)}, {value}, mask={lines.mask(*coords)})"
+
+
+def address(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: Coords) -> str:
+    """Where the elements of a value are."""
+    if isinstance(place, Shared):
+        return _added(place.pointer, linear(coords, trailing(node)))
+    row, column = row_of(coords), linear(coords[1:], trailing(node))
+    if isinstance(place, Rows):
+        return _added(_row_start(lines, place, row), column)
+    if place.beside == 1:
+        return _added(_child_start(lines, place, row, place.slot), column)
+    slot, inner = column // place.width, column % place.width
+    if not slot.terms:
+        return _added(_child_start(lines, place, row, slot.constant), inner)
+    at = f"({place.first} + {row}) * {place.slots} + {slot}"
+    child = f"tl.load({place.index} + {at}, mask={lines.mask(*coords)}, other=0).to(tl.int64)"
+    return _added(f"{place.pointer} + {child} * {place.width}", inner)
+
+
+def receive(lines: Lines, place: Received, coords: Coords, shape: list[int], dtype: str) -> str:
+    """The gradient of a state that comes to rows."""
+    row, column = row_of(coords), linear(coords[1:], shape)
+    in_rows = lines.blocks[row.name].mask
+    rows, columns = lines.shape(*coords)
+    whole = f"tl.broadcast_to({lines.mask(*coords)}, ({rows}, {columns}))"
+    return f"received({place.arguments}, absolute + {row}, {column}, {in_rows}, {whole}, {place.width}, {dtype})"
+
+
+def _added(pointer: str, column: Index) -> str:
+    text = str(column)
+    return pointer if text == "0" else f"{pointer} + {text}"
+
+
+def _row_start(lines: Lines, place: Rows, row: Var) -> str:
+    """A variable for where the rows of a value begin, made once where its row is known."""
+    key = ("rows", place, row)
+    text = f"({place.first} + {row})" if place.first else row.name
+    width = f" * {place.stride}" if place.stride else f" * {place.width}" if place.width != 1 else ""
+    column = f" + {place.column}" if place.column else ""
+    name = f"{place.pointer.removesuffix('_ptr')}_rows"
+    return lines.find(key) or lines.let(name, f"{place.pointer} + {text}{width}{column}", key, _depth(lines, row))
+
+
+def _child_start(lines: Lines, place: Gathered, row: Var, slot: int) -> str:
+    """The same for rows of a child's state."""
+    key, depth = ("child", place.index, row, slot), _depth(lines, row)
+    child = lines.find(key)
+    if child is None:
+        at = f"({place.first} + {row}) * {place.slots} + {slot}" if place.slots > 1 else f"{place.first} + {row}"
+        in_rows = lines.blocks[row.name].mask
+        load = f"tl.load({place.index} + {at}, mask={in_rows}, other=0).to(tl.int64)"
+        child = lines.let(f"child_{slot}", load, key, depth)
+    key = ("child state", place.pointer, row, slot, place.index)
+    name = f"{place.pointer.removesuffix('_ptr')}_{slot}"
+    return lines.find(key) or lines.let(name, f"{place.pointer} + {child} * {place.width}", key, depth)
+
+
+def _depth(lines: Lines, row: Var) -> int:
+    return lines.blocks[row.name].depth

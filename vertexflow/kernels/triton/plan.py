@@ -1,0 +1,316 @@
+"""Cut a core into kernels: what one launch computes, and what lies in memory between launches.
+
+A kernel stores values of one shape, over tiles of rows and columns, and computes in registers all that leads to them: from
+products, whose results are never stored unless somebody needs them otherwise, from sums over edges, from gathered rows.
+Kernels have *levels*: those of one level do not depend on each other. A value is stored if it is an output, if a product
+reads it, or if a later level needs it and cannot make it again from what lies in memory.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ...graph import segments
+from ...graph.nodes import on_edges, operands
+from ...graph.program import Part
+from ..native.plan import CONSTANTS, PADS, PRODUCTS, SAME, SEGMENTS, VIEWS, Store, Unsupported, dim_of_cat, has_rows
+from .expressions import EXPRESSIONS
+from .reductions import REDUCTIONS
+from .views import SPLITS
+
+aten = torch.ops.aten
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+FREE = VIEWS | SAME | {aten._to_copy.default}
+
+Space = tuple[bool, tuple[int, ...]]  # whether rows are edges, and the shape of a row
+
+
+@dataclass
+class Kernel:
+    """Stores of one shape, computed by one launch."""
+
+    level: int
+    space: Space
+    stores: list[Store] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """The kernels of a part, in their order, and what lies in memory while they run."""
+
+    part: Part
+    kernels: list[Kernel]
+    stored: dict[fx.Node, fx.Node | None]  # a value -> the output of the part that it is, or None: scratch
+    ready: dict[fx.Node, int]  # the level from which on a stored value is in memory
+
+
+class Apart(Exception):  # noqa: N818 - it is caught by whoever plans
+    """A product is read in a way that its accumulators do not allow: its result must be stored."""
+
+    def __init__(self, product: fx.Node) -> None:
+        super().__init__(product.name)
+        self.product = product
+
+
+def plan(part: Part, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]) -> Plan:
+    """The kernels of a part. `received` are placeholders, of its graph or of the joint graph, that are sums over what parents
+    sent, and whether these are to be stored; the results of the products in `apart` are stored before anybody reads them.
+
+    Raises:
+        Unsupported: an operation, a dtype or a layout that there are no kernels for; the message says which.
+    """
+    return _Planner(part, received, apart).plan()
+
+
+def sole_rows(node: fx.Node) -> bool:
+    """Whether the value has one row for each vertex or edge, in dimension 0."""
+    layout = node.meta.get("rows")
+    return layout is not None and layout.dim == 0 and layout.per_vertex == 1
+
+
+def space_of(node: fx.Node) -> Space:
+    """Where the elements of a value are."""
+    if not sole_rows(node):
+        raise Unsupported(f"{node.name} does not have one row for each vertex, one after the other")
+    return on_edges(node), tuple(int(extent) for extent in node.meta["val"].shape[1:])
+
+
+def source_of(node: fx.Node) -> fx.Node:
+    """The first value that an operation reads."""
+    return node.all_input_nodes[0]
+
+
+def maker(node: fx.Node) -> fx.Node:
+    """The operation that makes a value, which may be one of several results."""
+    return source_of(node) if node.target is operator.getitem and source_of(node).target in REDUCTIONS else node
+
+
+def is_free(node: fx.Node) -> bool:
+    """Whether a value is elements of another, or these in another dtype."""
+    return node.target in FREE and maker(node) is node
+
+
+def factors(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None]:
+    """Of a product `a @ b`, plus a bias if there is one: a, b and the bias."""
+    bias, (a, b) = None, node.args[-2:]
+    if node.target is aten.addmm.default:
+        bias = node.args[0]
+    assert isinstance(a, fx.Node)
+    assert isinstance(b, fx.Node)
+    if node.kwargs or not sole_rows(a) or has_rows(b) or (bias is not None and has_rows(bias)):  # type: ignore[arg-type]
+        raise Unsupported(f"{node.name} is no product with a parameter")
+    return a, b, bias  # type: ignore[return-value]
+
+
+class _Planner:
+    def __init__(self, part: Part, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]) -> None:
+        self.part, self.received, self.apart = part, received, apart
+        self.level: dict[fx.Node, int] = {}
+        self.fresh: set[fx.Node] = set()  # made of accumulators
+        self.heavy: set[fx.Node] = set()  # made of sums that take time
+        self.stored: dict[fx.Node, fx.Node | None] = {}
+        self.crossed: set[fx.Node] = set()  # stored values that later levels read
+
+    def plan(self) -> Plan:
+        nodes = [node for node in self.part.graph.nodes if node.op in ("placeholder", "call_function")]
+        copies = self._outputs()
+        self.stored.update(dict.fromkeys(node for node, is_kept in self.received.items() if is_kept))
+        for node in dict.fromkeys([*self.received, *nodes]):
+            _check(node)
+            if isinstance(node.meta.get("val"), Tensor):
+                self._place(node)
+        kernels: dict[tuple[int, Space], Kernel] = {}
+        stores = [store for node in self.stored for store in self._stores(node)]
+        stores += [Store(value, output, 0) for value, output in copies]
+        late = []
+        for store in stores:
+            light = store.value not in self.fresh | self.heavy and store.target not in self.crossed
+            if light:
+                late.append(store)
+            else:
+                self._add(kernels, self.level[store.value], store)
+        for store in late:  # in a kernel that there is, if it can be
+            levels = [level for level, space in kernels if space == space_of(store.value)]
+            least = self.level[store.value]
+            self._add(kernels, max((level for level in levels if level >= least), default=least), store)
+        ready = {node: self._ready(node) for node in self.stored}
+        return Plan(self.part, [kernels[key] for key in sorted(kernels)], self.stored, ready)
+
+    def _add(self, kernels: dict[tuple[int, Space], Kernel], level: int, store: Store) -> None:
+        space = space_of(store.value)
+        kernels.setdefault((level, space), Kernel(level, space)).stores.append(store)
+
+    def _stores(self, node: fx.Node) -> list[Store]:
+        if node.target is not aten.cat.default or not _joins_columns(node):
+            return [Store(node, node, 0)]
+        start, stores = 0, []
+        for operand in operands(node):
+            if operand.target is not aten.empty.memory_format:  # nobody reads it
+                stores.append(Store(operand, node, start))
+            start += int(operand.meta["val"].shape[1])
+        return stores
+
+    def _outputs(self) -> list[tuple[fx.Node, fx.Node]]:
+        """Note what is stored because somebody else reads it; returns the outputs that are copies, and of what."""
+        copies = []
+        results: Any = next(reversed(self.part.graph.nodes)).args[0] if self.part.outputs else ()
+        for output, result in zip(self.part.outputs, results, strict=True):
+            if not has_rows(result):
+                raise Unsupported(f"{output.name} has no rows")
+            if result.op == "placeholder" or is_free(result) or result.target in CONSTANTS or result in self.stored:
+                copies.append((result, output))
+            else:
+                self.stored[result] = output
+        return copies
+
+    def _place(self, node: fx.Node) -> None:
+        """Find the level at which a value can be computed first."""
+        if node.op == "placeholder":
+            self.level[node] = 0
+            if node in self.received:
+                self.heavy.add(node)
+        elif node.target in PRODUCTS:
+            self._place_product(node)
+        elif node.target is aten.cat.default and node in self.stored:
+            self.level[node] = max(map(self._level_of, operands(node)))
+            for found in (self.fresh, self.heavy):
+                if any(operand in found for operand in operands(node)):
+                    found.add(node)
+        else:
+            self._place_computed(node)
+
+    def _place_product(self, node: fx.Node) -> None:
+        a, b, bias = factors(node)
+        self.level[node] = max(self._level_of(source) for source in (a, b, bias) if source is not None)
+        if not self._is_read_in_place(a):
+            self._store(a)
+            self.level[node] = max(self.level[node], self._ready(a))
+        self.fresh.add(node)
+        if node in self.apart:
+            self.stored.setdefault(node, None)
+            self.crossed.add(node)
+
+    def _place_computed(self, node: fx.Node) -> None:
+        sources, target = self._sources(node), maker(node).target
+        levels = [self._level_of(source) for source in sources]
+        if target in REDUCTIONS or target in SEGMENTS or target is segments.EXPAND:
+            for source in sources:
+                if source in self.fresh or (source in self.heavy and target is segments.EXPAND):
+                    self._cross(source)
+                    levels.append(self._ready(source))
+            if target is not segments.EXPAND:
+                self.heavy.add(node)
+        level = self.level[node] = max(levels, default=0)
+        for source in sources:
+            if self._level_of(source) < level:
+                self._cross(source)
+            elif not self._in_memory(source, level):
+                self.fresh |= {node} if source in self.fresh else set()
+                self.heavy |= {node} if source in self.heavy else set()
+
+    def _level_of(self, node: fx.Node) -> int:
+        """The level from which on others can read a value."""
+        base = _viewed(node)
+        apart = base in self.apart or (
+            base.target is aten.cat.default
+            and base in self.stored
+            and len({self.level.get(operand) for operand in operands(base)}) > 1
+        )
+        return self._ready(base) if apart else self.level.get(node, 0)
+
+    def _ready(self, node: fx.Node) -> int:
+        """The level from which on a value that is stored is in memory."""
+        base = _viewed(node)
+        if base.op == "placeholder" and base not in self.received:
+            return 0
+        return self.level[base] + 1
+
+    def _in_memory(self, node: fx.Node, level: int) -> bool:
+        base = _viewed(node)
+        return base in self.stored and self._ready(base) <= level
+
+    def _is_read_in_place(self, node: fx.Node) -> bool:
+        """Whether a product reads an operand from where it lies: columns of placeholders, one beside the other."""
+        if node.target is aten.cat.default and _joins_columns(node):
+            return all(map(self._is_read_in_place, operands(node)))
+        if is_free(node):
+            return self._is_read_in_place(_viewed(node))
+        return (node.op == "placeholder" and node not in self.received) or node.target in CONSTANTS
+
+    def _store(self, node: fx.Node) -> None:
+        """Let a value be in memory at the next level."""
+        base = _viewed(node)
+        if base.op == "placeholder" and base not in self.received:
+            return
+        space_of(base)
+        self.stored.setdefault(base, None)
+        self.crossed.add(base)
+
+    def _cross(self, node: fx.Node) -> None:
+        """Let a later level be able to make a value again."""
+        if self._is_made_again(node):
+            self._mark_crossed(node)
+        else:
+            self._store(node)
+
+    def _is_made_again(self, node: fx.Node) -> bool:
+        if node in self.stored or node not in self.fresh | self.heavy:
+            return True
+        target = maker(node).target
+        if node.op == "placeholder" or target in PRODUCTS or target in SEGMENTS or target in REDUCTIONS:
+            return False
+        return all(map(self._is_made_again, self._sources(node)))
+
+    def _mark_crossed(self, node: fx.Node) -> None:
+        if node in self.stored:
+            self.crossed.add(node)
+        elif node.op != "placeholder":
+            for source in self._sources(node):
+                self._mark_crossed(source)
+
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        """The values that an operation reads."""
+        found = [source_of(source) if source.target in SPLITS else source for source in maker(node).all_input_nodes]
+        return [source for source in found if source in self.level]
+
+
+def _viewed(node: fx.Node) -> fx.Node:
+    """The value that a view, or a copy in another dtype, is of."""
+    while is_free(node):
+        node = source_of(node)
+        node = source_of(node) if node.target in SPLITS else node
+    return node
+
+
+def _joins_columns(cat: fx.Node) -> bool:
+    return sole_rows(cat) and cat.meta["val"].dim() == 2 and dim_of_cat(cat) == 1
+
+
+def _check(node: fx.Node) -> None:
+    """Refuse what there are no kernels for."""
+    value, target = node.meta.get("val"), node.target
+    if node.op == "placeholder" or isinstance(value, (int, torch.SymInt)) or target is operator.mul:
+        return
+    if isinstance(value, Tensor) and value.dtype not in (*FLOATS, torch.bool):
+        raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
+    known = target in EXPRESSIONS or target in FREE or target in CONSTANTS or target in PRODUCTS or target in PADS
+    known = known or target in SEGMENTS or target in REDUCTIONS or target is segments.EXPAND
+    if target is operator.getitem:
+        known = source_of(node).target in SPLITS or source_of(node).target in REDUCTIONS
+    if not known and target not in (aten.cat.default, aten.empty.memory_format):
+        raise Unsupported(f"{node.name} is made by {target}")
+    if has_rows(node) and node.meta["rows"].per_vertex != 1 and target not in FREE:
+        raise Unsupported(f"{node.name} has {node.meta['rows'].per_vertex} rows for each vertex")
+    if target in PADS and (int(node.args[5]) if len(node.args) > 5 else 1) != 1:  # type: ignore[call-overload]
+        raise Unsupported(f"{node.name} puts zeros between elements")
+    if maker(node).target in REDUCTIONS and isinstance(value, Tensor) and not has_rows(node):
+        raise Unsupported(f"{node.name} sums over rows")
+    if target in PRODUCTS:
+        factors(node)

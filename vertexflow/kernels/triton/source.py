@@ -1,0 +1,247 @@
+"""The Triton source of a core: its kernels, what each is called with, and where that belongs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from ...graph.nodes import on_edges
+from ...graph.program import Part, Program
+from ...graph.simplify import ALL_SLOTS
+from ...graph.vertex import CHILDREN
+from ..native.plan import Unsupported, has_rows, trailing
+from . import tiles
+from .body import TYPES, KernelWriter
+from .places import Gathered, Place, Received, Rows, Shared
+from .plan import Apart, Kernel, Plan, plan
+from .tiles import Tile
+
+INTEGERS = ("start", "inner", "absolute", "edge_start", "rows")
+MOST_ACCUMULATORS = 8
+
+HEAD = '''"""Generated from a vertex function.
+
+A step computes rows [start, start + rows) of a group: rows from `inner` on of those with children, from `absolute` on of a
+state; or edges from `edge_start` on, and then `rows` is how many."""
+
+import triton
+import triton.language as tl
+
+from vertexflow.kernels.triton.runtime import *  # noqa: F403
+'''
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel of a step: its name, its pointers as (role, what of it), its tile, and whether its rows are edges."""
+
+    name: str
+    pointers: list[tuple[str, Any]]
+    tile: Tile
+    on_edges: bool
+    precise: bool  # whether it has products in float32, whose precision PyTorch's switch decides
+
+
+@dataclass(frozen=True)
+class Source:
+    """A core as Triton source, and what is launched for each step: of vertices with children, and of others."""
+
+    name: str
+    text: str
+    inner: list[Launch]
+    leaf: list[Launch]
+
+
+def write_core(program: Program, name: str) -> Source:
+    """The kernels of a core, together with those of its variant for vertices without children.
+
+    Raises:
+        Unsupported: it has something that there are no kernels for; the message says what.
+    """
+    if program.trace.state_dtype not in TYPES:
+        raise Unsupported(f"states are of {str(program.trace.state_dtype)[6:]}")
+    texts, launches = [], []
+    for part in (name, f"{name}_leaf"):
+        found = _write_part(program, name, program.parts.get(part, Part(part, fx.Graph(), [], [])))
+        texts += [text for text, _ in found]
+        launches.append([launch for _, launch in found])
+    return Source(name, "\n\n".join([HEAD, *texts]), *launches)
+
+
+def _write_part(program: Program, core: str, part: Part) -> list[tuple[str, Launch]]:
+    """The kernels of one part, in their order."""
+    apart: set[fx.Node] = set()
+    while True:
+        values = _Values(program, core, part)
+        made = plan(part, values.received(), apart)
+        values.made = made
+        try:
+            return [_write_kernel(values, made, kernel, number) for number, kernel in enumerate(made.kernels)]
+        except Apart as found:
+            if found.product in apart:
+                raise Unsupported(f"{found.product.name} is read in too many ways") from None
+            apart.add(found.product)
+
+
+def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> tuple[str, Launch]:
+    program, columns = values.program, math.prod(kernel.space[1])
+    dtypes = {store.value.meta["val"].dtype for store in kernel.stores}
+    half = program.trace.state_dtype not in (torch.float32, torch.float64) or bool(dtypes & {torch.float16, torch.bfloat16})
+    tile = tiles.choose(columns, 0, 1, half)
+    for _ in range(2):  # how large it may be is known when it is written
+        arguments = _Arguments(values)
+        writer = KernelWriter(made, kernel, tile, arguments, program.trace.state_dtype)
+        lines = writer.write()
+        if len(writer.accumulators) > MOST_ACCUMULATORS:
+            of_products = [product for product, _ in writer.accumulators]
+            raise Apart(max(of_products, key=of_products.count))
+        tile = tiles.choose(columns, len(writer.accumulators), writer.widest, half)
+    name = f"{values.part.name}_{number}"
+    what = ", ".join(dict.fromkeys(store.target.name for store in kernel.stores))
+    signature = [*arguments.names.values(), *INTEGERS]
+    signature += [f"{block}: tl.constexpr" for block in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")]
+    text = [
+        f"@triton.jit(do_not_specialize={list(INTEGERS)!r})",
+        f"def {name}(",
+        *(f"    {line}," for line in _wrapped(signature)),
+        "):",
+        f'    """Of {"edges" if kernel.space[0] else "rows"} of {columns} elements: {what}."""',
+        *(f"    {line}" for line in lines),
+    ]
+    precise = bool(writer.accumulators)
+    return "\n".join(text) + "\n", Launch(name, list(arguments.names), tile, kernel.space[0], precise)
+
+
+def _wrapped(words: list[str]) -> list[str]:
+    lines = [""]
+    for word in words:
+        joined = f"{lines[-1]}, {word}" if lines[-1] else word
+        if len(joined) > 110:
+            lines.append(word)
+        else:
+            lines[-1] = joined
+    return lines
+
+
+class _Values:
+    """Where the values of a part lie, for all of its kernels."""
+
+    def __init__(self, program: Program, core: str, part: Part) -> None:
+        self.program, self.core, self.part = program, core, part
+        self.slots = program.trace.num_slots
+        self.is_leaf = part.name != core
+        self.made: Plan | None = None
+        given = [node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
+        self.origins = dict(zip(given, part.inputs, strict=True))
+        self.scratch: dict[fx.Node, int] = {}
+
+    def received(self) -> dict[fx.Node, bool]:
+        """The gradients of states that come to the rows of a step, and whether somebody else reads them, too."""
+        if self.core != "grad_core":
+            return {}
+        program, nodes = self.program, {origin: node for node, origin in self.origins.items()}
+        return {
+            nodes.get(origin, origin): origin in program.kept and (not self.is_leaf or origin in program.whole)
+            for origin in program.state_grads.values()
+            if origin in nodes or (origin in program.kept and (not self.is_leaf or origin in program.whole))
+        }
+
+    def origin(self, node: fx.Node) -> fx.Node:
+        """The node of the joint graph that a value in memory is."""
+        output = self.made.stored.get(node) if self.made is not None else None
+        return output or self.origins.get(node, node)
+
+    def state_of(self, origin: fx.Node, table: dict[Any, fx.Node]) -> Any:
+        """The key of a node in a table of the program."""
+        return next((key for key, node in table.items() if node is origin), None)
+
+
+class _Arguments:
+    """What one kernel is called with, by what it reads and writes."""
+
+    def __init__(self, values: _Values) -> None:
+        self.values = values
+        self.names: dict[tuple[str, Any], str] = {}
+
+    def pointer(self, role: str, what: Any = None, name: str = "") -> str:
+        """The name of an argument."""
+        found = f"{name or role}_ptr"
+        while (role, what) not in self.names and found in self.names.values():
+            found = found.replace("_ptr", "_again_ptr")
+        return self.names.setdefault((role, what), found)
+
+    def place(self, node: fx.Node) -> Place:
+        """The place of a value, or of an output of the part."""
+        values, program = self.values, self.values.program
+        assert values.made is not None
+        is_scratch = node in values.made.stored and values.made.stored[node] is None and node.op != "placeholder"
+        if is_scratch:
+            return self._scratch(node)
+        origin = values.origin(node)
+        if not has_rows(origin):
+            return Shared(self.pointer("param", origin, origin.name))
+        if values.core == "core":
+            found = values.state_of(origin, program.gathers)
+            if found is not None:
+                return self._gathered(*found)
+        else:
+            state = values.state_of(origin, program.state_grads)
+            if state is not None:
+                return self._received(state)
+            found = values.state_of(origin, program.gather_grads)
+            if found is not None:
+                return self._sent(*found)
+        return self._value(origin)
+
+    def kept(self, node: fx.Node) -> Rows:
+        """The place of a gradient that is received, once it is stored."""
+        origin = self.values.origin(node)
+        return self._value(origin) if origin in self.values.program.kept else self._scratch(node)
+
+    def _value(self, origin: fx.Node) -> Rows:
+        program = self.values.program
+        slots = {node: slot for (_, slot), node in program.gathers.items()}
+        beside = self.values.slots if slots.get(origin, CHILDREN) >= 0 else 1
+        width = beside * math.prod(trailing(origin))
+        first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
+        stride = ""
+        if origin.meta.get("role", ())[:2] == ("grad", "push"):  # all rows may be one, of zeros
+            stride = self.names.setdefault(("stride", origin), f"{origin.name}_stride")
+        return Rows(self.pointer("value", (origin, width), origin.name), width, first, stride=stride)
+
+    def _scratch(self, node: fx.Node) -> Rows:
+        number = self.values.scratch.setdefault(node, len(self.values.scratch))
+        width = math.prod(trailing(node))
+        what = (self.values.part.name, number, width, "edges" if on_edges(node) else "rows")
+        is_bool = node.meta["val"].dtype == torch.bool
+        return Rows(self.pointer("scratch", what, f"scratch_{number}"), width, "", is_bool=is_bool)
+
+    def _width(self, state: str) -> int:
+        return math.prod(self.values.program.trace.state[state])
+
+    def _gathered(self, state: str, slot: int) -> Gathered:
+        pointer, width = self.pointer("state", state, f"state_{state}"), self._width(state)
+        if slot == CHILDREN:
+            return Gathered(pointer, width, self.pointer("edge_rows"), "edge_start")
+        index, slots = self.pointer("child_rows"), self.values.slots
+        every = slot == ALL_SLOTS
+        return Gathered(pointer, width, index, "inner", slots, 0 if every else slot, slots if every else 1)
+
+    def _received(self, state: str) -> Received:
+        names = []
+        for what in ("placed", "listed"):
+            names += [self.pointer(f"{what}_sent", state, f"{what}_sent_{state}"), self.pointer(f"{what}_places"),
+                      self.pointer(f"{what}_offset")]  # fmt: skip
+        names.append(self.pointer("outside", state, f"outside_{state}"))
+        return Received(", ".join(names), self._width(state))
+
+    def _sent(self, state: str, slot: int) -> Rows:
+        width = self._width(state)
+        if slot == CHILDREN:
+            return Rows(self.pointer("send_edges", state, f"send_edges_{state}"), width, "edge_start")
+        slots, column = self.values.slots, 0 if slot == ALL_SLOTS else slot * width
+        return Rows(self.pointer("send", state, f"send_{state}"), slots * width, "inner", column)

@@ -1,0 +1,47 @@
+"""How large a piece of a kernel's work one program does: a rule, so that nothing has to be tuned at the first call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WARPS = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`columns` elements a row, `block_n` of them a program; products go over `block_k` of their operand at a time. A
+    program has as many rows as the largest of `heights` with which all multiprocessors have work."""
+
+    columns: int
+    block_n: int
+    block_k: int
+    heights: tuple[int, ...]
+
+    def height(self, rows: int, multiprocessors: int) -> int:
+        """The rows of a program in a step of so many."""
+        across = -(-self.columns // self.block_n)
+        enough = (height for height in self.heights if -(-rows // height) * across >= multiprocessors)
+        return next(enough, self.heights[-1])
+
+
+def power_of_two(count: int) -> int:
+    """The least power of two that is not less."""
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def choose(columns: int, accumulators: int, widest: int, half: bool) -> Tile:
+    """The tile of a kernel with so many accumulators, and rows of so many elements in registers besides.
+
+    A program has 128 threads. Accumulators take 40 registers of each at most, so that there is room for what is
+    computed from them; without accumulators a thread has 4 elements, which are one load of 16 bytes in float32.
+    """
+    if accumulators:
+        block_n = 64 if accumulators == 1 and columns > 32 else 32 if columns > 16 else 16
+        tallest = 64 if accumulators == 1 else 32 if accumulators <= 5 else 16
+        heights = tuple(height for height in (64, 32, 16) if height <= tallest)
+        return Tile(columns, block_n, 64 if half else 32, heights)
+    block_n = min(power_of_two(columns), 128)
+    height = max(512 // block_n, 1)
+    if widest > 1:
+        height = min(height, max(2048 // widest, 1))
+    return Tile(columns, block_n, 16, (height,))
