@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -10,14 +11,14 @@ from torch import fx
 
 from ...graph import segments
 from ...graph.nodes import operands
-from ..native.plan import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Store, Unsupported, integer, trailing
+from ..native.plan import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
 from .expressions import EXPRESSIONS, literal
 from .index import Index, Var, of, unravel
 from .lines import Block, Lines, Scope
 from .places import Gathered, Place, Received, Rows
-from .plan import Apart, Kernel, Plan, factors, maker, source_of, space_of
-from .reductions import REDUCTIONS
+from .plan import Apart, Kernel, Plan, Store, factors, is_free, is_fused, looked_through, maker, source_of, space_of
+from .reductions import REDUCTIONS, product
 from .tiles import Tile, power_of_two
 from .views import Coords, broadcast, moved
 
@@ -102,12 +103,16 @@ class KernelWriter(Lines):
         return self.let(node.name, self._computed(node, coords), key)
 
     def _computed(self, node: fx.Node, coords: Coords) -> str:
-        if node.target is aten.cat.default:
+        if node.target in (aten.cat.default, aten.stack.default):
             return self._choice(node, coords)
         if node.target in PADS:
             return self._padded(node, coords)
-        if node.target in PRODUCTS:
+        if is_fused(node):
             return self._accumulator(node, coords)
+        if node.target in PRODUCTS:
+            a, b, bias = factors(node)
+            total = product(self, node, coords, a, b)
+            return total if bias is None else f"{total} + {self.load(bias, (coords[1],))}"
         if maker(node).target in REDUCTIONS:
             return REDUCTIONS[maker(node).target](self, node, coords)
         return self._expression(node, coords)
@@ -130,9 +135,15 @@ class KernelWriter(Lines):
         return self.places.kept(node) if isinstance(place, Received) else place
 
     def _store(self, store: Store) -> None:
-        coords = (of(self.m), *unravel(of(self.j), self.kernel.space[1]))
+        shape, row = list(space_of(store.value)[1]), of(self.m)
+        once = math.prod(shape) == 1 < self.tile.columns  # in one program of those that share the rows
+        column = Index() if once else of(self.j)
+        place = unravel(column + store.first, shape)
+        count = store.value.meta["rows"].per_vertex
+        coords = (row, *place) if count == 1 else (row * count + place[0], *place[1:])
         value = self.load(store.value, coords)
-        self.line(memory.write(self, self.made_place(store.target), coords, trailing(store.value), store.offset, value))
+        mask = self.mask(row, column) + (" & (tl.program_id(1) == 0)" if once else "")
+        self.line(memory.write(self, self.made_place(store.target), self.m, column + store.offset, value, mask))
 
     def _expression(self, node: fx.Node, coords: Coords) -> str:
         write = EXPRESSIONS.get(node.target)
@@ -152,11 +163,11 @@ class KernelWriter(Lines):
         return write(*map(operand, node.args), **extra)
 
     def _choice(self, node: fx.Node, coords: Coords) -> str:
-        """Elements of a concatenation that is not in memory."""
-        dim = integer(node, 1) % len(coords)
+        """Elements of a concatenation, or of a stack, that is not in memory."""
+        dim, is_stack = integer(node, 1) % len(coords), node.target is aten.stack.default
         at, start, pieces = coords[dim], 0, []
         for operand in operands(node):
-            stop = start + int(operand.meta["val"].shape[dim])
+            stop = start + (1 if is_stack else int(operand.meta["val"].shape[dim]))
             if at.most >= start and at.least < stop:
                 pieces.append((operand, start, stop))
             start = stop
@@ -165,7 +176,7 @@ class KernelWriter(Lines):
             bounds = [f"({at} >= {start})"] if number else []
             bounds += [f"({at} < {stop})"] if number < len(pieces) - 1 else []
             with self.only_if(" & ".join(bounds)):
-                value = self.load(operand, (*coords[:dim], at + -start, *coords[dim + 1 :]))
+                value = self.load(operand, (*coords[:dim], *([] if is_stack else [at + -start]), *coords[dim + 1 :]))
             text += f"tl.where({at} < {stop}, {value}, " if number < len(pieces) - 1 else value
         return text + ")" * (len(pieces) - 1)
 
@@ -326,15 +337,27 @@ class KernelWriter(Lines):
             across = self.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
             down = self.block("down", f"{numbers}[:, None]", width, ("BLOCK_K", "1"), masked)
             left = self.load(piece, (of(self.m), of(across) + first))
-            left = self.let("left", f"tl.broadcast_to({left}, (BLOCK_M, BLOCK_K)).to({TYPES[dtype]})", "left")
+            left = self._operand(piece, left, dtype, "(BLOCK_M, BLOCK_K)")
             for product, offset in wanted:
                 b = factors(product)[1]
                 weight = self.load(b, (of(down) + start, of(self.j) + offset))
-                weight = f"{weight}.to({TYPES[dtype]})"
+                weight = self._operand(b, weight, dtype, "(BLOCK_K, BLOCK_N)")
                 name = self.accumulators[product, offset]
                 out = f", out_dtype={self.wide}" if self.wide != "tl.float32" else ""
                 self.line(f"{name} = tl.dot({left}, {weight}, {name}, input_precision=PRECISION{out})")
         self.raw = False
+
+    def _operand(self, node: fx.Node, value: str, dtype: torch.dtype, shape: str) -> str:
+        """A value as `tl.dot` takes it: all of its elements, in the dtype of the product."""
+        is_whole = True
+        while is_free(node) and not self._in_memory(node):
+            is_whole = is_whole and node.target is not aten.expand.default
+            node = looked_through(node)
+        if not is_whole or not self._in_memory(node):
+            value = f"tl.broadcast_to({value}, {shape})"
+        elif node.meta["val"].dtype == dtype and not (dtype in HALF and node in self.made.stored):
+            return value
+        return f"{value}.to({TYPES[dtype]})"
 
     def _pieces(self, node: fx.Node) -> list[tuple[fx.Node, int, int]]:
         """The values that an operand is made of, side by side: each with its first column and the number of columns."""

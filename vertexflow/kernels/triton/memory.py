@@ -19,6 +19,14 @@ def row_of(coords: Coords) -> Var:
     return row
 
 
+def of_vertices(node: fx.Node, coords: Coords) -> tuple[Coords, list[int]]:
+    """Where an element of a value with several rows for each vertex is in one of these, and what shape they have together."""
+    count = node.meta["rows"].per_vertex
+    if count == 1:
+        return coords, trailing(node)
+    return (coords[0] // count, coords[0] % count, *coords[1:]), [count, *trailing(node)]
+
+
 def read(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: Coords) -> str:
     """The elements of a value at `coords`, as they lie in memory."""
     mask = lines.mask(*coords)
@@ -27,17 +35,17 @@ def read(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: C
     return f"({text} != 0)" if isinstance(place, Rows) and place.is_bool else text
 
 
-def write(lines: Lines, place: Rows, coords: Coords, shape: list[int], offset: int, value: str) -> str:
-    """A store of elements; they go behind the first `offset` columns."""
-    column = linear(coords[1:], shape) + offset
-    return f"tl.store({_added(_row_start(lines, place, row_of(coords)), column)}, {value}, mask={lines.mask(*coords)})"
+def write(lines: Lines, place: Rows, row: Var, column: Index, value: str, mask: str) -> str:
+    """A store of elements in these columns."""
+    return f"tl.store({_added(_row_start(lines, place, row), column)}, {value}, mask={mask})"
 
 
 def address(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: Coords) -> str:
     """Where the elements of a value are."""
     if isinstance(place, Shared):
         return _added(place.pointer, linear(coords, trailing(node)))
-    row, column = row_of(coords), linear(coords[1:], trailing(node))
+    coords, shape = of_vertices(node, coords)
+    row, column = row_of(coords), linear(coords[1:], shape)
     if isinstance(place, Rows):
         return _added(_row_start(lines, place, row), column)
     if place.beside == 1:
@@ -47,7 +55,7 @@ def address(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords
         return _added(_child_start(lines, place, row, slot.constant), inner)
     at = f"({place.first} + {row}) * {place.slots} + {slot}"
     child = f"tl.load({place.index} + {at}, mask={lines.mask(*coords)}, other=0).to(tl.int64)"
-    return _added(f"{place.pointer} + {child} * {place.width}", inner)
+    return _added(f"{place.pointer} + {_times(child, place.width)}", inner)
 
 
 def receive(lines: Lines, place: Received, coords: Coords, shape: list[int], dtype: str) -> str:
@@ -59,6 +67,10 @@ def receive(lines: Lines, place: Received, coords: Coords, shape: list[int], dty
     return f"received({place.arguments}, absolute + {row}, {column}, {in_rows}, {whole}, {place.width}, {dtype})"
 
 
+def _times(row: str, width: int | str) -> str:
+    return row if width == 1 else f"{row} * {width}"
+
+
 def _added(pointer: str, column: Index) -> str:
     text = str(column)
     return pointer if text == "0" else f"{pointer} + {text}"
@@ -68,10 +80,9 @@ def _row_start(lines: Lines, place: Rows, row: Var) -> str:
     """A variable for where the rows of a value begin, made once where its row is known."""
     key = ("rows", place, row)
     text = f"({place.first} + {row})" if place.first else row.name
-    width = f" * {place.stride}" if place.stride else f" * {place.width}" if place.width != 1 else ""
     column = f" + {place.column}" if place.column else ""
     name = f"{place.pointer.removesuffix('_ptr')}_rows"
-    return lines.find(key) or lines.let(name, f"{place.pointer} + {text}{width}{column}", key, _depth(lines, row))
+    return lines.find(key) or lines.let(name, f"{place.pointer} + {_times(text, place.stride or place.width)}{column}", key, _depth(lines, row))
 
 
 def _child_start(lines: Lines, place: Gathered, row: Var, slot: int) -> str:
@@ -79,13 +90,13 @@ def _child_start(lines: Lines, place: Gathered, row: Var, slot: int) -> str:
     key, depth = ("child", place.index, row, slot), _depth(lines, row)
     child = lines.find(key)
     if child is None:
-        at = f"({place.first} + {row}) * {place.slots} + {slot}" if place.slots > 1 else f"{place.first} + {row}"
+        at = f"{_times(f'({place.first} + {row})', place.slots)}{f' + {slot}' if slot else ''}"
         in_rows = lines.blocks[row.name].mask
         load = f"tl.load({place.index} + {at}, mask={in_rows}, other=0).to(tl.int64)"
         child = lines.let(f"child_{slot}", load, key, depth)
     key = ("child state", place.pointer, row, slot, place.index)
     name = f"{place.pointer.removesuffix('_ptr')}_{slot}"
-    return lines.find(key) or lines.let(name, f"{place.pointer} + {child} * {place.width}", key, depth)
+    return lines.find(key) or lines.let(name, f"{place.pointer} + {_times(child, place.width)}", key, depth)
 
 
 def _depth(lines: Lines, row: Var) -> int:

@@ -8,6 +8,7 @@ reads it, or if a later level needs it and cannot make it again from what lies i
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
 from ...graph.program import Part
-from ..native.plan import CONSTANTS, PADS, PRODUCTS, SAME, SEGMENTS, VIEWS, Store, Unsupported, dim_of_cat, has_rows
+from ..native.plan import CONSTANTS, PADS, PRODUCTS, SAME, SEGMENTS, VIEWS, Unsupported, dim_of_cat, has_rows
 from .expressions import EXPRESSIONS
 from .reductions import REDUCTIONS
 from .views import SPLITS
@@ -27,9 +28,20 @@ from .views import SPLITS
 aten = torch.ops.aten
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+SUMS = {target: None for target in PRODUCTS | SEGMENTS}  # besides those of rows
 FREE = VIEWS | SAME | {aten._to_copy.default}
 
 Space = tuple[bool, tuple[int, ...]]  # whether rows are edges, and the shape of a row
+
+
+@dataclass(frozen=True)
+class Store:
+    """Elements of a value, from column `first` on, written to `target` from column `offset` on."""
+
+    value: fx.Node
+    target: fx.Node
+    offset: int = 0
+    first: int = 0
 
 
 @dataclass
@@ -77,9 +89,16 @@ def sole_rows(node: fx.Node) -> bool:
 
 def space_of(node: fx.Node) -> Space:
     """Where the elements of a value are."""
-    if not sole_rows(node):
-        raise Unsupported(f"{node.name} does not have one row for each vertex, one after the other")
-    return on_edges(node), tuple(int(extent) for extent in node.meta["val"].shape[1:])
+    layout = node.meta.get("rows")
+    if layout is None or layout.dim != 0 or node.meta.get("interleaved"):
+        raise Unsupported(f"{node.name} does not have its vertices one after the other")
+    trailing = tuple(int(extent) for extent in node.meta["val"].shape[1:])
+    return on_edges(node), trailing if layout.per_vertex == 1 else (layout.per_vertex, *trailing)
+
+
+def is_fused(product: fx.Node) -> bool:
+    """Whether a product is computed in tiles; others are sums over elements of their factors."""
+    return product.target in PRODUCTS and sole_rows(product)
 
 
 def source_of(node: fx.Node) -> fx.Node:
@@ -104,7 +123,7 @@ def factors(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None]:
         bias = node.args[0]
     assert isinstance(a, fx.Node)
     assert isinstance(b, fx.Node)
-    if node.kwargs or not sole_rows(a) or has_rows(b) or (bias is not None and has_rows(bias)):  # type: ignore[arg-type]
+    if node.kwargs or not has_rows(a) or has_rows(b) or (bias is not None and has_rows(bias)):  # type: ignore[arg-type]
         raise Unsupported(f"{node.name} is no product with a parameter")
     return a, b, bias  # type: ignore[return-value]
 
@@ -126,30 +145,40 @@ class _Planner:
             _check(node)
             if isinstance(node.meta.get("val"), Tensor):
                 self._place(node)
-        kernels: dict[tuple[int, Space], Kernel] = {}
         stores = [store for node in self.stored for store in self._stores(node)]
-        stores += [Store(value, output, 0) for value, output in copies]
-        late = []
-        for store in stores:
-            light = store.value not in self.fresh | self.heavy and store.target not in self.crossed
-            if light:
-                late.append(store)
-            else:
-                self._add(kernels, self.level[store.value], store)
-        for store in late:  # in a kernel that there is, if it can be
-            levels = [level for level, space in kernels if space == space_of(store.value)]
-            least = self.level[store.value]
-            self._add(kernels, max((level for level in levels if level >= least), default=least), store)
-        ready = {node: self._ready(node) for node in self.stored}
-        return Plan(self.part, [kernels[key] for key in sorted(kernels)], self.stored, ready)
+        stores += [Store(value, output) for value, output in copies]
+        kernels = self._kernels(stores)
+        ready: dict[fx.Node, int] = {}
+        for kernel in kernels:
+            for store in kernel.stores:
+                ready[store.target] = max(ready.get(store.target, 0), kernel.level + 1)
+        return Plan(self.part, kernels, self.stored, {node: ready[node] for node in self.stored})
 
-    def _add(self, kernels: dict[tuple[int, Space], Kernel], level: int, store: Store) -> None:
-        space = space_of(store.value)
-        kernels.setdefault((level, space), Kernel(level, space)).stores.append(store)
+    def _kernels(self, stores: list[Store]) -> list[Kernel]:
+        """What is stored at one level, of one shape, together. What needs no sums, and nobody reads at the next level, is
+        stored wherever there is a kernel; so is a single element a row, which fits into any."""
+        kernels: dict[tuple[int, Space], Kernel] = {}
+        stores = sorted(stores, key=lambda store: (self._is_light(store), self._is_narrow(store)))
+        for store in stores:
+            level, space = self.level[store.value], space_of(store.value)
+            found = [key for key in kernels if key[0] >= level and key[1] == space]
+            if self._is_narrow(store):
+                found += [key for key in kernels if key[0] >= level and key[1][0] == space[0]]
+            if not self._is_light(store):
+                found = [key for key in found if key[0] == level]
+            key = found[-1] if found else (level, space)
+            kernels.setdefault(key, Kernel(*key)).stores.append(store)
+        return sorted(kernels.values(), key=lambda kernel: kernel.level)
+
+    def _is_light(self, store: Store) -> bool:
+        return store.value not in self.fresh | self.heavy and store.target not in self.crossed
+
+    def _is_narrow(self, store: Store) -> bool:
+        return store.value not in self.fresh and store.offset == 0 and math.prod(space_of(store.value)[1]) == 1
 
     def _stores(self, node: fx.Node) -> list[Store]:
         if node.target is not aten.cat.default or not _joins_columns(node):
-            return [Store(node, node, 0)]
+            return [Store(node, node)]
         start, stores = 0, []
         for operand in operands(node):
             if operand.target is not aten.empty.memory_format:  # nobody reads it
@@ -176,7 +205,7 @@ class _Planner:
             self.level[node] = 0
             if node in self.received:
                 self.heavy.add(node)
-        elif node.target in PRODUCTS:
+        elif is_fused(node):
             self._place_product(node)
         elif node.target is aten.cat.default and node in self.stored:
             self.level[node] = max(map(self._level_of, operands(node)))
@@ -200,7 +229,7 @@ class _Planner:
     def _place_computed(self, node: fx.Node) -> None:
         sources, target = self._sources(node), maker(node).target
         levels = [self._level_of(source) for source in sources]
-        if target in REDUCTIONS or target in SEGMENTS or target is segments.EXPAND:
+        if target in REDUCTIONS | SUMS or target is segments.EXPAND:
             for source in sources:
                 if source in self.fresh or (source in self.heavy and target is segments.EXPAND):
                     self._cross(source)
@@ -217,7 +246,7 @@ class _Planner:
 
     def _level_of(self, node: fx.Node) -> int:
         """The level from which on others can read a value."""
-        base = _viewed(node)
+        base = viewed(node)
         apart = base in self.apart or (
             base.target is aten.cat.default
             and base in self.stored
@@ -227,13 +256,13 @@ class _Planner:
 
     def _ready(self, node: fx.Node) -> int:
         """The level from which on a value that is stored is in memory."""
-        base = _viewed(node)
+        base = viewed(node)
         if base.op == "placeholder" and base not in self.received:
             return 0
         return self.level[base] + 1
 
     def _in_memory(self, node: fx.Node, level: int) -> bool:
-        base = _viewed(node)
+        base = viewed(node)
         return base in self.stored and self._ready(base) <= level
 
     def _is_read_in_place(self, node: fx.Node) -> bool:
@@ -241,12 +270,12 @@ class _Planner:
         if node.target is aten.cat.default and _joins_columns(node):
             return all(map(self._is_read_in_place, operands(node)))
         if is_free(node):
-            return self._is_read_in_place(_viewed(node))
+            return self._is_read_in_place(viewed(node))
         return (node.op == "placeholder" and node not in self.received) or node.target in CONSTANTS
 
     def _store(self, node: fx.Node) -> None:
         """Let a value be in memory at the next level."""
-        base = _viewed(node)
+        base = viewed(node)
         if base.op == "placeholder" and base not in self.received:
             return
         space_of(base)
@@ -264,7 +293,7 @@ class _Planner:
         if node in self.stored or node not in self.fresh | self.heavy:
             return True
         target = maker(node).target
-        if node.op == "placeholder" or target in PRODUCTS or target in SEGMENTS or target in REDUCTIONS:
+        if node.op == "placeholder" or target in REDUCTIONS | SUMS:
             return False
         return all(map(self._is_made_again, self._sources(node)))
 
@@ -281,12 +310,17 @@ class _Planner:
         return [source for source in found if source in self.level]
 
 
-def _viewed(node: fx.Node) -> fx.Node:
+def viewed(node: fx.Node) -> fx.Node:
     """The value that a view, or a copy in another dtype, is of."""
     while is_free(node):
-        node = source_of(node)
-        node = source_of(node) if node.target in SPLITS else node
+        node = looked_through(node)
     return node
+
+
+def looked_through(view: fx.Node) -> fx.Node:
+    """The value that a view reads."""
+    source = source_of(view)
+    return source_of(source) if source.target in SPLITS else source
 
 
 def _joins_columns(cat: fx.Node) -> bool:
@@ -301,13 +335,11 @@ def _check(node: fx.Node) -> None:
     if isinstance(value, Tensor) and value.dtype not in (*FLOATS, torch.bool):
         raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
     known = target in EXPRESSIONS or target in FREE or target in CONSTANTS or target in PRODUCTS or target in PADS
-    known = known or target in SEGMENTS or target in REDUCTIONS or target is segments.EXPAND
+    known = known or target in REDUCTIONS | SUMS or target is segments.EXPAND
     if target is operator.getitem:
         known = source_of(node).target in SPLITS or source_of(node).target in REDUCTIONS
-    if not known and target not in (aten.cat.default, aten.empty.memory_format):
+    if not known and target not in (aten.cat.default, aten.stack.default, aten.empty.memory_format):
         raise Unsupported(f"{node.name} is made by {target}")
-    if has_rows(node) and node.meta["rows"].per_vertex != 1 and target not in FREE:
-        raise Unsupported(f"{node.name} has {node.meta['rows'].per_vertex} rows for each vertex")
     if target in PADS and (int(node.args[5]) if len(node.args) > 5 else 1) != 1:  # type: ignore[call-overload]
         raise Unsupported(f"{node.name} puts zeros between elements")
     if maker(node).target in REDUCTIONS and isinstance(value, Tensor) and not has_rows(node):

@@ -150,6 +150,14 @@ def _bmm(writer: Writer, node: fx.Node, coords: Coords) -> str:
     )
 
 
+def product(writer: Writer, node: fx.Node, coords: Coords, a: fx.Node, b: fx.Node) -> str:
+    """A product with a parameter, element by element."""
+    row, column = coords
+    return writer.total(
+        node, [extents(a)[1]], coords, lambda at: f"{writer.load(a, (row, at[0]))} * {writer.load(b, (at[0], column))}"
+    )
+
+
 REDUCTIONS: dict[Any, Callable[..., str]] = {
     aten.sum.dim_IntList: _sum,
     aten.mean.dim: lambda writer, node, coords: _sum(writer, node, coords, "mean"),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ...graph.nodes import on_edges
+from ...graph.nodes import on_edges, title
 from ...graph.program import Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
@@ -17,7 +17,7 @@ from ..native.plan import Unsupported, has_rows, trailing
 from . import tiles
 from .body import TYPES, KernelWriter
 from .places import Gathered, Place, Received, Rows, Shared
-from .plan import Apart, Kernel, Plan, plan
+from .plan import Apart, Kernel, Plan, Store, is_fused, plan, space_of
 from .tiles import Tile
 
 INTEGERS = ("start", "inner", "absolute", "edge_start", "rows")
@@ -43,7 +43,7 @@ class Launch:
     pointers: list[tuple[str, Any]]
     tile: Tile
     on_edges: bool
-    precise: bool  # whether it has products in float32, whose precision PyTorch's switch decides
+    products: set[fx.Node]
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,34 @@ def _write_part(program: Program, core: str, part: Part) -> list[tuple[str, Laun
         made = plan(part, values.received(), apart)
         values.made = made
         try:
-            return [_write_kernel(values, made, kernel, number) for number, kernel in enumerate(made.kernels)]
+            written = [_write_kernel(values, made, kernel, number) for number, kernel in enumerate(made.kernels)]
+            if _store_by_chunks(made, [launch.products for _, launch in written]):
+                written = [_write_kernel(values, made, kernel, number) for number, kernel in enumerate(made.kernels)]
+            return written
         except Apart as found:
             if found.product in apart:
                 raise Unsupported(f"{found.product.name} is read in too many ways") from None
             apart.add(found.product)
+
+
+def _store_by_chunks(made: Plan, products: list[set[fx.Node]]) -> bool:
+    """Let kernels that have the result of a product in their accumulators store it, instead of kernels that would compute it
+    once more; `products` are those of each kernel."""
+    found = False
+    for kernel in list(made.kernels):
+        product = kernel.stores[0].value
+        if len(kernel.stores) > 1 or not is_fused(product) or kernel.stores[0].target is not product:
+            continue
+        for other, of_other in zip(made.kernels, products, strict=True):
+            width, columns = math.prod(kernel.space[1]), math.prod(other.space[1])
+            same = other is not kernel and other.level == kernel.level and other.space[0] == kernel.space[0]
+            if same and product in of_other and width % columns == 0:
+                other.stores += [Store(product, product, start, start) for start in range(0, width, columns)]
+                del products[made.kernels.index(kernel)]
+                made.kernels.remove(kernel)
+                found = True
+                break
+    return found
 
 
 def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> tuple[str, Launch]:
@@ -112,8 +135,8 @@ def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> t
         f'    """Of {"edges" if kernel.space[0] else "rows"} of {columns} elements: {what}."""',
         *(f"    {line}" for line in lines),
     ]
-    precise = bool(writer.accumulators)
-    return "\n".join(text) + "\n", Launch(name, list(arguments.names), tile, kernel.space[0], precise)
+    products = {product for product, _ in writer.accumulators}
+    return "\n".join(text) + "\n", Launch(name, list(arguments.names), tile, kernel.space[0], products)
 
 
 def _wrapped(words: list[str]) -> list[str]:
@@ -169,9 +192,10 @@ class _Arguments:
 
     def pointer(self, role: str, what: Any = None, name: str = "") -> str:
         """The name of an argument."""
-        found = f"{name or role}_ptr"
+        number, found = 1, f"{name or role}_ptr"
         while (role, what) not in self.names and found in self.names.values():
-            found = found.replace("_ptr", "_again_ptr")
+            number += 1
+            found = f"{name or role}_{number}_ptr"
         return self.names.setdefault((role, what), found)
 
     def place(self, node: fx.Node) -> Place:
@@ -183,7 +207,7 @@ class _Arguments:
             return self._scratch(node)
         origin = values.origin(node)
         if not has_rows(origin):
-            return Shared(self.pointer("param", origin, origin.name))
+            return Shared(self.pointer("param", origin, title(origin)))
         if values.core == "core":
             found = values.state_of(origin, program.gathers)
             if found is not None:
@@ -206,16 +230,16 @@ class _Arguments:
         program = self.values.program
         slots = {node: slot for (_, slot), node in program.gathers.items()}
         beside = self.values.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        width = beside * math.prod(trailing(origin))
+        width, count = beside * math.prod(trailing(origin)), origin.meta["rows"].per_vertex
         first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
         stride = ""
         if origin.meta.get("role", ())[:2] == ("grad", "push"):  # all rows may be one, of zeros
-            stride = self.names.setdefault(("stride", origin), f"{origin.name}_stride")
-        return Rows(self.pointer("value", (origin, width), origin.name), width, first, stride=stride)
+            stride = self.names.setdefault(("stride", origin), f"{title(origin)}_stride")
+        return Rows(self.pointer("value", (origin, width), title(origin)), width * count, first, stride=stride)
 
     def _scratch(self, node: fx.Node) -> Rows:
         number = self.values.scratch.setdefault(node, len(self.values.scratch))
-        width = math.prod(trailing(node))
+        width = math.prod(space_of(node)[1])
         what = (self.values.part.name, number, width, "edges" if on_edges(node) else "rows")
         is_bool = node.meta["val"].dtype == torch.bool
         return Rows(self.pointer("scratch", what, f"scratch_{number}"), width, "", is_bool=is_bool)
