@@ -57,14 +57,16 @@ def descendants(graph: fx.Graph, sources: Iterable[fx.Node]) -> set[fx.Node]:
 
 
 def sources(node: fx.Node) -> list[fx.Node]:
-    """The computed nodes and placeholders that `node` is made of, looking through views and sizes."""
+    """The computed nodes and placeholders that `node` is made of, looking through views; a size is made of nothing."""
     if not is_free(node):
         return [node]
+    if isinstance(node.meta.get("val"), (torch.SymInt, int)):
+        return []
     return list(dict.fromkeys(source for argument in node.all_input_nodes for source in sources(argument)))
 
 
 def reads(node: fx.Node) -> list[fx.Node]:
-    """The computed nodes and placeholders that the operation of `node` reads, looking through views and sizes."""
+    """The computed nodes and placeholders that the operation of `node` reads, looking through views; no sizes."""
     return list(dict.fromkeys(source for argument in node.all_input_nodes for source in sources(argument)))
 
 

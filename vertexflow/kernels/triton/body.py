@@ -176,7 +176,8 @@ class KernelWriter(Lines):
             bounds = [f"({at} >= {start})"] if number else []
             bounds += [f"({at} < {stop})"] if number < len(pieces) - 1 else []
             with self.only_if(" & ".join(bounds)):
-                value = self.load(operand, (*coords[:dim], *([] if is_stack else [at + -start]), *coords[dim + 1 :]))
+                inner = () if is_stack else (self._within(at + -start, stop - start),)
+                value = self.load(operand, (*coords[:dim], *inner, *coords[dim + 1 :]))
             text += f"tl.where({at} < {stop}, {value}, " if number < len(pieces) - 1 else value
         return text + ")" * (len(pieces) - 1)
 
@@ -190,18 +191,33 @@ class KernelWriter(Lines):
         extent, at = int(node.meta["val"].shape[dim]), coords[dim]
         start = min(integer(node, 3) + (extent if integer(node, 3) < 0 else 0), extent)
         if node.target is aten.select_backward.default:
-            stop, inner = start + 1, (*coords[:dim], *coords[dim + 1 :])
+            stop = start + 1
         else:
             stop = min(integer(node, 4) + (extent if integer(node, 4) < 0 else 0), extent)
-            inner = (*coords[:dim], at + -start, *coords[dim + 1 :])
         if at.most < start or at.least >= stop:
             return f"tl.full((1, 1), 0.0, {self.wide})"
-        if at.least >= start and at.most < stop:
-            return self.load(source, inner)
-        inside = f"({at} >= {start}) & ({at} < {stop})"
+        is_inside = at.least >= start and at.most < stop
+        inside = "" if is_inside else f"({at} >= {start}) & ({at} < {stop})"
         with self.only_if(inside):
-            value = self.load(source, inner)
+            is_select = node.target is aten.select_backward.default
+            inner = () if is_select else (self._within(at + -start, stop - start),)
+            value = self.load(source, (*coords[:dim], *inner, *coords[dim + 1 :]))
+        if is_inside:
+            return value
         return f"tl.where({inside}, {value}, 0.0)"
+
+    def _within(self, at: Index, extent: int) -> Index:
+        """The same place where it is below `extent`: others are not read."""
+        if at.least >= 0 and at.most < extent:
+            return at
+        key = ("within", at, extent)
+        known = self.find(key)
+        if known is None:
+            known = self.fresh("within")
+            self.line(f"{known} = {at}")
+            self.scopes[-1].known[key] = known
+            self.blocks[known] = Block(len(self.scopes) - 1, self.mask(at), *self.shape(at))
+        return of(Var(known, extent))
 
     # Sums
 
@@ -305,6 +321,8 @@ class KernelWriter(Lines):
         """A variable for columns of a product's result, which is computed before all else."""
         offset = coords[1].offset_from(self.j)
         if coords[0] != of(self.m) or offset is None or space_of(node)[0] != self.kernel.space[0]:
+            raise Apart(node)
+        if offset < 0 or offset + self.tile.columns > int(node.meta["val"].shape[1]):
             raise Apart(node)
         key = (node, offset)
         if key not in self.accumulators:
