@@ -17,7 +17,7 @@ from .expressions import EXPRESSIONS, literal
 from .index import Index, Var, of, unravel
 from .lines import Block, Lines, Scope
 from .places import Gathered, Place, Received, Rows
-from .plan import Apart, Kernel, Plan, Store, factors, is_free, is_fused, looked_through, maker, source_of, space_of
+from .plan import FEW, Apart, Kernel, Plan, Store, factors, is_free, is_fused, looked_through, maker, source_of, space_of
 from .reductions import REDUCTIONS, product
 from .tiles import Tile, power_of_two
 from .views import Coords, broadcast, moved
@@ -27,7 +27,6 @@ aten = torch.ops.aten
 TYPES = {torch.float16: "tl.float16", torch.bfloat16: "tl.bfloat16", torch.float32: "tl.float32",
          torch.float64: "tl.float64", torch.bool: "tl.int1"}  # fmt: skip
 HALF = (torch.float16, torch.bfloat16)
-FEW = 4  # elements that are summed without a loop
 MOST_IN_A_BLOCK = 4096  # elements of a row that are summed at once
 
 
@@ -136,8 +135,9 @@ class KernelWriter(Lines):
 
     def _store(self, store: Store) -> None:
         shape, row = list(space_of(store.value)[1]), of(self.m)
-        once = math.prod(shape) == 1 < self.tile.columns  # in one program of those that share the rows
-        column = Index() if once else of(self.j)
+        is_one = math.prod(shape) == 1
+        once = is_one and self.tile.columns > 1  # in one program of those that share the rows
+        column = Index() if is_one else of(self.j)
         place = unravel(column + store.first, shape)
         count = store.value.meta["rows"].per_vertex
         coords = (row, *place) if count == 1 else (row * count + place[0], *place[1:])

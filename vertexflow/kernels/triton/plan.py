@@ -27,6 +27,7 @@ from .views import SPLITS
 
 aten = torch.ops.aten
 
+FEW = 4  # elements that are summed without a loop
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SUMS = {target: None for target in PRODUCTS | SEGMENTS}  # besides those of rows
 FREE = VIEWS | SAME | {aten._to_copy.default}
@@ -97,8 +98,11 @@ def space_of(node: fx.Node) -> Space:
 
 
 def is_fused(product: fx.Node) -> bool:
-    """Whether a product is computed in tiles; others are sums over elements of their factors."""
-    return product.target in PRODUCTS and sole_rows(product)
+    """Whether a product is computed in tiles; others, and narrow ones, are sums over elements of their factors."""
+    if product.target not in PRODUCTS or not sole_rows(product):
+        return False
+    summed, columns = product.args[-1].meta["val"].shape  # type: ignore[union-attr]
+    return int(summed) > FEW and int(columns) > 1
 
 
 def source_of(node: fx.Node) -> fx.Node:
