@@ -74,9 +74,10 @@ class _Forward:
             every = program.gathers.get((name, CHILDREN))
             if self.loop is not None and self.loop.gathers:
                 continue
-            if nodes and (self.loop is None or base >= 0):
+            by_calls = self.loop is None and self.in_steps
+            if nodes and (by_calls or base >= 0):
                 self.gathers[name] = EdgeRows(self._buffer("gathered", name), nodes, group, shape, base)
-            if every is not None and (self.loop is None or every in program.kept):
+            if every is not None and (by_calls or every in program.kept):
                 self.ragged[name] = ChildRows(self._buffer("listed", name), every, group, every in program.kept)
         if self.loop is None:
             self.core = Core(compiled, "core", group, values)

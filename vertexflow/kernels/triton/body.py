@@ -20,7 +20,7 @@ from .places import Gathered, Place, Received, Rows
 from .plan import FEW, Apart, Kernel, Plan, Store, factors, is_free, is_fused, looked_through, maker, source_of, space_of
 from .reductions import REDUCTIONS, product
 from .tiles import Tile, power_of_two
-from .views import Coords, broadcast, moved
+from .views import Coords, broadcast, moved, put_back
 
 aten = torch.ops.aten
 
@@ -96,7 +96,7 @@ class KernelWriter(Lines):
             assert isinstance(place, Received)
             return self.let(node.name, memory.receive(self, place, coords, trailing(node), self.wide), key)
         if node.target is segments.EXPAND:
-            return self.load(source_of(node), (of(self._owner(memory.row_of(coords))), *coords[1:]))
+            return self.load(source_of(node), (of(self._owner(memory.row_of(coords[0]))), *coords[1:]))
         if node.target in SEGMENTS:
             return self._segment(node, coords, key)
         return self.let(node.name, self._computed(node, coords), key)
@@ -138,10 +138,7 @@ class KernelWriter(Lines):
         is_one = math.prod(shape) == 1
         once = is_one and self.tile.columns > 1  # in one program of those that share the rows
         column = Index() if is_one else of(self.j)
-        place = unravel(column + store.first, shape)
-        count = store.value.meta["rows"].per_vertex
-        coords = (row, *place) if count == 1 else (row * count + place[0], *place[1:])
-        value = self.load(store.value, coords)
+        value = self.load(store.value, put_back(store.value, row, unravel(column + store.first, shape)))
         mask = self.mask(row, column) + (" & (tl.program_id(1) == 0)" if once else "")
         self.line(memory.write(self, self.made_place(store.target), self.m, column + store.offset, value, mask))
 
@@ -266,7 +263,7 @@ class KernelWriter(Lines):
 
     def _segment(self, node: fx.Node, coords: Coords, key: Any) -> str:
         """A sum, or maximum, over the edges of each row; zeros where there are none."""
-        row, is_sum = memory.row_of(coords), node.target is segments.SEGMENT_SUM
+        row, is_sum = memory.row_of(coords[0]), node.target is segments.SEGMENT_SUM
         first, count = self._edges_of(row)
         rows, columns = self.shape(*coords)
         nothing = "0.0" if is_sum else 'float("-inf")'

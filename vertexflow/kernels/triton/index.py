@@ -64,13 +64,15 @@ class Index:
 
     def __floordiv__(self, by: int) -> Index:
         whole, rest = self._split(by)
-        if not rest.least >= 0 or not rest.most < by:
-            whole = whole + _part(rest, by, rest=False)
-        return whole
+        return whole if rest._is_below(by) else whole + _part(rest, by, rest=False)
 
     def __mod__(self, by: int) -> Index:
         _, rest = self._split(by)
-        return rest if rest.least >= 0 and rest.most < by else _part(rest, by, rest=True)
+        return rest if rest._is_below(by) else _part(rest, by, rest=True)
+
+    def _is_below(self, bound: int) -> bool:
+        """Whether it certainly is in [0, bound); what is less than any bound is known to be by who asks."""
+        return bound == ANY or (self.constant >= 0 and self.most < bound)
 
     def _split(self, by: int) -> tuple[Index, Index]:
         """A multiple of `by`, divided by it, and the rest."""

@@ -76,7 +76,8 @@ class Loop:
         for role, what in {pointer: None for launch in self._launches() for pointer in launch.pointers}:
             key = what[0] if role == "value" else (role, what)
             arena = next((arena for arena in arenas if key in arena.layout.places), None)
-            value = resolve(role, what) if arena is None else arena[key]
+            is_odd = role == "value" and what[0].meta["rows"].dim > 0  # rows behind a dimension of size 1
+            value = arena[key] if arena is not None else resolve("param", what[0]) if is_odd else resolve(role, what)
             found[role, what] = value if isinstance(value, Tensor) or role == "stride" else None
         num_leaves, group_start = resolve("num_leaves", None), resolve("group_start", None)
         assert isinstance(num_leaves, int)

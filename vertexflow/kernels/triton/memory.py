@@ -8,23 +8,15 @@ from ..native.plan import Unsupported, trailing
 from .index import Index, Var, linear
 from .lines import Lines
 from .places import Gathered, Received, Rows, Shared
-from .views import Coords
+from .views import Coords, of_vertex, split_off
 
 
-def row_of(coords: Coords) -> Var:
-    """The variable that is the row of an element."""
-    ((row, factor),) = coords[0].terms if len(coords[0].terms) == 1 else ((None, 0),)
-    if not isinstance(row, Var) or factor != 1 or coords[0].constant:
+def row_of(at: Index) -> Var:
+    """The variable that a row is."""
+    ((row, factor),) = at.terms if len(at.terms) == 1 else ((None, 0),)
+    if not isinstance(row, Var) or factor != 1 or at.constant:
         raise Unsupported("elements of one row lie in several")
     return row
-
-
-def of_vertices(node: fx.Node, coords: Coords) -> tuple[Coords, list[int]]:
-    """Where an element of a value with several rows for each vertex is in one of these, and what shape they have together."""
-    count = node.meta["rows"].per_vertex
-    if count == 1:
-        return coords, trailing(node)
-    return (coords[0] // count, coords[0] % count, *coords[1:]), [count, *trailing(node)]
 
 
 def read(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: Coords) -> str:
@@ -44,23 +36,23 @@ def address(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords
     """Where the elements of a value are."""
     if isinstance(place, Shared):
         return _added(place.pointer, linear(coords, trailing(node)))
-    coords, shape = of_vertices(node, coords)
-    row, column = row_of(coords), linear(coords[1:], shape)
+    at, inner = split_off(node, coords)
+    row, column = row_of(at), linear(inner, of_vertex(node))
     if isinstance(place, Rows):
         return _added(_row_start(lines, place, row), column)
     if place.beside == 1:
         return _added(_child_start(lines, place, row, place.slot), column)
-    slot, inner = column // place.width, column % place.width
+    slot, column = column // place.width, column % place.width
     if not slot.terms:
-        return _added(_child_start(lines, place, row, slot.constant), inner)
+        return _added(_child_start(lines, place, row, slot.constant), column)
     at = f"({place.first} + {row}) * {place.slots} + {slot}"
     child = f"tl.load({place.index} + {at}, mask={lines.mask(*coords)}, other=0).to(tl.int64)"
-    return _added(f"{place.pointer} + {_times(child, place.width)}", inner)
+    return _added(f"{place.pointer} + {_times(child, place.width)}", column)
 
 
 def receive(lines: Lines, place: Received, coords: Coords, shape: list[int], dtype: str) -> str:
     """The gradient of a state that comes to rows."""
-    row, column = row_of(coords), linear(coords[1:], shape)
+    row, column = row_of(coords[0]), linear(coords[1:], shape)
     in_rows = lines.blocks[row.name].mask
     rows, columns = lines.shape(*coords)
     whole = f"tl.broadcast_to({lines.mask(*coords)}, ({rows}, {columns}))"

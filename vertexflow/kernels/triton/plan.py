@@ -23,7 +23,7 @@ from ...graph.program import Part
 from ..native.plan import CONSTANTS, PADS, PRODUCTS, SAME, SEGMENTS, VIEWS, Unsupported, dim_of_cat, has_rows
 from .expressions import EXPRESSIONS
 from .reductions import REDUCTIONS
-from .views import SPLITS
+from .views import SPLITS, of_vertex
 
 aten = torch.ops.aten
 
@@ -90,11 +90,9 @@ def sole_rows(node: fx.Node) -> bool:
 
 def space_of(node: fx.Node) -> Space:
     """Where the elements of a value are."""
-    layout = node.meta.get("rows")
-    if layout is None or layout.dim != 0 or node.meta.get("interleaved"):
-        raise Unsupported(f"{node.name} does not have its vertices one after the other")
-    trailing = tuple(int(extent) for extent in node.meta["val"].shape[1:])
-    return on_edges(node), trailing if layout.per_vertex == 1 else (layout.per_vertex, *trailing)
+    if node.meta.get("rows") is None or node.meta.get("interleaved"):
+        raise Unsupported(f"{node.name} does not have its vertices one beside the other")
+    return on_edges(node), tuple(of_vertex(node))
 
 
 def is_fused(product: fx.Node) -> bool:
@@ -197,6 +195,8 @@ class _Planner:
         for output, result in zip(self.part.outputs, results, strict=True):
             if not has_rows(result):
                 raise Unsupported(f"{output.name} has no rows")
+            if math.prod(result.meta["val"].shape[: result.meta["rows"].dim]) != 1:
+                raise Unsupported(f"{output.name} has its rows in dimension {result.meta['rows'].dim}")
             if result.op == "placeholder" or is_free(result) or result.target in CONSTANTS or result in self.stored:
                 copies.append((result, output))
             else:

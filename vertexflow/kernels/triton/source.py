@@ -230,12 +230,13 @@ class _Arguments:
         program = self.values.program
         slots = {node: slot for (_, slot), node in program.gathers.items()}
         beside = self.values.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        width, count = beside * math.prod(trailing(origin)), origin.meta["rows"].per_vertex
+        width = beside * math.prod(space_of(origin)[1])
         first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
+        pointer = self.pointer("value", (origin, width // origin.meta["rows"].per_vertex), title(origin))
         stride = ""
         if origin.meta.get("role", ())[:2] == ("grad", "push"):  # all rows may be one, of zeros
             stride = self.names.setdefault(("stride", origin), f"{title(origin)}_stride")
-        return Rows(self.pointer("value", (origin, width), title(origin)), width * count, first, stride=stride)
+        return Rows(pointer, width, first, stride=stride)
 
     def _scratch(self, node: fx.Node) -> Rows:
         number = self.values.scratch.setdefault(node, len(self.values.scratch))

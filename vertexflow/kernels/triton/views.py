@@ -35,6 +35,28 @@ def extents(node: fx.Node) -> list[int]:
     return [int(size) if isinstance(size, int) else ANY for size in node.meta["val"].shape]
 
 
+def of_vertex(node: fx.Node) -> list[int]:
+    """The shape of what a value has for one vertex, or edge: without the dimension of its rows, or with how many there are."""
+    layout, shape = node.meta["rows"], extents(node)
+    return [*shape[: layout.dim], *([layout.per_vertex] if layout.per_vertex > 1 else []), *shape[layout.dim + 1 :]]
+
+
+def split_off(node: fx.Node, coords: Coords) -> tuple[Index, Coords]:
+    """The vertex of an element, and where it is in what the value has for that."""
+    dim, count = node.meta["rows"].dim, node.meta["rows"].per_vertex
+    at = coords[dim]
+    inner = () if count == 1 else (at % count,)
+    return at // count, (*coords[:dim], *inner, *coords[dim + 1 :])
+
+
+def put_back(node: fx.Node, row: Index, inner: Coords) -> Coords:
+    """The place of an element by its vertex, and by where it is in what the value has for that."""
+    dim, count = node.meta["rows"].dim, node.meta["rows"].per_vertex
+    if count == 1:
+        return (*inner[:dim], row, *inner[dim:])
+    return (*inner[:dim], row * count + inner[dim], *inner[dim + 1 :])
+
+
 def broadcast(node: fx.Node, coords: Coords) -> Coords:
     """Where the element of an operand is that meets the element at `coords` of the result."""
     shape = node.meta["val"].shape
