@@ -358,8 +358,7 @@ class KernelWriter(Lines):
                 weight = self.load(b, (of(down) + start, of(self.j) + offset))
                 weight = self._operand(b, weight, dtype, "(BLOCK_K, BLOCK_N)")
                 name = self.accumulators[product, offset]
-                out = f", out_dtype={self.wide}" if self.wide != "tl.float32" else ""
-                self.line(f"{name} = tl.dot({left}, {weight}, {name}, input_precision=PRECISION{out})")
+                self.line(f"{name} = add_product({name}, {left}, {weight}, PRECISION)")
         self.raw = False
 
     def _operand(self, node: fx.Node, value: str, dtype: torch.dtype, shape: str) -> str:
