@@ -14,7 +14,7 @@ from ...graph.nodes import operands
 from ..native.plan import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
 from .expressions import EXPRESSIONS, literal
-from .index import Index, Var, of, unravel
+from .index import ZERO, Index, Var, of, unravel
 from .lines import Block, Lines, Scope
 from .places import Gathered, Place, Received, Rows
 from .plan import FEW, Apart, Kernel, Plan, Store, factors, is_free, is_fused, looked_through, maker, source_of, space_of
@@ -27,7 +27,7 @@ aten = torch.ops.aten
 TYPES = {torch.float16: "tl.float16", torch.bfloat16: "tl.bfloat16", torch.float32: "tl.float32",
          torch.float64: "tl.float64", torch.bool: "tl.int1"}  # fmt: skip
 HALF = (torch.float16, torch.bfloat16)
-MOST_IN_A_BLOCK = 4096  # elements of a row that are summed at once
+CHUNK = 256  # elements of a row that are summed at once
 
 
 class Places(Protocol):
@@ -237,29 +237,35 @@ class KernelWriter(Lines):
             return self.let(op, text, key)
         rows, columns = self.shape(*coords)
         nothing = "0.0" if op == "sum" else 'float("-inf")'
-        if columns == "1" and count <= MOST_IN_A_BLOCK:
-            size = power_of_two(count)
-            self.widest = max(self.widest, size)
-            r = self._range("r", count, size)
-            found = value(unravel(of(r), sizes))
-            inside = f"in_rows & {self.blocks[r.name].mask}"
-            return self.let(op, f"tl.{op}(tl.where({inside}, {found}, {nothing}), 1, keep_dims=True)", key)
+        if columns == "1" and count <= CHUNK:
+            return self.let(op, self._row_total(value, sizes, count, ZERO, count, op), key)
         name = self.let(op, f"tl.full(({rows}, {columns}), {nothing}, {self.wide})", key)
         r = Var(self.fresh("r"), count)
-        with self.nested(f"for {r} in range(0, {count}):"):
-            found = value(unravel(of(r), sizes))
-            self.line(f"{name} = {f'{name} + {found}' if op == 'sum' else f'larger({name}, {found})'}")
+        if columns == "1":
+            with self.nested(f"for {r} in range(0, {count}, {CHUNK}):"):
+                found = self._row_total(value, sizes, CHUNK, of(r), count, op)
+                self.line(f"{name} = {f'{name} + {found}' if op == 'sum' else f'larger({name}, {found})'}")
+        else:
+            with self.nested(f"for {r} in range(0, {count}):"):
+                found = value(unravel(of(r), sizes))
+                self.line(f"{name} = {f'{name} + {found}' if op == 'sum' else f'larger({name}, {found})'}")
         return name
 
-    def _range(self, name: str, count: int, size: int) -> Var:
-        """All numbers below `count` as a block of one row; the same block for all who ask."""
-        key = ("range", count)
-        known = self.find(key)
-        if known is not None:
-            return Var(known, count)
-        made = self.block(name, f"tl.arange(0, {size})[None, :]", count, ("1", str(size)), masked=True, depth=0)
-        self.scopes[0].known[key] = made.name
-        return made
+    def _row_total(
+        self, value: Callable[[Coords], str], sizes: list[int], size: int, start: Index, count: int, op: str
+    ) -> str:
+        """The sum, or maximum, of `value` over `size` places of `count`, from `start` on."""
+        key = ("range", start, size, count)
+        known, power = self.find(key), power_of_two(size)
+        if known is None:
+            depth = -1 if start.terms else 0
+            numbers = f"{f'{start} + ' if start.terms else ''}tl.arange(0, {power})[None, :]"
+            known = self.block("r", numbers, count, ("1", str(power)), masked=True, depth=depth).name
+            self.scopes[depth].known[key] = known
+        self.widest = max(self.widest, power)
+        found = value(unravel(of(Var(known, count)), sizes))
+        inside, nothing = f"in_rows & {self.blocks[known].mask}", "0.0" if op == "sum" else 'float("-inf")'
+        return f"tl.{op}(tl.where({inside}, {found}, {nothing}), 1, keep_dims=True)"
 
     def _segment(self, node: fx.Node, coords: Coords, key: Any) -> str:
         """A sum, or maximum, over the edges of each row; zeros where there are none."""
@@ -358,8 +364,7 @@ class KernelWriter(Lines):
                 weight = self.load(b, (of(down) + start, of(self.j) + offset))
                 weight = self._operand(b, weight, dtype, "(BLOCK_K, BLOCK_N)")
                 name = self.accumulators[product, offset]
-                out = f", out_dtype={self.wide}" if self.wide != "tl.float32" else ""
-                self.line(f"{name} = tl.dot({left}, {weight}, {name}, input_precision=PRECISION{out})")
+                self.line(f"{name} = add_product({name}, {left}, {weight}, PRECISION)")
         self.raw = False
 
     def _operand(self, node: fx.Node, value: str, dtype: torch.dtype, shape: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# Triton's interpreter, which runs kernels on the CPU, cannot multiply bfloat16; as float32 the products are the same.
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
 
 @triton.jit
 def larger(a, b):
@@ -82,6 +85,14 @@ def wide(x):
         return x.to(tl.float32)
     else:
         return x
+
+
+@triton.jit
+def add_product(total, a, b, precision: tl.constexpr):
+    """`total + a @ b`, in the precision of `total`."""
+    if INTERPRETED and a.dtype == tl.bfloat16:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision=precision, out_dtype=total.dtype)
 
 
 @triton.jit

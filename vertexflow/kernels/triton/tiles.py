@@ -37,11 +37,8 @@ def choose(columns: int, accumulators: int, widest: int, half: bool) -> Tile:
     """
     if accumulators:
         block_n = 64 if accumulators == 1 and columns > 32 else 32 if columns > 16 else 16
-        tallest = 64 if accumulators == 1 else 32 if accumulators <= 5 else 16
-        heights = tuple(height for height in (64, 32, 16) if height <= tallest)
+        heights = (32, 16) if accumulators <= 5 and widest == 1 else (16,)
         return Tile(columns, block_n, 64 if half else 32, heights)
     block_n = min(power_of_two(columns), 128)
-    height = max(512 // block_n, 1)
-    if widest > 1:
-        height = min(height, max(2048 // widest, 1))
+    height = min(512 // block_n, max(2048 // widest, 1))
     return Tile(columns, block_n, 16, (height,))
