@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .zoo import ZOO
+from benchmarks.zoo import ZOO
 
 DOUBLE = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -17,7 +17,10 @@ def run(animal, inputs, backend):
     weight = torch.randn(out.h.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(out.h.dtype)
     leaves = [*inputs.values(), *animal.model.parameters()]
     grads = torch.autograd.grad((out.h * weight).sum(), leaves, allow_unused=True)
-    return [out.h, *(torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True))]
+    return [
+        out.h,
+        *(torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)),
+    ]
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -28,68 +28,57 @@ TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", t
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """A kernel of some source: the types of its arguments, "constexpr" for what is known, and the values of those."""
+
+    name: str
+    source: str
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Resources:
-    """What one kernel takes on one target: registers a thread, bytes a thread that do not fit into them, and bytes of
-    shared memory a program. `block` are its rows, columns, and how much of a product's operand at a time."""
+    """What a kernel takes on one target: registers of a thread, bytes of a thread that do not fit into them, and bytes of
+    shared memory of a program."""
 
     kernel: str
     target: str
-    block: tuple[int, int, int]
     registers: int
     spills: int
     shared: int
 
 
-def compile_ahead(program: Program, targets: Collection[str] = tuple(TARGETS), dag: bool = False) -> Iterator[Resources]:
-    """Compile the kernels of a program for these targets, with the tallest of their tiles; of what cannot be kernels, none.
+def kernels_of(program: Program, dag: bool = False) -> list[Kernel]:
+    """The kernels of both cores of a program, with the tallest of their tiles.
 
     `dag`: as for graphs whose vertices have several parents, which sum what these sent.
 
     Raises:
-        BackendError: Triton is not installed, or runs as interpreter.
         vertexflow.kernels.native.plan.Unsupported: as `write_core`.
     """
-    if interprets():
-        raise BackendError("kernels cannot be compiled while Triton's interpreter runs them; unset TRITON_INTERPRET")
+    found = []
     for core in CORES:
         if core in program.parts:
             source = write_core(program, core)
             module = load(source.text)
             for launch in (*source.inner, *source.leaf):
-                for target in targets:
-                    yield _compile(getattr(module, launch.name), program, launch, target, dag)
+                found.append(_kernel(getattr(module, launch.name), program, source.text, launch, dag))
+    return found
 
 
-def _compile(function: Any, program: Program, launch: Launch, name: str, dag: bool) -> Resources:
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    tile = launch.tile
-    block = (tile.heights[0], tile.block_n, tile.block_k)
+def _kernel(function: Any, program: Program, text: str, launch: Launch, dag: bool) -> Kernel:
+    tile, names = launch.tile, list(function.arg_names)
     types = [_type(program, role, what, dag) for role, what in launch.pointers]
-    types += ["i32"] * (len(function.arg_names) - len(types) - 4) + ["constexpr"] * 4
-    signature = dict(zip(function.arg_names, types, strict=True))
-    constants = {name: None for name, kind in signature.items() if kind == "constexpr"}
-    constants |= {"BLOCK_M": block[0], "BLOCK_N": block[1], "BLOCK_K": block[2], "PRECISION": precision()}  # type: ignore[dict-item]
-    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(types) if kind.startswith("*")}
-    made = triton.compile(
-        ASTSource(function, signature, constants, aligned),
-        target=GPUTarget(*TARGETS[name]),
-        options={"num_warps": WARPS},
-    )
-    if "ptx" in made.asm:
-        registers, spills = _of_ptx(made.asm["ptx"])
-    else:
-        registers, spills = _number(r"\.vgpr_count:\s+(\d+)", made.asm["amdgcn"]), 4 * _number(
-            r"\.vgpr_spill_count:\s+(\d+)", made.asm["amdgcn"]
-        )
-    return Resources(launch.name, name, block, registers, spills, int(made.metadata.shared))
+    types += ["i32"] * (len(names) - len(types) - 4) + ["constexpr"] * 4
+    signature = dict(zip(names, types, strict=True))
+    constants: dict[str, Any] = {name: None for name, kind in signature.items() if kind == "constexpr"}
+    constants.update(zip(names[-4:], (tile.heights[0], tile.block_n, tile.block_k, precision()), strict=True))
+    return Kernel(launch.name, text, signature, constants)
 
 
 def _type(program: Program, role: str, what: Any, dag: bool) -> str:
-    """The type of an argument, as Triton writes it; "constexpr" for those that are missing."""
-    state = TYPES[program.trace.state_dtype]
+    """The type of an argument, as Triton writes it; "constexpr" for one that is missing."""
     slots = {slot == CHILDREN for _, slot in program.gather_grads}
     if role == "stride":
         return "i32"
@@ -103,23 +92,46 @@ def _type(program: Program, role: str, what: Any, dag: bool) -> str:
         return "*i32"
     if role in ("value", "param"):
         return f"*{TYPES[(what[0] if role == 'value' else what).meta['val'].dtype]}"
-    return f"*{state}"
+    return f"*{TYPES[program.trace.state_dtype]}"
+
+
+def compile_ahead(kernel: Kernel, target: str) -> Resources:
+    """Compile a kernel for one of `TARGETS`; no GPU is needed for that.
+
+    Raises:
+        BackendError: Triton is not installed, or runs as interpreter.
+    """
+    if interprets():
+        raise BackendError("kernels cannot be compiled while Triton's interpreter runs them; unset TRITON_INTERPRET")
+    function = getattr(load(kernel.source), kernel.name)
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kinds = kernel.signature.values()
+    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(kinds) if kind.startswith("*")}
+    source = ASTSource(function, dict(kernel.signature), dict(kernel.constants), aligned)
+    made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": WARPS})
+    registers, spills = _of_ptx(made.asm["ptx"]) if "ptx" in made.asm else _of_amd(made.asm["amdgcn"])
+    return Resources(kernel.name, target, registers, spills, int(made.metadata.shared))
 
 
 def _of_ptx(ptx: str) -> tuple[int, int]:
-    """Registers and bytes of spills, as the assembler tells them."""
-    assembler = files("triton.backends.nvidia").joinpath("bin/ptxas")
-    target = re.search(r"\.target\s+(\w+)", ptx)
-    assert target is not None
+    """Registers and bytes of spills, as NVIDIA's assembler tells them, which comes with Triton."""
+    from triton import knobs
+
     with tempfile.TemporaryDirectory() as folder:
-        code = Path(folder) / "kernel.ptx"
-        code.write_text(ptx, encoding="utf-8")
-        command = [str(assembler), "-v", f"--gpu-name={target[1]}", str(code), "-o", str(code.with_suffix(".cubin"))]
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx, encoding="utf-8")
+        architecture = re.findall(r"\.target\s+(\w+)", ptx)[0]
+        command = [str(knobs.nvidia.ptxas.path), "-v", f"--gpu-name={architecture}", str(path), "-o", os.devnull]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return _number(r"Used (\d+) registers", said), _number(r"(\d+) bytes spill stores", said)
+    spills = re.findall(r"(\d+) bytes spill stores", said)
+    return int(re.findall(r"Used (\d+) registers", said)[0]), sum(map(int, spills))
 
 
-def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text)
-    assert found is not None, f"no {pattern!r} in {text[:500]}"
-    return int(found[1])
+def _of_amd(code: str) -> tuple[int, int]:
+    """Vector registers and bytes of spills, from what the assembly says of itself."""
+    numbers = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)", code)}
+    return numbers["vgpr_count"], 4 * numbers["vgpr_spill_count"]

@@ -17,7 +17,20 @@ from .expressions import EXPRESSIONS, literal
 from .index import ZERO, Index, Var, of, unravel
 from .lines import Block, Lines, Scope
 from .places import Gathered, Place, Received, Rows
-from .plan import FEW, Apart, Kernel, Plan, Store, factors, is_free, is_fused, looked_through, maker, source_of, space_of
+from .plan import (
+    FEW,
+    Apart,
+    Kernel,
+    Plan,
+    Store,
+    factors,
+    is_free,
+    is_fused,
+    looked_through,
+    maker,
+    source_of,
+    space_of,
+)
 from .reductions import REDUCTIONS, product
 from .tiles import Tile, power_of_two
 from .views import Coords, broadcast, moved, put_back
@@ -218,9 +231,7 @@ class KernelWriter(Lines):
 
     # Sums
 
-    def total(
-        self, key: Any, sizes: list[int], coords: Coords, value: Callable[[Coords], str], op: str = "sum"
-    ) -> str:
+    def total(self, key: Any, sizes: list[int], coords: Coords, value: Callable[[Coords], str], op: str = "sum") -> str:
         """The sum, or maximum, of `value` over all places in `sizes`, at `coords`; kept by `key` for who asks again."""
         key = (key, coords, op)
         known = self.find(key)
@@ -329,7 +340,9 @@ class KernelWriter(Lines):
             raise Apart(node)
         key = (node, offset)
         if key not in self.accumulators:
-            self.accumulators[key] = self.fresh(f"{node.name}_{offset // self.tile.columns}" if offset else f"{node.name}_0")
+            self.accumulators[key] = self.fresh(
+                f"{node.name}_{offset // self.tile.columns}" if offset else f"{node.name}_0"
+            )
         bias = factors(node)[2]
         name = self.accumulators[key]
         return name if bias is None else f"{name} + {self.load(bias, (coords[1],))}"
@@ -392,4 +405,3 @@ class KernelWriter(Lines):
             if isinstance(place, Gathered) and place.beside > 1:
                 return [(node, slot * place.width, place.width) for slot in range(place.beside)]
         return [(node, 0, width)]
-

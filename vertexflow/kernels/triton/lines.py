@@ -67,7 +67,9 @@ class Lines:
         self.scopes[depth].known[key] = found
         return found
 
-    def block(self, name: str, expression: str, bound: int, shape: tuple[str, str], masked: bool, depth: int = -1) -> Var:
+    def block(
+        self, name: str, expression: str, bound: int, shape: tuple[str, str], masked: bool, depth: int = -1
+    ) -> Var:
         """A new variable that is a block of the numbers below `bound`, and of others where it is masked."""
         variable = Var(self.fresh(name), bound)
         self.line(f"{variable} = {expression}", depth)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,36 @@ from ...graph.program import CORES, Program
 from ..memory import Arena
 from ..native.plan import Unsupported
 from ..order import RowGroup
-from .build import load
+from .build import interprets, load
 from .source import Launch, Source, write_core
 from .tiles import WARPS
 
 Resolve = Callable[[str, Any], "Tensor | int"]
+Grid = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel with its pointers and options."""
+    """A kernel with its pointers; they are compiled for where these are aligned."""
 
     function: Any
     launch: Launch
     pointers: tuple[Tensor | int | None, ...]
-    options: dict[str, Any]
+    precision: str
+    compiled: dict[int, Any]  # the kernel for tiles of so many rows, as a GPU runs it; not in the interpreter
+    addresses: tuple[int | None, ...]
+
+    def start(self, grid: Grid, height: int, numbers: tuple[int, ...], stream: int) -> None:
+        """Launch it; after the first time that takes as little of the host's time as Triton allows."""
+        tile = self.launch.tile
+        blocks = (height, tile.block_n, tile.block_k, self.precision)
+        if interprets():
+            self.function[grid](*self.pointers, *numbers, *blocks)
+            return
+        if height not in self.compiled:
+            arguments = (*self.pointers, *numbers, *blocks)
+            self.compiled[height] = self.function.warmup(*arguments, grid=grid, num_warps=WARPS)
+        self.compiled[height][grid](*self.addresses, *numbers, *blocks, stream=stream)
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,7 @@ class Loop:
 
     source: Source
     functions: dict[str, Any]
+    compiled: dict[Any, dict[int, Any]] = field(default_factory=dict)  # kernels by what they are compiled for
     gathers = False  # gathered rows are read where they are, and kept for the backward by others
 
     def scratch(self, group: RowGroup) -> dict[Any, int]:
@@ -90,16 +106,15 @@ class Loop:
         return Arguments(calls[0], calls[1], num_leaves, group_start, device)
 
     def _call(self, launch: Launch, pointers: Iterable[Tensor | int | None], device: torch.device) -> Call:
-        tile = launch.tile
-        options = {"BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k, "PRECISION": precision()}
-        if device.type != "cpu":
-            options["num_warps"] = WARPS
-        return Call(self.functions[launch.name], launch, tuple(pointers), options)
+        given = tuple(pointers)
+        addresses = tuple(value.data_ptr() if isinstance(value, Tensor) else value for value in given)
+        kinds = tuple(value if value is None else value % 16 == 0 for value in addresses)
+        compiled = self.compiled.setdefault((launch.name, kinds, precision(), device), {})
+        return Call(self.functions[launch.name], launch, given, precision(), compiled, addresses)
 
     def run(self, arguments: Arguments, steps: np.ndarray[Any, np.dtype[np.int32]]) -> None:
         """Launch the kernels of these steps, lines [n, 7] as in `Step`, one after the other."""
-        multiprocessors = _multiprocessors(arguments.device)
-        with _current(arguments.device):
+        with _device(arguments.device) as (stream, multiprocessors):
             for start, stop, _, _, _, edge_start, edge_stop in steps.tolist():
                 inner = start - arguments.num_leaves
                 for call in arguments.inner if inner >= 0 else arguments.leaf:
@@ -107,14 +122,26 @@ class Loop:
                     rows = edge_stop - edge_start if call.launch.on_edges else stop - start
                     if rows > 0:
                         height = tile.height(rows, multiprocessors)
-                        grid = (-(-rows // height), -(-tile.columns // tile.block_n))
-                        numbers = (start, inner, arguments.group_start + start, edge_start, rows)
-                        call.function[grid](*call.pointers, *numbers, BLOCK_M=height, **call.options)
+                        grid = (-(-rows // height), -(-tile.columns // tile.block_n), 1)
+                        call.start(
+                            grid, height, (start, inner, arguments.group_start + start, edge_start, rows), stream
+                        )
+
+
+@contextmanager
+def _device(device: torch.device) -> Iterator[tuple[int, int]]:
+    """A device as the current one: its stream, and how many multiprocessors it has."""
+    if device.type != "cuda":
+        yield 0, 1
+        return
+    with torch.cuda.device(device):
+        count = torch.cuda.get_device_properties(device).multi_processor_count
+        yield torch.cuda.current_stream(device).cuda_stream, count
 
 
 def precision() -> str:
-    """How products of float32 are computed, by PyTorch's own switch."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    """How products of float32 are computed, by PyTorch's own switch, however it was set."""
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
@@ -131,11 +158,3 @@ def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
             except Unsupported as reason:
                 reasons[name] = str(reason)
     return loops, reasons
-
-
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def _current(device: torch.device) -> AbstractContextManager[object]:
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -74,7 +74,9 @@ def _row_start(lines: Lines, place: Rows, row: Var) -> str:
     text = f"({place.first} + {row})" if place.first else row.name
     column = f" + {place.column}" if place.column else ""
     name = f"{place.pointer.removesuffix('_ptr')}_rows"
-    return lines.find(key) or lines.let(name, f"{place.pointer} + {_times(text, place.stride or place.width)}{column}", key, _depth(lines, row))
+    return lines.find(key) or lines.let(
+        name, f"{place.pointer} + {_times(text, place.stride or place.width)}{column}", key, _depth(lines, row)
+    )
 
 
 def _child_start(lines: Lines, place: Gathered, row: Var, slot: int) -> str:

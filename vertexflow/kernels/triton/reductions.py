@@ -53,7 +53,11 @@ def _sum(writer: Writer, node: fx.Node, coords: Coords, op: str = "sum") -> str:
     whole = _with(tuple(given), dims, (Index(),) * len(dims))
     sizes = [extents(source)[dim] for dim in dims]
     total = writer.total(
-        node, sizes, whole, lambda places: writer.load(source, _with(whole, dims, places)), "max" if op == "max" else "sum"
+        node,
+        sizes,
+        whole,
+        lambda places: writer.load(source, _with(whole, dims, places)),
+        "max" if op == "max" else "sum",
     )
     return f"{total} * {literal(1 / math.prod(sizes))}" if op == "mean" else total
 
@@ -86,7 +90,11 @@ def _softmax_backward(writer: Writer, node: fx.Node, coords: Coords) -> str:
 
     total = writer.total((node, "sum"), size, rest, value)
     g, y = writer.load(grad, coords), writer.load(out, coords)
-    return f"{g} - tl.exp({y}) * {total}" if node.target is aten._log_softmax_backward_data.default else f"({g} - {total}) * {y}"
+    return (
+        f"{g} - tl.exp({y}) * {total}"
+        if node.target is aten._log_softmax_backward_data.default
+        else f"({g} - {total}) * {y}"
+    )
 
 
 def _layer_norm(writer: Writer, node: fx.Node, coords: Coords) -> str:

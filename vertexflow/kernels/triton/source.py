@@ -113,7 +113,9 @@ def _store_by_chunks(made: Plan, products: list[set[fx.Node]]) -> bool:
 def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> tuple[str, Launch]:
     program, columns = values.program, math.prod(kernel.space[1])
     dtypes = {store.value.meta["val"].dtype for store in kernel.stores}
-    half = program.trace.state_dtype not in (torch.float32, torch.float64) or bool(dtypes & {torch.float16, torch.bfloat16})
+    half = program.trace.state_dtype not in (torch.float32, torch.float64) or bool(
+        dtypes & {torch.float16, torch.bfloat16}
+    )
     tile = tiles.choose(columns, 0, 1, half)
     for _ in range(2):  # how large it may be is known when it is written
         arguments = _Arguments(values)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import vertexflow as vf
 
-from ..models import BinaryTreeLSTM
+from .workloads.treelstm import BinaryTreeLSTM
 
 TREES = [vf.tree((((0, 1), 2), (3, 4))), vf.tree((0, 1)), vf.tree(((0, 1), ((2, 3), 4))), vf.chain(3), vf.chain(1)]
 CHAINS = [vf.chain(5), vf.chain(1), vf.chain(3)]
