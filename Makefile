@@ -11,11 +11,12 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constrai
 READY := $(VENV)/.ready
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test sanitize sanitize-python lint format bench clean
+.PHONY: help setup train test test-gpu sanitize sanitize-python lint format bench clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run all tests"
+	@echo "make test-gpu   run the tests that need a GPU (NVIDIA, compute capability 8.0 or later)"
 	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
 	@echo "make sanitize-python   tests of packing and scheduling with ASan and UBSan in the extension (about two minutes)"
 	@echo "make lint    ruff and mypy (make format: let ruff correct what it can)"
@@ -40,6 +41,9 @@ train: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: $(READY)
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu $(ARGS)
 
 sanitize: build/fuzz
 	build/fuzz --runs 100000

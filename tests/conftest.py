@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported; `make test-gpu` says 0
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

@@ -13,7 +13,7 @@ import vertexflow as vf
 
 from .agreement import join
 from .ragged import TO_EDGES, TO_ROWS, RaggedFunction, ragged_structures
-from .strategies import OPERATIONS, SHAPES, SIZE, Structure
+from .strategies import OPERATIONS, SIZE, Structure, shapes
 
 KINDS = ("a", "b", "c")
 INPUTS = ("x", "k", "weight")
@@ -162,7 +162,7 @@ def kinds_cases(draw, operations: list[str] | None = None) -> KindsCase:
     drawn = {kind: draw(methods(sorted(operations or OPERATIONS))) for kind in KINDS}
     if not any(method.pushed for method in drawn.values()):
         drawn["a"].pushed["p"] = 0
-    model = KindsFunction(drawn, draw(st.sampled_from(SHAPES)), draw(st.integers(0, 10_000)))
+    model = KindsFunction(drawn, draw(st.sampled_from(shapes(SIZE))), draw(st.integers(0, 10_000)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     inputs = {
         "x": torch.randn(count, SIZE, dtype=torch.float64, generator=generator),

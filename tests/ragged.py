@@ -8,7 +8,7 @@ from torch import nn
 
 import vertexflow as vf
 
-from .strategies import OPERATIONS, SHAPES, SIZE, Case, RandomFunction, Structure
+from .strategies import OPERATIONS, SIZE, Case, RandomFunction, Structure, shapes
 
 TO_ROWS = ("sum", "mean", "max")
 TO_EDGES = ("expand", "softmax")
@@ -21,9 +21,9 @@ class RaggedFunction(RandomFunction):
     are also read by slot if `slots` is not 0. The last two values of vertices become the state; those in `pushed` are pushed.
     """
 
-    def __init__(self, program, pushed, slots, shape, seed):
-        super().__init__(program, pushed, slots, shape, seed)
-        self.relation = nn.Linear(3, SIZE).double()
+    def __init__(self, program, pushed, slots, shape, seed, size=SIZE):
+        super().__init__(program, pushed, slots, shape, seed, size)
+        self.relation = nn.Linear(3, size).double()
 
     def vertex(self, v):
         kids = v.children
@@ -64,7 +64,9 @@ def ragged_structures(draw, max_parents: int, max_children: int, max_vertices: i
 
 
 @st.composite
-def ragged_cases(draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 8) -> Case:
+def ragged_cases(
+    draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 8, size: int = SIZE
+) -> Case:
     """A random function of any number of children, and a batch and inputs to call it with."""
     reverse, slots = draw(st.booleans()), draw(st.sampled_from([0, 0, 1, 2]))
     parts = draw(
@@ -74,11 +76,12 @@ def ragged_cases(draw, operations: list[str] | None = None, max_graphs: int = 3,
     numbers = st.integers(0, 20)
     program = [(draw(names), draw(st.booleans()), draw(numbers), draw(numbers)) for _ in range(draw(st.integers(2, 8)))]
     pushed = draw(st.lists(numbers, min_size=1, max_size=3, unique=True))
-    model = RaggedFunction(program, pushed, slots, draw(st.sampled_from(SHAPES)), draw(st.integers(0, 10_000)))
+    shape, seed = draw(st.sampled_from(shapes(size))), draw(st.integers(0, 10_000))
+    model = RaggedFunction(program, pushed, slots, shape, seed, size)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     count, edges = sum(part.num_vertices for part in parts), sum(len(part.edges) for part in parts)
     inputs = {
-        "x": torch.randn(count, SIZE, dtype=torch.float64, generator=generator),
+        "x": torch.randn(count, size, dtype=torch.float64, generator=generator),
         "k": torch.randint(0, 5, (count,), generator=generator),
         "weight": torch.rand(count, dtype=torch.float64, generator=generator),
     }

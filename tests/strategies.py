@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -11,9 +12,9 @@ from torch import nn
 
 import vertexflow as vf
 
-SIZE = 4  # of the values that a drawn program works on
-SIDE = 2  # of the same seen as matrices: SIDE * SIDE == SIZE
-SHAPES = [(SIZE,), (SIDE, SIDE), (2,), (3, 3)]  # of the state "m"
+SIZE = (
+    4  # of the values that a drawn program works on, unless something else is asked for; the square of an even number
+)
 
 
 @dataclass
@@ -58,24 +59,25 @@ def structures(draw, slots: int, max_parents: int, max_vertices: int = 9) -> Str
 
 
 class RandomFunction(vf.VertexFunction):
-    """Runs a drawn program: a list of (operation, operand, operand) over values of shape [rows, SIZE].
+    """Runs a drawn program: a list of (operation, operand, operand) over values of shape [rows, size].
 
     The first values are three inputs and the children's states, slot by slot. The last two values become the state;
     those numbered in `pushed`, of whatever part, are pushed.
     """
 
-    def __init__(self, program, pushed, slots, shape, seed):
-        super().__init__(state={"h": SIZE, "m": shape})
+    def __init__(self, program, pushed, slots, shape, seed, size=SIZE):
+        super().__init__(state={"h": size, "m": shape})
         torch.manual_seed(seed)
+        self.size, side = size, math.isqrt(size)
         self.program, self.pushed, self.slots, self.seed = program, pushed, slots, seed
-        self.linears = nn.ModuleList([nn.Linear(SIZE, SIZE) for _ in range(2)])
-        self.joint = nn.Linear(2 * SIZE, 2 * SIZE, bias=False)
-        self.norm = nn.LayerNorm(SIZE)
-        self.embed = nn.Embedding(5, SIZE)
-        self.scale = nn.Parameter(torch.randn(SIZE))
-        self.side = nn.Parameter(torch.randn(SIDE, SIDE) / 2)
-        self.register_buffer("mask", torch.arange(SIZE) % 2 == 0)
-        self.register_buffer("shift", torch.randn(SIZE))
+        self.linears = nn.ModuleList([nn.Linear(size, size) for _ in range(2)])
+        self.joint = nn.Linear(2 * size, 2 * size, bias=False)
+        self.norm = nn.LayerNorm(size)
+        self.embed = nn.Embedding(5, size)
+        self.scale = nn.Parameter(torch.randn(size))
+        self.side = nn.Parameter(torch.randn(side, side) / side)
+        self.register_buffer("mask", torch.arange(size) % 2 == 0)
+        self.register_buffer("shift", torch.randn(size))
         self.double()
 
     def extra_repr(self):
@@ -96,16 +98,23 @@ class RandomFunction(vf.VertexFunction):
     def as_vector(self, m):
         if self.state["m"] == (3, 3):
             return torch.cat([m.sum((1, 2))[:, None], m.diagonal(dim1=1, dim2=2)], -1)
-        return torch.cat([m, -m], -1) if self.state["m"] == (2,) else m.flatten(1)
+        return torch.cat([m, -m], -1) if self.state["m"] == (self.size // 2,) else m.flatten(1)
 
     def as_state(self, value):
         if self.state["m"] == (3, 3):
             return value[:, 1:, None] * value[:, None, :3]
-        return value.chunk(2, -1)[1] if self.state["m"] == (2,) else value.view(-1, *self.state["m"])
+        return value.chunk(2, -1)[1] if self.state["m"] == (self.size // 2,) else value.view(-1, *self.state["m"])
+
+
+def shapes(size):
+    """Those that the state "m" can have."""
+    side = math.isqrt(size)
+    return [(size,), (side, side), (size // 2,), *([(3, 3)] if size == 4 else [])]
 
 
 def _matrices(value):
-    return value.reshape(-1, SIDE, SIDE)
+    side = math.isqrt(value.shape[1])
+    return value.reshape(-1, side, side)
 
 
 OPERATIONS = {
@@ -119,7 +128,7 @@ OPERATIONS = {
     "relu": lambda f, a, b: torch.relu(f.linears[0](a)) - b,
     "joint": lambda f, a, b: torch.mul(*f.joint(torch.cat([a, b], -1)).chunk(2, -1)),
     "tied": lambda f, a, b: F.linear(torch.tanh(a), f.linears[0].weight.t()),
-    "split": lambda f, a, b: torch.cat([a[:, SIZE // 2 :], b[:, : SIZE // 2]], -1),
+    "split": lambda f, a, b: torch.cat([a[:, f.size // 2 :], b[:, : f.size // 2]], -1),
     "stack": lambda f, a, b: torch.stack([a, b, a * b], 1).mean(1),
     "norm": lambda f, a, b: f.norm(a + b),
     "softmax": lambda f, a, b: F.softmax(a, -1),
@@ -134,7 +143,7 @@ OPERATIONS = {
     "bmm": lambda f, a, b: (_matrices(a) @ _matrices(b)).flatten(1),
     "einsum": lambda f, a, b: torch.einsum("nij,jk->nik", _matrices(a), f.side).flatten(1),
     "left": lambda f, a, b: (f.side @ _matrices(a)).flatten(1),
-    "transpose": lambda f, a, b: _matrices(a).transpose(1, 2).reshape(-1, SIZE) + b,
+    "transpose": lambda f, a, b: _matrices(a).transpose(1, 2).reshape(-1, f.size) + b,
     "in place": lambda f, a, b: a.clone().add_(b).mul_(0.5),
     "detach": lambda f, a, b: a + b.detach(),
 }
@@ -143,7 +152,7 @@ SMOOTH = sorted(OPERATIONS.keys() - {"relu", "choose", "larger", "detach"})
 
 
 @st.composite
-def vertex_functions(draw, slots: int, operations: list[str]) -> RandomFunction:
+def vertex_functions(draw, slots: int, operations: list[str], size: int) -> RandomFunction:
     given = 3 + 2 * slots
     program = []
     for step in range(draw(st.integers(2, 7))):
@@ -151,21 +160,24 @@ def vertex_functions(draw, slots: int, operations: list[str]) -> RandomFunction:
         program.append((draw(st.sampled_from(operations)), draw(operands), draw(operands)))
     values = st.integers(0, given + len(program) - 1)
     pushed = draw(st.lists(values, min_size=1, max_size=3, unique=True))
-    return RandomFunction(program, pushed, slots, draw(st.sampled_from(SHAPES)), draw(st.integers(0, 10_000)))
+    shape, seed = draw(st.sampled_from(shapes(size))), draw(st.integers(0, 10_000))
+    return RandomFunction(program, pushed, slots, shape, seed, size)
 
 
 @st.composite
-def cases(draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 9) -> Case:
+def cases(
+    draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 9, size: int = SIZE
+) -> Case:
     """A random function of up to three children, and a batch and inputs to call it with."""
     slots, reverse = draw(st.integers(1, 3)), draw(st.booleans())
     # Against the edges, the parents are what is gathered.
     max_parents = draw(st.sampled_from([1, slots] if reverse else [1, max_vertices]))
     parts = draw(st.lists(structures(slots, max_parents, max_vertices), min_size=1, max_size=max_graphs))
-    model = draw(vertex_functions(slots, operations or sorted(OPERATIONS)))
+    model = draw(vertex_functions(slots, operations or sorted(OPERATIONS), size))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     count = sum(part.num_vertices for part in parts)
     inputs = {
-        "x": torch.randn(count, SIZE, dtype=torch.float64, generator=generator),
+        "x": torch.randn(count, size, dtype=torch.float64, generator=generator),
         "k": torch.randint(0, 5, (count,), generator=generator),
         "weight": torch.rand(count, dtype=torch.float64, generator=generator),
     }

@@ -19,7 +19,7 @@ from ...graph.vertex import CHILDREN
 from .build import interprets, load
 from .loop import precision
 from .source import Launch, write_core
-from .tiles import WARPS
+from .tiles import WARPS, Tile
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
 INDICES = {"child_rows", "edge_rows", "edge_offset", "owner", "placed_places", "placed_offset", "listed_places",
@@ -29,52 +29,52 @@ TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", t
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel of some source: the types of its arguments, "constexpr" for what is known, and the values of those."""
+    """A kernel of some source: the types of its arguments, "constexpr" for what is known; how products are computed; its
+    tile."""
 
     name: str
     source: str
     signature: Mapping[str, str]
-    constants: Mapping[str, Any]
+    precision: str
+    tile: Tile
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a kernel takes on one target: registers of a thread, bytes of a thread that do not fit into them, and bytes of
-    shared memory of a program."""
+    """What a kernel takes on one target: rows of a program, registers of a thread, bytes of a thread that do not fit into
+    them, and bytes of shared memory of a program."""
 
     kernel: str
     target: str
+    rows: int
     registers: int
     spills: int
     shared: int
 
 
 def kernels_of(program: Program, dag: bool = False) -> list[Kernel]:
-    """The kernels of both cores of a program, with the tallest of their tiles.
+    """The kernels of both cores of a program.
 
     `dag`: as for graphs whose vertices have several parents, which sum what these sent.
 
     Raises:
         vertexflow.kernels.native.plan.Unsupported: as `write_core`.
     """
-    found = []
+    found: list[Kernel] = []
     for core in CORES:
         if core in program.parts:
             source = write_core(program, core)
             module = load(source.text)
-            for launch in (*source.inner, *source.leaf):
-                found.append(_kernel(getattr(module, launch.name), program, source.text, launch, dag))
+            launches = (*source.inner, *source.leaf)
+            found += [_kernel(getattr(module, each.name), program, source.text, each, dag) for each in launches]
     return found
 
 
 def _kernel(function: Any, program: Program, text: str, launch: Launch, dag: bool) -> Kernel:
-    tile, names = launch.tile, list(function.arg_names)
+    names = list(function.arg_names)
     types = [_type(program, role, what, dag) for role, what in launch.pointers]
     types += ["i32"] * (len(names) - len(types) - 4) + ["constexpr"] * 4
-    signature = dict(zip(names, types, strict=True))
-    constants: dict[str, Any] = {name: None for name, kind in signature.items() if kind == "constexpr"}
-    constants.update(zip(names[-4:], (tile.heights[0], tile.block_n, tile.block_k, precision()), strict=True))
-    return Kernel(launch.name, text, signature, constants)
+    return Kernel(launch.name, text, dict(zip(names, types, strict=True)), precision(), launch.tile)
 
 
 def _type(program: Program, role: str, what: Any, dag: bool) -> str:
@@ -96,25 +96,35 @@ def _type(program: Program, role: str, what: Any, dag: bool) -> str:
 
 
 def compile_ahead(kernel: Kernel, target: str) -> Resources:
-    """Compile a kernel for one of `TARGETS`; no GPU is needed for that.
+    """Compile a kernel for one of `TARGETS`, with the tallest tile that does not spill; no GPU is needed for that.
 
     Raises:
         BackendError: Triton is not installed, or runs as interpreter.
     """
     if interprets():
         raise BackendError("kernels cannot be compiled while Triton's interpreter runs them; unset TRITON_INTERPRET")
+    for height in kernel.tile.heights:
+        found = _compile(kernel, target, height)
+        if not found.spills:
+            break
+    return found
+
+
+def _compile(kernel: Kernel, target: str, height: int) -> Resources:
     function = getattr(load(kernel.source), kernel.name)
 
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kinds = kernel.signature.values()
+    names, kinds = list(kernel.signature), list(kernel.signature.values())
+    constants: dict[str, Any] = {name: None for name, kind in kernel.signature.items() if kind == "constexpr"}
+    constants.update(zip(names[-4:], (*kernel.tile.blocks(height), kernel.precision), strict=True))
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(kinds) if kind.startswith("*")}
-    source = ASTSource(function, dict(kernel.signature), dict(kernel.constants), aligned)
+    source = ASTSource(function, dict(kernel.signature), constants, aligned)
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": WARPS})
     registers, spills = _of_ptx(made.asm["ptx"]) if "ptx" in made.asm else _of_amd(made.asm["amdgcn"])
-    return Resources(kernel.name, target, registers, spills, int(made.metadata.shared))
+    return Resources(kernel.name, target, height, registers, spills, int(made.metadata.shared))
 
 
 def _of_ptx(ptx: str) -> tuple[int, int]:

@@ -13,33 +13,18 @@ from ...graph import segments
 from ...graph.nodes import operands
 from ..native.plan import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
-from .expressions import EXPRESSIONS, literal
+from .expressions import EXPRESSIONS, HALF, literal
 from .index import ZERO, Index, Var, of, unravel
 from .lines import Block, Lines, Scope
-from .places import Gathered, Place, Received, Rows
-from .plan import (
-    FEW,
-    Apart,
-    Kernel,
-    Plan,
-    Store,
-    factors,
-    is_free,
-    is_fused,
-    looked_through,
-    maker,
-    source_of,
-    space_of,
-)
+from .places import Place, Received, Rows
+from .plan import FEW, Kernel, Plan, Store, factors, is_fused, maker, source_of, space_of
+from .products import accumulator, write_products
 from .reductions import REDUCTIONS, product
 from .tiles import Tile, power_of_two
 from .views import Coords, broadcast, moved, put_back
 
 aten = torch.ops.aten
 
-TYPES = {torch.float16: "tl.float16", torch.bfloat16: "tl.bfloat16", torch.float32: "tl.float32",
-         torch.float64: "tl.float64", torch.bool: "tl.int1"}  # fmt: skip
-HALF = (torch.float16, torch.bfloat16)
 CHUNK = 256  # elements of a row that are summed at once
 
 
@@ -78,8 +63,7 @@ class KernelWriter(Lines):
         for store in self.kernel.stores:
             self._store(store)
         self.scopes.pop()
-        before = len(self.scopes[0].lines)
-        self._products()
+        write_products(self)
         head = [
             "m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]",
             "in_rows = m < rows",
@@ -87,7 +71,6 @@ class KernelWriter(Lines):
         ]
         if self.blocks["j"].mask:
             head.append(f"in_columns = j < {self.tile.columns}")
-        assert before <= len(self.scopes[0].lines)
         return [*head, *self.scopes[0].lines, *body.lines]
 
     def load(self, node: fx.Node, coords: Coords) -> str:
@@ -96,7 +79,7 @@ class KernelWriter(Lines):
         known = self.find(key)
         if known is not None:
             return known
-        if self._in_memory(node):
+        if self.in_memory(node):
             return self.let(node.name, self._element(node, coords), key)
         if node.target in CONSTANTS:
             dtype = "tl.int1" if node.meta["val"].dtype == torch.bool else self.wide
@@ -120,7 +103,7 @@ class KernelWriter(Lines):
         if node.target in PADS:
             return self._padded(node, coords)
         if is_fused(node):
-            return self._accumulator(node, coords)
+            return accumulator(self, node, coords)
         if node.target in PRODUCTS:
             a, b, bias = factors(node)
             total = product(self, node, coords, a, b)
@@ -129,7 +112,7 @@ class KernelWriter(Lines):
             return REDUCTIONS[maker(node).target](self, node, coords)
         return self._expression(node, coords)
 
-    def _in_memory(self, node: fx.Node) -> bool:
+    def in_memory(self, node: fx.Node) -> bool:
         if node in self.made.ready and self.made.ready[node] <= self.kernel.level:
             return True
         return node.op == "placeholder" and not isinstance(self.places.place(node), Received)
@@ -254,13 +237,14 @@ class KernelWriter(Lines):
         r = Var(self.fresh("r"), count)
         if columns == "1":
             with self.nested(f"for {r} in range(0, {count}, {CHUNK}):"):
-                found = self._row_total(value, sizes, CHUNK, of(r), count, op)
-                self.line(f"{name} = {f'{name} + {found}' if op == 'sum' else f'larger({name}, {found})'}")
+                self._add(name, self._row_total(value, sizes, CHUNK, of(r), count, op), op)
         else:
             with self.nested(f"for {r} in range(0, {count}):"):
-                found = value(unravel(of(r), sizes))
-                self.line(f"{name} = {f'{name} + {found}' if op == 'sum' else f'larger({name}, {found})'}")
+                self._add(name, value(unravel(of(r), sizes)), op)
         return name
+
+    def _add(self, name: str, value: str, op: str) -> None:
+        self.line(f"{name} = {name} + {value}" if op == "sum" else f"{name} = larger({name}, {value})")
 
     def _row_total(
         self, value: Callable[[Coords], str], sizes: list[int], size: int, start: Index, count: int, op: str
@@ -328,80 +312,3 @@ class KernelWriter(Lines):
         self.blocks[owner.name] = Block(depth, in_edges, self.blocks[edge.name].rows)
         self.owners[edge.name] = owner
         return owner
-
-    # Products
-
-    def _accumulator(self, node: fx.Node, coords: Coords) -> str:
-        """A variable for columns of a product's result, which is computed before all else."""
-        offset = coords[1].offset_from(self.j)
-        if coords[0] != of(self.m) or offset is None or space_of(node)[0] != self.kernel.space[0]:
-            raise Apart(node)
-        if offset < 0 or offset + self.tile.columns > int(node.meta["val"].shape[1]):
-            raise Apart(node)
-        key = (node, offset)
-        if key not in self.accumulators:
-            self.accumulators[key] = self.fresh(
-                f"{node.name}_{offset // self.tile.columns}" if offset else f"{node.name}_0"
-            )
-        bias = factors(node)[2]
-        name = self.accumulators[key]
-        return name if bias is None else f"{name} + {self.load(bias, (coords[1],))}"
-
-    def _products(self) -> None:
-        by_operand: dict[fx.Node, list[tuple[fx.Node, int]]] = {}
-        for product, offset in self.accumulators:
-            by_operand.setdefault(factors(product)[0], []).append((product, offset))
-        for a, wanted in by_operand.items():
-            for key in wanted:
-                self.line(f"{self.accumulators[key]} = tl.zeros((BLOCK_M, BLOCK_N), {self.wide})", 0)
-            start = 0
-            for piece, first, width in self._pieces(a):
-                self._sum_of_products(a, piece, first, width, start, wanted)
-                start += width
-
-    def _sum_of_products(
-        self, a: fx.Node, piece: fx.Node, first: int, width: int, start: int, wanted: list[tuple[fx.Node, int]]
-    ) -> None:
-        """Add the product of `width` columns of `piece`, which are those of `a` from `start` on, with rows of weights."""
-        k, self.raw = self.fresh("k"), True
-        masked = bool(width % self.tile.block_k)
-        dtype = a.meta["val"].dtype
-        with self.nested(f"for {k} in range(0, {width}, BLOCK_K):"):
-            numbers = f"{k} + tl.arange(0, BLOCK_K)"
-            across = self.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
-            down = self.block("down", f"{numbers}[:, None]", width, ("BLOCK_K", "1"), masked)
-            left = self.load(piece, (of(self.m), of(across) + first))
-            left = self._operand(piece, left, dtype, "(BLOCK_M, BLOCK_K)")
-            for product, offset in wanted:
-                b = factors(product)[1]
-                weight = self.load(b, (of(down) + start, of(self.j) + offset))
-                weight = self._operand(b, weight, dtype, "(BLOCK_K, BLOCK_N)")
-                name = self.accumulators[product, offset]
-                self.line(f"{name} = add_product({name}, {left}, {weight}, PRECISION)")
-        self.raw = False
-
-    def _operand(self, node: fx.Node, value: str, dtype: torch.dtype, shape: str) -> str:
-        """A value as `tl.dot` takes it: all of its elements, in the dtype of the product."""
-        is_whole = True
-        while is_free(node) and not self._in_memory(node):
-            is_whole = is_whole and node.target is not aten.expand.default
-            node = looked_through(node)
-        if not is_whole or not self._in_memory(node):
-            value = f"tl.broadcast_to({value}, {shape})"
-        elif node.meta["val"].dtype == dtype and not (dtype in HALF and node in self.made.stored):
-            return value
-        return f"{value}.to({TYPES[dtype]})"
-
-    def _pieces(self, node: fx.Node) -> list[tuple[fx.Node, int, int]]:
-        """The values that an operand is made of, side by side: each with its first column and the number of columns."""
-        width = int(node.meta["val"].shape[1])
-        if not self._in_memory(node):
-            if node.target is aten.cat.default:
-                return [piece for operand in operands(node) for piece in self._pieces(operand)]
-            if node.target is aten._to_copy.default:
-                return self._pieces(source_of(node))
-        elif node.op == "placeholder":
-            place = self.made_place(node)
-            if isinstance(place, Gathered) and place.beside > 1:
-                return [(node, slot * place.width, place.width) for slot in range(place.beside)]
-        return [(node, 0, width)]

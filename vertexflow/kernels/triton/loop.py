@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ... import log
 from ...graph.program import CORES, Program
 from ..memory import Arena
 from ..native.plan import Unsupported
@@ -20,31 +21,43 @@ from .source import Launch, Source, write_core
 from .tiles import WARPS
 
 Resolve = Callable[[str, Any], "Tensor | int"]
-Grid = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel with its pointers; they are compiled for where these are aligned."""
+    """A kernel with its pointers. What a GPU runs is compiled for where these are aligned, and kept by the most rows that a
+    program should have: those that it has, which are fewer if it would spill, and the kernel."""
 
     function: Any
     launch: Launch
     pointers: tuple[Tensor | int | None, ...]
-    precision: str
-    compiled: dict[int, Any]  # the kernel for tiles of so many rows, as a GPU runs it; not in the interpreter
     addresses: tuple[int | None, ...]
+    precision: str
+    compiled: dict[int, tuple[int, Any]]
 
-    def start(self, grid: Grid, height: int, numbers: tuple[int, ...], stream: int) -> None:
-        """Launch it; after the first time that takes as little of the host's time as Triton allows."""
+    def start(self, rows: int, numbers: tuple[int, ...], stream: int, multiprocessors: int) -> None:
+        """Launch it for so many rows; after the first time that takes as little of the host's time as Triton allows."""
         tile = self.launch.tile
-        blocks = (height, tile.block_n, tile.block_k, self.precision)
-        if interprets():
-            self.function[grid](*self.pointers, *numbers, *blocks)
-            return
-        if height not in self.compiled:
-            arguments = (*self.pointers, *numbers, *blocks)
-            self.compiled[height] = self.function.warmup(*arguments, grid=grid, num_warps=WARPS)
-        self.compiled[height][grid](*self.addresses, *numbers, *blocks, stream=stream)
+        height = tile.height(rows, multiprocessors)
+        kernel, pointers, options = self.function, self.pointers, {}
+        if not interprets():
+            if height not in self.compiled:
+                self.compiled[height] = self._compile(height, numbers)
+            height, kernel = self.compiled[height]
+            pointers, options = self.addresses, {"stream": stream}
+        grid = (-(-rows // height), -(-tile.columns // tile.block_n), 1)
+        kernel[grid](*pointers, *numbers, *tile.blocks(height), self.precision, **options)
+
+    def _compile(self, most: int, numbers: tuple[int, ...]) -> tuple[int, Any]:
+        tile = self.launch.tile
+        for height in (height for height in tile.heights if height <= most):
+            log.show("kernels", f"compiling {self.launch.name}, {height} rows a program, unless Triton has kept it")
+            given = (*self.pointers, *numbers, *tile.blocks(height), self.precision)
+            kernel = self.function.warmup(*given, grid=(1,), num_warps=WARPS)
+            kernel.run  # noqa: B018 - brings it to the device, which tells what it spills
+            if not kernel.n_spills:
+                break
+        return height, kernel
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,9 @@ class Loop:
 
     source: Source
     functions: dict[str, Any]
-    compiled: dict[Any, dict[int, Any]] = field(default_factory=dict)  # kernels by what they are compiled for
+    compiled: dict[Any, dict[int, tuple[int, Any]]] = field(
+        default_factory=dict
+    )  # kernels by what they are compiled for
     gathers = False  # gathered rows are read where they are, and kept for the backward by others
 
     def scratch(self, group: RowGroup) -> dict[Any, int]:
@@ -110,7 +125,7 @@ class Loop:
         addresses = tuple(value.data_ptr() if isinstance(value, Tensor) else value for value in given)
         kinds = tuple(value if value is None else value % 16 == 0 for value in addresses)
         compiled = self.compiled.setdefault((launch.name, kinds, precision(), device), {})
-        return Call(self.functions[launch.name], launch, given, precision(), compiled, addresses)
+        return Call(self.functions[launch.name], launch, given, addresses, precision(), compiled)
 
     def run(self, arguments: Arguments, steps: np.ndarray[Any, np.dtype[np.int32]]) -> None:
         """Launch the kernels of these steps, lines [n, 7] as in `Step`, one after the other."""
@@ -118,14 +133,10 @@ class Loop:
             for start, stop, _, _, _, edge_start, edge_stop in steps.tolist():
                 inner = start - arguments.num_leaves
                 for call in arguments.inner if inner >= 0 else arguments.leaf:
-                    tile = call.launch.tile
                     rows = edge_stop - edge_start if call.launch.on_edges else stop - start
                     if rows > 0:
-                        height = tile.height(rows, multiprocessors)
-                        grid = (-(-rows // height), -(-tile.columns // tile.block_n), 1)
-                        call.start(
-                            grid, height, (start, inner, arguments.group_start + start, edge_start, rows), stream
-                        )
+                        numbers = (start, inner, arguments.group_start + start, edge_start, rows)
+                        call.start(rows, numbers, stream, multiprocessors)
 
 
 @contextmanager

@@ -45,8 +45,8 @@ def address(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords
     slot, column = column // place.width, column % place.width
     if not slot.terms:
         return _added(_child_start(lines, place, row, slot.constant), column)
-    at = f"({place.first} + {row}) * {place.slots} + {slot}"
-    child = f"tl.load({place.index} + {at}, mask={lines.mask(*coords)}, other=0).to(tl.int64)"
+    number = f"({place.first} + {row}) * {place.slots} + {slot}"
+    child = f"tl.load({place.index} + {number}, mask={lines.mask(*coords)}, other=0).to(tl.int64)"
     return _added(f"{place.pointer} + {_times(child, place.width)}", column)
 
 
@@ -88,9 +88,9 @@ def _child_start(lines: Lines, place: Gathered, row: Var, slot: int) -> str:
         in_rows = lines.blocks[row.name].mask
         load = f"tl.load({place.index} + {at}, mask={in_rows}, other=0).to(tl.int64)"
         child = lines.let(f"child_{slot}", load, key, depth)
-    key = ("child state", place.pointer, row, slot, place.index)
-    name = f"{place.pointer.removesuffix('_ptr')}_{slot}"
-    return lines.find(key) or lines.let(name, f"{place.pointer} + {_times(child, place.width)}", key, depth)
+    of_state = ("child state", place.pointer, row, slot, place.index)
+    name, text = f"{place.pointer.removesuffix('_ptr')}_{slot}", f"{place.pointer} + {_times(child, place.width)}"
+    return lines.find(of_state) or lines.let(name, text, of_state, depth)
 
 
 def _depth(lines: Lines, row: Var) -> int:

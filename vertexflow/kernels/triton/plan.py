@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
 from ...graph.program import Part
-from ..native.plan import CONSTANTS, PADS, PRODUCTS, SAME, SEGMENTS, VIEWS, Unsupported, dim_of_cat, has_rows
+from ..native.plan import CONSTANTS, PADS, PRODUCTS, SAME, SEGMENTS, VIEWS, Unsupported, dim_of_cat, has_rows, integer
 from .expressions import EXPRESSIONS
 from .reductions import REDUCTIONS
 from .views import SPLITS, of_vertex
@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 FEW = 4  # elements that are summed without a loop
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-SUMS = {target: None for target in PRODUCTS | SEGMENTS}  # besides those of rows
+SUMS = dict.fromkeys(PRODUCTS | SEGMENTS)  # besides those of rows
 FREE = VIEWS | SAME | {aten._to_copy.default}
 
 Space = tuple[bool, tuple[int, ...]]  # whether rows are edges, and the shape of a row
@@ -344,7 +344,7 @@ def _check(node: fx.Node) -> None:
         known = source_of(node).target in SPLITS or source_of(node).target in REDUCTIONS
     if not known and target not in (aten.cat.default, aten.stack.default, aten.empty.memory_format):
         raise Unsupported(f"{node.name} is made by {target}")
-    if target in PADS and (int(node.args[5]) if len(node.args) > 5 else 1) != 1:  # type: ignore[call-overload]
+    if target in PADS and integer(node, 5, 1) != 1:
         raise Unsupported(f"{node.name} puts zeros between elements")
     if maker(node).target in REDUCTIONS and isinstance(value, Tensor) and not has_rows(node):
         raise Unsupported(f"{node.name} sums over rows")

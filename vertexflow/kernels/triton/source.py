@@ -13,9 +13,10 @@ from ...graph.nodes import on_edges, title
 from ...graph.program import Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
-from ..native.plan import Unsupported, has_rows, trailing
+from ..native.plan import Unsupported, has_rows
 from . import tiles
-from .body import TYPES, KernelWriter
+from .body import KernelWriter
+from .expressions import TYPES
 from .places import Gathered, Place, Received, Rows, Shared
 from .plan import Apart, Kernel, Plan, Store, is_fused, plan, space_of
 from .tiles import Tile
@@ -112,11 +113,7 @@ def _store_by_chunks(made: Plan, products: list[set[fx.Node]]) -> bool:
 
 def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> tuple[str, Launch]:
     program, columns = values.program, math.prod(kernel.space[1])
-    dtypes = {store.value.meta["val"].dtype for store in kernel.stores}
-    half = program.trace.state_dtype not in (torch.float32, torch.float64) or bool(
-        dtypes & {torch.float16, torch.bfloat16}
-    )
-    tile = tiles.choose(columns, 0, 1, half)
+    tile = tiles.choose(columns, 0, 1)
     for _ in range(2):  # how large it may be is known when it is written
         arguments = _Arguments(values)
         writer = KernelWriter(made, kernel, tile, arguments, program.trace.state_dtype)
@@ -124,7 +121,7 @@ def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> t
         if len(writer.accumulators) > MOST_ACCUMULATORS:
             of_products = [product for product, _ in writer.accumulators]
             raise Apart(max(of_products, key=of_products.count))
-        tile = tiles.choose(columns, len(writer.accumulators), writer.widest, half)
+        tile = tiles.choose(columns, len(writer.accumulators), writer.widest)
     name = f"{values.part.name}_{number}"
     what = ", ".join(dict.fromkeys(store.target.name for store in kernel.stores))
     signature = [*arguments.names.values(), *INTEGERS]

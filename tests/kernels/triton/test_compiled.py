@@ -1,0 +1,64 @@
+"""Kernels compiled for GPUs that are not there: what they take, and how a training step would launch them.
+
+Triton either compiles or interprets, for as long as a process lives: these are processes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+WITHOUT_INTERPRETER = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+
+
+def python(*arguments: str) -> str:
+    """What a Python process prints; its errors are those of the test."""
+    done = subprocess.run([sys.executable, "-m", *arguments], env=WITHOUT_INTERPRETER, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "kernels"),
+    [
+        (["--hidden", "256"], 348),
+        (["--hidden", "256", "--dag", "--target", "sm_90", "--", "ChildSumTreeLSTM", "DAGNN"], 20),
+        (["--hidden", "200", "--dtype", "bfloat16", "--target", "sm_80", "sm_90", "--", "README", "GRU"], 20),
+    ],
+    ids=["all", "several parents", "bfloat16"],
+)
+def test_no_kernel_spills(options, kernels):
+    """`benchmarks.registers` fails otherwise, and shows what each kernel takes."""
+    said = python("benchmarks.registers", *options)
+    print(said)
+    found = int(said.splitlines()[-1].split()[0])
+    assert found >= kernels
+
+
+@pytest.mark.parametrize("model", ["README", "ChildSumTreeLSTM"])
+def test_a_step_launches_what_was_compiled_before(model):
+    """Nothing is compiled in a second step, every row and column has a program, and arguments are of the right types."""
+    found = json.loads(python("tests.kernels.triton.dry_run", model, "40"))
+    first, second = found["compiled"]
+    assert first >= 5
+    assert second == 0
+    assert {launch["name"] for launch in found["launches"]} >= {"core_0", "core_leaf_0", "grad_core_0", "grad_core_1"}
+    for launch in found["launches"]:
+        kinds, values = zip(*launch["arguments"], strict=True)
+        height, width, _, precision = values[-4:]
+        assert precision == "ieee"
+        rows = values[-5]
+        assert launch["grid"][0] * height >= rows > (launch["grid"][0] - 1) * height
+        assert launch["grid"][1] * width >= 40
+        for kind, value in zip(kinds[:-4], values[:-4], strict=True):
+            if kind.startswith("*"):
+                assert value > 2**16, "no address"
+            elif kind == "constexpr":
+                assert value is None
+            else:
+                assert kind == "i32"
+                assert abs(value) < 2**31

@@ -1,0 +1,48 @@
+"""Random vertex functions as generated Triton kernels, against the reference in float64."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from ...agreement import check
+from ...ragged import ragged_cases
+from ...strategies import OPERATIONS, cases
+from ...test_against_reference import SLOW_TO_TRACE
+
+HAS = sorted(set(OPERATIONS) - {"cumsum", "roll"})
+FEW_EXAMPLES = settings(SLOW_TO_TRACE, max_examples=30)  # the interpreter is slow
+
+pytestmark = pytest.mark.usefixtures("interpreter")
+
+
+def check_kernels(case):
+    """The case agrees, and its cores are kernels."""
+    case.model.backend = "triton"
+    check(case)
+    if case.model.state["m"] != (3, 3):  # whose diagonal there is no kernel for
+        assert "core: calls of PyTorch" not in case.model.explain(), case.model.explain()
+
+
+@FEW_EXAMPLES
+@given(cases(HAS))
+def test_of_few_elements(case):
+    check_kernels(case)
+
+
+@FEW_EXAMPLES
+@given(cases(HAS, size=36))
+def test_of_more_elements_than_tiles_are_multiples_of(case):
+    check_kernels(case)
+
+
+@FEW_EXAMPLES
+@given(ragged_cases(HAS))
+def test_of_any_number_of_children(case):
+    check_kernels(case)
+
+
+@FEW_EXAMPLES
+@given(ragged_cases(HAS, size=36))
+def test_of_any_number_of_children_and_more_elements(case):
+    check_kernels(case)

@@ -1,0 +1,147 @@
+"""On a GPU, with `make test-gpu`: the kernels agree in all types, twice to the bit, and nothing waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+
+import vertexflow as vf
+from benchmarks.zoo import ZOO
+from vertexflow.kernels import triton
+
+from ...agreement import join
+from ...ragged import ragged_cases
+from ...reference import run_reference
+from ...strategies import OPERATIONS, cases
+from ...test_against_reference import SLOW_TO_TRACE
+from .test_zoo import difference, results
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available() or triton.interprets(), reason="needs a GPU, and Triton's compiler: make test-gpu"
+    ),
+]
+
+HAS = sorted(set(OPERATIONS) - {"cumsum", "roll"})
+# Relative to the norm of what is compared; "tf32" by PyTorch's own switch.
+ERRORS = {"float32": 1e-5, "tf32": 5e-3, "bfloat16": 2e-2, "float16": 5e-3}
+
+
+@pytest.fixture(autouse=True)
+def _own_switches() -> Iterator[None]:
+    """Whatever a test chooses holds for itself."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    yield
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
+def on_gpu(animal, inputs):
+    """The model and its inputs on the device; the parameters' gradients are found there."""
+    animal.model.cuda()
+    return {name: x.detach().cuda().requires_grad_() for name, x in inputs.items()}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("size", [21, 64, 200])
+@pytest.mark.parametrize("name", ZOO)
+def test_every_model_agrees_with_float64(name, size, kind):
+    dtype = torch.float32 if kind == "tf32" else getattr(torch, kind)
+    size = min(size, 24) if name in ("MVRNN", "RNTN") else size
+    animal, exact = ZOO[name](size), ZOO[name](size)
+    animal.model.to(dtype)
+    exact.model.double().load_state_dict(animal.model.state_dict())
+    inputs = animal.inputs(dtype)
+    expected = results(exact, {key: x.detach().double().requires_grad_() for key, x in inputs.items()}, "torch")
+    if kind == "tf32":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    given = on_gpu(animal, inputs)
+    found = results(animal, given, "triton")
+    assert difference([value.cpu() for value in found], expected) < ERRORS[kind]
+    assert all(map(torch.equal, found, results(animal, given, "triton")))
+
+
+@pytest.mark.parametrize("name", ["README", "ChildSumTreeLSTM", "GRU", "DAGNN"])
+def test_autocast(name):
+    animal, exact = ZOO[name](40), ZOO[name](40)
+    exact.model.double().load_state_dict(animal.model.state_dict())
+    inputs = animal.inputs(torch.float32)
+    expected = results(exact, {key: x.detach().double().requires_grad_() for key, x in inputs.items()}, "torch")
+    given = on_gpu(animal, inputs)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = results(animal, given, "triton")
+    assert found[0].dtype == torch.float32
+    assert 1e-5 < difference([value.cpu() for value in found], expected) < 2e-2
+
+
+def check_on_gpu(case):
+    """Outputs of a random function on the GPU, in float32, against the reference in float64."""
+    expected = run_reference(case.model, *join(case.parts), case.inputs, case.reverse, case.edge_inputs)
+    inputs = {**case.inputs, **case.edge_inputs}
+    moved = {name: (x.float() if x.is_floating_point() else x).detach().cuda() for name, x in inputs.items()}
+    model = case.model.float().cuda()
+    model.backend = "triton"
+    batch = vf.pack([part.graph() for part in case.parts]).to("cuda")
+    found = vars(model(batch, reverse=case.reverse, **moved))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].cpu().double(), value, rtol=1e-3, atol=1e-4)
+
+
+@settings(SLOW_TO_TRACE, max_examples=50)
+@given(cases(HAS, size=36))
+def test_random_functions(case):
+    check_on_gpu(case)
+
+
+@settings(SLOW_TO_TRACE, max_examples=50)
+@given(ragged_cases(HAS, size=36))
+def test_random_functions_of_any_number_of_children(case):
+    check_on_gpu(case)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_nothing_waits_for_the_device(name):
+    """After the first step, which compiles and brings the schedule to the device."""
+    animal = ZOO[name](24)
+    given = on_gpu(animal, animal.inputs(torch.float32))
+    batch = vf.pack(animal.graphs).to("cuda")
+
+    def step():
+        animal.model(batch, **given).h.sum().backward()
+
+    step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_auto_chooses_kernels_on_a_gpu():
+    animal = ZOO["README"](8)
+    animal.model(vf.pack(animal.graphs).to("cuda"), **on_gpu(animal, animal.inputs(torch.float32)))
+    assert "core: Triton kernels, 1 launch a step" in animal.model.explain()
+
+
+def test_a_model_is_trained_on_a_gpu():
+    """The loss of a small task falls below a hundredth of what it was."""
+    animal = ZOO["README"](32)
+    given = on_gpu(animal, animal.inputs(torch.float32))
+    batch = vf.pack(animal.graphs).to("cuda")
+    head = nn.Linear(32, 1).cuda()
+    target = torch.randn(len(animal.graphs), 1, device="cuda")
+    optimizer = torch.optim.Adam([*animal.model.parameters(), *head.parameters()], 1e-2)
+    losses = []
+    for _ in range(200):
+        loss = (head(animal.model(batch, **given).h[batch.roots]) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    assert losses[-1] < losses[0] / 100
