@@ -24,7 +24,7 @@ from vertexflow.kernels.triton.ahead import TARGETS, Kernel, Resources, compile_
 
 from .zoo import ZOO
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SMALL = {"MVRNN": 32, "RNTN": 32}  # a matrix, or a tensor, for each vertex
 
 

@@ -10,23 +10,9 @@ from torch import fx
 
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
+from ..operations import CONSTANTS, PADS, PRODUCTS, Unsupported, has_rows, integer, trailing
 from .expressions import EXPRESSIONS, literal
-from .plan import (
-    CONSTANTS,
-    PADS,
-    PRODUCTS,
-    Outer,
-    Plan,
-    Product,
-    Stage,
-    Store,
-    Unsupported,
-    columns,
-    has_rows,
-    integer,
-    reduced,
-    trailing,
-)
+from .plan import Outer, Plan, Product, Stage, Store, columns, reduced
 from .views import broadcast, linear, moved
 
 aten = torch.ops.aten

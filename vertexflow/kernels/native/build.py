@@ -8,12 +8,11 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from ... import log
 from ...errors import BackendError
+from ..cache import kept
 
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp",
          "-shared", "-fPIC")  # fmt: skip
@@ -22,12 +21,6 @@ FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping
 def compiler() -> str | None:
     """The C++ compiler: the environment variable `CXX`, or one that is found."""
     return os.environ.get("CXX") or _find_compiler(os.environ.get("PATH", ""))
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept: the environment variable `VERTEXFLOW_CACHE`, or the user's cache folder."""
-    asked = os.environ.get("VERTEXFLOW_CACHE")
-    return Path(asked) if asked else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vertexflow"
 
 
 def load(source: str) -> ctypes.CDLL:
@@ -42,17 +35,7 @@ def load(source: str) -> ctypes.CDLL:
             'backend "compile" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
         )
     name = hashlib.sha256("\0".join((source, found, *FLAGS, _machine())).encode()).hexdigest()[:32]
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"{name}.so"
-        if not kept.exists():
-            _compile(found, source, kept)
-    except OSError:  # no place to keep it
-        kept = Path(_private_folder()) / f"{name}.so"
-        if not kept.exists():
-            _compile(found, source, kept)
-    return ctypes.CDLL(str(kept))
+    return ctypes.CDLL(str(kept(f"{name}.so", partial(_compile, found, source))))
 
 
 def address_of(library: ctypes.CDLL, name: str) -> int:
@@ -61,26 +44,16 @@ def address_of(library: ctypes.CDLL, name: str) -> int:
 
 
 def _compile(command: str, source: str, to: Path) -> None:
-    log.show("kernels", f"compiling {to}")
-    with tempfile.TemporaryDirectory(dir=to.parent) as folder:
-        code, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
-        code.write_text(source, encoding="utf-8")
-        done = subprocess.run(
-            [command, *FLAGS, str(code), "-o", str(made)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise BackendError(f"{command} could not compile generated code:\n{done.stderr[:2000]}")
-        os.replace(made, to)  # whole, or not at all
+    code = to.with_suffix(".cpp")
+    code.write_text(source, encoding="utf-8")
+    done = subprocess.run([command, *FLAGS, str(code), "-o", str(to)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BackendError(f"{command} could not compile generated code:\n{done.stderr[:2000]}")
 
 
 @cache
 def _find_compiler(path: str) -> str | None:
     return next(filter(None, (shutil.which(name, path=path) for name in ("g++", "clang++", "c++"))), None)
-
-
-@cache
-def _private_folder() -> str:
-    return tempfile.mkdtemp(prefix="vertexflow-")
 
 
 @cache

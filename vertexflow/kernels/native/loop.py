@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ...graph.program import CORES, Program
 from ..memory import Arena, Layout
+from ..operations import Unsupported
 from ..order import RowGroup
 from .build import address_of, load
-from .plan import Unsupported
 from .source import OF_STRUCTURE, Source, preamble, products_source, write_part
 
 Resolve = Callable[[str, Any], "Tensor | int"]

@@ -7,7 +7,6 @@ after it; every other value is computed where it is needed, inside a loop.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,30 +16,27 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.nodes import is_view, on_edges, operands
 from ...graph.program import Part
+from ..operations import (
+    CONSTANTS,
+    PADS,
+    PRODUCTS,
+    SAME,
+    SEGMENTS,
+    VIEWS,
+    Unsupported,
+    dim_of,
+    dim_of_cat,
+    has_rows,
+    integer,
+    piece_sizes,
+    trailing,
+)  # fmt: skip
 from .expressions import EXPRESSIONS
 
 aten = torch.ops.aten
 
-PRODUCTS = {aten.mm.default, aten.addmm.default}
-SEGMENTS = {segments.SEGMENT_SUM, segments.SEGMENT_MAX}
 REDUCTIONS = {aten.sum.dim_IntList, aten.mean.dim}
-PADS = {aten.slice_backward.default, aten.select_backward.default}  # zeros around a value
 BETWEEN_LOOPS = PRODUCTS | SEGMENTS | REDUCTIONS  # what is no loop over the elements of its result
-CONSTANTS: dict[Any, Callable[[fx.Node], Any]] = {
-    aten.zeros.default: lambda node: 0.0, aten.ones.default: lambda node: 1.0,
-    aten.scalar_tensor.default: lambda node: node.args[0], aten.full.default: lambda node: node.args[1],
-    aten.zeros_like.default: lambda node: 0.0, aten.ones_like.default: lambda node: 1.0,
-}  # fmt: skip
-SAME = {aten.clone.default, aten.alias.default, aten.detach.default}
-VIEWS = {
-    operator.getitem, aten.split.Tensor, aten.split_with_sizes.default, aten.slice.Tensor, aten.select.int,
-    aten.unsqueeze.default, aten.squeeze.dim, aten.expand.default, aten.view.default, aten._unsafe_view.default,
-    aten.reshape.default, aten.permute.default, aten.transpose.int, aten.t.default, *SAME,
-}  # fmt: skip
-
-
-class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
-    """Why a part cannot become native code."""
 
 
 @dataclass
@@ -126,17 +122,6 @@ def plan(part: Part, dtype: torch.dtype) -> Plan:
     return Plan(part, [*stages, Stage(copies)] if copies else stages, stored, [copy.target for copy in copies])
 
 
-def trailing(node: fx.Node) -> list[int]:
-    """The shape of one row; of a value without rows, its shape."""
-    shape = node.meta["val"].shape
-    return [int(extent) for extent in (shape[1:] if has_rows(node) else shape)]
-
-
-def has_rows(node: fx.Node) -> bool:
-    """Whether a value has a row for each vertex or edge, in dimension 0."""
-    return node.meta.get("rows") is not None
-
-
 def base(node: fx.Node) -> fx.Node:
     """The value that a view is of."""
     while node.target in VIEWS:
@@ -171,22 +156,6 @@ def columns(node: fx.Node) -> tuple[fx.Node, int] | None:
             return None
         node = source
     return node, start
-
-
-def piece_sizes(split: fx.Node) -> list[int]:
-    """The sizes of what a split makes."""
-    return [int(piece.shape[dim_of(split, 2)]) for piece in split.meta["val"]]
-
-
-def integer(node: fx.Node, position: int, default: int = 0) -> int:
-    """An argument that is an integer."""
-    value: Any = node.args[position] if len(node.args) > position else default
-    return int(value)
-
-
-def dim_of(node: fx.Node, position: int) -> int:
-    """A dimension that is an argument, counted from the front."""
-    return integer(node, position) % int(node.all_input_nodes[0].meta["val"].dim())
 
 
 def _results(part: Part) -> tuple[fx.Node, ...]:
@@ -230,11 +199,6 @@ def _check(node: fx.Node, dtype: torch.dtype) -> None:
         raise Unsupported(f"{node.name} is made by {target}")
     if target is aten.cat.default and (not has_rows(node) or dim_of_cat(node) != 1 or len(trailing(node)) != 1):
         raise Unsupported(f"{node.name} joins other dimensions than columns")
-
-
-def dim_of_cat(node: fx.Node) -> int:
-    """The dimension along which a concatenation joins."""
-    return integer(node, 1) % int(node.meta["val"].dim())
 
 
 def is_whole(pad: fx.Node) -> bool:

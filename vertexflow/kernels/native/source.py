@@ -15,9 +15,10 @@ from ...graph.nodes import on_edges
 from ...graph.program import CORES, Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
+from ..operations import Unsupported, has_rows, trailing
 from .body import split_of, work_of, write_stages
 from .expressions import literal
-from .plan import Plan, Unsupported, has_rows, plan, trailing
+from .plan import Plan, plan
 
 WIDEST = 32  # columns of a panel of a packed weight, at most
 TYPES = {torch.float32: "float", torch.float64: "double"}

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from ...graph import segments
-from .plan import SAME, Unsupported, dim_of, has_rows, integer, piece_sizes, trailing
+from ..operations import SAME, Unsupported, dim_of, has_rows, integer, piece_sizes, trailing
 
 aten = torch.ops.aten
 

@@ -58,7 +58,7 @@ def kernels_of(program: Program, dag: bool = False) -> list[Kernel]:
     `dag`: as for graphs whose vertices have several parents, which sum what these sent.
 
     Raises:
-        vertexflow.kernels.native.plan.Unsupported: as `write_core`.
+        vertexflow.kernels.operations.Unsupported: as `write_core`.
     """
     found: list[Kernel] = []
     for core in CORES:

@@ -11,7 +11,7 @@ from torch import fx
 
 from ...graph import segments
 from ...graph.nodes import operands
-from ..native.plan import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
+from ..operations import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
 from .expressions import EXPRESSIONS, HALF, literal
 from .index import ZERO, Index, Var, of, unravel

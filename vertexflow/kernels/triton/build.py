@@ -6,14 +6,10 @@ import hashlib
 import importlib.util
 import os
 import sys
-import tempfile
-from functools import cache
-from pathlib import Path
 from types import ModuleType
 
-from ... import log
 from ...errors import BackendError
-from ..native.build import cache_folder
+from ..cache import kept
 
 
 def is_available() -> bool:
@@ -36,7 +32,7 @@ def load(source: str) -> ModuleType:
         raise BackendError('backend "triton" needs the package triton (pip install triton); or use backend="torch"')
     name = f"vertexflow_triton_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     if name not in sys.modules:
-        path = _written(name, source)
+        path = kept(f"{name}.py", lambda to: to.write_text(source, encoding="utf-8"))
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
@@ -44,25 +40,3 @@ def load(source: str) -> ModuleType:
         spec.loader.exec_module(module)
         sys.modules[name] = module
     return sys.modules[name]
-
-
-def _written(name: str, source: str) -> Path:
-    """The file of a module, written unless it has been before."""
-    for folder in (cache_folder(), Path(_private_folder())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{name}.py"
-            if not path.exists():
-                log.show("kernels", f"writing {path}")
-                with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".py", delete=False, encoding="utf-8") as file:
-                    file.write(source)
-                os.replace(file.name, path)  # whole, or not at all
-            return path
-        except OSError:  # no place to keep it
-            continue
-    raise BackendError(f"generated code can be written neither to {cache_folder()} nor to a temporary folder")
-
-
-@cache
-def _private_folder() -> str:
-    return tempfile.mkdtemp(prefix="vertexflow-")

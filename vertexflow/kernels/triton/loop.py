@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import log
 from ...graph.program import CORES, Program
 from ..memory import Arena
-from ..native.plan import Unsupported
+from ..operations import Unsupported
 from ..order import RowGroup
 from .build import interprets, load
 from .source import Launch, Source, write_core

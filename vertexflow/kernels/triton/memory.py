@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..native.plan import Unsupported, trailing
+from ..operations import Unsupported, trailing
 from .index import Index, Var, linear
 from .lines import Lines
 from .places import Gathered, Received, Rows, Shared

@@ -20,10 +20,22 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
 from ...graph.program import Part
-from ..native.plan import CONSTANTS, PADS, PRODUCTS, SAME, SEGMENTS, VIEWS, Unsupported, dim_of_cat, has_rows, integer
+from ..operations import (
+    CONSTANTS,
+    PADS,
+    PRODUCTS,
+    SAME,
+    SEGMENTS,
+    SPLITS,
+    VIEWS,
+    Unsupported,
+    dim_of_cat,
+    has_rows,
+    integer,
+)
 from .expressions import EXPRESSIONS
 from .reductions import REDUCTIONS
-from .views import SPLITS, of_vertex
+from .views import of_vertex
 
 aten = torch.ops.aten
 

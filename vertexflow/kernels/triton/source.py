@@ -13,7 +13,7 @@ from ...graph.nodes import on_edges, title
 from ...graph.program import Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
-from ..native.plan import Unsupported, has_rows
+from ..operations import Unsupported, has_rows
 from . import tiles
 from .body import KernelWriter
 from .expressions import TYPES

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..native.plan import SAME, dim_of, integer, piece_sizes
+from ..operations import SAME, SPLITS, dim_of, integer, piece_sizes
 from .index import ANY, ZERO, Index, linear, unravel
 
 aten = torch.ops.aten
@@ -113,7 +113,6 @@ def _shifted(coords: Coords, dim: int, by: int) -> Coords:
     return (*coords[:dim], coords[dim] + by, *coords[dim + 1 :])
 
 
-SPLITS = {aten.split.Tensor, aten.split_with_sizes.default}
 _MOVES = {
     aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dim: _squeeze,
     aten.expand.default: _expand, aten.permute.default: _permute, aten.transpose.int: _permute, aten.t.default: _permute,
