@@ -26,21 +26,21 @@ Resolve = Callable[[str, Any], "Tensor | int"]
 @dataclass(frozen=True)
 class Call:
     """A kernel with its pointers. What a GPU runs is compiled for where these are aligned, and kept by the most rows that a
-    program should have: those that it has, which are fewer if it would spill, and the kernel."""
+    program should have: those that it has, which are fewer if it would spill, and the kernel. None in the interpreter."""
 
     function: Any
     launch: Launch
     pointers: tuple[Tensor | int | None, ...]
     addresses: tuple[int | None, ...]
     precision: str
-    compiled: dict[int, tuple[int, Any]]
+    compiled: dict[int, tuple[int, Any]] | None
 
     def start(self, rows: int, numbers: tuple[int, ...], stream: int, multiprocessors: int) -> None:
         """Launch it for so many rows; after the first time that takes as little of the host's time as Triton allows."""
         tile = self.launch.tile
         height = tile.height(rows, multiprocessors)
         kernel, pointers, options = self.function, self.pointers, {}
-        if not interprets():
+        if self.compiled is not None:
             if height not in self.compiled:
                 self.compiled[height] = self._compile(height, numbers)
             height, kernel = self.compiled[height]
@@ -124,7 +124,8 @@ class Loop:
         given = tuple(pointers)
         addresses = tuple(value.data_ptr() if isinstance(value, Tensor) else value for value in given)
         kinds = tuple(value if value is None else value % 16 == 0 for value in addresses)
-        compiled = self.compiled.setdefault((launch.name, kinds, precision(), device), {})
+        key = (launch.name, kinds, precision(), device)
+        compiled = None if interprets() else self.compiled.setdefault(key, {})
         return Call(self.functions[launch.name], launch, given, addresses, precision(), compiled)
 
     def run(self, arguments: Arguments, steps: np.ndarray[Any, np.dtype[np.int32]]) -> None:
