@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constrai
 READY := $(VENV)/.ready
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-gpu sanitize sanitize-python lint format bench clean
+.PHONY: help setup train test test-gpu sanitize sanitize-python lint format bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
@@ -21,6 +21,7 @@ help:
 	@echo "make sanitize-python   tests of packing and scheduling with ASan and UBSan in the extension (about two minutes)"
 	@echo "make lint    ruff and mypy (make format: let ruff correct what it can)"
 	@echo "make bench   time training steps against their peers (ARGS='treelstm --hidden 128')"
+	@echo "make bench-gpu   the same on a GPU, with peers under torch.compile and as CUDA graphs"
 	@echo "make clean   remove the virtual environment and caches"
 	@echo "Variables: PYTHON=python3.12, VENV=.venv, TORCH_INDEX=https://download.pytorch.org/whl/cpu (no CUDA)"
 
@@ -74,6 +75,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks run $(ARGS)
+
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks run --device cuda --compile --rounds 30 $(ARGS)
 
 clean:
 	rm -rf $(VENV) build vertexflow/_core*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
     python -m benchmarks list
     python -m benchmarks run [NAME ...] [--hidden 256 ...] [--batch 64 ...] [--rounds 9] [--threads 2] [--forward]
+    python -m benchmarks run [NAME ...] --device cuda [--dtype bfloat16] [--tf32]
     python -m benchmarks report
 
 `run` writes a file for each workload and setting; `report` makes docs/benchmarks.md and its plots of all of them. How to
@@ -30,6 +31,7 @@ from .report import largest_difference, number, read_results, write_report, writ
 from .workloads import WORKLOADS
 
 HERE = Path(__file__).parent
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 console = Console(width=120)
 
 
@@ -65,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=_positive, default=2, help="PyTorch's threads")
     run.add_argument("--seed", type=int, default=0, help="of the graphs and the numbers")
     run.add_argument("--forward", action="store_true", help="time the forward pass alone")
+    run.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where")
+    run.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of everything; half precision on a GPU")
+    run.add_argument("--tf32", action="store_true", help="let a GPU multiply float32 in TF32")
     run.add_argument("--compile", action="store_true", help="with torch.compile among the peers; it takes a while")
     run.add_argument("--data", type=Path, help="a folder of real data; else that of VERTEXFLOW_DATA")
     run.add_argument("--results", type=Path, default=HERE / "results", help="where the files go")
@@ -91,6 +96,10 @@ def _run(options: argparse.Namespace) -> int:
     if unknown:
         raise UnusableError(f"there is no workload {unknown[0]!r}; choose of {', '.join(WORKLOADS)}")
     data = options.data or (Path(os.environ["VERTEXFLOW_DATA"]) if os.environ.get("VERTEXFLOW_DATA") else None)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UnusableError("PyTorch finds no GPU here (torch.cuda.is_available()); leave --device cuda away")
+    if options.device == "cpu" and (options.dtype != "float32" or options.tf32):
+        raise UnusableError("--dtype and --tf32 are for --device cuda: a CPU is measured in float32")
     names = options.names or list(WORKLOADS)
     without = [name for name in names if WORKLOADS[name].needs_data and data is None]
     if without and options.names:
@@ -118,7 +127,10 @@ def _exit_with_run(*arguments: Any) -> None:
 def _run_one(options: argparse.Namespace, data: Path | None, name: str, hidden: int, batch: int) -> int:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    case = WORKLOADS[name].make(Settings(hidden, batch, options.seed, data=data, compile=options.compile))
+    if options.tf32:
+        torch.set_float32_matmul_precision("high")
+    settings = Settings(hidden, batch, options.seed, DTYPES[options.dtype], data, options.compile, options.device)
+    case = WORKLOADS[name].make(settings)
     try:
         measured = measure(case, options.rounds, options.forward)
     except DisagreementError as error:
@@ -130,6 +142,8 @@ def _run_one(options: argparse.Namespace, data: Path | None, name: str, hidden: 
         "hidden": hidden,
         "batch": batch,
         "threads": options.threads,
+        "device": options.device,
+        "dtype": "tf32" if options.tf32 else options.dtype,
         "seed": options.seed,
         "rounds": options.rounds,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -155,6 +169,8 @@ def _show(result: dict[str, Any]) -> None:
     console.print(table)
     if result["kept_bytes"]:
         console.print(f"to be kept (states, gates, gradients of weights): {number(result['kept_bytes'], 2**20)} MiB")
+    if "bound_ms" in result:
+        console.print(f"at this device's best rates: {number(result['bound_ms'])} ms")
     console.print(f"losses and gradients agree to {largest_difference(result):.0e}")
     for name, reason in result["skipped"].items():
         console.print(f"[yellow]without {name}: {reason}[/]")

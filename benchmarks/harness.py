@@ -1,11 +1,10 @@
-"""Contestants for one task: they agree first, then run in turns; what is measured, and how."""
+"""Contestants for one task: they agree first, then run in turns."""
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,14 @@ from torch import Tensor, nn
 
 from vertexflow.kernels import pool
 
-from .floor import Product, floor
-from .memory import peak
+from .device import graphed, peak, seconds_of
+from .floor import Product, bound_ms, ceilings, floor
 
 FLOOR = "floor"
 OURS = "vertexflow"
 RATE = 1e-3  # of the updates
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10, torch.bfloat16: 2e-2, torch.float16: 2e-2}
+TF32 = 5e-3  # of float32, where products are allowed to be in TF32
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,15 @@ class Settings:
     dtype: torch.dtype = torch.float32
     data: Path | None = None
     compile: bool = False  # with peers under torch.compile
+    device: str = "cpu"
+
+    def randn(self, *shape: int) -> Tensor:
+        """Normal numbers, where they belong."""
+        return torch.randn(*shape, dtype=self.dtype).to(self.device)
+
+    def place(self, module: nn.Module) -> Any:
+        """A module, where it belongs."""
+        return module.to(self.device, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,14 @@ class Contestant:
         forward: the outputs; the loss is the mean of their squares, in whatever order they come.
         train: where the derivative is written by hand: the outputs, with all gradients left in `.grad`.
         every: takes part in each so-many-th round; more than 1 for what is too slow to be waited for.
+        by_graph: on a GPU it also takes part as a CUDA graph, captured once: nothing in it asks for values.
     """
 
     name: str
     forward: Callable[[], Tensor]
     train: Callable[[], Tensor] | None = None
     every: int = 1
+    by_graph: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,8 @@ def agree(case: Case) -> dict[str, float]:
     A difference is relative to the norm of what is compared.
 
     Raises:
-        DisagreementError: one of them is above the tolerance, 1e-4 in float32 and 1e-10 in float64; all such are named.
+        DisagreementError: one of them is above the tolerance, 1e-4 in float32 (5e-3 in TF32), 1e-10 in float64, and 2e-2 in
+            half precision; all such are named.
     """
     start = {name: value.clone() for name, value in case.model.state_dict().items()}
     found: dict[str, dict[str, Tensor]] = {}
@@ -132,17 +144,23 @@ def agree(case: Case) -> dict[str, float]:
     for name, values in found.items():
         differences[name] = 0.0
         for of, value in values.items():
-            difference = float((value - expected[of]).norm() / expected[of].norm().clamp(min=1e-30))
+            difference = float((value - expected[of]).double().norm() / expected[of].double().norm().clamp(min=1e-30))
             differences[name] = max(differences[name], difference)
-            if not difference <= TOLERANCE[value.dtype]:  # nor is NaN
+            if not difference <= tolerance(value):  # nor is NaN
                 wrong.append(f"{name!r} and {first!r} differ in {of} by {difference:.1e}")
     if wrong:
         raise DisagreementError("; ".join(wrong))
     return differences
 
 
+def tolerance(value: Tensor) -> float:
+    """How far contestants may be from each other, relative to the norm."""
+    is_tf32 = value.is_cuda and value.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return TF32 if is_tf32 else TOLERANCE[value.dtype]
+
+
 def time_in_turns(
-    runs: Mapping[str, Callable[[], object]], rounds: int, every: Mapping[str, int], seed: int = 0
+    runs: Mapping[str, Callable[[], object]], rounds: int, every: Mapping[str, int], seed: int = 0, device: str = "cpu"
 ) -> dict[str, list[float]]:
     """Seconds of each in each round in which it takes part, after warm-up; the order is drawn anew for every round."""
     for name, run in runs.items():
@@ -154,9 +172,7 @@ def time_in_turns(
         rng.shuffle(order)
         for name in order:
             if number % every.get(name, 1) == 0:
-                start = time.perf_counter()
-                runs[name]()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(seconds_of(runs[name], device))
     return seconds
 
 
@@ -172,18 +188,31 @@ def _make_room(model: nn.Module) -> None:
     pool.clear()
 
 
+def _without_slow(case: Case) -> Case:
+    """Gradients that are added vertex by vertex in half precision are several per cent off."""
+    slow = [one.name for one in case.contestants if one.every > 1]
+    skipped = {**case.skipped, **dict.fromkeys(slow, "in half precision its gradients are too far off")}
+    return replace(case, contestants=[one for one in case.contestants if one.every == 1], skipped=skipped)
+
+
 def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
     """Agree, then time and weigh every contestant; what a result says of them.
 
     Raises:
         DisagreementError: as `agree`.
     """
+    weight = next(case.model.parameters())
+    dtype, device = weight.dtype, weight.device.type
+    if dtype.itemsize < 4:
+        case = _without_slow(case)
     differences = agree(case)
-    dtype = next(case.model.parameters()).dtype
-    runs: dict[str, Callable[[], object]] = {FLOOR: floor(case.products, dtype, forward)}
+    runs: dict[str, Callable[[], object]] = {FLOOR: floor(case.products, dtype, forward, device)}
     for one in case.contestants:
         runs[one.name] = forward_pass(one) if forward else training_step(case.model, one)
-    seconds = time_in_turns(runs, rounds, {one.name: one.every for one in case.contestants})
+    for one in case.contestants:
+        if one.by_graph and device == "cuda":
+            runs[f"{one.name}, CUDA graph"] = graphed(runs[one.name])
+    seconds = time_in_turns(runs, rounds, {one.name: one.every for one in case.contestants}, device=device)
     summaries = {name: summary(values) for name, values in seconds.items()}
     figures: dict[str, Any] = {}
     for name, values in seconds.items():
@@ -192,15 +221,19 @@ def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
             **summaries[name],
             "x_floor": middle / summaries[FLOOR]["median_ms"],
             "x_vertexflow": middle / summaries[OURS]["median_ms"],
-            "peak_bytes": None if name == FLOOR else peak(runs[name], lambda: _make_room(case.model)),
+            "peak_bytes": None if name == FLOOR else peak(runs[name], lambda: _make_room(case.model), device),
             "difference": differences.get(name),
             "rounds_ms": [round(value * 1e3, 4) for value in values],
         }
     weights = 0 if forward else sum(parameter.numel() for parameter in case.model.parameters())
+    operations = sum(2 * p.inputs * p.outputs * p.rows if forward else p.operations for p in case.products)
+    kept = 0 if forward else (case.kept + weights) * dtype.itemsize
+    limits = ceilings(dtype) if device == "cuda" else {}
     return {
         "title": case.title,
-        "kept_bytes": 0 if forward else (case.kept + weights) * dtype.itemsize,
-        "floor_operations": sum(2 * p.inputs * p.outputs * p.rows if forward else p.operations for p in case.products),
+        "kept_bytes": kept,
+        "floor_operations": operations,
+        **({"ceilings": limits, "bound_ms": bound_ms(limits, operations, kept)} if limits else {}),
         "figures": figures,
         "skipped": dict(case.skipped),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,12 +83,12 @@ def levels(batch: vf.GraphBatch) -> Levels:
     row = np.argsort(order)
     edge = np.argsort(row[parent], kind="stable")
     return Levels(
-        torch.from_numpy(order),
+        _at(batch, order),
         _bounds(np.bincount(depth)),
-        torch.from_numpy(row[batch.child[edge]]),
-        torch.from_numpy(row[parent[edge]]),
+        _at(batch, row[batch.child[edge]]),
+        _at(batch, row[parent[edge]]),
         _bounds(np.bincount(depth[parent], minlength=depth.max() + 1)),
-        torch.from_numpy(row)[batch.roots],
+        _at(batch, row)[batch.roots],
     )
 
 
@@ -103,11 +104,15 @@ def generations(batch: vf.GraphBatch) -> Generations:
     for level, parent in zip(reversed(found), reversed(parents), strict=True):
         inner, leaves = ([vertex for vertex in level if bool(children[vertex]) == has] for has in (True, False))
         place = np.argsort(np.argsort([not children[vertex] for vertex in level], kind="stable"))
-        parents_above = torch.tensor(parent, dtype=torch.int64)
-        made.append(Generation(len(leaves), len(inner), torch.from_numpy(place), parents_above))
+        made.append(Generation(len(leaves), len(inner), _at(batch, place), _at(batch, np.array(parent, np.int64))))
         rows[0].extend(leaves)
         rows[1].extend(inner)
-    return Generations(torch.tensor(rows[0] + rows[1]), len(rows[0]), made)
+    return Generations(_at(batch, np.array(rows[0] + rows[1], np.int64)), len(rows[0]), made)
+
+
+def _at(batch: vf.GraphBatch, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+    """Numbers where the batch is."""
+    return torch.from_numpy(numbers).to(batch.device)
 
 
 def _bounds(sizes: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Bounds:

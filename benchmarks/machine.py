@@ -14,21 +14,25 @@ import vertexflow as vf
 
 
 def machine() -> dict[str, str | int]:
-    """The processor, and the threads that OpenMP was told to take (the threads of PyTorch are a setting of the run)."""
+    """The processor, the threads that OpenMP was told to take (those of PyTorch are a setting of the run), and the GPU."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
+    found: dict[str, str | int] = {
         "cpu": models[0] if models else platform.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
     }
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        found.update(gpu=device.name, multiprocessors=device.multi_processor_count, cuda=str(torch.version.cuda))
+    return found
 
 
 def versions() -> dict[str, str]:
     """Of Python, PyTorch, vertexflow and the peers that are installed."""
     found = {"python": platform.python_version(), "torch": torch.__version__, "vertexflow": vf.__version__}
-    for peer in ("dgl", "torch_geometric"):
+    for peer in ("triton", "dgl", "torch_geometric"):
         try:
             found[peer] = importlib.metadata.version(peer)
         except importlib.metadata.PackageNotFoundError:

@@ -33,7 +33,7 @@ def dgl_graph(dgl: Any, batch: vf.GraphBatch) -> Any:
     """The batch as one graph of DGL, with edges from children to parents."""
     offset = torch.from_numpy(batch.offset).long()
     parent = torch.repeat_interleave(torch.arange(batch.num_vertices), offset.diff())
-    return dgl.graph((torch.from_numpy(batch.child).long(), parent), num_nodes=batch.num_vertices)
+    return dgl.graph((torch.from_numpy(batch.child).long(), parent), num_nodes=batch.num_vertices).to(batch.device)
 
 
 def import_pyg() -> Any:

@@ -38,6 +38,8 @@ def write_result(result: Result, folder: Path) -> Path:
     """One file for each workload, mode and setting; a later result takes the place of an earlier one."""
     folder.mkdir(parents=True, exist_ok=True)
     setting = "-".join(f"{name[0]}{result[name]}" for name in COLUMNS)
+    if result["device"] != "cpu":
+        setting += f"-{result['device']}-{result['dtype']}"
     path = folder / f"{result['workload']}-{result['mode']}-{setting}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
@@ -45,7 +47,9 @@ def write_result(result: Result, folder: Path) -> Path:
 
 def read_results(folder: Path) -> list[Result]:
     """All results of a folder, by workload, mode and setting; other files are left alone."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [
+        {"device": "cpu", "dtype": "float32", **json.loads(path.read_text())} for path in sorted(folder.glob("*.json"))
+    ]
     results = [result for result in found if "workload" in result and "figures" in result]
     return sorted(results, key=lambda result: (*_section(result), *(result[name] for name in COLUMNS)))
 
@@ -54,11 +58,13 @@ def write_report(results: Sequence[Result], docs: Path) -> Path:
     """`benchmarks.md` in `docs`, and a plot for each workload and mode with more than one setting."""
     (docs / "plots").mkdir(parents=True, exist_ok=True)
     parts = [HEAD]
-    for (workload, mode), group in groupby(results, _section):
+    for (device, dtype, workload, mode), group in groupby(results, _section):
         of_section = list(group)
-        parts.append(f"## {workload}: {MODES[mode]}\n")
-        if draw(of_section, docs / "plots" / f"{workload}-{mode}.svg"):
-            parts.append(f"![{workload}: multiples of the floor](plots/{workload}-{mode}.svg)\n")
+        on = "" if device == "cpu" else f", {of_section[0]['machine']['gpu']}, {dtype}"
+        plot = f"{workload}-{mode}.svg" if device == "cpu" else f"{workload}-{mode}-{device}-{dtype}.svg"
+        parts.append(f"## {workload}: {MODES[mode]}{on}\n")
+        if draw(of_section, docs / "plots" / plot):
+            parts.append(f"![{workload}: multiples of the floor](plots/{plot})\n")
         parts.append(_times(of_section) + "\n")
         parts.append(_memory(of_section) + "\n")
         parts.append("\n".join(_notes(of_section)) + "\n")
@@ -127,8 +133,8 @@ def _panel(axis: Axes, across: str, title: str, results: Sequence[Result]) -> No
     axis.grid(alpha=0.3)
 
 
-def _section(result: Result) -> tuple[str, str]:
-    return result["workload"], result["mode"]
+def _section(result: Result) -> tuple[str, ...]:
+    return result["device"], result["dtype"], result["workload"], result["mode"]
 
 
 def _contestants(results: Iterable[Result]) -> list[str]:
@@ -174,7 +180,9 @@ def _notes(results: Sequence[Result]) -> list[str]:
         of = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
         lines.append(f"- {result['title']}.")
         lines += [f"- Without {name}: {reason}." for name, reason in result["skipped"].items()]
-        lines.append(f"- {result['date'][:10]}, commit {result['commit']}, float32; {on}; {of}.")
+        if result["device"] != "cpu":
+            on = f"{result['machine']['gpu']}, CUDA {result['machine']['cuda']}; {on}"
+        lines.append(f"- {result['date'][:10]}, commit {result['commit']}, {result['dtype']}; {on}; {of}.")
     lines.append(f"- Losses and gradients agree to {max(map(largest_difference, results)):.0e}, relative.")
     return sorted(dict.fromkeys(lines), key=lambda line: line.startswith("- 20"))
 

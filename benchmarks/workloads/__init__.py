@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..harness import Case, Settings
-from . import childsum, circuits, lstm, treefc, treelstm
+from . import childsum, circuits, customlstm, lstm, treefc, treelstm
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ WORKLOADS = {
     "treefc": Workload("Tree-FC over complete binary trees of 256 leaves", treefc.complete_trees),
     "fixedlstm": Workload("an LSTM over sequences of 64 steps", lstm.fixed),
     "varlstm": Workload("an LSTM over sequences of 5 to 60 steps", lstm.varied),
+    "customlstm": Workload("an LSTM with peepholes over sequences of 5 to 60 steps", customlstm.varied),
     "circuits": Workload("a DAG network over random circuits of 20 to 300 gates", circuits.random_dags),
     "circuits-epfl": Workload("the same over cones of the circuits of EPFL", circuits.epfl, needs_data=True),
 }

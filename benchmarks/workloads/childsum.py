@@ -34,15 +34,15 @@ def ud_english(settings: Settings) -> Case:
 
 
 def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
-    batch = vf.pack(trees)
-    size, dtype, count = settings.hidden, settings.dtype, batch.num_vertices
-    model: Any = vf.nn.ChildSumTreeLSTM(size, size).to(dtype)
-    x = torch.randn(count, size, dtype=dtype)
+    batch = vf.pack(trees).to(settings.device)
+    size, count = settings.hidden, batch.num_vertices
+    model = settings.place(vf.nn.ChildSumTreeLSTM(size, size))
+    x = settings.randn(count, size)
     made, roots = generations(batch), batch.roots
     ordered = x[made.order]
     contestants = [
         Contestant(OURS, lambda: model(batch, x=x).h[roots]),
-        Contestant("by hand, autograd", lambda: by_hand(model, ordered, made)),
+        Contestant("by hand, autograd", lambda: by_hand(model, ordered, made), by_graph=True),
     ]
     skipped = {}
     try:

@@ -44,18 +44,18 @@ def epfl(settings: Settings) -> Case:
 
 
 def _case(settings: Settings, graphs: list[vf.InputGraph], what: str) -> Case:
-    batch = vf.pack(graphs)
-    size, dtype, count = settings.hidden, settings.dtype, batch.num_vertices
-    model: Any = vf.nn.DAGNN(size, size, num_layers=1).to(dtype)
+    batch = vf.pack(graphs).to(settings.device)
+    size, count = settings.hidden, batch.num_vertices
+    model = settings.place(vf.nn.DAGNN(size, size, num_layers=1))
     layer = model.layers[0]
-    x = torch.randn(count, size, dtype=dtype)
+    x = settings.randn(count, size)
     made = levels(batch)
     ordered = x[made.order]
     tapes = Tapes(layer, ordered, made)
     contestants = [
         Contestant(OURS, lambda: model(batch, x).h),
         Contestant("by hand, a tape a level", tapes.forward, tapes.train),
-        Contestant("by hand, autograd", lambda: in_levels(layer, ordered, made)),
+        Contestant("by hand, autograd", lambda: in_levels(layer, ordered, made), by_graph=True),
     ]
     skipped = {}
     try:

@@ -30,23 +30,25 @@ def varied(settings: Settings) -> Case:
 
 
 def _case(settings: Settings, lengths: list[int], what: str) -> Case:
-    batch = vf.pack([vf.chain(length) for length in lengths])
-    size, dtype, count = settings.hidden, settings.dtype, batch.num_vertices
-    model = vf.nn.LSTM(size, size).to(dtype)
-    library = nn.LSTM(size, size, dtype=dtype)
+    batch = vf.pack([vf.chain(length) for length in lengths]).to(settings.device)
+    size, count = settings.hidden, batch.num_vertices
+    model = settings.place(vf.nn.LSTM(size, size))
+    library = nn.LSTM(size, size)
     for name, parameter in model.named_parameters():
         setattr(library, name, parameter)
-    x = torch.randn(count, size, dtype=dtype)
+    library.flatten_parameters()  # side by side, as cuDNN wants them
+    x = settings.randn(count, size)
     sequences = x.split(lengths)
     packed, padded = pack_sequence(sequences, enforce_sorted=False), pad_sequence(sequences)
+    widths = packed.batch_sizes.tolist()
     steps = torch.arange(len(padded)).unsqueeze(1)
-    real = (steps < torch.tensor(lengths)).flatten().nonzero().squeeze(1)
+    real = (steps < torch.tensor(lengths)).flatten().nonzero().squeeze(1).to(settings.device)
     return Case(
         title=f"{settings.batch} {what}, {count:,} in all",
         model=model,
         contestants=[
             Contestant(OURS, lambda: model(batch, x).h),
-            Contestant("by hand, autograd", lambda: by_hand(model, packed.data, packed.batch_sizes.tolist())),
+            Contestant("by hand, autograd", lambda: by_hand(model, packed.data, widths), by_graph=True),
             Contestant("nn.LSTM, packed", lambda: library(packed)[0].data),
             Contestant("nn.LSTM, padded", lambda: library(padded)[0].flatten(0, 1).index_select(0, real)),
             Contestant("per vertex", lambda: per_vertex(model, sequences), every=5),

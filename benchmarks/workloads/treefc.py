@@ -18,10 +18,10 @@ LEAVES = 256
 
 
 def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
-    batch = vf.pack([vf.tree(complete_tree(leaves))] * settings.batch)
-    size, dtype = settings.hidden, settings.dtype
-    model: Any = vf.nn.TreeFC(size).to(dtype)
-    x = torch.randn(batch.num_vertices, size, dtype=dtype)
+    batch = vf.pack([vf.tree(complete_tree(leaves))] * settings.batch).to(settings.device)
+    size = settings.hidden
+    model = settings.place(vf.nn.TreeFC(size))
+    x = settings.randn(batch.num_vertices, size)
     made, roots = levels(batch), batch.roots
     by_level = x[made.order[: made.bounds[0][1]]]
     from_left = x[batch.leaves]  # the leaves of a tree are numbered so
@@ -31,8 +31,8 @@ def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
         model=model,
         contestants=[
             Contestant(OURS, lambda: model(batch, x=x).h[roots]),
-            Contestant("by hand, reshaped", lambda: reshaped(model, from_left, settings.batch)),
-            Contestant("by hand, autograd", lambda: in_levels(model, by_level, made)),
+            Contestant("by hand, reshaped", lambda: reshaped(model, from_left, settings.batch), by_graph=True),
+            Contestant("by hand, autograd", lambda: in_levels(model, by_level, made), by_graph=True),
         ],
         products=[Product(inner, 2 * size, size, sends=inner - settings.batch * leaves // 2)],
         kept=inner * size,  # h

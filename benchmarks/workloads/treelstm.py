@@ -54,18 +54,20 @@ def sst(settings: Settings) -> Case:
 
 
 def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
-    batch = vf.pack(trees)
-    size, dtype = settings.hidden, settings.dtype
-    model: Any = BinaryTreeLSTM(size, size).to(dtype)
-    x = torch.randn(batch.num_vertices, size, dtype=dtype)
+    batch = vf.pack(trees).to(settings.device)
+    size = settings.hidden
+    model = settings.place(BinaryTreeLSTM(size, size))
+    x = settings.randn(batch.num_vertices, size)
     by_depth, by_generation = levels(batch), generations(batch)
     x_by_depth, x_by_generation = x[by_depth.order], x[by_generation.order]
     children, roots = children_of(batch), batch.roots
     by_hand = HandWritten(model, x_by_depth, by_depth)
     contestants = [
         Contestant(OURS, lambda: model(batch, x=x).h[roots]),
-        Contestant("by hand, with its derivative", by_hand.forward, by_hand.train),
-        Contestant("by hand, autograd", lambda: in_generations(model, x_by_generation, by_generation, node)),
+        Contestant("by hand, with its derivative", by_hand.forward, by_hand.train, by_graph=True),
+        Contestant(
+            "by hand, autograd", lambda: in_generations(model, x_by_generation, by_generation, node), by_graph=True
+        ),
         Contestant("per vertex", lambda: per_vertex(model, x, children, roots), every=5),
     ]
     skipped = {}

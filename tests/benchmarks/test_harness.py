@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from benchmarks.floor import Product, floor
+from benchmarks.floor import Product, bound_ms, floor
 from benchmarks.harness import (
     FLOOR,
     OURS,
@@ -134,6 +135,22 @@ def test_measure(case, forward):
     assert measured["skipped"] == {"another": "absent"}
 
 
+def test_slow_contestants_stay_out_of_half_precision(case):
+    case.model.bfloat16()
+    contestants = [
+        Contestant(name, lambda: case.model.weight * 1.0, every=every) for name, every in ((OURS, 1), ("slow", 5))
+    ]
+    measured = measure(replace(case, contestants=contestants), rounds=1, forward=True)
+    assert list(measured["figures"]) == [FLOOR, OURS]
+    assert measured["skipped"]["slow"] == "in half precision its gradients are too far off"
+
+
+def test_a_bound_is_the_larger_of_both():
+    limits = {"operations_per_second": 1e12, "bytes_per_second": 1e9}
+    assert bound_ms(limits, operations=3 * 10**9, kept=0) == pytest.approx(3)
+    assert bound_ms(limits, operations=3 * 10**9, kept=2 * 10**6) == pytest.approx(4)
+
+
 def test_operations_of_a_product():
     assert Product(rows=5, inputs=3, outputs=2, sends=4).operations == 2 * 3 * 2 * (5 + 5 + 4)
 
@@ -152,7 +169,7 @@ def test_floor_multiplies(monkeypatch):
 
 TWO_AT_A_TIME = """
 import torch
-from benchmarks.memory import peak
+from benchmarks.device import peak
 
 def run():
     first = torch.ones(2**21)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import command
 from benchmarks.harness import FLOOR, OURS, Case, Contestant, DisagreementError
@@ -27,6 +28,7 @@ def result(hidden: int, batch: int, mode: str = "step") -> dict[str, Any]:
 
     return {
         "workload": "treelstm", "mode": mode, "hidden": hidden, "batch": batch, "threads": 2, "seed": 0, "rounds": 9,
+        "device": "cpu", "dtype": "float32",
         "date": "2026-01-02T03:04:05+00:00", "commit": "abcdef0", "versions": {"python": "3.11", "torch": "2.13"},
         "machine": {"cpu": "a CPU", "cores": 2, "vectors": "AVX2", "OMP_NUM_THREADS": ""},
         "title": f"{batch} trees", "kept_bytes": 3 * 2**20, "floor_operations": 1,
@@ -45,6 +47,54 @@ def test_files(tmp_path):
     assert [(one["hidden"], one["batch"], one["commit"]) for one in found] == [
         (64, 1, "later"), (64, 16, "abcdef0"), (256, 64, "abcdef0"),
     ]  # fmt: skip
+
+
+def on_gpu(hidden: int, batch: int) -> dict[str, Any]:
+    made = result(hidden, batch)
+    made["machine"] |= {"gpu": "a GPU", "multiprocessors": 132, "cuda": "13.0"}
+    return {**made, "device": "cuda", "dtype": "tf32"}
+
+
+def test_results_of_a_gpu_stand_apart(tmp_path):
+    """In files, tables and plots of their own; results from before there were any are those of a CPU."""
+    assert write_result(on_gpu(64, 1), tmp_path).name == "treelstm-step-h64-b1-t2-cuda-tf32.json"
+    write_result(on_gpu(64, 16), tmp_path)
+    earlier = result(64, 1)
+    del earlier["device"], earlier["dtype"]
+    (tmp_path / "earlier.json").write_text(json.dumps(earlier))
+    found = read_results(tmp_path)
+    assert [(one["device"], one["batch"]) for one in found] == [("cpu", 1), ("cuda", 1), ("cuda", 16)]
+    text = write_report(found, tmp_path).read_text()
+    assert text.index("## treelstm: a training step\n") < text.index("## treelstm: a training step, a GPU, tf32\n")
+    assert "(plots/treelstm-step-cuda-tf32.svg)" in text
+    assert "tf32; a GPU, CUDA 13.0; a CPU" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_that_is_said(capsys):
+    assert command.main(["run", "varlstm", "--device", "cuda"]) == 2
+    assert "PyTorch finds no GPU here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--dtype", "bfloat16"], ["--tf32"]])
+def test_a_cpu_is_measured_in_float32(option, capsys):
+    assert command.main(["run", "varlstm", *option]) == 2
+    assert "for --device cuda" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make test-gpu")
+@pytest.mark.parametrize("kind", [[], ["--tf32"], ["--dtype", "bfloat16"]])
+@pytest.mark.parametrize("name", ["treelstm", "childsum", "treefc", "varlstm", "customlstm", "circuits"])
+def test_a_run_on_a_gpu(name, kind, tmp_path):
+    """With all peers that are there, CUDA graphs among them."""
+    options = ["--device", "cuda", "--hidden", "64", "--batch", "4", "--rounds", "2", "--results", str(tmp_path)]
+    precision = torch.get_float32_matmul_precision()
+    assert command.main(["run", name, *options, *kind]) == 0
+    torch.set_float32_matmul_precision(precision)
+    (found,) = read_results(tmp_path)
+    assert any("CUDA graph" in contestant for contestant in found["figures"])
+    assert 0 < found["bound_ms"] < found["figures"][OURS]["median_ms"]
 
 
 def test_page(tmp_path):
