@@ -136,7 +136,14 @@ def test_outputs_may_be_changed_in_place():
 def test_backends(monkeypatch):
     monkeypatch.delenv("VERTEXFLOW_BACKEND")
     assert choose_backend("torch") == "torch"
-    assert choose_backend("auto", torch.device("cuda")) == "torch"
+    with monkeypatch.context() as patch:
+        for there, chosen in ((True, "triton"), (False, "torch")):
+            patch.setattr("vertexflow.kernels.triton.is_available", lambda there=there: there)
+            assert choose_backend("auto", torch.device("cuda")) == chosen
+        patch.setattr("vertexflow.kernels.triton.interprets", lambda: False)
+        assert choose_backend("triton", torch.device("cuda")) == "triton"
+        with pytest.raises(vf.BackendError, match=r'makes kernels for a GPU, but the model is on cpu.*"auto"'):
+            choose_backend("triton", torch.device("cpu"))
     with pytest.raises(vf.BackendError, match="makes code for the CPU, but the model is on meta"):
         choose_backend("compile", torch.device("meta"))
     with pytest.raises(vf.BackendError, match=r"no backend 'fast'.*'torch'"):
