@@ -203,6 +203,20 @@ def test_an_error_of_the_user_keeps_its_cause():
 # Afterwards.
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"z": torch.float32}, "state_dtype has 'z', but there is no such state; the states are 'h', 'c'"),
+        ({"c": torch.int32}, r"state_dtype of 'c' is torch\.int32; give a floating dtype"),
+        ({"c": "float32"}, "state_dtype of 'c' is float32; give a floating dtype"),
+        (torch.int64, r"state_dtype of 'h' is torch\.int64; give a floating dtype"),
+    ],
+)
+def test_dtypes_that_states_cannot_have(asked, why):
+    with pytest.raises(vf.InputError, match=why):
+        vf.VertexFunction(state={"h": 3, "c": 3}, state_dtype=asked)
+
+
 def test_nan_is_not_hidden():
     model = BinaryTreeLSTM(3, 4)
     x = torch.randn(7, 3)

@@ -19,8 +19,9 @@ from .graph.pack import GraphBatch, pack
 from .graph.partition import partition
 from .graph.prepare import prepare
 from .graph.show import SymbolicGraph
+from .graph.states import Dtypes, dtypes_of, shapes_of
 from .graph.trace import Trace
-from .graph.vertex import Shape, Vertex
+from .graph.vertex import Vertex
 from .kernels import autograd
 from .kernels.autograd import Bound, bind
 from .kernels.compile import choose_backend, compile_program
@@ -39,6 +40,9 @@ class VertexFunction(nn.Module):
 
     Args:
         state: name -> size (an int) or shape (a tuple) of one vertex's state, e.g. `{"h": 256, "c": 256}`.
+        state_dtype: the dtype of the states; a mapping from names, for those that shall have another than the parameters, e.g.
+            `{"c": torch.float32}` for a cell state that adds up over many steps in a model of half precision. By default that
+            of the parameters. It may also be set on the model before its first call.
         backend: `"torch"`, the reference, which runs everywhere; `"compile"`, on a CPU, which makes native code of the steps
             (at the first call, in a second or two; kept on disk); `"auto"`, the latter if there is a C++ compiler. The
             environment variable `VERTEXFLOW_BACKEND` overrides it.
@@ -64,10 +68,16 @@ class VertexFunction(nn.Module):
     """
 
     def __init__(
-        self, state: Mapping[str, int | Sequence[int]], backend: str = "auto", policy: str | Policy = "depth"
+        self,
+        state: Mapping[str, int | Sequence[int]],
+        backend: str = "auto",
+        policy: str | Policy = "depth",
+        state_dtype: torch.dtype | Dtypes | None = None,
     ) -> None:
         super().__init__()
-        self.state: dict[str, Shape] = {name: _shape(name, size) for name, size in state.items()}
+        self.state = shapes_of(state)
+        self.state_dtype = state_dtype
+        dtypes_of(self.state, state_dtype, torch.float32)  # what cannot be is refused here already
         self.backend = backend
         self.policy = policy
         choose_backend(backend)  # an unknown name is refused here already
@@ -241,11 +251,11 @@ class VertexFunction(nn.Module):
                     f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "
                     "other"
                 )
-        dtype = next(iter(traces.values())).state_dtype
+        dtypes = next(iter(traces.values())).state_dtypes
         return {
-            name: initial[name].to(dtype)
+            name: initial[name].to(dtypes[name])
             if name in initial
-            else torch.zeros((count, *shape), dtype=dtype, device=device)
+            else torch.zeros((count, *shape), dtype=dtypes[name], device=device)
             for name, shape in self.state.items()
         }
 
@@ -259,12 +269,14 @@ class VertexFunction(nn.Module):
             tuple((name, value.dtype, value.shape[1:]) for name, value in sorted(inputs.items())),
             device,
             torch.get_autocast_dtype(device.type) if autocast else None,
+            str(self.state_dtype),
         )
         if key not in self._traces:
             floating = [t.dtype for t in (*tensors.values(), *inputs.values()) if t.is_floating_point()]
-            dtype = floating[0] if floating else torch.get_default_dtype()
+            usual = floating[0] if floating else torch.get_default_dtype()
+            dtypes = dtypes_of(self.state, self.state_dtype, usual)
             traces = {
-                name: prepare(self, getattr(self, name), self.state, dtype, inputs, tensors, device)
+                name: prepare(self, getattr(self, name), self.state, dtypes, inputs, tensors, device)
                 for name in dict.fromkeys(self._methods.values())
             }
             check_together(traces, inputs)
@@ -371,12 +383,3 @@ def _group_by_method(batch: GraphBatch, methods: tuple[str, ...]) -> tuple[Graph
         return replace(batch, kinds=None, kind_index=None), distinct
     number = np.array([distinct.index(name) for name in methods], np.int32)
     return replace(batch, kinds=distinct, kind_index=number[batch.kind_index]), distinct
-
-
-def _shape(name: str, size: int | Sequence[int]) -> Shape:
-    shape = (size,) if isinstance(size, int) else tuple(size)
-    if not name.isidentifier():
-        raise InputError(f"state {name!r} is not a Python name")
-    if not all(isinstance(extent, int) and extent > 0 for extent in shape):
-        raise InputError(f"state {name!r} has size {size!r}; give one vertex's size, or a shape of positive integers")
-    return shape

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from ..errors import VertexFunctionError
 from .rows import check_rows
 from .simplify import simplify
+from .states import Dtypes, Shape
 from .trace import Trace, trace
-from .vertex import Shape, Vertex
+from .vertex import Vertex
 
 
 def prepare(
     module: nn.Module,
     method: Callable[[Vertex], None],
     state: Mapping[str, Shape],
-    state_dtype: torch.dtype,
+    state_dtypes: Dtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
@@ -32,7 +33,7 @@ def prepare(
     try:
         # The trace has the derivative in it, also if the first call wants none; the user's random numbers stay as they were.
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
-            found = trace(module, method, state, state_dtype, inputs, tensors, device)
+            found = trace(module, method, state, state_dtypes, inputs, tensors, device)
             simplify(found)
             check_rows(found, inputs, tensors)
     except VertexFunctionError as error:

@@ -30,7 +30,8 @@ from ..errors import VertexFlowError, VertexFunctionError
 from .cells import CELLS
 from .functional import remove_mutations
 from .nodes import role_name
-from .vertex import CHILDREN, Gathered, Shape, Vertex
+from .states import Dtypes, Shape, widest
+from .vertex import CHILDREN, Gathered, Vertex
 
 Role = tuple[Any, ...]  # what a placeholder or an output is: ("gather", state, slot), ("grad", "push", name), ...
 
@@ -50,7 +51,7 @@ class Trace:
     rows: sympy.Symbol  # the symbolic number of vertices
     edges: sympy.Symbol  # the symbolic number of edges to their children
     state: dict[str, Shape]
-    state_dtype: torch.dtype
+    state_dtypes: dict[str, torch.dtype]
     num_slots: int
     filename: str
     params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
@@ -64,6 +65,12 @@ class Trace:
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+
+    @property
+    def widest_dtype(self) -> torch.dtype:
+        """A dtype that holds the numbers of all states; without any, that of the parameters."""
+        given = (node.meta["val"].dtype for node in (*self.params.values(), *self.pulls.values()))
+        return widest(self.state_dtypes, next((d for d in given if d.is_floating_point), torch.get_default_dtype()))
 
     @property
     def reads_edges(self) -> bool:
@@ -88,7 +95,7 @@ def trace(
     module: nn.Module,
     method: Callable[[Vertex], None],
     state: Mapping[str, Shape],
-    state_dtype: torch.dtype,
+    state_dtypes: Dtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
@@ -131,13 +138,13 @@ def trace(
 
         for name, value in params.items():
             make(("param", name), value)
-        v = Vertex(state, state_dtype, inputs, leaf, rows, edges)
+        v = Vertex(state, state_dtypes, inputs, leaf, rows, edges)
         with lines:
             given = {f"module.{place}": params[name] for place, name in places.items()}
             torch.func.functional_call(scope, given, (v,), tie_weights=False)
             v.finish()
-        # A state is kept in one dtype, whatever autocast made of it.
-        results.update({("scatter", name): value.to(state_dtype) for name, value in v.scattered.items()})
+        # A state is kept in its own dtype, whatever autocast made of it.
+        results.update({("scatter", name): value.to(state_dtypes[name]) for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
         values = dict(results)
         differentiable = [role for role, value in values.items() if value.requires_grad]
@@ -159,7 +166,7 @@ def trace(
         graph = make_fx(joint)(fakes, probe, edge_probe).graph
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     _check_guards(env, rows, edges)
-    found = Trace(graph, rows, edges, dict(state), state_dtype, 0, filename)
+    found = Trace(graph, rows, edges, dict(state), dict(state_dtypes), 0, filename)
     _placeholders(graph)
     _check_constants(found, module)
     remove_mutations(found, mode)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError, VertexFunctionError
 from . import segments
-
-Shape = tuple[int, ...]
+from .states import Dtypes, Shape
 
 CHILDREN = -2  # the slot of a gather of all children
 
@@ -62,14 +61,14 @@ class Vertex:
     def __init__(
         self,
         state: Mapping[str, Shape],
-        state_dtype: torch.dtype,
+        state_dtypes: Dtypes,
         inputs: Mapping[str, Tensor],
         leaf: Callable[[tuple[Any, ...], Shape, torch.dtype], Tensor],
         rows: int | torch.SymInt,
         edges: int | torch.SymInt,
     ) -> None:
         self._state = state
-        self._state_dtype = state_dtype
+        self._state_dtypes = state_dtypes
         self._inputs = inputs
         self._leaf = leaf
         self._rows = rows
@@ -89,7 +88,7 @@ class Vertex:
         if slot not in self._gathered:
             self._gathered[slot] = Gathered(
                 {
-                    name: self._leaf(("gather", name, slot), shape, self._state_dtype)
+                    name: self._leaf(("gather", name, slot), shape, self._state_dtypes[name])
                     for name, shape in self._state.items()
                 }
             )
@@ -104,7 +103,7 @@ class Vertex:
         """All children, any number of them, with a row for each edge to a child."""
         if self._children is None:
             state = {
-                name: self._leaf(("gather", name, CHILDREN), shape, self._state_dtype)
+                name: self._leaf(("gather", name, CHILDREN), shape, self._state_dtypes[name])
                 for name, shape in self._state.items()
             }
             self._children = Children(state, self)

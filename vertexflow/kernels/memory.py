@@ -111,7 +111,7 @@ def forward_layouts(
             if every in program.kept:
                 layout.places[every] = place
     for key, size in scratch.items():
-        rest.add(key, program.trace.state_dtype, (size,))
+        rest.add(key, program.trace.widest_dtype, (size,))
     return kept, rest
 
 
@@ -131,7 +131,7 @@ def backward_layout(program: Program, group: RowGroup, parts: Iterable[str], scr
         if node in program.kept:
             layout.places[node] = place
     for key, size in scratch.items():
-        layout.add(key, program.trace.state_dtype, (size,))
+        layout.add(key, program.trace.widest_dtype, (size,))
     return layout
 
 

@@ -71,6 +71,25 @@ def test_autocast_multiplies_in_half_precision_and_keeps_states_as_they_are(name
         assert "core: calls of PyTorch" not in function.explain(), function.explain()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_cell_state_in_float32(dtype):
+    """Beside all else in half precision: over a long chain, what is added up keeps its digits."""
+    chain = [vf.chain(60)]
+    errors = {}
+    for kept in (None, {"c": torch.float32}):
+        animal, inputs, exact, exact_inputs = made("NaryTreeLSTM", dtype)
+        animal.graphs = exact.graphs = chain
+        inputs = animal.inputs(dtype)
+        exact_inputs = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
+        animal.model.state_dtype = kept
+        found = results(animal, inputs, "triton")
+        assert "core: Triton kernels" in animal.model.explain()
+        expected = results(exact, exact_inputs, "torch")
+        errors[str(kept)] = difference(found[:1], expected[:1])
+        assert difference(found, expected) < 2 * ERRORS[dtype]
+    assert errors["{'c': torch.float32}"] < ERRORS[dtype]
+
+
 def launches(model, batch, x):
     """How often each kernel is launched in a training step."""
     counted = Counter()

@@ -60,7 +60,9 @@ def write_part(program: Program, name: str) -> Source:
     Raises:
         Unsupported: it has something that native code has not; the message says what.
     """
-    dtype = program.trace.state_dtype
+    dtype = program.trace.widest_dtype
+    if any(other != dtype for other in program.trace.state_dtypes.values()):
+        raise Unsupported("states are of several dtypes")
     if dtype not in TYPES:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):

@@ -92,7 +92,8 @@ def _type(program: Program, role: str, what: Any, dag: bool) -> str:
         return "*i32"
     if role in ("value", "param"):
         return f"*{TYPES[(what[0] if role == 'value' else what).meta['val'].dtype]}"
-    return f"*{TYPES[program.trace.state_dtype]}"
+    dtypes = program.trace.state_dtypes
+    return f"*{TYPES[dtypes.get(what, program.trace.widest_dtype)]}"
 
 
 def compile_ahead(kernel: Kernel, target: str) -> Resources:

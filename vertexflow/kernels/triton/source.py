@@ -63,8 +63,9 @@ def write_core(program: Program, name: str) -> Source:
     Raises:
         Unsupported: it has something that there are no kernels for; the message says what.
     """
-    if program.trace.state_dtype not in TYPES:
-        raise Unsupported(f"states are of {str(program.trace.state_dtype)[6:]}")
+    for dtype in program.trace.state_dtypes.values():
+        if dtype not in TYPES:
+            raise Unsupported(f"states are of {str(dtype)[6:]}")
     texts, launches = [], []
     for part in (name, f"{name}_leaf"):
         found = _write_part(program, name, program.parts.get(part, Part(part, fx.Graph(), [], [])))
@@ -116,7 +117,7 @@ def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> t
     tile = tiles.choose(columns, 0, 1)
     for _ in range(2):  # how large it may be is known when it is written
         arguments = _Arguments(values)
-        writer = KernelWriter(made, kernel, tile, arguments, program.trace.state_dtype)
+        writer = KernelWriter(made, kernel, tile, arguments, program.trace.widest_dtype)
         lines = writer.write()
         if len(writer.accumulators) > MOST_ACCUMULATORS:
             of_products = [product for product, _ in writer.accumulators]
