@@ -26,7 +26,18 @@ def _poisoned():
 
 
 @pytest.fixture
-def interpreter():
-    """Kernels run on the CPU."""
+def interpreter(monkeypatch):
+    """Kernels run on the CPU, and round as a GPU does: the interpreter would cut bfloat16 off."""
     if not triton.interprets():
         pytest.skip("TRITON_INTERPRET is 0: kernels run on a GPU (make test-gpu)")
+    from triton import language
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def rounding(values, given, wanted, mode):
+        if (given, wanted) == (language.float32, language.bfloat16):
+            return torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
+        return convert(values, given, wanted, mode)
+
+    monkeypatch.setattr(interpreter, "_convert_float", rounding)
