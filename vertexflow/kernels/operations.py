@@ -20,6 +20,8 @@ CONSTANTS: dict[Any, Callable[[fx.Node], Any]] = {
     aten.zeros.default: lambda node: 0.0, aten.ones.default: lambda node: 1.0,
     aten.scalar_tensor.default: lambda node: node.args[0], aten.full.default: lambda node: node.args[1],
     aten.zeros_like.default: lambda node: 0.0, aten.ones_like.default: lambda node: 1.0,
+    aten.new_zeros.default: lambda node: 0.0, aten.new_ones.default: lambda node: 1.0,
+    aten.new_full.default: lambda node: node.args[2],
 }  # fmt: skip
 SAME = {aten.clone.default, aten.alias.default, aten.detach.default}
 SPLITS = {aten.split.Tensor, aten.split_with_sizes.default}

@@ -168,7 +168,7 @@ class KernelWriter(Lines):
         for number, (operand, start, stop) in enumerate(pieces):
             bounds = [f"({at} >= {start})"] if number else []
             bounds += [f"({at} < {stop})"] if number < len(pieces) - 1 else []
-            with self.only_if(" & ".join(bounds)):
+            with self.only_if(" & ".join(bounds), at):
                 inner = () if is_stack else (self._within(at + -start, stop - start),)
                 value = self.load(operand, (*coords[:dim], *inner, *coords[dim + 1 :]))
             text += f"tl.where({at} < {stop}, {value}, " if number < len(pieces) - 1 else value
@@ -191,7 +191,7 @@ class KernelWriter(Lines):
             return f"tl.full((1, 1), 0.0, {self.wide})"
         is_inside = at.least >= start and at.most < stop
         inside = "" if is_inside else f"({at} >= {start}) & ({at} < {stop})"
-        with self.only_if(inside):
+        with self.only_if(inside, at):
             is_select = node.target is aten.select_backward.default
             inner = () if is_select else (self._within(at + -start, stop - start),)
             value = self.load(source, (*coords[:dim], *inner, *coords[dim + 1 :]))

@@ -39,7 +39,7 @@ class Lines:
         self.scopes = [Scope()]
         self.blocks: dict[str, Block] = {}
         self.taken = set(RESERVED)
-        self.conditions: list[str] = []  # under which elements are read
+        self.conditions: list[tuple[str, set[str]]] = []  # under which elements are read, and the variables in them
 
     def find(self, key: Any) -> str | None:
         """The name of what is known by `key`."""
@@ -90,10 +90,10 @@ class Lines:
         self.scopes[-1].lines += [head, *(f"    {line}" for line in scope.lines)]
 
     @contextmanager
-    def only_if(self, condition: str) -> Iterator[None]:
-        """What is read is read where a condition holds; elsewhere it is zero."""
+    def only_if(self, condition: str, at: Index) -> Iterator[None]:
+        """What is read at places made of `at` is read where a condition on it holds; elsewhere it is zero."""
         self.scopes.append(Scope(self.scopes[-1].lines))
-        self.conditions += [condition] if condition else []
+        self.conditions += [(condition, {variable.name for variable in at.variables()})] if condition else []
         yield
         if condition:
             self.conditions.pop()
@@ -101,8 +101,10 @@ class Lines:
 
     def mask(self, *places: Index) -> str:
         """The condition under which elements at these places are there."""
+        names = {variable.name for at in places for variable in at.variables()}
         found = [self.blocks[name].mask for name in self._blocks_in(places)]
-        return " & ".join(dict.fromkeys([*filter(None, found), *self.conditions]))
+        found += [condition for condition, variables in self.conditions if names & variables]
+        return " & ".join(dict.fromkeys(filter(None, found)))
 
     def shape(self, *places: Index) -> tuple[str, str]:
         """How many rows and columns a block of elements at these places has."""
