@@ -1,4 +1,4 @@
-"""What people write in a vertex function: modules and idioms of PyTorch, each against the reference."""
+"""What people write in a vertex function: modules and idioms of PyTorch, each on every backend against the reference."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ PARTS = [
     Structure(4, [(0, 1, 0), (0, 1, 1), (1, 3, 0), (2, 3, 1)]),
 ]
 ROWS = sum(part.num_vertices for part in PARTS)
+
+
+@pytest.fixture(autouse=True, params=["torch", "compile", "triton"])
+def _backend(request, monkeypatch):
+    if request.param == "triton":
+        request.getfixturevalue("interpreter")
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", request.param)
 
 
 def model_of(vertex, state=None, **parts) -> FromCode:
@@ -222,6 +229,19 @@ def outer_products(self, v):
     finish(v, (left[:, :, None] * right[:, None]).flatten(1)[:, ::4] + v.pull("x"), forms=forms)
 
 
+def mixture_of_experts(self, v):
+    x = v.pull("x") + v.gather(0).h - v.gather(1).c
+    weights = torch.softmax(self.p * x, -1)[:, :3]
+    finish(v, torch.einsum("nk,koi,ni->no", weights, self.p[:3, None, None] * self.p[:, None] * self.p, x))
+
+
+def gate_of_a_number(self, v):
+    gate = torch.sigmoid(v.gather(0).h @ self.p)[:, None]
+    finish(
+        v, F.log_softmax(gate * v.gather(0).h + (1 - gate) * v.gather(1).c, -1).clamp(min=-2) + v.pull("x"), gate=gate
+    )
+
+
 def reductions(self, v):
     h = v.pull("x") + v.gather(0).h + v.gather(1).c
     outputs = {"std": h.std(-1), "var": h.var(-1), "max": h.amax(-1), "prod": h.prod(-1), "sorted": h.sort(-1).values}
@@ -237,7 +257,7 @@ def padded(self, v):
     [
         only_what_is_there, states_that_pass_on, one_value_twice, the_same_gradient_for_all, a_state_nobody_reads,
         a_parameter_as_state, in_place, without_gradient, a_root_under_where, constants, weights_of_weights,
-        attention_over_slots, outer_products, reductions, padded,
+        attention_over_slots, outer_products, mixture_of_experts, gate_of_a_number, reductions, padded,
     ],
 )  # fmt: skip
 def test_idioms(vertex):

@@ -1,15 +1,11 @@
-"""Triton's interpreter, for all tests in this folder but those that start processes of their own."""
+"""For all tests of this folder: what is skipped, and memory that nobody has written to."""
 
 from __future__ import annotations
 
 import importlib.util
 
-import numpy as np
 import pytest
 import torch
-
-from vertexflow.kernels import triton
-from vertexflow.kernels.triton.loop import Call
 
 
 def pytest_collection_modifyitems(items):
@@ -25,63 +21,3 @@ def _poisoned():
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Kernels run on the CPU, and round as a GPU does: the interpreter would cut bfloat16 off."""
-    if not triton.interprets():
-        pytest.skip("TRITON_INTERPRET is 0: kernels run on a GPU (make test-gpu)")
-    from triton import language
-    from triton.runtime import interpreter
-
-    convert = interpreter._convert_float
-
-    def rounding(values, given, wanted, mode):
-        if (given, wanted) == (language.float32, language.bfloat16):
-            return torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
-        return convert(values, given, wanted, mode)
-
-    monkeypatch.setattr(interpreter, "_convert_float", rounding)
-    refuse_strangers(monkeypatch, interpreter._interpreter)
-
-
-def refuse_strangers(monkeypatch, memory):
-    """No launch reads or writes anything but its own arguments: on a GPU that could end the process."""
-    load, store, start = memory.load, memory.store, Call.start
-    bounds = np.zeros((0, 2), np.uint64)
-
-    def started(call, *arguments):
-        nonlocal bounds
-        given = [value for value in call.pointers if isinstance(value, torch.Tensor)]
-        bounds = np.array(sorted((value.data_ptr(), value.data_ptr() + extent(value)) for value in given), np.uint64)
-        bounds[:, 1] = np.maximum.accumulate(bounds[:, 1])
-        start(call, *arguments)
-
-    def check(places, mask, size):
-        places, mask = np.broadcast_arrays(places, mask)
-        wanted = places[mask.astype(bool)].astype(np.uint64)
-        first = np.searchsorted(bounds[:, 0], wanted, side="right")
-        assert (first > 0).all(), "before all arguments"
-        assert (wanted + np.uint64(size) <= bounds[first - 1, 1]).all(), "behind an argument"
-
-    def loading(places, mask, other, dtype):
-        check(places, mask, np.dtype(dtype).itemsize)
-        return load(places, mask, other, dtype)
-
-    def storing(places, values, mask):
-        check(places, mask, values.dtype.itemsize)
-        return store(places, values, mask)
-
-    monkeypatch.setattr(Call, "start", started)
-    monkeypatch.setattr(memory, "load", loading)
-    monkeypatch.setattr(memory, "store", storing)
-
-
-def extent(value):
-    """The bytes from the first element to the last."""
-    if not value.numel():
-        return 0
-    return (
-        1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
-    ) * value.itemsize

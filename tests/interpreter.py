@@ -1,0 +1,77 @@
+"""Triton's interpreter as strict as a GPU: it rounds as one does, and keeps every launch within its arguments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vertexflow.kernels import triton
+from vertexflow.kernels.triton.loop import Call
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    """Kernels run on the CPU."""
+    pytest.importorskip("triton", reason="Triton is not installed, of which there is none for this system")
+    if not triton.interprets():
+        pytest.skip("TRITON_INTERPRET is 0: kernels run on a GPU (make test-gpu)")
+    from triton.runtime import interpreter
+
+    round_to_bfloat16(monkeypatch, interpreter)
+    refuse_strangers(monkeypatch, interpreter._interpreter)
+
+
+def round_to_bfloat16(monkeypatch, interpreter):
+    """The interpreter would cut off what a GPU rounds."""
+    from triton import language
+
+    convert = interpreter._convert_float
+
+    def rounding(values, given, wanted, mode):
+        if (given, wanted) == (language.float32, language.bfloat16):
+            return torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
+        return convert(values, given, wanted, mode)
+
+    monkeypatch.setattr(interpreter, "_convert_float", rounding)
+
+
+def refuse_strangers(monkeypatch, memory):
+    """No launch reads or writes anything but its own arguments: on a GPU that could end the process."""
+    load, store, start = memory.load, memory.store, Call.start
+    bounds = np.zeros((0, 2), np.uint64)
+
+    def started(call, *arguments):
+        nonlocal bounds
+        given = [value for value in call.pointers if isinstance(value, torch.Tensor)]
+        bounds = np.array(sorted((value.data_ptr(), value.data_ptr() + extent(value)) for value in given), np.uint64)
+        bounds[:, 1] = np.maximum.accumulate(bounds[:, 1])
+        start(call, *arguments)
+
+    def check(places, mask, size):
+        places, mask = np.broadcast_arrays(places, mask)
+        wanted = places[mask.astype(bool)].astype(np.uint64)
+        first = np.searchsorted(bounds[:, 0], wanted, side="right")
+        assert (first > 0).all(), "before all arguments"
+        assert (wanted + np.uint64(size) <= bounds[first - 1, 1]).all(), "behind an argument"
+
+    def loading(places, mask, other, dtype):
+        check(places, mask, np.dtype(dtype).itemsize)
+        return load(places, mask, other, dtype)
+
+    def storing(places, values, mask):
+        check(places, mask, values.dtype.itemsize)
+        return store(places, values, mask)
+
+    monkeypatch.setattr(Call, "start", started)
+    monkeypatch.setattr(memory, "load", loading)
+    monkeypatch.setattr(memory, "store", storing)
+
+
+def extent(value):
+    """The bytes from the first element to the last."""
+    if not value.numel():
+        return 0
+    return (
+        1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    ) * value.itemsize
