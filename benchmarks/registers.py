@@ -2,8 +2,8 @@
 
     python -m benchmarks.registers [MODEL ...] [--hidden 256] [--target sm_90 ...] [--dtype float32] [--dag]
 
-prints a line for each kernel: rows of a program, registers of a thread, bytes that spill, and bytes of shared memory, as
-NVIDIA's assembler, which comes with Triton, or AMD's compiler tells them.
+prints a line for each kernel: rows and columns of a program, registers of a thread, bytes that spill, and bytes of shared
+memory, as NVIDIA's assembler, which comes with Triton, or AMD's compiler tells them.
 Exit code 1 if a kernel spills, 2 for what cannot be done.
 """
 
@@ -85,7 +85,7 @@ def _kernels(name: str, hidden: int, dtype: torch.dtype, dag: bool) -> Iterator[
 
 def _shown(model: str, one: Resources) -> Resources:
     print(
-        f"{model:18}{one.kernel:20}{one.target:8}{one.rows:4} rows{one.registers:5} registers{one.spills:6} spilled"
+        f"{model:18}{one.kernel:20}{one.target:8}{one.rows:4} x{one.columns:4}{one.registers:5} registers{one.spills:6} spilled"
         f"{one.shared:8} shared",
         flush=True,
     )

@@ -12,6 +12,7 @@ import torch
 import vertexflow as vf
 from benchmarks.zoo import ZOO
 from vertexflow.kernels.triton.loop import Call
+from vertexflow.kernels.triton.tiles import Tile
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 
@@ -58,6 +59,21 @@ def test_the_same_as_in_float64(name, dtype):
     assert all(map(torch.equal, found, results(animal, inputs, "triton")))  # twice the same bits
     for function in animal.functions():
         assert "core: calls of PyTorch" not in function.explain(), function.explain()
+
+
+@pytest.mark.parametrize("name", ["NaryTreeLSTM", "GRU", "DAGNN", "RNTN"])
+def test_steps_of_few_rows_have_smaller_programs_so_that_all_multiprocessors_have_work(name, monkeypatch):
+    sizes = set()
+    size = Tile.size
+
+    def of_many(tile, rows, _):
+        sizes.add(size(tile, rows, 132))
+        return size(tile, rows, 132)
+
+    monkeypatch.setattr(Tile, "size", of_many)
+    animal, inputs, exact, exact_inputs = made(name, torch.float32)
+    assert difference(results(animal, inputs, "triton"), results(exact, exact_inputs, "torch")) < 1e-5
+    assert (16, 16) in sizes
 
 
 @pytest.mark.parametrize("name", ["README", "ChildSumTreeLSTM", "GRU", "DAGNN"])

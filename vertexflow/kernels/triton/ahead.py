@@ -41,12 +41,13 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a kernel takes on one target: rows of a program, registers of a thread, bytes of a thread that do not fit into
-    them, and bytes of shared memory of a program."""
+    """What a kernel takes on one target: rows and columns of a program, registers of a thread, bytes of a thread that do
+    not fit into them, and bytes of shared memory of a program."""
 
     kernel: str
     target: str
     rows: int
+    columns: int
     registers: int
     spills: int
     shared: int
@@ -97,21 +98,21 @@ def _type(program: Program, role: str, what: Any, dag: bool) -> str:
 
 
 def compile_ahead(kernel: Kernel, target: str) -> Resources:
-    """Compile a kernel for one of `TARGETS`, with the tallest tile that does not spill; no GPU is needed for that.
+    """Compile a kernel for one of `TARGETS`, with the largest tile that does not spill; no GPU is needed for that.
 
     Raises:
         BackendError: Triton is not installed, or runs as interpreter.
     """
     if interprets():
         raise BackendError("kernels cannot be compiled while Triton's interpreter runs them; unset TRITON_INTERPRET")
-    for height in kernel.tile.heights:
-        found = _compile(kernel, target, height)
+    for size in kernel.tile.sizes:
+        found = _compile(kernel, target, size)
         if not found.spills:
             break
     return found
 
 
-def _compile(kernel: Kernel, target: str, height: int) -> Resources:
+def _compile(kernel: Kernel, target: str, size: tuple[int, int]) -> Resources:
     function = getattr(load(kernel.source), kernel.name)
 
     import triton
@@ -120,12 +121,12 @@ def _compile(kernel: Kernel, target: str, height: int) -> Resources:
 
     names, kinds = list(kernel.signature), list(kernel.signature.values())
     constants: dict[str, Any] = {name: None for name, kind in kernel.signature.items() if kind == "constexpr"}
-    constants.update(zip(names[-4:], (*kernel.tile.blocks(height), kernel.precision), strict=True))
+    constants.update(zip(names[-4:], (*kernel.tile.blocks(size), kernel.precision), strict=True))
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(kinds) if kind.startswith("*")}
     source = ASTSource(function, dict(kernel.signature), constants, aligned)
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": WARPS})
     registers, spills = _of_ptx(made.asm["ptx"]) if "ptx" in made.asm else _of_amd(made.asm["amdgcn"])
-    return Resources(kernel.name, target, height, registers, spills, int(made.metadata.shared))
+    return Resources(kernel.name, target, *size, registers, spills, int(made.metadata.shared))
 
 
 def _of_ptx(ptx: str) -> tuple[int, int]:

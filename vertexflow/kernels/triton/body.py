@@ -49,7 +49,7 @@ class KernelWriter(Lines):
         self.made, self.kernel, self.tile, self.places = made, kernel, tile, places
         self.m, self.j = Var("m"), Var("j", tile.columns)
         self.blocks["m"] = Block(0, "in_rows", "BLOCK_M")
-        self.blocks["j"] = Block(0, "in_columns" if tile.columns % tile.block_n else "", columns="BLOCK_N")
+        self.blocks["j"] = Block(0, "in_columns" if tile.columns % tile.sizes[0][1] else "", columns="BLOCK_N")
         self.accumulators: dict[tuple[fx.Node, int], str] = {}
         self.raw = False  # whether half precision is read as it is
         self.owners: dict[str, Var] = {}  # the row that an edge belongs to

@@ -20,44 +20,45 @@ from .build import interprets, load
 from .source import Launch, Source, write_core
 from .tiles import WARPS
 
+Size = tuple[int, int]  # rows and columns of a program
 Resolve = Callable[[str, Any], "Tensor | int"]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel with its pointers. What a GPU runs is compiled for where these are aligned, and kept by the most rows that a
-    program should have: those that it has, which are fewer if it would spill, and the kernel. None in the interpreter."""
+    """A kernel with its pointers. What a GPU runs is compiled for where these are aligned, and kept by the size that a
+    program should have: that which it has, which is less if it would spill, and the kernel. None in the interpreter."""
 
     function: Any
     launch: Launch
     pointers: tuple[Tensor | int | None, ...]
     addresses: tuple[int | None, ...]
     precision: str
-    compiled: dict[int, tuple[int, Any]] | None
+    compiled: dict[Size, tuple[Size, Any]] | None
 
     def start(self, rows: int, numbers: tuple[int, ...], stream: int, multiprocessors: int) -> None:
         """Launch it for so many rows; after the first time that takes as little of the host's time as Triton allows."""
         tile = self.launch.tile
-        height = tile.height(rows, multiprocessors)
+        size = tile.size(rows, multiprocessors)
         kernel, pointers, options = self.function, self.pointers, {}
         if self.compiled is not None:
-            if height not in self.compiled:
-                self.compiled[height] = self._compile(height, numbers)
-            height, kernel = self.compiled[height]
+            if size not in self.compiled:
+                self.compiled[size] = self._compile(size, numbers)
+            size, kernel = self.compiled[size]
             pointers, options = self.addresses, {"stream": stream}
-        grid = (-(-rows // height), -(-tile.columns // tile.block_n), 1)
-        kernel[grid](*pointers, *numbers, *tile.blocks(height), self.precision, **options)
+        down, across = tile.grid(rows, size)
+        kernel[down, across, 1](*pointers, *numbers, *tile.blocks(size), self.precision, **options)
 
-    def _compile(self, most: int, numbers: tuple[int, ...]) -> tuple[int, Any]:
+    def _compile(self, most: Size, numbers: tuple[int, ...]) -> tuple[Size, Any]:
         tile = self.launch.tile
-        for height in (height for height in tile.heights if height <= most):
-            log.show("kernels", f"compiling {self.launch.name}, {height} rows a program, unless Triton has kept it")
-            given = (*self.pointers, *numbers, *tile.blocks(height), self.precision)
+        for size in tile.sizes[tile.sizes.index(most) :]:
+            log.show("kernels", f"compiling {self.launch.name}, tiles of {size}, unless Triton has kept it")
+            given = (*self.pointers, *numbers, *tile.blocks(size), self.precision)
             kernel = self.function.warmup(*given, grid=(1,), num_warps=WARPS)
             kernel.run  # noqa: B018 - brings it to the device, which tells what it spills
             if not kernel.n_spills:
                 break
-        return height, kernel
+        return size, kernel
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Loop:
 
     source: Source
     functions: dict[str, Any]
-    compiled: dict[Any, dict[int, tuple[int, Any]]] = field(
+    compiled: dict[Any, dict[Size, tuple[Size, Any]]] = field(
         default_factory=dict
     )  # kernels by what they are compiled for
     gathers = False  # gathered rows are read where they are, and kept for the backward by others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 WARPS = 4
@@ -9,23 +10,26 @@ WARPS = 4
 
 @dataclass(frozen=True)
 class Tile:
-    """`columns` elements a row, `block_n` of them a program; products go over `block_k` of their operand at a time. A
-    program has as many rows as the largest of `heights` with which all multiprocessors have work, and nothing spills."""
+    """Of `columns` elements a row, a program computes as many, of as many rows, as the first of `sizes` (rows, columns) with
+    which all multiprocessors have work, and nothing spills; products go over `block_k` of their operand at a time."""
 
     columns: int
-    block_n: int
     block_k: int
-    heights: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
 
-    def height(self, rows: int, multiprocessors: int) -> int:
-        """The rows of a program in a step of so many."""
-        across = -(-self.columns // self.block_n)
-        enough = (height for height in self.heights if -(-rows // height) * across >= multiprocessors)
-        return next(enough, self.heights[-1])
+    def size(self, rows: int, multiprocessors: int) -> tuple[int, int]:
+        """The rows and columns of a program in a step of so many rows."""
+        return next(
+            (size for size in self.sizes if math.prod(self.grid(rows, size)) >= multiprocessors), self.sizes[-1]
+        )
 
-    def blocks(self, height: int) -> tuple[int, int, int]:
-        """BLOCK_M, BLOCK_N and BLOCK_K of a kernel with so many rows a program."""
-        return height, self.block_n, self.block_k
+    def grid(self, rows: int, size: tuple[int, int]) -> tuple[int, int]:
+        """The programs of this size, down and across, for so many rows."""
+        return -(-rows // size[0]), -(-self.columns // size[1])
+
+    def blocks(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """BLOCK_M, BLOCK_N and BLOCK_K of a kernel whose programs are of this size."""
+        return *size, self.block_k
 
 
 def power_of_two(count: int) -> int:
@@ -38,11 +42,11 @@ def choose(columns: int, accumulators: int, widest: int) -> Tile:
 
     A program has 128 threads. Accumulators take 40 registers of each at most, so that there is room for what is
     computed from them; without accumulators a thread has 4 elements, which are one load of 16 bytes in float32.
+    A step of few rows has more programs in smaller pieces: what one takes is the time of the step.
     """
     if accumulators:
-        block_n = 32 if columns > 16 else 16
-        heights = (32, 16) if accumulators <= 5 and widest == 1 else (16,)
-        return Tile(columns, block_n, 32, heights)
+        sizes = [(32, 32), (16, 32)] if columns > 16 else [(32, 16)]
+        is_large = accumulators > 5 or widest > 1
+        return Tile(columns, 32, (*sizes[is_large:], (16, 16)))
     block_n = min(power_of_two(columns), 128)
-    height = min(512 // block_n, max(2048 // widest, 1))
-    return Tile(columns, block_n, 16, (height,))
+    return Tile(columns, 16, ((min(512 // block_n, max(2048 // widest, 1)), block_n),))
