@@ -36,6 +36,18 @@ def greedy(
     table: dict[tuple[int, ...], int] | None,
 ) -> _Ints: ...
 def check(child: _Ints, slot: _Ints, offset: _Ints, kind: _Ints | None, num_kinds: int, num_external: int) -> None: ...
+def launch(
+    driver: int,
+    stream: int,
+    multiprocessors: int,
+    threads: int,
+    inner: list[tuple[bool, int, _Wide, list[int]]],
+    leaf: list[tuple[bool, int, _Wide, list[int]]],
+    num_leaves: int,
+    group_start: int,
+    lines: _Ints,
+    first: int,
+) -> int: ...
 def hash(array: _Ints, seed: int) -> int: ...
 
 class Simulation:

@@ -2,16 +2,18 @@
 
     python -m tests.kernels.triton.dry_run MODEL SIZE
 
-prints, as JSON, how many kernels the first and the second of two steps compiled, and the launches of the second: name, grid,
-and the place, type and value of each argument.
+prints, as JSON, how many kernels the first and the second of two steps compiled, and the launches of the second: by Triton,
+and once more by the native core, as the driver gets them, which refuses every seventh. Of each: name, grid, threads, bytes of
+shared memory, stream, and the type and value of each argument that is passed; Triton also tells the others.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
-import time
+from contextlib import nullcontext
 from unittest import mock
 
 os.environ.pop("TRITON_INTERPRET", None)  # before Triton is imported
@@ -23,27 +25,58 @@ from triton.runtime import driver
 
 from benchmarks.zoo import ZOO
 from vertexflow.kernels import triton
+from vertexflow.kernels.triton import loop
 
-launches = []
+STREAM, MULTIPROCESSORS = 77, 132
+REFUSED = 201  # there is no context
+launches, kernels = [], []
 
 
 class Launcher:
     """Instead of the one that Triton makes for a compiled kernel."""
 
     def __init__(self, source, metadata):
-        self.name, self.kinds = metadata.name, list(source.signature.values())
+        kernels.append((metadata.name, [kind for kind in source.signature.values() if kind != "constexpr"]))
+        self.metadata, self.kinds = metadata, list(source.signature.values())
 
     def __call__(self, x, y, z, stream, function, metadata, launch, enter, leave, *arguments):
-        launches.append(
-            {"name": self.name, "grid": [x, y, z], "arguments": list(zip(self.kinds, arguments, strict=True))}
-        )
+        given = list(zip(self.kinds, arguments, strict=True))
+        made = self.metadata
+        note("triton", made.name, (x, y, z), 32 * made.num_warps, made.shared, stream, given)
+
+
+@ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_void_p,
+    *[ctypes.c_uint] * 7,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.c_void_p,
+)
+def launch_kernel(function, x, y, z, threads, threads_y, threads_z, shared, stream, places, more):
+    """Instead of the driver's."""
+    assert (threads_y, threads_z, more) == (1, 1, None)
+    if len(launches) % 7 == 6:
+        return REFUSED
+    name, kinds = kernels[function - 1]
+    types = [ctypes.c_uint64 if kind.startswith("*") else ctypes.c_int32 for kind in kinds]
+    values = [kind.from_address(place).value for kind, place in zip(types, places[: len(kinds)], strict=True)]
+    for place in places[len(kinds) : len(kinds) + 2]:  # what Triton adds
+        assert ctypes.c_uint64.from_address(place).value == 0
+    note("driver", name, (x, y, z), threads, shared, stream, list(zip(kinds, values, strict=True)))
+    return 0
+
+
+def note(by, name, grid, threads, shared, stream, arguments):
+    launches.append({"by": by, "name": name, "grid": grid, "threads": threads, "shared": shared, "stream": stream,
+                     "arguments": arguments})  # fmt: skip
 
 
 class Utils:
     """What Triton asks of a device."""
 
     def load_binary(self, name, kernel, shared, device):
-        return object(), object(), 0, 0, 1024
+        return object(), len(kernels), 0, 0, 1024
 
     def get_device_properties(self, device):
         return {"max_shared_mem": 232_448}
@@ -70,23 +103,32 @@ def main(name: str, size: int) -> None:
     for function in animal.functions():
         function.backend = "triton"
     inputs = animal.inputs(torch.float32)
-    compiled = []
+    compiled, seen = [], {"triton": [], "native": []}
+    run, address = loop.Loop.run, ctypes.cast(launch_kernel, ctypes.c_void_p).value
 
     def count(*arguments, **options):
         compiled[-1] += 1
         return compile_kernel(*arguments, **options)
 
+    def run_twice(of, arguments, steps):
+        for how, driver_address in (("triton", 0), ("native", address)):
+            launches.clear()
+            with mock.patch.object(loop, "driver", return_value=driver_address):
+                run(of, arguments, steps)
+            seen[how] += launches
+
     with (
         mock.patch("triton.compiler.compile", count),
         mock.patch.object(triton, "interprets", return_value=True),  # as if, so that tensors may lie on the CPU
+        mock.patch.object(loop, "_device", return_value=nullcontext((STREAM, MULTIPROCESSORS))),
+        mock.patch.object(loop.Loop, "run", run_twice),
     ):  # fmt: skip
         for _ in range(2):
-            launches.clear()
+            for found in seen.values():
+                found.clear()
             compiled.append(0)
-            start = time.perf_counter()
             animal.model(animal.graphs, **inputs).h.sum().backward()
-            seconds = time.perf_counter() - start
-    json.dump({"compiled": compiled, "launches": launches, "seconds": seconds}, sys.stdout)
+    json.dump({"compiled": compiled, **seen}, sys.stdout)
 
 
 if __name__ == "__main__":

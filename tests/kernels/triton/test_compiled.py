@@ -39,15 +39,19 @@ def test_no_kernel_spills(options, kernels):
     assert found >= kernels
 
 
-@pytest.mark.parametrize("model", ["README", "ChildSumTreeLSTM"])
-def test_a_step_launches_what_was_compiled_before(model):
+@pytest.fixture(scope="module", params=["README", "ChildSumTreeLSTM"])
+def steps(request):
+    """What `dry_run` prints of a model."""
+    return json.loads(python("tests.kernels.triton.dry_run", request.param, "40"))
+
+
+def test_a_step_launches_what_was_compiled_before(steps):
     """Nothing is compiled in a second step, every row and column has a program, and arguments are of the right types."""
-    found = json.loads(python("tests.kernels.triton.dry_run", model, "40"))
-    first, second = found["compiled"]
+    first, second = steps["compiled"]
     assert first >= 5
     assert second == 0
-    assert {launch["name"] for launch in found["launches"]} >= {"core_0", "core_leaf_0", "grad_core_0", "grad_core_1"}
-    for launch in found["launches"]:
+    assert {launch["name"] for launch in steps["triton"]} >= {"core_0", "core_leaf_0", "grad_core_0", "grad_core_1"}
+    for launch in steps["triton"]:
         kinds, values = zip(*launch["arguments"], strict=True)
         height, width, _, precision = values[-4:]
         assert precision == "ieee"
@@ -62,3 +66,17 @@ def test_a_step_launches_what_was_compiled_before(model):
             else:
                 assert kind == "i32"
                 assert abs(value) < 2**31
+
+
+def test_the_native_core_launches_as_triton_does(steps):
+    """The same kernels with the same arguments; what the driver refuses Triton launches instead."""
+
+    def passed(launch):
+        arguments = [value for kind, value in launch["arguments"] if kind != "constexpr"]
+        return {**launch, "by": "anybody", "arguments": arguments}
+
+    assert list(map(passed, steps["native"])) == list(map(passed, steps["triton"]))
+    by = [launch["by"] for launch in steps["native"]]
+    assert by.count("driver") > 5 * by.count("triton") > 0
+    assert {launch["by"] for launch in steps["triton"]} == {"triton"}
+    assert {launch["stream"] for launch in steps["native"]} == {77}

@@ -12,6 +12,8 @@ from torch import nn
 import vertexflow as vf
 from benchmarks.zoo import ZOO
 from vertexflow.kernels import triton
+from vertexflow.kernels.triton import loop
+from vertexflow.kernels.triton.launch import Call
 
 from ...agreement import join
 from ...ragged import ragged_cases
@@ -121,6 +123,23 @@ def test_nothing_waits_for_the_device(name):
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", ["README", "ChildSumTreeLSTM", "DAGNN"])
+def test_the_native_core_launches_what_triton_would(name, monkeypatch):
+    """The same to the bit; once kernels are compiled Triton is not asked any more."""
+    animal = ZOO[name](40)
+    given = on_gpu(animal, animal.inputs(torch.float32))
+    by_triton = []
+    start = Call.start
+    monkeypatch.setattr(Call, "start", lambda call, *numbers: (by_triton.append(call), start(call, *numbers)))
+    results(animal, given, "triton")
+    by_triton.clear()
+    native = results(animal, given, "triton")
+    assert not by_triton
+    monkeypatch.setattr(loop, "driver", lambda: 0)
+    assert all(map(torch.equal, native, results(animal, given, "triton")))
+    assert by_triton
 
 
 def test_auto_chooses_kernels_on_a_gpu():

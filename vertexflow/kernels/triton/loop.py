@@ -7,58 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ... import log
+from ... import _core
 from ...graph.program import CORES, Program
 from ..memory import Arena
 from ..operations import Unsupported
-from ..order import RowGroup
+from ..order import Ints, RowGroup
 from .build import interprets, load
+from .launch import Binaries, Call, driver, is_watched
 from .source import Launch, Source, write_core
 from .tiles import WARPS
 
-Size = tuple[int, int]  # rows and columns of a program
 Resolve = Callable[[str, Any], "Tensor | int"]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A kernel with its pointers. What a GPU runs is compiled for where these are aligned, and kept by the size that a
-    program should have: that which it has, which is less if it would spill, and the kernel. None in the interpreter."""
-
-    function: Any
-    launch: Launch
-    pointers: tuple[Tensor | int | None, ...]
-    addresses: tuple[int | None, ...]
-    precision: str
-    compiled: dict[Size, tuple[Size, Any]] | None
-
-    def start(self, rows: int, numbers: tuple[int, ...], stream: int, multiprocessors: int) -> None:
-        """Launch it for so many rows; after the first time that takes as little of the host's time as Triton allows."""
-        tile = self.launch.tile
-        size = tile.size(rows, multiprocessors)
-        kernel, pointers, options = self.function, self.pointers, {}
-        if self.compiled is not None:
-            if size not in self.compiled:
-                self.compiled[size] = self._compile(size, numbers)
-            size, kernel = self.compiled[size]
-            pointers, options = self.addresses, {"stream": stream}
-        down, across = tile.grid(rows, size)
-        kernel[down, across, 1](*pointers, *numbers, *tile.blocks(size), self.precision, **options)
-
-    def _compile(self, most: Size, numbers: tuple[int, ...]) -> tuple[Size, Any]:
-        tile = self.launch.tile
-        for size in tile.sizes[tile.sizes.index(most) :]:
-            log.show("kernels", f"compiling {self.launch.name}, tiles of {size}, unless Triton has kept it")
-            given = (*self.pointers, *numbers, *tile.blocks(size), self.precision)
-            kernel = self.function.warmup(*given, grid=(1,), num_warps=WARPS)
-            kernel.run  # noqa: B018 - brings it to the device, which tells what it spills
-            if not kernel.n_spills:
-                break
-        return size, kernel
 
 
 @dataclass(frozen=True)
@@ -78,9 +40,7 @@ class Loop:
 
     source: Source
     functions: dict[str, Any]
-    compiled: dict[Any, dict[Size, tuple[Size, Any]]] = field(
-        default_factory=dict
-    )  # kernels by what they are compiled for
+    compiled: dict[Any, Binaries] = field(default_factory=dict)  # kernels by what they are compiled for
     gathers = False  # gathered rows are read where they are, and kept for the backward by others
 
     def scratch(self, group: RowGroup) -> dict[Any, int]:
@@ -126,19 +86,37 @@ class Loop:
         addresses = tuple(value.data_ptr() if isinstance(value, Tensor) else value for value in given)
         kinds = tuple(value if value is None else value % 16 == 0 for value in addresses)
         key = (launch.name, kinds, precision(), device)
-        compiled = None if interprets() else self.compiled.setdefault(key, {})
-        return Call(self.functions[launch.name], launch, given, addresses, precision(), compiled)
+        if not interprets() and key not in self.compiled:
+            self.compiled[key] = Binaries(launch)
+        return Call(self.functions[launch.name], launch, given, addresses, precision(), self.compiled.get(key))
 
-    def run(self, arguments: Arguments, steps: np.ndarray[Any, np.dtype[np.int32]]) -> None:
+    def run(self, arguments: Arguments, steps: Ints) -> None:
         """Launch the kernels of these steps, lines [n, 7] as in `Step`, one after the other."""
         with _device(arguments.device) as (stream, multiprocessors):
-            for start, stop, _, _, _, edge_start, edge_stop in steps.tolist():
-                inner = start - arguments.num_leaves
-                for call in arguments.inner if inner >= 0 else arguments.leaf:
-                    rows = edge_stop - edge_start if call.launch.on_edges else stop - start
-                    if rows > 0:
-                        numbers = (start, inner, arguments.group_start + start, edge_start, rows)
-                        call.start(rows, numbers, stream, multiprocessors)
+            native, at = self._native(arguments, steps, stream, multiprocessors), 0
+            width = max(len(arguments.inner), len(arguments.leaf), 1)
+            while (at := native(at)) < len(steps) * width:
+                self._start(arguments, steps[at // width].tolist(), at % width, stream, multiprocessors)
+                at += 1
+
+    def _native(self, arguments: Arguments, steps: Ints, stream: int, multiprocessors: int) -> Callable[[int], int]:
+        """What launches all kernels that are compiled, from a number on, and tells where it stopped."""
+        cuda = 0 if interprets() or is_watched() else driver()
+        if not cuda:
+            return lambda at: at
+        inner, leaf = ([call.native() for call in calls] for calls in (arguments.inner, arguments.leaf))
+        of_group, lines = (arguments.num_leaves, arguments.group_start), steps.reshape(-1)
+        return lambda at: _core.launch(cuda, stream, multiprocessors, 32 * WARPS, inner, leaf, *of_group, lines, at)
+
+    def _start(self, arguments: Arguments, line: list[int], number: int, stream: int, multiprocessors: int) -> None:
+        """Launch one kernel of a step by Triton."""
+        start, stop, _, _, _, edge_start, edge_stop = line
+        inner = start - arguments.num_leaves
+        calls = arguments.inner if inner >= 0 else arguments.leaf
+        rows = edge_stop - edge_start if number < len(calls) and calls[number].launch.on_edges else stop - start
+        if number < len(calls) and rows > 0:
+            numbers = (start, inner, arguments.group_start + start, edge_start, rows)
+            calls[number].start(rows, numbers, stream, multiprocessors)
 
 
 @contextmanager

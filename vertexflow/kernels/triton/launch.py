@@ -1,0 +1,126 @@
+"""One kernel of a step, ready to be launched: compiled when it is first needed, then started by the driver alone."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ... import log
+from .source import INTEGERS, Launch
+from .tiles import WARPS
+
+Size = tuple[int, int]  # rows and columns of a program
+Native = tuple[bool, int, "np.ndarray[Any, np.dtype[np.int64]]", list[int]]
+
+
+@dataclass(eq=False)
+class Binaries:
+    """A kernel as compiled for one device and alignment of its arguments, by the size that its programs should have: their
+    own size, which is less if it would spill, and the kernel. `variants` are the same for the native core: both sizes, the
+    function of the driver (0: not compiled, or Triton must launch it) and its bytes of shared memory."""
+
+    launch: Launch
+    kernels: dict[Size, tuple[Size, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.variants = np.array([[*size, *size, 0, 0] for size in self.launch.tile.sizes], np.int64)
+
+    def add(self, size: Size, own: Size, kernel: Any, bits: list[int]) -> None:
+        """Keep a kernel whose arguments have so many bits."""
+        self.kernels[size] = own, kernel
+        self.variants[self.launch.tile.sizes.index(size)] = (
+            *size,
+            *own,
+            function_of(kernel, bits),
+            kernel.metadata.shared,
+        )
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel with its pointers; `binaries` are None in the interpreter."""
+
+    function: Any
+    launch: Launch
+    pointers: tuple[Tensor | int | None, ...]
+    addresses: tuple[int | None, ...]
+    precision: str
+    binaries: Binaries | None
+
+    def start(self, rows: int, numbers: tuple[int, ...], stream: int, multiprocessors: int) -> None:
+        """Launch it for so many rows, by Triton, and compile it before if that was not done."""
+        tile = self.launch.tile
+        size = tile.size(rows, multiprocessors)
+        kernel, pointers, options = self.function, self.pointers, {}
+        if self.binaries is not None:
+            if size not in self.binaries.kernels:
+                self._compile(self.binaries, size, numbers)
+            size, kernel = self.binaries.kernels[size]
+            pointers, options = self.addresses, {"stream": stream}
+        down, across = tile.grid(rows, size)
+        kernel[down, across, 1](*pointers, *numbers, *tile.blocks(size), self.precision, **options)
+
+    def native(self) -> Native:
+        """It, as the native core launches it."""
+        assert self.binaries is not None
+        words = [value for _, value in self._passed()]
+        return self.launch.on_edges, self.launch.tile.columns, self.binaries.variants.reshape(-1), words
+
+    def _passed(self) -> list[tuple[int, int]]:
+        """The bits and the value of each argument, but for those that Triton compiles into the kernel: missing ones, and 1."""
+        given = zip(self.launch.pointers, self.addresses, strict=True)
+        return [
+            (32 if role == "stride" else 64, value)
+            for (role, _), value in given
+            if value is not None and (role, value) != ("stride", 1)
+        ]
+
+    def _compile(self, binaries: Binaries, most: Size, numbers: tuple[int, ...]) -> None:
+        tile = self.launch.tile
+        for size in tile.sizes[tile.sizes.index(most) :]:
+            log.show("kernels", f"compiling {self.launch.name}, tiles of {size}, unless Triton has kept it")
+            given = (*self.pointers, *numbers, *tile.blocks(size), self.precision)
+            kernel = self.function.warmup(*given, grid=(1,), num_warps=WARPS)
+            kernel.run  # noqa: B018 - brings it to the device, which tells what it spills
+            if not kernel.n_spills:
+                break
+        binaries.add(most, size, kernel, [bits for bits, _ in self._passed()])
+
+
+def function_of(kernel: Any, bits: list[int]) -> int:
+    """The driver's function of a compiled kernel, if that takes arguments of so many bits, the numbers of a step and up to two
+    pointers that Triton adds for what no kernel here uses; 0 if not, or if there is more to a launch of it."""
+    made = kernel.metadata
+    is_plain = made.num_ctas == 1 and made.num_warps == WARPS and "ptx" in kernel.asm
+    needs = ("launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size")
+    if not is_plain or any(getattr(made, need, True) for need in needs):
+        return 0
+    head = kernel.asm["ptx"].partition(".entry")[2].partition(")")[0]
+    found = list(map(int, re.findall(r"\.param \.[a-z](\d+)", head)))
+    expected = [*bits, *[32] * len(INTEGERS)]
+    if found[: len(expected)] != expected or found[len(expected) :] not in ([], [64], [64, 64]):
+        return 0
+    return int(kernel.function)
+
+
+@functools.cache
+def driver() -> int:
+    """The address of the CUDA driver's function that launches kernels; 0 where there is none."""
+    try:
+        return ctypes.cast(ctypes.CDLL("libcuda.so.1").cuLaunchKernel, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
+        return 0
+
+
+def is_watched() -> bool:
+    """Whether somebody, such as a profiler, asked Triton to be told of launches."""
+    from triton import knobs
+
+    hooks = (knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook)
+    return any(getattr(hook, "calls", hook) for hook in hooks)
