@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
@@ -289,9 +288,10 @@ LONG = {
 @pytest.mark.parametrize("what", LONG)
 def test_ctrl_c_stops_a_long_call(what):
     code = f"""
-        import sys, time
+        import signal, sys, time
         from dataclasses import replace
         import vertexflow as vf
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs in the background ignores it
         batch = vf.pack([vf.chain(10_000_000)])
         print("ready", flush=True)
         start = time.perf_counter()
@@ -308,7 +308,7 @@ def test_ctrl_c_stops_a_long_call(what):
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         asked = time.perf_counter()
-        assert re.match("stopped", process.stdout.readline())
+        assert process.communicate(timeout=60)[0] == "stopped\n"
         assert time.perf_counter() - asked < 5
     finally:
         process.kill()
