@@ -371,32 +371,40 @@ class Simulation {
     std::unique_ptr<Unblocked> unblocked_;
 };
 
-// One kernel as Python has it: whether its rows are edges, its columns, its variants, a line each, and its arguments.
-using Given = std::tuple<bool, std::int64_t, py::array, std::vector<std::uint64_t>>;
+// One kernel as Python has it: whether its rows are edges, its columns, its variants, a line each, and which of all
+// arguments are its own.
+using Given = std::tuple<bool, std::int64_t, py::array, py::array>;
 
-std::vector<Launch> launches_of(const std::vector<Given>& given) {
+std::vector<Launch> launches_of(const std::vector<Given>& given, const py::array& arguments) {
     constexpr std::int64_t fields = sizeof(Variant) / sizeof(std::int64_t);
+    const std::int64_t* all = elements<std::int64_t>(arguments, "arguments", -1);
     std::vector<Launch> found;
-    for (const auto& [on_edges, columns, variants, words] : given) {
+    for (const auto& [on_edges, columns, variants, own] : given) {
         const std::int64_t* data = elements<std::int64_t>(variants, "variants", -1);
+        const std::int64_t* at = elements<std::int64_t>(own, "own", -1);
         if (variants.size() < fields || variants.size() % fields != 0) throw py::value_error("variants have lines of six");
         found.push_back({on_edges, columns, reinterpret_cast<const Variant*>(data),
-                         static_cast<std::size_t>(variants.size() / fields), words});
-        found.back().words.resize(words.size() + Launches::numbers + Launches::scratch);
+                         static_cast<std::size_t>(variants.size() / fields), {}});
+        std::vector<std::uint64_t>& words = found.back().words;
+        for (py::ssize_t i = 0; i < own.size(); ++i) {
+            if (at[i] < 0 || at[i] >= arguments.size()) throw py::value_error("there is no such argument");
+            words.push_back(static_cast<std::uint64_t>(all[at[i]]));
+        }
+        words.resize(words.size() + Launches::numbers + Launches::scratch);
     }
     return found;
 }
 
 std::int64_t launch(std::uintptr_t driver, std::uintptr_t stream, std::int64_t multiprocessors, int threads,
-                    const std::vector<Given>& inner, const std::vector<Given>& leaf, std::int64_t num_leaves,
-                    std::int64_t group_start, const py::array& lines, std::int64_t first) {
+                    const std::vector<Given>& inner, const std::vector<Given>& leaf, const py::array& arguments,
+                    std::int64_t num_leaves, std::int64_t group_start, const py::array& lines, std::int64_t first) {
     constexpr std::int64_t fields = sizeof(Line) / sizeof(Index);
     const Index* data = elements<Index>(lines, "lines", -1);
     if (lines.size() % fields != 0) throw py::value_error("lines have seven numbers");
-    Launches launches{launches_of(inner), launches_of(leaf), checked(num_leaves, "too large"),
+    if (first < 0) throw py::value_error("first must not be negative");
+    Launches launches{launches_of(inner, arguments), launches_of(leaf, arguments), checked(num_leaves, "too large"),
                       checked(group_start, "too large"), threads, multiprocessors,
                       reinterpret_cast<void*>(stream), reinterpret_cast<Driver>(driver), {}};
-    if (first < 0) throw py::value_error("first must not be negative");
     py::gil_scoped_release released;
     return launches.run(reinterpret_cast<const Line*>(data), lines.size() / fields, first);
 }
@@ -453,8 +461,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("hash", [](const py::array& array, std::uint64_t seed) {
         return hash(elements<Index>(array, "array", -1), static_cast<std::size_t>(array.size()), seed);
     });
-    m.def("launch", &launch, "driver"_a, "stream"_a, "multiprocessors"_a, "threads"_a, "inner"_a, "leaf"_a, "num_leaves"_a,
-          "group_start"_a, "lines"_a, "first"_a);
+    m.def("launch", &launch, "driver"_a, "stream"_a, "multiprocessors"_a, "threads"_a, "inner"_a, "leaf"_a, "arguments"_a,
+          "num_leaves"_a, "group_start"_a, "lines"_a, "first"_a);
     py::class_<Simulation>(m, "Simulation")
         .def(py::init<py::array, py::array, py::array, std::optional<py::array>, std::int64_t>())
         .def("reset", &Simulation::reset)

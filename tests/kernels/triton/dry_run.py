@@ -13,36 +13,39 @@ import ctypes
 import json
 import os
 import sys
-from contextlib import nullcontext
 from unittest import mock
 
 os.environ.pop("TRITON_INTERPRET", None)  # before Triton is imported
 
 import torch
 from triton import compile as compile_kernel
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
 
+from benchmarks import absent
 from benchmarks.zoo import ZOO
-from vertexflow.kernels import triton
 from vertexflow.kernels.triton import loop
 
-STREAM, MULTIPROCESSORS = 77, 132
+STREAM = 77
 REFUSED = 201  # there is no context
 launches, kernels = [], []
 
 
-class Launcher:
-    """Instead of the one that Triton makes for a compiled kernel."""
+class Recorder(absent.Launcher):
+    """Notes launches by Triton."""
 
     def __init__(self, source, metadata):
+        super().__init__(source, metadata)
         kernels.append((metadata.name, [kind for kind in source.signature.values() if kind != "constexpr"]))
-        self.metadata, self.kinds = metadata, list(source.signature.values())
 
     def __call__(self, x, y, z, stream, function, metadata, launch, enter, leave, *arguments):
-        given = list(zip(self.kinds, arguments, strict=True))
-        made = self.metadata
-        note("triton", made.name, (x, y, z), 32 * made.num_warps, made.shared, stream, given)
+        given = list(zip(self.source.signature.values(), arguments, strict=True))
+        note("triton", self.metadata.name, (x, y, z), 32 * self.metadata.num_warps, self.metadata.shared, stream, given)
+
+
+class Utils(absent.Utils):
+    """Gives each kernel a function of its own, by which it is known."""
+
+    def load_binary(self, *_):
+        return object(), len(kernels), 0, 0, 1024
 
 
 @ctypes.CFUNCTYPE(
@@ -72,33 +75,7 @@ def note(by, name, grid, threads, shared, stream, arguments):
                      "arguments": arguments})  # fmt: skip
 
 
-class Utils:
-    """What Triton asks of a device."""
-
-    def load_binary(self, name, kernel, shared, device):
-        return object(), len(kernels), 0, 0, 1024
-
-    def get_device_properties(self, device):
-        return {"max_shared_mem": 232_448}
-
-
-class Driver:
-    """A GPU of compute capability 9.0."""
-
-    utils, launcher_cls = Utils(), Launcher
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, device):
-        return 0
-
-    def get_current_target(self):
-        return GPUTarget("cuda", 90, 32)
-
-
 def main(name: str, size: int) -> None:
-    driver.set_active(Driver())
     animal = ZOO[name](size)
     for function in animal.functions():
         function.backend = "triton"
@@ -119,8 +96,7 @@ def main(name: str, size: int) -> None:
 
     with (
         mock.patch("triton.compiler.compile", count),
-        mock.patch.object(triton, "interprets", return_value=True),  # as if, so that tensors may lie on the CPU
-        mock.patch.object(loop, "_device", return_value=nullcontext((STREAM, MULTIPROCESSORS))),
+        absent.absent_gpu(absent.Driver(Recorder, Utils()), STREAM),
         mock.patch.object(loop.Loop, "run", run_twice),
     ):  # fmt: skip
         for _ in range(2):

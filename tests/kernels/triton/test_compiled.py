@@ -80,3 +80,12 @@ def test_the_native_core_launches_as_triton_does(steps):
     assert by.count("driver") > 5 * by.count("triton") > 0
     assert {launch["by"] for launch in steps["triton"]} == {"triton"}
     assert {launch["stream"] for launch in steps["native"]} == {77}
+
+
+def test_the_hosts_time_can_be_measured_without_a_gpu():
+    lines = python("benchmarks.host", "--repeat", "1", "--graphs", "3").splitlines()
+    assert [line.split()[0] for line in lines] == ["README", "LSTM"]
+    for line in lines:
+        launches, native, by_triton = (float(word) for word in line.split() if word.replace(".", "").isdigit())
+        assert launches > 10
+        assert min(native, by_triton) > 0

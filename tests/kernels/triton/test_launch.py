@@ -72,9 +72,10 @@ def test_somebody_watches_launches():
     assert not is_watched()
 
 
-def launch(variants, lines, first=0):
-    call = (False, 40, np.array(variants, np.int64), [1, 2])
-    return _core.launch(0, 0, 132, 128, [call, call], [call], 10, 0, np.array(lines, np.int32), first)
+def launch(variants, lines, first=0, own=(0, 2)):
+    arguments = np.array([1, 2, 3], np.int64)
+    call = (False, 40, np.array(variants, np.int64), np.array(own, np.int64))
+    return _core.launch(0, 0, 132, 128, [call, call], [call], arguments, 10, 0, np.array(lines, np.int32), first)
 
 
 def test_what_is_not_compiled_is_not_launched():
@@ -87,13 +88,15 @@ def test_what_is_not_compiled_is_not_launched():
 
 
 @pytest.mark.parametrize(
-    ("variants", "lines", "complaint"),
+    ("given", "complaint"),
     [
-        ([], [0] * 7, "lines of six"),
-        ([32] * 5, [0] * 7, "lines of six"),
-        ([32] * 6, [0] * 8, "seven numbers"),
+        (([], [0] * 7), "lines of six"),
+        (([32] * 5, [0] * 7), "lines of six"),
+        (([32] * 6, [0] * 8), "seven numbers"),
+        (([32] * 6, [0] * 7, -1), "negative"),
+        (([32] * 6, [0] * 7, 0, [0, 3]), "no such argument"),
     ],
 )
-def test_arrays_of_other_shapes_are_refused(variants, lines, complaint):
+def test_arrays_of_other_shapes_are_refused(given, complaint):
     with pytest.raises(ValueError, match=complaint):
-        launch(variants, lines)
+        launch(*given)

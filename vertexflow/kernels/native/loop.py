@@ -7,37 +7,13 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from ...graph.program import CORES, Program
-from ..memory import Arena, Layout
+from ..binding import Bound, Resolve, template
+from ..memory import Arena
 from ..operations import Unsupported
-from ..order import RowGroup
+from ..order import Ints, RowGroup
 from .build import address_of, load
-from .source import OF_STRUCTURE, Source, preamble, products_source, write_part
-
-Resolve = Callable[[str, Any], "Tensor | int"]
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """The numbers and addresses that native code is called with, and the tensors that they point into."""
-
-    numbers: Numbers
-    alive: list[Tensor]
-
-
-@dataclass(frozen=True)
-class Template:
-    """Arguments for all runs over a structure, and where those belong that differ."""
-
-    numbers: Numbers
-    alive: list[Tensor]
-    in_arenas: list[Any]  # (arena, dtype, positions, offsets in bytes)
-    varying: list[tuple[int, str, Any]]  # (position, role, what of it)
+from .source import Source, preamble, products_source, write_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,48 +49,14 @@ class Loop:
             (s.edge_stop - s.edge_start if split == "edges" else s.stop - s.start for s in group.steps), default=0
         )
 
-    def bind(self, resolve: Resolve, arenas: Sequence[Arena], known: MutableMapping[Any, Any]) -> Arguments:
-        """The arguments for one run: of values in arenas by their places, others as `resolve` gives them by their role.
-
-        What is the same in every run over the same structure is asked for once, and kept in `known`.
-        """
+    def bind(self, resolve: Resolve, arenas: Sequence[Arena], known: MutableMapping[Any, Any]) -> Bound:
+        """The arguments for one run; what is the same in every run over the same structure is kept in `known`."""
         if self not in known:
-            known[self] = self._template(resolve, [arena.layout for arena in arenas])
-        template = known[self]
-        numbers, alive = template.numbers.copy(), []
-        for number, dtype, at, offsets in template.in_arenas:
-            numbers[at] = offsets + arenas[number].flats[dtype].data_ptr()
-        for at, role, what in template.varying:
-            found = resolve(role, what)
-            if isinstance(found, Tensor):
-                alive.append(found)
-                found = found.data_ptr()
-            numbers[at] = found
-        return Arguments(numbers, alive)
+            of_code = {**self.products, "packed_yet": 0}
+            known[self] = template(self.source.arguments, resolve, [arena.layout for arena in arenas], of_code)
+        return known[self].complete(resolve, arenas)  # type: ignore[no-any-return]
 
-    def _template(self, resolve: Resolve, layouts: Sequence[Layout]) -> Template:
-        numbers, alive, varying = np.zeros(len(self.source.arguments), np.int64), [], []
-        places: dict[tuple[int, torch.dtype], list[tuple[int, int]]] = {}
-        for at, (role, what) in enumerate(self.source.arguments):
-            key = what[0] if role == "value" else (role, what)
-            arena = next((number for number, layout in enumerate(layouts) if key in layout.places), None)
-            if arena is not None:
-                place = layouts[arena].places[key]
-                places.setdefault((arena, place.dtype), []).append((at, place.offset * place.dtype.itemsize))
-            elif role in self.products:
-                numbers[at] = self.products[role]
-            elif role in OF_STRUCTURE:
-                found = resolve(role, what)
-                if isinstance(found, Tensor):
-                    alive.append(found)
-                    found = found.data_ptr()
-                numbers[at] = found
-            elif role != "packed_yet":  # which begins with 0
-                varying.append((at, role, what))
-        in_arenas = [(*key, *np.array(found, np.int64).T.copy()) for key, found in places.items()]
-        return Template(numbers, alive, in_arenas, varying)
-
-    def run(self, arguments: Arguments, steps: np.ndarray[Any, np.dtype[np.int32]]) -> None:
+    def run(self, arguments: Bound, steps: Ints) -> None:
         """Compute these steps, lines [n, 7] as in `Step`, one after the other."""
         self.function(arguments.numbers.ctypes.data, steps.ctypes.data, len(steps))
 

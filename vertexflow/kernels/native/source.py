@@ -23,12 +23,6 @@ from .plan import Plan, plan
 WIDEST = 32  # columns of a panel of a packed weight, at most
 TYPES = {torch.float32: "float", torch.float64: "double"}
 
-# Arguments that are the same in every run over a structure.
-OF_STRUCTURE = {
-    "num_leaves", "num_computed", "group_start", "child_rows", "owner", "edge_rows", "edge_offset", "placed_places",
-    "placed_offset", "listed_places", "listed_offset",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Source:

@@ -1,4 +1,4 @@
-"""One kernel of a step, ready to be launched: compiled when it is first needed, then started by the driver alone."""
+"""One kernel of a step: compiled and launched by Triton when it is first needed; what the native core needs to launch it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from ... import log
+from ..binding import Numbers
 from .source import INTEGERS, Launch
 from .tiles import WARPS
 
 Size = tuple[int, int]  # rows and columns of a program
-Native = tuple[bool, int, "np.ndarray[Any, np.dtype[np.int64]]", list[int]]
+Native = tuple[bool, int, Numbers, Numbers]  # whether its rows are edges, its columns, its variants, its arguments
 
 
 @dataclass(eq=False)
@@ -34,12 +35,8 @@ class Binaries:
     def add(self, size: Size, own: Size, kernel: Any, bits: list[int]) -> None:
         """Keep a kernel whose arguments have so many bits."""
         self.kernels[size] = own, kernel
-        self.variants[self.launch.tile.sizes.index(size)] = (
-            *size,
-            *own,
-            function_of(kernel, bits),
-            kernel.metadata.shared,
-        )
+        line = self.variants[self.launch.tile.sizes.index(size)]
+        line[2:] = *own, function_of(kernel, bits), kernel.metadata.shared
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,13 @@ class Call:
     function: Any
     launch: Launch
     pointers: tuple[Tensor | int | None, ...]
-    addresses: tuple[int | None, ...]
     precision: str
     binaries: Binaries | None
+
+    @functools.cached_property
+    def addresses(self) -> tuple[int | None, ...]:
+        """What a compiled kernel takes for its pointers."""
+        return tuple(value.data_ptr() if isinstance(value, Tensor) else value for value in self.pointers)
 
     def start(self, rows: int, numbers: tuple[int, ...], stream: int, multiprocessors: int) -> None:
         """Launch it for so many rows, by Triton, and compile it before if that was not done."""
@@ -66,21 +67,6 @@ class Call:
         down, across = tile.grid(rows, size)
         kernel[down, across, 1](*pointers, *numbers, *tile.blocks(size), self.precision, **options)
 
-    def native(self) -> Native:
-        """It, as the native core launches it."""
-        assert self.binaries is not None
-        words = [value for _, value in self._passed()]
-        return self.launch.on_edges, self.launch.tile.columns, self.binaries.variants.reshape(-1), words
-
-    def _passed(self) -> list[tuple[int, int]]:
-        """The bits and the value of each argument, but for those that Triton compiles into the kernel: missing ones, and 1."""
-        given = zip(self.launch.pointers, self.addresses, strict=True)
-        return [
-            (32 if role == "stride" else 64, value)
-            for (role, _), value in given
-            if value is not None and (role, value) != ("stride", 1)
-        ]
-
     def _compile(self, binaries: Binaries, most: Size, numbers: tuple[int, ...]) -> None:
         tile = self.launch.tile
         for size in tile.sizes[tile.sizes.index(most) :]:
@@ -90,7 +76,9 @@ class Call:
             kernel.run  # noqa: B018 - brings it to the device, which tells what it spills
             if not kernel.n_spills:
                 break
-        binaries.add(most, size, kernel, [bits for bits, _ in self._passed()])
+        roles = zip([role for role, _ in self.launch.pointers], self.pointers, strict=True)
+        passed = [role for role, value in roles if value is not None and (role, value) != ("stride", 1)]
+        binaries.add(most, size, kernel, [32 if role == "stride" else 64 for role in passed])
 
 
 def function_of(kernel: Any, bits: list[int]) -> int:

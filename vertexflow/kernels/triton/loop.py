@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ... import _core
 from ...graph.program import CORES, Program
+from ..binding import Bound, Numbers, Resolve, template
 from ..memory import Arena
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from .build import interprets, load
-from .launch import Binaries, Call, driver, is_watched
+from .launch import Binaries, Call, Native, driver, is_watched
 from .source import Launch, Source, write_core
 from .tiles import WARPS
 
-Resolve = Callable[[str, Any], "Tensor | int"]
+Pointer = tuple[str, Any]  # the role of an argument, and what of it
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of steps of vertices with children and of others, as they are compiled for arguments of one alignment;
+    and the same for the native core: whether their rows are edges, their columns, what is compiled, and their arguments."""
+
+    binaries: dict[str, Binaries]
+    native: tuple[list[Native], list[Native]]
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The kernels of steps of vertices with children and of others, ready to be launched."""
+    """What one run over a structure gives to its kernels: addresses and numbers, and the tensors behind them by name."""
 
-    inner: list[Call]
-    leaf: list[Call]
+    bound: Bound
+    kernels: Kernels
     num_leaves: int
     group_start: int
     device: torch.device
+    value: Callable[[Pointer], Tensor | int | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +53,31 @@ class Loop:
 
     source: Source
     functions: dict[str, Any]
-    compiled: dict[Any, Binaries] = field(default_factory=dict)  # kernels by what they are compiled for
+    kernels: dict[Any, Kernels] = field(default_factory=dict)  # by what they are compiled for
     gathers = False  # gathered rows are read where they are, and kept for the backward by others
+
+    @cached_property
+    def launches(self) -> list[Launch]:
+        """All kernels."""
+        return [*self.source.inner, *self.source.leaf]
+
+    @cached_property
+    def pointers(self) -> list[Pointer]:
+        """What all kernels are given, each once."""
+        return list(dict.fromkeys(pointer for launch in self.launches for pointer in launch.pointers))
+
+    @cached_property
+    def folded(self) -> Numbers:
+        """Of each of them, the number that Triton compiles into a kernel: a pointer that is missing, a stride of 1."""
+        return np.array([role == "stride" for role, _ in self.pointers], np.int64)
 
     def scratch(self, group: RowGroup) -> dict[Any, int]:
         """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
         rows = max((step.stop - step.start for step in group.steps), default=0)
         edges = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
-        pointers = (pointer for launch in self._launches() for pointer in launch.pointers)
         return {
             (role, what): what[2] * (edges if what[3] == "edges" else rows)
-            for role, what in pointers
+            for role, what in self.pointers
             if role == "scratch"
         }
 
@@ -59,44 +86,50 @@ class Loop:
         count = len(self.source.leaf if part.endswith("_leaf") else self.source.inner)
         return f"Triton kernels, {count} launch{'es' if count != 1 else ''} a step"
 
-    def _launches(self) -> list[Launch]:
-        return [*self.source.inner, *self.source.leaf]
-
     def bind(self, resolve: Resolve, arenas: Sequence[Arena], known: MutableMapping[Any, Any]) -> Arguments:
-        """The kernels with the arguments of one run, as `resolve` gives them by their role."""
-        found: dict[tuple[str, Any], Tensor | int | None] = {}
-        for role, what in {pointer: None for launch in self._launches() for pointer in launch.pointers}:
-            key = what[0] if role == "value" else (role, what)
-            arena = next((arena for arena in arenas if key in arena.layout.places), None)
-            is_odd = role == "value" and what[0].meta["rows"].dim > 0  # rows behind a dimension of size 1
-            value = arena[key] if arena is not None else resolve("param", what[0]) if is_odd else resolve(role, what)
-            found[role, what] = value if isinstance(value, Tensor) or role == "stride" else None
+        """The arguments of one run, as `resolve` gives them by their role, and the kernels that are compiled for these."""
+        if self not in known:
+            pointers = [("param", what[0]) if is_odd(role, what) else (role, what) for role, what in self.pointers]
+            known[self] = template(pointers, resolve, [arena.layout for arena in arenas], {})
+        bound = known[self].complete(resolve, arenas)
         num_leaves, group_start = resolve("num_leaves", None), resolve("group_start", None)
         assert isinstance(num_leaves, int)
         assert isinstance(group_start, int)
-        device = next((value.device for value in found.values() if isinstance(value, Tensor)), torch.device("cpu"))
-        calls = [
-            [self._call(launch, [found[pointer] for pointer in launch.pointers], device) for launch in launches]
-            for launches in (self.source.inner, self.source.leaf)
-        ]
-        return Arguments(calls[0], calls[1], num_leaves, group_start, device)
+        device = arenas[0].layout.device
 
-    def _call(self, launch: Launch, pointers: Iterable[Tensor | int | None], device: torch.device) -> Call:
-        given = tuple(pointers)
-        addresses = tuple(value.data_ptr() if isinstance(value, Tensor) else value for value in given)
-        kinds = tuple(value if value is None else value % 16 == 0 for value in addresses)
-        key = (launch.name, kinds, precision(), device)
-        if not interprets() and key not in self.compiled:
-            self.compiled[key] = Binaries(launch)
-        return Call(self.functions[launch.name], launch, given, addresses, precision(), self.compiled.get(key))
+        def value(pointer: Pointer) -> Tensor | int | None:
+            role, what = pointer
+            key = what[0] if role == "value" else pointer
+            arena = next((arena for arena in arenas if key in arena.layout.places), None)
+            found = arena[key] if arena else resolve("param", what[0]) if is_odd(role, what) else resolve(role, what)
+            return found if isinstance(found, Tensor) or role == "stride" else None
+
+        return Arguments(bound, self._kernels(bound.numbers, device), num_leaves, group_start, device, value)
+
+    def _kernels(self, numbers: Numbers, device: torch.device) -> Kernels:
+        """The kernels for such arguments; they are compiled later."""
+        is_folded, is_aligned = numbers == self.folded, numbers % 16 == 0
+        key = (is_folded.tobytes(), is_aligned.tobytes(), precision(), device)
+        if key not in self.kernels:
+            binaries = {launch.name: Binaries(launch) for launch in self.launches}
+            places = {pointer: at for at, pointer in enumerate(self.pointers) if not is_folded[at]}
+
+            def native(launch: Launch) -> Native:
+                given = np.array([places[pointer] for pointer in launch.pointers if pointer in places], np.int64)
+                return launch.on_edges, launch.tile.columns, binaries[launch.name].variants.reshape(-1), given
+
+            inner, leaf = list(map(native, self.source.inner)), list(map(native, self.source.leaf))
+            self.kernels[key] = Kernels(binaries, (inner, leaf))
+        return self.kernels[key]
 
     def run(self, arguments: Arguments, steps: Ints) -> None:
         """Launch the kernels of these steps, lines [n, 7] as in `Step`, one after the other."""
         with _device(arguments.device) as (stream, multiprocessors):
             native, at = self._native(arguments, steps, stream, multiprocessors), 0
-            width = max(len(arguments.inner), len(arguments.leaf), 1)
+            width = max(len(self.source.inner), len(self.source.leaf), 1)
+            calls: dict[str, Call] = {}
             while (at := native(at)) < len(steps) * width:
-                self._start(arguments, steps[at // width].tolist(), at % width, stream, multiprocessors)
+                self._start(arguments, calls, steps[at // width].tolist(), at % width, stream, multiprocessors)
                 at += 1
 
     def _native(self, arguments: Arguments, steps: Ints, stream: int, multiprocessors: int) -> Callable[[int], int]:
@@ -104,19 +137,40 @@ class Loop:
         cuda = 0 if interprets() or is_watched() else driver()
         if not cuda:
             return lambda at: at
-        inner, leaf = ([call.native() for call in calls] for calls in (arguments.inner, arguments.leaf))
-        of_group, lines = (arguments.num_leaves, arguments.group_start), steps.reshape(-1)
-        return lambda at: _core.launch(cuda, stream, multiprocessors, 32 * WARPS, inner, leaf, *of_group, lines, at)
+        given = (*arguments.kernels.native, arguments.bound.numbers, arguments.num_leaves, arguments.group_start)
+        lines = steps.reshape(-1)
+        return lambda at: _core.launch(cuda, stream, multiprocessors, 32 * WARPS, *given, lines, at)
 
-    def _start(self, arguments: Arguments, line: list[int], number: int, stream: int, multiprocessors: int) -> None:
-        """Launch one kernel of a step by Triton."""
+    def _start(
+        self,
+        arguments: Arguments,
+        calls: dict[str, Call],
+        line: list[int],
+        number: int,
+        stream: int,
+        multiprocessors: int,
+    ) -> None:
+        """Launch one kernel of a step by Triton; `calls` are those that this run has needed."""
         start, stop, _, _, _, edge_start, edge_stop = line
         inner = start - arguments.num_leaves
-        calls = arguments.inner if inner >= 0 else arguments.leaf
-        rows = edge_stop - edge_start if number < len(calls) and calls[number].launch.on_edges else stop - start
-        if number < len(calls) and rows > 0:
-            numbers = (start, inner, arguments.group_start + start, edge_start, rows)
-            calls[number].start(rows, numbers, stream, multiprocessors)
+        launches = self.source.inner if inner >= 0 else self.source.leaf
+        if number >= len(launches):
+            return
+        launch = launches[number]
+        rows = edge_stop - edge_start if launch.on_edges else stop - start
+        if rows <= 0:
+            return
+        if launch.name not in calls:
+            pointers = tuple(map(arguments.value, launch.pointers))
+            binaries = None if interprets() else arguments.kernels.binaries[launch.name]
+            calls[launch.name] = Call(self.functions[launch.name], launch, pointers, precision(), binaries)
+        numbers = (start, inner, arguments.group_start + start, edge_start, rows)
+        calls[launch.name].start(rows, numbers, stream, multiprocessors)
+
+
+def is_odd(role: str, what: Any) -> bool:
+    """Whether an argument is a value whose rows come behind a dimension of size 1."""
+    return role == "value" and what[0].meta["rows"].dim > 0
 
 
 @contextmanager
