@@ -27,8 +27,8 @@ def check(case: Case) -> None:
     compare(case, vars(case.model(batch, reverse=case.reverse, **case.inputs, **case.edge_inputs)))
 
 
-def compare(case: Case, ours: dict[str, torch.Tensor]) -> None:
-    """The same for outputs that were computed in some other way; rows in vertex order."""
+def compare(case: Case, ours: dict[str, torch.Tensor], our_leaves: dict[str, torch.Tensor] | None = None) -> None:
+    """The same for outputs that were computed in some other way, perhaps from other leaves; rows in vertex order."""
     reference = run_reference(case.model, *join(case.parts), case.inputs, case.reverse, case.edge_inputs)
     assert ours.keys() == reference.keys()
     for name, expected in reference.items():
@@ -46,12 +46,14 @@ def compare(case: Case, ours: dict[str, torch.Tensor]) -> None:
         for name in differentiable
     }
 
-    def gradients(outputs):
+    def gradients(outputs, of):
         loss = sum((outputs[name] * weight).sum() for name, weight in weights.items())
-        return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        return torch.autograd.grad(loss, [of[name] for name in leaves], allow_unused=True)
 
-    for name, found, expected in zip(leaves, gradients(ours), gradients(reference), strict=True):
+    each = zip(leaves, gradients(ours, our_leaves or leaves), gradients(reference, leaves), strict=True)
+    for name, found, expected in each:
         if expected is None:  # nothing that was computed uses this leaf; a gradient of zeros is as good
             assert found is None or not found.any(), name
         else:
+            found = found.to(expected.device)
             torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")

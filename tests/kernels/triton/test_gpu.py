@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 
 import pytest
 import torch
@@ -15,9 +16,8 @@ from vertexflow.kernels import triton
 from vertexflow.kernels.triton import loop
 from vertexflow.kernels.triton.launch import Call
 
-from ...agreement import join
+from ...agreement import compare
 from ...ragged import ragged_cases
-from ...reference import run_reference
 from ...strategies import OPERATIONS, cases
 from ...test_against_reference import SLOW_TO_TRACE
 from .test_zoo import difference, results
@@ -82,16 +82,13 @@ def test_autocast(name):
 
 
 def check_on_gpu(case):
-    """Outputs of a random function on the GPU, in float32, against the reference in float64."""
-    expected = run_reference(case.model, *join(case.parts), case.inputs, case.reverse, case.edge_inputs)
-    inputs = {**case.inputs, **case.edge_inputs}
-    moved = {name: (x.float() if x.is_floating_point() else x).detach().cuda() for name, x in inputs.items()}
-    model = case.model.float().cuda()
+    """The case agrees in float64, all gradients as well."""
+    model = deepcopy(case.model).cuda()
     model.backend = "triton"
-    batch = vf.pack([part.graph() for part in case.parts]).to("cuda")
-    found = vars(model(batch, reverse=case.reverse, **moved))
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name].cpu().double(), value, rtol=1e-3, atol=1e-4)
+    inputs = {**case.inputs, **case.edge_inputs}
+    inputs = {name: x.detach().cuda().requires_grad_(x.requires_grad) for name, x in inputs.items()}
+    found = model(vf.pack([part.graph() for part in case.parts]).to("cuda"), reverse=case.reverse, **inputs)
+    compare(case, {name: x.cpu() for name, x in vars(found).items()}, {**dict(model.named_parameters()), **inputs})
 
 
 @settings(SLOW_TO_TRACE, max_examples=50)
