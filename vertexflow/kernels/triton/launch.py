@@ -36,7 +36,8 @@ class Binaries:
         """Keep a kernel whose arguments have so many bits."""
         self.kernels[size] = own, kernel
         line = self.variants[self.launch.tile.sizes.index(size)]
-        line[2:] = *own, function_of(kernel, bits), kernel.metadata.shared
+        line[2:4], line[5] = own, kernel.metadata.shared
+        line[4] = function_of(kernel, bits)  # the last, since another thread may be launching
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 WARPS = 4
+SIZES = ((64, 64), (64, 32), (32, 32), (16, 32), (16, 16))  # rows and columns of a program that has products
+REGISTERS = 40  # of each thread for accumulators, at most
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,14 @@ def power_of_two(count: int) -> int:
 def choose(columns: int, accumulators: int, widest: int) -> Tile:
     """The tile of a kernel with so many accumulators, and rows of so many elements in registers besides.
 
-    A program has 128 threads. Accumulators take 40 registers of each at most, so that there is room for what is
-    computed from them; without accumulators a thread has 4 elements, which are one load of 16 bytes in float32.
-    A step of few rows has more programs in smaller pieces: what one takes is the time of the step.
+    A program has 128 threads. Accumulators leave room in their registers for what is computed from them; without
+    accumulators a thread has 4 elements, which are one load of 16 bytes in float32. A step of few rows has more programs in
+    smaller pieces: what one takes is the time of the step.
     """
-    if accumulators:
-        sizes = [(32, 32), (16, 32)] if columns > 16 else [(32, 16)]
-        is_large = accumulators > 5 or widest > 1
-        return Tile(columns, 32, (*sizes[is_large:], (16, 16)))
-    block_n = min(power_of_two(columns), 128)
-    return Tile(columns, 16, ((min(512 // block_n, max(2048 // widest, 1)), block_n),))
+    if not accumulators:
+        block_n = min(power_of_two(columns), 128)
+        return Tile(columns, 16, ((min(512 // block_n, max(2048 // widest, 1)), block_n),))
+    rows, most = 64 if widest == 1 else 16, max(power_of_two(columns), 16)
+    sizes = dict.fromkeys((height, min(width, most)) for height, width in SIZES if height <= rows)
+    fitting = [size for size in sizes if accumulators * math.prod(size) <= REGISTERS * 32 * WARPS]
+    return Tile(columns, 32, tuple(fitting))
