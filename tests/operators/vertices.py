@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ class Outcome:
 
 @dataclass
 class Answer:
-    """Pushed values and the gradients of what requires grad, by name; in names, each sample is `<at>_...`."""
+    """Pushed values and the gradients of what requires grad, by name; names are those of `Samples.vertex`."""
 
     outputs: dict[str, Tensor]
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
@@ -87,7 +88,9 @@ class Samples(vf.VertexFunction):
                 v.push(**{f"out{at}_{number}": result})
                 real = torch.tanh((result.real if result.is_complex() else result).to(total.dtype))
                 total = 0.5 * total + (real.flatten(1).sum(1) if real.dim() > 1 else real)
-            v.scatter(**{f"total{at}": total * getattr(self, f"scale{at}")})
+            total = total * getattr(self, f"scale{at}")
+            v.scatter(**{f"total{at}": total})
+            v.push(**{f"total{at}": total})
 
 
 def is_mixed(first: Tensor) -> bool:
@@ -206,7 +209,7 @@ def _compare(at: int, sample: Sample, ours: Answer, theirs: Answer) -> None:
     """`theirs` is of that sample alone."""
     assert not ours.without_gradients, ours.without_gradients
     for name, expected in theirs.outputs.items():
-        value = ours.outputs[name.replace("0_", f"{at}_", 1)]
+        value = ours.outputs[_renamed(name, at)]
         assert value.dtype == expected.dtype, f"{name}: {value.dtype} instead of {expected.dtype}"
         assert value.shape == expected.shape, f"{name}: {tuple(value.shape)} instead of {tuple(expected.shape)}"
         if sample.kind != RANDOM:
@@ -214,14 +217,18 @@ def _compare(at: int, sample: Sample, ours: Answer, theirs: Answer) -> None:
     if sample.kind == RANDOM:
         return
     for name, expected in theirs.gradients.items():
-        renamed = name.replace("0_", f"{at}_", 1) if "_" in name else name.replace("0", str(at), 1)
-        value = ours.gradients[renamed]
+        value = ours.gradients[_renamed(name, at)]
         if expected is None and value is not None:
             assert not value.any(), f"gradient of {name}: something instead of none"
         elif expected is not None:
             assert value is not None or not expected.any(), f"gradient of {name}: none"
             if value is not None:
                 _close(f"gradient of {name}", value, expected)
+
+
+def _renamed(name: str, at: int) -> str:
+    """What something of the first sample is called of another."""
+    return re.sub(r"^([a-z]+)0", rf"\g<1>{at}", name)
 
 
 def _close(name: str, value: Tensor, expected: Tensor) -> None:
