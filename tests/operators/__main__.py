@@ -18,7 +18,7 @@ import torch
 from ..interpreter import refuse_strangers, round_to_bfloat16
 from . import table
 from .samples import MIXING, Sample, operators, samples
-from .vertices import RIGHT, WRONG, check, dtype_of, reference
+from .vertices import WRONG, check, dtype_of, reference
 
 TOGETHER = 8  # samples in one vertex function
 
@@ -36,7 +36,9 @@ def main() -> int:
             results.flush()
             if line["verdict"] == WRONG or options.verbose:
                 print(table.sentence(line), flush=True)
-    for (backend, kind, verdict), count in sorted(Counter((x["backend"], x["kind"], x["verdict"]) for x in done).items()):
+    for (backend, kind, verdict), count in sorted(
+        Counter((x["backend"], x["kind"], x["verdict"]) for x in done).items()
+    ):
         print(f"{backend:8} {kind:8} {verdict:8} {count}")
     if options.table:
         options.table.write_text(table.page(done), encoding="utf-8")
@@ -45,15 +47,23 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.operators", description=__doc__)
-    parser.add_argument("--backend", nargs="+", default=["torch"], help="torch, native, triton (in the interpreter), eager")
+    parser.add_argument(
+        "--backend", nargs="+", default=["torch"], help="torch, native, triton (in the interpreter), eager"
+    )
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no other operator after that long")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--most", type=int, help="how many samples of an operator, of each kind (default: all)")
-    parser.add_argument("--dtype", nargs="+", default=["float64"], help="float64 (or whole numbers, where those are all), float32")
+    parser.add_argument(
+        "--dtype", nargs="+", default=["float64"], help="float64 (whole numbers where there is none), float32"
+    )
     parser.add_argument("--only", nargs="+", help="operators that have this in their names")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="K N: every Nth operator, from the Kth on")
-    parser.add_argument("--results", type=Path, default=Path("build/operators.jsonl"), help="a line for each sample and backend")
-    parser.add_argument("--resume", action="store_true", help="keep the results that are there, and add what is missing")
+    parser.add_argument(
+        "--results", type=Path, default=Path("build/operators.jsonl"), help="a line for each sample and backend"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the results that are there, and add what is missing"
+    )
     parser.add_argument("--table", type=Path, help="write the table of all results, as docs/operators.md has it")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()

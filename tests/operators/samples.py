@@ -17,28 +17,32 @@ from torch import Tensor
 from torch.testing._internal import common_methods_invocations as database
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-database.wrapper_set_seed = lambda operator, *args, **kwargs: operator(*args, **kwargs)  # random numbers, not those of one seed
+# The database would draw the same random numbers in every call.
+database.wrapper_set_seed = lambda function, *args, **kwargs: function(*args, **kwargs)
+
+Call = Callable[[list[Tensor]], list[Tensor]]
 ALIKE, MIXING, RANDOM = "alike", "mixing", "random"
 EXACT, ROUGH = {"rtol": 1e-9, "atol": 1e-9}, {"rtol": 1e-4, "atol": 1e-5}  # one row is as all rows to rounding
-# They do not look at the sizes of what they are given, so that a row of a buffer makes them read outside memory in plain PyTorch.
+# These do not look at the sizes of what they are given: one row of a buffer makes them read outside memory in plain PyTorch.
 UNCHECKED = {"_batch_norm_with_update", "_native_batch_norm_legit", "native_batch_norm"}
+# Without a dimension, these would take away the rows' own dimension where there is one row.
+SQUEEZES = {"squeeze", "squeeze_", "squeeze_copy"}
 MOST_ROWS, MOST_ELEMENTS = 30, 20_000  # larger samples show nothing that smaller ones do not
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One call of an operator. `kind` is database.wrapper_set_seed = lambda operator, *args, **kwargs: operator(*args, **kwargs)  # random numbers, not those of one seed
-ALIKE, MIXING, or RANDOM: treats rows alike, but its numbers differ each time.
+    """One call of an operator. `kind` is ALIKE, MIXING, or RANDOM: treats rows alike, but its numbers differ each time.
 
-    `call` takes `tensors`, or others of the same number and trailing shapes, and returns the results that are tensors. Those numbered
-    in `rows` have a row for each vertex; the others are the same for all vertices.
+    `call` takes `tensors`, or others of the same number and trailing shapes, and returns the results that are tensors.
+    Those numbered in `rows` have a row for each vertex; the others are the same for all vertices.
     """
 
     operator: str
     dtype: torch.dtype  # of its first tensor
     number: int
     kind: str
-    call: Callable[[list[Tensor]], list[Tensor]]
+    call: Call
     tensors: tuple[Tensor, ...]
     rows: tuple[int, ...]
 
@@ -78,7 +82,7 @@ def samples(name: str, most: int | None = None, dtype: torch.dtype = torch.float
         leaves, form = tree_flatten((given.input, given.args, given.kwargs))
         at = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         tensors = tuple(leaves[place].detach().clone().requires_grad_(leaves[place].requires_grad) for place in at)
-        if not tensors or not _has_rows(tensors):
+        if not tensors or not _has_rows(tensors) or (name in SQUEEZES and len(leaves) == 1):
             continue
         shown = str([tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
         if most is not None and shown in seen:
@@ -117,7 +121,7 @@ def _has_rows(tensors: tuple[Tensor, ...]) -> bool:
     )
 
 
-def _caller(operator: Any, leaves: list[Any], form: Any, at: list[int]) -> Callable[[list[Tensor]], list[Tensor]]:
+def _caller(operator: Any, leaves: list[Any], form: Any, at: list[int]) -> Call:
     def call(tensors: list[Tensor]) -> list[Tensor]:
         given = list(leaves)
         for place, tensor in zip(at, tensors, strict=True):
@@ -128,7 +132,7 @@ def _caller(operator: Any, leaves: list[Any], form: Any, at: list[int]) -> Calla
     return call
 
 
-def classify(call: Callable[[list[Tensor]], list[Tensor]], tensors: tuple[Tensor, ...]) -> tuple[str | None, tuple[int, ...]]:
+def classify(call: Call, tensors: tuple[Tensor, ...]) -> tuple[str | None, tuple[int, ...]]:
     """The kind of a sample (None: it cannot be called, or returns no tensor), and which tensors have rows."""
     others = [at for at in range(1, len(tensors)) if tensors[at].dim() and len(tensors[at]) == len(tensors[0])]
     whole, again = _results(call, tensors), _results(call, tensors, seed=1)
@@ -145,7 +149,11 @@ def classify(call: Callable[[list[Tensor]], list[Tensor]], tensors: tuple[Tensor
 
 
 def _treats_alike(
-    call: Callable[[list[Tensor]], list[Tensor]], tensors: tuple[Tensor, ...], rows: tuple[int, ...], whole: list[Tensor], random: bool
+    call: Call,
+    tensors: tuple[Tensor, ...],
+    rows: tuple[int, ...],
+    whole: list[Tensor],
+    random: bool,
 ) -> bool:
     count = len(tensors[0])
     if not all(value.layout == torch.strided and value.dim() and len(value) == count for value in whole):
@@ -157,12 +165,13 @@ def _treats_alike(
         for result, value in zip(results, whole, strict=True):
             if result.shape != (1, *value.shape[1:]) or result.dtype != value.dtype:
                 return False
-            if not random and not _equal(result[0], value[row], **(ROUGH if value.dtype in (torch.float32, torch.complex64) else EXACT)):
+            close = ROUGH if value.dtype in (torch.float32, torch.complex64) else EXACT
+            if not random and not _equal(result[0], value[row], **close):
                 return False
     return True
 
 
-def _results(call: Callable[[list[Tensor]], list[Tensor]], tensors: Any, seed: int = 0) -> list[Tensor] | None:
+def _results(call: Call, tensors: Any, seed: int = 0) -> list[Tensor] | None:
     torch.manual_seed(seed)
     try:
         with torch.no_grad():

@@ -31,9 +31,10 @@ them was part of the core of a vertex function: with its first dimension as vert
 those of the children, and its results handed on to the parents. Values and gradients were compared with plain PyTorch, one vertex
 after another.
 
-Whether a sample *treats rows alike* PyTorch itself decides: it does if the operator gives, for one row at a time, the rows of what it gives
-for all at once. Then it must be right, or refused with a `VertexFlowError`. A sample that *mixes rows* must be refused. Of operators
-that draw random numbers only shapes and dtypes are compared. Samples with fewer than two rows are left out.
+Whether a sample *treats rows alike* PyTorch itself decides: it does if the operator gives, for one row at a time, the rows of
+what it gives for all at once. Then it must be right, or refused with a `VertexFlowError`. A sample that *mixes rows* must be
+refused. Of operators that draw random numbers only shapes and dtypes are compared. Samples with fewer than two rows are left
+out. A name that ends in `_` is the operator in place.
 
 Made with PyTorch {version} on a CPU, Triton in its interpreter, by
 
@@ -43,8 +44,8 @@ python -m tests.operators --backend {backends} --table docs/operators.md
 
 {counts}
 
-In the table, *native* is code of the backend, *PyTorch* means that the core runs through PyTorch's own operators, step by step; *n of m* counts
-samples. {letters} samples that mix rows are refused and not in it.
+In the table, *native* is code of the backend; *PyTorch* means that a core runs through PyTorch's own operators, step by step;
+*refused* gives the reason. Samples that mix rows are not counted here.
 
 {rows}
 
@@ -59,8 +60,8 @@ def read(path: Path) -> list[dict]:
 
 def sentence(line: dict) -> str:
     """A result in one line."""
-    detail = " | ".join(line["detail"].splitlines())
-    return f"{line['operator']}[{line['dtype']}, {line['number']}] ({line['kind']}) {line['backend']}: {line['verdict']} {detail[:400]}"
+    sample = f"{line['operator']}[{line['dtype']}, {line['number']}] ({line['kind']})"
+    return f"{sample} {line['backend']}: {line['verdict']} {' | '.join(line['detail'].splitlines())[:400]}"
 
 
 def page(lines: Iterable[dict]) -> str:
@@ -75,13 +76,14 @@ def page(lines: Iterable[dict]) -> str:
     for name, found in alike.items():
         if found:
             star = " (random)" if any(line["kind"] == RANDOM for line in found) else ""
-            rows.append([f"`{name}`{star}", *(cell([x for x in found if x["backend"] == backend]) for backend in backends)])
+            rows.append(
+                [f"`{name}`{star}", *(cell([x for x in found if x["backend"] == backend]) for backend in backends)]
+            )
     mixing = [f"`{name}`" for name, found in alike.items() if not found]
     return HEAD.format(
         version=torch.__version__.split("+")[0],
         backends=" ".join(backends),
         counts=_table(counts(every, backends)),
-        letters="Only samples that treat rows alike are counted;",
         rows=_table(rows),
         mixing=f"Every sample of these operators mixes rows: {', '.join(mixing)}." if mixing else "",
     )
@@ -117,7 +119,7 @@ def _words(line: dict) -> str:
         return f"refused ({reason})"
     if line["verdict"] == WRONG:
         return "WRONG"
-    if line["backend"] == "eager":
+    if line["backend"] in ("torch", "eager"):
         return "right"
     return "native" if line["how"] == "native" else "PyTorch"
 

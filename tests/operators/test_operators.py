@@ -106,7 +106,9 @@ def fails_while_tracing(x):
 def test_a_wrong_value_a_wrong_gradient_and_a_refusal_are_told_apart_and_from_others(call, verdict, detail):
     good = sample_of(torch.cos, (5, 2))
     other = Sample("", torch.float64, 1, ALIKE, lambda given: [call(*given)], good.tensors, (0,))
-    first, second, third = check([good, other, good], [reference(one) for one in (good, other, good)], ["torch"])["torch"]
+    first, second, third = check([good, other, good], [reference(one) for one in (good, other, good)], ["torch"])[
+        "torch"
+    ]
     assert (first.verdict, third.verdict) == (RIGHT, RIGHT)
     assert second.verdict == verdict
     assert detail in second.detail

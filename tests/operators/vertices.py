@@ -105,11 +105,11 @@ def dtype_of(sample: Sample) -> torch.dtype:
 
 def structure_of(count: int) -> list[Edge]:
     """A forest of leaves and of vertices with one child and with two, as (child, parent, slot)."""
-    edges, roots = [], []
+    edges: list[Edge] = []
+    roots: list[int] = []
     for vertex in range(count):
         slots = 2 if vertex % 2 == 0 else 1 if vertex % 3 == 0 or count == 2 else 0
-        for slot in range(min(slots, len(roots))):
-            edges.append((roots.pop(), vertex, slot))
+        edges += [(roots.pop(), vertex, slot) for slot in range(min(slots, len(roots)))]
         roots.append(vertex)
     return edges
 
@@ -157,7 +157,9 @@ def differentiated(model: Samples, outputs: dict[str, Tensor], inputs: dict[str,
         answer.gradients = dict.fromkeys(leaves)
         return answer
     try:
-        answer.gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True))
+        answer.gradients = dict(
+            zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True)
+        )
     except RuntimeError as error:
         answer.without_gradients = str(error)
     return answer

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
 from .canonical import canonical
+from .constants import forget_sources
 from .rows import check_rows
 from .simplify import simplify
 from .states import Dtypes, Shape
@@ -37,6 +38,7 @@ def prepare(
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
             canonical(found)
+            forget_sources(found)
             simplify(found)
             check_rows(found, inputs, tensors)
             check_canonical(found)

@@ -23,6 +23,7 @@ from ..operations import (
     SEGMENTS,
     VIEWS,
     Unsupported,
+    check_elements,
     first_of_piece,
     has_rows,
     integer,
@@ -167,6 +168,7 @@ def _is_reshape_of_rows(node: fx.Node) -> bool:
 
 
 def _check(node: fx.Node, dtype: torch.dtype) -> None:
+    check_elements(node)
     value = node.meta.get("val")
     if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
         return

@@ -28,6 +28,7 @@ from ..operations import (
     SPLIT,
     VIEWS,
     Unsupported,
+    check_elements,
     has_rows,
     integer,
     puts_between,
@@ -344,6 +345,7 @@ def _joins_columns(cat: fx.Node) -> bool:
 
 def _check(node: fx.Node) -> None:
     """Refuse what there are no kernels for."""
+    check_elements(node)
     value, target = node.meta.get("val"), node.target
     if node.op == "placeholder" or isinstance(value, (int, torch.SymInt)) or target is operator.mul:
         return
