@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from ..errors import VertexFunctionError
 from .rows import check_rows
@@ -32,7 +34,12 @@ def prepare(
     cuda = [device] if device.type == "cuda" else []
     try:
         # The trace has the derivative in it, also if the first call wants none; the user's random numbers stay as they were.
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.random.fork_rng(devices=cuda),
+            _distributions_unchecked(),
+        ):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
             simplify(found)
             check_rows(found, inputs, tensors)
@@ -40,6 +47,20 @@ def prepare(
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
         raise
     return found
+
+
+@contextmanager
+def _distributions_unchecked() -> Iterator[None]:
+    """`torch.distributions` checks arguments by looking at their values, of which there are none while tracing.
+
+    So no distribution in a vertex function checks its arguments; one that is asked to (`validate_args=True`) is refused.
+    """
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def _described(inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
