@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..errors import VertexFunctionError
+from .canonical import canonical
 from .rows import check_rows
 from .simplify import simplify
 from .states import Dtypes, Shape
 from .trace import Trace, trace
+from .verify import check_canonical
 from .vertex import Vertex
 
 
@@ -41,8 +43,10 @@ def prepare(
             _distributions_unchecked(),
         ):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
+            canonical(found)
             simplify(found)
             check_rows(found, inputs, tensors)
+            check_canonical(found)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
         raise
