@@ -63,7 +63,9 @@ def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     for boldness in BOLDNESS:
         try:
             base = check.run(samples.draw(boldness), order)
-        except VertexFunctionError as error:  # numbers that the function does not take; the next are more like the user's
+        except (
+            VertexFunctionError
+        ) as error:  # numbers that the function does not take; the next are more like the user's
             failure = error
             continue
         check.compare(base)
@@ -141,10 +143,8 @@ class _Check:
     def compare(self, base: Values) -> None:
         """Refuse an operation that gives other rows where it is given only some of them, elsewhere."""
         self.outer.clear()
-        parts: list[Values] = []
         with torch.no_grad():
-            for selection in _SELECTIONS:
-                parts.append(self._on_rows(base, selection))
+            parts = [self._on_rows(base, selection) for selection in _SELECTIONS]
             outputs = {*self.found.scatters.values(), *self.found.pushes.values()}
             for node in outputs & self.places:
                 raise VertexFunctionError(_mixing(self.found, node, "values of the rows' places"))
@@ -173,7 +173,9 @@ class _Check:
             expected = self._match(node, base, value, selection) or self._rearranged(node, base, values, selection)
             if expected is None:
                 without = node.meta["rows"] is None
-                what = "without a row for each vertex" if without else "that depends on other rows, their number or place"
+                what = (
+                    "without a row for each vertex" if without else "that depends on other rows, their number or place"
+                )
                 raise VertexFunctionError(_mixing(self.found, node, f"a value {what}"))
             values[node] = expected[0]  # the base's: rounding does not add up, and the next operation is seen alone
         return values
@@ -200,7 +202,9 @@ class _Check:
         """The rows of the base's value, if `value` is what they are; notes how entries are arranged."""
         layout, limit = node.meta["rows"], _tolerance(node)
         several = layout is not None and layout.per_vertex > 1
-        arrangements = _divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
+        arrangements = (
+            _divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
+        )
         for outer in arrangements:
             expected = base[node] if layout is None else _take(base[node], layout, selection, outer)
             if _agree(value, expected, limit):
@@ -261,9 +265,9 @@ class _Check:
         for item in items:
             pair = [result if item is node else result[item.args[1]] for result in results]
             layout = item.meta["rows"]
-            if layout is None or not _agree(
-                *(_blocks(one, layout, self.outer.get(item) or 1)[1:] for one in pair), _tolerance(node)
-            ):
+            arranged = self.outer.get(item) or 1
+            one, other = (_blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
+            if layout is None or not _agree(one, other, _tolerance(node)):
                 raise VertexFunctionError(_mixing(self.found, node, "random numbers that depend on other rows"))
 
     @cached_property
@@ -286,7 +290,8 @@ def _blocks(value: Tensor, layout: RowLayout, outer: int) -> Tensor:
     """The value with its vertices (or edges) in front, one row each."""
     inner = layout.per_vertex // outer
     count = value.shape[layout.dim] // layout.per_vertex
-    return value.unflatten(layout.dim, (outer, count, inner)).movedim(layout.dim + 1, 0)
+    shape = (*value.shape[: layout.dim], outer, count, inner, *value.shape[layout.dim + 1 :])
+    return value.reshape(shape).movedim(layout.dim + 1, 0)
 
 
 def _joined(blocks: Tensor, layout: RowLayout, outer: int) -> Tensor:
@@ -315,7 +320,9 @@ def _agree(value: Tensor, expected: Tensor, limit: float) -> bool:
 def _tolerance(node: fx.Node) -> float:
     values = [operand.meta.get("val") for operand in (node, *node.all_input_nodes)]
     dtypes = [value.dtype for value in values if isinstance(value, Tensor)]
-    return max((torch.finfo(dtype).eps ** 0.5 for dtype in dtypes if dtype.is_floating_point or dtype.is_complex), default=0)
+    return max(
+        (torch.finfo(dtype).eps ** 0.5 for dtype in dtypes if dtype.is_floating_point or dtype.is_complex), default=0
+    )
 
 
 def _has_nan(value: Any) -> bool:

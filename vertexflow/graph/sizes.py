@@ -31,7 +31,9 @@ _ASKS: set[CodeType] = {
 }
 _VERTICES = (1, 2, 3, 4, 5, 13, 64, 1_000_003)  # a step has a vertex at least
 _EDGES = (0, 1, 2, 3, 4, 7, 29, 1_000_033)
-_USUAL = [(n, e) for n in (2, 3, 64, 1_000_003) for e in (5, 7, 1_000_033)]  # PyTorch itself asks whether a size is 0 or 1
+_USUAL = [
+    (n, e) for n in (2, 3, 64, 1_000_003) for e in (5, 7, 1_000_033)
+]  # PyTorch itself asks whether a size is 0 or 1
 
 
 class StepSizes(ShapeEnv):
@@ -71,21 +73,21 @@ class StepSizes(ShapeEnv):
         """Refuse what holds for this number of rows or edges only: PyTorch took the number as a plain one."""
         for guard in self.guards[start:]:
             if not all(guard.expr.subs({self.rows: n, self.edges: e}) == True for n, e in _USUAL):  # noqa: E712 (SymPy)
-                raise VertexFunctionError(self._refusal(guard.expr))
+                raise VertexFunctionError(self._refusal(guard.expr, "mixes rows, or takes"))
 
     def _is_constant(self, expression: sympy.Basic) -> bool:
         answers = {expression.subs({self.rows: n, self.edges: e}) for n in _VERTICES for e in _EDGES}
         return len(answers) == 1
 
-    def _refusal(self, expression: sympy.Basic) -> str:
+    def _refusal(self, expression: sympy.Basic, verb: str = "takes") -> str:
         asks = "as a plain number (if, len, range, iteration, int(...), float(...)), which differs from step to step; the method"
         if self.edges in expression.free_symbols:
             return (
-                f"the vertex function takes the number of edges in a step {asks} runs once for all. v.num_children is how many "
+                f"the vertex function {verb} the number of edges in a step {asks} runs once for all. v.num_children is how many "
                 "children each vertex has, a row a vertex, for torch.where(...) and arithmetic"
             )
         return (
-            f"the vertex function takes the number of vertices in a step {asks} runs once for all. Compute each row from its "
+            f"the vertex function {verb} the number of vertices in a step {asks} runs once for all. Compute each row from its "
             "own row only, as if there were one"
         )
 
@@ -112,11 +114,9 @@ def sizes_as_values(nodes: Iterable[fx.Node]) -> Iterator[fx.Node]:
     `Scalar`, a float or a tensor. What becomes of `torch.arange(x.shape[0])` is seen when it runs.
     """
     for node in nodes:
-        schema = getattr(node.target, "_schema", None)
-        for argument in () if schema is None or node.target in ARANGES else schema.arguments:
-            value = node.kwargs.get(argument.name)
-            position = schema.arguments.index(argument)
-            value = node.args[position] if position < len(node.args) else value
+        schema: Any = getattr(node.target, "_schema", None)
+        for position, argument in enumerate(schema.arguments if schema and node.target not in ARANGES else ()):
+            value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
             is_value = any(word in str(argument.type) for word in _VALUES) or argument.name in ("low", "high")
             if is_value and any(is_size(item) for item in (value if isinstance(value, (list, tuple)) else [value])):
                 yield node
@@ -125,4 +125,6 @@ def sizes_as_values(nodes: Iterable[fx.Node]) -> Iterator[fx.Node]:
 
 def is_size(value: object) -> bool:
     """Whether a node of the graph is a symbolic number."""
-    return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool))
+    return isinstance(value, fx.Node) and isinstance(
+        value.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)
+    )

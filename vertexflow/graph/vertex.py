@@ -121,7 +121,9 @@ class Vertex:
         self.pushed: dict[str, Tensor] = {}
 
     def __bool__(self) -> bool:
-        raise VertexFunctionError("`if` on the vertex itself: the method runs once for all vertices, so that it is always true")
+        raise VertexFunctionError(
+            "`if` on the vertex itself: the method runs once for all vertices, so that it is always true"
+        )
 
     def __len__(self) -> int:
         raise VertexFunctionError(
@@ -272,7 +274,9 @@ class Vertex:
 
 
 def _not_a_list(what: str) -> VertexFunctionError:
-    return VertexFunctionError(f"{what}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h")
+    return VertexFunctionError(
+        f"{what}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
