@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..errors import VertexFunctionError
+from .isolation import isolated
 from .rows import check_rows
 from .simplify import simplify
 from .states import Dtypes, Shape
 from .trace import Trace, trace
-from .vertex import Vertex
 
 
 def prepare(
     module: nn.Module,
-    method: Callable[[Vertex], None],
+    method: str,
     state: Mapping[str, Shape],
     state_dtypes: Dtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
 ) -> Trace:
-    """Trace `method` once, simplify the graph, and refuse it if it mixes rows.
+    """Trace the method of this name once, simplify the graph, and refuse it if it mixes rows.
 
     `inputs` are the first call's; `tensors` are the module's parameters and buffers by qualified
     name, or what stands for them.
     """
-    cuda = [device] if device.type == "cuda" else []
     try:
-        # The trace has the derivative in it, also if the first call wants none; the user's random numbers stay as they were.
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
+        with isolated(device):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
             simplify(found)
-            check_rows(found, inputs, tensors)
+            with _generators_left_alone(found.graph):
+                check_rows(found, inputs, tensors)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
         raise
     return found
+
+
+@contextmanager
+def _generators_left_alone(graph: fx.Graph) -> Iterator[None]:
+    """Random generators that the user passes to operations give the same numbers afterwards."""
+    arguments = [value for node in graph.nodes for value in (*node.args, *node.kwargs.values())]
+    states = [(value, value.get_state()) for value in arguments if isinstance(value, torch.Generator)]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 def _described(inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
