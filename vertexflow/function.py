@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from .kernels.autograd import Bound
 from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
 from .kinds import check_rows, check_together, count_rows, methods_in, methods_of
+from .outputs import Outputs
 from .programs import Kept, Programs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
 
@@ -47,8 +47,10 @@ class VertexFunction(nn.Module):
             environment variable `VERTEXFLOW_BACKEND` overrides it.
         policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
 
-    The method is traced once for each configuration (train or eval, dtypes, device type, autocast), at the first call;
-    Python attributes that it reads (`self.scale = 2.0`) are then fixed, as are tensors that are no parameters or buffers.
+    The method is traced at the first call, and again when something that it may read has changed: attributes, submodules and
+    their attributes, hooks, train or eval, dtypes, autocast. (Globals are not watched, nor what a container of more than 1,000
+    entries holds.) Its Python, with prints and hooks of submodules, runs when it is traced, not at every call
+    (`backend="eager"` runs it at every step); it may read what is around it, but not write.
 
     Example:
         >>> class Sum(vf.VertexFunction):
@@ -95,7 +97,7 @@ class VertexFunction(nn.Module):
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
         **inputs: Tensor,
-    ) -> SimpleNamespace:
+    ) -> Outputs:
         """Compute every vertex of every graph.
 
         Args:
@@ -108,8 +110,8 @@ class VertexFunction(nn.Module):
                 own vertex order; of vertices of the kinds that pull it only, where there are kinds. They may require grad.
 
         Returns:
-            An object with one attribute for each pushed name, `[num_vertices, ...]`, in the batch's own vertex order; of
-            vertices of the kinds that push it only, where there are kinds.
+            `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
+            batch's own vertex order; of vertices of the kinds that push it only, where there are kinds.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
@@ -126,7 +128,7 @@ class VertexFunction(nn.Module):
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
-    ) -> SimpleNamespace:
+    ) -> Outputs:
         """`forward`, perhaps with other parameters and buffers than those of the module."""
         kept, own = programs.see(self._programs, self)
         tensors = own if tensors is None else tensors
@@ -149,7 +151,7 @@ class VertexFunction(nn.Module):
                 if name not in outputs:
                     value = node.meta["val"]
                     outputs[name] = torch.empty((0, *value.shape[1:]), dtype=value.dtype, device=device)
-        return SimpleNamespace(**outputs)
+        return Outputs(outputs)
 
     def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.

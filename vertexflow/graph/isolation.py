@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -47,9 +48,28 @@ def isolated(device: torch.device) -> Iterator[None]:
         yield
 
 
-def seed(device: torch.device) -> None:
-    """Set the random numbers of a device, and of no other one."""
+def generators_in(nodes: Iterable[fx.Node]) -> list[torch.Generator]:
+    """The random generators that the user gave to operations."""
+    arguments: Iterable[Any] = (value for node in nodes for value in (*node.args, *node.kwargs.values()))
+    return [value for value in arguments if isinstance(value, torch.Generator)]
+
+
+@contextmanager
+def restored(generators: Iterable[torch.Generator]) -> Iterator[None]:
+    """Random generators give the same numbers afterwards."""
+    states = [(generator, generator.get_state()) for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def seed(device: torch.device, generators: Iterable[torch.Generator]) -> None:
+    """Set the random numbers of a device, and of no other one, and these generators."""
     torch.default_generator.manual_seed(0)
+    for generator in generators:
+        generator.manual_seed(0)
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(0)

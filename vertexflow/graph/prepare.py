@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
-from .isolation import isolated
+from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
 from .states import Dtypes, Shape
@@ -34,24 +33,12 @@ def prepare(
         with isolated(device):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
             simplify(found)
-            with _generators_left_alone(found.graph):
+            with restored(generators_in(found.graph.nodes)):
                 check_rows(found, inputs, tensors)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
         raise
     return found
-
-
-@contextmanager
-def _generators_left_alone(graph: fx.Graph) -> Iterator[None]:
-    """Random generators that the user passes to operations give the same numbers afterwards."""
-    arguments = [value for node in graph.nodes for value in (*node.args, *node.kwargs.values())]
-    states = [(value, value.get_state()) for value in arguments if isinstance(value, torch.Generator)]
-    try:
-        yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)
 
 
 def _described(inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:

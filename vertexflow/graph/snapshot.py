@@ -1,7 +1,7 @@
 """What a module looked like when it was traced, to notice at the next call whatever may have changed since.
 
 Parameters and buffers are not looked at here: they are fetched at every call. All else that a vertex method can read of a
-module decides what its trace is: attributes, submodules, hooks, patched methods, and what lies in plain containers.
+module decides what its trace is: attributes, submodules, hooks, patched methods, and what lies in containers and objects.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,27 +22,19 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from .. import _core
+
 LARGEST = (
     1000  # entries of a container, and values below an object, from which on only the number of entries is watched
 )
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
-_CONTAINERS = (dict, list, set, deque)
-_OPAQUE = (
-    type,
-    functools.partial,
-    types.ModuleType,
-    types.FunctionType,
-    types.MethodType,
-    types.BuiltinFunctionType,
-    Tensor,
-)
+_OPAQUE = (type, functools.partial, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 _OF_TENSORS = ("_parameters", "_buffers")
 # Of every model: what is fetched at each call, and what tells nothing about the vertex method.
-_IGNORED = {"_programs", "policy", "backend", "state_dtype", "_compiled_call_impl", "__slotnames__", "_abc_impl"}
+_IGNORED = {"policy", "backend", "state_dtype", "_compiled_call_impl"}
 _UNWATCHED_CLASSES = {object, nn.Module}
 _GLOBAL_HOOKS = [hooks for name, hooks in vars(torch_modules).items() if name.startswith("_global_") and "hook" in name]
-
 _MADE_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 Path = tuple[Any, ...]
@@ -52,29 +44,25 @@ Path = tuple[Any, ...]
 class Snapshot:
     """Everything watched of one module. `is_current()` is cheap; `key` tells whether two snapshots lead to the same trace."""
 
-    live: list[Any] = field(default_factory=list)  # the containers themselves
-    kept: list[Any] = field(default_factory=list)  # and what was in them
-    paths: list[Path] = field(default_factory=list)  # where each container is
+    live: list[Any] = field(default_factory=list)  # dictionaries, lists and classes
+    kept: list[tuple[Any, ...]] = field(default_factory=list)  # and what was in them
+    sets: list[Any] = field(default_factory=list)  # and deques
+    set_contents: list[Any] = field(default_factory=list)
     modules: list[Callable[[], nn.Module | None]] = field(
         default_factory=list
     )  # weak: a model shall not hold itself alive
     classes: list[type] = field(default_factory=list)
-    ordered: list[dict[str, Any]] = field(default_factory=list)  # dictionaries whose order counts, or that hold tensors
-    orders: list[tuple[str, ...]] = field(default_factory=list)
+    names: list[dict[str, Any]] = field(default_factory=list)  # places of parameters and buffers
+    name_lists: list[tuple[str, ...]] = field(default_factory=list)
+    empty: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # of these, those that are None
     large: list[Any] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    numbers: list[tuple[Any, Any]] = field(default_factory=list)  # container and key: 1, 1.0 and True are equal
-    number_types: list[type] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)  # that are attributes only
     versions: list[int] = field(default_factory=list)
     arrays: list[np.ndarray[Any, Any]] = field(default_factory=list)  # small ones
     contents: list[bytes] = field(default_factory=list)
     slots: list[tuple[Any, str]] = field(default_factory=list)  # objects without a dictionary, and their attributes
     slot_values: list[Any] = field(default_factory=list)
-    empty: list[tuple[dict[str, Any], str]] = field(
-        default_factory=list
-    )  # places of parameters and buffers that are None
-    patchable: list[tuple[type, dict[str, Any]]] = field(default_factory=list)  # classes, and their attributes
     leaves: dict[Path, Hashable] = field(default_factory=dict)  # every value, as a key
     alive: list[Any] = field(
         default_factory=list
@@ -87,36 +75,37 @@ class Snapshot:
 
     def is_current(self) -> bool:
         """Whether nothing has changed since."""
-        try:
-            return (
-                self.live == self.kept
-                and [type(container[name]) for container, name in self.numbers] == self.number_types
-                and [type(module()) for module in self.modules] == self.classes
-                and [*map(tuple, self.ordered)] == self.orders
-                and [*map(len, self.large)] == self.lengths
-                and [tensor._version for tensor in self.tensors] == self.versions
-                and [array.tobytes() for array in self.arrays] == self.contents
-                and [getattr(value, name, None) for value, name in self.slots] == self.slot_values
-                and all(container[name] is None for container, name in self.empty)
+        return (
+            _core.holds_the_same(self.live, self.kept)
+            and [type(module()) for module in self.modules] == self.classes
+            and [*map(tuple, self.names)] == self.name_lists
+            and [holder[name] for holder, name in self.empty].count(None) == len(self.empty)
+            and [*map(len, self.large)] == self.lengths
+            and [tensor._version for tensor in self.tensors] == self.versions
+            and [array.tobytes() for array in self.arrays] == self.contents
+            and self.sets == self.set_contents
+            and all(
+                getattr(value, name, None) is old
+                for (value, name), old in zip(self.slots, self.slot_values, strict=True)
             )
-        except Exception:  # values that cannot be compared with what was there, or are there no more
-            return False
+        )
 
     def restore(self) -> None:
         """Put back what was there."""
-        for container, before in zip(self.live, self.kept, strict=True):
-            if isinstance(container, (list, deque)):
+        for container, held in zip(self.live, self.kept, strict=True):
+            if isinstance(container, list):
+                container[:] = held
+            elif isinstance(container, dict):
                 container.clear()
-                container.extend(before)
-            elif isinstance(container, (dict, set)):
-                container.clear()
-                container.update(before)
-        for cls, attributes in self.patchable:
-            for name in [name for name in vars(cls) if name not in attributes and not name.startswith("__")]:
-                delattr(cls, name)
-            for name, value in attributes.items():
-                if cls.__dict__.get(name) is not value:
-                    setattr(cls, name, value)
+                container.update(zip(held[::2], held[1::2], strict=True))
+            else:
+                _restore_class(container, dict(zip(held[::2], held[1::2], strict=True)))
+        for container, held in zip(self.sets, self.set_contents, strict=True):
+            container.clear()
+            (container.update if isinstance(container, set) else container.extend)(held)
+        for (value, name), old in zip(self.slots, self.slot_values, strict=True):
+            if getattr(value, name, None) is not old:
+                setattr(value, name, old)
 
     def changes(self, other: Snapshot) -> list[str]:
         """Names of what differs in `other`: `drop.p`, `scale`."""
@@ -129,15 +118,16 @@ class Snapshot:
 def take_snapshot(module: nn.Module) -> Snapshot:
     """Look at `module` and all that it is made of."""
     snapshot = Snapshot()
-    _Walk(snapshot).module((), module)
-    for hooks in _GLOBAL_HOOKS:
+    walk = _Walk(snapshot)
+    walk.module((), module)
+    for number, hooks in enumerate(_GLOBAL_HOOKS):
         if isinstance(hooks, dict):
-            _Walk(snapshot).container(("a hook of all modules",), hooks)
+            walk.value(("a hook of all modules", number), hooks)
     return snapshot
 
 
 class _Walk:
-    """Visits values below a module, each once."""
+    """Visits the values below a module, each once."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.into = snapshot
@@ -147,32 +137,66 @@ class _Walk:
         into = self.into
         into.modules.append(weakref.ref(module))
         into.classes.append(type(module))
-        into.alive.append(type(module))
-        into.leaves[_below(path, "its class")] = id(type(module))
+        into.leaves[_below(path, "its class")] = (type(module),)
         self.seen[id(module)] = path
         for cls in type(module).__mro__:
             if cls not in _UNWATCHED_CLASSES and id(cls) not in self.seen:
                 self.seen[id(cls)] = (cls,)
-                into.patchable.append((cls, dict(cls.__dict__)))
-                self._watch((cls,), cls.__dict__, dict(cls.__dict__))
-                self.entries((cls,), cls.__dict__, _class_entries(cls))
+                self._watch(cls, cls.__dict__)
+                named = (
+                    (name, value) for name, value in cls.__dict__.items() if name[:2] != "__" or name == "__call__"
+                )
+                self.entries((cls,), named)
         attributes = vars(module)
-        self._watch(path, attributes, {**attributes})
+        self._watch(attributes, attributes)
         for name in _OF_TENSORS:
             holder = attributes.get(name) or {}
-            into.ordered.append(holder)
-            into.orders.append(tuple(holder))
+            into.names.append(holder)
+            into.name_lists.append(tuple(holder))
             into.empty += [(holder, key) for key, value in holder.items() if value is None]
             into.leaves[_below(path, name)] = tuple((key, value is None) for key, value in holder.items())
         left_out = {*_OF_TENSORS, *_set_by_hooks(module)}
-        self.entries(path, attributes, ((k, v) for k, v in attributes.items() if k not in left_out))
-        submodules = attributes.get("_modules") or {}
-        if len(submodules) > 1:
-            into.ordered.append(submodules)
-            into.orders.append(tuple(submodules))
+        self.entries(path, ((name, value) for name, value in attributes.items() if name not in left_out))
+
+    def entries(self, path: Path, entries: Iterable[tuple[Any, Any]]) -> None:
+        for name, value in entries:
+            if name not in _IGNORED:
+                self.value(_below(path, name), value)
+
+    def value(self, path: Path, value: Any) -> None:
+        into = self.into
+        if isinstance(value, _SCALARS):
+            into.leaves[path] = (type(value), value)
+        elif id(value) in self.seen:
+            into.leaves[path] = ("as", *self.seen[id(value)])
+        elif isinstance(value, nn.Module):
+            self.module(path, value)
+        elif isinstance(value, Tensor):
+            self.tensor(path, value)
+        elif isinstance(value, np.ndarray) and value.size <= LARGEST and value.dtype != object:
+            into.arrays.append(value)
+            into.contents.append(value.tobytes())
+            into.leaves[path] = (value.dtype.str, value.shape, value.tobytes())
+        elif isinstance(value, (dict, list, tuple, set, deque)):
+            self.seen[id(value)] = path
+            self.container(path, value)
+        elif not isinstance(value, _OPAQUE) and (hasattr(value, "__dict__") or _slots(type(value))):
+            self.seen[id(value)] = path
+            self.object(path, value)
+        else:
+            into.leaves[path] = (type(value), id(value))
+            into.alive.append(value)
+
+    def tensor(self, path: Path, value: Tensor) -> None:
+        """One that is an attribute, no parameter or buffer: a constant of the trace."""
+        version = None if value.is_inference() else value._version  # which nobody counts in inference mode
+        if version is not None:
+            self.into.tensors.append(value)
+            self.into.versions.append(version)
+        self.into.leaves[path] = (id(value), version)
+        self.into.alive.append(value)
 
     def container(self, path: Path, value: Any) -> None:
-        """A dictionary, list, set or deque."""
         into = self.into
         if len(value) > LARGEST:
             into.large.append(value)
@@ -180,75 +204,38 @@ class _Walk:
             into.leaves[path] = (type(value), id(value), len(value))
             into.alive.append(value)
             return
-        self._watch(path, value, type(value)(value) if type(value) in _CONTAINERS else _copied(value))
+        into.leaves[path] = (type(value), len(value))
         if isinstance(value, dict):
+            self._watch(value, value)
             into.leaves[_below(path, "its names")] = tuple(map(self.hashable, value))
-            self.entries(path, value, value.items())
-        elif isinstance(value, (list, deque)):
-            into.leaves[_below(path, "its length")] = len(value)
-            self.entries(path, value, enumerate(value))
-        else:
+            self.entries(path, value.items())
+        elif isinstance(value, set):
+            into.sets.append(value)
+            into.set_contents.append(set(value))
             into.leaves[path] = frozenset(map(self.hashable, value))
+        else:
+            if isinstance(value, list):
+                into.live.append(value)
+                into.kept.append(tuple(value))
+            elif isinstance(value, deque):
+                into.sets.append(value)
+                into.set_contents.append(deque(value))
+            self.entries(path, enumerate(value))
 
-    def entries(self, path: Path, holder: Any, entries: Iterable[tuple[Any, Any]]) -> None:
-        for name, value in entries:
-            if name not in _IGNORED:
-                if isinstance(value, (bool, int, float, complex)):
-                    self.into.numbers.append((holder, name))
-                    self.into.number_types.append(type(value))
-                self.value((*path, name), value)
-
-    def value(self, path: Path, value: Any) -> None:
-        into = self.into
-        if isinstance(value, _SCALARS):
-            into.leaves[path] = (type(value), value)
-            return
-        if id(value) in self.seen:
-            into.leaves[path] = ("as", *self.seen[id(value)])
-            return
-        if isinstance(value, nn.Module):
-            self.module(path, value)
-            return
-        if isinstance(value, Tensor):
-            version = None if value.is_inference() else value._version  # which then nobody counts
-            if version is not None:
-                into.tensors.append(value)
-                into.versions.append(version)
-            into.leaves[path] = (id(value), version)
-            into.alive.append(value)
-            return
-        if isinstance(value, np.ndarray) and value.size <= LARGEST:
-            into.arrays.append(value)
-            into.contents.append(value.tobytes())
-            into.leaves[path] = (value.dtype.str, value.shape, value.tobytes())
-            return
-        if not isinstance(value, _OPAQUE) and (isinstance(value, (*_CONTAINERS, tuple)) or _has_attributes(value)):
-            self.seen[id(value)] = path
-            if isinstance(value, _CONTAINERS):
-                self.container(path, value)
-            elif isinstance(value, tuple):
-                into.leaves[_below(path, "its length")] = len(value)
-                for at, item in enumerate(value):
-                    self.value((*path, at), item)
-            else:
-                self._object(path, value)
-            return
-        into.leaves[path] = (type(value), id(value))
-        into.alive.append(value)
-
-    def _object(self, path: Path, value: Any) -> None:
+    def object(self, path: Path, value: Any) -> None:
         """An object with attributes, as settings are; a large one (a trainer, a logger) counts as itself alone."""
-        is_large = _is_large(value)
-        self.into.leaves[_below(path, "its class")] = (type(value), id(value) if is_large else 0)
-        if is_large:
+        if _is_large(value):
+            self.into.leaves[path] = (type(value), id(value))
             self.into.alive.append(value)
-        elif hasattr(value, "__dict__"):
-            self.container(path, vars(value))
-        if not is_large:
-            for name in _slots(type(value)):
-                self.into.slots.append((value, name))
-                self.into.slot_values.append(getattr(value, name, None))
-                self.value(_below(path, name), getattr(value, name, None))
+            return
+        self.into.leaves[_below(path, "its class")] = (type(value),)
+        if hasattr(value, "__dict__"):
+            self._watch(vars(value), vars(value))
+            self.entries(path, vars(value).items())
+        for name in _slots(type(value)):
+            self.into.slots.append((value, name))
+            self.into.slot_values.append(getattr(value, name, None))
+            self.value(_below(path, name), getattr(value, name, None))
 
     def hashable(self, value: Any) -> Hashable:
         """A key of a dictionary, or an element of a set."""
@@ -257,10 +244,9 @@ class _Walk:
         self.into.alive.append(value)
         return type(value), id(value)
 
-    def _watch(self, path: Path, container: Any, copy: Any) -> None:
-        self.into.paths.append(path)
+    def _watch(self, container: Any, entries: Any) -> None:
         self.into.live.append(container)
-        self.into.kept.append(copy)
+        self.into.kept.append(tuple(item for entry in entries.items() for item in entry))
 
 
 def _set_by_hooks(module: nn.Module) -> set[str]:
@@ -273,14 +259,12 @@ def _set_by_hooks(module: nn.Module) -> set[str]:
     return {name for name in names if name is not None}
 
 
-def _class_entries(cls: type) -> Iterator[tuple[str, Any]]:
-    for name, value in cls.__dict__.items():
-        if not name.startswith("__") or name == "__call__":
-            yield name, value
-
-
-def _has_attributes(value: Any) -> bool:
-    return hasattr(value, "__dict__") or bool(_slots(type(value)))
+def _restore_class(cls: type, attributes: dict[str, Any]) -> None:
+    for name in [name for name in vars(cls) if name not in attributes and not name.startswith("__")]:
+        delattr(cls, name)
+    for name, value in attributes.items():
+        if cls.__dict__.get(name) is not value and not name.startswith("__"):
+            setattr(cls, name, value)
 
 
 def _slots(cls: type) -> list[str]:
@@ -296,7 +280,7 @@ def _is_large(value: Any) -> bool:
     stack = [value]
     while stack and len(seen) <= LARGEST:
         item = stack.pop()
-        if id(item) in seen or isinstance(item, (*_SCALARS, *_OPAQUE, nn.Module)):
+        if id(item) in seen or isinstance(item, (*_SCALARS, *_OPAQUE, Tensor, nn.Module)):
             continue
         seen.add(id(item))
         if isinstance(item, dict):
@@ -306,12 +290,6 @@ def _is_large(value: Any) -> bool:
         elif hasattr(item, "__dict__"):
             stack.append(vars(item))
     return len(seen) > LARGEST
-
-
-def _copied(container: Any) -> Any:
-    """The same entries as a plain container, equal to the one given."""
-    plain = next(kind for kind in _CONTAINERS if isinstance(container, kind))
-    return plain(container)
 
 
 def _below(path: Path, name: Any) -> Path:
@@ -324,6 +302,6 @@ def _prominence(path: Path) -> tuple[bool, int]:
 
 
 def _named(path: Path) -> str:
-    hidden = {"_modules", "its class", "its names", "its length"}
+    hidden = {"_modules", "its class", "its names"}
     names = (part.__qualname__ if isinstance(part, type) else str(part) for part in path if part not in hidden)
     return ".".join(names) or "the module itself"

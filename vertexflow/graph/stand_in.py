@@ -44,7 +44,7 @@ def unchanged(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[list
     written: list[str] = []
     try:
         yield written
-        changed = before.changes(take_snapshot(module)) if not before.is_current() else []
+        changed = before.changes(take_snapshot(module))
         changed += [key for part, key, value in places if dict(_tensors_in(part)).get(key) is not value]
         if changed:
             raise VertexFunctionError(
