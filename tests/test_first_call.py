@@ -219,7 +219,7 @@ def test_random_numbers_go_on_as_if_nothing_had_been_traced():
 
     model = FromCode(vertex, {})
     before, own = torch.get_rng_state(), generator.get_state()
-    y = model([vf.chain(2)], x=torch.zeros(2, 3)).y
+    y = model([vf.chain(1)] * 2, x=torch.zeros(2, 3)).y
     generator.set_state(own)
     assert torch.equal(torch.bernoulli(torch.full((2, 3), 0.5), generator=generator), y)
     assert torch.equal(torch.get_rng_state(), before)

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -50,8 +49,8 @@ def isolated(device: torch.device) -> Iterator[None]:
 
 def generators_in(nodes: Iterable[fx.Node]) -> list[torch.Generator]:
     """The random generators that the user gave to operations."""
-    arguments: Iterable[Any] = (value for node in nodes for value in (*node.args, *node.kwargs.values()))
-    return [value for value in arguments if isinstance(value, torch.Generator)]
+    constants = (node.meta.get("constant") for node in nodes)
+    return [value for value in constants if isinstance(value, torch.Generator)]
 
 
 @contextmanager

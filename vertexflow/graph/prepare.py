@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
+from .canonical import canonical
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
 from .states import Dtypes, Shape
 from .trace import Trace, trace
+from .verify import check_canonical
 
 
 def prepare(
@@ -32,9 +34,11 @@ def prepare(
     try:
         with isolated(device):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
+            canonical(found)
             simplify(found)
             with restored(generators_in(found.graph.nodes)):
                 check_rows(found, inputs, tensors)
+            check_canonical(found)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
         raise
