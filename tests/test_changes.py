@@ -145,6 +145,21 @@ def test_nothing_is_traced_again_for_what_decides_nothing():
     assert len(RUNS) == 1
 
 
+def test_a_module_that_lists_its_own_parameters_is_traced_once():
+    model, x = Model(), torch.randn(2, 3)
+    model.act = nn.Sequential(nn.Identity(), nn.Identity())
+    model.lstm = nn.LSTM(3, 3)  # `_flat_weights`
+    model.all = list(model.parameters())
+    for _ in range(3):
+        model([vf.chain(2)], x=x)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2)
+    model.double()
+    model([vf.chain(2)], x=x.double())
+    assert len(RUNS) == 2
+
+
 def test_parameters_that_are_tied_later_share_their_gradient():
     class Two(vf.VertexFunction):
         def __init__(self):

@@ -118,7 +118,7 @@ class Snapshot:
 def take_snapshot(module: nn.Module) -> Snapshot:
     """Look at `module` and all that it is made of."""
     snapshot = Snapshot()
-    walk = _Walk(snapshot)
+    walk = _Walk(snapshot, {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())})
     walk.module((), module)
     for number, hooks in enumerate(_GLOBAL_HOOKS):
         if isinstance(hooks, dict):
@@ -129,8 +129,9 @@ def take_snapshot(module: nn.Module) -> Snapshot:
 class _Walk:
     """Visits the values below a module, each once."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, registered: dict[int, str]) -> None:
         self.into = snapshot
+        self.registered = registered  # names of parameters and buffers, by address
         self.seen: dict[int, Path] = {}
 
     def module(self, path: Path, module: nn.Module) -> None:
@@ -173,6 +174,8 @@ class _Walk:
             self.module(path, value)
         elif isinstance(value, Tensor):
             self.tensor(path, value)
+        elif isinstance(value, weakref.ref):
+            self.value(path, value())
         elif isinstance(value, np.ndarray) and value.size <= LARGEST and value.dtype != object:
             into.arrays.append(value)
             into.contents.append(value.tobytes())
@@ -188,7 +191,10 @@ class _Walk:
             into.alive.append(value)
 
     def tensor(self, path: Path, value: Tensor) -> None:
-        """One that is an attribute, no parameter or buffer: a constant of the trace."""
+        """One that is an attribute, and perhaps a parameter or buffer, too; else it is a constant of the trace."""
+        if id(value) in self.registered:
+            self.into.leaves[path] = ("registered", self.registered[id(value)])
+            return
         version = None if value.is_inference() else value._version  # which nobody counts in inference mode
         if version is not None:
             self.into.tensors.append(value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,6 +78,9 @@ class _Copier:
             return self._module(value)
         if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
             return types.MethodType(value.__func__, self.copy(value.__self__))
+        if isinstance(value, weakref.ref):
+            target = value()
+            return weakref.ref(self.tensors[id(target)]) if id(target) in self.tensors else value
         if isinstance(value, functools.partial):
             return functools.partial(self.copy(value.func), *map(self.copy, value.args), **self._named(value.keywords))
         if isinstance(value, (dict, list, tuple, set, deque)) and len(value) <= _LARGEST:
