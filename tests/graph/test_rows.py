@@ -220,7 +220,6 @@ EXACT = {
     "one_hot": lambda v, x, m: x + F.one_hot(v.pull("token")[:, 0].long(), 7)[:, :SIZE],
     "place of a maximum": lambda v, x, m: x + x[torch.arange(x.shape[0]), x.argmax(1)][:, None],
     "transformer": lambda v, x, m: m.layer(torch.cat([x[:, None], v.pull("words")], 1)).mean(1),
-    "transformer, eval": lambda v, x, m: m.layer.eval()(torch.cat([x[:, None], v.pull("words")], 1)).mean(1),
     "Cholesky": lambda v, x, m: x + torch.linalg.cholesky(v.pull("covariance")).sum(-1),
     "distribution": lambda v, x, m: x + D.Categorical(logits=x).log_prob(v.pull("token")[:, 0].long().clamp(max=3))[:, None],
     "divergence": lambda v, x, m: x + D.kl_divergence(D.Normal(x, v.pull("p")), D.Normal(0.0, 1.0)),
@@ -240,6 +239,14 @@ def test_what_treats_rows_alike_is_accepted_and_right(expression):
     }
     names = [name for name in inputs_of(*ALL) if name in expression.__code__.co_consts]
     check(Case(model_of(expression, **parts), PARTS, inputs_of(*names)))
+
+
+def test_the_fast_path_of_transformers_in_eval_is_not_taken():
+    layer = nn.TransformerEncoderLayer(SIZE, 2, 8, batch_first=True)
+    model = model_of(lambda v, x, m: m.layer(torch.cat([x[:, None], v.pull("words")], 1)).mean(1), layer=layer).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    check(Case(model, PARTS, inputs_of("words")))
 
 
 ALL = ("ones", "zeros", "token", "p", "words", "covariance", "holes")

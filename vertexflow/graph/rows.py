@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFunctionError
+from .isolation import generators_in, seed
 from .nodes import ARANGES, ancestors, is_view
 from .samples import BOLDNESS, OWNER, Samples
 from .sizes import is_size, sizes_as_values
@@ -63,10 +64,8 @@ def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     for boldness in BOLDNESS:
         try:
             base = check.run(samples.draw(boldness), order)
-        except (
-            VertexFunctionError
-        ) as error:  # numbers that the function does not take; the next are more like the user's
-            failure = error
+        except VertexFunctionError as error:
+            failure = error  # it does not take such numbers; the next are more like the user's
             continue
         check.compare(base)
         if complete or not any(_has_nan(value) for value in base.values()):
@@ -338,9 +337,6 @@ def _name(node: fx.Node) -> str:
 
 
 def _seed(order: list[fx.Node]) -> None:
-    """The check draws the same random numbers every time; the caller puts the generators of its device back."""
-    torch.default_generator.manual_seed(0)
-    for device in {node.meta["val"].device for node in order if isinstance(node.meta.get("val"), Tensor)}:
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(0)
+    """The check draws the same random numbers every time; the caller puts the generators back."""
+    device = next(node.meta["val"].device for node in order if isinstance(node.meta.get("val"), Tensor))
+    seed(device, generators_in(order))
