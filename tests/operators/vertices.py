@@ -245,10 +245,11 @@ def _items(outputs: object) -> Iterator[tuple[str, Tensor]]:
 
 
 def _how(model: Samples) -> str:
-    """Whether every core that was compiled last is code of the backend."""
-    (compiled,) = list(model._compiled.values())[-1].values()
-    cores = [name for name in ("core", "grad_core") if name in compiled.program.parts]
-    return "native" if cores and all(name in compiled.loops for name in cores) else "torch"
+    """Whether every core of the last call is code of the backend."""
+    if model.backend == "eager":
+        return "eager"
+    cores = [line for line in model.explain().splitlines() if "core:" in line]
+    return "torch" if not cores or any("calls of PyTorch" in line for line in cores) else "native"
 
 
 @contextmanager
