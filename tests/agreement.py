@@ -24,7 +24,7 @@ def join(parts: list[Structure]) -> tuple[int, list[tuple[int, int, int]]]:
 def check(case: Case) -> None:
     """Compare outputs, and gradients of a random weighting of all of them."""
     batch = vf.pack([part.graph() for part in case.parts])
-    compare(case, vars(case.model(batch, reverse=case.reverse, **case.inputs, **case.edge_inputs)))
+    compare(case, dict(case.model(batch, reverse=case.reverse, **case.inputs, **case.edge_inputs)))
 
 
 def compare(case: Case, ours: dict[str, torch.Tensor], our_leaves: dict[str, torch.Tensor] | None = None) -> None:

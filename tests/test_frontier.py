@@ -49,9 +49,9 @@ def grown(case: Case, cuts: list[int], reads: list[int]) -> dict[str, torch.Tens
         inputs = {name: value[order[start:stop]] for name, value in case.inputs.items()}
         waiting.append(run.extend(children[start:stop], **inputs))
         if reads[start % len(reads)]:
-            pieces += [vars(run[piece]) for piece in waiting]
+            pieces += [dict(run[piece]) for piece in waiting]
             waiting = []
-    pieces += [vars(run[piece]) for piece in waiting]
+    pieces += [dict(run[piece]) for piece in waiting]
     assert run.num_vertices == len(run) == count
     rows = torch.tensor([number[vertex] for vertex in range(count)])
     return {name: torch.cat([piece[name] for piece in pieces])[rows] for name in pieces[0]}

@@ -30,7 +30,7 @@ def test_random_functions_with_initial_states(case, data):
     for value in initial.values():
         value.requires_grad_(data.draw(st.booleans()))
     batch = vf.pack([part.graph() for part in case.parts])
-    ours = vars(case.model(batch, reverse=case.reverse, initial=initial, **case.inputs))
+    ours = dict(case.model(batch, reverse=case.reverse, initial=initial, **case.inputs))
     reference = run_reference(case.model, *join(case.parts), case.inputs, case.reverse, initial=initial)
     for name, expected in reference.items():
         torch.testing.assert_close(ours[name], expected, **TOLERANCE)

@@ -23,7 +23,7 @@ from .test_against_reference import SLOW_TO_TRACE
 
 
 def check(case, batch=None):
-    ours = vars(case.model(batch or case.batch(), reverse=case.reverse, **case.given()))
+    ours = dict(case.model(batch or case.batch(), reverse=case.reverse, **case.given()))
     count, edges = join(case.parts)
     reference = run_reference(case.model, count, edges, case.inputs, case.reverse, case.edge_inputs, case.methods())
     pushed = {name for method in case.model.methods.values() for name in method.pushed}

@@ -12,7 +12,7 @@ import vertexflow as vf
 PUBLIC = [
     "VertexFunction", "Vertex", "InputGraph", "GraphBatch", "Schedule", "graph", "tree", "tree_from_parents", "chain",
     "from_ptb", "pack", "collate", "schedule", "VertexFlowError", "GraphError", "InputError", "InputTypeError",
-    "VertexFunctionError", "BackendError",
+    "VertexFunctionError", "BackendError", "Outputs",
 ]  # fmt: skip
 
 

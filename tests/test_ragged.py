@@ -46,7 +46,7 @@ def test_gradcheck(case):
     def run(*values):
         given = dict(zip((*wanted, *parameters), values, strict=True))
         inputs = {**case.inputs, **case.edge_inputs, **{name: given.pop(name) for name in wanted}}
-        return tuple(vars(torch.func.functional_call(case.model, given, (batch_of(case),), inputs)).values())
+        return tuple(torch.func.functional_call(case.model, given, (batch_of(case),), inputs).values())
 
     values = [value.detach().clone().requires_grad_() for value in (*wanted.values(), *parameters.values())]
     assert torch.autograd.gradcheck(run, values, eps=1e-6, atol=1e-5)

@@ -16,6 +16,7 @@ from .graph.read import from_ptb
 from .graph.unroll import unroll, unrolled_edges
 from .graph.vertex import Vertex
 from .kinds import vertex
+from .outputs import Outputs
 from .scheduler import FSM, Policy, Schedule, schedule
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "InputError",
     "InputGraph",
     "InputTypeError",
+    "Outputs",
     "Policy",
     "Schedule",
     "Vertex",

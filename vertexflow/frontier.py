@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from .errors import GraphError, InputError, InputTypeError
 from .kernels import grow
 from .kernels.autograd import Bound
 from .kernels.order import Order
+from .outputs import Outputs
 
 if TYPE_CHECKING:
     from .scheduler.policies import Ints
@@ -112,15 +112,15 @@ class Frontier:
             self._zeros.setdefault(name, (row, bound.is_edge_input(name)))
         return torch.arange(growth.start, self.num_vertices)
 
-    def __getitem__(self, vertices: Any) -> SimpleNamespace:
-        """What these vertices pushed: an object with one attribute a name, [n, ...].
+    def __getitem__(self, vertices: Any) -> Outputs:
+        """What these vertices pushed: `Outputs`, one entry a name, [n, ...].
 
         `vertices`: a tensor, array or list of vertex numbers, or of booleans, one a vertex; a slice; or one number, for
         which the first dimension is missing.
         """
         index = self._index(vertices)
         read = grow.read(self._store, self._token, list(self._store.pushes), index.reshape(-1))
-        return SimpleNamespace(**{name: value.reshape(index.shape + value.shape[1:]) for name, value in read.items()})
+        return Outputs((name, value.reshape(index.shape + value.shape[1:])) for name, value in read.items())
 
     def _index(self, vertices: Any) -> Tensor:
         count = self.num_vertices

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from .kernels.compile import choose_backend, compile_program
 from .kernels.core import Compiled
 from .kernels.order import Order, order_on
 from .kinds import check_rows, check_together, count_rows, methods_in, methods_of
+from .outputs import Outputs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
 
 
@@ -98,7 +98,7 @@ class VertexFunction(nn.Module):
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
         **inputs: Tensor,
-    ) -> SimpleNamespace:
+    ) -> Outputs:
         """Compute every vertex of every graph.
 
         Args:
@@ -111,8 +111,8 @@ class VertexFunction(nn.Module):
                 own vertex order; of vertices of the kinds that pull it only, where there are kinds. They may require grad.
 
         Returns:
-            An object with one attribute for each pushed name, `[num_vertices, ...]`, in the batch's own vertex order; of
-            vertices of the kinds that push it only, where there are kinds.
+            `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
+            batch's own vertex order; of vertices of the kinds that push it only, where there are kinds.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
@@ -129,7 +129,7 @@ class VertexFunction(nn.Module):
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
-    ) -> SimpleNamespace:
+    ) -> Outputs:
         """`forward` with these parameters and buffers."""
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = methods_in(batch, self._methods)
@@ -153,7 +153,7 @@ class VertexFunction(nn.Module):
                 if name not in outputs:
                     value = node.meta["val"]
                     outputs[name] = torch.empty((0, *value.shape[1:]), dtype=value.dtype, device=device)
-        return SimpleNamespace(**outputs)
+        return Outputs(outputs)
 
     def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.

@@ -44,7 +44,7 @@ def recurse(parts, inputs, compose):
 
 def agree(model, parts, inputs, compose):
     """Compare outputs, and gradients of a random weighting of all of them: of inputs that require it, and parameters."""
-    ours = vars(model(vf.pack([part.graph() for part in parts]), **inputs))
+    ours = dict(model(vf.pack([part.graph() for part in parts]), **inputs))
     expected = recurse(parts, inputs, compose)
     weights = {name: torch.randn_like(value) for name, value in ours.items()}
     leaves = {name: value for name, value in inputs.items() if value.requires_grad} | dict(model.named_parameters())

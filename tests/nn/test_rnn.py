@@ -35,7 +35,7 @@ def run_peer(peer, x, lengths):
 def agree(model, peer, lengths):
     """Compare outputs, and gradients of a random weighting of all of them."""
     x = torch.randn(sum(lengths), model.input_size, dtype=torch.float64, requires_grad=True)
-    ours, expected = vars(model(chains(lengths), x)), run_peer(peer, x, lengths)
+    ours, expected = dict(model(chains(lengths), x)), run_peer(peer, x, lengths)
     assert ours.keys() == expected.keys()
     weights = {name: torch.randn_like(value) for name, value in expected.items()}
     gradients = []

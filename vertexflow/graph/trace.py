@@ -7,14 +7,9 @@ of the derivative is recorded in one `torch.fx.Graph` (Cavs calls it F and its d
 from __future__ import annotations
 
 import inspect
-import linecache
-import logging
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import CodeType, FrameType
 from typing import Any, cast
 
 import sympy
@@ -24,14 +19,13 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
-from torch.overrides import TorchFunctionMode
 
-from ..errors import VertexFlowError, VertexFunctionError
-from .cells import CELLS
+from ..errors import VertexFunctionError
 from .functional import remove_mutations
 from .nodes import role_name
+from .source_lines import SourceLines, located, where
 from .states import Dtypes, Shape, widest
-from .vertex import CHILDREN, Gathered, Vertex
+from .vertex import CHILDREN, Vertex
 
 Role = tuple[Any, ...]  # what a placeholder or an output is: ("gather", state, slot), ("grad", "push", name), ...
 
@@ -88,7 +82,7 @@ class Trace:
 
     def where(self, node: fx.Node) -> str:
         """`model.py:17: h = x.mean(0)`, the line of the vertex function that made `node`."""
-        return _where(self.filename, node.meta.get("line"))
+        return where(self.filename, node.meta.get("line"), node.meta.get("inner_line"))
 
 
 def trace(
@@ -118,7 +112,7 @@ def trace(
 
     places = _places(module)
     code = inspect.unwrap(getattr(method, "__func__", method)).__code__
-    lines = _SourceLines(code)
+    lines = SourceLines(code)
     scope = _Scope(method, module)
     made: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
@@ -162,7 +156,7 @@ def trace(
         return list(results.values())
 
     filename = code.co_filename
-    with mode, enable_python_dispatcher(), _located(code, filename):
+    with mode, enable_python_dispatcher(), located(code, probe, edge_probe):
         graph = make_fx(joint)(fakes, probe, edge_probe).graph
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     _check_guards(env, rows, edges)
@@ -202,92 +196,11 @@ class _Scope(nn.Module):
         self.method(v)
 
 
-class _SourceLines(TorchFunctionMode):
-    """Notes, for every node as it is recorded, the line of the vertex function and the user's name for its value."""
-
-    def __init__(self, code: CodeType) -> None:
-        super().__init__()
-        self.code = code
-        self.seen: fx.Node | None = None
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = CELLS.get(getattr(func, "__name__", ""), func)(*args, **(kwargs or {}))
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code is not self.code:
-            frame = frame.f_back
-        if frame is not None and get_proxy_mode() is not None:
-            self._note(frame)
-        return result
-
-    def _note(self, frame: FrameType) -> None:
-        graph = get_proxy_mode().tracer.graph  # type: ignore[union-attr]
-        node = next(reversed(graph.nodes), None)
-        last = node
-        while node is not None and node is not self.seen and "line" not in node.meta and node.op != "root":
-            node.meta["line"] = frame.f_lineno
-            node = node.prev
-        self.seen = last
-        for name, value in list(frame.f_locals.items()):
-            if isinstance(value, Tensor):
-                _name(value, name)
-            elif isinstance(value, Gathered):
-                for attribute, tensor in vars(value).items():
-                    if isinstance(tensor, Tensor):
-                        _name(tensor, f"{name}_{attribute}")
-
-
-def _name(tensor: Tensor, name: str) -> None:
-    tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
-    node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
-    if isinstance(node, fx.Node):
-        node.meta.setdefault("name", name)
-
-
 def _node_of(tensor: Tensor) -> fx.Node:
     tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
     node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
     assert isinstance(node, fx.Node)
     return node
-
-
-def _where(filename: str, line: int | None) -> str:
-    if line is None:
-        return filename
-    return f"{filename}:{line}: `{linecache.getline(filename, line).strip()}`"
-
-
-@contextmanager
-def _located(code: CodeType, filename: str) -> Iterator[None]:
-    """Turn whatever fails inside the vertex function into an error that names its line."""
-    torch_log = logging.getLogger("torch._subclasses.fake_tensor")
-    disabled, torch_log.disabled = torch_log.disabled, True  # it would print each failure that is reported below
-    try:
-        yield
-    except Exception as error:
-        line, step = None, error.__traceback__
-        while step is not None:
-            line = step.tb_lineno if step.tb_frame.f_code is code else line
-            step = step.tb_next
-        where = _where(filename, line or code.co_firstlineno)
-        if isinstance(error, VertexFlowError):
-            error.args = (f"{error}\n  in the vertex function, {where}",)
-            raise
-        if _depends_on_values(error):
-            message = (
-                "the vertex function depends on the value of a tensor in Python (if, while, .item(), int(...)). It is "
-                "traced once for all vertices: use torch.where(condition, a, b) or arithmetic with masks instead"
-            )
-        else:
-            message = f"the vertex function failed: {type(error).__name__}: {error}"
-        raise VertexFunctionError(f"{message}\n  in the vertex function, {where}") from error
-    finally:
-        torch_log.disabled = disabled
-
-
-def _depends_on_values(error: BaseException) -> bool:
-    names = {"GuardOnDataDependentSymNode", "DataDependentOutputException", "DynamicOutputShapeException"}
-    text = str(error)
-    return type(error).__name__ in names or "Cannot access data pointer" in text or "data-dependent" in text
 
 
 def _check_guards(env: ShapeEnv, rows: sympy.Symbol, edges: sympy.Symbol) -> None:
@@ -297,10 +210,10 @@ def _check_guards(env: ShapeEnv, rows: sympy.Symbol, edges: sympy.Symbol) -> Non
         if all(guard.expr.subs(count) == True for count in counts):  # noqa: E712 (sympy)
             continue
         frame = guard.sloc.framework_loc
-        where = _where(frame.filename, frame.lineno) if frame is not None and not isinstance(frame, str) else str(frame)
+        place = where(frame.filename, frame.lineno) if frame is not None and not isinstance(frame, str) else str(frame)
         raise VertexFunctionError(
             "the vertex function depends on the number of vertices in a step, which differs from step to step; "
-            f"compute each row from its own row only\n  in the vertex function, {where}"
+            f"compute each row from its own row only\n  in the vertex function, {place}"
         )
 
 

@@ -177,7 +177,7 @@ class Vertex:
             self.scattered[name] = value
 
     def push(self, **outputs: Tensor) -> None:
-        """Publish outputs of this vertex to the caller: attributes of what `model(...)` returns."""
+        """Publish outputs of this vertex to the caller: entries, and attributes, of what `model(...)` returns."""
         for name, value in outputs.items():
             if name in self.pushed:
                 raise VertexFunctionError(f"v.push({name}=...): output {name!r} is pushed twice")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from ..graph import segments
 from ..graph.build import InputGraph
 from ..graph.pack import GraphBatch, pack
 from ..graph.vertex import Vertex
+from ..outputs import Outputs
 
 
 class DAGNN(nn.Module):
@@ -73,7 +73,7 @@ class DAGNN(nn.Module):
         pooled = directions * (input_size + num_layers * hidden_size)
         self.linear = None if output_size is None else nn.Linear(pooled, output_size)
 
-    def forward(self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor) -> SimpleNamespace:
+    def forward(self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor) -> Outputs:
         """Run over a batch of DAGs.
 
         Args:
@@ -81,7 +81,7 @@ class DAGNN(nn.Module):
             x: `[num_vertices, input_size]`, rows in the batch's own vertex order.
 
         Returns:
-            An object with `h`, the last layer's states, `[num_vertices, D * hidden_size]` in that order (D is 2 for both
+            `Outputs` with `h`, the last layer's states, `[num_vertices, D * hidden_size]` in that order (D is 2 for both
             directions, else 1; along the edges, then against them), and, if there is an `output_size`, `readout`,
             `[num_graphs, output_size]`.
 
@@ -99,7 +99,7 @@ class DAGNN(nn.Module):
                 at_ends = torch.cat([state[ends] for state in states], -1)
                 counts = torch.bincount(batch.graph_of_vertex[ends], minlength=len(batch)).to(x.device)
                 pooled.append(segments.segment_max(at_ends, counts))
-        out = SimpleNamespace(h=torch.cat(last, -1))
+        out = Outputs(h=torch.cat(last, -1))
         if self.linear is not None:
             out.readout = self.linear(torch.cat(pooled, -1))
         return out

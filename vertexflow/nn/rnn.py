@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from ..errors import GraphError, InputError
 from ..function import VertexFunction
 from ..graph.build import InputGraph
 from ..graph.pack import GraphBatch, pack
+from ..outputs import Outputs
 
 
 class Cell(VertexFunction):
@@ -52,7 +52,7 @@ class ChainRNN(nn.RNNBase):
         graphs: GraphBatch | Sequence[InputGraph],
         x: Tensor,
         hx: Tensor | tuple[Tensor, ...] | None = None,
-    ) -> SimpleNamespace:
+    ) -> Outputs:
         """Run over a batch of chains.
 
         Args:
@@ -63,7 +63,7 @@ class ChainRNN(nn.RNNBase):
                 the chunk before, detached.
 
         Returns:
-            An object with `h`, the last layer's outputs, `[num_vertices, D * hidden_size]` in that order (D is 2 for both
+            `Outputs` with `h`, the last layer's outputs, `[num_vertices, D * hidden_size]` in that order (D is 2 for both
             directions, else 1; forward, then backward), and the final states as PyTorch's layers return them: `h_n`, and
             `c_n` of an LSTM, `[num_layers * D, num_graphs, hidden_size]`.
 
@@ -87,7 +87,7 @@ class ChainRNN(nn.RNNBase):
                 for name, rows in out.items():
                     final.setdefault(f"{name}_n", []).append(rows.index_select(0, ends[direction]))
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
-        return SimpleNamespace(h=x, **{name: torch.stack(rows) for name, rows in final.items()})
+        return Outputs(h=x, **{name: torch.stack(rows) for name, rows in final.items()})
 
     def _initial(self, hx: Tensor | tuple[Tensor, ...] | None, graphs: int) -> list[Tensor]:
         """The initial value of each state, if there are any."""
@@ -112,4 +112,4 @@ class ChainRNN(nn.RNNBase):
         weights = {name: getattr(self, name + suffix) for name in self.cell.weights}
         states = dict(zip(self.cell.state, initial, strict=True)) if initial else None
         out = self.cell._run(weights, batch, direction == 1, states, {"x": x})
-        return dict(vars(out))
+        return dict(out)

@@ -88,7 +88,7 @@ def check_on_gpu(case):
     inputs = {**case.inputs, **case.edge_inputs}
     inputs = {name: x.detach().cuda().requires_grad_(x.requires_grad) for name, x in inputs.items()}
     found = model(vf.pack([part.graph() for part in case.parts]).to("cuda"), reverse=case.reverse, **inputs)
-    compare(case, {name: x.cpu() for name, x in vars(found).items()}, {**dict(model.named_parameters()), **inputs})
+    compare(case, {name: x.cpu() for name, x in found.items()}, {**dict(model.named_parameters()), **inputs})
 
 
 @settings(SLOW_TO_TRACE, max_examples=50)
