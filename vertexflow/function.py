@@ -18,7 +18,7 @@ from .graph.pack import GraphBatch, pack
 from .graph.partition import partition
 from .graph.prepare import prepare
 from .graph.show import SymbolicGraph
-from .graph.states import Dtypes, dtypes_of, shapes_of
+from .graph.states import Dtypes, becomes_state, dtypes_of, shapes_of
 from .graph.trace import Trace
 from .graph.vertex import Vertex
 from .kernels import autograd
@@ -233,6 +233,7 @@ class VertexFunction(nn.Module):
         self, initial: Mapping[str, Tensor], count: int, traces: Mapping[str, Trace], device: torch.device
     ) -> dict[str, Tensor]:
         """The rows of every state that vertices without children read."""
+        dtypes = next(iter(traces.values())).state_dtypes
         for name, value in initial.items():
             if name not in self.state:
                 known = ", ".join(map(repr, self.state)) or "none"
@@ -244,6 +245,11 @@ class VertexFunction(nn.Module):
                     f"initial[{name!r}] is {given}; give a tensor of shape {list(want)} on {device}, one row for each "
                     "vertex without children"
                 )
+            if not becomes_state(name, value, dtypes):
+                raise InputError(
+                    f"initial[{name!r}] is of {str(value.dtype)[6:]}, but the state is of {str(dtypes[name])[6:]}; give "
+                    f"initial[{name!r}].to({dtypes[name]})"
+                )
         for found in traces.values():
             of_edges = [name for name in found.pulls if found.is_edge_input(name)]
             if of_edges:
@@ -251,7 +257,6 @@ class VertexFunction(nn.Module):
                     f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "
                     "other"
                 )
-        dtypes = next(iter(traces.values())).state_dtypes
         return {
             name: initial[name].to(dtypes[name])
             if name in initial

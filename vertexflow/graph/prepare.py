@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import VertexFunctionError
 from .rows import check_rows
 from .simplify import simplify
-from .states import Dtypes, Shape
+from .states import Shape, StateDtypes
 from .trace import Trace, trace
 from .vertex import Vertex
 
@@ -19,7 +19,7 @@ def prepare(
     module: nn.Module,
     method: Callable[[Vertex], None],
     state: Mapping[str, Shape],
-    state_dtypes: Dtypes,
+    state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,

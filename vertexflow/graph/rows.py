@@ -156,7 +156,8 @@ def _sample(like: Tensor, given: Tensor | None, count: int) -> Tensor:
     """`count` rows of random values; integers are drawn from the rows that the user gave, so that they are in range."""
     if like.is_floating_point() or like.is_complex():
         return torch.randn(count, *like.shape[1:], dtype=like.dtype, device=like.device) * 2
-    assert given is not None
+    if given is None:  # of a state: what it holds is not known, but 0 and 1 are mostly in range
+        return torch.randint(2, (count, *like.shape[1:]), device=like.device).to(like.dtype)
     if not len(given):  # of a batch without edges
         return torch.zeros(count, *like.shape[1:], dtype=like.dtype, device=like.device)
     return given.detach()[torch.randint(len(given), (count,))]

@@ -24,7 +24,7 @@ from ..errors import VertexFunctionError
 from .functional import remove_mutations
 from .nodes import role_name
 from .source_lines import SourceLines, located, where
-from .states import Dtypes, Shape, widest
+from .states import Shape, StateDtypes, widest
 from .vertex import CHILDREN, Vertex
 
 Role = tuple[Any, ...]  # what a placeholder or an output is: ("gather", state, slot), ("grad", "push", name), ...
@@ -45,7 +45,7 @@ class Trace:
     rows: sympy.Symbol  # the symbolic number of vertices
     edges: sympy.Symbol  # the symbolic number of edges to their children
     state: dict[str, Shape]
-    state_dtypes: dict[str, torch.dtype]
+    state_dtypes: StateDtypes
     num_slots: int
     filename: str
     params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
@@ -89,7 +89,7 @@ def trace(
     module: nn.Module,
     method: Callable[[Vertex], None],
     state: Mapping[str, Shape],
-    state_dtypes: Dtypes,
+    state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
@@ -137,8 +137,7 @@ def trace(
             given = {f"module.{place}": params[name] for place, name in places.items()}
             torch.func.functional_call(scope, given, (v,), tie_weights=False)
             v.finish()
-        # A state is kept in its own dtype, whatever autocast made of it.
-        results.update({("scatter", name): value.to(state_dtypes[name]) for name, value in v.scattered.items()})
+        results.update({("scatter", name): value for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
         values = dict(results)
         differentiable = [role for role, value in values.items() if value.requires_grad]
@@ -160,7 +159,7 @@ def trace(
         graph = make_fx(joint)(fakes, probe, edge_probe).graph
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     _check_guards(env, rows, edges)
-    found = Trace(graph, rows, edges, dict(state), dict(state_dtypes), 0, filename)
+    found = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
     _placeholders(graph)
     _check_constants(found, module)
     remove_mutations(found, mode)
