@@ -57,7 +57,7 @@ def test_integers_and_booleans_are_exact(backend):
     batch = vf.pack(GRAPHS)
     model = Counts(backend)
     x = torch.randn(batch.num_vertices, 3, requires_grad=True)
-    n = torch.tensor([BIG, 2**24 + 1, 1, 5, 2] + [3, 2**60 + 1, 1] + [BIG, 7, 9])
+    n = torch.tensor([BIG, 2**24 + 1, 1, 5, 2, 3, 2**60 + 1, 1, BIG, 7, 9])
     mark = torch.rand(batch.num_vertices, 2) > 0.7
     out = model(batch, x=x, n=n, mark=mark)
     parts, start = [], 0
@@ -104,9 +104,7 @@ def test_an_initial_state_of_integers_is_exact():
     model = FromCode(vertex, {"n": ()})
     model.state_dtype = {"n": torch.int64}
     assert model([vf.chain(3)], initial={"n": torch.tensor([BIG])}).n.tolist() == [BIG, BIG + 1, BIG + 2]
-    with pytest.raises(
-        vf.InputError, match=r"initial\['n'\] is of float32, but the state is of int64; give .*\.to\(torch\.int64"
-    ):
+    with pytest.raises(vf.InputError, match=r"is of float32, but the state is of int64; give initial\['n'\]\.to"):
         model([vf.chain(3)], initial={"n": torch.zeros(1)})
 
 

@@ -32,7 +32,7 @@ def _call(name: str) -> Expression:
 
 
 def _scaled(b: str, alpha: str) -> str:
-    return b if alpha == "1" else f"{alpha} * {b}"
+    return b if alpha in ("1", literal(1)) else f"{alpha} * {b}"
 
 
 def _power(a: str, exponent: str) -> str:
@@ -63,7 +63,7 @@ def _gelu_backward(g: str, a: str, approximate: str = "none") -> str:
     return f"gelu_tanh_backward({g}, {a})" if approximate == "tanh" else f"gelu_backward({g}, {a})"
 
 
-CONDITIONS = {aten.where.self: 0, aten.masked_fill.Scalar: 1}  # operands that are booleans and stay so
+CONDITIONS = {aten.where.self: 0}  # the operand that is a boolean and stays so
 LOGICAL = {
     aten.bitwise_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.logical_not.default,
     aten.logical_and.default, aten.logical_or.default,
@@ -79,10 +79,6 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.rsub.Scalar: lambda a, b, alpha="1": f"{b} - {_scaled(a, alpha)}",
     aten.mul.Tensor: lambda a, b: f"{a} * {b}",
     aten.div.Tensor: lambda a, b: f"{a} / {b}",
-    aten.add.Scalar: lambda a, b, alpha="1": f"{a} + {_scaled(b, alpha)}",
-    aten.sub.Scalar: lambda a, b, alpha="1": f"{a} - {_scaled(b, alpha)}",
-    aten.mul.Scalar: lambda a, b: f"{a} * {b}",
-    aten.div.Scalar: lambda a, b: f"{a} / {b}",
     aten.neg.default: lambda a: f"{a} * -1.0",
     aten.reciprocal.default: lambda a: f"1.0 / {a}",
     aten.square.default: lambda a: f"{a} * {a}",
@@ -103,14 +99,11 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.maximum.default: _call("larger"),
     aten.minimum.default: _call("smaller"),
     aten.clamp.default: _clamp,
-    aten.clamp_min.default: _call("larger"),
-    aten.clamp_max.default: _call("smaller"),
     aten.sigmoid_backward.default: lambda g, y: f"{g} * (1.0 - {y}) * {y}",
     aten.tanh_backward.default: lambda g, y: f"{g} * (1.0 - {y} * {y})",
     aten.silu_backward.default: _call("silu_backward"),
     aten.gelu_backward.default: _gelu_backward,
     aten.threshold_backward.default: lambda g, x, t: f"tl.where({x} <= {t}, 0.0, {g})",
-    aten.masked_fill.Scalar: lambda a, mask, value: f"tl.where({mask}, {value}, {a})",
     aten.where.self: _call("tl.where"),
     aten.gt.Scalar: _infix(">"), aten.gt.Tensor: _infix(">"),
     aten.ge.Scalar: _infix(">="), aten.ge.Tensor: _infix(">="),
