@@ -47,7 +47,7 @@ def _compare(sign: str) -> Expression:
     return lambda a, b: f"({a} {sign} {b})"
 
 
-CONDITIONS = {aten.where.self: 0}  # the operand that is a boolean and stays so
+CONDITIONS: dict[Any, int] = {aten.where.self: 0}  # the operand that is a boolean and stays so
 
 EXPRESSIONS: dict[Any, Expression] = {
     aten.add.Tensor: lambda a, b, alpha="1": f"{a} + {_scaled(b, alpha)}",

@@ -63,7 +63,7 @@ def _gelu_backward(g: str, a: str, approximate: str = "none") -> str:
     return f"gelu_tanh_backward({g}, {a})" if approximate == "tanh" else f"gelu_backward({g}, {a})"
 
 
-CONDITIONS = {aten.where.self: 0}  # the operand that is a boolean and stays so
+CONDITIONS: dict[Any, int] = {aten.where.self: 0}  # the operand that is a boolean and stays so
 LOGICAL = {
     aten.bitwise_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.logical_not.default,
     aten.logical_and.default, aten.logical_or.default,
