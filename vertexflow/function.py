@@ -42,7 +42,10 @@ class VertexFunction(nn.Module):
         state: name -> size (an int) or shape (a tuple) of one vertex's state, e.g. `{"h": 256, "c": 256}`.
         state_dtype: the dtype of the states; a mapping from names, for those that shall have another than the parameters, e.g.
             `{"c": torch.float32}` for a cell state that adds up over many steps in a model of half precision. By default that
-            of the parameters. It may also be set on the model before its first call.
+            of the first parameter (without any, the first input) of real numbers. Integers and booleans are exact
+            (`{"n": torch.int64}`) and have no gradient. What a state does not hold exactly is refused where it is scattered,
+            unless it is of real numbers under autocast, or its dtype was asked for here. It may also be set on the model
+            before its first call.
         backend: `"torch"`, the reference, which runs everywhere; `"compile"`, on a CPU, which makes native code of the steps
             (at the first call, in a second or two; kept on disk); `"auto"`, the latter if there is a C++ compiler. The
             environment variable `VERTEXFLOW_BACKEND` overrides it.
