@@ -161,8 +161,8 @@ def test_functions_and_their_gradients_are_those_of_pytorch(backend, dtype):
     table = EXPRESSIONS if backend == "compile" else of_triton.EXPRESSIONS
     functions = dict(FUNCTIONS)
     if backend == "triton":
-        functions |= {  # of infinities, PyTorch on a CPU gives one or another number
-            "gelu": lambda a, b: F.gelu(a.clamp(-1e30, 1e30)),
+        functions |= {  # far below zero, PyTorch on a CPU gives one or another number
+            "gelu": lambda a, b: F.gelu(a.clamp(-2, 1e3)),
             "gelu tanh": lambda a, b: F.gelu(a.clamp(-1, 1e3), approximate="tanh"),
         }
     names = list(functions)
