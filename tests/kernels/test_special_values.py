@@ -239,3 +239,33 @@ def test_reductions_over_children_of_infinities_and_nan(backend):
     torch.testing.assert_close(found, torch.stack(expected), equal_nan=True)
     ours, wanted = (torch.autograd.grad(y.sum(), x)[0] for y in (found, torch.stack(expected)))
     torch.testing.assert_close(ours, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", ["torch", "compile"])
+def test_the_zeros_of_missing_children_meet_infinities_as_pytorch_does(backend):
+    def results(h, x):
+        sums = [
+            h * INF,
+            h * NAN,
+            h / 0,
+            torch.mul(h, -INF),
+            h.masked_fill(h == 0, INF),
+            (h + x) * 0,
+            h * x,
+            h - INF,
+            h**-1,
+        ]
+        return torch.cat(
+            [*sums, h.log(), 0 * h.log(), h.softmax(-1), (h + 1).reciprocal(), torch.where(h == 0, 1.0, x * 0)], -1
+        )
+
+    def vertex(self, v):
+        r = results(v.gather(0).h, v.pull("x"))
+        v.scatter(h=v.pull("x"), r=r)
+        v.push(r=r)
+
+    x = torch.tensor([[INF], [NAN], [2.0]])
+    model = FromCode(vertex, {"h": 1, "r": 14})
+    model.backend = backend
+    found = model([vf.chain(1)] * 3, x=x).r
+    torch.testing.assert_close(found, results(torch.zeros(3, 1), x), equal_nan=True)
