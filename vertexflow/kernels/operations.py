@@ -34,13 +34,6 @@ class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
     """Why a part cannot become code of a backend."""
 
 
-def check_elements(node: fx.Node) -> None:
-    """Refuse a value without elements, such as a row of shape (0, 3): there is nothing to be written in a loop for it."""
-    value = node.meta.get("val")
-    if isinstance(value, torch.Tensor) and any(isinstance(size, int) and size == 0 for size in value.shape):
-        raise Unsupported(f"{node.name} has no elements")
-
-
 def has_rows(node: fx.Node) -> bool:
     """Whether a value has rows, of vertices or of edges."""
     return node.meta.get("rows") is not None
@@ -50,6 +43,11 @@ def trailing(node: fx.Node) -> list[int]:
     """The shape of one row; of a value without rows, its shape."""
     shape = node.meta["val"].shape
     return [int(extent) for extent in (shape[1:] if has_rows(node) else shape)]
+
+
+def is_empty(node: fx.Node) -> bool:
+    """Whether a row of a tensor has no elements."""
+    return any(isinstance(extent, int) and extent == 0 for extent in node.meta["val"].shape)
 
 
 def integer(node: fx.Node, position: int) -> int:

@@ -23,11 +23,11 @@ from ..operations import (
     SEGMENTS,
     VIEWS,
     Unsupported,
-    check_elements,
     first_of_piece,
     has_rows,
     integer,
     integers,
+    is_empty,
     is_transpose,
     puts_between,
     trailing,
@@ -168,13 +168,14 @@ def _is_reshape_of_rows(node: fx.Node) -> bool:
 
 
 def _check(node: fx.Node, dtype: torch.dtype) -> None:
-    check_elements(node)
     value = node.meta.get("val")
     if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
         return
     if node.op == "placeholder" and node.meta.get("role", ("",))[0] == "counts":
         return
     if isinstance(value, Tensor):
+        if is_empty(node):
+            raise Unsupported(f"{node.name} has no elements")
         if value.dtype not in (dtype, torch.bool):
             raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
         layout = node.meta.get("rows")
