@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
 from .canonical import canonical
-from .constants import forget_sources
 from .checks import all_pass, keep_checks
+from .constants import forget_sources
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
