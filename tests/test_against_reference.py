@@ -26,7 +26,7 @@ SLOW_TO_TRACE = settings(
 )
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile"])
+@pytest.mark.parametrize("backend", ["eager", "torch", "native"])
 @SLOW_TO_TRACE
 @given(case=cases())
 def test_random_functions_over_random_structures(backend, case):

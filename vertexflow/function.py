@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import log
+from .eager import EagerFrontier, run_eager
 from .errors import InputError, InputTypeError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
@@ -26,7 +26,7 @@ from .kernels.autograd import Bound, bind
 from .kernels.compile import choose_backend, compile_program
 from .kernels.core import Compiled
 from .kernels.order import Order, order_on
-from .kinds import check_rows, check_together, count_rows, methods_in, methods_of
+from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in, methods_of, refuse_edge_inputs
 from .outputs import Outputs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
 
@@ -43,9 +43,12 @@ class VertexFunction(nn.Module):
         state_dtype: the dtype of the states; a mapping from names, for those that shall have another than the parameters, e.g.
             `{"c": torch.float32}` for a cell state that adds up over many steps in a model of half precision. By default that
             of the parameters. It may also be set on the model before its first call.
-        backend: `"torch"`, the reference, which runs everywhere; `"compile"`, on a CPU, which makes native code of the steps
-            (at the first call, in a second or two; kept on disk); `"auto"`, the latter if there is a C++ compiler. The
-            environment variable `VERTEXFLOW_BACKEND` overrides it.
+        backend: how steps run. `"auto"`: `"native"` on a CPU with a C++ compiler, `"triton"` on a GPU that Triton serves,
+            else `"torch"`. `"native"`: generated C++ (compiled at the first call, in a second or two; kept on disk).
+            `"triton"`: generated kernels. `"torch"`: the traced program by calls of PyTorch, anywhere; the reference.
+            `"eager"`: the method itself, step after step on real tensors, without a trace: any Python, for `print`,
+            breakpoints, and the question whether the compiler is at fault. Rows that it mixes are not noticed there. The
+            environment variable `VERTEXFLOW_BACKEND` overrides this.
         policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
 
     The method is traced once for each configuration (train or eval, dtypes, device type, autocast), at the first call;
@@ -134,13 +137,17 @@ class VertexFunction(nn.Module):
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = methods_in(batch, self._methods)
         device = _check_inputs(tensors, inputs)
+        if choose_backend(self.backend, device) == "eager":
+            return Outputs(run_eager(self, tensors, device, batch, methods, reverse, initial, inputs))
         traces = self._trace(inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
         check_rows(traces, inputs, count_rows(batch, methods), self._methods, "the batch")
         external: dict[str, Tensor] = {}
         if initial is not None:
             batch = batch.with_initial()
-            external = self._initial_states(initial, batch.num_external, traces, device)
+            dtypes = next(iter(traces.values())).state_dtypes
+            external = self._initial_states(initial, batch.num_external, dtypes, device)
+            refuse_edge_inputs(traces)
         order, of_groups = self._order(batch, methods, traces, device)
         through = any(value.requires_grad for value in external.values())
         compiled = self._compile(traces, inputs, tensors, device, through)
@@ -183,7 +190,8 @@ class VertexFunction(nn.Module):
         device = next(
             (tensor.device for tensor in (*dict(_tensors(self)).values(), *inputs.values())), torch.device("cpu")
         )
-        run = Frontier(self._prepare_growth, device)
+        is_eager = choose_backend(self.backend, device) == "eager"
+        run = EagerFrontier(self, _check_inputs, device) if is_eager else Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
             structure = Growth(0, batch.num_vertices, 0, batch.num_slots, batch.child, batch.slot, batch.offset)
@@ -209,12 +217,22 @@ class VertexFunction(nn.Module):
     @property
     def symbolic_graph(self) -> SymbolicGraph:
         """What the vertex function of the last call became: eager, core and lazy nodes, and their derivative."""
+        if choose_backend(self.backend) == "eager":
+            raise VertexFunctionError(
+                'there is no symbolic graph: with backend="eager" the method itself runs, and nothing is traced; use '
+                'backend="torch" to see what it becomes'
+            )
         if self._last is None:
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
         return SymbolicGraph({name: compiled.program for name, compiled in self._compiled[self._last].items()})
 
     def explain(self) -> str:
         """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
+        if choose_backend(self.backend) == "eager":
+            names = dict.fromkeys(self._methods.values())
+            return "\n".join(
+                f'{name}: the method itself, once a step, on real tensors (backend "eager")' for name in names
+            )
         if self._last is None:
             raise VertexFunctionError(
                 "there is nothing to explain yet: the vertex function is compiled at the first call"
@@ -230,7 +248,7 @@ class VertexFunction(nn.Module):
         return "\n".join(lines)
 
     def _initial_states(
-        self, initial: Mapping[str, Tensor], count: int, traces: Mapping[str, Trace], device: torch.device
+        self, initial: Mapping[str, Tensor], count: int, dtypes: Dtypes, device: torch.device
     ) -> dict[str, Tensor]:
         """The rows of every state that vertices without children read."""
         for name, value in initial.items():
@@ -244,14 +262,6 @@ class VertexFunction(nn.Module):
                     f"initial[{name!r}] is {given}; give a tensor of shape {list(want)} on {device}, one row for each "
                     "vertex without children"
                 )
-        for found in traces.values():
-            of_edges = [name for name in found.pulls if found.is_edge_input(name)]
-            if of_edges:
-                raise InputError(
-                    f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "
-                    "other"
-                )
-        dtypes = next(iter(traces.values())).state_dtypes
         return {
             name: initial[name].to(dtypes[name])
             if name in initial
@@ -321,7 +331,7 @@ class VertexFunction(nn.Module):
         policy, found = batch.cache.get(key, (None, None))
         if found is None or (ahead is None and policy is not self.policy):
             if ahead is None:
-                structure, methods = _group_by_method(batch, methods)
+                structure, methods = group_by_method(batch, methods)
                 slots = tuple(traces[name].num_slots for name in methods)
                 beyond = tuple(traces[name].reads_edges for name in methods)
                 made = cached_schedule(structure, self.policy, slots, beyond)
@@ -372,14 +382,3 @@ def _check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -
             )
         device = value.device
     return device if device is not None else torch.device("cpu")
-
-
-def _group_by_method(batch: GraphBatch, methods: tuple[str, ...]) -> tuple[GraphBatch, tuple[str, ...]]:
-    """The batch with methods in place of kinds: kinds that one method computes need no steps of their own."""
-    distinct = tuple(dict.fromkeys(methods))
-    if batch.kind_index is None or len(distinct) == len(methods) > 1:
-        return batch, methods
-    if len(distinct) == 1:
-        return replace(batch, kinds=None, kind_index=None), distinct
-    number = np.array([distinct.index(name) for name in methods], np.int32)
-    return replace(batch, kinds=distinct, kind_index=number[batch.kind_index]), distinct

@@ -32,7 +32,7 @@ def load(source: str) -> ctypes.CDLL:
     found = compiler()
     if found is None:
         raise BackendError(
-            'backend "compile" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
+            'backend "native" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
         )
     name = hashlib.sha256("\0".join((source, found, *FLAGS, _machine())).encode()).hexdigest()[:32]
     return ctypes.CDLL(str(kept(f"{name}.so", partial(_compile, found, source))))
