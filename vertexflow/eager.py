@@ -21,7 +21,7 @@ from .graph.vertex import CHILDREN, Vertex
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on
 from .kinds import check_rows, check_together, count_rows, group_by_method
-from .scheduler import cached_schedule, edge_lists, schedule
+from .scheduler import EdgeLists, cached_schedule, edge_lists, schedule
 
 if TYPE_CHECKING:
     from .function import VertexFunction
@@ -245,12 +245,19 @@ def _order(
             log.show("schedule", made)
         else:
             of_groups = methods
-        numbers = batch.edge_numbers if not batch.num_external else None
-        lists = edge_lists(batch, made, numbers)
-        slots = batch.slot[edge_lists(batch, made).edge].astype(np.int64)
-        found = order_on(made, device, lists=lists), of_groups, slots
+        lists = edge_lists(batch, made)
+        found = order_on(made, device, lists=lists), of_groups, _slots(batch, lists)
         batch.cache[key] = model.policy, found
     return found  # type: ignore[no-any-return]
+
+
+def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
+    """The slot of each entry of the edge lists."""
+    if structure.edge is None:
+        return structure.slot[lists.edge].astype(np.int64)
+    by_number = np.empty(len(structure.slot), np.int64)
+    by_number[structure.edge] = structure.slot
+    return by_number[lists.edge]
 
 
 def _usual_dtype(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.dtype:
@@ -325,7 +332,7 @@ class EagerFrontier(Frontier):
             return (order.edges_among if of_edges else order.vertices_among)([group])[0]
 
         computation = Computation([call], [uses], model.state, dtypes, inputs, select)
-        pushed = run_steps(order, growth.slot[lists.edge].astype(np.int64), computation, states)
+        pushed = run_steps(order, _slots(growth, lists), computation, states)
         _check_calls({name: uses}, inputs, counts, model._methods, "the extension")
         _check_slots(growth, (name,), (name,), {name: uses})
         outputs = {pushed_name: in_batch_order(order, pushed_name, parts) for pushed_name, parts in pushed.items()}

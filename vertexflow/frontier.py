@@ -31,6 +31,7 @@ class Growth:
     child: Ints
     slot: Ints
     offset: Ints
+    edge: Ints | None = None
     graph_offset: None = None
     kinds: None = None
     kind_index: None = None
@@ -127,6 +128,8 @@ class Frontier:
         """
         index = self._index(vertices)
         read = self._read(index.reshape(-1))
+        if index.dim() == 1:
+            return Outputs(read)
         return Outputs((name, value.reshape(index.shape + value.shape[1:])) for name, value in read.items())
 
     def _read(self, index: Tensor) -> dict[str, Tensor]:

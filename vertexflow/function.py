@@ -26,6 +26,7 @@ from .kernels.autograd import Bound, bind
 from .kernels.compile import choose_backend, compile_program
 from .kernels.core import Compiled
 from .kernels.order import Order, order_on
+from .kernels.plain import check_plain, check_real
 from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in, methods_of, refuse_edge_inputs
 from .outputs import Outputs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
@@ -111,7 +112,9 @@ class VertexFunction(nn.Module):
                 `[number of such vertices, *shape]`, in their order (`batch.leaves`; with `reverse`, `batch.roots`). For a
                 batch of sequences that is one row a sequence. States that are left out are zero.
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
-                own vertex order; of vertices of the kinds that pull it only, where there are kinds. They may require grad.
+                own vertex order, or, if it is pulled for edges, `[num_edges, ...]`, rows in the order of `batch.edge_index`, in
+                which edges were given; of vertices of the kinds that pull it only, or of the edges that these read, where
+                there are kinds. They may require grad.
 
         Returns:
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
@@ -168,7 +171,8 @@ class VertexFunction(nn.Module):
         Args:
             graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
                 children, and without inputs the run begins empty.
-            inputs: one tensor for each name that the vertex function pulls, one row a vertex.
+            inputs: one tensor for each name that the vertex function pulls, one row a vertex, or a row an edge of the graphs in
+                the order in which these were given.
 
         Returns:
             A `Frontier`: `run.extend(children, ...)` adds vertices, `run[vertices]` reads what they pushed.
@@ -194,7 +198,8 @@ class VertexFunction(nn.Module):
         run = EagerFrontier(self, _check_inputs, device) if is_eager else Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, batch.child, batch.slot, batch.offset)
+            arrays = batch.child, batch.slot, batch.offset, batch.edge
+            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays)
             run._add(structure, np.empty(0, np.int64), inputs)
         elif inputs:
             run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
@@ -255,6 +260,8 @@ class VertexFunction(nn.Module):
             if name not in self.state:
                 known = ", ".join(map(repr, self.state)) or "none"
                 raise InputError(f"initial has {name!r}, but there is no such state; the states are {known}")
+            if isinstance(value, Tensor):
+                check_plain("the initial state", {name: value}, closely=True)
             want = (count, *self.state[name])
             if not isinstance(value, Tensor) or tuple(value.shape) != want or value.device != device:
                 given = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
@@ -282,6 +289,7 @@ class VertexFunction(nn.Module):
             str(self.state_dtype),
         )
         if key not in self._traces:
+            check_plain("parameter or buffer", tensors, closely=True)
             floating = [t.dtype for t in (*tensors.values(), *inputs.values()) if t.is_floating_point()]
             usual = floating[0] if floating else torch.get_default_dtype()
             dtypes = dtypes_of(self.state, self.state_dtype, usual)
@@ -339,7 +347,7 @@ class VertexFunction(nn.Module):
             else:
                 made = ahead
             arrays = batch.schedule_indices if ahead is not None and batch.device == device else None
-            lists = edge_lists(batch, made, batch.edge_numbers) if ragged else None
+            lists = edge_lists(batch, made) if ragged else None
             found = order_on(made, device, arrays, lists), methods
             batch.cache[key] = self.policy, found
         return found  # type: ignore[no-any-return]
@@ -355,9 +363,15 @@ class VertexFunction(nn.Module):
             self.policy = FSM.load(bytes(learned.tolist()))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def __prepare_scriptable__(self) -> None:
+        raise VertexFunctionError(
+            f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
+            "save its state_dict instead"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """Traces stay behind when the module is copied or pickled; they are made again at the next call."""
-        return {**self.__dict__, "_traces": {}, "_compiled": {}, "_bound": {}, "_last": None}
+        return {**super().__getstate__(), "_traces": {}, "_compiled": {}, "_bound": {}, "_last": None}  # type: ignore[no-untyped-call]
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -367,18 +381,21 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
     """The device of parameters and inputs."""
+    check_real()
+    check_plain("parameter or buffer", tensors)
     device = next((tensor.device for tensor in tensors.values()), None)
     for name, value in inputs.items():
         if not isinstance(value, Tensor):
             raise InputTypeError(
                 f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
             )
-        if value.dim() == 0:
-            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
         if device is not None and value.device != device:
             raise InputError(
                 f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
                 "move one with .to(...)"
             )
+        check_plain("input", {name: value}, closely=True)
+        if value.dim() == 0:
+            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
         device = value.device
     return device if device is not None else torch.device("cpu")
