@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,32 +15,39 @@ from torch import Tensor, nn
 from . import log
 from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
-from .graph.pack import GraphBatch
-from .graph.states import dtypes_of
+from .graph.build import InputGraph
+from .graph.pack import GraphBatch, pack
+from .graph.states import StateDtypes, dtypes_of
 from .graph.vertex import CHILDREN, Vertex
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on
-from .kinds import check_rows, check_together, count_rows, group_by_method
+from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in
 from .scheduler import EdgeLists, cached_schedule, edge_lists, schedule
 
 if TYPE_CHECKING:
     from .function import VertexFunction
+
+# Given parameters and buffers, and inputs: their device; raises where an input is none.
+Check = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], torch.device]
 
 _MOST_CHOICES = 8  # methods, of which all subsets are tried to find those that pull an input
 
 
 def run_eager(
     model: VertexFunction,
-    tensors: Mapping[str, Tensor],
-    device: torch.device,
-    batch: GraphBatch,
-    methods: tuple[str, ...],
+    tensors: Mapping[str, Tensor] | None,
+    check: Check,
+    graphs: GraphBatch | Sequence[InputGraph],
     reverse: bool,
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """What `model(batch, ...)` pushes, by name; `methods` are those of `batch.kinds`, `tensors` the model's parameters and
-    buffers or what stands for them."""
+    """What `model(graphs, ...)` pushes, by name. `tensors` are what stands for the model's parameters and buffers, if
+    anything does; `check` refuses inputs of wrong types."""
+    tensors = _own_tensors(model) if tensors is None else tensors
+    batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
+    methods = methods_in(batch, model._methods)
+    device = check(tensors, inputs)
     usual = _usual_dtype(tensors, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
     batch = batch.reversed() if reverse else batch
@@ -178,7 +185,7 @@ class _Call:
     def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
         self.method: Method = getattr(model, name)
         self.filename = inspect.unwrap(getattr(self.method, "__func__", self.method)).__code__.co_filename
-        own = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+        own = _own_tensors(model)
         self.scope = _Scope(model, self.method)
         self.given = {f"module.{name}": tensor for name, tensor in tensors.items() if own.get(name) is not tensor}
 
@@ -211,7 +218,7 @@ def _probe(
     call: _Call,
     uses: Uses,
     model: VertexFunction,
-    dtypes: Mapping[str, torch.dtype],
+    dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     device: torch.device,
 ) -> None:
@@ -260,6 +267,10 @@ def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
     return by_number[lists.edge]
 
 
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+
+
 def _usual_dtype(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.dtype:
     """The dtype of states that none was asked for."""
     floating = (tensor.dtype for tensor in (*tensors.values(), *inputs.values()) if tensor.is_floating_point())
@@ -293,7 +304,7 @@ def _check_slots(
 class EagerFrontier(Frontier):
     """A run that grows whose vertices are computed by the user's method itself."""
 
-    def __init__(self, model: VertexFunction, check: Callable[..., torch.device], device: torch.device) -> None:
+    def __init__(self, model: VertexFunction, check: Check, device: torch.device) -> None:
         self._model = model
         self._check = check
         self._device = device
@@ -308,7 +319,7 @@ class EagerFrontier(Frontier):
 
     def _compute(self, growth: Growth, external: Ints, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
         model = self._model
-        tensors = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+        tensors = _own_tensors(model)
         device = self._check(tensors, inputs)
         dtypes = dtypes_of(model.state, model.state_dtype, _usual_dtype(tensors, inputs))
         (name,) = model._methods.values()

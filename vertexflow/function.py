@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import log
+from . import log, programs
 from .eager import EagerFrontier, run_eager
 from .errors import InputError, InputTypeError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
-from .graph.partition import partition
 from .graph.prepare import prepare
 from .graph.show import SymbolicGraph
-from .graph.states import Dtypes, dtypes_of, shapes_of
+from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of
 from .graph.trace import Trace
 from .graph.vertex import Vertex
 from .kernels import autograd
-from .kernels.autograd import Bound, bind
-from .kernels.compile import choose_backend, compile_program
-from .kernels.core import Compiled
+from .kernels.autograd import Bound
+from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
 from .kernels.plain import check_plain, check_real
 from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in, methods_of, refuse_edge_inputs
 from .outputs import Outputs
+from .programs import Kept, Programs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
 
 
@@ -43,7 +42,10 @@ class VertexFunction(nn.Module):
         state: name -> size (an int) or shape (a tuple) of one vertex's state, e.g. `{"h": 256, "c": 256}`.
         state_dtype: the dtype of the states; a mapping from names, for those that shall have another than the parameters, e.g.
             `{"c": torch.float32}` for a cell state that adds up over many steps in a model of half precision. By default that
-            of the parameters. It may also be set on the model before its first call.
+            of the first parameter (without any, the first input) of real numbers. Integers and booleans are exact
+            (`{"n": torch.int64}`) and have no gradient. What a state does not hold exactly is refused where it is scattered,
+            unless it is of real numbers under autocast, or its dtype was asked for here. It may also be set on the model
+            before its first call.
         backend: how steps run. `"auto"`: `"native"` on a CPU with a C++ compiler, `"triton"` on a GPU that Triton serves,
             else `"torch"`. `"native"`: generated C++ (compiled at the first call, in a second or two; kept on disk).
             `"triton"`: generated kernels. `"torch"`: the traced program by calls of PyTorch, anywhere; the reference.
@@ -52,8 +54,10 @@ class VertexFunction(nn.Module):
             environment variable `VERTEXFLOW_BACKEND` overrides this.
         policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
 
-    The method is traced once for each configuration (train or eval, dtypes, device type, autocast), at the first call;
-    Python attributes that it reads (`self.scale = 2.0`) are then fixed, as are tensors that are no parameters or buffers.
+    The method is traced at the first call, and again when something that it may read has changed: attributes, submodules and
+    their attributes, hooks, train or eval, dtypes, autocast. (Globals are not watched, nor what a container of more than 1,000
+    entries holds.) Its Python, with prints and hooks of submodules, runs when it is traced, not at every call
+    (`backend="eager"` runs it at every step); it may read what is around it, but not write.
 
     Example:
         >>> class Sum(vf.VertexFunction):
@@ -71,6 +75,8 @@ class VertexFunction(nn.Module):
         torch.Size([10, 8])
     """
 
+    __slots__ = ("_kept_programs",)  # no attribute like others: it is not copied, pickled or watched
+
     def __init__(
         self,
         state: Mapping[str, int | Sequence[int]],
@@ -86,10 +92,6 @@ class VertexFunction(nn.Module):
         self.policy = policy
         choose_backend(backend)  # an unknown name is refused here already
         self._methods = methods_of(type(self), VertexFunction)
-        self._traces: dict[Any, dict[str, Trace]] = {}  # by method
-        self._compiled: dict[Any, dict[str, Compiled]] = {}
-        self._bound: dict[Any, Bound] = {}
-        self._last: Any = None
 
     def vertex(self, v: Vertex) -> None:
         """The computation of one vertex; to be written by the subclass."""
@@ -126,23 +128,25 @@ class VertexFunction(nn.Module):
                 no method for.
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
-        return self._run(dict(_tensors(self)), graphs, reverse, initial, inputs)
+        return self._run(None, graphs, reverse, initial, inputs)
 
     def _run(
         self,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor] | None,
         graphs: GraphBatch | Sequence[InputGraph],
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
     ) -> Outputs:
-        """`forward` with these parameters and buffers."""
+        """`forward`, perhaps with other parameters and buffers than those of the module."""
+        if choose_backend(self.backend) == "eager":
+            return Outputs(run_eager(self, tensors, _check_inputs, graphs, reverse, initial, inputs))
+        kept, own = programs.see(self._programs, self)
+        tensors = own if tensors is None else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = methods_in(batch, self._methods)
         device = _check_inputs(tensors, inputs)
-        if choose_backend(self.backend, device) == "eager":
-            return Outputs(run_eager(self, tensors, device, batch, methods, reverse, initial, inputs))
-        traces = self._trace(inputs, tensors, device)
+        traces = self._trace(kept, inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
         check_rows(traces, inputs, count_rows(batch, methods), self._methods, "the batch")
         external: dict[str, Tensor] = {}
@@ -153,11 +157,8 @@ class VertexFunction(nn.Module):
             refuse_edge_inputs(traces)
         order, of_groups = self._order(batch, methods, traces, device)
         through = any(value.requires_grad for value in external.values())
-        compiled = self._compile(traces, inputs, tensors, device, through)
-        key = (self._last, of_groups)
-        if key not in self._bound:
-            self._bound[key] = bind(compiled[name] for name in of_groups)
-        outputs = autograd.run(self._bound[key], order, tensors, inputs, external)
+        bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
+        outputs = autograd.run(bound, order, tensors, inputs, external)
         for found in traces.values():  # of kinds that are not in this batch
             for name, node in found.pushes.items():
                 if name not in outputs:
@@ -191,10 +192,9 @@ class VertexFunction(nn.Module):
                 f"{type(self).__name__} has methods for kinds, and a run that grows has no kinds yet; write one method "
                 "`vertex`, with an input that tells the kinds apart"
             )
-        device = next(
-            (tensor.device for tensor in (*dict(_tensors(self)).values(), *inputs.values())), torch.device("cpu")
-        )
-        is_eager = choose_backend(self.backend, device) == "eager"
+        given = (*self.parameters(), *self.buffers(), *inputs.values())
+        device = next((tensor.device for tensor in given), torch.device("cpu"))
+        is_eager = choose_backend(self.backend) == "eager"
         run = EagerFrontier(self, _check_inputs, device) if is_eager else Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
@@ -208,16 +208,16 @@ class VertexFunction(nn.Module):
     def _prepare_growth(
         self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
-        tensors = dict(_tensors(self))
+        kept, tensors = programs.see(self._programs, self)
         device = _check_inputs(tensors, inputs)
-        traces = self._trace(inputs, tensors, device)
+        traces = self._trace(kept, inputs, tensors, device)
         ((name, found),) = traces.items()
         check_rows(traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension")
         made = schedule(growth, self.policy, found.num_slots, found.reads_edges)
         log.show("schedule", made)
         lists = edge_lists(growth, made) if found.reads_edges else None
-        compiled = self._compile(traces, inputs, tensors, device, through)
-        return tensors, order_on(made, device, lists=lists), bind(compiled.values())
+        bound = self._bind(kept, traces, inputs, tensors, device, through, (name,))
+        return tensors, order_on(made, device, lists=lists), bound
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:
@@ -227,9 +227,10 @@ class VertexFunction(nn.Module):
                 'there is no symbolic graph: with backend="eager" the method itself runs, and nothing is traced; use '
                 'backend="torch" to see what it becomes'
             )
-        if self._last is None:
+        latest = self._programs.latest
+        if latest is None:
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
-        return SymbolicGraph({name: compiled.program for name, compiled in self._compiled[self._last].items()})
+        return SymbolicGraph({name: compiled.program for name, compiled in latest.items()})
 
     def explain(self) -> str:
         """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
@@ -238,12 +239,13 @@ class VertexFunction(nn.Module):
             return "\n".join(
                 f'{name}: the method itself, once a step, on real tensors (backend "eager")' for name in names
             )
-        if self._last is None:
+        latest = self._programs.latest
+        if latest is None:
             raise VertexFunctionError(
                 "there is nothing to explain yet: the vertex function is compiled at the first call"
             )
         lines = []
-        for method, compiled in self._compiled[self._last].items():
+        for method, compiled in latest.items():
             for name in compiled.program.parts:
                 part = name.removesuffix("_leaf")
                 reason = f": {compiled.reasons[part]}" if part in compiled.reasons else ""
@@ -253,7 +255,7 @@ class VertexFunction(nn.Module):
         return "\n".join(lines)
 
     def _initial_states(
-        self, initial: Mapping[str, Tensor], count: int, dtypes: Dtypes, device: torch.device
+        self, initial: Mapping[str, Tensor], count: int, dtypes: StateDtypes, device: torch.device
     ) -> dict[str, Tensor]:
         """The rows of every state that vertices without children read."""
         for name, value in initial.items():
@@ -269,6 +271,11 @@ class VertexFunction(nn.Module):
                     f"initial[{name!r}] is {given}; give a tensor of shape {list(want)} on {device}, one row for each "
                     "vertex without children"
                 )
+            if not becomes_state(name, value, dtypes):
+                raise InputError(
+                    f"initial[{name!r}] is of {str(value.dtype)[6:]}, but the state is of {str(dtypes[name])[6:]}; give "
+                    f"initial[{name!r}].to({dtypes[name]})"
+                )
         return {
             name: initial[name].to(dtypes[name])
             if name in initial
@@ -276,39 +283,52 @@ class VertexFunction(nn.Module):
             for name, shape in self.state.items()
         }
 
+    @property
+    def _programs(self) -> Programs:
+        """What this model became; of a copy, nothing yet."""
+        have: Programs | None = getattr(self, "_kept_programs", None)
+        if have is None:
+            have = self._kept_programs = Programs()
+        return have
+
     def _trace(
-        self, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
+        self, kept: Kept, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
     ) -> dict[str, Trace]:
         autocast = torch.is_autocast_enabled(device.type)
-        key = (
-            tuple(module.training for module in self.modules()),
+        configuration = (
             tuple((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()),
             tuple((name, value.dtype, value.shape[1:]) for name, value in sorted(inputs.items())),
             device,
             torch.get_autocast_dtype(device.type) if autocast else None,
+            torch.get_default_dtype(),
+            torch.get_default_device(),
             str(self.state_dtype),
         )
-        if key not in self._traces:
+
+        def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
             floating = [t.dtype for t in (*tensors.values(), *inputs.values()) if t.is_floating_point()]
             usual = floating[0] if floating else torch.get_default_dtype()
             dtypes = dtypes_of(self.state, self.state_dtype, usual)
-            traces = {
-                name: prepare(self, getattr(self, name), self.state, dtypes, inputs, tensors, device)
+            made = {
+                name: prepare(self, name, self.state, dtypes, inputs, tensors, device)
                 for name in dict.fromkeys(self._methods.values())
             }
-            check_together(traces, inputs)
-            self._traces[key] = traces
-        return self._traces[key]
+            check_together(made, inputs)
+            return made
 
-    def _compile(
+        return programs.traces(kept, configuration, make)
+
+    def _bind(
         self,
+        kept: Kept,
         traces: Mapping[str, Trace],
         inputs: Mapping[str, Tensor],
         tensors: Mapping[str, Tensor],
         device: torch.device,
         through: bool,
-    ) -> dict[str, Compiled]:
+        of_groups: tuple[str, ...],
+    ) -> Bound:
         """Every method compiled for the gradients that are wanted; with `through`, gradients are sent in any case."""
         wanted: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         if torch.is_grad_enabled():
@@ -317,16 +337,9 @@ class VertexFunction(nn.Module):
                 tuple(name for name, value in inputs.items() if value.requires_grad),
             )
         backend = choose_backend(self.backend, device)
-        through = through and torch.is_grad_enabled()
-        key = (tuple(map(id, traces.values())), wanted, backend, through)
-        if key not in self._compiled:
-            programs = {name: partition(found, *wanted, through) for name, found in traces.items()}
-            if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
-                programs = {name: partition(found, *wanted, True) for name, found in traces.items()}
-            self._compiled[key] = {name: compile_program(program, backend) for name, program in programs.items()}
-            log.show("trace", SymbolicGraph(programs))
-        self._last = key
-        return self._compiled[key]
+        key, compiled = programs.compiled(kept, traces, wanted, through and torch.is_grad_enabled(), backend)
+        self._programs.latest = compiled
+        return programs.bound(kept, key, compiled, of_groups)
 
     def _order(
         self, batch: GraphBatch, methods: tuple[str, ...], traces: Mapping[str, Trace], device: torch.device
@@ -363,20 +376,16 @@ class VertexFunction(nn.Module):
             self.policy = FSM.load(bytes(learned.tolist()))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def _replicate_for_data_parallel(self) -> VertexFunction:
+        replica: VertexFunction = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica._kept_programs = self._programs
+        return replica
+
     def __prepare_scriptable__(self) -> None:
         raise VertexFunctionError(
             f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
             "save its state_dict instead"
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Traces stay behind when the module is copied or pickled; they are made again at the next call."""
-        return {**super().__getstate__(), "_traces": {}, "_compiled": {}, "_bound": {}, "_last": None}  # type: ignore[no-untyped-call]
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
 
 
 def _check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VertexFunctionError
-from ..graph.states import Dtypes, Shape
+from ..graph.states import Shape, StateDtypes
 from ..graph.vertex import CHILDREN, Vertex
 from .order import Order
 
@@ -119,7 +119,7 @@ class Computation:
     methods: Sequence[Method]
     uses: Sequence[Uses]
     state: Mapping[str, Shape]
-    state_dtypes: Dtypes
+    state_dtypes: StateDtypes
     inputs: Mapping[str, Tensor]
     # Which rows of an input the vertices of a group read, or their edges (True); raises where there is no such row.
     select: Callable[[str, bool, int], Tensor]
