@@ -19,6 +19,7 @@ from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
 from .graph.states import StateDtypes, dtypes_of
 from .graph.vertex import CHILDREN, Vertex
+from .inputs import check_inputs
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on
 from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in
@@ -27,27 +28,23 @@ from .scheduler import EdgeLists, cached_schedule, edge_lists, schedule
 if TYPE_CHECKING:
     from .function import VertexFunction
 
-# Given parameters and buffers, and inputs: their device; raises where an input is none.
-Check = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], torch.device]
-
 _MOST_CHOICES = 8  # methods, of which all subsets are tried to find those that pull an input
 
 
 def run_eager(
     model: VertexFunction,
     tensors: Mapping[str, Tensor] | None,
-    check: Check,
     graphs: GraphBatch | Sequence[InputGraph],
     reverse: bool,
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name. `tensors` are what stands for the model's parameters and buffers, if
-    anything does; `check` refuses inputs of wrong types."""
+    anything does."""
     tensors = _own_tensors(model) if tensors is None else tensors
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     methods = methods_in(batch, model._methods)
-    device = check(tensors, inputs)
+    device = check_inputs(tensors, inputs)
     usual = _usual_dtype(tensors, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
     batch = batch.reversed() if reverse else batch
@@ -304,9 +301,8 @@ def _check_slots(
 class EagerFrontier(Frontier):
     """A run that grows whose vertices are computed by the user's method itself."""
 
-    def __init__(self, model: VertexFunction, check: Check, device: torch.device) -> None:
+    def __init__(self, model: VertexFunction, device: torch.device) -> None:
         self._model = model
-        self._check = check
         self._device = device
         self._states = Pieces(device)
         self._pushes = Pieces(device)
@@ -320,7 +316,7 @@ class EagerFrontier(Frontier):
     def _compute(self, growth: Growth, external: Ints, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
         model = self._model
         tensors = _own_tensors(model)
-        device = self._check(tensors, inputs)
+        device = check_inputs(tensors, inputs)
         dtypes = dtypes_of(model.state, model.state_dtype, _usual_dtype(tensors, inputs))
         (name,) = model._methods.values()
         call = _Call(model, name, tensors)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import log, programs
 from .eager import EagerFrontier, run_eager
-from .errors import InputError, InputTypeError, VertexFunctionError
+from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
@@ -20,11 +20,12 @@ from .graph.show import SymbolicGraph
 from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of
 from .graph.trace import Trace
 from .graph.vertex import Vertex
+from .inputs import check_inputs
 from .kernels import autograd
 from .kernels.autograd import Bound
 from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
-from .kernels.plain import check_plain, check_real
+from .kernels.plain import check_plain
 from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in, methods_of, refuse_edge_inputs
 from .outputs import Outputs
 from .programs import Kept, Programs
@@ -140,12 +141,12 @@ class VertexFunction(nn.Module):
     ) -> Outputs:
         """`forward`, perhaps with other parameters and buffers than those of the module."""
         if choose_backend(self.backend) == "eager":
-            return Outputs(run_eager(self, tensors, _check_inputs, graphs, reverse, initial, inputs))
+            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
         kept, own = programs.see(self._programs, self)
         tensors = own if tensors is None else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = methods_in(batch, self._methods)
-        device = _check_inputs(tensors, inputs)
+        device = check_inputs(tensors, inputs)
         traces = self._trace(kept, inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
         check_rows(traces, inputs, count_rows(batch, methods), self._methods, "the batch")
@@ -195,7 +196,7 @@ class VertexFunction(nn.Module):
         given = (*self.parameters(), *self.buffers(), *inputs.values())
         device = next((tensor.device for tensor in given), torch.device("cpu"))
         is_eager = choose_backend(self.backend) == "eager"
-        run = EagerFrontier(self, _check_inputs, device) if is_eager else Frontier(self._prepare_growth, device)
+        run = EagerFrontier(self, device) if is_eager else Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
             arrays = batch.child, batch.slot, batch.offset, batch.edge
@@ -209,7 +210,7 @@ class VertexFunction(nn.Module):
         self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
         kept, tensors = programs.see(self._programs, self)
-        device = _check_inputs(tensors, inputs)
+        device = check_inputs(tensors, inputs)
         traces = self._trace(kept, inputs, tensors, device)
         ((name, found),) = traces.items()
         check_rows(traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension")
@@ -386,25 +387,3 @@ class VertexFunction(nn.Module):
             f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
             "save its state_dict instead"
         )
-
-
-def _check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
-    """The device of parameters and inputs."""
-    check_real()
-    check_plain("parameter or buffer", tensors)
-    device = next((tensor.device for tensor in tensors.values()), None)
-    for name, value in inputs.items():
-        if not isinstance(value, Tensor):
-            raise InputTypeError(
-                f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
-            )
-        if device is not None and value.device != device:
-            raise InputError(
-                f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
-                "move one with .to(...)"
-            )
-        check_plain("input", {name: value}, closely=True)
-        if value.dim() == 0:
-            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
-        device = value.device
-    return device if device is not None else torch.device("cpu")
