@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -103,16 +104,9 @@ def _counts(graphs: list[InputGraph]) -> Iterator[tuple[str, list[int]]]:
     leaves = [int((graph.offset[1:] == graph.offset[:-1]).sum()) for graph in graphs]
     yield "leaves", leaves
     yield "inner vertices", [graph.num_vertices - count for graph, count in zip(graphs, leaves, strict=True)]
-    of_kind = [dict(zip(*_kind_counts(graph), strict=True)) for graph in graphs]
+    of_kind = [Counter(() if graph.kind is None else graph.kind.tolist()) for graph in graphs]
     for kind in dict.fromkeys(chain.from_iterable(of_kind)):
-        yield f"vertices of kind {kind!r}", [counts.get(kind, 0) for counts in of_kind]
-
-
-def _kind_counts(graph: InputGraph) -> tuple[tuple[Any, ...], list[int]]:
-    if graph.kinds is None:
-        return (), []
-    numbers = graph.structure[len(graph.structure) - graph.num_vertices :]
-    return graph.kinds, np.bincount(numbers, minlength=len(graph.kinds)).tolist()
+        yield f"vertices of kind {kind!r}", [counts[kind] for counts in of_kind]
 
 
 def _join_arrays(path: Path, items: list[Any], shapes: list[tuple[int, ...]], layout: str) -> Any:

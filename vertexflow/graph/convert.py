@@ -21,10 +21,12 @@ def from_networkx(source: Any, kind: str | None = None, slot: str | None = None)
         slot: the edge attribute that holds the slot; without it, a parent's edges fill slots in the order of `source.edges`.
 
     Returns:
-        The graph. `data["node"]` holds the names of its nodes; node attributes that all nodes have are arrays there as well.
+        The graph. `data["node"]` holds the names of its nodes; node attributes that all nodes have are arrays there as well:
+        `[V]` of numbers or objects, or `[V, ...]` of vectors (lists, arrays, tensors of numbers).
 
     Raises:
-        GraphError: no nodes, a cycle, an attribute that some nodes or edges lack, or slots that `vf.graph` refuses.
+        GraphError: no nodes, a cycle, an attribute that some nodes or edges lack, vectors of different lengths, or slots that
+            `vf.graph` refuses.
         InputTypeError: not a directed graph of networkx.
 
     Example:
@@ -48,7 +50,7 @@ def from_networkx(source: Any, kind: str | None = None, slot: str | None = None)
     made.data["node"] = _column(nodes)
     for name in source.nodes[nodes[0]]:
         if isinstance(name, str) and name not in ("node", kind) and all(name in source.nodes[node] for node in nodes):
-            made.data[name] = _column([source.nodes[node][name] for node in nodes])
+            made.data[name] = _column([source.nodes[node][name] for node in nodes], name)
     return made
 
 
@@ -114,10 +116,27 @@ def _attribute(found: Mapping[str, Any], name: str, where: str) -> Any:
     return found[name]
 
 
-def _column(values: list[Any]) -> np.ndarray[Any, Any]:
-    """Numbers as an array of numbers, anything else as objects."""
+def _column(values: list[Any], name: str | None = None) -> np.ndarray[Any, Any]:
+    """Numbers as an array of numbers, vectors of them (of an attribute of this name) as its rows, anything else as objects."""
     if all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in values):
         return np.array(values)
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
+    if name is not None and all(isinstance(value, (list, np.ndarray, torch.Tensor)) for value in values):
+        rows = [_vector(value) for value in values]
+        if all(row is not None for row in rows):
+            other = next((at for at, row in enumerate(rows) if row.shape != rows[0].shape), None)  # type: ignore[union-attr]
+            if other is None:
+                return np.stack(rows)  # type: ignore[arg-type]
+            raise GraphError(
+                f"the attribute {name!r} has the shape {list(np.shape(rows[0]))} at vertex 0, but {list(np.shape(rows[other]))} at "
+                f"vertex {other}; give all nodes vectors of one length, or make them tuples to keep them as they are"
+            )
+    return np.fromiter(values, object, len(values))
+
+
+def _vector(value: Any) -> np.ndarray[Any, Any] | None:
+    """Numbers as an array; None for anything else."""
+    try:
+        row = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # a ragged list, a tensor that NumPy has no type for
+        return None
+    return row if row.dtype.kind in "biufc" else None
