@@ -31,6 +31,7 @@ class Growth:
     child: Ints
     slot: Ints
     offset: Ints
+    edge: Ints | None = None
     graph_offset: None = None
     kinds: None = None
     kind_index: None = None

@@ -108,7 +108,9 @@ class VertexFunction(nn.Module):
                 `[number of such vertices, *shape]`, in their order (`batch.leaves`; with `reverse`, `batch.roots`). For a
                 batch of sequences that is one row a sequence. States that are left out are zero.
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
-                own vertex order; of vertices of the kinds that pull it only, where there are kinds. They may require grad.
+                own vertex order, or, if it is pulled for edges, `[num_edges, ...]`, rows in the order of `batch.edge_index`, in
+                which edges were given; of vertices of the kinds that pull it only, or of the edges that these read, where
+                there are kinds. They may require grad.
 
         Returns:
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
@@ -161,7 +163,8 @@ class VertexFunction(nn.Module):
         Args:
             graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
                 children, and without inputs the run begins empty.
-            inputs: one tensor for each name that the vertex function pulls, one row a vertex.
+            inputs: one tensor for each name that the vertex function pulls, one row a vertex, or a row an edge of the graphs in
+                the order in which these were given.
 
         Returns:
             A `Frontier`: `run.extend(children, ...)` adds vertices, `run[vertices]` reads what they pushed.
@@ -186,7 +189,8 @@ class VertexFunction(nn.Module):
         run = Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, batch.child, batch.slot, batch.offset)
+            arrays = batch.child, batch.slot, batch.offset, batch.edge
+            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays)
             run._add(structure, np.empty(0, np.int64), inputs)
         elif inputs:
             run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
@@ -329,7 +333,7 @@ class VertexFunction(nn.Module):
             else:
                 made = ahead
             arrays = batch.schedule_indices if ahead is not None and batch.device == device else None
-            lists = edge_lists(batch, made, batch.edge_numbers) if ragged else None
+            lists = edge_lists(batch, made) if ragged else None
             found = order_on(made, device, arrays, lists), methods
             batch.cache[key] = self.policy, found
         return found  # type: ignore[no-any-return]

@@ -34,9 +34,8 @@ Image = fx.Node | _Zero
 _KEEPS_ZERO = {
     aten.neg.default, aten.tanh.default, aten.relu.default, aten.abs.default, aten.sin.default, aten.sqrt.default,
     aten.gelu.default, aten.silu.default, aten.leaky_relu.default, aten.elu.default, aten.erf.default, aten.clone.default,
-    aten._to_copy.default, aten.sum.default, aten.sum.dim_IntList, aten.mean.dim, aten.atan.default, aten.expm1.default,
-    aten.log1p.default, aten._unsafe_view.default, aten.cat.default, aten.mul.Scalar, aten.square.default,
-    aten.slice_backward.default, aten.select_backward.default,
+    aten._to_copy.default, aten.sum.dim_IntList, aten.mean.dim, aten.atan.default, aten.expm1.default, aten.log1p.default,
+    aten.cat.default, aten.square.default, aten.slice_backward.default, aten.select_backward.default,
 }  # fmt: skip
 _PRODUCTS = {aten.mul.Tensor, aten.mm.default, aten.bmm.default}
 _GRADIENTS = {  # (grad, saved value): zero where grad is

@@ -73,8 +73,8 @@ def _operand_sources(node: fx.Node, stage: dict[fx.Node, str]) -> list[tuple[fx.
 
 
 def _core_cat(node: fx.Node, stage: dict[fx.Node, str]) -> bool:
-    flat = node.target is aten.cat.default and node.meta["val"].dim() == 2 and node.args[1:] in ((1,), (-1,))
-    return flat and stage.get(node) in CORES
+    joins_columns = node.target is aten.cat.default and node.args[1] == 1 and node.meta["val"].dim() == 2
+    return bool(joins_columns and stage.get(node) in CORES)
 
 
 def _leaf_reads(image: Image, stage: dict[fx.Node, str], core: str) -> list[fx.Node]:

@@ -20,8 +20,6 @@ def is_view(node: fx.Node) -> bool:
     """Whether the node's value shares memory with an operand (a list of views, and its items, too)."""
     if node.target is operator.getitem:
         return isinstance(node.args[0], fx.Node) and is_view(node.args[0])
-    if node.target is aten._unsafe_view.default:
-        return True
     schema: Any = getattr(node.target, "_schema", None)
     if schema is None or schema.is_mutable:
         return False

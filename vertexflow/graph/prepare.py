@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
+from .canonical import canonical
 from .rows import check_rows
 from .simplify import simplify
 from .states import Dtypes, Shape
 from .trace import Trace, trace
+from .verify import check_canonical
 from .vertex import Vertex
 
 
@@ -34,8 +36,10 @@ def prepare(
         # The trace has the derivative in it, also if the first call wants none; the user's random numbers stay as they were.
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
+            canonical(found)
             simplify(found)
             check_rows(found, inputs, tensors)
+            check_canonical(found)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
         raise

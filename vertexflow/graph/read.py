@@ -27,9 +27,10 @@ def from_ptb(source: str | os.PathLike[str] | Iterable[str], num_labels: int | N
         num_labels: with it, labels are integers from 0 to num_labels - 1; without, they are strings.
 
     Returns:
-        A list, also of one tree: a graph for each. Its leaves (the tokens) are the vertices 0 .. L - 1 from left to right, inner vertices
-        follow in post-order, and the root is the last. `graph.data["label"]` holds the label of each vertex (int64 or
-        str), `graph.data["token"]` the token of each leaf and "" for inner vertices.
+        A list, also of one tree: a graph for each. Its leaves (the tokens) are the vertices 0 .. L - 1 from left to right,
+        inner vertices follow in post-order, and the root is the last; edges are in the order of their parents, and of slots.
+        `graph.data["label"]` holds the label of each vertex (int64 or str), `graph.data["token"]` the token of each leaf and
+        "" for inner vertices.
 
     Raises:
         GraphError: unbalanced brackets, a missing label or token, a label out of range, text outside of brackets, no

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from .nodes import is_free, is_view, operands
+from .rewrite import replace
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -18,7 +19,6 @@ aten = torch.ops.aten
 
 def simplify(found: Trace) -> None:
     """Rewrite `found.graph` in place; the tables of `found` follow."""
-    _drop_identities(found)
     _drop_dead(found)
     _split_mixed_results(found)
     _gather_all_slots_at_once(found)
@@ -26,28 +26,6 @@ def simplify(found: Trace) -> None:
     _name_states(found)
     _drop_dead(found)
     _own_what_is_exchanged(found)
-
-
-def replace(found: Trace, old: fx.Node, new: fx.Node) -> None:
-    """Let every use of `old`, in the graph and in the tables, be `new`."""
-    old.replace_all_uses_with(new)
-    if "name" in old.meta:
-        new.meta.setdefault("name", old.meta["name"])
-    for table in (found.scatters, found.pushes, found.param_grads, found.pull_grads, found.gather_grads):
-        for key, node in table.items():
-            if node is old:
-                table[key] = new  # type: ignore[index]
-
-
-def _drop_identities(found: Trace) -> None:
-    """`detach` did its work in the derivative; where nothing changes, a copy is what it copies."""
-    for node in list(found.graph.nodes):
-        if node.target in (aten.detach.default, aten.alias.default, aten.clone.default):
-            replace(found, node, node.args[0])
-        elif node.target in (aten.view.default, aten._unsafe_view.default):
-            node.target = aten.reshape.default  # what it reads may be a column of a buffer
-        elif node.target is aten.t.default and node.args[0].target is aten.t.default:
-            replace(found, node, node.args[0].args[0])
 
 
 def _gather_all_slots_at_once(found: Trace) -> None:
@@ -62,7 +40,7 @@ def _gather_all_slots_at_once(found: Trace) -> None:
         first = slots[0]
         assert first is not None
         cats = [user for user in first.users if user.target is aten.cat.default]
-        whole = [cat for cat in cats if operands(cat) == slots and (list(cat.args)[1:] or [0])[0] in (1, -1)]
+        whole = [cat for cat in cats if operands(cat) == slots and cat.args[1] == 1]
         uses = {user for slot in slots for user in slot.users}  # type: ignore[union-attr]
         published = {*found.scatters.values(), *found.pushes.values()}
         if not whole or uses != set(whole) or published & set(slots):
@@ -90,7 +68,7 @@ def _join(found: Trace, pieces: list[fx.Node]) -> fx.Node:
     start = 0
     for piece in pieces:
         stop = start + piece.meta["val"].shape[1]
-        if piece.target is not aten.slice.Tensor or tuple(piece.args[:3]) != (source, 1, start):
+        if piece.target is not aten.slice.Tensor or piece.args != (source, 1, start, stop, 1):
             source = None
             break
         start = stop
@@ -121,7 +99,7 @@ def _share_concatenations(found: Trace) -> None:
             if order[long] > order[short] and any(order[user] < order[long] for user in short.users):
                 continue
             with found.graph.inserting_after(max(long, short, key=order.__getitem__)):
-                piece = found.graph.call_function(aten.slice.Tensor, (long, 1, offset, offset + width))
+                piece = found.graph.call_function(aten.slice.Tensor, (long, 1, offset, offset + width, 1))
             piece.meta = {key: value for key, value in short.meta.items() if key != "name"}
             replace(found, short, piece)
             found.graph.erase_node(short)
@@ -129,10 +107,8 @@ def _share_concatenations(found: Trace) -> None:
 
 
 def _along_features(cat: fx.Node) -> bool:
-    value = cat.meta["val"]
-    dim = cat.args[1] if len(cat.args) > 1 else 0
-    static = all(isinstance(node.meta["val"].shape[1], int) for node in operands(cat)) if value.dim() == 2 else False
-    return static and dim in (1, -1)
+    static = all(isinstance(node.meta["val"].shape[1], int) for node in operands(cat)) if cat.args[1] == 1 else False
+    return static and cat.meta["val"].dim() == 2
 
 
 def _split_mixed_results(found: Trace) -> None:

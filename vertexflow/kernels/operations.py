@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx
@@ -23,12 +23,10 @@ CONSTANTS: dict[Any, Callable[[fx.Node], Any]] = {
     aten.new_zeros.default: lambda node: 0.0, aten.new_ones.default: lambda node: 1.0,
     aten.new_full.default: lambda node: node.args[2],
 }  # fmt: skip
-SAME = {aten.clone.default, aten.alias.default, aten.detach.default}
-SPLITS = {aten.split.Tensor, aten.split_with_sizes.default}
+SPLIT = aten.split_with_sizes.default
 VIEWS = {
-    operator.getitem, *SPLITS, aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dim,
-    aten.expand.default, aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default,
-    aten.transpose.int, aten.t.default, *SAME,
+    operator.getitem, SPLIT, aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dims,
+    aten.expand.default, aten.reshape.default, aten.permute.default, aten.clone.default,
 }  # fmt: skip
 
 
@@ -47,22 +45,26 @@ def trailing(node: fx.Node) -> list[int]:
     return [int(extent) for extent in (shape[1:] if has_rows(node) else shape)]
 
 
-def integer(node: fx.Node, position: int, default: int = 0) -> int:
+def integer(node: fx.Node, position: int) -> int:
     """An argument that is an integer."""
-    value: Any = node.args[position] if len(node.args) > position else default
-    return int(value)
+    return int(cast(int, node.args[position]))
 
 
-def dim_of(node: fx.Node, position: int) -> int:
-    """A dimension that is an argument, counted from the front."""
-    return integer(node, position) % int(node.all_input_nodes[0].meta["val"].dim())
+def integers(node: fx.Node, position: int) -> list[int]:
+    """An argument that is a list of integers."""
+    return list(cast("list[int]", node.args[position]))
 
 
-def dim_of_cat(node: fx.Node) -> int:
-    """The dimension along which a concatenation joins."""
-    return integer(node, 1) % int(node.meta["val"].dim())
+def is_transpose(node: fx.Node) -> bool:
+    """Whether a matrix is seen from the other side."""
+    return node.target is aten.permute.default and integers(node, 1) == [1, 0]
 
 
-def piece_sizes(split: fx.Node) -> list[int]:
-    """The sizes of what a split makes."""
-    return [int(piece.shape[dim_of(split, 2)]) for piece in split.meta["val"]]
+def puts_between(pad: fx.Node) -> bool:
+    """Whether zeros are put between elements, too, not only around them."""
+    return pad.target is aten.slice_backward.default and integer(pad, 5) != 1
+
+
+def first_of_piece(item: fx.Node) -> int:
+    """Where a piece of a split begins."""
+    return sum(integers(item.all_input_nodes[0], 1)[: integer(item, 1)])

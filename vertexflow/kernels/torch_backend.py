@@ -77,10 +77,10 @@ class _Writer:
     def _place_operands(self, cat: fx.Node) -> None:
         """The operands of a concatenation are computed where they belong in it, so that nothing is copied."""
         operands: list[fx.Node] = cat.args[0]  # type: ignore[assignment]
-        value, dim = cat.meta["val"], cat.args[1] if len(cat.args) > 1 else 0
+        value, dim = cat.meta["val"], cat.args[1]
         ours = [_can_write(node, contiguous=False) and node not in self.place for node in operands]
         fits = all(node.meta["val"].dtype == value.dtype for node in operands)
-        if value.dim() != 2 or dim not in (1, -1) or not all(ours) or not fits or len(set(operands)) < len(operands):
+        if value.dim() != 2 or dim != 1 or not all(ours) or not fits or len(set(operands)) < len(operands):
             return
         first = min(operands, key=self.nodes.index)
         if cat in self.place:
@@ -144,7 +144,7 @@ class _Writer:
             return f"{self._text(node.args[0])}[{node.args[1]}]"
         if node.target is operator.mul:
             return f"{self._text(node.args[0])} * {self._text(node.args[1])}"
-        if node.target in (aten.view.default, aten._unsafe_view.default, aten.reshape.default):
+        if node.target is aten.reshape.default:
             return f"{self._text(node.args[0])}.reshape({self._text(node.args[1])})"
         arguments = [self._text(argument) for argument in node.args]
         arguments += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]

@@ -10,9 +10,9 @@ from torch import fx
 
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
-from ..operations import CONSTANTS, PADS, PRODUCTS, Unsupported, has_rows, integer, trailing
+from ..operations import CONSTANTS, PADS, PRODUCTS, Unsupported, has_rows, integer, integers, trailing
 from .expressions import EXPRESSIONS, literal
-from .plan import Outer, Plan, Product, Stage, Store, columns, reduced
+from .plan import Outer, Plan, Product, Stage, Store, columns
 from .views import broadcast, linear, moved
 
 aten = torch.ops.aten
@@ -203,14 +203,13 @@ class _Writer:
 
     def _reduction(self, node: fx.Node) -> list[str]:
         """A sum, or mean, over some elements of each row."""
-        source, dims = node.all_input_nodes[0], reduced(node)
+        source, dims = node.all_input_nodes[0], integers(node, 1)
         extents = [1, *trailing(source)]
         coords = ["i", *(f"j{dim}" for dim in range(1, len(extents)))]
         count = "edges" if on_edges(node) else "rows"
-        keeps = bool(node.args[2]) if len(node.args) > 2 else False
         kept = [dim for dim in range(1, len(extents)) if dim not in dims]
         place = linear([coords[dim] for dim in kept], [extents[dim] for dim in kept])
-        assert keeps or len(kept) == len(trailing(node))
+        assert node.args[2] or len(kept) == len(trailing(node))
         self.known, self.lines = {}, []
         value = self._load(source, tuple(coords))
         lines = [*self.lines, f"sum += {value};"]
@@ -243,7 +242,7 @@ class _Writer:
         if node.target is aten.cat.default:
             return self._choice(node, coords)
         if node.target in PADS:
-            return self._load(node.all_input_nodes[0], coords) if integer(node, 2) == 0 else self._padded(node, coords)
+            return self._padded(node, coords)
         expression = self._expression(node, coords)
         name = f"t{len(self.known)}"
         sort = "bool" if node.meta["val"].dtype == torch.bool else "T"
@@ -289,13 +288,12 @@ class _Writer:
 
     def _padded(self, node: fx.Node, coords: tuple[str, ...]) -> str:
         """An element of a value that is zero but for a slice."""
-        dim = integer(node, 2) % len(coords)
-        extent, at = int(node.meta["val"].shape[dim]), coords[dim]
-        start = min(integer(node, 3) + (extent if integer(node, 3) < 0 else 0), extent)
+        dim, start = integer(node, 2), integer(node, 3)
+        at = coords[dim]
         if node.target is aten.select_backward.default:
             value = self._load(node.all_input_nodes[0], (*coords[:dim], *coords[dim + 1 :]))
             return f"({at} == {start} ? {value} : T(0))"
-        stop = min(integer(node, 4) + (extent if integer(node, 4) < 0 else 0), extent)
+        stop = integer(node, 4)
         inside = f"std::min<Long>(std::max<Long>({at} - {start}, 0), {max(stop - start - 1, 0)})"
         value = self._load(node.all_input_nodes[0], (*coords[:dim], inside, *coords[dim + 1 :]))
         return f"({at} >= {start} && {at} < {stop} ? {value} : T(0))"

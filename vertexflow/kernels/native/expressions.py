@@ -26,7 +26,7 @@ def literal(value: Any) -> str:
 
 
 def _scaled(b: str, alpha: str) -> str:
-    return b if alpha == "1" else f"{alpha} * {b}"
+    return b if alpha in ("1", literal(1)) else f"{alpha} * {b}"
 
 
 def _power(a: str, exponent: str) -> str:
@@ -50,10 +50,6 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.rsub.Scalar: lambda a, b, alpha="1": f"{b} - {_scaled(a, alpha)}",
     aten.mul.Tensor: lambda a, b: f"{a} * {b}",
     aten.div.Tensor: lambda a, b: f"{a} / {b}",
-    aten.add.Scalar: lambda a, b, alpha="1": f"{a} + {_scaled(b, alpha)}",
-    aten.sub.Scalar: lambda a, b, alpha="1": f"{a} - {_scaled(b, alpha)}",
-    aten.mul.Scalar: lambda a, b: f"{a} * {b}",
-    aten.div.Scalar: lambda a, b: f"{a} / {b}",
     aten.neg.default: lambda a: f"-{a}",
     aten.reciprocal.default: lambda a: f"T(1) / {a}",
     aten.square.default: lambda a: f"{a} * {a}",
@@ -73,13 +69,10 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.maximum.default: lambda a, b: f"larger({a}, {b})",
     aten.minimum.default: lambda a, b: f"smaller({a}, {b})",
     aten.clamp.default: _clamp,
-    aten.clamp_min.default: lambda a, b: f"larger({a}, {b})",
-    aten.clamp_max.default: lambda a, b: f"smaller({a}, {b})",
     aten.sigmoid_backward.default: lambda g, y: f"{g} * (T(1) - {y}) * {y}",
     aten.tanh_backward.default: lambda g, y: f"{g} * (T(1) - {y} * {y})",
     aten.silu_backward.default: lambda g, x: f"{g} * sigmoid({x}) * (T(1) + {x} * (T(1) - sigmoid({x})))",
     aten.threshold_backward.default: lambda g, x, t: f"({x} <= {t} ? T(0) : {g})",
-    aten.masked_fill.Scalar: lambda a, mask, value: f"({mask} ? {value} : {a})",
     aten.where.self: lambda c, a, b: f"({c} ? {a} : {b})",
     aten.gt.Scalar: _compare(">"), aten.gt.Tensor: _compare(">"),
     aten.ge.Scalar: _compare(">="), aten.ge.Tensor: _compare(">="),

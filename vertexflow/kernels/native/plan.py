@@ -20,15 +20,15 @@ from ..operations import (
     CONSTANTS,
     PADS,
     PRODUCTS,
-    SAME,
     SEGMENTS,
     VIEWS,
     Unsupported,
-    dim_of,
-    dim_of_cat,
+    first_of_piece,
     has_rows,
     integer,
-    piece_sizes,
+    integers,
+    is_transpose,
+    puts_between,
     trailing,
 )  # fmt: skip
 from .expressions import EXPRESSIONS
@@ -131,7 +131,7 @@ def base(node: fx.Node) -> fx.Node:
 
 def same_memory(node: fx.Node) -> fx.Node:
     """The value whose elements are those of `node`, in the same order; of values without rows."""
-    while (node.target in SAME or _is_reshape(node)) and node.op == "call_function":
+    while node.target in (aten.clone.default, aten.reshape.default):
         node = node.all_input_nodes[0]
     return node
 
@@ -143,16 +143,15 @@ def columns(node: fx.Node) -> tuple[fx.Node, int] | None:
         source = node.all_input_nodes[0]
         width = None if node.target is operator.getitem else trailing(source)
         if node.target is operator.getitem:
-            split, at = source, integer(node, 1)
-            source = split.all_input_nodes[0]
+            source = source.all_input_nodes[0]
             if trailing(source) != [source.meta["val"].shape[-1]] or not has_rows(source):
                 return None
-            start += sum(piece_sizes(split)[:at])
-        elif node.target is aten.slice.Tensor and len(width or []) == 1 and dim_of(node, 1) == 1:
+            start += first_of_piece(node)
+        elif node.target is aten.slice.Tensor and len(width or []) == 1 and integer(node, 1) == 1:
             start += integer(node, 2)
-            if integer(node, 4, 1) != 1:
+            if integer(node, 4) != 1:
                 return None
-        elif node.target not in SAME and not (_is_reshape(node) and has_rows(node) and has_rows(source)):
+        elif node.target is not aten.clone.default and not _is_reshape_of_rows(node):
             return None
         node = source
     return node, start
@@ -163,8 +162,8 @@ def _results(part: Part) -> tuple[fx.Node, ...]:
     return tuple(results)
 
 
-def _is_reshape(node: fx.Node) -> bool:
-    return node.target in (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+def _is_reshape_of_rows(node: fx.Node) -> bool:
+    return node.target is aten.reshape.default and has_rows(node) and has_rows(node.all_input_nodes[0])
 
 
 def _check(node: fx.Node, dtype: torch.dtype) -> None:
@@ -193,29 +192,16 @@ def _check(node: fx.Node, dtype: torch.dtype) -> None:
         raise Unsupported(f"{node.name} sums in another dtype")
     if target in REDUCTIONS and not has_rows(node) and not is_sum_over_rows(node):
         raise Unsupported(f"{node.name} sums over rows and more")
-    if target in PADS and (
-        not has_rows(node) or integer(node, 5, 1) != 1 or (integer(node, 2) == 0 and not is_whole(node))
-    ):
+    if target in PADS and (not has_rows(node) or integer(node, 2) == 0 or puts_between(node)):
         raise Unsupported(f"{node.name} is made by {target}")
-    if target is aten.cat.default and (not has_rows(node) or dim_of_cat(node) != 1 or len(trailing(node)) != 1):
+    if target is aten.cat.default and (not has_rows(node) or integer(node, 1) != 1 or len(trailing(node)) != 1):
         raise Unsupported(f"{node.name} joins other dimensions than columns")
-
-
-def is_whole(pad: fx.Node) -> bool:
-    """Whether a slice that zeros are put around has all rows."""
-    return pad.target is aten.slice_backward.default and integer(pad, 3) == 0 and integer(pad, 4) >= 2**31
-
-
-def reduced(node: fx.Node) -> list[int]:
-    """The dimensions that a reduction sums over."""
-    dims: Any = node.args[1]
-    return [int(dim) % int(node.all_input_nodes[0].meta["val"].dim()) for dim in dims]
 
 
 def is_sum_over_rows(node: fx.Node) -> bool:
     """Whether a reduction sums rows of one dimension."""
     source = node.all_input_nodes[0]
-    sums = node.target is aten.sum.dim_IntList and reduced(node) == [0]
+    sums = node.target is aten.sum.dim_IntList and integers(node, 1) == [0]
     return sums and has_rows(source) and len(trailing(source)) == 1
 
 
@@ -225,7 +211,7 @@ def is_outer(node: fx.Node) -> bool:
 
 
 def _is_left_of_outer(node: fx.Node) -> bool:
-    if node.target is not aten.t.default or not has_rows(node.all_input_nodes[0]):
+    if not is_transpose(node) or not has_rows(node.all_input_nodes[0]):
         return False
     return all(user.target is aten.mm.default and user.args[0] is node for user in node.users)
 
@@ -238,7 +224,7 @@ def _product(node: fx.Node) -> Product:
             raise Unsupported(f"{node.name} adds more than a bias")
     assert isinstance(a, fx.Node)
     assert isinstance(b, fx.Node)
-    transposed = b.target is aten.t.default
+    transposed = is_transpose(b)
     weight = b.all_input_nodes[0] if transposed else b
     if not has_rows(a) or weight.op != "placeholder" or has_rows(weight):
         raise Unsupported(f"{node.name} is no product with a parameter")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import fx
 
 from ...graph import segments
-from ..operations import SAME, Unsupported, dim_of, has_rows, integer, piece_sizes, trailing
+from ..operations import Unsupported, first_of_piece, has_rows, integer, integers, trailing
 
 aten = torch.ops.aten
 
@@ -25,9 +24,8 @@ def moved(node: fx.Node, coords: Coords) -> tuple[fx.Node, Coords] | None:
         return node.all_input_nodes[0], (f"(owner[{coords[0]}] - start)", *coords[1:])
     if target is operator.getitem:
         split = node.all_input_nodes[0]
-        dim = dim_of(split, 2)
-        return split.all_input_nodes[0], _shifted(coords, dim, sum(piece_sizes(split)[: integer(node, 1)]))
-    if target in SAME:
+        return split.all_input_nodes[0], _shifted(coords, integer(split, 2), first_of_piece(node))
+    if target is aten.clone.default:
         return node.all_input_nodes[0], coords
     if target not in _MOVES:
         return None
@@ -36,26 +34,24 @@ def moved(node: fx.Node, coords: Coords) -> tuple[fx.Node, Coords] | None:
 
 
 def _slice(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    start, step = integer(node, 2), integer(node, 4, 1)
-    dim = dim_of(node, 1)
+    dim, start, step = integer(node, 1), integer(node, 2), integer(node, 4)
     scaled = tuple(f"({c} * {step})" if at == dim and step != 1 else c for at, c in enumerate(coords))
     return _shifted(scaled, dim, start)
 
 
 def _select(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    dim, at = dim_of(node, 1), integer(node, 2)
-    at = at if at >= 0 else at + int(source.meta["val"].shape[dim])
-    return (*coords[:dim], str(at), *coords[dim:])
+    dim = integer(node, 1)
+    return (*coords[:dim], str(integer(node, 2)), *coords[dim:])
 
 
 def _unsqueeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    dim = integer(node, 1) % int(node.meta["val"].dim())
+    dim = integer(node, 1)
     return (*coords[:dim], *coords[dim + 1 :])
 
 
 def _squeeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    dim = dim_of(node, 1)
-    return coords if source.meta["val"].dim() == len(coords) else (*coords[:dim], "0", *coords[dim:])
+    rest, dims = iter(coords), integers(node, 1)
+    return tuple("0" if dim in dims else next(rest) for dim in range(source.meta["val"].dim()))
 
 
 def _expand(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
@@ -63,20 +59,8 @@ def _expand(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
 
 
 def _permute(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    rank = len(coords)
-    if node.target is aten.t.default:
-        order = list(range(rank))[::-1]
-    elif node.target is aten.transpose.int:
-        order = list(range(rank))
-        one, other = (integer(node, at) % rank for at in (1, 2))
-        order[one], order[other] = other, one
-    else:
-        dims: Any = node.args[1]
-        order = [int(dim) % rank for dim in dims]
-    moved = [""] * rank
-    for at, dim in enumerate(order):
-        moved[dim] = coords[at]
-    return tuple(moved)
+    order = integers(node, 1)
+    return tuple(coords[order.index(dim)] for dim in range(len(coords)))
 
 
 def _reshape(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
@@ -94,9 +78,8 @@ def _reshape(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
 
 
 _MOVES = {
-    aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dim: _squeeze,
-    aten.expand.default: _expand, aten.permute.default: _permute, aten.transpose.int: _permute, aten.t.default: _permute,
-    aten.view.default: _reshape, aten._unsafe_view.default: _reshape, aten.reshape.default: _reshape,
+    aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dims: _squeeze,
+    aten.expand.default: _expand, aten.permute.default: _permute, aten.reshape.default: _reshape,
 }  # fmt: skip
 
 

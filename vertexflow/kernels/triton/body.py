@@ -157,7 +157,7 @@ class KernelWriter(Lines):
 
     def _choice(self, node: fx.Node, coords: Coords) -> str:
         """Elements of a concatenation, or of a stack, that is not in memory."""
-        dim, is_stack = integer(node, 1) % len(coords), node.target is aten.stack.default
+        dim, is_stack = integer(node, 1), node.target is aten.stack.default
         at, start, pieces = coords[dim], 0, []
         for operand in operands(node):
             stop = start + (1 if is_stack else int(operand.meta["val"].shape[dim]))
@@ -176,17 +176,9 @@ class KernelWriter(Lines):
 
     def _padded(self, node: fx.Node, coords: Coords) -> str:
         """Elements of a value that is zero but for a slice."""
-        dim, source = integer(node, 2) % len(coords), source_of(node)
-        if dim == node.meta["rows"].dim:
-            if node.target is aten.slice_backward.default and integer(node, 3) == 0 and integer(node, 4) >= 2**31:
-                return self.load(source, coords)
-            raise Unsupported(f"{node.name} is made by {node.target}")
-        extent, at = int(node.meta["val"].shape[dim]), coords[dim]
-        start = min(integer(node, 3) + (extent if integer(node, 3) < 0 else 0), extent)
-        if node.target is aten.select_backward.default:
-            stop = start + 1
-        else:
-            stop = min(integer(node, 4) + (extent if integer(node, 4) < 0 else 0), extent)
+        dim, source = integer(node, 2), source_of(node)
+        at, start = coords[dim], integer(node, 3)
+        stop = start + 1 if node.target is aten.select_backward.default else integer(node, 4)
         if at.most < start or at.least >= stop:
             return f"tl.full((1, 1), 0.0, {self.wide})"
         is_inside = at.least >= start and at.most < stop

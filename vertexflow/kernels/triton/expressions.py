@@ -32,7 +32,7 @@ def _call(name: str) -> Expression:
 
 
 def _scaled(b: str, alpha: str) -> str:
-    return b if alpha == "1" else f"{alpha} * {b}"
+    return b if alpha in ("1", literal(1)) else f"{alpha} * {b}"
 
 
 def _power(a: str, exponent: str) -> str:
@@ -63,10 +63,6 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.rsub.Scalar: lambda a, b, alpha="1": f"{b} - {_scaled(a, alpha)}",
     aten.mul.Tensor: lambda a, b: f"{a} * {b}",
     aten.div.Tensor: lambda a, b: f"{a} / {b}",
-    aten.add.Scalar: lambda a, b, alpha="1": f"{a} + {_scaled(b, alpha)}",
-    aten.sub.Scalar: lambda a, b, alpha="1": f"{a} - {_scaled(b, alpha)}",
-    aten.mul.Scalar: lambda a, b: f"{a} * {b}",
-    aten.div.Scalar: lambda a, b: f"{a} / {b}",
     aten.neg.default: lambda a: f"-{a}",
     aten.reciprocal.default: lambda a: f"1.0 / {a}",
     aten.square.default: lambda a: f"{a} * {a}",
@@ -87,14 +83,11 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.maximum.default: _call("larger"),
     aten.minimum.default: _call("smaller"),
     aten.clamp.default: _clamp,
-    aten.clamp_min.default: _call("larger"),
-    aten.clamp_max.default: _call("smaller"),
     aten.sigmoid_backward.default: lambda g, y: f"{g} * (1.0 - {y}) * {y}",
     aten.tanh_backward.default: lambda g, y: f"{g} * (1.0 - {y} * {y})",
     aten.silu_backward.default: _call("silu_backward"),
     aten.gelu_backward.default: _gelu_backward,
     aten.threshold_backward.default: lambda g, x, t: f"tl.where({x} <= {t}, 0.0, {g})",
-    aten.masked_fill.Scalar: lambda a, mask, value: f"tl.where({mask}, {value}, {a})",
     aten.where.self: _call("tl.where"),
     aten.gt.Scalar: _infix(">"), aten.gt.Tensor: _infix(">"),
     aten.ge.Scalar: _infix(">="), aten.ge.Tensor: _infix(">="),

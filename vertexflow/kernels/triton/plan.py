@@ -24,14 +24,13 @@ from ..operations import (
     CONSTANTS,
     PADS,
     PRODUCTS,
-    SAME,
     SEGMENTS,
-    SPLITS,
+    SPLIT,
     VIEWS,
     Unsupported,
-    dim_of_cat,
     has_rows,
     integer,
+    puts_between,
 )
 from .expressions import EXPRESSIONS
 from .reductions import REDUCTIONS
@@ -42,7 +41,7 @@ aten = torch.ops.aten
 FEW = 4  # elements that are summed without a loop
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SUMS = dict.fromkeys(PRODUCTS | SEGMENTS)  # besides those of rows
-FREE = VIEWS | SAME | {aten._to_copy.default}
+FREE = VIEWS | {aten._to_copy.default}
 
 Space = tuple[bool, tuple[int, ...]]  # whether rows are edges, and the shape of a row
 
@@ -322,7 +321,7 @@ class _Planner:
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         """The values that an operation reads."""
-        found = [source_of(source) if source.target in SPLITS else source for source in maker(node).all_input_nodes]
+        found = [source_of(source) if source.target is SPLIT else source for source in maker(node).all_input_nodes]
         return [source for source in found if source in self.level]
 
 
@@ -336,11 +335,11 @@ def viewed(node: fx.Node) -> fx.Node:
 def looked_through(view: fx.Node) -> fx.Node:
     """The value that a view reads."""
     source = source_of(view)
-    return source_of(source) if source.target in SPLITS else source
+    return source_of(source) if source.target is SPLIT else source
 
 
 def _joins_columns(cat: fx.Node) -> bool:
-    return sole_rows(cat) and cat.meta["val"].dim() == 2 and dim_of_cat(cat) == 1
+    return sole_rows(cat) and cat.meta["val"].dim() == 2 and integer(cat, 1) == 1
 
 
 def _check(node: fx.Node) -> None:
@@ -353,11 +352,11 @@ def _check(node: fx.Node) -> None:
     known = target in EXPRESSIONS or target in FREE or target in CONSTANTS or target in PRODUCTS or target in PADS
     known = known or target in REDUCTIONS | SUMS or target is segments.EXPAND
     if target is operator.getitem:
-        known = source_of(node).target in SPLITS or source_of(node).target in REDUCTIONS
+        known = source_of(node).target is SPLIT or source_of(node).target in REDUCTIONS
     if not known and target not in (aten.cat.default, aten.stack.default, aten.empty.memory_format):
         raise Unsupported(f"{node.name} is made by {target}")
-    if target in PADS and integer(node, 5, 1) != 1:
-        raise Unsupported(f"{node.name} puts zeros between elements")
+    if target in PADS and (not has_rows(node) or integer(node, 2) == node.meta["rows"].dim or puts_between(node)):
+        raise Unsupported(f"{node.name} puts zeros between elements, or rows")
     if maker(node).target in REDUCTIONS and isinstance(value, Tensor) and not has_rows(node):
         raise Unsupported(f"{node.name} sums over rows")
     if target in PRODUCTS:

@@ -28,9 +28,8 @@ class Writer(Protocol):
 
 def _dims(node: fx.Node, position: int = 1) -> list[int]:
     """The dimensions that are reduced, of the operand."""
-    asked: Any = node.args[position] if len(node.args) > position else None
-    rank = int(_source(node).meta["val"].dim())
-    return sorted(int(dim) % rank for dim in ([asked] if isinstance(asked, int) else asked or range(rank)))
+    asked: Any = node.args[position]
+    return [asked] if isinstance(asked, int) else sorted(asked)
 
 
 def _source(node: fx.Node) -> fx.Node:
@@ -45,9 +44,8 @@ def _with(coords: Coords, dims: list[int], places: Coords) -> Coords:
 
 def _sum(writer: Writer, node: fx.Node, coords: Coords, op: str = "sum") -> str:
     source, dims = _source(node), _dims(node)
-    keeps = len(node.args) > 2 and bool(node.args[2])
     given = list(coords)
-    if not keeps:
+    if not node.args[2]:
         for dim in dims:
             given.insert(dim, Index())
     whole = _with(tuple(given), dims, (Index(),) * len(dims))

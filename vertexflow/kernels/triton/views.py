@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import torch
 from torch import fx
 
-from ..operations import SAME, SPLITS, dim_of, integer, piece_sizes
+from ..operations import SPLIT, first_of_piece, integer, integers
 from .index import ANY, ZERO, Index, linear, unravel
 
 aten = torch.ops.aten
@@ -19,10 +18,10 @@ Coords = tuple[Index, ...]
 def moved(node: fx.Node, coords: Coords) -> tuple[fx.Node, Coords] | None:
     """For a view, the value that it is of, and where the element at `coords` is there; None for other operations."""
     target = node.target
-    if target is operator.getitem and node.all_input_nodes[0].target in SPLITS:
+    if target is operator.getitem and node.all_input_nodes[0].target is SPLIT:
         split = node.all_input_nodes[0]
-        return split.all_input_nodes[0], _shifted(coords, dim_of(split, 2), sum(piece_sizes(split)[: integer(node, 1)]))
-    if target in SAME or target is aten._to_copy.default:
+        return split.all_input_nodes[0], _shifted(coords, integer(split, 2), first_of_piece(node))
+    if target in (aten.clone.default, aten._to_copy.default):
         return node.all_input_nodes[0], coords
     if target not in _MOVES:
         return None
@@ -65,26 +64,23 @@ def broadcast(node: fx.Node, coords: Coords) -> Coords:
 
 
 def _slice(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    dim, start, step = dim_of(node, 1), integer(node, 2), integer(node, 4, 1)
-    extent = source.meta["val"].shape[dim]
-    start = start if start >= 0 else start + int(extent)
+    dim, start, step = integer(node, 1), integer(node, 2), integer(node, 4)
     return (*coords[:dim], coords[dim] * step + start, *coords[dim + 1 :])
 
 
 def _select(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    dim, at = dim_of(node, 1), integer(node, 2)
-    at = at if at >= 0 else at + int(source.meta["val"].shape[dim])
-    return (*coords[:dim], Index(constant=at), *coords[dim:])
+    dim = integer(node, 1)
+    return (*coords[:dim], Index(constant=integer(node, 2)), *coords[dim:])
 
 
 def _unsqueeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    dim = integer(node, 1) % int(node.meta["val"].dim())
+    dim = integer(node, 1)
     return (*coords[:dim], *coords[dim + 1 :])
 
 
 def _squeeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    dim = dim_of(node, 1)
-    return coords if source.meta["val"].dim() == len(coords) else (*coords[:dim], ZERO, *coords[dim:])
+    rest, dims = iter(coords), integers(node, 1)
+    return tuple(ZERO if dim in dims else next(rest) for dim in range(source.meta["val"].dim()))
 
 
 def _expand(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
@@ -92,17 +88,8 @@ def _expand(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
 
 
 def _permute(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    rank = len(coords)
-    if node.target is aten.t.default:
-        order = list(range(rank))[::-1]
-    elif node.target is aten.transpose.int:
-        order = list(range(rank))
-        one, other = (integer(node, at) % rank for at in (1, 2))
-        order[one], order[other] = other, one
-    else:
-        dims: Any = node.args[1]
-        order = [int(dim) % rank for dim in dims]
-    return tuple(coords[order.index(dim)] for dim in range(rank))
+    order = integers(node, 1)
+    return tuple(coords[order.index(dim)] for dim in range(len(coords)))
 
 
 def _reshape(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
@@ -114,7 +101,6 @@ def _shifted(coords: Coords, dim: int, by: int) -> Coords:
 
 
 _MOVES = {
-    aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dim: _squeeze,
-    aten.expand.default: _expand, aten.permute.default: _permute, aten.transpose.int: _permute, aten.t.default: _permute,
-    aten.view.default: _reshape, aten._unsafe_view.default: _reshape, aten.reshape.default: _reshape,
+    aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dims: _squeeze,
+    aten.expand.default: _expand, aten.permute.default: _permute, aten.reshape.default: _reshape,
 }  # fmt: skip
