@@ -27,6 +27,7 @@ from .kernels.autograd import Bound, bind
 from .kernels.compile import choose_backend, compile_program
 from .kernels.core import Compiled
 from .kernels.order import Order, order_on
+from .kernels.plain import check_plain, check_real
 from .kinds import check_rows, check_together, count_rows, methods_in, methods_of
 from .outputs import Outputs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
@@ -248,6 +249,8 @@ class VertexFunction(nn.Module):
             if name not in self.state:
                 known = ", ".join(map(repr, self.state)) or "none"
                 raise InputError(f"initial has {name!r}, but there is no such state; the states are {known}")
+            if isinstance(value, Tensor):
+                check_plain("the initial state", {name: value}, closely=True)
             want = (count, *self.state[name])
             if not isinstance(value, Tensor) or tuple(value.shape) != want or value.device != device:
                 given = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
@@ -283,6 +286,7 @@ class VertexFunction(nn.Module):
             str(self.state_dtype),
         )
         if key not in self._traces:
+            check_plain("parameter or buffer", tensors, closely=True)
             floating = [t.dtype for t in (*tensors.values(), *inputs.values()) if t.is_floating_point()]
             usual = floating[0] if floating else torch.get_default_dtype()
             dtypes = dtypes_of(self.state, self.state_dtype, usual)
@@ -356,9 +360,15 @@ class VertexFunction(nn.Module):
             self.policy = FSM.load(bytes(learned.tolist()))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def __prepare_scriptable__(self) -> None:
+        raise VertexFunctionError(
+            f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
+            "save its state_dict instead"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """Traces stay behind when the module is copied or pickled; they are made again at the next call."""
-        return {**self.__dict__, "_traces": {}, "_compiled": {}, "_bound": {}, "_last": None}
+        return {**super().__getstate__(), "_traces": {}, "_compiled": {}, "_bound": {}, "_last": None}  # type: ignore[no-untyped-call]
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -368,19 +378,22 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
     """The device of parameters and inputs."""
+    check_real()
+    check_plain("parameter or buffer", tensors)
     device = next((tensor.device for tensor in tensors.values()), None)
     for name, value in inputs.items():
         if not isinstance(value, Tensor):
             raise InputTypeError(
                 f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
             )
-        if value.dim() == 0:
-            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
         if device is not None and value.device != device:
             raise InputError(
                 f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
                 "move one with .to(...)"
             )
+        check_plain("input", {name: value}, closely=True)
+        if value.dim() == 0:
+            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
         device = value.device
     return device if device is not None else torch.device("cpu")
 

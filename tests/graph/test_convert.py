@@ -129,15 +129,11 @@ def test_pytorch_geometric() -> None:
     assert made.data["x"].shape == (3, 2)
 
 
-def geometric(**attributes: object) -> object:
+def geometric(**attributes: object) -> Data:
     """Six unsorted edges between six vertices, so that rows of one cannot be told from rows of the other by their number."""
     edges = torch.tensor([[3, 0, 1, 4, 2, 0], [4, 3, 3, 5, 4, 5]])
     given = {"x": torch.arange(6.0)[:, None], "edge_attr": torch.arange(6) * 10, "edge_index": edges, **attributes}
-    try:
-        from torch_geometric.data import Data as Geometric
-    except ImportError:
-        return Data(num_nodes=6, **given)
-    return Geometric(num_nodes=6, **given)
+    return Data(num_nodes=6, **given)
 
 
 def test_edge_attributes_of_pytorch_geometric_stay_in_the_order_of_its_edges() -> None:
@@ -173,6 +169,15 @@ def test_edge_attributes_of_networkx_stay_in_the_order_of_its_edges() -> None:
     again = from_networkx(to_networkx(made), slot="slot")
     assert again.edge_index.tolist() == made.edge_index.tolist()
     assert again.data["relation"].tolist() == made.data["relation"].tolist()
+    unread = from_networkx(to_networkx(made))
+    assert unread.data["slot"].tolist() == made.slot[np.argsort(made.edge)].tolist()  # an attribute as any other
+    with pytest.raises(GraphError, match="edges have data 'slot', where to_networkx writes the slots; rename it"):
+        to_networkx(unread)
+    unread.data["relation"] = unread.data["relation"][1:]
+    unread.data["rank"] = unread.data.pop("slot")
+    unread.edge_names[:] = ["relation"]
+    with pytest.raises(GraphError, match="data 'relation' of graph 0 has 3 rows for 4 edges"):
+        to_networkx(unread)
     nx.set_node_attributes(source, dict.fromkeys("abcd", 0), "edge_weight")
     with pytest.raises(GraphError, match="vertices have 'weight' and 'edge_weight', so that there is no name left"):
         from_networkx(source)

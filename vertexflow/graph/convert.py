@@ -10,7 +10,7 @@ import torch
 
 from ..errors import GraphError, InputTypeError
 from .build import InputGraph, graph
-from .data import add_edge_data
+from .data import add_edge_data, join_data
 
 
 def from_networkx(source: Any, kind: str | None = None, slot: str | None = None) -> InputGraph:
@@ -68,20 +68,27 @@ def to_networkx(source: InputGraph) -> Any:
     networkx lists them by their child, and in their order only where that is the same.
 
     Raises:
+        GraphError: `data` has "slot" of edges, or "kind" of vertices that have kinds, or not a row for each vertex, or edge.
         ImportError: networkx is not installed.
     """
     import networkx
 
+    if "slot" in source.edge_names:
+        raise GraphError("edges have data 'slot', where to_networkx writes the slots; rename it")
+    if source.kinds is not None and "kind" in source.data:
+        raise GraphError("vertices have data 'kind', where to_networkx writes the kinds; rename it")
+    data, edge_names = join_data([source])
     made = networkx.MultiDiGraph()
     kinds = source.kind
-    of_nodes = {name: rows for name, rows in source.data.items() if name not in ("node", *source.edge_names)}
-    of_edges = {name: source.data[name] for name in source.edge_names}
+    of_nodes = {name: rows for name, rows in data.items() if name not in ("node", *edge_names)}
+    of_edges = {name: data[name] for name in edge_names}
     for vertex in range(source.num_vertices):
         attributes = {name: rows[vertex] for name, rows in of_nodes.items()}
         made.add_node(vertex, **attributes, **({} if kinds is None else {"kind": kinds[vertex].item()}))
     slots = source.slot if source.edge is None else source.slot[np.argsort(source.edge)]
     for at, (child, parent) in enumerate(source.edge_index.T.tolist()):
-        made.add_edge(child, parent, slot=int(slots[at]), **{name: rows[at] for name, rows in of_edges.items()})
+        key = made.add_edge(child, parent)
+        made.edges[child, parent, key].update({name: rows[at] for name, rows in of_edges.items()}, slot=int(slots[at]))
     return made
 
 
