@@ -418,6 +418,33 @@ std::int64_t launch(std::uintptr_t driver, std::uintptr_t stream, std::int64_t m
     return launches.run(reinterpret_cast<const Line*>(data), lines.size() / fields, first);
 }
 
+// Whether these dictionaries, lists and classes hold the very objects that they held before: for each of them, a tuple of its
+// keys and values, or of its elements, in order.
+bool holds_the_same(const py::list& containers, const py::list& before) {
+    const Py_ssize_t count = PyList_GET_SIZE(containers.ptr());
+    if (count != PyList_GET_SIZE(before.ptr())) return false;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        PyObject* container = PyList_GET_ITEM(containers.ptr(), i);
+        PyObject* const held = PyList_GET_ITEM(before.ptr(), i);
+        if (!PyTuple_Check(held)) throw py::type_error("what containers held before must be tuples");
+        if (PyType_Check(container)) container = reinterpret_cast<PyTypeObject*>(container)->tp_dict;
+        Py_ssize_t at = 0, place = 0;
+        if (container && PyDict_Check(container)) {
+            if (2 * PyDict_GET_SIZE(container) != PyTuple_GET_SIZE(held)) return false;
+            PyObject *key, *value;
+            for (; PyDict_Next(container, &place, &key, &value); at += 2)
+                if (key != PyTuple_GET_ITEM(held, at) || value != PyTuple_GET_ITEM(held, at + 1)) return false;
+        } else if (container && PyList_Check(container)) {
+            if (PyList_GET_SIZE(container) != PyTuple_GET_SIZE(held)) return false;
+            for (; at < PyTuple_GET_SIZE(held); ++at)
+                if (PyList_GET_ITEM(container, at) != PyTuple_GET_ITEM(held, at)) return false;
+        } else {
+            throw py::type_error("containers must be dictionaries, lists or classes");
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
@@ -473,6 +500,7 @@ PYBIND11_MODULE(_core, m) {
     });
     m.def("launch", &launch, "driver"_a, "stream"_a, "multiprocessors"_a, "threads"_a, "inner"_a, "leaf"_a, "arguments"_a,
           "num_leaves"_a, "group_start"_a, "lines"_a, "first"_a);
+    m.def("holds_the_same", &holds_the_same, "containers"_a, "before"_a);
     py::class_<Simulation>(m, "Simulation")
         .def(py::init<py::array, py::array, py::array, std::optional<py::array>, std::int64_t>())
         .def("reset", &Simulation::reset)

@@ -178,7 +178,7 @@ def test_python_that_looks_at_the_number_of_rows():
             h = -h
         state_and_gradient(v, h)
 
-    message = refused(vertex, vf.VertexFunctionError, "depends on the number of vertices")
+    message = refused(vertex, vf.VertexFunctionError, "takes the number of vertices")
     assert "`if h.shape[0] > 5:`" in message
 
 

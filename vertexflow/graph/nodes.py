@@ -13,7 +13,8 @@ from .vertex import CHILDREN
 
 aten = torch.ops.aten
 
-_CREATORS = {aten.zeros.default, aten.ones.default, aten.full.default, aten.scalar_tensor.default, aten.arange.default}
+ARANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
+_CREATORS = {aten.zeros.default, aten.ones.default, aten.full.default, aten.scalar_tensor.default, *ARANGES}
 
 
 def is_view(node: fx.Node) -> bool:

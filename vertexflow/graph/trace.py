@@ -7,7 +7,7 @@ of the derivative is recorded in one `torch.fx.Graph` (Cavs calls it F and its d
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -18,12 +18,14 @@ from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
 from ..errors import VertexFunctionError
 from .functional import remove_mutations
 from .nodes import role_name
+from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
+from .stand_in import stand_in, unchanged
 from .states import Dtypes, Shape, widest
 from .vertex import CHILDREN, Vertex
 
@@ -87,20 +89,20 @@ class Trace:
 
 def trace(
     module: nn.Module,
-    method: Callable[[Vertex], None],
+    method: str,
     state: Mapping[str, Shape],
     state_dtypes: Dtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
 ) -> Trace:
-    """Run `method` (bound to `module`) once and return its `Trace`.
+    """Run the method of this name once, on a stand-in of `module`, and return its `Trace`.
 
     `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. `tensors` are the module's
     parameters and buffers by qualified name, or what stands for them. Raises
     `VertexFunctionError`, naming the line of the method, for whatever cannot be traced.
     """
-    env = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+    env = StepSizes()
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
@@ -110,10 +112,10 @@ def trace(
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
 
-    places = _places(module)
-    code = inspect.unwrap(getattr(method, "__func__", method)).__code__
+    called = getattr(module, method)
+    code = inspect.unwrap(getattr(called, "__func__", called)).__code__
     lines = SourceLines(code)
-    scope = _Scope(method, module)
+    written: list[str] = []
     made: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
@@ -126,17 +128,23 @@ def trace(
 
         def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
             of_edges = role[0] == "edge" or role[2:] == (CHILDREN,)
-            tensor = torch.empty((edges if of_edges else rows, *shape), dtype=dtype, device=device)
-            make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
-            return tensor.clone()  # which the user may change in place
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+            ):  # also where the first reading is in `torch.no_grad()`
+                tensor = torch.empty((edges if of_edges else rows, *shape), dtype=dtype, device=device)
+                make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
+                return tensor.clone()  # which the user may change in place
 
         for name, value in params.items():
             make(("param", name), value)
         v = Vertex(state, state_dtypes, inputs, leaf, rows, edges)
-        with lines:
-            given = {f"module.{place}": params[name] for place, name in places.items()}
-            torch.func.functional_call(scope, given, (v,), tie_weights=False)
+        places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
+        copy = stand_in(module, places)
+        with lines, unchanged(copy, params) as changes:
+            getattr(copy, method)(v)
             v.finish()
+        written.extend(changes)
         # A state is kept in its own dtype, whatever autocast made of it.
         results.update({("scatter", name): value.to(state_dtypes[name]) for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
@@ -158,42 +166,24 @@ def trace(
     filename = code.co_filename
     with mode, enable_python_dispatcher(), located(code, probe, edge_probe):
         graph = make_fx(joint)(fakes, probe, edge_probe).graph
+        env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
-    _check_guards(env, rows, edges)
     found = Trace(graph, rows, edges, dict(state), dict(state_dtypes), 0, filename)
     _placeholders(graph)
     _check_constants(found, module)
     remove_mutations(found, mode)
+    if written:
+        raise VertexFunctionError(
+            f"the vertex function writes to {', '.join(map(repr, written))} while it runs; a vertex may only read parameters "
+            f"and buffers\n  in the vertex function, {where(filename, code.co_firstlineno)}"
+        )
     _bind(found, list(results))
     found.num_slots = 1 + max((slot for _, slot in found.gathers if slot != CHILDREN), default=-1)
     return found
 
 
-def _places(module: nn.Module) -> dict[str, str]:
-    """Every place of the module that holds a tensor, and that tensor's first name; a module used twice is one place."""
-    names = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-    return {
-        f"{prefix}.{key}" if prefix else key: names[id(tensor)]
-        for prefix, part in module.named_modules()
-        for key, tensor in (*part._parameters.items(), *part._buffers.items())
-        if tensor is not None
-    }
-
-
 def _grad_of(role: Role) -> Role:
     return ("grad", *role)
-
-
-class _Scope(nn.Module):
-    """Makes the vertex method callable by `functional_call`, which calls `forward`."""
-
-    def __init__(self, method: Callable[[Vertex], None], module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.method = method
-
-    def forward(self, v: Vertex) -> None:
-        self.method(v)
 
 
 def _node_of(tensor: Tensor) -> fx.Node:
@@ -201,20 +191,6 @@ def _node_of(tensor: Tensor) -> fx.Node:
     node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
     assert isinstance(node, fx.Node)
     return node
-
-
-def _check_guards(env: ShapeEnv, rows: sympy.Symbol, edges: sympy.Symbol) -> None:
-    """The trace must hold for any number of rows and edges; Python that looked at their number made a guard."""
-    counts = [{rows: n, edges: e} for n in (2, 3, 64, 1_000_003) for e in (5, 7, 1_000_033)]
-    for guard in env.guards:
-        if all(guard.expr.subs(count) == True for count in counts):  # noqa: E712 (sympy)
-            continue
-        frame = guard.sloc.framework_loc
-        place = where(frame.filename, frame.lineno) if frame is not None and not isinstance(frame, str) else str(frame)
-        raise VertexFunctionError(
-            "the vertex function depends on the number of vertices in a step, which differs from step to step; "
-            f"compute each row from its own row only\n  in the vertex function, {place}"
-        )
 
 
 def _placeholders(graph: fx.Graph) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,21 @@ class Gathered:
         states = [state for state in self.__dict__ if not state.startswith("_")]
         raise VertexFunctionError(f"a child has no state {name!r}; the states are {_listed(states)}")
 
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on a child: the method runs once for all vertices, so that Python cannot ask whether one has a child. A "
+            "missing child's state is zeros; v.num_children tells how many there are, a row a vertex, for torch.where(...)"
+        )
+
+    def __len__(self) -> int:
+        raise _not_a_list("len() of a child")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise _not_a_list("iterating over a child")
+
+    def __getitem__(self, index: object) -> Any:
+        raise _not_a_list(f"the item {index!r} of a child")
+
 
 class Children(Gathered):
     """All children of a vertex: one attribute for each state name, `[edges, *shape]`, a row for each edge to a child.
@@ -41,6 +56,29 @@ class Children(Gathered):
     def __init__(self, state: Mapping[str, Tensor], v: Vertex) -> None:
         super().__init__(state)
         self._v = v
+
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on v.children: the method runs once for all vertices, with children or without. v.sum(...) and its like are "
+            "zeros for vertices without children; else use torch.where(v.num_children[:, None] > 0, a, b)"
+        )
+
+    def __len__(self) -> int:
+        raise VertexFunctionError(
+            "len(v.children): the method runs once for all vertices; v.num_children is how many children each has, a row a "
+            "vertex"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise VertexFunctionError(
+            "iterating over v.children: their states are tensors with a row for each edge to a child, such as v.children.h; "
+            "compute all rows at once, then v.sum(...), v.mean(...), v.max(...) or v.softmax(...) over each vertex's children"
+        )
+
+    def __getitem__(self, index: object) -> Any:
+        raise VertexFunctionError(
+            f"v.children[{index!r}]: v.children has a row for each edge to a child; v.gather(slot) is the child in one slot"
+        )
 
     def pull(self, name: str) -> Tensor:
         """The rows of the edge input passed to the model as `name=`, `[edges, ...]`: that of each edge, whatever order it was
@@ -83,6 +121,21 @@ class Vertex:
         self.scattered: dict[str, Tensor] = {}
         self.pushed: dict[str, Tensor] = {}
 
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on the vertex itself: the method runs once for all vertices, so that it is always true"
+        )
+
+    def __len__(self) -> int:
+        raise VertexFunctionError(
+            "len(v): the method runs once for any number of vertices; v.num_children is how many children each has"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise VertexFunctionError(
+            "iterating over the vertex itself: v.gather(slot) is the child in a slot, v.children are all children at once"
+        )
+
     def gather(self, slot: int) -> Gathered:
         """The state of the child in `slot` (0, 1, ...)."""
         if not isinstance(slot, int) or isinstance(slot, bool) or slot < 0:
@@ -110,6 +163,14 @@ class Vertex:
             }
             self._children = Children(state, self)
         return self._children
+
+    @property
+    def num_children(self) -> Tensor:
+        """How many children each vertex has, int64 `[rows]`; what `initial` gives to a vertex counts as a child.
+
+        >>> v.sum(kids.h) / v.num_children.clamp(min=1)[:, None].sqrt()
+        """
+        return self._counts().clone()  # which the user may change in place
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros."""
@@ -213,6 +274,12 @@ class Vertex:
                 f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
                 "(the vertices of the step) was lost or mixed"
             )
+
+
+def _not_a_list(what: str) -> VertexFunctionError:
+    return VertexFunctionError(
+        f"{what}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
