@@ -12,7 +12,7 @@ from .canonical import canonical
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
-from .states import Dtypes, Shape
+from .states import Shape, StateDtypes
 from .trace import Trace, trace
 from .verify import check_canonical
 
@@ -21,7 +21,7 @@ def prepare(
     module: nn.Module,
     method: str,
     state: Mapping[str, Shape],
-    state_dtypes: Dtypes,
+    state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,

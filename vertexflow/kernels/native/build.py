@@ -15,8 +15,7 @@ from pathlib import Path
 from ...errors import BackendError
 from ..cache import kept, kept_aside
 
-FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp",
-         "-shared", "-fPIC")  # fmt: skip
+FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 
 
 def compiler() -> str | None:
@@ -24,8 +23,10 @@ def compiler() -> str | None:
     return os.environ.get("CXX", "").strip() or _find_compiler(os.environ.get("PATH", ""))
 
 
-def load(source: str) -> ctypes.CDLL:
+def load(source: str, contract: bool = False) -> ctypes.CDLL:
     """The library made of `source`, compiled unless it has been before.
+
+    With `contract`, a product and what is added to it are rounded once: sums are faster, and not what PyTorch computes.
 
     Raises:
         BackendError: there is no compiler, or it failed, or what it made cannot be loaded.
@@ -35,8 +36,9 @@ def load(source: str) -> ctypes.CDLL:
         raise BackendError(
             'backend "compile" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
         )
-    name = hashlib.sha256("\0".join((source, found, *FLAGS, _machine())).encode()).hexdigest()[:32]
-    make = partial(_compile, found, source)
+    flags = (*FLAGS, f"-ffp-contract={'fast' if contract else 'off'}")
+    name = hashlib.sha256("\0".join((source, found, *flags, _machine())).encode()).hexdigest()[:32]
+    make = partial(_compile, found, flags, source)
     try:
         return ctypes.CDLL(str(kept(f"{name}.so", make)))
     except OSError:  # a folder that no code may run from, a library that was made on another system
@@ -55,10 +57,10 @@ def address_of(library: ctypes.CDLL, name: str) -> int:
     return ctypes.cast(library[name], ctypes.c_void_p).value or 0
 
 
-def _compile(command: str, source: str, to: Path) -> None:
+def _compile(command: str, flags: tuple[str, ...], source: str, to: Path) -> None:
     code = to.with_suffix(".cpp")
     code.write_text(source, encoding="utf-8")
-    words = [*_words(command), *FLAGS, str(code), "-o", str(to)]
+    words = [*_words(command), *flags, str(code), "-o", str(to)]
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
