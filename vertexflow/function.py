@@ -162,8 +162,8 @@ class VertexFunction(nn.Module):
         for found in traces.values():  # of kinds that are not in this batch
             for name, node in found.pushes.items():
                 if name not in outputs:
-                    value = node.meta["val"]
-                    outputs[name] = torch.empty((0, *value.shape[1:]), dtype=value.dtype, device=device)
+                    given = [*tensors.values(), *inputs.values()] if name in found.push_grads else []
+                    outputs[name] = autograd.no_rows(node, device, [value for value in given if value.requires_grad])
         return Outputs(outputs)
 
     def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:

@@ -208,3 +208,64 @@ def test_booleans_become_numbers_and_count_as_such(backend, dtype):
     torch.testing.assert_close(out.results[1::2], expected, equal_nan=True)
     assert torch.equal(out.both[1::2], m & n)
     assert "core: calls of PyTorch" not in model.explain()
+
+
+@pytest.mark.parametrize("backend", ["torch", "compile", "triton"])
+def test_reductions_over_children_of_infinities_and_nan(backend):
+    """What is not a number stays in its sample, and the rest is as over one tensor of all children."""
+    if backend == "triton" and not is_available():
+        pytest.skip("no Triton")
+
+    def vertex(self, v):
+        kids = v.children
+        results = torch.cat([v.max(kids.h), v.sum(kids.h), v.mean(kids.h), v.sum(v.softmax(kids.h) * kids.b)], -1)
+        v.scatter(h=v.pull("x"), b=v.pull("b"), results=results)
+        v.push(results=results)
+
+    families = [[1.0, -INF, 2.0], [-INF, -INF], [NAN, 1.0], [INF, 1.0], [INF, -INF], [0.5, 0.5], [3.0e38, 3.0e38], []]
+    graphs = [vf.graph(len(kids) + 1, [(at, len(kids)) for at in range(len(kids))]) for kids in families]
+    x = torch.tensor([[value] for kids in families for value in [*kids, 0.0]], requires_grad=True)
+    b = torch.linspace(1, 2, len(x)).unsqueeze(-1)
+    model = FromCode(vertex, {"h": 1, "b": 1, "results": 4})
+    model.backend = backend
+    batch = vf.pack(graphs)
+    found = model(batch, x=x, b=b).results[batch.roots]
+    expected, start = [], 0
+    for kids in families:
+        h, beside = x[start : start + len(kids)], b[start : start + len(kids)]
+        start += len(kids) + 1
+        each = [h.amax(0), h.sum(0), h.mean(0), (h.softmax(0) * beside).sum(0)] if kids else [torch.zeros(1)] * 4
+        expected.append(torch.cat(each))
+    torch.testing.assert_close(found, torch.stack(expected), equal_nan=True)
+    ours, wanted = (torch.autograd.grad(y.sum(), x)[0] for y in (found, torch.stack(expected)))
+    torch.testing.assert_close(ours, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", ["torch", "compile"])
+def test_the_zeros_of_missing_children_meet_infinities_as_pytorch_does(backend):
+    def results(h, x):
+        sums = [
+            h * INF,
+            h * NAN,
+            h / 0,
+            torch.mul(h, -INF),
+            h.masked_fill(h == 0, INF),
+            (h + x) * 0,
+            h * x,
+            h - INF,
+            h**-1,
+        ]
+        return torch.cat(
+            [*sums, h.log(), 0 * h.log(), h.softmax(-1), (h + 1).reciprocal(), torch.where(h == 0, 1.0, x * 0)], -1
+        )
+
+    def vertex(self, v):
+        r = results(v.gather(0).h, v.pull("x"))
+        v.scatter(h=v.pull("x"), r=r)
+        v.push(r=r)
+
+    x = torch.tensor([[INF], [NAN], [2.0]])
+    model = FromCode(vertex, {"h": 1, "r": 14})
+    model.backend = backend
+    found = model([vf.chain(1)] * 3, x=x).r
+    torch.testing.assert_close(found, results(torch.zeros(3, 1), x), equal_nan=True)

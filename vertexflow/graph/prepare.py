@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
 from .canonical import canonical
+from .checks import all_pass, keep_checks
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
@@ -34,9 +35,10 @@ def prepare(
     try:
         with isolated(device):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
+            keep_checks(found)
             canonical(found)
             simplify(found)
-            with restored(generators_in(found.graph.nodes)):
+            with restored(generators_in(found.graph.nodes)), all_pass():
                 check_rows(found, inputs, tensors)
             check_canonical(found)
     except VertexFunctionError as error:
