@@ -16,6 +16,7 @@ from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
 from .graph.prepare import prepare
+from .graph.reserved import ATTRIBUTES, check_attribute
 from .graph.show import SymbolicGraph
 from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of
 from .graph.trace import Trace
@@ -86,13 +87,19 @@ class VertexFunction(nn.Module):
         state_dtype: torch.dtype | Dtypes | None = None,
     ) -> None:
         super().__init__()
-        self.state = shapes_of(state)
+        self.state: dict[str, tuple[int, ...]]
+        self.__dict__["state"] = shapes_of(state)  # which cannot be set by others
         self.state_dtype = state_dtype
         dtypes_of(self.state, state_dtype, torch.float32)  # what cannot be is refused here already
         self.backend = backend
         self.policy = policy
         choose_backend(backend)  # an unknown name is refused here already
         self._methods = methods_of(type(self), VertexFunction)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ATTRIBUTES:
+            check_attribute(type(self).__name__, name, value)
+        super().__setattr__(name, value)
 
     def vertex(self, v: Vertex) -> None:
         """The computation of one vertex; to be written by the subclass."""

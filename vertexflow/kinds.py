@@ -47,7 +47,7 @@ def vertex(*kinds: Any) -> Callable[[Method], Method]:
         kinds: one or more, as in `vf.graph(..., kind=...)`.
 
     Raises:
-        VertexFunctionError: no kind is given.
+        VertexFunctionError: no kind is given, or one that is no string or number.
 
     Example:
         >>> class Sum(vf.VertexFunction):
@@ -71,6 +71,12 @@ def vertex(*kinds: Any) -> Callable[[Method], Method]:
     """
     if not kinds or any(callable(kind) for kind in kinds):
         raise VertexFunctionError('name the kinds that the method computes: @vf.vertex("leaf")')
+    for kind in kinds:
+        if not isinstance(kind, (str, int, float, bytes, np.generic)):
+            raise VertexFunctionError(
+                f"@vf.vertex({kind!r}): kinds are strings or numbers, and several of them stand side by side: "
+                '@vf.vertex("leaf", "node")'
+            )
 
     def mark(method: Method) -> Method:
         method._vertexflow_kinds = kinds  # type: ignore[attr-defined]
