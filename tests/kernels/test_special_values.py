@@ -210,7 +210,7 @@ def test_booleans_become_numbers_and_count_as_such(backend, dtype):
     assert "core: calls of PyTorch" not in model.explain()
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile", "triton"])
+@pytest.mark.parametrize("backend", ["torch", "native", "triton"])
 def test_reductions_over_children_of_infinities_and_nan(backend):
     """What is not a number stays in its sample, and the rest is as over one tensor of all children."""
     if backend == "triton" and not is_available():
@@ -241,7 +241,7 @@ def test_reductions_over_children_of_infinities_and_nan(backend):
     torch.testing.assert_close(ours, wanted, equal_nan=True)
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile"])
+@pytest.mark.parametrize("backend", ["torch", "native"])
 def test_the_zeros_of_missing_children_meet_infinities_as_pytorch_does(backend):
     def results(h, x):
         sums = [
