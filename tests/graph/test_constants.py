@@ -14,7 +14,7 @@ PARTS = [Structure(5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]), Structure(2
 ROWS = 7
 
 
-@pytest.fixture(autouse=True, params=["torch", "compile", "triton"])
+@pytest.fixture(autouse=True, params=["torch", "native", "triton"])
 def _backend(request, monkeypatch):
     if request.param == "triton":
         request.getfixturevalue("interpreter")

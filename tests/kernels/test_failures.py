@@ -23,7 +23,7 @@ def reads_a_child_in_the_steps(self, v):
     v.push(h=h)
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile"])
+@pytest.mark.parametrize("backend", ["torch", "native"])
 @pytest.mark.parametrize(
     ("vertex", "line"),
     [(looks_up_before_the_steps, r"self\.embed\(v\.pull"), (reads_a_child_in_the_steps, r"\.gather\(1, v\.pull")],

@@ -23,8 +23,11 @@ database.wrapper_set_seed = lambda function, *args, **kwargs: function(*args, **
 Call = Callable[[list[Tensor]], list[Tensor]]
 ALIKE, MIXING, RANDOM = "alike", "mixing", "random"
 EXACT, ROUGH = {"rtol": 1e-9, "atol": 1e-9}, {"rtol": 1e-4, "atol": 1e-5}  # one row is as all rows to rounding
-# These do not look at the sizes of what they are given: one row of a buffer makes them read outside memory in plain PyTorch.
-UNCHECKED = {"_batch_norm_with_update", "_native_batch_norm_legit", "native_batch_norm"}
+# These do not look at sizes and indices: of one row, they read outside memory, or another number, in plain PyTorch.
+UNCHECKED = {
+    "_batch_norm_with_update", "_native_batch_norm_legit", "native_batch_norm",
+    "_unsafe_masked_index", "_unsafe_masked_index_put_accumulate",
+}  # fmt: skip
 # Without a dimension, these would take away the rows' own dimension where there is one row.
 SQUEEZES = {"squeeze", "squeeze_", "squeeze_copy"}
 MOST_ROWS, MOST_ELEMENTS = 30, 20_000  # larger samples show nothing that smaller ones do not

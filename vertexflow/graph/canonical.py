@@ -42,7 +42,11 @@ def canonical(found: Trace) -> None:
         _fill_in(node)
         _resolve_dims(node)
         rule = RULES.get(node.target)
-        new = rule(node) if rule is not None else node
+        try:
+            new = rule(node) if rule is not None else node
+        except VertexFunctionError as error:
+            error.args = (f"{error}\n  in the vertex function, {found.where(node)}",)
+            raise
         if new is not node:
             replace(found, node, new)
             found.graph.erase_node(node)
@@ -293,6 +297,16 @@ def _prelu_backward(node: fx.Node) -> fx.Node:
     return node
 
 
+def _unsafely_indexed(node: fx.Node) -> fx.Node:
+    """Rows that a mask hides in one call are read in another."""
+    indices, shape = cast("list[fx.Node | None]", node.args[2]), _shape(_source(node))
+    if any(index is not None and isinstance(size, torch.SymInt) for index, size in zip(indices, shape, strict=False)):
+        raise VertexFunctionError(
+            f"the vertex function mixes rows: `{node.target}` takes an index along the dimension of the vertices of a step"
+        )
+    return node
+
+
 def _refused(node: fx.Node) -> fx.Node:
     raise VertexFunctionError(
         f"the vertex function uses `{node.target}`, which depends on where values lie in memory; that is not the user's "
@@ -327,6 +341,7 @@ RULES: dict[Any, Rule] = {
     aten.div.Scalar_mode: _with_tensor(aten.div.Tensor_mode),
     **dict.fromkeys((aten.clamp_min.default, aten.clamp_max.default), _clamped),
     **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), _masked_fill),
+    **dict.fromkeys((aten._unsafe_masked_index.default, aten._unsafe_masked_index_put_accumulate.default), _unsafely_indexed),
     aten._prelu_kernel.default: _prelu,
     aten._prelu_kernel_backward.default: _prelu_backward,
 }  # fmt: skip

@@ -22,6 +22,7 @@ _STAY = {  # operations of the table that others become, or that later passes ma
     aten.squeeze.dims, aten.split_with_sizes.default, aten.slice.Tensor, aten.slice_backward.default,
     aten.slice_scatter.default, aten.select.int, aten.select_backward.default, aten.select_scatter.default,
     aten.sum.dim_IntList, aten.mean.dim,
+    aten._unsafe_masked_index.default, aten._unsafe_masked_index_put_accumulate.default,
 }  # fmt: skip
 _BOUNDS = {  # what lies within the extent along the dimension, in rising order
     aten.slice.Tensor: ("start", "end"), aten.slice_backward.default: ("start", "end"),

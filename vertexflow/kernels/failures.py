@@ -23,5 +23,5 @@ def raise_with_line(error: Exception, function: Callable[..., Any], found: Trace
             node = made_by.get(step.tb_lineno)
         step = step.tb_next
     where = "" if node is None else f"\n  in the vertex function, {found.where(node)}"
-    kind = LinAlgError if isinstance(error, torch.linalg.LinAlgError) else VertexFunctionError
+    kind = LinAlgError if isinstance(error, torch.linalg.LinAlgError) else VertexFunctionError  # type: ignore[attr-defined]
     raise kind(f"the vertex function failed: {type(error).__name__}: {error}{where}") from error
