@@ -219,6 +219,7 @@ EXACT = {
     "token from one": lambda v, x, m: x + m.embed(v.pull("token")[:, 0].long() - 1),
     "one_hot": lambda v, x, m: x + F.one_hot(v.pull("token")[:, 0].long(), 7)[:, :SIZE],
     "place of a maximum": lambda v, x, m: x + x[torch.arange(x.shape[0]), x.argmax(1)][:, None],
+    "several queries": lambda v, x, m: x + m.attention(*[v.pull("words")] * 3)[0].sum(1),
     "transformer": lambda v, x, m: m.layer(torch.cat([x[:, None], v.pull("words")], 1)).mean(1),
     "Cholesky": lambda v, x, m: x + torch.linalg.cholesky(v.pull("covariance")).sum(-1),
     "distribution": lambda v, x, m: x + D.Categorical(logits=x).log_prob(v.pull("token")[:, 0].long().clamp(max=3))[:, None],
@@ -263,6 +264,7 @@ RANDOM = {
     "Normal": lambda v, x, m: D.Normal(x, v.pull("p")).rsample(),
     "Bernoulli": lambda v, x, m: x + D.Bernoulli(v.pull("p")).sample(),
     "Categorical": lambda v, x, m: x + D.Categorical(v.pull("p")).sample()[:, None],
+    "attention": lambda v, x, m: x + m.attention(*[v.pull("words")] * 3)[0].sum(1),
     "transformer": lambda v, x, m: x + m.layer(v.pull("words")).sum(1),
 }
 

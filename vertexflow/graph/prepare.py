@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
+from .arrange import put_side_by_side
 from .canonical import canonical
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
@@ -38,6 +39,8 @@ def prepare(
             simplify(found)
             with restored(generators_in(found.graph.nodes)):
                 check_rows(found, inputs, tensors)
+                if put_side_by_side(found):
+                    check_rows(found, inputs, tensors)
             check_canonical(found)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)

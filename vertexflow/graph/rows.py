@@ -239,7 +239,7 @@ class _Check:
     def _note(self, node: fx.Node, outer: int) -> None:
         self.outer[node] = outer
         if outer > 1:
-            node.meta["interleaved"] = True
+            node.meta.update(interleaved=True, outer=outer)
 
     def _check_random(self, node: fx.Node, base: Values) -> None:
         """Random numbers for each row, which depend on that row only."""
