@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ..errors import VertexFunctionError
 from .arrange import put_side_by_side
 from .canonical import canonical
+from .checks import all_pass, keep_checks
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
-from .states import Dtypes, Shape
+from .states import Shape, StateDtypes
 from .trace import Trace, trace
 from .verify import check_canonical
 
@@ -22,7 +23,7 @@ def prepare(
     module: nn.Module,
     method: str,
     state: Mapping[str, Shape],
-    state_dtypes: Dtypes,
+    state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
@@ -35,9 +36,10 @@ def prepare(
     try:
         with isolated(device):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
+            keep_checks(found)
             canonical(found)
             simplify(found)
-            with restored(generators_in(found.graph.nodes)):
+            with restored(generators_in(found.graph.nodes)), all_pass():
                 check_rows(found, inputs, tensors)
                 if put_side_by_side(found):
                     check_rows(found, inputs, tensors)

@@ -103,7 +103,9 @@ def _draw(like: Tensor, given: Tensor | None, count: int, how: str) -> Tensor:
             size = (count, *[1] * len(shape))
             share, scale = torch.rand(size, device=device), torch.rand(size, device=device) / 2 + 0.5
             return ((share * one + (1 - share) * other) * scale).to(dtype)
-    if rows is None or not len(rows):  # of a batch without edges
+    if rows is None:  # of a state: what it will hold is not known, but 0 and 1 are mostly in range
+        return torch.randint(2, (count, *shape), device=device).to(dtype)
+    if not len(rows):  # of a batch without edges
         return torch.zeros(count, *shape, dtype=dtype, device=device)
     return rows[torch.randint(len(rows), (count,), device=device)]
 

@@ -26,7 +26,7 @@ from .nodes import role_name
 from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
 from .stand_in import stand_in, unchanged
-from .states import Dtypes, Shape, widest
+from .states import Shape, StateDtypes, widest
 from .vertex import CHILDREN, Vertex
 
 Role = tuple[Any, ...]  # what a placeholder or an output is: ("gather", state, slot), ("grad", "push", name), ...
@@ -47,7 +47,7 @@ class Trace:
     rows: sympy.Symbol  # the symbolic number of vertices
     edges: sympy.Symbol  # the symbolic number of edges to their children
     state: dict[str, Shape]
-    state_dtypes: dict[str, torch.dtype]
+    state_dtypes: StateDtypes
     num_slots: int
     filename: str
     params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
@@ -91,7 +91,7 @@ def trace(
     module: nn.Module,
     method: str,
     state: Mapping[str, Shape],
-    state_dtypes: Dtypes,
+    state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
@@ -145,8 +145,7 @@ def trace(
             getattr(copy, method)(v)
             v.finish()
         written.extend(changes)
-        # A state is kept in its own dtype, whatever autocast made of it.
-        results.update({("scatter", name): value.to(state_dtypes[name]) for name, value in v.scattered.items()})
+        results.update({("scatter", name): value for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
         values = dict(results)
         differentiable = [role for role, value in values.items() if value.requires_grad]
@@ -168,7 +167,7 @@ def trace(
         graph = make_fx(joint)(fakes, probe, edge_probe).graph
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
-    found = Trace(graph, rows, edges, dict(state), dict(state_dtypes), 0, filename)
+    found = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
     _placeholders(graph)
     _check_constants(found, module)
     remove_mutations(found, mode)

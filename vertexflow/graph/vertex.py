@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError, VertexFunctionError
 from . import segments
-from .states import Dtypes, Shape
+from .states import Shape, StateDtypes, as_state
 
 CHILDREN = -2  # the slot of a gather of all children
 
@@ -100,7 +100,7 @@ class Vertex:
     def __init__(
         self,
         state: Mapping[str, Shape],
-        state_dtypes: Dtypes,
+        state_dtypes: StateDtypes,
         inputs: Mapping[str, Tensor],
         leaf: Callable[[tuple[Any, ...], Shape, torch.dtype], Tensor],
         rows: int | torch.SymInt,
@@ -172,9 +172,12 @@ class Vertex:
         return self._counts().clone()  # which the user may change in place
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros."""
-        self._check_edges("v.sum(...)", values)
-        return segments.segment_sum(values, self._counts())
+        """The sum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros.
+
+        Of integers and booleans it is int64, as in `Tensor.sum`.
+        """
+        self._check_edges("v.sum(...)", values, floating=False)
+        return segments.segment_sum(values if values.is_floating_point() else values.long(), self._counts())
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros."""
@@ -186,7 +189,7 @@ class Vertex:
 
         Children that share the maximum share its gradient, as in `Tensor.amax`.
         """
-        self._check_edges("v.max(...)", values)
+        self._check_edges("v.max(...)", values, floating=False)
         return segments.segment_max(values, self._counts())
 
     def softmax(self, values: Tensor) -> Tensor:
@@ -236,7 +239,7 @@ class Vertex:
                     f"v.scatter({name}=...): one vertex's {name!r} has shape {tuple(value.shape[1:])}, "
                     f"but the state was declared with shape {want}"
                 )
-            self.scattered[name] = value
+            self.scattered[name] = as_state(name, value, self._state_dtypes)
 
     def push(self, **outputs: Tensor) -> None:
         """Publish outputs of this vertex to the caller: entries, and attributes, of what `model(...)` returns."""
@@ -252,7 +255,7 @@ class Vertex:
             if name not in self.scattered:
                 raise VertexFunctionError(f"state {name!r} was never scattered; end with v.scatter({name}=...)")
 
-    def _check_edges(self, call: str, value: object) -> None:
+    def _check_edges(self, call: str, value: object, floating: bool = True) -> None:
         if not isinstance(value, Tensor):
             raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
         if value.dim() == 0 or (value.shape[0] is not self._edges and value.shape[0] != self._edges):
@@ -260,7 +263,7 @@ class Vertex:
                 f"{call} takes one row for each edge to a child, but the shape is {tuple(value.shape)}; "
                 "repeat a vertex's value for its edges with v.children.expand(...)"
             )
-        if not value.is_floating_point():
+        if value.is_complex() or (floating and not value.is_floating_point()):
             raise VertexFunctionError(f"{call} takes floating point values, not {value.dtype}; convert them first")
 
     def _check_rows(self, call: str, value: object) -> None:
