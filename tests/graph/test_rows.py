@@ -209,6 +209,11 @@ def test_places_are_no_outputs():
         FromCode(vertex, {})([vf.chain(3)], x=torch.randn(3, 2))
 
 
+def test_places_that_a_derivative_keeps_are_not_cut_into_steps():
+    with pytest.raises(vf.VertexFunctionError, match=r"keeps the places of rows[^\n]*\n.*test_rows\.py:\d+"):
+        run(lambda v, x, m: x + m.bag((x.detach().abs() * 2).long().clamp(max=4)), bag=nn.EmbeddingBag(5, SIZE))
+
+
 def test_batch_norm_in_training_is_refused():
     with pytest.raises(vf.VertexFunctionError, match=r"test_rows\.py"):
         run(lambda v, x, m: m.norm(x), norm=nn.BatchNorm1d(SIZE))
