@@ -34,8 +34,8 @@ after another.
 Whether a sample *treats rows alike* PyTorch itself decides: it does if the operator gives, for one row at a time, the rows of
 what it gives for all at once. Then it must be right, or refused with a `VertexFlowError`. A sample that *mixes rows* must be
 refused. Of operators that draw random numbers only shapes and dtypes are compared. Samples with fewer than two rows are left
-out. A name that ends in `_` is the operator in place. The backend `eager` calls the method as it is written, and is asked only for
-what treats rows alike.
+out. A name that ends in `_` is the operator in place. The backend `eager` calls the method as it is written, and is
+asked only for what treats rows alike.
 
 Made with PyTorch {version} on a CPU, Triton in its interpreter, by
 
