@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from . import segments
-from .nodes import is_free, is_view, on_edges
+from .nodes import is_free, is_view, on_edges, same_shape
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -119,7 +119,7 @@ def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node]
     kept = right if images[left] is ZERO else left
     unchanged = kept is left or (node.target is aten.add.Tensor and node.kwargs.get("alpha", 1) == 1)
     value, before = node.meta["val"], kept.meta["val"]
-    if unchanged and value.shape == before.shape and value.dtype == before.dtype:
+    if unchanged and same_shape(value, before) and value.dtype == before.dtype:
         return images[kept]
     return None
 
@@ -153,7 +153,7 @@ def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Nod
         uniform.add(node)  # what was not chosen does not matter, not even if it is NaN
         return ZERO
     value, before = node.meta["val"], other.meta["val"]
-    if value.shape == before.shape and value.dtype == before.dtype:
+    if same_shape(value, before) and value.dtype == before.dtype:
         return images[other]
     return None
 

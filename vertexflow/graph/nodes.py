@@ -84,6 +84,12 @@ def on_edges(node: fx.Node) -> bool:
     return any(on_edges(user) for user in node.users if user.target is operator.getitem)
 
 
+def same_shape(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two shapes are the same for every step; `==` would compare the sizes that stand for symbolic ones."""
+    sizes = [[size.node.expr if isinstance(size, torch.SymInt) else size for size in x.shape] for x in (one, other)]
+    return sizes[0] == sizes[1]
+
+
 def title(node: fx.Node) -> str:
     """The user's name for the value where there is one."""
     if "name" in node.meta:
