@@ -13,7 +13,7 @@ from .vertex import CHILDREN
 
 aten = torch.ops.aten
 
-_CREATORS = {aten.zeros.default, aten.ones.default, aten.full.default, aten.scalar_tensor.default, aten.arange.default}
+_CREATORS = {aten.full.default, aten.arange.default}
 
 
 def is_view(node: fx.Node) -> bool:

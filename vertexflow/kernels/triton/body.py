@@ -11,7 +11,7 @@ from torch import fx
 
 from ...graph import segments
 from ...graph.nodes import operands
-from ..operations import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
+from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
 from .expressions import EXPRESSIONS, HALF, literal
 from .index import ZERO, Index, Var, of, unravel
@@ -81,9 +81,9 @@ class KernelWriter(Lines):
             return known
         if self.in_memory(node):
             return self.let(node.name, self._element(node, coords), key)
-        if node.target in CONSTANTS:
+        if node.target is CONSTANT:
             dtype = "tl.int1" if node.meta["val"].dtype == torch.bool else self.wide
-            return self.let(node.name, f"tl.full((1, 1), {literal(CONSTANTS[node.target](node))}, {dtype})", key, 0)
+            return self.let(node.name, f"tl.full((1, 1), {literal(node.args[1])}, {dtype})", key, 0)
         view = moved(node, coords)
         if view is not None:
             return self.load(*view)
@@ -212,9 +212,9 @@ class KernelWriter(Lines):
         known = self.find(key)
         if known is not None:
             return known
-        count = 1
-        for size in sizes:
-            count *= size
+        count, nothing = math.prod(sizes), "0.0" if op == "sum" else 'float("-inf")'
+        if not count:
+            return f"tl.full((1, 1), {nothing}, {self.wide})"
         if count <= FEW:
             found = [value(unravel(Index(constant=number), sizes)) for number in range(count)]
             text = found[0]
@@ -222,7 +222,6 @@ class KernelWriter(Lines):
                 text = f"{text} + {more}" if op == "sum" else f"larger({text}, {more})"
             return self.let(op, text, key)
         rows, columns = self.shape(*coords)
-        nothing = "0.0" if op == "sum" else 'float("-inf")'
         if columns == "1" and count <= CHUNK:
             return self.let(op, self._row_total(value, sizes, count, ZERO, count, op), key)
         name = self.let(op, f"tl.full(({rows}, {columns}), {nothing}, {self.wide})", key)
