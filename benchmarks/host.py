@@ -3,7 +3,7 @@
     python -m benchmarks.host [--graphs 64] [--hidden 2] [--repeat 200]
 
 prints for each model, by turns in one process, medians over training steps with compiled kernels launched by the native core,
-and by Triton.
+and by Triton; and first, what it costs at each call to notice whether a model of 20 submodules has changed since it was traced.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import time
 from unittest import mock
 
 import torch
+from torch import nn
 
 import vertexflow as vf
+from vertexflow import programs
 from vertexflow.kernels.triton import loop
 
 from .absent import absent_gpu, nothing
@@ -48,12 +50,35 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 2
     torch.set_num_threads(1)
+    notice(options.repeat)
     with absent_gpu():
         for name, graph in MODELS.items():
             rng = random.Random(0)
             batch = vf.pack([graph(rng) for _ in range(options.graphs)])
             show(name, batch, options.hidden, options.repeat)
     return 0
+
+
+def notice(repeat: int) -> None:
+    """Measure how long a look at a model takes: whether it has changed, and where its parameters and buffers are."""
+    layers = [part for _ in range(6) for part in (nn.Linear(8, 8), nn.Dropout(0.1), nn.LayerNorm(8))]
+    model = Twenty(*layers)
+    programs.see(model._programs, model)
+    times = []
+    for _ in range(20 * repeat):
+        start = time.perf_counter()
+        programs.see(model._programs, model)
+        times.append(time.perf_counter() - start)
+    assert len(list(model.modules())) == 20
+    print(f"a model of 20 submodules is looked at in {statistics.median(times) * 1e6:.1f} us at each call")
+
+
+class Twenty(vf.VertexFunction):
+    """Has submodules, which do nothing here."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(state={})
+        self.parts = nn.ModuleList(parts)
 
 
 def show(name: str, batch: vf.Batch, hidden: int, repeat: int) -> None:

@@ -78,9 +78,10 @@ def _kernels(name: str, hidden: int, dtype: torch.dtype, dag: bool) -> Iterator[
     animal.model.to(dtype)
     animal.model(animal.graphs, **animal.inputs(dtype))
     for function in animal.functions():
-        for compiled in function._compiled.values():
-            for one in compiled.values():
-                yield from kernels_of(one.program, dag)
+        for kept in function._programs.states.values():
+            for compiled in kept.compiled.values():
+                for one in compiled.values():
+                    yield from kernels_of(one.program, dag)
 
 
 def _shown(model: str, one: Resources) -> Resources:

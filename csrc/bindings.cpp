@@ -49,6 +49,7 @@ struct Arguments {
     const py::array &child, &slot, &offset;
     const std::optional<py::array>& kind;
     std::int64_t num_kinds, num_external;
+    const py::array* edge = nullptr;
 };
 
 Structure structure_of(const Arguments& given) {
@@ -62,6 +63,7 @@ Structure structure_of(const Arguments& given) {
     s.slot = elements<Index>(given.slot, "slot", s.num_edges);
     s.offset = elements<Index>(given.offset, "offset", -1);
     if (given.kind) s.kind = elements<Index>(*given.kind, "kind", s.num_vertices);
+    if (given.edge) s.edge = elements<Index>(*given.edge, "edge", s.num_edges);
     return s;
 }
 
@@ -73,7 +75,8 @@ py::object attribute(PyObject* item, PyObject* name) {
 
 // graphs: a list of objects of the given type, whose `structure` is one int32 array (see pack.hpp). kinds: for each graph
 // the batch's numbers of its kinds, or None, which is enough where all have the same. Returns one array [offset, child,
-// slot, kind], graph_offset, E and the number of slots; or None where kinds differ and no numbers are given.
+// slot, kind, edge], graph_offset, E, the number of slots, and flags that say which of the last two arrays there are; or None
+// where kinds differ and no numbers are given.
 py::object pack(const py::list& graphs, const py::type& type, const std::optional<std::vector<py::array>>& kinds) {
     static PyObject* const structure_name = PyUnicode_InternFromString("structure");
     static PyObject* const kinds_name = PyUnicode_InternFromString("kinds");
@@ -108,25 +111,27 @@ py::object pack(const py::list& graphs, const py::type& type, const std::optiona
     std::vector<std::pair<const Index*, std::int64_t>> numbers(count, {nullptr, common.is_none() ? 0 : py::len(common)});
     parts.reserve(count);
     std::int64_t vertices = 0, edges = 0;
-    Index slots = 0;
+    Index slots = 0, flags = 0;
     for (std::size_t i = 0; i < count; ++i) {
         const Graph& graph = parts.emplace_back(arrays[i].first, arrays[i].second);
         vertices += graph.num_vertices;
         edges += graph.num_edges;
         slots = std::max(slots, graph.num_slots);
+        flags |= graph.edge ? has_edges : 0;
         if ((graph.kind != nullptr) != (parts[0].kind != nullptr)) throw Malformed("kinds", static_cast<std::int64_t>(i));
         if (kinds) numbers[i] = {elements<Index>(kinds->at(i), "kinds", -1), kinds->at(i).size()};
     }
     const Index v = checked(vertices, "too large"), e = checked(edges, "too large");
-    const bool has_kinds = parts[0].kind != nullptr;
-    Array blob(graph_size(v, e, has_kinds) - header), graph_offset(count + 1);
+    flags |= parts[0].kind ? has_kinds : 0;
+    Array blob(graph_size(v, e, flags) - header), graph_offset(count + 1);
     Index* data = fresh(blob);
     Index* first = fresh(graph_offset);
     {
         py::gil_scoped_release released;
         Patience patience(stop_if_asked);
         Index* const child = data + v + 1;
-        const Batch batch{data, child, child + e, has_kinds ? child + 2 * std::int64_t{e} : nullptr};
+        const Batch batch{data, child, child + e, flags & has_kinds ? child + 2 * std::int64_t{e} : nullptr,
+                          flags & has_edges ? data + blob.size() - e : nullptr};
         Index vertex = 0, edge = 0;
         for (std::size_t i = 0; i < count; ++i) {
             patience.tick(parts[i].num_vertices);
@@ -138,10 +143,10 @@ py::object pack(const py::list& graphs, const py::type& type, const std::optiona
         first[count] = vertex;
         data[v] = edge;
     }
-    return py::make_tuple(blob, graph_offset, e, slots);
+    return py::make_tuple(blob, graph_offset, e, slots, flags);
 }
 
-// Returns a graph's array, without kinds. `slots` may be None.
+// Returns a graph's array. `slots` and `kind` may be None.
 py::object graph(std::int64_t num_vertices, const py::array& child, const py::array& parent,
                  const std::optional<py::array>& slots, const std::optional<py::array>& kind) {
     const Index v = checked(num_vertices, "too large"), e = checked(child.size(), "too large");
@@ -149,7 +154,9 @@ py::object graph(std::int64_t num_vertices, const py::array& child, const py::ar
     const auto* above = elements<std::int64_t>(parent, "parent", e);
     const auto* filled = slots ? elements<std::int64_t>(*slots, "slots", e) : nullptr;
     const auto* kinds = kind ? elements<Index>(*kind, "kind", v) : nullptr;
-    Array array(graph_size(v, e, kinds != nullptr));
+    const Index flags = (kinds ? has_kinds : 0) | (in_order(e, above, filled) ? 0 : has_edges);
+    const std::int64_t size = graph_size(v, e, flags);
+    Array array(size);
     Index* data = fresh(array);
     {
         py::gil_scoped_release released;
@@ -162,8 +169,9 @@ py::object graph(std::int64_t num_vertices, const py::array& child, const py::ar
         s.child = offset + v + 1;
         data[0] = v;
         data[1] = e;
-        data[2] = from_edges(v, e, below, above, filled, offset, offset + v + 1, offset + v + 1 + e, patience);
-        data[3] = kinds != nullptr;
+        data[2] = from_edges(v, e, below, above, filled, offset, offset + v + 1, offset + v + 1 + e,
+                             flags & has_edges ? data + size - e : nullptr, patience);
+        data[3] = flags;
         if (kinds) std::copy_n(kinds, v, offset + v + 1 + 2 * std::int64_t{e});
         s.slot = offset + v + 1 + e;
         check(s, nullptr, patience);
@@ -175,10 +183,11 @@ py::object graph(std::int64_t num_vertices, const py::array& child, const py::ar
     return array;
 }
 
-py::tuple reversed(const py::array& child, const py::array& slot, const py::array& offset) {
+// Returns one array [offset, child, slot, edge], and the number of slots.
+py::tuple reversed(const py::array& child, const py::array& slot, const py::array& offset, const std::optional<py::array>& edge) {
     const std::optional<py::array> none;
-    Structure s = structure_of({child, slot, offset, none, 1, 0});
-    Array blob(graph_size(s.num_vertices, s.num_edges, false) - header);
+    Structure s = structure_of({child, slot, offset, none, 1, 0, edge ? &*edge : nullptr});
+    Array blob(graph_size(s.num_vertices, s.num_edges, has_edges) - header);
     Index* data = fresh(blob);
     Index slots;
     {
@@ -186,7 +195,7 @@ py::tuple reversed(const py::array& child, const py::array& slot, const py::arra
         Patience patience(stop_if_asked);
         check(s, nullptr, patience);
         Index* const out = data + s.num_vertices + 1;
-        slots = reverse(s, data, out, out + s.num_edges, patience);
+        slots = reverse(s, data, out, out + s.num_edges, out + 2 * std::int64_t{s.num_edges}, patience);
     }
     return py::make_tuple(blob, slots);
 }
@@ -313,8 +322,8 @@ bool is_order(const Index* order, const Index* back, Index n) {
 }
 
 Array edges(const py::array& child, const py::array& slot, const py::array& offset, std::int64_t num_external,
-            const py::array& order, const py::array& row) {
-    Structure s = structure_of({child, slot, offset, std::nullopt, 1, num_external});
+            const py::array& order, const py::array& row, const std::optional<py::array>& edge) {
+    Structure s = structure_of({child, slot, offset, std::nullopt, 1, num_external, edge ? &*edge : nullptr});
     const Index n = s.num_vertices;
     const Index* vertices = elements<Index>(order, "order", n);
     const Index* rows = elements<Index>(row, "row", n);
@@ -409,6 +418,33 @@ std::int64_t launch(std::uintptr_t driver, std::uintptr_t stream, std::int64_t m
     return launches.run(reinterpret_cast<const Line*>(data), lines.size() / fields, first);
 }
 
+// Whether these dictionaries, lists and classes hold the very objects that they held before: for each of them, a tuple of its
+// keys and values, or of its elements, in order.
+bool holds_the_same(const py::list& containers, const py::list& before) {
+    const Py_ssize_t count = PyList_GET_SIZE(containers.ptr());
+    if (count != PyList_GET_SIZE(before.ptr())) return false;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        PyObject* container = PyList_GET_ITEM(containers.ptr(), i);
+        PyObject* const held = PyList_GET_ITEM(before.ptr(), i);
+        if (!PyTuple_Check(held)) throw py::type_error("what containers held before must be tuples");
+        if (PyType_Check(container)) container = reinterpret_cast<PyTypeObject*>(container)->tp_dict;
+        Py_ssize_t at = 0, place = 0;
+        if (container && PyDict_Check(container)) {
+            if (2 * PyDict_GET_SIZE(container) != PyTuple_GET_SIZE(held)) return false;
+            PyObject *key, *value;
+            for (; PyDict_Next(container, &place, &key, &value); at += 2)
+                if (key != PyTuple_GET_ITEM(held, at) || value != PyTuple_GET_ITEM(held, at + 1)) return false;
+        } else if (container && PyList_Check(container)) {
+            if (PyList_GET_SIZE(container) != PyTuple_GET_SIZE(held)) return false;
+            for (; at < PyTuple_GET_SIZE(held); ++at)
+                if (PyList_GET_ITEM(container, at) != PyTuple_GET_ITEM(held, at)) return false;
+        } else {
+            throw py::type_error("containers must be dictionaries, lists or classes");
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
@@ -426,10 +462,11 @@ PYBIND11_MODULE(_core, m) {
     using namespace py::literals;
     m.def("pack", &pack, "graphs"_a, "type"_a, "kinds"_a.none(true));
     m.def("graph", &graph, "num_vertices"_a, "child"_a, "parent"_a, "slots"_a.none(true), "kind"_a.none(true));
-    m.def("reversed", &reversed, "child"_a, "slot"_a, "offset"_a);
+    m.def("reversed", &reversed, "child"_a, "slot"_a, "offset"_a, "edge"_a.none(true));
     m.def("schedule", &schedule, "child"_a, "slot"_a, "offset"_a, "kind"_a.none(true), "num_kinds"_a, "num_external"_a,
           "num_slots"_a, "policy"_a, "graph_offset"_a.none(true), "ragged"_a, "at_most"_a);
-    m.def("edges", &edges, "child"_a, "slot"_a, "offset"_a, "num_external"_a, "order"_a, "row"_a);
+    m.def("edges", &edges, "child"_a, "slot"_a, "offset"_a, "num_external"_a, "order"_a, "row"_a,
+          "edge"_a.none(true));
     m.def("depth", [](const py::array& child, const py::array& slot, const py::array& offset, std::int64_t external) {
         return steps_by(depth_steps, {child, slot, offset, std::nullopt, 1, external});
     });
@@ -463,6 +500,7 @@ PYBIND11_MODULE(_core, m) {
     });
     m.def("launch", &launch, "driver"_a, "stream"_a, "multiprocessors"_a, "threads"_a, "inner"_a, "leaf"_a, "arguments"_a,
           "num_leaves"_a, "group_start"_a, "lines"_a, "first"_a);
+    m.def("holds_the_same", &holds_the_same, "containers"_a, "before"_a);
     py::class_<Simulation>(m, "Simulation")
         .def(py::init<py::array, py::array, py::array, std::optional<py::array>, std::int64_t>())
         .def("reset", &Simulation::reset)

@@ -28,6 +28,13 @@ inline void check(Structure& s, const Index* slots, Patience& patience) {
         if (s.kind && (s.kind[v] < 0 || s.kind[v] >= s.num_kinds)) throw Malformed("kind", v);
         if (slots && before >= slots[s.kind ? s.kind[v] : 0]) throw Malformed("slots", s.offset[v + 1] - 1, v);
     }
+    if (s.edge) {  // each number once
+        std::vector<char> seen(s.num_edges, 0);
+        for (Index e = 0; e < s.num_edges; ++e) {
+            if (s.edge[e] < 0 || s.edge[e] >= s.num_edges || seen[s.edge[e]]) throw Malformed("edge", e);
+            seen[s.edge[e]] = 1;
+        }
+    }
     s.numbering = rising ? Numbering::rising : falling ? Numbering::falling : Numbering::mixed;
 }
 

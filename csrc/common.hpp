@@ -26,6 +26,7 @@ struct Structure {
     const Index* offset = nullptr;
     const Index* kind = nullptr;  // 0 .. num_kinds - 1 for each vertex; null: all of one kind
     Index num_kinds = 1;
+    const Index* edge = nullptr;  // what the user calls the edge of each entry of `child`; null: the same
     Numbering numbering = Numbering::mixed;  // true in any case; `check` finds out more
 };
 

@@ -119,34 +119,43 @@ Indices build(Bytes& bytes, bool kinds) {
     right &= std::adjacent_find(expected.begin(), expected.end(), same_slot) == expected.end();
     std::int64_t most = -1;
     for (const auto& edge : expected) most = std::max(most, std::get<1>(edge));
-    Indices graph(graph_size(vertices, edges, kinds), nonsense);
+    const bool ordered = in_order(edges, parent.data(), with_slots ? slots.data() : nullptr);
+    const Index flags = (kinds ? has_kinds : 0) | (ordered ? 0 : has_edges);
+    Indices graph(graph_size(vertices, edges, flags), nonsense);
     Index* const offset = graph.data() + header;
-    Structure s{vertices, 0, edges, offset + vertices + 1, offset + vertices + 1 + edges, offset};
+    Index* const number = ordered ? nullptr : graph.data() + graph.size() - edges;
+    Structure s{vertices, 0, edges, offset + vertices + 1, offset + vertices + 1 + edges, offset, nullptr, 1, number};
     Patience patience;
     try {
         graph[2] = from_edges(vertices, edges, child.data(), parent.data(), with_slots ? slots.data() : nullptr, offset,
-                              offset + vertices + 1, offset + vertices + 1 + edges, patience);
+                              offset + vertices + 1, offset + vertices + 1 + edges, number, patience);
         graph[0] = vertices;
         graph[1] = edges;
-        graph[3] = kinds;
+        graph[3] = flags;
     } catch (const Malformed& error) {
         REQUIRE(!right && error.where >= 0 && error.where < std::max(vertices, edges));
         return {};
     }
     REQUIRE(right && graph[2] == most + 1 && edges_of(vertices, s.offset, s.child, s.slot) == expected);
     check(s, nullptr, patience);  // what `from_edges` makes is sound
+    for (Index v = 0; v < vertices; ++v)
+        for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e) {
+            const Index given = number ? number[e] : e;
+            REQUIRE(child[given] == s.child[e] && parent[given] == v && (!with_slots || slots[given] == s.slot[e]));
+        }
     if (has_cycle(s, patience) && bytes.byte() < 192) return {};
     if (kinds)
-        for (Index v = 0; v < vertices; ++v) graph[graph.size() - 1 - v] = bytes.below(4);
+        for (Index v = 0; v < vertices; ++v) offset[vertices + 1 + 2 * edges + v] = bytes.below(4);
     return graph;
 }
 
 struct Arrays {
-    Indices offset, child, slot, kind, graph_offset;
+    Indices offset, child, slot, kind, edge, graph_offset;
     Index num_kinds = 1;
     Structure view(Index num_external) const {
         return {static_cast<Index>(offset.size()) - 1, num_external, static_cast<Index>(child.size()), child.data(),
-                slot.data(), offset.data(), kind.empty() ? nullptr : kind.data(), num_kinds};
+                slot.data(), offset.data(), kind.empty() ? nullptr : kind.data(), num_kinds,
+                edge.empty() ? nullptr : edge.data()};
     }
 };
 
@@ -154,6 +163,7 @@ struct Arrays {
 Arrays join(Bytes& bytes) {
     std::vector<Indices> graphs;
     std::int64_t vertices = 0, edges = 0;
+    bool ordered = true;
     const bool damaged = bytes.byte() < 16, kinds = bytes.flag();
     for (Index left = 1 + bytes.below(4); left > 0; --left) {
         Indices graph = build(bytes, kinds);
@@ -162,6 +172,7 @@ Arrays join(Bytes& bytes) {
         const Graph read(graph.data(), static_cast<std::int64_t>(graph.size()));  // throws if it notices the damage
         vertices += read.num_vertices;
         edges += read.num_edges;
+        ordered &= read.edge == nullptr;
         graphs.push_back(std::move(graph));
     }
     if (graphs.empty()) throw Malformed("no graphs", 0);
@@ -169,12 +180,14 @@ Arrays join(Bytes& bytes) {
     arrays.offset.resize(vertices + 1, nonsense);
     arrays.child.resize(edges, nonsense);
     arrays.slot.resize(edges, nonsense);
-    if (graphs[0][3]) {
+    if (!ordered) arrays.edge.resize(edges, nonsense);
+    if (graphs[0][3] & has_kinds) {
         arrays.kind.resize(vertices, nonsense);
         arrays.num_kinds = bytes.byte() < 64 ? 200 : 4;
     }
     const Batch batch{arrays.offset.data(), arrays.child.data(), arrays.slot.data(),
-                      arrays.kind.empty() ? nullptr : arrays.kind.data()};
+                      arrays.kind.empty() ? nullptr : arrays.kind.data(),
+                      arrays.edge.empty() ? nullptr : arrays.edge.data()};
     Index vertex = 0, edge = 0;
     const Index numbers[] = {arrays.num_kinds - 1, 1, 0, 2};
     for (const Indices& graph : graphs) {
@@ -183,7 +196,8 @@ Arrays join(Bytes& bytes) {
         arrays.graph_offset.push_back(vertex);
         batch.append(read, vertex, edge, bytes.flag() ? numbers : nullptr, 4);
         for (Index e = 0; e < read.num_edges; ++e)
-            REQUIRE(damaged || (arrays.child[edge + e] == read.child[e] + vertex && arrays.slot[edge + e] == read.slot[e]));
+            REQUIRE(damaged || (arrays.child[edge + e] == read.child[e] + vertex && arrays.slot[edge + e] == read.slot[e] &&
+                                (ordered || arrays.edge[edge + e] == edge + (read.edge ? read.edge[e] : e))));
         for (Index v = 0; v < read.num_vertices; ++v)
             REQUIRE(damaged || arrays.offset[vertex + v] == read.offset[v] + edge);
         vertex += read.num_vertices;
@@ -207,11 +221,13 @@ Arrays scribble(Bytes& bytes) {
     }
     if (bytes.flag()) arrays.num_kinds = bytes.below(5);
     if (bytes.flag())
+        for (Index e = 0; e < edges; ++e) arrays.edge.push_back(bytes.byte() < 240 ? edges - 1 - e : bytes.wild_index(edges));
+    if (bytes.flag())
         for (Index v = 0; v < vertices; ++v) arrays.kind.push_back(bytes.flag() ? 0 : bytes.wild_index(4));
     arrays.graph_offset = {0};  // edges may run from graph to graph
     while (arrays.graph_offset.back() < vertices)
         arrays.graph_offset.push_back(arrays.graph_offset.back() + 1 + bytes.below(vertices - arrays.graph_offset.back()));
-    for (Indices* array : {&arrays.offset, &arrays.child, &arrays.slot, &arrays.kind, &arrays.graph_offset})
+    for (Indices* array : {&arrays.offset, &arrays.child, &arrays.slot, &arrays.kind, &arrays.edge, &arrays.graph_offset})
         *array = Indices(*array);  // no spare memory behind them
     return arrays;
 }
@@ -287,7 +303,7 @@ void schedule(const Structure& s, const Indices& graph_offset, const Indices& sl
         REQUIRE(of_row[inner] - first == count);
         for (Index i = 0; i < count; ++i) {
             const Index e = s.offset[order[r]] + i, below = s.child[e];
-            REQUIRE(edge[first + i] == e && child_row[first + i] == (below < n ? row[below] : below));
+            REQUIRE(edge[first + i] == (s.edge ? s.edge[e] : e) && child_row[first + i] == (below < n ? row[below] : below));
         }
     }
     require_inverse(child_row, s.num_edges, child_row + s.num_edges, child_row + s.num_edges + rows + 1, rows);
@@ -351,8 +367,9 @@ void all(Arrays& arrays, Bytes& bytes) {
     ++scheduled;
     if (external) return;
     Arrays back = arrays;
-    for (Indices* array : {&back.offset, &back.child, &back.slot}) std::fill(array->begin(), array->end(), nonsense);
-    const Index most = reverse(s, back.offset.data(), back.child.data(), back.slot.data(), patience);
+    back.edge.resize(back.child.size());
+    for (Indices* array : {&back.offset, &back.child, &back.slot, &back.edge}) std::fill(array->begin(), array->end(), nonsense);
+    const Index most = reverse(s, back.offset.data(), back.child.data(), back.slot.data(), back.edge.data(), patience);
     Structure turned = back.view(0);
     check(turned, Indices(std::max<Index>(turned.num_kinds, 1), most).data(), patience);
     Edges there = edges_of(s.num_vertices, s.offset, s.child, s.slot);
@@ -361,6 +378,13 @@ void all(Arrays& arrays, Bytes& bytes) {
     for (auto& [above, slot, below] : again) slot = 0;
     std::sort(there.begin(), there.end());
     REQUIRE(there == again);
+    std::vector<std::pair<Index, Index>> ends(s.num_edges), turned_ends(s.num_edges);  // of each edge, by its number
+    for (Index v = 0; v < s.num_vertices; ++v) {
+        for (Index e = s.offset[v]; e < s.offset[v + 1]; ++e) ends[s.edge ? s.edge[e] : e] = {s.child[e], v};
+        for (Index e = turned.offset[v]; e < turned.offset[v + 1]; ++e)
+            turned_ends[turned.edge[e]] = {v, turned.child[e]};
+    }
+    REQUIRE(ends == turned_ends);
     hash(back.child.data(), back.child.size(), static_cast<std::uint64_t>(most));
 }
 

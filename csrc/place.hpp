@@ -178,7 +178,7 @@ inline Index consecutive(const Index* numbers, std::int64_t count, Index end) {
 
 // Who is read from row to row, an entry an edge: for vertices of any number of children. All arrays are in one piece: offset
 // [V - L + 1], edge [E], child_row [E], parent_offset [V + X + 1], parent_edge [E]. The i-th of the rows with children has
-// the entries offset[i] .. offset[i + 1] - 1, with the number of the edge and the row of the child; row r is read by the
+// the entries offset[i] .. offset[i + 1] - 1, with the number that the user gave the edge and the row of the child; row r is read by the
 // entries parent_edge[parent_offset[r]] .. parent_edge[parent_offset[r + 1] - 1], in ascending order.
 inline void edge_lists(const Structure& s, const Index* order, const Index* row, Index leaves, Index* out, Patience& patience) {
     const Index n = s.num_vertices, total = n + s.num_external;
@@ -194,7 +194,7 @@ inline void edge_lists(const Structure& s, const Index* order, const Index* row,
         if (s.offset[order[r]] == s.offset[order[r] + 1]) continue;
         offset[inner++] = at;
         for (Index e = s.offset[order[r]]; e < s.offset[order[r] + 1]; ++e, ++at) {
-            edge[at] = e;
+            edge[at] = s.edge ? s.edge[e] : e;
             child_row[at] = s.child[e] < n ? row[s.child[e]] : s.child[e];
             ++parent_offset[child_row[at] + 1];
         }

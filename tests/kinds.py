@@ -115,7 +115,7 @@ class KindsCase:
     def given(self) -> dict[str, torch.Tensor]:
         """The inputs as the model wants them: rows of the vertices, and edges, of the kinds that pull them."""
         _, edges = join(self.parts)
-        ends = [(parent, child) for child, parent, _ in sorted(edges, key=lambda edge: (edge[1], edge[2]))]
+        ends = [(parent, child) for child, parent, _ in edges]
         reader = [self.kinds[pair[self.reverse]] for pair in ends]  # the kind of the vertex that reads each edge
         given = {}
         for name, value in {**self.inputs, **self.edge_inputs}.items():
@@ -186,8 +186,9 @@ def kinds_cases(draw, operations: list[str] | None = None) -> KindsCase:
 def dense(part: Structure) -> Structure:
     """The same with slots 0, 1, ... at each vertex: three slots hold all children."""
     taken: dict[int, int] = {}
-    edges = []
-    for child, parent, _ in sorted(part.edges, key=lambda edge: (edge[1], edge[2])):
-        edges.append((child, parent, taken.setdefault(parent, 0)))
+    slots = {}
+    for number, (_, parent, _) in sorted(enumerate(part.edges), key=lambda edge: edge[1][1:]):
+        slots[number] = taken.setdefault(parent, 0)
         taken[parent] += 1
+    edges = [(child, parent, slots[number]) for number, (child, parent, _) in enumerate(part.edges)]
     return Structure(part.num_vertices, edges)

@@ -47,7 +47,10 @@ class RaggedFunction(RandomFunction):
 
 @st.composite
 def ragged_structures(draw, max_parents: int, max_children: int, max_vertices: int = 8) -> Structure:
-    """Forests and DAGs numbered at random, with up to `max_children` children a vertex; slots are not always dense."""
+    """Forests and DAGs numbered at random, with up to `max_children` children a vertex, and edges in any order.
+
+    Slots are not always dense.
+    """
     count = draw(st.integers(1, max_vertices))
     names = draw(st.permutations(range(count)))
     parents = [0] * count
@@ -60,7 +63,7 @@ def ragged_structures(draw, max_parents: int, max_children: int, max_vertices: i
                 slot += draw(st.integers(0, 1))
                 edges.append((names[child], names[parent], slot))
                 slot += 1
-    return Structure(count, edges)
+    return Structure(count, draw(st.permutations(edges)))
 
 
 @st.composite

@@ -83,13 +83,13 @@ def run_reference(
 ):
     """What `model(graph, **inputs)` must return: pushed name -> rows of the vertices that push it, in vertex order.
 
-    `edge_inputs` have a row for each edge, sorted by parent and then by slot. `methods`: the method of each vertex, if they
+    `edge_inputs` have a row for each edge, in the order of `edges`. `methods`: the method of each vertex, if they
     are of several kinds; inputs have rows for all vertices and edges nevertheless. `initial`: name of a state -> what
     vertices without children read in slot 0, in their order.
     """
     slots: list[dict[int, int]] = [{} for _ in range(num_vertices)]
     numbers: list[dict[int, int]] = [{} for _ in range(num_vertices)]  # of the edges, by slot
-    for number, (child, parent, slot) in enumerate(sorted(edges, key=lambda edge: (edge[1], edge[2]))):
+    for number, (child, parent, slot) in sorted(enumerate(edges), key=lambda edge: edge[1][1:]):  # consumers in order
         below, above, at = (parent, child, len(slots[child])) if reverse else (child, parent, slot)
         slots[above][at] = below
         numbers[above][at] = number

@@ -42,11 +42,15 @@ class Case:
 
 @st.composite
 def structures(draw, slots: int, max_parents: int, max_vertices: int = 9) -> Structure:
-    """Chains, forests with missing children, single vertices, and DAGs if `max_parents` > 1; numbered at random."""
+    """Chains, forests with missing children, single vertices, and DAGs if `max_parents` > 1.
+
+    Vertices are numbered at random, and edges are in any order.
+    """
     count = draw(st.integers(1, max_vertices))
     names = draw(st.permutations(range(count)))
     if draw(st.integers(0, 3)) == 0:
-        return Structure(count, [(names[i], names[i + 1], draw(st.integers(0, slots - 1))) for i in range(count - 1)])
+        edges = [(names[i], names[i + 1], draw(st.integers(0, slots - 1))) for i in range(count - 1)]
+        return Structure(count, draw(st.permutations(edges)))
     parents = [0] * count
     edges = []
     for parent in range(1, count):
@@ -55,7 +59,7 @@ def structures(draw, slots: int, max_parents: int, max_vertices: int = 9) -> Str
             if child >= 0 and parents[child] < max_parents:
                 parents[child] += 1
                 edges.append((names[child], names[parent], slot))
-    return Structure(count, edges)
+    return Structure(count, draw(st.permutations(edges)))
 
 
 class RandomFunction(vf.VertexFunction):

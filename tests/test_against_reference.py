@@ -57,7 +57,7 @@ def test_every_policy_gives_the_same(policy, case, data):
     batch = vf.pack(graphs)
     with torch.no_grad():
         case.model(batch, **case.inputs)
-    (traces,) = case.model._traces.values()
+    (traces,) = case.model._programs.seen.kept.traces.values()
     batch = batch.with_schedule(vf.schedule(batch, policy, traces["vertex"].num_slots))
     compare(case, dict(case.model(batch, **case.inputs)))
     assert "order" not in {key[0] for key in batch.cache}  # that schedule was used, and no other made

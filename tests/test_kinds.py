@@ -55,6 +55,59 @@ def check(case, batch=None):
             torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
 
 
+class Weighted(vf.VertexFunction):
+    """Vertices of the kinds "a" and "b" weigh their children by an edge input of their own and by one of both."""
+
+    def __init__(self):
+        super().__init__(state={"h": 3})
+        self.linear = nn.Linear(3, 3)
+
+    def weigh(self, v, own):
+        kids = v.children
+        self.finish(v, v.sum(kids.pull(own) * kids.h + kids.pull("both") * torch.cos(kids.h)))
+
+    def finish(self, v, below):
+        h = torch.tanh(self.linear(v.pull("x")) + below)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    @vf.vertex("a")
+    def of_a(self, v):
+        self.weigh(v, "weight")
+
+    @vf.vertex("b")
+    def of_b(self, v):
+        self.weigh(v, "other")
+
+    @vf.vertex("c")
+    def of_c(self, v):
+        self.finish(v, v.mean(v.children.h))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_edge_inputs_of_some_kinds_are_in_the_order_in_which_edges_were_given(reverse):
+    torch.manual_seed(0)
+    model = Weighted().double()
+    edges = [(6, 7), (2, 3), (0, 4), (5, 7), (1, 3), (3, 6), (0, 3), (4, 6), (1, 5), (4, 5), (0, 7), (2, 6)]
+    kinds = [*"abcabcba"]
+    batch = vf.pack([vf.graph(8, edges, kind=kinds), vf.graph(8, edges[::-1], kind=kinds)])
+    joined = edges + [(child + 8, parent + 8) for child, parent in edges[::-1]]
+    x = torch.randn(16, 3, dtype=torch.float64)
+    rows = {name: torch.rand(24, 1, dtype=torch.float64, requires_grad=True) for name in ("weight", "other", "both")}
+    pulled_by = {"weight": "a", "other": "b", "both": "ab"}
+    readers = [kinds[edge[0 if reverse else 1] % 8] for edge in joined]
+    given = {name: rows[name][[kind in pulled_by[name] for kind in readers]] for name in rows}
+    ours = model(batch, x=x, reverse=reverse, **given).h
+    with_slots = [(*edge, number) for number, edge in enumerate(joined)]  # they rise in the order of the edges
+    methods = [getattr(model, f"of_{kind}") for kind in kinds * 2]
+    reference = run_reference(model, 16, with_slots, {"x": x}, reverse, rows, methods)["h"]
+    torch.testing.assert_close(ours, reference, **TOLERANCE)
+    weight = torch.randn_like(ours)
+    found, expected = (torch.autograd.grad((h * weight).sum(), list(rows.values())) for h in (ours, reference))
+    torch.testing.assert_close(found, expected, **TOLERANCE)
+    assert torch.equal(batch.edge_index.T, torch.tensor(joined))
+
+
 @SLOW_TO_TRACE
 @given(kinds_cases())
 def test_random_methods_over_random_structures(case):

@@ -90,6 +90,31 @@ def test_attention_over_children_with_several_heads(parts, reverse):
     check(Case(model, parts, {"x": x}, reverse, {"relation": torch.randint(0, 3, (len(edges),))}))
 
 
+SHUFFLED = Structure(6, [(4, 5, 1), (2, 3, 7), (0, 4, 0), (1, 3, 2), (3, 5, 0), (0, 3, 4), (1, 5, 9), (2, 4, 3)])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_edge_inputs_are_in_the_order_in_which_edges_were_given(reverse):
+    """As `edge_attr` of PyTorch Geometric: passed as it is, with an `edge_index` that is not sorted."""
+    torch.manual_seed(0)
+    model = Attention(8, 2).double()
+    parts = [SHUFFLED, CHAIN, Structure(FAN.num_vertices, FAN.edges[::-1])]
+    vertices, edges = join(parts)
+    x = torch.randn(vertices, 8, dtype=torch.float64, requires_grad=True)
+    relation = torch.arange(len(edges)) * 7 % 3
+    check(Case(model, parts, {"x": x}, reverse, {"relation": relation}))
+    index, slots = torch.tensor(edges)[:, :2].T, [slot for *_, slot in edges]
+    batch = vf.pack([vf.from_edge_index(index, slots=slots)])
+    assert torch.equal(batch.edge_index, index)
+    h = model(batch, x=x, relation=relation, reverse=reverse).h
+    torch.testing.assert_close(
+        h, model(vf.pack([part.graph() for part in parts]), x=x, relation=relation, reverse=reverse).h
+    )
+    if not reverse:  # a run that grows may begin with graphs
+        run = model.start([part.graph() for part in parts], x=x, relation=relation)
+        torch.testing.assert_close(run[:].h, h)
+
+
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
 def test_a_batch_without_any_edge(reduce):
     def vertex(self, v):

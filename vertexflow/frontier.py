@@ -31,6 +31,7 @@ class Growth:
     child: Ints
     slot: Ints
     offset: Ints
+    edge: Ints | None = None
     graph_offset: None = None
     kinds: None = None
     kind_index: None = None
@@ -120,6 +121,8 @@ class Frontier:
         """
         index = self._index(vertices)
         read = grow.read(self._store, self._token, list(self._store.pushes), index.reshape(-1))
+        if index.dim() == 1:
+            return Outputs(read)
         return Outputs((name, value.reshape(index.shape + value.shape[1:])) for name, value in read.items())
 
     def _index(self, vertices: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,24 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import log
+from . import log, programs
 from .errors import InputError, InputTypeError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
-from .graph.partition import partition
 from .graph.prepare import prepare
 from .graph.show import SymbolicGraph
 from .graph.states import Dtypes, dtypes_of, shapes_of
 from .graph.trace import Trace
 from .graph.vertex import Vertex
 from .kernels import autograd
-from .kernels.autograd import Bound, bind
-from .kernels.compile import choose_backend, compile_program
-from .kernels.core import Compiled
+from .kernels.autograd import Bound
+from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
+from .kernels.plain import check_plain, check_real
 from .kinds import check_rows, check_together, count_rows, methods_in, methods_of
 from .outputs import Outputs
+from .programs import Kept, Programs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
 
 
@@ -48,8 +48,10 @@ class VertexFunction(nn.Module):
             environment variable `VERTEXFLOW_BACKEND` overrides it.
         policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
 
-    The method is traced once for each configuration (train or eval, dtypes, device type, autocast), at the first call;
-    Python attributes that it reads (`self.scale = 2.0`) are then fixed, as are tensors that are no parameters or buffers.
+    The method is traced at the first call, and again when something that it may read has changed: attributes, submodules and
+    their attributes, hooks, train or eval, dtypes, autocast. (Globals are not watched, nor what a container of more than 1,000
+    entries holds.) Its Python, with prints and hooks of submodules, runs when it is traced, not at every call
+    (`backend="eager"` runs it at every step); it may read what is around it, but not write.
 
     Example:
         >>> class Sum(vf.VertexFunction):
@@ -67,6 +69,8 @@ class VertexFunction(nn.Module):
         torch.Size([10, 8])
     """
 
+    __slots__ = ("_kept_programs",)  # no attribute like others: it is not copied, pickled or watched
+
     def __init__(
         self,
         state: Mapping[str, int | Sequence[int]],
@@ -82,10 +86,6 @@ class VertexFunction(nn.Module):
         self.policy = policy
         choose_backend(backend)  # an unknown name is refused here already
         self._methods = methods_of(type(self), VertexFunction)
-        self._traces: dict[Any, dict[str, Trace]] = {}  # by method
-        self._compiled: dict[Any, dict[str, Compiled]] = {}
-        self._bound: dict[Any, Bound] = {}
-        self._last: Any = None
 
     def vertex(self, v: Vertex) -> None:
         """The computation of one vertex; to be written by the subclass."""
@@ -108,7 +108,9 @@ class VertexFunction(nn.Module):
                 `[number of such vertices, *shape]`, in their order (`batch.leaves`; with `reverse`, `batch.roots`). For a
                 batch of sequences that is one row a sequence. States that are left out are zero.
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
-                own vertex order; of vertices of the kinds that pull it only, where there are kinds. They may require grad.
+                own vertex order, or, if it is pulled for edges, `[num_edges, ...]`, rows in the order of `batch.edge_index`, in
+                which edges were given; of vertices of the kinds that pull it only, or of the edges that these read, where
+                there are kinds. They may require grad.
 
         Returns:
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
@@ -120,21 +122,23 @@ class VertexFunction(nn.Module):
                 no method for.
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
-        return self._run(dict(_tensors(self)), graphs, reverse, initial, inputs)
+        return self._run(None, graphs, reverse, initial, inputs)
 
     def _run(
         self,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor] | None,
         graphs: GraphBatch | Sequence[InputGraph],
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
     ) -> Outputs:
-        """`forward` with these parameters and buffers."""
+        """`forward`, perhaps with other parameters and buffers than those of the module."""
+        kept, own = programs.see(self._programs, self)
+        tensors = own if tensors is None else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = methods_in(batch, self._methods)
         device = _check_inputs(tensors, inputs)
-        traces = self._trace(inputs, tensors, device)
+        traces = self._trace(kept, inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
         check_rows(traces, inputs, count_rows(batch, methods), self._methods, "the batch")
         external: dict[str, Tensor] = {}
@@ -143,11 +147,8 @@ class VertexFunction(nn.Module):
             external = self._initial_states(initial, batch.num_external, traces, device)
         order, of_groups = self._order(batch, methods, traces, device)
         through = any(value.requires_grad for value in external.values())
-        compiled = self._compile(traces, inputs, tensors, device, through)
-        key = (self._last, of_groups)
-        if key not in self._bound:
-            self._bound[key] = bind(compiled[name] for name in of_groups)
-        outputs = autograd.run(self._bound[key], order, tensors, inputs, external)
+        bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
+        outputs = autograd.run(bound, order, tensors, inputs, external)
         for found in traces.values():  # of kinds that are not in this batch
             for name, node in found.pushes.items():
                 if name not in outputs:
@@ -161,7 +162,8 @@ class VertexFunction(nn.Module):
         Args:
             graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
                 children, and without inputs the run begins empty.
-            inputs: one tensor for each name that the vertex function pulls, one row a vertex.
+            inputs: one tensor for each name that the vertex function pulls, one row a vertex, or a row an edge of the graphs in
+                the order in which these were given.
 
         Returns:
             A `Frontier`: `run.extend(children, ...)` adds vertices, `run[vertices]` reads what they pushed.
@@ -180,13 +182,13 @@ class VertexFunction(nn.Module):
                 f"{type(self).__name__} has methods for kinds, and a run that grows has no kinds yet; write one method "
                 "`vertex`, with an input that tells the kinds apart"
             )
-        device = next(
-            (tensor.device for tensor in (*dict(_tensors(self)).values(), *inputs.values())), torch.device("cpu")
-        )
+        given = (*self.parameters(), *self.buffers(), *inputs.values())
+        device = next((tensor.device for tensor in given), torch.device("cpu"))
         run = Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, batch.child, batch.slot, batch.offset)
+            arrays = batch.child, batch.slot, batch.offset, batch.edge
+            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays)
             run._add(structure, np.empty(0, np.int64), inputs)
         elif inputs:
             run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
@@ -195,32 +197,34 @@ class VertexFunction(nn.Module):
     def _prepare_growth(
         self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
-        tensors = dict(_tensors(self))
+        kept, tensors = programs.see(self._programs, self)
         device = _check_inputs(tensors, inputs)
-        traces = self._trace(inputs, tensors, device)
+        traces = self._trace(kept, inputs, tensors, device)
         ((name, found),) = traces.items()
         check_rows(traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension")
         made = schedule(growth, self.policy, found.num_slots, found.reads_edges)
         log.show("schedule", made)
         lists = edge_lists(growth, made) if found.reads_edges else None
-        compiled = self._compile(traces, inputs, tensors, device, through)
-        return tensors, order_on(made, device, lists=lists), bind(compiled.values())
+        bound = self._bind(kept, traces, inputs, tensors, device, through, (name,))
+        return tensors, order_on(made, device, lists=lists), bound
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:
         """What the vertex function of the last call became: eager, core and lazy nodes, and their derivative."""
-        if self._last is None:
+        latest = self._programs.latest
+        if latest is None:
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
-        return SymbolicGraph({name: compiled.program for name, compiled in self._compiled[self._last].items()})
+        return SymbolicGraph({name: compiled.program for name, compiled in latest.items()})
 
     def explain(self) -> str:
         """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
-        if self._last is None:
+        latest = self._programs.latest
+        if latest is None:
             raise VertexFunctionError(
                 "there is nothing to explain yet: the vertex function is compiled at the first call"
             )
         lines = []
-        for method, compiled in self._compiled[self._last].items():
+        for method, compiled in latest.items():
             for name in compiled.program.parts:
                 part = name.removesuffix("_leaf")
                 reason = f": {compiled.reasons[part]}" if part in compiled.reasons else ""
@@ -237,6 +241,8 @@ class VertexFunction(nn.Module):
             if name not in self.state:
                 known = ", ".join(map(repr, self.state)) or "none"
                 raise InputError(f"initial has {name!r}, but there is no such state; the states are {known}")
+            if isinstance(value, Tensor):
+                check_plain("the initial state", {name: value}, closely=True)
             want = (count, *self.state[name])
             if not isinstance(value, Tensor) or tuple(value.shape) != want or value.device != device:
                 given = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
@@ -259,38 +265,52 @@ class VertexFunction(nn.Module):
             for name, shape in self.state.items()
         }
 
+    @property
+    def _programs(self) -> Programs:
+        """What this model became; of a copy, nothing yet."""
+        have: Programs | None = getattr(self, "_kept_programs", None)
+        if have is None:
+            have = self._kept_programs = Programs()
+        return have
+
     def _trace(
-        self, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
+        self, kept: Kept, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
     ) -> dict[str, Trace]:
         autocast = torch.is_autocast_enabled(device.type)
-        key = (
-            tuple(module.training for module in self.modules()),
+        configuration = (
             tuple((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()),
             tuple((name, value.dtype, value.shape[1:]) for name, value in sorted(inputs.items())),
             device,
             torch.get_autocast_dtype(device.type) if autocast else None,
+            torch.get_default_dtype(),
+            torch.get_default_device(),
             str(self.state_dtype),
         )
-        if key not in self._traces:
+
+        def make() -> dict[str, Trace]:
+            check_plain("parameter or buffer", tensors, closely=True)
             floating = [t.dtype for t in (*tensors.values(), *inputs.values()) if t.is_floating_point()]
             usual = floating[0] if floating else torch.get_default_dtype()
             dtypes = dtypes_of(self.state, self.state_dtype, usual)
-            traces = {
-                name: prepare(self, getattr(self, name), self.state, dtypes, inputs, tensors, device)
+            made = {
+                name: prepare(self, name, self.state, dtypes, inputs, tensors, device)
                 for name in dict.fromkeys(self._methods.values())
             }
-            check_together(traces, inputs)
-            self._traces[key] = traces
-        return self._traces[key]
+            check_together(made, inputs)
+            return made
 
-    def _compile(
+        return programs.traces(kept, configuration, make)
+
+    def _bind(
         self,
+        kept: Kept,
         traces: Mapping[str, Trace],
         inputs: Mapping[str, Tensor],
         tensors: Mapping[str, Tensor],
         device: torch.device,
         through: bool,
-    ) -> dict[str, Compiled]:
+        of_groups: tuple[str, ...],
+    ) -> Bound:
         """Every method compiled for the gradients that are wanted; with `through`, gradients are sent in any case."""
         wanted: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         if torch.is_grad_enabled():
@@ -299,16 +319,9 @@ class VertexFunction(nn.Module):
                 tuple(name for name, value in inputs.items() if value.requires_grad),
             )
         backend = choose_backend(self.backend, device)
-        through = through and torch.is_grad_enabled()
-        key = (tuple(map(id, traces.values())), wanted, backend, through)
-        if key not in self._compiled:
-            programs = {name: partition(found, *wanted, through) for name, found in traces.items()}
-            if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
-                programs = {name: partition(found, *wanted, True) for name, found in traces.items()}
-            self._compiled[key] = {name: compile_program(program, backend) for name, program in programs.items()}
-            log.show("trace", SymbolicGraph(programs))
-        self._last = key
-        return self._compiled[key]
+        key, compiled = programs.compiled(kept, traces, wanted, through and torch.is_grad_enabled(), backend)
+        self._programs.latest = compiled
+        return programs.bound(kept, key, compiled, of_groups)
 
     def _order(
         self, batch: GraphBatch, methods: tuple[str, ...], traces: Mapping[str, Trace], device: torch.device
@@ -329,7 +342,7 @@ class VertexFunction(nn.Module):
             else:
                 made = ahead
             arrays = batch.schedule_indices if ahead is not None and batch.device == device else None
-            lists = edge_lists(batch, made, batch.edge_numbers) if ragged else None
+            lists = edge_lists(batch, made) if ragged else None
             found = order_on(made, device, arrays, lists), methods
             batch.cache[key] = self.policy, found
         return found  # type: ignore[no-any-return]
@@ -345,31 +358,36 @@ class VertexFunction(nn.Module):
             self.policy = FSM.load(bytes(learned.tolist()))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Traces stay behind when the module is copied or pickled; they are made again at the next call."""
-        return {**self.__dict__, "_traces": {}, "_compiled": {}, "_bound": {}, "_last": None}
+    def _replicate_for_data_parallel(self) -> VertexFunction:
+        replica: VertexFunction = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica._kept_programs = self._programs
+        return replica
 
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
+    def __prepare_scriptable__(self) -> None:
+        raise VertexFunctionError(
+            f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
+            "save its state_dict instead"
+        )
 
 
 def _check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
     """The device of parameters and inputs."""
+    check_real()
+    check_plain("parameter or buffer", tensors)
     device = next((tensor.device for tensor in tensors.values()), None)
     for name, value in inputs.items():
         if not isinstance(value, Tensor):
             raise InputTypeError(
                 f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
             )
-        if value.dim() == 0:
-            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
         if device is not None and value.device != device:
             raise InputError(
                 f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
                 "move one with .to(...)"
             )
+        check_plain("input", {name: value}, closely=True)
+        if value.dim() == 0:
+            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
         device = value.device
     return device if device is not None else torch.device("cpu")
 

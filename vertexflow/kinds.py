@@ -166,7 +166,7 @@ def check_rows(
         if len(value) != count:
             what, order = ("vertex", "in the order of their numbers")
             if of_edges:
-                what, order = ("edge", "in the order of batch.child")
+                what, order = ("edge", "in the order in which edges were given (batch.edge_index)")
             some = [kind for kind, method in kinds.items() if method in pulling]
             of_kinds = f" of kind {_listed(some, ' or ')}" if len(pulling) < len(traces) else ""
             if of_kinds and of_edges:

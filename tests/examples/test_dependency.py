@@ -77,8 +77,7 @@ def test_a_word_does_not_tell_its_own_tag(treebank, model):
 def test_the_model_is_that_of_one_vertex_after_another(treebank):
     bank, (batch, word, relation, _) = batch_of(treebank)
     model = Dependents(len(bank.words), len(bank.relations), len(bank.tags), 4, 0.0).double()
-    parent = torch.repeat_interleave(torch.arange(batch.num_vertices), torch.from_numpy(batch.offset).diff().long())
-    edges = list(zip(batch.child.tolist(), parent.tolist(), batch.slot.tolist(), strict=True))
+    edges = [(child, parent, child) for child, parent in batch.edge_index.T.tolist()]  # dependents in their order
     expected = run_reference(model, batch.num_vertices, edges, {"word": word}, edge_inputs={"relation": relation})
     torch.testing.assert_close(model.logits(batch, word, relation), expected["tag"])
 

@@ -38,7 +38,14 @@ def test_words_are_vertices_and_dependents_are_children_in_their_order() -> None
     assert tree.data["lemma"].tolist() == ["the", "dogs", "do", "n't", "bark"]
     assert tree.data["upos"].tolist() == ["DET", "NOUN", "AUX", "PART", "VERB"]
     assert tree.data["head"].tolist() == [1, 4, 4, 4, -1]
-    assert tree.data["deprel"][tree.child].tolist() == ["det", "nsubj", "aux", "advmod"]
+    assert tree.data["deprel"][tree.edge_index[0]].tolist() == ["det", "nsubj", "aux", "advmod"]
+
+
+def test_edges_are_in_the_order_of_dependents() -> None:
+    heads = {1: 3, 2: 4, 3: 0, 4: 3}  # the edge from 2 crosses that from 1: heads do not rise
+    (tree,) = from_conllu("\n".join(word(at, "w", head) for at, head in heads.items()) + "\n")
+    assert tree.edge_index.tolist() == [[0, 1, 3], [2, 3, 2]]
+    assert tree.child.tolist() == [0, 3, 1]
 
 
 def test_sentences_are_apart_by_empty_lines_in_a_text_a_file_and_lines(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_a_vertex_reads_itself_and_then_its_sources_in_their_order(graph, rounds
     assert made.data["vertex"].tolist() == list(range(count)) * (rounds + 1)
     assert made.data["round"].tolist() == [at for at in range(rounds + 1) for _ in range(count)]
     numbers = vf.unrolled_edges(graph, rounds)
+    entry = numbers if made.edge is None else numbers[made.edge]
     assert len(numbers) == made.num_edges == rounds * (count + len(edges))
     for vertex in range(made.num_vertices):
         first, end = made.offset[vertex : vertex + 2]
@@ -38,14 +39,20 @@ def test_a_vertex_reads_itself_and_then_its_sources_in_their_order(graph, rounds
         expected = [(at - 1) * count + u for u in (own, *(edges[number][0] for number in into))] if at else []
         assert made.child[first:end].tolist() == expected
         assert made.slot[first:end].tolist() == list(range(len(expected)))
-        assert numbers[first:end].tolist() == ([-1, *into] if at else [])
+        assert entry[first:end].tolist() == ([-1, *into] if at else [])
 
 
 @given(with_cycles(), st.integers(1, 3))
 def test_it_is_what_vf_graph_makes_of_the_same_edges(graph, rounds):
+    """Round after round: every vertex to itself, and then the graph's own edges in their order."""
     made = vf.unroll(graph, rounds)
-    parent = np.repeat(np.arange(made.num_vertices), np.diff(made.offset))
-    again = vf.graph(made.num_vertices, np.stack([made.child, parent]), kind=made.kind)
+    count, edges = graph
+    pairs = []
+    for at in range(rounds):
+        for source, target in [*((vertex, vertex) for vertex in range(count)), *edges]:
+            pairs.append((at * count + source, (at + 1) * count + target))
+    again = vf.graph(made.num_vertices, pairs, kind=made.kind)
+    assert made.edge_index.T.tolist() == [list(pair) for pair in pairs]
     assert again.structure.tolist() == made.structure.tolist()
     assert again.kinds == made.kinds
 

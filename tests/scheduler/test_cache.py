@@ -32,6 +32,12 @@ def test_what_is_found_is_what_would_be_made(batch: GraphBatch) -> None:
         assert cached_schedule(batch).arrays.tolist() == schedule(batch).arrays.tolist()
 
 
+def test_the_same_edges_in_other_graphs_have_rows_of_their_own() -> None:
+    apart, together = pack([chain(1), chain(2), chain(1)]), pack([graph(4, [(1, 2)])])
+    cached_schedule(apart)
+    assert cached_schedule(together).arrays.tolist() == schedule(together).arrays.tolist()
+
+
 def test_what_differs_is_scheduled_anew() -> None:
     batch = pack([tree(((0, 1), 2))])
     machine = FSM()

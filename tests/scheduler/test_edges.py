@@ -23,8 +23,10 @@ def test_entries_are_the_edges_of_each_row_in_the_order_of_slots(policy: str, ba
     inner = [vertex for vertex in made.order if below[vertex]]
     for vertex, (first, end) in zip(inner, itertools.pairwise(lists.offset), strict=True):
         assert lists.child_row[first:end].tolist() == [made.row[child] for _, child in below[vertex]]
-        assert lists.edge[first:end].tolist() == list(range(batch.offset[vertex], batch.offset[vertex + 1]))
-    assert lists.offset[-1] == len(lists.edge) == batch.num_edges
+        ends = batch.edge_index[:, lists.edge[first:end]].tolist()  # of the edges as they were given
+        assert ends == [[child for _, child in below[vertex]], [vertex] * len(below[vertex])]
+    assert lists.offset[-1] == batch.num_edges
+    assert sorted(lists.edge) == list(range(batch.num_edges))
 
 
 @given(batches())

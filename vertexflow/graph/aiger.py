@@ -26,7 +26,8 @@ def from_aiger(source: str | os.PathLike[str] | bytes) -> InputGraph:
 
     Returns:
         One graph. Its vertices are the constant false if a gate or an output reads it, the inputs, the latches, and the
-        gates in the order of the file; a gate has its operands in the slots 0 and 1. `graph.data` holds of each vertex
+        gates in the order of the file; a gate has its operands in the slots 0 and 1, and edges are in the order of gates and
+        slots. `graph.data` holds of each vertex
         "type" (int64: 0 constant, 1 input, 2 latch, 3 gate), "inverted" (bool [V, 2]: whether the operand in that slot
         is inverted) and "output" (bool: whether an output reads it, inverted or not).
 

@@ -11,12 +11,14 @@ import torch
 
 from .. import _core
 from ..errors import GraphError, InputTypeError
+from .edge_index import edge_index_of
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 Wide = np.ndarray[Any, np.dtype[np.int64]]
 
 LARGEST = 2**31 - 1  # of vertices, and of edges
 HEADER = 4
+HAS_KINDS, HAS_EDGES = 1, 2  # flags: which of `structure`'s last two arrays there are
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -24,21 +26,28 @@ class InputGraph:
     """One sample's structure. Made by `vf.graph`, `vf.tree`, `vf.tree_from_parents`, `vf.chain` and the readers.
 
     Attributes:
-        structure: int32, all of it in one array: V, E, K, whether there are kinds, then `offset`, `child`, `slot`, and
-            the number of each vertex's kind among `kinds`. The names below are views of it.
+        structure: int32, all of it in one array: V, E, K, flags, then `offset`, `child`, `slot`, the number of each
+            vertex's kind among `kinds`, and `edge`; flags say which of the last two there are (1 and 2). The names below are
+            views of it.
         kinds: the kinds that occur, sorted, or None.
-        data: arrays of one row a vertex that a reader found (labels, tokens), by name.
+        data: arrays that a reader read, or that were put there, by name: of one row a vertex (labels, tokens), or, for the
+            names in `edge_names`, of one row an edge, in the order of `edge_index`.
+        edge_names: the names in `data` that have a row an edge; append yours.
         num_vertices, num_edges: V and E.
         num_slots: K, the largest slot in use plus one; 0 without edges.
-        child: int32 [E], the children of all vertices, sorted by parent and then by slot.
+        edge_index: int64 [2, E] tensor, the child and the parent of each edge, in the order in which edges were given: that of
+            edge inputs.
+        child: int32 [E], the children of all vertices, sorted by parent and then by slot, whatever the order of edges was.
         slot: int32 [E], the slot that each child fills.
         offset: int32 [V + 1]; the children of vertex v are `child[offset[v]:offset[v + 1]]`.
+        edge: int32 [E], the number of each entry of `child` among the edges as they were given; None: they were given sorted.
         kind: an array [V] with the kind of each vertex, or None.
     """
 
     structure: Ints
     kinds: tuple[Any, ...] | None = None
     data: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    edge_names: list[str] = field(default_factory=list)
 
     @property
     def num_vertices(self) -> int:
@@ -65,6 +74,16 @@ class InputGraph:
         return self._part(self.num_vertices + 1 + self.num_edges, self.num_edges)
 
     @property
+    def edge(self) -> Ints | None:
+        if not self.structure[3] & HAS_EDGES:
+            return None
+        return self.structure[len(self.structure) - self.num_edges :]
+
+    @property
+    def edge_index(self) -> torch.Tensor:
+        return torch.from_numpy(edge_index_of(self.child, self.offset, self.edge))
+
+    @property
     def kind(self) -> np.ndarray[Any, Any] | None:
         if self.kinds is None:
             return None
@@ -83,7 +102,7 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
     Args:
         num_vertices: vertices are 0 .. num_vertices - 1.
         edges: pairs (child, parent), or an array or tensor of shape [2, E] (children, then parents). The k-th edge that
-            names a parent fills its slot k.
+            names a parent fills its slot k. Whatever has a row an edge, such as an edge input, is in their order.
         kind: the kind of each vertex, if vertices are of several kinds.
         slots: the slot of each edge, where the order of the edges does not tell (a missing left child).
 
@@ -118,6 +137,7 @@ def tree(nested: Any) -> InputGraph:
 
     Leaves are the numbers of the leaf vertices, 0 .. L - 1 in any order, or all None, numbered from left to right.
     Inner vertices follow in post-order, so that the root is the last vertex. A number or None alone is one vertex.
+    Edges are in the order of their parents, and of slots.
 
     Raises:
         GraphError: an empty tuple, or leaves that are not 0 .. L - 1, each once.
@@ -169,7 +189,7 @@ def from_post_order(leaves: Wide, child: list[int], counts: list[int]) -> InputG
 
 
 def _sorted_graph(offset: Wide, child: Wide, slot: Wide, num_slots: int) -> InputGraph:
-    """A graph from arrays that are what `InputGraph` documents."""
+    """A graph from arrays that are what `InputGraph` documents, with edges in that order."""
     if len(offset) > LARGEST:
         raise GraphError(f"{len(offset) - 1} vertices; a graph has at most {LARGEST}")
     structure = np.empty(HEADER + len(offset) + 2 * len(child), np.int32)
@@ -180,6 +200,8 @@ def _sorted_graph(offset: Wide, child: Wide, slot: Wide, num_slots: int) -> Inpu
 
 def tree_from_parents(parents: Any) -> InputGraph:
     """A tree or forest from the parent of each vertex, -1 for a root. Children take slots in order of their numbers.
+
+    Edges are in the order of their children: edge i is that of the i-th vertex that has a parent.
 
     Raises:
         GraphError: no vertices, a parent out of range, or a cycle.
@@ -201,7 +223,7 @@ def tree_from_parents(parents: Any) -> InputGraph:
 
 
 def chain(length: int) -> InputGraph:
-    """A sequence: vertex t has vertex t - 1 in slot 0.
+    """A sequence: vertex t has vertex t - 1 in slot 0; edge t runs from vertex t to vertex t + 1.
 
     Raises:
         GraphError: a length below 1.

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import GraphError, InputTypeError
 from .build import InputGraph, graph
+from .data import add_edge_data, join_data
 
 
 def from_networkx(source: Any, kind: str | None = None, slot: str | None = None) -> InputGraph:
@@ -21,10 +22,13 @@ def from_networkx(source: Any, kind: str | None = None, slot: str | None = None)
         slot: the edge attribute that holds the slot; without it, a parent's edges fill slots in the order of `source.edges`.
 
     Returns:
-        The graph. `data["node"]` holds the names of its nodes; node attributes that all nodes have are arrays there as well.
+        The graph. `data["node"]` holds the names of its nodes; node attributes that all nodes have are arrays there as well,
+        and so are edge attributes that all edges have (`edge_names`), in the order of `source.edges`, as edges are. An edge
+        attribute whose name nodes have, too, becomes `edge_<name>`.
 
     Raises:
-        GraphError: no nodes, a cycle, an attribute that some nodes or edges lack, or slots that `vf.graph` refuses.
+        GraphError: no nodes, a cycle, an attribute that some nodes or edges lack, slots that `vf.graph` refuses, or nodes that
+            have the attributes `name` and `edge_name` where edges have `name`.
         InputTypeError: not a directed graph of networkx.
 
     Example:
@@ -49,28 +53,41 @@ def from_networkx(source: Any, kind: str | None = None, slot: str | None = None)
     for name in source.nodes[nodes[0]]:
         if isinstance(name, str) and name not in ("node", kind) and all(name in source.nodes[node] for node in nodes):
             made.data[name] = _column([source.nodes[node][name] for node in nodes])
+    for name in edges[0][2] if edges else ():
+        if isinstance(name, str) and name != slot and all(name in found for _, _, found in edges):
+            add_edge_data(made, name, _column([found[name] for _, _, found in edges]))
     return made
 
 
 def to_networkx(source: InputGraph) -> Any:
     """The input graph as a networkx `MultiDiGraph`, with edges from children to parents.
 
-    Edges have the attribute `slot`, nodes `kind` if the graph has kinds, and an attribute for each array in `data`.
-    `from_networkx(to_networkx(g), kind="kind", slot="slot")` is g again.
+    Edges have the attribute `slot`, nodes `kind` if the graph has kinds, and both an attribute for each array in `data` that has
+    a row for each of them. `from_networkx(to_networkx(g), kind="kind", slot="slot")` is g again, but for the order of edges:
+    networkx lists them by their child, and in their order only where that is the same.
 
     Raises:
+        GraphError: `data` has "slot" of edges, or "kind" of vertices that have kinds, or not a row for each vertex, or edge.
         ImportError: networkx is not installed.
     """
     import networkx
 
+    if "slot" in source.edge_names:
+        raise GraphError("edges have data 'slot', where to_networkx writes the slots; rename it")
+    if source.kinds is not None and "kind" in source.data:
+        raise GraphError("vertices have data 'kind', where to_networkx writes the kinds; rename it")
+    data, edge_names = join_data([source])
     made = networkx.MultiDiGraph()
     kinds = source.kind
+    of_nodes = {name: rows for name, rows in data.items() if name not in ("node", *edge_names)}
+    of_edges = {name: data[name] for name in edge_names}
     for vertex in range(source.num_vertices):
-        attributes = {name: rows[vertex] for name, rows in source.data.items() if name != "node"}
+        attributes = {name: rows[vertex] for name, rows in of_nodes.items()}
         made.add_node(vertex, **attributes, **({} if kinds is None else {"kind": kinds[vertex].item()}))
-    parent = np.repeat(np.arange(source.num_vertices), np.diff(source.offset))
-    for child, above, slot in zip(source.child.tolist(), parent.tolist(), source.slot.tolist(), strict=True):
-        made.add_edge(child, above, slot=slot)
+    slots = source.slot if source.edge is None else source.slot[np.argsort(source.edge)]
+    for at, (child, parent) in enumerate(source.edge_index.T.tolist()):
+        key = made.add_edge(child, parent)
+        made.edges[child, parent, key].update({name: rows[at] for name, rows in of_edges.items()}, slot=int(slots[at]))
     return made
 
 
@@ -83,21 +100,32 @@ def from_edge_index(source: Any, num_vertices: int | None = None, kind: Any = No
         kind, slots: as in `vf.graph`.
 
     Returns:
-        The graph. Tensors of a `Data` or a DGL graph that have one row a node are arrays in `data`.
+        The graph. Tensors of a `Data` or a DGL graph that have one row a node or an edge are arrays in `data`; `edge_names`
+        are those of edges (`edge_attr`), whose rows stay in the order of the edges. A DGL graph's edge feature whose name
+        nodes have, too, becomes `edge_<name>`.
 
     Raises:
         GraphError, InputTypeError: as in `vf.graph`.
+        InputTypeError: an `InputGraph`.
 
     Example:
         >>> vf.from_edge_index(torch.tensor([[0, 1], [2, 2]]))  # vertex 2 has the children 0 and 1
         InputGraph(num_vertices=3)
     """
     rows: Mapping[str, Any] = {}
+    edge_rows: Mapping[str, Any] = {}
+    if isinstance(source, InputGraph):
+        raise InputTypeError("from_edge_index was given an input graph, which is one already")
     if hasattr(source, "edge_index"):  # PyTorch Geometric
         edges, count = source.edge_index, source.num_nodes
-        rows = {name: source[name] for name in source.keys() if name != "edge_index"}  # noqa: SIM118 - no mapping
+        names = [name for name in source.keys() if name != "edge_index"]  # noqa: SIM118 - no mapping
+        # Beside a single edge, any tensor of one row might be of that edge; a label of the graph, `y`, is more likely.
+        single = isinstance(edges, torch.Tensor) and edges.shape[-1] == 1
+        names_of_edges = [name for name in names if source.is_edge_attr(name) and not (single and "edge" not in name)]
+        edge_rows = {name: source[name] for name in names_of_edges}
+        rows = {name: source[name] for name in names if source.is_node_attr(name)}
     elif callable(getattr(source, "num_nodes", None)) and callable(getattr(source, "edges", None)):  # DGL
-        edges, count, rows = torch.stack(source.edges()), source.num_nodes(), source.ndata
+        edges, count, rows, edge_rows = torch.stack(source.edges()), source.num_nodes(), source.ndata, source.edata
     else:
         edges = source if isinstance(source, torch.Tensor) else np.asarray(source)
         count = int(edges.max()) + 1 if num_vertices is None and 0 not in edges.shape else 0
@@ -105,6 +133,10 @@ def from_edge_index(source: Any, num_vertices: int | None = None, kind: Any = No
     for name, value in rows.items():
         if isinstance(value, torch.Tensor) and value.dim() and len(value) == made.num_vertices:
             made.data[name] = value.detach().cpu().numpy()
+    for name, value in edge_rows.items():
+        # What Geometric joins along another dimension, such as `edge_label_index` [2, L], is no row an edge.
+        if isinstance(value, torch.Tensor) and "index" not in name and value.dim() and len(value) == made.num_edges:
+            add_edge_data(made, name, value.detach().cpu().numpy())
     return made
 
 

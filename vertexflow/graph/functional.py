@@ -77,8 +77,9 @@ def _refuse_written_parameters(found: Trace) -> None:
         schema = getattr(node.target, "_schema", None)
         if schema is None:
             continue
-        for argument, declared in zip(node.args, schema.arguments, strict=False):
-            if declared.alias_info is None or argument not in origin:
+        for position, declared in enumerate(schema.arguments):
+            argument = node.args[position] if position < len(node.args) else node.kwargs.get(declared.name)
+            if declared.alias_info is None or not isinstance(argument, fx.Node) or argument not in origin:
                 continue
             if declared.alias_info.is_write:
                 name = origin[argument].meta["role"][1]

@@ -14,7 +14,9 @@ from torch import Tensor
 from .. import _core
 from ..errors import GraphError, InputError, InputTypeError, VertexFlowError
 from . import segments
-from .build import LARGEST, InputGraph, Ints
+from .build import HAS_EDGES, HAS_KINDS, LARGEST, InputGraph, Ints
+from .data import Rows, join_data
+from .edge_index import edge_index_of
 
 if TYPE_CHECKING:
     from ..scheduler import Schedule
@@ -31,10 +33,14 @@ class GraphBatch:
         num_slots: the largest slot in use plus one; 0 without edges.
         kinds, kind_index: the kinds that occur, sorted, and int32 [V], the number of each vertex's kind among them; or
             None.
+        edge: int32 [E], the number that the user gave the edge of each entry of `child`: edges are numbered in the order in
+            which they were given, graph after graph; None: that is the order of `child`. Edges that come from external
+            vertices are numbered from the number of the graphs' own edges on.
         schedule: a schedule that was made ahead (`vf.collate` makes one), or None.
-        device: where `roots`, `leaves`, `graph_of_vertex` and `indices` live, and where readouts are computed.
-        indices: int32, these, the graphs' sizes and the schedule's arrays in one tensor, once it was pinned or moved; else None.
-        reversed_from: the batch that this one is the reverse of, or None.
+        device: where `roots`, `leaves`, `graph_of_vertex`, `edge_index` and `indices` live, and where readouts are
+            computed.
+        indices: int32, the first three, the graphs' sizes and the schedule's arrays in one tensor, once it was pinned or
+            moved; else None.
         num_external: how many vertices it reads that are not in it, numbered from V on; 0 unless made so.
         cache: what others derive from the structure (schedules); left behind when the batch is pickled.
     """
@@ -48,12 +54,12 @@ class GraphBatch:
     num_slots: int = field(repr=False)
     kinds: tuple[Any, ...] | None = field(default=None, repr=False)
     kind_index: Ints | None = field(default=None, repr=False)
+    edge: Ints | None = field(default=None, repr=False)
     schedule: Schedule | None = field(default=None, repr=False)
     device: torch.device = field(default=torch.device("cpu"))
     indices: Tensor | None = field(default=None, repr=False)
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
     graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; left behind as well
-    reversed_from: GraphBatch | None = field(default=None, repr=False)
     num_external: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
@@ -68,14 +74,32 @@ class GraphBatch:
         """An array [V] with the kind of each vertex, or None."""
         return None if self.kinds is None else np.array(self.kinds)[self.kind_index]
 
-    @cached_property
-    def data(self) -> dict[str, np.ndarray[Any, Any]]:
-        """The arrays of one row a vertex that all graphs have, joined when they are first asked for.
+    @property
+    def data(self) -> dict[str, Rows]:
+        """The arrays that all graphs have, joined when they are first asked for: of one row a vertex, in the order of their
+        numbers, or, for the names in `edge_names`, of one row an edge, in the order of `edge_index`.
 
         Raises:
-            GraphError: arrays of one name that have no row for each vertex, or that do not fit together.
+            GraphError: arrays of one name that do not have a row for each vertex, or edge, or that do not fit together.
         """
-        return _join_data(self.graphs)
+        return self._joined_data[0]
+
+    @property
+    def edge_names(self) -> frozenset[str]:
+        """The names in `data` that have a row an edge."""
+        return self._joined_data[1]
+
+    @cached_property
+    def _joined_data(self) -> tuple[dict[str, Rows], frozenset[str]]:
+        return join_data(self.graphs)
+
+    @cached_property
+    def edge_index(self) -> Tensor:
+        """int64 [2, E]: the child and the parent of each edge, in the order in which edges were given to `vf.graph` and its
+        like, graph after graph: that of edge inputs. Of a reversed batch, the consumer is the child; the order is the same.
+        """
+        index = torch.from_numpy(edge_index_of(self.child, self.offset, self.edge))
+        return index.to(self.device, non_blocking=True)
 
     @cached_property
     def roots(self) -> Tensor:
@@ -189,39 +213,50 @@ class GraphBatch:
         return self._changed(schedule=schedule, indices=None, device=torch.device("cpu"), cache={})
 
     def reversed(self) -> GraphBatch:
-        """The batch with every edge turned round; slots are numbered in the order of the consumers."""
+        """The batch with every edge turned round; slots are numbered in the order of the consumers. Edges keep their order.
+
+        Raises:
+            GraphError: arrays that are no structure.
+        """
         if "reversed" not in self.cache:
-            blob, num_slots = _core.reversed(self.child, self.slot, self.offset)
-            offset, child, slot = np.split(blob, (self.num_vertices + 1, self.num_vertices + 1 + self.num_edges))
-            self.cache["reversed"] = replace(
-                self, child=child, slot=slot, offset=offset, num_slots=num_slots, schedule=None, indices=None,
-                device=torch.device("cpu"), reversed_from=self, cache={},
-            )  # fmt: skip
+            try:
+                blob, num_slots = _core.reversed(self.child, self.slot, self.offset, self.edge)
+            except (_core.Malformed, TypeError, ValueError) as error:
+                said = " ".join(map(str, error.args[:2]))
+                raise GraphError(f"the structure's arrays are inconsistent: {said}") from error
+            start, edges = self.num_vertices + 1, self.num_edges
+            offset, child, slot, edge = np.split(blob, (start, start + edges, start + 2 * edges))
+            self.cache["reversed"] = self._restructured(
+                child=child, slot=slot, offset=offset, edge=edge, num_slots=num_slots
+            )
         return self.cache["reversed"]  # type: ignore[no-any-return]
 
     def with_initial(self) -> GraphBatch:
         """The batch in which every vertex without children reads an external one, in slot 0: its initial state."""
         if "initial" not in self.cache:
             leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
+            new = np.arange(len(leaves), dtype=np.int32)
             more = np.zeros(self.num_vertices + 1, np.int32)
             more[leaves + 1] = 1
-            at = self.offset[leaves]
-            self.cache["initial"] = replace(
-                self,
-                child=np.insert(self.child, at, np.arange(len(leaves), dtype=np.int32) + self.num_vertices),
-                slot=np.insert(self.slot, at, 0),
-                offset=self.offset + np.cumsum(more, dtype=np.int32),
-                num_slots=max(self.num_slots, 1), schedule=None, indices=None, device=torch.device("cpu"),
-                num_external=len(leaves), cache={},
+            is_new = np.zeros(self.num_edges + len(leaves), np.bool_)
+            is_new[self.offset[leaves] + new] = True
+            child, slot, edge = np.zeros((3, len(is_new)), np.int32)
+            child[is_new], edge[is_new] = new + self.num_vertices, new + self.num_edges
+            np.logical_not(is_new, out=is_new)
+            child[is_new], slot[is_new] = self.child, self.slot
+            edge[is_new] = np.arange(self.num_edges) if self.edge is None else self.edge
+            self.cache["initial"] = self._restructured(
+                child=child, slot=slot, edge=edge, offset=self.offset + np.cumsum(more, dtype=np.int32),
+                num_slots=max(self.num_slots, 1), num_external=len(leaves),
             )  # fmt: skip
         return self.cache["initial"]  # type: ignore[no-any-return]
 
-    @cached_property
-    def edge_numbers(self) -> Ints | None:
-        """Of a reversed batch, the number of each edge in the batch that it was made of; else None."""
-        if self.reversed_from is None:
-            return None
-        return np.argsort(self.reversed_from.child, kind="stable").astype(np.int32)
+    def _restructured(self, **arrays: Any) -> GraphBatch:
+        """The batch with other edges between its vertices, of which nothing is known yet but its data."""
+        changed = replace(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), cache={})
+        if "_joined_data" in self.__dict__:
+            changed.__dict__["_joined_data"] = self._joined_data
+        return changed
 
     def pin_memory(self) -> GraphBatch:
         """The batch with its index tensors in one piece of page-locked memory; `DataLoader(pin_memory=True)` asks for it."""
@@ -243,7 +278,7 @@ class GraphBatch:
 
     def _changed(self, **changes: Any) -> GraphBatch:
         changed = replace(self, **changes)
-        for name in ("data", "_host_parts"):
+        for name in ("_joined_data", "_host_parts"):
             if name in self.__dict__:
                 changed.__dict__[name] = self.__dict__[name]
         return changed
@@ -256,7 +291,7 @@ class GraphBatch:
     def __getstate__(self) -> dict[str, Any]:
         names = self.__dataclass_fields__
         state = {name: value for name, value in self.__dict__.items() if name in names}
-        return state | {"cache": {}, "graphs": (), "data": self.data}
+        return state | {"cache": {}, "graphs": (), "_joined_data": self._joined_data}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -289,7 +324,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
             kinds, numbers = _join_kinds(graphs)
             packed = _core.pack(graphs, InputGraph, numbers)
         assert packed is not None
-        blob, graph_offset, num_edges, num_slots = packed
+        blob, graph_offset, num_edges, num_slots, flags = packed
     except _core.Malformed as error:
         raise _explained(error, graphs) from None
     except VertexFlowError:
@@ -307,7 +342,8 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         graph_offset=graph_offset,
         num_slots=num_slots,
         kinds=kinds or graphs[0].kinds,
-        kind_index=blob[ends[2] :] if len(blob) > ends[2] else None,
+        kind_index=blob[ends[2] : ends[2] + num_vertices] if flags & HAS_KINDS else None,
+        edge=blob[len(blob) - num_edges :] if flags & HAS_EDGES else None,
         graphs=graphs,
     )
 
@@ -326,25 +362,6 @@ def _explained(error: Exception, graphs: list[Any]) -> VertexFlowError:
     return GraphError(
         f"a graph's structure is no such array ({where} elements); make graphs with vf.graph and its like"
     )
-
-
-def _join_data(graphs: Sequence[InputGraph]) -> dict[str, np.ndarray[Any, Any]]:
-    joined: dict[str, np.ndarray[Any, Any]] = {}
-    for name in graphs[0].data if graphs else ():
-        if not all(name in graph.data for graph in graphs):
-            continue
-        rows = [graph.data[name] for graph in graphs]
-        for index, graph in enumerate(graphs):
-            if len(rows[index]) != graph.num_vertices:
-                raise GraphError(
-                    f"data {name!r} of graph {index} has {len(rows[index])} rows for {graph.num_vertices} vertices; "
-                    "give one for each vertex"
-                )
-        try:
-            joined[name] = np.concatenate(rows)
-        except ValueError as error:
-            raise GraphError(f"data {name!r} cannot be joined: {error}; give its rows one shape everywhere") from error
-    return joined
 
 
 def _join_kinds(graphs: list[InputGraph]) -> tuple[tuple[Any, ...], list[Ints]]:

@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
 from .canonical import canonical
+from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
 from .states import Dtypes, Shape
 from .trace import Trace, trace
 from .verify import check_canonical
-from .vertex import Vertex
 
 
 def prepare(
     module: nn.Module,
-    method: Callable[[Vertex], None],
+    method: str,
     state: Mapping[str, Shape],
     state_dtypes: Dtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
 ) -> Trace:
-    """Trace `method` once, simplify the graph, and refuse it if it mixes rows.
+    """Trace the method of this name once, simplify the graph, and refuse it if it mixes rows.
 
     `inputs` are the first call's; `tensors` are the module's parameters and buffers by qualified
     name, or what stands for them.
     """
-    cuda = [device] if device.type == "cuda" else []
     try:
-        # The trace has the derivative in it, also if the first call wants none; the user's random numbers stay as they were.
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
+        with isolated(device):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
             canonical(found)
             simplify(found)
-            check_rows(found, inputs, tensors)
+            with restored(generators_in(found.graph.nodes)):
+                check_rows(found, inputs, tensors)
             check_canonical(found)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)

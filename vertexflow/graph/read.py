@@ -25,8 +25,9 @@ def from_ptb(source: str | os.PathLike[str] | Iterable[str], num_labels: int | N
 
     Returns:
         One graph for each tree. Its leaves (the tokens) are the vertices 0 .. L - 1 from left to right, inner vertices
-        follow in post-order, and the root is the last. `graph.data["label"]` holds the label of each vertex (int64 or
-        str), `graph.data["token"]` the token of each leaf and "" for inner vertices.
+        follow in post-order, and the root is the last; edges are in the order of their parents, and of slots.
+        `graph.data["label"]` holds the label of each vertex (int64 or str), `graph.data["token"]` the token of each leaf and
+        "" for inner vertices.
 
     Raises:
         GraphError: unbalanced brackets, a missing label or token, a label out of range, text outside of brackets, no

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFunctionError
+from .isolation import generators_in, seed
 from .nodes import ancestors
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def _mixing(found: Trace, node: fx.Node, what: str) -> str:
 def _run(found: Trace, order: list[fx.Node], leaves: Mapping[fx.Node, Any]) -> dict[fx.Node, Any]:
     values: dict[fx.Node, Any] = {}
     with torch.no_grad():
-        torch.manual_seed(0)  # the same random masks in every run
+        device = next(node.meta["val"].device for node in order if isinstance(node.meta.get("val"), Tensor))
+        seed(device, generators_in(order))  # the same random masks in every run
         for node in order:
             if node.op in ("placeholder", "get_attr"):
                 values[node] = leaves[node] if node.op == "placeholder" else node.meta["constant"]

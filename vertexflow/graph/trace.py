@@ -7,7 +7,7 @@ of the derivative is recorded in one `torch.fx.Graph` (Cavs calls it F and its d
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -24,6 +24,7 @@ from ..errors import VertexFunctionError
 from .functional import remove_mutations
 from .nodes import role_name
 from .source_lines import SourceLines, located, where
+from .stand_in import stand_in, unchanged
 from .states import Dtypes, Shape, widest
 from .vertex import CHILDREN, Vertex
 
@@ -87,14 +88,14 @@ class Trace:
 
 def trace(
     module: nn.Module,
-    method: Callable[[Vertex], None],
+    method: str,
     state: Mapping[str, Shape],
     state_dtypes: Dtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
 ) -> Trace:
-    """Run `method` (bound to `module`) once and return its `Trace`.
+    """Run the method of this name once, on a stand-in of `module`, and return its `Trace`.
 
     `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. `tensors` are the module's
     parameters and buffers by qualified name, or what stands for them. Raises
@@ -110,10 +111,10 @@ def trace(
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
 
-    places = _places(module)
-    code = inspect.unwrap(getattr(method, "__func__", method)).__code__
+    called = getattr(module, method)
+    code = inspect.unwrap(getattr(called, "__func__", called)).__code__
     lines = SourceLines(code)
-    scope = _Scope(method, module)
+    written: list[str] = []
     made: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
@@ -126,17 +127,23 @@ def trace(
 
         def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
             of_edges = role[0] == "edge" or role[2:] == (CHILDREN,)
-            tensor = torch.empty((edges if of_edges else rows, *shape), dtype=dtype, device=device)
-            make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
-            return tensor.clone()  # which the user may change in place
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+            ):  # also where the first reading is in `torch.no_grad()`
+                tensor = torch.empty((edges if of_edges else rows, *shape), dtype=dtype, device=device)
+                make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
+                return tensor.clone()  # which the user may change in place
 
         for name, value in params.items():
             make(("param", name), value)
         v = Vertex(state, state_dtypes, inputs, leaf, rows, edges)
-        with lines:
-            given = {f"module.{place}": params[name] for place, name in places.items()}
-            torch.func.functional_call(scope, given, (v,), tie_weights=False)
+        places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
+        copy = stand_in(module, places)
+        with lines, unchanged(copy, params) as changes:
+            getattr(copy, method)(v)
             v.finish()
+        written.extend(changes)
         # A state is kept in its own dtype, whatever autocast made of it.
         results.update({("scatter", name): value.to(state_dtypes[name]) for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
@@ -164,36 +171,18 @@ def trace(
     _placeholders(graph)
     _check_constants(found, module)
     remove_mutations(found, mode)
+    if written:
+        raise VertexFunctionError(
+            f"the vertex function writes to {', '.join(map(repr, written))} while it runs; a vertex may only read parameters "
+            f"and buffers\n  in the vertex function, {where(filename, code.co_firstlineno)}"
+        )
     _bind(found, list(results))
     found.num_slots = 1 + max((slot for _, slot in found.gathers if slot != CHILDREN), default=-1)
     return found
 
 
-def _places(module: nn.Module) -> dict[str, str]:
-    """Every place of the module that holds a tensor, and that tensor's first name; a module used twice is one place."""
-    names = {id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-    return {
-        f"{prefix}.{key}" if prefix else key: names[id(tensor)]
-        for prefix, part in module.named_modules()
-        for key, tensor in (*part._parameters.items(), *part._buffers.items())
-        if tensor is not None
-    }
-
-
 def _grad_of(role: Role) -> Role:
     return ("grad", *role)
-
-
-class _Scope(nn.Module):
-    """Makes the vertex method callable by `functional_call`, which calls `forward`."""
-
-    def __init__(self, method: Callable[[Vertex], None], module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.method = method
-
-    def forward(self, v: Vertex) -> None:
-        self.method(v)
 
 
 def _node_of(tensor: Tensor) -> fx.Node:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError, InputTypeError
-from .build import HEADER, LARGEST, InputGraph, Ints, Wide, _edge_arrays
+from .build import HAS_EDGES, HAS_KINDS, HEADER, LARGEST, InputGraph, Wide, _edge_arrays
 
 KINDS = ("round", "start")
 
@@ -18,7 +18,7 @@ def unroll(graph: Any, rounds: int) -> InputGraph:
     Vertex v after round t is vertex t * V + v; round 0 is before the first. After a round, it is computed from itself before
     the round, in slot 0, and from the sources of its incoming edges, in slots 1, 2, ... in the order of the edges. Vertices
     of round 0 are of the kind "start" and all others of the kind "round", so that what "start" pulls has a row for each
-    vertex of the graph.
+    vertex of the graph. Edges are in the order of rounds; in each, those of every vertex to itself, and then the graph's own.
 
     Args:
         graph: a pair `(num_vertices, edges)`, with edges as in `vf.graph`, from source to target; an `InputGraph`; a networkx
@@ -45,14 +45,18 @@ def unroll(graph: Any, rounds: int) -> InputGraph:
     order, offset = _one_round(count, target)
     child = np.concatenate((np.arange(count), source))[order]
     slot = np.arange(len(child)) - np.repeat(offset[:-1], np.diff(offset))
-    structure = np.empty(HEADER + total + 1 + 2 * edges + total, np.int32)
-    structure[:HEADER] = total, edges, int(slot.max()) + 1, 1
-    offsets, children, slots, kinds = np.split(structure[HEADER:], np.cumsum([total + 1, edges, edges]))
+    flags = HAS_KINDS | HAS_EDGES * bool((order[1:] < order[:-1]).any())
+    structure = np.empty(HEADER + total + 1 + 2 * edges + total + edges * bool(flags & HAS_EDGES), np.int32)
+    structure[:HEADER] = total, edges, int(slot.max()) + 1, flags
+    parts = np.split(structure[HEADER:], np.cumsum([total + 1, edges, edges, total]))
+    offsets, children, slots, kinds, numbers = parts
     by_round = np.arange(rounds)[:, None]
     offsets[: count + 1] = 0
     np.add(offset[1:], by_round * len(child), out=offsets[count + 1 :].reshape(rounds, count), casting="same_kind")
     np.add(child, by_round * count, out=children.reshape(rounds, len(child)), casting="same_kind")
     slots.reshape(rounds, len(slot))[:] = slot
+    if flags & HAS_EDGES:
+        np.add(order, by_round * len(child), out=numbers.reshape(rounds, len(child)), casting="same_kind")
     kinds[:count], kinds[count:] = KINDS.index("start"), KINDS.index("round")
     data = {"vertex": np.tile(np.arange(count), rounds + 1), "round": np.repeat(np.arange(rounds + 1), count)}
     return InputGraph(structure, KINDS, data)
@@ -61,20 +65,19 @@ def unroll(graph: Any, rounds: int) -> InputGraph:
 def unrolled_edges(graph: Any, rounds: int) -> Wide:
     """Of each edge of `vf.unroll(graph, rounds)`, the number of the graph's own edge; -1 for those from a vertex to itself.
 
-    int64, in the order of the unrolled graph's `child`, for inputs of edges: `relation = relations[numbers]` has a row for
-    each, of which those at -1 mean nothing. Of a packed batch, concatenate those of its graphs. An undirected networkx graph
-    has the edge k of `graph.edges` as k and, the other way, as E + k.
+    int64, for inputs of edges: `relation = relations[numbers]` has a row for each, of which those at -1 mean nothing. Of a
+    packed batch, concatenate those of its graphs. An undirected networkx graph has the edge k of `graph.edges` as k and, the
+    other way, as E + k.
 
     Raises:
         GraphError, InputTypeError: as `unroll`.
 
     Example:
         >>> vf.unrolled_edges((2, [(0, 1), (1, 0)]), rounds=1)
-        array([-1,  1, -1,  0])
+        array([-1, -1,  0,  1])
     """
-    rounds, count, _, target = _checked(graph, rounds)
-    order, _ = _one_round(count, target)
-    return np.tile(np.maximum(order - count, -1), rounds)
+    rounds, count, source, _ = _checked(graph, rounds)
+    return np.tile(np.concatenate((np.full(count, -1), np.arange(len(source)))), rounds)
 
 
 def _one_round(count: int, target: Wide) -> tuple[Wide, Wide]:
@@ -105,7 +108,8 @@ def _edges_of(graph: Any) -> tuple[int, Wide, Wide]:
     count: Any
     pairs: tuple[Any, Any]
     if isinstance(graph, InputGraph):
-        count, pairs = graph.num_vertices, _of_input_graph(graph)
+        child, parent = graph.edge_index.numpy()
+        count, pairs = graph.num_vertices, (child, parent)
     elif isinstance(graph, tuple) and len(graph) == 2:
         count, pairs = graph[0], _edge_arrays(graph[1])
     elif hasattr(graph, "nodes") and hasattr(graph, "adj") and hasattr(graph, "is_directed"):  # networkx
@@ -133,10 +137,6 @@ def _edges_of(graph: Any) -> tuple[int, Wide, Wide]:
                 f"vertices are 0 to {count - 1}"
             )
     return int(count), source, target
-
-
-def _of_input_graph(graph: InputGraph) -> tuple[Ints, Wide]:
-    return graph.child, np.repeat(np.arange(graph.num_vertices), np.diff(graph.offset))
 
 
 def _of_networkx(graph: Any) -> tuple[Wide, Wide]:

@@ -42,7 +42,8 @@ class Children(Gathered):
         self._v = v
 
     def pull(self, name: str) -> Tensor:
-        """The rows of the edge input passed to the model as `name=`, `[edges, ...]`."""
+        """The rows of the edge input passed to the model as `name=`, `[edges, ...]`: that of each edge, whatever order it was
+        given in (`batch.edge_index`)."""
         return self._v._pull(name, "edge")
 
     def expand(self, value: Tensor) -> Tensor:

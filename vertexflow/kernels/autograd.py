@@ -16,6 +16,7 @@ from .core import Compiled
 from .executor import run_backward, run_forward
 from .memory import Arena, Values
 from .order import Order
+from .plain import check_plain, check_real
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ def gradients(
             "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
             "or torch.autograd.grad without create_graph"
         )
+    check_real()
+    check_plain("the gradient of output", pushed)
     for one, of in zip(bound.compiled, values, strict=True):
         of.update(one.program.trace.constants)
     for name, groups in bound.pushes.items():

@@ -129,6 +129,8 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
     if role == "value":
         node, width = what
         value = values[node]
+        if value.is_neg():  # its memory has the other sign
+            value = values[node] = value.resolve_neg()
         if _is_one_row(value):
             return value
         if not value.is_contiguous():
@@ -140,7 +142,7 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
     if role == "stride":
         return 0 if _is_one_row(values[what]) else values[what].stride(0)
     if role in ("param", "result"):
-        return values[what].contiguous()
+        return values[what].resolve_neg().contiguous()
     if role == "num_computed":
         return group.num_rows + (group.edges.num_edges if group.edges else 0)
     if role in ("num_leaves", "child_rows"):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .autograd import Bound, gradients, keep, kept, outputs_and_values
 from .order import Order
+from .plain import check_plain
 
 
 @dataclass
@@ -122,9 +123,10 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        given = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
+        check_plain("the gradient of output", given)
         _, of_pushes = ctx.store.gradients()
-        for name, grad in zip(ctx.names, grads, strict=True):
-            if grad is not None:
-                ctx.store.add_gradient(of_pushes, name, ctx.rows, grad)
-        token = next((grad.new_zeros(()) for grad in grads if grad is not None), None)
+        for name, grad in given.items():
+            ctx.store.add_gradient(of_pushes, name, ctx.rows, grad)
+        token = next((grad.new_zeros(()) for grad in given.values()), None)
         return (None, token, None, *(None for _ in ctx.names))

@@ -107,7 +107,7 @@ class Order:
         return self._select("vertices", tuple(groups))
 
     def edges_among(self, groups: Sequence[int]) -> list[Tensor]:
-        """For tensors of one row for each edge to the children of these groups, in the order of the batch's edges: the
+        """For tensors of one row for each edge to the children of these groups, in the order in which edges were given: the
         row of that of each edge of each of these groups."""
         return self._select("edges", tuple(groups))
 

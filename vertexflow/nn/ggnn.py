@@ -23,8 +23,8 @@ class GGNN(VertexFunction):
 
     Inputs:
         x: the states before the first round, `[vertices of all graphs, hidden_size]`.
-        relation: if there are several, int64 `[num_edges]` in the order of `batch.child`, the number of each edge's; any
-            other number, such as -1, for the edges that carry a vertex's own state on.
+        relation: if there are several, int64 `[num_edges]`, the number of each edge's, in the order of `batch.edge_index`;
+            any other number, such as -1, for the edges that carry a vertex's own state on (`vf.unrolled_edges`).
 
     Outputs:
         h: the states after each round, `[num_vertices, hidden_size]`; those of the last are `h[batch.roots]`.

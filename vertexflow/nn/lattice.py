@@ -87,7 +87,8 @@ def lattice(length: int, words: Iterable[tuple[int, int]]) -> InputGraph:
     """The input graph of a sentence and the words that were found in it, for `vf.nn.LatticeLSTM`.
 
     Vertices 0 .. length - 1 are the characters, of kind "char"; then come the words in their order, of kind "word". A word
-    has its first character in slot 0; a character has the one before in slot 0, and then the words that it ends.
+    has its first character in slot 0; a character has the one before in slot 0, and then the words that it ends. Edges are
+    those from character to character, in their order, and then those to and from each word.
 
     Args:
         length: characters of the sentence.

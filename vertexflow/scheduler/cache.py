@@ -30,7 +30,8 @@ def cached_schedule(
     global _bytes
     if type(policy).__hash__ is None:  # nothing tells whether it is the same policy
         return schedule(batch, policy, num_slots, ragged)
-    arrays = (batch.offset, batch.child, batch.slot, *(() if batch.kind_index is None else (batch.kind_index,)))
+    sometimes = (batch.kind_index, batch.graph_offset)
+    arrays = (batch.offset, batch.child, batch.slot, *(array for array in sometimes if array is not None))
     digest = 0
     for array in arrays:
         digest = _core.hash(array, digest)
@@ -38,7 +39,7 @@ def cached_schedule(
     with _lock:
         if key in _kept:
             found, made = _kept[key]
-            if all(np.array_equal(one, other) for one, other in zip(found, arrays, strict=True)):
+            if len(found) == len(arrays) and all(map(np.array_equal, found, arrays)):
                 _kept.move_to_end(key)
                 return made
     made = schedule(batch, policy, num_slots, ragged)

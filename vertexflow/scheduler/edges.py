@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import _core
+from ..errors import GraphError
 from .policies import Ints, Structure
 from .schedule import Schedule
 
@@ -20,7 +21,7 @@ class EdgeLists:
     Attributes:
         offset: [V - L + 1]; the i-th of the rows with children has the entries `offset[i]:offset[i + 1]`, so that a
             step's entries are a slice, and so are a kind's.
-        edge: [E], the number of each entry's edge in the batch, to put edge inputs in order.
+        edge: [E], the number that the user gave each entry's edge: the row of edge inputs that belongs to it.
         child_row: [E], the row of the child.
         parent_offset, parent_edge: [V + X + 1], [E]; row r is read by the entries
             `parent_edge[parent_offset[r]:parent_offset[r + 1]]`, in ascending order.
@@ -35,23 +36,28 @@ class EdgeLists:
     arrays: Ints = field(repr=False)
 
 
-def edge_lists(batch: Structure, schedule: Schedule, numbers: Ints | None = None) -> EdgeLists:
+def edge_lists(batch: Structure, schedule: Schedule) -> EdgeLists:
     """The edges of a batch in the order of its schedule.
 
-    `numbers` int32 [E] renames the edges: of a reversed batch, to what they are in the batch that it was made of.
-
     Raises:
-        ValueError: the schedule is not of this batch.
+        GraphError: the batch's `edge` does not name each edge once, or the schedule is not of this batch.
     """
     try:
-        arrays = _core.edges(batch.child, batch.slot, batch.offset, batch.num_external, schedule.order, schedule.row)
+        arrays = _core.edges(
+            batch.child, batch.slot, batch.offset, batch.num_external, schedule.order, schedule.row, batch.edge
+        )
     except _core.Malformed as error:
-        raise ValueError(f"this schedule is not of this batch ({error.args[0]})") from None
+        if error.args[0] == "edge":
+            raise GraphError(
+                f"the structure's arrays are inconsistent: edge must have each of 0 to {len(batch.child) - 1} once, which is "
+                f"not so at {error.args[1]}"
+            ) from None
+        raise GraphError(f"this schedule is not of this batch ({error.args[0]})") from None
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"this schedule is not of this batch, or its arrays are no structure: {error}") from error
     edges, rows = len(batch.child), schedule.num_vertices + batch.num_external
     sizes = (schedule.num_vertices - schedule.num_leaves + 1, edges, edges, rows + 1)
     if len(arrays) != sum(sizes) + edges:
-        raise ValueError("this schedule is not of this batch (it has another number of vertices without children)")
+        raise GraphError("this schedule is not of this batch (it has another number of vertices without children)")
     offset, edge, child_row, parent_offset, parent_edge = np.split(arrays, np.cumsum(sizes))
-    if numbers is not None:
-        edge[:] = numbers[edge]
     return EdgeLists(offset, edge, child_row, parent_offset, parent_edge, arrays)

@@ -27,6 +27,7 @@ class Structure(Protocol):
     """What a schedule is made of; a `GraphBatch` is one.
 
     The children of vertex v are `child[offset[v]:offset[v + 1]]`, and `slot` says which of v's slots each fills; int32.
+    `edge` is the number that the user gave the edge of each entry of `child`; None: the same.
     Numbers from `num_vertices` on, of which there are `num_external`, are vertices that have been computed already.
     Graph g has the vertices `graph_offset[g]:graph_offset[g + 1]`; with None, all belong to one graph.
     `kind_index` [V] is the number of each vertex's kind among `kinds`; both are None where there are no kinds.
@@ -44,6 +45,8 @@ class Structure(Protocol):
     def slot(self) -> Ints: ...
     @property
     def offset(self) -> Ints: ...
+    @property
+    def edge(self) -> Ints | None: ...
     @property
     def graph_offset(self) -> Ints | None: ...
     @property

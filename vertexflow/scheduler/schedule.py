@@ -286,9 +286,9 @@ def _explain(error: Exception, batch: Structure, policy: str, num_slots: list[in
             f"the slots that are gathered make {where} places for children; at most 2**31 - 1 are possible"
         ) from None
     if what == "child":
-        said = f"edge {where} has the child {batch.child[where]}, which is out of range"
+        said = f"child[{where}] is {batch.child[where]}, which is out of range"
     elif what == "slot order":
-        said = f"edge {where} has the slot {batch.slot[where]}; a vertex's slots must rise from 0, none twice"
+        said = f"slot[{where}] is {batch.slot[where]}; a vertex's slots must rise from 0, none twice"
     elif what == "offset":
         said = f"offset falls at vertex {where}, or does not run from 0 to {len(batch.child)}"
     elif what == "kind" and batch.kind_index is not None:

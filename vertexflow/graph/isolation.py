@@ -1,0 +1,87 @@
+"""Tracing as if nothing were going on around it, wherever a model's first call happens."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, fx
+from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import _disable_current_modes
+
+# Whatever makes something of a vertex function holds it: PyTorch's tracing is made for one thread at a time.
+lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global lock
+    lock = threading.RLock()  # who held the old one is not in this process
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def isolated(device: torch.device) -> Iterator[None]:
+    """The trace has the derivative in it, also if the caller wants none, and nobody around it sees fake tensors.
+
+    Switched off are inference mode, `no_grad`, anomaly detection, hooks on saved tensors (checkpointing has them), dispatch
+    modes, the cache of parametrizations and compiled submodules. Random numbers go on as if none had been drawn.
+    """
+    cuda = [device] if device.type == "cuda" else []
+    with ExitStack() as stack:
+        stack.enter_context(_disable_current_modes())
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.random.fork_rng(devices=cuda))
+        if torch.is_anomaly_enabled():
+            stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is))
+        stack.enter_context(_without_cached_parametrizations())
+        if "torch._dynamo" in sys.modules:  # importing it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def generators_in(nodes: Iterable[fx.Node]) -> list[torch.Generator]:
+    """The random generators that the user gave to operations."""
+    constants = (node.meta.get("constant") for node in nodes)
+    return [value for value in constants if isinstance(value, torch.Generator)]
+
+
+@contextmanager
+def restored(generators: Iterable[torch.Generator]) -> Iterator[None]:
+    """Random generators give the same numbers afterwards."""
+    states = [(generator, generator.get_state()) for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def seed(device: torch.device, generators: Iterable[torch.Generator]) -> None:
+    """Set the random numbers of a device, and of no other one, and these generators."""
+    torch.default_generator.manual_seed(0)
+    for generator in generators:
+        generator.manual_seed(0)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(0)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@contextmanager
+def _without_cached_parametrizations() -> Iterator[None]:
+    enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = enabled

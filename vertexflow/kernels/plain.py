@@ -1,0 +1,138 @@
+"""Whether tensors are plain memory: generated code takes their addresses, and knows nothing of wrappers around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from ..errors import InputError, InputTypeError, VertexFunctionError
+
+_PLAIN = {Tensor, nn.Parameter}
+_MODES = (
+    torch._C._TorchDispatchModeKey.FAKE,
+    torch._C._TorchDispatchModeKey.PROXY,
+    torch._C._TorchDispatchModeKey.FUNCTIONAL,
+)
+_data_ptr = Tensor.data_ptr
+_HIGH = 1 << 32  # the addresses of freed memory are small: they are offsets
+
+
+def check_real() -> None:
+    """Refuse to run where PyTorch records operations or changes their meaning, instead of computing.
+
+    Raises:
+        VertexFunctionError: inside a transform of `torch.func`, `make_fx`, `torch.export`, a `FakeTensorMode` or
+            `torch.jit.trace`.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        kind = str(torch._C._functorch.peek_interpreter_stack().key()).rsplit(".", 1)[-1].lower()
+        raise VertexFunctionError(
+            f"a vertex function cannot be called inside torch.func's transforms (here: {kind}), which would not see what it "
+            "computes; take gradients with backward() or torch.autograd.grad, and put what vmap would repeat into one batch"
+        )
+    if torch._C._len_torch_dispatch_stack():
+        for key in _MODES:
+            mode = torch._C._get_dispatch_mode(key)
+            if mode is not None:
+                raise VertexFunctionError(
+                    f"a vertex function cannot be called under {type(mode).__name__} (make_fx, torch.export, fake tensors): it "
+                    "computes with generated code, which leaves nothing to record; call it outside, on real tensors"
+                )
+    if torch._C._is_tracing():
+        raise VertexFunctionError(
+            "a vertex function cannot be recorded by torch.jit.trace: what it does differs with every batch; save its "
+            "state_dict instead"
+        )
+
+
+def check_plain(what: str, tensors: Mapping[str, Tensor], closely: bool = False) -> None:
+    """Refuse tensors that are not memory in rows and columns; `what` they are: "input", "parameter or buffer", ...
+
+    Parameters are many and the same at each call: without `closely`, those whose type is usual and that have an address
+    pass, and what else is wrong with them is left to tracing.
+
+    Raises:
+        InputTypeError: a subclass of tensors with operations of its own (DTensor, FakeTensor, ...), a sparse, nested,
+            quantized or MKL-DNN tensor, one that a transform of `torch.func` wraps.
+        InputError: a tensor on the device "meta", or whose memory was freed.
+    """
+    if forward_ad._current_level >= 0:
+        for name, tensor in tensors.items():
+            if forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
+                raise InputTypeError(
+                    f"{what} {name!r} is a dual tensor of forward-mode differentiation, which vertex functions do not have; "
+                    "use backward() or torch.autograd.grad"
+                )
+    try:
+        usual = not closely and _PLAIN.issuperset(map(type, tensors.values()))
+        if usual and min(map(_data_ptr, tensors.values()), default=_HIGH) >= _HIGH:
+            return
+    except RuntimeError:  # one has no address
+        pass
+    for name, tensor in tensors.items():
+        _check_one(f"{what} {name!r}", tensor)
+
+
+def _check_one(what: str, tensor: Tensor) -> None:
+    kind = type(tensor)
+    if nn.parameter.is_lazy(tensor):
+        raise VertexFunctionError(
+            f"{what} has no shape yet, because its module is a lazy one; call that module once on some rows, or give it its "
+            "sizes"
+        )
+    if kind not in _PLAIN and not _is_memory_alone(kind):
+        raise InputTypeError(
+            f"{what} is a {kind.__name__}, which is more than its memory; {_remedy(what, kind.__name__)}"
+        )
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise InputTypeError(
+            f"{what} is wrapped by a transform of torch.func that has ended; use what the transform returns"
+        )
+    layout = (
+        "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else str(tensor.layout)[6:].lstrip("_")
+    )
+    if layout != "strided":
+        how = ".dequantize()" if layout == "quantized" else ".to_dense()"
+        if layout in ("nested", "jagged"):
+            how = "torch.cat(list(x.unbind())): one row a vertex, graph after graph"
+        if what.startswith("the gradient"):
+            how = "by the option sparse=False of what was computed with this output"
+        raise InputTypeError(f"{what} is a {layout} tensor; give an ordinary one, {how}")
+    if tensor.is_meta:
+        raise InputError(
+            f"{what} is on the device meta, without memory; make it real first, with model.to_empty(device=...) and its weights"
+        )
+    if tensor._is_zerotensor():
+        raise InputTypeError(f"{what} is a lazy tensor of zeros; give an ordinary one, torch.zeros(...)")
+    if tensor.numel() and not tensor.untyped_storage().nbytes():
+        raise InputError(
+            f"the memory of {what} was freed (by untyped_storage().resize_(0), as FSDP does between calls); call the module "
+            "that FSDP wraps, or use a tensor that has its memory"
+        )
+
+
+def _is_memory_alone(kind: type) -> bool:
+    """Whether operations on a subclass of tensors mean what they mean on tensors."""
+    functions = {Tensor.__torch_function__.__func__, nn.Parameter.__torch_function__}  # type: ignore[attr-defined]
+    function = kind.__torch_function__  # type: ignore[attr-defined]
+    return (
+        getattr(function, "__func__", function) in functions and kind.__torch_dispatch__ is Tensor.__torch_dispatch__  # type: ignore[attr-defined]
+    )
+
+
+def _remedy(what: str, kind: str) -> str:
+    if kind == "DTensor":
+        if what.startswith("input"):
+            return "give x.full_tensor(), or the rows of this rank, x.to_local()"
+        return (
+            "fully_shard the vertex function itself, which gathers its parameters before each call, and not the modules inside "
+            "it, whose hooks run while tracing only; other ways to shard parameters are not supported"
+        )
+    if kind == "FakeTensor":
+        return "give one with real values"
+    known = {"AsyncCollectiveTensor": "x.wait()", "NestedTensor": "x.values()", "MaskedTensor": "x.to_tensor(0)"}
+    how = known.get(kind, "x.as_subclass(torch.Tensor) or what its library has for that")
+    return f"give an ordinary one, {how}"

@@ -1,0 +1,178 @@
+"""What vertex functions became: traces and compiled programs, kept for every state and configuration that a model was seen in."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from . import log
+from .errors import VertexFunctionError
+from .graph import isolation
+from .graph.partition import partition
+from .graph.show import SymbolicGraph
+from .graph.snapshot import Snapshot, take_snapshot
+from .graph.trace import Trace
+from .kernels.autograd import Bound, bind
+from .kernels.compile import compile_program
+from .kernels.core import Compiled
+
+MOST_STATES = 32  # of a model that are kept; the least recently seen go first
+_MANY_STATES = 8  # from which on a warning says what changes
+
+Made = TypeVar("Made")
+
+
+@dataclass
+class Kept:
+    """What a model became in one of its states, by configuration."""
+
+    alive: list[Any]  # what the key of the state speaks of by its address
+    traces: dict[Hashable, dict[str, Trace]] = field(default_factory=dict)  # a trace a method
+    compiled: dict[Hashable, dict[str, Compiled]] = field(default_factory=dict)
+    bound: dict[Hashable, Bound] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A model as it was seen last: a snapshot, where its parameters and buffers are, and what is kept for that state."""
+
+    snapshot: Snapshot
+    places: list[tuple[str, dict[str, Any], str]]  # qualified name, and the dictionary and key that hold the tensor
+    num_tensors: int  # that are different ones: two places may hold the same
+    kept: Kept
+
+
+@dataclass
+class Programs:
+    """All that is kept of a model. `latest` is for reports only: the programs of whichever call came last."""
+
+    states: OrderedDict[Hashable, Kept] = field(default_factory=OrderedDict)
+    seen: Seen | None = None
+    latest: Mapping[str, Compiled] | None = None
+    num_states: int = 0
+
+
+def see(programs: Programs, model: nn.Module) -> tuple[Kept, dict[str, Tensor]]:
+    """What is kept for the state that `model` is in, and its parameters and buffers by qualified name."""
+    seen = programs.seen
+    if seen is None or seen.snapshot.modules[0]() is not model or not seen.snapshot.is_current():
+        with isolation.lock:
+            seen = programs.seen = _look(programs, model)
+    tensors = {name: holder[key] for name, holder, key in seen.places}
+    if len(set(map(id, tensors.values()))) != seen.num_tensors or any(
+        t is None for t in tensors.values()
+    ):  # tied or gone
+        with isolation.lock:
+            seen = programs.seen = _look(programs, model)
+        tensors = {name: holder[key] for name, holder, key in seen.places}
+    return seen.kept, _once_each(tensors)
+
+
+def traces(kept: Kept, configuration: Hashable, make: Callable[[], dict[str, Trace]]) -> dict[str, Trace]:
+    """The traces for a configuration, made by the first thread that asks for them."""
+    return _made(kept.traces, configuration, make)
+
+
+def compiled(
+    kept: Kept,
+    traces: Mapping[str, Trace],
+    wanted: tuple[tuple[str, ...], tuple[str, ...]],
+    through: bool,
+    backend: str,
+) -> tuple[Hashable, dict[str, Compiled]]:
+    """Every method compiled for the gradients of these parameters and inputs; with `through`, gradients are sent in any case.
+
+    Also returns what tells these programs from others that are kept.
+    """
+    configuration = (tuple(map(id, traces.values())), wanted, backend, through)
+
+    def make() -> dict[str, Compiled]:
+        programs = {name: partition(trace, *wanted, through) for name, trace in traces.items()}
+        if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
+            programs = {name: partition(trace, *wanted, True) for name, trace in traces.items()}
+        log.show("trace", SymbolicGraph(programs))
+        return {name: compile_program(program, backend) for name, program in programs.items()}
+
+    return configuration, _made(kept.compiled, configuration, make)
+
+
+def bound(kept: Kept, configuration: Hashable, compiled: Mapping[str, Compiled], methods: tuple[str, ...]) -> Bound:
+    """The compiled methods of the groups of rows of a batch, together."""
+    return _made(kept.bound, (configuration, methods), lambda: bind(compiled[name] for name in methods))
+
+
+def _made(table: dict[Hashable, Made], key: Hashable, make: Callable[[], Made]) -> Made:
+    have = table.get(key)
+    if have is None:
+        with isolation.lock:
+            if key not in table:
+                table[key] = make()
+            have = table[key]
+    return have
+
+
+def _look(programs: Programs, model: nn.Module) -> Seen:
+    """Take a snapshot of the model, and find what is kept for a state like this one."""
+    snapshot, before = take_snapshot(model), programs.seen
+    key = (snapshot.key, _ties(model))
+    if key not in programs.states:
+        programs.states[key] = Kept(snapshot.alive)
+        programs.num_states += 1
+        if programs.num_states == _MANY_STATES and before is not None:
+            _warn(model, before.snapshot.changes(snapshot))
+        while len(programs.states) > MOST_STATES:
+            programs.states.popitem(last=False)
+    programs.states.move_to_end(key)
+    places = _places(model)
+    different = {id(holder[key]) for _, holder, key in places}
+    return Seen(snapshot, places, len(different), programs.states[key])
+
+
+def _places(model: nn.Module) -> list[tuple[str, dict[str, Any], str]]:
+    """Where parameters are, and then buffers."""
+    prefixes = list(model.named_modules())
+    places: list[tuple[str, dict[str, Any], str]] = []
+    for holders in ("_parameters", "_buffers"):
+        for prefix, module in prefixes:
+            holder = getattr(module, holders)
+            dot = prefix and f"{prefix}."
+            _refuse_without_shape(dot, holder)
+            places += [(f"{dot}{key}", holder, key) for key, tensor in holder.items() if tensor is not None]
+    return places
+
+
+def _refuse_without_shape(prefix: str, holder: Mapping[str, Tensor | None]) -> None:
+    for key, tensor in holder.items():
+        if tensor is not None and nn.parameter.is_lazy(tensor):
+            raise VertexFunctionError(
+                f"{prefix}{key} has no shape yet (nn.LazyLinear and its like); call that module once on a tensor like those that "
+                "it will get, or use one with given sizes"
+            )
+
+
+def _ties(model: nn.Module) -> tuple[int, ...]:
+    """For each place, the first one that holds the same tensor."""
+    numbers: dict[int, int] = {}
+    return tuple(numbers.setdefault(id(holder[key]), at) for at, (_, holder, key) in enumerate(_places(model)))
+
+
+def _once_each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor by the first of its names."""
+    if len(set(map(id, tensors.values()))) == len(tensors):
+        return tensors
+    seen: set[int] = set()
+    return {name: t for name, t in tensors.items() if id(t) not in seen and not seen.add(id(t))}  # type: ignore[func-returns-value]
+
+
+def _warn(model: nn.Module, changed: list[str]) -> None:
+    warnings.warn(
+        f"{type(model).__name__} was traced in {_MANY_STATES} different states, which takes long each time; the last change was "
+        f"of {', '.join(changed[:3]) or 'its parts'}: pass what changes often as an input, or keep it in a buffer",
+        UserWarning,
+        stacklevel=6,
+    )
