@@ -81,6 +81,8 @@ class KindsFunction(RaggedFunction):
                 continue
             if operation in TO_ROWS:
                 rows.append(getattr(v, operation)(edges[a % len(edges)]))
+            elif operation == "num_children":
+                rows.append(rows[a % len(rows)] / (1 + v.num_children)[:, None])
             elif operation == "expand":
                 edges.append(kids.expand(rows[a % len(rows)]))
             elif operation == "softmax" and on_edges:
@@ -159,7 +161,7 @@ def kinds_cases(draw, operations: list[str] | None = None) -> KindsCase:
     structures = ragged_structures(3 if reverse else most, most if reverse else 3, max_vertices=7)
     parts = [dense(part) for part in draw(st.lists(structures, min_size=1, max_size=3))]
     count, edges = sum(part.num_vertices for part in parts), sum(len(part.edges) for part in parts)
-    drawn = {kind: draw(methods(sorted(operations or OPERATIONS))) for kind in KINDS}
+    drawn = {kind: draw(methods(operations or [*sorted(OPERATIONS), "num_children"])) for kind in KINDS}
     if not any(method.pushed for method in drawn.values()):
         drawn["a"].pushed["p"] = 0
     model = KindsFunction(drawn, draw(st.sampled_from(shapes(SIZE))), draw(st.integers(0, 10_000)))

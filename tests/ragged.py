@@ -34,6 +34,8 @@ class RaggedFunction(RandomFunction):
         for operation, on_edges, a, b in self.program:
             if operation in TO_ROWS:
                 rows.append(getattr(v, operation)(edges[a % len(edges)]))
+            elif operation == "num_children":
+                rows.append(rows[a % len(rows)] / (1 + v.num_children)[:, None])
             elif operation == "expand":
                 edges.append(kids.expand(rows[a % len(rows)]))
             elif operation == "softmax":
@@ -75,7 +77,8 @@ def ragged_cases(
     parts = draw(
         st.lists(ragged_structures(draw(st.sampled_from([1, 5])), 5, max_vertices), min_size=1, max_size=max_graphs)
     )
-    names = st.sampled_from([*(operations or sorted(OPERATIONS)), *2 * (*TO_ROWS, *TO_EDGES)])
+    own = operations or [*sorted(OPERATIONS), "num_children"]
+    names = st.sampled_from([*own, *2 * (*TO_ROWS, *TO_EDGES)])
     numbers = st.integers(0, 20)
     program = [(draw(names), draw(st.booleans()), draw(numbers), draw(numbers)) for _ in range(draw(st.integers(2, 8)))]
     pushed = draw(st.lists(numbers, min_size=1, max_size=3, unique=True))

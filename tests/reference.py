@@ -56,6 +56,10 @@ class OneVertex:
         states = [self.by_slot[slot] for slot in sorted(self.by_slot)]
         return AllChildren(states, self.edge_inputs, self.shapes, self.dtype)
 
+    @property
+    def num_children(self):
+        return torch.tensor([len(self.by_slot)])
+
     def sum(self, values):
         return values.sum(0, keepdim=True)
 

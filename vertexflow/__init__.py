@@ -3,7 +3,15 @@
 from . import nn
 from ._version import __version__
 from .collate import collate
-from .errors import BackendError, GraphError, InputError, InputTypeError, VertexFlowError, VertexFunctionError
+from .errors import (
+    BackendError,
+    GraphError,
+    InputError,
+    InputTypeError,
+    LinAlgError,
+    VertexFlowError,
+    VertexFunctionError,
+)
 from .frontier import Frontier
 from .function import VertexFunction
 from .graph.aiger import from_aiger
@@ -28,6 +36,7 @@ __all__ = [
     "InputError",
     "InputGraph",
     "InputTypeError",
+    "LinAlgError",
     "Outputs",
     "Policy",
     "Schedule",

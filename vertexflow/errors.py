@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 
 class VertexFlowError(Exception):
     """Base class of all errors raised by vertexflow."""
@@ -21,6 +23,10 @@ class InputTypeError(VertexFlowError, TypeError):
 
 class VertexFunctionError(VertexFlowError, RuntimeError):
     """A vertex function cannot be traced or run; the message names the line of the vertex function."""
+
+
+class LinAlgError(VertexFunctionError, torch.linalg.LinAlgError):  # type: ignore[misc,name-defined]
+    """What `torch.linalg` raises, in a vertex function; the message names the line."""
 
 
 class BackendError(VertexFlowError, ValueError):

@@ -17,7 +17,7 @@ from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
 from .graph.prepare import prepare
 from .graph.show import SymbolicGraph
-from .graph.states import Dtypes, dtypes_of, shapes_of
+from .graph.states import Dtypes, becomes_state, dtypes_of, shapes_of
 from .graph.trace import Trace
 from .graph.vertex import Vertex
 from .kernels import autograd
@@ -42,7 +42,10 @@ class VertexFunction(nn.Module):
         state: name -> size (an int) or shape (a tuple) of one vertex's state, e.g. `{"h": 256, "c": 256}`.
         state_dtype: the dtype of the states; a mapping from names, for those that shall have another than the parameters, e.g.
             `{"c": torch.float32}` for a cell state that adds up over many steps in a model of half precision. By default that
-            of the parameters. It may also be set on the model before its first call.
+            of the first parameter (without any, the first input) of real numbers. Integers and booleans are exact
+            (`{"n": torch.int64}`) and have no gradient. What a state does not hold exactly is refused where it is scattered,
+            unless it is of real numbers under autocast, or its dtype was asked for here. It may also be set on the model
+            before its first call.
         backend: `"torch"`, the reference, which runs everywhere; `"compile"`, on a CPU, which makes native code of the steps
             (at the first call, in a second or two; kept on disk); `"auto"`, the latter if there is a C++ compiler. The
             environment variable `VERTEXFLOW_BACKEND` overrides it.
@@ -152,8 +155,8 @@ class VertexFunction(nn.Module):
         for found in traces.values():  # of kinds that are not in this batch
             for name, node in found.pushes.items():
                 if name not in outputs:
-                    value = node.meta["val"]
-                    outputs[name] = torch.empty((0, *value.shape[1:]), dtype=value.dtype, device=device)
+                    given = [*tensors.values(), *inputs.values()] if name in found.push_grads else []
+                    outputs[name] = autograd.no_rows(node, device, [value for value in given if value.requires_grad])
         return Outputs(outputs)
 
     def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
@@ -237,6 +240,7 @@ class VertexFunction(nn.Module):
         self, initial: Mapping[str, Tensor], count: int, traces: Mapping[str, Trace], device: torch.device
     ) -> dict[str, Tensor]:
         """The rows of every state that vertices without children read."""
+        dtypes = next(iter(traces.values())).state_dtypes
         for name, value in initial.items():
             if name not in self.state:
                 known = ", ".join(map(repr, self.state)) or "none"
@@ -250,6 +254,11 @@ class VertexFunction(nn.Module):
                     f"initial[{name!r}] is {given}; give a tensor of shape {list(want)} on {device}, one row for each "
                     "vertex without children"
                 )
+            if not becomes_state(name, value, dtypes):
+                raise InputError(
+                    f"initial[{name!r}] is of {str(value.dtype)[6:]}, but the state is of {str(dtypes[name])[6:]}; give "
+                    f"initial[{name!r}].to({dtypes[name]})"
+                )
         for found in traces.values():
             of_edges = [name for name in found.pulls if found.is_edge_input(name)]
             if of_edges:
@@ -257,7 +266,6 @@ class VertexFunction(nn.Module):
                     f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "
                     "other"
                 )
-        dtypes = next(iter(traces.values())).state_dtypes
         return {
             name: initial[name].to(dtypes[name])
             if name in initial

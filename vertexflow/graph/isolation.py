@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, fx
+from torch.distributions import Distribution
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -30,7 +31,8 @@ def isolated(device: torch.device) -> Iterator[None]:
     """The trace has the derivative in it, also if the caller wants none, and nobody around it sees fake tensors.
 
     Switched off are inference mode, `no_grad`, anomaly detection, hooks on saved tensors (checkpointing has them), dispatch
-    modes, the cache of parametrizations and compiled submodules. Random numbers go on as if none had been drawn.
+    modes, the cache of parametrizations, compiled submodules and the checks of distributions.
+    Random numbers go on as if none had been drawn.
     """
     cuda = [device] if device.type == "cuda" else []
     with ExitStack() as stack:
@@ -42,6 +44,7 @@ def isolated(device: torch.device) -> Iterator[None]:
             stack.enter_context(torch.autograd.set_detect_anomaly(False))
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is))
         stack.enter_context(_without_cached_parametrizations())
+        stack.enter_context(_distributions_unchecked())
         if "torch._dynamo" in sys.modules:  # importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
@@ -85,3 +88,17 @@ def _without_cached_parametrizations() -> Iterator[None]:
         yield
     finally:
         parametrize._cache_enabled = enabled
+
+
+@contextmanager
+def _distributions_unchecked() -> Iterator[None]:
+    """`torch.distributions` checks arguments by looking at their values, of which there are none while tracing.
+
+    So no distribution in a vertex function checks its arguments; one that is asked to (`validate_args=True`) is refused.
+    """
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)

@@ -6,6 +6,7 @@ zero with a value that comes from an input is still computed, so that a NaN ther
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,9 @@ def _fold(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], gr
 
 
 def _negligible(node: fx.Node, tensors: list[fx.Node], zero: list[bool], uniform: set[fx.Node]) -> bool:
-    """Zero times a value is dropped if that value is no data, or if the product only sums over rows."""
+    """Zero times a value is dropped if that value is no data, or if the product only sums over rows; not what is NaN."""
+    if any(isinstance(factor, float) and not math.isfinite(factor) for factor in node.args):
+        return False
     others = [tensor for tensor, is_zero in zip(tensors, zero, strict=True) if not is_zero]
     return node.meta.get("rows") is None or all(other in uniform for other in others)
 

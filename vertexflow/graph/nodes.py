@@ -13,7 +13,8 @@ from .vertex import CHILDREN
 
 aten = torch.ops.aten
 
-_CREATORS = {aten.full.default, aten.arange.default}
+ARANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
+_CREATORS = {aten.full.default, *ARANGES}
 
 
 def is_view(node: fx.Node) -> bool:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
 from .canonical import canonical
+from .checks import all_pass, keep_checks
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
-from .states import Dtypes, Shape
+from .states import Shape, StateDtypes
 from .trace import Trace, trace
 from .verify import check_canonical
 
@@ -21,7 +22,7 @@ def prepare(
     module: nn.Module,
     method: str,
     state: Mapping[str, Shape],
-    state_dtypes: Dtypes,
+    state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
@@ -34,9 +35,10 @@ def prepare(
     try:
         with isolated(device):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
+            keep_checks(found)
             canonical(found)
             simplify(found)
-            with restored(generators_in(found.graph.nodes)):
+            with restored(generators_in(found.graph.nodes)), all_pass():
                 check_rows(found, inputs, tensors)
             check_canonical(found)
     except VertexFunctionError as error:

@@ -1,8 +1,11 @@
-"""Which dimension of a value holds the vertices, and the proof that no row of it depends on another vertex."""
+"""Which dimension of a value holds the vertices, and the proof that every operation treats them alike and apart."""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,16 +13,20 @@ from torch import Tensor, fx
 
 from ..errors import VertexFunctionError
 from .isolation import generators_in, seed
-from .nodes import ancestors
+from .nodes import ARANGES, ancestors, is_view
+from .samples import BOLDNESS, OWNER, Samples
+from .sizes import is_size, sizes_as_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .trace import Trace
 
-_ROWS = 4  # vertices in the numerical check
-_COUNTS = (2, 0, 3, 1)  # their children
-_OWNER = tuple(row for row, count in enumerate(_COUNTS) for _ in range(count))  # the vertex of each edge
+Values = dict[fx.Node, Any]
+
+# The rows that are computed again, apart from the others and in other places: many, one without children, one with one.
+_SELECTIONS = ((2, 0), (1,), (3,))
+_FRESH = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
+# Each number is drawn for its own row, but how many numbers the generator gives depends on values.
+_UNSTEADY = ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet", "rrelu_with_noise_functional")
 
 
 @dataclass(frozen=True)
@@ -37,23 +44,37 @@ class RowLayout:
 def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
     """Refuse a vertex function that mixes rows, naming the line; note every value's `RowLayout` in `meta["rows"]`.
 
-    Shapes alone cannot tell `x.flip(0)` from `x`, so the graph is run on a few rows, and again with one row changed:
-    what belongs to the other rows must stay the same to the bit. `constants` are the parameters and buffers.
-    Values whose vertices lie interleaved (a copying transpose) get `meta["interleaved"]` and are kept out of buffers.
+    Shapes alone cannot tell `x.flip(0)` from `x`, nor `x / x.shape[0]` from `x / 2`. So the graph is run on a few rows, and
+    then every operation again on some of these rows, moved: what it gives must be the same rows of what it gave. An
+    operation that reads other rows, their number or their place gives something else.
+    `constants` are the parameters and buffers. Values whose vertices lie interleaved (a copying transpose) get
+    `meta["interleaved"]` and are kept out of buffers.
     """
     for node in found.graph.nodes:
         if isinstance(node.meta.get("val"), Tensor):
             node.meta["rows"] = _layout(node, found)
     forward = ancestors([*found.scatters.values(), *found.pushes.values()])
     wanted = ancestors([node for node in found.graph.nodes if node.meta.get("rows") is not None]) | forward
-    order = [node for node in found.graph.nodes if node in wanted]
-    leaves = _random_leaves(found, inputs, constants)
-    base = _run(found, order, leaves)
-    for row in range(_ROWS):
-        changed = _run(found, order, _with_row_changed(found, leaves, inputs, row))
-        for node in order:
-            if isinstance(base[node], Tensor) and node.op != "placeholder":
-                _compare(found, node, base[node], changed[node], row, node in forward)
+    order = [node for node in found.graph.nodes if node in wanted | ancestors(list(found.param_grads.values()))]
+    _refuse_sizes(found, [node for node in order if node in forward])
+    _seed(order)
+    check = _Check(found, order, forward)
+    samples = Samples(found, inputs, constants, check.run)
+    complete, failure = False, None
+    for boldness in BOLDNESS:
+        try:
+            base = check.run(samples.draw(boldness), order)
+        except VertexFunctionError as error:
+            failure = error  # it does not take such numbers; the next are more like the user's
+            continue
+        check.compare(base)
+        if complete or not any(_has_nan(value) for value in base.values()):
+            break
+        complete = True
+    else:
+        if not complete and failure is not None:
+            raise failure
+    _refuse_sizes(found, order)
 
 
 def _layout(node: fx.Node, found: Trace) -> RowLayout | None:
@@ -68,21 +89,20 @@ def _layout(node: fx.Node, found: Trace) -> RowLayout | None:
     return RowLayout(dim, int(per_vertex), edges)
 
 
-def _compare(found: Trace, node: fx.Node, base: Tensor, changed: Tensor, row: int, forward: bool) -> None:
-    differs = (base != changed) & ~((base != base) & (changed != changed))
-    layout = node.meta.get("rows")
-    if layout is None:
-        if forward and bool(differs.any()):
-            raise VertexFunctionError(_mixing(found, node, "a value without a row for each vertex"))
-        return
-    owners = _OWNER if layout.edges else range(_ROWS)
-    others = [at for at, owner in enumerate(owners) if owner != row]
-    if layout.per_vertex > 1:
-        blocks = torch.unflatten(differs, layout.dim, (len(owners), layout.per_vertex)).movedim(layout.dim, 0)
-        if bool(blocks[others].any()):
-            node.meta["interleaved"] = True
-    elif bool(differs.movedim(layout.dim, 0)[others].any()):
-        raise VertexFunctionError(_mixing(found, node, "a row that depends on other vertices' rows"))
+def _refuse_sizes(found: Trace, nodes: Iterable[fx.Node]) -> None:
+    for node in sizes_as_values(nodes):
+        sizes = [source.meta["val"].node.expr for source in node.all_input_nodes if is_size(source)]
+        edges = any(found.edges in size.free_symbols for size in sizes)
+        remedy = (
+            "v.num_children is how many children each vertex has, a row a vertex"
+            if edges
+            else "compute each row from its own row only, as if there were one (v.num_children is how many children it has)"
+        )
+        raise VertexFunctionError(
+            f"the vertex function makes values of the number of {'edges' if edges else 'vertices'} in a step, or of their "
+            f"places (`{node.target}` of a size, such as x.shape[0]), which differ from step to step; {remedy}"
+            f"\n  in the vertex function, {found.where(node)}"
+        )
 
 
 def _mixing(found: Trace, node: fx.Node, what: str) -> str:
@@ -93,72 +113,230 @@ def _mixing(found: Trace, node: fx.Node, what: str) -> str:
     )
 
 
-def _run(found: Trace, order: list[fx.Node], leaves: Mapping[fx.Node, Any]) -> dict[fx.Node, Any]:
-    values: dict[fx.Node, Any] = {}
-    with torch.no_grad():
-        device = next(node.meta["val"].device for node in order if isinstance(node.meta.get("val"), Tensor))
-        seed(device, generators_in(order))  # the same random masks in every run
+class _Check:
+    """One graph, run on all rows and then, operation by operation, on some of them."""
+
+    def __init__(self, found: Trace, order: list[fx.Node], forward: set[fx.Node]) -> None:
+        self.found, self.order, self.forward = found, order, forward
+        # Random numbers are not drawn again, and memory that was not written is not read.
+        self.given = {node for node in order if _is_random(node) or _name(node) in _FRESH}
+        self.given |= {node for node in order if node.target is operator.getitem and node.args[0] in self.given}
+        # The places of rows may be used to find them (`x[torch.arange(len(x)), k]`), where what is found is compared.
+        self.places = {node for node in order if node.target in ARANGES and node.meta["rows"] is not None}
         for node in order:
-            if node.op in ("placeholder", "get_attr"):
-                values[node] = leaves[node] if node.op == "placeholder" else node.meta["constant"]
-            else:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-                try:
-                    values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-                except Exception as error:
+            if is_view(node) and node.all_input_nodes[0] in self.places:
+                self.places.add(node)
+        self.outer: dict[fx.Node, int | None] = {}  # how several entries a vertex are arranged, see `_take`
+
+    def run(self, leaves: Mapping[fx.Node, Any], wanted: list[fx.Node]) -> Values:
+        """All values of the graph that `wanted` need."""
+        needed, values = ancestors(wanted), dict[fx.Node, Any]()
+        with torch.no_grad():
+            for node in self.order:
+                if node in needed:
+                    values[node] = leaves[node] if node.op == "placeholder" else self._compute(node, values)
+                    if _name(node) in _FRESH:
+                        values[node].zero_()
+        return values
+
+    def compare(self, base: Values) -> None:
+        """Refuse an operation that gives other rows where it is given only some of them, elsewhere."""
+        self.outer.clear()
+        with torch.no_grad():
+            parts = [self._on_rows(base, selection) for selection in _SELECTIONS]
+            outputs = {*self.found.scatters.values(), *self.found.pushes.values()}
+            for node in outputs & self.places:
+                raise VertexFunctionError(_mixing(self.found, node, "values of the rows' places"))
+            for node in self.given:
+                self._check_random(node, base)
+            for node in self.found.param_grads.values():
+                if node.meta["rows"] is None and not _agree(
+                    torch.stack([part[node] for part in parts]).sum(0), base[node], self._coarsest
+                ):
                     raise VertexFunctionError(
-                        f"the vertex function failed: {type(error).__name__}: {error}\n"
-                        f"  in the vertex function, {found.where(node)}"
-                    ) from error
-                if "empty" in str(node.target):
-                    values[node].zero_()  # what lies in fresh memory is no dependence on other rows
-    return values
+                        _mixing(self.found, node, "a gradient of a parameter that is no sum over the vertices")
+                    )
+
+    def _on_rows(self, base: Values, selection: tuple[int, ...]) -> Values:
+        values: Values = {}
+        for node in self.order:
+            if node.op == "placeholder" or node in self.given:
+                self._arrange(node)
+                values[node] = self._expected(node, base, selection)
+                continue
+            value = self._compute(node, values)
+            of_sums = isinstance(value, Tensor) and node.meta["rows"] is None and node not in self.forward
+            if not isinstance(value, Tensor) or of_sums or node in self.places:
+                values[node] = value  # a size, several results, a sum over rows or what is made of it
+                continue
+            expected = self._match(node, base, value, selection) or self._rearranged(node, base, values, selection)
+            if expected is None:
+                without = node.meta["rows"] is None
+                what = (
+                    "without a row for each vertex" if without else "that depends on other rows, their number or place"
+                )
+                raise VertexFunctionError(_mixing(self.found, node, f"a value {what}"))
+            values[node] = expected[0]  # the base's: rounding does not add up, and the next operation is seen alone
+        return values
+
+    def _compute(self, node: fx.Node, values: Values) -> Any:
+        if node.op == "get_attr":
+            return node.meta["constant"]
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+        try:
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        except Exception as error:
+            raise VertexFunctionError(
+                f"the vertex function failed: {type(error).__name__}: {error}\n"
+                f"  in the vertex function, {self.found.where(node)}"
+            ) from error
+
+    def _expected(self, node: fx.Node, base: Values, selection: tuple[int, ...]) -> Any:
+        value, layout = base[node], node.meta.get("rows")
+        if layout is None or not isinstance(value, Tensor):
+            return value
+        return _take(value, layout, selection, self.outer.get(node) or 1)
+
+    def _match(self, node: fx.Node, base: Values, value: Tensor, selection: tuple[int, ...]) -> tuple[Tensor] | None:
+        """The rows of the base's value, if `value` is what they are; notes how entries are arranged."""
+        layout, limit = node.meta["rows"], _tolerance(node)
+        several = layout is not None and layout.per_vertex > 1
+        arrangements = (
+            _divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
+        )
+        for outer in arrangements:
+            expected = base[node] if layout is None else _take(base[node], layout, selection, outer)
+            if _agree(value, expected, limit):
+                if several:
+                    self._note(node, outer)
+                return (expected,)
+        return None
+
+    def _rearranged(
+        self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...]
+    ) -> tuple[Tensor] | None:
+        """`_match` with another arrangement of random numbers that the operation reads: any is right."""
+        free = [source for source in node.all_input_nodes if self.outer.get(source, 1) is None]
+        for outer in _divisors(max((source.meta["rows"].per_vertex for source in free), default=1)):
+            if all(source.meta["rows"].per_vertex % outer == 0 for source in free):
+                values.update({source: _take(base[source], source.meta["rows"], selection, outer) for source in free})
+                expected = self._match(node, base, self._compute(node, values), selection)
+                if expected is not None:
+                    for source in free:
+                        self._note(source, outer)
+                    return expected
+        return None
+
+    def _arrange(self, node: fx.Node) -> None:
+        """Random numbers lie as what they are drawn for; without such, the first operation that reads them says how."""
+        layout = node.meta.get("rows")
+        if layout is not None and layout.per_vertex > 1 and node not in self.outer:
+            self.outer[node] = None
+            for source in node.all_input_nodes:
+                if source.meta.get("rows") == layout and self.outer.get(source) is not None:
+                    self._note(node, self.outer[source] or 1)
+
+    def _note(self, node: fx.Node, outer: int) -> None:
+        self.outer[node] = outer
+        if outer > 1:
+            node.meta["interleaved"] = True
+
+    def _check_random(self, node: fx.Node, base: Values) -> None:
+        """Random numbers for each row, which depend on that row only."""
+        name, value = _name(node), node.meta.get("val")
+        sources = [source for source in node.all_input_nodes if source.meta.get("rows") is not None]
+        if name == "randperm" and node.meta["rows"] is not None:
+            raise VertexFunctionError(_mixing(self.found, node, "a permutation of the rows"))
+        if name in _FRESH or name in _UNSTEADY or node.target is operator.getitem or not sources:
+            return
+        if isinstance(value, Tensor) and node.meta["rows"] is None:
+            raise VertexFunctionError(_mixing(self.found, node, "a value without a row for each vertex"))
+        results = []
+        for first in (0, -1):  # once as it was, once with another first row
+            values = dict(base)
+            for source in sources:
+                blocks = _blocks(base[source], source.meta["rows"], self.outer.get(source) or 1)
+                blocks = torch.cat([blocks[[first]], blocks[1:]])
+                values[source] = _joined(blocks, source.meta["rows"], self.outer.get(source) or 1)
+            _seed(self.order)
+            results.append(self._compute(node, values))
+        items = [node] if isinstance(value, Tensor) else [user for user in node.users if user in self.given]
+        for item in items:
+            pair = [result if item is node else result[item.args[1]] for result in results]
+            layout = item.meta["rows"]
+            arranged = self.outer.get(item) or 1
+            one, other = (_blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
+            if layout is None or not _agree(one, other, _tolerance(node)):
+                raise VertexFunctionError(_mixing(self.found, node, "random numbers that depend on other rows"))
+
+    @cached_property
+    def _coarsest(self) -> float:
+        return max(map(_tolerance, self.order))
 
 
-def _random_leaves(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> dict[fx.Node, Any]:
-    leaves: dict[fx.Node, Any] = {}
-    for node in found.graph.nodes:
-        if node.op != "placeholder":
-            continue
-        kind, *key = node.meta.get("role", ("probe",))
-        if kind == "counts":
-            leaves[node] = torch.tensor(_COUNTS, device=node.meta["val"].device)
-        elif kind == "param":
-            value = constants[key[0]].detach()
-            # A weight of zeros would hide what depends on it.
-            leaves[node] = torch.randn_like(value) if value.is_floating_point() and not value.any() else value
-        else:
-            given = inputs.get(key[0]) if kind in ("pull", "edge") else None
-            leaves[node] = _sample(node.meta["val"], given, len(_OWNER) if _on_edges(node, found) else _ROWS)
-    return leaves
+def _take(value: Tensor, layout: RowLayout, selection: tuple[int, ...], outer: int) -> Tensor:
+    """The entries of these vertices. Those of one vertex lie in `outer` places, as many rows apart as there are."""
+    rows = list(selection)
+    if layout.edges:
+        rows = [edge for row in selection for edge, owner in enumerate(OWNER) if owner == row]
+    index = torch.tensor(rows, dtype=torch.int64, device=value.device)
+    if layout.per_vertex == 1:
+        return value.index_select(layout.dim, index)
+    return _joined(_blocks(value, layout, outer).index_select(0, index), layout, outer)
 
 
-def _with_row_changed(
-    found: Trace, leaves: dict[fx.Node, Any], inputs: Mapping[str, Tensor], row: int
-) -> dict[fx.Node, Any]:
-    changed = dict(leaves)
-    for node, value in leaves.items():
-        kind, *key = node.meta.get("role", ("probe",))
-        if kind not in ("param", "probe", "counts"):
-            owners = _OWNER if _on_edges(node, found) else range(_ROWS)
-            own = [at for at, owner in enumerate(owners) if owner == row]
-            given = inputs.get(key[0]) if kind in ("pull", "edge") else None
-            changed[node] = value.clone()
-            if own:
-                changed[node][own] = _sample(node.meta["val"], given, len(own))
-    return changed
+def _blocks(value: Tensor, layout: RowLayout, outer: int) -> Tensor:
+    """The value with its vertices (or edges) in front, one row each."""
+    inner = layout.per_vertex // outer
+    count = value.shape[layout.dim] // layout.per_vertex
+    shape = (*value.shape[: layout.dim], outer, count, inner, *value.shape[layout.dim + 1 :])
+    return value.reshape(shape).movedim(layout.dim + 1, 0)
 
 
-def _on_edges(node: fx.Node, found: Trace) -> bool:
-    size = node.meta["val"].shape[0]
-    return isinstance(size, torch.SymInt) and size.node.expr == found.edges
+def _joined(blocks: Tensor, layout: RowLayout, outer: int) -> Tensor:
+    """The inverse of `_blocks`."""
+    return blocks.movedim(0, layout.dim + 1).flatten(layout.dim, layout.dim + 2)
 
 
-def _sample(like: Tensor, given: Tensor | None, count: int) -> Tensor:
-    """`count` rows of random values; integers are drawn from the rows that the user gave, so that they are in range."""
-    if like.is_floating_point() or like.is_complex():
-        return torch.randn(count, *like.shape[1:], dtype=like.dtype, device=like.device) * 2
-    assert given is not None
-    if not len(given):  # of a batch without edges
-        return torch.zeros(count, *like.shape[1:], dtype=like.dtype, device=like.device)
-    return given.detach()[torch.randint(len(given), (count,))]
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _agree(value: Tensor, expected: Tensor, limit: float) -> bool:
+    """Whether both are the same but for rounding: products of more rows may be added up in another order."""
+    if value.shape != expected.shape or value.dtype != expected.dtype:
+        return False
+    if torch.equal(value, expected):
+        return True
+    both_nan = (value != value) & (expected != expected)
+    if not (value.is_floating_point() or value.is_complex()):
+        return False
+    finite = torch.where(torch.isfinite(expected), expected, 0).abs()
+    near = (value - expected).abs() <= limit * (finite.max() if finite.numel() else 0)
+    return bool((near | both_nan | (value == expected)).all())
+
+
+def _tolerance(node: fx.Node) -> float:
+    values = [operand.meta.get("val") for operand in (node, *node.all_input_nodes)]
+    dtypes = [value.dtype for value in values if isinstance(value, Tensor)]
+    return max(
+        (torch.finfo(dtype).eps ** 0.5 for dtype in dtypes if dtype.is_floating_point or dtype.is_complex), default=0
+    )
+
+
+def _has_nan(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and bool(torch.isnan(value).any())
+
+
+def _is_random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _name(node: fx.Node) -> str:
+    return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", ""))
+
+
+def _seed(order: list[fx.Node]) -> None:
+    """The check draws the same random numbers every time; the caller puts the generators back."""
+    device = next(node.meta["val"].device for node in order if isinstance(node.meta.get("val"), Tensor))
+    seed(device, generators_in(order))

@@ -134,14 +134,13 @@ def unbound(node: fx.Node) -> fx.Node:
 
 def joined(node: fx.Node) -> fx.Node:
     """What has no elements is left out, and a single operand is the result, where the dtype stays the same."""
-    dtype, operands = node.meta["val"].dtype, cast("list[fx.Node]", node.args[0])
-    if any(operand.meta["val"].dtype != dtype for operand in operands):
+    (operands, dim), value = cast("tuple[list[fx.Node], int]", node.args), node.meta["val"]
+    if any(operand.meta["val"].dtype != value.dtype for operand in operands):
         return node
-    kept = [operand for operand in operands if not any(_is_same(size, 0) for size in _shape(operand))]
-    if len(kept) == 1:
-        return kept[0]
-    node.update_arg(0, kept or operands[:1])
-    return node
+    operands = [operand for operand in operands if len(_shape(operand)) == value.dim()]  # not empty ones of any shape
+    kept = [operand for operand in operands if not _is_same(_shape(operand)[dim], 0)] or operands[:1]
+    node.update_arg(0, kept)
+    return kept[0] if len(kept) == 1 else node
 
 
 def sliced(shape_of: Callable[[fx.Node], fx.Node], first: int) -> Rule:
@@ -188,11 +187,13 @@ def selected(shape_of: Callable[[fx.Node], fx.Node], position: int) -> Rule:
 def slice_replaced(node: fx.Node) -> fx.Node:
     """What stands before it, the new piece, and what stands behind it, side by side."""
     whole, new, dim, start, _, step = cast("tuple[fx.Node, fx.Node, int, Any, Any, int]", node.args)
-    extent = _shape(node)[dim]
-    if not isinstance(extent, int) or step != 1:
-        return sliced(lambda node: node, 3)(node) if isinstance(extent, int) else node
-    start, width = _within(start, 0, extent), _shape(new)[dim]
-    return _around(node, whole, new, dim, start, start + width)
+    extent, width = _shape(node)[dim], _shape(new)[dim]
+    if isinstance(extent, int) and step == 1:
+        start = _within(start, 0, extent)
+        return _around(node, whole, new, dim, start, start + width)
+    if step == 1 and _is_same(width, extent):  # of all rows
+        return _in_dtype_of(node, new)
+    return sliced(lambda node: node, 3)(node)
 
 
 def row_replaced(node: fx.Node) -> fx.Node:
@@ -208,14 +209,20 @@ def _around(node: fx.Node, whole: fx.Node, new: fx.Node, dim: int, start: int, e
     value, extent = node.meta["val"], cast(int, _shape(node)[dim])
     if start == end:
         return whole
-    if new.meta["val"].dtype != value.dtype:
-        new = insert(node, aten._to_copy.default, new, dtype=value.dtype)
-    pieces = [new]
+    pieces = [_in_dtype_of(node, new)]
     if start:
         pieces.insert(0, insert(node, aten.slice.Tensor, whole, dim, 0, start, 1))
     if end < extent:
         pieces.append(insert(node, aten.slice.Tensor, whole, dim, end, extent, 1))
-    return insert(node, aten.cat.default, pieces, dim, val=value) if len(pieces) > 1 else new
+    return insert(node, aten.cat.default, pieces, dim, val=value) if len(pieces) > 1 else pieces[0]
+
+
+def _in_dtype_of(node: fx.Node, value: fx.Node) -> fx.Node:
+    """A value, converted in front of `node` if it is of another dtype than that, or lies elsewhere."""
+    given, wanted = value.meta["val"], node.meta["val"]
+    if (given.dtype, given.device) == (wanted.dtype, wanted.device):
+        return value
+    return insert(node, aten._to_copy.default, value, dtype=wanted.dtype, device=wanted.device)
 
 
 def summed(target: Any) -> Rule:
@@ -251,9 +258,7 @@ def _sizes(node: fx.Node, of: fx.Node) -> list[Any]:
 def copied(node: fx.Node) -> fx.Node:
     """Of what is written over, only the shape and the dtype stay."""
     over, value = cast("tuple[fx.Node, fx.Node]", node.args[:2])
-    kind = {"dtype": over.meta["val"].dtype, "device": over.meta["val"].device}
-    if any(getattr(value.meta["val"], name) != wanted for name, wanted in kind.items()):
-        value = insert(node, aten._to_copy.default, value, **kind)
+    value = _in_dtype_of(node, value)
     if not _is_same(_shape(value), _shape(over)):
         value = insert(node, aten.expand.default, value, _sizes(node, over))
     return value
@@ -280,13 +285,7 @@ def _constant(node: fx.Node, number: Any, like: Tensor) -> fx.Node:
 def masked_fill(node: fx.Node) -> fx.Node:
     """`where`, in the dtype of what is filled."""
     (source, mask, value), result = node.args, node.meta["val"]
-    if isinstance(value, fx.Node):
-        given = value.meta["val"]
-        same = (given.dtype, given.device) == (result.dtype, result.device)
-        kind = {"dtype": result.dtype, "device": result.device}
-        filling = value if same else insert(node, aten._to_copy.default, value, **kind)
-    else:
-        filling = _constant(node, value, result)
+    filling = _in_dtype_of(node, value) if isinstance(value, fx.Node) else _constant(node, value, result)
     node.target, node.args = aten.where.self, (mask, filling, source)
     return node
 

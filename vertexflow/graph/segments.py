@@ -20,13 +20,26 @@ def expand_rows(rows: Tensor, counts: Tensor, edges: int) -> Tensor:
 
 def sum_edges(values: Tensor, counts: Tensor) -> Tensor:
     """[edges, ...] -> [rows, ...]: the sum over each vertex's edges, in their order; zeros where there are none."""
+    if not values.is_floating_point():  # integers, in any order
+        into = values.new_zeros((counts.shape[0], *values.shape[1:]))
+        return into.index_add_(0, _owners(counts, len(values)), values)
     return _segment_reduce(values, "sum", counts)
 
 
 def max_edges(values: Tensor, counts: Tensor) -> Tensor:
     """[edges, ...] -> [rows, ...]: the maximum over each vertex's edges; zeros where there are none."""
+    if not values.is_floating_point():
+        small = values.to(torch.uint8) if values.dtype == torch.bool else values
+        into = small.new_zeros((counts.shape[0], *values.shape[1:]))
+        owner = _owners(counts, len(values)).view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+        return into.scatter_reduce_(0, owner, small, "amax", include_self=False).to(values.dtype)
     largest = _segment_reduce(values, "max", counts)
     return torch.where((counts > 0).view(-1, *[1] * (values.dim() - 1)), largest, 0)
+
+
+def _owners(counts: Tensor, edges: int) -> Tensor:
+    """int64 [edges]: the row of each edge."""
+    return torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=edges)
 
 
 def _segment_reduce(values: Tensor, reduce: str, counts: Tensor) -> Tensor:

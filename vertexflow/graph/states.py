@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 
 import torch
+from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, VertexFunctionError
 
 Shape = tuple[int, ...]
+STATES = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+)  # fmt: skip
 Dtypes = Mapping[str, torch.dtype]
+
+
+class StateDtypes(dict[str, torch.dtype]):
+    """The dtype of each state; `asked` are the states whose dtype the user chose."""
+
+    def __init__(self, dtypes: Dtypes, asked: Iterable[str] = ()) -> None:
+        super().__init__(dtypes)
+        self.asked = frozenset(asked)
 
 
 def shapes_of(state: Mapping[str, int | Sequence[int]]) -> dict[str, Shape]:
@@ -22,22 +35,54 @@ def shapes_of(state: Mapping[str, int | Sequence[int]]) -> dict[str, Shape]:
     return {name: _shape(name, size) for name, size in state.items()}
 
 
-def dtypes_of(
-    state: Mapping[str, Shape], asked: torch.dtype | Dtypes | None, usual: torch.dtype
-) -> dict[str, torch.dtype]:
+def dtypes_of(state: Mapping[str, Shape], asked: torch.dtype | Dtypes | None, usual: torch.dtype) -> StateDtypes:
     """The dtype of each state: what is asked for, of all or by name, else the usual one.
 
     Raises:
-        InputError: what is asked for is no floating dtype, or no state has that name.
+        InputError: what is asked for is no dtype of real numbers, integers or booleans, or no state has that name.
     """
     named = dict.fromkeys(state, asked) if isinstance(asked, torch.dtype) else dict(asked or {})
     for name, dtype in named.items():
         if name not in state:
             known = ", ".join(map(repr, state)) or "none"
             raise InputError(f"state_dtype has {name!r}, but there is no such state; the states are {known}")
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise InputError(f"state_dtype of {name!r} is {dtype}; give a floating dtype, such as torch.float32")
-    return {name: named.get(name, usual) for name in state}
+        if not isinstance(dtype, torch.dtype) or dtype not in STATES:
+            advice = "give a dtype of real numbers, integers or booleans, such as torch.float32 or torch.int64"
+            if isinstance(dtype, torch.dtype) and dtype.is_complex:
+                advice = "states are not complex: keep torch.view_as_real(value), a state with a last dimension of 2"
+            raise InputError(f"state_dtype of {name!r} is {dtype}; {advice}")
+    return StateDtypes({name: named.get(name, usual) for name in state}, named)
+
+
+def becomes_state(name: str, value: Tensor, dtypes: StateDtypes) -> bool:
+    """Whether a value may become a state by a change of its dtype that nobody wrote.
+
+    Real numbers become shorter where autocast or `state_dtype` say so, and only there; nothing becomes another sort of number.
+    """
+    dtype, to = value.dtype, dtypes[name]
+    same_sort = dtype.is_complex == to.is_complex and dtype.is_floating_point == to.is_floating_point
+    same_sort &= (dtype == torch.bool) == (to == torch.bool)
+    on_purpose = name in dtypes.asked or torch.is_autocast_enabled(value.device.type)
+    return same_sort and (torch.promote_types(dtype, to) == to or (to.is_floating_point and on_purpose))
+
+
+def as_state(name: str, value: Tensor, dtypes: StateDtypes) -> Tensor:
+    """What is scattered as a state, in the dtype of that.
+
+    Raises:
+        VertexFunctionError: the state does not hold the value as it is.
+    """
+    dtype, to = value.dtype, dtypes[name]
+    if becomes_state(name, value, dtypes):
+        return value.to(to)
+    ours, theirs = str(to)[6:], str(dtype)[6:]
+    other = f', or VertexFunction(..., state_dtype={{"{name}": {dtype}}})' if dtype in STATES else ""
+    if dtype.is_complex:
+        other = ", or keep torch.view_as_real(value), a state with a last dimension of 2"
+    raise VertexFunctionError(
+        f"v.scatter({name}=...): the value is of {theirs}, but the state is of {ours}, which does not hold it exactly; write "
+        f"{name}=value.to({to}) if that is meant{other}"
+    )
 
 
 def widest(dtypes: Dtypes, usual: torch.dtype) -> torch.dtype:

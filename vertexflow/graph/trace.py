@@ -18,14 +18,15 @@ from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
 from ..errors import VertexFunctionError
 from .functional import remove_mutations
 from .nodes import role_name
+from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
 from .stand_in import stand_in, unchanged
-from .states import Dtypes, Shape, widest
+from .states import Shape, StateDtypes, widest
 from .vertex import CHILDREN, Vertex
 
 Role = tuple[Any, ...]  # what a placeholder or an output is: ("gather", state, slot), ("grad", "push", name), ...
@@ -46,7 +47,7 @@ class Trace:
     rows: sympy.Symbol  # the symbolic number of vertices
     edges: sympy.Symbol  # the symbolic number of edges to their children
     state: dict[str, Shape]
-    state_dtypes: dict[str, torch.dtype]
+    state_dtypes: StateDtypes
     num_slots: int
     filename: str
     params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
@@ -90,7 +91,7 @@ def trace(
     module: nn.Module,
     method: str,
     state: Mapping[str, Shape],
-    state_dtypes: Dtypes,
+    state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     device: torch.device,
@@ -101,7 +102,7 @@ def trace(
     parameters and buffers by qualified name, or what stands for them. Raises
     `VertexFunctionError`, naming the line of the method, for whatever cannot be traced.
     """
-    env = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+    env = StepSizes()
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
@@ -144,8 +145,7 @@ def trace(
             getattr(copy, method)(v)
             v.finish()
         written.extend(changes)
-        # A state is kept in its own dtype, whatever autocast made of it.
-        results.update({("scatter", name): value.to(state_dtypes[name]) for name, value in v.scattered.items()})
+        results.update({("scatter", name): value for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
         values = dict(results)
         differentiable = [role for role, value in values.items() if value.requires_grad]
@@ -165,9 +165,9 @@ def trace(
     filename = code.co_filename
     with mode, enable_python_dispatcher(), located(code, probe, edge_probe):
         graph = make_fx(joint)(fakes, probe, edge_probe).graph
+        env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
-    _check_guards(env, rows, edges)
-    found = Trace(graph, rows, edges, dict(state), dict(state_dtypes), 0, filename)
+    found = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
     _placeholders(graph)
     _check_constants(found, module)
     remove_mutations(found, mode)
@@ -190,20 +190,6 @@ def _node_of(tensor: Tensor) -> fx.Node:
     node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
     assert isinstance(node, fx.Node)
     return node
-
-
-def _check_guards(env: ShapeEnv, rows: sympy.Symbol, edges: sympy.Symbol) -> None:
-    """The trace must hold for any number of rows and edges; Python that looked at their number made a guard."""
-    counts = [{rows: n, edges: e} for n in (2, 3, 64, 1_000_003) for e in (5, 7, 1_000_033)]
-    for guard in env.guards:
-        if all(guard.expr.subs(count) == True for count in counts):  # noqa: E712 (sympy)
-            continue
-        frame = guard.sloc.framework_loc
-        place = where(frame.filename, frame.lineno) if frame is not None and not isinstance(frame, str) else str(frame)
-        raise VertexFunctionError(
-            "the vertex function depends on the number of vertices in a step, which differs from step to step; "
-            f"compute each row from its own row only\n  in the vertex function, {place}"
-        )
 
 
 def _placeholders(graph: fx.Graph) -> None:

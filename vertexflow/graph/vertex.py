@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError, VertexFunctionError
 from . import segments
-from .states import Dtypes, Shape
+from .states import Shape, StateDtypes, as_state
 
 CHILDREN = -2  # the slot of a gather of all children
 
@@ -29,6 +29,21 @@ class Gathered:
         states = [state for state in self.__dict__ if not state.startswith("_")]
         raise VertexFunctionError(f"a child has no state {name!r}; the states are {_listed(states)}")
 
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on a child: the method runs once for all vertices, so that Python cannot ask whether one has a child. A "
+            "missing child's state is zeros; v.num_children tells how many there are, a row a vertex, for torch.where(...)"
+        )
+
+    def __len__(self) -> int:
+        raise _not_a_list("len() of a child")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise _not_a_list("iterating over a child")
+
+    def __getitem__(self, index: object) -> Any:
+        raise _not_a_list(f"the item {index!r} of a child")
+
 
 class Children(Gathered):
     """All children of a vertex: one attribute for each state name, `[edges, *shape]`, a row for each edge to a child.
@@ -40,6 +55,29 @@ class Children(Gathered):
     def __init__(self, state: Mapping[str, Tensor], v: Vertex) -> None:
         super().__init__(state)
         self._v = v
+
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on v.children: the method runs once for all vertices, with children or without. v.sum(...) and its like are "
+            "zeros for vertices without children; else use torch.where(v.num_children[:, None] > 0, a, b)"
+        )
+
+    def __len__(self) -> int:
+        raise VertexFunctionError(
+            "len(v.children): the method runs once for all vertices; v.num_children is how many children each has, a row a "
+            "vertex"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise VertexFunctionError(
+            "iterating over v.children: their states are tensors with a row for each edge to a child, such as v.children.h; "
+            "compute all rows at once, then v.sum(...), v.mean(...), v.max(...) or v.softmax(...) over each vertex's children"
+        )
+
+    def __getitem__(self, index: object) -> Any:
+        raise VertexFunctionError(
+            f"v.children[{index!r}]: v.children has a row for each edge to a child; v.gather(slot) is the child in one slot"
+        )
 
     def pull(self, name: str) -> Tensor:
         """The rows of the edge input passed to the model as `name=`, `[edges, ...]`: that of each edge, whatever order it was
@@ -62,7 +100,7 @@ class Vertex:
     def __init__(
         self,
         state: Mapping[str, Shape],
-        state_dtypes: Dtypes,
+        state_dtypes: StateDtypes,
         inputs: Mapping[str, Tensor],
         leaf: Callable[[tuple[Any, ...], Shape, torch.dtype], Tensor],
         rows: int | torch.SymInt,
@@ -81,6 +119,21 @@ class Vertex:
         self._pulled_for: dict[str, str] = {}
         self.scattered: dict[str, Tensor] = {}
         self.pushed: dict[str, Tensor] = {}
+
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on the vertex itself: the method runs once for all vertices, so that it is always true"
+        )
+
+    def __len__(self) -> int:
+        raise VertexFunctionError(
+            "len(v): the method runs once for any number of vertices; v.num_children is how many children each has"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise VertexFunctionError(
+            "iterating over the vertex itself: v.gather(slot) is the child in a slot, v.children are all children at once"
+        )
 
     def gather(self, slot: int) -> Gathered:
         """The state of the child in `slot` (0, 1, ...)."""
@@ -110,10 +163,21 @@ class Vertex:
             self._children = Children(state, self)
         return self._children
 
+    @property
+    def num_children(self) -> Tensor:
+        """How many children each vertex has, int64 `[rows]`; what `initial` gives to a vertex counts as a child.
+
+        >>> v.sum(kids.h) / v.num_children.clamp(min=1)[:, None].sqrt()
+        """
+        return self._counts().clone()  # which the user may change in place
+
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros."""
-        self._check_edges("v.sum(...)", values)
-        return segments.segment_sum(values, self._counts())
+        """The sum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros.
+
+        Of integers and booleans it is int64, as in `Tensor.sum`.
+        """
+        self._check_edges("v.sum(...)", values, floating=False)
+        return segments.segment_sum(values if values.is_floating_point() else values.long(), self._counts())
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros."""
@@ -125,7 +189,7 @@ class Vertex:
 
         Children that share the maximum share its gradient, as in `Tensor.amax`.
         """
-        self._check_edges("v.max(...)", values)
+        self._check_edges("v.max(...)", values, floating=False)
         return segments.segment_max(values, self._counts())
 
     def softmax(self, values: Tensor) -> Tensor:
@@ -175,7 +239,7 @@ class Vertex:
                     f"v.scatter({name}=...): one vertex's {name!r} has shape {tuple(value.shape[1:])}, "
                     f"but the state was declared with shape {want}"
                 )
-            self.scattered[name] = value
+            self.scattered[name] = as_state(name, value, self._state_dtypes)
 
     def push(self, **outputs: Tensor) -> None:
         """Publish outputs of this vertex to the caller: entries, and attributes, of what `model(...)` returns."""
@@ -191,7 +255,7 @@ class Vertex:
             if name not in self.scattered:
                 raise VertexFunctionError(f"state {name!r} was never scattered; end with v.scatter({name}=...)")
 
-    def _check_edges(self, call: str, value: object) -> None:
+    def _check_edges(self, call: str, value: object, floating: bool = True) -> None:
         if not isinstance(value, Tensor):
             raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
         if value.dim() == 0 or (value.shape[0] is not self._edges and value.shape[0] != self._edges):
@@ -199,7 +263,7 @@ class Vertex:
                 f"{call} takes one row for each edge to a child, but the shape is {tuple(value.shape)}; "
                 "repeat a vertex's value for its edges with v.children.expand(...)"
             )
-        if not value.is_floating_point():
+        if value.is_complex() or (floating and not value.is_floating_point()):
             raise VertexFunctionError(f"{call} takes floating point values, not {value.dtype}; convert them first")
 
     def _check_rows(self, call: str, value: object) -> None:
@@ -210,6 +274,12 @@ class Vertex:
                 f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
                 "(the vertices of the step) was lost or mixed"
             )
+
+
+def _not_a_list(what: str) -> VertexFunctionError:
+    return VertexFunctionError(
+        f"{what}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -98,6 +98,28 @@ class _Run(torch.autograd.Function):
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
 
 
+class _NoRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, node: fx.Node, device: torch.device, *wanted: Tensor) -> Tensor:
+        return _no_rows(node, device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
+        return (None,) * len(ctx.needs_input_grad)
+
+
+def no_rows(node: fx.Node, device: torch.device, wanted: Sequence[Tensor]) -> Tensor:
+    """An output of which this batch has no row; backward may go through it and finds nothing that `wanted` depend on."""
+    if not (wanted and torch.is_grad_enabled()):
+        return _no_rows(node, device)
+    return _NoRows.apply(node, device, *wanted)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _no_rows(node: fx.Node, device: torch.device) -> Tensor:
+    value = node.meta["val"]
+    return torch.empty((0, *value.shape[1:]), dtype=value.dtype, device=device)
+
+
 def keep(ctx: Any, bound: Bound, values: Sequence[Values]) -> None:
     """Save what the backward reads: an arena whole, other values each for itself."""
     ctx.layouts, ctx.read, saved = [], [], []

@@ -38,6 +38,11 @@ def trailing(node: fx.Node) -> list[int]:
     return [int(extent) for extent in (shape[1:] if has_rows(node) else shape)]
 
 
+def is_empty(node: fx.Node) -> bool:
+    """Whether a row of a tensor has no elements."""
+    return any(isinstance(extent, int) and extent == 0 for extent in node.meta["val"].shape)
+
+
 def integer(node: fx.Node, position: int) -> int:
     """An argument that is an integer."""
     return int(cast(int, node.args[position]))

@@ -11,7 +11,7 @@ from torch import fx
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
 from ..operations import CONSTANT, PADS, PRODUCTS, Unsupported, has_rows, integer, integers, trailing
-from .expressions import EXPRESSIONS, literal
+from .expressions import CONDITIONS, EXPRESSIONS, literal
 from .plan import Outer, Plan, Product, Stage, Store, columns
 from .views import broadcast, linear, moved
 
@@ -34,6 +34,10 @@ def write_stages(
     writer = _Writer(plan, names, weights, last)
     lines = [line for stage in plan.stages for line in writer.stage(stage)]
     return lines if lines[-1:] == [BARRIER] else [*lines, BARRIER]
+
+
+def _is_bool(node: fx.Node) -> bool:
+    return bool(node.meta["val"].dtype == torch.bool)
 
 
 def split_of(node: fx.Node) -> str:
@@ -235,7 +239,7 @@ class _Writer:
         if node in self.there:
             return self._element(node, coords)
         if node.target is CONSTANT:
-            return literal(node.args[1])
+            return literal(bool(node.args[1]) if _is_bool(node) else node.args[1])
         place = moved(node, coords)
         if place is not None:
             return self._load(*place)
@@ -245,16 +249,16 @@ class _Writer:
             return self._padded(node, coords)
         expression = self._expression(node, coords)
         name = f"t{len(self.known)}"
-        sort = "bool" if node.meta["val"].dtype == torch.bool else "T"
+        sort = "bool" if _is_bool(node) else "T"
         self.lines.append(f"const {sort} {name} = {expression};")
         self.known[key] = name
         return name
 
     def _element(self, node: fx.Node, coords: tuple[str, ...]) -> str:
         name = self.names[node]
-        if has_rows(node):
-            return f"{name}[{coords[0]} * {name}_ld + {linear(coords[1:], trailing(node))}]"
-        return f"{name}[{linear(coords, trailing(node))}]"
+        at = f"{coords[0]} * {name}_ld + {linear(coords[1:], trailing(node))}" if has_rows(node) else None
+        element = f"{name}[{at or linear(coords, trailing(node))}]"
+        return f"({element} != 0)" if _is_bool(node) else element  # it may lie among numbers
 
     def _expression(self, node: fx.Node, coords: tuple[str, ...]) -> str:
         write = EXPRESSIONS.get(node.target)
@@ -262,17 +266,21 @@ class _Writer:
             raise Unsupported(f"{node.name} is made by {node.target}")
         shape = node.meta["val"].shape
 
-        def operand(argument: object) -> str:
+        def operand(argument: object, is_condition: bool = False) -> str:
             if isinstance(argument, fx.Node):
-                return self._load(argument, broadcast(argument, coords, len(shape)))
+                text = self._load(argument, broadcast(argument, coords, len(shape)))
+                is_number = _is_bool(argument) and not _is_bool(node) and not is_condition
+                return f"T({text})" if is_number else text
             if argument is None:
                 return ""
             if not isinstance(argument, (int, float)):
                 raise Unsupported(f"{node.name} has an operand {argument!r}")
             return literal(argument)
 
-        extra = {name: operand(value) for name, value in node.kwargs.items() if not (name == "alpha" and value == 1)}
-        return write(*map(operand, node.args), **extra)
+        given = {} if node.target is aten._to_copy.default else node.kwargs
+        extra = {name: operand(value) for name, value in given.items() if not (name == "alpha" and value == 1)}
+        condition = CONDITIONS.get(node.target)
+        return write(*(operand(argument, at == condition) for at, argument in enumerate(node.args)), **extra)
 
     def _choice(self, node: fx.Node, coords: tuple[str, ...]) -> str:
         """An element of a concatenation that is not in memory."""

@@ -14,8 +14,7 @@ from pathlib import Path
 from ...errors import BackendError
 from ..cache import kept
 
-FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp",
-         "-shared", "-fPIC")  # fmt: skip
+FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 
 
 def compiler() -> str | None:
@@ -23,8 +22,10 @@ def compiler() -> str | None:
     return os.environ.get("CXX") or _find_compiler(os.environ.get("PATH", ""))
 
 
-def load(source: str) -> ctypes.CDLL:
+def load(source: str, contract: bool = False) -> ctypes.CDLL:
     """The library made of `source`, compiled unless it has been before.
+
+    With `contract`, a product and what is added to it are rounded once: sums are faster, and not what PyTorch computes.
 
     Raises:
         BackendError: there is no compiler, or it failed.
@@ -34,8 +35,9 @@ def load(source: str) -> ctypes.CDLL:
         raise BackendError(
             'backend "compile" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
         )
-    name = hashlib.sha256("\0".join((source, found, *FLAGS, _machine())).encode()).hexdigest()[:32]
-    return ctypes.CDLL(str(kept(f"{name}.so", partial(_compile, found, source))))
+    flags = (*FLAGS, f"-ffp-contract={'fast' if contract else 'off'}")
+    name = hashlib.sha256("\0".join((source, found, *flags, _machine())).encode()).hexdigest()[:32]
+    return ctypes.CDLL(str(kept(f"{name}.so", partial(_compile, found, flags, source))))
 
 
 def address_of(library: ctypes.CDLL, name: str) -> int:
@@ -43,10 +45,10 @@ def address_of(library: ctypes.CDLL, name: str) -> int:
     return ctypes.cast(library[name], ctypes.c_void_p).value or 0
 
 
-def _compile(command: str, source: str, to: Path) -> None:
+def _compile(command: str, flags: tuple[str, ...], source: str, to: Path) -> None:
     code = to.with_suffix(".cpp")
     code.write_text(source, encoding="utf-8")
-    done = subprocess.run([command, *FLAGS, str(code), "-o", str(to)], capture_output=True, text=True, check=False)
+    done = subprocess.run([command, *flags, str(code), "-o", str(to)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BackendError(f"{command} could not compile generated code:\n{done.stderr[:2000]}")
 

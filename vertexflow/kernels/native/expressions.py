@@ -30,7 +30,10 @@ def _scaled(b: str, alpha: str) -> str:
 
 
 def _power(a: str, exponent: str) -> str:
-    known = {"2": f"{a} * {a}", "3": f"{a} * {a} * {a}", "0.5": f"std::sqrt({a})", "1": a, "-1": f"T(1) / {a}"}
+    known = {
+        "2": f"{a} * {a}", "3": f"{a} * {a} * {a}", "0.5": f"std::sqrt({a})", "1": a, "-1": f"T(1) / {a}",
+        "-0.5": f"T(1) / std::sqrt({a})", "-2": f"T(1) / ({a} * {a})",
+    }  # fmt: skip
     number = exponent.removeprefix("T(").removesuffix(")").removesuffix(".0")
     return known.get(number, f"std::pow({a}, {exponent})")
 
@@ -43,6 +46,8 @@ def _clamp(a: str, least: str = "", most: str = "") -> str:
 def _compare(sign: str) -> Expression:
     return lambda a, b: f"({a} {sign} {b})"
 
+
+CONDITIONS: dict[Any, int] = {aten.where.self: 0}  # the operand that is a boolean and stays so
 
 EXPRESSIONS: dict[Any, Expression] = {
     aten.add.Tensor: lambda a, b, alpha="1": f"{a} + {_scaled(b, alpha)}",
@@ -65,14 +70,15 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.sigmoid.default: lambda a: f"sigmoid({a})",
     aten.tanh.default: lambda a: f"tanh_of({a})",
     aten.relu.default: lambda a: f"relu({a})",
-    aten.silu.default: lambda a: f"{a} * sigmoid({a})",
+    aten.silu.default: lambda a: f"silu({a})",
     aten.maximum.default: lambda a, b: f"larger({a}, {b})",
     aten.minimum.default: lambda a, b: f"smaller({a}, {b})",
     aten.clamp.default: _clamp,
     aten.sigmoid_backward.default: lambda g, y: f"{g} * (T(1) - {y}) * {y}",
-    aten.tanh_backward.default: lambda g, y: f"{g} * (T(1) - {y} * {y})",
+    aten.tanh_backward.default: lambda g, y: f"{g} * fused(-({y}), {y}, T(1))",
     aten.silu_backward.default: lambda g, x: f"{g} * sigmoid({x}) * (T(1) + {x} * (T(1) - sigmoid({x})))",
     aten.threshold_backward.default: lambda g, x, t: f"({x} <= {t} ? T(0) : {g})",
+    aten._to_copy.default: lambda a: a,  # C++ converts
     aten.where.self: lambda c, a, b: f"({c} ? {a} : {b})",
     aten.gt.Scalar: _compare(">"), aten.gt.Tensor: _compare(">"),
     aten.ge.Scalar: _compare(">="), aten.ge.Tensor: _compare(">="),

@@ -73,7 +73,7 @@ def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
             reasons[name] = str(reason)
     if not sources:
         return {}, reasons
-    shared = load(products_source(program.trace.widest_dtype))
+    shared = load(products_source(program.trace.widest_dtype), contract=True)
     products = {name: address_of(shared, name) for name in ("product", "outer", "pack")}
     library = load("\n".join([preamble(program.trace.widest_dtype), *(source.text for source in sources)]))
     loops = {}

@@ -27,6 +27,7 @@ from ..operations import (
     has_rows,
     integer,
     integers,
+    is_empty,
     is_transpose,
     puts_between,
     trailing,
@@ -173,6 +174,8 @@ def _check(node: fx.Node, dtype: torch.dtype) -> None:
     if node.op == "placeholder" and node.meta.get("role", ("",))[0] == "counts":
         return
     if isinstance(value, Tensor):
+        if is_empty(node):
+            raise Unsupported(f"{node.name} has no elements")
         if value.dtype not in (dtype, torch.bool):
             raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
         layout = node.meta.get("rows")

@@ -2,6 +2,7 @@
 // Rows are split over the threads of a team, always in the same way: what a thread reads of its own rows needs no barrier.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 
 struct Step {
@@ -53,23 +54,44 @@ inline void receive(const Parents& placed, const Parents& listed, const T* outsi
     }
 }
 
+// a * b + c, in one rounding where that costs nothing. Other expressions are rounded at each operation, as PyTorch's are:
+// a * a - b * b of equal numbers is zero, and its root no NaN.
+inline float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+inline double fused(double a, double b, double c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return __builtin_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 // The exponential to within two units in the last place, in a form that vectorises (Cody and Waite's reduction, a
-// polynomial of degree six on [-ln 2 / 2, ln 2 / 2]). NaN stays NaN.
+// polynomial of degree six on [-ln 2 / 2, ln 2 / 2]). Beyond the bounds it is infinite, or zero; NaN stays NaN.
 inline float fast_exp(float x) {
-    x = x > 88.72283f ? 88.72283f : x;
-    x = x < -103.0f ? -103.0f : x;
-    const float n = std::nearbyint(x * 1.44269504f);
-    float r = x - n * 0.693359375f;
-    r -= n * -2.12194440e-4f;
+    x = x > 89.0f ? 89.0f : x;
+    x = x < -104.0f ? -104.0f : x;
+    const float rounder = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in its lowest bits
+    const float sum = fused(x, 1.44269504f, rounder), n = sum - rounder;
+    float r = fused(n, -0.693359375f, x);
+    r = fused(n, 2.12194440e-4f, r);
     float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const Index k = static_cast<Index>(n), half = k >> 1;  // in two factors: 2^k may be subnormal, or overflow
-    const Index low = (half + 127) << 23, high = (k - half + 127) << 23;
+    p = fused(p, r, 1.3981999507e-3f);
+    p = fused(p, r, 8.3334519073e-3f);
+    p = fused(p, r, 4.1665795894e-2f);
+    p = fused(p, r, 1.6666665459e-1f);
+    p = fused(p, r, 5.0000001201e-1f);
+    p = fused(p * r, r, r) + 1.0f;
+    std::int32_t bits;
+    std::memcpy(&bits, &sum, 4);
+    const std::int32_t k = bits - 0x4B400000, half = k >> 1;  // in two factors: 2^k may be subnormal, or overflow
+    const std::int32_t low = (half + 127) << 23, high = (k - half + 127) << 23;
     float a, b;
     std::memcpy(&a, &low, 4);
     std::memcpy(&b, &high, 4);
@@ -77,28 +99,30 @@ inline float fast_exp(float x) {
 }
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+inline float silu(float x) { return x / (1.0f + fast_exp(-x)); }
 
 inline float tanh_of(float x) {
-    const float z = x < 0 ? -x : x;
+    const float z = std::fabs(x);
     const float e = fast_exp(2.0f * (z > 10.0f ? 10.0f : z));
     const float far = 1.0f - 2.0f / (e + 1.0f);
     const float s = x * x;
     float p = -5.70498872745e-3f;
-    p = p * s + 2.06390887954e-2f;
-    p = p * s - 5.37397155531e-2f;
-    p = p * s + 1.33314422036e-1f;
-    p = p * s - 3.33332819422e-1f;
-    const float near = p * s * x + x;
-    return z < 0.625f ? near : x < 0 ? -far : far;
+    p = fused(p, s, 2.06390887954e-2f);
+    p = fused(p, s, -5.37397155531e-2f);
+    p = fused(p, s, 1.33314422036e-1f);
+    p = fused(p, s, -3.33332819422e-1f);
+    const float near = fused(p * s, z, z);
+    return std::copysign(z < 0.625f ? near : far, x);  // of -0, -0
 }
 
 inline float exp_of(float x) { return fast_exp(x); }
 inline double exp_of(double x) { return std::exp(x); }
 inline double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+inline double silu(double x) { return x / (1.0 + std::exp(-x)); }
 inline double tanh_of(double x) { return std::tanh(x); }
 template <class X>
 inline X relu(X x) {
-    return x < 0 ? X(0) : x;  // NaN stays
+    return x < 0 ? X(0) : x;  // NaN stays, and so does -0
 }
 template <class X>
 inline X larger(X a, X b) {

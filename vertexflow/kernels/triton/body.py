@@ -13,7 +13,7 @@ from ...graph import segments
 from ...graph.nodes import operands
 from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
-from .expressions import EXPRESSIONS, HALF, literal
+from .expressions import COMPARISONS, CONDITIONS, EXPRESSIONS, HALF, LOGICAL, literal
 from .index import ZERO, Index, Var, of, unravel
 from .lines import Block, Lines, Scope
 from .places import Place, Received, Rows
@@ -26,6 +26,10 @@ from .views import Coords, broadcast, moved, put_back
 aten = torch.ops.aten
 
 CHUNK = 256  # elements of a row that are summed at once
+
+
+def _is_bool(node: fx.Node) -> bool:
+    return bool(node.meta["val"].dtype == torch.bool)
 
 
 class Places(Protocol):
@@ -82,8 +86,11 @@ class KernelWriter(Lines):
         if self.in_memory(node):
             return self.let(node.name, self._element(node, coords), key)
         if node.target is CONSTANT:
-            dtype = "tl.int1" if node.meta["val"].dtype == torch.bool else self.wide
-            return self.let(node.name, f"tl.full((1, 1), {literal(node.args[1])}, {dtype})", key, 0)
+            value, dtype = node.args[1], "tl.int1" if _is_bool(node) else self.wide
+            text = literal(bool(value) if _is_bool(node) else value)
+            return self.let(node.name, f"tl.full((1, 1), {text}, {dtype})", key, 0)
+        if node.target is aten._to_copy.default:
+            return self._converted(node, coords, key)
         view = moved(node, coords)
         if view is not None:
             return self.load(*view)
@@ -143,9 +150,14 @@ class KernelWriter(Lines):
         if write is None:
             raise Unsupported(f"{node.name} is made by {node.target}")
 
-        def operand(argument: object) -> str:
+        def operand(argument: object, is_condition: bool = False) -> str:
             if isinstance(argument, fx.Node):
-                return self.load(argument, broadcast(argument, coords))
+                text = self.load(argument, broadcast(argument, coords))
+                if node.target in LOGICAL:
+                    return text if _is_bool(argument) else f"({text} != 0)"
+                if not _is_bool(argument) or is_condition:
+                    return text
+                return f"({text}).to({'tl.int32' if _is_bool(node) else self.wide})"  # a bit is no number
             if argument is None or isinstance(argument, str):
                 return argument or ""
             if not isinstance(argument, (int, float)):
@@ -153,7 +165,19 @@ class KernelWriter(Lines):
             return literal(argument)
 
         extra = {name: operand(value) for name, value in node.kwargs.items() if not (name == "alpha" and value == 1)}
-        return write(*map(operand, node.args), **extra)
+        condition = CONDITIONS.get(node.target)
+        text = write(*(operand(argument, at == condition) for at, argument in enumerate(node.args)), **extra)
+        return f"(({text}) != 0)" if _is_bool(node) and node.target not in LOGICAL | COMPARISONS else text
+
+    def _converted(self, node: fx.Node, coords: Coords, key: Any) -> str:
+        """A copy in another dtype; half precision is for memory only."""
+        source, dtype = source_of(node), node.meta["val"].dtype
+        text, before = self.load(source, coords), source.meta["val"].dtype
+        if _is_bool(node):
+            return text if _is_bool(source) else self.let(node.name, f"({text} != 0)", key)
+        if dtype == before or (not _is_bool(source) and {dtype, before} <= {*HALF, torch.float32}):
+            return text
+        return self.let(node.name, f"({text}).to({'tl.float64' if dtype == torch.float64 else 'tl.float32'})", key)
 
     def _choice(self, node: fx.Node, coords: Coords) -> str:
         """Elements of a concatenation, or of a stack, that is not in memory."""

@@ -36,8 +36,14 @@ def _scaled(b: str, alpha: str) -> str:
 
 
 def _power(a: str, exponent: str) -> str:
-    known = {"2.0": f"{a} * {a}", "3.0": f"{a} * {a} * {a}", "0.5": f"tl.sqrt({a})", "1.0": a, "-1.0": f"1.0 / {a}"}
-    return known.get(exponent, f"power({a}, {exponent})")
+    number = float(exponent)
+    if number == 0:
+        return f"tl.where({a} == {a}, 1.0, 1.0)"
+    if number in (0.5, -0.5):
+        return f"tl.{'sqrt' if number > 0 else 'rsqrt'}({a})"
+    if number.is_integer() and abs(number) <= 8:
+        return " * ".join([a if number > 0 else f"(1.0 / {a})"] * int(abs(number)))
+    return f"power({a}, {exponent}, {number.is_integer()}, {number % 2 == 1})"
 
 
 def _clamp(a: str, least: str = "", most: str = "") -> str:
@@ -57,13 +63,23 @@ def _gelu_backward(g: str, a: str, approximate: str = "none") -> str:
     return f"gelu_tanh_backward({g}, {a})" if approximate == "tanh" else f"gelu_backward({g}, {a})"
 
 
+CONDITIONS: dict[Any, int] = {aten.where.self: 0}  # the operand that is a boolean and stays so
+LOGICAL = {
+    aten.bitwise_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.logical_not.default,
+    aten.logical_and.default, aten.logical_or.default,
+}  # fmt: skip
+COMPARISONS = {
+    aten.gt.Scalar, aten.gt.Tensor, aten.ge.Scalar, aten.ge.Tensor, aten.lt.Scalar, aten.lt.Tensor, aten.le.Scalar,
+    aten.le.Tensor, aten.eq.Scalar, aten.eq.Tensor, aten.ne.Scalar, aten.ne.Tensor,
+}  # fmt: skip
+
 EXPRESSIONS: dict[Any, Expression] = {
     aten.add.Tensor: lambda a, b, alpha="1": f"{a} + {_scaled(b, alpha)}",
     aten.sub.Tensor: lambda a, b, alpha="1": f"{a} - {_scaled(b, alpha)}",
     aten.rsub.Scalar: lambda a, b, alpha="1": f"{b} - {_scaled(a, alpha)}",
     aten.mul.Tensor: lambda a, b: f"{a} * {b}",
     aten.div.Tensor: lambda a, b: f"{a} / {b}",
-    aten.neg.default: lambda a: f"-{a}",
+    aten.neg.default: lambda a: f"{a} * -1.0",
     aten.reciprocal.default: lambda a: f"1.0 / {a}",
     aten.square.default: lambda a: f"{a} * {a}",
     aten.pow.Tensor_Scalar: _power,
@@ -77,8 +93,8 @@ EXPRESSIONS: dict[Any, Expression] = {
     aten.erf.default: _call("tl.erf"),
     aten.sigmoid.default: _call("sigmoid"),
     aten.tanh.default: _call("tanh"),
-    aten.relu.default: lambda a: f"larger({a}, 0.0)",
-    aten.silu.default: lambda a: f"{a} * sigmoid({a})",
+    aten.relu.default: _call("relu"),
+    aten.silu.default: _call("silu"),
     aten.gelu.default: _gelu,
     aten.maximum.default: _call("larger"),
     aten.minimum.default: _call("smaller"),

@@ -30,6 +30,7 @@ from ..operations import (
     Unsupported,
     has_rows,
     integer,
+    is_empty,
     puts_between,
 )
 from .expressions import EXPRESSIONS
@@ -347,6 +348,8 @@ def _joins_columns(cat: fx.Node) -> bool:
 def _check(node: fx.Node) -> None:
     """Refuse what there are no kernels for."""
     value, target = node.meta.get("val"), node.target
+    if isinstance(value, Tensor) and is_empty(node):
+        raise Unsupported(f"{node.name} has no elements")
     if node.op == "placeholder" or isinstance(value, (int, torch.SymInt)) or target is operator.mul:
         return
     if isinstance(value, Tensor) and value.dtype not in (*FLOATS, torch.bool):

@@ -96,7 +96,7 @@ def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int
     if not writer.in_memory(node):
         if node.target is aten.cat.default:
             return [piece for operand in operands(node) for piece in _pieces(writer, operand)]
-        if node.target is aten._to_copy.default:
+        if node.target is aten._to_copy.default and node.meta["val"].dtype in HALF:  # which `tl.dot` takes as it is
             return _pieces(writer, source_of(node))
     elif node.op == "placeholder":
         place = writer.made_place(node)

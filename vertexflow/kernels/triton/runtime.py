@@ -35,13 +35,26 @@ def not_of(a):
 
 
 @triton.jit
-def power(a, exponent):
-    """Real powers of numbers of any sign: of negative ones, whole powers only."""
-    whole = exponent == tl.floor(exponent)
-    odd = exponent - 2.0 * tl.floor(exponent / 2.0) == 1.0
-    size = tl.exp(exponent * tl.log(tl.abs(a)))
-    negative = tl.where(whole, tl.where(odd, -size, size), float("nan"))
-    return tl.where(a < 0, negative, size)
+def power(a, exponent: tl.constexpr, is_whole: tl.constexpr, is_odd: tl.constexpr):
+    """A power that is neither 0 nor 1. The logarithm is in double precision: an error in it grows with the exponent."""
+    size = tl.exp(exponent * tl.log(tl.abs(a).to(tl.float64))).to(a.dtype)
+    if is_odd:
+        result = tl.where((a < 0) | (1.0 / a < 0), size * -1.0, size)  # also of -0
+    elif is_whole:
+        result = size
+    else:
+        result = tl.where((a < 0) & (a > float("-inf")), float("nan"), size)
+    return result
+
+
+@triton.jit
+def relu(x):
+    return tl.where(x < 0, 0.0, x)
+
+
+@triton.jit
+def silu(x):
+    return x / (1.0 + tl.exp(-x))
 
 
 @triton.jit

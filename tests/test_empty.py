@@ -1,0 +1,88 @@
+"""Nothing to compute: rows without elements, kinds without vertices, outputs without rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+
+BACKENDS = ["torch", "compile", "triton"]
+
+
+class TwoKinds(vf.VertexFunction):
+    def __init__(self, backend):
+        super().__init__(state={"h": 3}, backend=backend)
+        self.w = nn.Linear(3, 3)
+        self.u = nn.Linear(2, 3)
+
+    @vf.vertex("leaf")
+    def leaf(self, v):
+        v.scatter(h=self.w(v.pull("x")))
+
+    @vf.vertex("node")
+    def node(self, v):
+        h = torch.tanh(self.w(v.gather(0).h) + self.u(v.pull("y")))
+        v.scatter(h=h)
+        v.push(h=h, positive=(h > 0).sum(-1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_without_the_kind_that_pushes(backend):
+    model = TwoKinds(backend)
+    x = torch.randn(2, 3, requires_grad=True)
+    out = model([vf.graph(2, [], kind=["leaf", "leaf"])], x=x, y=torch.randn(0, 2))
+    assert (out.h.shape, out.positive.shape, out.positive.dtype) == ((0, 3), (0,), torch.int64)
+    assert not out.positive.requires_grad
+    out.h.sum().backward()
+    assert all(leaf.grad is None for leaf in (x, *model.parameters()))
+    with torch.no_grad():
+        assert not model([vf.graph(2, [], kind=["leaf", "leaf"])], x=x, y=torch.randn(0, 2)).h.requires_grad
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_batch_of_one_kind_only(backend):
+    model = TwoKinds(backend)
+    y = torch.randn(2, 2)
+    out = model([vf.graph(2, [(0, 1)], kind=["node", "node"])], x=torch.randn(0, 3), y=y)
+    first = torch.tanh(model.w(torch.zeros(3)) + model.u(y[0]))
+    expected = torch.stack([first, torch.tanh(model.w(first) + model.u(y[1]))])
+    torch.testing.assert_close(out.h, expected)
+    ours, wanted = (torch.autograd.grad(h.square().sum(), list(model.parameters())) for h in (out.h, expected))
+    torch.testing.assert_close(ours, wanted)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_rows_without_elements(backend):
+    class Empty(vf.VertexFunction):
+        def __init__(self):
+            super().__init__(state={"h": 3}, backend=backend)
+            self.w = nn.Linear(3, 3)
+            self.z = nn.Linear(0, 3)
+
+        def vertex(self, v):
+            x, before = v.pull("x"), v.gather(0).h
+            h = torch.tanh(
+                self.w(torch.cat([before, x], -1))
+                + self.z(x)
+                + x.sum(-1, keepdim=True)
+                + before[:, 1:1].sum(-1, keepdim=True)
+            )
+            v.scatter(h=h)
+            v.push(h=h, x=x, cut=before[:, 1:1], q=v.pull("q") * 2)
+
+    model = Empty()
+    x, q = torch.randn(2, 0, requires_grad=True), torch.randn(2, 0, 3, requires_grad=True)
+    out = model([vf.chain(2)], x=x, q=q)
+    assert {name: tuple(value.shape) for name, value in out.items()} == {
+        "h": (2, 3), "x": (2, 0), "cut": (2, 0), "q": (2, 0, 3),
+    }  # fmt: skip
+    first = torch.tanh(model.w(torch.zeros(3)) + model.z.bias)
+    expected = torch.stack([first, torch.tanh(model.w(first) + model.z.bias)])
+    torch.testing.assert_close(out.h, expected)
+    leaves = [model.w.weight, model.w.bias, model.z.bias]
+    ours = torch.autograd.grad(sum(value.sum() for value in out.values()), [*leaves, x, q, model.z.weight])
+    torch.testing.assert_close(ours[:3], torch.autograd.grad(expected.sum(), leaves))
+    assert [tuple(grad.shape) for grad in ours[3:]] == [(2, 0), (2, 0, 3), (3, 0)]
