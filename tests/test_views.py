@@ -34,8 +34,6 @@ SLICES = {
     "the last two": lambda h: h[:, -2:],
     "all but the last": lambda h: h[..., :-1],
     "more than there are": lambda h: h[:, -9:9],
-    "none": lambda h: h[:, 3:3],
-    "none, backwards": lambda h: torch.cat([h[:, 4:2], h[:, -1:-4], h[:, :1], h[:, 6:].sin()], -1),
     "of a slice": lambda h: h[:, -5:-1][:, 1:][..., -2:],
     "last element": lambda h: h[..., -1],
     "last column": lambda h: h[:, -1:],
@@ -82,7 +80,10 @@ JOINED = {
     "softmax": lambda h: matrix(h).softmax(-2) + matrix(h).log_softmax(-1),
 }
 REARRANGED = {
+    "none": lambda h: h[:, 3:3],
+    "none, backwards": lambda h: torch.cat([h[:, 4:2], h[:, -1:-4], h[:, :1], h[:, 6:].sin()], -1),
     "every second": lambda h: h[:, 1::2].clone(),
+    "filled": lambda h: filled(h),
     "flip": lambda h: h.flip(-1),
     "roll": lambda h: h.roll(-2, -1),
     "columns by a list": lambda h: h[:, [0, -2, 2]],
@@ -125,7 +126,13 @@ def written_into(h):
     h[:, -1] = h[:, 0]
     h[..., :-2] += 1
     h[:, 1:3] *= 2
+    return h
+
+
+def filled(h):
+    h = h.clone()
     h[:, 3] = 0
+    h[:, 1:3].fill_(2)
     return h
 
 
@@ -175,9 +182,8 @@ def test_an_expression_gives_for_each_vertex_what_it_gives_by_itself(group, back
 def test_what_generated_code_has_not_runs_through_pytorch_beside_it(backend, request):
     if backend == "triton":
         request.getfixturevalue("interpreter")
-    model = function_of(
-        {"tail": SLICES["the last two"], "flip": REARRANGED["flip"], "every second": REARRANGED["every second"]}
-    )
+    names = ("none", "none, backwards", "flip", "every second")
+    model = function_of({"tail": SLICES["the last two"], **{name: REARRANGED[name] for name in names}})
     model.backend = backend
     x = torch.randn(sum(part.num_vertices for part in PARTS), SIZE, dtype=torch.float64, requires_grad=True)
     check(Case(model, PARTS, {"x": x}))

@@ -150,6 +150,7 @@ def test_dimensions(function, expected):
         (lambda x: torch.sub(x, 1) + 0, ["sub.Tensor 1", "add.Tensor 0"]),
         (lambda x: x.clamp_min(0).clamp_max(1), ["clamp 0 None", "clamp None 1"]),
         (lambda x: x * torch.zeros_like(x), ["full [n 6] 0 dtype=torch.float64", "mul.Tensor x"]),
+        (lambda x: aten.fill.Scalar(x, 3), ["full [n 6] 3 dtype=torch.float64"]),
         (lambda x: x.new_ones(x.shape[0]), ["full [n] 1 dtype=torch.float64"]),
         (lambda x: x.masked_fill(x > 0, 2), ["gt.Scalar 0", "full [] 2 dtype=torch.float64", "where.self x x"]),
         (

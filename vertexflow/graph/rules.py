@@ -268,7 +268,7 @@ def filled(node: fx.Node) -> fx.Node:
     """A constant of a shape: what it was made like, which may have rows, is not read."""
     name, value = str(node.target).split(".")[1], node.meta["val"]
     number = next((number for word, number in (("zeros", 0), ("ones", 1)) if word in name), node.args[-1])
-    if name.endswith("_like"):
+    if name.endswith("_like") or name == "fill":
         sizes: Any = _sizes(node, source_of(node))
     else:
         sizes = [] if name == "scalar_tensor" else node.args[int(name.startswith("new_"))]
