@@ -105,7 +105,7 @@ OTHERS = {
     "sort": lambda h: h.sort(-1).values + h.topk(3, -1).values.sum(-1, keepdim=True),
     "cumulated": lambda h: h.cumsum(-1) + h.logcumsumexp(-1) + h.cumprod(1),
     "extremes": lambda h: matrix(h).amax(-1) + matrix(h).max(-2).values.sum(-1, keepdim=True) + h.amin((-1,))[:, None],
-    "spread": lambda h: matrix(h).var(-1) + matrix(h).logsumexp(-1) + matrix(h).norm(dim=-1) + h.std((-1,))[:, None],
+    "spread": lambda h: matrix(h).var(-1) + matrix(h).logsumexp(-1) + matrix(h).norm(dim=-1),
     "glu": lambda h: F.glu(h, -1),
     "instance_norm": lambda h: F.instance_norm(matrix(h)),
     "written into": lambda h: written_into(h),
