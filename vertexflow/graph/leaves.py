@@ -149,7 +149,7 @@ def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Nod
     condition, _, other = node.args
     if not isinstance(condition, fx.Node) or not isinstance(other, fx.Node) or images[condition] is not ZERO:
         return None
-    if images[other] is ZERO or (other.target is aten.scalar_tensor.default and other.args[0] == 0):
+    if images[other] is ZERO or (other.target is aten.full.default and other.args[1] == 0):
         uniform.add(node)  # what was not chosen does not matter, not even if it is NaN
         return ZERO
     value, before = node.meta["val"], other.meta["val"]
@@ -166,6 +166,6 @@ _RULES: dict[Any, Callable[..., Image | None]] = {
 
 def _zeros(graph: fx.Graph, node: fx.Node, images: dict[fx.Node, Image]) -> fx.Node:
     value = node.meta["val"]
-    zeros = graph.call_function(aten.zeros.default, ([],), {"dtype": value.dtype, "device": value.device})
+    zeros = graph.call_function(aten.full.default, ([], 0), {"dtype": value.dtype, "device": value.device})
     zeros.meta = {"val": value, "rows": node.meta.get("rows"), "synthetic": True}
     return zeros

@@ -14,7 +14,7 @@ from .vertex import CHILDREN
 aten = torch.ops.aten
 
 ARANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
-_CREATORS = {aten.zeros.default, aten.ones.default, aten.full.default, aten.scalar_tensor.default, *ARANGES}
+_CREATORS = {aten.full.default, *ARANGES}
 
 
 def is_view(node: fx.Node) -> bool:
