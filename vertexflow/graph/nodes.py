@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from .vertex import CHILDREN
+from .vertex import CHILDREN, same_size
 
 aten = torch.ops.aten
 
@@ -85,9 +85,8 @@ def on_edges(node: fx.Node) -> bool:
 
 
 def same_shape(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two shapes are the same for every step; `==` would compare the sizes that stand for symbolic ones."""
-    sizes = [[size.node.expr if isinstance(size, torch.SymInt) else size for size in x.shape] for x in (one, other)]
-    return sizes[0] == sizes[1]
+    """Whether two shapes are the same for every step."""
+    return one.dim() == other.dim() and all(map(same_size, one.shape, other.shape))
 
 
 def title(node: fx.Node) -> str:
