@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
+from .arrange import put_side_by_side
 from .canonical import canonical
 from .checks import all_pass, keep_checks
 from .isolation import generators_in, isolated, restored
@@ -40,6 +41,8 @@ def prepare(
             simplify(found)
             with restored(generators_in(found.graph.nodes)), all_pass():
                 check_rows(found, inputs, tensors)
+                if put_side_by_side(found):
+                    check_rows(found, inputs, tensors)
             check_canonical(found)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
