@@ -125,7 +125,12 @@ def sharded(reshard: bool, inside: tuple[str, ...] = ()):
 def of_ddp(rank: int) -> None:
     for make in (tree, Classifier):
         one = expected(make)
-        for options in ({}, {"static_graph": True}, {"find_unused_parameters": True}, {"gradient_as_bucket_view": True}):
+        for options in (
+            {},
+            {"static_graph": True},
+            {"find_unused_parameters": True},
+            {"gradient_as_bucket_view": True},
+        ):
             agree(train(make, ddp(**options), rank), one)
     agree(train(Kinds, ddp(find_unused_parameters=True), rank), expected(Kinds))
     agree(train(Kinds, ddp(), rank), expected(Kinds))  # those of a missing kind get zeros: nobody waits for them
@@ -164,7 +169,7 @@ def of_what_is_refused(rank: int) -> None:
     with pytest.raises(vf.InputTypeError, match=itself):
         loss(traced, traced, rank, 0)
     whole = fully_shard(tree())
-    with pytest.raises(vf.InputTypeError, match="'w.weight' is a DTensor"):
+    with pytest.raises(vf.InputTypeError, match=r"'w\.weight' is a DTensor"):
         loss(whole.forward, whole, rank, 0)  # around FSDP's hooks
     x = distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (2,)))
     with pytest.raises(vf.InputTypeError, match=r"input 'x' is a DTensor, .* x.full_tensor\(\)"):
