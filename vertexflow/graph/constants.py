@@ -1,12 +1,12 @@
-"""Graph in, graph out: what a value without rows is made of, where that is no more than a number, is forgotten.
+"""Graph in, graph out: values without elements, and fresh memory, are made of nothing.
 
-`h.new_full((), 1e-12)` takes only the dtype of `h`. As an operation of `h` it would be computed step by step, though it has no
-rows to be kept in. Nor has a value without elements, such as the flattened `[rows * 0, 0]` of matrices.
+`[rows * 0, 0]`, to which matrices without elements are flattened, has no rows to be kept in; as an operation of a gathered state
+it would be computed step by step nevertheless.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-_FILLED: dict[Any, Any] = {  # an operation -> the number of its argument that is everywhere, or None: zeros
-    aten.new_full.default: 2, aten.full_like.default: 1,
-    **dict.fromkeys((aten.new_zeros.default, aten.zeros_like.default, aten.new_empty.default, aten.empty_like.default)),
-}  # fmt: skip
-_ONES = {aten.new_ones.default, aten.ones_like.default}
+_FRESH = {aten.new_empty.default, aten.empty_like.default}
 
 
 def forget_sources(found: Trace) -> None:
@@ -31,11 +27,7 @@ def forget_sources(found: Trace) -> None:
         value = node.meta.get("val")
         if node.op != "call_function" or not isinstance(value, Tensor) or not all(type(n) is int for n in value.shape):
             continue
-        if value.numel() and node.target not in _ONES and node.target not in _FILLED:
-            continue
-        number: Any = 1 if node.target in _ONES else 0
-        if value.numel() and _FILLED.get(node.target) is not None:
-            number = node.args[_FILLED[node.target]]
-        kind = {"dtype": value.dtype, "device": value.device}
-        replace(found, node, insert(node, aten.full.default, list(value.shape), number, val=value, **kind))
-        found.graph.erase_node(node)
+        if not value.numel() or node.target in _FRESH:
+            kind = {"dtype": value.dtype, "device": value.device}
+            replace(found, node, insert(node, aten.full.default, list(value.shape), 0, val=value, **kind))
+            found.graph.erase_node(node)

@@ -139,7 +139,9 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
             return value
         if not value.is_contiguous():
             value = values[node] = value.contiguous()
-        assert value.stride(0) == width or len(value) <= 1, f"{node.name} has rows of another width"
+        assert value.stride(0) == width or value.numel() == 0 or len(value) == 1, (
+            f"{node.name} has rows of another width"
+        )
         return value
     if role == "stride":
         return 0 if _is_one_row(values[what]) else values[what].stride(0)
