@@ -26,7 +26,7 @@ SLOW_TO_TRACE = settings(
 )
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile"])
+@pytest.mark.parametrize("backend", ["eager", "torch", "native"])
 @SLOW_TO_TRACE
 @given(case=cases())
 def test_random_functions_over_random_structures(backend, case):
@@ -34,9 +34,11 @@ def test_random_functions_over_random_structures(backend, case):
     check(case)
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
 @SLOW_TO_TRACE
-@given(cases(max_graphs=2), st.data())
-def test_frozen_parameters(case, data):
+@given(case=cases(max_graphs=2), data=st.data())
+def test_frozen_parameters(backend, case, data):
+    case.model.backend = backend
     for parameter in case.model.parameters():
         parameter.requires_grad_(data.draw(st.booleans()))
     check(case)
@@ -59,6 +61,8 @@ def test_every_policy_gives_the_same(policy, case, data):
         case.model(batch, **case.inputs)
     (traces,) = case.model._programs.seen.kept.traces.values()
     batch = batch.with_schedule(vf.schedule(batch, policy, traces["vertex"].num_slots))
+    compare(case, dict(case.model(batch, **case.inputs)))
+    case.model.backend = "eager"
     compare(case, dict(case.model(batch, **case.inputs)))
     assert "order" not in {key[0] for key in batch.cache}  # that schedule was used, and no other made
 

@@ -10,7 +10,7 @@ import vertexflow as vf
 
 from .models import FromCode
 
-BACKENDS = ["torch", "compile", "triton"]
+BACKENDS = ["torch", "native", "triton"]
 GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3), vf.graph(3, [(0, 1), (0, 2), (1, 2)])]  # 5, 3 and 3 vertices
 BIG = 2**53 + 1  # which no floating dtype holds
 

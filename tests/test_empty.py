@@ -8,7 +8,7 @@ from torch import nn
 
 import vertexflow as vf
 
-BACKENDS = ["torch", "compile", "triton"]
+BACKENDS = ["torch", "native", "triton"]
 
 
 class TwoKinds(vf.VertexFunction):

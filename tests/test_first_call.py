@@ -42,7 +42,7 @@ def assert_untouched(model):
             assert not isinstance(value, FakeTensor)
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile"])
+@pytest.mark.parametrize("backend", ["torch", "native"])
 def test_in_several_threads_at_once(backend, expected):
     model, x = model_and_input()
     model.backend = backend

@@ -57,11 +57,16 @@ def grown(case: Case, cuts: list[int], reads: list[int]) -> dict[str, torch.Tens
     return {name: torch.cat([piece[name] for piece in pieces])[rows] for name in pieces[0]}
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
 @SLOW_TO_TRACE
 @given(
-    cases(), st.lists(st.integers(1, 20), max_size=4), st.lists(st.integers(0, 1), min_size=1, max_size=5), st.data()
+    case=cases(),
+    cuts=st.lists(st.integers(1, 20), max_size=4),
+    reads=st.lists(st.integers(0, 1), min_size=1, max_size=5),
+    data=st.data(),
 )
-def test_random_functions_over_random_structures_in_random_pieces(case, cuts, reads, data):
+def test_random_functions_over_random_structures_in_random_pieces(backend, case, cuts, reads, data):
+    case.model.backend = backend
     case.reverse = False
     for parameter in case.model.parameters():
         parameter.requires_grad_(data.draw(st.integers(0, 4)) > 0)

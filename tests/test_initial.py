@@ -22,9 +22,11 @@ def leaves_of(case) -> int:
     return count - len({child if case.reverse else parent for child, parent, _ in edges})
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
 @SLOW_TO_TRACE
-@given(cases(), st.data())
-def test_random_functions_with_initial_states(case, data):
+@given(case=cases(), data=st.data())
+def test_random_functions_with_initial_states(backend, case, data):
+    case.model.backend = backend
     names = data.draw(st.lists(st.sampled_from(["h", "m"]), unique=True))
     initial = {name: torch.randn(leaves_of(case), *case.model.state[name], dtype=torch.float64) for name in names}
     for value in initial.values():

@@ -108,9 +108,11 @@ def test_edge_inputs_of_some_kinds_are_in_the_order_in_which_edges_were_given(re
     assert torch.equal(batch.edge_index.T, torch.tensor(joined))
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
 @SLOW_TO_TRACE
-@given(kinds_cases())
-def test_random_methods_over_random_structures(case):
+@given(case=kinds_cases())
+def test_random_methods_over_random_structures(backend, case):
+    case.model.backend = backend
     check(case)
 
 

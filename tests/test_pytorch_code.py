@@ -24,7 +24,7 @@ PARTS = [
 ROWS = sum(part.num_vertices for part in PARTS)
 
 
-@pytest.fixture(autouse=True, params=["torch", "compile", "triton"])
+@pytest.fixture(autouse=True, params=["torch", "native", "triton"])
 def _backend(request, monkeypatch):
     if request.param == "triton":
         request.getfixturevalue("interpreter")

@@ -23,9 +23,11 @@ SLOW_TO_TRACE = settings(
 )
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
 @SLOW_TO_TRACE
-@given(ragged_cases())
-def test_random_functions_over_random_structures(case):
+@given(case=ragged_cases())
+def test_random_functions_over_random_structures(backend, case):
+    case.model.backend = backend
     check(case)
 
 

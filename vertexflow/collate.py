@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from .errors import InputError, InputTypeError
+from .errors import InputError
+from .fields import Path, divide, named, rebuild, shown
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
+from .join import join_field, join_index
 from .scheduler import Policy, cached_schedule
 
+Names = Iterable[Any]
 
-def collate(samples: Iterable[Any], *, policy: str | Policy | None = "depth", num_slots: int | None = None) -> Any:
+
+def collate(
+    samples: Iterable[Any],
+    *,
+    policy: str | Policy | None = "depth",
+    num_slots: int | None = None,
+    rows: Names = (),
+    per_graph: Names = (),
+    index: Names | Mapping[Any, Any] = (),
+) -> Any:
     """`vf.pack` for samples with more than a graph: the `collate_fn` of a `torch.utils.data.DataLoader`.
 
-    Samples are input graphs, or tuples, lists or dicts of them and other values, all of one form. Graphs are packed;
-    tensors and arrays are concatenated along their first dimension (one row a vertex, as a model's inputs); numbers and
-    tensors without dimensions are stacked (one a graph); anything else is kept in a list. What holds numbers becomes a
-    tensor; arrays of strings or objects stay arrays.
+    A sample is an input graph, or a tuple, list, dict, named tuple or dataclass of fields, all samples alike; the batch has
+    the same form. Further inside, tuples, dicts, named tuples and dataclasses are fields again; a list is rows, unless it
+    holds graphs, tensors, arrays or dicts. What a field becomes:
+
+    | a field of every sample                                                | in the batch                              |
+    |------------------------------------------------------------------------|-------------------------------------------|
+    | an input graph                                                         | a `GraphBatch`, with its schedule         |
+    | a number, a tensor or array without dimensions                         | a tensor `[G]`                            |
+    | `[n, ...]`: two dimensions or more                                     | rows: `[sum of n, ...]`                   |
+    | `[n]`, n being the graph's number of vertices, edges, leaves, inner    | rows: `[sum of n]`                        |
+    | vertices, or vertices of one kind, in all samples                      |                                           |
+    | `[C]`, the same C in all samples, and no such number                   | a vector for each graph: `[G, C]`         |
+    | `[n]` of any other lengths                                             | refused; `rows` says that they are rows   |
+    | anything else (strings, None, objects)                                 | a list with one entry for each graph      |
+
+    "`[n]`" is a tensor, an array, or a list of n numbers (or of n strings, which stay a list; a list of lists is
+    `[n, ...]`). In samples without any graph, `[n]` is rows. Where every graph of a batch happens to have just C vertices, a
+    vector `[C]` cannot be told from rows: it is taken as rows (as a vector, if it is one number and no vertex or edge
+    speaks for rows), with a `RuntimeWarning`. `rows` and `per_graph` decide that for every batch, and then nothing is
+    guessed.
 
     In a worker process all of this, the schedule too, is off the path of the training step. The batch can be pinned and
     moved (`DataLoader(..., pin_memory=True)`, `batch.to(device, non_blocking=True)`): its index tensors travel as one.
@@ -31,70 +55,65 @@ def collate(samples: Iterable[Any], *, policy: str | Policy | None = "depth", nu
         policy: how batches are scheduled (`vf.schedule`); None: the model does it at its call.
         num_slots: how many slots the vertex function gathers; by default as many as the batch uses. A model that gathers
             more makes a schedule of its own.
+        rows: fields that are rows (of vertices, edges, or anything else): concatenated.
+        per_graph: fields that are one value of one shape for each graph: stacked.
+        index: fields that are vertex numbers, int64 in the batch: to each is added how many vertices the graphs of earlier
+            samples have. -1 means no vertex and stays -1. They are rows unless they are in `per_graph` as well. Where
+            samples have several graphs, a mapping says whose vertices they are: `{"head": "sentence"}`.
+
+        Fields are named by key, attribute or position; a field inside another by the tuple of both, `("meta", "head")`.
 
     Raises:
-        InputError: no samples, or samples that do not fit together; the message names the field.
-        InputTypeError: samples of different forms.
+        InputError: no samples, samples that do not fit together, a vertex number out of range, a name that no field has;
+            the message names the field.
+        InputTypeError: samples of different forms, vertex numbers that are no integers.
         GraphError: as in `vf.pack` and `vf.schedule`.
 
     Example:
         >>> loader = DataLoader([(graph, tokens, label), ...], batch_size=64, collate_fn=vf.collate)
         >>> for batch, tokens, labels in loader: ...
-        >>> collate = functools.partial(vf.collate, policy=model.policy, num_slots=2)  # with settings
+        >>> samples = [{"graph": vf.chain(2), "head": [1, -1]}, {"graph": vf.chain(1), "head": [0]}]
+        >>> vf.collate(samples, index=("head",))["head"]
+        tensor([ 1, -1,  2])
+        >>> collate = functools.partial(vf.collate, policy=model.policy, num_slots=2, index=("head",))  # with settings
     """
     samples = list(samples)
     if not samples:
         raise InputError("vf.collate got no samples")
+    fields = divide(samples)
+    owners = index if isinstance(index, Mapping) else dict.fromkeys([index] if isinstance(index, (str, int)) else index)
+    are_rows, are_vectors = named(rows, "rows", fields), named(per_graph, "per_graph", fields)
+    numbers = dict(zip(named(owners, "index", fields), owners.values(), strict=True))
+    for path in are_rows:
+        if path in are_vectors:
+            raise InputError(f"{shown(path)} is named in `rows` and in `per_graph`; it can be only one of them")
 
-    def pack_graphs(graphs: list[InputGraph]) -> GraphBatch:
-        batch = pack(graphs)
-        return batch if policy is None else batch.with_schedule(cached_schedule(batch, policy, num_slots))
+    def join(path: Path, items: list[Any]) -> Any:
+        if isinstance(items[0], InputGraph):
+            return _pack(items, policy, num_slots)
+        layout = "per_graph" if path in are_vectors else "rows" if path in are_rows or path in numbers else None
+        if path in numbers:
+            return join_index(path, items, layout == "per_graph", _graphs_of(path, numbers[path], graphs))
+        return join_field(path, items, layout, list(graphs.values()))
 
-    return _collate(samples, "sample", pack_graphs)
-
-
-def _collate(items: list[Any], where: str, pack_graphs: Callable[[list[InputGraph]], GraphBatch]) -> Any:
-    first = items[0]
-    for index, item in enumerate(items):
-        if type(item) is not type(first) and not (_is_number(item) and _is_number(first)):
-            raise InputTypeError(
-                f"{where}: {type(item).__name__} in sample {index}, but {type(first).__name__} in the first; "
-                "all samples must have one form"
-            )
-    if isinstance(first, InputGraph):
-        return pack_graphs(items)
-    if isinstance(first, Mapping):
-        for index, item in enumerate(items):
-            if item.keys() != first.keys():
-                raise InputError(f"{where}: sample {index} has the keys {list(item)}, the first {list(first)}")
-        return {key: _collate([item[key] for item in items], f"{where}[{key!r}]", pack_graphs) for key in first}
-    if isinstance(first, (tuple, list)):
-        for index, item in enumerate(items):
-            if len(item) != len(first):
-                raise InputError(f"{where}: sample {index} has {len(item)} fields, the first {len(first)}")
-        fields = [_collate([item[at] for item in items], f"{where}[{at}]", pack_graphs) for at in range(len(first))]
-        return type(first)(*fields) if hasattr(first, "_fields") else type(first)(fields)
-    if isinstance(first, (Tensor, np.ndarray)):
-        try:
-            return _join(items)
-        except (RuntimeError, ValueError) as error:
-            shapes = ", ".join(str(tuple(item.shape)) for item in items[:4])
-            more = ", ..." if len(items) > 4 else ""
-            raise InputError(f"{where}: the shapes {shapes}{more} cannot be joined: {error}") from error
-    if not _is_number(first):
-        return items
-    try:
-        return torch.tensor(items)
-    except (RuntimeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: the numbers cannot be joined: {error}") from error
+    graphs = {path: items for path, items in fields.items() if isinstance(items[0], InputGraph)}
+    return rebuild(samples[0], {path: join(path, items) for path, items in fields.items()})
 
 
-def _join(items: list[Any]) -> Any:
-    if isinstance(items[0], Tensor):
-        return torch.stack(items) if items[0].dim() == 0 else torch.cat(items)
-    joined = np.stack(items) if items[0].ndim == 0 else np.concatenate(items)
-    return torch.from_numpy(joined) if joined.dtype.kind in "biufc" else joined
+def _pack(graphs: list[InputGraph], policy: str | Policy | None, num_slots: int | None) -> GraphBatch:
+    batch = pack(graphs)
+    return batch if policy is None else batch.with_schedule(cached_schedule(batch, policy, num_slots))
 
 
-def _is_number(item: object) -> bool:
-    return isinstance(item, (int, float, np.number, np.bool_))
+def _graphs_of(path: Path, owner: Any, graphs: dict[Path, list[InputGraph]]) -> list[InputGraph]:
+    """The graphs whose vertices the numbers of a field are."""
+    if owner is not None:
+        (place,) = named([owner], "index", graphs, "graph")
+        return graphs[place]
+    if len(graphs) != 1:
+        have = f"have {len(graphs)} graphs ({', '.join(map(shown, graphs))})" if graphs else "have no graph"
+        raise InputError(
+            f"{shown(path)} is named in `index`, but samples {have}; say whose vertices it numbers: "
+            f"index={{{path[0] if len(path) == 1 else path!r}: name of the graph's field}}"
+        )
+    return next(iter(graphs.values()))

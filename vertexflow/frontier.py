@@ -73,7 +73,7 @@ class Frontier:
         return self._store.count
 
     def __len__(self) -> int:
-        return self._store.count
+        return self.num_vertices
 
     def __repr__(self) -> str:
         return f"Frontier(num_vertices={self.num_vertices})"
@@ -104,14 +104,21 @@ class Frontier:
             name: row.expand(len(growth.child) if of_edges else growth.num_vertices, *row.shape)
             for name, (row, of_edges) in self._zeros.items()
         } | inputs
-        through = self._token.requires_grad
-        tensors, order, bound = self._prepare(growth, given, through)
-        rows = torch.from_numpy(external).to(self._device, non_blocking=True)
-        self._token = grow.extend(self._store, self._token, bound, order, rows, tensors, given)
+        is_edge_input = self._compute(growth, external, given)
         for name, value in inputs.items():
             row = torch.zeros(value.shape[1:], dtype=value.dtype, device=value.device)
-            self._zeros.setdefault(name, (row, bound.is_edge_input(name)))
+            self._zeros.setdefault(name, (row, is_edge_input(name)))
         return torch.arange(growth.start, self.num_vertices)
+
+    def _compute(
+        self, growth: Growth, external: np.ndarray[Any, np.dtype[np.int64]], inputs: Mapping[str, Tensor]
+    ) -> Callable[[str], bool]:
+        """Compute new vertices and keep what they are; returns which of the inputs are for edges."""
+        through = self._token.requires_grad
+        tensors, order, bound = self._prepare(growth, inputs, through)
+        rows = torch.from_numpy(external).to(self._device, non_blocking=True)
+        self._token = grow.extend(self._store, self._token, bound, order, rows, tensors, inputs)
+        return bound.is_edge_input
 
     def __getitem__(self, vertices: Any) -> Outputs:
         """What these vertices pushed: `Outputs`, one entry a name, [n, ...].
@@ -120,10 +127,14 @@ class Frontier:
         which the first dimension is missing.
         """
         index = self._index(vertices)
-        read = grow.read(self._store, self._token, list(self._store.pushes), index.reshape(-1))
+        read = self._read(index.reshape(-1))
         if index.dim() == 1:
             return Outputs(read)
         return Outputs((name, value.reshape(index.shape + value.shape[1:])) for name, value in read.items())
+
+    def _read(self, index: Tensor) -> dict[str, Tensor]:
+        """What these vertices pushed, int64 [n], by name."""
+        return grow.read(self._store, self._token, list(self._store.pushes), index)
 
     def _index(self, vertices: Any) -> Tensor:
         count = self.num_vertices

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from . import log, programs
-from .errors import InputError, InputTypeError, VertexFunctionError
+from .eager import EagerFrontier, run_eager
+from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
 from .graph.prepare import prepare
+from .graph.reserved import ATTRIBUTES, check_attribute
 from .graph.show import SymbolicGraph
-from .graph.states import Dtypes, becomes_state, dtypes_of, shapes_of
+from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of
 from .graph.trace import Trace
 from .graph.vertex import Vertex
+from .inputs import check_inputs
 from .kernels import autograd
 from .kernels.autograd import Bound
 from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
-from .kernels.plain import check_plain, check_real
-from .kinds import check_rows, check_together, count_rows, methods_in, methods_of
+from .kernels.plain import check_plain
+from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in, methods_of, refuse_edge_inputs
 from .outputs import Outputs
 from .programs import Kept, Programs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
@@ -46,9 +48,12 @@ class VertexFunction(nn.Module):
             (`{"n": torch.int64}`) and have no gradient. What a state does not hold exactly is refused where it is scattered,
             unless it is of real numbers under autocast, or its dtype was asked for here. It may also be set on the model
             before its first call.
-        backend: `"torch"`, the reference, which runs everywhere; `"compile"`, on a CPU, which makes native code of the steps
-            (at the first call, in a second or two; kept on disk); `"auto"`, the latter if there is a C++ compiler. The
-            environment variable `VERTEXFLOW_BACKEND` overrides it.
+        backend: how steps run. `"auto"`: `"native"` on a CPU with a C++ compiler, `"triton"` on a GPU that Triton serves,
+            else `"torch"`. `"native"`: generated C++ (compiled at the first call, in a second or two; kept on disk).
+            `"triton"`: generated kernels. `"torch"`: the traced program by calls of PyTorch, anywhere; the reference.
+            `"eager"`: the method itself, step after step on real tensors, without a trace: any Python, for `print`,
+            breakpoints, and the question whether the compiler is at fault. Rows that it mixes are not noticed there. The
+            environment variable `VERTEXFLOW_BACKEND` overrides this.
         policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
 
     The method is traced at the first call, and again when something that it may read has changed: attributes, submodules and
@@ -82,13 +87,19 @@ class VertexFunction(nn.Module):
         state_dtype: torch.dtype | Dtypes | None = None,
     ) -> None:
         super().__init__()
-        self.state = shapes_of(state)
+        self.state: dict[str, tuple[int, ...]]
+        self.__dict__["state"] = shapes_of(state)  # which cannot be set by others
         self.state_dtype = state_dtype
         dtypes_of(self.state, state_dtype, torch.float32)  # what cannot be is refused here already
         self.backend = backend
         self.policy = policy
         choose_backend(backend)  # an unknown name is refused here already
         self._methods = methods_of(type(self), VertexFunction)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ATTRIBUTES:
+            check_attribute(type(self).__name__, name, value)
+        super().__setattr__(name, value)
 
     def vertex(self, v: Vertex) -> None:
         """The computation of one vertex; to be written by the subclass."""
@@ -136,18 +147,22 @@ class VertexFunction(nn.Module):
         inputs: Mapping[str, Tensor],
     ) -> Outputs:
         """`forward`, perhaps with other parameters and buffers than those of the module."""
+        if choose_backend(self.backend) == "eager":
+            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
         kept, own = programs.see(self._programs, self)
         tensors = own if tensors is None else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = methods_in(batch, self._methods)
-        device = _check_inputs(tensors, inputs)
+        device = check_inputs(tensors, inputs)
         traces = self._trace(kept, inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
         check_rows(traces, inputs, count_rows(batch, methods), self._methods, "the batch")
         external: dict[str, Tensor] = {}
         if initial is not None:
             batch = batch.with_initial()
-            external = self._initial_states(initial, batch.num_external, traces, device)
+            dtypes = next(iter(traces.values())).state_dtypes
+            external = self._initial_states(initial, batch.num_external, dtypes, device)
+            refuse_edge_inputs(traces)
         order, of_groups = self._order(batch, methods, traces, device)
         through = any(value.requires_grad for value in external.values())
         bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
@@ -187,7 +202,8 @@ class VertexFunction(nn.Module):
             )
         given = (*self.parameters(), *self.buffers(), *inputs.values())
         device = next((tensor.device for tensor in given), torch.device("cpu"))
-        run = Frontier(self._prepare_growth, device)
+        is_eager = choose_backend(self.backend) == "eager"
+        run = EagerFrontier(self, device) if is_eager else Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
             arrays = batch.child, batch.slot, batch.offset, batch.edge
@@ -201,7 +217,7 @@ class VertexFunction(nn.Module):
         self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
         kept, tensors = programs.see(self._programs, self)
-        device = _check_inputs(tensors, inputs)
+        device = check_inputs(tensors, inputs)
         traces = self._trace(kept, inputs, tensors, device)
         ((name, found),) = traces.items()
         check_rows(traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension")
@@ -214,6 +230,11 @@ class VertexFunction(nn.Module):
     @property
     def symbolic_graph(self) -> SymbolicGraph:
         """What the vertex function of the last call became: eager, core and lazy nodes, and their derivative."""
+        if choose_backend(self.backend) == "eager":
+            raise VertexFunctionError(
+                'there is no symbolic graph: with backend="eager" the method itself runs, and nothing is traced; use '
+                'backend="torch" to see what it becomes'
+            )
         latest = self._programs.latest
         if latest is None:
             raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
@@ -221,6 +242,11 @@ class VertexFunction(nn.Module):
 
     def explain(self) -> str:
         """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
+        if choose_backend(self.backend) == "eager":
+            names = dict.fromkeys(self._methods.values())
+            return "\n".join(
+                f'{name}: the method itself, once a step, on real tensors (backend "eager")' for name in names
+            )
         latest = self._programs.latest
         if latest is None:
             raise VertexFunctionError(
@@ -237,10 +263,9 @@ class VertexFunction(nn.Module):
         return "\n".join(lines)
 
     def _initial_states(
-        self, initial: Mapping[str, Tensor], count: int, traces: Mapping[str, Trace], device: torch.device
+        self, initial: Mapping[str, Tensor], count: int, dtypes: StateDtypes, device: torch.device
     ) -> dict[str, Tensor]:
         """The rows of every state that vertices without children read."""
-        dtypes = next(iter(traces.values())).state_dtypes
         for name, value in initial.items():
             if name not in self.state:
                 known = ", ".join(map(repr, self.state)) or "none"
@@ -258,13 +283,6 @@ class VertexFunction(nn.Module):
                 raise InputError(
                     f"initial[{name!r}] is of {str(value.dtype)[6:]}, but the state is of {str(dtypes[name])[6:]}; give "
                     f"initial[{name!r}].to({dtypes[name]})"
-                )
-        for found in traces.values():
-            of_edges = [name for name in found.pulls if found.is_edge_input(name)]
-            if of_edges:
-                raise InputError(
-                    f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "
-                    "other"
                 )
         return {
             name: initial[name].to(dtypes[name])
@@ -342,7 +360,7 @@ class VertexFunction(nn.Module):
         policy, found = batch.cache.get(key, (None, None))
         if found is None or (ahead is None and policy is not self.policy):
             if ahead is None:
-                structure, methods = _group_by_method(batch, methods)
+                structure, methods = group_by_method(batch, methods)
                 slots = tuple(traces[name].num_slots for name in methods)
                 beyond = tuple(traces[name].reads_edges for name in methods)
                 made = cached_schedule(structure, self.policy, slots, beyond)
@@ -376,36 +394,3 @@ class VertexFunction(nn.Module):
             f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
             "save its state_dict instead"
         )
-
-
-def _check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
-    """The device of parameters and inputs."""
-    check_real()
-    check_plain("parameter or buffer", tensors)
-    device = next((tensor.device for tensor in tensors.values()), None)
-    for name, value in inputs.items():
-        if not isinstance(value, Tensor):
-            raise InputTypeError(
-                f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
-            )
-        if device is not None and value.device != device:
-            raise InputError(
-                f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
-                "move one with .to(...)"
-            )
-        check_plain("input", {name: value}, closely=True)
-        if value.dim() == 0:
-            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
-        device = value.device
-    return device if device is not None else torch.device("cpu")
-
-
-def _group_by_method(batch: GraphBatch, methods: tuple[str, ...]) -> tuple[GraphBatch, tuple[str, ...]]:
-    """The batch with methods in place of kinds: kinds that one method computes need no steps of their own."""
-    distinct = tuple(dict.fromkeys(methods))
-    if batch.kind_index is None or len(distinct) == len(methods) > 1:
-        return batch, methods
-    if len(distinct) == 1:
-        return replace(batch, kinds=None, kind_index=None), distinct
-    number = np.array([distinct.index(name) for name in methods], np.int32)
-    return replace(batch, kinds=distinct, kind_index=number[batch.kind_index]), distinct

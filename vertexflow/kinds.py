@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,9 +14,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .graph.pack import GraphBatch
-    from .graph.trace import Trace
 
 Method = TypeVar("Method", bound=Callable[..., None])
+
+
+class Used(Protocol):
+    """What a method pulls and pushes, as its trace says or as its calls showed."""
+
+    @property
+    def filename(self) -> str: ...
+
+    @property
+    def pulls(self) -> Mapping[str, object]: ...
+
+    @property
+    def pushes(self) -> Mapping[str, object]: ...
+
+    def is_edge_input(self, name: str) -> bool: ...
+
+    def output(self, name: str) -> Tensor:
+        """A tensor like the output of this name, with any number of rows."""
 
 
 def vertex(*kinds: Any) -> Callable[[Method], Method]:
@@ -29,7 +47,7 @@ def vertex(*kinds: Any) -> Callable[[Method], Method]:
         kinds: one or more, as in `vf.graph(..., kind=...)`.
 
     Raises:
-        VertexFunctionError: no kind is given.
+        VertexFunctionError: no kind is given, or one that is no string or number.
 
     Example:
         >>> class Sum(vf.VertexFunction):
@@ -53,6 +71,12 @@ def vertex(*kinds: Any) -> Callable[[Method], Method]:
     """
     if not kinds or any(callable(kind) for kind in kinds):
         raise VertexFunctionError('name the kinds that the method computes: @vf.vertex("leaf")')
+    for kind in kinds:
+        if not isinstance(kind, (str, int, float, bytes, np.generic)):
+            raise VertexFunctionError(
+                f"@vf.vertex({kind!r}): kinds are strings or numbers, and several of them stand side by side: "
+                '@vf.vertex("leaf", "node")'
+            )
 
     def mark(method: Method) -> Method:
         method._vertexflow_kinds = kinds  # type: ignore[attr-defined]
@@ -119,17 +143,17 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
     return sums
 
 
-def check_together(traces: Mapping[str, Trace], inputs: Mapping[str, Tensor]) -> None:
+def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> None:
     """Refuse methods that do not fit together, and inputs that none of them pulls."""
-    if not any(found.pushes for found in traces.values()):
+    if not any(found.pushes for found in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"
-            f"  in the vertex function, {next(iter(traces.values())).filename}"
+            f"  in the vertex function, {next(iter(used.values())).filename}"
         )
     first: dict[tuple[str, str], tuple[str, Any]] = {}
-    for method, found in traces.items():
+    for method, found in used.items():
         of_inputs = {name: found.is_edge_input(name) for name in found.pulls}
-        outputs = {name: node.meta["val"] for name, node in found.pushes.items()}
+        outputs = {name: found.output(name) for name in found.pushes}
         said = {("input", name): "for edges" if edges else "for vertices" for name, edges in of_inputs.items()}
         said |= {
             ("output", name): f"as {str(value.dtype)[6:]}{['n', *map(int, value.shape[1:])]}".replace("'", "")
@@ -142,7 +166,7 @@ def check_together(traces: Mapping[str, Trace], inputs: Mapping[str, Tensor]) ->
                 raise VertexFunctionError(
                     f"method `{other}` {verb} {what[1]!r} {before}, method `{method}` {how}; give two {what[0]}s of two names"
                 )
-    pulled = dict.fromkeys(name for found in traces.values() for name in found.pulls)
+    pulled = dict.fromkeys(name for found in used.values() for name in found.pulls)
     for name in inputs:
         if name not in pulled:
             raise InputError(
@@ -152,7 +176,7 @@ def check_together(traces: Mapping[str, Trace], inputs: Mapping[str, Tensor]) ->
 
 
 def check_rows(
-    traces: Mapping[str, Trace],
+    used: Mapping[str, Used],
     inputs: Mapping[str, Tensor],
     counts: Mapping[str, tuple[int, int]],
     kinds: Mapping[Any, str],
@@ -160,21 +184,43 @@ def check_rows(
 ) -> None:
     """Refuse inputs that do not have a row for each vertex, or edge, of the kinds that pull them."""
     for name, value in inputs.items():
-        pulling = [method for method, found in traces.items() if name in found.pulls]
-        of_edges = traces[pulling[0]].is_edge_input(name)
+        pulling = [method for method, found in used.items() if name in found.pulls]
+        of_edges = used[pulling[0]].is_edge_input(name)
         count = sum(counts.get(method, (0, 0))[of_edges] for method in pulling)
         if len(value) != count:
             what, order = ("vertex", "in the order of their numbers")
             if of_edges:
                 what, order = ("edge", "in the order in which edges were given (batch.edge_index)")
             some = [kind for kind, method in kinds.items() if method in pulling]
-            of_kinds = f" of kind {_listed(some, ' or ')}" if len(pulling) < len(traces) else ""
+            of_kinds = f" of kind {_listed(some, ' or ')}" if len(pulling) < len(used) else ""
             if of_kinds and of_edges:
                 of_kinds = f" to the children of vertices{of_kinds}"
             raise InputError(
                 f"input {name!r} has {len(value)} rows, but {where} has {count} {'edges' if of_edges else 'vertices'}"
                 f"{of_kinds}: give one row {'an' if of_edges else 'a'} {what}, {order}"
             )
+
+
+def refuse_edge_inputs(used: Mapping[str, Used]) -> None:
+    """Refuse inputs of edges beside initial states."""
+    for found in used.values():
+        of_edges = [name for name in found.pulls if found.is_edge_input(name)]
+        if of_edges:
+            raise InputError(
+                f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "
+                "other"
+            )
+
+
+def group_by_method(batch: GraphBatch, methods: tuple[str, ...]) -> tuple[GraphBatch, tuple[str, ...]]:
+    """The batch with methods in place of kinds: kinds that one method computes need no steps of their own."""
+    distinct = tuple(dict.fromkeys(methods))
+    if batch.kind_index is None or len(distinct) == len(methods) > 1:
+        return batch, methods
+    if len(distinct) == 1:
+        return replace(batch, kinds=None, kind_index=None), distinct
+    number = np.array([distinct.index(name) for name in methods], np.int32)
+    return replace(batch, kinds=distinct, kind_index=number[batch.kind_index]), distinct
 
 
 def _listed(names: Any, between: str = ", ") -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ import vertexflow as vf
 from ..treelstm.train import refuse
 from .data import Sample, Treebank, load
 from .model import Bag, Dependents
+
+_collate = partial(vf.collate, rows=(1, 2, 3))  # words, relations and tags: one a vertex
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,7 +104,7 @@ def train(model: Dependents | Bag, bank: Treebank, options: argparse.Namespace, 
         total, counted, words, started = 0.0, 0, 0, time.perf_counter()
         loader: DataLoader[Sample] = DataLoader(
             bank.train,  # type: ignore[arg-type]  # a list has all that a Dataset needs
-            batch_size=options.batch_size, shuffle=True, generator=order, collate_fn=vf.collate,
+            batch_size=options.batch_size, shuffle=True, generator=order, collate_fn=_collate,
         )  # fmt: skip
         with tqdm(loader, desc=f"epoch {epoch}", leave=False, unit="batch") as progress:
             for batch, word, relation, tag in progress:
@@ -151,7 +154,7 @@ def accuracy(model: Dependents | Bag, samples: list[Sample], size: int) -> float
     """How many of the words that have dependents are tagged right."""
     model.eval()
     right = total = 0
-    for batch, word, relation, tag in DataLoader(samples, 4 * size, collate_fn=vf.collate):  # type: ignore[arg-type]
+    for batch, word, relation, tag in DataLoader(samples, 4 * size, collate_fn=_collate):  # type: ignore[arg-type]
         has_dependents = heads(batch)
         guessed = model.logits(batch, word, relation)[has_dependents].argmax(-1)
         right += int((guessed == tag[has_dependents]).sum())
@@ -175,7 +178,7 @@ def most_frequent(bank: Treebank) -> float:
     """The accuracy, on the test sentences, of the tag that is most frequent among heads in training."""
     tags = []
     for part in (bank.train, bank.test):
-        batch, _, _, tag = vf.collate(part, policy=None)
+        batch, _, _, tag = _collate(part, policy=None)
         tags.append(tag[heads(batch)])
     return float((tags[1] == tags[0].mode().values).float().mean())
 

@@ -70,7 +70,7 @@ def whole_model(parts: Sequence[Sequence[Sample]], words: int, hidden: int) -> C
 
         def run() -> None:
             for part in parts:
-                step(model, optimizer, *vf.collate(part, policy="depth" if name == "vertexflow" else None))
+                step(model, optimizer, *vf.collate(part, policy="depth" if name == "vertexflow" else None, rows=(1, 2)))
 
         return run
 

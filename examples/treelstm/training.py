@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def batches(samples: Sequence[Sample], size: int, order: torch.Generator | None 
     """Packed batches of up to `size` trees, in a random order drawn from `order` if that is given."""
     return DataLoader(
         samples,  # type: ignore[arg-type]  # a list has all that a Dataset needs
-        batch_size=size, shuffle=order is not None, generator=order, collate_fn=vf.collate,
+        batch_size=size, shuffle=order is not None, generator=order, collate_fn=partial(vf.collate, rows=(1, 2)),
     )  # fmt: skip
 
 

@@ -236,3 +236,11 @@ def test_the_epfl_circuits(name: str, levels: int, data: Path) -> None:
         level[vertex] = max((level[child] + 1 for child in below), default=0)
     assert max(level) == levels  # the depth that is published with the circuits
     assert schedule(pack([made])).num_steps == levels + 1
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows_are_left_out(tmp_path):
+    text = b"\xef\xbb\xbf" + b"aag 3 2 0 1 1\n2\n4\n6\n6 4 3\n".replace(b"\n", b"\r\n")
+    path = tmp_path / "half adder.aag"
+    path.write_bytes(text)
+    for source in (text, path):
+        assert from_aiger(source).child.tolist() == [1, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import networkx as nx
@@ -50,6 +51,24 @@ def test_names_and_attributes_of_nodes_are_kept() -> None:
     assert made.data["weight"].tolist() == [2.5, 3.5, 1.5]
     assert made.data.keys() == {"node", "weight"}
     assert children(made) == [[], [(0, 0), (1, 2)], []]  # slots in the order of the edges
+
+
+@pytest.mark.parametrize("form", [list, np.array, torch.tensor])
+def test_vectors_at_nodes_are_rows(form: Callable[[list[float]], object]) -> None:
+    source = nx.DiGraph([((0, 0), (0, 1))])  # whose names are pairs
+    nx.set_node_attributes(source, {(0, 0): form([1.5, 2.5]), (0, 1): form([3.5, 4.5])}, "x")
+    nx.set_node_attributes(source, {(0, 0): ["a"], (0, 1): ["b", "c"]}, "words")
+    nx.set_node_attributes(source, {(0, 0): (1, 2), (0, 1): (3, 4)}, "pair")
+    nx.set_edge_attributes(source, {((0, 0), (0, 1)): form([0.5, 0.25])}, "w")
+    made = from_networkx(source)
+    assert made.data["w"].tolist() == [[0.5, 0.25]]
+    assert made.data["x"].tolist() == [[1.5, 2.5], [3.5, 4.5]]
+    assert made.data["words"].tolist() == [["a"], ["b", "c"]]
+    assert made.data["pair"].tolist() == [(1, 2), (3, 4)]
+    assert made.data["node"].tolist() == [(0, 0), (0, 1)]
+    source.nodes[0, 1]["x"] = form([3.5])
+    with pytest.raises(GraphError, match=r"attribute 'x' has the shape \[2\] at vertex 0, but \[1\] at vertex 1"):
+        from_networkx(source)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,36 @@ def test_only_ascii_white_space_ends_a_token() -> None:
     assert made.data["token"].tolist() == ["2\u00a01/2", "a\u2003b\x0bc", ""]
 
 
+@pytest.mark.parametrize("text", ["( (S (NP a) (VP b)) )", "((S (NP a) (VP b)))", "\n(\r\n(S (NP a)\r\n (VP b)))\n"])
+def test_the_bracket_that_the_penn_treebank_has_around_each_tree_is_left_out(text: str) -> None:
+    assert [write(made) for made in from_ptb(text)] == ["(S (NP a) (VP b))"]
+    assert [write(made) for made in from_ptb(f"{text} (X c)\n{text}")] == [
+        "(S (NP a) (VP b))",
+        "(X c)",
+        "(S (NP a) (VP b))",
+    ]
+    assert [write(made) for made in from_ptb("( (0 a))", num_labels=1)] == ["(0 a)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("( (S a)\n (S b))", "line 2: a bracket without a label around 2 trees; give it a label"),
+        ("( (S a)\n b)", "line 2: 'b' stands behind a tree in a bracket without a label"),
+        ("( (\n(S a)))", r"line 2: a bracket without a label: '\(\('"),
+        ("( (S a)", "line 1: unbalanced brackets: 1 still open"),
+    ],
+)
+def test_what_else_has_no_label(text: str, message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        from_ptb(text)
+
+
+def test_a_byte_order_mark_before_a_text_is_left_out() -> None:
+    for source in ("\ufeff" + TEXT, ["\ufeff" + TEXT], ["\ufeff", TEXT]):
+        assert [write(made) for made in from_ptb(source)] == [TEXT]
+
+
 def test_one_token_is_one_vertex() -> None:
     (made,) = from_ptb("(0 word)", num_labels=1)
     assert (made.num_vertices, made.num_edges) == (1, 0)

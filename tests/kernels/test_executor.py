@@ -145,7 +145,7 @@ def test_backends(monkeypatch):
         with pytest.raises(vf.BackendError, match=r'makes kernels for a GPU, but the model is on cpu.*"auto"'):
             choose_backend("triton", torch.device("cpu"))
     with pytest.raises(vf.BackendError, match="makes code for the CPU, but the model is on meta"):
-        choose_backend("compile", torch.device("meta"))
+        choose_backend("native", torch.device("meta"))
     with pytest.raises(vf.BackendError, match=r"no backend 'fast'.*'torch'"):
         vf.VertexFunction(state={"h": 3}, backend="fast")
     monkeypatch.setenv("VERTEXFLOW_BACKEND", "slow")

@@ -32,7 +32,7 @@ POINTWISE = [
 @SLOW_TO_TRACE
 @given(cases(POINTWISE))
 def test_random_functions_of_what_native_code_has(case):
-    case.model.backend = "compile"
+    case.model.backend = "native"
     check(case)
     if case.model.state["m"] != (3, 3):  # whose diagonal native code has not
         assert "core: calls of PyTorch:" not in case.model.explain()  # no core that native code refused
@@ -41,7 +41,7 @@ def test_random_functions_of_what_native_code_has(case):
 @settings(SLOW_TO_TRACE, max_examples=40)
 @given(ragged_cases(POINTWISE))
 def test_random_functions_of_any_number_of_children(case):
-    case.model.backend = "compile"
+    case.model.backend = "native"
     check(case)
     if case.model.state["m"] != (3, 3):
         assert "core: calls of PyTorch:" not in case.model.explain()
@@ -65,7 +65,7 @@ def test_functions_are_those_of_pytorch(name, dtype):
             v.scatter(h=h)
             v.push(h=h)
 
-    model = Twice(state={"h": 1}, backend="compile")
+    model = Twice(state={"h": 1}, backend="native")
     rows = torch.zeros(2 * len(values), 1, dtype=dtype)
     rows[::2, 0] = torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     first = torch.zeros_like(rows)
@@ -88,7 +88,7 @@ def test_infinities_and_nan_go_through():
 
     values = torch.tensor([float("inf"), -float("inf"), float("nan"), 1e30, -1e30, 1e-40])
     models = [FromCode(vertex, {"h": 1}) for _ in range(2)]
-    models[0].backend, models[1].backend = "compile", "torch"
+    models[0].backend, models[1].backend = "native", "torch"
     x = torch.zeros(2 * len(values), 1)
     x[::2, 0] = values
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_both_backends_agree_in_float32():
     x = torch.randn(batch.num_vertices, 20, requires_grad=True)
     results = []
     model = BinaryTreeLSTM(20, 33)  # no multiple of what a register holds
-    for model.backend in ("torch", "compile"):
+    for model.backend in ("torch", "native"):
         out = model(batch, x=x).h
         grads = torch.autograd.grad(out.square().sum(), [x, *model.parameters()])
         results.append([out, *grads])
@@ -119,7 +119,7 @@ def test_clamping(bounds):
 
     x = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
     models = [FromCode(vertex, {"h": 3}) for _ in range(2)]
-    models[0].backend, models[1].backend = "compile", "torch"
+    models[0].backend, models[1].backend = "native", "torch"
     outs = [model([vf.chain(8)], x=x).h for model in models]
     torch.testing.assert_close(*outs)
     torch.testing.assert_close(*(torch.autograd.grad(out.square().sum(), x)[0] for out in outs))
@@ -128,7 +128,7 @@ def test_clamping(bounds):
 
 def test_two_runs_give_the_same_bits():
     model = BinaryTreeLSTM(64, 64)
-    model.backend = "compile"
+    model.backend = "native"
     batch = vf.pack([vf.tree((((0, 1), 2), (3, 4)))] * 50)
     x = torch.randn(batch.num_vertices, 64)
     runs = [torch.autograd.grad(model(batch, x=x).h.sum(), list(model.parameters())) for _ in range(2)]
@@ -146,7 +146,7 @@ def test_a_weight_that_is_a_view_is_read_as_it_is():
     models[1].weight.data = models[0].weight.data
     assert not models[0].weight.is_contiguous()
     x = torch.randn(6, 5)
-    models[0].backend, models[1].backend = "compile", "torch"
+    models[0].backend, models[1].backend = "native", "torch"
     found, expected = (model([vf.chain(6)], x=x).h for model in models)
     torch.testing.assert_close(found, expected)
 
@@ -158,7 +158,7 @@ def test_what_native_code_has_not_runs_through_pytorch_and_is_explained():
         v.push(h=h)
 
     model = FromCode(vertex, {"h": 3})
-    model.backend = "compile"
+    model.backend = "native"
     with pytest.raises(vf.VertexFunctionError, match="nothing to explain yet"):
         model.explain()
     model([vf.chain(3)], x=torch.randn(3, 3, requires_grad=True)).h.sum().backward()
@@ -167,7 +167,7 @@ def test_what_native_code_has_not_runs_through_pytorch_and_is_explained():
 
 def test_under_autocast_pytorch_computes():
     model = BinaryTreeLSTM(4, 8)
-    model.backend = "compile"
+    model.backend = "native"
     with torch.autocast("cpu", torch.bfloat16):
         out = model([vf.chain(3)], x=torch.randn(3, 4)).h
     assert out.dtype == torch.float32
@@ -179,7 +179,7 @@ def test_code_is_compiled_once_and_kept(monkeypatch, tmp_path):
     times = []
     for _ in range(2):
         model = BinaryTreeLSTM(3, 7)
-        model.backend = "compile"
+        model.backend = "native"
         model([vf.chain(3)], x=torch.randn(3, 3))
         times.append(sorted(path.stat().st_mtime_ns for path in tmp_path.iterdir()))
     assert len(times[0]) == 2  # matrix products, and what calls them
@@ -188,7 +188,7 @@ def test_code_is_compiled_once_and_kept(monkeypatch, tmp_path):
         import torch, vertexflow as vf
         from tests.models import BinaryTreeLSTM
         model = BinaryTreeLSTM(3, 7)
-        model.backend = "compile"
+        model.backend = "native"
         model([vf.chain(3)], x=torch.randn(3, 3))
     """)
     subprocess.run(
@@ -202,7 +202,7 @@ def test_without_a_folder_to_keep_it_in(monkeypatch, tmp_path):
     blocked.write_text("no folder")
     monkeypatch.setenv("VERTEXFLOW_CACHE", str(blocked))
     model = BinaryTreeLSTM(3, 6)
-    model.backend = "compile"
+    model.backend = "native"
     model([vf.chain(3)], x=torch.randn(3, 3))
     assert NATIVE in model.explain()
 
@@ -213,7 +213,7 @@ def test_without_a_compiler(monkeypatch):
     model = BinaryTreeLSTM(3, 4)
     model([vf.chain(3)], x=torch.randn(3, 3))
     assert NATIVE not in model.explain()
-    model.backend = "compile"
+    model.backend = "native"
     with pytest.raises(vf.BackendError, match=r"needs a C\+\+ compiler"):
         model([vf.chain(3)], x=torch.randn(3, 3))
 
@@ -222,7 +222,7 @@ def test_a_compiler_that_fails(monkeypatch, tmp_path):
     monkeypatch.setenv("VERTEXFLOW_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "false")
     model = BinaryTreeLSTM(3, 4)
-    model.backend = "compile"
+    model.backend = "native"
     with pytest.raises(vf.BackendError, match="false could not compile"):
         model([vf.chain(3)], x=torch.randn(3, 3))
     assert list(tmp_path.iterdir()) == []

@@ -172,7 +172,7 @@ def test_who_records_or_changes_operations_is_refused(call, message, traced):
         assert torch.equal(of_x(X), expected)
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile"])
+@pytest.mark.parametrize("backend", ["torch", "native"])
 @pytest.mark.parametrize(
     "make",
     [

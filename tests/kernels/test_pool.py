@@ -62,7 +62,7 @@ def test_what_waits_is_bounded(monkeypatch):
 def test_results_stay_as_they_are_through_later_steps():
     """Outputs, gradients and saved values of one step are not the memory of the next, whatever is kept of them."""
     model = BinaryTreeLSTM(64, 64)
-    model.backend = "compile"
+    model.backend = "native"
     batch = vf.pack([vf.tree(((0, 1), (2, 3)))] * 4000)  # every value is large
     x = torch.randn(batch.num_vertices, 64, requires_grad=True)
     out = model(batch, x=x).h

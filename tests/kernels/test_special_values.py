@@ -151,14 +151,14 @@ def by_pytorch(functions, x, upstream):
     return torch.cat(values, 1), torch.cat(slopes, 1)
 
 
-BACKENDS = [("compile", torch.float32), ("compile", torch.float64), ("triton", torch.float32)]
+BACKENDS = [("native", torch.float32), ("native", torch.float64), ("triton", torch.float32)]
 
 
 @pytest.mark.parametrize(("backend", "dtype"), BACKENDS)
 def test_functions_and_their_gradients_are_those_of_pytorch(backend, dtype):
     if backend == "triton" and not is_available():
         pytest.skip("no Triton")
-    table = EXPRESSIONS if backend == "compile" else of_triton.EXPRESSIONS
+    table = EXPRESSIONS if backend == "native" else of_triton.EXPRESSIONS
     functions = dict(FUNCTIONS)
     if backend == "triton":
         functions |= {  # far below zero, PyTorch on a CPU gives one or another number
@@ -177,7 +177,7 @@ def test_functions_and_their_gradients_are_those_of_pytorch(backend, dtype):
     (grads,) = torch.autograd.grad((results * upstream).sum(), given)
     expected, slopes = by_pytorch(functions.values(), x, upstream)
     exact, exact_slopes = by_pytorch(functions.values(), x.double(), upstream.double())
-    allowed = 8 if backend == "compile" else 32  # the interpreter has no fused products
+    allowed = 8 if backend == "native" else 32  # the interpreter has no fused products
     assert_same(results.detach(), expected, exact, allowed, names)
     assert_same(grads[::2], slopes, exact_slopes, allowed, [f"gradient of {name}" for name in names for _ in range(2)])
     seen = {node.target for node in model.symbolic_graph.programs["vertex"].trace.graph.nodes}
@@ -210,7 +210,7 @@ def test_booleans_become_numbers_and_count_as_such(backend, dtype):
     assert "core: calls of PyTorch" not in model.explain()
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile", "triton"])
+@pytest.mark.parametrize("backend", ["torch", "native", "triton"])
 def test_reductions_over_children_of_infinities_and_nan(backend):
     """What is not a number stays in its sample, and the rest is as over one tensor of all children."""
     if backend == "triton" and not is_available():
@@ -241,7 +241,7 @@ def test_reductions_over_children_of_infinities_and_nan(backend):
     torch.testing.assert_close(ours, wanted, equal_nan=True)
 
 
-@pytest.mark.parametrize("backend", ["torch", "compile"])
+@pytest.mark.parametrize("backend", ["torch", "native"])
 def test_the_zeros_of_missing_children_meet_infinities_as_pytorch_does(backend):
     def results(h, x):
         sums = [

@@ -12,6 +12,7 @@ from .build import LARGEST, InputGraph, Wide, graph
 
 CONSTANT, INPUT, LATCH, AND = range(4)
 
+_BOM = b"\xef\xbb\xbf"  # which some editors put before ASCII files
 _LONGEST = 5  # bytes of one number in a binary file: 35 bits, and a literal has 32
 
 
@@ -88,10 +89,10 @@ def from_aiger(source: str | os.PathLike[str] | bytes) -> InputGraph:
 def _read(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
     """What to call a source in messages, and its content."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return "bytes", bytes(source)
+        return "bytes", bytes(source).removeprefix(_BOM)
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
-            return os.fspath(source), file.read()
+            return os.fspath(source), file.read().removeprefix(_BOM)
     raise InputTypeError(f"from_aiger reads a path or bytes, not {type(source).__name__}")
 
 

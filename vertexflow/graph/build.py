@@ -12,6 +12,7 @@ import torch
 from .. import _core
 from ..errors import GraphError, InputTypeError
 from .edge_index import edge_index_of
+from .kind_names import number_kinds
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 Wide = np.ndarray[Any, np.dtype[np.int64]]
@@ -103,13 +104,13 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
         num_vertices: vertices are 0 .. num_vertices - 1.
         edges: pairs (child, parent), or an array or tensor of shape [2, E] (children, then parents). The k-th edge that
             names a parent fills its slot k. Whatever has a row an edge, such as an edge input, is in their order.
-        kind: the kind of each vertex, if vertices are of several kinds.
+        kind: the kind of each vertex, if vertices are of several kinds: strings, or numbers, all of one type.
         slots: the slot of each edge, where the order of the edges does not tell (a missing left child).
 
     Raises:
         GraphError: no vertices, a vertex out of range, a slot negative or used twice, a cycle, or kinds or slots of the
             wrong length.
-        InputTypeError: vertices or slots that are no integers.
+        InputTypeError: vertices or slots that are no integers, kinds of several types, or of another.
 
     Example:
         >>> vf.graph(3, [(0, 2), (1, 2)])  # vertex 2 has the children 0 and 1
@@ -125,7 +126,7 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
     given = None if slots is None else _int_array(slots, "slots")
     if given is not None and len(given) != len(child):
         raise GraphError(f"{len(given)} slots for {len(child)} edges; give one slot for each edge")
-    kinds, numbers = _kinds(kind, num_vertices)
+    kinds, numbers = (None, None) if kind is None else number_kinds(kind, int(num_vertices))
     try:
         return InputGraph(_core.graph(int(num_vertices), child, parent, given, numbers), kinds)
     except _core.Malformed as error:
@@ -287,22 +288,6 @@ def _edge_arrays(edges: Any) -> tuple[Wide, Wide]:
         except ValueError as error:
             raise GraphError(f"edges such as {pairs[0]!r} are no pairs (child, parent) of numbers") from error
     return _int_array(rows[0], "children of edges"), _int_array(rows[1], "parents of edges")
-
-
-def _kinds(kind: Sequence[Any] | None, num_vertices: int) -> tuple[tuple[Any, ...] | None, Ints | None]:
-    """The kinds that occur, and the number of each vertex's kind among them."""
-    if kind is None:
-        return None, None
-    kinds = _array(kind, "kinds")
-    if kinds.ndim != 1:
-        raise GraphError(f"kinds must be one list, not an array of shape {kinds.shape}")
-    if len(kinds) != num_vertices:
-        raise GraphError(f"{len(kinds)} kinds for {num_vertices} vertices; give one for each vertex")
-    try:
-        names, numbers = np.unique(kinds, return_inverse=True)
-    except TypeError as error:
-        raise InputTypeError(f"kinds of several types cannot be sorted ({error}); use one type") from error
-    return tuple(names.tolist()), numbers.astype(np.int32)
 
 
 def _explain(error: Exception, num_vertices: int, child: Wide, parent: Wide, slots: Wide | None) -> NoReturn:

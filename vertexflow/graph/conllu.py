@@ -44,7 +44,7 @@ def from_conllu(source: str | os.PathLike[str] | Iterable[str]) -> list[InputGra
     words: list[list[str]] = []
     first = 1
     for number, line in enumerate([*lines, ""], 1):
-        line = line.rstrip("\r\n")
+        line = line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
         if line.startswith("#"):
             continue
         if line.strip():

@@ -24,11 +24,12 @@ def from_networkx(source: Any, kind: str | None = None, slot: str | None = None)
     Returns:
         The graph. `data["node"]` holds the names of its nodes; node attributes that all nodes have are arrays there as well,
         and so are edge attributes that all edges have (`edge_names`), in the order of `source.edges`, as edges are. An edge
-        attribute whose name nodes have, too, becomes `edge_<name>`.
+        attribute whose name nodes have, too, becomes `edge_<name>`. Numbers and objects are `[V]` or `[E]`, vectors (lists,
+        arrays, tensors of numbers) `[V, ...]` or `[E, ...]`.
 
     Raises:
-        GraphError: no nodes, a cycle, an attribute that some nodes or edges lack, slots that `vf.graph` refuses, or nodes that
-            have the attributes `name` and `edge_name` where edges have `name`.
+        GraphError: no nodes, a cycle, an attribute that some nodes or edges lack, vectors of different lengths, slots that
+            `vf.graph` refuses, or nodes that have the attributes `name` and `edge_name` where edges have `name`.
         InputTypeError: not a directed graph of networkx.
 
     Example:
@@ -52,10 +53,10 @@ def from_networkx(source: Any, kind: str | None = None, slot: str | None = None)
     made.data["node"] = _column(nodes)
     for name in source.nodes[nodes[0]]:
         if isinstance(name, str) and name not in ("node", kind) and all(name in source.nodes[node] for node in nodes):
-            made.data[name] = _column([source.nodes[node][name] for node in nodes])
+            made.data[name] = _column([source.nodes[node][name] for node in nodes], name, "vertex")
     for name in edges[0][2] if edges else ():
         if isinstance(name, str) and name != slot and all(name in found for _, _, found in edges):
-            add_edge_data(made, name, _column([found[name] for _, _, found in edges]))
+            add_edge_data(made, name, _column([found[name] for _, _, found in edges], name, "edge"))
     return made
 
 
@@ -146,10 +147,27 @@ def _attribute(found: Mapping[str, Any], name: str, where: str) -> Any:
     return found[name]
 
 
-def _column(values: list[Any]) -> np.ndarray[Any, Any]:
-    """Numbers as an array of numbers, anything else as objects."""
+def _column(values: list[Any], name: str | None = None, each: str = "vertex") -> np.ndarray[Any, Any]:
+    """Numbers as an array of numbers, vectors of them (of an attribute of this name) as its rows, anything else as objects."""
     if all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in values):
         return np.array(values)
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
+    if name is not None and all(isinstance(value, (list, np.ndarray, torch.Tensor)) for value in values):
+        rows = [row for row in map(_vector, values) if row is not None]
+        if len(rows) == len(values):
+            other = next((at for at, row in enumerate(rows) if row.shape != rows[0].shape), None)
+            if other is None:
+                return np.stack(rows)
+            raise GraphError(
+                f"the attribute {name!r} has the shape {list(rows[0].shape)} at {each} 0, but {list(rows[other].shape)} at "
+                f"{each} {other}; give all of them vectors of one length, or make them tuples to keep them as they are"
+            )
+    return np.fromiter(values, object, len(values))
+
+
+def _vector(value: Any) -> np.ndarray[Any, Any] | None:
+    """Numbers as an array; None for anything else."""
+    try:
+        row = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # a ragged list, a tensor that NumPy has no type for
+        return None
+    return row if row.dtype.kind in "biufc" else None

@@ -51,8 +51,8 @@ def extract_leaf_core(program: Program, core: str, images: Mapping[fx.Node, Imag
         parts = pieces[node]
         if parts is None:
             return made_of(node)
-        columns = [  # what nobody reads need not be written
-            made_of(part) if part is not None else copier.fresh(aten.empty.memory_format, operand)
+        columns = [
+            made_of(part) if part is not None else copier.fresh(_unread(operand), operand)
             for operand, part in zip(operands(node), parts, strict=True)
         ]
         joined = copier.graph.create_node(
@@ -70,6 +70,14 @@ def _pieces_read(program: Program, node: fx.Node, images: Mapping[fx.Node, Image
     if read is None or len(read) == len(operands(node)) or images[node] is ZERO:
         return None
     return [operand if index in read else None for index, operand in enumerate(operands(node))]
+
+
+def _unread(operand: fx.Node) -> Any:
+    """What makes columns that nobody reads: nothing has to be written to them, but PyTorch's products on CPUs with AMX read past
+    the columns that they are given in bfloat16, and what is there must then be no NaN."""
+    value = operand.meta["val"]
+    reads_past = value.dtype == torch.bfloat16 and value.device.type == "cpu"
+    return aten.zeros.default if reads_past else aten.empty.memory_format
 
 
 class _Copier:

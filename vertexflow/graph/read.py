@@ -19,13 +19,16 @@ _TOKEN = re.compile(r"[()]|[^ \t\r\n()]+")
 def from_ptb(source: str | os.PathLike[str] | Iterable[str], num_labels: int | None = None) -> list[InputGraph]:
     """Read trees in Penn Treebank brackets: `(3 (2 It) (4 (2 's) (3 good)))`.
 
+    An outermost bracket without a label, `( (S ...) )`, which the Penn Treebank has around each tree, is left out. Tokens are
+    as they are written: `-LRB-` is not turned into a bracket, and traces (`(-NONE- *)`) are leaves like others.
+
     Args:
         source: the path of a file, or the text itself if it begins with "(", or an iterable of lines.
         num_labels: with it, labels are integers from 0 to num_labels - 1; without, they are strings.
 
     Returns:
-        One graph for each tree. Its leaves (the tokens) are the vertices 0 .. L - 1 from left to right, inner vertices
-        follow in post-order, and the root is the last; edges are in the order of their parents, and of slots.
+        A list, also of one tree: a graph for each. Its leaves (the tokens) are the vertices 0 .. L - 1 from left to right,
+        inner vertices follow in post-order, and the root is the last; edges are in the order of their parents, and of slots.
         `graph.data["label"]` holds the label of each vertex (int64 or str), `graph.data["token"]` the token of each leaf and
         "" for inner vertices.
 
@@ -47,8 +50,8 @@ def from_ptb(source: str | os.PathLike[str] | Iterable[str], num_labels: int | N
 
 def _read(source: str | os.PathLike[str] | Iterable[str]) -> tuple[str, str]:
     """What to call a source in messages, and its text."""
-    if isinstance(source, str) and source.lstrip(" \t\r\n").startswith("("):
-        return "text", source
+    if isinstance(source, str) and source.lstrip("\ufeff \t\r\n").startswith("("):
+        return "text", source.removeprefix("\ufeff")
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         try:
@@ -61,7 +64,7 @@ def _read(source: str | os.PathLike[str] | Iterable[str]) -> tuple[str, str]:
         wrong = next((at for at, line in enumerate(lines) if not isinstance(line, str)), None)
         if wrong is None:
             text = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
-            return str(getattr(source, "name", "lines")), text
+            return str(getattr(source, "name", "lines")), text.removeprefix("\ufeff")
         raise InputTypeError(f"line {wrong + 1} is a {type(lines[wrong]).__name__}; from_ptb reads lines of text")
     raise InputTypeError(f"from_ptb reads a path, a text or lines, not {type(source).__name__}")
 
@@ -86,7 +89,7 @@ class _Reader:
         for match in _TOKEN.finditer(self.text):
             word, position = match.group(), match.start()
             if word == "(":
-                if open_ and not open_[-1][1]:
+                if len(open_) > 1 and not open_[-1][1]:
                     self.fail(position, "a bracket without a label: '(('")
                 if open_ and len(open_[-1][1]) > 1:
                     self.fail(position, f"a vertex has the token {open_[-1][1][1]!r} and children as well")
@@ -95,6 +98,8 @@ class _Reader:
                 if not open_:
                     self.fail(position, f"{word!r} stands outside of brackets")
                 said, children = open_[-1][1:]
+                if not said and children:
+                    self.fail(position, f"{word!r} stands behind a tree in a bracket without a label")
                 if len(said) > 1 or children:
                     self.fail(position, f"{word!r} is one token too many; a leaf is (label token)")
                 said.append(word if said else self.label(word, position))
@@ -102,6 +107,12 @@ class _Reader:
                 if not open_:
                     self.fail(position, "unbalanced brackets: a ')' that closes nothing")
                 _, said, children = open_.pop()
+                if not said and len(children) == 1:  # the bracket around a whole tree
+                    trees.append(tree.graph(self.num_labels is not None))
+                    tree = LabelledTree()
+                    continue
+                if not said and children:
+                    self.fail(position, f"a bracket without a label around {len(children)} trees; give it a label")
                 if not said:
                     self.fail(position, "empty brackets; a leaf is (label token)")
                 if len(said) == 1 and not children:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, VertexFunctionError
+from .reserved import check_state_name
 
 Shape = tuple[int, ...]
 STATES = (
@@ -91,9 +92,8 @@ def widest(dtypes: Dtypes, usual: torch.dtype) -> torch.dtype:
 
 
 def _shape(name: str, size: int | Sequence[int]) -> Shape:
+    check_state_name(name)
     shape = (size,) if isinstance(size, int) else tuple(size)
-    if not name.isidentifier():
-        raise InputError(f"state {name!r} is not a Python name")
     if not all(isinstance(extent, int) and extent > 0 for extent in shape):
         raise InputError(f"state {name!r} has size {size!r}; give one vertex's size, or a shape of positive integers")
     return shape

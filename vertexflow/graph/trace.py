@@ -77,6 +77,11 @@ class Trace:
         """Whether an input has a row for each edge instead of each vertex."""
         return bool(self.pulls[name].meta["role"][0] == "edge")
 
+    def output(self, name: str) -> Tensor:
+        """A fake tensor like the pushed output of this name."""
+        value: Tensor = self.pushes[name].meta["val"]
+        return value
+
     @cached_property
     def constants(self) -> dict[fx.Node, Tensor]:
         """Tensors made or read in the vertex function that are neither parameters nor inputs."""

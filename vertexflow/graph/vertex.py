@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError, VertexFunctionError
 from . import segments
+from .reserved import check_input_name, check_output_name
 from .states import Shape, StateDtypes, as_state
 
 CHILDREN = -2  # the slot of a gather of all children
@@ -199,6 +200,7 @@ class Vertex:
 
     def _pull(self, name: str, role: str) -> Tensor:
         call, each = ("v.pull", "vertex") if role == "pull" else ("v.children.pull", "edge")
+        check_input_name(call, name)
         if name not in self._inputs:
             given = _listed(self._inputs) if self._inputs else "none"
             raise InputError(
@@ -244,6 +246,7 @@ class Vertex:
     def push(self, **outputs: Tensor) -> None:
         """Publish outputs of this vertex to the caller: entries, and attributes, of what `model(...)` returns."""
         for name, value in outputs.items():
+            check_output_name(name)
             if name in self.pushed:
                 raise VertexFunctionError(f"v.push({name}=...): output {name!r} is pushed twice")
             self._check_rows(f"v.push({name}=...)", value)

@@ -13,23 +13,24 @@ from ..graph.program import Program
 from . import native, torch_backend, triton
 from .core import Compiled, Loop, placed
 
-_AVAILABLE = ("torch", "compile", "triton")
+_AVAILABLE = ("eager", "torch", "native", "triton")
 
 
 def choose_backend(asked: str, device: torch.device | None = None) -> str:
-    """The backend to use: the environment variable `VERTEXFLOW_BACKEND` if set, else what the user asked for."""
+    """The backend to use: the environment variable `VERTEXFLOW_BACKEND` if set, else what the user asked for; not `"auto"`."""
     name = os.environ.get("VERTEXFLOW_BACKEND") or asked
+    name = "native" if name == "compile" else name  # as it was called before
     if name == "auto":
         on_cpu = device is None or device.type == "cpu"
         if on_cpu:
-            return "compile" if native.compiler() is not None else "torch"
+            return "native" if native.compiler() is not None else "torch"
         return "triton" if device is not None and device.type == "cuda" and triton.is_available() else "torch"
     if name not in _AVAILABLE:
         known = ", ".join(repr(backend) for backend in ("auto", *_AVAILABLE))
         raise BackendError(f"there is no backend {name!r} in this version; choose one of {known}")
-    if name == "compile" and device is not None and device.type != "cpu":
+    if name == "native" and device is not None and device.type != "cpu":
         raise BackendError(
-            f'backend "compile" makes code for the CPU, but the model is on {device}; use backend="torch"'
+            f'backend "native" makes code for the CPU, but the model is on {device}; use backend="torch"'
         )
     if name == "triton" and device is not None and device.type != "cuda" and not triton.interprets():
         raise BackendError(
@@ -40,11 +41,11 @@ def choose_backend(asked: str, device: torch.device | None = None) -> str:
 
 
 def compile_program(program: Program, backend: str) -> Compiled:
-    """Every part of `program` as a function; with the backends "compile" and "triton", as their code where that is possible."""
+    """Every part of `program` as a function; with the backends "native" and "triton", as their code where that is possible."""
     functions, sources, given = {}, {}, {}
     loops: Mapping[str, Loop] = {}
     reasons: Mapping[str, str] = {}
-    if backend == "compile":
+    if backend == "native":
         loops, reasons = native.loops_of(program)
     elif backend == "triton":
         loops, reasons = triton.loops_of(program)

@@ -6,20 +6,21 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from functools import cache, partial
 from pathlib import Path
 
 from ...errors import BackendError
-from ..cache import kept
+from ..cache import kept, kept_aside
 
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 
 
 def compiler() -> str | None:
-    """The C++ compiler: the environment variable `CXX`, or one that is found."""
-    return os.environ.get("CXX") or _find_compiler(os.environ.get("PATH", ""))
+    """The C++ compiler: the environment variable `CXX`, which may have options, or one that is found."""
+    return os.environ.get("CXX", "").strip() or _find_compiler(os.environ.get("PATH", ""))
 
 
 def load(source: str, contract: bool = False) -> ctypes.CDLL:
@@ -28,16 +29,27 @@ def load(source: str, contract: bool = False) -> ctypes.CDLL:
     With `contract`, a product and what is added to it are rounded once: sums are faster, and not what PyTorch computes.
 
     Raises:
-        BackendError: there is no compiler, or it failed.
+        BackendError: there is no compiler, or it failed, or what it made cannot be loaded.
     """
     found = compiler()
     if found is None:
         raise BackendError(
-            'backend "compile" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
+            'backend "native" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
         )
     flags = (*FLAGS, f"-ffp-contract={'fast' if contract else 'off'}")
     name = hashlib.sha256("\0".join((source, found, *flags, _machine())).encode()).hexdigest()[:32]
-    return ctypes.CDLL(str(kept(f"{name}.so", partial(_compile, found, flags, source))))
+    make = partial(_compile, found, flags, source)
+    try:
+        return ctypes.CDLL(str(kept(f"{name}.so", make)))
+    except OSError:  # a folder that no code may run from, a library that was made on another system
+        path = kept_aside(f"{name}.so", make)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BackendError(
+            f"what {found} makes of generated code cannot be loaded: {error}; let CXX name another compiler, TMPDIR a folder "
+            'that code may run from, or use backend="torch"'
+        ) from error
 
 
 def address_of(library: ctypes.CDLL, name: str) -> int:
@@ -48,9 +60,26 @@ def address_of(library: ctypes.CDLL, name: str) -> int:
 def _compile(command: str, flags: tuple[str, ...], source: str, to: Path) -> None:
     code = to.with_suffix(".cpp")
     code.write_text(source, encoding="utf-8")
-    done = subprocess.run([command, *flags, str(code), "-o", str(to)], capture_output=True, text=True, check=False)
+    words = [*_words(command), *flags, str(code), "-o", str(to)]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise BackendError(
+            f"the C++ compiler {words[0]!r} cannot be run ({error.strerror}); let CXX name one that is there (and its "
+            'options), or unset it, or use backend="torch"'
+        ) from error
     if done.returncode:
         raise BackendError(f"{command} could not compile generated code:\n{done.stderr[:2000]}")
+
+
+def _words(command: str) -> list[str]:
+    """A command and its options; or a path that may have spaces in it."""
+    if shutil.which(command):
+        return [command]
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise BackendError(f"CXX is {command!r}, which is no command: {error}") from error
 
 
 @cache

@@ -1,0 +1,367 @@
+"""`backend="eager"`: a batch, or a run that grows, through the user's own methods on real tensors; nothing is traced."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import log
+from .errors import InputError, VertexFunctionError
+from .frontier import Frontier, Growth
+from .graph.build import InputGraph
+from .graph.pack import GraphBatch, pack
+from .graph.states import StateDtypes, dtypes_of
+from .graph.vertex import CHILDREN, Vertex
+from .inputs import check_inputs
+from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
+from .kernels.order import Order, order_on
+from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in
+from .scheduler import EdgeLists, cached_schedule, edge_lists, schedule
+
+if TYPE_CHECKING:
+    from .function import VertexFunction
+
+_MOST_CHOICES = 8  # methods, of which all subsets are tried to find those that pull an input
+
+
+def run_eager(
+    model: VertexFunction,
+    tensors: Mapping[str, Tensor] | None,
+    graphs: GraphBatch | Sequence[InputGraph],
+    reverse: bool,
+    initial: Mapping[str, Tensor] | None,
+    inputs: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """What `model(graphs, ...)` pushes, by name. `tensors` are what stands for the model's parameters and buffers, if
+    anything does."""
+    tensors = _own_tensors(model) if tensors is None else tensors
+    batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
+    methods = methods_in(batch, model._methods)
+    device = check_inputs(tensors, inputs)
+    usual = _usual_dtype(tensors, inputs)
+    dtypes = dtypes_of(model.state, model.state_dtype, usual)
+    batch = batch.reversed() if reverse else batch
+    counts = count_rows(batch, methods)
+    external: dict[str, Tensor] = {}
+    if initial is not None:
+        batch = batch.with_initial()
+        external = model._initial_states(initial, batch.num_external, dtypes, device)
+    order, of_groups, slots = _order(model, batch, methods, device)
+    calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
+    uses = {name: Uses(call.filename) for name, call in calls.items()}
+
+    def probe(name: str, into: Uses) -> None:
+        _probe(calls[name], into, model, dtypes, inputs, device)
+
+    rows = InputRows(order, of_groups, counts, inputs, uses, model._methods, initial is not None, probe)
+    states = Pieces.of_rows(order.num_rows + order.num_external, device)
+    if external:
+        states.add(np.arange(order.num_rows, order.num_rows + order.num_external), external)
+    of_group = [calls[name] for name in of_groups]
+    computation = Computation(
+        of_group, [uses[name] for name in of_groups], model.state, dtypes, inputs, rows.select
+    )  # fmt: skip
+    pushed = run_steps(order, slots, computation, states)
+    for name in calls:
+        if name not in of_groups:  # no vertex of its kinds is in this batch
+            rows.ask(name)
+    _check_calls(uses, inputs, counts, model._methods, "the batch")
+    rows.check()
+    _check_slots(batch, methods, of_groups, uses)
+    outputs = {name: in_batch_order(order, name, parts) for name, parts in pushed.items()}
+    for one in uses.values():
+        for name, like in one.pushes.items():
+            outputs.setdefault(name, like.clone())
+    return outputs
+
+
+@dataclass
+class InputRows:
+    """Which rows of the inputs are whose, found out as methods pull them.
+
+    An input has rows of the vertices (or edges) of those kinds only that pull it. Which these are is not known before all
+    methods have run, but the number of its rows tells, as a rule; else every method is called once on a made-up vertex.
+    """
+
+    order: Order
+    of_groups: tuple[str, ...]  # the method of each group of rows
+    counts: Mapping[str, tuple[int, int]]  # vertices and edges of each method
+    inputs: Mapping[str, Tensor]
+    uses: Mapping[str, Uses]
+    kinds: Mapping[Any, str]
+    has_initial: bool
+    probe: Callable[[str, Uses], None]
+    taken: dict[str, frozenset[str]] = field(default_factory=dict)  # by input: the methods that are taken to pull it
+    asked: dict[str, Uses] = field(default_factory=dict)  # by method
+    failed: dict[str, Exception] = field(default_factory=dict)
+
+    def select(self, name: str, of_edges: bool, group: int) -> Tensor:
+        """The rows of an input that the vertices of a group read, or their edges."""
+        if of_edges and self.has_initial:
+            raise InputError(
+                f"initial states come by edges that have no row of the edge input {name!r}; leave out one or the other"
+            )
+        if name not in self.taken:
+            self.taken[name] = self._pulling(name, of_edges, self.of_groups[group])
+        if self.of_groups[group] not in self.taken[name]:
+            self._refuse(name)
+        groups = [number for number, method in enumerate(self.of_groups) if method in self.taken[name]]
+        among = self.order.edges_among(groups) if of_edges else self.order.vertices_among(groups)
+        return among[groups.index(group)]
+
+    def _pulling(self, name: str, of_edges: bool, method: str) -> frozenset[str]:
+        """The methods of this batch that pull an input, as far as its number of rows tells."""
+        others = [other for other in dict.fromkeys(self.of_groups) if other != method]
+        count = len(self.inputs[name])
+        if len(others) < _MOST_CHOICES:
+            choices = [
+                frozenset((method, *more))
+                for size in range(len(others) + 1)
+                for more in itertools.combinations(others, size)
+                if sum(self.counts[one][of_edges] for one in (method, *more)) == count
+            ]
+            if not choices:
+                self._refuse(name)
+            if len(choices) == 1:
+                return choices[0]
+        for other in others:
+            self.ask(other)
+            if other in self.failed:
+                raise InputError(
+                    f"input {name!r} has {count} rows, which fits several choices of kinds, and method `{other}` cannot be "
+                    "asked whether it pulls it: it fails for one vertex without children"
+                ) from self.failed[other]
+        return frozenset((method, *(other for other in others if name in self.asked[other].pulls)))
+
+    def ask(self, method: str) -> None:
+        """Call a method on a made-up vertex, to see what it uses; what it does with other vertices stays to be seen."""
+        if method in self.asked or method in self.failed:
+            return
+        seen = Uses(self.uses[method].filename)
+        try:
+            self.probe(method, seen)
+        except Exception as error:
+            self.failed[method] = error
+            return
+        self.asked[method] = seen
+        if method not in self.of_groups:
+            self.uses[method].pulls.update(seen.pulls)
+            self.uses[method].pushes.update(seen.pushes)
+
+    def check(self) -> None:
+        """Refuse inputs of which other methods than those that were taken to pull them did so."""
+        for name, methods in self.taken.items():
+            if methods != {method for method in self.of_groups if name in self.uses[method].pulls}:
+                self._refuse(name)
+
+    def _refuse(self, name: str) -> NoReturn:
+        uses = {}
+        for method, seen in self.uses.items():
+            self.ask(method)
+            asked = self.asked.get(method, seen)
+            uses[method] = Uses(seen.filename, {**asked.pulls, **seen.pulls}, asked.pushes)
+        if not self.failed:
+            check_together(uses, self.inputs)
+        check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
+        raise InputError(
+            f"input {name!r} has {len(self.inputs[name])} rows, and which kinds of vertices pull it depends on values; give "
+            "each kind an input of its own"
+        )
+
+
+class _Call:
+    """A method of the model, with `tensors` as its parameters and buffers where these are not its own."""
+
+    def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
+        self.method: Method = getattr(model, name)
+        self.filename = inspect.unwrap(getattr(self.method, "__func__", self.method)).__code__.co_filename
+        own = _own_tensors(model)
+        self.scope = _Scope(model, self.method)
+        self.given = {f"module.{name}": tensor for name, tensor in tensors.items() if own.get(name) is not tensor}
+
+    def __call__(self, v: Vertex) -> None:
+        if self.given:
+            torch.func.functional_call(self.scope, self.given, (v,))
+        else:
+            self.method(v)
+
+    def without_effect(self, v: Vertex) -> None:
+        """Call it with copies of its buffers and of the state of the generators of random numbers."""
+        buffers = {f"module.{name}": buffer.clone() for name, buffer in self.scope.module.named_buffers()}
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.func.functional_call(self.scope, {**buffers, **self.given}, (v,))
+
+
+class _Scope(nn.Module):
+    """Makes a method callable by `functional_call`, which calls `forward`."""
+
+    def __init__(self, module: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.module = module
+        self.method = method
+
+    def forward(self, v: Vertex) -> None:
+        self.method(v)
+
+
+def _probe(
+    call: _Call,
+    uses: Uses,
+    model: VertexFunction,
+    dtypes: StateDtypes,
+    inputs: Mapping[str, Tensor],
+    device: torch.device,
+) -> None:
+    """Call a method on one vertex without children, whose inputs are the first rows that there are, to see what it uses."""
+
+    def leaf(role: tuple[Any, ...], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        kind = role[0]
+        if kind in ("pull", "edge"):
+            uses.pulls[role[1]] = kind == "edge"
+            if kind == "pull" and len(inputs[role[1]]):
+                return inputs[role[1]].detach()[:1].clone()
+        rows = 0 if kind == "edge" or role[2:] == (CHILDREN,) else 1
+        return torch.zeros((rows, *shape), dtype=dtype, device=device)
+
+    v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)
+    call.without_effect(v)
+    note_pushes(uses, v.pushed)
+
+
+def _order(
+    model: VertexFunction, batch: GraphBatch, methods: tuple[str, ...], device: torch.device
+) -> tuple[Order, tuple[str, ...], Ints]:
+    """The schedule of a batch on the device, the method of each group of its rows, and the slot of each edge."""
+    key = ("eager", methods, device)
+    policy, found = batch.cache.get(key, (None, None))
+    if found is None or policy is not model.policy:
+        made = batch.schedule
+        if made is None:
+            structure, of_groups = group_by_method(batch, methods)
+            made = cached_schedule(structure, model.policy, (0,) * len(of_groups), (True,) * len(of_groups))
+            log.show("schedule", made)
+        else:
+            of_groups = methods
+        lists = edge_lists(batch, made)
+        found = order_on(made, device, lists=lists), of_groups, _slots(batch, lists)
+        batch.cache[key] = model.policy, found
+    return found  # type: ignore[no-any-return]
+
+
+def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
+    """The slot of each entry of the edge lists."""
+    if structure.edge is None:
+        return structure.slot[lists.edge].astype(np.int64)
+    by_number = np.empty(len(structure.slot), np.int64)
+    by_number[structure.edge] = structure.slot
+    return by_number[lists.edge]
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+
+
+def _usual_dtype(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype of states that none was asked for."""
+    floating = (tensor.dtype for tensor in (*tensors.values(), *inputs.values()) if tensor.is_floating_point())
+    return next(floating, torch.get_default_dtype())
+
+
+def _check_calls(
+    uses: Mapping[str, Uses],
+    inputs: Mapping[str, Tensor],
+    counts: Mapping[str, tuple[int, int]],
+    kinds: Mapping[Any, str],
+    where: str,
+) -> None:
+    """Refuse what is refused of a trace before it runs: here it is known when all methods have run."""
+    check_together(uses, inputs)
+    check_rows(uses, inputs, counts, kinds, where)
+
+
+def _check_slots(
+    batch: GraphBatch | Growth, methods: tuple[str, ...], of_groups: tuple[str, ...], uses: Mapping[str, Uses]
+) -> None:
+    """Refuse children in slots that the method did not gather."""
+    structure = batch
+    if isinstance(batch, GraphBatch):
+        structure, of_groups = group_by_method(batch, methods)
+    slots = [uses[name].num_slots for name in of_groups]
+    if batch.num_slots > min(slots):  # else there are no such children
+        schedule(structure, "depth", slots, [uses[name].reads_edges for name in of_groups])
+
+
+class EagerFrontier(Frontier):
+    """A run that grows whose vertices are computed by the user's method itself."""
+
+    def __init__(self, model: VertexFunction, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self._states = Pieces(device)
+        self._pushes = Pieces(device)
+        self._uses: Uses | None = None
+        self._zeros = {}
+
+    @property
+    def num_vertices(self) -> int:
+        return len(self._states.piece)
+
+    def _compute(self, growth: Growth, external: Ints, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
+        model = self._model
+        tensors = _own_tensors(model)
+        device = check_inputs(tensors, inputs)
+        dtypes = dtypes_of(model.state, model.state_dtype, _usual_dtype(tensors, inputs))
+        (name,) = model._methods.values()
+        call = _Call(model, name, tensors)
+        uses = Uses(call.filename)
+        made = schedule(growth, model.policy, 0, True)
+        log.show("schedule", made)
+        lists = edge_lists(growth, made)
+        order = order_on(made, device, lists=lists)
+        count, rest = growth.num_vertices, growth.num_external
+        counts = {name: (count, len(growth.child))}
+        states = Pieces.of_rows(count + rest, device)
+        before = self._states.select(external)
+        states.add(
+            np.arange(count, count + rest),
+            {state: self._states.read(before, state, shape, dtypes[state]) for state, shape in model.state.items()},
+        )
+
+        def select(pulled: str, of_edges: bool, group: int) -> Tensor:
+            check_rows({name: uses}, {pulled: inputs[pulled]}, counts, model._methods, "the extension")
+            return (order.edges_among if of_edges else order.vertices_among)([group])[0]
+
+        computation = Computation([call], [uses], model.state, dtypes, inputs, select)
+        pushed = run_steps(order, _slots(growth, lists), computation, states)
+        _check_calls({name: uses}, inputs, counts, model._methods, "the extension")
+        _check_slots(growth, (name,), (name,), {name: uses})
+        outputs = {pushed_name: in_batch_order(order, pushed_name, parts) for pushed_name, parts in pushed.items()}
+        if self._uses is not None:
+            if outputs.keys() != self._uses.pushes.keys():
+                raise VertexFunctionError(
+                    f"this extension pushed {sorted(outputs)}, those before {sorted(self._uses.pushes)}; push the same always"
+                )
+            note_pushes(self._uses, outputs)
+        all_rows = states.select(made.row.astype(np.int64))
+        self._states.append(
+            {state: states.read(all_rows, state, shape, dtypes[state]) for state, shape in model.state.items()}, count
+        )
+        self._pushes.append(outputs, count)
+        self._uses = uses
+        return uses.is_edge_input
+
+    def _read(self, index: Tensor) -> dict[str, Tensor]:
+        if self._uses is None:
+            return {}
+        selection = self._pushes.select(index.cpu().numpy())
+        return {
+            name: self._pushes.read(selection, name, like.shape[1:], like.dtype)
+            for name, like in self._uses.pushes.items()
+        }

@@ -1,0 +1,33 @@
+"""What a model is given: tensors, on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .errors import InputError, InputTypeError
+from .kernels.plain import check_plain, check_real
+
+
+def check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
+    """The device of parameters and inputs."""
+    check_real()
+    check_plain("parameter or buffer", tensors)
+    device = next((tensor.device for tensor in tensors.values()), None)
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            raise InputTypeError(
+                f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
+            )
+        if device is not None and value.device != device:
+            raise InputError(
+                f"input {name!r} is on {value.device}, but the model (or an earlier input) is on {device}; "
+                "move one with .to(...)"
+            )
+        check_plain("input", {name: value}, closely=True)
+        if value.dim() == 0:
+            raise InputError(f"input {name!r} has no dimension; give one row a vertex, or an edge")
+        device = value.device
+    return device if device is not None else torch.device("cpu")

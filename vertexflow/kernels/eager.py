@@ -1,0 +1,227 @@
+"""The backend "eager": the user's own methods over a schedule, step after step on real tensors, under PyTorch's autograd.
+
+Nothing is traced. What a step scatters is kept as it is, one piece a step, and what a later step gathers is selected out of
+the pieces, so that gradients, also gradients of gradients, are autograd's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import VertexFunctionError
+from ..graph.states import Shape, StateDtypes
+from ..graph.vertex import CHILDREN, Vertex
+from .order import Order
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Method = Callable[[Vertex], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows out of several pieces: of each piece in turn the rows `places`, then all of these in the order `order`."""
+
+    pieces: list[tuple[int, Tensor | None, int]]  # number of the piece (-1: zeros), its rows (None: all), how many
+    order: Tensor | None  # None: as they are
+
+
+@dataclass
+class Pieces:
+    """Rows that were computed piece by piece: row r is row `at[r]` of piece `piece[r]`."""
+
+    device: torch.device
+    pieces: list[dict[str, Tensor]] = field(default_factory=list)
+    piece: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    at: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @classmethod
+    def of_rows(cls, count: int, device: torch.device) -> Pieces:
+        """Room for `count` rows, none of which is computed."""
+        return cls(device, [], np.full(count, -1, np.int64), np.zeros(count, np.int64))
+
+    def add(self, rows: Ints, values: Mapping[str, Tensor]) -> None:
+        """Keep a piece: `values`, by name, are these rows."""
+        self.piece[rows] = len(self.pieces)
+        self.at[rows] = np.arange(len(rows))
+        self.pieces.append(dict(values))
+
+    def append(self, values: Mapping[str, Tensor], count: int) -> None:
+        """Keep a piece of `count` rows that follow all others."""
+        self.piece = np.concatenate([self.piece, np.full(count, len(self.pieces), np.int64)])
+        self.at = np.concatenate([self.at, np.arange(count)])
+        self.pieces.append(dict(values))
+
+    def select(self, rows: Ints) -> Selection:
+        """How to read these rows; -1 is a row of zeros."""
+        piece = np.where(rows < 0, -1, self.piece[rows])
+        by_piece = np.argsort(piece, kind="stable")
+        numbers, starts, counts = np.unique(piece[by_piece], return_index=True, return_counts=True)
+        parts: list[tuple[int, Tensor | None, int]] = []
+        for number, start, count in zip(numbers.tolist(), starts.tolist(), counts.tolist(), strict=True):
+            places = None if number < 0 else self._index(self.at[rows[by_piece[start : start + count]]])
+            parts.append((number, places, count))
+        is_sorted = len(parts) < 2 or bool((by_piece[1:] > by_piece[:-1]).all())
+        return Selection(parts, None if is_sorted else self._index(np.argsort(by_piece)))
+
+    def read(self, selection: Selection, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """The selected rows of the values of this name, a tensor of their own."""
+        parts = [
+            torch.zeros((count, *shape), dtype=dtype, device=self.device)
+            if places is None or name not in self.pieces[number]
+            else self.pieces[number][name].index_select(0, places)
+            for number, places, count in selection.pieces
+        ]
+        if not parts:
+            return torch.zeros((0, *shape), dtype=dtype, device=self.device)
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined if selection.order is None else joined.index_select(0, selection.order)
+
+    def _index(self, numbers: Ints) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(numbers, np.int64)).to(self.device)
+
+
+@dataclass
+class Uses:
+    """What the calls of a method were seen to use: what is known of a method without a trace."""
+
+    filename: str
+    pulls: dict[str, bool] = field(default_factory=dict)  # of vertices (False), of edges (True)
+    pushes: dict[str, Tensor] = field(default_factory=dict)  # without rows, for shape and dtype
+    num_slots: int = 0
+    reads_edges: bool = False
+
+    def is_edge_input(self, name: str) -> bool:
+        return self.pulls[name]
+
+    def output(self, name: str) -> Tensor:
+        return self.pushes[name]
+
+
+class Pushed(NamedTuple):
+    """What one step pushed under a name: rows [start, stop) of a group."""
+
+    group: int
+    start: int
+    stop: int
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What is computed at a vertex: the method and what it used, for each group of rows; the states; the inputs."""
+
+    methods: Sequence[Method]
+    uses: Sequence[Uses]
+    state: Mapping[str, Shape]
+    state_dtypes: StateDtypes
+    inputs: Mapping[str, Tensor]
+    # Which rows of an input the vertices of a group read, or their edges (True); raises where there is no such row.
+    select: Callable[[str, bool, int], Tensor]
+
+
+def run_steps(order: Order, slots: Ints, computation: Computation, states: Pieces) -> dict[str, list[Pushed]]:
+    """Run every step of a schedule. Returns what each step pushed, by name; the states are left in `states`.
+
+    `slots` are those of all edges, in the order of `order.lists`; `states` has what external vertices are.
+    """
+    assert order.lists is not None
+    pushed: dict[str, list[Pushed]] = {}
+    child_rows = order.lists.child_row.astype(np.int64)
+    for start, stop, _, _, number, edge_start, edge_stop in order.steps:
+        group, uses = order.groups[number], computation.uses[number]
+        assert group.edges is not None
+        edges = slice(group.edges.start + edge_start, group.edges.start + edge_stop)
+        counts = group.edges.counts[start:stop]
+        owner = np.repeat(np.arange(stop - start), counts.cpu().numpy())
+        bounds = {False: (start, stop), True: (edge_start, edge_stop)}
+        v = Vertex(
+            computation.state, computation.state_dtypes, computation.inputs,
+            _Leaf(computation, number, uses, bounds, states, child_rows[edges], slots[edges], owner, counts),
+            stop - start, edge_stop - edge_start,
+        )  # fmt: skip
+        computation.methods[number](v)
+        try:
+            v.finish()
+        except VertexFunctionError as error:
+            error.args = (f"{error}\n  in the vertex function, {uses.filename}",)
+            raise
+        rows = np.arange(group.start + start, group.start + stop)
+        states.add(rows, {name: value.to(computation.state_dtypes[name]) for name, value in v.scattered.items()})
+        note_pushes(uses, v.pushed)
+        for name, value in v.pushed.items():
+            pushed.setdefault(name, []).append(Pushed(number, start, stop, value))
+    return pushed
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """Makes what a method gathers and pulls in one step: `leaf` of a `Vertex`."""
+
+    computation: Computation
+    group: int
+    uses: Uses
+    bounds: Mapping[bool, tuple[int, int]]  # of the step, among the rows (False) and edges (True) of the group
+    states: Pieces
+    child_rows: Ints  # an entry an edge of the step, as `slots` and `owner`, the vertex of each edge
+    slots: Ints
+    owner: Ints
+    counts: Tensor
+    selections: dict[int, Selection] = field(default_factory=dict)  # by slot
+
+    def __call__(self, role: tuple[Any, ...], shape: Shape, dtype: torch.dtype) -> Tensor:
+        if role[0] == "counts":
+            self.uses.reads_edges = True
+            return self.counts.clone()
+        if role[0] == "gather":
+            _, name, slot = role
+            return self.states.read(self._selection(slot), name, shape, dtype)
+        name, of_edges = role[1], role[0] == "edge"
+        if self.uses.pulls.setdefault(name, of_edges) is not of_edges:
+            raise VertexFunctionError(
+                f"input {name!r} is pulled for vertices and for edges; give two inputs of two names"
+            )
+        rows = self.computation.select(name, of_edges, self.group)[slice(*self.bounds[of_edges])]
+        return self.computation.inputs[name].index_select(0, rows)
+
+    def _selection(self, slot: int) -> Selection:
+        if slot == CHILDREN:
+            self.uses.reads_edges = True
+        else:
+            self.uses.num_slots = max(self.uses.num_slots, slot + 1)
+        if slot not in self.selections:
+            rows = self.child_rows
+            if slot != CHILDREN:
+                rows = np.full(len(self.counts), -1, np.int64)
+                chosen = self.slots == slot
+                rows[self.owner[chosen]] = self.child_rows[chosen]
+            self.selections[slot] = self.states.select(rows)
+        return self.selections[slot]
+
+
+def note_pushes(uses: Uses, pushed: Mapping[str, Tensor]) -> None:
+    """Remember what outputs a method has, and refuse one that is another in this step."""
+    for name, value in pushed.items():
+        before = uses.pushes.setdefault(name, value.detach()[:0])
+        if before.shape[1:] != value.shape[1:] or before.dtype != value.dtype:
+            shown = [f"{str(x.dtype)[6:]} [rows, {', '.join(map(str, x.shape[1:]))}]" for x in (before, value)]
+            raise VertexFunctionError(f"output {name!r} is {shown[0]} in one step and {shown[1]} in another")
+
+
+def in_batch_order(order: Order, name: str, parts: Sequence[Pushed]) -> Tensor:
+    """What steps pushed under a name, as one tensor in the order of the batch."""
+    groups = sorted({part.group for part in parts})
+    missing = sum(order.groups[group].num_rows for group in groups) - sum(part.stop - part.start for part in parts)
+    if missing:
+        raise VertexFunctionError(
+            f"output {name!r} was pushed in some steps and not in others; push it for all vertices of a kind, or for none"
+        )
+    among = dict(zip(groups, order.vertices_among(groups), strict=True))
+    places = torch.cat([among[part.group][part.start : part.stop] for part in parts]).long()
+    joined = torch.cat([part.rows for part in parts])
+    return joined.index_select(0, torch.argsort(places))
