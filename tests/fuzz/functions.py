@@ -87,12 +87,11 @@ def _draw_method(rng: random.Random, states: list[str], kinds: bool, kind: str) 
         names += [*5 * [*TO_ROWS, *OF_EDGES], *10 * list(TO_EDGES)]
     program: list[list[Any]] = []
     for _ in range(rng.randint(2, 12)):
-        recent = [max(0, len(program) + 3 - rng.randrange(6)) if rng.random() < 0.5 else rng.randrange(24)]
-        operands = [*recent, rng.randrange(24), rng.randrange(24), rng.randrange(4)]
+        operands = [*(_draw_place(rng) for _ in range(3)), rng.randrange(4)]
         program.append([rng.choice(names), ragged and rng.random() < 0.4, *operands])
-    pushes: list[list[Any]] = [[f"{kind}{i}", rng.randrange(24)] for i in range(rng.randint(0 if kinds else 1, 3))]
+    pushes: list[list[Any]] = [[f"{kind}{i}", _draw_place(rng)] for i in range(rng.randint(0 if kinds else 1, 3))]
     if kinds and (kind == "a" or rng.random() < 0.5):
-        pushes.append(["p", rng.randrange(24)])
+        pushes.append(["p", _draw_place(rng)])
     return Method(
         inputs=rng.sample([*INPUTS], rng.randint(0 if kinds else 1, 4)),
         slots=rng.randint(0, 2) if ragged else (3 if kinds else rng.randint(1, 3)),
@@ -102,6 +101,11 @@ def _draw_method(rng: random.Random, states: list[str], kinds: bool, kind: str) 
         scatter=[[-1 - rng.randrange(3), rng.randrange(6)] for _ in states],
         push=pushes,
     )
+
+
+def _draw_place(rng: random.Random) -> int:
+    """A value, often one of the latest."""
+    return -1 - rng.randrange(4) if rng.random() < 0.6 else rng.randrange(24)
 
 
 class _Parts(nn.Module):
