@@ -120,7 +120,9 @@ def run_reference(
                 if initial is not None and vertex in leaves:
                     at = leaves.index(vertex)
                     children[0] = {
-                        name: initial[name][at : at + 1] if name in initial else torch.zeros(1, *shape, dtype=dtypes[name])
+                        name: initial[name][at : at + 1]
+                        if name in initial
+                        else torch.zeros(1, *shape, dtype=dtypes[name])
                         for name, shape in model.state.items()
                     }
                 done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtypes)

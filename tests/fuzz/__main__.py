@@ -21,7 +21,7 @@ import torch
 import vertexflow as vf
 
 from .cases import KEPT, Case, describe, draw_cases, refusal
-from .samples import Unsuitable
+from .samples import UnsuitableError
 from .shrink import failure_of, shrink
 
 
@@ -32,7 +32,9 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="the number of the first function")
     parser.add_argument("--functions", type=int, default=None, help="stop after so many functions")
     parser.add_argument("--shrink", type=float, default=90.0, help="seconds to make a failure smaller")
-    parser.add_argument("--triton", type=int, default=10, help="one function in so many runs in Triton's interpreter; 0: none")
+    parser.add_argument(
+        "--triton", type=int, default=10, help="one function in so many runs in Triton's interpreter; 0: none"
+    )
     parser.add_argument("--keep", type=Path, default=KEPT, help="the folder for failures")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -104,12 +106,15 @@ class Run:
                         continue
                     self.failed(number, case, error)
                     return
-        except Unsuitable as error:
+        except UnsuitableError as error:
             self.other[f"(unsuitable: {str(error).splitlines()[0][:80]})"] += 1
 
     def failed(self, number: int, case: Case, error: BaseException) -> None:
         self.failures += 1
-        print(f"\nfunction {number} of seed {self.asked.seed} fails: {case.backend}, {case.way}, {case.policy}", flush=True)
+        print(
+            f"\nfunction {number} of seed {self.asked.seed} fails: {case.backend}, {case.way}, {case.policy}",
+            flush=True,
+        )
         print("\n".join(f"{type(error).__name__}: {error}".splitlines()[:6]), flush=True)
         again = failure_of(case)
         if again is None:

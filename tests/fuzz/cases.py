@@ -15,7 +15,7 @@ import vertexflow as vf
 from vertexflow.scheduler import POLICIES
 
 from .functions import Function, class_of, draw_function, source_of
-from .samples import Expected, Sample, Unsuitable, draw_sample, expect
+from .samples import Expected, Sample, UnsuitableError, draw_sample, expect
 from .ways import WAYS, Call
 
 BACKENDS = ("torch", "native", "eager", "triton")
@@ -82,19 +82,24 @@ class Models:
             try:
                 other = self.expect(case.sample, shake)
                 Call(
-                    self.reference, self.function, case.sample, expected, vf.pack(case.sample.graphs()), random.Random(0)
+                    self.reference,
+                    self.function,
+                    case.sample,
+                    expected,
+                    vf.pack(case.sample.graphs()),
+                    random.Random(0),
                 ).check_values(other.outputs)
                 for name, value in expected.gradients.items():
                     there = other.gradients[name]
                     if value is not None and there is not None:
                         assert (value.nan_to_num() - there.nan_to_num()).abs().max() < 1e-10 if value.numel() else True
-            except (AssertionError, Unsuitable):
+            except (AssertionError, UnsuitableError):
                 return True
         return False
 
 
 def draw_cases(rng: random.Random, triton: bool) -> Iterator[tuple[Models, Case, Expected]]:
-    """The cases of one function; `Unsuitable` where it, or a sample, cannot be judged is raised before any is given."""
+    """The cases of one function; `UnsuitableError` where it, or a sample, cannot be judged is raised before any is given."""
     function = draw_function(rng)
     models = Models(function)
     names = [name for name, _ in models.reference.named_parameters()]
@@ -111,7 +116,7 @@ def draw_cases(rng: random.Random, triton: bool) -> Iterator[tuple[Models, Case,
             for backend in (backends if number == 0 else backends[:3])
             for way in (["train"] if backend == "triton" else ["train", *rng.choices(ways, weights, k=4)])
         ]
-        with contextlib.suppress(Unsuitable):
+        with contextlib.suppress(UnsuitableError):
             expected = models.expect(sample)
             for backend, policy, way, seed in plan:
                 yield models, Case(function, sample, backend, policy, way, seed), expected

@@ -176,7 +176,7 @@ class Writer:
     def step(self, number: int, name: str, on_edges: bool, a: int, b: int, c: int, k: int) -> None:
         if name in (*TO_ROWS, *OF_EDGES, *TO_EDGES) and not self.method.ragged:
             return
-        on_edges = (on_edges and self.method.ragged or name in (*TO_ROWS, *OF_EDGES)) and name not in (
+        on_edges = ((on_edges and self.method.ragged) or name in (*TO_ROWS, *OF_EDGES)) and name not in (
             *OF_ROWS,
             *TO_EDGES,
         )
@@ -186,7 +186,7 @@ class Writer:
             letter: self.operand(have[at % len(have)], kind, k)
             for letter, at, kind in zip("abc", (a, b, c), kinds, strict=False)
         }
-        to_edges = on_edges and name not in TO_ROWS or name in TO_EDGES
+        to_edges = (on_edges and name not in TO_ROWS) or name in TO_EDGES
         result = f"{'e' if to_edges else 'r'}{number}"
         filled = text.format(r=result, k=k, **operands)
         self.line(filled if "{r}" in text else f"{result} = {filled}")

@@ -224,7 +224,7 @@ OPERATIONS = {
     "argsort": ("v", "{a}.argsort(-1)"),
     "bucketize": ("v", "torch.bucketize({a}.detach(), self.bounds)"),
     "take": ("vi", "{a}.gather(1, {b})"),
-    "along": ("vj", "torch.take_along_dim({a}, {b}[:, None], 1)"),
+    "along": ("vj", "{a}.gather(-1, {b}[:, None])"),
     "scatter add": ("viv", "{a}.scatter_add(1, {b}, {c})"),
     "one hot": ("j", "F.one_hot({a}, 4)"),
     "embed": ("j", "self.embed({a})"),

@@ -22,7 +22,7 @@ LARGEST = 1e5  # beyond, 1e-10 is no longer a matter of rounding
 Leaves = dict[str, Tensor]
 
 
-class Unsuitable(Exception):
+class UnsuitableError(Exception):
     """The reference cannot tell right from wrong: the code fails in plain PyTorch, or its values are too large."""
 
 
@@ -78,7 +78,10 @@ def draw_sample(rng: random.Random, function: Function, fixed: list[str], small:
     most_children, most_parents = (loose + 1, limit) if reverse else (limit, min(loose, 3))
     dense = function.has_kinds or reverse
     most = 4 if small else rng.choice([2, 6, 9, 9, 20])
-    parts = [draw_structure(rng, most, most_children, most_parents, dense) for _ in range(rng.randint(1, 2 + 2 * (not small)))]
+    parts = [
+        draw_structure(rng, most, most_children, most_parents, dense)
+        for _ in range(rng.randint(1, 2 + 2 * (not small)))
+    ]
     count = sum(part.num_vertices for part in parts)
     kinds = None
     if function.has_kinds:
@@ -104,9 +107,7 @@ def methods_read_all(function: Function) -> bool:
     return all(method.ragged for method in function.methods.values())
 
 
-def draw_structure(
-    rng: random.Random, most: int, most_children: int, most_parents: int, dense: bool
-) -> Structure:
+def draw_structure(rng: random.Random, most: int, most_children: int, most_parents: int, dense: bool) -> Structure:
     """Chains, forests, DAGs and single vertices, numbered at random, with edges in any order."""
     count = rng.randint(1, most)
     names = rng.sample(range(count), count)
@@ -216,14 +217,18 @@ def expect(model: Any, function: Function, sample: Sample, shake: float = 0.0) -
         weights = weights_of(outputs)
         gradients = gradients_of(outputs, weights, {**dict(model.named_parameters()), **bases})
     except RuntimeError as error:
-        raise Unsuitable(f"in plain PyTorch: {error}") from error
+        raise UnsuitableError(f"in plain PyTorch: {error}") from error
     finally:
         with torch.no_grad():
             for name, value in model.named_parameters():
                 value.copy_(own[name])
     values = [value for value in (*outputs.values(), *gradients.values()) if value is not None]
-    if any(value.is_floating_point() and value.nan_to_num(0, 0, 0).abs().max() > LARGEST for value in values if value.numel()):
-        raise Unsuitable("values that are too large")
+    if any(
+        value.is_floating_point() and value.nan_to_num(0, 0, 0).abs().max() > LARGEST
+        for value in values
+        if value.numel()
+    ):
+        raise UnsuitableError("values that are too large")
     return Expected(outputs, weights, gradients)
 
 

@@ -10,7 +10,7 @@ import vertexflow as vf
 
 from ..strategies import Structure
 from .cases import Case, Models
-from .samples import Unsuitable
+from .samples import UnsuitableError
 
 
 def failure_of(case: Case) -> BaseException | None:
@@ -19,7 +19,7 @@ def failure_of(case: Case) -> BaseException | None:
         models = Models(case.function)
         expected = models.expect(case.sample)
         models.run(case, expected)
-    except (Unsuitable, vf.VertexFlowError):
+    except (UnsuitableError, vf.VertexFlowError):
         return None
     except AssertionError as error:
         return None if models.is_a_matter_of_rounding(case, expected) else error

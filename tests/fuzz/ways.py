@@ -57,7 +57,8 @@ class Call:
 
     def check_values(self, outputs: Leaves) -> None:
         for name in outputs.keys() - self.expected.outputs.keys():  # of a kind that the batch has not
-            assert self.sample.kinds is not None and len(outputs[name]) == 0, f"{name} was not pushed"
+            assert self.sample.kinds is not None, f"{name} was not pushed"
+            assert len(outputs[name]) == 0, f"{name} was not pushed"
         for name, value in self.expected.outputs.items():
             close(outputs[name], value, name)
 
