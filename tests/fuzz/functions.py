@@ -258,7 +258,8 @@ def source_of(function: Function) -> str:
     bodies = {name: Writer(function.states, method).write() for name, method in function.methods.items()}
     used = set(re.findall(r"self\.(\w+)", "\n".join(line for body in bodies.values() for line in body)))
     shapes = {name: STATES[name][0] for name in function.states}
-    dtypes = {name: STATES[name][1] for name in function.states if not STATES[name][1].is_floating_point}
+    asked = "linear" not in used  # without parameters, and inputs of floats, states are not float64 by themselves
+    dtypes = {name: STATES[name][1] for name in function.states if asked or not STATES[name][1].is_floating_point}
     lines = [
         "class Drawn(vf.VertexFunction):",
         "    def __init__(self):",
