@@ -41,7 +41,7 @@ train: $(READY)
 	$(BIN)/python -m examples.treelstm.train $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
 
 test-gpu: $(READY)
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu $(ARGS)

@@ -126,6 +126,11 @@ def of_sequence(self, v):
     finish(v, mixed[:, -1])
 
 
+def of_queries(self, v):
+    children = torch.stack([v.gather(0).h, v.gather(1).c, v.pull("x")], 1)
+    finish(v, self.cell(children, children, children)[0].sum(1))
+
+
 def push_of_a_view(self, v):
     rows_second = torch.stack([v.gather(0).h, v.gather(1).c, v.pull("x")])
     mixed = self.cell(rows_second.reshape(-1, SIZE)).view(3, -1, SIZE)
@@ -137,14 +142,24 @@ def push_of_a_view(self, v):
     [
         (of_sequence, nn.LSTM(SIZE, SIZE, batch_first=True)),
         (of_sequence, nn.GRU(SIZE, SIZE, batch_first=True)),
+        (of_queries, nn.MultiheadAttention(SIZE, 2, batch_first=True)),
         (push_of_a_view, nn.Linear(SIZE, SIZE)),
     ],
-    ids=["LSTM", "GRU", "Linear"],
+    ids=["LSTM", "GRU", "MultiheadAttention", "Linear"],
 )
-def test_vertices_that_lie_interleaved_are_refused_and_never_computed_wrongly(vertex, cell):
+def test_vertices_that_lie_interleaved_are_put_side_by_side(vertex, cell):
     """These flatten a value whose vertices are the second dimension, so that a step's rows are no slice of it."""
+    check(Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
+
+
+def test_vertices_that_cannot_be_put_side_by_side_are_refused():
+    def vertex(self, v):
+        rows_second = torch.stack([v.gather(0).h, v.gather(1).c, v.pull("x")])
+        mixed = self.cell(torch.sort(rows_second.reshape(-1, SIZE), 1).values).view(3, -1, SIZE)
+        finish(v, mixed.sum(0))
+
     with pytest.raises(vf.VertexFunctionError, match=r"interleaved[^\n]*\n.*test_pytorch_code\.py"):
-        check(Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
+        check(Case(model_of(vertex, cell=nn.Linear(SIZE, SIZE)), PARTS, {"x": rows(SIZE)}))
 
 
 # Idioms: what is pulled, gathered, scattered and pushed.

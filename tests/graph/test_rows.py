@@ -209,6 +209,11 @@ def test_places_are_no_outputs():
         FromCode(vertex, {})([vf.chain(3)], x=torch.randn(3, 2))
 
 
+def test_places_that_a_derivative_keeps_are_not_cut_into_steps():
+    with pytest.raises(vf.VertexFunctionError, match=r"keeps the places of rows[^\n]*\n.*test_rows\.py:\d+"):
+        run(lambda v, x, m: x + m.bag((x.detach().abs() * 2).long().clamp(max=4)), bag=nn.EmbeddingBag(5, SIZE))
+
+
 def test_batch_norm_in_training_is_refused():
     with pytest.raises(vf.VertexFunctionError, match=r"test_rows\.py"):
         run(lambda v, x, m: m.norm(x), norm=nn.BatchNorm1d(SIZE))
@@ -219,6 +224,7 @@ EXACT = {
     "token from one": lambda v, x, m: x + m.embed(v.pull("token")[:, 0].long() - 1),
     "one_hot": lambda v, x, m: x + F.one_hot(v.pull("token")[:, 0].long(), 7)[:, :SIZE],
     "place of a maximum": lambda v, x, m: x + x[torch.arange(x.shape[0]), x.argmax(1)][:, None],
+    "several queries": lambda v, x, m: x + m.attention(*[v.pull("words")] * 3)[0].sum(1),
     "transformer": lambda v, x, m: m.layer(torch.cat([x[:, None], v.pull("words")], 1)).mean(1),
     "Cholesky": lambda v, x, m: x + torch.linalg.cholesky(v.pull("covariance")).sum(-1),
     "distribution": lambda v, x, m: x + D.Categorical(logits=x).log_prob(v.pull("token")[:, 0].long().clamp(max=3))[:, None],
@@ -263,6 +269,7 @@ RANDOM = {
     "Normal": lambda v, x, m: D.Normal(x, v.pull("p")).rsample(),
     "Bernoulli": lambda v, x, m: x + D.Bernoulli(v.pull("p")).sample(),
     "Categorical": lambda v, x, m: x + D.Categorical(v.pull("p")).sample()[:, None],
+    "attention": lambda v, x, m: x + m.attention(*[v.pull("words")] * 3)[0].sum(1),
     "transformer": lambda v, x, m: x + m.layer(v.pull("words")).sum(1),
 }
 

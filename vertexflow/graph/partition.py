@@ -117,6 +117,15 @@ def _refuse_interleaved(program: Program) -> None:
     pairs += [("caller", source) for node in seen if is_free(node) for source in sources(node)]
     for part, source in pairs:
         parts = {part, _part_of(program, source)}
+        if (
+            source.meta.get("places")
+            and len(parts) > 1
+            and any(name in CORES or name.endswith("_inner") for name in parts)
+        ):
+            raise VertexFunctionError(
+                "the vertex function keeps the places of rows for its derivative, and steps have others (an EmbeddingBag of "
+                f"what depends on children); use an embedding and a sum\n  in the vertex function, {found.where(source)}"
+            )
         if source.meta.get("interleaved") and len(parts) > 1 and not parts <= set(CORES):
             raise VertexFunctionError(
                 f"the vertices of a value of shape {tuple(source.meta['val'].shape)} lie interleaved (a transpose was "

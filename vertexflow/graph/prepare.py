@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
+from .arrange import put_side_by_side
 from .canonical import canonical
 from .checks import all_pass, keep_checks
+from .constants import forget_sources
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
@@ -37,9 +39,12 @@ def prepare(
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
             keep_checks(found)
             canonical(found)
+            forget_sources(found)
             simplify(found)
             with restored(generators_in(found.graph.nodes)), all_pass():
                 check_rows(found, inputs, tensors)
+                if put_side_by_side(found):
+                    check_rows(found, inputs, tensors)
             check_canonical(found)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)

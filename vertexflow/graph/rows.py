@@ -124,8 +124,14 @@ class _Check:
         # The places of rows may be used to find them (`x[torch.arange(len(x)), k]`), where what is found is compared.
         self.places = {node for node in order if node.target in ARANGES and node.meta["rows"] is not None}
         for node in order:
-            if is_view(node) and node.all_input_nodes[0] in self.places:
+            source = node.all_input_nodes[0] if node.all_input_nodes else None
+            if is_view(node) and source in self.places:
                 self.places.add(node)
+            elif (
+                node.target is operator.getitem and source and self.places & {*source.all_input_nodes} and _counts(node)
+            ):
+                self.places.add(node)  # such as the number of each entry's bag, for the derivative of an EmbeddingBag
+                node.meta["places"] = True
         self.outer: dict[fx.Node, int | None] = {}  # how several entries a vertex are arranged, see `_take`
 
     def run(self, leaves: Mapping[fx.Node, Any], wanted: list[fx.Node]) -> Values:
@@ -239,7 +245,7 @@ class _Check:
     def _note(self, node: fx.Node, outer: int) -> None:
         self.outer[node] = outer
         if outer > 1:
-            node.meta["interleaved"] = True
+            node.meta.update(interleaved=True, outer=outer)
 
     def _check_random(self, node: fx.Node, base: Values) -> None:
         """Random numbers for each row, which depend on that row only."""
@@ -306,6 +312,8 @@ def _agree(value: Tensor, expected: Tensor, limit: float) -> bool:
     """Whether both are the same but for rounding: products of more rows may be added up in another order."""
     if value.shape != expected.shape or value.dtype != expected.dtype:
         return False
+    if value.dtype == torch.complex32:  # which PyTorch does not compare
+        value, expected = value.to(torch.complex64), expected.to(torch.complex64)
     if torch.equal(value, expected):
         return True
     both_nan = (value != value) & (expected != expected)
@@ -326,6 +334,11 @@ def _tolerance(node: fx.Node) -> float:
 
 def _has_nan(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and bool(torch.isnan(value).any())
+
+
+def _counts(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and not value.is_floating_point() and node.meta.get("rows") is not None
 
 
 def _is_random(node: fx.Node) -> bool:
