@@ -107,12 +107,13 @@ def draw_cases(rng: random.Random, triton: bool) -> Iterator[tuple[Models, Case,
     everything = [*names, *dict.fromkeys(inputs), *(f"initial.{name}" for name in function.states)]
     some = [name for name in everything if rng.random() < 0.4]
     backends = [*BACKENDS[:3], *(["triton"] if triton else [])]
+    attributes = rng.random() < 0.5, rng.choice([1.0, 0.5, -2.0]), rng.random() < 0.5  # others trace anew
     ways, weights = [*WAYS], [weight for _, weight in WAYS.values()]
     for number in range(5):
         sample = draw_sample(rng, function, some if number % 2 else [], small=triton and number == 0)
-        sample.training, sample.gain, sample.flag = True, 1.0, False
+        sample.training, sample.gain, sample.flag = attributes
         plan = [
-            (backend, rng.choice([*POLICIES]), way, rng.randrange(10_000))
+            (backend, rng.choice([*POLICIES, "fsm"]), way, rng.randrange(10_000))
             for backend in (backends if number == 0 else backends[:3])
             for way in (["train"] if backend == "triton" else ["train", *rng.choices(ways, weights, k=4)])
         ]
