@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from . import log
+from . import forked, log
 from .errors import VertexFunctionError
 from .graph import isolation
 from .graph.partition import partition
@@ -118,6 +118,7 @@ def _made(table: dict[Hashable, Made], key: Hashable, make: Callable[[], Made]) 
 
 def _look(programs: Programs, model: nn.Module) -> Seen:
     """Take a snapshot of the model, and find what is kept for a state like this one."""
+    forked.note_call()
     snapshot, before = take_snapshot(model), programs.seen
     key = (snapshot.key, _ties(model))
     if key not in programs.states:

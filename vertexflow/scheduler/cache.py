@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from threading import Lock
 from typing import Any
@@ -63,3 +64,12 @@ def clear_cache() -> None:
 
 def _size(arrays: _Arrays, made: Schedule) -> int:
     return sum(array.nbytes for array in arrays) + made.arrays.nbytes + made.table.nbytes
+
+
+def _renew() -> None:
+    """In a forked process: another thread may have held the lock."""
+    global _lock
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
