@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from . import forked, log
-from .errors import VertexFunctionError
+from .errors import VertexFlowError, VertexFunctionError
 from .graph import isolation
 from .graph.partition import partition
 from .graph.show import SymbolicGraph
@@ -111,9 +113,24 @@ def _made(table: dict[Hashable, Made], key: Hashable, make: Callable[[], Made]) 
     if have is None:
         with isolation.lock:
             if key not in table:
-                table[key] = make()
+                with _no_other_errors():
+                    table[key] = make()
             have = table[key]
     return have
+
+
+@contextmanager
+def _no_other_errors() -> Iterator[None]:
+    """What a vertex function cannot be made into is refused, whatever it failed on; lack of memory stays what it is."""
+    try:
+        yield
+    except (VertexFlowError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise VertexFunctionError(
+            f"vertexflow does not know what to make of the vertex function: {type(error).__name__}: {error}. This is a defect of "
+            'vertexflow, please report it; backend="eager" calls the method itself'
+        ) from error
 
 
 def _look(programs: Programs, model: nn.Module) -> Seen:

@@ -212,3 +212,25 @@ def test_shared_modules_and_tied_weights_stay_what_they_are():
         assert torch.equal(value, before[name][1])
     assert first.weight.grad.abs().sum() > 0
     assert tied.bias.grad.abs().sum() > 0
+
+
+def test_shapes_are_compared_as_symbols():
+    def vertex(self, v):
+        m = torch.linalg.solve(v.gather(0).m + torch.eye(2), v.pull("x"))  # [n, 2, 2] + [2, 2]
+        v.scatter(m=m)
+        v.push(m=m)
+
+    x = torch.randn(3, 2, 2)
+    m = FromCode(vertex, {"m": (2, 2)})([vf.chain(3)], x=x).m
+    expected = [x[0]]
+    for row in x[1:]:
+        expected.append(torch.linalg.solve(expected[-1] + torch.eye(2), row))
+    torch.testing.assert_close(m, torch.stack(expected))
+
+
+def test_a_lost_leading_dimension_is_named():
+    def vertex(self, v):
+        v.scatter(h=v.pull("x").t())
+
+    with pytest.raises(vf.VertexFunctionError, match=r"one row a vertex, but the shape is \(3, n\)"):
+        FromCode(vertex, {"h": 3})([vf.chain(1)], x=torch.randn(1, 3))

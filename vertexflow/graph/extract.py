@@ -45,14 +45,14 @@ def extract_leaf_core(program: Program, core: str, images: Mapping[fx.Node, Imag
 
     def made_of(node: fx.Node) -> fx.Node:
         image = images[node]
-        return copier.env[image] if isinstance(image, fx.Node) else copier.fresh(aten.zeros.default, node)
+        return copier.env[image] if isinstance(image, fx.Node) else copier.fresh(node, aten.full.default, 0)
 
     def result(node: fx.Node) -> fx.Node:
         parts = pieces[node]
         if parts is None:
             return made_of(node)
         columns = [
-            made_of(part) if part is not None else copier.fresh(_unread(operand), operand)
+            made_of(part) if part is not None else copier.fresh(operand, *_unread(operand))
             for operand, part in zip(operands(node), parts, strict=True)
         ]
         joined = copier.graph.create_node(
@@ -72,12 +72,12 @@ def _pieces_read(program: Program, node: fx.Node, images: Mapping[fx.Node, Image
     return [operand if index in read else None for index, operand in enumerate(operands(node))]
 
 
-def _unread(operand: fx.Node) -> Any:
+def _unread(operand: fx.Node) -> tuple[Any, ...]:
     """What makes columns that nobody reads: nothing has to be written to them, but PyTorch's products on CPUs with AMX read past
     the columns that they are given in bfloat16, and what is there must then be no NaN."""
     value = operand.meta["val"]
     reads_past = value.dtype == torch.bfloat16 and value.device.type == "cpu"
-    return aten.zeros.default if reads_past else aten.empty.memory_format
+    return (aten.full.default, 0) if reads_past else (aten.empty.memory_format,)
 
 
 class _Copier:
@@ -109,11 +109,11 @@ class _Copier:
                     self._copy(node, (names or {}).get(node)) if self.is_computed(node) else self._read(node)
                 )
 
-    def fresh(self, create: Any, like: fx.Node) -> fx.Node:
-        """A new tensor of the shape and dtype of `like`, made by `aten.zeros` or `aten.empty`."""
+    def fresh(self, like: fx.Node, create: Any, *filling: Any) -> fx.Node:
+        """A new tensor of the shape and dtype of `like`, made by `aten.full` or `aten.empty`."""
         value = like.meta["val"]
         made = self.graph.call_function(
-            create, (self._sized(list(value.shape)),), {"dtype": value.dtype, "device": value.device}
+            create, (self._sized(list(value.shape)), *filling), {"dtype": value.dtype, "device": value.device}
         )
         made.meta = dict(like.meta)
         return made
@@ -140,8 +140,9 @@ class _Copier:
             return self._sized(node.meta["val"])  # type: ignore[no-any-return]
         args = fx.node.map_arg(node.args, self.env.__getitem__)
         kwargs = fx.node.map_arg(node.kwargs, self.env.__getitem__)
-        if node.meta.get("synthetic"):  # a zero or a bias for every row: the last argument is the shape
-            args = (*args[:-1], list(node.meta["val"].shape))
+        if node.meta.get("synthetic"):  # a zero or a bias for every row, whose shape is known now
+            position = 0 if node.target is aten.full.default else 1
+            args = (*args[:position], list(node.meta["val"].shape), *args[position + 1 :])
         args, kwargs = self._sized(args), self._sized(kwargs)
         copy = self.graph.create_node("call_function", node.target, args, kwargs, name=name or title(node))
         copy.meta = dict(node.meta)

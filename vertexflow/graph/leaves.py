@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from . import segments
-from .nodes import is_free, is_view, on_edges
+from .nodes import is_free, is_view, on_edges, same_shape
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -119,7 +119,7 @@ def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node]
     kept = right if images[left] is ZERO else left
     unchanged = kept is left or (node.target is aten.add.Tensor and node.kwargs.get("alpha", 1) == 1)
     value, before = node.meta["val"], kept.meta["val"]
-    if unchanged and value.shape == before.shape and value.dtype == before.dtype:
+    if unchanged and same_shape(value, before) and value.dtype == before.dtype:
         return images[kept]
     return None
 
@@ -149,11 +149,11 @@ def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Nod
     condition, _, other = node.args
     if not isinstance(condition, fx.Node) or not isinstance(other, fx.Node) or images[condition] is not ZERO:
         return None
-    if images[other] is ZERO or (other.target is aten.scalar_tensor.default and other.args[0] == 0):
+    if images[other] is ZERO or (other.target is aten.full.default and other.args[1] == 0):
         uniform.add(node)  # what was not chosen does not matter, not even if it is NaN
         return ZERO
     value, before = node.meta["val"], other.meta["val"]
-    if value.shape == before.shape and value.dtype == before.dtype:
+    if same_shape(value, before) and value.dtype == before.dtype:
         return images[other]
     return None
 
@@ -166,6 +166,6 @@ _RULES: dict[Any, Callable[..., Image | None]] = {
 
 def _zeros(graph: fx.Graph, node: fx.Node, images: dict[fx.Node, Image]) -> fx.Node:
     value = node.meta["val"]
-    zeros = graph.call_function(aten.zeros.default, ([],), {"dtype": value.dtype, "device": value.device})
+    zeros = graph.call_function(aten.full.default, ([], 0), {"dtype": value.dtype, "device": value.device})
     zeros.meta = {"val": value, "rows": node.meta.get("rows"), "synthetic": True}
     return zeros

@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from .vertex import CHILDREN
+from .vertex import CHILDREN, same_size
 
 aten = torch.ops.aten
 
 ARANGES = {aten.arange.default, aten.arange.start, aten.arange.start_step}
-_CREATORS = {aten.zeros.default, aten.ones.default, aten.full.default, aten.scalar_tensor.default, *ARANGES}
+_CREATORS = {aten.full.default, *ARANGES}
 
 
 def is_view(node: fx.Node) -> bool:
@@ -82,6 +82,11 @@ def on_edges(node: fx.Node) -> bool:
         layout = node.meta.get("rows")
         return layout is not None and bool(layout.edges)
     return any(on_edges(user) for user in node.users if user.target is operator.getitem)
+
+
+def same_shape(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two shapes are the same for every step."""
+    return one.dim() == other.dim() and all(map(same_size, one.shape, other.shape))
 
 
 def title(node: fx.Node) -> str:

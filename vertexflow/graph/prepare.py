@@ -11,6 +11,7 @@ from ..errors import VertexFunctionError
 from .arrange import put_side_by_side
 from .canonical import canonical
 from .checks import all_pass, keep_checks
+from .constants import forget_sources
 from .isolation import generators_in, isolated, restored
 from .rows import check_rows
 from .simplify import simplify
@@ -38,6 +39,7 @@ def prepare(
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
             keep_checks(found)
             canonical(found)
+            forget_sources(found)
             simplify(found)
             with restored(generators_in(found.graph.nodes)), all_pass():
                 check_rows(found, inputs, tensors)

@@ -90,7 +90,9 @@ class _Copier:
     def _module(self, module: nn.Module) -> nn.Module:
         if isinstance(module, torch.jit.ScriptModule):
             return module  # has no attributes of Python
-        copy = self.copies[id(module)] = type(module).__new__(type(module))
+        # Not by its own `__new__`: that of FSDP2 makes a module of the class before it was sharded.
+        copy: nn.Module = object.__new__(type(module))
+        self.copies[id(module)] = copy
         copy.__dict__.update(self._named(module.__dict__))
         return copy
 

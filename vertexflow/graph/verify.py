@@ -10,7 +10,8 @@ from torch import fx
 from torch._ops import OpOverload
 
 from ..errors import VertexFunctionError
-from .canonical import DIMS, OF_RESULT, RULES
+from .canonical import DIMS, RULES
+from .rules import DIMS_OF_RESULT
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -19,9 +20,9 @@ aten = torch.ops.aten
 
 _STAY = {  # operations of the table that others become, or that later passes make
     aten.clone.default, aten._to_copy.default, aten.reshape.default, aten.expand.default, aten.permute.default,
-    aten.squeeze.dims, aten.split_with_sizes.default, aten.slice.Tensor, aten.slice_backward.default,
+    aten.squeeze.dims, aten.cat.default, aten.split_with_sizes.default, aten.slice.Tensor, aten.slice_backward.default,
     aten.slice_scatter.default, aten.select.int, aten.select_backward.default, aten.select_scatter.default,
-    aten.sum.dim_IntList, aten.mean.dim,
+    aten.sum.dim_IntList, aten.mean.dim, aten.full.default,
 }  # fmt: skip
 _BOUNDS = {  # what lies within the extent along the dimension, in rising order
     aten.slice.Tensor: ("start", "end"), aten.slice_backward.default: ("start", "end"),
@@ -51,7 +52,7 @@ def is_canonical(node: fx.Node) -> bool:
     dims = [dim for one in asked for dim in (one if isinstance(one, Sequence) else [one])]
     if not dims:
         return True
-    shape = (node if target in OF_RESULT else node.all_input_nodes[0]).meta["val"].shape
+    shape = (node if target in DIMS_OF_RESULT else node.all_input_nodes[0]).meta["val"].shape
     if not all(0 <= dim < max(len(shape), 1) for dim in dims):
         return False
     bounds = [given[name] for name in _BOUNDS.get(target, ())]

@@ -261,7 +261,7 @@ class Vertex:
     def _check_edges(self, call: str, value: object, floating: bool = True) -> None:
         if not isinstance(value, Tensor):
             raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
-        if value.dim() == 0 or (value.shape[0] is not self._edges and value.shape[0] != self._edges):
+        if value.dim() == 0 or not same_size(value.shape[0], self._edges):
             raise VertexFunctionError(
                 f"{call} takes one row for each edge to a child, but the shape is {tuple(value.shape)}; "
                 "repeat a vertex's value for its edges with v.children.expand(...)"
@@ -272,7 +272,7 @@ class Vertex:
     def _check_rows(self, call: str, value: object) -> None:
         if not isinstance(value, Tensor):
             raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
-        if value.dim() == 0 or (value.shape[0] is not self._rows and value.shape[0] != self._rows):
+        if value.dim() == 0 or not same_size(value.shape[0], self._rows):
             raise VertexFunctionError(
                 f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
                 "(the vertices of the step) was lost or mixed"
@@ -283,6 +283,12 @@ def _not_a_list(what: str) -> VertexFunctionError:
     return VertexFunctionError(
         f"{what}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
     )
+
+
+def same_size(one: int | torch.SymInt, other: int | torch.SymInt) -> bool:
+    """Whether two sizes are the same for every step; `==` would compare the numbers that stand for symbolic ones."""
+    first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (one, other))
+    return bool(first == second)
 
 
 def _listed(names: Iterable[str]) -> str:

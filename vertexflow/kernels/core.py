@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from ..graph.nodes import on_edges
 from ..graph.program import CORES, Program
 from . import pool
+from .failures import raise_with_line
 from .memory import Arena, Values
 from .order import Ints, RowGroup, Step
 
@@ -88,7 +89,7 @@ class Core:
 
     def __init__(self, compiled: Compiled, core: str, group: RowGroup, values: Values) -> None:
         program = compiled.program
-        self.group = group
+        self.group, self.trace = group, program.trace
         # Of each value: its dimension of rows, how many each has, and the row it begins with (-1: it has a row an edge).
         self.calls: list[tuple[Function, list[tuple[fx.Node, Tensor | None, int, int, int]]] | None] = []
         for name in (core, f"{core}_leaf"):
@@ -121,7 +122,10 @@ class Core:
             elif dim >= 0:
                 value = value.narrow(dim, start * per_vertex, (stop - start) * per_vertex)  # type: ignore[union-attr]
             arguments.append(value)
-        function(step.stop - step.start, step.edge_stop - step.edge_start, *arguments)
+        try:
+            function(step.stop - step.start, step.edge_stop - step.edge_start, *arguments)
+        except Exception as error:
+            raise_with_line(error, function, self.trace)
 
 
 def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | int:
@@ -135,7 +139,9 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
             return value
         if not value.is_contiguous():
             value = values[node] = value.contiguous()
-        assert value.stride(0) == width or len(value) <= 1, f"{node.name} has rows of another width"
+        assert value.stride(0) == width or value.numel() == 0 or len(value) == 1, (
+            f"{node.name} has rows of another width"
+        )
         return value
     if role == "stride":
         return 0 if _is_one_row(values[what]) else values[what].stride(0)
@@ -167,7 +173,11 @@ def run_whole(compiled: Compiled, stage: str, group: RowGroup, values: Values) -
             call.loop.run(call.loop.bind(partial(argument, group, values), values.arenas, group.known), call.steps)
         else:
             arguments = [values[node] if cut is None else values[node].narrow(*cut) for node, cut in call.inputs]
-            values.update(zip(call.results, call.function(*call.counts, *arguments), strict=True))
+            try:
+                results = call.function(*call.counts, *arguments)
+            except Exception as error:
+                raise_with_line(error, call.function, compiled.program.trace)
+            values.update(zip(call.results, results, strict=True))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import fx
@@ -16,13 +15,7 @@ aten = torch.ops.aten
 PRODUCTS = {aten.mm.default, aten.addmm.default}
 SEGMENTS = {segments.SEGMENT_SUM, segments.SEGMENT_MAX}
 PADS = {aten.slice_backward.default, aten.select_backward.default}  # zeros around a value
-CONSTANTS: dict[Any, Callable[[fx.Node], Any]] = {
-    aten.zeros.default: lambda node: 0.0, aten.ones.default: lambda node: 1.0,
-    aten.scalar_tensor.default: lambda node: node.args[0], aten.full.default: lambda node: node.args[1],
-    aten.zeros_like.default: lambda node: 0.0, aten.ones_like.default: lambda node: 1.0,
-    aten.new_zeros.default: lambda node: 0.0, aten.new_ones.default: lambda node: 1.0,
-    aten.new_full.default: lambda node: node.args[2],
-}  # fmt: skip
+CONSTANT = aten.full.default  # a number, which is its second argument, in every element
 SPLIT = aten.split_with_sizes.default
 VIEWS = {
     operator.getitem, SPLIT, aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dims,

@@ -41,6 +41,7 @@ def compile_part(part: Part, in_place: Mapping[fx.Node, bool]) -> tuple[Callable
     source = writer.source()
     scope: dict[str, Any] = {"torch": torch, "aten": aten, "segments": segments, **writer.constants}
     exec(compile(source, f"<vertexflow {part.name}>", "exec"), scope)
+    scope[part.name].made_by = writer.made_by
     return scope[part.name], source
 
 
@@ -53,6 +54,7 @@ class _Writer:
         self.results: tuple[fx.Node, ...] = self.nodes[-1].args[0]
         self.constants: dict[str, Any] = {}
         self.lines: list[str] = []
+        self.made_by: dict[int, fx.Node] = {}  # of lines, counted from 1: the node that is computed there
         self.place: dict[fx.Node, str] = {}  # where a node's value is to be written
         self.allocate: dict[fx.Node, list[str]] = {}  # lines that must stand before a node
         self.copies: list[str] = []
@@ -115,6 +117,7 @@ class _Writer:
                 continue
             self.lines += self.allocate.get(node, [])
             self._emit(node)
+            self.made_by[len(self.lines) + 1] = node  # behind the line of `def`
             dying = [n.name for n, user in last.items() if user is node and n.op != "placeholder"]
             if dying:
                 self.lines.append(f"del {', '.join(dying)}")

@@ -10,7 +10,7 @@ from torch import fx
 
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
-from ..operations import CONSTANTS, PADS, PRODUCTS, Unsupported, has_rows, integer, integers, trailing
+from ..operations import CONSTANT, PADS, PRODUCTS, Unsupported, has_rows, integer, integers, trailing
 from .expressions import CONDITIONS, EXPRESSIONS, literal
 from .plan import Outer, Plan, Product, Stage, Store, columns
 from .views import broadcast, linear, moved
@@ -238,9 +238,8 @@ class _Writer:
             return self.known[key]
         if node in self.there:
             return self._element(node, coords)
-        if node.target in CONSTANTS:
-            value = CONSTANTS[node.target](node)
-            return literal(bool(value) if _is_bool(node) else value)
+        if node.target is CONSTANT:
+            return literal(bool(node.args[1]) if _is_bool(node) else node.args[1])
         place = moved(node, coords)
         if place is not None:
             return self._load(*place)

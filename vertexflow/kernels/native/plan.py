@@ -17,7 +17,7 @@ from ...graph import segments
 from ...graph.nodes import is_view, on_edges, operands
 from ...graph.program import Part
 from ..operations import (
-    CONSTANTS,
+    CONSTANT,
     PADS,
     PRODUCTS,
     SEGMENTS,
@@ -105,7 +105,7 @@ def plan(part: Part, dtype: torch.dtype) -> Plan:
     for output, result in zip(part.outputs, _results(part), strict=True):
         if not has_rows(result):
             result = same_memory(result)
-        if result in outputs or result.op == "placeholder" or is_view(result) or result.target in CONSTANTS:
+        if result in outputs or result.op == "placeholder" or is_view(result) or result.target is CONSTANT:
             if not has_rows(result):
                 raise Unsupported(f"{output.name} is another name of {result.name}")
             copies.append(Store(result, output, 0))
@@ -186,7 +186,7 @@ def _check(node: fx.Node, dtype: torch.dtype) -> None:
     if node.op == "placeholder":
         return
     target = node.target
-    known = target in EXPRESSIONS or target in VIEWS or target in BETWEEN_LOOPS or target in CONSTANTS
+    known = target in EXPRESSIONS or target in VIEWS or target in BETWEEN_LOOPS or target is CONSTANT
     if not known and target not in PADS and target not in (aten.cat.default, aten.empty.memory_format, segments.EXPAND):
         raise Unsupported(f"{node.name} is made by {target}")
     if target in PRODUCTS and not is_outer(node):
@@ -267,7 +267,7 @@ def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[tuple[fx.Node, str]
     return [
         (source, why)
         for source, why in needs
-        if isinstance(source.meta.get("val"), Tensor) and source.target not in CONSTANTS
+        if isinstance(source.meta.get("val"), Tensor) and source.target is not CONSTANT
     ]
 
 

@@ -11,7 +11,7 @@ from torch import fx
 
 from ...graph import segments
 from ...graph.nodes import operands
-from ..operations import CONSTANTS, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
+from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
 from .expressions import COMPARISONS, CONDITIONS, EXPRESSIONS, HALF, LOGICAL, literal
 from .index import ZERO, Index, Var, of, unravel
@@ -85,8 +85,8 @@ class KernelWriter(Lines):
             return known
         if self.in_memory(node):
             return self.let(node.name, self._element(node, coords), key)
-        if node.target in CONSTANTS:
-            value, dtype = CONSTANTS[node.target](node), "tl.int1" if _is_bool(node) else self.wide
+        if node.target is CONSTANT:
+            value, dtype = node.args[1], "tl.int1" if _is_bool(node) else self.wide
             text = literal(bool(value) if _is_bool(node) else value)
             return self.let(node.name, f"tl.full((1, 1), {text}, {dtype})", key, 0)
         if node.target is aten._to_copy.default:
@@ -236,9 +236,9 @@ class KernelWriter(Lines):
         known = self.find(key)
         if known is not None:
             return known
-        count = 1
-        for size in sizes:
-            count *= size
+        count, nothing = math.prod(sizes), "0.0" if op == "sum" else 'float("-inf")'
+        if not count:
+            return f"tl.full((1, 1), {nothing}, {self.wide})"
         if count <= FEW:
             found = [value(unravel(Index(constant=number), sizes)) for number in range(count)]
             text = found[0]
@@ -246,7 +246,6 @@ class KernelWriter(Lines):
                 text = f"{text} + {more}" if op == "sum" else f"larger({text}, {more})"
             return self.let(op, text, key)
         rows, columns = self.shape(*coords)
-        nothing = "0.0" if op == "sum" else 'float("-inf")'
         if columns == "1" and count <= CHUNK:
             return self.let(op, self._row_total(value, sizes, count, ZERO, count, op), key)
         name = self.let(op, f"tl.full(({rows}, {columns}), {nothing}, {self.wide})", key)

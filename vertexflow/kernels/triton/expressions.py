@@ -47,8 +47,8 @@ def _power(a: str, exponent: str) -> str:
 
 
 def _clamp(a: str, least: str = "", most: str = "") -> str:
-    above = f"larger({a}, {least})" if least else a
-    return f"smaller({above}, {most})" if most else above
+    above = f"at_least({a}, {least})" if least else a
+    return f"at_most({above}, {most})" if most else above
 
 
 def _infix(sign: str) -> Expression:

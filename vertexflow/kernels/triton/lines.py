@@ -10,7 +10,8 @@ from typing import Any
 from .index import Index, Var
 
 RESERVED = {"tl", "m", "j", "in_rows", "in_columns", "start", "inner", "absolute", "edge_start", "rows", "range", "float",
-            "larger", "smaller", "power", "sigmoid", "tanh", "gelu", "received", "wide", "not_of", "in", "is", "if", "or", "as",
+            "larger", "smaller", "at_least", "at_most", "power", "sigmoid", "tanh", "gelu", "received", "wide", "not_of",
+            "in", "is", "if", "or", "as",
             "and", "not", "def", "for", "lambda", "del", "silu_backward", "gelu_backward", "gelu_tanh",
             "silu", "relu", "gelu_tanh_backward", "add_product", "sent_by_parents"}  # fmt: skip
 

@@ -21,7 +21,7 @@ from ...graph import segments
 from ...graph.nodes import on_edges, operands
 from ...graph.program import Part
 from ..operations import (
-    CONSTANTS,
+    CONSTANT,
     PADS,
     PRODUCTS,
     SEGMENTS,
@@ -160,13 +160,13 @@ class _Planner:
             if isinstance(node.meta.get("val"), Tensor):
                 self._place(node)
         stores = [store for node in self.stored for store in self._stores(node)]
-        stores += [Store(value, output) for value, output in copies]
+        stores += [Store(value, output) for value, output in copies if math.prod(space_of(value)[1])]
         kernels = self._kernels(stores)
         ready: dict[fx.Node, int] = {}
         for kernel in kernels:
             for store in kernel.stores:
                 ready[store.target] = max(ready.get(store.target, 0), kernel.level + 1)
-        return Plan(self.part, kernels, self.stored, {node: ready[node] for node in self.stored})
+        return Plan(self.part, kernels, self.stored, {node: ready.get(node, 0) for node in self.stored})
 
     def _kernels(self, stores: list[Store]) -> list[Kernel]:
         """What is stored at one level, of one shape, together. What needs no sums, and nobody reads at the next level, is
@@ -191,6 +191,8 @@ class _Planner:
         return store.value not in self.fresh and store.offset == 0 and math.prod(space_of(store.value)[1]) == 1
 
     def _stores(self, node: fx.Node) -> list[Store]:
+        if not math.prod(space_of(node)[1]):
+            return []
         if node.target is not aten.cat.default or not _joins_columns(node):
             return [Store(node, node)]
         start, stores = 0, []
@@ -209,7 +211,7 @@ class _Planner:
                 raise Unsupported(f"{output.name} has no rows")
             if math.prod(result.meta["val"].shape[: result.meta["rows"].dim]) != 1:
                 raise Unsupported(f"{output.name} has its rows in dimension {result.meta['rows'].dim}")
-            if result.op == "placeholder" or is_free(result) or result.target in CONSTANTS or result in self.stored:
+            if result.op == "placeholder" or is_free(result) or result.target is CONSTANT or result in self.stored:
                 copies.append((result, output))
             else:
                 self.stored[result] = output
@@ -287,7 +289,7 @@ class _Planner:
             return all(map(self._is_read_in_place, operands(node)))
         if is_free(node):
             return self._is_read_in_place(viewed(node))
-        return (node.op == "placeholder" and node not in self.received) or node.target in CONSTANTS
+        return (node.op == "placeholder" and node not in self.received) or node.target is CONSTANT
 
     def _store(self, node: fx.Node) -> None:
         """Let a value be in memory at the next level."""
@@ -352,7 +354,7 @@ def _check(node: fx.Node) -> None:
         return
     if isinstance(value, Tensor) and value.dtype not in (*FLOATS, torch.bool):
         raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
-    known = target in EXPRESSIONS or target in FREE or target in CONSTANTS or target in PRODUCTS or target in PADS
+    known = target in EXPRESSIONS or target in FREE or target is CONSTANT or target in PRODUCTS or target in PADS
     known = known or target in REDUCTIONS | SUMS or target is segments.EXPAND
     if target is operator.getitem:
         known = source_of(node).target is SPLIT or source_of(node).target in REDUCTIONS

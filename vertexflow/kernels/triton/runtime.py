@@ -20,6 +20,16 @@ def smaller(a, b):
 
 
 @triton.jit
+def at_least(a, bound: tl.constexpr):
+    return larger(a, tl.full((1, 1), bound, a.dtype))  # a bare number would be rounded to float32
+
+
+@triton.jit
+def at_most(a, bound: tl.constexpr):
+    return smaller(a, tl.full((1, 1), bound, a.dtype))
+
+
+@triton.jit
 def not_of(a):
     return a == 0
 

@@ -1,0 +1,68 @@
+"""Whatever vertexflow fails on while it makes something of a vertex function is a refusal, and leaves the model as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import vertexflow as vf
+from vertexflow import programs
+
+from .models import FromCode
+
+
+def sums(self, v):
+    h = torch.tanh(v.pull("x") + v.gather(0).h)
+    v.scatter(h=h)
+    v.push(h=h)
+
+
+@pytest.mark.parametrize("step", ["partition", "compile_program"])
+def test_a_defect_is_a_refusal(step, monkeypatch):
+    def fails(*args):
+        raise IndexError("of some pass")
+
+    model = FromCode(sums, {"h": 4})
+    batch, x = vf.pack([vf.chain(3)]), torch.randn(3, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, step, fails)
+        with pytest.raises(vf.VertexFunctionError, match=r"IndexError: of some pass.*report it") as caught:
+            model(batch, x=x)
+    assert isinstance(caught.value.__cause__, IndexError)
+    assert model(batch, x=x).h.shape == (3, 4)
+
+
+def test_lack_of_memory_stays_what_pytorch_says(monkeypatch):
+    def fails(*args):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(programs, "partition", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        FromCode(sums, {"h": 4})(vf.pack([vf.chain(3)]), x=torch.randn(3, 4))
+
+
+def test_rows_that_a_mask_hides_are_refused():
+    """The mask may be another in the next call."""
+
+    def vertex(self, v):
+        h = v.pull("x") + v.gather(0).h
+        h = torch.ops.aten._unsafe_masked_index(h, v.pull("mask"), [v.pull("k")[:, None], torch.arange(4)[None]], 0.0)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    inputs = {"x": torch.randn(3, 4), "mask": torch.zeros(3, 4, dtype=torch.bool), "k": torch.tensor([2, 0, 1])}
+    with pytest.raises(
+        vf.VertexFunctionError, match=r"mixes rows.*index(?s:.*)test_refusals\.py:\d+: .*_unsafe_masked_index"
+    ):
+        FromCode(vertex, {"h": 4})(vf.pack([vf.chain(3)]), **inputs)
+
+
+def test_numbers_that_pytorch_does_not_compare():
+    def vertex(self, v):
+        h = v.pull("x") + v.gather(0).h
+        v.scatter(h=h)
+        v.push(half=h.chalf())
+
+    model = FromCode(vertex, {"h": 4}, p=torch.nn.Parameter(torch.zeros(1))).double()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    assert torch.equal(model([vf.chain(3)], x=x).half.to(torch.complex64), x.cumsum(0).chalf().to(torch.complex64))
