@@ -167,7 +167,7 @@ def test_a_run_that_is_resumed_in_another_process_is_the_same_run(tmp_path):
 
 def test_every_test_that_the_guarantees_name_exists():
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    named = re.findall(r"`((?:tests|csrc|examples)/[\w/]+\.[ch]?py?p?p?)(?:::(\w+))?`", text)
     assert len(named) > 20
     for file, test in named:
         code = (ROOT / file).read_text(encoding="utf-8")

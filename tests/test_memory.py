@@ -73,8 +73,9 @@ def test_the_cache_of_schedules_counts_all_that_it_holds():
     cache.clear_cache()
     gc.collect()
     before = resident()
-    for length in range(1, 4_000):
-        cache.cached_schedule(vf.pack([vf.chain(length % 7 + 1), vf.chain(length)]), "depth", 1)
+    shape, random = SHAPES["DAGs"], np.random.default_rng(0)
+    for _ in range(6_000):
+        cache.cached_schedule(vf.pack([shape.graph(random), shape.graph(random)]), "depth", 2)
     gc.collect()
     held, counted = resident() - before, cache._bytes
     cache.clear_cache()

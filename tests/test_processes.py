@@ -69,15 +69,13 @@ def test_eight_threads_with_one_model_and_models_of_their_own(backend):
         own = BinaryTreeLSTM(SIZE, SIZE)
         own.backend = backend
         own.load_state_dict({name: value * (1 + number) for name, value in shared.state_dict().items()})
-        results = []
-        for _ in range(rounds):
-            results.append(
-                outputs_and_gradients(shared, together, rows[-1])
-                + outputs_and_gradients(shared, graphs[number], rows[number])
-                + outputs_and_gradients(own, graphs[number], rows[number])
-                + grown(shared, rows[number][:7])
-            )
-        return results
+        return [
+            outputs_and_gradients(shared, together, rows[-1])
+            + outputs_and_gradients(shared, graphs[number], rows[number])
+            + outputs_and_gradients(own, graphs[number], rows[number])
+            + grown(shared, rows[number][:7])
+            for _ in range(rounds)
+        ]
 
     found = in_threads(work)
     for number in range(NUM_THREADS):
