@@ -130,8 +130,9 @@ class Order:
                     rank[part] = 1
                 np.cumsum(rank, out=rank)
                 parts = [rank[part] - 1 for part in parts]
-            joined = torch.from_numpy(np.concatenate(parts)).to(self.vertex.device, non_blocking=True)
-            self.selections[what, groups] = list(torch.split(joined, [len(part) for part in parts]))
+            with torch.inference_mode(False):  # they are kept, and used where gradients are wanted
+                joined = torch.from_numpy(np.concatenate(parts)).to(self.vertex.device, non_blocking=True)
+                self.selections[what, groups] = list(torch.split(joined, [len(part) for part in parts]))
         return self.selections[what, groups]
 
 
@@ -139,6 +140,11 @@ def order_on(
     schedule: Schedule, device: torch.device, arrays: Tensor | None = None, lists: EdgeLists | None = None
 ) -> Order:
     """Bring a schedule to a device, in one piece; `arrays` are its arrays where they are there already."""
+    with torch.inference_mode(False):  # orders are kept, and used where gradients are wanted
+        return _order_on(schedule, device, arrays, lists)
+
+
+def _order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None, lists: EdgeLists | None) -> Order:
     if arrays is None:
         arrays = torch.from_numpy(schedule.arrays).to(device, non_blocking=True)
     rows, total = schedule.num_vertices, schedule.num_vertices + schedule.num_external
