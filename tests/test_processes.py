@@ -59,12 +59,12 @@ def grown(model, x):
 def test_eight_threads_with_one_model_and_models_of_their_own(backend):
     """Forward and backward of all at once, over batches that all share, over their own, and over runs that grow."""
     shape = SHAPES["DAGs"]
-    shared, graphs = BinaryTreeLSTM(SIZE, SIZE), [graphs_of(shape, 12, seed) for seed in range(NUM_THREADS + 1)]
+    shared, graphs = BinaryTreeLSTM(SIZE, SIZE), [graphs_of(shape, 6, seed) for seed in range(NUM_THREADS + 1)]
     shared.backend = backend
     rows = [inputs_of(shape, each, seed) for seed, each in enumerate(graphs)]
     together = vf.pack(graphs[-1])
 
-    def work(number, rounds=4):
+    def work(number, rounds=2):
         torch.manual_seed(number)
         own = BinaryTreeLSTM(SIZE, SIZE)
         own.backend = backend
