@@ -7,7 +7,6 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
 from torch._dynamo.utils import counters
 
 import vertexflow as vf
