@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ class RowGroup:
     child_rows: Tensor  # [(num_rows - num_leaves) * num_slots]: row of each child in a state; the last row: none
     steps: list[Step]  # those of this group
     edges: EdgeSlice | None  # for vertex functions that read all children
-    known: dict[Any, Any] = field(default_factory=dict)  # what backends have found out about these rows
+    # What programs and their loops have found out about these rows: batches live longer than a program that was traced anew.
+    known: WeakKeyDictionary[Any, Any] = field(default_factory=WeakKeyDictionary)
 
     @property
     def num_inner(self) -> int:
