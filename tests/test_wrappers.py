@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
+import io
 import pickle
 
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.utils import checkpoint
 
 import vertexflow as vf
 
@@ -203,3 +206,50 @@ def test_backward_hooks_are_called_as_for_a_tuple_of_the_outputs(make, everywher
     flat = lambda calls: [value for call in calls for value in call if isinstance(value, torch.Tensor)]  # noqa: E731
     torch.testing.assert_close(flat(ours[0]), flat(theirs[0]))
     torch.testing.assert_close(ours[1], theirs[1])
+
+
+def _save_products(context, operation, *args, **kwargs):
+    policy = checkpoint.CheckpointPolicy
+    return policy.MUST_SAVE if operation is torch.ops.aten.mm.default else policy.PREFER_RECOMPUTE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_reentrant": True},
+        {"use_reentrant": False},
+        {
+            "use_reentrant": False,
+            "context_fn": functools.partial(checkpoint.create_selective_checkpoint_contexts, _save_products),
+        },
+    ],
+)
+def test_first_and_later_calls_in_checkpoints(options, expected):
+    model, x = model_and_input()
+    for _ in range(2):
+        loss = checkpoint.checkpoint(lambda x: model(GRAPHS, x=x).h, x, **options).square().sum()
+        model.zero_grad()
+        x.grad = None
+        loss.backward()
+        torch.testing.assert_close([loss.detach(), x.grad, *(weight.grad for weight in model.parameters())], expected)
+
+
+def test_whole_models_are_copied_and_saved(expected):
+    model, x = model_and_input()
+    loss_and_gradients(model, x)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for again in (copy.deepcopy(model), copy.copy(model), torch.load(file, weights_only=False), nn.DataParallel(model)):
+        torch.testing.assert_close(loss_and_gradients(again, x), expected)
+
+
+def test_hooks_on_a_model_change_what_goes_in_and_out(expected):
+    def run(backend):
+        model, x = model_and_input(backend)
+        model.register_forward_pre_hook(lambda m, args, named: (args, {**named, "x": named["x"] * 2}), with_kwargs=True)
+        model.register_forward_hook(lambda m, args, out: vf.Outputs(h=out.h * 3))
+        return loss_and_gradients(model, x)
+
+    torch.testing.assert_close(run("torch"), run("eager"))
+    assert not torch.allclose(run("torch")[0], expected[0])
