@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,13 @@ from . import segments
 from .build import HAS_EDGES, HAS_KINDS, LARGEST, InputGraph, Ints
 from .data import Rows, join_data
 from .edge_index import edge_index_of
+from .opaque import opaque
 
 if TYPE_CHECKING:
     from ..scheduler import Schedule
 
 
+@opaque
 @dataclass(frozen=True, eq=False)
 class GraphBatch:
     """Input graphs packed side by side: the vertices of the first, then of the second, and so on.
@@ -253,7 +255,7 @@ class GraphBatch:
 
     def _restructured(self, **arrays: Any) -> GraphBatch:
         """The batch with other edges between its vertices, of which nothing is known yet but its data."""
-        changed = replace(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), cache={})
+        changed = replaced(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), cache={})
         if "_joined_data" in self.__dict__:
             changed.__dict__["_joined_data"] = self._joined_data
         return changed
@@ -277,7 +279,7 @@ class GraphBatch:
         return torch.from_numpy(np.concatenate((*self._host_parts, *schedule)))
 
     def _changed(self, **changes: Any) -> GraphBatch:
-        changed = replace(self, **changes)
+        changed = replaced(self, **changes)
         for name in ("_joined_data", "_host_parts"):
             if name in self.__dict__:
                 changed.__dict__[name] = self.__dict__[name]
@@ -289,12 +291,19 @@ class GraphBatch:
         return f"graph {graph}, vertex {int(vertex - self.graph_offset[graph])}"
 
     def __getstate__(self) -> dict[str, Any]:
-        names = self.__dataclass_fields__
-        state = {name: value for name, value in self.__dict__.items() if name in names}
-        return state | {"cache": {}, "graphs": (), "_joined_data": self._joined_data}
+        return _fields(self) | {"cache": {}, "graphs": (), "_joined_data": self._joined_data}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+
+def replaced(batch: GraphBatch, **changes: Any) -> GraphBatch:
+    """The batch with other values in some of its fields, and nothing derived from it yet but its `cache`."""
+    return GraphBatch(**(_fields(batch) | changes))
+
+
+def _fields(batch: GraphBatch) -> dict[str, Any]:
+    return {name: batch.__dict__[name] for name in GraphBatch.__match_args__}
 
 
 def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
