@@ -226,7 +226,7 @@ def test_what_mixes_vertices_and_edges_is_refused():
     refused(lambda self, v: ends(v, v.sum(v.pull("x"))), r"v\.sum\(\.\.\.\) takes one row for each edge")
     refused(lambda self, v: ends(v, v.children.expand(v.children.h)), r"kids\.expand\(\.\.\.\) takes one row a vertex")
     refused(lambda self, v: ends(v, v.children.h), r"v\.scatter\(h=\.\.\.\) takes one row a vertex")
-    refused(lambda self, v: ends(v, v.sum(v.children.h.argmax(-1))), r"v\.sum\(\.\.\.\) takes floating point values")
+    refused(lambda self, v: ends(v, v.mean(v.children.h.argmax(-1))), r"v\.mean\(\.\.\.\) takes floating point values")
 
 
 def test_what_mixes_the_children_of_different_vertices_is_refused():

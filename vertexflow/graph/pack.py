@@ -100,8 +100,7 @@ class GraphBatch:
         """int64 [2, E]: the child and the parent of each edge, in the order in which edges were given to `vf.graph` and its
         like, graph after graph: that of edge inputs. Of a reversed batch, the consumer is the child; the order is the same.
         """
-        index = torch.from_numpy(edge_index_of(self.child, self.offset, self.edge))
-        return index.to(self.device, non_blocking=True)
+        return self._moved(edge_index_of(self.child, self.offset, self.edge))
 
     @cached_property
     def roots(self) -> Tensor:
@@ -178,9 +177,7 @@ class GraphBatch:
             sizes = self._indices_part(3)
             if kinds:
                 of_kind = self._host_parts[2][self._is_of_kind(kinds)]
-                sizes = torch.from_numpy(np.bincount(of_kind, minlength=self.num_graphs)).to(
-                    self.device, non_blocking=True
-                )
+                sizes = self._moved(np.bincount(of_kind, minlength=self.num_graphs))
             self.cache[key] = sizes
         return self.cache[key]  # type: ignore[no-any-return]
 
@@ -199,9 +196,15 @@ class GraphBatch:
     def _indices_part(self, number: int) -> Tensor:
         parts = self._host_parts
         if self.indices is None:
-            return torch.from_numpy(parts[number]).long()
+            return self._moved(parts[number].astype(np.int64))
         start = sum(len(part) for part in parts[:number])
-        return self.indices[start : start + len(parts[number])].long()
+        with torch.inference_mode(False):
+            return self.indices[start : start + len(parts[number])].long()
+
+    def _moved(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """On the device; also where gradients are wanted later, if it is first asked for in inference mode."""
+        with torch.inference_mode(False):
+            return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     @property
     def schedule_indices(self) -> Tensor | None:
@@ -262,14 +265,16 @@ class GraphBatch:
 
     def pin_memory(self) -> GraphBatch:
         """The batch with its index tensors in one piece of page-locked memory; `DataLoader(pin_memory=True)` asks for it."""
-        return self._changed(indices=self._joined().pin_memory())
+        with torch.inference_mode(False):
+            return self._changed(indices=self._joined().pin_memory())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> GraphBatch:
         """The batch with its index tensors on `device`; they are moved as one. The arrays stay where they are."""
         device = torch.device(device)
         if device == self.device:
             return self
-        moved = self._joined().to(device, non_blocking=non_blocking)
+        with torch.inference_mode(False):
+            moved = self._joined().to(device, non_blocking=non_blocking)
         return self._changed(indices=moved, device=moved.device)
 
     def _joined(self) -> Tensor:
