@@ -26,7 +26,7 @@ def resident():
 
 
 def vertex(self, v):
-    h = torch.tanh(v.gather(0).h + v.pull("x")) * self.scale
+    h = v.gather(0).h + v.pull("x") * self.scale
     v.scatter(h=h)
     v.push(h=h)
 
@@ -53,7 +53,7 @@ def test_10_000_different_structures(monkeypatch):
     for number in range(10_000):
         batch = vf.pack([shape.graph(random), shape.graph(random)])
         seen.add((batch.child.tobytes(), batch.offset.tobytes(), batch.slot.tobytes()))
-        with torch.set_grad_enabled(number % 4 == 0):
+        with torch.set_grad_enabled(number % 8 == 0):
             h = model(batch, x=x[: batch.num_vertices]).h
         if h.requires_grad:
             h.sum().backward()
@@ -85,11 +85,11 @@ def test_the_cache_of_schedules_counts_all_that_it_holds():
 @pytest.mark.filterwarnings("ignore:.*was traced in")
 def test_200_states_of_one_model_on_one_batch():
     before = programs_alive()
-    model, batch, x = chained(), vf.pack([vf.chain(3)]), torch.randn(3, SIZE, requires_grad=True)
+    model, batch, x = chained(), vf.pack([vf.chain(3)]), torch.randn(3, SIZE)
     sizes = []
     for number in range(200):
         model.scale = 1.0 + number
-        model(batch, x=x).h.sum().backward()
+        model(batch, x=x)
         if number in (99, 199):
             assert programs_alive() - before <= MOST_STATES
             sizes.append(resident())

@@ -154,7 +154,12 @@ def describe(case: Case, error: BaseException) -> str:
     return "\n".join([*lines, "]"])
 
 
-def refusal(error: vf.VertexFlowError) -> Any:
+def is_refusal(error: BaseException) -> bool:
+    """Whether it tells the user what to do; that something is a defect of vertexflow does not."""
+    return isinstance(error, vf.VertexFlowError) and "a defect of vertexflow" not in str(error)
+
+
+def refusal(error: BaseException) -> Any:
     """What a refusal is counted under."""
     text = str(error).splitlines()[0]
     return f"{type(error).__name__}: {text[:110]}"

@@ -9,7 +9,7 @@ from copy import deepcopy
 import vertexflow as vf
 
 from ..strategies import Structure
-from .cases import Case, Models
+from .cases import Case, Models, is_refusal
 from .samples import UnsuitableError
 
 
@@ -19,12 +19,12 @@ def failure_of(case: Case) -> BaseException | None:
         models = Models(case.function)
         expected = models.expect(case.sample)
         models.run(case, expected)
-    except (UnsuitableError, vf.VertexFlowError):
+    except UnsuitableError:
         return None
     except AssertionError as error:
         return None if models.is_a_matter_of_rounding(case, expected) else error
     except Exception as error:
-        return error if _runs(case) else None
+        return error if not is_refusal(error) and _runs(case) else None
     return None
 
 

@@ -17,7 +17,9 @@ from . import segments
 from .build import HAS_EDGES, HAS_KINDS, LARGEST, InputGraph, Ints
 from .data import Rows, join_data
 from .edge_index import edge_index_of
+from .kind_names import join_kinds
 from .opaque import opaque
+from .uncompiled import uncompiled
 
 if TYPE_CHECKING:
     from ..scheduler import Schedule
@@ -77,6 +79,7 @@ class GraphBatch:
         return None if self.kinds is None else np.array(self.kinds)[self.kind_index]
 
     @property
+    @uncompiled
     def data(self) -> dict[str, Rows]:
         """The arrays that all graphs have, joined when they are first asked for: of one row a vertex, in the order of their
         numbers, or, for the names in `edge_names`, of one row an edge, in the order of `edge_index`.
@@ -96,6 +99,7 @@ class GraphBatch:
         return join_data(self.graphs)
 
     @cached_property
+    @uncompiled
     def edge_index(self) -> Tensor:
         """int64 [2, E]: the child and the parent of each edge, in the order in which edges were given to `vf.graph` and its
         like, graph after graph: that of edge inputs. Of a reversed batch, the consumer is the child; the order is the same.
@@ -103,26 +107,31 @@ class GraphBatch:
         return self._moved(edge_index_of(self.child, self.offset, self.edge))
 
     @cached_property
+    @uncompiled
     def roots(self) -> Tensor:
         """int64: the vertices that no vertex consumes, in the order of the graphs (one a graph, for trees)."""
         return self._indices_part(0)
 
     @cached_property
+    @uncompiled
     def leaves(self) -> Tensor:
         """int64: the vertices without children."""
         return self._indices_part(1)
 
     @cached_property
+    @uncompiled
     def graph_of_vertex(self) -> Tensor:
         """int64 [V]: the graph of each vertex."""
         return self._indices_part(2)
 
+    @uncompiled
     def of_kind(self, *kinds: Any) -> Tensor:
         """int64: the vertices of these kinds, in their order. Raises `GraphError` for kinds where the graphs have none."""
         return torch.from_numpy(np.flatnonzero(self._is_of_kind(kinds))).to(self.device, non_blocking=True)
 
     # Readouts: each is one segment operation over the vertices of every graph.
 
+    @uncompiled
     def sum(self, values: Tensor, *kinds: Any) -> Tensor:
         """The sum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`.
 
@@ -136,19 +145,23 @@ class GraphBatch:
         """
         return segments.segment_sum(values, self._counts(values, kinds, "sum"))
 
+    @uncompiled
     def mean(self, values: Tensor, *kinds: Any) -> Tensor:
         """The mean over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
         counts = self._counts(values, kinds, "mean")
         return segments.segment_sum(values, counts) / segments.column(counts.clamp(min=1), values)
 
+    @uncompiled
     def max(self, values: Tensor, *kinds: Any) -> Tensor:
         """The maximum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
         return segments.segment_max(values, self._counts(values, kinds, "max"))
 
+    @uncompiled
     def softmax(self, values: Tensor, *kinds: Any) -> Tensor:
         """The softmax over the vertices of each graph, `[num_vertices, ...]` -> `[num_vertices, ...]`."""
         return segments.segment_softmax(values, self._counts(values, kinds, "softmax"), len(values))
 
+    @uncompiled
     def expand(self, values: Tensor, *kinds: Any) -> Tensor:
         """A value of each graph for each of its vertices, `[num_graphs, ...]` -> `[num_vertices, ...]`."""
         counts = self._graph_sizes(kinds)
@@ -217,6 +230,7 @@ class GraphBatch:
         """The batch with a schedule that was made ahead; `model(batch, ...)` then uses it."""
         return self._changed(schedule=schedule, indices=None, device=torch.device("cpu"), cache={})
 
+    @uncompiled
     def reversed(self) -> GraphBatch:
         """The batch with every edge turned round; slots are numbered in the order of the consumers. Edges keep their order.
 
@@ -268,6 +282,7 @@ class GraphBatch:
         with torch.inference_mode(False):
             return self._changed(indices=self._joined().pin_memory())
 
+    @uncompiled
     def to(self, device: torch.device | str, non_blocking: bool = False) -> GraphBatch:
         """The batch with its index tensors on `device`; they are moved as one. The arrays stay where they are."""
         device = torch.device(device)
@@ -311,6 +326,7 @@ def _fields(batch: GraphBatch) -> dict[str, Any]:
     return {name: batch.__dict__[name] for name in GraphBatch.__match_args__}
 
 
+@uncompiled
 def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     """Join input graphs into one batch.
 
@@ -335,7 +351,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     try:
         packed = _core.pack(graphs, InputGraph, None)
         if packed is None:
-            kinds, numbers = _join_kinds(graphs)
+            kinds, numbers = join_kinds([graph.kinds for graph in graphs])
             packed = _core.pack(graphs, InputGraph, numbers)
         assert packed is not None
         blob, graph_offset, num_edges, num_slots, flags = packed
@@ -376,21 +392,3 @@ def _explained(error: Exception, graphs: list[Any]) -> VertexFlowError:
     return GraphError(
         f"a graph's structure is no such array ({where} elements); make graphs with vf.graph and its like"
     )
-
-
-def _join_kinds(graphs: list[InputGraph]) -> tuple[tuple[Any, ...], list[Ints]]:
-    """The kinds of all graphs together, and the number of each graph's kinds among them."""
-    of_graph = [graph.kinds for graph in graphs]
-    without = next((index for index, kinds in enumerate(of_graph) if kinds is None), None)
-    if without is not None:
-        raise GraphError(f"graph {without} has no kinds, but others have; give all graphs kinds, or none")
-    present = [kinds for kinds in of_graph if kinds is not None]
-    for index, kinds in enumerate(present):
-        if type(kinds[0]) is not type(present[0][0]):
-            raise GraphError(
-                f"graph {index} has kinds of {type(kinds[0]).__name__}, graph 0 of {type(present[0][0]).__name__}; "
-                "use one type"
-            )
-    joined = sorted(set().union(*present))
-    number = {kind: at for at, kind in enumerate(joined)}
-    return tuple(joined), [np.array([number[kind] for kind in kinds], np.int32) for kinds in present]
