@@ -93,3 +93,20 @@ def test_num_children_is_whole_numbers_and_counts_what_comes_from_outside():
     run = model.start(x=torch.randn(2, 3))
     first = run.extend([[0], [1]], x=torch.randn(2, 3))
     assert run[[0, *first.tolist()]].count.tolist() == [0, 1, 1]
+
+
+def test_a_slot_that_no_batch_has_is_refused():
+    def vertex(self, v):
+        v.push(h=v.gather(2**40).h)
+
+    with pytest.raises(vf.VertexFunctionError, match=r"slots up to 1023 .*v\.children"):
+        FromCode(vertex, {"h": 3})([vf.chain(1)])
+
+
+def test_pieces_of_the_rows_are_refused():
+    def vertex(self, v):
+        a, b = torch.cat([v.pull("x"), v.pull("x")]).chunk(2)
+        v.push(h=a + b)
+
+    with pytest.raises(vf.VertexFunctionError, match=r"cuts the dimension of the vertices(?s:.)*test_vertex\.py"):
+        FromCode(vertex, {})([vf.chain(1)], x=torch.randn(1, 3))

@@ -50,6 +50,12 @@ def canonical(found: Trace) -> None:
         _resolve_dims(node)
         rule = RULES.get(node.target)
         new = rule(node) if rule is not None else node
+        if new.target is aten.split.Tensor:  # its pieces have sizes that differ from step to step
+            raise VertexFunctionError(
+                "the vertex function cuts the dimension of the vertices of a step into pieces (split or chunk of what was joined "
+                "along it); torch.stack what belongs to one vertex along another dimension"
+                f"\n  in the vertex function, {found.where(node)}"
+            )
         if new is not node:
             replace(found, node, new)
             found.graph.erase_node(node)

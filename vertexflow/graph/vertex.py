@@ -14,6 +14,7 @@ from .reserved import check_input_name, check_output_name
 from .states import Shape, StateDtypes, as_state
 
 CHILDREN = -2  # the slot of a gather of all children
+MOST_SLOTS = 1 << 10  # every slot takes room for every vertex
 
 
 class Gathered:
@@ -140,6 +141,11 @@ class Vertex:
         """The state of the child in `slot` (0, 1, ...)."""
         if not isinstance(slot, int) or isinstance(slot, bool) or slot < 0:
             raise VertexFunctionError(f"v.gather takes the number of a slot (0, 1, ...), not {slot!r}")
+        if slot >= MOST_SLOTS:
+            raise VertexFunctionError(
+                f"v.gather({slot}): slots up to {MOST_SLOTS - 1} can be gathered by number; v.children are all children, "
+                "however many"
+            )
         if slot not in self._gathered:
             self._gathered[slot] = Gathered(
                 {
