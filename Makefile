@@ -11,13 +11,14 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constrai
 READY := $(VENV)/.ready
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-gpu sanitize sanitize-python lint format bench bench-gpu clean
+.PHONY: help setup train test test-gpu sanitize sanitize-threads sanitize-python lint format bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run all tests"
 	@echo "make test-gpu   run the tests that need a GPU (NVIDIA, compute capability 8.0 or later)"
 	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
+	@echo "make sanitize-threads   the native core in several threads at once, under ThreadSanitizer (g++)"
 	@echo "make sanitize-python   tests of packing and scheduling with ASan and UBSan in the extension (about two minutes)"
 	@echo "make lint    ruff and mypy (make format: let ruff correct what it can)"
 	@echo "make bench   time training steps against their peers (ARGS='treelstm --hidden 128')"
@@ -52,6 +53,14 @@ sanitize: build/fuzz
 build/fuzz: csrc/fuzz.cpp $(wildcard csrc/*.hpp)
 	@mkdir -p build
 	$(CXX) -std=c++17 -g -O1 -Wall -Wextra -Werror -D_GLIBCXX_ASSERTIONS $(SANITIZERS) $< -o $@
+
+# ThreadSanitizer of older compilers does not start where addresses are very random, as on some new systems.
+sanitize-threads: build/fuzz-threads
+	@fixed="setarch -R"; $$fixed true 2>/dev/null || fixed=; TSAN_OPTIONS=halt_on_error=1 $$fixed build/fuzz-threads 20000
+
+build/fuzz-threads: csrc/fuzz_threads.cpp csrc/fuzz.cpp $(wildcard csrc/*.hpp)
+	@mkdir -p build
+	$(CXX) -std=c++17 -g -O1 -Wall -Wextra -Werror -fsanitize=thread $< -o $@ -pthread
 
 # A copy of the package whose core has the sanitizers in it. Python itself has not, so that they must be loaded first.
 sanitize-python: $(READY)

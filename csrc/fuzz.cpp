@@ -28,7 +28,8 @@ using namespace vertexflow;
 namespace {
 
 constexpr Index nonsense = 1234567;
-long current = 0, scheduled = 0, cyclic = 0, refused = 0;
+[[maybe_unused]] thread_local long current = 0;  // csrc/fuzz_threads.cpp has several threads, and a main of its own
+thread_local long scheduled = 0, cyclic = 0, refused = 0;
 
 void require(bool condition, const char* said, int line) {
     if (condition) return;
@@ -388,6 +389,14 @@ void all(Arrays& arrays, Bytes& bytes) {
     hash(back.child.data(), back.child.size(), static_cast<std::uint64_t>(most));
 }
 
+[[maybe_unused]] std::vector<std::uint8_t> random_input(long seed) {
+    std::mt19937 random(static_cast<unsigned>(seed));
+    const auto longest = random() % 8 ? 600 : 3000;
+    std::vector<std::uint8_t> data(random() % longest);
+    for (std::uint8_t& byte : data) byte = static_cast<std::uint8_t>(random());
+    return data;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -427,10 +436,7 @@ int main(int count, char** arguments) {
     }
     for (const long end = current + runs; current < end; ++current) {
         if (current % 1000 == 0) alarm(60);  // none takes long: this one hangs
-        std::mt19937 random(static_cast<unsigned>(current));
-        const auto longest = random() % 8 ? 600 : 3000;
-        std::vector<std::uint8_t> data(random() % longest);
-        for (std::uint8_t& byte : data) byte = static_cast<std::uint8_t>(random());
+        const std::vector<std::uint8_t> data = random_input(current);
         LLVMFuzzerTestOneInput(data.data(), data.size());
     }
     std::printf("nothing wrong: %ld inputs scheduled, %ld with a cycle, %ld refused\n", scheduled, cyclic, refused);

@@ -6,6 +6,7 @@ do the rest. Slow on purpose, and right by being simple.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import torch
@@ -16,12 +17,12 @@ Edge = tuple[int, int, int]  # child, parent, slot
 class AllChildren:
     """What `v.children` is for one vertex."""
 
-    def __init__(self, states, inputs, shapes, dtype):
+    def __init__(self, states, inputs, shapes, dtypes):
         self.count = len(states)
         self.inputs = inputs
         for name, shape in shapes.items():
             rows = [state[name] for state in states]
-            setattr(self, name, torch.cat(rows) if rows else torch.zeros(0, *shape, dtype=dtype))
+            setattr(self, name, torch.cat(rows) if rows else torch.zeros(0, *shape, dtype=dtypes[name]))
 
     def pull(self, name):
         return self.inputs[name].clone()
@@ -33,12 +34,12 @@ class AllChildren:
 class OneVertex:
     """The `v` of one vertex. `children` are the states by slot, `edge_inputs` the inputs of its edges by name."""
 
-    def __init__(self, children, inputs, edge_inputs, shapes, dtype):
+    def __init__(self, children, inputs, edge_inputs, shapes, dtypes):
         self.by_slot = children
         self.edge_inputs = edge_inputs
         self.inputs = inputs
         self.shapes = shapes
-        self.dtype = dtype
+        self.dtypes = dtypes
         self.state = {}
         self.outputs = {}
 
@@ -46,7 +47,7 @@ class OneVertex:
         child = self.by_slot.get(slot)
         # Copies: a vertex may change what it gathered in place, and its child's state is not its own.
         rows = {
-            name: torch.zeros(1, *shape, dtype=self.dtype) if child is None else child[name].clone()
+            name: torch.zeros(1, *shape, dtype=self.dtypes[name]) if child is None else child[name].clone()
             for name, shape in self.shapes.items()
         }
         return SimpleNamespace(**rows)
@@ -54,7 +55,7 @@ class OneVertex:
     @property
     def children(self):
         states = [self.by_slot[slot] for slot in sorted(self.by_slot)]
-        return AllChildren(states, self.edge_inputs, self.shapes, self.dtype)
+        return AllChildren(states, self.edge_inputs, self.shapes, self.dtypes)
 
     @property
     def num_children(self):
@@ -97,7 +98,9 @@ def run_reference(
         below, above, at = (parent, child, len(slots[child])) if reverse else (child, parent, slot)
         slots[above][at] = below
         numbers[above][at] = number
-    dtype = next((p.dtype for p in model.parameters()), torch.float64)
+    usual = next((p.dtype for p in model.parameters()), torch.float64)
+    asked = model.state_dtype if isinstance(model.state_dtype, Mapping) else {}
+    dtypes = {name: asked.get(name, usual) for name in model.state}
     done: list[OneVertex | None] = [None] * num_vertices
     leaves = [vertex for vertex in range(num_vertices) if not slots[vertex]]
     for start in range(num_vertices):
@@ -117,10 +120,12 @@ def run_reference(
                 if initial is not None and vertex in leaves:
                     at = leaves.index(vertex)
                     children[0] = {
-                        name: initial[name][at : at + 1] if name in initial else torch.zeros(1, *shape, dtype=dtype)
+                        name: initial[name][at : at + 1]
+                        if name in initial
+                        else torch.zeros(1, *shape, dtype=dtypes[name])
                         for name, shape in model.state.items()
                     }
-                done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtype)
+                done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtypes)
                 (model.vertex if methods is None else methods[vertex])(done[vertex])
     names = dict.fromkeys(name for one in done for name in one.outputs)
     return {name: torch.cat([one.outputs[name] for one in done if name in one.outputs]) for name in names}

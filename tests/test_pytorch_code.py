@@ -357,3 +357,20 @@ def test_inputs_of_any_layout(x):
         finish(v, self.linear(v.pull("x")) + v.gather(0).h + v.gather(1).h)
 
     check(Case(model_of(vertex, linear=nn.Linear(SIZE, SIZE)), PARTS, {"x": x().requires_grad_()}))
+
+
+def test_operators_that_refuse_gaps_read_pieces_of_rows():
+    """`nn.GroupNorm` copies what has gaps, as its kernels do not."""
+
+    def vertex(self, v):
+        x, h = v.pull("x"), v.gather(0).h
+        piece = self.norm(x[:, :4])
+        joined = self.norm(torch.cat([h, h * x[:, :4]], 1)[:, 1:5])
+        spread = self.norm(x[:, 4:].expand(-1, 4) * h)
+        turned = F.instance_norm((x[:, 1:5] * h).view(-1, 2, 2).mT, eps=0.1).flatten(1)
+        v.scatter(h=torch.tanh(piece + joined))
+        v.push(piece=piece[:, ::2], joined=joined, spread=spread, turned=turned)
+
+    model = FromCode(vertex, {"h": 4}, norm=nn.GroupNorm(2, 4)).double()
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    check(Case(model, [Structure(4, [(0, 1, 0), (1, 2, 0)])], {"x": x}))

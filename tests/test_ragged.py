@@ -226,7 +226,7 @@ def test_what_mixes_vertices_and_edges_is_refused():
     refused(lambda self, v: ends(v, v.sum(v.pull("x"))), r"v\.sum\(\.\.\.\) takes one row for each edge")
     refused(lambda self, v: ends(v, v.children.expand(v.children.h)), r"kids\.expand\(\.\.\.\) takes one row a vertex")
     refused(lambda self, v: ends(v, v.children.h), r"v\.scatter\(h=\.\.\.\) takes one row a vertex")
-    refused(lambda self, v: ends(v, v.sum(v.children.h.argmax(-1))), r"v\.sum\(\.\.\.\) takes floating point values")
+    refused(lambda self, v: ends(v, v.mean(v.children.h.argmax(-1))), r"v\.mean\(\.\.\.\) takes floating point values")
 
 
 def test_what_mixes_the_children_of_different_vertices_is_refused():
@@ -252,3 +252,20 @@ def test_wrong_edge_inputs_are_refused():
 
     refused(both, r"'r'\): this input is pulled for vertices and for edges", r=torch.ones(7, 4))
     refused(lambda self, v: ends(v, v.sum(v.children.g)), "a child has no state 'g'; the states are 'h'")
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_the_number_of_children_as_a_number(backend):
+    """It is an operand of ordinary operations, an output, and what loops over edges go by, all at once."""
+
+    def vertex(self, v):
+        number, kids = v.num_children, v.children
+        each = torch.tanh(kids.h) * kids.expand(number.double())[:, None]
+        mean = v.sum(each) / number.double().clamp(min=1)[:, None]
+        v.scatter(h=torch.tanh(mean + v.pull("x") + number.double()[:, None]))
+        v.push(number=number, twice=number.double() * 2, tanh=torch.tanh(number.double()), mean=mean)
+
+    model = FromCode(vertex, {"h": 3})
+    model.backend = backend
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    check(Case(model, [Structure(4, [(0, 2, 0), (1, 2, 1), (2, 3, 0)]), Structure(2, [(1, 0, 0)])], {"x": x}))

@@ -224,3 +224,23 @@ def test_a_model_that_was_evaluated_first_can_be_trained(without):
     assert torch.equal(out, expected)
     out.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("backend", ["torch", "native", "eager"])
+def test_a_batch_that_was_used_in_inference_mode_first_can_be_trained_on(backend):
+    """What a batch keeps, its readers and its schedule, is not of inference mode."""
+    model, x = BinaryTreeLSTM(3, 4), torch.randn(10, 3, requires_grad=True)
+    model.backend = backend
+    batch = vf.pack([vf.tree(((0, 1), 2)), vf.chain(5)])
+
+    def loss():
+        h = model(batch, x=x).h
+        h = h[batch.roots].sum() + h[batch.leaves].sum() + h[batch.edge_index[0]].sum()
+        return h + (torch.tanh(x)[batch.graph_of_vertex] * 2).sum() + batch.sum(x).square().sum()
+
+    with torch.inference_mode():
+        expected = loss()
+    found = loss()
+    assert torch.equal(found, expected)
+    found.backward()
+    assert x.grad.isfinite().all()

@@ -9,12 +9,14 @@ from .errors import InputError
 from .fields import Path, divide, named, rebuild, shown
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
+from .graph.uncompiled import uncompiled
 from .join import join_field, join_index
 from .scheduler import Policy, cached_schedule
 
 Names = Iterable[Any]
 
 
+@uncompiled
 def collate(
     samples: Iterable[Any],
     *,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import GraphError, InputError, InputTypeError
+from .graph.uncompiled import uncompiled
 from .kernels import grow
 from .kernels.autograd import Bound
 from .kernels.order import Order
@@ -78,6 +79,7 @@ class Frontier:
     def __repr__(self) -> str:
         return f"Frontier(num_vertices={self.num_vertices})"
 
+    @uncompiled
     def extend(self, children: Any, **inputs: Tensor) -> Tensor:
         """Add vertices and compute them.
 
@@ -120,6 +122,7 @@ class Frontier:
         self._token = grow.extend(self._store, self._token, bound, order, rows, tensors, inputs)
         return bound.is_edge_input
 
+    @uncompiled
     def __getitem__(self, vertices: Any) -> Outputs:
         """What these vertices pushed: `Outputs`, one entry a name, [n, ...].
 

@@ -20,6 +20,7 @@ from .graph.reserved import ATTRIBUTES, check_attribute
 from .graph.show import SymbolicGraph
 from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of
 from .graph.trace import Trace
+from .graph.uncompiled import uncompiled
 from .graph.vertex import Vertex
 from .inputs import check_inputs
 from .kernels import autograd
@@ -105,6 +106,7 @@ class VertexFunction(nn.Module):
         """The computation of one vertex; to be written by the subclass."""
         raise NotImplementedError(f"{type(self).__name__} needs a method `vertex(self, v)`")
 
+    @uncompiled
     def forward(
         self,
         graphs: GraphBatch | Sequence[InputGraph],
@@ -174,6 +176,7 @@ class VertexFunction(nn.Module):
                     outputs[name] = autograd.no_rows(node, device, [value for value in given if value.requires_grad])
         return Outputs(outputs)
 
+    @uncompiled
     def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from . import log
+from . import forked, log
 from .errors import VertexFlowError, VertexFunctionError
 from .graph import isolation
 from .graph.partition import partition
@@ -135,6 +135,7 @@ def _no_other_errors() -> Iterator[None]:
 
 def _look(programs: Programs, model: nn.Module) -> Seen:
     """Take a snapshot of the model, and find what is kept for a state like this one."""
+    forked.note_call()
     snapshot, before = take_snapshot(model), programs.seen
     key = (snapshot.key, _ties(model))
     if key not in programs.states:

@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .. import checkpoint
 from .circuit import Circuit
 from .data import SMALLEST, Sample, cones, join, read_folder, sample
 from .model import GateProbability
@@ -153,8 +154,8 @@ def train(
         )
         if found["model"] < best:
             best = found["model"]
-            torch.save({"model": model.state_dict(), "hidden": chosen.hidden, "epoch": epoch}, folder / "model.pt")
-    model.load_state_dict(torch.load(folder / "model.pt")["model"])
+            checkpoint.save(folder / "model.pt", {"model": model.state_dict(), "hidden": chosen.hidden, "epoch": epoch})
+    model.load_state_dict(checkpoint.load(folder / "model.pt")["model"])
 
 
 @torch.no_grad()

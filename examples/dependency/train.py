@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import vertexflow as vf
 
+from .. import checkpoint
 from ..treelstm.train import refuse
 from .data import Sample, Treebank, load
 from .model import Bag, Dependents
@@ -124,7 +125,7 @@ def train(model: Dependents | Bag, bank: Treebank, options: argparse.Namespace, 
         print(f"epoch {epoch}: loss {entry['loss']:.3f}, {entry['dev_accuracy']:.1%} right on dev")
         if entry["dev_accuracy"] > best:
             best, best_epoch, kept = entry["dev_accuracy"], epoch, copy.deepcopy(model.state_dict())
-            torch.save({"model": kept, "words": bank.words, "relations": bank.relations}, folder / "best.pt")
+            checkpoint.save(folder / "best.pt", {"model": kept, "words": bank.words, "relations": bank.relations})
         if epoch - best_epoch >= options.patience:
             break
     model.load_state_dict(kept)

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 import vertexflow as vf
 
+from .. import checkpoint
 from ..treelstm.task import Sample
 from ..treelstm.train import choose_device, refuse
-from ..treelstm.training import batches, save
+from ..treelstm.training import batches
 from .data import Corpus, load, unigram_perplexity
 from .model import LSTMS, LanguageModel
 
@@ -126,7 +127,9 @@ def train(
         if better:
             best = entry
             settings = {name: getattr(options, name) for name in ("model", "hidden", "layers")}
-            save(folder / "best.pt", {"model": model.state_dict(), "options": settings, "words": corpus.words})
+            checkpoint.save(
+                folder / "best.pt", {"model": model.state_dict(), "options": settings, "words": corpus.words}
+            )
         if epoch - best["epoch"] >= options.patience or time.perf_counter() > deadline:
             break
     return best

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .. import checkpoint
 from .data import batches, load
 from .model import Parser
 from .parser import parse
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--rounds", type=int, default=5, metavar="N", help="times that each size is timed")
     options = made.parse_args(arguments)
     try:
-        saved = torch.load(options.run / "model.pt", weights_only=True)
+        saved = checkpoint.load(options.run / "model.pt")
     except OSError as error:
         made.error(str(error))
     settings = argparse.Namespace(**saved["options"])

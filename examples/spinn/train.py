@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .. import checkpoint
 from ..treelstm.task import UNLABELLED
 from .data import Sentences, batches, load
 from .model import Bag, Parser
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(chosen.seed)
     model = Parser(chosen.embed, chosen.hidden)
     train(model, trained_on, valid, chosen)
-    torch.save({"model": model.state_dict(), "options": vars(chosen) | {"out": str(folder)}}, folder / "model.pt")
+    checkpoint.save(folder / "model.pt", {"model": model.state_dict(), "options": vars(chosen) | {"out": str(folder)}})
     bag = Bag(chosen.embed, chosen.hidden)
     train_bag(bag, trained_on, chosen)
     majority = np.bincount(trained_on.answer).argmax()

@@ -17,12 +17,13 @@ from rich.table import Table
 
 import vertexflow as vf
 
+from .. import checkpoint
 from . import listops, sst
 from .model import MODELS
 from .options import RUN_SETTINGS, contradictions, parser, with_defaults
 from .plot import draw_curves
 from .task import Task
-from .training import batches, random_state, run_epoch, save, set_random_state
+from .training import batches, random_state, run_epoch, set_random_state
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +80,9 @@ def train(
 
     def save_last() -> None:
         state = {"optimizer": optimizer.state_dict(), "random": random_state(device), "history": history}
-        save(folder / "last.pt", _checkpoint(options, task, model) | state | {"best": best, "best_epoch": best_epoch})
+        checkpoint.save(
+            folder / "last.pt", _checkpoint(options, task, model) | state | {"best": best, "best_epoch": best_epoch}
+        )
 
     if saved is None:
         save_last()  # a run can be resumed from its first moment
@@ -101,7 +104,7 @@ def train(
         )
         if checked.root_accuracy > best:
             best, best_epoch = checked.root_accuracy, epoch
-            save(folder / "best.pt", _checkpoint(options, task, model))
+            checkpoint.save(folder / "best.pt", _checkpoint(options, task, model))
         save_last()
         _write_metrics(folder, history)
         draw_curves(history, folder / "curves.png")
@@ -113,7 +116,7 @@ def train(
 
 def report(options: argparse.Namespace, task: Task, model: torch.nn.Module, device: torch.device, folder: Path) -> None:
     """Evaluate the best epoch's model and print a table."""
-    model.load_state_dict(torch.load(folder / "best.pt", map_location=device, weights_only=True)["model"])
+    model.load_state_dict(checkpoint.load(folder / "best.pt", device)["model"])
     tested = run_epoch(model, batches(task.test, 2 * options.batch_size), device, "test")
     (folder / "test.json").write_text(json.dumps(asdict(tested)) + "\n")
     table = Table(title=f"{task.name}, {options.model}: {task.test_name}, {len(task.test)} trees")
@@ -178,7 +181,7 @@ def load_checkpoint(path: Path, asked: str) -> Any:
     if not path.exists():
         refuse(f"{asked}: there is no {path}")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = checkpoint.load(path)
         saved["model"], saved["options"]
     except Exception as error:  # a damaged file can fail in any way
         refuse(f"{asked}: {path} is no checkpoint of this program ({type(error).__name__})")

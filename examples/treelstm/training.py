@@ -1,15 +1,12 @@
-"""One epoch of training, evaluation, and checkpoints from which a run continues as if it had never stopped."""
+"""One epoch of training, evaluation, and the random state from which a run continues as if it had never stopped."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,13 +73,6 @@ def run_epoch(
             rate = trees / (time.perf_counter() - started)
             progress.set_postfix_str(f"loss {total_loss / labelled:.3f}, {rate:.0f} trees/s")
     return Metrics(total_loss / labelled, roots_correct / roots, correct / labelled, rate)
-
-
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

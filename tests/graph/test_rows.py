@@ -328,3 +328,17 @@ def test_the_check_leaves_random_numbers_alone():
     torch.set_rng_state(state)
     again([part.graph() for part in PARTS], x=x)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_cancels_but_for_rounding_is_no_mixing(dtype):
+    """Deviations of rows that are all alike, and the gradient of a bias to which a softmax is indifferent."""
+
+    def vertex(self, v):
+        h = torch.tanh(self.linear(v.pull("x")))
+        score = torch.softmax((h + self.bias) + v.gather(0).h, -1)
+        v.scatter(h=score)
+        v.push(std=(torch.tanh(100 * h.abs() + 100) + v.gather(0).h * 0).std(-1), score=score)
+
+    model = FromCode(vertex, {"h": 4}, linear=nn.Linear(3, 4), bias=nn.Parameter(torch.zeros(1))).to(dtype)
+    model([vf.chain(3)], x=torch.randn(3, 3, dtype=dtype)).score.sum().backward()

@@ -40,8 +40,10 @@ asked only for what treats rows alike.
 Made with PyTorch {version} on a CPU, Triton in its interpreter, by
 
 ```
-python -m tests.operators --backend {backends} --table docs/operators.md
+python -m tests.operators --backend {backends} --most 2 --resume --table docs/operators.md
 ```
+
+which takes the first samples of different shapes, and goes on where it was stopped (`--minutes`). An empty cell: not run yet.
 
 {counts}
 

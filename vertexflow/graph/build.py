@@ -13,6 +13,7 @@ from .. import _core
 from ..errors import GraphError, InputTypeError
 from .edge_index import edge_index_of
 from .kind_names import number_kinds
+from .uncompiled import uncompiled
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 Wide = np.ndarray[Any, np.dtype[np.int64]]
@@ -97,6 +98,7 @@ class InputGraph:
         return f"InputGraph(num_vertices={self.num_vertices})"
 
 
+@uncompiled
 def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slots: Any = None) -> InputGraph:
     """An input graph from its edges.
 
@@ -133,6 +135,7 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
         _explain(error, int(num_vertices), child, parent, given)
 
 
+@uncompiled
 def tree(nested: Any) -> InputGraph:
     """A tree from nested tuples or lists; the k-th element of a tuple is the child in slot k.
 
@@ -199,6 +202,7 @@ def _sorted_graph(offset: Wide, child: Wide, slot: Wide, num_slots: int) -> Inpu
     return InputGraph(structure)
 
 
+@uncompiled
 def tree_from_parents(parents: Any) -> InputGraph:
     """A tree or forest from the parent of each vertex, -1 for a root. Children take slots in order of their numbers.
 
@@ -223,6 +227,7 @@ def tree_from_parents(parents: Any) -> InputGraph:
     return graph(len(parent), np.stack([child, parent[child]]))
 
 
+@uncompiled
 def chain(length: int) -> InputGraph:
     """A sequence: vertex t has vertex t - 1 in slot 0; edge t runs from vertex t to vertex t + 1.
 

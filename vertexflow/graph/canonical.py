@@ -127,4 +127,6 @@ RULES: dict[Any, rules.Rule] = {
     **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), rules.masked_fill),
     aten._prelu_kernel.default: rules.prelu,
     aten._prelu_kernel_backward.default: rules.prelu_backward,
+    aten.native_group_norm.default: rules.dense(0),
+    aten.native_group_norm_backward.default: rules.dense(0, 1),
 }  # fmt: skip

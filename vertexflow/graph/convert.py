@@ -11,8 +11,10 @@ import torch
 from ..errors import GraphError, InputTypeError
 from .build import InputGraph, graph
 from .data import add_edge_data, join_data
+from .uncompiled import uncompiled
 
 
+@uncompiled
 def from_networkx(source: Any, kind: str | None = None, slot: str | None = None) -> InputGraph:
     """An input graph from a networkx `DiGraph` or `MultiDiGraph`, whose edges run from children to parents.
 
@@ -92,6 +94,7 @@ def to_networkx(source: InputGraph) -> Any:
     return made
 
 
+@uncompiled
 def from_edge_index(source: Any, num_vertices: int | None = None, kind: Any = None, slots: Any = None) -> InputGraph:
     """An input graph from edges as PyTorch Geometric and DGL have them, from source (child) to target (parent).
 

@@ -47,6 +47,9 @@ def isolated(device: torch.device) -> Iterator[None]:
         stack.enter_context(_distributions_unchecked())
         if "torch._dynamo" in sys.modules:  # importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(
+                torch._dynamo.config.patch(error_on_nested_fx_trace=False)
+            )  # asked before the stance is
         yield
 
 

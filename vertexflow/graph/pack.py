@@ -17,6 +17,7 @@ from . import segments
 from .build import HAS_EDGES, HAS_KINDS, LARGEST, InputGraph, Ints
 from .data import Rows, join_data
 from .edge_index import edge_index_of
+from .uncompiled import uncompiled
 
 if TYPE_CHECKING:
     from ..scheduler import Schedule
@@ -75,6 +76,7 @@ class GraphBatch:
         return None if self.kinds is None else np.array(self.kinds)[self.kind_index]
 
     @property
+    @uncompiled
     def data(self) -> dict[str, Rows]:
         """The arrays that all graphs have, joined when they are first asked for: of one row a vertex, in the order of their
         numbers, or, for the names in `edge_names`, of one row an edge, in the order of `edge_index`.
@@ -94,34 +96,39 @@ class GraphBatch:
         return join_data(self.graphs)
 
     @cached_property
+    @uncompiled
     def edge_index(self) -> Tensor:
         """int64 [2, E]: the child and the parent of each edge, in the order in which edges were given to `vf.graph` and its
         like, graph after graph: that of edge inputs. Of a reversed batch, the consumer is the child; the order is the same.
         """
-        index = torch.from_numpy(edge_index_of(self.child, self.offset, self.edge))
-        return index.to(self.device, non_blocking=True)
+        return self._moved(edge_index_of(self.child, self.offset, self.edge))
 
     @cached_property
+    @uncompiled
     def roots(self) -> Tensor:
         """int64: the vertices that no vertex consumes, in the order of the graphs (one a graph, for trees)."""
         return self._indices_part(0)
 
     @cached_property
+    @uncompiled
     def leaves(self) -> Tensor:
         """int64: the vertices without children."""
         return self._indices_part(1)
 
     @cached_property
+    @uncompiled
     def graph_of_vertex(self) -> Tensor:
         """int64 [V]: the graph of each vertex."""
         return self._indices_part(2)
 
+    @uncompiled
     def of_kind(self, *kinds: Any) -> Tensor:
         """int64: the vertices of these kinds, in their order. Raises `GraphError` for kinds where the graphs have none."""
         return torch.from_numpy(np.flatnonzero(self._is_of_kind(kinds))).to(self.device, non_blocking=True)
 
     # Readouts: each is one segment operation over the vertices of every graph.
 
+    @uncompiled
     def sum(self, values: Tensor, *kinds: Any) -> Tensor:
         """The sum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`.
 
@@ -135,19 +142,23 @@ class GraphBatch:
         """
         return segments.segment_sum(values, self._counts(values, kinds, "sum"))
 
+    @uncompiled
     def mean(self, values: Tensor, *kinds: Any) -> Tensor:
         """The mean over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
         counts = self._counts(values, kinds, "mean")
         return segments.segment_sum(values, counts) / segments.column(counts.clamp(min=1), values)
 
+    @uncompiled
     def max(self, values: Tensor, *kinds: Any) -> Tensor:
         """The maximum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
         return segments.segment_max(values, self._counts(values, kinds, "max"))
 
+    @uncompiled
     def softmax(self, values: Tensor, *kinds: Any) -> Tensor:
         """The softmax over the vertices of each graph, `[num_vertices, ...]` -> `[num_vertices, ...]`."""
         return segments.segment_softmax(values, self._counts(values, kinds, "softmax"), len(values))
 
+    @uncompiled
     def expand(self, values: Tensor, *kinds: Any) -> Tensor:
         """A value of each graph for each of its vertices, `[num_graphs, ...]` -> `[num_vertices, ...]`."""
         counts = self._graph_sizes(kinds)
@@ -176,9 +187,7 @@ class GraphBatch:
             sizes = self._indices_part(3)
             if kinds:
                 of_kind = self._host_parts[2][self._is_of_kind(kinds)]
-                sizes = torch.from_numpy(np.bincount(of_kind, minlength=self.num_graphs)).to(
-                    self.device, non_blocking=True
-                )
+                sizes = self._moved(np.bincount(of_kind, minlength=self.num_graphs))
             self.cache[key] = sizes
         return self.cache[key]  # type: ignore[no-any-return]
 
@@ -197,9 +206,15 @@ class GraphBatch:
     def _indices_part(self, number: int) -> Tensor:
         parts = self._host_parts
         if self.indices is None:
-            return torch.from_numpy(parts[number]).long()
+            return self._moved(parts[number].astype(np.int64))
         start = sum(len(part) for part in parts[:number])
-        return self.indices[start : start + len(parts[number])].long()
+        with torch.inference_mode(False):
+            return self.indices[start : start + len(parts[number])].long()
+
+    def _moved(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """On the device; also where gradients are wanted later, if it is first asked for in inference mode."""
+        with torch.inference_mode(False):
+            return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     @property
     def schedule_indices(self) -> Tensor | None:
@@ -212,6 +227,7 @@ class GraphBatch:
         """The batch with a schedule that was made ahead; `model(batch, ...)` then uses it."""
         return self._changed(schedule=schedule, indices=None, device=torch.device("cpu"), cache={})
 
+    @uncompiled
     def reversed(self) -> GraphBatch:
         """The batch with every edge turned round; slots are numbered in the order of the consumers. Edges keep their order.
 
@@ -260,14 +276,17 @@ class GraphBatch:
 
     def pin_memory(self) -> GraphBatch:
         """The batch with its index tensors in one piece of page-locked memory; `DataLoader(pin_memory=True)` asks for it."""
-        return self._changed(indices=self._joined().pin_memory())
+        with torch.inference_mode(False):
+            return self._changed(indices=self._joined().pin_memory())
 
+    @uncompiled
     def to(self, device: torch.device | str, non_blocking: bool = False) -> GraphBatch:
         """The batch with its index tensors on `device`; they are moved as one. The arrays stay where they are."""
         device = torch.device(device)
         if device == self.device:
             return self
-        moved = self._joined().to(device, non_blocking=non_blocking)
+        with torch.inference_mode(False):
+            moved = self._joined().to(device, non_blocking=non_blocking)
         return self._changed(indices=moved, device=moved.device)
 
     def _joined(self) -> Tensor:
@@ -297,6 +316,7 @@ class GraphBatch:
         self.__dict__.update(state)
 
 
+@uncompiled
 def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     """Join input graphs into one batch.
 

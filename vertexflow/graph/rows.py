@@ -160,8 +160,9 @@ class _Check:
             for node in self.given:
                 self._check_random(node, base)
             for node in self.found.param_grads.values():
+                total = torch.stack([part[node] for part in parts]).sum(0)
                 if node.meta["rows"] is None and not _agree(
-                    torch.stack([part[node] for part in parts]).sum(0), base[node], self._coarsest
+                    total, base[node], self._coarsest, _magnitude(_summed(node), base)
                 ):
                     raise VertexFunctionError(
                         _mixing(self.found, node, "a gradient of a parameter that is no sum over the vertices")
@@ -213,13 +214,14 @@ class _Check:
     def _match(self, node: fx.Node, base: Values, value: Tensor, selection: tuple[int, ...]) -> tuple[Tensor] | None:
         """The rows of the base's value, if `value` is what they are; notes how entries are arranged."""
         layout, limit = node.meta["rows"], _tolerance(node)
+        scale = _magnitude(node.all_input_nodes, base)
         several = layout is not None and layout.per_vertex > 1
         arrangements = (
             _divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
         )
         for outer in arrangements:
             expected = base[node] if layout is None else _take(base[node], layout, selection, outer)
-            if _agree(value, expected, limit):
+            if _agree(value, expected, limit, scale):
                 if several:
                     self._note(node, outer)
                 return (expected,)
@@ -334,8 +336,34 @@ def _divisors(number: int) -> list[int]:
     return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
-def _agree(value: Tensor, expected: Tensor, limit: float) -> bool:
-    """Whether both are the same but for rounding: products of more rows may be added up in another order."""
+def _summed(node: fx.Node) -> list[fx.Node]:
+    """The values with rows that a value without rows, a gradient of a parameter, is made of."""
+    seen, stack = {node}, [node]
+    sources: list[fx.Node] = []
+    while stack:
+        for source in stack.pop().all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                (sources if source.meta.get("rows") is not None else stack).append(source)
+    return sources
+
+
+def _magnitude(operands: Iterable[fx.Node], base: Values) -> float:
+    """How large the terms may be that an operation adds up: its largest operand, or the product of the two largest."""
+    tensors = (base[node] for node in operands if isinstance(base.get(node), Tensor))
+    sizes = [
+        float(torch.where(torch.isfinite(tensor), tensor, 0).abs().max())
+        for tensor in tensors
+        if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.complex32
+    ]
+    one, other = sorted([*sizes, 0.0, 0.0])[-2:]
+    return max(other, one * other)
+
+
+def _agree(value: Tensor, expected: Tensor, limit: float, scale: float = 0.0) -> bool:
+    """Whether both are the same but for rounding: products of more rows may be added up in another order, and of terms as large
+    as `scale` little may be left. `limit` is the root of the distance between numbers of the dtype.
+    """
     if value.shape != expected.shape or value.dtype != expected.dtype:
         return False
     if value.dtype == torch.complex32:  # which PyTorch does not compare
@@ -346,7 +374,8 @@ def _agree(value: Tensor, expected: Tensor, limit: float) -> bool:
     if not (value.is_floating_point() or value.is_complex()):
         return False
     finite = torch.where(torch.isfinite(expected), expected, 0).abs()
-    near = (value - expected).abs() <= limit * (finite.max() if finite.numel() else 0)
+    largest = finite.max() if finite.numel() else torch.zeros(())
+    near = (value - expected).abs() <= limit * largest + 8 * limit**2 * scale
     return bool((near | both_nan | (value == expected)).all())
 
 

@@ -307,3 +307,17 @@ def prelu_backward(node: fx.Node) -> fx.Node:
             chosen = (_constant(node, 0.0, item.meta["val"]), insert(node, aten.mul.Tensor, x, grad))
         item.target, item.args = aten.where.self, (positive, *chosen)
     return node
+
+
+def dense(*operands: int) -> Rule:
+    """Of operators whose kernels refuse operands with gaps; the copies that PyTorch makes of these were taken for aliases."""
+
+    def rule(node: fx.Node) -> fx.Node:
+        for number in operands:
+            source: Any = node.args[number]
+            if source is not None and not source.meta["val"].is_contiguous():
+                copied = insert(node, aten.clone.default, source, memory_format=torch.contiguous_format)
+                node.update_arg(number, copied)
+        return node
+
+    return rule

@@ -6,6 +6,7 @@ While one thread traces, others may use the module, and whatever happens in the 
 from __future__ import annotations
 
 import functools
+import sys
 import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
@@ -90,10 +91,13 @@ class _Copier:
     def _module(self, module: nn.Module) -> nn.Module:
         if isinstance(module, torch.jit.ScriptModule):
             return module  # has no attributes of Python
+        if "torch._dynamo" in sys.modules and isinstance(module, torch._dynamo.OptimizedModule):
+            return self.copy(module._orig_mod)  # type: ignore[no-any-return]  # what `torch.compile` wraps
         # Not by its own `__new__`: that of FSDP2 makes a module of the class before it was sharded.
         copy: nn.Module = object.__new__(type(module))
         self.copies[id(module)] = copy
         copy.__dict__.update(self._named(module.__dict__))
+        copy.__dict__.pop("_compiled_call_impl", None)  # of `module.compile()`, which would call the module itself
         return copy
 
     def _named(self, entries: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -8,10 +8,12 @@ import numpy as np
 
 from ..errors import GraphError, InputTypeError
 from .build import HAS_EDGES, HAS_KINDS, HEADER, LARGEST, InputGraph, Wide, _edge_arrays
+from .uncompiled import uncompiled
 
 KINDS = ("round", "start")
 
 
+@uncompiled
 def unroll(graph: Any, rounds: int) -> InputGraph:
     """Message passing for some rounds over any graph, with cycles or without, as an input graph.
 

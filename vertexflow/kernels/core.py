@@ -163,10 +163,10 @@ def _is_one_row(value: Tensor) -> bool:
 
 def run_whole(compiled: Compiled, stage: str, group: RowGroup, values: Values) -> None:
     """Run a stage's parts once: over all rows, then, for what leaves do not need, over inner rows."""
-    key = (compiled, stage)
-    if key not in group.known:
-        group.known[key] = _calls(compiled, stage, group)
-    for call in group.known[key]:
+    known = group.known.setdefault(compiled, {})
+    if stage not in known:
+        known[stage] = _calls(compiled, stage, group)
+    for call in known[stage]:
         if isinstance(call, _NativeCall):
             for node, shape in call.results:
                 values[node] = empty(node, shape)

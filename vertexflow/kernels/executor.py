@@ -54,11 +54,11 @@ class _Forward:
         _give_counts(program, group, values)
         for name, node in found.scatters.items():
             values[node] = states[name][group.start : group.start + group.num_rows]
-        key = (compiled, "forward")
-        if key not in group.known:
+        known = group.known.setdefault(compiled, {})
+        if "forward" not in known:
             parts = compiled.in_memory(FORWARD)
-            group.known[key] = forward_layouts(program, group, parts, compiled.scratch(parts, group))
-        self.arenas = [layout.allocate() for layout in group.known[key]]
+            known["forward"] = forward_layouts(program, group, parts, compiled.scratch(parts, group))
+        self.arenas = [layout.allocate() for layout in known["forward"]]
         values.arenas = self.arenas
         run_whole(compiled, "eager", group, values)
         self.loop = compiled.loops.get("core")
@@ -216,11 +216,11 @@ class _Backward:
         self.compiled, self.group, self.values, self.exchange = compiled, group, values, exchange
         program = compiled.program
         _give_counts(program, group, values)
-        key = (compiled, "backward")
-        if key not in group.known:
+        known = group.known.setdefault(compiled, {})
+        if "backward" not in known:
             parts = compiled.in_memory(BACKWARD)
-            group.known[key] = backward_layout(program, group, parts, compiled.scratch(parts, group))
-        self.arena: Arena = group.known[key].allocate()
+            known["backward"] = backward_layout(program, group, parts, compiled.scratch(parts, group))
+        self.arena: Arena = known["backward"].allocate()
         values.arenas.append(self.arena)
         run_whole(compiled, "grad_eager", group, values)
         self.sent: dict[str, EdgeRows] = {}

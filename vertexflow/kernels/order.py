@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -55,7 +56,8 @@ class RowGroup:
     child_rows: Tensor  # [(num_rows - num_leaves) * num_slots]: row of each child in a state; the last row: none
     steps: list[Step]  # those of this group
     edges: EdgeSlice | None  # for vertex functions that read all children
-    known: dict[Any, Any] = field(default_factory=dict)  # what backends have found out about these rows
+    # What programs and their loops have found out about these rows: batches live longer than a program that was traced anew.
+    known: WeakKeyDictionary[Any, Any] = field(default_factory=WeakKeyDictionary)
 
     @property
     def num_inner(self) -> int:
@@ -128,8 +130,9 @@ class Order:
                     rank[part] = 1
                 np.cumsum(rank, out=rank)
                 parts = [rank[part] - 1 for part in parts]
-            joined = torch.from_numpy(np.concatenate(parts)).to(self.vertex.device, non_blocking=True)
-            self.selections[what, groups] = list(torch.split(joined, [len(part) for part in parts]))
+            with torch.inference_mode(False):  # they are kept, and used where gradients are wanted
+                joined = torch.from_numpy(np.concatenate(parts)).to(self.vertex.device, non_blocking=True)
+                self.selections[what, groups] = list(torch.split(joined, [len(part) for part in parts]))
         return self.selections[what, groups]
 
 
@@ -137,6 +140,11 @@ def order_on(
     schedule: Schedule, device: torch.device, arrays: Tensor | None = None, lists: EdgeLists | None = None
 ) -> Order:
     """Bring a schedule to a device, in one piece; `arrays` are its arrays where they are there already."""
+    with torch.inference_mode(False):  # orders are kept, and used where gradients are wanted
+        return _order_on(schedule, device, arrays, lists)
+
+
+def _order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None, lists: EdgeLists | None) -> Order:
     if arrays is None:
         arrays = torch.from_numpy(schedule.arrays).to(device, non_blocking=True)
     rows, total = schedule.num_vertices, schedule.num_vertices + schedule.num_external

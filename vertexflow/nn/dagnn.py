@@ -13,6 +13,7 @@ from ..function import VertexFunction
 from ..graph import segments
 from ..graph.build import InputGraph
 from ..graph.pack import GraphBatch, pack
+from ..graph.uncompiled import uncompiled
 from ..graph.vertex import Vertex
 from ..outputs import Outputs
 
@@ -73,6 +74,7 @@ class DAGNN(nn.Module):
         pooled = directions * (input_size + num_layers * hidden_size)
         self.linear = None if output_size is None else nn.Linear(pooled, output_size)
 
+    @uncompiled
     def forward(self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor) -> Outputs:
         """Run over a batch of DAGs.
 

@@ -12,6 +12,7 @@ from ..errors import GraphError, InputError
 from ..function import VertexFunction
 from ..graph.build import InputGraph
 from ..graph.pack import GraphBatch, pack
+from ..graph.uncompiled import uncompiled
 from ..outputs import Outputs
 
 
@@ -47,6 +48,7 @@ class ChainRNN(nn.RNNBase):
         super().__init__(mode, *args, **kwargs)
         object.__setattr__(self, "cell", cell)  # no submodule: it has no weights of its own
 
+    @uncompiled
     def forward(
         self,
         graphs: GraphBatch | Sequence[InputGraph],

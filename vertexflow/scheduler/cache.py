@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from threading import Lock
 from typing import Any
@@ -12,7 +13,8 @@ from .. import _core
 from .policies import Ints, Policy, Structure
 from .schedule import Schedule, schedule
 
-MAX_BYTES = 1 << 28  # of index arrays; the least recently used go first
+MAX_BYTES = 1 << 28  # of schedules; the least recently used go first
+_OBJECTS = 2048  # bytes of what stands around the arrays of one: as measured, more than the arrays of a small structure
 
 _Arrays = tuple[Ints, ...]
 _kept: OrderedDict[Any, tuple[_Arrays, Schedule]] = OrderedDict()
@@ -62,4 +64,13 @@ def clear_cache() -> None:
 
 
 def _size(arrays: _Arrays, made: Schedule) -> int:
-    return sum(array.nbytes for array in arrays) + made.arrays.nbytes + made.table.nbytes
+    return sum(array.nbytes for array in arrays) + made.arrays.nbytes + made.table.nbytes + _OBJECTS
+
+
+def _renew() -> None:
+    """In a forked process: another thread may have held the lock."""
+    global _lock
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_renew)

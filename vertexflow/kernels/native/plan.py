@@ -171,8 +171,9 @@ def _check(node: fx.Node, dtype: torch.dtype) -> None:
     value = node.meta.get("val")
     if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
         return
-    if node.op == "placeholder" and node.meta.get("role", ("",))[0] == "counts":
-        return
+    is_counts = node.op == "placeholder" and node.meta.get("role", ("",))[0] == "counts"
+    if is_counts and all(user.target in (segments.EXPAND, *SEGMENTS, "output") for user in node.users):
+        return  # loops over edges know it; as numbers they do not
     if isinstance(value, Tensor):
         if is_empty(node):
             raise Unsupported(f"{node.name} has no elements")

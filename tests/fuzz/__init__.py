@@ -1,0 +1,1 @@
+"""Random vertex functions, over random structures, called in every way, against the reference: `python -m tests.fuzz`."""

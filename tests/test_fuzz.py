@@ -1,0 +1,86 @@
+"""What fuzzing found before stays mended, and fresh cases are clean."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+import re
+
+import pytest
+import torch
+
+from .fuzz.cases import KEPT, Case, Models, describe, draw_cases, replay
+from .fuzz.functions import draw_function, source_of
+from .fuzz.samples import draw_sample
+from .fuzz.shrink import shrink
+from .fuzz.ways import WAYS
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("*.json")), ids=lambda path: path.stem)
+def test_kept_cases(path):
+    replay(path)
+
+
+def test_fresh_cases():
+    """Three functions of a fixed seed, 75 cases each; none of them is refused."""
+    count = 0
+    for number in range(1, 4):
+        for models, case, expected in draw_cases(random.Random(f"make test/{number}"), triton=False):
+            try:
+                models.run(case, expected)
+            except Exception as error:
+                raise AssertionError(describe(case, error)) from error
+            count += 1
+    assert count > 150
+
+
+def test_the_same_seed_gives_the_same_cases():
+    def drawn():
+        given = draw_cases(random.Random("5"), triton=False)
+        return [dataclasses.asdict(case) for _, case, _ in itertools.islice(given, 30)]
+
+    assert drawn() == drawn()
+
+
+def test_every_way_is_one_that_can_fail():
+    """A model that computes something else than the reference is found out, whatever the way."""
+    rng = random.Random(3)
+    function = draw_function(rng)
+    while not (function.methods.get("vertex") and "self.linear" in source_of(function)):
+        function = draw_function(rng)
+    function.methods["vertex"].push = [["out", -1]]
+    function.methods["vertex"].program.append(["linear", False, -1, 0, 0, 0])
+    models = Models(function)
+    sample = draw_sample(rng, function, [])
+    expected = models.expect(sample)
+    expected.outputs["out"] = expected.outputs["out"] + 1e-6
+    for way in WAYS:
+        with pytest.raises(AssertionError, match="out"):
+            models.run(Case(function, sample, "eager", "depth", way, 0), expected)
+        wrong = Case(function, sample, "eager", "depth", way, 0)
+        right = models.expect(sample)
+        right.gradients["linear.weight"] = right.gradients["linear.weight"] + 1e-6
+        if way != "inference only":
+            with pytest.raises(AssertionError, match=re.escape("linear.weight")):
+                models.run(wrong, right)
+
+
+def test_failures_are_made_small(tmp_path):
+    """Down to the one operation that is at fault."""
+    rng = random.Random(8)
+    function = draw_function(rng)
+    name, method = next(iter(function.methods.items()))
+    method.program.insert(2, ["erf", False, 0, 0, 0, 0])
+    case = Case(function, draw_sample(rng, function, []), "native", "agenda", "growing", 1)
+
+    def fails(one):
+        return True if any(step[0] == "erf" for step in one.function.methods[name].program) else None
+
+    small = shrink(case, 20, fails)
+    assert [step[0] for step in small.function.methods[name].program] == ["erf"]
+    assert (small.backend, small.way, small.policy, small.sample.count) == ("torch", "train", "depth", 1)
+    small.write(tmp_path / "case.json")
+    assert Case.read(tmp_path / "case.json") == small
+    assert "torch.erf(" in describe(small, AssertionError("no"))
+    assert torch.is_grad_enabled()

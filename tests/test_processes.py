@@ -1,0 +1,179 @@
+"""Models in several threads, in forked and spawned processes, and batches made by the workers of a DataLoader."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import vertexflow as vf
+from vertexflow.scheduler import cache
+
+from .models import BinaryTreeLSTM
+from .promises import SHAPES, SIZE, graphs_of, inputs_of, outputs_and_gradients, same_bits
+
+NUM_THREADS = 8
+
+
+def in_threads(work):
+    """Call `work` with 0, 1, ... in as many threads as there are, all at once; what they returned."""
+    found, failures, start = [None] * NUM_THREADS, [], threading.Barrier(NUM_THREADS)
+
+    def call(number):
+        try:
+            torch.set_num_threads(1)  # for operations of this thread
+            start.wait()
+            found[number] = work(number)
+        except BaseException as failure:  # or the thread would swallow it
+            failures.append(failure)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(NUM_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    return found
+
+
+def grown(model, x):
+    """A run that grows by pairs until one vertex is left, and the gradients through it."""
+    x = x.clone().requires_grad_()
+    run = model.start(x=x)
+    ready = list(range(len(x)))
+    while len(ready) > 1:
+        pairs = [ready[at : at + 2] for at in range(0, len(ready) - 1, 2)]
+        rest = ready[2 * len(pairs) :]
+        ready = run.extend(pairs, x=torch.zeros(len(pairs), x.shape[1])).tolist() + rest
+    h = run[ready].h
+    return [h.detach(), *torch.autograd.grad(h.square().sum(), [x, *model.parameters()])]
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_eight_threads_with_one_model_and_models_of_their_own(backend):
+    """Forward and backward of all at once, over batches that all share, over their own, and over runs that grow."""
+    shape = SHAPES["DAGs"]
+    shared, graphs = BinaryTreeLSTM(SIZE, SIZE), [graphs_of(shape, 6, seed) for seed in range(NUM_THREADS + 1)]
+    shared.backend = backend
+    rows = [inputs_of(shape, each, seed) for seed, each in enumerate(graphs)]
+    together = vf.pack(graphs[-1])
+
+    def work(number, rounds=2):
+        torch.manual_seed(number)
+        own = BinaryTreeLSTM(SIZE, SIZE)
+        own.backend = backend
+        own.load_state_dict({name: value * (1 + number) for name, value in shared.state_dict().items()})
+        return [
+            outputs_and_gradients(shared, together, rows[-1])
+            + outputs_and_gradients(shared, graphs[number], rows[number])
+            + outputs_and_gradients(own, graphs[number], rows[number])
+            + grown(shared, rows[number][:7])
+            for _ in range(rounds)
+        ]
+
+    found = in_threads(work)
+    for number in range(NUM_THREADS):
+        (alone,) = work(number, rounds=1)
+        assert all(same_bits(each, alone) for each in found[number])
+
+
+def in_a_child(work, seconds=60):
+    """Whether `work` comes to an end, with something true, in a forked process."""
+    child = os.fork()
+    if not child:
+        signal.alarm(seconds)
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("backend", ["torch", "native", "eager"])
+def test_a_model_in_a_forked_child_after_the_parent_used_it_with_several_threads(backend):
+    shape = SHAPES["trees"]
+    model, graphs = BinaryTreeLSTM(SIZE, 64), graphs_of(shape, 400)
+    model.backend = backend
+    x = inputs_of(shape, graphs)
+    torch.set_num_threads(2)
+    expected = outputs_and_gradients(model, graphs, x)
+
+    def work():
+        found = outputs_and_gradients(model, graphs, x)
+        torch.testing.assert_close(found, expected)
+        return torch.get_num_threads() == 1
+
+    assert in_a_child(work)
+    assert torch.get_num_threads() == 2
+    assert same_bits(outputs_and_gradients(model, graphs, x), expected)
+
+
+def test_a_child_that_was_forked_while_another_thread_held_a_lock():
+    model = BinaryTreeLSTM(SIZE, SIZE)
+    graphs = graphs_of(SHAPES["trees"], 3)
+    held, go = threading.Event(), threading.Event()
+
+    def hold():
+        with cache._lock:
+            held.set()
+            go.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    try:
+        assert in_a_child(lambda: model(graphs, x=inputs_of(SHAPES["trees"], graphs)).h.isfinite().all(), seconds=20)
+    finally:
+        go.set()
+        holder.join()
+
+
+class Trees(torch.utils.data.Dataset):
+    """Graphs that are made in the worker, and a row for each vertex."""
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, number):
+        (graph,) = graphs_of(SHAPES["trees"], 1, number)
+        return graph, np.full((graph.num_vertices, SIZE), number, np.float32)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_make_the_batches_that_one_process_makes(method):
+    collate = partial(vf.collate, rows=(1,), num_slots=2)
+    alone = DataLoader(Trees(), batch_size=5, collate_fn=collate)
+    model = BinaryTreeLSTM(SIZE, SIZE)
+    expected = [outputs_and_gradients(model, *samples) for samples in alone]
+    workers = DataLoader(
+        Trees(), batch_size=5, collate_fn=collate, num_workers=2, multiprocessing_context=method, timeout=60
+    )
+    found = [outputs_and_gradients(model, *samples) for samples in workers]
+    assert len(found) == len(expected)
+    assert all(map(same_bits, found, expected))
+
+
+def _in_a_worker(model, graphs, x, results):
+    results.put([tensor.numpy() for tensor in outputs_and_gradients(model, graphs, x)])
+
+
+def test_a_model_that_is_sent_to_a_spawned_process():
+    shape = SHAPES["kinds"]
+    model, graphs = shape.model().eval(), graphs_of(shape, 5)
+    x = inputs_of(shape, graphs)
+    expected = outputs_and_gradients(model, graphs, x)
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    process = context.Process(target=_in_a_worker, args=(model, graphs, x, results))
+    process.start()
+    found = results.get()
+    process.join(60)
+    assert process.exitcode == 0
+    torch.testing.assert_close([torch.from_numpy(each) for each in found], expected)

@@ -1,0 +1,24 @@
+"""Python that `torch.compile` leaves alone: it calls what is marked here, and everything below it, as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_eval_frame = torch._C._dynamo.eval_frame
+_skip = _eval_frame._FrameAction.SKIP
+
+
+def uncompiled(function: Function) -> Function:
+    """Mark a function of ours: one graph break where compiled code calls it, and none of what it does compiled.
+
+    `torch.compiler.disable` would do the same, but it imports TorchDynamo at once, which takes seconds, and costs time a call.
+    """
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    function._torchdynamo_disable_msg = "vertexflow compiles what it computes itself; do without fullgraph=True"  # type: ignore[attr-defined]
+    _eval_frame.set_code_exec_strategy(function.__code__, _eval_frame._FrameExecStrategy(_skip, _skip))
+    return function
