@@ -29,8 +29,7 @@ LARGEST = (
 )
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
-_OPAQUE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
-_BOUND = (functools.partial, types.MethodType)
+_OPAQUE = (type, functools.partial, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 _OF_TENSORS = ("_parameters", "_buffers")
 # Of every model: what is fetched at each call, and what tells nothing about the vertex method.
 _IGNORED = {"policy", "backend", "state_dtype", "_compiled_call_impl"}
@@ -153,7 +152,7 @@ class _Walk:
         attributes = vars(module)
         self._watch(attributes, attributes)
         for name in _OF_TENSORS:
-            holder = attributes.get(name) or {}
+            holder = attributes.get(name, {})  # an empty one, too: it may be filled later
             into.names.append(holder)
             into.name_lists.append(tuple(holder))
             into.empty += [(holder, key) for key, value in holder.items() if value is None]
@@ -181,9 +180,6 @@ class _Walk:
             self.tensor(path, value)
         elif isinstance(value, weakref.ref):
             self.value(path, value())
-        elif isinstance(value, _BOUND):
-            self.seen[id(value)] = path
-            self.bound(path, value)
         elif isinstance(value, np.ndarray) and value.size <= LARGEST and value.dtype != object:
             into.arrays.append(value)
             into.contents.append(value.tobytes())
@@ -252,15 +248,6 @@ class _Walk:
             self.into.slot_values.append(getattr(value, name, None))
             self.value(_below(path, name), getattr(value, name, None))
 
-    def bound(self, path: Path, value: functools.partial[Any] | types.MethodType) -> None:
-        """A function with what is given to it: `functools.partial(f, settings)`, `controller.hook`."""
-        self.into.alive.append(value)
-        if isinstance(value, functools.partial):
-            parts: tuple[Any, ...] = value.func, value.args, value.keywords
-        else:
-            parts = value.__func__, value.__self__
-        self.entries(path, zip(("its function", "its arguments", "its names and arguments"), parts, strict=False))
-
     def hashable(self, value: Any) -> Hashable:
         """A key of a dictionary, or an element of a set."""
         if isinstance(value, _SCALARS):
@@ -317,7 +304,7 @@ def _is_large(value: Any) -> bool:
     stack = [value]
     while stack and len(seen) <= LARGEST:
         item = stack.pop()
-        if id(item) in seen or isinstance(item, (*_SCALARS, *_OPAQUE, *_BOUND, Tensor, nn.Module)):
+        if id(item) in seen or isinstance(item, (*_SCALARS, *_OPAQUE, Tensor, nn.Module)):
             continue
         seen.add(id(item))
         if isinstance(item, dict):
@@ -339,6 +326,6 @@ def _prominence(path: Path) -> tuple[bool, int]:
 
 
 def _named(path: Path) -> str:
-    hidden = {"_modules", "its class", "its names", "its attributes", "its function", "its arguments", "its names and arguments"}
+    hidden = {"_modules", "its class", "its names", "its attributes"}
     names = (part.__qualname__ if isinstance(part, type) else str(part) for part in path if part not in hidden)
     return ".".join(names) or "the module itself"
