@@ -9,13 +9,15 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 READY := $(VENV)/.ready
+INTEGRATIONS := $(VENV)/.integrations
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-gpu sanitize sanitize-threads sanitize-python lint format bench bench-gpu clean
+.PHONY: help setup train test test-integrations test-gpu sanitize sanitize-threads sanitize-python lint format bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run all tests"
+	@echo "make test-integrations   run those with accelerate, Lightning and peft, which it installs"
 	@echo "make test-gpu   run the tests that need a GPU (NVIDIA, compute capability 8.0 or later)"
 	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
 	@echo "make sanitize-threads   the native core in several threads at once, under ThreadSanitizer (g++)"
@@ -43,6 +45,14 @@ train: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+
+test-integrations: $(INTEGRATIONS)
+	$(BIN)/python -m pytest tests/integrations $(ARGS)
+
+$(INTEGRATIONS): $(READY)
+	@echo "installing accelerate, Lightning and peft into $(VENV), once ..."
+	$(PIP_INSTALL) 'vertexflow[integrations]' # which is installed: only what the extra asks for
+	@touch $@
 
 test-gpu: $(READY)
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu $(ARGS)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 import vertexflow as vf
 from tests.scheduler.random_graphs import batches, graphs
+from vertexflow.graph.pack import replaced
 from vertexflow.scheduler import POLICIES, edge_lists
 
 NUMBERS = st.one_of(
@@ -138,7 +138,7 @@ def test_schedule_of_damaged_arrays(batch, name, data):
     else:
         array = array.copy()
         array[data.draw(st.integers(0, len(array) - 1))] = data.draw(st.integers(-(2**31), 2**31 - 1))
-    damaged = replace(batch, **{name: array})
+    damaged = replaced(batch, **{name: array})
     policy = data.draw(st.sampled_from([*POLICIES, "fsm"]))
     try:
         made = vf.schedule(damaged, policy, num_slots=8)
@@ -231,7 +231,7 @@ BATCH = vf.pack([vf.graph(4, [(0, 2), (1, 2), (2, 3)], kind=[*"abab"]), vf.graph
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["child", "slot", "offset", "kind_index", "graph_offset"])
 def test_what_is_wrong_with_a_batch_is_named(name, damage, policy):
-    damaged = replace(BATCH, **{name: DAMAGE[damage](getattr(BATCH, name))})
+    damaged = replaced(BATCH, **{name: DAMAGE[damage](getattr(BATCH, name))})
     with pytest.raises(vf.VertexFlowError, match=r"child|slot|offset|kind"):
         vf.schedule(damaged, policy)
 
@@ -254,7 +254,7 @@ def test_what_is_wrong_with_a_batch_is_named(name, damage, policy):
 )
 def test_numbers_that_do_not_fit_the_arrays(change, match, policy):
     with pytest.raises(vf.VertexFlowError, match=match):
-        vf.schedule(replace(BATCH, **change), policy)
+        vf.schedule(replaced(BATCH, **change), policy)
 
 
 @pytest.mark.parametrize("damage", ["list", "int64", "column", "reversed", "longer", "shorter", "empty", "misaligned"])
@@ -281,7 +281,7 @@ def test_what_a_policy_raises_is_its_own(error):
 LONG = {
     "schedule": "vf.schedule(batch)",
     "policy": "vf.scheduler.POLICIES['agenda'].steps(batch)",
-    "reverse": "[replace(batch, cache={}).reversed() for _ in range(50)]",
+    "reverse": "[replaced(batch, cache={}).reversed() for _ in range(50)]",
 }
 
 
@@ -289,7 +289,7 @@ LONG = {
 def test_ctrl_c_stops_a_long_call(what):
     code = f"""
         import signal, sys, time
-        from dataclasses import replace
+        from vertexflow.graph.pack import replaced
         import vertexflow as vf
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs in the background ignores it
         batch = vf.pack([vf.chain(10_000_000)])

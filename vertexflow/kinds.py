@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from .errors import GraphError, InputError, VertexFunctionError
+from .graph.pack import GraphBatch, replaced
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .graph.pack import GraphBatch
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -218,9 +216,9 @@ def group_by_method(batch: GraphBatch, methods: tuple[str, ...]) -> tuple[GraphB
     if batch.kind_index is None or len(distinct) == len(methods) > 1:
         return batch, methods
     if len(distinct) == 1:
-        return replace(batch, kinds=None, kind_index=None), distinct
+        return replaced(batch, kinds=None, kind_index=None), distinct
     number = np.array([distinct.index(name) for name in methods], np.int32)
-    return replace(batch, kinds=distinct, kind_index=number[batch.kind_index]), distinct
+    return replaced(batch, kinds=distinct, kind_index=number[batch.kind_index]), distinct
 
 
 def _listed(names: Any, between: str = ", ") -> str:

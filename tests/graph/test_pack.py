@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import pickle
 
 import numpy as np
@@ -209,3 +211,18 @@ class TestRefused:
         other.data["x"] = np.zeros((3, 5))
         with pytest.raises(GraphError, match=r"data 'x' cannot be joined: .*; give its rows one shape"):
             _ = pack([one, other]).data
+
+
+@pytest.mark.parametrize("of", [lambda graph: graph, lambda graph: pack([graph])], ids=["a graph", "a batch"])
+def test_graphs_and_batches_are_values_that_nobody_takes_apart(of):
+    """Whoever converts tensors among inputs rebuilds dataclasses field by field, and a schedule that was made is lost."""
+    value = of(graph(3, [(1, 2), (0, 2)], kind=["a", "a", "b"]))
+    assert not dataclasses.is_dataclass(value)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        value.kinds = None
+    copies = [copy.copy(value), copy.deepcopy(value)]
+    copies += [pickle.loads(pickle.dumps(value, protocol)) for protocol in range(2, 6)]
+    for other in copies:
+        assert type(other) is type(value)
+        assert other.kind.tolist() == ["a", "a", "b"]
+        assert other.edge_index.tolist() == [[1, 0], [2, 2]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given
 
 from tests.scheduler.random_graphs import batches
 from vertexflow.graph.build import chain, graph, tree
-from vertexflow.graph.pack import GraphBatch, pack
+from vertexflow.graph.pack import GraphBatch, pack, replaced
 from vertexflow.scheduler import FSM, cache, cached_schedule, schedule
 
 
@@ -98,5 +97,5 @@ def test_the_hash_sees_every_element(batch: GraphBatch) -> None:
         changed = batch.offset.copy()
         changed[at] ^= 1 << (at % 31)
         assert cache._core.hash(changed, 0) != before
-    assert cache._core.hash(replace(batch).offset, 0) == before
+    assert cache._core.hash(replaced(batch).offset, 0) == before
     assert cache._core.hash(batch.offset, 1) != before

@@ -13,6 +13,7 @@ from .. import _core
 from ..errors import GraphError, InputTypeError
 from .edge_index import edge_index_of
 from .kind_names import number_kinds
+from .opaque import opaque
 from .uncompiled import uncompiled
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
@@ -23,6 +24,7 @@ HEADER = 4
 HAS_KINDS, HAS_EDGES = 1, 2  # flags: which of `structure`'s last two arrays there are
 
 
+@opaque
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class InputGraph:
     """One sample's structure. Made by `vf.graph`, `vf.tree`, `vf.tree_from_parents`, `vf.chain` and the readers.
@@ -96,6 +98,13 @@ class InputGraph:
 
     def __repr__(self) -> str:
         return f"InputGraph(num_vertices={self.num_vertices})"
+
+    def __getstate__(self) -> list[Any]:
+        return [self.structure, self.kinds, self.data, self.edge_names]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        for name, value in zip(self.__slots__, state, strict=True):
+            object.__setattr__(self, name, value)
 
 
 @uncompiled

@@ -66,3 +66,26 @@ def _plain(vertex: int, value: Any) -> Any:
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim == 0
+
+
+def join_kinds(
+    of_graph: list[tuple[Any, ...] | None],
+) -> tuple[tuple[Any, ...], list[np.ndarray[Any, np.dtype[np.int32]]]]:
+    """The kinds of all graphs together, and the number of each graph's kinds among them.
+
+    Raises:
+        GraphError: some have none, or they are of several types.
+    """
+    without = next((index for index, kinds in enumerate(of_graph) if kinds is None), None)
+    if without is not None:
+        raise GraphError(f"graph {without} has no kinds, but others have; give all graphs kinds, or none")
+    present = [kinds for kinds in of_graph if kinds is not None]
+    for index, kinds in enumerate(present):
+        if type(kinds[0]) is not type(present[0][0]):
+            raise GraphError(
+                f"graph {index} has kinds of {type(kinds[0]).__name__}, graph 0 of {type(present[0][0]).__name__}; "
+                "use one type"
+            )
+    joined = sorted(set().union(*present))
+    number = {kind: at for at, kind in enumerate(joined)}
+    return tuple(joined), [np.array([number[kind] for kind in kinds], np.int32) for kinds in present]

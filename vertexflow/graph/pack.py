@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,15 @@ from . import segments
 from .build import HAS_EDGES, HAS_KINDS, LARGEST, InputGraph, Ints
 from .data import Rows, join_data
 from .edge_index import edge_index_of
+from .kind_names import join_kinds
+from .opaque import opaque
 from .uncompiled import uncompiled
 
 if TYPE_CHECKING:
     from ..scheduler import Schedule
 
 
+@opaque
 @dataclass(frozen=True, eq=False)
 class GraphBatch:
     """Input graphs packed side by side: the vertices of the first, then of the second, and so on.
@@ -269,7 +272,7 @@ class GraphBatch:
 
     def _restructured(self, **arrays: Any) -> GraphBatch:
         """The batch with other edges between its vertices, of which nothing is known yet but its data."""
-        changed = replace(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), cache={})
+        changed = replaced(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), cache={})
         if "_joined_data" in self.__dict__:
             changed.__dict__["_joined_data"] = self._joined_data
         return changed
@@ -296,7 +299,7 @@ class GraphBatch:
         return torch.from_numpy(np.concatenate((*self._host_parts, *schedule)))
 
     def _changed(self, **changes: Any) -> GraphBatch:
-        changed = replace(self, **changes)
+        changed = replaced(self, **changes)
         for name in ("_joined_data", "_host_parts"):
             if name in self.__dict__:
                 changed.__dict__[name] = self.__dict__[name]
@@ -308,12 +311,19 @@ class GraphBatch:
         return f"graph {graph}, vertex {int(vertex - self.graph_offset[graph])}"
 
     def __getstate__(self) -> dict[str, Any]:
-        names = self.__dataclass_fields__
-        state = {name: value for name, value in self.__dict__.items() if name in names}
-        return state | {"cache": {}, "graphs": (), "_joined_data": self._joined_data}
+        return _fields(self) | {"cache": {}, "graphs": (), "_joined_data": self._joined_data}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+
+def replaced(batch: GraphBatch, **changes: Any) -> GraphBatch:
+    """The batch with other values in some of its fields, and nothing derived from it yet but its `cache`."""
+    return GraphBatch(**(_fields(batch) | changes))
+
+
+def _fields(batch: GraphBatch) -> dict[str, Any]:
+    return {name: batch.__dict__[name] for name in GraphBatch.__match_args__}
 
 
 @uncompiled
@@ -341,7 +351,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     try:
         packed = _core.pack(graphs, InputGraph, None)
         if packed is None:
-            kinds, numbers = _join_kinds(graphs)
+            kinds, numbers = join_kinds([graph.kinds for graph in graphs])
             packed = _core.pack(graphs, InputGraph, numbers)
         assert packed is not None
         blob, graph_offset, num_edges, num_slots, flags = packed
@@ -382,21 +392,3 @@ def _explained(error: Exception, graphs: list[Any]) -> VertexFlowError:
     return GraphError(
         f"a graph's structure is no such array ({where} elements); make graphs with vf.graph and its like"
     )
-
-
-def _join_kinds(graphs: list[InputGraph]) -> tuple[tuple[Any, ...], list[Ints]]:
-    """The kinds of all graphs together, and the number of each graph's kinds among them."""
-    of_graph = [graph.kinds for graph in graphs]
-    without = next((index for index, kinds in enumerate(of_graph) if kinds is None), None)
-    if without is not None:
-        raise GraphError(f"graph {without} has no kinds, but others have; give all graphs kinds, or none")
-    present = [kinds for kinds in of_graph if kinds is not None]
-    for index, kinds in enumerate(present):
-        if type(kinds[0]) is not type(present[0][0]):
-            raise GraphError(
-                f"graph {index} has kinds of {type(kinds[0]).__name__}, graph 0 of {type(present[0][0]).__name__}; "
-                "use one type"
-            )
-    joined = sorted(set().union(*present))
-    number = {kind: at for at, kind in enumerate(joined)}
-    return tuple(joined), [np.array([number[kind] for kind in kinds], np.int32) for kinds in present]
