@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -352,3 +354,20 @@ def test_parameters_and_attributes_are_read_at_every_call():
     model.backend = "eager"
     for model.scale in (2.0, 3.0):
         assert model([vf.chain(1)], x=torch.ones(1, 1)).h.item() == model.scale
+
+
+class WithoutCode(vf.VertexFunction):
+    def __init__(self):
+        super().__init__(state={"h": 2}, backend="eager")
+
+    def of_factor(self, factor, v):
+        h = v.gather(0).h + factor * v.pull("x")
+        v.scatter(h=h)
+        v.push(h=h)
+
+    vertex = functools.partialmethod(of_factor, 3)
+
+
+def test_a_method_without_code_of_its_own_is_called():
+    out = WithoutCode()([vf.chain(2)], x=torch.ones(2, 2))
+    assert out.h.tolist() == [[3, 3], [6, 6]]

@@ -198,3 +198,8 @@ def test_what_is_refused(values: Any, options: dict[str, Any], error: type[Excep
         field(*values, **options)
     with pytest.raises(InputError, match="samples have no graph"):
         collate([{"a": [1]}], index="a")
+
+
+def test_a_batch_is_no_sample():
+    with pytest.raises(InputTypeError, match=r"sample\[0\] is a GraphBatch; give input graphs"):
+        collate([(collate([chain(2)]), 1)])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
+import io
 import pickle
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.utils import counters
+from torch.utils import checkpoint
 
 import vertexflow as vf
 
@@ -127,3 +131,125 @@ def test_submodules_that_are_compiled(change, expected, dynamo):
     torch.testing.assert_close(loss_and_gradients(model, x), expected)
     model.backend = "eager"
     torch.testing.assert_close(loss_and_gradients(model, x), expected)
+
+
+class Tuple(nn.Module):
+    """What a model gives, as the tuple that PyTorch's hooks are made for."""
+
+    def __init__(self, model):
+        super().__init__()
+        object.__setattr__(self, "model", model)
+
+    def forward(self, *args, **kwargs):
+        return tuple(self.model(*args, **kwargs).values())
+
+
+class TwoOutputs(BinaryTreeLSTM):
+    def vertex(self, v):
+        super().vertex(v)
+        v.push(count=v.num_children, twice=2 * v.pull("x"))
+
+
+def gru(seed):
+    torch.manual_seed(seed)
+    return vf.nn.GRU(3, 4, backend="torch").double(), {"x": torch.ones(7, 3, dtype=torch.float64, requires_grad=True)}
+
+
+def two_outputs(seed):
+    torch.manual_seed(seed)
+    return TwoOutputs(3, 4).double(), {"x": torch.ones(7, 3, dtype=torch.float64, requires_grad=True)}
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("make", [two_outputs, gru])
+def test_backward_hooks_are_called_as_for_a_tuple_of_the_outputs(make, everywhere):
+    """They see the same gradients, and what they return counts."""
+
+    def run(wrap):
+        model, inputs = make(0)
+        model.backend = "torch"
+        module, seen = wrap(model), []
+
+        def before(module_, grads):
+            if module_ is module:
+                seen.append(("before", *grads))
+                return tuple(None if grad is None else 2 * grad for grad in grads)
+
+        def after(module_, grad_inputs, grad_outputs):
+            if module_ is module:
+                seen.append((*grad_inputs, *grad_outputs))
+                return tuple(None if grad is None else 3 * grad for grad in grad_inputs)
+
+        scope = nn.modules.module
+        if everywhere:
+            handles = [
+                scope.register_module_full_backward_pre_hook(before),
+                scope.register_module_full_backward_hook(after),
+            ]
+        else:
+            handles = [module.register_full_backward_pre_hook(before), module.register_full_backward_hook(after)]
+        graphs, x = [vf.chain(4), vf.chain(3)], inputs["x"]
+        try:
+            out = module(graphs, x) if make is gru else module(graphs, **inputs)
+            kept = out if wrap is Tuple else tuple(out.values())
+            assert wrap is Tuple or type(out) is vf.Outputs
+            sum((value * value).sum() for value in kept if value.requires_grad).backward()
+        finally:
+            for handle in handles:
+                handle.remove()
+        assert [len(call) for call in seen] == [1 + len(kept), (2 if make is gru else 1) + len(kept)]
+        return seen, [x.grad, *(weight.grad for weight in model.parameters())]
+
+    ours, theirs = run(lambda model: model), run(Tuple)
+    assert [[value is None for value in call] for call in ours[0]] == [[v is None for v in call] for call in theirs[0]]
+    flat = lambda calls: [value for call in calls for value in call if isinstance(value, torch.Tensor)]  # noqa: E731
+    torch.testing.assert_close(flat(ours[0]), flat(theirs[0]))
+    torch.testing.assert_close(ours[1], theirs[1])
+
+
+def _save_products(context, operation, *args, **kwargs):
+    policy = checkpoint.CheckpointPolicy
+    return policy.MUST_SAVE if operation is torch.ops.aten.mm.default else policy.PREFER_RECOMPUTE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_reentrant": True},
+        {"use_reentrant": False},
+        {
+            "use_reentrant": False,
+            "context_fn": functools.partial(checkpoint.create_selective_checkpoint_contexts, _save_products),
+        },
+    ],
+)
+def test_first_and_later_calls_in_checkpoints(options, expected):
+    model, x = model_and_input()
+    for _ in range(2):
+        loss = checkpoint.checkpoint(lambda x: model(GRAPHS, x=x).h, x, **options).square().sum()
+        model.zero_grad()
+        x.grad = None
+        loss.backward()
+        torch.testing.assert_close([loss.detach(), x.grad, *(weight.grad for weight in model.parameters())], expected)
+
+
+def test_whole_models_are_copied_and_saved(expected):
+    model, x = model_and_input()
+    loss_and_gradients(model, x)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for again in (copy.deepcopy(model), copy.copy(model), torch.load(file, weights_only=False), nn.DataParallel(model)):
+        torch.testing.assert_close(loss_and_gradients(again, x), expected)
+
+
+def test_hooks_on_a_model_change_what_goes_in_and_out(expected):
+    def run(backend):
+        model, x = model_and_input(backend)
+        model.register_forward_pre_hook(lambda m, args, named: (args, {**named, "x": named["x"] * 2}), with_kwargs=True)
+        model.register_forward_hook(lambda m, args, out: vf.Outputs(h=out.h * 3))
+        return loss_and_gradients(model, x)
+
+    torch.testing.assert_close(run("torch"), run("eager"))
+    assert not torch.allclose(run("torch")[0], expected[0])

@@ -181,7 +181,8 @@ class _Call:
 
     def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
         self.method: Method = getattr(model, name)
-        self.filename = inspect.unwrap(getattr(self.method, "__func__", self.method)).__code__.co_filename
+        code = getattr(inspect.unwrap(getattr(self.method, "__func__", self.method)), "__code__", None)
+        self.filename = name if code is None else code.co_filename  # a `functools.partialmethod` has no code
         own = _own_tensors(model)
         self.scope = _Scope(model, self.method)
         self.given = {f"module.{name}": tensor for name, tensor in tensors.items() if own.get(name) is not tensor}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import InputError, InputTypeError
 from .graph.build import InputGraph
+from .graph.pack import GraphBatch
 
 _ATOMS = {int, float, bool, str, type(None)}  # at once, where nothing else is in a list
 
@@ -32,6 +33,8 @@ def _divide(items: list[Any], path: Path, fields: dict[Path, list[Any]]) -> None
                 f"{shown(path)}: {type(item).__name__} in sample {index}, but {type(first).__name__} in the first; "
                 "all samples must have one form"
             )
+    if isinstance(first, GraphBatch):
+        raise InputTypeError(f"{shown(path)} is a GraphBatch; give input graphs, which vf.collate packs itself")
     parts = [_parts(item, top=not path) for item in items]
     keys = next((part.keys() for part in parts if part is not None), None)
     if keys is None:

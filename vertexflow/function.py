@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import log, programs
+from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
 from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
@@ -34,7 +35,7 @@ from .programs import Kept, Programs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
 
 
-class VertexFunction(nn.Module):
+class VertexFunction(ReturnsOutputs):
     """The computation of one vertex, run over whole batches of input graphs.
 
     Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ..backward_hooks import ReturnsOutputs
 from ..errors import InputError
 from ..function import VertexFunction
 from ..graph import segments
@@ -18,7 +19,7 @@ from ..graph.vertex import Vertex
 from ..outputs import Outputs
 
 
-class DAGNN(nn.Module):
+class DAGNN(ReturnsOutputs):
     """Directed acyclic graph neural network (Thost and Chen, ICLR 2021, arXiv 2101.07965, section 2).
 
     Attention, message and update of vertex v in layer l = 1 .. L, with h_v^0 = x_v, over its children u, the predecessors

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..backward_hooks import ReturnsOutputs
 from ..errors import GraphError, InputError
 from ..function import VertexFunction
 from ..graph.build import InputGraph
@@ -35,7 +36,7 @@ class Cell(VertexFunction):
         self.weights = [name for name, _ in self.named_parameters()]
 
 
-class ChainRNN(nn.RNNBase):
+class ChainRNN(ReturnsOutputs, nn.RNNBase):
     """Stacked layers of `cell` over chains, in one direction or in both.
 
     From `nn.RNNBase` come the parameters with their names, shapes and initial values, hence `state_dict`s that PyTorch's

@@ -1,0 +1,51 @@
+"""Modules that return `Outputs` and have backward hooks, which PyTorch calls for tensors and tuples only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import module as around_all
+from torch.utils.hooks import BackwardHook
+
+from .graph.uncompiled import uncompiled
+from .outputs import Outputs
+
+
+class ReturnsOutputs(nn.Module):
+    """A module whose full backward hooks see its outputs as if it returned the tuple of them, in their order."""
+
+    @uncompiled
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        if (
+            self._backward_hooks
+            or self._backward_pre_hooks
+            or around_all._global_backward_hooks
+            or around_all._global_backward_pre_hooks
+        ):
+            return _call_with_hooks(self, super()._call_impl, args, kwargs)
+        return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _get_backward_hooks(self) -> tuple[list[Any], list[Any]]:
+        return [], _hooks(self)[1]  # what PyTorch's own `_call_impl` shall call
+
+    def _get_backward_pre_hooks(self) -> list[Any]:
+        return []
+
+
+def _hooks(module: nn.Module) -> tuple[list[Any], list[Any]]:
+    """Full backward hooks, and those of the old kind."""
+    return nn.Module._get_backward_hooks(module)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _call_with_hooks(module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    full, before = _hooks(module)[0], nn.Module._get_backward_pre_hooks(module)  # type: ignore[no-untyped-call]
+    if not (full or before):
+        return call(*args, **kwargs)
+    hook = BackwardHook(module, full, before)
+    result = call(*hook.setup_input_hook(args), **kwargs)  # type: ignore[no-untyped-call]
+    if not isinstance(result, Outputs):  # a forward hook made something else of it
+        return hook.setup_output_hook(result)  # type: ignore[no-untyped-call]
+    values = hook.setup_output_hook(tuple(result.values()))  # type: ignore[no-untyped-call]
+    return Outputs(zip(result, values, strict=True))
