@@ -21,6 +21,25 @@ def _no_runs():
     RUNS.clear()
 
 
+class Settings(dict):
+    """A dictionary with attributes."""
+
+
+class Controller:
+    """An object without a dictionary, whose method is a hook."""
+
+    __slots__ = ("__factor",)
+
+    def __init__(self, factor):
+        self.set(factor)
+
+    def set(self, factor):
+        self.__factor = factor
+
+    def times(self, module, arguments, output):
+        return output * self.__factor
+
+
 def double(module, arguments, output):
     return 2 * output
 
@@ -41,12 +60,23 @@ class Model(vf.VertexFunction):
         self.weights = torch.ones(3)
         self.register_buffer("mask", torch.ones(3))
         self.twice = functools.partial(torch.mul, 1.0)
+        self.attributes = Settings()
+        self.attributes.shift = 0.0
+        self.controller = Controller(1.0)
+        self.linear.register_forward_hook(self.controller.times)
+        self.recent = collections.deque([torch.ones(3)])
+        self.outside = [nn.Linear(3, 3).requires_grad_(False)]  # which PyTorch does not see
+        self.by_part = {self.drop: 1.0}
+        self.sign = 0.0
 
     def vertex(self, v):
         RUNS.append(self.training)
         y = self.drop(self.act(self.linear(v.pull("x")))) * self.scale * self.weights * self.mask + self.offset
         y = self.twice(y ** self.settings["power"]) * self.settings["more"][0]
         y = -y if self.options.negative else y
+        y = y + self.attributes.shift + self.outside[0].weight.sum(0)
+        y = y + getattr(self.drop, "shift", 0.0) + getattr(self.drop, "offset", 0.0)
+        y = y * self.recent[-1] * self.by_part[self.drop] + torch.copysign(torch.ones(3), torch.tensor(self.sign))
         v.scatter(h=y + v.gather(0).h)
         v.push(y=y)
 
@@ -77,6 +107,10 @@ def another_bias(model):
     model.linear.bias = nn.Parameter(torch.ones(3))
 
 
+def frozen_ones():
+    return nn.Parameter(torch.ones(3, 3), requires_grad=False)
+
+
 def patched(model):
     model.act.forward = lambda value: 3 * value
 
@@ -100,6 +134,15 @@ CHANGES = {
     "a patched forward": patched,
     "a parametrization": parametrized,
     "a function": lambda model: setattr(model, "twice", functools.partial(torch.mul, 2.0)),
+    "an attribute of a dictionary": lambda model: setattr(model.attributes, "shift", 2.0),
+    "an object whose method is a hook": lambda model: model.controller.set(3.0),
+    "a tensor in a deque": lambda model: model.recent.append(torch.full((3,), 3.0)),
+    "another tensor in a deque": lambda model: model.recent.__setitem__(0, torch.full((3,), 3.0)),
+    "a parameter of a module in a list": lambda model: setattr(model.outside[0], "weight", frozen_ones()),
+    "a value at a module": lambda model: model.by_part.update({model.drop: 3.0}),
+    "the first parameter of a module": lambda model: setattr(model.drop, "shift", nn.Parameter(torch.ones(3))),
+    "the first buffer of a module": lambda model: model.drop.register_buffer("offset", torch.ones(3)),
+    "a sign of zero": lambda model: setattr(model, "sign", -0.0),
     "weights of another dtype": lambda model: model.double(),
 }
 

@@ -187,6 +187,13 @@ MIXES = {
     "gradient of a parameter": lambda v, x, m: x @ hooked_weight(m.weight),
     "edges": lambda v, x, m: x + v.children.h.mean(0),
     "flipped edges": lambda v, x, m: x + v.sum(v.children.h.flip(0)),
+    "any": lambda v, x, m: torch.where((x > 0).any(), x, -x),
+    "all in a column": lambda v, x, m: torch.where((x < 1e9).all(0), x, -x),
+    "flipped mask of outliers": lambda v, x, m: x * (1 + (x > 100).flip(0)),
+    "running number of outliers": lambda v, x, m: x + (x.abs() > 100).cumsum(0),
+    "flipped numbers of children": lambda v, x, m: x * (1 + (v.num_children > 10).flip(0)[:, None]),
+    "flipped tokens that are one": lambda v, x, m: x + F.one_hot(v.pull("ones").long().flip(0)[:, 0], SIZE),
+    "far places": lambda v, x, m: torch.where(torch.arange(x.shape[0])[:, None] > 100, -x, x),
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFunctionError
+from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows
 from .isolation import generators_in, seed
 from .nodes import ARANGES, ancestors, is_view
 from .samples import BOLDNESS, OWNER, Samples
@@ -133,6 +134,7 @@ class _Check:
                 self.places.add(node)  # such as the number of each entry's bag, for the derivative of an EmbeddingBag
                 node.meta["places"] = True
         self.outer: dict[fx.Node, int | None] = {}  # how several entries a vertex are arranged, see `_take`
+        self.others: Values = {}  # other numbers for values that are the same in all rows
 
     def run(self, leaves: Mapping[fx.Node, Any], wanted: list[fx.Node]) -> Values:
         """All values of the graph that `wanted` need."""
@@ -149,6 +151,8 @@ class _Check:
         """Refuse an operation that gives other rows where it is given only some of them, elsewhere."""
         self.outer.clear()
         with torch.no_grad():
+            alike = alike_nodes(base, lambda value, node: _blocks(value, node.meta["rows"], 1))
+            self.others = {node: drawn(base[node].cpu()) for node in alike - self.places}
             parts = [self._on_rows(base, selection) for selection in _SELECTIONS]
             outputs = {*self.found.scatters.values(), *self.found.pushes.values()}
             for node in outputs & self.places:
@@ -177,12 +181,15 @@ class _Check:
                 values[node] = value  # a size, several results, a sum over rows or what is made of it
                 continue
             expected = self._match(node, base, value, selection) or self._rearranged(node, base, values, selection)
-            if expected is None:
+            in_forward = node in self.forward
+            if expected is None or (in_forward and takes_values_of_rows(node, value)):
                 without = node.meta["rows"] is None
                 what = (
                     "without a row for each vertex" if without else "that depends on other rows, their number or place"
                 )
                 raise VertexFunctionError(_mixing(self.found, node, f"a value {what}"))
+            if in_forward and (compares_places(node, self.places) or self._is_hidden(node, base, values, selection)):
+                raise VertexFunctionError(_mixing(self.found, node, "a value that depends on other rows, or on places"))
             values[node] = expected[0]  # the base's: rounding does not add up, and the next operation is seen alone
         return values
 
@@ -234,6 +241,25 @@ class _Check:
                         self._note(source, outer)
                     return expected
         return None
+
+    def _is_hidden(self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...]) -> bool:
+        """Whether an operation that read the same in all rows mixes others, which it may not take (an index, a factor)."""
+        reader = node.all_input_nodes[0] if node.target is operator.getitem else node
+        others = {source: self.others[source] for source in reader.all_input_nodes if source in self.others}
+        layout = node.meta["rows"]
+        if not others or layout is None or any(self.outer.get(s, 1) is None for s in (node, *reader.all_input_nodes)):
+            return False
+        part = {s: _take(x, s.meta["rows"], selection, self.outer.get(s) or 1) for s, x in others.items()}
+        results = []
+        for given in ({**base, **others}, {**values, **part}):
+            on_cpu = {s: x.cpu() if isinstance(x := given[s], Tensor) else x for s in reader.all_input_nodes}
+            try:  # on a GPU a number out of range would be fatal
+                result = self._compute(reader, on_cpu)
+            except VertexFunctionError:
+                return False
+            results.append(result if reader is node else result[node.args[1]])
+        expected = _take(results[0], layout, selection, self.outer.get(node) or 1)
+        return not _agree(results[1], expected, _tolerance(node))
 
     def _arrange(self, node: fx.Node) -> None:
         """Random numbers lie as what they are drawn for; without such, the first operation that reads them says how."""

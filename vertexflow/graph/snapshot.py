@@ -48,6 +48,7 @@ class Snapshot:
     kept: list[tuple[Any, ...]] = field(default_factory=list)  # and what was in them
     sets: list[Any] = field(default_factory=list)  # and deques
     set_contents: list[Any] = field(default_factory=list)
+    set_ids: list[list[int]] = field(default_factory=list)  # in order, for `==` of tensors is a tensor
     modules: list[Callable[[], nn.Module | None]] = field(
         default_factory=list
     )  # weak: a model shall not hold itself alive
@@ -83,7 +84,7 @@ class Snapshot:
             and [*map(len, self.large)] == self.lengths
             and [tensor._version for tensor in self.tensors] == self.versions
             and [array.tobytes() for array in self.arrays] == self.contents
-            and self.sets == self.set_contents
+            and [[*map(id, held)] for held in self.sets] == self.set_ids
             and all(
                 getattr(value, name, None) is old
                 for (value, name), old in zip(self.slots, self.slot_values, strict=True)
@@ -151,11 +152,14 @@ class _Walk:
         attributes = vars(module)
         self._watch(attributes, attributes)
         for name in _OF_TENSORS:
-            holder = attributes.get(name) or {}
+            holder = attributes.get(name, {})  # an empty one, too: it may be filled later
             into.names.append(holder)
             into.name_lists.append(tuple(holder))
             into.empty += [(holder, key) for key, value in holder.items() if value is None]
             into.leaves[_below(path, name)] = tuple((key, value is None) for key, value in holder.items())
+            if any(value is not None and id(value) not in self.registered for value in holder.values()):
+                self._watch(holder, holder)  # of a module in a list, which PyTorch does not see: constants of the trace
+                self.entries(_below(path, name), holder.items())
         left_out = {*_OF_TENSORS, *_set_by_hooks(module)}
         self.entries(path, ((name, value) for name, value in attributes.items() if name not in left_out))
 
@@ -167,7 +171,7 @@ class _Walk:
     def value(self, path: Path, value: Any) -> None:
         into = self.into
         if isinstance(value, _SCALARS):
-            into.leaves[path] = (type(value), value)
+            into.leaves[path] = _exact(value)
         elif id(value) in self.seen:
             into.leaves[path] = ("as", *self.seen[id(value)])
         elif isinstance(value, nn.Module):
@@ -216,17 +220,18 @@ class _Walk:
             into.leaves[_below(path, "its names")] = tuple(map(self.hashable, value))
             self.entries(path, value.items())
         elif isinstance(value, set):
-            into.sets.append(value)
-            into.set_contents.append(set(value))
+            self._watch_set(value, set(value))
             into.leaves[path] = frozenset(map(self.hashable, value))
         else:
             if isinstance(value, list):
                 into.live.append(value)
                 into.kept.append(tuple(value))
             elif isinstance(value, deque):
-                into.sets.append(value)
-                into.set_contents.append(deque(value))
+                self._watch_set(value, deque(value))
             self.entries(path, enumerate(value))
+        if hasattr(value, "__dict__"):  # of a class of its own
+            self._watch(vars(value), vars(value))
+            self.entries(_below(path, "its attributes"), vars(value).items())
 
     def object(self, path: Path, value: Any) -> None:
         """An object with attributes, as settings are; a large one (a trainer, a logger) counts as itself alone."""
@@ -246,9 +251,14 @@ class _Walk:
     def hashable(self, value: Any) -> Hashable:
         """A key of a dictionary, or an element of a set."""
         if isinstance(value, _SCALARS):
-            return type(value), value
+            return _exact(value)
         self.into.alive.append(value)
         return type(value), id(value)
+
+    def _watch_set(self, value: Any, contents: Any) -> None:
+        self.into.sets.append(value)
+        self.into.set_contents.append(contents)
+        self.into.set_ids.append([*map(id, value)])
 
     def _watch(self, container: Any, entries: Any) -> None:
         self.into.live.append(container)
@@ -276,8 +286,16 @@ def _restore_class(cls: type, attributes: dict[str, Any]) -> None:
 def _slots(cls: type) -> list[str]:
     """The attributes that objects of a Python class have without a dictionary."""
     parts = [part for part in cls.__mro__ if part.__flags__ & _MADE_IN_PYTHON]
-    names = (vars(part).get("__slots__", ()) for part in parts)
-    return [name for given in names for name in ((given,) if isinstance(given, str) else given) if name[:2] != "__"]
+    given = [(part, vars(part).get("__slots__", ())) for part in parts]
+    names = [(part, name) for part, some in given for name in ((some,) if isinstance(some, str) else some)]
+    private = [(part, name) for part, name in names if name[:2] == "__" and name[-2:] != "__"]
+    hidden = [f"_{part.__name__.lstrip('_')}{name}" for part, name in private]  # as Python calls them from outside
+    return [name for _, name in names if name[:2] != "__"] + hidden
+
+
+def _exact(value: Any) -> Hashable:
+    """Equal for equal scalars only: 0.0 is not -0.0, and NaN is NaN."""
+    return type(value), repr(value) if isinstance(value, (float, complex)) else value
 
 
 def _is_large(value: Any) -> bool:
@@ -308,6 +326,6 @@ def _prominence(path: Path) -> tuple[bool, int]:
 
 
 def _named(path: Path) -> str:
-    hidden = {"_modules", "its class", "its names"}
+    hidden = {"_modules", "its class", "its names", "its attributes"}
     names = (part.__qualname__ if isinstance(part, type) else str(part) for part in path if part not in hidden)
     return ".".join(names) or "the module itself"

@@ -101,7 +101,7 @@ class _Copier:
         return copy
 
     def _named(self, entries: Mapping[Any, Any]) -> dict[Any, Any]:
-        return {name: self.copy(entry) for name, entry in entries.items()}
+        return {self.copy(name): self.copy(entry) for name, entry in entries.items()}
 
     def _container(self, value: Any) -> Any:
         if type(value) in (dict, OrderedDict):
