@@ -117,7 +117,7 @@ def patched(model):
 
 CHANGES = {
     "an attribute": lambda model: setattr(model, "scale", 3.0),
-    "its type alone": lambda model: setattr(model, "scale", torch.tensor(1.0, dtype=torch.float64)),
+    "a tensor for a number": lambda model: setattr(model, "scale", torch.tensor(2.0, dtype=torch.float64)),
     "an attribute of a submodule": lambda model: setattr(model.drop, "p", 1.0),
     "an attribute of the class": lambda model: setattr(type(model), "offset", 2.0),
     "an entry of a dictionary": lambda model: model.settings.update(power=2),
@@ -152,11 +152,12 @@ def test_a_change_is_seen_at_the_next_call(change, monkeypatch):
     monkeypatch.setattr(Model, "offset", 0.0)
     model, x = Model(), torch.randn(2, 3)
     graphs = [vf.chain(2)]
-    torch.testing.assert_close(model(graphs, x=x).y, expected(model, x))
+    before = model(graphs, x=x).y
+    torch.testing.assert_close(before, expected(model, x))
     CHANGES[change](model)
     x = x.to(model.linear.weight.dtype)
     want = expected(model, x)
-    assert not torch.equal(want, expected(Model(), x.float()).to(want.dtype))  # or it would show nothing
+    assert not torch.equal(want, before.to(want.dtype))  # or it would show nothing
     for _ in range(2):
         torch.testing.assert_close(model(graphs, x=x).y, want)
 
@@ -305,3 +306,14 @@ def test_large_containers_are_not_looked_through():
     model.counts = collections.Counter(model.words)
     model([vf.chain(2)], x=x)
     assert len(model._programs.seen.snapshot.leaves) < 500
+
+
+def test_whether_a_parameter_requires_grad_cannot_be_asked():
+    class Asking(Model):
+        def vertex(self, v):
+            y = v.pull("x") * (2 if self.linear.weight.requires_grad else 5)
+            v.scatter(h=y)
+            v.push(y=y)
+
+    with pytest.raises(vf.VertexFunctionError, match=r"requires grad(?s:.)*test_changes\.py"):
+        Asking()([vf.chain(1)], x=torch.randn(1, 3))

@@ -24,6 +24,7 @@ from ..errors import VertexFlowError, VertexFunctionError
 from .cells import CELLS
 from .vertex import Gathered
 
+_ASKS_FOR_GRADIENT = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 Place = tuple[str, int]  # a file and a line
 
 
@@ -36,6 +37,11 @@ class SourceLines(TorchFunctionMode):
         self.seen: fx.Node | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == _ASKS_FOR_GRADIENT and is_users(sys._getframe(1).f_code.co_filename):
+            raise VertexFunctionError(
+                "the vertex function asks whether a tensor requires grad, which may change from call to call; the trace has the "
+                "derivative of everything, and what is wanted of it is chosen later. Read an attribute of your own instead"
+            )
         result = CELLS.get(getattr(func, "__name__", ""), func)(*args, **(kwargs or {}))
         inner: FrameType | None = None  # the deepest frame of the user's own code
         frame: FrameType | None = sys._getframe(1)
