@@ -58,12 +58,14 @@ def dtypes_of(state: Mapping[str, Shape], asked: torch.dtype | Dtypes | None, us
 def becomes_state(name: str, value: Tensor, dtypes: StateDtypes) -> bool:
     """Whether a value may become a state by a change of its dtype that nobody wrote.
 
-    Real numbers become shorter where autocast or `state_dtype` say so, and only there; nothing becomes another sort of number.
+    Real numbers become shorter under autocast, and where `state_dtype` asks for real numbers of some state: the others then have
+    their dtypes on purpose, too. Nothing becomes another sort of number.
     """
     dtype, to = value.dtype, dtypes[name]
     same_sort = dtype.is_complex == to.is_complex and dtype.is_floating_point == to.is_floating_point
     same_sort &= (dtype == torch.bool) == (to == torch.bool)
-    on_purpose = name in dtypes.asked or torch.is_autocast_enabled(value.device.type)
+    on_purpose = any(dtypes[asked].is_floating_point for asked in dtypes.asked)
+    on_purpose |= torch.is_autocast_enabled(value.device.type)
     return same_sort and (torch.promote_types(dtype, to) == to or (to.is_floating_point and on_purpose))
 
 
