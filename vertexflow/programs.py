@@ -65,14 +65,20 @@ def see(programs: Programs, model: nn.Module) -> tuple[Kept, dict[str, Tensor]]:
     if seen is None or seen.snapshot.modules[0]() is not model or not seen.snapshot.is_current():
         with isolation.lock:
             seen = programs.seen = _look(programs, model)
-    tensors = {name: holder[key] for name, holder, key in seen.places}
-    if len(set(map(id, tensors.values()))) != seen.num_tensors or any(
-        t is None for t in tensors.values()
-    ):  # tied or gone
+    tensors = _fetch(seen)
+    if tensors is None:
         with isolation.lock:
             seen = programs.seen = _look(programs, model)
         tensors = {name: holder[key] for name, holder, key in seen.places}
     return seen.kept, _once_each(tensors)
+
+
+def _fetch(seen: Seen) -> dict[str, Tensor] | None:
+    """The parameters and buffers by the names of their places; None where some were tied, untied or taken away since."""
+    tensors = {name: holder[key] for name, holder, key in seen.places}
+    different = {id(tensor) for tensor in tensors.values() if tensor is not None}
+    is_complete = not any(tensor is None for tensor in tensors.values())
+    return tensors if is_complete and len(different) == seen.num_tensors else None
 
 
 def traces(kept: Kept, configuration: Hashable, make: Callable[[], dict[str, Trace]]) -> dict[str, Trace]:
