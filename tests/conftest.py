@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 pytest_plugins = ["tests.interpreter"]
+settings.register_profile("patient", settings(), deadline=None)  # other processes run beside this one
+settings.load_profile("patient")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported; `make test-gpu` says 0
 
 
