@@ -374,3 +374,18 @@ def test_operators_that_refuse_gaps_read_pieces_of_rows():
     model = FromCode(vertex, {"h": 4}, norm=nn.GroupNorm(2, 4)).double()
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     check(Case(model, [Structure(4, [(0, 1, 0), (1, 2, 0)])], {"x": x}))
+
+
+@pytest.mark.parametrize("pushed", [lambda y: y, lambda y: y.view(-1, 2, 2)])
+def test_the_gradient_of_a_group_norm_whose_output_is_not_used_is_zero(pushed):
+    """PyTorch's kernel reads the gradients of all rows, of which there is one, of zeros."""
+
+    def vertex(self, v):
+        v.push(normed=pushed(self.norm(v.pull("x"))), used=v.pull("x") * self.scale)
+
+    model = FromCode(vertex, {}, norm=nn.GroupNorm(2, 4), scale=nn.Parameter(torch.ones(1))).double()
+    x = torch.randn(50, 4, dtype=torch.float64, requires_grad=True)
+    out = model([vf.chain(1)] * 50, x=x)
+    out.used.sum().backward()
+    assert not model.norm.weight.grad.any()
+    assert torch.equal(x.grad, torch.ones_like(x))

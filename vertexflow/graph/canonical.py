@@ -134,5 +134,5 @@ RULES: dict[Any, rules.Rule] = {
     aten._prelu_kernel.default: rules.prelu,
     aten._prelu_kernel_backward.default: rules.prelu_backward,
     aten.native_group_norm.default: rules.dense(0),
-    aten.native_group_norm_backward.default: rules.dense(0, 1),
+    aten.native_group_norm_backward.default: rules.dense(0, 1, unchecked=(0,)),
 }  # fmt: skip

@@ -309,13 +309,17 @@ def prelu_backward(node: fx.Node) -> fx.Node:
     return node
 
 
-def dense(*operands: int) -> Rule:
-    """Of operators whose kernels refuse operands with gaps; the copies that PyTorch makes of these were taken for aliases."""
+def dense(*operands: int, unchecked: tuple[int, ...] = ()) -> Rule:
+    """Of operators whose kernels want operands without gaps; the copies that PyTorch makes of these were taken for aliases.
+
+    Those at `unchecked` the kernels read as if they had none: they are copied in any case, because what comes in for an output
+    that the caller did not use is one row of zeros, seen as many.
+    """
 
     def rule(node: fx.Node) -> fx.Node:
         for number in operands:
             source: Any = node.args[number]
-            if source is not None and not source.meta["val"].is_contiguous():
+            if source is not None and (number in unchecked or not source.meta["val"].is_contiguous()):
                 copied = insert(node, aten.clone.default, source, memory_format=torch.contiguous_format)
                 node.update_arg(number, copied)
         return node
