@@ -17,7 +17,7 @@ from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
-from .graph.states import StateDtypes, dtypes_of
+from .graph.states import StateDtypes, dtypes_of, usual_dtype
 from .graph.vertex import CHILDREN, Vertex
 from .inputs import check_inputs
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
@@ -45,7 +45,7 @@ def run_eager(
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     methods = methods_in(batch, model._methods)
     device = check_inputs(tensors, inputs)
-    usual = _usual_dtype(tensors, inputs)
+    usual = usual_dtype(tensors, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
     batch = batch.reversed() if reverse else batch
     counts = count_rows(batch, methods)
@@ -269,12 +269,6 @@ def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(itertools.chain(model.named_parameters(), model.named_buffers()))
 
 
-def _usual_dtype(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.dtype:
-    """The dtype of states that none was asked for."""
-    floating = (tensor.dtype for tensor in (*tensors.values(), *inputs.values()) if tensor.is_floating_point())
-    return next(floating, torch.get_default_dtype())
-
-
 def _check_calls(
     uses: Mapping[str, Uses],
     inputs: Mapping[str, Tensor],
@@ -318,7 +312,7 @@ class EagerFrontier(Frontier):
         model = self._model
         tensors = _own_tensors(model)
         device = check_inputs(tensors, inputs)
-        dtypes = dtypes_of(model.state, model.state_dtype, _usual_dtype(tensors, inputs))
+        dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype(tensors, inputs))
         (name,) = model._methods.values()
         call = _Call(model, name, tensors)
         uses = Uses(call.filename)

@@ -19,7 +19,7 @@ from .graph.pack import GraphBatch, pack
 from .graph.prepare import prepare
 from .graph.reserved import ATTRIBUTES, check_attribute
 from .graph.show import SymbolicGraph
-from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of
+from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of, usual_dtype
 from .graph.trace import Trace
 from .graph.uncompiled import uncompiled
 from .graph.vertex import Vertex
@@ -319,9 +319,7 @@ class VertexFunction(ReturnsOutputs):
 
         def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
-            floating = [t.dtype for t in (*tensors.values(), *inputs.values()) if t.is_floating_point()]
-            usual = floating[0] if floating else torch.get_default_dtype()
-            dtypes = dtypes_of(self.state, self.state_dtype, usual)
+            dtypes = dtypes_of(self.state, self.state_dtype, usual_dtype(tensors, inputs))
             made = {
                 name: prepare(self, name, self.state, dtypes, inputs, tensors, device)
                 for name in dict.fromkeys(self._methods.values())

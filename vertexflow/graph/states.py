@@ -55,6 +55,12 @@ def dtypes_of(state: Mapping[str, Shape], asked: torch.dtype | Dtypes | None, us
     return StateDtypes({name: named.get(name, usual) for name in state}, named)
 
 
+def usual_dtype(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype of states that none was asked for: that of the first parameter, buffer or input of real numbers."""
+    floating = (tensor.dtype for tensor in (*tensors.values(), *inputs.values()) if tensor.is_floating_point())
+    return next(floating, torch.get_default_dtype())
+
+
 def becomes_state(name: str, value: Tensor, dtypes: StateDtypes) -> bool:
     """Whether a value may become a state by a change of its dtype that nobody wrote.
 
