@@ -59,9 +59,10 @@ class VertexFunction(ReturnsOutputs):
         policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
 
     The method is traced at the first call, and again when something that it may read has changed: attributes, submodules and
-    their attributes, hooks, train or eval, dtypes, autocast. (Not watched: globals; what functions, bound methods and partials
-    hold; attributes set on parameters; containers of more than 1,000 entries.) Its Python, with prints and hooks of submodules,
-    runs when it is traced, not at every call (`backend="eager"` runs it at every step); it may read what is around it, not write.
+    their attributes, hooks, train or eval, dtypes, autocast, and what functions in all these read: closures, defaults, partials,
+    objects whose methods they are, globals. (Not watched: what installed packages read, what functions write to themselves, and
+    more than 1,000 entries; see the guarantees.) Its Python, with prints and hooks of submodules, runs when it is traced, not at
+    every call (`backend="eager"` runs it at every step); it may read what is around it, not write.
 
     Example:
         >>> class Sum(vf.VertexFunction):
@@ -327,7 +328,7 @@ class VertexFunction(ReturnsOutputs):
             check_together(made, inputs)
             return made
 
-        return programs.traces(kept, configuration, make)
+        return programs.traces(self._programs, self, kept, configuration, make)
 
     def _bind(
         self,

@@ -14,8 +14,8 @@ ARGUMENTS = frozenset({"self", "graphs", "initial", "reverse", "shared"})
 _OF_A_CHILD = frozenset({"self", "pull", "expand", "gather"})
 
 METHODS = frozenset({"vertex", "forward", "start", "explain", "symbolic_graph"})
-_SETTINGS = frozenset({"backend", "policy", "state_dtype"})
-ATTRIBUTES = METHODS | _SETTINGS | {"state"}
+SETTINGS = frozenset({"backend", "policy", "state_dtype"})
+ATTRIBUTES = METHODS | SETTINGS | {"state"}
 
 
 def check_state_name(name: object) -> None:
@@ -56,7 +56,7 @@ def check_attribute(owner: str, name: str, value: Any) -> None:
     held = isinstance(value, (nn.Module, Tensor)) and not (name == "policy" and hasattr(value, "steps"))
     if name == "state":
         why = "which holds the shapes of the states: they are given to super().__init__(state=...), and stay"
-    elif name in _SETTINGS and held:
+    elif name in SETTINGS and held:
         why = "which is a setting of every vertex function"
     elif name in METHODS and (held or not callable(value)):
         why = "which is a method or property of every vertex function"
