@@ -105,12 +105,11 @@ def test_fewer_digits_are_judged_too(dtype):
     models.run(case, expected)
     for name in ("out", "gradient of linear.weight"):
         wrong = models.expect(sample)
-        wrong.truth[name] = wrong.truth[name] + 2 * wrong.allowed[name] + 1e-9
+        own, key = (wrong.outputs, name) if name == "out" else (wrong.gradients, name.split()[-1])
+        own[key] = own[key] + 8  # what is the same bits is right
+        wrong.truth[name] = wrong.truth[name] + 3 * wrong.allowed[name] + 1e-9
         with pytest.raises(AssertionError, match=re.escape(name)):
             models.run(case, wrong)
-        assert not models.is_a_matter_of_rounding(
-            case, dataclasses.replace(wrong, truth={**wrong.truth, name: wrong.truth[name] + 1})
-        )
     expected.outputs["out"] = expected.outputs["out"].double()
     with pytest.raises(AssertionError, match="instead of torch"):
         models.run(case, expected)
