@@ -119,7 +119,14 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
         if isinstance(error, VertexFlowError):
             error.args = (f"{_with_letters(str(error), letters)}\n{place}",)
             raise
-        if _depends_on_values(error):
+        operator = getattr(error, "func", None)  # of what PyTorch does not compute without values
+        if operator is not None and operator is not torch.ops.aten._local_scalar_dense.default:
+            message = (
+                f"the vertex function depends on the value of a tensor: `{operator}` gives a shape, or tells Python something, "
+                "that is not known before. It is traced once for all vertices: use torch.where(condition, a, b) or arithmetic "
+                'with masks instead, or backend="eager", which runs the method itself'
+            )
+        elif _depends_on_values(error):
             message = (
                 "the vertex function depends on the value of a tensor in Python (if, while, .item(), int(...)). It is "
                 "traced once for all vertices: use torch.where(condition, a, b) or arithmetic with masks instead"
@@ -130,6 +137,16 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
         raise VertexFunctionError(f"{message}\n{place}") from error
     finally:
         torch_log.disabled = disabled
+
+
+@contextmanager
+def placed(code: CodeType) -> Iterator[None]:
+    """Let refusals name the line of the vertex function; whatever else is raised stays as it is."""
+    try:
+        yield
+    except VertexFlowError as error:
+        error.args = (f"{error}\n{_place_of(error, code, {})}",)
+        raise
 
 
 def _depends_on_values(error: BaseException) -> bool:

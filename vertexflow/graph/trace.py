@@ -6,7 +6,6 @@ of the derivative is recorded in one `torch.fx.Graph` (Cavs calls it F and its d
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +23,7 @@ from ..errors import VertexFunctionError
 from . import meta as meta
 from .derivatives import DerivativeError
 from .functional import remove_mutations
+from .method import code_of
 from .nodes import role_name
 from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
@@ -145,8 +145,7 @@ def _trace(
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
 
-    called = getattr(module, method)
-    code = inspect.unwrap(getattr(called, "__func__", called)).__code__
+    code = code_of(getattr(module, method), method)
     lines = SourceLines(code, without_derivative)
     written: list[str] = []
     made: dict[Role, Tensor] = {}
@@ -175,8 +174,7 @@ def _trace(
         places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
         copy = stand_in(module, places)
         with lines, unchanged(copy, params) as changes:
-            getattr(copy, method)(v)
-            v.finish()
+            v.finish(getattr(copy, method)(v))
         written.extend(changes)
         results.update({("scatter", name): value for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
