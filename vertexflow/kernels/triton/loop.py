@@ -15,7 +15,7 @@ from torch import Tensor
 from ... import _core
 from ...graph.program import CORES, Program
 from ..binding import Bound, Numbers, Resolve, template
-from ..memory import Arena
+from ..memory import Arena, Buffers
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from .build import interprets, load
@@ -71,12 +71,12 @@ class Loop:
         """Of each of them, the number that Triton compiles into a kernel: a pointer that is missing, a stride of 1."""
         return np.array([role == "stride" for role, _ in self.pointers], np.int64)
 
-    def scratch(self, group: RowGroup) -> dict[Any, int]:
-        """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
+    def scratch(self, group: RowGroup) -> Buffers:
+        """The buffers that one run needs, by (role, what) of the argument."""
         rows = max((step.stop - step.start for step in group.steps), default=0)
         edges = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
         return {
-            (role, what): what[2] * (edges if what[3] == "edges" else rows)
+            (role, what): (what[4], what[2] * (edges if what[3] == "edges" else rows))
             for role, what in self.pointers
             if role == "scratch"
         }
