@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ... import _core
+from ...errors import BackendError, VertexFlowError
 from ...graph.program import CORES, Program
 from ..binding import Bound, Numbers, Resolve, template
 from ..memory import Arena, Buffers
@@ -165,7 +166,15 @@ class Loop:
             binaries = None if interprets() else arguments.kernels.binaries[launch.name]
             calls[launch.name] = Call(self.functions[launch.name], launch, pointers, precision(), binaries)
         numbers = (start, inner, arguments.group_start + start, edge_start, rows)
-        calls[launch.name].start(rows, numbers, stream, multiprocessors)
+        try:
+            calls[launch.name].start(rows, numbers, stream, multiprocessors)
+        except (VertexFlowError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"the Triton kernel {launch.name} cannot be compiled or launched: {type(error).__name__}: {str(error)[:2000]}. "
+                'This is a defect of vertexflow, or of Triton, please report it; backend="torch" computes without kernels'
+            ) from error
 
 
 def is_odd(role: str, what: Any) -> bool:
