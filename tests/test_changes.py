@@ -308,6 +308,13 @@ def test_large_containers_are_not_looked_through():
     assert len(model._programs.seen.snapshot.leaves) < 500
 
 
+def test_objects_that_hold_each_other_one_behind_the_other():
+    model, x = Model(), torch.randn(2, 3)
+    for _ in range(400):
+        model.first = SimpleNamespace(next=getattr(model, "first", None))
+    model([vf.chain(2)], x=x)
+
+
 def test_whether_a_parameter_requires_grad_cannot_be_asked():
     class Asking(Model):
         def vertex(self, v):

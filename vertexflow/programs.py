@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from . import forked, log
 from .errors import VertexFlowError, VertexFunctionError
 from .graph import isolation
+from .graph.look import take_snapshot
 from .graph.partition import partition
 from .graph.show import SymbolicGraph
-from .graph.snapshot import Snapshot, take_snapshot
+from .graph.snapshot import Held, Path, Snapshot
 from .graph.trace import Trace
 from .kernels.autograd import Bound, bind
 from .kernels.compile import compile_program
@@ -25,6 +27,8 @@ from .kernels.core import Compiled
 
 MOST_STATES = 32  # of a model that are kept; the least recently seen go first
 _MANY_STATES = 8  # from which on a warning says what changes
+
+_DICTIONARY = operator.attrgetter("__dict__")
 
 Made = TypeVar("Made")
 
@@ -46,6 +50,7 @@ class Seen:
     snapshot: Snapshot
     places: list[tuple[str, dict[str, Any], str]]  # qualified name, and the dictionary and key that hold the tensor
     num_tensors: int  # that are different ones: two places may hold the same
+    attributes: list[int]  # the dictionary of what was set on each of the tensors, by its address
     kept: Kept
 
 
@@ -57,6 +62,7 @@ class Programs:
     seen: Seen | None = None
     latest: Mapping[str, Compiled] | None = None
     num_states: int = 0
+    unwatched: set[Path] = field(default_factory=set)  # what functions wrote to while they were traced: counts, logs
 
 
 def see(programs: Programs, model: nn.Module) -> tuple[Kept, dict[str, Tensor]]:
@@ -70,7 +76,7 @@ def see(programs: Programs, model: nn.Module) -> tuple[Kept, dict[str, Tensor]]:
         with isolation.lock:
             seen = programs.seen = _look(programs, model)
         tensors = {name: holder[key] for name, holder, key in seen.places}
-    return seen.kept, _once_each(tensors)
+    return seen.kept, tensors if len(tensors) == seen.num_tensors else _once_each(tensors)
 
 
 def _fetch(seen: Seen) -> dict[str, Tensor] | None:
@@ -78,12 +84,42 @@ def _fetch(seen: Seen) -> dict[str, Tensor] | None:
     tensors = {name: holder[key] for name, holder, key in seen.places}
     different = {id(tensor) for tensor in tensors.values() if tensor is not None}
     is_complete = not any(tensor is None for tensor in tensors.values())
-    return tensors if is_complete and len(different) == seen.num_tensors else None
+    is_as_before = is_complete and len(different) == seen.num_tensors and _attributes(tensors) == seen.attributes
+    return tensors if is_as_before else None
 
 
-def traces(kept: Kept, configuration: Hashable, make: Callable[[], dict[str, Trace]]) -> dict[str, Trace]:
+def _attributes(tensors: Mapping[str, Tensor]) -> list[int]:
+    """What holds the attributes that were set on tensors; 0 for most, which have none."""
+    return [id(held) if held else 0 for held in map(_DICTIONARY, tensors.values())]
+
+
+def traces(
+    programs: Programs, model: nn.Module, kept: Kept, configuration: Hashable, make: Callable[[], dict[str, Trace]]
+) -> dict[str, Trace]:
     """The traces for a configuration, made by the first thread that asks for them."""
-    return _made(kept.traces, configuration, make)
+
+    def made() -> dict[str, Trace]:
+        found = make()
+        _forget_written(programs, model, kept)
+        return found
+
+    return _made(kept.traces, configuration, made)
+
+
+def _forget_written(programs: Programs, model: nn.Module, kept: Kept) -> None:
+    """What functions have just written to, and nobody else: a hook that counts its calls. It would change at each trace."""
+    seen = programs.seen
+    if seen is None or seen.kept is not kept or seen.snapshot.is_current():
+        return
+    changed = seen.snapshot.differing(take_snapshot(model, programs.unwatched))
+    programs.unwatched.intersection_update(seen.snapshot.skipped)  # others are gone
+    programs.unwatched.update(path for path in changed if any(isinstance(part, Held) for part in path))
+    snapshot = take_snapshot(model, programs.unwatched)
+    for key in [key for key, state in programs.states.items() if state is kept]:
+        del programs.states[key]
+    programs.states[snapshot.key, _ties(model)] = kept
+    programs.seen = replace(seen, snapshot=snapshot)
+    kept.alive += snapshot.alive
 
 
 def compiled(
@@ -142,7 +178,7 @@ def _no_other_errors() -> Iterator[None]:
 def _look(programs: Programs, model: nn.Module) -> Seen:
     """Take a snapshot of the model, and find what is kept for a state like this one."""
     forked.note_call()
-    snapshot, before = take_snapshot(model), programs.seen
+    snapshot, before = take_snapshot(model, programs.unwatched), programs.seen
     key = (snapshot.key, _ties(model))
     if key not in programs.states:
         programs.states[key] = Kept(snapshot.alive)
@@ -153,8 +189,9 @@ def _look(programs: Programs, model: nn.Module) -> Seen:
             programs.states.popitem(last=False)
     programs.states.move_to_end(key)
     places = _places(model)
-    different = {id(holder[key]) for _, holder, key in places}
-    return Seen(snapshot, places, len(different), programs.states[key])
+    tensors = {name: holder[key] for name, holder, key in places}
+    different = set(map(id, tensors.values()))
+    return Seen(snapshot, places, len(different), _attributes(tensors), programs.states[key])
 
 
 def _places(model: nn.Module) -> list[tuple[str, dict[str, Any], str]]:
@@ -187,8 +224,6 @@ def _ties(model: nn.Module) -> tuple[int, ...]:
 
 def _once_each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Each tensor by the first of its names."""
-    if len(set(map(id, tensors.values()))) == len(tensors):
-        return tensors
     seen: set[int] = set()
     return {name: t for name, t in tensors.items() if id(t) not in seen and not seen.add(id(t))}  # type: ignore[func-returns-value]
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import VertexFunctionError
-from .snapshot import take_snapshot
+from .look import take_snapshot
+from .parameters import attributes_of, dress
 
 _LARGEST = 1000  # entries of a container beyond which it is shared: a vocabulary, not a list of layers
 
@@ -28,7 +29,10 @@ def stand_in(module: nn.Module, tensors: Mapping[int, Tensor]) -> nn.Module:
 
     Lists, dictionaries and the like are copied with it; other objects, hooks and functions among them, are shared.
     """
-    copy: nn.Module = _Copier(tensors).copy(module)
+    copier = _Copier(tensors)
+    for tensor in (*module.parameters(), *module.buffers()):
+        dress(tensors[id(tensor)], tensor, copier.named(vars(tensor)))
+    copy: nn.Module = copier.copy(module)
     return copy
 
 
@@ -40,13 +44,17 @@ def unchanged(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[list
     Raises:
         VertexFunctionError: an attribute was set, a submodule exchanged, a list appended to.
     """
-    before = take_snapshot(module)
+    before = take_snapshot(
+        module, of_functions=False
+    )  # in which others may write: what counts operations has such hooks
     places = [(part, key, value) for part in module.modules() for key, value in _tensors_in(part)]
+    attributes = {name: attributes_of(tensor) for name, tensor in tensors.items()}
     versions = {name: tensor._version for name, tensor in tensors.items()}
     written: list[str] = []
     try:
         yield written
-        changed = before.changes(take_snapshot(module))
+        changed = before.changes(take_snapshot(module, of_functions=False))
+        changed += [f"{name}.{key}" for name, old in attributes.items() for key in _set_on(tensors[name], old)]
         changed += [key for part, key, value in places if dict(_tensors_in(part)).get(key) is not value]
         if changed:
             raise VertexFunctionError(
@@ -62,6 +70,12 @@ def _tensors_in(module: nn.Module) -> list[tuple[str, Tensor]]:
     """The parameters and buffers of a module itself, those that are there."""
     held = {**module._parameters, **module._buffers}
     return [(key, value) for key, value in held.items() if value is not None]
+
+
+def _set_on(tensor: Tensor, before: Mapping[str, Any]) -> list[str]:
+    """The attributes of a tensor that are no longer what they were."""
+    now, missing = attributes_of(tensor), object()
+    return [name for name in {**before, **now} if now.get(name, missing) is not before.get(name, missing)]
 
 
 class _Copier:
@@ -83,7 +97,7 @@ class _Copier:
             target = value()
             return weakref.ref(self.tensors[id(target)]) if id(target) in self.tensors else value
         if isinstance(value, functools.partial):
-            return functools.partial(self.copy(value.func), *map(self.copy, value.args), **self._named(value.keywords))
+            return functools.partial(self.copy(value.func), *map(self.copy, value.args), **self.named(value.keywords))
         if isinstance(value, (dict, list, tuple, set, deque)) and len(value) <= _LARGEST:
             return self._container(value)
         return value
@@ -96,20 +110,20 @@ class _Copier:
         # Not by its own `__new__`: that of FSDP2 makes a module of the class before it was sharded.
         copy: nn.Module = object.__new__(type(module))
         self.copies[id(module)] = copy
-        copy.__dict__.update(self._named(module.__dict__))
+        copy.__dict__.update(self.named(module.__dict__))
         copy.__dict__.pop("_compiled_call_impl", None)  # of `module.compile()`, which would call the module itself
         return copy
 
-    def _named(self, entries: Mapping[Any, Any]) -> dict[Any, Any]:
+    def named(self, entries: Mapping[Any, Any]) -> dict[Any, Any]:
         return {self.copy(name): self.copy(entry) for name, entry in entries.items()}
 
     def _container(self, value: Any) -> Any:
         if type(value) in (dict, OrderedDict):
             copy = self.copies[id(value)] = type(value)()
-            copy.update(self._named(value))
+            copy.update(self.named(value))
         elif type(value) is defaultdict:
             copy = self.copies[id(value)] = defaultdict(value.default_factory)
-            copy.update(self._named(value))
+            copy.update(self.named(value))
         elif type(value) is list:
             copy = self.copies[id(value)] = []
             copy.extend(map(self.copy, value))
