@@ -29,5 +29,11 @@ class LinAlgError(VertexFunctionError, torch.linalg.LinAlgError):  # type: ignor
     """What `torch.linalg` raises, in a vertex function; the message names the line."""
 
 
+class OutputError(VertexFlowError, AttributeError, KeyError):
+    """What a call returned has no entry of this name; the message names those there are."""
+
+    __str__ = Exception.__str__  # that of a KeyError would show the message as a string in quotes
+
+
 class BackendError(VertexFlowError, ValueError):
     """A backend or policy is unknown, or cannot run here."""

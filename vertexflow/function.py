@@ -12,7 +12,7 @@ from torch import Tensor
 from . import kinds, log, programs
 from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
-from .errors import InputError, VertexFunctionError
+from .errors import InputError, InputTypeError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
@@ -23,7 +23,7 @@ from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_
 from .graph.trace import Trace
 from .graph.uncompiled import uncompiled
 from .graph.vertex import Vertex
-from .inputs import check_inputs
+from .inputs import check_arguments, check_inputs
 from .kernels import autograd
 from .kernels.autograd import Bound
 from .kernels.compile import choose_backend
@@ -110,7 +110,7 @@ class VertexFunction(ReturnsOutputs):
     def forward(
         self,
         graphs: GraphBatch | Sequence[InputGraph],
-        *,
+        *unnamed: Any,
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
         **inputs: Tensor,
@@ -138,6 +138,7 @@ class VertexFunction(ReturnsOutputs):
                 no method for.
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
+        check_arguments(unnamed, reverse)
         return self._run(None, graphs, reverse, initial, inputs)
 
     def _run(
@@ -268,6 +269,8 @@ class VertexFunction(ReturnsOutputs):
         self, initial: Mapping[str, Tensor], count: int, dtypes: StateDtypes, device: torch.device
     ) -> dict[str, Tensor]:
         """The rows of every state that vertices without children read."""
+        if not isinstance(initial, Mapping):
+            raise InputTypeError(f'initial is a {type(initial).__name__}; give a mapping from states, {{"h": h0}}')
         for name, value in initial.items():
             if name not in self.state:
                 known = ", ".join(map(repr, self.state)) or "none"

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .errors import OutputError
+
 
 class Outputs(dict[str, Tensor]):
     """What a vertex function pushed: a dict from names to tensors, whose entries are attributes too.
@@ -15,7 +17,7 @@ class Outputs(dict[str, Tensor]):
     PyTorch knows it as a pytree, so that whatever looks for tensors in the output of a module (DDP, FSDP2, checkpointing,
     accelerate, Lightning) meets them, and what it gives back is an `Outputs` again.
 
-    An attribute that is missing raises an `AttributeError` that names the entries there are.
+    An entry that is missing raises an error that names those there are, an `AttributeError` and a `KeyError`.
 
     Example:
         >>> out = model(batch, x=x)
@@ -29,11 +31,11 @@ class Outputs(dict[str, Tensor]):
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Tensor:
-        try:
-            return self[name]
-        except KeyError:
-            there = ", ".join(map(repr, self)) or "nothing"
-            raise AttributeError(f"there is no output {name!r}; the vertex function pushed {there}") from None
+        return self[name]
+
+    def __missing__(self, name: object) -> Tensor:
+        there = ", ".join(map(repr, self)) or "nothing, or no vertex was computed yet"
+        raise OutputError(f"there is no output {name!r}; the vertex function pushed {there}")
 
     def __setattr__(self, name: str, value: Tensor) -> None:
         if hasattr(type(self), name):
