@@ -9,6 +9,7 @@ from .errors import (
     InputError,
     InputTypeError,
     LinAlgError,
+    NotTracedError,
     VertexFlowError,
     VertexFunctionError,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "InputGraph",
     "InputTypeError",
     "LinAlgError",
+    "NotTracedError",
     "Outputs",
     "Policy",
     "Schedule",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
+from .graph.source_lines import code_of
 from .graph.states import StateDtypes, dtypes_of, usual_dtype
 from .graph.vertex import CHILDREN, Vertex
 from .inputs import check_inputs
@@ -181,8 +181,8 @@ class _Call:
 
     def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
         self.method: Method = getattr(model, name)
-        code = getattr(inspect.unwrap(getattr(self.method, "__func__", self.method)), "__code__", None)
-        self.filename = name if code is None else code.co_filename  # a `functools.partialmethod` has no code
+        code = code_of(self.method)
+        self.filename = name if code is None else code.co_filename
         own = _own_tensors(model)
         self.scope = _Scope(model, self.method)
         self.given = {f"module.{name}": tensor for name, tensor in tensors.items() if own.get(name) is not tensor}

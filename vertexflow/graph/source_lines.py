@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import linecache
 import logging
 import os
@@ -11,8 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -77,6 +78,20 @@ def _name(tensor: Tensor, name: str) -> None:
     node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
     if isinstance(node, fx.Node):
         node.meta.setdefault("name", name)
+
+
+def code_of(method: Any) -> CodeType | None:
+    """The user's code that a method runs: below decorators, and of the function in a `functools.partialmethod`."""
+    while not isinstance(method := inspect.unwrap(method), FunctionType):
+        if isinstance(method, functools.partial):
+            method = method.func
+        elif isinstance(method, MethodType):
+            method = method.__func__
+        elif isinstance(getattr(type(method), "__call__", None), FunctionType):  # noqa: B004: an object in its place
+            method = type(method).__call__
+        else:
+            return None
+    return method.__code__
 
 
 def where(filename: str, line: int | None, inner: Place | None = None) -> str:
@@ -174,7 +189,7 @@ def _of_hints(text: str, *probes: Tensor) -> str:
     return f" ({' and '.join(shown)}, unless it is a size of your own)" if shown else ""
 
 
-@cache
+@functools.cache
 def is_users(filename: str) -> bool:
     """Whether a file is the user's own: not Python's, not an installed package, not this one, not made at run time."""
     if filename.startswith("<"):
@@ -183,7 +198,7 @@ def is_users(filename: str) -> bool:
     return not any(path.startswith(folder + os.sep) for folder in _others_folders())
 
 
-@cache
+@functools.cache
 def _others_folders() -> tuple[str, ...]:
     """Where the code of others lies: the standard library, installed packages, PyTorch, vertexflow."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")

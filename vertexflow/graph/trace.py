@@ -6,7 +6,6 @@ of the derivative is recorded in one `torch.fx.Graph` (Cavs calls it F and its d
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +23,7 @@ from ..errors import VertexFunctionError
 from .functional import remove_mutations
 from .nodes import role_name
 from .sizes import StepSizes
-from .source_lines import SourceLines, located, where
+from .source_lines import SourceLines, code_of, located, where
 from .stand_in import stand_in, unchanged
 from .states import Shape, StateDtypes, widest
 from .vertex import CHILDREN, Vertex
@@ -117,8 +116,11 @@ def trace(
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
 
-    called = getattr(module, method)
-    code = inspect.unwrap(getattr(called, "__func__", called)).__code__
+    code = code_of(getattr(module, method))
+    if code is None:
+        raise VertexFunctionError(
+            f"{type(module).__name__}.{method} is no method written in Python, which could be traced"
+        )
     lines = SourceLines(code)
     written: list[str] = []
     made: dict[Role, Tensor] = {}
