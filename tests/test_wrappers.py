@@ -236,6 +236,7 @@ def test_first_and_later_calls_in_checkpoints(options, expected):
         torch.testing.assert_close([loss.detach(), x.grad, *(weight.grad for weight in model.parameters())], expected)
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("backend", ["torch", "eager"])
 @pytest.mark.parametrize("directly", [True, False])
 def test_a_mapping_out_of_a_reentrant_checkpoint_is_refused_where_its_gradient_would_be_missing(directly, backend):

@@ -87,8 +87,8 @@ def code_of(method: Any) -> CodeType | None:
             method = method.func
         elif isinstance(method, MethodType):
             method = method.__func__
-        elif isinstance(getattr(type(method), "__call__", None), FunctionType):  # noqa: B004: an object in its place
-            method = type(method).__call__
+        elif isinstance(called := inspect.getattr_static(type(method), "__call__", None), FunctionType):
+            method = called  # of an object in a method's place
         else:
             return None
     return method.__code__

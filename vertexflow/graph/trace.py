@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicC
 
 from ..errors import VertexFunctionError
 from .functional import remove_mutations
+from .isolation import forget_source
 from .nodes import role_name
 from .sizes import StepSizes
 from .source_lines import SourceLines, code_of, located, where
@@ -171,7 +172,9 @@ def trace(
 
     filename = code.co_filename
     with mode, enable_python_dispatcher(), located(code, probe, edge_probe):
-        graph = make_fx(joint)(fakes, probe, edge_probe).graph
+        traced = make_fx(joint)(fakes, probe, edge_probe)
+        forget_source(traced)
+        graph = traced.graph
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     found = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
