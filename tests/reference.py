@@ -77,20 +77,28 @@ class OneVertex:
         return self.inputs[name].clone()
 
     def scatter(self, **state):
-        self.state.update(state)
+        self.state.update({name: value.to(self.dtypes[name]) for name, value in state.items()})
 
     def push(self, **outputs):
         self.outputs.update(outputs)
 
 
 def run_reference(
-    model, num_vertices: int, edges: list[Edge], inputs, reverse=False, edge_inputs=None, methods=None, initial=None
+    model,
+    num_vertices: int,
+    edges: list[Edge],
+    inputs,
+    reverse=False,
+    edge_inputs=None,
+    methods=None,
+    initial=None,
+    states=None,
 ):
     """What `model(graph, **inputs)` must return: pushed name -> rows of the vertices that push it, in vertex order.
 
     `edge_inputs` have a row for each edge, in the order of `edges`. `methods`: the method of each vertex, if they
     are of several kinds; inputs have rows for all vertices and edges nevertheless. `initial`: name of a state -> what
-    vertices without children read in slot 0, in their order.
+    vertices without children read in slot 0, in their order. `states`: a list to which the states of all vertices are added.
     """
     slots: list[dict[int, int]] = [{} for _ in range(num_vertices)]
     numbers: list[dict[int, int]] = [{} for _ in range(num_vertices)]  # of the edges, by slot
@@ -127,5 +135,7 @@ def run_reference(
                     }
                 done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtypes)
                 (model.vertex if methods is None else methods[vertex])(done[vertex])
+    if states is not None:
+        states += [value for one in done for value in one.state.values()]
     names = dict.fromkeys(name for one in done for name in one.outputs)
     return {name: torch.cat([one.outputs[name] for one in done if name in one.outputs]) for name in names}

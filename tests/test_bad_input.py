@@ -85,7 +85,7 @@ def test_states():
         vf.VertexFunction(state={"h": 0})
     with pytest.raises(vf.InputError, match="'2h' is not a Python name"):
         vf.VertexFunction(state={"2h": 3})
-    with pytest.raises(vf.VertexFunctionError, match="needs a method `vertex"):
+    with pytest.raises(vf.VertexFunctionError, match="no method that computes a vertex"):
         vf.VertexFunction(state={"h": 3})([vf.chain(1)])
 
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from .fuzz.cases import KEPT, Case, Models, describe, draw_cases, replay
-from .fuzz.functions import draw_function, source_of
+from .fuzz.features import FEATURES, features_of
+from .fuzz.functions import draw_function
 from .fuzz.samples import draw_sample
 from .fuzz.shrink import shrink
 from .fuzz.ways import WAYS
+from .fuzz.writer import source_of
 
 
 @pytest.mark.parametrize("path", sorted(KEPT.glob("*.json")), ids=lambda path: path.stem)
@@ -47,12 +49,13 @@ def test_every_way_is_one_that_can_fail():
     """A model that computes something else than the reference is found out, whatever the way."""
     rng = random.Random(3)
     function = draw_function(rng)
-    while not (function.methods.get("vertex") and "self.linear" in source_of(function)):
+    while not (function.methods.get("vertex") and function.is_exact and "self.linear" in source_of(function)):
         function = draw_function(rng)
     function.methods["vertex"].push = [["out", -1]]
     function.methods["vertex"].program.append(["linear", False, -1, 0, 0, 0])
     models = Models(function)
     sample = draw_sample(rng, function, [])
+    sample.special = {}
     expected = models.expect(sample)
     expected.outputs["out"] = expected.outputs["out"] + 1e-6
     for way in WAYS:
@@ -84,3 +87,41 @@ def test_failures_are_made_small(tmp_path):
     assert Case.read(tmp_path / "case.json") == small
     assert "torch.erf(" in describe(small, AssertionError("no"))
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "autocast"])
+def test_fewer_digits_are_judged_too(dtype):
+    """Values that are a little too far off, and such as are right in another dtype."""
+    rng = random.Random(4)
+    function = draw_function(rng)
+    while not (function.methods.get("vertex") and function.is_exact):
+        function = draw_function(rng)
+    function.dtype, function.autocast = ("float32", True) if dtype == "autocast" else (dtype, False)
+    function.methods["vertex"].program.append(["linear", False, -1, 0, 0, 0])
+    function.methods["vertex"].push = [["out", -1]]
+    models, sample = Models(function), draw_sample(rng, function, [])
+    sample.special = {}
+    case, expected = Case(function, sample, "torch", "depth", "train", 0), models.expect(sample)
+    models.run(case, expected)
+    for name in ("out", "gradient of linear.weight"):
+        wrong = models.expect(sample)
+        own, key = (wrong.outputs, name) if name == "out" else (wrong.gradients, name.split()[-1])
+        own[key] = own[key] + 8  # what is the same bits is right
+        wrong.truth[name] = wrong.truth[name] + 3 * wrong.allowed[name] + 1e-9
+        with pytest.raises(AssertionError, match=re.escape(name)):
+            models.run(case, wrong)
+    expected.outputs["out"] = expected.outputs["out"].double()
+    with pytest.raises(AssertionError, match="instead of torch"):
+        models.run(case, expected)
+
+
+def test_the_table_has_every_feature():
+    known = {name for names in FEATURES.values() for name in names}
+    for number in range(60):
+        function = draw_function(random.Random(number))
+        sample = draw_sample(random.Random(number), function, ["x", "linear.weight"])
+        case = Case(function, sample, "native", "fsm", "growing", 0)
+        found = features_of(case)
+        used = {step[0] for method in function.methods.values() for step in method.program}
+        assert found - used <= known
+    assert {f"way: {name}" for name in WAYS} <= known

@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.modules import module as around_all
 from torch.utils.hooks import BackwardHook
 
+from .errors import VertexFunctionError
+from .graph.method import without_init
 from .graph.uncompiled import uncompiled
 from .outputs import Outputs, of_call
 
@@ -19,6 +21,8 @@ class ReturnsOutputs(nn.Module):
 
     @uncompiled
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        if "_backward_hooks" not in self.__dict__:
+            raise VertexFunctionError(without_init(self))
         if (
             self._backward_hooks
             or self._backward_pre_hooks

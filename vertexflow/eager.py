@@ -15,8 +15,8 @@ from . import log
 from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
+from .graph.method import code_of
 from .graph.pack import GraphBatch, pack
-from .graph.source_lines import code_of
 from .graph.states import StateDtypes, dtypes_of, usual_dtype
 from .graph.vertex import CHILDREN, Vertex
 from .inputs import check_inputs
@@ -55,7 +55,7 @@ def run_eager(
         external = model._initial_states(initial, batch.num_external, dtypes, device)
     order, of_groups, slots = _order(model, batch, methods, device)
     calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
-    uses = {name: Uses(call.filename) for name, call in calls.items()}
+    uses = {name: Uses(call.code) for name, call in calls.items()}
 
     def probe(name: str, into: Uses) -> None:
         _probe(calls[name], into, model, dtypes, inputs, device)
@@ -144,7 +144,7 @@ class InputRows:
         """Call a method on a made-up vertex, to see what it uses; what it does with other vertices stays to be seen."""
         if method in self.asked or method in self.failed:
             return
-        seen = Uses(self.uses[method].filename)
+        seen = Uses(self.uses[method].code)
         try:
             self.probe(method, seen)
         except Exception as error:
@@ -166,7 +166,7 @@ class InputRows:
         for method, seen in self.uses.items():
             self.ask(method)
             asked = self.asked.get(method, seen)
-            uses[method] = Uses(seen.filename, {**asked.pulls, **seen.pulls}, asked.pushes)
+            uses[method] = Uses(seen.code, {**asked.pulls, **seen.pulls}, asked.pushes)
         if not self.failed:
             check_together(uses, self.inputs)
         check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
@@ -181,17 +181,13 @@ class _Call:
 
     def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
         self.method: Method = getattr(model, name)
-        code = code_of(self.method)
-        self.filename = name if code is None else code.co_filename
+        self.code = code_of(self.method, name)
         own = _own_tensors(model)
         self.scope = _Scope(model, self.method)
         self.given = {f"module.{name}": tensor for name, tensor in tensors.items() if own.get(name) is not tensor}
 
-    def __call__(self, v: Vertex) -> None:
-        if self.given:
-            torch.func.functional_call(self.scope, self.given, (v,))
-        else:
-            self.method(v)
+    def __call__(self, v: Vertex) -> object:
+        return torch.func.functional_call(self.scope, self.given, (v,)) if self.given else self.method(v)
 
     def without_effect(self, v: Vertex) -> None:
         """Call it with copies of its buffers and of the state of the generators of random numbers."""
@@ -208,8 +204,8 @@ class _Scope(nn.Module):
         self.module = module
         self.method = method
 
-    def forward(self, v: Vertex) -> None:
-        self.method(v)
+    def forward(self, v: Vertex) -> object:
+        return self.method(v)
 
 
 def _probe(
@@ -315,7 +311,7 @@ class EagerFrontier(Frontier):
         dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype(tensors, inputs))
         (name,) = model._methods.values()
         call = _Call(model, name, tensors)
-        uses = Uses(call.filename)
+        uses = Uses(call.code)
         made = schedule(growth, model.policy, 0, True)
         log.show("schedule", made)
         lists = edge_lists(growth, made)

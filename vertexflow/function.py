@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import log, programs, report
+from . import kinds, log, programs, report
 from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
 from .errors import InputError, VertexFunctionError
@@ -17,7 +17,7 @@ from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.pack import GraphBatch, pack
 from .graph.prepare import prepare
-from .graph.reserved import ATTRIBUTES, check_attribute
+from .graph.reserved import check_attribute
 from .graph.show import SymbolicGraph
 from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of, usual_dtype
 from .graph.trace import Trace
@@ -29,7 +29,6 @@ from .kernels.autograd import Bound
 from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
 from .kernels.plain import check_plain
-from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in, methods_of, refuse_edge_inputs
 from .outputs import Outputs
 from .programs import Kept, Programs
 from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
@@ -97,16 +96,15 @@ class VertexFunction(ReturnsOutputs):
         self.backend = backend
         self.policy = policy
         choose_backend(backend)  # an unknown name is refused here already
-        self._methods = methods_of(type(self), VertexFunction)
+        self._methods = kinds.methods_of(type(self), VertexFunction)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ATTRIBUTES:
-            check_attribute(type(self).__name__, name, value)
+        check_attribute(self, name, value)
         super().__setattr__(name, value)
 
     def vertex(self, v: Vertex) -> None:
         """The computation of one vertex; to be written by the subclass."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method `vertex(self, v)`")
+        raise VertexFunctionError("vf.VertexFunction has no `vertex` of its own that super().vertex(v) could call")
 
     @uncompiled
     def forward(
@@ -151,22 +149,23 @@ class VertexFunction(ReturnsOutputs):
         inputs: Mapping[str, Tensor],
     ) -> Outputs:
         """`forward`, perhaps with other parameters and buffers than those of the module."""
+        kinds.check_written(self, VertexFunction)
         if choose_backend(self.backend) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
         kept, own = programs.see(self._programs, self)
         tensors = own if tensors is None else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-        methods = methods_in(batch, self._methods)
+        methods = kinds.methods_in(batch, self._methods)
         device = check_inputs(tensors, inputs)
         traces = self._trace(kept, inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
-        check_rows(traces, inputs, count_rows(batch, methods), self._methods, "the batch")
+        kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
         external: dict[str, Tensor] = {}
         if initial is not None:
             batch = batch.with_initial()
             dtypes = next(iter(traces.values())).state_dtypes
             external = self._initial_states(initial, batch.num_external, dtypes, device)
-            refuse_edge_inputs(traces)
+            kinds.refuse_edge_inputs(traces)
         order, of_groups = self._order(batch, methods, traces, device)
         through = any(value.requires_grad for value in external.values())
         bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
@@ -200,11 +199,7 @@ class VertexFunction(ReturnsOutputs):
             >>> new = run.extend([[3, 2]])
             >>> run[new].h.sum().backward()
         """
-        if None not in self._methods:
-            raise VertexFunctionError(
-                f"{type(self).__name__} has methods for kinds, and a run that grows has no kinds yet; write one method "
-                "`vertex`, with an input that tells the kinds apart"
-            )
+        kinds.check_written(self, VertexFunction, grows=True)
         given = (*self.parameters(), *self.buffers(), *inputs.values())
         device = next((tensor.device for tensor in given), torch.device("cpu"))
         is_eager = choose_backend(self.backend) == "eager"
@@ -225,7 +220,9 @@ class VertexFunction(ReturnsOutputs):
         device = check_inputs(tensors, inputs)
         traces = self._trace(kept, inputs, tensors, device)
         ((name, found),) = traces.items()
-        check_rows(traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension")
+        kinds.check_rows(
+            traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension"
+        )
         made = schedule(growth, self.policy, found.num_slots, found.reads_edges)
         log.show("schedule", made)
         lists = edge_lists(growth, made) if found.reads_edges else None
@@ -304,7 +301,7 @@ class VertexFunction(ReturnsOutputs):
                 name: prepare(self, name, self.state, dtypes, inputs, tensors, device)
                 for name in dict.fromkeys(self._methods.values())
             }
-            check_together(made, inputs)
+            kinds.check_together(made, inputs)
             return made
 
         return programs.traces(self._programs, self, kept, configuration, make)
@@ -342,7 +339,7 @@ class VertexFunction(ReturnsOutputs):
         policy, found = batch.cache.get(key, (None, None))
         if found is None or (ahead is None and policy is not self.policy):
             if ahead is None:
-                structure, methods = group_by_method(batch, methods)
+                structure, methods = kinds.group_by_method(batch, methods)
                 slots = tuple(traces[name].num_slots for name in methods)
                 beyond = tuple(traces[name].reads_edges for name in methods)
                 made = cached_schedule(structure, self.policy, slots, beyond)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from .errors import GraphError, InputError, VertexFunctionError
+from .graph.method import without_init
 from .graph.pack import GraphBatch, replaced
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def methods_of(cls: type, base: type) -> dict[Any, str]:
     found: dict[Any, str] = {}
     names = dict.fromkeys(name for part in reversed(cls.__mro__) for name in vars(part))
     for name in names:
-        for kind in getattr(getattr(cls, name, None), "_vertexflow_kinds", ()):
+        for kind in getattr(inspect.getattr_static(cls, name, None), "_vertexflow_kinds", ()):
             if kind in found:
                 raise VertexFunctionError(
                     f"{cls.__name__} has two methods for vertices of kind {kind!r}, `{found[kind]}` and `{name}`; leave one"
@@ -105,6 +107,22 @@ def methods_of(cls: type, base: type) -> dict[Any, str]:
             "write one or the others"
         )
     return found or {None: "vertex"}
+
+
+def check_written(model: Any, base: type, grows: bool = False) -> None:
+    """Refuse a `VertexFunction` that was not initialised, or has no method that computes a vertex (of a run that grows)."""
+    if "_methods" not in model.__dict__:
+        raise VertexFunctionError(without_init(model))
+    if getattr(model.vertex, "__func__", None) is getattr(base, "vertex", None) and None in model._methods:
+        raise VertexFunctionError(
+            f"{type(model).__name__} has no method that computes a vertex; write `def vertex(self, v)`, or one method for each "
+            'kind of vertices, with @vf.vertex("kind") before it'
+        )
+    if grows and None not in model._methods:
+        raise VertexFunctionError(
+            f"{type(model).__name__} has methods for kinds, and a run that grows has no kinds yet; write one method "
+            "`vertex`, with an input that tells the kinds apart"
+        )
 
 
 def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from .cases import KEPT, Case, describe, draw_cases, is_refusal, refusal
-from .samples import UnsuitableError
+from .expected import UnsuitableError
+from .features import FEATURES, features_of
 from .shrink import failure_of, shrink
 
 
@@ -42,8 +43,9 @@ def main() -> int:
         if asked.triton:
             from triton.runtime import interpreter
 
-            from ..interpreter import refuse_strangers
+            from ..interpreter import refuse_strangers, round_to_bfloat16
 
+            round_to_bfloat16(patch, interpreter)
             refuse_strangers(patch, interpreter._interpreter)
         return Run(asked).run()
 
@@ -55,6 +57,7 @@ class Run:
         self.asked = asked
         self.clean: collections.Counter[str] = collections.Counter()
         self.other: collections.Counter[str] = collections.Counter()
+        self.features: collections.Counter[str] = collections.Counter()
         self.functions = self.failures = 0
 
     def run(self) -> int:
@@ -69,6 +72,7 @@ class Run:
                 print(f"[{last - start:.0f} s] to function {number}: {self.summary()}", flush=True)
         for message, count in self.other.most_common():
             print(f"  {count} x {message}")
+        self.print_features()
         print(f"by backend: {dict(self.clean)}")
         print(f"{self.summary()} (seed {asked.seed}, functions {asked.start} to {number - 1})")
         return 1 if self.failures else 0
@@ -78,6 +82,14 @@ class Run:
         return (
             f"{sum(self.clean.values())} cases, {self.functions} functions, {self.failures} failures, {refused} refused"
         )
+
+    def print_features(self) -> None:
+        """How many of the clean cases had what."""
+        print("feature                                  cases")
+        for group, names in FEATURES.items():
+            print(f"{group}:")
+            for name in names:
+                print(f"  {name:36} {self.features[name]:7,}")
 
     def one_function(self, number: int) -> None:
         rng = random.Random(f"{self.asked.seed}/{number}")
@@ -93,6 +105,7 @@ class Run:
                 try:
                     models.run(case, expected)
                     self.clean[case.backend] += 1
+                    self.features.update(features_of(case))
                 except Exception as error:
                     if is_refusal(error):
                         self.other[refusal(error)] += 1

@@ -1,31 +1,23 @@
-"""Vertex functions drawn at random, as data that can be kept and shrunk, and the Python text that they stand for."""
+"""Vertex functions drawn at random, as data that can be kept and shrunk."""
 
 from __future__ import annotations
 
-import linecache
-import math
+import contextlib
 import random
-import re
-import sys
-import types
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-import vertexflow as vf
+from .operations import OF_EDGES, OF_ROWS, OPERATIONS, TO_EDGES, TO_ROWS
 
-from ..reference import OneVertex
-from .operations import ALL, ATTRIBUTES, OF_EDGES, OF_ROWS, OPERATIONS, SIZE, TO_EDGES, TO_ROWS
-
-STATES = {  # name -> shape, dtype
-    "h": ((4,), torch.float64),
-    "m": ((2, 2), torch.float64),
-    "s": ((), torch.float64),
-    "n": ((2,), torch.int64),
-    "b": ((3,), torch.bool),
+STATES = {  # name -> shape, and the dtype of those that are not of the function's
+    "h": ((4,), None),
+    "m": ((2, 2), None),
+    "s": ((), None),
+    "n": ((2,), "int64"),
+    "b": ((3,), "bool"),
 }
 INPUTS = {  # name -> shape, and how a row is drawn
     "x": ((4,), torch.randn),
@@ -34,6 +26,7 @@ INPUTS = {  # name -> shape, and how a row is drawn
     "table": ((2, 2), torch.randn),
     "flags": ((4,), torch.bernoulli),
     "long": ((6,), torch.randn),
+    "y": ((4,), torch.randn),
 }
 EDGE_INPUTS = {"relation": ((3,), torch.randn), "label": ((), torch.randint), "strength": ((), torch.rand)}
 
@@ -57,27 +50,70 @@ class Method:
 
 @dataclass
 class Function:
-    """Methods by kind, or one named "vertex"."""
+    """Methods by kind, or one named "vertex"; `state_dtypes` are those of states that have another than is usual for them."""
 
     states: list[str]
     methods: dict[str, Method]
     seed: int
+    dtype: str = "float64"
+    autocast: bool = False
+    state_dtypes: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def read(kept: dict[str, Any]) -> Function:
         methods = {name: Method(**method) for name, method in kept["methods"].items()}
-        return Function(kept["states"], methods, kept["seed"])
+        return Function(**{**kept, "methods": methods})
 
     @property
     def has_kinds(self) -> bool:
         return "vertex" not in self.methods
+
+    @property
+    def floats(self) -> torch.dtype:
+        """The dtype of parameters and inputs."""
+        return getattr(torch, self.dtype)  # type: ignore[no-any-return]
+
+    def dtype_of(self, state: str) -> torch.dtype:
+        return getattr(torch, self.state_dtypes.get(state) or STATES[state][1] or self.dtype)  # type: ignore[no-any-return]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all is computed in float64, the reference's own."""
+        return self.coarsest == torch.float64
+
+    @property
+    def coarsest(self) -> torch.dtype:
+        """The dtype of the fewest digits."""
+        used = [self.floats, *(self.dtype_of(state) for state in self.states), *[torch.bfloat16] * self.autocast]
+        return max((dtype for dtype in used if dtype.is_floating_point), key=lambda dtype: torch.finfo(dtype).eps)
+
+    def context(self) -> AbstractContextManager[object]:
+        """What all calls are made in."""
+        return torch.autocast("cpu", torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
 
 def draw_function(rng: random.Random) -> Function:
     states = ["h", *(name for name in ("m", "s", "n", "b") if rng.random() < 0.35)]
     kinds = rng.random() < 0.25
     methods = {kind: _draw_method(rng, states, kinds, kind) for kind in ("abc" if kinds else ["vertex"])}
-    return Function(states, methods, rng.randrange(10_000))
+    function = Function(states, methods, rng.randrange(10_000))
+    _draw_dtypes(rng, function)
+    return function
+
+
+def _draw_dtypes(rng: random.Random, function: Function) -> None:
+    """Of numbers and states: float64 half of the time; in others all alike, under autocast, or each state of its own."""
+    how = rng.choice([*["float64"] * 6, *["float32"] * 2, "autocast", "bfloat16", "float16", "mixed"])
+    if how == "mixed":
+        function.dtype = rng.choice(["float32", "float32", "bfloat16", "float64"])
+        others = ["float64", "float32", "bfloat16", "float16"]
+        floats = [name for name in function.states if STATES[name][1] is None]
+        function.state_dtypes = {name: rng.choice(others) for name in floats if name == "h" or rng.random() < 0.5}
+    else:
+        function.dtype = "float32" if how == "autocast" else how
+        function.autocast = how == "autocast"
+    if "n" in function.states and rng.random() < 0.4:
+        function.state_dtypes["n"] = rng.choice(["int32", "int16", "int8", "uint8"])
 
 
 def _draw_method(rng: random.Random, states: list[str], kinds: bool, kind: str) -> Method:
@@ -108,181 +144,13 @@ def _draw_place(rng: random.Random) -> int:
     return -1 - rng.randrange(4) if rng.random() < 0.6 else rng.randrange(24)
 
 
-class _Parts(nn.Module):
-    """All that a vertex function can use, for `Writer`, which runs what it writes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name, text in ATTRIBUTES.items():
-            setattr(self, name, eval(text, {"nn": nn, "torch": torch}))
-        self.double()
-
-
-class Writer:
-    """Writes a method line by line, and runs each line for one vertex of two children, to know the shapes of values."""
-
-    def __init__(self, states: list[str], method: Method) -> None:
-        self.states, self.method = states, method
-        rows = {name: (1, *shape) for name, (shape, _) in INPUTS.items()}
-        edge_rows = {name: (2, *shape) for name, (shape, _) in EDGE_INPUTS.items()}
-        child = {name: torch.rand(1, *STATES[name][0]).to(STATES[name][1]) for name in states}
-        v = OneVertex(
-            {0: child, 1: child},
-            {name: draw_rows(name, shape) for name, shape in rows.items()},
-            {name: draw_rows(name, shape) for name, shape in edge_rows.items()},
-            {name: STATES[name][0] for name in states},
-            {name: STATES[name][1] for name in states},
-        )
-        self.values: dict[str, Any] = {"torch": torch, "F": F, "v": v, "self": _PARTS}
-        self.lines: list[str] = []
-        self.rows: list[str] = []
-        self.edges: list[str] = []
-
-    def write(self) -> list[str]:
-        for name in self.method.inputs:
-            self.line(f"{name} = v.pull({name!r})")
-            self.rows.append(name)
-        for slot in range(self.method.slots):
-            self.line(f"c{slot} = v.gather({slot})")
-            self.rows += [f"c{slot}.{name}" for name in self.states]
-        if self.method.ragged:
-            self.line("kids = v.children")
-            self.edges += [f"kids.{name}" for name in self.states]
-            for name in self.method.edge_inputs:
-                self.line(f"{name} = kids.pull({name!r})")
-                self.edges.append(name)
-            self.line("total = v.sum(kids.h)")
-            self.rows.append("total")
-        given = len(self.rows)
-        for number, step in enumerate(self.method.program):
-            self.step(number, *step)
-        states = []
-        for name, (at, k) in zip(self.states, self.method.scatter, strict=True):
-            value = self.rows[at % len(self.rows)]
-            states.append(f"{name}={self.as_state(name, value, k, value in self.rows[:given])}")
-        self.lines.append(f"v.scatter({', '.join(states)})")
-        pushes = []
-        for name, at in self.method.push:
-            value = self.rows[at % len(self.rows)]
-            pushes.append(f"{name}={self.vector(value, at) if name == 'p' else value}")
-        if pushes:
-            self.lines.append(f"v.push({', '.join(pushes)})")
-        return self.lines
-
-    def line(self, text: str) -> None:
-        exec(text, self.values)
-        self.lines += text.split("\n")
-
-    def step(self, number: int, name: str, on_edges: bool, a: int, b: int, c: int, k: int) -> None:
-        if name in (*TO_ROWS, *OF_EDGES, *TO_EDGES) and not self.method.ragged:
-            return
-        on_edges = ((on_edges and self.method.ragged) or name in (*TO_ROWS, *OF_EDGES)) and name not in (
-            *OF_ROWS,
-            *TO_EDGES,
-        )
-        have = self.edges if on_edges else self.rows
-        kinds, text = ALL[name]
-        operands = {
-            letter: self.operand(have[at % len(have)], kind, k)
-            for letter, at, kind in zip("abc", (a, b, c), kinds, strict=False)
-        }
-        to_edges = (on_edges and name not in TO_ROWS) or name in TO_EDGES
-        result = f"{'e' if to_edges else 'r'}{number}"
-        filled = text.format(r=result, k=k, **operands)
-        self.line(filled if "{r}" in text else f"{result} = {filled}")
-        (self.edges if to_edges else self.rows).append(result)
-
-    def operand(self, name: str, kind: str, k: int) -> str:
-        value = eval(name, self.values)
-        shape, vector = tuple(value.shape[1:]), self.vector(name, k)
-        whole = not value.is_floating_point() and value.dtype != torch.bool
-        if kind == "*":
-            return name
-        if kind == "v":
-            return vector
-        if kind == "m":
-            return name if shape == (2, 2) and value.is_floating_point() else f"{vector}.reshape(-1, 2, 2)"
-        if kind == "s":
-            return name if shape == () and value.is_floating_point() else f"{vector}[:, {k}]"
-        if kind == "i":
-            if shape == (4,) and whole:
-                return f"({name} % 4)"
-            return f"({vector} > 0).long()" if k % 2 else f"torch.bucketize({vector}.detach(), self.bounds)"
-        if kind == "j":
-            return f"({name} % 4)" if shape == () and whole else f"{vector}.argmax(-1)"
-        if shape == (4,) and value.dtype == torch.bool:
-            return name
-        return f"({vector} > 0)" if k % 2 else f"({vector} < 0.3)"
-
-    def vector(self, name: str, k: int) -> str:
-        """The value as [rows, 4] floats."""
-        value = eval(name, self.values)
-        text = name if value.is_floating_point() else f"{name}.double()"
-        size = math.prod(value.shape[1:])
-        if value.dim() == 1:
-            return f"{text}[:, None].expand(-1, {SIZE})"
-        if value.dim() > 2:
-            text = f"{text}.flatten(1)"
-        if size > SIZE:
-            return f"{text}[:, :{SIZE}]" if k % 2 else f"{text}[:, -{SIZE}:]"
-        return text if size == SIZE else f"F.pad({text}, (0, {SIZE - size}))"
-
-    def as_state(self, state: str, name: str, k: int, given: bool) -> str:
-        shape, dtype = STATES[state]
-        value = eval(name, self.values)
-        if given and k > 2 and value.dtype == dtype and tuple(value.shape[1:]) == shape:
-            return name  # as it was gathered or pulled
-        if state == "n":
-            return f"{self.operand(name, 'i', k)}[:, :2]"
-        if state == "b":
-            return f"{self.operand(name, 'b', k)}[:, 1:]"
-        text = self.operand(name, {"h": "v", "m": "m", "s": "s"}[state], k % 4)
-        return f"{text}.clamp(-1, 1)" if k == 5 else f"torch.tanh({text})"
-
-
-def draw_rows(name: str, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
-    """Rows of an input; float64, but for indices and booleans."""
+def draw_rows(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Rows of an input; of that dtype, but for indices and booleans."""
     draw = {**INPUTS, **EDGE_INPUTS}[name][1]
     if draw is torch.randint:
         return torch.randint(0, 5, shape, generator=generator)
     if draw is torch.bernoulli:
         return torch.rand(shape, generator=generator) > 0.5
-    return draw(shape, dtype=torch.float64, generator=generator)
-
-
-_PARTS = _Parts()
-
-
-def source_of(function: Function) -> str:
-    """A class `Drawn`, as a user would write it."""
-    bodies = {name: Writer(function.states, method).write() for name, method in function.methods.items()}
-    used = set(re.findall(r"self\.(\w+)", "\n".join(line for body in bodies.values() for line in body)))
-    shapes = {name: STATES[name][0] for name in function.states}
-    asked = "linear" not in used  # without parameters, and inputs of floats, states are not float64 by themselves
-    dtypes = {name: STATES[name][1] for name in function.states if asked or not STATES[name][1].is_floating_point}
-    lines = [
-        "class Drawn(vf.VertexFunction):",
-        "    def __init__(self):",
-        f"        super().__init__(state={shapes}, state_dtype={dtypes})",
-        f"        torch.manual_seed({function.seed})",
-    ]
-    lines += [f"        self.{name} = {text}" for name, text in ATTRIBUTES.items() if name in used]
-    lines.append("        self.double()")
-    for name, body in bodies.items():
-        lines += ["", f"    @vf.vertex({name!r})"] if function.has_kinds else [""]
-        lines.append(f"    def {f'of_{name}' if function.has_kinds else name}(self, v):")
-        lines += [f"        {line}" for line in body]
-    return "\n".join(lines) + "\n"
-
-
-_MODULE = types.ModuleType("tests.fuzz.drawn")  # where pickle looks for the class
-sys.modules[_MODULE.__name__] = _MODULE
-
-
-def class_of(source: str) -> type[vf.VertexFunction]:
-    """The class; that of the source before can no longer be pickled."""
-    name = f"<drawn {hash(source)}>"
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    _MODULE.__dict__.update(torch=torch, F=F, nn=nn, vf=vf)
-    exec(compile(source, name, "exec"), _MODULE.__dict__)
-    return _MODULE.Drawn  # type: ignore[no-any-return]
+    return draw(shape, dtype=torch.float64, generator=generator).to(dtype)

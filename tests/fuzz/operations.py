@@ -183,7 +183,7 @@ OPERATIONS = {
     "filled": ("v", "{a}.new_full(({a}.shape[0], 3), 0.5) + {a}[:, :3]"),
     # reductions
     "sum": ("v", "{a}.sum(-1)"),
-    "sum all": ("*", "{a}.double().flatten(1).sum(1, keepdim=True) if {a}.dim() > 1 else {a}.double()"),
+    "sum all": ("*", "{a}.to({dtype}).flatten(1).sum(1, keepdim=True) if {a}.dim() > 1 else {a}.to({dtype})"),
     "mean": ("vv", "{a} - {b}.mean(-1, keepdim=True)"),
     "mean pair": ("m", "{a}.mean((1, 2))"),
     "amax": ("v", "{a}.amax(-1)"),
@@ -211,7 +211,7 @@ OPERATIONS = {
     "masked": ("vb", "{a}.masked_fill({b}, -1.0)"),
     "masked softmax": ("vb", "{a}.masked_fill({b}, -float('inf')).softmax(-1).nan_to_num(0.25)"),
     "mask mul": ("vb", "{a} * {b}"),
-    "mask add": ("bb", "{a}.double() + {b}.double()"),
+    "mask add": ("bb", "{a}.to({dtype}) + {b}.to({dtype})"),
     "mask sum": ("b", "{a}.sum(-1)"),
     "bool": ("vv", "{a} > {b}"),
     "and": ("bb", "{a} & ~{b}"),

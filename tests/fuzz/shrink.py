@@ -10,7 +10,7 @@ import vertexflow as vf
 
 from ..strategies import Structure
 from .cases import Case, Models, is_refusal
-from .samples import UnsuitableError
+from .expected import UnsuitableError
 
 
 def failure_of(case: Case) -> BaseException | None:
@@ -63,9 +63,27 @@ def _smaller(case: Case) -> Iterator[Case]:
     ):
         if any(getattr(case, name) != value for name, value in change.items()):
             yield _with(case, **change)
-    for change in ({"reverse": False}, {"initial": False}, {"layouts": {}}, {"fixed": []}):
+    plain: list[dict[str, object]] = [{"layouts": {}}, {"fixed": []}, {"special": {}}, {"aliases": {}}]
+    for change in ({"reverse": False}, {"initial": False}, *plain):
         if any(getattr(sample, name) != value for name, value in change.items()):
             yield _with_sample(case, **change)
+    function = case.function
+    simpler: list[dict[str, object]] = [
+        {"dtype": "float64", "autocast": False},
+        {"autocast": False},
+        {"state_dtypes": {}},
+    ]
+    for change in simpler:
+        if any(getattr(function, name) != value for name, value in change.items()):
+            smaller = deepcopy(case)
+            for name, value in change.items():
+                setattr(smaller.function, name, value)
+            yield smaller
+    for name in (*sample.layouts, *sample.special, *sample.aliases):
+        smaller = deepcopy(case)
+        for table in (smaller.sample.layouts, smaller.sample.special, smaller.sample.aliases):
+            table.pop(name, None)
+        yield smaller
     for index, part in enumerate(sample.parts):
         if len(sample.parts) > 1:
             yield _without_part(case, index)
@@ -92,6 +110,7 @@ def _smaller(case: Case) -> Iterator[Case]:
         if state != "h":
             smaller = deepcopy(case)
             smaller.function.states.remove(state)
+            smaller.function.state_dtypes.pop(state, None)
             for method in smaller.function.methods.values():
                 del method.scatter[at]
             yield smaller

@@ -3,79 +3,23 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import pickle
-import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
 import vertexflow as vf
 
-from ..agreement import join
-from .functions import EDGE_INPUTS, INPUTS, Function
-from .samples import Expected, Leaves, Sample, bases_of, gradients_of, laid_out, of_pulling_kinds
-
-
-@dataclass
-class Call:
-    """One case: a model, what it is called with, and what must come of it."""
-
-    model: vf.VertexFunction
-    function: Function
-    sample: Sample
-    expected: Expected
-    batch: vf.GraphBatch
-    rng: random.Random
-
-    def __post_init__(self) -> None:
-        self.bases = bases_of(self.function, self.sample)
-
-    def arguments(self, bases: Leaves | None = None) -> dict[str, Any]:
-        inputs, edge_inputs, initial = laid_out(self.function, self.sample, self.bases if bases is None else bases)
-        given = of_pulling_kinds(self.function, self.sample, inputs, edge_inputs)
-        return {**given, "reverse": self.sample.reverse, **({"initial": initial} if initial else {})}
-
-    def run(self, model: Any = None, graphs: Any = None) -> Leaves:
-        return dict((model or self.model)(self.batch if graphs is None else graphs, **self.arguments()))
-
-    def leaves(self, model: Any = None) -> Leaves:
-        return {**dict((model or self.model).named_parameters()), **self.bases}
-
-    def check(self, outputs: Leaves, leaves: Leaves | None = None, **options: bool) -> None:
-        """Outputs and gradients are those of the reference."""
-        self.check_values(outputs)
-        leaves = self.leaves() if leaves is None else leaves
-        if not any(leaf.requires_grad for leaf in leaves.values()):
-            assert not any(value.requires_grad for value in outputs.values()), "without leaves that require grad"
-        self.check_gradients(gradients_of(outputs, self.expected.weights, leaves, **options))
-
-    def check_values(self, outputs: Leaves) -> None:
-        for name in outputs.keys() - self.expected.outputs.keys():  # of a kind that the batch has not
-            assert self.sample.kinds is not None, f"{name} was not pushed"
-            assert len(outputs[name]) == 0, f"{name} was not pushed"
-        for name, value in self.expected.outputs.items():
-            close(outputs[name], value, name)
-
-    def check_gradients(self, gradients: dict[str, torch.Tensor | None], times: int = 1) -> None:
-        for name, value in self.expected.gradients.items():
-            given = gradients[name]
-            if value is None or given is None:  # zeros are as good as nothing
-                rest = given if value is None else value
-                assert rest is None or not rest.any(), f"gradient of {name}: {given} instead of {value}"
-            else:
-                close(given, value * times, f"gradient of {name}")
-
-
-def close(ours: torch.Tensor, expected: torch.Tensor, name: str) -> None:
-    torch.testing.assert_close(
-        ours, expected, rtol=1e-10, atol=1e-10, equal_nan=True, msg=lambda text: f"{name}: {text}"
-    )
+from .call import Call
+from .changes import CHANGES, changed_between
+from .expected import gradients_of
+from .functions import EDGE_INPUTS, INPUTS
+from .pieces import growing, in_another_order, one_graph_at_a_time
+from .second import gradients_of_gradients
 
 
 def train(call: Call) -> None:
@@ -86,9 +30,23 @@ def as_list(call: Call) -> None:
     call.check(call.run(graphs=call.sample.graphs()))
 
 
+def from_arrays(call: Call) -> None:
+    """Edges as an array, in another memory layout than pairs."""
+    graphs, at = [], 0
+    for part in call.sample.parts:
+        kind = None if call.sample.kinds is None else call.sample.kinds[at : at + part.num_vertices]
+        at += part.num_vertices
+        pairs = torch.tensor([edge[:2] for edge in part.edges], dtype=torch.int32).reshape(-1, 2).T
+        slots = torch.tensor([edge[2] for edge in part.edges], dtype=torch.int64)
+        graphs.append(vf.graph(part.num_vertices, pairs, kind=kind, slots=slots))
+    call.check(call.run(graphs=graphs))
+
+
 def without_gradients_first(call: Call) -> None:
     with torch.no_grad():
-        call.check_values(call.run())
+        outputs = call.run()
+        assert not any(value.requires_grad for value in outputs.values())
+        call.check_values(outputs)
     call.check(call.run())
 
 
@@ -96,51 +54,6 @@ def inference_first(call: Call) -> None:
     with torch.inference_mode():
         call.check_values(call.run())
     call.check(call.run())
-
-
-def one_graph_at_a_time(call: Call) -> None:
-    call.check(_in_pieces(call, [[index] for index in range(len(call.sample.parts))]))
-
-
-def in_another_order(call: Call) -> None:
-    call.check(_in_pieces(call, [call.rng.sample(range(len(call.sample.parts)), len(call.sample.parts))]))
-
-
-def _in_pieces(call: Call, pieces: list[list[int]]) -> Leaves:
-    """Calls with some graphs each; rows are put back to where they belong."""
-    sample, function = call.sample, call.function
-    sizes = [part.num_vertices for part in sample.parts]
-    edge_sizes = [len(part.edges) for part in sample.parts]
-    inputs, edge_inputs, initial = laid_out(function, sample, call.bases)
-    rows: dict[str, list[torch.Tensor]] = {}
-    places: dict[str, list[int]] = {}
-    starts = {vertex: at for at, vertex in enumerate(sample.starts())}
-    for piece in pieces:
-        at = [vertex for index in piece for vertex in _range_of(sizes, index)]
-        edges_at = [edge for index in piece for edge in _range_of(edge_sizes, index)]
-        kinds = None if sample.kinds is None else [sample.kinds[vertex] for vertex in at]
-        part = replace(sample, parts=[sample.parts[index] for index in piece], kinds=kinds)
-        given = of_pulling_kinds(
-            function,
-            part,
-            {name: value[at] for name, value in inputs.items()},
-            {name: value[edges_at] for name, value in edge_inputs.items()},
-        )
-        if initial is not None:
-            own = [starts[vertex] for vertex in at if vertex in starts]
-            given["initial"] = {name: value[own] for name, value in initial.items()}
-        for name, value in call.model(part.graphs(), reverse=sample.reverse, **given).items():
-            rows.setdefault(name, []).append(value)
-            pushing = [k for k, method in function.methods.items() if name in [push[0] for push in method.push]]
-            places.setdefault(name, []).extend(
-                vertex for vertex in at if sample.kinds is None or sample.kinds[vertex] in pushing
-            )
-    return {name: torch.cat(values)[np.argsort(places[name])] for name, values in rows.items()}
-
-
-def _range_of(sizes: list[int], index: int) -> range:
-    start = sum(sizes[:index])
-    return range(start, start + sizes[index])
 
 
 def scheduled_ahead(call: Call) -> None:
@@ -156,70 +69,54 @@ def reversed_batch(call: Call) -> None:
     """Along the edges of the batch whose edges are turned round."""
     given = call.arguments()
     if given.pop("reverse"):
-        call.check(dict(call.model(call.batch.reversed(), **given)))
+        call.check(call.run(graphs=call.batch.reversed(), given=given))
     else:
         train(call)
 
 
-def growing(call: Call) -> None:
-    """Vertices are added in pieces, and some of them read before the next."""
-    sample, function = call.sample, call.function
-    if sample.reverse or sample.initial or sample.kinds is not None or sample.num_edges == 0:
-        return train(call)
-    count, edges = join(sample.parts)
-    slots = max(slot for *_, slot in edges) + 1
-    children: list[dict[int, tuple[int, int]]] = [{} for _ in range(count)]
-    for number, (child, parent, slot) in enumerate(edges):
-        children[parent][slot] = child, number
-    order: list[int] = []
-    while len(order) < count:
-        order += [v for v in range(count) if v not in order and all(c in order for c, _ in children[v].values())]
-    number = {vertex: at for at, vertex in enumerate(order)}
-    inputs, edge_inputs, _ = laid_out(function, sample, call.bases)
-    cuts = sorted({0, count, *(call.rng.randrange(1, count) for _ in range(3) if count > 1)})
-    run = call.model.start()
-    rows: dict[str, list[torch.Tensor]] = {}
-    waiting: list[torch.Tensor] = []
-    for start, stop in itertools.pairwise(cuts):
-        new = order[start:stop]
-        table = np.full((stop - start, slots), -1)
-        edges_at = []
-        for row, vertex in enumerate(new):
-            for slot in sorted(children[vertex]):
-                table[row, slot] = number[children[vertex][slot][0]]
-                edges_at.append(children[vertex][slot][1])
-        given = {name: value[new] for name, value in inputs.items()}
-        given |= {name: value[edges_at] for name, value in edge_inputs.items()}
-        waiting.append(run.extend(table, **given))
-        if call.rng.random() < 0.5 or stop == count:
-            for piece in waiting:
-                for name, value in run[piece].items():
-                    rows.setdefault(name, []).append(value)
-            waiting = []
-    back = torch.tensor([number[vertex] for vertex in range(count)])
-    return call.check({name: torch.cat(values)[back] for name, values in rows.items()})
-
-
 def in_a_thread(call: Call) -> None:
     found: list[Any] = []
+    _in_threads(1, lambda: found.append(call.run()))
+    call.check(found[0])
+
+
+def in_threads(call: Call) -> None:
+    """Three at once, forward and backward, with one batch; it may be the model's first call."""
+    model = copy.deepcopy(call.model) if call.rng.random() < 0.2 else call.model
+    calls = [replace(call, model=model) for _ in range(3)]
+    start = threading.Barrier(3)
+    waiting = iter(calls)
 
     def work() -> None:
-        try:
-            found.append(call.run())
-        except BaseException as error:  # raised below, where it is seen
-            found.append(error)
+        one = next(waiting)
+        start.wait()
+        for _ in range(2):
+            one.check(one.run())
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    call.check(found[0])
+    _in_threads(3, work)
+
+
+def _in_threads(count: int, work: Callable[[], None]) -> None:
+    failed: list[BaseException] = []
+
+    def watched() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised below, where it is seen
+            failed.append(error)
+
+    threads = [threading.Thread(target=watched) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 def checkpointed(call: Call) -> None:
     given = call.arguments()
-    call.check(dict(checkpoint(lambda: dict(call.model(call.batch, **given)), use_reentrant=False)))
+    call.check(dict(checkpoint(lambda: call.run(given=given), use_reentrant=False)))
 
 
 def functional(call: Call) -> None:
@@ -227,7 +124,8 @@ def functional(call: Call) -> None:
         name: value.detach().clone().requires_grad_(value.requires_grad)
         for name, value in call.model.named_parameters()
     }
-    outputs = torch.func.functional_call(call.model, own, (call.batch,), call.arguments())
+    with call.function.context():
+        outputs = torch.func.functional_call(call.model, own, (call.batch,), call.arguments())
     call.check(dict(outputs), {**own, **call.bases})
 
 
@@ -270,6 +168,62 @@ def one_output_at_a_time(call: Call) -> None:
     call.check_gradients(total)
 
 
+def some_leaves_at_a_time(call: Call) -> None:
+    """Gradients are asked for of one leaf, then of another."""
+    outputs, leaves = call.run(), call.leaves()
+    call.check_values(outputs)
+    found: dict[str, torch.Tensor | None] = {}
+    for name in call.expected.gradients:
+        found |= gradients_of(outputs, call.expected.weights, {name: leaves[name]}, retain_graph=True)
+    call.check_gradients(found)
+
+
+def odd_gradients(call: Call) -> None:
+    """Gradients come back with gaps, turned, and as one number for all; of outputs apart and of some rows only."""
+    outputs, leaves = call.run(), call.leaves()
+    call.check_values(outputs)
+    weights = call.expected.weights
+    wanted = [name for name, leaf in leaves.items() if leaf.requires_grad]
+    if not wanted or not weights:
+        return
+    given = []
+    for name, weight in weights.items():
+        turned = weight.permute(*reversed(range(weight.dim()))).contiguous().permute(*reversed(range(weight.dim())))
+        gaps = torch.stack([weight, weight * 7], -1)[..., 0]
+        given.append(call.rng.choice([turned, gaps]))
+        assert outputs[name].requires_grad, f"{name} has no gradient"
+    found = torch.autograd.grad(
+        [outputs[name] for name in weights], [leaves[name] for name in wanted], given, allow_unused=True
+    )
+    call.check_gradients(dict(zip(wanted, found, strict=True)))
+    if not call.function.is_exact or call.sample.special:
+        return
+    ours = call.run()
+    rows = {name: call.rng.randrange(len(value)) for name, value in ours.items() if name in weights and len(value)}
+    sums = [ours[name].sum() for name in rows] + [ours[name][at : at + 1].sum() for name, at in rows.items()]
+    plain = call.run()
+    ones = {name: torch.ones_like(plain[name]) for name in rows}
+    for name, at in rows.items():
+        ones[name][at] += 1
+    if not sums:
+        return
+    both = (
+        torch.autograd.grad(sums, [leaves[name] for name in wanted], allow_unused=True),
+        tuple(gradients_of(plain, ones, leaves).values()),
+    )
+    for name, one, other in zip(wanted, *both, strict=True):
+        if one is not None and other is not None:
+            scale = 1 + float(other.nan_to_num(0, 0, 0).abs().max()) if other.numel() else 1.0
+            torch.testing.assert_close(
+                one,
+                other,
+                rtol=0,
+                atol=1e-10 * scale,
+                equal_nan=True,
+                msg=lambda text, name=name: f"gradient of {name} from sums: {text}",
+            )
+
+
 def accumulated(call: Call) -> None:
     leaves = call.leaves()
     for leaf in leaves.values():
@@ -285,23 +239,6 @@ def accumulated(call: Call) -> None:
         leaf.grad = None
 
 
-def changed_between(call: Call) -> None:
-    """Attributes and parameters had other values at the call before."""
-    model, sample = call.model, call.sample
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(1)
-    model.gain, model.flag = 3.0, not sample.flag
-    model.train(not sample.training)
-    with torch.no_grad():
-        call.run()
-        for name, value in type(model)().named_parameters():
-            model.get_parameter(name).copy_(value)
-    model.gain, model.flag = sample.gain, sample.flag
-    model.train(sample.training)
-    call.check(call.run())
-
-
 def with_anomalies_detected(call: Call) -> None:
     gradients = [value for value in call.expected.gradients.values() if value is not None]
     if all(value.isfinite().all() for value in gradients):
@@ -315,23 +252,36 @@ def in_inference_only(call: Call) -> None:
     """Inputs that were made in inference mode."""
     with torch.inference_mode():
         bases = {name: value.detach().clone() for name, value in call.bases.items()}
-        call.check_values(dict(call.model(call.batch, **call.arguments(bases))))
+        call.check_values(call.run(given=call.arguments(bases)))
+
+
+def nothing(call: Call) -> None:
+    """No graphs are refused, and no vertices read are no rows."""
+    try:
+        call.run(graphs=[])
+    except vf.GraphError:
+        pass
+    else:
+        raise AssertionError("a batch of no graphs")
+    call.check(call.run())
 
 
 Way = Callable[[Call], None]
 WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace anew
     "train": (train, 6),
     "as list": (as_list, 4),
+    "from arrays": (from_arrays, 2),
     "without gradients first": (without_gradients_first, 3),
     "inference first": (inference_first, 2),
     "inference only": (in_inference_only, 2),
     "one graph at a time": (one_graph_at_a_time, 5),
     "in another order": (in_another_order, 5),
-    "scheduled ahead": (scheduled_ahead, 5),
+    "scheduled ahead": (scheduled_ahead, 4),
     "pickled batch": (pickled_batch, 2),
     "reversed batch": (reversed_batch, 2),
-    "growing": (growing, 6),
-    "in a thread": (in_a_thread, 2),
+    "growing": (growing, 8),
+    "in a thread": (in_a_thread, 1),
+    "in threads": (in_threads, 3),
     "checkpointed": (checkpointed, 3),
     "functional": (functional, 3),
     "copied": (copied, 1),
@@ -339,8 +289,12 @@ WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace 
     "several before backward": (several_before_backward, 3),
     "backward twice": (backward_twice, 3),
     "one output at a time": (one_output_at_a_time, 4),
+    "some leaves at a time": (some_leaves_at_a_time, 2),
+    "odd gradients": (odd_gradients, 4),
+    "gradients of gradients": (gradients_of_gradients, 3),
     "accumulated": (accumulated, 3),
-    "changed between": (changed_between, 1),
     "anomalies": (with_anomalies_detected, 2),
+    "nothing": (nothing, 1),
+    **{f"changed {name}": (changed_between(change), 1) for name, change in CHANGES.items()},
 }
 assert {*INPUTS}.isdisjoint(EDGE_INPUTS)

@@ -133,6 +133,7 @@ RULES: dict[Any, rules.Rule] = {
     **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), rules.masked_fill),
     aten._prelu_kernel.default: rules.prelu,
     aten._prelu_kernel_backward.default: rules.prelu_backward,
+    aten._linalg_solve_ex.default: rules.solved,
     aten.native_group_norm.default: rules.dense(0),
     aten.native_group_norm_backward.default: rules.dense(0, 1, unchecked=(0,)),
 }  # fmt: skip

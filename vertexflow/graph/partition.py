@@ -45,6 +45,7 @@ def partition(
     needed_at_leaves(program, zeros, folded)
     _refuse_interleaved(program)
     _build_parts(program, folded)
+    _refuse_without_rows(program)
     return program
 
 
@@ -128,10 +129,23 @@ def _refuse_interleaved(program: Program) -> None:
             )
         if source.meta.get("interleaved") and len(parts) > 1 and not parts <= set(CORES):
             raise VertexFunctionError(
-                f"the vertices of a value of shape {tuple(source.meta['val'].shape)} lie interleaved (a transpose was "
+                f"the vertices of a value of shape {found.shape(source)} lie interleaved (a transpose was "
                 "flattened), and it is needed for all vertices at once; keep the vertices in front: reshape with "
                 f"(rows, ...) first\n  in the vertex function, {found.where(source)}"
             )
+
+
+def _refuse_without_rows(program: Program) -> None:
+    """What every step makes anew, and is no row of, has no place in buffers of all rows."""
+    for core in CORES:
+        for node in program.parts[core].outputs if core in program.parts else ():
+            if node.meta.get("rows") is None:
+                source = node.all_input_nodes[0] if node.target is operator.getitem else node
+                raise VertexFunctionError(
+                    f"`{source.target}` gives, beside rows, a value of shape {program.trace.shape(node)} without a row for each "
+                    "vertex, which is needed after the steps that make it; compute that without what children send"
+                    f"\n  in the vertex function, {program.trace.where(node)}"
+                )
 
 
 def _runs_whole(node: fx.Node, program: Program) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError, VertexFunctionError
+from .method import without_init
 
 # What a call takes beside inputs, and what a gathered state offers beside states.
 ARGUMENTS = frozenset({"self", "graphs", "initial", "reverse", "shared"})
@@ -51,8 +52,13 @@ def check_output_name(name: str) -> None:
         )
 
 
-def check_attribute(owner: str, name: str, value: Any) -> None:
-    """Refuse to put a module or tensor where `VertexFunction` has something of its own, and another state behind its back."""
+def check_attribute(owner: nn.Module, name: str, value: Any) -> None:
+    """Refuse to put a module or tensor where `VertexFunction` has something of its own, and another state behind its back; and
+    in a module that is not initialised."""
+    if "_parameters" not in owner.__dict__ and isinstance(value, (nn.Module, Tensor)):
+        raise VertexFunctionError(without_init(owner))
+    if name not in ATTRIBUTES:
+        return
     held = isinstance(value, (nn.Module, Tensor)) and not (name == "policy" and hasattr(value, "steps"))
     if name == "state":
         why = "which holds the shapes of the states: they are given to super().__init__(state=...), and stay"
@@ -63,6 +69,6 @@ def check_attribute(owner: str, name: str, value: Any) -> None:
     else:
         return
     raise VertexFunctionError(
-        f"{owner}.{name} cannot be set to a {type(value).__name__}: it would hide `VertexFunction.{name}`, {why}; give your "
-        f"attribute another name, such as `self.{name}_`"
+        f"{type(owner).__name__}.{name} cannot be set to a {type(value).__name__}: it would hide `VertexFunction.{name}`, {why}; "
+        f"give your attribute another name, such as `self.{name}_`"
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFunctionError
+from .closeness import agree, magnitude, tolerance
 from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows
 from .isolation import generators_in, seed
 from .nodes import ARANGES, ancestors, is_view
@@ -86,7 +87,7 @@ def _layout(node: fx.Node, found: Trace) -> RowLayout | None:
     edges = found.edges in size.node.expr.free_symbols
     per_vertex = size.node.expr / (found.edges if edges else found.rows)
     if len(symbolic) > 1 or not per_vertex.is_Integer:
-        raise VertexFunctionError(_mixing(found, node, f"a value of shape {tuple(node.meta['val'].shape)}"))
+        raise VertexFunctionError(_mixing(found, node, f"a value of shape {found.shape(node)}"))
     return RowLayout(dim, int(per_vertex), edges)
 
 
@@ -161,8 +162,8 @@ class _Check:
                 self._check_random(node, base)
             for node in self.found.param_grads.values():
                 total = torch.stack([part[node] for part in parts]).sum(0)
-                if node.meta["rows"] is None and not _agree(
-                    total, base[node], self._coarsest, _magnitude(_summed(node), base)
+                if node.meta["rows"] is None and not agree(
+                    total, base[node], self._coarsest, magnitude(_summed(node), base)
                 ):
                     raise VertexFunctionError(
                         _mixing(self.found, node, "a gradient of a parameter that is no sum over the vertices")
@@ -180,7 +181,8 @@ class _Check:
             if not isinstance(value, Tensor) or of_sums or node in self.places:
                 values[node] = value  # a size, several results, a sum over rows or what is made of it
                 continue
-            expected = self._match(node, base, value, selection) or self._rearranged(node, base, values, selection)
+            expected = self._match(node, base, value, selection, values)
+            expected = expected or self._rearranged(node, base, values, selection)
             in_forward = node in self.forward
             if expected is None or (in_forward and takes_values_of_rows(node, value)):
                 without = node.meta["rows"] is None
@@ -188,7 +190,8 @@ class _Check:
                     "without a row for each vertex" if without else "that depends on other rows, their number or place"
                 )
                 raise VertexFunctionError(_mixing(self.found, node, f"a value {what}"))
-            if in_forward and (compares_places(node, self.places) or self._is_hidden(node, base, values, selection)):
+            is_hidden = in_forward and self._is_hidden(node, base, values, selection, self.outer.get(node, 1))
+            if is_hidden or (in_forward and compares_places(node, self.places)):
                 raise VertexFunctionError(_mixing(self.found, node, "a value that depends on other rows, or on places"))
             values[node] = expected[0]  # the base's: rounding does not add up, and the next operation is seen alone
         return values
@@ -211,21 +214,33 @@ class _Check:
             return value
         return _take(value, layout, selection, self.outer.get(node) or 1)
 
-    def _match(self, node: fx.Node, base: Values, value: Tensor, selection: tuple[int, ...]) -> tuple[Tensor] | None:
-        """The rows of the base's value, if `value` is what they are; notes how entries are arranged."""
-        layout, limit = node.meta["rows"], _tolerance(node)
-        scale = _magnitude(node.all_input_nodes, base)
+    def _match(
+        self, node: fx.Node, base: Values, value: Tensor, selection: tuple[int, ...], values: Values
+    ) -> tuple[Tensor] | None:
+        """The rows of the base's value, if `value` is what they are; notes how entries are arranged.
+
+        Where all rows are the same, any arrangement fits these numbers, so that others choose.
+        """
+        layout, limit = node.meta["rows"], tolerance(node)
+        scale = magnitude(node.all_input_nodes, base)
         several = layout is not None and layout.per_vertex > 1
         arrangements = (
             _divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
         )
+        fitting = {}
         for outer in arrangements:
             expected = base[node] if layout is None else _take(base[node], layout, selection, outer)
-            if _agree(value, expected, limit, scale):
-                if several:
-                    self._note(node, outer)
-                return (expected,)
-        return None
+            if agree(value, expected, limit, scale):
+                fitting[outer] = expected
+                if len(arrangements) == 1 or not self._is_hidden(node, base, values, selection, outer):
+                    break
+        else:
+            outer = next(iter(fitting), 0)
+        if outer not in fitting:
+            return None
+        if several:
+            self._note(node, outer)
+        return (fitting[outer],)
 
     def _rearranged(
         self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...]
@@ -235,19 +250,23 @@ class _Check:
         for outer in _divisors(max((source.meta["rows"].per_vertex for source in free), default=1)):
             if all(source.meta["rows"].per_vertex % outer == 0 for source in free):
                 values.update({source: _take(base[source], source.meta["rows"], selection, outer) for source in free})
-                expected = self._match(node, base, self._compute(node, values), selection)
+                expected = self._match(node, base, self._compute(node, values), selection, values)
                 if expected is not None:
                     for source in free:
                         self._note(source, outer)
                     return expected
         return None
 
-    def _is_hidden(self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...]) -> bool:
-        """Whether an operation that read the same in all rows mixes others, which it may not take (an index, a factor)."""
+    def _is_hidden(
+        self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...], outer: int | None
+    ) -> bool:
+        """Whether an operation that read the same in all rows mixes others, which it may not take (an index, a factor);
+        its result is arranged as `outer` says."""
         reader = node.all_input_nodes[0] if node.target is operator.getitem else node
         others = {source: self.others[source] for source in reader.all_input_nodes if source in self.others}
         layout = node.meta["rows"]
-        if not others or layout is None or any(self.outer.get(s, 1) is None for s in (node, *reader.all_input_nodes)):
+        arranged = [self.outer.get(source, 1) for source in reader.all_input_nodes]
+        if not others or layout is None or outer is None or None in arranged:
             return False
         part = {s: _take(x, s.meta["rows"], selection, self.outer.get(s) or 1) for s, x in others.items()}
         results = []
@@ -258,8 +277,8 @@ class _Check:
             except VertexFunctionError:
                 return False
             results.append(result if reader is node else result[node.args[1]])
-        expected = _take(results[0], layout, selection, self.outer.get(node) or 1)
-        return not _agree(results[1], expected, _tolerance(node))
+        expected = _take(results[0], layout, selection, outer)
+        return not agree(results[1], expected, tolerance(node))
 
     def _arrange(self, node: fx.Node) -> None:
         """Random numbers lie as what they are drawn for; without such, the first operation that reads them says how."""
@@ -300,12 +319,12 @@ class _Check:
             layout = item.meta["rows"]
             arranged = self.outer.get(item) or 1
             one, other = (_blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
-            if layout is None or not _agree(one, other, _tolerance(node)):
+            if layout is None or not agree(one, other, tolerance(node)):
                 raise VertexFunctionError(_mixing(self.found, node, "random numbers that depend on other rows"))
 
     @cached_property
     def _coarsest(self) -> float:
-        return max(map(_tolerance, self.order))
+        return max(map(tolerance, self.order))
 
 
 def _take(value: Tensor, layout: RowLayout, selection: tuple[int, ...], outer: int) -> Tensor:
@@ -346,45 +365,6 @@ def _summed(node: fx.Node) -> list[fx.Node]:
                 seen.add(source)
                 (sources if source.meta.get("rows") is not None else stack).append(source)
     return sources
-
-
-def _magnitude(operands: Iterable[fx.Node], base: Values) -> float:
-    """How large the terms may be that an operation adds up: its largest operand, or the product of the two largest."""
-    tensors = (base[node] for node in operands if isinstance(base.get(node), Tensor))
-    sizes = [
-        float(torch.where(torch.isfinite(tensor), tensor, 0).abs().max())
-        for tensor in tensors
-        if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.complex32
-    ]
-    one, other = sorted([*sizes, 0.0, 0.0])[-2:]
-    return max(other, one * other)
-
-
-def _agree(value: Tensor, expected: Tensor, limit: float, scale: float = 0.0) -> bool:
-    """Whether both are the same but for rounding: products of more rows may be added up in another order, and of terms as large
-    as `scale` little may be left. `limit` is the root of the distance between numbers of the dtype.
-    """
-    if value.shape != expected.shape or value.dtype != expected.dtype:
-        return False
-    if value.dtype == torch.complex32:  # which PyTorch does not compare
-        value, expected = value.to(torch.complex64), expected.to(torch.complex64)
-    if torch.equal(value, expected):
-        return True
-    both_nan = (value != value) & (expected != expected)
-    if not (value.is_floating_point() or value.is_complex()):
-        return False
-    finite = torch.where(torch.isfinite(expected), expected, 0).abs()
-    largest = finite.max() if finite.numel() else torch.zeros(())
-    near = (value - expected).abs() <= limit * largest + 8 * limit**2 * scale
-    return bool((near | both_nan | (value == expected)).all())
-
-
-def _tolerance(node: fx.Node) -> float:
-    values = [operand.meta.get("val") for operand in (node, *node.all_input_nodes)]
-    dtypes = [value.dtype for value in values if isinstance(value, Tensor)]
-    return max(
-        (torch.finfo(dtype).eps ** 0.5 for dtype in dtypes if dtype.is_floating_point or dtype.is_complex), default=0
-    )
 
 
 def _has_nan(value: Any) -> bool:

@@ -6,6 +6,7 @@ already, and its arguments are complete, its dimensions counted from the front.
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -39,6 +40,11 @@ def _shape(node: fx.Node) -> Sequence[Any]:
 
 def source_of(node: fx.Node) -> fx.Node:
     return cast(fx.Node, node.args[0])
+
+
+def has_symbols(node: fx.Node) -> bool:
+    """Whether a number of rows is in the shape."""
+    return any(isinstance(size, torch.SymInt) for size in _shape(node))
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -307,6 +313,21 @@ def prelu_backward(node: fx.Node) -> fx.Node:
             chosen = (_constant(node, 0.0, item.meta["val"]), insert(node, aten.mul.Tensor, x, grad))
         item.target, item.args = aten.where.self, (positive, *chosen)
     return node
+
+
+def solved(node: fx.Node) -> fx.Node:
+    """The factors of a matrix without rows are an operation of their own, which does not read the rows that are solved for."""
+    matrix, given = cast("tuple[fx.Node, fx.Node]", node.args)
+    if has_symbols(matrix) or not has_symbols(given):
+        return node
+    factors = insert(node, aten.linalg_lu_factor_ex.default, matrix)
+    both = [insert(node, operator.getitem, factors, number) for number in range(2)]
+    for item in list(node.users):
+        if item.args[1] == 0:
+            item.target, item.args, item.kwargs = aten.linalg_lu_solve.default, (*both, given), node.kwargs
+        else:
+            item.args = (factors, cast(int, item.args[1]) - 1)
+    return factors
 
 
 def dense(*operands: int, unchecked: tuple[int, ...] = ()) -> Rule:

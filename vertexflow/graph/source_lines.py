@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import linecache
 import logging
 import os
@@ -13,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import CodeType, FrameType, FunctionType, MethodType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -22,19 +21,26 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
 from ..errors import VertexFlowError, VertexFunctionError
+from . import derivatives
 from .cells import CELLS
+from .open_sizes import OPEN_SIZES
 from .vertex import Gathered
 
 _ASKS_FOR_GRADIENT = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+_INSTEAD = {**CELLS, **OPEN_SIZES}  # by the name of PyTorch's function
 Place = tuple[str, int]  # a file and a line
 
 
 class SourceLines(TorchFunctionMode):
-    """Notes, for every node as it is recorded, the line of the vertex function and the user's name for its value."""
+    """Notes, for every node as it is recorded, the line of the vertex function and the user's name for its value.
 
-    def __init__(self, code: CodeType) -> None:
+    With `without_derivative`, operations that PyTorch has no derivative of are found, and refused where a gradient reaches them.
+    """
+
+    def __init__(self, code: CodeType, without_derivative: bool = False) -> None:
         super().__init__()
         self.code = code
+        self.without_derivative = without_derivative
         self.seen: fx.Node | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -43,13 +49,18 @@ class SourceLines(TorchFunctionMode):
                 "the vertex function asks whether a tensor requires grad, which may change from call to call; the trace has the "
                 "derivative of everything, and what is wanted of it is chosen later. Read an attribute of your own instead"
             )
-        result = CELLS.get(getattr(func, "__name__", ""), func)(*args, **(kwargs or {}))
         inner: FrameType | None = None  # the deepest frame of the user's own code
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not self.code:
             if inner is None and is_users(frame.f_code.co_filename):
                 inner = frame
             frame = frame.f_back
+        function = _INSTEAD.get(getattr(func, "__name__", ""), func)
+        if self.without_derivative and frame is not None:
+            places = _place(frame), _place(inner) if inner is not None else None
+            result = derivatives.call(function, args, kwargs or {}, lambda: where(*places[0], places[1]))
+        else:
+            result = function(*args, **(kwargs or {}))
         if frame is not None and get_proxy_mode() is not None:
             self._note(frame, inner)
         return result
@@ -61,7 +72,7 @@ class SourceLines(TorchFunctionMode):
         while node is not None and node is not self.seen and "line" not in node.meta and node.op != "root":
             node.meta["line"] = frame.f_lineno
             if inner is not None:
-                node.meta["inner_line"] = inner.f_code.co_filename, inner.f_lineno
+                node.meta["inner_line"] = _place(inner)
             node = node.prev
         self.seen = last
         for name, value in list(frame.f_locals.items()):
@@ -73,25 +84,15 @@ class SourceLines(TorchFunctionMode):
                         _name(tensor, f"{name}_{attribute}")
 
 
+def _place(frame: FrameType) -> Place:
+    return frame.f_code.co_filename, frame.f_lineno
+
+
 def _name(tensor: Tensor, name: str) -> None:
     tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
     node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
     if isinstance(node, fx.Node):
         node.meta.setdefault("name", name)
-
-
-def code_of(method: Any) -> CodeType | None:
-    """The user's code that a method runs: below decorators, and of the function in a `functools.partialmethod`."""
-    while not isinstance(method := inspect.unwrap(method), FunctionType):
-        if isinstance(method, functools.partial):
-            method = method.func
-        elif isinstance(method, MethodType):
-            method = method.__func__
-        elif isinstance(called := inspect.getattr_static(type(method), "__call__", None), FunctionType):
-            method = called  # of an object in a method's place
-        else:
-            return None
-    return method.__code__
 
 
 def where(filename: str, line: int | None, inner: Place | None = None) -> str:
@@ -118,7 +119,14 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
         if isinstance(error, VertexFlowError):
             error.args = (f"{_with_letters(str(error), letters)}\n{place}",)
             raise
-        if _depends_on_values(error):
+        operator = getattr(error, "func", None)  # of what PyTorch does not compute without values
+        if operator is not None and operator is not torch.ops.aten._local_scalar_dense.default:
+            message = (
+                f"the vertex function depends on the value of a tensor: `{operator}` gives a shape, or tells Python something, "
+                "that is not known before. It is traced once for all vertices: use torch.where(condition, a, b) or arithmetic "
+                'with masks instead, or backend="eager", which runs the method itself'
+            )
+        elif _depends_on_values(error):
             message = (
                 "the vertex function depends on the value of a tensor in Python (if, while, .item(), int(...)). It is "
                 "traced once for all vertices: use torch.where(condition, a, b) or arithmetic with masks instead"
@@ -129,6 +137,16 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
         raise VertexFunctionError(f"{message}\n{place}") from error
     finally:
         torch_log.disabled = disabled
+
+
+@contextmanager
+def placed(code: CodeType) -> Iterator[None]:
+    """Let refusals name the line of the vertex function; whatever else is raised stays as it is."""
+    try:
+        yield
+    except VertexFlowError as error:
+        error.args = (f"{error}\n{_place_of(error, code, {})}",)
+        raise
 
 
 def _depends_on_values(error: BaseException) -> bool:

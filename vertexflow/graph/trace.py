@@ -20,11 +20,14 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, m
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
 from ..errors import VertexFunctionError
+from . import meta as meta
+from .derivatives import DerivativeError
 from .functional import remove_mutations
 from .isolation import forget_source
+from .method import code_of
 from .nodes import role_name
 from .sizes import StepSizes
-from .source_lines import SourceLines, code_of, located, where
+from .source_lines import SourceLines, located, where
 from .stand_in import stand_in, unchanged
 from .states import Shape, StateDtypes, widest
 from .vertex import CHILDREN, Vertex
@@ -87,6 +90,15 @@ class Trace:
         """Tensors made or read in the vertex function that are neither parameters nor inputs."""
         return {node: node.meta["constant"] for node in self.graph.nodes if node.op == "get_attr"}
 
+    def shape(self, node: fx.Node) -> str:
+        """`[2*n, 4] (n vertices)`, the shape of a node's value to be read."""
+        letters = {self.rows: sympy.Symbol("n"), self.edges: sympy.Symbol("e")}
+        sizes = [size.node.expr if isinstance(size, torch.SymInt) else size for size in node.meta["val"].shape]
+        known = {symbol for size in sizes if not isinstance(size, int) for symbol in size.free_symbols}
+        meant = [words for symbol, words in ((self.rows, "n vertices"), (self.edges, "e edges")) if symbol in known]
+        shown = ", ".join(str(size if isinstance(size, int) else size.subs(letters)) for size in sizes)
+        return f"[{shown}]" + (f" ({', '.join(meant)})" if meant else "")
+
     def where(self, node: fx.Node) -> str:
         """`model.py:17: h = x.mean(0)`, the line of the vertex function that made `node`."""
         return where(self.filename, node.meta.get("line"), node.meta.get("inner_line"))
@@ -107,6 +119,23 @@ def trace(
     parameters and buffers by qualified name, or what stands for them. Raises
     `VertexFunctionError`, naming the line of the method, for whatever cannot be traced.
     """
+    try:
+        return _trace(module, method, state, state_dtypes, inputs, tensors, device, False)
+    except DerivativeError:
+        return _trace(module, method, state, state_dtypes, inputs, tensors, device, True)
+
+
+def _trace(
+    module: nn.Module,
+    method: str,
+    state: Mapping[str, Shape],
+    state_dtypes: StateDtypes,
+    inputs: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+    without_derivative: bool,
+) -> Trace:
+    """`trace`, for a vertex function that perhaps has operations without derivative."""
     env = StepSizes()
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
@@ -117,12 +146,8 @@ def trace(
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
 
-    code = code_of(getattr(module, method))
-    if code is None:
-        raise VertexFunctionError(
-            f"{type(module).__name__}.{method} is no method written in Python, which could be traced"
-        )
-    lines = SourceLines(code)
+    code = code_of(getattr(module, method), method)
+    lines = SourceLines(code, without_derivative)
     written: list[str] = []
     made: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
@@ -150,8 +175,7 @@ def trace(
         places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
         copy = stand_in(module, places)
         with lines, unchanged(copy, params) as changes:
-            getattr(copy, method)(v)
-            v.finish()
+            v.finish(getattr(copy, method)(v))
         written.extend(changes)
         results.update({("scatter", name): value for name, value in v.scattered.items()})
         results.update({("push", name): value for name, value in v.pushed.items()})
@@ -161,12 +185,15 @@ def trace(
             for role in differentiable:
                 make(_grad_of(role), torch.empty_like(values[role]))
             wanted = [role for role, value in made.items() if role[0] != "grad" and value.requires_grad]
-            grads = torch.autograd.grad(
-                [values[role] for role in differentiable],
-                [made[role] for role in wanted],
-                [made[_grad_of(role)] for role in differentiable],
-                allow_unused=True,
-            )
+            try:
+                grads = torch.autograd.grad(
+                    [values[role] for role in differentiable],
+                    [made[role] for role in wanted],
+                    [made[_grad_of(role)] for role in differentiable],
+                    allow_unused=True,
+                )
+            except Exception as error:
+                raise DerivativeError(f"the vertex function failed: {type(error).__name__}: {error}") from error
             results.update({_grad_of(role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None})
         return list(results.values())
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError, VertexFunctionError
 from . import segments
+from .method import check_returned
 from .reserved import check_input_name, check_output_name
 from .states import Shape, StateDtypes, as_state
 
@@ -258,15 +259,15 @@ class Vertex:
             self._check_rows(f"v.push({name}=...)", value)
             self.pushed[name] = value
 
-    def finish(self) -> None:
-        """Refuse a vertex function that left out a state."""
+    def finish(self, returned: object) -> None:
+        """Refuse a vertex function that left out a state; `returned` is what its method returned."""
+        check_returned(returned, bool(self.scattered or self.pushed))
         for name in self._state:
             if name not in self.scattered:
                 raise VertexFunctionError(f"state {name!r} was never scattered; end with v.scatter({name}=...)")
 
     def _check_edges(self, call: str, value: object, floating: bool = True) -> None:
-        if not isinstance(value, Tensor):
-            raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
+        value = _plain(call, value)
         if value.dim() == 0 or not same_size(value.shape[0], self._edges):
             raise VertexFunctionError(
                 f"{call} takes one row for each edge to a child, but the shape is {tuple(value.shape)}; "
@@ -276,13 +277,23 @@ class Vertex:
             raise VertexFunctionError(f"{call} takes floating point values, not {value.dtype}; convert them first")
 
     def _check_rows(self, call: str, value: object) -> None:
-        if not isinstance(value, Tensor):
-            raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
+        value = _plain(call, value)
         if value.dim() == 0 or not same_size(value.shape[0], self._rows):
             raise VertexFunctionError(
                 f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
                 "(the vertices of the step) was lost or mixed"
             )
+
+
+def _plain(call: str, value: object) -> Tensor:
+    """The value, if it is a tensor of numbers, one after the other in memory."""
+    if not isinstance(value, Tensor):
+        raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise VertexFunctionError(f"{call} takes a dense tensor, not one of layout {value.layout}; call .to_dense()")
+    if value.device.type == "meta":
+        raise VertexFunctionError(f"{call} takes a tensor with values, not one on the device meta")
+    return value
 
 
 def _not_a_list(what: str) -> VertexFunctionError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 
 from ..errors import VertexFunctionError
+from ..graph.source_lines import placed
 from ..graph.states import Shape, StateDtypes
 from ..graph.vertex import CHILDREN, Vertex
 from .order import Order
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-Method = Callable[[Vertex], None]
+Method = Callable[[Vertex], object]
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,15 @@ class Pieces:
 class Uses:
     """What the calls of a method were seen to use: what is known of a method without a trace."""
 
-    filename: str
+    code: CodeType
     pulls: dict[str, bool] = field(default_factory=dict)  # of vertices (False), of edges (True)
     pushes: dict[str, Tensor] = field(default_factory=dict)  # without rows, for shape and dtype
     num_slots: int = 0
     reads_edges: bool = False
+
+    @property
+    def filename(self) -> str:
+        return self.code.co_filename
 
     def is_edge_input(self, name: str) -> bool:
         return self.pulls[name]
@@ -145,12 +151,8 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
             _Leaf(computation, number, uses, bounds, states, child_rows[edges], slots[edges], owner, counts),
             stop - start, edge_stop - edge_start,
         )  # fmt: skip
-        computation.methods[number](v)
-        try:
-            v.finish()
-        except VertexFunctionError as error:
-            error.args = (f"{error}\n  in the vertex function, {uses.filename}",)
-            raise
+        with placed(uses.code):
+            v.finish(computation.methods[number](v))
         rows = np.arange(group.start + start, group.start + stop)
         states.add(rows, {name: value.to(computation.state_dtypes[name]) for name, value in v.scattered.items()})
         note_pushes(uses, v.pushed)

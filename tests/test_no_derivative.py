@@ -1,0 +1,126 @@
+"""Operations that PyTorch has no derivative of: computed, and refused where a gradient that is not zero reaches them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+
+from .models import FromCode
+
+GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3)]
+CHAIN = [vf.chain(8)]
+
+
+def helper(h):
+    return torch.heaviside(h, torch.zeros(()).to(h))
+
+
+def floored(self, h):
+    h = h * self.p
+    h //= 2
+    return h
+
+
+OPERATIONS = {
+    "heaviside": (lambda self, h: helper(h) + self.p, r"return torch\.heaviside"),
+    "floor_divide": (lambda self, h: torch.floor_divide(h, 2.0) * self.p, r"torch\.floor_divide\(h"),
+    "igamma": (lambda self, h: torch.igamma(h, self.p), r"torch\.igamma\(h"),
+    "in place": (floored, r"h //= 2"),
+    "ldl_solve": (
+        lambda self, h: torch.linalg.ldl_solve(*torch.linalg.ldl_factor(self.p.diag()), h[:, :, None])[:, :, 0],
+        r"torch\.linalg\.ldl_solve",
+    ),
+}
+BACKENDS = ["torch", "native"]
+
+
+def build(function, backend):
+    def vertex(self, v):
+        h = v.pull("x") + v.gather(0).h + v.gather(1).h
+        h = function(self, h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 4}, p=nn.Parameter(torch.linspace(1, 2, 4, dtype=torch.float64)))
+    model.backend = backend
+    return model
+
+
+def rows():
+    return torch.rand(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("how", ["frozen", "no_grad", "no backward"])
+def test_without_gradients_there_is_nothing_to_refuse(name, how, backend):
+    x, function = rows(), OPERATIONS[name][0]
+    expected = build(function, "eager")(GRAPHS, x=x).h
+    model = build(function, backend).requires_grad_(how != "frozen")
+    with torch.set_grad_enabled(how != "no_grad"):
+        torch.testing.assert_close(model(GRAPHS, x=x).h, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_gradient_is_refused_with_the_line_of_the_operation(name, backend):
+    function, line = OPERATIONS[name]
+    model = build(function, backend)
+    h = model(GRAPHS, x=rows().requires_grad_()).h
+    with pytest.raises(vf.VertexFunctionError, match=rf"no derivative(?s:.*){line}(?s:.*)|no derivative(?s:.*){name}"):
+        h.sum().backward()
+    with pytest.raises((RuntimeError, NotImplementedError), match="not implemented"):
+        build(function, "eager")(GRAPHS, x=rows().requires_grad_()).h.sum().backward()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_other_gradients_are_right(backend):
+    """Of the operand that has a derivative, and of outputs that are made without the operation."""
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") * self.p + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h + torch.igamma(h.detach() + 2, h.abs()), floored=torch.floor_divide(h, 0.1))
+
+    grads = []
+    for name in ("eager", backend):
+        model = FromCode(vertex, {"h": 4}, p=nn.Parameter(torch.linspace(1, 2, 4, dtype=torch.float64)))
+        model.backend = name
+        x = rows().requires_grad_()
+        out = model(CHAIN, x=x)
+        grads.append(torch.autograd.grad(out.h.square().sum(), [x, model.p], retain_graph=True))
+    torch.testing.assert_close(*grads)
+    with pytest.raises(vf.VertexFunctionError, match=r"`floor_divide`"):
+        out.floored.sum().backward()
+
+
+def test_what_has_no_rows_and_is_needed_after_the_steps_is_refused():
+    two = torch.library.custom_op(
+        "vertexflow_tests::two", lambda x, w: (x + w, w * 2), mutates_args=(), schema="(Tensor x, Tensor w) -> (Tensor, Tensor)"
+    )  # fmt: skip
+    two.register_fake(lambda x, w: (torch.empty_like(x), torch.empty_like(w)))
+
+    def vertex(self, v):
+        h = v.pull("x") + v.gather(0).h
+        new, twice = two(h, self.w)
+        v.scatter(h=new * twice)
+        v.push(h=h * twice.sum())
+
+    with pytest.raises(
+        vf.VertexFunctionError, match=r"two\.default.*shape \[4\] without a row(?s:.*)two\(h, self\.w\)"
+    ):
+        FromCode(vertex, {"h": 4}, w=torch.ones(4))(CHAIN, x=torch.randn(8, 4))
+
+
+def test_symbols_of_pytorch_are_shown_as_numbers_of_vertices():
+    def vertex(self, v):
+        h = v.pull("x") + v.gather(0).h
+        two = torch.cat([h, h])
+        v.scatter(h=h)
+        v.push(h=(two[:, None] * two[None]).sum((1, 2))[: h.shape[0]])
+
+    with pytest.raises(vf.VertexFunctionError, match=r"shape \[2\*n, 2\*n, 4\] \(n vertices\)"):
+        FromCode(vertex, {"h": 4})(GRAPHS, x=torch.randn(8, 4))

@@ -1,0 +1,63 @@
+"""Functions of PyTorch that cannot be traced with a number of rows that is not known, in terms of others that can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .vertex import same_size
+
+
+def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """`torch.take_along_dim`: `torch.gather` of operands that are broadcast along all dimensions but one."""
+    if dim is None or x.dim() != indices.dim() or not -x.dim() <= dim < x.dim():
+        return torch.take_along_dim(x, indices, dim)
+    dim %= x.dim()
+    pairs = zip(x.shape, indices.shape, strict=True)
+    shape = [index_size if same_size(size, 1) else size for size, index_size in pairs]
+    x = x.expand([*shape[:dim], x.shape[dim], *shape[dim + 1 :]])
+    indices = indices.expand([*shape[:dim], indices.shape[dim], *shape[dim + 1 :]])
+    return torch.gather(x, dim, indices % x.shape[dim])
+
+
+def _drawn(function: Callable[..., Tensor], fill: str) -> Callable[..., Tensor]:
+    """`torch.randn(..., generator=g)` and its like, as PyTorch computes them: memory that is filled with random numbers."""
+
+    def draw(*args: Any, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+        if generator is None:
+            return function(*args, **options)
+        size = options.pop("size", args[0] if len(args) == 1 else args)
+        return getattr(torch.empty(size, **options), fill)(generator=generator)  # type: ignore[no-any-return]
+
+    return draw
+
+
+def randint(*args: Any, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+    """`torch.randint` with a generator, which draws numbers from 0 on and adds `low`."""
+    if generator is None:
+        return torch.randint(*args, **options)
+    bounds, size = (args, options.pop("size")) if "size" in options else (args[:-1], args[-1])
+    bounds = (*bounds, *(options.pop(name) for name in ("low", "high") if name in options))
+    low, high = bounds if len(bounds) == 2 else (0, *bounds)
+    drawn: Tensor = torch.empty(size, **{"dtype": torch.int64, **options}).random_(high - low, generator=generator)
+    return drawn.add_(low)
+
+
+def random_(x: Tensor, *bounds: Any, generator: torch.Generator | None = None, **named: Any) -> Tensor:
+    """`Tensor.random_` with two bounds, which draws as with one; a graph's code has no word for that with a bound `from`."""
+    bounds = (*bounds, *(named[name] for name in ("from", "to") if name in named))
+    if len(bounds) < 2 or None in bounds:
+        return x.random_(*bounds, generator=generator)
+    return x.random_(bounds[1] - bounds[0], generator=generator).add_(bounds[0])
+
+
+OPEN_SIZES: dict[str, Callable[..., Tensor]] = {
+    "take_along_dim": take_along_dim,
+    "rand": _drawn(torch.rand, "uniform_"),
+    "randn": _drawn(torch.randn, "normal_"),
+    "randint": randint,
+    "random_": random_,
+}
