@@ -25,6 +25,10 @@ class VertexFunctionError(VertexFlowError, RuntimeError):
     """A vertex function cannot be traced or run; the message names the line of the vertex function."""
 
 
+class NotTracedError(VertexFunctionError, AttributeError):
+    """What a vertex function becomes was asked for where there is none, or not yet; `hasattr` takes it for a no."""
+
+
 class LinAlgError(VertexFunctionError, torch.linalg.LinAlgError):  # type: ignore[misc,name-defined]
     """What `torch.linalg` raises, in a vertex function; the message names the line."""
 
