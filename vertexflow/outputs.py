@@ -12,9 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
-from .errors import VertexFunctionError
-
-from .errors import OutputError
+from .errors import OutputError, VertexFunctionError
 
 
 class Outputs(dict[str, Tensor]):
