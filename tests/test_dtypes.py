@@ -147,3 +147,21 @@ def test_real_numbers_become_shorter_where_that_is_asked_for():
     assert torch.equal(out.seen[1], x[0].float())
     longer = FromCode(vertex, {"h": 2}, w=nn.Parameter(torch.ones(2, dtype=torch.float64)))
     assert longer([vf.chain(2)], x=x.float()).h.dtype == torch.float64
+
+
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn], ids=str)
+def test_dtypes_that_pytorch_does_not_select_rows_of(dtype, backend):
+    def pulling(self, v):
+        v.push(y=v.pull("x"))
+
+    def pushing(self, v):
+        v.push(y=v.pull("x").to(dtype))
+
+    for vertex, x in ((pulling, torch.ones(3).to(dtype)), (pushing, torch.ones(3))):
+        model = FromCode(vertex, {})
+        model.backend = backend
+        with pytest.raises(
+            vf.VertexFlowError, match=rf"is of {dtype}.*\.to\(torch\.(int64|float32)\)(?s:.*)test_dtypes\.py"
+        ):
+            model([vf.graph(3, [])], x=x)
