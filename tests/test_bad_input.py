@@ -264,3 +264,90 @@ def test_after_an_error_training_goes_on_as_if_nothing_had_happened():
     ]
     expected, found = train_with([]), train_with(bad_calls)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+# What the constructor, a call, what it returns, and a run that grows are given by mistake.
+
+
+def sums(backend="torch"):
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") + v.gather(0).h + v.gather(1).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 4})
+    model.backend = backend
+    return model
+
+
+@pytest.mark.parametrize("size", [np.int64(4), torch.tensor(4), [4], (np.int32(2), 2), torch.Size([4]), ()])
+def test_sizes_of_states_are_integers_of_any_sort(size):
+    shape = vf.VertexFunction(state={"h": size}).state["h"]
+    assert all(type(extent) is int for extent in shape)
+    assert len(torch.empty(shape).reshape(-1)) in (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"state": {"h": 4.0}}, vf.InputTypeError, r"state 'h' has size 4\.0.*as integers"),
+        ({"state": {"h": True}}, vf.InputTypeError, "state 'h' has size True"),
+        ({"state": {"h": "4"}}, vf.InputTypeError, "state 'h' has size '4'"),
+        ({"state": {"h": None}}, vf.InputTypeError, "state 'h' has size None"),
+        ({"state": {"h": (4, "a")}}, vf.InputTypeError, "state 'h' has size"),
+        ({"state": {"h": 0}}, vf.InputError, "would hold nothing; leave it out"),
+        ({"state": {"h": (3, 0)}}, vf.InputError, "would hold nothing; leave it out"),
+        ({"state": {"h": -4}}, vf.InputError, "positive integers"),
+        ({"state": ["h"]}, vf.InputTypeError, "a mapping from names to sizes"),
+        ({"state": 4}, vf.InputTypeError, "a mapping from names to sizes"),
+        ({"state": {"h": 4}, "state_dtype": "float32"}, vf.InputTypeError, "state_dtype is 'float32'; give a dtype"),
+    ],
+)
+def test_settings(settings, error, match):
+    with pytest.raises(error, match=match):
+        vf.VertexFunction(**settings)
+
+
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+def test_arguments_of_a_call(backend):
+    model, graphs, x = sums(backend), [vf.chain(3)], torch.randn(3, 4)
+    for call, match in (
+        (lambda: model(graphs, x), r"Tensor without a name.*model\(batch, x=x\)"),
+        (lambda: model(graphs, x=x, reverse="no"), r"reverse is 'no'"),
+        (lambda: model(graphs, x=x, initial=x), r"initial is a Tensor; give a mapping"),
+        (lambda: model(graphs, x=x, initial=[x]), r"initial is a list; give a mapping"),
+    ):
+        with pytest.raises(vf.InputTypeError, match=match):
+            call()
+    assert model(graphs, x=x, reverse=np.bool_(True)).h.shape == (3, 4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+def test_outputs_that_are_not_there(backend):
+    out = sums(backend)([vf.chain(3)], x=torch.randn(3, 4))
+    for read, error in ((lambda: out.k, AttributeError), (lambda: out["k"], KeyError), (lambda: out[0], KeyError)):
+        with pytest.raises(
+            vf.VertexFlowError, match=r"^there is no output .*; the vertex function pushed 'h'$"
+        ) as caught:
+            read()
+        assert isinstance(caught.value, error)
+    assert out.get("k") is None
+    assert not hasattr(out, "k")
+
+
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+def test_a_run_that_grows(backend):
+    x = torch.randn(3, 4)
+    run = sums(backend).start(x=x)
+    for call, match in (
+        (lambda: run.extend([[0, 1], [2]]), "as many slots in each row"),
+        (lambda: run["h"], r"vertices are numbers.*not 'h'.*run\[vertices\]\.name"),
+        (lambda: run.h, r"no attribute 'h'.*run\[vertices\]\.h"),
+        (lambda: run[:].k, "pushed 'h'"),
+    ):
+        with pytest.raises(vf.VertexFlowError, match=match):
+            call()
+    with pytest.raises(vf.VertexFlowError, match="no vertex was computed yet"):
+        _ = sums(backend).start(x=x[:0])[:].h
+    new = run.extend([[0, 1]])
+    assert new.tolist() == [3]

@@ -192,3 +192,21 @@ def test_attention_under_autocast(backend):
         assert out.h.dtype == torch.bfloat16
         found.append(torch.autograd.grad(out.h.sum(), x)[0])
     torch.testing.assert_close(*found, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn], ids=str)
+def test_dtypes_that_pytorch_does_not_select_rows_of(dtype, backend):
+    def pulling(self, v):
+        v.push(y=v.pull("x"))
+
+    def pushing(self, v):
+        v.push(y=v.pull("x").to(dtype))
+
+    for vertex, x in ((pulling, torch.ones(3).to(dtype)), (pushing, torch.ones(3))):
+        model = FromCode(vertex, {})
+        model.backend = backend
+        with pytest.raises(
+            vf.VertexFlowError, match=rf"is of {dtype}.*\.to\(torch\.(int64|float32)\)(?s:.*)test_dtypes\.py"
+        ):
+            model([vf.graph(3, [])], x=x)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import vertexflow as vf
 
+from .models import FromCode
 from .promises import SHAPES, graphs_of, inputs_of, outputs_and_gradients, same_bits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,6 +168,28 @@ def test_a_run_that_is_resumed_in_another_process_is_the_same_run(tmp_path):
     files = [str(tmp_path / name) for name in ("stopped.pt", "ended.pt")]
     subprocess.run([sys.executable, "-c", program, *files], cwd=ROOT, check=True, timeout=120)
     assert same_bits(tensors_in(torch.load(files[1], weights_only=True)), expected)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native", "eager"])
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_random_numbers_are_new_in_each_call(has_rows, backend):
+    def vertex(self, v):
+        x = v.pull("x") + 0 * v.gather(0).h
+        size = x.shape if has_rows else (1,)
+        noise = torch.rand(size) + F.dropout(torch.ones(size), 0.5)
+        v.scatter(h=x)
+        v.push(y=x * noise)
+
+    model = FromCode(vertex, {"h": 1})
+    model.backend = backend
+    calls = []
+    for _ in range(2):
+        x = torch.ones(6, 1, requires_grad=True)
+        y = model([vf.chain(6)], x=x).y
+        assert torch.equal(torch.autograd.grad(y.sum(), x)[0][-1], y[-1])
+        calls += y.flatten().tolist()
+    of_a_call = 6 if has_rows or backend == "eager" else 1
+    assert len(set(calls)) == 2 * of_a_call
 
 
 @pytest.mark.parametrize("page", ["guarantees.md", "wrappers.md"])

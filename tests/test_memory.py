@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import linecache
 import weakref
 
 import numpy as np
 import pytest
 import torch
+from torch.fx import graph_module
 
 import vertexflow as vf
+from vertexflow import programs
+from vertexflow.graph.sizes import StepSizes
 from vertexflow.kernels import pool
 from vertexflow.kernels.core import Compiled
 from vertexflow.programs import MOST_STATES
@@ -119,3 +123,22 @@ def test_large_pieces_of_memory_that_wait_are_limited(monkeypatch):
         del kept
     assert sum(piece.nbytes for piece in pool._free) <= 3 * pool.LARGE
     pool.clear()
+
+
+@pytest.mark.filterwarnings("ignore:.*traced in 8 different states")
+def test_traces_that_nobody_has_any_more_are_gone(monkeypatch):
+    """PyTorch would remember the sizes of each, and the text of its graph."""
+    monkeypatch.setattr(programs, "MOST_STATES", 2)
+    model, x = FromCode(vertex, {"h": 3}, scale=1.0), torch.randn(2, 3)
+
+    def trace_anew(count):
+        for _ in range(count):
+            model.scale += 1
+            model([vf.chain(2)], x=x)
+        gc.collect()
+        sizes = sum(type(value) is StepSizes for value in gc.get_objects())
+        return sizes, len(graph_module._loader.eval_cache), len(linecache.cache)
+
+    before, after = trace_anew(20), trace_anew(20)
+    assert after[0] < 30  # of 40: other caches, which are limited, hold the last ones
+    assert after[1:] == before[1:]

@@ -389,14 +389,3 @@ def test_the_gradient_of_a_group_norm_whose_output_is_not_used_is_zero(pushed):
     out.used.sum().backward()
     assert not model.norm.weight.grad.any()
     assert torch.equal(x.grad, torch.ones_like(x))
-
-
-def test_group_norm_of_a_child_whose_state_lies_between_others():
-    def vertex(self, v):
-        left, right = v.gather(0).h, v.gather(1).h
-        v.scatter(h=torch.tanh(self.norm(right) * left + v.pull("x")))
-        v.push(both=torch.cat([left, right], -1), normed=self.norm(left))
-
-    model = FromCode(vertex, {"h": 4}, norm=nn.GroupNorm(2, 4)).double()
-    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    check(Case(model, [Structure(3, [(0, 2, 0)]), Structure(2, [(0, 1, 1)])], {"x": x}))

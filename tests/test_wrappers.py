@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import io
 import pickle
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.utils import _pytree as pytree
 from torch.utils import checkpoint
 
 import vertexflow as vf
@@ -232,6 +234,44 @@ def test_first_and_later_calls_in_checkpoints(options, expected):
         x.grad = None
         loss.backward()
         torch.testing.assert_close([loss.detach(), x.grad, *(weight.grad for weight in model.parameters())], expected)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+@pytest.mark.parametrize("directly", [True, False])
+def test_a_mapping_out_of_a_reentrant_checkpoint_is_refused_where_its_gradient_would_be_missing(directly, backend):
+    """PyTorch gives tensors a gradient there only if they are returned alone or in a tuple."""
+
+    class Positional(BinaryTreeLSTM):
+        def forward(self, graphs, x):
+            return super().forward(graphs, x=x)
+
+    torch.manual_seed(0)
+    model, x = Positional(3, 4), torch.randn(8, 3, requires_grad=True)
+    model.backend = backend
+    function = model if directly else lambda graphs, x: model(graphs, 2 * x)
+    out = checkpoint.checkpoint(function, GRAPHS, x, use_reentrant=True)
+    assert repr(out)
+    for read in (lambda: out.h, lambda: out["h"], lambda: list(out.values()), lambda: {**out}["h"], out.items,
+                 lambda: out.get("h"), lambda: pytree.tree_leaves(out)):  # fmt: skip
+        with pytest.raises(vf.VertexFunctionError, match="use_reentrant=False"):
+            read()
+    with torch.no_grad():
+        assert out.h.shape == (8, 4)
+    model.requires_grad_(False)
+    out = checkpoint.checkpoint(model, GRAPHS, x.detach(), use_reentrant=True)
+    assert out.h.shape == (8, 4)
+
+
+def test_a_model_can_be_looked_through_before_its_first_call():
+    model, _ = model_and_input()
+    assert not hasattr(model, "symbolic_graph")
+    assert "symbolic_graph" not in dict(inspect.getmembers(model))
+    for kind in (AttributeError, vf.VertexFunctionError):
+        with pytest.raises(kind, match="no symbolic graph yet: it is traced at the model's first call"):
+            model.symbolic_graph  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        model.nothing  # noqa: B018
 
 
 def test_whole_models_are_copied_and_saved(expected):

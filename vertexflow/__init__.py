@@ -9,6 +9,8 @@ from .errors import (
     InputError,
     InputTypeError,
     LinAlgError,
+    NotTracedError,
+    OutputError,
     VertexFlowError,
     VertexFunctionError,
 )
@@ -37,6 +39,8 @@ __all__ = [
     "InputGraph",
     "InputTypeError",
     "LinAlgError",
+    "NotTracedError",
+    "OutputError",
     "Outputs",
     "Policy",
     "Schedule",

@@ -1,10 +1,11 @@
-"""Modules that return `Outputs` and have backward hooks, which PyTorch calls for tensors and tuples only."""
+"""Modules that return `Outputs`, where PyTorch knows tensors and tuples only: backward hooks, reentrant checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import module as around_all
 from torch.utils.hooks import BackwardHook
@@ -12,7 +13,7 @@ from torch.utils.hooks import BackwardHook
 from .errors import VertexFunctionError
 from .graph.method import without_init
 from .graph.uncompiled import uncompiled
-from .outputs import Outputs
+from .outputs import Outputs, of_call
 
 
 class ReturnsOutputs(nn.Module):
@@ -28,8 +29,12 @@ class ReturnsOutputs(nn.Module):
             or around_all._global_backward_hooks
             or around_all._global_backward_pre_hooks
         ):
-            return _call_with_hooks(self, super()._call_impl, args, kwargs)
-        return super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+            result = _call_with_hooks(self, super()._call_impl, args, kwargs)
+        else:
+            result = super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled() or not isinstance(result, Outputs):
+            return result
+        return of_call(result, (*args, *kwargs.values(), *self.parameters()))
 
     def _get_backward_hooks(self) -> tuple[list[Any], list[Any]]:
         return [], _hooks(self)[1]  # what PyTorch's own `_call_impl` shall call

@@ -25,8 +25,18 @@ class VertexFunctionError(VertexFlowError, RuntimeError):
     """A vertex function cannot be traced or run; the message names the line of the vertex function."""
 
 
+class NotTracedError(VertexFunctionError, AttributeError):
+    """What a vertex function becomes was asked for where there is none, or not yet; `hasattr` takes it for a no."""
+
+
 class LinAlgError(VertexFunctionError, torch.linalg.LinAlgError):  # type: ignore[misc,name-defined]
     """What `torch.linalg` raises, in a vertex function; the message names the line."""
+
+
+class OutputError(VertexFlowError, AttributeError, KeyError):
+    """What a call returned has no entry of this name; the message names those there are."""
+
+    __str__ = Exception.__str__  # that of a KeyError would show the message as a string in quotes
 
 
 class BackendError(VertexFlowError, ValueError):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import GraphError, InputError, InputTypeError
+from .errors import GraphError, InputError, InputTypeError, OutputError
 from .graph.uncompiled import uncompiled
 from .kernels import grow
 from .kernels.autograd import Bound
@@ -75,6 +75,11 @@ class Frontier:
 
     def __len__(self) -> int:
         return self.num_vertices
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise OutputError(f"a run has no attribute {name!r}; what its vertices pushed is read as run[vertices].{name}")
 
     def __repr__(self) -> str:
         return f"Frontier(num_vertices={self.num_vertices})"
@@ -143,7 +148,12 @@ class Frontier:
         count = self.num_vertices
         if isinstance(vertices, slice):
             return torch.arange(*vertices.indices(count), device=self._device)
-        index = torch.as_tensor(vertices)
+        try:
+            index = torch.as_tensor(vertices)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputTypeError(
+                f"vertices are numbers, or one boolean a vertex, not {vertices!r}; read what they pushed as run[vertices].name"
+            ) from error
         if index.dtype == torch.bool:
             if index.shape != (count,):
                 raise InputError(
@@ -162,7 +172,12 @@ class Frontier:
 
 def _growth(children: Any, start: int) -> tuple[Growth, np.ndarray[Any, np.dtype[np.int64]]]:
     """The structure of new vertices, and the vertices that were there before and that they read, each once."""
-    rows = np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
+    try:
+        rows = np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
+    except ValueError as error:
+        raise GraphError(
+            "children must be a table [new vertices, slots], with as many slots in each row; -1 stands where there is no child"
+        ) from error
     if rows.ndim != 2:
         raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {rows.shape}")
     if rows.dtype.kind not in "iu" and rows.size:

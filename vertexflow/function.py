@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, log, programs
+from . import kinds, log, programs, report
 from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
-from .errors import InputError, VertexFunctionError
+from .errors import InputError, InputTypeError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.isolation import without_autocast
@@ -24,7 +24,7 @@ from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_
 from .graph.trace import Trace
 from .graph.uncompiled import uncompiled
 from .graph.vertex import Vertex
-from .inputs import check_inputs
+from .inputs import check_arguments, check_inputs
 from .kernels import autograd
 from .kernels.autograd import Bound
 from .kernels.compile import choose_backend
@@ -111,7 +111,7 @@ class VertexFunction(ReturnsOutputs):
     def forward(
         self,
         graphs: GraphBatch | Sequence[InputGraph],
-        *,
+        *unnamed: Any,
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
         **inputs: Tensor,
@@ -139,6 +139,7 @@ class VertexFunction(ReturnsOutputs):
                 no method for.
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
+        check_arguments(unnamed, reverse)
         return self._run(None, graphs, reverse, initial, inputs)
 
     def _run(
@@ -233,42 +234,23 @@ class VertexFunction(ReturnsOutputs):
     @property
     def symbolic_graph(self) -> SymbolicGraph:
         """What the vertex function of the last call became: eager, core and lazy nodes, and their derivative."""
-        if choose_backend(self.backend) == "eager":
-            raise VertexFunctionError(
-                'there is no symbolic graph: with backend="eager" the method itself runs, and nothing is traced; use '
-                'backend="torch" to see what it becomes'
-            )
-        latest = self._programs.latest
-        if latest is None:
-            raise VertexFunctionError("there is no symbolic graph yet: it is traced at the model's first call")
-        return SymbolicGraph({name: compiled.program for name, compiled in latest.items()})
+        return report.symbolic_graph(self._programs, self.backend)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "symbolic_graph":  # there is none, which `hasattr` shall know, and others why
+            return report.symbolic_graph(self._programs, self.backend)
+        return super().__getattr__(name)
 
     def explain(self) -> str:
         """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
-        if choose_backend(self.backend) == "eager":
-            names = dict.fromkeys(self._methods.values())
-            return "\n".join(
-                f'{name}: the method itself, once a step, on real tensors (backend "eager")' for name in names
-            )
-        latest = self._programs.latest
-        if latest is None:
-            raise VertexFunctionError(
-                "there is nothing to explain yet: the vertex function is compiled at the first call"
-            )
-        lines = []
-        for method, compiled in latest.items():
-            for name in compiled.program.parts:
-                part = name.removesuffix("_leaf")
-                reason = f": {compiled.reasons[part]}" if part in compiled.reasons else ""
-                loop = compiled.loops.get(part)
-                how = f"calls of PyTorch{reason}" if loop is None else loop.describe(name)
-                lines.append(f"{method}.{name}: {how}")
-        return "\n".join(lines)
+        return report.explain(self._programs, self.backend, self._methods.values())
 
     def _initial_states(
         self, initial: Mapping[str, Tensor], count: int, dtypes: StateDtypes, device: torch.device
     ) -> dict[str, Tensor]:
         """The rows of every state that vertices without children read."""
+        if not isinstance(initial, Mapping):
+            raise InputTypeError(f'initial is a {type(initial).__name__}; give a mapping from states, {{"h": h0}}')
         for name, value in initial.items():
             if name not in self.state:
                 known = ", ".join(map(repr, self.state)) or "none"

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import InputError, InputTypeError
 from .kernels.plain import check_plain, check_real
+
+
+def check_arguments(unnamed: tuple[object, ...], reverse: object) -> None:
+    """Refuse arguments of a model's call that were given without a name, and a direction that is none."""
+    if unnamed:
+        kinds = ", ".join(type(one).__name__ for one in unnamed)
+        raise InputTypeError(
+            f"the model was given {kinds} without a name after the graphs; give inputs by the names that the vertex "
+            "function pulls: model(batch, x=x)"
+        )
+    if not isinstance(reverse, (bool, np.bool_)):
+        raise InputTypeError(f"reverse is {reverse!r}; give True or False (an input cannot have this name)")
 
 
 def check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import CheckpointFunction
+
+from .errors import OutputError, VertexFunctionError
 
 
 class Outputs(dict[str, Tensor]):
@@ -15,7 +21,7 @@ class Outputs(dict[str, Tensor]):
     PyTorch knows it as a pytree, so that whatever looks for tensors in the output of a module (DDP, FSDP2, checkpointing,
     accelerate, Lightning) meets them, and what it gives back is an `Outputs` again.
 
-    An attribute that is missing raises an `AttributeError` that names the entries there are.
+    An entry that is missing raises an error that names those there are, an `AttributeError` and a `KeyError`.
 
     Example:
         >>> out = model(batch, x=x)
@@ -29,11 +35,11 @@ class Outputs(dict[str, Tensor]):
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Tensor:
-        try:
-            return self[name]
-        except KeyError:
-            there = ", ".join(map(repr, self)) or "nothing"
-            raise AttributeError(f"there is no output {name!r}; the vertex function pushed {there}") from None
+        return self[name]
+
+    def __missing__(self, name: object) -> Tensor:
+        there = ", ".join(map(repr, self)) or "nothing, or no vertex was computed yet"
+        raise OutputError(f"there is no output {name!r}; the vertex function pushed {there}")
 
     def __setattr__(self, name: str, value: Tensor) -> None:
         if hasattr(type(self), name):
@@ -59,6 +65,62 @@ class Outputs(dict[str, Tensor]):
         return type(self)(super().__or__(other)) if isinstance(other, dict) else NotImplemented
 
 
+class InCheckpoint(Outputs):
+    """What a call inside `torch.utils.checkpoint(..., use_reentrant=True)` returned.
+
+    Such a checkpoint sees tensors only if they are returned alone or in a tuple; those of a mapping come out of it without a
+    gradient. So they can be read inside, and not outside.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Tensor:
+        _refuse_outside()
+        return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:  # so that `dict(outputs)` reads entries as above
+        return super().__iter__()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        _refuse_outside()
+        return super().get(name, default)
+
+    def values(self) -> Any:
+        _refuse_outside()
+        return super().values()
+
+    def items(self) -> Any:
+        _refuse_outside()
+        return super().items()
+
+    def __repr__(self) -> str:
+        return "Outputs(of a checkpoint)"
+
+
+def of_call(outputs: Outputs, given: Iterable[object]) -> Outputs:
+    """What a call returns to its caller; `given` is all that may require grad of what it computed with."""
+    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or type(outputs) is not Outputs:
+        return outputs
+    wants_gradient = any(isinstance(value, Tensor) and value.requires_grad for value in given)
+    return InCheckpoint(outputs) if wants_gradient and _is_in_checkpoint() else outputs
+
+
+def _is_in_checkpoint() -> bool:
+    """Whether the forward of a reentrant checkpoint is under way, in which gradients are off."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not CheckpointFunction.forward.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _refuse_outside() -> None:
+    if torch.is_grad_enabled():
+        raise VertexFunctionError(
+            "torch.utils.checkpoint with use_reentrant=True returned a mapping of tensors, which come out of it without "
+            "gradient; pass use_reentrant=False, or return the tensors themselves: lambda x: model(graphs, x=x).h"
+        )
+
+
 def _described(value: object) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
@@ -77,10 +139,11 @@ def _unflatten(values: Iterable[Any], names: Any) -> Outputs:
     return Outputs(zip(names, values, strict=True))
 
 
-pytree.register_pytree_node(
-    Outputs,
-    _flatten,
-    _unflatten,
-    serialized_type_name="vertexflow.Outputs",
-    flatten_with_keys_fn=_flatten_with_keys,
-)
+for _kind in (Outputs, InCheckpoint):
+    pytree.register_pytree_node(
+        _kind,
+        _flatten,
+        _unflatten,
+        serialized_type_name=f"vertexflow.{_kind.__name__}",
+        flatten_with_keys_fn=_flatten_with_keys,
+    )

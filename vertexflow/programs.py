@@ -155,8 +155,11 @@ def _made(table: dict[Hashable, Made], key: Hashable, make: Callable[[], Made]) 
     if have is None:
         with isolation.lock:
             if key not in table:
-                with _no_other_errors():
-                    table[key] = make()
+                try:
+                    with _no_other_errors():
+                        table[key] = make()
+                finally:
+                    isolation.forget_sizes()
             have = table[key]
     return have
 

@@ -73,14 +73,19 @@ def test_a_factor_that_nobody_reads_is_checked():
         model([vf.chain(2)], a=torch.stack([GOOD, -GOOD]))
 
 
-def test_assertions_hold_for_every_vertex():
+@pytest.mark.parametrize(
+    "check",
+    [torch._assert_async, lambda holds, message: torch._functional_assert_async(holds, message, torch.empty(0))],
+    ids=["_assert_async", "_functional_assert_async"],
+)
+def test_assertions_hold_for_every_vertex(check):
     def vertex(self, v):
         h = v.pull("x") + v.gather(0).h
-        torch._assert_async((h > 0).all(), "h must be positive")
+        check((h > 0).all(), "h must be positive")
         v.scatter(h=h)
         v.push(h=h)
 
     model = FromCode(vertex, {"h": 2})
     assert model([vf.chain(2)], x=torch.ones(2, 2)).h[1, 0] == 2
-    with pytest.raises(vf.VertexFunctionError, match=r"(?s)h must be positive.*_assert_async"):
+    with pytest.raises(vf.VertexFunctionError, match=r"(?s)h must be positive.*check\(\(h > 0\)"):
         model([vf.chain(2)], x=torch.tensor([[1.0, 1.0], [1.0, -3.0]]))

@@ -156,7 +156,7 @@ def forward_mode_of_a_parameter():
         (lambda: make_fx(of_x, tracing_mode="symbolic")(X), "under FakeTensorMode"),
         (under_fake_tensors, "under FakeTensorMode"),
         (lambda: torch.export.export(_Around(), (X,)), "under FakeTensorMode"),
-        (lambda: torch.jit.trace(_Around(), (X,)), "torch.jit.trace|first call"),  # it reads all properties before
+        (lambda: torch.jit.trace(_Around(), (X,)), "torch.jit.trace"),
         (lambda: torch.jit.script(_Around()), "torch.jit.script"),
         (lambda: torch.fx.symbolic_trace(_Around()), "input 'x' is a Proxy"),
     ],

@@ -269,3 +269,24 @@ def test_the_zeros_of_missing_children_meet_infinities_as_pytorch_does(backend):
     model.backend = backend
     found = model([vf.chain(1)] * 3, x=x).r
     torch.testing.assert_close(found, results(torch.zeros(3, 1), x), equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native", "eager"])
+def test_the_gradient_of_a_maximum_that_is_nan_is_nan(backend):
+    """As `Tensor.amax` has it, for the children of that vertex only."""
+
+    def vertex(self, v):
+        h = v.pull("x") + v.max(v.children.h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 2})
+    model.backend = backend
+    x = torch.tensor([[NAN, 1], [NAN, NAN], [2, 2], [3, 2], [0, 0], [0, 0]], dtype=torch.float64, requires_grad=True)
+    batch = vf.pack([vf.graph(6, [(0, 4), (1, 4), (2, 5), (3, 5)])])
+    (grad,) = torch.autograd.grad(model(batch, x=x).h[batch.roots].sum(), x)
+    expected = [torch.autograd.grad(x[some].amax(0).sum(), x)[0][some] for some in ([0, 1], [2, 3])]
+    torch.testing.assert_close(grad, torch.cat([*expected, torch.ones(2, 2).double()]), equal_nan=True)
+    values = x.detach()[:4].clone().requires_grad_()
+    readout = vf.pack([vf.graph(2, []), vf.graph(2, [])]).max(values)
+    torch.testing.assert_close(torch.autograd.grad(readout.sum(), values)[0], torch.cat(expected), equal_nan=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-_ASSERTS = {aten._assert_async.default, aten._assert_async.msg}
+_ASSERTS = {aten._assert_async.default, aten._assert_async.msg, aten._functional_assert_async.msg}
 _ALL = {aten.all.default, aten._is_all_true.default}
 _passing: ContextVar[bool] = ContextVar("passing", default=False)
 

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from ..errors import VertexFunctionError
+from .isolation import forget_source
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -28,10 +29,13 @@ def remove_mutations(found: Trace, mode: FakeTensorMode) -> None:
         return
     _refuse_written_parameters(found)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    copier = _Copier(fx.GraphModule(graph.owning_module or torch.nn.Module(), graph))
+    module = fx.GraphModule(graph.owning_module or torch.nn.Module(), graph)
+    forget_source(module)
+    copier = _Copier(module)
     examples = [node.meta["val"] for node in placeholders]
     with mode, enable_python_dispatcher(), torch.no_grad():
         new = make_fx(torch.func.functionalize(lambda *values: copier.run(*values)))(*examples)
+    forget_source(new)
     for old, node in zip(placeholders, [n for n in new.graph.nodes if n.op == "placeholder"], strict=True):
         node.meta.update({key: old.meta[key] for key in ("role", "name") if key in old.meta})
     for node in new.graph.nodes:

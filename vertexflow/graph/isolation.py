@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 import threading
@@ -11,6 +12,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 import torch
 from torch import Tensor, fx
 from torch.distributions import Distribution
+from torch.fx import graph_module
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -57,6 +60,20 @@ def isolated(device: torch.device) -> Iterator[None]:
                 torch._dynamo.config.patch(error_on_nested_fx_trace=False)
             )  # asked before the stance is
         yield
+
+
+def forget_sizes() -> None:
+    """PyTorch remembers what it found out about sizes, with all of the trace that these were of, for as long as it runs."""
+    for method in vars(ShapeEnv).values():
+        if hasattr(method, "cache_clear"):
+            method.cache_clear()
+
+
+def forget_source(module: fx.GraphModule) -> None:
+    """It keeps the text of every graph, too, to be shown where its code fails; of ours, which are interpreted, none runs."""
+    filename = type(module).forward.__code__.co_filename
+    graph_module._loader.eval_cache.pop(filename, None)
+    linecache.cache.pop(filename, None)
 
 
 def generators_in(nodes: Iterable[fx.Node]) -> list[torch.Generator]:

@@ -82,10 +82,10 @@ def _save_maximum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _max_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    """Those that are largest share the gradient equally, as in `Tensor.amax`."""
+    """Those that are largest share the gradient equally; where the largest is NaN, all have NaN, as in `Tensor.amax`."""
     values, counts, largest = ctx.saved_tensors
     is_largest = (values == expand(largest, counts, values.shape[0])).to(grad.dtype)
-    share = grad / segment_sum(is_largest, counts).clamp(min=1)
+    share = grad / segment_sum(is_largest, counts)
     return is_largest * expand(share, counts, values.shape[0]), None
 
 

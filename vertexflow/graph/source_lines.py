@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import logging
 import os
@@ -11,7 +12,6 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
@@ -207,7 +207,7 @@ def _of_hints(text: str, *probes: Tensor) -> str:
     return f" ({' and '.join(shown)}, unless it is a size of your own)" if shown else ""
 
 
-@cache
+@functools.cache
 def is_users(filename: str) -> bool:
     """Whether a file is the user's own: not Python's, not an installed package, not this one, not made at run time."""
     if filename.startswith("<"):
@@ -216,7 +216,7 @@ def is_users(filename: str) -> bool:
     return not any(path.startswith(folder + os.sep) for folder in _others_folders())
 
 
-@cache
+@functools.cache
 def _others_folders() -> tuple[str, ...]:
     """Where the code of others lies: the standard library, installed packages, PyTorch, vertexflow."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")

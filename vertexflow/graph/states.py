@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError, VertexFunctionError
+from ..errors import InputError, InputTypeError, VertexFunctionError
 from .reserved import check_state_name
 
 Shape = tuple[int, ...]
@@ -31,8 +33,10 @@ def shapes_of(state: Mapping[str, int | Sequence[int]]) -> dict[str, Shape]:
     """The shape of one vertex's state, by name.
 
     Raises:
-        InputError: a name or a size that cannot be one.
+        InputError, InputTypeError: a name or a size that cannot be one.
     """
+    if not isinstance(state, Mapping):
+        raise InputTypeError(f'the states are {state!r}; give a mapping from names to sizes, such as {{"h": 256}}')
     return {name: _shape(name, size) for name, size in state.items()}
 
 
@@ -42,6 +46,10 @@ def dtypes_of(state: Mapping[str, Shape], asked: torch.dtype | Dtypes | None, us
     Raises:
         InputError: what is asked for is no dtype of real numbers, integers or booleans, or no state has that name.
     """
+    if not isinstance(asked, (torch.dtype, Mapping, type(None))):
+        raise InputTypeError(
+            f"state_dtype is {asked!r}; give a dtype, such as torch.float32, or a mapping from states to dtypes"
+        )
     named = dict.fromkeys(state, asked) if isinstance(asked, torch.dtype) else dict(asked or {})
     for name, dtype in named.items():
         if name not in state:
@@ -101,7 +109,20 @@ def widest(dtypes: Dtypes, usual: torch.dtype) -> torch.dtype:
 
 def _shape(name: str, size: int | Sequence[int]) -> Shape:
     check_state_name(name)
-    shape = (size,) if isinstance(size, int) else tuple(size)
-    if not all(isinstance(extent, int) and extent > 0 for extent in shape):
-        raise InputError(f"state {name!r} has size {size!r}; give one vertex's size, or a shape of positive integers")
+    given: Any = size
+    try:
+        shape = tuple(map(_extent, given if isinstance(given, Sequence) and not isinstance(given, str) else [given]))
+    except TypeError:
+        raise InputTypeError(
+            f"state {name!r} has size {size!r}; give one vertex's size, or a shape, as integers"
+        ) from None
+    if not all(extent > 0 for extent in shape):
+        why = ": it would hold nothing; leave it out" if 0 in shape else ""
+        raise InputError(f"state {name!r} has size {size!r}{why or '; give positive integers'}")
     return shape
+
+
+def _extent(size: Any) -> int:
+    if isinstance(size, bool):
+        raise TypeError
+    return operator.index(size)

@@ -23,7 +23,7 @@ from ..errors import VertexFunctionError
 from . import meta as meta
 from .derivatives import DerivativeError
 from .functional import remove_mutations
-from .isolation import without_autocast
+from .isolation import forget_source, without_autocast
 from .method import code_of
 from .nodes import role_name
 from .sizes import StepSizes
@@ -202,7 +202,9 @@ def _trace(
 
     filename = code.co_filename
     with mode, enable_python_dispatcher(), located(code, probe, edge_probe):
-        graph = make_fx(joint)(fakes, probe, edge_probe).graph
+        traced = make_fx(joint)(fakes, probe, edge_probe)
+        forget_source(traced)
+        graph = traced.graph
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     found = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)

@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, VertexFunctionError
+from ..errors import InputError, InputTypeError, VertexFunctionError
 from . import segments
 from .method import check_returned
 from .reserved import check_input_name, check_output_name
-from .states import Shape, StateDtypes, as_state
+from .states import STATES, Shape, StateDtypes, as_state
 
 CHILDREN = -2  # the slot of a gather of all children
+_SELECTED = frozenset(
+    {*STATES, torch.complex32, torch.complex64, torch.complex128}
+)  # dtypes that have all operations on rows
 MOST_SLOTS = 1 << 10  # every slot takes room for every vertex
 
 
@@ -219,6 +222,8 @@ class Vertex:
             )
         if name not in self._pulled:
             given_tensor = self._inputs[name]
+            if given_tensor.dtype not in _SELECTED:
+                raise InputTypeError(_not_selected(f"input {name!r}", given_tensor.dtype))
             if given_tensor.dim() == 0:
                 raise InputError(
                     f"input {name!r} has no dimension; give one row {'a' if each[0] == 'v' else 'an'} {each}"
@@ -293,7 +298,14 @@ def _plain(call: str, value: object) -> Tensor:
         raise VertexFunctionError(f"{call} takes a dense tensor, not one of layout {value.layout}; call .to_dense()")
     if value.device.type == "meta":
         raise VertexFunctionError(f"{call} takes a tensor with values, not one on the device meta")
+    if value.dtype not in _SELECTED:
+        raise VertexFunctionError(_not_selected(call, value.dtype))
     return value
+
+
+def _not_selected(call: str, dtype: torch.dtype) -> str:
+    to = "torch.float32" if dtype.is_floating_point else "torch.int64"
+    return f"{call}: the tensor is of {dtype}, of which PyTorch does not select rows; convert it, with .to({to})"
 
 
 def _not_a_list(what: str) -> VertexFunctionError:
