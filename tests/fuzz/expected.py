@@ -79,10 +79,9 @@ def expect(model: Any, exact: Any, function: Function, sample: Sample) -> Expect
     if sample.special:
         through = _expect(model, function, sample, through_all=True).gradients
         for name, value in found.gradients.items():
-            if value is not None:
-                other = through[name]
-                finite = value.isfinite() & (value if other is None else other).isfinite()
-                found.undefined[f"gradient of {name}"] = ~finite
+            finite = [gradient.isfinite() for gradient in (value, through[name]) if gradient is not None]
+            if finite:
+                found.undefined[f"gradient of {name}"] = ~torch.stack(finite).all(0)
     if function.is_exact:
         if not sample.special and any(_largest(value) > LARGEST for value in found.all().values()):
             raise UnsuitableError("values that are too large")
