@@ -149,6 +149,51 @@ def test_real_numbers_become_shorter_where_that_is_asked_for():
     assert longer([vf.chain(2)], x=x.float()).h.dtype == torch.float64
 
 
+@pytest.mark.parametrize("backend", BACKENDS[:2])
+def test_derivatives_under_autocast_are_in_the_dtype_of_their_operations(backend):
+    """They were traced under autocast too, where a product that the method had taken out of it was one of bfloat16 again."""
+
+    def vertex(self, v):
+        a = self.w(v.pull("x")).float() + v.gather(0).h
+        with torch.autocast("cpu", enabled=False):
+            h = torch.tanh(a @ self.u)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    def gradient(backend):
+        torch.manual_seed(0)
+        model = FromCode(vertex, {"h": 8}, w=nn.Linear(8, 8), u=nn.Parameter(torch.randn(8, 8) / 4))
+        model.backend = backend
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model([vf.chain(20)], x=torch.randn(20, 8))
+        out.h.square().sum().backward()
+        return model.u.grad
+
+    torch.testing.assert_close(gradient(backend), gradient("eager"), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS[:2])
+def test_attention_under_autocast(backend):
+    """On a CPU it takes bfloat16 apart into float32; its derivative was traced as one of both."""
+
+    def vertex(self, v):
+        q = (v.pull("x") + v.gather(0).h).unflatten(1, (2, 2))
+        h = torch.nn.functional.scaled_dot_product_attention(q, q, q).flatten(1)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    x = torch.randn(4, 4, requires_grad=True)
+    found = []
+    for of in (backend, "eager"):
+        model = FromCode(vertex, {"h": 4}, w=nn.Parameter(torch.ones(1)))
+        model.backend = of
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model([vf.chain(4)], x=x)
+        assert out.h.dtype == torch.bfloat16
+        found.append(torch.autograd.grad(out.h.sum(), x)[0])
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("backend", ["torch", "eager"])
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn], ids=str)
 def test_dtypes_that_pytorch_does_not_select_rows_of(dtype, backend):

@@ -15,6 +15,7 @@ from .eager import EagerFrontier, run_eager
 from .errors import InputError, InputTypeError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.build import InputGraph
+from .graph.isolation import without_autocast
 from .graph.pack import GraphBatch, pack
 from .graph.prepare import prepare
 from .graph.reserved import check_attribute
@@ -327,7 +328,8 @@ class VertexFunction(ReturnsOutputs):
                 tuple(name for name, value in inputs.items() if value.requires_grad),
             )
         backend = choose_backend(self.backend, device)
-        key, compiled = programs.compiled(kept, traces, wanted, through and torch.is_grad_enabled(), backend)
+        with without_autocast(device.type):
+            key, compiled = programs.compiled(kept, traces, wanted, through and torch.is_grad_enabled(), backend)
         self._programs.latest = compiled
         return programs.bound(kept, key, compiled, of_groups)
 

@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same cases, in the same order")
     parser.add_argument("--start", type=int, default=0, help="the number of the first function")
     parser.add_argument("--functions", type=int, default=None, help="stop after so many functions")
+    parser.add_argument("--cases", type=int, default=None, help="stop after the function with which so many were clean")
     parser.add_argument("--shrink", type=float, default=90.0, help="seconds to make a failure smaller")
     parser.add_argument(
         "--triton", type=int, default=10, help="one function in so many runs in Triton's interpreter; 0: none"
@@ -64,7 +65,10 @@ class Run:
         asked = self.asked
         start = last = time.monotonic()
         number = asked.start
+        most = float("inf") if asked.cases is None else asked.cases
         while time.monotonic() < start + 60 * asked.minutes and number - asked.start != asked.functions:
+            if sum(self.clean.values()) >= most:
+                break
             self.one_function(number)
             number += 1
             if time.monotonic() > last + 20:

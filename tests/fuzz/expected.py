@@ -101,7 +101,9 @@ def expect(model: Any, exact: Any, function: Function, sample: Sample) -> Expect
                 raise UnsuitableError("rounding decides in few digits")
             continue
         found.truth[name] = truth[name]
-        found.allowed[name] = 4 * error + 4 * torch.finfo(own.dtype).eps * scale
+        fine, coarse = (torch.finfo(dtype).eps * scale for dtype in (own.dtype, function.coarsest))
+        # What was rounded coarsely on its way may be so once more, however lucky the reference was.
+        found.allowed[name] = 4 * error + (2 * coarse if error > 16 * fine else 4 * fine)
     return found
 
 

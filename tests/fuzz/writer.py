@@ -81,7 +81,9 @@ class Writer:
         pushes = []
         for name, at in self.method.push:
             value = self.rows[at % len(self.rows)]
-            pushes.append(f"{name}={self.vector(value, at) if name == 'p' else value}")
+            if name == "p":  # of all kinds, and so in one dtype
+                value = f"{self.vector(value, at)}{'' if self.function.is_exact else f'.to({self.function.floats})'}"
+            pushes.append(f"{name}={value}")
         if pushes:
             self.lines.append(f"v.push({', '.join(pushes)})")
         return self.lines

@@ -192,7 +192,8 @@ def _outcome(model: Samples, samples: list[Sample], answers: list[Answer | None]
         with _quiet():
             ours = differentiated(model, dict(_items(model(vf.pack([graph]), **inputs))), inputs)
     except vf.VertexFlowError as error:
-        return Outcome(REFUSED, f"{type(error).__name__}: {error}")
+        verdict = WRONG if "a defect of vertexflow" in str(error) else REFUSED
+        return Outcome(verdict, f"{type(error).__name__}: {error}")
     except Exception as error:
         return Outcome(WRONG, f"{type(error).__name__}: {error}")
     how = _how(model)

@@ -134,6 +134,6 @@ RULES: dict[Any, rules.Rule] = {
     aten._prelu_kernel.default: rules.prelu,
     aten._prelu_kernel_backward.default: rules.prelu_backward,
     aten._linalg_solve_ex.default: rules.solved,
-    aten.native_group_norm.default: rules.dense(0),
-    aten.native_group_norm_backward.default: rules.dense(0, 1, unchecked=(0,)),
+    aten.native_group_norm.default: rules.dense(0, unchecked=(0,)),
+    aten.native_group_norm_backward.default: rules.dense(0, 1, unchecked=(0, 1)),
 }  # fmt: skip

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, fx
@@ -27,6 +27,12 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """For whatever is not the vertex function itself: what autocast makes of that is in its graph."""
+    on = torch.is_autocast_enabled(device_type)
+    return torch.amp.autocast(device_type, enabled=False) if on else nullcontext()
 
 
 @contextmanager

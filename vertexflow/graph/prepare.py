@@ -12,7 +12,7 @@ from .arrange import put_side_by_side
 from .canonical import canonical
 from .checks import all_pass, keep_checks
 from .constants import forget_sources
-from .isolation import generators_in, isolated, restored
+from .isolation import generators_in, isolated, restored, without_autocast
 from .rows import check_rows
 from .simplify import simplify
 from .states import Shape, StateDtypes
@@ -37,19 +37,24 @@ def prepare(
     try:
         with isolated(device):
             found = trace(module, method, state, state_dtypes, inputs, tensors, device)
-            keep_checks(found)
-            canonical(found)
-            forget_sources(found)
-            simplify(found)
-            with restored(generators_in(found.graph.nodes)), all_pass():
-                check_rows(found, inputs, tensors)
-                if put_side_by_side(found):
-                    check_rows(found, inputs, tensors)
-            check_canonical(found)
+            with without_autocast(device.type):
+                _simplify(found, inputs, tensors)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
         raise
     return found
+
+
+def _simplify(found: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    keep_checks(found)
+    canonical(found)
+    forget_sources(found)
+    simplify(found)
+    with restored(generators_in(found.graph.nodes)), all_pass():
+        check_rows(found, inputs, tensors)
+        if put_side_by_side(found):
+            check_rows(found, inputs, tensors)
+    check_canonical(found)
 
 
 def _described(inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:

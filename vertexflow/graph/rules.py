@@ -333,8 +333,8 @@ def solved(node: fx.Node) -> fx.Node:
 def dense(*operands: int, unchecked: tuple[int, ...] = ()) -> Rule:
     """Of operators whose kernels want operands without gaps; the copies that PyTorch makes of these were taken for aliases.
 
-    Those at `unchecked` the kernels read as if they had none: they are copied in any case, because what comes in for an output
-    that the caller did not use is one row of zeros, seen as many.
+    Those at `unchecked` are copied in any case: what comes in for an output that the caller did not use is one row of zeros,
+    seen as many, and the state of one child lies between those of others.
     """
 
     def rule(node: fx.Node) -> fx.Node:

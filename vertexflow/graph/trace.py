@@ -23,7 +23,7 @@ from ..errors import VertexFunctionError
 from . import meta as meta
 from .derivatives import DerivativeError
 from .functional import remove_mutations
-from .isolation import forget_source
+from .isolation import forget_source, without_autocast
 from .method import code_of
 from .nodes import role_name
 from .sizes import StepSizes
@@ -186,12 +186,15 @@ def _trace(
                 make(_grad_of(role), torch.empty_like(values[role]))
             wanted = [role for role, value in made.items() if role[0] != "grad" and value.requires_grad]
             try:
-                grads = torch.autograd.grad(
-                    [values[role] for role in differentiable],
-                    [made[role] for role in wanted],
-                    [made[_grad_of(role)] for role in differentiable],
-                    allow_unused=True,
-                )
+                with without_autocast(
+                    device.type
+                ):  # as `backward` is called: each derivative in the dtype of its operation
+                    grads = torch.autograd.grad(
+                        [values[role] for role in differentiable],
+                        [made[role] for role in wanted],
+                        [made[_grad_of(role)] for role in differentiable],
+                        allow_unused=True,
+                    )
             except Exception as error:
                 raise DerivativeError(f"the vertex function failed: {type(error).__name__}: {error}") from error
             results.update({_grad_of(role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None})
@@ -207,7 +210,8 @@ def _trace(
     found = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
     _placeholders(graph)
     _check_constants(found, module)
-    remove_mutations(found, mode)
+    with without_autocast(device.type):
+        remove_mutations(found, mode)
     if written:
         raise VertexFunctionError(
             f"the vertex function writes to {', '.join(map(repr, written))} while it runs; a vertex may only read parameters "

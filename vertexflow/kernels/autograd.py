@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFlowError
+from ..graph.isolation import without_autocast
 from . import pool
 from .core import Compiled
 from .executor import run_backward, run_forward
@@ -168,7 +168,7 @@ def gradients(
             if node is not None:
                 values[group][node] = _rows_of(pushed.get(name), rows, node)
     state_grads = {name: grad.index_select(0, order.vertex) for name, grad in state.items()}
-    with _without_autocast(order.vertex.device.type):
+    with without_autocast(order.vertex.device.type):
         external = run_backward(bound.compiled, order, values, state_grads)
     flat = [_sum_of_groups(bound, values, name) for name in bound.params]
     return [*flat, *(_input_gradient(bound, order, values, name) for name in bound.pulls)], external
@@ -190,18 +190,13 @@ def outputs_and_values(
         among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
         for group, rows in zip(groups, among, strict=True):
             values[group][bound.compiled[group].program.trace.pulls[name]] = _select(tensors[name], rows)
-    with _without_autocast(order.vertex.device.type):  # the graph has its casts in it
+    with without_autocast(order.vertex.device.type):  # the graph has its casts in it
         run_forward(bound.compiled, order, values, external)
     outputs = []
     for name, groups in bound.pushes.items():
         nodes = {group: bound.compiled[group].program.trace.pushes[name] for group in groups}
         outputs.append(_in_batch_order(order, {group: values[group][node] for group, node in nodes.items()}))
     return tuple(outputs), values
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    on = torch.is_autocast_enabled(device_type)
-    return torch.amp.autocast(device_type, enabled=False) if on else nullcontext()
 
 
 def _select(values: Tensor, rows: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, fx
 
 from ..graph.nodes import on_edges
 from ..graph.program import CORES, Program
 from . import pool
 from .failures import raise_with_line
-from .memory import Arena, Values
+from .memory import Arena, Buffers, Values
 from .order import Ints, RowGroup, Step
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -32,8 +33,8 @@ class Loop(Protocol):
     def describe(self, part: str) -> str:
         """In a few words, how that part runs, which is the one it was made of or its variant for leaves."""
 
-    def scratch(self, group: RowGroup) -> dict[Any, int]:
-        """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
+    def scratch(self, group: RowGroup) -> Buffers:
+        """The buffers that one run needs, by (role, what) of the argument."""
 
     def bind(
         self, resolve: Callable[[str, Any], Tensor | int], arenas: Sequence[Arena], known: MutableMapping[Any, Any]
@@ -60,9 +61,9 @@ class Compiled:
         names = [name for stage in stages for name in (stage, f"{stage}_inner")]
         return [name for name in names if name in CORES or name in self.loops]
 
-    def scratch(self, parts: Iterable[str], group: RowGroup) -> dict[Any, int]:
-        """The buffers that native code of these parts needs for itself, by what it calls them, and their elements."""
-        found: dict[Any, int] = {}
+    def scratch(self, parts: Iterable[str], group: RowGroup) -> Buffers:
+        """The buffers that native code of these parts needs for itself, by what it calls them."""
+        found: dict[Any, tuple[torch.dtype, int]] = {}
         for name in parts:
             found |= self.loops[name].scratch(group) if name in self.loops else {}
         return found

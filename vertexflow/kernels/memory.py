@@ -18,6 +18,8 @@ from .pool import empty
 
 ALIGNED = 64  # bytes: a line of the cache
 
+Buffers = Mapping[Any, tuple[torch.dtype, int]]  # by key, what their elements are and how many
+
 
 @dataclass(frozen=True)
 class Place:
@@ -85,12 +87,10 @@ class Values(dict[fx.Node, Tensor]):
             return None
 
 
-def forward_layouts(
-    program: Program, group: RowGroup, parts: Iterable[str], scratch: Mapping[Any, int]
-) -> tuple[Layout, Layout]:
+def forward_layouts(program: Program, group: RowGroup, parts: Iterable[str], scratch: Buffers) -> tuple[Layout, Layout]:
     """Places for what these parts of the forward pass compute, and what is gathered: what the backward reads, and the rest.
 
-    `scratch` are the elements of further buffers, by key.
+    `scratch` are further buffers.
     """
     kept, rest = (Layout(group.child_rows.device) for _ in range(2))
     saved = set(program.saved)
@@ -110,12 +110,12 @@ def forward_layouts(
             place = layout.add(("listed", name), every.meta["val"].dtype, (rows, *shape))
             if every in program.kept:
                 layout.places[every] = place
-    for key, size in scratch.items():
-        rest.add(key, program.trace.widest_dtype, (size,))
+    for key, (dtype, size) in scratch.items():
+        rest.add(key, dtype, (size,))
     return kept, rest
 
 
-def backward_layout(program: Program, group: RowGroup, parts: Iterable[str], scratch: Mapping[Any, int]) -> Layout:
+def backward_layout(program: Program, group: RowGroup, parts: Iterable[str], scratch: Buffers) -> Layout:
     """Places for what these parts of the backward pass compute, and what is received."""
     layout = Layout(group.child_rows.device)
     sent = set(program.gather_grads.values())
@@ -130,8 +130,8 @@ def backward_layout(program: Program, group: RowGroup, parts: Iterable[str], scr
         place = layout.add(("received", name), value.dtype, (count, *value.shape[1:]))
         if node in program.kept:
             layout.places[node] = place
-    for key, size in scratch.items():
-        layout.add(key, program.trace.widest_dtype, (size,))
+    for key, (dtype, size) in scratch.items():
+        layout.add(key, dtype, (size,))
     return layout
 
 

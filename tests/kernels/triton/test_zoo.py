@@ -85,6 +85,8 @@ def test_autocast_multiplies_in_half_precision_and_keeps_states_as_they_are(name
     assert found[0].dtype == torch.float32
     for function in animal.functions():
         assert "core: calls of PyTorch" not in function.explain(), function.explain()
+    by_pytorch = results(animal, inputs, "torch", autocast=torch.bfloat16)
+    assert difference(found, [value.double() for value in by_pytorch]) < 1e-3  # each operation is rounded as there
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

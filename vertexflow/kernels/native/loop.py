@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ...graph.program import CORES, Program
 from ..binding import Bound, Resolve, template
-from ..memory import Arena
+from ..memory import Arena, Buffers
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from .build import address_of, load
@@ -23,21 +25,22 @@ class Loop:
     source: Source
     function: Callable[..., None]
     products: Mapping[str, int]  # functions of the library, by address
+    dtype: torch.dtype
     gathers = True
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
         return "native code, over all steps" if self.source.name in CORES else "native code"
 
-    def scratch(self, group: RowGroup) -> dict[Any, int]:
-        """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
-        sizes: dict[Any, int] = {}
+    def scratch(self, group: RowGroup) -> Buffers:
+        """The buffers that one run needs, by (role, what) of the argument."""
+        found: dict[Any, tuple[torch.dtype, int]] = {}
         for role, what in self.source.arguments:
             if role == "packed":
-                sizes[role, what] = what[2]
+                found[role, what] = self.dtype, what[2]
             elif role == "scratch":
-                sizes[role, what] = self._most(group, what[3]) * what[2]
-        return sizes
+                found[role, what] = self.dtype, self._most(group, what[3]) * what[2]
+        return found
 
     def _most(self, group: RowGroup, split: str) -> int:
         """How many rows, or edges, are computed at a time."""
@@ -73,12 +76,13 @@ def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
             reasons[name] = str(reason)
     if not sources:
         return {}, reasons
-    shared = load(products_source(program.trace.widest_dtype), contract=True)
+    dtype = program.trace.widest_dtype
+    shared = load(products_source(dtype), contract=True)
     products = {name: address_of(shared, name) for name in ("product", "outer", "pack")}
-    library = load("\n".join([preamble(program.trace.widest_dtype), *(source.text for source in sources)]))
+    library = load("\n".join([preamble(dtype), *(source.text for source in sources)]))
     loops = {}
     for source in sources:
         function = getattr(library, source.name)
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
-        loops[source.name] = Loop(source, function, products)
+        loops[source.name] = Loop(source, function, products, dtype)
     return loops, reasons

@@ -91,6 +91,8 @@ def _type(program: Program, role: str, what: Any, dag: bool) -> str:
         return "*i32" if dag else "constexpr"
     if role in INDICES:
         return "*i32"
+    if role == "scratch":
+        return f"*{TYPES[what[4]]}"
     if role in ("value", "param"):
         return f"*{TYPES[(what[0] if role == 'value' else what).meta['val'].dtype]}"
     dtypes = program.trace.state_dtypes

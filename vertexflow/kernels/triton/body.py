@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ...graph import segments
 from ...graph.nodes import operands
 from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
-from .expressions import COMPARISONS, CONDITIONS, EXPRESSIONS, HALF, LOGICAL, literal
+from .dtypes import EXACT, HALF, compared_in, converted, dtype_of, in_registers, is_bool, rounded
+from .expressions import COMPARISONS, CONDITIONS, EXPRESSIONS, LOGICAL, literal
 from .index import ZERO, Index, Var, of, unravel
 from .lines import Block, Lines, Scope
 from .places import Place, Received, Rows
@@ -26,10 +27,6 @@ from .views import Coords, broadcast, moved, put_back
 aten = torch.ops.aten
 
 CHUNK = 256  # elements of a row that are summed at once
-
-
-def _is_bool(node: fx.Node) -> bool:
-    return bool(node.meta["val"].dtype == torch.bool)
 
 
 class Places(Protocol):
@@ -48,7 +45,7 @@ class Places(Protocol):
 class KernelWriter(Lines):
     """Writes the body of a kernel."""
 
-    def __init__(self, made: Plan, kernel: Kernel, tile: Tile, places: Places, dtype: torch.dtype) -> None:
+    def __init__(self, made: Plan, kernel: Kernel, tile: Tile, places: Places) -> None:
         super().__init__()
         self.made, self.kernel, self.tile, self.places = made, kernel, tile, places
         self.m, self.j = Var("m"), Var("j", tile.columns)
@@ -57,7 +54,9 @@ class KernelWriter(Lines):
         self.accumulators: dict[tuple[fx.Node, int], str] = {}
         self.raw = False  # whether half precision is read as it is
         self.owners: dict[str, Var] = {}  # the row that an edge belongs to
-        self.wide = "tl.float64" if dtype == torch.float64 else "tl.float32"
+        dtypes = {dtype_of(node) for node in made.part.graph.nodes if isinstance(node.meta.get("val"), Tensor)}
+        self.wide = "tl.float64" if torch.float64 in dtypes else "tl.float32"
+        self.has_both = torch.float64 in dtypes and not dtypes.isdisjoint({*HALF, torch.float32})
         self.widest = 1  # elements of a row that are in registers at once, besides the tile
 
     def write(self) -> list[str]:
@@ -86,9 +85,9 @@ class KernelWriter(Lines):
         if self.in_memory(node):
             return self.let(node.name, self._element(node, coords), key)
         if node.target is CONSTANT:
-            value, dtype = node.args[1], "tl.int1" if _is_bool(node) else self.wide
-            text = literal(bool(value) if _is_bool(node) else value)
-            return self.let(node.name, f"tl.full((1, 1), {text}, {dtype})", key, 0)
+            value = torch.tensor(node.args[1], dtype=dtype_of(node)).item()
+            kind = "tl.int1" if is_bool(node) else in_registers(dtype_of(node))
+            return self.let(node.name, f"tl.full((1, 1), {literal(value)}, {kind})", key, 0)
         if node.target is aten._to_copy.default:
             return self._converted(node, coords, key)
         view = moved(node, coords)
@@ -97,12 +96,21 @@ class KernelWriter(Lines):
         if node.op == "placeholder":
             place = self.places.place(node)
             assert isinstance(place, Received)
-            return self.let(node.name, memory.receive(self, place, coords, trailing(node), self.wide), key)
+            text = memory.receive(self, place, coords, trailing(node), in_registers(dtype_of(node)))
+            return self.let(node.name, rounded(text, dtype_of(node)), key)
         if node.target is segments.EXPAND:
             return self.load(source_of(node), (of(self._owner(memory.row_of(coords[0]))), *coords[1:]))
         if node.target in SEGMENTS:
             return self._segment(node, coords, key)
-        return self.let(node.name, self._computed(node, coords), key)
+        return self.let(node.name, self._finished(node, self._computed(node, coords)), key)
+
+    def _finished(self, node: fx.Node, text: str) -> str:
+        """The result of an operation, in the type that it has in registers."""
+        if is_bool(node):
+            return text
+        if self.has_both and node.target not in EXPRESSIONS:  # whose operands are of one type
+            text = f"({text}).to({in_registers(dtype_of(node))})"
+        return text if node.target in EXACT else rounded(text, dtype_of(node))
 
     def _computed(self, node: fx.Node, coords: Coords) -> str:
         if node.target in (aten.cat.default, aten.stack.default):
@@ -127,7 +135,7 @@ class KernelWriter(Lines):
     def _element(self, node: fx.Node, coords: Coords) -> str:
         place = self.made_place(node)
         text = memory.read(self, node, place, coords)
-        if self.raw or node.meta["val"].dtype not in HALF:
+        if self.raw or dtype_of(node) not in HALF:
             return text
         return f"{text}.to(tl.float32)"
 
@@ -149,15 +157,14 @@ class KernelWriter(Lines):
         write = EXPRESSIONS.get(node.target)
         if write is None:
             raise Unsupported(f"{node.name} is made by {node.target}")
+        dtype = compared_in(node)
 
         def operand(argument: object, is_condition: bool = False) -> str:
             if isinstance(argument, fx.Node):
                 text = self.load(argument, broadcast(argument, coords))
                 if node.target in LOGICAL:
-                    return text if _is_bool(argument) else f"({text} != 0)"
-                if not _is_bool(argument) or is_condition:
-                    return text
-                return f"({text}).to({'tl.int32' if _is_bool(node) else self.wide})"  # a bit is no number
+                    return text if is_bool(argument) else f"is_true({text})"
+                return text if is_condition else converted(text, dtype_of(argument), dtype)
             if argument is None or isinstance(argument, str):
                 return argument or ""
             if not isinstance(argument, (int, float)):
@@ -167,17 +174,15 @@ class KernelWriter(Lines):
         extra = {name: operand(value) for name, value in node.kwargs.items() if not (name == "alpha" and value == 1)}
         condition = CONDITIONS.get(node.target)
         text = write(*(operand(argument, at == condition) for at, argument in enumerate(node.args)), **extra)
-        return f"(({text}) != 0)" if _is_bool(node) and node.target not in LOGICAL | COMPARISONS else text
+        return f"(({text}) != 0)" if is_bool(node) and node.target not in LOGICAL | COMPARISONS else text
 
     def _converted(self, node: fx.Node, coords: Coords, key: Any) -> str:
-        """A copy in another dtype; half precision is for memory only."""
-        source, dtype = source_of(node), node.meta["val"].dtype
-        text, before = self.load(source, coords), source.meta["val"].dtype
-        if _is_bool(node):
-            return text if _is_bool(source) else self.let(node.name, f"({text} != 0)", key)
-        if dtype == before or (not _is_bool(source) and {dtype, before} <= {*HALF, torch.float32}):
-            return text
-        return self.let(node.name, f"({text}).to({'tl.float64' if dtype == torch.float64 else 'tl.float32'})", key)
+        """A copy in another dtype."""
+        source = source_of(node)
+        text = self.load(source, coords)
+        if is_bool(node):
+            return text if is_bool(source) else self.let(node.name, f"({text} != 0)", key)
+        return self.let(node.name, converted(text, dtype_of(source), dtype_of(node)), key)
 
     def _choice(self, node: fx.Node, coords: Coords) -> str:
         """Elements of a concatenation, or of a stack, that is not in memory."""
@@ -195,6 +200,7 @@ class KernelWriter(Lines):
             with self.only_if(" & ".join(bounds), at):
                 inner = () if is_stack else (self._within(at + -start, stop - start),)
                 value = self.load(operand, (*coords[:dim], *inner, *coords[dim + 1 :]))
+                value = value if is_bool(node) else converted(value, dtype_of(operand), dtype_of(node))
             text += f"tl.where({at} < {stop}, {value}, " if number < len(pieces) - 1 else value
         return text + ")" * (len(pieces) - 1)
 
@@ -204,7 +210,7 @@ class KernelWriter(Lines):
         at, start = coords[dim], integer(node, 3)
         stop = start + 1 if node.target is aten.select_backward.default else integer(node, 4)
         if at.most < start or at.least >= stop:
-            return f"tl.full((1, 1), 0.0, {self.wide})"
+            return f"tl.full((1, 1), 0.0, {in_registers(dtype_of(node))})"
         is_inside = at.least >= start and at.most < stop
         inside = "" if is_inside else f"({at} >= {start}) & ({at} < {stop})"
         with self.only_if(inside, at):
@@ -283,7 +289,8 @@ class KernelWriter(Lines):
         first, count = self._edges_of(row)
         rows, columns = self.shape(*coords)
         nothing = "0.0" if is_sum else 'float("-inf")'
-        name = self.let(node.name, f"tl.full(({rows}, {columns}), {nothing}, {self.wide})", key)
+        kind = in_registers(dtype_of(node))
+        name = self.let(node.name, f"tl.full(({rows}, {columns}), {nothing}, {kind})", key)
         number = self.fresh("number")
         self.line(f"{number} = 0")
         with self.nested(f"while {number} < {count}_most:"):
@@ -298,6 +305,8 @@ class KernelWriter(Lines):
             self.line(f"{number} += 1")
         if not is_sum:
             self.line(f"{name} = tl.where({count} > 0, {name}, 0.0)")
+        elif dtype_of(node) in HALF:
+            self.line(f"{name} = {rounded(name, dtype_of(node))}")
         return name
 
     def _edges_of(self, row: Var) -> tuple[str, str]:

@@ -10,10 +10,6 @@ import torch
 
 aten = torch.ops.aten
 
-TYPES = {torch.float16: "tl.float16", torch.bfloat16: "tl.bfloat16", torch.float32: "tl.float32",
-         torch.float64: "tl.float64", torch.bool: "tl.int1"}  # fmt: skip
-HALF = (torch.float16, torch.bfloat16)
-
 # Given the expressions of the operands, and of the keyword arguments, that of the result.
 Expression = Callable[..., str]
 

@@ -11,7 +11,7 @@ from .index import Index, Var
 
 RESERVED = {"tl", "m", "j", "in_rows", "in_columns", "start", "inner", "absolute", "edge_start", "rows", "range", "float",
             "larger", "smaller", "at_least", "at_most", "power", "sigmoid", "tanh", "gelu", "received", "wide", "not_of",
-            "in", "is", "if", "or", "as",
+            "is_true", "in", "is", "if", "or", "as",
             "and", "not", "def", "for", "lambda", "del", "silu_backward", "gelu_backward", "gelu_tanh",
             "silu", "relu", "gelu_tanh_backward", "add_product", "sent_by_parents"}  # fmt: skip
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ... import _core
+from ...errors import BackendError, VertexFlowError
 from ...graph.program import CORES, Program
 from ..binding import Bound, Numbers, Resolve, template
-from ..memory import Arena
+from ..memory import Arena, Buffers
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from .build import interprets, load
@@ -71,12 +72,12 @@ class Loop:
         """Of each of them, the number that Triton compiles into a kernel: a pointer that is missing, a stride of 1."""
         return np.array([role == "stride" for role, _ in self.pointers], np.int64)
 
-    def scratch(self, group: RowGroup) -> dict[Any, int]:
-        """The buffers that one run needs, by (role, what) of the argument, and how many elements each has."""
+    def scratch(self, group: RowGroup) -> Buffers:
+        """The buffers that one run needs, by (role, what) of the argument."""
         rows = max((step.stop - step.start for step in group.steps), default=0)
         edges = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
         return {
-            (role, what): what[2] * (edges if what[3] == "edges" else rows)
+            (role, what): (what[4], what[2] * (edges if what[3] == "edges" else rows))
             for role, what in self.pointers
             if role == "scratch"
         }
@@ -165,7 +166,15 @@ class Loop:
             binaries = None if interprets() else arguments.kernels.binaries[launch.name]
             calls[launch.name] = Call(self.functions[launch.name], launch, pointers, precision(), binaries)
         numbers = (start, inner, arguments.group_start + start, edge_start, rows)
-        calls[launch.name].start(rows, numbers, stream, multiprocessors)
+        try:
+            calls[launch.name].start(rows, numbers, stream, multiprocessors)
+        except (VertexFlowError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"the Triton kernel {launch.name} cannot be compiled or launched: {type(error).__name__}: {str(error)[:2000]}. "
+                'This is a defect of vertexflow, or of Triton, please report it; backend="torch" computes without kernels'
+            ) from error
 
 
 def is_odd(role: str, what: Any) -> bool:

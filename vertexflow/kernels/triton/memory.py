@@ -23,8 +23,7 @@ def read(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: C
     """The elements of a value at `coords`, as they lie in memory."""
     mask = lines.mask(*coords)
     guard = f", mask={mask}, other=0" if mask else ""
-    text = f"tl.load({address(lines, node, place, coords)}{guard})"
-    return f"({text} != 0)" if isinstance(place, Rows) and place.is_bool else text
+    return f"tl.load({address(lines, node, place, coords)}{guard})"
 
 
 def write(lines: Lines, place: Rows, row: Var, column: Index, value: str, mask: str) -> str:

@@ -21,7 +21,6 @@ class Rows:
     width: int
     first: str
     column: int = 0
-    is_bool: bool = False  # kept as numbers
     stride: str = ""
 
 

@@ -364,5 +364,7 @@ def _check(node: fx.Node) -> None:
         raise Unsupported(f"{node.name} puts zeros between elements, or rows")
     if maker(node).target in REDUCTIONS and isinstance(value, Tensor) and not has_rows(node):
         raise Unsupported(f"{node.name} sums over rows")
+    if target in REDUCTIONS | SUMS and isinstance(value, Tensor) and value.dtype == torch.bool:
+        raise Unsupported(f"{node.name} is the largest of some bits")
     if target in PRODUCTS:
         factors(node)

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from ...graph.nodes import operands
-from .expressions import HALF, TYPES
+from .dtypes import HALF, TYPES, dtype_of, in_registers
 from .index import of
 from .places import Gathered
 from .plan import Apart, factors, is_free, looked_through, source_of, space_of
@@ -48,7 +48,8 @@ def write_products(writer: KernelWriter) -> None:
         by_operand.setdefault(factors(node)[0], []).append((node, offset))
     for a, wanted in by_operand.items():
         for key in wanted:
-            writer.line(f"{writer.accumulators[key]} = tl.zeros((BLOCK_M, BLOCK_N), {writer.wide})", 0)
+            kind = in_registers(dtype_of(key[0]))
+            writer.line(f"{writer.accumulators[key]} = tl.zeros((BLOCK_M, BLOCK_N), {kind})", 0)
         start = 0
         for piece, first, width in _pieces(writer, a):
             _add_products(writer, a, piece, first, width, start, wanted)
@@ -61,7 +62,7 @@ def _add_products(
     """Add the product of `width` columns of `piece`, which are those of `a` from `start` on, with rows of weights."""
     k, writer.raw = writer.fresh("k"), True
     masked = bool(width % writer.tile.block_k)
-    dtype = a.meta["val"].dtype
+    dtype = dtype_of(a)
     with writer.nested(f"for {k} in range(0, {width}, BLOCK_K):"):
         numbers = f"{k} + tl.arange(0, BLOCK_K)"
         across = writer.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
@@ -85,7 +86,7 @@ def _operand(writer: KernelWriter, node: fx.Node, value: str, dtype: torch.dtype
         node = looked_through(node)
     if not is_whole or not writer.in_memory(node):
         value = f"tl.broadcast_to({value}, {shape})"
-    elif node.meta["val"].dtype == dtype and not (dtype in HALF and node in writer.made.stored):
+    elif dtype_of(node) == dtype and dtype not in HALF:
         return value
     return f"{value}.to({TYPES[dtype]})"
 
@@ -96,8 +97,12 @@ def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int
     if not writer.in_memory(node):
         if node.target is aten.cat.default:
             return [piece for operand in operands(node) for piece in _pieces(writer, operand)]
-        if node.target is aten._to_copy.default and node.meta["val"].dtype in HALF:  # which `tl.dot` takes as it is
-            return _pieces(writer, source_of(node))
+        if (
+            node.target is aten._to_copy.default
+            and dtype_of(node) in HALF
+            and dtype_of(source_of(node)) == torch.float32
+        ):
+            return _pieces(writer, source_of(node))  # `tl.dot` takes it rounded as it is
     elif node.op == "placeholder":
         place = writer.made_place(node)
         if isinstance(place, Gathered) and place.beside > 1:

@@ -35,6 +35,13 @@ def not_of(a):
 
 
 @triton.jit
+def is_true(a):
+    """Whether numbers are not zero. They are compared as blocks: of the bit that comes of one number Triton's interpreter makes a
+    number again."""
+    return a != tl.zeros((1, 1), a.dtype)
+
+
+@triton.jit
 def power(a, exponent: tl.constexpr, is_whole: tl.constexpr, is_odd: tl.constexpr):
     """A power that is neither 0 nor 1. The logarithm is in double precision: an error in it grows with the exponent."""
     size = tl.exp(exponent * tl.log(tl.abs(a).to(tl.float64))).to(a.dtype)

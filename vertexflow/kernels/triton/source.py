@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import fx
 
 from ...graph.nodes import on_edges, title
@@ -16,6 +15,7 @@ from ...graph.vertex import CHILDREN
 from ..operations import Unsupported, has_rows
 from . import tiles
 from .body import KernelWriter
+from .dtypes import dtype_of
 from .places import Gathered, Place, Received, Rows, Shared
 from .plan import FLOATS, Apart, Kernel, Plan, Store, is_fused, plan, space_of
 from .tiles import Tile
@@ -112,11 +112,11 @@ def _store_by_chunks(made: Plan, products: list[set[fx.Node]]) -> bool:
 
 
 def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> tuple[str, Launch]:
-    program, columns = values.program, math.prod(kernel.space[1])
+    columns = math.prod(kernel.space[1])
     tile = tiles.choose(columns, 0, 1)
     for _ in range(2):  # how large it may be is known when it is written
         arguments = _Arguments(values)
-        writer = KernelWriter(made, kernel, tile, arguments, program.trace.widest_dtype)
+        writer = KernelWriter(made, kernel, tile, arguments)
         lines = writer.write()
         if len(writer.accumulators) > MOST_ACCUMULATORS:
             of_products = [product for product, _ in writer.accumulators]
@@ -240,9 +240,8 @@ class _Arguments:
     def _scratch(self, node: fx.Node) -> Rows:
         number = self.values.scratch.setdefault(node, len(self.values.scratch))
         width = math.prod(space_of(node)[1])
-        what = (self.values.part.name, number, width, "edges" if on_edges(node) else "rows")
-        is_bool = node.meta["val"].dtype == torch.bool
-        return Rows(self.pointer("scratch", what, f"scratch_{number}"), width, "", is_bool=is_bool)
+        what = (self.values.part.name, number, width, "edges" if on_edges(node) else "rows", dtype_of(node))
+        return Rows(self.pointer("scratch", what, f"scratch_{number}"), width, "")
 
     def _width(self, state: str) -> int:
         return math.prod(self.values.program.trace.state[state])

@@ -1,0 +1,46 @@
+"""Kernels that Triton can do nothing with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import vertexflow as vf
+from vertexflow.kernels.triton.expressions import EXPRESSIONS
+
+from ...models import FromCode
+
+pytestmark = pytest.mark.usefixtures("interpreter")
+
+aten = torch.ops.aten
+
+
+def cell(self, v):
+    h = torch.tanh(v.gather(0).h + v.pull("x"))
+    v.scatter(h=h)
+    v.push(h=h)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kernel"), [(aten.tanh.default, "core_"), (aten.tanh_backward.default, "grad_core_")]
+)
+def test_a_kernel_that_cannot_be_compiled_is_refused_with_what_to_do(operation, kernel, monkeypatch):
+    """Forward, or backward; the model then works with another backend."""
+    monkeypatch.setitem(EXPRESSIONS, operation, lambda *values: f"nobody_knows({values[0]})")
+    model = FromCode(cell, {"h": 4}, scale=torch.ones(()))
+    model.backend = "triton"
+    x = torch.randn(3, 4, requires_grad=True)
+
+    def gradient():
+        return torch.autograd.grad(model([vf.chain(3)], x=x).h.sum(), x)[0]
+
+    with pytest.raises(
+        vf.BackendError, match=rf'(?s)^the Triton kernel {kernel}\w*\d .*nobody_knows.* a defect .*backend="torch"'
+    ) as caught:
+        gradient()
+    assert "InterpreterError" in repr(caught.value.__cause__)
+    model.backend = "torch"
+    found = gradient()
+    monkeypatch.undo()
+    model.backend = "native"
+    torch.testing.assert_close(found, gradient())
