@@ -159,3 +159,12 @@ def test_a_schedule_for_too_few_slots_is_made_again() -> None:
 def test_a_vertex_with_more_children_than_slots_is_refused_in_the_worker() -> None:
     with pytest.raises(GraphError, match="more children than slots gathered: graph 1, vertex 3"):
         collate([chain(2), tree(((0, 1), 2))], num_slots=1)
+
+
+@pytest.mark.parametrize("empty", [[], torch.empty(0), np.empty(0)], ids=["list", "tensor", "array"])
+def test_a_field_that_is_empty_in_all_samples_is_no_rows(empty):
+    """As it is where others are not: a vector of nothing for each graph is no use."""
+    samples = [{"graph": chain(3), "spans": empty}, {"graph": chain(2), "spans": empty}]
+    assert collate(samples)["spans"].shape == (0,)
+    assert collate(samples, rows=("spans",))["spans"].shape == (0,)
+    assert collate(samples, per_graph=("spans",))["spans"].shape == (2, 0)

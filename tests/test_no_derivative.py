@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import vertexflow as vf
 
@@ -35,6 +36,49 @@ OPERATIONS = {
     ),
 }
 BACKENDS = ["torch", "native"]
+
+
+def test_operands_that_may_not_require_grad():
+    """PyTorch refuses them at once; whether they do is not known in a trace."""
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") * self.p + v.gather(0).h)
+        v.scatter(h=h)
+        loss = F.binary_cross_entropy(
+            h.sigmoid(), v.pull("y").sigmoid(), weight=v.pull("weight").abs(), reduction="none"
+        )
+        v.push(loss=loss + F.soft_margin_loss(h, v.pull("y"), reduction="none"))
+
+    inputs = {name: rows() for name in ("x", "y", "weight")}
+    losses, grads = [], []
+    for backend in ("eager", *BACKENDS):
+        model = FromCode(vertex, {"h": 4}, p=nn.Parameter(torch.linspace(1, 2, 4, dtype=torch.float64)))
+        model.backend = backend
+        losses.append(model(CHAIN, **inputs).loss)
+        grads.append(torch.autograd.grad(losses[-1].sum(), model.p)[0])
+    for at in (1, 2):
+        torch.testing.assert_close((losses[at], grads[at]), (losses[0], grads[0]))
+    weight = rows().requires_grad_()
+    with pytest.raises(vf.VertexFunctionError, match=r"argument 'weight'(?s:.*)F\.binary_cross_entropy"):
+        model(CHAIN, **{**inputs, "weight": weight}).loss.sum().backward()
+
+
+def test_states_that_nothing_wanted_was_made_into_get_no_gradient():
+    """What a state is made of wants no gradient, so that none reaches the operation: as in plain PyTorch."""
+
+    def vertex(self, v):
+        count = torch.floor_divide(v.gather(0).count + v.pull("x"), 0.3)
+        h = torch.tanh(v.gather(0).h + count * self.p)
+        v.scatter(count=count, h=h)
+        v.push(h=h)
+
+    grads = []
+    for backend in ("eager", *BACKENDS):
+        model = FromCode(vertex, {"count": 4, "h": 4}, p=nn.Parameter(torch.linspace(1, 2, 4, dtype=torch.float64)))
+        model.backend = backend
+        grads.append(torch.autograd.grad(model(CHAIN, x=rows() - 1.5).h.sum(), model.p)[0])
+    for grad in grads[1:]:
+        torch.testing.assert_close(grad, grads[0])
 
 
 def build(function, backend):

@@ -40,6 +40,7 @@ def collate(
     | `[n]`, n being the graph's number of vertices, edges, leaves, inner    | rows: `[sum of n]`                        |
     | vertices, or vertices of one kind, in all samples                      |                                           |
     | `[C]`, the same C in all samples, and no such number                   | a vector for each graph: `[G, C]`         |
+    | `[]` in all samples                                                    | rows: `[0]`                               |
     | `[n]` of any other lengths                                             | refused; `rows` says that they are rows   |
     | anything else (strings, None, objects)                                 | a list with one entry for each graph      |
 

@@ -88,7 +88,7 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
         )
         return layout
     if alike:
-        return "per_graph"
+        return "per_graph" if lengths[0] else "rows"  # none in this batch, of what has other lengths in others
     sizes = ", ".join(f"{n} for {graph.num_vertices} vertices and {graph.num_edges} edges"
                       for n, graph in list(zip(lengths, graphs[0], strict=True))[:4])  # fmt: skip
     raise InputError(

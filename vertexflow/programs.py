@@ -21,6 +21,7 @@ from .graph.partition import partition
 from .graph.show import SymbolicGraph
 from .graph.snapshot import Held, Path, Snapshot
 from .graph.trace import Trace
+from .graph.wanted import wanted_states
 from .kernels.autograd import Bound, bind
 from .kernels.compile import compile_program
 from .kernels.core import Compiled
@@ -136,9 +137,11 @@ def compiled(
     configuration = (tuple(map(id, traces.values())), wanted, backend, through)
 
     def make() -> dict[str, Compiled]:
-        programs = {name: partition(trace, *wanted, through) for name, trace in traces.items()}
+        every = traces.values()
+        states = {state for trace in every for state in trace.state} if through else wanted_states(every, *wanted)
+        programs = {name: partition(trace, *wanted, through, states) for name, trace in traces.items()}
         if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
-            programs = {name: partition(trace, *wanted, True) for name, trace in traces.items()}
+            programs = {name: partition(trace, *wanted, True, states) for name, trace in traces.items()}
         log.show("trace", SymbolicGraph(programs))
         return {name: compile_program(program, backend) for name, program in programs.items()}
 

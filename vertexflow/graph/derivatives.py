@@ -63,9 +63,11 @@ def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
         return function(*((args[0].clone(), *args[1:]) if in_place else args), **kwargs)
 
     in_place = in_place and bool(given) and isinstance(given[0], Tensor)
-    result = compute(given)
-    outputs, operands = _differentiable(pytree.tree_leaves(result)), _differentiable(given)
-    failures = [(value, error) for value in operands if outputs and (error := _failure(outputs, value)) is not None]
+    operands = _differentiable(given)
+    result, failures = _computed(compute, given, operands)
+    outputs = _differentiable(pytree.tree_leaves(result))
+    if outputs and not failures:
+        failures = [(value, error) for value in operands if (error := _failure(outputs, value)) is not None]
     if not failures:
         return function(*args, **kwargs) if in_place else result
     message = (
@@ -79,6 +81,37 @@ def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
     if in_place:
         return args[0].copy_(made[id(leaves[0])])
     return pytree.tree_unflatten([made.get(id(leaf), leaf) for leaf in leaves], spec_of_result)
+
+
+def is_forbidden(error: Exception) -> bool:
+    """Whether PyTorch does not compute an operation at all of a tensor that requires grad."""
+    return "is not differentiable with respect to argument" in str(error)
+
+
+def _computed(
+    compute: Callable[[Sequence[Any]], Any], given: Sequence[Any], operands: Sequence[Tensor]
+) -> tuple[Any, list[tuple[Tensor, Exception]]]:
+    """A result, and the operands that may not require grad in it, each with what PyTorch says of it."""
+    forbidden: list[tuple[Tensor, Exception]] = []
+    try:
+        return compute(given), forbidden
+    except RuntimeError as first:
+        if not is_forbidden(first):
+            raise
+        error = first
+    for value in operands:
+        try:
+            return compute([_apart(one, [*(v for v, _ in forbidden), value]) for one in given]), [
+                *forbidden,
+                (value, error),
+            ]
+        except RuntimeError as other:
+            if not is_forbidden(other):
+                raise
+            if str(other) != str(error):  # of another operand: this one was the one
+                forbidden.append((value, error))
+                error = other
+    raise error
 
 
 def _apart(value: Any, refused: Sequence[Tensor]) -> Any:

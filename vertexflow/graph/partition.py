@@ -8,7 +8,7 @@ the gradients of the gathers for the scatters: weight gradients are then lazy, o
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from torch import Tensor, fx
 
@@ -22,18 +22,23 @@ from .trace import Trace
 
 
 def partition(
-    found: Trace, wanted_params: Iterable[str] = (), wanted_pulls: Iterable[str] = (), through: bool = False
+    found: Trace,
+    wanted_params: Iterable[str],
+    wanted_pulls: Iterable[str],
+    through: bool,
+    states: Collection[str],
 ) -> Program:
     """Cut `found` for the gradients of these parameters and inputs (none: forward only).
 
-    With `through`, gradients are sent to children in any case: there are some outside that want them.
+    `states` are those whose gradients are sent to children; with `through`, they are in any case: there are some outside that
+    want them.
     """
     program = Program(found)
     program.param_grads = {name: found.param_grads[name] for name in wanted_params if name in found.param_grads}
     program.pull_grads = {name: found.pull_grads[name] for name in wanted_pulls if name in found.pull_grads}
     roots = [*program.param_grads.values(), *program.pull_grads.values()]
     if through or ancestors(roots) & set(found.state_grads.values()):
-        program.gather_grads = dict(found.gather_grads)
+        program.gather_grads = {key: node for key, node in found.gather_grads.items() if key[0] in states}
     roots += program.gather_grads.values()
     forward = ancestors([*found.scatters.values(), *found.pushes.values()])
     backward = ancestors(roots) - forward

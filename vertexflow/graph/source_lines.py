@@ -56,11 +56,16 @@ class SourceLines(TorchFunctionMode):
                 inner = frame
             frame = frame.f_back
         function = _INSTEAD.get(getattr(func, "__name__", ""), func)
+        kwargs = kwargs or {}
         if self.without_derivative and frame is not None:
-            places = _place(frame), _place(inner) if inner is not None else None
-            result = derivatives.call(function, args, kwargs or {}, lambda: where(*places[0], places[1]))
+            result = derivatives.call(function, args, kwargs, lambda: _where(frame, inner))
         else:
-            result = function(*args, **(kwargs or {}))
+            try:
+                result = function(*args, **kwargs)
+            except RuntimeError as error:
+                if frame is None or not derivatives.is_forbidden(error):
+                    raise
+                result = derivatives.call(function, args, kwargs, lambda: _where(frame, inner))
         if frame is not None and get_proxy_mode() is not None:
             self._note(frame, inner)
         return result
@@ -82,6 +87,10 @@ class SourceLines(TorchFunctionMode):
                 for attribute, tensor in vars(value).items():
                     if isinstance(tensor, Tensor):
                         _name(tensor, f"{name}_{attribute}")
+
+
+def _where(frame: FrameType, inner: FrameType | None) -> str:
+    return where(*_place(frame), None if inner is None else _place(inner))
 
 
 def _place(frame: FrameType) -> Place:
