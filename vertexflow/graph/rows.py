@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import sympy
 import torch
 from torch import Tensor, fx
 
@@ -79,16 +80,28 @@ def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     _refuse_sizes(found, order)
 
 
-def _layout(node: fx.Node, found: Trace) -> RowLayout | None:
-    symbolic = [(dim, size) for dim, size in enumerate(node.meta["val"].shape) if isinstance(size, torch.SymInt)]
+def layout_of(value: Tensor, rows: sympy.Symbol, edges: sympy.Symbol) -> RowLayout | None:
+    """Where a value has its rows; None if it has none.
+
+    Raises:
+        ValueError: its shape is none of a value with rows.
+    """
+    symbolic: list[tuple[int, Any]] = [(dim, n) for dim, n in enumerate(value.shape) if isinstance(n, torch.SymInt)]
     if not symbolic:
         return None
     dim, size = symbolic[0]
-    edges = found.edges in size.node.expr.free_symbols
-    per_vertex = size.node.expr / (found.edges if edges else found.rows)
+    of_edges = edges in size.node.expr.free_symbols
+    per_vertex = size.node.expr / (edges if of_edges else rows)
     if len(symbolic) > 1 or not per_vertex.is_Integer:
-        raise VertexFunctionError(_mixing(found, node, f"a value of shape {found.shape(node)}"))
-    return RowLayout(dim, int(per_vertex), edges)
+        raise ValueError("no shape of a value with rows")
+    return RowLayout(dim, int(per_vertex), of_edges)
+
+
+def _layout(node: fx.Node, found: Trace) -> RowLayout | None:
+    try:
+        return layout_of(node.meta["val"], found.rows, found.edges)
+    except ValueError:
+        raise VertexFunctionError(_mixing(found, node, f"a value of shape {found.shape(node)}")) from None
 
 
 def _refuse_sizes(found: Trace, nodes: Iterable[fx.Node]) -> None:

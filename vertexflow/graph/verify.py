@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-_STAY = {  # operations of the table that others become, or that later passes make
+STAY = {  # operations of the table that others become, or that later passes make
     aten.clone.default, aten._to_copy.default, aten.reshape.default, aten.expand.default, aten.permute.default,
     aten.squeeze.dims, aten.cat.default, aten.split_with_sizes.default, aten.slice.Tensor, aten.slice_backward.default,
     aten.slice_scatter.default, aten.select.int, aten.select_backward.default, aten.select_scatter.default,
@@ -46,7 +46,7 @@ def is_canonical(node: fx.Node) -> bool:
     """Whether a call of an operator is written as all are."""
     target: Any = node.target
     names = [argument.name for argument in target._schema.arguments if not argument.kwarg_only]
-    if (target in RULES and target not in _STAY) or len(node.args) != len(names):
+    if (target in RULES and target not in STAY) or len(node.args) != len(names):
         return False
     given: dict[str, Any] = dict(zip(names, node.args, strict=True))
     asked = [given[name] for name in DIMS & given.keys() if given[name] is not None]

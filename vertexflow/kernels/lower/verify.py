@@ -1,0 +1,165 @@
+"""What every loop must be, checked before it is printed: all reads and writes inside their rows, all operands of their dtypes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import fx
+
+from ..operations import has_rows
+from .index import ANY, Index, Owner, Var
+from .loops import Accumulate, Columns, Loop, Outer, Product, Statement, Store, SumOfRows
+from .scalar import DTYPES, OPERATIONS, Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
+from .views import extents, of_vertex
+
+
+class BrokenLoopError(Exception):
+    """A loop that would read or write what is not its own, or compute something else: a defect of vertexflow."""
+
+
+def verify(statements: Iterable[Statement]) -> None:
+    """Check statements.
+
+    Raises:
+        BrokenLoopError: naming what is wrong.
+    """
+    for statement in statements:
+        match statement:
+            case Loop():
+                for nest in statement.nests:
+                    scope = {statement.row, *nest.variables}
+                    for store in nest.stores:
+                        _store(store, scope)
+            case Accumulate():
+                if statement.is_over_edges and len(statement.summed) > 1:
+                    raise BrokenLoopError(f"{statement.store.target.name} goes over edges and more")
+                _column(statement.store.target, statement.store.column, {*statement.kept})
+                _value(statement.store, {statement.row, *statement.kept, *statement.summed})
+            case SumOfRows():
+                if statement.column.bound != width(statement.target):
+                    raise BrokenLoopError(f"{statement.target.name} has other columns than its sum")
+                _Checker({statement.row, statement.column, *statement.summed}).check(statement.value)
+            case Product():
+                _product(statement)
+            case Outer():
+                _inside(statement.a, statement.n * statement.repeat)
+                _inside(statement.b, statement.k * statement.repeat)
+                _inside(statement.out, statement.n * statement.k)
+
+
+def width(node: fx.Node) -> int:
+    """How many elements a row of a value has; a value without rows, how many elements."""
+    return math.prod(of_vertex(node) if has_rows(node) else extents(node))
+
+
+def _product(product: Product) -> None:
+    matrix = product.b
+    _inside(product.a, matrix.k * product.repeat)
+    _inside(product.out, matrix.n * product.repeat)
+    if product.bias is not None:
+        _inside(product.bias, matrix.n)
+    _inside(Columns(matrix.array, matrix.first), matrix.n * matrix.k)
+    dtypes = {columns.array.meta["val"].dtype for columns in (product.a, product.out, Columns(matrix.array, 0))}
+    if len(dtypes) > 1:
+        raise BrokenLoopError(f"{product.out.array.name} is a product of several dtypes")
+
+
+def _inside(columns: Columns, count: int) -> None:
+    if columns.first < 0 or columns.first + count > width(columns.array):
+        raise BrokenLoopError(f"columns {columns.first} to {columns.first + count} are not all of {columns.array.name}")
+
+
+def _store(store: Store, scope: set[Var]) -> None:
+    _column(store.target, store.column, scope)
+    _value(store, scope)
+
+
+def _value(store: Store, scope: set[Var]) -> None:
+    dtype = store.target.meta["val"].dtype
+    if store.value.dtype != dtype:
+        raise BrokenLoopError(f"{store.target.name} is of {dtype}, and what is stored of {store.value.dtype}")
+    _Checker(scope).check(store.value)
+
+
+def _column(array: fx.Node, column: Index, scope: set[Var]) -> None:
+    if column.least < 0 or column.most >= width(array):
+        raise BrokenLoopError(f"column {column} is not in a row of {array.name}, which has {width(array)}")
+    strange = set(column.variables()) - scope
+    if strange:
+        raise BrokenLoopError(f"column {column} of {array.name} depends on {', '.join(map(str, strange))}")
+
+
+class _Checker:
+    """Checks expressions that may use the variables of `scope`; each once in each scope."""
+
+    def __init__(self, scope: set[Var]) -> None:
+        self.scope = scope
+        self.seen: set[Expression] = set()
+
+    def check(self, expression: Expression) -> None:
+        if expression in self.seen:
+            return
+        self.seen.add(expression)
+        if expression.dtype not in DTYPES:
+            raise BrokenLoopError(f"there are no numbers of {expression.dtype}")
+        match expression:
+            case Load():
+                _column(expression.array, expression.column, self.scope)
+                self._row(expression)
+            case Draw():
+                self._variables(expression.row)
+                self._variables(expression.column)
+            case Apply():
+                _signature(expression)
+            case Choose():
+                self._choice(expression)
+            case Reduce():
+                if self.scope & set(expression.over):
+                    raise BrokenLoopError("a sum goes over what is gone over already")
+                inner = _Checker(self.scope | set(expression.over))
+                inner.check(expression.value)
+                return
+            case Position():
+                self._variables(expression.at)
+            case Constant() | Cast():
+                pass
+        for part in expression.parts:
+            self.check(part)
+
+    def _row(self, load: Load) -> None:
+        if (load.row is None) == has_rows(load.array):
+            raise BrokenLoopError(f"{load.array.name} is read with a row, or without one")
+        if load.row is None:
+            return
+        self._variables(load.row)
+        ((atom, factor),) = load.row.terms if len(load.row.terms) == 1 else ((None, 0),)
+        if not (isinstance(atom, (Var, Owner)) and atom.bound == ANY and factor == 1 and not load.row.constant):
+            raise BrokenLoopError(f"{load.row} is no row of {load.array.name}")
+
+    def _variables(self, place: Index) -> None:
+        strange = set(place.variables()) - self.scope
+        if strange:
+            raise BrokenLoopError(f"{place} depends on {', '.join(map(str, strange))}")
+
+    def _choice(self, choice: Choose) -> None:
+        self._variables(choice.at)
+        reached = None
+        for piece in choice.pieces:
+            if piece.value.dtype != choice.dtype or (reached is not None and piece.start < reached):
+                raise BrokenLoopError("the pieces of a choice are of several dtypes, or overlap")
+            reached = piece.stop
+
+
+def _signature(apply: Apply) -> None:
+    dtypes = [operand.dtype for operand in apply.operands]
+    if apply.operation == "where":
+        is_right = len(dtypes) == 3 and dtypes == [torch.bool, apply.dtype, apply.dtype]
+    else:
+        signature = OPERATIONS[apply.operation]
+        result = torch.bool if signature.is_question else dtypes[0]
+        is_right = len(dtypes) == signature.operands and set(dtypes) <= signature.takes and len(set(dtypes)) == 1
+        is_right = is_right and apply.dtype == result
+    if not is_right:
+        raise BrokenLoopError(f"{apply.operation} of {', '.join(map(str, dtypes))} gives no {apply.dtype}")

@@ -1,0 +1,125 @@
+"""Where the element of a view lies in the value that it is of."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..operations import SPLIT, Unsupported, first_of_piece, integer, integers
+from .index import ANY, ZERO, Index, at, linear, unravel
+
+aten = torch.ops.aten
+
+Coords = tuple[Index, ...]
+
+
+def moved(node: fx.Node, coords: Coords) -> tuple[fx.Node, Coords] | None:
+    """For a view, the value that it is of, and where the element at `coords` is there; None for other operations."""
+    target = node.target
+    if target is operator.getitem and node.all_input_nodes[0].target is SPLIT:
+        split = node.all_input_nodes[0]
+        return split.all_input_nodes[0], _shifted(coords, integer(split, 2), first_of_piece(node))
+    if target is aten.clone.default:
+        return node.all_input_nodes[0], coords
+    if target not in VIEWS:
+        return None
+    source = node.all_input_nodes[0]
+    return source, VIEWS[target](node, source, coords)
+
+
+def extents(node: fx.Node) -> list[int]:
+    """The shape of a value; the extent along which its rows lie is any."""
+    return [int(size) if isinstance(size, int) else ANY for size in node.meta["val"].shape]
+
+
+def of_vertex(node: fx.Node) -> list[int]:
+    """The shape of what a value has for one vertex, or edge: without the dimension of its rows, or with how many there are."""
+    layout, shape = node.meta["rows"], extents(node)
+    return [*shape[: layout.dim], *([layout.per_vertex] if layout.per_vertex > 1 else []), *shape[layout.dim + 1 :]]
+
+
+def split_off(node: fx.Node, coords: Coords) -> tuple[Index, Coords]:
+    """The vertex of an element, and where it is in what the value has for that."""
+    dim, count = node.meta["rows"].dim, node.meta["rows"].per_vertex
+    place = coords[dim]
+    inner = () if count == 1 else (place % count,)
+    return place // count, (*coords[:dim], *inner, *coords[dim + 1 :])
+
+
+def put_back(node: fx.Node, row: Index, inner: Coords) -> Coords:
+    """The place of an element by its vertex, and by where it is in what the value has for that."""
+    dim, count = node.meta["rows"].dim, node.meta["rows"].per_vertex
+    if count == 1:
+        return (*inner[:dim], row, *inner[dim:])
+    return (*inner[:dim], row * count + inner[dim], *inner[dim + 1 :])
+
+
+def broadcast(node: fx.Node, coords: Coords) -> Coords:
+    """Where the element of an operand is that meets the element at `coords` of the result."""
+    shape = node.meta["val"].shape
+    ours = coords[len(coords) - len(shape) :]
+    return tuple(
+        ZERO if isinstance(size, int) and size == 1 else place for size, place in zip(shape, ours, strict=True)
+    )
+
+
+def _slice(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    dim, start, step = integer(node, 1), integer(node, 2), integer(node, 4)
+    return (*coords[:dim], coords[dim] * step + start, *coords[dim + 1 :])
+
+
+def _select(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    dim = integer(node, 1)
+    return (*coords[:dim], at(integer(node, 2)), *coords[dim:])
+
+
+def _unsqueeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    dim = integer(node, 1)
+    return (*coords[:dim], *coords[dim + 1 :])
+
+
+def _squeeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    rest, dims = iter(coords), integers(node, 1)
+    return tuple(ZERO if dim in dims else next(rest) for dim in range(source.meta["val"].dim()))
+
+
+def _expand(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    return broadcast(source, coords)
+
+
+def _permute(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    order = integers(node, 1)
+    return tuple(coords[order.index(dim)] for dim in range(len(coords)))
+
+
+def _reshape(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    return unravel(linear(coords, extents(node)), extents(source))
+
+
+def _flip(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    shape, dims = extents(source), integers(node, 1)
+    if any(shape[dim] == ANY for dim in dims):
+        raise Unsupported(f"{node.name} turns rows around")
+    return tuple(place * -1 + (shape[dim] - 1) if dim in dims else place for dim, place in enumerate(coords))
+
+
+def _diagonal(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    offset, one, other = (integer(node, position) for position in (1, 2, 3))
+    along, rest = coords[-1], iter(coords[:-1])
+    places = {one: along + max(-offset, 0), other: along + max(offset, 0)}
+    return tuple(places[dim] if dim in places else next(rest) for dim in range(source.meta["val"].dim()))
+
+
+def _shifted(coords: Coords, dim: int, by: int) -> Coords:
+    return (*coords[:dim], coords[dim] + by, *coords[dim + 1 :])
+
+
+VIEWS: dict[Any, Callable[[fx.Node, fx.Node, Coords], Coords]] = {
+    aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dims: _squeeze,
+    aten.expand.default: _expand, aten.permute.default: _permute, aten.reshape.default: _reshape, aten.flip.default: _flip,
+    aten.diagonal.default: _diagonal,
+}  # fmt: skip
