@@ -148,6 +148,8 @@ def argument(group: RowGroup, values: Values, role: str, what: Any) -> Tensor | 
         return 0 if _is_one_row(values[what]) else values[what].stride(0)
     if role in ("param", "result"):
         return values[what].resolve_neg().contiguous()
+    if role == "seed":  # of random numbers: drawn as PyTorch's own are, on the host
+        return int(torch.randint(2**62, ()))
     if role == "num_computed":
         return group.num_rows + (group.edges.num_edges if group.edges else 0)
     if role in ("num_leaves", "child_rows"):

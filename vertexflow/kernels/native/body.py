@@ -1,307 +1,309 @@
-"""The C++ of one part over the rows of one step: its stages, as loops over elements and calls of products."""
+"""The C++ of one part over the rows of one step: its statements as loops, shared out among the threads of a team."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
 
 import torch
 from torch import fx
 
-from ...graph import segments
-from ...graph.nodes import on_edges, operands
-from ..operations import CONSTANT, PADS, PRODUCTS, Unsupported, has_rows, integer, integers, trailing
-from .expressions import CONDITIONS, EXPRESSIONS, literal
-from .plan import Outer, Plan, Product, Stage, Store, columns
-from .views import broadcast, linear, moved
-
-aten = torch.ops.aten
-
+from ..lower.index import ANY, Index, Var, of
+from ..lower.loops import Accumulate, Columns, Loop, Matrix, Nest, Outer, Over, Product, Statement, Store, SumOfRows
+from ..lower.scalar import Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
+from .cpp import TYPES, number, place, spell
 
 BARRIER = "#pragma omp barrier"
-SPLIT = "#pragma omp for schedule(static) nowait"
+SHARED = "#pragma omp for schedule(static) nowait"
+SIMD = "#pragma omp simd"
+
+_NOTHING = {"sum": 0, "prod": 1}
+_JOINED = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
 
 
-def write_stages(
-    plan: Plan, names: dict[fx.Node, str], weights: dict[tuple[fx.Node, bool], str], last: str
+def write_statements(
+    statements: Sequence[Statement], names: Mapping[fx.Node, str], weights: Mapping[Matrix, str], last: str
 ) -> list[str]:
     """The lines that compute one step, for every thread of a team, up to a barrier.
 
     `names` are the C++ names of the values that lie in memory: the element in column j of row i of the value `x` is
-    `x[i * x_ld + j]`; parameters have no `_ld`. `weights` are the names of what products read, and whether transposed.
-    `last` is what the lines before are split by over threads (as `_Writer.split`).
+    `x[i * x_ld + j]`; what has no rows has no `_ld`. `weights` are the names of what products read. `last` is what the lines
+    before are shared out by among threads (as `_split_of`); "gathered": rows that nobody waits for if they are read where they
+    were.
     """
-    writer = _Writer(plan, names, weights, last)
-    lines = [line for stage in plan.stages for line in writer.stage(stage)]
+    lines: list[str] = []
+    numbers = count(1)  # all statements of a step are in one block
+    for statement in statements:
+        split = _split_of(statement)
+        if last == "gathered" and split != "rows":
+            lines += ["if (reads_from < 0) {", BARRIER, "}"]
+        elif last not in ("", "gathered", split) or (last == split == "columns" and _is_product(statement)):
+            lines.append(BARRIER)
+        last = split
+        lines += _Writer(names, weights, numbers).write(statement)
     return lines if lines[-1:] == [BARRIER] else [*lines, BARRIER]
 
 
-def _is_bool(node: fx.Node) -> bool:
-    return bool(node.meta["val"].dtype == torch.bool)
+def _split_of(statement: Statement) -> str:
+    """What threads share out: rows, edges or elements; columns of a result."""
+    return "columns" if isinstance(statement, (Product, Outer, SumOfRows)) else statement.over.value
 
 
-def split_of(node: fx.Node) -> str:
-    """What threads share out where a value is computed."""
-    return "edges" if on_edges(node) else "rows" if has_rows(node) else "elements"
+@dataclass
+class _Scope:
+    """A loop that is being written: its variable, its lines so far, and the names of what is known in it."""
 
-
-def work_of(plan: Plan) -> int:
-    """How many elements a row is worth, to judge whether threads pay: those that are stored, and some for each product."""
-    stages = plan.stages
-    stored = sum(math.prod(trailing(store.value)) for stage in stages for store in stage.stores)
-    products = sum(math.prod(product.b.meta["val"].shape) for stage in stages for product in stage.products)
-    products += sum(math.prod(outer.out.meta["val"].shape) for stage in stages for outer in stage.outers)
-    return stored + int(products) // 16
+    variable: Var | None = None
+    lines: list[str] = field(default_factory=list)
+    known: dict[Expression, str] = field(default_factory=dict)
 
 
 class _Writer:
-    def __init__(
-        self, plan: Plan, names: dict[fx.Node, str], weights: dict[tuple[fx.Node, bool], str], last: str
-    ) -> None:
-        self.plan, self.names, self.weights = plan, names, weights
-        self.split = last  # of the lines before: what threads share out: "elements", "rows", "edges" or "columns"; or
-        # "gathered": rows that nobody waits for if they are read where they were
-        self.there = {node for node in plan.part.graph.nodes if node.op == "placeholder"}  # in memory by now
-        self.lines: list[str] = []
-        self.known: dict[tuple[fx.Node, tuple[str, ...]], str] = {}  # variables of the loop that is being written
+    """Writes one statement. What an expression needs is computed in lines of the outermost loop that has all its variables."""
 
-    def stage(self, stage: Stage) -> list[str]:
-        lines: list[str] = []
-        for split in ("elements", "edges", "rows"):
-            stores = [store for store in stage.stores if split_of(store.value) == split]
-            if stores:
-                lines += [*self._share(split), *self._loops(stores, split)]
-        self.there.update(store.target for store in stage.stores)
-        for product in stage.products:
-            lines += [*self._share("columns"), self._product(product)]
-        for outer in stage.outers:
-            lines += [*self._share("columns"), self._outer(outer)]
-        for node in stage.sums:
-            lines += [*self._share("columns"), *self._sum(node)]
-        self.there.update(product.out for product in stage.products)
-        self.there.update(outer.out for outer in stage.outers)
-        for node in stage.segments:
-            lines += [*self._share("rows"), *self._segment(node)]
-        for node in stage.reductions:
-            lines += [*self._share(split_of(node)), *self._reduction(node)]
-        self.there.update([*stage.segments, *stage.reductions, *stage.sums])
-        if self.split == "columns":  # the next stage may begin with a product, too
-            lines += self._share("")
-        return lines
+    def __init__(self, names: Mapping[fx.Node, str], weights: Mapping[Matrix, str], numbers: Iterator[int]) -> None:
+        self.names, self.weights, self.numbers = names, weights, numbers
+        self.scopes = [_Scope()]
 
-    def _share(self, split: str) -> list[str]:
-        """A barrier, unless each thread goes on with what it has computed itself."""
-        last, self.split = self.split, split
-        if not last or last == split or (last, split) == ("gathered", "rows"):
-            return []
-        return [f"if (reads_from < 0) {{", BARRIER, "}"] if last == "gathered" else [BARRIER]  # noqa: F541
+    def write(self, statement: Statement) -> list[str]:
+        match statement:
+            case Loop():
+                self._loop(statement)
+            case Accumulate():
+                self._accumulate(statement)
+            case SumOfRows():
+                self._sum_of_rows(statement)
+            case Product():
+                self._product(statement)
+            case Outer():
+                self._outer(statement)
+        return self.scopes[0].lines
 
-    def _loops(self, stores: list[Store], count: str) -> list[str]:
-        """One pass over rows or edges; in it, a loop over elements for all values of one shape."""
-        if count == "elements":
-            loops = [self._over(trailing(store.value), [store]) for store in stores]
-            return [line for lines in loops for line in ("#pragma omp single nowait", "{", *lines, "}")]
-        inner: list[str] = []
-        for shape in dict.fromkeys(tuple(trailing(store.value)) for store in stores):
-            inner += self._over(shape, [store for store in stores if tuple(trailing(store.value)) == shape])
-        return [
-            SPLIT,
-            f"for (Long i = 0; i < {count}; ++i) {{",
-            *(f"    {line}" for line in inner),
-            "}",
-        ]
+    def _loop(self, loop: Loop) -> None:
+        if loop.over is Over.ELEMENTS:
+            for nest in loop.nests:
+                self.line("#pragma omp single nowait")
+                self.line("{")
+                self._nest(nest)
+                self.line("}")
+            return
+        with self._each(loop.row, loop.over.value, SHARED):
+            for nest in loop.nests:
+                self._nest(nest)
 
-    def _over(self, shape: Sequence[int], stores: list[Store]) -> list[str]:
-        """Loops over the elements of a row, the last of which is vectorised."""
-        self.known, self.lines = {}, []
-        first = ("i",) if has_rows(stores[0].value) else ()
-        coords = (*first, *(f"j{dim}" for dim in range(len(shape))))
-        written = [self._store(store, coords) for store in stores]
-        lines = [*self.lines, *written]
-        for dim in reversed(range(len(shape))):
-            lines = [f"for (Long j{dim} = 0; j{dim} < {shape[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
-            if dim == len(shape) - 1:
-                lines.insert(0, "#pragma omp simd")
-        return lines
+    def _nest(self, nest: Nest) -> None:
+        with self._all(nest.variables, SIMD):
+            for store in nest.stores:
+                self.line(f"{self._target(store, of(Var('i')))} = {self.text(store.value)};")
 
-    def _store(self, store: Store, coords: tuple[str, ...]) -> str:
-        value = self._load(store.value, coords)
+    def _accumulate(self, what: Accumulate) -> None:
+        (*outer, last), store = what.kept or (None,), what.store
+        target = self._target(store, of(what.row))
+        kind = store.value.dtype
+        joined = spell(_JOINED[what.operation], kind, [target, "{}"])
+        with self._each(what.row, what.over.value, SHARED):
+            if what.is_over_edges:
+                self.line("const Long from = i < without ? 0 : first_edge[i] - first_edge[without];")
+                self.line("const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];")
+            with self._all(tuple(outer)):
+                inner = (last,) if last is not None else ()
+                start = "from" if what.is_over_edges else "0"
+                with self._all(inner, SIMD):
+                    self.line(
+                        f"{target} = {number(0, kind) if what.is_over_edges else self._nothing(what.operation, kind)};"
+                    )
+                with self._over(what.summed, start), self._all(inner, SIMD):
+                    value = self.text(store.value)
+                    text = joined.replace("{}", value)
+                    if what.is_over_edges and what.operation != "sum":
+                        text = f"({what.summed[0]} == from ? {value} : {text})"
+                    self.line(f"{target} = {text};")
+
+    def _sum_of_rows(self, what: SumOfRows) -> None:
+        """Some neighbouring columns at a time."""
+        kind, column, n = TYPES[what.value.dtype], what.column, what.column.bound
+        out = f"{self.names[what.target]}"
+        with self._with(SHARED), self.nested(f"for (Long first = 0; first < {n}; first += 64)"):
+            self.line(f"const Long last = std::min<Long>(first + 64, {n});")
+            self.line(f"{kind} sum[64] = {{}};")
+            with self._each(what.row, what.over.value), self._all(what.summed):
+                head = f"for (Long {column} = first; {column} < last; ++{column})"
+                with self._with(SIMD), self.nested(head, column):
+                    self.line(f"sum[{column} - first] += {self.text(what.value)};")
+            self.line(f"std::copy(sum, sum + last - first, {out} + first);")
+
+    def _product(self, product: Product) -> None:
+        bias = "nullptr" if product.bias is None else self._columns(product.bias)
+        count, a, out = _rows(product), self._rows_of(product.a, product), self._rows_of(product.out, product)
+        self.line(f"product({count}, {a}, {self.weights[product.b]}, {bias}, {out});")
+
+    def _outer(self, outer: Outer) -> None:
+        a, b = self._rows_of(outer.a, outer), self._rows_of(outer.b, outer)
+        self.line(f"outer({_rows(outer)}, {a}, {outer.n}, {b}, {outer.k}, {self._columns(outer.out)});")
+
+    def _rows_of(self, columns: Columns, product: Product | Outer) -> str:
+        """Where rows begin, and how far the next one is."""
+        apart = f" / {product.repeat}" if product.repeat > 1 else ""
+        return f"{self._columns(columns)}, {self.names[columns.array]}_ld{apart}"
+
+    def _columns(self, columns: Columns) -> str:
+        return f"{self.names[columns.array]}{f' + {columns.first}' if columns.first else ''}"
+
+    def _target(self, store: Store, row: Index) -> str:
         name = self.names[store.target]
-        if not has_rows(store.value):
-            return f"{name}[{linear(coords, trailing(store.value))}] = {value};"
-        column = linear(coords[1:], trailing(store.value))
-        return f"{name}[i * {name}_ld + {column}{f' + {store.offset}' if store.offset else ''}] = {value};"
+        if store.target.meta.get("rows") is None:
+            return f"{name}[{place(store.column)}]"
+        return f"{name}[{place(row)} * {name}_ld + {place(store.column)}]"
 
-    def _product(self, product: Product) -> str:
-        left, start = self._rows_of(product.a)
-        out, count = self.names[product.out], "edges" if on_edges(product.out) else "rows"
-        bias = "nullptr" if product.bias is None else self.names[product.bias]
-        weight = self.weights[product.b, product.transposed]
-        return f"product({count}, {left}{start}, {left}_ld, {weight}, {bias}, {out}, {out}_ld);"
+    # Expressions
 
-    def _outer(self, outer: Outer) -> str:
-        (a, start), (b, offset) = self._rows_of(outer.a), self._rows_of(outer.b)
-        count, out = "edges" if on_edges(outer.a) else "rows", self.names[outer.out]
-        n, k = trailing(outer.out)
-        return f"outer({count}, {a}{start}, {a}_ld, {n}, {b}{offset}, {b}_ld, {k}, {out});"
+    def text(self, expression: Expression) -> str:
+        """A name for an expression, or what is as short."""
+        match expression:
+            case Constant():
+                return number(expression.value, expression.dtype)
+            case Load():
+                name, at = self.names[expression.array], place(expression.column)
+                at = at if expression.row is None else f"{_row(expression.row)} * {name}_ld + {at}"
+                return f"({name}[{at}] != 0)" if expression.dtype == torch.bool else f"{name}[{at}]"
+            case Draw():
+                row, column = place(expression.row), place(expression.column)
+                first = "first_of_edges" if expression.of_edges else "group_start + start"
+                return f"uniform<{TYPES[expression.dtype]}>(seed, {expression.stream}u, {first} + {row}, {column})"
+            case Position():
+                return f"{TYPES[expression.dtype]}({place(expression.at)})"
+        scope = self._scope_of(expression)
+        known = self.scopes[scope].known
+        if expression not in known:
+            rest, self.scopes = self.scopes[scope + 1 :], self.scopes[: scope + 1]
+            known[expression] = self._total(expression) if isinstance(expression, Reduce) else self._named(expression)
+            self.scopes += rest
+        return known[expression]
 
-    def _rows_of(self, node: fx.Node) -> tuple[str, str]:
-        """The name of the value in memory that `node` is columns of, and the first of these."""
-        found = columns(node)
-        value, start = found if found is not None and found[0] in self.there else (node, 0)
-        if value not in self.there:
-            raise Unsupported(f"a product reads {node.name}, which does not lie row by row")
-        return self.names[value], f" + {start}" if start else ""
+    def _scope_of(self, expression: Expression) -> int:
+        inner = (at for at, scope in enumerate(self.scopes) if scope.variable in expression.variables)
+        return max(inner, default=next((at for at, scope in enumerate(self.scopes) if scope.variable is None), 0))
 
-    def _sum(self, node: fx.Node) -> list[str]:
-        """A sum over rows, some neighbouring columns at a time."""
-        source, out = node.all_input_nodes[0], self.names[node]
-        (n,) = trailing(source)
-        self.known, self.lines = {}, []
-        value = self._load(source, ("i", "j"))
-        return [
-            SPLIT,
-            f"for (Long first = 0; first < {n}; first += 64) {{",
-            f"    const Long last = std::min<Long>(first + 64, {n});",
-            "    T sum[64] = {};",
-            f"    for (Long i = 0; i < {split_of(source)}; ++i) {{",
-            "        #pragma omp simd",
-            "        for (Long j = first; j < last; ++j) {",
-            *(f"            {line}" for line in self.lines),
-            f"            sum[j - first] += {value};",
-            "        }",
-            "    }",
-            f"    std::copy(sum, sum + last - first, {out} + first);",
-            "}",
-        ]
-
-    def _segment(self, node: fx.Node) -> list[str]:
-        """A sum, or maximum, over the edges of each row; zeros where there are none."""
-        source = node.all_input_nodes[0]
-        out, shape = self.names[node], trailing(node)
-        self.known, self.lines = {}, []
-        coords = ("e", *(f"j{dim}" for dim in range(len(shape))))
-        value = self._load(source, coords)
-        place = f"{out}[i * {out}_ld + {linear(coords[1:], shape)}]"
-        add = (
-            f"{place} + {value}"
-            if node.target is segments.SEGMENT_SUM
-            else f"e == from ? {value} : larger({place}, {value})"
-        )
-        lines = [*self.lines, f"{place} = {add};"]
-        for dim in reversed(range(len(shape))):
-            lines = [f"for (Long j{dim} = 0; j{dim} < {shape[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
-            if dim == len(shape) - 1:
-                lines.insert(0, "#pragma omp simd")
-        return [
-            SPLIT,
-            "for (Long i = 0; i < rows; ++i) {",
-            "    const Long from = i < without ? 0 : first_edge[i] - first_edge[without];",
-            "    const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];",
-            f"    std::fill({out} + i * {out}_ld, {out} + i * {out}_ld + {math.prod(shape)}, T(0));",
-            "    for (Long e = from; e < to; ++e) {",
-            *(f"        {line}" for line in lines),
-            "    }",
-            "}",
-        ]
-
-    def _reduction(self, node: fx.Node) -> list[str]:
-        """A sum, or mean, over some elements of each row."""
-        source, dims = node.all_input_nodes[0], integers(node, 1)
-        extents = [1, *trailing(source)]
-        coords = ["i", *(f"j{dim}" for dim in range(1, len(extents)))]
-        count = "edges" if on_edges(node) else "rows"
-        kept = [dim for dim in range(1, len(extents)) if dim not in dims]
-        place = linear([coords[dim] for dim in kept], [extents[dim] for dim in kept])
-        assert node.args[2] or len(kept) == len(trailing(node))
-        self.known, self.lines = {}, []
-        value = self._load(source, tuple(coords))
-        lines = [*self.lines, f"sum += {value};"]
-        for dim in reversed(dims):
-            lines = [f"for (Long j{dim} = 0; j{dim} < {extents[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
-        total = "sum" if node.target is aten.sum.dim_IntList else f"sum / {math.prod(extents[dim] for dim in dims)}"
-        out = self.names[node]
-        lines = ["T sum = 0;", *lines, f"{out}[i * {out}_ld + {place}] = {total};"]
-        for dim in reversed(kept):
-            lines = [f"for (Long j{dim} = 0; j{dim} < {extents[dim]}; ++j{dim}) {{", *(f"    {x}" for x in lines), "}"]
-        return [
-            SPLIT,
-            f"for (Long i = 0; i < {count}; ++i) {{",
-            *(f"    {line}" for line in lines),
-            "}",
-        ]
-
-    def _load(self, node: fx.Node, coords: tuple[str, ...]) -> str:
-        """An expression for one element; what it needs is computed in lines before it."""
-        key = (node, coords)
-        if key in self.known:
-            return self.known[key]
-        if node in self.there:
-            return self._element(node, coords)
-        if node.target is CONSTANT:
-            return literal(bool(node.args[1]) if _is_bool(node) else node.args[1])
-        place = moved(node, coords)
-        if place is not None:
-            return self._load(*place)
-        if node.target is aten.cat.default:
-            return self._choice(node, coords)
-        if node.target in PADS:
-            return self._padded(node, coords)
-        expression = self._expression(node, coords)
-        name = f"t{len(self.known)}"
-        sort = "bool" if _is_bool(node) else "T"
-        self.lines.append(f"const {sort} {name} = {expression};")
-        self.known[key] = name
+    def _named(self, expression: Expression) -> str:
+        match expression:
+            case Cast():
+                operand, before = self.text(expression.operand), expression.operand.dtype
+                if expression.dtype == torch.bool:
+                    text = f"({operand} != {number(0, before)})"
+                elif before == torch.bool:  # a conversion would not be vectorised
+                    text = f"({operand} ? {number(1, expression.dtype)} : {number(0, expression.dtype)})"
+                else:
+                    text = f"{TYPES[expression.dtype]}({operand})"
+            case Choose():
+                text = self._choice(expression)
+            case Apply():
+                text = spell(
+                    expression.operation, expression.operands[-1].dtype, [*map(self.text, expression.operands)]
+                )
+            case _:
+                raise TypeError(expression)
+        name = self._fresh("t")
+        self.line(f"const {TYPES[expression.dtype]} {name} = {text};")
         return name
 
-    def _element(self, node: fx.Node, coords: tuple[str, ...]) -> str:
-        name = self.names[node]
-        at = f"{coords[0]} * {name}_ld + {linear(coords[1:], trailing(node))}" if has_rows(node) else None
-        element = f"{name}[{at or linear(coords, trailing(node))}]"
-        return f"({element} != 0)" if _is_bool(node) else element  # it may lie among numbers
+    def _choice(self, choice: Choose) -> str:
+        pieces, at, nothing = list(choice.pieces), place(choice.at), number(0, choice.dtype)
+        text, reached = "", choice.at.least
+        for piece in pieces:
+            value = self.text(piece.value)
+            if piece.start > reached:
+                text += f"{at} < {piece.start} ? {nothing} : "
+            reached = piece.stop
+            text += f"{at} < {piece.stop} ? {value} : " if choice.at.most >= piece.stop else value
+        return f"({text}{nothing})" if not pieces or choice.at.most >= pieces[-1].stop else f"({text})"
 
-    def _expression(self, node: fx.Node, coords: tuple[str, ...]) -> str:
-        write = EXPRESSIONS.get(node.target)
-        if write is None or node.target in PRODUCTS:
-            raise Unsupported(f"{node.name} is made by {node.target}")
-        shape = node.meta["val"].shape
+    def _total(self, reduce: Reduce) -> str:
+        name, kind = self._fresh("sum" if reduce.operation == "sum" else reduce.operation), reduce.dtype
+        self.line(f"{TYPES[kind]} {name} = {self._nothing(reduce.operation, kind)};")
+        sign = {"sum": "+", "prod": "*", "max": "most", "min": "least"}[reduce.operation]
+        vectors = f"{SIMD} reduction({sign}:{name})" if kind.is_floating_point else ""
+        with self._all(reduce.over, vectors):
+            self.line(f"{name} = {spell(_JOINED[reduce.operation], kind, [name, self.text(reduce.value)])};")
+        return name
 
-        def operand(argument: object, is_condition: bool = False) -> str:
-            if isinstance(argument, fx.Node):
-                text = self._load(argument, broadcast(argument, coords, len(shape)))
-                is_number = _is_bool(argument) and not _is_bool(node) and not is_condition
-                return f"T({text})" if is_number else text
-            if argument is None:
-                return ""
-            if not isinstance(argument, (int, float)):
-                raise Unsupported(f"{node.name} has an operand {argument!r}")
-            return literal(argument)
+    @staticmethod
+    def _nothing(operation: str, dtype: torch.dtype) -> str:
+        """What a sum or a maximum begins with."""
+        if operation in _NOTHING:
+            return number(_NOTHING[operation], dtype)
+        if dtype == torch.bool:
+            return number(operation == "min", dtype)
+        if dtype.is_floating_point:
+            return number(float("-inf" if operation == "max" else "inf"), dtype)
+        limits = torch.iinfo(dtype)
+        return number(limits.min if operation == "max" else limits.max, dtype)
 
-        given = {} if node.target is aten._to_copy.default else node.kwargs
-        extra = {name: operand(value) for name, value in given.items() if not (name == "alpha" and value == 1)}
-        condition = CONDITIONS.get(node.target)
-        return write(*(operand(argument, at == condition) for at, argument in enumerate(node.args)), **extra)
+    def _fresh(self, name: str) -> str:
+        return f"{name}{next(self.numbers)}"
 
-    def _choice(self, node: fx.Node, coords: tuple[str, ...]) -> str:
-        """An element of a concatenation that is not in memory."""
-        start, text = 0, ""
-        *most, last = operands(node)
-        for operand in most:
-            stop = start + trailing(operand)[0]
-            value = self._load(operand, (coords[0], f"std::min<Long>({coords[1]} - {start}, {stop - start - 1})"))
-            text += f"{coords[1]} < {stop} ? {value} : "
-            start = stop
-        value = self._load(last, (coords[0], f"std::max<Long>({coords[1]} - {start}, 0)"))
-        return f"({text}{value})"
+    # Lines
 
-    def _padded(self, node: fx.Node, coords: tuple[str, ...]) -> str:
-        """An element of a value that is zero but for a slice."""
-        dim, start = integer(node, 2), integer(node, 3)
-        at = coords[dim]
-        if node.target is aten.select_backward.default:
-            value = self._load(node.all_input_nodes[0], (*coords[:dim], *coords[dim + 1 :]))
-            return f"({at} == {start} ? {value} : T(0))"
-        stop = integer(node, 4)
-        inside = f"std::min<Long>(std::max<Long>({at} - {start}, 0), {max(stop - start - 1, 0)})"
-        value = self._load(node.all_input_nodes[0], (*coords[:dim], inside, *coords[dim + 1 :]))
-        return f"({at} >= {start} && {at} < {stop} ? {value} : T(0))"
+    def line(self, text: str) -> None:
+        self.scopes[-1].lines.append(text)
+
+    @contextmanager
+    def nested(self, head: str, variable: Var | None = None) -> Iterator[None]:
+        """Lines in a loop, with what is known in it."""
+        depth = len(self.scopes)
+        self.scopes.append(_Scope(variable))
+        yield
+        scope = self.scopes.pop()
+        assert len(self.scopes) == depth
+        self.scopes[-1].lines += [f"{head} {{", *(f"    {line}" for line in scope.lines), "}"]
+
+    @contextmanager
+    def _each(self, variable: Var, count: str, pragma: str = "") -> Iterator[None]:
+        with (
+            self._with(pragma),
+            self.nested(f"for (Long {variable} = 0; {variable} < {count}; ++{variable})", variable),
+        ):
+            yield
+
+    @contextmanager
+    def _with(self, pragma: str) -> Iterator[None]:
+        """A line in front of a loop, behind all lines that are made for what is in it."""
+        lines = self.scopes[-1].lines
+        yield
+        if pragma:
+            head = max(at for at, line in enumerate(lines) if not line.startswith((" ", "}")))
+            lines.insert(head, pragma)
+
+    @contextmanager
+    def _all(self, variables: Sequence[Var], pragma: str = "") -> Iterator[None]:
+        """Loops over all that variables may be, the last of them as the pragma says."""
+        if not variables:
+            yield
+            return
+        first, *rest = variables
+        with self._each(first, str(first.bound), pragma if not rest else ""), self._all(rest, pragma):
+            yield
+
+    @contextmanager
+    def _over(self, variables: Sequence[Var], start: str) -> Iterator[None]:
+        if variables[0].bound < ANY:
+            with self._all(variables):
+                yield
+            return
+        (edge,) = variables
+        with self.nested(f"for (Long {edge} = {start}; {edge} < to; ++{edge})", edge):
+            yield
+
+
+def _rows(product: Product | Outer) -> str:
+    return f"{product.over.value}{f' * {product.repeat}' if product.repeat > 1 else ''}"
+
+
+def _row(row: Index) -> str:
+    text = place(row)
+    return text if text.isidentifier() or text.startswith("(") else f"({text})"
+
+
+def _is_product(statement: Statement) -> bool:
+    return isinstance(statement, Product)

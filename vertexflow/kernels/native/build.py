@@ -36,7 +36,8 @@ def load(source: str, contract: bool = False) -> ctypes.CDLL:
         raise BackendError(
             'backend "native" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
         )
-    flags = (*FLAGS, f"-ffp-contract={'fast' if contract else 'off'}")
+    more = [] if contract else shlex.split(os.environ.get("VERTEXFLOW_CXXFLAGS", ""))
+    flags = (*FLAGS, f"-ffp-contract={'fast' if contract else 'off'}", *more)
     name = hashlib.sha256("\0".join((source, found, *flags, _machine())).encode()).hexdigest()[:32]
     make = partial(_compile, found, flags, source)
     try:

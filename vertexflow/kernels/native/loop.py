@@ -39,7 +39,7 @@ class Loop:
             if role == "packed":
                 found[role, what] = self.dtype, what[2]
             elif role == "scratch":
-                found[role, what] = self.dtype, self._most(group, what[3]) * what[2]
+                found[role, what] = what[4], self._most(group, what[3]) * what[2]
         return found
 
     def _most(self, group: RowGroup, split: str) -> int:

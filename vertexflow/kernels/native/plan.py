@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -16,66 +16,32 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.nodes import is_view, on_edges, operands
 from ...graph.program import Part
-from ..operations import (
-    CONSTANT,
-    PADS,
-    PRODUCTS,
-    SEGMENTS,
-    VIEWS,
-    Unsupported,
-    first_of_piece,
-    has_rows,
-    integer,
-    integers,
-    is_empty,
-    is_transpose,
-    puts_between,
-    trailing,
-)  # fmt: skip
-from .expressions import EXPRESSIONS
+from ...graph.rows import RowLayout
+from ..lower.elements import check_dtypes, is_known, is_reduction, load
+from ..lower.index import ZERO, Var, at, of
+from ..lower.loops import Columns
+from ..lower.verify import width
+from ..lower.views import Coords, extents, moved, put_back
+from ..operations import CONSTANT, PRODUCTS, SEGMENTS, VIEWS, Unsupported, has_rows, is_empty
 
 aten = torch.ops.aten
 
-REDUCTIONS = {aten.sum.dim_IntList, aten.mean.dim}
-BETWEEN_LOOPS = PRODUCTS | SEGMENTS | REDUCTIONS  # what is no loop over the elements of its result
-
-
-@dataclass
-class Product:
-    """`out = a @ b`, plus a bias if there is one; `b` is a parameter, seen from the other side if `transposed`."""
-
-    out: fx.Node
-    a: fx.Node
-    b: fx.Node
-    transposed: bool
-    bias: fx.Node | None
-
-
-@dataclass
-class Outer:
-    """`out = a.t() @ b`, a sum over rows: the gradient of a weight."""
-
-    out: fx.Node
-    a: fx.Node
-    b: fx.Node
-
-
-@dataclass
-class Store:
-    """The elements of a value, written to `target` from column `offset` on."""
-
-    value: fx.Node
-    target: fx.Node
-    offset: int
+BMM = aten.bmm.default
+MATRICES = PRODUCTS | {BMM}
+_SLOW = ("exp exp2 expm1 log log1p log2 log10 sin cos tan sinh cosh tanh asinh acosh atanh erf erfc sigmoid silu gelu lgamma "
+         "silu_backward gelu_backward")  # fmt: skip
+SLOW = {getattr(aten, name).default for name in _SLOW.split()} | {aten.pow.Tensor_Tensor, aten.pow.Tensor_Scalar}
+ROW = Var("i")
 
 
 @dataclass
 class Stage:
     """What can run once all stages before it have: first the loops, then the others."""
 
-    stores: list[Store] = field(default_factory=list)
-    products: list[Product] = field(default_factory=list)
-    outers: list[Outer] = field(default_factory=list)
+    stores: list[fx.Node] = field(default_factory=list)
+    copies: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)  # a value, and the output that it is copied to
+    products: list[fx.Node] = field(default_factory=list)  # of rows with parameters
+    outers: list[fx.Node] = field(default_factory=list)  # products that sum over rows
     segments: list[fx.Node] = field(default_factory=list)  # reductions over the edges of each row
     reductions: list[fx.Node] = field(default_factory=list)  # over elements of each row
     sums: list[fx.Node] = field(default_factory=list)  # over rows
@@ -91,36 +57,33 @@ class Plan:
     copies: list[fx.Node]  # further outputs, which some values are copied to
 
 
-def plan(part: Part, dtype: torch.dtype) -> Plan:
-    """The stages of a part whose values are of `dtype`.
+def plan(part: Part) -> Plan:
+    """The stages of a part.
 
     Raises:
         Unsupported: an operation, a dtype or a layout that native code does not have; the message says which.
     """
     nodes = [node for node in part.graph.nodes if node.op in ("placeholder", "call_function")]
     for node in nodes:
-        _check(node, dtype)
+        _check(node, part.name)
     outputs: dict[fx.Node, fx.Node] = {}
-    copies = []  # outputs that are another name of a value
+    copies: list[tuple[fx.Node, fx.Node]] = []  # outputs that are another name of a value
     for output, result in zip(part.outputs, _results(part), strict=True):
+        _check_output(output, result)
         if not has_rows(result):
-            result = same_memory(result)
+            result = in_order(result)
         if result in outputs or result.op == "placeholder" or is_view(result) or result.target is CONSTANT:
-            if not has_rows(result):
-                raise Unsupported(f"{output.name} is another name of {result.name}")
-            copies.append(Store(result, output, 0))
+            copies.append((result, output))
         else:
             outputs[result] = output
     level = _levels(nodes)
     stored: dict[fx.Node, fx.Node | None] = {**outputs}
     for node in nodes:
-        for source, at in _needs(node, level):
+        for source in _needs(node, level):
             if source.op == "call_function":
                 stored.setdefault(source, None)
-            elif at == "product" and not _lies_flat(source):
-                raise Unsupported(f"a product reads {source.name}, which does not lie row by row")
     stages = _stages(nodes, level, stored)
-    return Plan(part, [*stages, Stage(copies)] if copies else stages, stored, [copy.target for copy in copies])
+    return Plan(part, [*stages, Stage(copies=copies)] if copies else stages, stored, [output for _, output in copies])
 
 
 def base(node: fx.Node) -> fx.Node:
@@ -130,32 +93,92 @@ def base(node: fx.Node) -> fx.Node:
     return node
 
 
-def same_memory(node: fx.Node) -> fx.Node:
-    """The value whose elements are those of `node`, in the same order; of values without rows."""
-    while node.target in (aten.clone.default, aten.reshape.default):
-        node = node.all_input_nodes[0]
-    return node
+def columns(node: fx.Node, *front: int, through_views: bool = True) -> Columns | None:
+    """Where the last dimension of `node` lies as neighbouring columns of rows; None if it does not.
+
+    `front` are the places in the dimensions before that of the rows. Several entries of a row lie one behind the other, and
+    nothing else is in that row.
+    """
+    *_, extent = extents(node)
+    count, inner = node.meta["rows"].per_vertex, Var("k", extent)
+    entries = [_columns(node, (*map(at, front), *entry), inner, through_views) for entry in _entries(count)]
+    first = entries[0]
+    if first is None or count == 1:
+        return first
+    behind = all(one == Columns(first.array, number * extent) for number, one in enumerate(entries))
+    is_alone = width(first.array) == count * extent and first.array.meta.get("role", ("",))[0] != "gather"
+    return first if behind and is_alone else None
 
 
-def columns(node: fx.Node) -> tuple[fx.Node, int] | None:
-    """The value that holds `node` as neighbouring columns of its rows, and the first of these; None for other views."""
-    start = 0
-    while node.target in VIEWS:
-        source = node.all_input_nodes[0]
-        width = None if node.target is operator.getitem else trailing(source)
-        if node.target is operator.getitem:
-            source = source.all_input_nodes[0]
-            if trailing(source) != [source.meta["val"].shape[-1]] or not has_rows(source):
-                return None
-            start += first_of_piece(node)
-        elif node.target is aten.slice.Tensor and len(width or []) == 1 and integer(node, 1) == 1:
-            start += integer(node, 2)
-            if integer(node, 4) != 1:
-                return None
-        elif node.target is not aten.clone.default and not _is_reshape_of_rows(node):
-            return None
-        node = source
-    return node, start
+def _entries(count: int) -> list[Coords]:
+    return [(at(number),) for number in range(count)] if count > 1 else [()]
+
+
+def _columns(node: fx.Node, entry: Coords, inner: Var, through_views: bool) -> Columns | None:
+    last = of(inner) if inner.bound > 1 else ZERO
+    coords = put_back(node, of(ROW), (*entry, last))
+    while through_views and (view := moved(node, coords)) is not None:
+        node, coords = view
+    if not has_rows(node):
+        return None
+    place = load(node, coords)
+    first = place.column.constant
+    return Columns(node, first) if place.row == of(ROW) and place.column == last + first else None
+
+
+def holder(node: fx.Node) -> fx.Node:
+    """The value that lies in memory for a product to read the rows of `node`: itself if it is no columns of another."""
+    place = columns(node, *[0] * (node.meta["val"].dim() - 2))
+    return place.array if place is not None else node
+
+
+def is_outer(node: fx.Node) -> bool:
+    """Whether a product sums over rows."""
+    if node.target not in MATRICES or has_rows(node) or node.target is aten.addmm.default:
+        return False
+    a, b = factors(node)
+    return has_rows(a) and has_rows(b) and a.meta["rows"].dim == a.meta["val"].dim() - 1
+
+
+def is_product(node: fx.Node) -> bool:
+    """Whether rows are multiplied with a parameter, or with a matrix for each entry in front of the rows."""
+    if node.target not in MATRICES or not has_rows(node):
+        return False
+    a, b = factors(node)
+    is_parameter = not has_rows(b) and base(b).op == "placeholder"
+    return is_parameter and has_rows(a) and a.meta["rows"].dim == a.meta["val"].dim() - 2
+
+
+def factors(node: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """The two matrices of a product."""
+    return cast("tuple[fx.Node, fx.Node]", node.args[-2:])
+
+
+def flipped(node: fx.Node) -> fx.Node:
+    """The rows of a matrix that an outer product reads from the other side."""
+    order = list(range(node.meta["val"].dim()))
+    order[-2:] = order[:-3:-1]
+    if node.target is aten.permute.default and node.args[1] == order:
+        return node.all_input_nodes[0]
+    raise Unsupported(f"{node.name} has its rows in another place than products read them")
+
+
+def is_sum_of_rows(node: fx.Node) -> bool:
+    """Whether a reduction sums over rows, and perhaps over more."""
+    source = node.all_input_nodes[0]
+    if node.target is not aten.sum.dim_IntList or has_rows(node) or not has_rows(source):
+        return False
+    return source.meta["rows"].dim in cast("list[int]", node.args[1])
+
+
+def is_inline(node: fx.Node) -> bool:
+    """Whether a reduction is over the last elements of a row, so that it is made in front of a loop over these."""
+    if not is_reduction(node) or node.target in MATRICES or not has_rows(node):
+        return False
+    source, asked = node.all_input_nodes[0], cast(Any, node.args[1])
+    dims, layout = ([asked] if isinstance(asked, int) else asked), node.meta["rows"]
+    others = [dim for dim, extent in enumerate(extents(source)) if dim not in dims and extent != 1]
+    return not dims or all(dim < min(dims) for dim in others if dim != layout.dim or layout.per_vertex > 1)
 
 
 def _results(part: Part) -> tuple[fx.Node, ...]:
@@ -163,151 +186,164 @@ def _results(part: Part) -> tuple[fx.Node, ...]:
     return tuple(results)
 
 
-def _is_reshape_of_rows(node: fx.Node) -> bool:
-    return node.target is aten.reshape.default and has_rows(node) and has_rows(node.all_input_nodes[0])
-
-
-def _check(node: fx.Node, dtype: torch.dtype) -> None:
+def _check(node: fx.Node, part: str) -> None:
     value = node.meta.get("val")
     if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
         return
     is_counts = node.op == "placeholder" and node.meta.get("role", ("",))[0] == "counts"
     if is_counts and all(user.target in (segments.EXPAND, *SEGMENTS, "output") for user in node.users):
         return  # loops over edges know it; as numbers they do not
-    if isinstance(value, Tensor):
-        if is_empty(node):
-            raise Unsupported(f"{node.name} has no elements")
-        if value.dtype not in (dtype, torch.bool):
-            raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
-        layout = node.meta.get("rows")
-        if layout is not None and (layout.dim != 0 or layout.per_vertex != 1) and not _is_left_of_outer(node):
-            raise Unsupported(
-                f"{node.name} has its rows in dimension {layout.dim}, {layout.per_vertex} for each vertex"
-            )
+    if is_counts:
+        raise Unsupported(f"{node.name} is read as numbers")
+    check_dtypes(node)
+    node.meta["stream"] = f"{part}/{node.name}"  # of random numbers
+    if node.meta.get("interleaved"):
+        raise Unsupported(f"{node.name} does not have its vertices one beside the other")
     if node.op == "placeholder":
+        _check_rows(node, node)
         return
-    target = node.target
-    known = target in EXPRESSIONS or target in VIEWS or target in BETWEEN_LOOPS or target is CONSTANT
-    if not known and target not in PADS and target not in (aten.cat.default, aten.empty.memory_format, segments.EXPAND):
-        raise Unsupported(f"{node.name} is made by {target}")
-    if target in PRODUCTS and not is_outer(node):
-        _product(node)
-    if target in REDUCTIONS and "dtype" in node.kwargs:
-        raise Unsupported(f"{node.name} sums in another dtype")
-    if target in REDUCTIONS and not has_rows(node) and not is_sum_over_rows(node):
-        raise Unsupported(f"{node.name} sums over rows and more")
-    if target in PADS and (not has_rows(node) or integer(node, 2) == 0 or puts_between(node)):
-        raise Unsupported(f"{node.name} is made by {target}")
-    if target is aten.cat.default and (not has_rows(node) or integer(node, 1) != 1 or len(trailing(node)) != 1):
-        raise Unsupported(f"{node.name} joins other dimensions than columns")
-
-
-def is_sum_over_rows(node: fx.Node) -> bool:
-    """Whether a reduction sums rows of one dimension."""
-    source = node.all_input_nodes[0]
-    sums = node.target is aten.sum.dim_IntList and integers(node, 1) == [0]
-    return sums and has_rows(source) and len(trailing(source)) == 1
-
-
-def is_outer(node: fx.Node) -> bool:
-    """Whether a product sums over rows."""
-    return node.target is aten.mm.default and _is_left_of_outer(node.all_input_nodes[0]) and has_rows(node.args[1])  # type: ignore[arg-type]
-
-
-def _is_left_of_outer(node: fx.Node) -> bool:
-    if not is_transpose(node) or not has_rows(node.all_input_nodes[0]):
-        return False
-    return all(user.target is aten.mm.default and user.args[0] is node for user in node.users)
-
-
-def _product(node: fx.Node) -> Product:
-    bias, (a, b) = None, node.args[-2:]
-    if node.target is aten.addmm.default:
-        bias = node.args[0]
-        if node.kwargs or len(node.all_input_nodes) != 3 or has_rows(bias) or trailing(bias) != trailing(node):  # type: ignore[arg-type]
-            raise Unsupported(f"{node.name} adds more than a bias")
-    assert isinstance(a, fx.Node)
-    assert isinstance(b, fx.Node)
-    transposed = is_transpose(b)
-    weight = b.all_input_nodes[0] if transposed else b
-    if not has_rows(a) or weight.op != "placeholder" or has_rows(weight):
+    if not is_known(node) and node.target not in SEGMENTS:
+        raise Unsupported(f"{node.name} is made by {node.target}")
+    if node.target in MATRICES and any(map(is_empty, (node, *node.all_input_nodes))):
+        raise Unsupported(f"{node.name} is a product without elements")
+    if node.target in MATRICES and not (is_outer(node) or is_product(node)) and not _is_of_rows(node):
         raise Unsupported(f"{node.name} is no product with a parameter")
-    return Product(node, a, weight, transposed, bias)  # type: ignore[arg-type]
+    if node.target in MATRICES and value.dtype not in (torch.float32, torch.float64):  # type: ignore[union-attr]
+        raise Unsupported(f"{node.name} is a product of integers")
+    is_without_rows = isinstance(value, Tensor) and not has_rows(node)
+    if is_without_rows and is_reduction(node) and not (is_outer(node) or is_sum_of_rows(node)):
+        if any(has_rows(source) for source in node.all_input_nodes):
+            raise Unsupported(f"{node.name} sums over rows and more")
+        raise Unsupported(f"{node.name} is made of parameters only")
+
+
+def _is_of_rows(node: fx.Node) -> bool:
+    """Whether matrices of one row are multiplied."""
+    both = (*factors(node), node)
+    return node.target is BMM and all(has_rows(one) and one.meta["rows"].dim == 0 for one in both)
+
+
+def _check_rows(named: fx.Node, node: fx.Node) -> None:
+    """What lies in memory has its rows one behind the other."""
+    layout = node.meta.get("rows")
+    if layout is not None and any(extent != 1 for extent in extents(node)[: layout.dim]):
+        raise Unsupported(f"{named.name} has its rows in dimension {layout.dim}")
+
+
+def _check_output(output: fx.Node, result: fx.Node) -> None:
+    if isinstance(result.meta.get("val"), Tensor):
+        _check_rows(output, result)
 
 
 def _levels(nodes: list[fx.Node]) -> dict[fx.Node, int]:
     """After how many products and segment sums, one depending on the other, a value is there."""
     level: dict[fx.Node, int] = {}
+    slow: set[fx.Node] = set()  # what a sum does not compute for itself, because others do so, too
     for node in nodes:
         before = max((level.get(source, 0) for source in node.all_input_nodes), default=0)
-        crosses = node.target in BETWEEN_LOOPS
+        crosses = is_between_loops(node)
         if node.target is segments.EXPAND:
             crosses = base(node.all_input_nodes[0]).op == "call_function"
+        is_made_of_slow = any(source in slow for source in node.all_input_nodes)
+        if is_reduction(node):
+            crosses |= is_inline(node) and is_made_of_slow
+        elif node.target in SLOW or is_made_of_slow:
+            slow.add(node)
         level[node] = before + crosses
     return level
 
 
-def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[tuple[fx.Node, str]]:
+def is_between_loops(node: fx.Node) -> bool:
+    """Whether an operation is no loop over the elements of its result."""
+    return node.target in SEGMENTS or (is_reduction(node) and not is_inline(node))
+
+
+def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[fx.Node]:
     """The values that must lie in memory for `node` to be computed."""
     if node.op == "placeholder" or node.target in VIEWS:
         return []
-    if node.target in PRODUCTS:
-        if is_outer(node):
-            return [(node, "out"), *((in_memory(side), "product") for side in outer_of(node)[1:])]
-        product = _product(node)
-        bias = [(product.bias, "bias")] if product.bias is not None else []
-        return [(node, "out"), (in_memory(product.a), "product"), *bias]
-    needs: list[tuple[fx.Node, str]] = []
-    if node.target is aten.cat.default or node.target in BETWEEN_LOOPS:
-        needs.append((node, "out"))
-    run_at = level[node] - (node.target in BETWEEN_LOOPS)
-    sources = map(base, node.all_input_nodes)
-    needs += [
-        (source, "later") for source in sources if node.target is segments.EXPAND or level.get(source, 0) < run_at
-    ]
-    return [
-        (source, why)
-        for source, why in needs
-        if isinstance(source.meta.get("val"), Tensor) and source.target is not CONSTANT
-    ]
-
-
-def outer_of(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node]:
-    """The result, the left operand before it is transposed, and the right operand of a product over rows."""
-    left, right = node.args[:2]
-    return node, left.all_input_nodes[0], right  # type: ignore[union-attr, return-value]
-
-
-def in_memory(node: fx.Node) -> fx.Node:
-    """The value that holds the rows of `node`, itself if it is no columns of another."""
-    found = columns(node)
-    return found[0] if found is not None else node
-
-
-def _lies_flat(node: fx.Node) -> bool:
-    return node.op == "placeholder" and has_rows(node)
+    if is_outer(node):
+        a, b = factors(node)
+        return [node, holder(flipped(a)), holder(b)]
+    if is_product(node):
+        bias = [cast(fx.Node, node.args[0])] if node.target is aten.addmm.default else []
+        return [node, holder(factors(node)[0]), *map(base, bias)]
+    needs: list[fx.Node] = []
+    if node.target is aten.cat.default or is_between_loops(node):
+        needs.append(node)
+    run_at = level[node] - is_between_loops(node)
+    is_expand = node.target is segments.EXPAND
+    needs += [source for source in map(base, node.all_input_nodes) if is_expand or level.get(source, 0) < run_at]
+    return [source for source in needs if isinstance(source.meta.get("val"), Tensor) and source.target is not CONSTANT]
 
 
 def _stages(nodes: list[fx.Node], level: dict[fx.Node, int], stored: dict[fx.Node, fx.Node | None]) -> list[Stage]:
     stages = [Stage() for _ in range(max(level.values(), default=0) + 1)]
     for node in nodes:
-        if node.target in PRODUCTS and is_outer(node):
-            stages[level[node] - 1].outers.append(Outer(*outer_of(node)))
-        elif node.target in PRODUCTS:
-            stages[level[node] - 1].products.append(_product(node))
+        before = stages[level[node] - 1]
+        if is_outer(node):
+            before.outers.append(node)
+        elif is_product(node):
+            before.products.append(node)
         elif node.target in SEGMENTS:
-            stages[level[node] - 1].segments.append(node)
-        elif node.target in REDUCTIONS:
-            stage = stages[level[node] - 1]
-            (stage.reductions if has_rows(node) else stage.sums).append(node)
-        elif node in stored and node.target is aten.cat.default:
-            start = 0
-            for operand in operands(node):
-                if operand.target is not aten.empty.memory_format:  # nobody reads it
-                    stages[level[node]].stores.append(Store(operand, node, start))
-                start += trailing(operand)[0]
+            before.segments.append(node)
+        elif is_between_loops(node):
+            (before.reductions if has_rows(node) else before.sums).append(node)
         elif node in stored:
-            stages[level[node]].stores.append(Store(node, node, 0))
-    for stage in stages:
-        stage.stores.sort(key=lambda store: (on_edges(store.value), str(trailing(store.value))))
+            stages[level[node]].stores.append(node)
     return stages
+
+
+def work_of(plan: Plan) -> int:
+    """How many elements a row is worth, to judge whether threads pay: those that are stored, and some for each product."""
+    stages = plan.stages
+    stored = sum(width(piece.value) for stage in stages for store in stage.stores for piece in stored_as(store))
+    stored += sum(width(value) for stage in stages for value, _ in stage.copies)
+    products = sum(factors(node)[1].meta["val"].numel() for stage in stages for node in stage.products)
+    products += sum(node.meta["val"].numel() for stage in stages for node in stage.outers)
+    return stored + int(products) // 16
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value, and where it is written: to `target`, there from place `start` of dimension `dim` on."""
+
+    value: fx.Node
+    target: fx.Node
+    dim: int = 0
+    start: int = 0
+
+
+def stored_as(node: fx.Node) -> list[Stored]:
+    """The values that are written where a stored value is: the pieces of a concatenation, each for itself."""
+    if not is_join(node):
+        return [Stored(node, node)]
+    start, dim, pieces = 0, cast(int, node.args[1]), []
+    for operand in operands(node):
+        if operand.target is not aten.empty.memory_format:  # nobody reads it
+            pieces.append(Stored(operand, node, dim, start))
+        start += extents(operand)[dim]
+    return pieces
+
+
+def is_join(node: fx.Node) -> bool:
+    """Whether values with rows are put one beside the other."""
+    if node.target is not aten.cat.default or not has_rows(node):
+        return False
+    return all(has_rows(operand) and node.args[1] != operand.meta["rows"].dim for operand in operands(node))
+
+
+def in_order(node: fx.Node) -> fx.Node:
+    """The value whose elements lie in memory in the same order, so that both are computed in one loop."""
+    while node.target in (aten.clone.default, aten.reshape.default, aten.squeeze.dims, aten.unsqueeze.default):
+        source = node.all_input_nodes[0]
+        is_plain = all(one.meta["rows"] == RowLayout(0, 1, on_edges(node)) for one in (node, source))
+        if has_rows(node) and not is_plain:
+            break
+        node = source
+    return node
+
+
+def split_of(node: fx.Node) -> str:
+    """What threads share out where a value is computed."""
+    return "edges" if on_edges(node) else "rows" if has_rows(node) else "elements"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 struct Step {
     Index start, stop, reads_from, read_at, group, edge_start, edge_stop;
@@ -15,23 +16,26 @@ constexpr Long serial = 1024;      // elements a step from which on threads are 
 constexpr Long pays_packing = 32;  // rows from which on a packed weight is worth its packing
 
 // out [count, slots, width] = rows of `from`.
-inline void gather(const T* from, const Index* rows, Long count, Long slots, Long width, T* out) {
+template <class X>
+inline void gather(const X* from, const Index* rows, Long count, Long slots, Long width, X* out) {
 #pragma omp for schedule(static) nowait
     for (Long i = 0; i < count; ++i)
         for (Long at = i * slots; at < (i + 1) * slots; ++at)
-            std::memcpy(out + at * width, from + rows[at] * width, width * sizeof(T));
+            std::memcpy(out + at * width, from + rows[at] * width, width * sizeof(X));
 }
 
 // Who reads a row: the places offset[r] .. offset[r + 1] - 1; without offset, the one place.
+template <class X>
 struct Parents {
-    const T* sent;
+    const X* sent;
     const Index* places;
     const Index* offset;
 };
 
-inline void add_parents(const Parents& from, Long row, Long width, T* out) {
+template <class X>
+inline void add_parents(const Parents<X>& from, Long row, Long width, X* out) {
     for (Long p = from.offset[row]; p < from.offset[row + 1]; ++p) {
-        const T* const sent = from.sent + from.places[p] * width;
+        const X* const sent = from.sent + from.places[p] * width;
 #pragma omp simd
         for (Long j = 0; j < width; ++j) out[j] += sent[j];
     }
@@ -39,14 +43,15 @@ inline void add_parents(const Parents& from, Long row, Long width, T* out) {
 
 // The gradient of the state of rows [first, first + count): what parents sent, by slot and by edge, and what comes from
 // outside; each may be missing.
-inline void receive(const Parents& placed, const Parents& listed, const T* outside, Long first, Long count, Long width, T* out) {
+template <class X>
+inline void receive(const Parents<X>& placed, const Parents<X>& listed, const X* outside, Long first, Long count, Long width, X* out) {
 #pragma omp for schedule(static) nowait
     for (Long i = 0; i < count; ++i) {
-        T* const to = out + i * width;
+        X* const to = out + i * width;
         if (placed.sent && !placed.offset)
-            std::memcpy(to, placed.sent + placed.places[first + i] * width, width * sizeof(T));
+            std::memcpy(to, placed.sent + placed.places[first + i] * width, width * sizeof(X));
         else
-            std::fill(to, to + width, T(0));
+            std::fill(to, to + width, X(0));
         if (placed.sent && placed.offset) add_parents(placed, first + i, width, to);
         if (listed.sent) add_parents(listed, first + i, width, to);
         if (outside)
@@ -54,9 +59,12 @@ inline void receive(const Parents& placed, const Parents& listed, const T* outsi
     }
 }
 
+// A call that is not inlined keeps a loop from being vectorised.
+#define always inline __attribute__((always_inline))
+
 // a * b + c, in one rounding where that costs nothing. Other expressions are rounded at each operation, as PyTorch's are:
 // a * a - b * b of equal numbers is zero, and its root no NaN.
-inline float fused(float a, float b, float c) {
+always float fused(float a, float b, float c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
     return __builtin_fmaf(a, b, c);
 #else
@@ -64,7 +72,7 @@ inline float fused(float a, float b, float c) {
 #endif
 }
 
-inline double fused(double a, double b, double c) {
+always double fused(double a, double b, double c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
     return __builtin_fma(a, b, c);
 #else
@@ -74,7 +82,7 @@ inline double fused(double a, double b, double c) {
 
 // The exponential to within two units in the last place, in a form that vectorises (Cody and Waite's reduction, a
 // polynomial of degree six on [-ln 2 / 2, ln 2 / 2]). Beyond the bounds it is infinite, or zero; NaN stays NaN.
-inline float fast_exp(float x) {
+always float fast_exp(float x) {
     x = x > 89.0f ? 89.0f : x;
     x = x < -104.0f ? -104.0f : x;
     const float rounder = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer, in its lowest bits
@@ -98,10 +106,10 @@ inline float fast_exp(float x) {
     return p * a * b;
 }
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
-inline float silu(float x) { return x / (1.0f + fast_exp(-x)); }
+always float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+always float silu(float x) { return x / (1.0f + fast_exp(-x)); }
 
-inline float tanh_of(float x) {
+always float tanh_of(float x) {
     const float z = std::fabs(x);
     const float e = fast_exp(2.0f * (z > 10.0f ? 10.0f : z));
     const float far = 1.0f - 2.0f / (e + 1.0f);
@@ -115,22 +123,160 @@ inline float tanh_of(float x) {
     return std::copysign(z < 0.625f ? near : far, x);  // of -0, -0
 }
 
-inline float exp_of(float x) { return fast_exp(x); }
-inline double exp_of(double x) { return std::exp(x); }
-inline double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
-inline double silu(double x) { return x / (1.0 + std::exp(-x)); }
-inline double tanh_of(double x) { return std::tanh(x); }
+// The logarithm: mantissa and exponent apart, a polynomial of degree eight on [1 / sqrt 2, sqrt 2] (coefficients of Cephes, logf).
+always float log_of(float x) {
+    const bool small = x < 1.17549435e-38f;  // subnormal
+    const float y = small ? x * 8388608.0f : x;
+    std::int32_t bits;
+    std::memcpy(&bits, &y, 4);
+    const std::int32_t down = (bits & 0x7fffff) < 0x3504f3 ? 0 : 1;  // the mantissa is below sqrt 2, or else halved
+    const std::int32_t scaled = (bits & 0x7fffff) | ((127 - down) << 23);
+    float m;
+    std::memcpy(&m, &scaled, 4);
+    m -= 1.0f;
+    const float e = float((bits >> 23) - 127 + down - (small ? 23 : 0));
+    const float z = m * m;
+    float p = 7.0376836292e-2f;
+    p = fused(p, m, -1.1514610310e-1f);
+    p = fused(p, m, 1.1676998740e-1f);
+    p = fused(p, m, -1.2420140846e-1f);
+    p = fused(p, m, 1.4249322787e-1f);
+    p = fused(p, m, -1.6668057665e-1f);
+    p = fused(p, m, 2.0000714765e-1f);
+    p = fused(p, m, -2.4999993993e-1f);
+    p = fused(p, m, 3.3333331174e-1f);
+    p = p * m * z;
+    p = fused(e, -2.12194440e-4f, p);
+    p = fused(-0.5f, z, p);
+    float result = fused(e, 0.693359375f, m + p);
+    result = x == INFINITY ? x : result;
+    result = x == 0.0f ? -INFINITY : result;
+    return x < 0.0f || x != x ? NAN : result;
+}
+
+// log(1 + x): what was rounded away of 1 + x is made up for (Kahan, in the manual of the HP-15C).
+always float log1p_of(float x) {
+    const float u = 1.0f + x, d = u - 1.0f;
+    const float log_u = log_of(u);
+    return d == 0.0f ? x : u == INFINITY ? log_u : log_u * (x / d);
+}
+
+// The error function, odd and 1 from 4 on: a quotient of polynomials (coefficients of Eigen, erf of floats).
+always float erf_of(float x) {
+    const float y = x > 4.0f ? 4.0f : x < -4.0f ? -4.0f : x;
+    const float s = y * y;
+    float p = -2.72614225801306e-10f;
+    p = fused(p, s, 2.77068142495902e-8f);
+    p = fused(p, s, -2.10102402082508e-6f);
+    p = fused(p, s, -5.69250639462346e-5f);
+    p = fused(p, s, -7.34990630326855e-4f);
+    p = fused(p, s, -2.95459980854025e-3f);
+    p = fused(p, s, -1.60960333262415e-2f);
+    float q = -1.45660718464996e-5f;
+    q = fused(q, s, -2.13374055278905e-4f);
+    q = fused(q, s, -1.68282697438203e-3f);
+    q = fused(q, s, -7.37332916720468e-3f);
+    q = fused(q, s, -1.42647390514189e-2f);
+    return y * p / q;
+}
+
+always float exp_of(float x) { return fast_exp(x); }
+always double log_of(double x) { return std::log(x); }
+always double log1p_of(double x) { return std::log1p(x); }
+always double erf_of(double x) { return std::erf(x); }
+always double exp_of(double x) { return std::exp(x); }
+always double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+always double silu(double x) { return x / (1.0 + std::exp(-x)); }
+always double tanh_of(double x) { return std::tanh(x); }
 template <class X>
-inline X relu(X x) {
+always X relu(X x) {
     return x < 0 ? X(0) : x;  // NaN stays, and so does -0
 }
 template <class X>
-inline X larger(X a, X b) {
+always X larger(X a, X b) {
     return a != a ? a : b != b ? b : a > b ? a : b;
 }
 template <class X>
-inline X smaller(X a, X b) {
+always X smaller(X a, X b) {
     return a != a ? a : b != b ? b : a < b ? a : b;
 }
+#pragma omp declare reduction(most:float:omp_out = larger(omp_out, omp_in)) initializer(omp_priv = -INFINITY)
+#pragma omp declare reduction(most:double:omp_out = larger(omp_out, omp_in)) initializer(omp_priv = -INFINITY)
+#pragma omp declare reduction(least:float:omp_out = smaller(omp_out, omp_in)) initializer(omp_priv = INFINITY)
+#pragma omp declare reduction(least:double:omp_out = smaller(omp_out, omp_in)) initializer(omp_priv = INFINITY)
+
+template <class X>
+always X sign_of(X x) {
+    return X((x > 0) - (x < 0));  // of NaN, 0
+}
+// Integers wrap around.
+template <class X>
+using Unsigned = std::make_unsigned_t<X>;
+template <class X>
+always X plus(X a, X b) {
+    return X(Unsigned<X>(a) + Unsigned<X>(b));
+}
+template <class X>
+always X minus(X a, X b) {
+    return X(Unsigned<X>(a) - Unsigned<X>(b));
+}
+template <class X>
+always X minus(X a) {
+    return X(Unsigned<X>(0) - Unsigned<X>(a));
+}
+template <class X>
+always X times(X a, X b) {
+    return X(std::uint64_t(a) * std::uint64_t(b));
+}
+// Quotients and remainders, of floating point numbers as PyTorch has them; integers are never divided by zero.
+template <class X>
+always X fmod_of(X a, X b) {
+    if constexpr (std::is_floating_point_v<X>)
+        return std::fmod(a, b);
+    else
+        return b == X(-1) ? X(0) : X(a % b);
+}
+template <class X>
+always X remainder_of(X a, X b) {
+    const X rest = fmod_of(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? X(rest + b) : rest;
+}
+template <class X>
+always X trunc_divided(X a, X b) {
+    if constexpr (std::is_floating_point_v<X>)
+        return std::trunc(a / b);
+    else
+        return b == X(-1) ? minus(a) : X(a / b);
+}
+template <class X>
+always X floor_divided(X a, X b) {
+    if constexpr (std::is_floating_point_v<X>) {
+        if (b == 0) return a / b;
+        const X rest = std::fmod(a, b);
+        X whole = (a - rest) / b;
+        if (rest != 0 && (b < 0) != (rest < 0)) whole -= 1;
+        if (whole == 0) return std::copysign(X(0), a / b);
+        const X below = std::floor(whole);
+        return whole - below > X(0.5) ? below + 1 : below;
+    } else {
+        return X(trunc_divided(a, b) - (a % b != 0 && (a < 0) != (b < 0)));
+    }
+}
+
+// Random numbers in [0, 1) of a seed, a stream, a row and a column; each bit of the hash depends on all of what is hashed (Wellons,
+// "Prospecting for hash functions", 2018).
+always std::uint32_t mixed(std::uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x7feb352du;
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+template <class X>
+always X uniform(std::uint64_t seed, std::uint32_t stream, Long row, Long column) {
+    const std::uint32_t of_row = mixed(std::uint32_t(row) + mixed(stream ^ std::uint32_t(seed))) ^ std::uint32_t(seed >> 32);
+    return X(std::int32_t(mixed(std::uint32_t(column) + of_row) >> 8)) * X(5.9604644775390625e-8);  // 24 bits
+}
+
+// A place moved into [0, bound).
+inline Long clip(Long at, Long bound) { return at < 0 ? 0 : at < bound ? at : bound - 1; }
 
 }  // namespace

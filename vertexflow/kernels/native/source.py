@@ -15,13 +15,17 @@ from ...graph.nodes import on_edges
 from ...graph.program import CORES, Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
-from ..operations import Unsupported, has_rows, trailing
-from .body import split_of, work_of, write_stages
-from .expressions import literal
-from .plan import Plan, plan
+from ..lower.decompose import decomposed
+from ..lower.loops import Accumulate, Matrix, Product, asks_for_owners, draws
+from ..lower.views import extents, of_vertex
+from ..operations import Unsupported, has_rows
+from .body import write_statements
+from .cpp import TYPES
+from .plan import Plan, plan, split_of, work_of
+from .statements import statements_of
 
 WIDEST = 32  # columns of a panel of a packed weight, at most
-TYPES = {torch.float32: "float", torch.float64: "double"}
+NUMBERS = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,10 @@ def write_part(program: Program, name: str) -> Source:
         Unsupported: it has something that native code has not; the message says what.
     """
     dtype = program.trace.widest_dtype
-    if any(other != dtype for other in program.trace.state_dtypes.values()):
-        raise Unsupported("states are of several dtypes")
-    if dtype not in TYPES:
+    for other in program.trace.state_dtypes.values():
+        if other not in TYPES:
+            raise Unsupported(f"states are of {str(other)[6:]}")
+    if dtype not in NUMBERS:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
         raise Unsupported("it sends gradients to children")
@@ -65,7 +70,7 @@ def write_part(program: Program, name: str) -> Source:
     parts = (name, f"{name}_leaf") if name in CORES else (name,)
     blocks, work = [], 0
     for part in parts:
-        made = plan(program.parts.get(part, Part(part, fx.Graph(), [], [])), dtype)
+        made = plan(decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace))
         blocks.append(_indented(writer.block(made, part != name), 8 + 4 * len(parts)))
         work = max(work, work_of(made))
     body = blocks[0]
@@ -107,7 +112,7 @@ class _Part:
         self.num_scratch = 0
         self.declarations: list[str] = []
         self.declared: dict[tuple[str, Any], str] = {}
-        self.weights: dict[tuple[fx.Node, bool], str] = {}  # what products read, and whether transposed
+        self.weights: dict[tuple[Any, ...], str] = {}  # what products read
         self.slots = program.trace.num_slots
         self.taken: set[str] = set()  # names of values in the block that is being written
         self.argument("product", None, "const Product", "product")
@@ -145,45 +150,45 @@ class _Part:
                 names[node] = self._scratch(node, lines)
             else:
                 names[node] = self._value(node, output, lines) if has_rows(node) else self._result(output)
-        names.update((output, self._value(output, output, lines)) for output in made.copies)
-        weights = {}
+        for output in made.copies:
+            names[output] = self._value(output, output, lines) if has_rows(output) else self._result(output)
+        statements = statements_of(made)
         origins = {node: origin for origin, node in inputs.items()}
-        for product in (product for stage in made.stages for product in stage.products):
-            weights[product.b, product.transposed] = self._weight(origins[product.b], product.transposed)
-        last = ""
-        if any(line.endswith(");") for line in lines):  # something is gathered, or received
-            of_edges = any("first_of_edges, edges," in line for line in lines)
-            last = "edges" if of_edges else "rows" if self.name == "grad_core" else "gathered"
-        stages = write_stages(made, names, weights, last)
-        text = "\n".join(stages)
-        if "owner[" in text:
+        matrices = [statement.b for statement in statements if isinstance(statement, Product)]
+        weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
+        stages = write_statements(statements, names, weights, self._shared_by(part, leaf))
+        if any(map(asks_for_owners, statements)):
             owner = self.argument("owner", None, "const Index* const", "owner_of")
             lines.append(f"const Index* const owner = {owner} + first_of_edges;")
-        if "first_edge[" in text:
+        if any(isinstance(statement, Accumulate) and statement.is_over_edges for statement in statements):
             offset = self.argument("edge_offset", None, "const Index* const", "edge_offset")
             lines.append(f"const Index* const first_edge = {offset} + (start - num_leaves);")
             lines.append(
                 "const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first"
             )
+        if any(map(draws, statements)):
+            self.argument("seed", None, "const std::uint64_t", "seed")
+            self.argument("group_start", None, "const Long", "group_start")
         return [*lines, *stages]
 
-    def _weight(self, origin: fx.Node, transposed: bool) -> str:
+    def _weight(self, origin: fx.Node, matrix: Matrix) -> str:
         """The name of a parameter that products read, with room to pack it in."""
         if not self.weights:
             self.argument("num_computed", None, "const Long", "num_computed")
             self.argument("packed_yet", None, "Long&", "packed")  # kept between the calls of one batch
             self.declarations.append("const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;")
             self.declarations.append("packed = packs;")
-        if (origin, transposed) not in self.weights:
-            number = len(self.weights)
-            n, k = (int(extent) for extent in origin.meta["val"].shape[:: 1 if transposed else -1])
+        key = (origin, matrix.first, matrix.n, matrix.k, matrix.transposed)
+        if key not in self.weights:
+            number, n, k = len(self.weights), matrix.n, matrix.k
             plain = self.argument("param", origin, "const T* const", f"p_{origin.name}")
             room = self.argument("packed", (self.name, number, (n + -n % WIDEST) * k), "T* const", f"room_{number}")
-            self.weights[origin, transposed] = f"weight_{number}"
+            self.weights[key] = f"weight_{number}"
+            first, transposed = f" + {matrix.first}" if matrix.first else "", "true" if matrix.transposed else "false"
             self.declarations.append(
-                f"const Weight weight_{number} = {{{plain}, packs ? {room} : nullptr, {literal(transposed)}, {n}, {k}}};"
+                f"const Weight weight_{number} = {{{plain}{first}, packs ? {room} : nullptr, {transposed}, {n}, {k}}};"
             )
-        return self.weights[origin, transposed]
+        return self.weights[key]
 
     def _fresh(self, node: fx.Node) -> str:
         """A name that no other value of this block has: some are of the part's graph, some of the joint graph."""
@@ -204,10 +209,18 @@ class _Part:
             node for node in program.state_grads.values() if not leaf or node in program.whole or node in part.inputs
         ]
 
+    def _shared_by(self, part: Part, leaf: bool) -> str:
+        """What the threads of a team share out while they gather, or receive (as `write_statements` is told)."""
+        if not self._exchanged(part, leaf):
+            return ""
+        if self.name == "grad_core":
+            return "rows"
+        return "edges" if any(slot == CHILDREN for _, slot in self.program.gathers) else "gathered"
+
     def _value(self, node: fx.Node, origin: fx.Node, lines: list[str]) -> str:
         """The pointer to the first of a step's rows of a value."""
         name, program = self._fresh(node), self.program
-        sort = "bool" if origin.meta["val"].dtype == torch.bool else "T"
+        sort = self._type(origin)
         if not has_rows(node):
             return self.argument("param", origin, f"const {sort}* const", f"p_{origin.name}")
         if self.name == "core":
@@ -225,7 +238,8 @@ class _Part:
                     self._sent(name, state, slot, lines)
                     return name
         width = self.width_of(origin)
-        pointer = self.argument("value", (origin, width), f"{sort}* const", f"p_{origin.name}")
+        each = width // origin.meta["rows"].per_vertex
+        pointer = self.argument("value", (origin, each), f"{sort}* const", f"p_{origin.name}")
         ld = f"constexpr Long {name}_ld = {width};"
         whole = program.is_whole(origin)
         if self.name not in CORES and origin in program.parts[self.name].outputs:
@@ -245,76 +259,86 @@ class _Part:
         """From one row of a value to the next: gathered ones are columns of a buffer of all slots."""
         slots = {node: slot for (_, slot), node in self.program.gathers.items()}
         beside = self.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        return beside * math.prod(trailing(origin))
+        return beside * math.prod(of_vertex(origin))
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
-        width, name = math.prod(trailing(node)), self._fresh(node)
+        name, sort, dtype = self._fresh(node), self._type(node), node.meta["val"].dtype
+        width = math.prod(of_vertex(node) if has_rows(node) else extents(node))
         number = self.num_scratch = self.num_scratch + 1
-        pointer = self.argument("scratch", (self.name, number, width, split_of(node)), "T* const", f"scratch_{number}")
-        lines += [f"T* const {name} = {pointer};", f"constexpr Long {name}_ld = {width};"]
+        what = (self.name, number, width, split_of(node), dtype)
+        pointer = self.argument("scratch", what, f"{sort}* const", f"scratch_{number}")
+        lines += [f"{sort}* const {name} = {pointer};", f"constexpr Long {name}_ld = {width};"]
         return name
 
     def _result(self, output: fx.Node) -> str:
         """The pointer to an output without rows."""
-        return self.argument("result", output, "T* const", f"p_{output.name}")
+        return self.argument("result", output, f"{self._type(output)}* const", f"p_{output.name}")
+
+    def _type(self, node: fx.Node) -> str:
+        """The type of a value's elements."""
+        dtype = node.meta["val"].dtype
+        if dtype == torch.bool:
+            return "std::uint8_t"  # what is read as bool is not vectorised
+        return "T" if dtype == self.program.trace.widest_dtype else TYPES[dtype]
 
     def _width(self, state: str) -> int:
         return math.prod(self.program.trace.state[state])
 
     def _gathered(self, name: str, state: str, slot: int, origin: fx.Node, lines: list[str]) -> None:
-        width, kept = self._width(state), origin in self.program.kept
-        source = self.argument("state", state, "const T* const", f"state_{state}")
+        width, kept, sort = self._width(state), origin in self.program.kept, self._type(origin)
+        source = self.argument("state", state, f"const {sort}* const", f"state_{state}")
         if slot == CHILDREN:
             rows = self.argument("edge_rows", None, "const Index* const", "edge_rows")
-            to = self.argument("listed", state, "T* const", f"listed_{state}")
+            to = self.argument("listed", state, f"{sort}* const", f"listed_{state}")
             lines += [
-                f"T* const {name} = {to}{f' + first_of_edges * {width}' if kept else ''};",
+                f"{sort}* const {name} = {to}{f' + first_of_edges * {width}' if kept else ''};",
                 f"constexpr Long {name}_ld = {width};",
                 f"gather({source}, {rows} + first_of_edges, edges, 1, {width}, {name});",
             ]
             return
         every = f"g_{state}"
-        if not any(line.startswith(f"const T* const {every} ") for line in lines):
+        if every not in self.taken:
+            self.taken.add(every)
             nodes = [node for (of, at), node in self.program.gathers.items() if of == state and at != CHILDREN]
             kept_nodes = [node for node in nodes if node in self.program.kept]
             first = self._first(any(self.program.is_whole(node) for node in kept_nodes))
             rows = self.argument("child_rows", None, "const Index* const", "child_rows")
-            to = self.argument("gathered", state, "T* const", f"gathered_{state}")
+            to = self.argument("gathered", state, f"{sort}* const", f"gathered_{state}")
             place = f"{to}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
             gather = (
                 f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {place});"
             )
             lines += [
-                f"const T* const {every} = reads_from < 0 ? {place} : {source} + reads_from * {width};",
+                f"const {sort}* const {every} = reads_from < 0 ? {place} : {source} + reads_from * {width};",
                 gather if kept_nodes else f"if (reads_from < 0) {gather}",
             ]
-        lines.append(f"const T* const {name} = {every}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
+        lines.append(f"const {sort}* const {name} = {every}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
     def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
-        width, kept = self._width(state), origin in self.program.kept
-        to = self.argument("received", state, "T* const", f"received_{state}")
+        width, kept, sort = self._width(state), origin in self.program.kept, self._type(origin)
+        to = self.argument("received", state, f"{sort}* const", f"received_{state}")
         start = self.argument("group_start", None, "const Long", "group_start")
-        outside = self.argument("outside", state, "const T* const", f"outside_{state}")
+        outside = self.argument("outside", state, f"const {sort}* const", f"outside_{state}")
         parents = []
         for what in ("placed", "listed"):
             fields = [
                 self.argument(
                     f"{what}_{field}",
                     state if field == "sent" else None,
-                    sort,
+                    kind,
                     f"{what}_{field}_{state}" if field == "sent" else f"{what}_{field}",
                 )
-                for field, sort in (
-                    ("sent", "const T* const"),
+                for field, kind in (
+                    ("sent", f"const {sort}* const"),
                     ("places", "const Index* const"),
                     ("offset", "const Index* const"),
                 )
             ]
-            parents.append(f"{{{', '.join(fields)}}}")
+            parents.append(f"Parents<{sort}>{{{', '.join(fields)}}}")
         sent, offset, listed = f"placed_sent_{state}", "placed_offset", f"listed_sent_{state}"
         lines += [
-            f"T* {name} = {to}{f' + {self._first(self.program.is_whole(origin))} * {width}' if kept else ''};",
+            f"{sort}* {name} = {to}{f' + {self._first(self.program.is_whole(origin))} * {width}' if kept else ''};",
             f"constexpr Long {name}_ld = {width};",
         ]
         call = f"receive({parents[0]}, {parents[1]}, {outside}, {start} + start, rows, {width}, {name});"
@@ -323,17 +347,20 @@ class _Part:
         else:
             lines += [
                 f"if ({sent} && !{offset} && !{listed} && !{outside} && read_at >= 0)",
-                f"    {name} = const_cast<T*>({sent}) + read_at * {width};",
+                f"    {name} = const_cast<{sort}*>({sent}) + read_at * {width};",
                 f"else {call}",
             ]
 
     def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
-        width = self._width(state)
+        width, sort = self._width(state), TYPES[self.program.trace.state_dtypes[state]]
         if slot == CHILDREN:
-            to = self.argument("send_edges", state, "T* const", f"send_edges_{state}")
-            lines += [f"T* const {name} = {to} + first_of_edges * {width};", f"constexpr Long {name}_ld = {width};"]
+            to = self.argument("send_edges", state, f"{sort}* const", f"send_edges_{state}")
+            lines += [
+                f"{sort}* const {name} = {to} + first_of_edges * {width};",
+                f"constexpr Long {name}_ld = {width};",
+            ]
             return
-        to = self.argument("send", state, "T* const", f"send_{state}")
+        to = self.argument("send", state, f"{sort}* const", f"send_{state}")
         column = f" + {slot * width}" if slot != ALL_SLOTS else ""
-        lines.append(f"T* const {name} = {to} + (start - num_leaves) * {self.slots * width}{column};")
+        lines.append(f"{sort}* const {name} = {to} + (start - num_leaves) * {self.slots * width}{column};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")

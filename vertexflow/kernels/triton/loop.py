@@ -208,7 +208,8 @@ def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
                 source = write_core(program, name)
                 module = load(source.text)
                 launches = [*source.inner, *source.leaf]
-                loops[name] = Loop(source, {launch.name: getattr(module, launch.name) for launch in launches})
+                functions = {launch.name: getattr(module, launch.name) for launch in launches}
+                loops[name] = Loop(source, functions)
             except Unsupported as reason:
                 reasons[name] = str(reason)
     return loops, reasons

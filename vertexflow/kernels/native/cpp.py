@@ -1,0 +1,74 @@
+"""The spelling of scalar operations in C++, and of numbers and types."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..lower.index import Atom, Index, Owner, Quotient, Var
+
+TYPES = {
+    torch.float32: "float", torch.float64: "double", torch.int64: "std::int64_t", torch.int32: "std::int32_t",
+    torch.int16: "std::int16_t", torch.int8: "std::int8_t", torch.uint8: "std::uint8_t", torch.bool: "bool",
+}  # fmt: skip
+
+SPELLINGS = {
+    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "neg": "-{0}",
+    "multiply_add": "fused({0}, {1}, {2})", "where": "({0} ? {1} : {2})",
+    "eq": "({0} == {1})", "ne": "({0} != {1})", "lt": "({0} < {1})", "le": "({0} <= {1})", "gt": "({0} > {1})",
+    "ge": "({0} >= {1})", "maximum": "larger({0}, {1})", "minimum": "smaller({0}, {1})", "exp": "exp_of({0})",
+    "log": "log_of({0})", "log1p": "log1p_of({0})", "erf": "erf_of({0})",
+    "tanh": "tanh_of({0})", "sigmoid": "sigmoid({0})", "silu": "silu({0})", "relu": "relu({0})",
+    "rsqrt": "{one} / std::sqrt({0})", "sign": "sign_of({0})", "round": "std::nearbyint({0})",
+    "floor_divide": "floor_divided({0}, {1})", "trunc_divide": "trunc_divided({0}, {1})",
+    "remainder": "remainder_of({0}, {1})", "fmod": "fmod_of({0}, {1})",
+    "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} ^ {1}", "bitwise_not": "~{0}",
+}  # fmt: skip
+OF_INTEGERS = {"add": "plus({0}, {1})", "sub": "minus({0}, {1})", "mul": "times({0}, {1})", "neg": "minus({0})",
+               "bitwise_not": "~{0}"}  # fmt: skip
+OF_BOOLEANS = {"bitwise_not": "!{0}", "maximum": "({0} || {1})", "minimum": "({0} && {1})"}
+
+
+def spell(operation: str, dtype: torch.dtype, operands: list[str]) -> str:
+    """An operation whose last operand is of `dtype`."""
+    special = OF_BOOLEANS if dtype == torch.bool else {} if dtype.is_floating_point else OF_INTEGERS
+    text = special.get(operation) or SPELLINGS.get(operation)
+    if text is None:
+        return f"std::{operation}({', '.join(operands)})"
+    return text.format(*operands, one=number(1, dtype))
+
+
+def number(value: bool | int | float, dtype: torch.dtype) -> str:
+    """A number as a C++ constant."""
+    if dtype == torch.bool:
+        return "true" if value else "false"
+    kind = TYPES[dtype]
+    if not dtype.is_floating_point:
+        return f"{kind}({'INT64_MIN' if value == -(2**63) else f'{value}LL'})"
+    if math.isnan(value):
+        return f"{kind}(NAN)"
+    if math.isinf(value):
+        return f"{kind}(INFINITY)" if value > 0 else f"{kind}(-INFINITY)"
+    return f"{kind}({float(value)!r})"
+
+
+def place(index: Index) -> str:
+    """A place as an expression of the type Long."""
+    text = " + ".join(_term(atom, factor) for atom, factor in index.terms)
+    if not text:
+        return str(index.constant)
+    return f"{text} {'+' if index.constant > 0 else '-'} {abs(index.constant)}" if index.constant else text
+
+
+def _term(atom: Atom, factor: int) -> str:
+    if isinstance(atom, Var):
+        text = atom.name
+    elif isinstance(atom, Owner):
+        text = f"(owner[{place(atom.edge)}] - start)"
+    elif isinstance(atom, Quotient):
+        text = f"({place(atom.at)}) {'%' if atom.is_remainder else '/'} {atom.by}"
+        text = text if factor == 1 and not atom.is_remainder else f"({text})"
+    else:
+        text = f"clip({place(atom.at)}, {atom.bound})"
+    return text if factor == 1 else f"{text} * {factor}"
