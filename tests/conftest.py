@@ -26,6 +26,9 @@ def _cache(tmp_path_factory):
     """Compiled code of tests is kept for as long as they run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VERTEXFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(
+            "VERTEXFLOW_CXXFLAGS", "-O0"
+        )  # most of the time of tests is compiling; some ask for what users get
         yield
 
 

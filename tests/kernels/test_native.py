@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -21,6 +22,13 @@ from ..models import BinaryTreeLSTM, FromCode
 from ..ragged import ragged_cases
 from ..strategies import cases
 from ..test_against_reference import SLOW_TO_TRACE
+
+
+@pytest.fixture(autouse=True)
+def optimised(monkeypatch):
+    """Code as users get it."""
+    monkeypatch.delenv("VERTEXFLOW_CXXFLAGS", raising=False)
+
 
 NATIVE = "native code, over all steps"
 POINTWISE = [
@@ -153,7 +161,7 @@ def test_a_weight_that_is_a_view_is_read_as_it_is():
 
 def test_what_native_code_has_not_runs_through_pytorch_and_is_explained():
     def vertex(self, v):
-        h = torch.cumsum(torch.tanh(v.pull("x") + v.gather(0).h), -1)
+        h = torch.sort(torch.tanh(v.pull("x") + v.gather(0).h), -1).values
         v.scatter(h=h)
         v.push(h=h)
 
@@ -162,7 +170,46 @@ def test_what_native_code_has_not_runs_through_pytorch_and_is_explained():
     with pytest.raises(vf.VertexFunctionError, match="nothing to explain yet"):
         model.explain()
     model([vf.chain(3)], x=torch.randn(3, 3, requires_grad=True)).h.sum().backward()
-    assert "vertex.core: calls of PyTorch: h is made by aten.cumsum.default" in model.explain()
+    assert "vertex.core: calls of PyTorch: sort is made by aten.sort.default" in model.explain()
+
+
+def test_random_numbers_are_fresh_for_each_vertex_and_call_and_the_same_for_a_seed():
+    def vertex(self, v):
+        h = self.drop(v.gather(0).h * 0 + v.pull("x"))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 64}, drop=nn.Dropout(0.3))
+    model.backend = "native"
+    batch, x = vf.pack([vf.chain(20)] * 10), torch.ones(200, 64, requires_grad=True)
+
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return [model(batch, x=x).h for _ in range(2)]
+
+    (first, second), (again, _) = drawn(0), drawn(0)
+    assert "core: calls of PyTorch" not in model.explain()
+    assert torch.equal(first, again)
+    for one, other in [(first, second), (first, drawn(1)[0]), *itertools.pairwise(first.split(1))]:
+        assert 0.2 < ((one == 0) != (other == 0)).float().mean() < 0.65  # 0.42 where they are independent
+    torch.testing.assert_close(first.detach().unique(), torch.tensor([0.0, 1 / 0.7]))
+    assert abs((first == 0).float().mean() - 0.3) < 0.02
+    assert torch.equal(torch.autograd.grad(first.sum(), x)[0], first.detach())  # the same in the backward pass
+    assert torch.equal(model.eval()(batch, x=x).h, x)
+
+
+def test_a_division_of_integers_by_zero_is_refused_as_by_pytorch_and_nothing_crashes():
+    def vertex(self, v):
+        n = v.gather(0).n + 3
+        v.scatter(n=torch.remainder(n, v.pull("by")))
+        v.push(n=n, thirds=torch.div(n, 3, rounding_mode="floor"))
+
+    model = FromCode(vertex, {"n": 2})
+    model.state_dtype = {"n": torch.int64}
+    model.backend = "native"
+    assert model([vf.chain(3)], by=torch.full((3, 2), 2)).thirds.tolist() == [[1, 1]] * 3
+    with pytest.raises(vf.VertexFlowError, match="ZeroDivisionError"):
+        model([vf.chain(3)], by=torch.tensor([[1, 1], [0, 1], [1, 1]]))
 
 
 def test_under_autocast_pytorch_computes():

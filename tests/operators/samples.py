@@ -26,7 +26,7 @@ EXACT, ROUGH = {"rtol": 1e-9, "atol": 1e-9}, {"rtol": 1e-4, "atol": 1e-5}  # one
 # These do not look at sizes and indices: of one row, they read outside memory, or another number, in plain PyTorch.
 UNCHECKED = {
     "_batch_norm_with_update", "_native_batch_norm_legit", "native_batch_norm",
-    "_unsafe_masked_index", "_unsafe_masked_index_put_accumulate",
+    "_unsafe_masked_index", "_unsafe_masked_index_put_accumulate", "_segment_reduce",
 }  # fmt: skip
 # Without a dimension, these would take away the rows' own dimension where there is one row.
 SQUEEZES = {"squeeze", "squeeze_", "squeeze_copy"}
