@@ -8,7 +8,10 @@ setup(
         Pybind11Extension(
             "vertexflow._core",
             ["csrc/bindings.cpp"],
-            depends=[f"csrc/{name}.hpp" for name in ("check", "common", "greedy", "launch", "order", "pack", "place")],
+            depends=[
+                f"csrc/{name}.hpp"
+                for name in ("check", "common", "containers", "greedy", "launch", "order", "pack", "place")
+            ],
             cxx_std=17,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
         )

@@ -212,6 +212,41 @@ def test_a_division_of_integers_by_zero_is_refused_as_by_pytorch_and_nothing_cra
         model([vf.chain(3)], by=torch.tensor([[1, 1], [0, 1], [1, 1]]))
 
 
+CHECKED = {  # by PyTorch, which raises an error
+    "bernoulli": lambda p: torch.bernoulli(p),
+    "binary_cross_entropy": lambda p: F.binary_cross_entropy(p, p.detach() * 0, reduction="none"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_what_pytorch_checks_is_checked(name):
+    def vertex(self, v):
+        h = CHECKED[name](v.gather(0).h * 0 + v.pull("x"))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 2})
+    model.backend = "native"
+    model([vf.chain(2)], x=torch.full((2, 2), 0.5))
+    with pytest.raises(vf.VertexFlowError, match=r"between 0 and 1|p_in >= 0"):
+        model([vf.chain(2)], x=torch.full((2, 2), 2.0))
+
+
+def test_powers_of_integers_are_those_of_pytorch():
+    """A floating point power has 53 bits only."""
+
+    def vertex(self, v):
+        n = torch.pow(v.gather(0).n + v.pull("by"), v.pull("by"))
+        v.scatter(n=n)
+        v.push(n=n)
+
+    model = FromCode(vertex, {"n": 1})
+    model.state_dtype = {"n": torch.int64}
+    model.backend = "native"
+    by = torch.full((2, 1), 19)
+    assert model([vf.chain(1)] * 2, by=by).n.tolist() == (by**by).tolist()
+
+
 def test_under_autocast_pytorch_computes():
     model = BinaryTreeLSTM(4, 8)
     model.backend = "native"

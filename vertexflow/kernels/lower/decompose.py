@@ -65,12 +65,12 @@ def adds_bias(addmm: fx.Node) -> bool:
 def _taken_apart(node: fx.Node, found: Trace) -> fx.Graph | None:
     """A graph of known operations that computes what `node` does; None if there is none."""
     sources = [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
-    sizes = {source: _size(source, found) for source in node.all_input_nodes if source not in sources}
+    sizes = [source for source in node.all_input_nodes if source not in sources]
 
     def run(*tensors: Tensor) -> Any:
         given: dict[fx.Node, Any] = {
             **dict(zip(sources, tensors, strict=True)),
-            **{node: _extent(size, tensors) for node, size in sizes.items()},
+            **{size: _extent(_size(size, found), tensors) for size in sizes},
         }
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
         return cast(OpOverload, node.target)(*args, **kwargs)
@@ -78,9 +78,7 @@ def _taken_apart(node: fx.Node, found: Trace) -> fx.Graph | None:
     values = [source.meta["val"] for source in sources]
     try:
         with values[0].fake_mode:
-            graph = make_fx(run, decomposition_table={**_table(), **_ADDMM} if node.target in _ADDMM else _table())(
-                *values
-            ).graph
+            graph = make_fx(run, decomposition_table=_table(node.target is aten.addmm.default))(*values).graph
         canonical(Trace(graph, found.rows, found.edges, {}, found.state_dtypes, 0, found.filename))
         graph.eliminate_dead_code()
         return graph if _is_understood(graph, found) and _gives_the_same(graph, node) else None
@@ -312,8 +310,10 @@ def _dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
     return kept * x * (1 / (1 - p)), kept
 
 
-def _bernoulli(x: Tensor, p: float | None = None, *, generator: object = None) -> Tensor:
-    return (torch.rand_like(x) < (x if p is None else p)).to(x.dtype)
+def _bernoulli(x: Tensor, p: float, *, generator: object = None) -> Tensor:
+    if not 0 <= p <= 1:
+        raise ValueError(f"{p} is no probability")
+    return (torch.rand_like(x) < p).to(x.dtype)
 
 
 def _normal_like(x: Tensor, **options: Any) -> Tensor:
@@ -329,7 +329,7 @@ _OWN: dict[Any, Callable[..., Any]] = {
     aten.native_group_norm.default: _group_norm, aten.diagonal_backward.default: _diagonal_backward,
     aten.diag_embed.default: _diag_embed, aten.cumsum.default: _cumulative(torch.sum, 0),
     aten.cumprod.default: _cumulative(torch.prod, 1),
-    aten.native_dropout.default: _dropout, aten.bernoulli.default: _bernoulli, aten.bernoulli.p: _bernoulli,
+    aten.native_dropout.default: _dropout, aten.bernoulli.p: _bernoulli,
     aten.randn_like.default: _normal_like, aten.linalg_cross.default: _cross,
     aten.addcmul.default: lambda x, a, b, *, value=1: x + value * a * b,
     aten.addcdiv.default: lambda x, a, b, *, value=1: x + value * a / b,
@@ -351,13 +351,18 @@ def _addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
     return product if beta == 0 else product + (x if beta == 1 else x * beta)
 
 
-_ADDMM: dict[Any, Callable[..., Any]] = {aten.addmm.default: _addmm}
+_LOOK_AT_VALUES = {  # and raise errors, which loops cannot, and what they are taken apart into would not
+    aten.bernoulli.default, aten.binary_cross_entropy.default,
+}  # fmt: skip
 
 
 @cache
-def _table() -> dict[Any, Callable[..., Any]]:
-    """How operations are taken apart; not those that are known whole."""
+def _table(with_addmm: bool = False) -> dict[Any, Callable[..., Any]]:
+    """How operations are taken apart; not those that are known whole, unless it is an `addmm` of more than a bias."""
     from torch._decomp import decomposition_table
 
-    whole = known_targets() | (RULES.keys() - STAY)  # the canonical pass has rules for what is another's alias
-    return {**{target: rule for target, rule in decomposition_table.items() if target not in whole}, **_OWN}
+    whole = (
+        known_targets() | _LOOK_AT_VALUES | (RULES.keys() - STAY)
+    )  # the canonical pass knows what is another's alias
+    table = {target: rule for target, rule in decomposition_table.items() if target not in whole}
+    return {**table, **_OWN, **({aten.addmm.default: _addmm} if with_addmm else {})}

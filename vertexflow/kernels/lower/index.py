@@ -115,6 +115,10 @@ class Index:
             else:
                 yield from (atom.edge if isinstance(atom, Owner) else atom.at).variables()
 
+    def offset_from(self, variable: Var) -> int | None:
+        """How far behind `variable` it is; None if it is another sum."""
+        return self.constant if self.terms == ((variable, 1),) else None
+
     def __str__(self) -> str:
         terms = [_term(atom, factor) for atom, factor in self.terms]
         text = " + ".join(terms)

@@ -12,7 +12,7 @@ from enum import Enum
 from torch import fx
 
 from .index import ANY, Clipped, Index, Owner, Quotient, Var
-from .scalar import Draw, Expression
+from .scalar import Draw, Expression, Load
 
 
 class Over(Enum):
@@ -143,6 +143,31 @@ def expressions(statement: Statement) -> Iterator[Expression]:
             seen.add(expression)
             yield expression
             stack += expression.parts
+
+
+def reads(statement: Statement) -> set[fx.Node]:
+    """The values in memory that a statement reads."""
+    match statement:
+        case Product():
+            others = [] if statement.bias is None else [statement.bias.array]
+            return {statement.a.array, statement.b.array, *others}
+        case Outer():
+            return {statement.a.array, statement.b.array}
+        case _:
+            return {part.array for part in expressions(statement) if isinstance(part, Load)}
+
+
+def writes(statement: Statement) -> set[fx.Node]:
+    """The values in memory that a statement writes."""
+    match statement:
+        case Loop():
+            return {store.target for nest in statement.nests for store in nest.stores}
+        case Accumulate():
+            return {statement.store.target}
+        case SumOfRows():
+            return {statement.target}
+        case _:
+            return {statement.out.array}
 
 
 def asks_for_owners(statement: Statement) -> bool:

@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import fx
 
+from ..operations import Unsupported
 from .index import Index, Var
 
 
@@ -201,10 +202,18 @@ OPERATIONS = _signatures()  # besides "where", which takes a boolean and two of 
 
 
 def apply(operation: str, *operands: Expression) -> Expression:
-    """An operation on operands, which have the dtype that the result is computed in."""
+    """An operation on operands, which have the dtype that the result is computed in.
+
+    Raises:
+        Unsupported: it is not defined for numbers of that dtype.
+    """
     dtype = operands[-1].dtype
-    is_question = operation in OPERATIONS and OPERATIONS[operation].is_question
-    return Apply(operation, operands, torch.bool if is_question else dtype)
+    if operation == "where":
+        return Apply(operation, operands, dtype)
+    signature = OPERATIONS[operation]
+    if dtype not in signature.takes:
+        raise Unsupported(f"{operation} of {str(dtype)[6:]}")
+    return Apply(operation, operands, torch.bool if signature.is_question else dtype)
 
 
 def in_dtype(operand: Expression, dtype: torch.dtype) -> Expression:
@@ -217,5 +226,12 @@ def in_dtype(operand: Expression, dtype: torch.dtype) -> Expression:
 
 
 def constant(value: bool | int | float, dtype: torch.dtype) -> Constant:
-    """A number in a dtype, as PyTorch makes it one."""
-    return Constant(torch.tensor(value, dtype=dtype).item(), dtype)
+    """A number in a dtype, as PyTorch makes it one.
+
+    Raises:
+        Unsupported: the dtype has no such number.
+    """
+    try:
+        return Constant(torch.tensor(value, dtype=dtype).item(), dtype)
+    except (RuntimeError, OverflowError, ValueError) as error:
+        raise Unsupported(f"{value} in {str(dtype)[6:]}") from error

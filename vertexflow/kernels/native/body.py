@@ -11,7 +11,21 @@ import torch
 from torch import fx
 
 from ..lower.index import ANY, Index, Var, of
-from ..lower.loops import Accumulate, Columns, Loop, Matrix, Nest, Outer, Over, Product, Statement, Store, SumOfRows
+from ..lower.loops import (
+    Accumulate,
+    Columns,
+    Loop,
+    Matrix,
+    Nest,
+    Outer,
+    Over,
+    Product,
+    Statement,
+    Store,
+    SumOfRows,
+    reads,
+    writes,
+)
 from ..lower.scalar import Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
 from .cpp import TYPES, number, place, spell
 
@@ -24,26 +38,38 @@ _JOINED = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
 
 
 def write_statements(
-    statements: Sequence[Statement], names: Mapping[fx.Node, str], weights: Mapping[Matrix, str], last: str
+    statements: Sequence[Statement],
+    names: Mapping[fx.Node, str],
+    weights: Mapping[Matrix, str],
+    arriving: Mapping[fx.Node, str],
 ) -> list[str]:
     """The lines that compute one step, for every thread of a team, up to a barrier.
 
     `names` are the C++ names of the values that lie in memory: the element in column j of row i of the value `x` is
-    `x[i * x_ld + j]`; what has no rows has no `_ld`. `weights` are the names of what products read. `last` is what the lines
-    before are shared out by among threads (as `_split_of`); "gathered": rows that nobody waits for if they are read where they
-    were.
+    `x[i * x_ld + j]`; what has no rows has no `_ld`. `weights` are the names of what products read. `arriving` are the values
+    that the lines before make, and what threads share out there (as `_split_of`); "gathered": rows, if they are not read where
+    they were.
     """
     lines: list[str] = []
     numbers = count(1)  # all statements of a step are in one block
+    unseen = dict(arriving)  # what other threads may not see yet, and what was shared out where it was made
     for statement in statements:
         split = _split_of(statement)
-        if last == "gathered" and split != "rows":
+        awaited = {unseen[value] for value in reads(statement) if value in unseen and not _is_own(unseen[value], split)}
+        if awaited == {"gathered"}:
             lines += ["if (reads_from < 0) {", BARRIER, "}"]
-        elif last not in ("", "gathered", split) or (last == split == "columns" and _is_product(statement)):
+            unseen = {value: made for value, made in unseen.items() if made != "gathered"}
+        elif awaited:
             lines.append(BARRIER)
-        last = split
+            unseen.clear()
         lines += _Writer(names, weights, numbers).write(statement)
-    return lines if lines[-1:] == [BARRIER] else [*lines, BARRIER]
+        unseen.update(dict.fromkeys(writes(statement), split))
+    return [*lines, BARRIER]
+
+
+def _is_own(made: str, split: str) -> bool:
+    """Whether each thread reads only what it has made itself: rows, or edges, are always shared out in the same way."""
+    return (made, split) in (("rows", "rows"), ("edges", "edges"), ("gathered", "rows"))
 
 
 def _split_of(statement: Statement) -> str:
@@ -303,7 +329,3 @@ def _rows(product: Product | Outer) -> str:
 def _row(row: Index) -> str:
     text = place(row)
     return text if text.isidentifier() or text.startswith("(") else f"({text})"
-
-
-def _is_product(statement: Statement) -> bool:
-    return isinstance(statement, Product)

@@ -17,6 +17,7 @@ from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
 from ..lower.decompose import decomposed
 from ..lower.loops import Accumulate, Matrix, Product, asks_for_owners, draws
+from ..lower.verify import verify
 from ..lower.views import extents, of_vertex
 from ..operations import Unsupported, has_rows
 from .body import write_statements
@@ -153,10 +154,11 @@ class _Part:
         for output in made.copies:
             names[output] = self._value(output, output, lines) if has_rows(output) else self._result(output)
         statements = statements_of(made)
+        verify(statements)
         origins = {node: origin for origin, node in inputs.items()}
         matrices = [statement.b for statement in statements if isinstance(statement, Product)]
         weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
-        stages = write_statements(statements, names, weights, self._shared_by(part, leaf))
+        stages = write_statements(statements, names, weights, self._arriving(inputs))
         if any(map(asks_for_owners, statements)):
             owner = self.argument("owner", None, "const Index* const", "owner_of")
             lines.append(f"const Index* const owner = {owner} + first_of_edges;")
@@ -209,13 +211,14 @@ class _Part:
             node for node in program.state_grads.values() if not leaf or node in program.whole or node in part.inputs
         ]
 
-    def _shared_by(self, part: Part, leaf: bool) -> str:
-        """What the threads of a team share out while they gather, or receive (as `write_statements` is told)."""
-        if not self._exchanged(part, leaf):
-            return ""
-        if self.name == "grad_core":
-            return "rows"
-        return "edges" if any(slot == CHILDREN for _, slot in self.program.gathers) else "gathered"
+    def _arriving(self, inputs: dict[fx.Node, fx.Node]) -> dict[fx.Node, str]:
+        """What is gathered, or received, in front of the statements, and what threads share out there."""
+        if self.name == "core":
+            slots = {node: slot for (_, slot), node in self.program.gathers.items()}
+            split = {node: "edges" if slot == CHILDREN else "gathered" for node, slot in slots.items()}
+        else:
+            split = dict.fromkeys(self.program.state_grads.values() if self.name == "grad_core" else (), "rows")
+        return {node: split[origin] for origin, node in inputs.items() if origin in split}
 
     def _value(self, node: fx.Node, origin: fx.Node, lines: list[str]) -> str:
         """The pointer to the first of a step's rows of a value."""

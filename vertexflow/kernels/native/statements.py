@@ -141,7 +141,7 @@ def _matrix(node: fx.Node, front: tuple[int, ...], there: set[fx.Node]) -> Matri
         by_k, by_n = factor.get(down, n if k == 1 else 0), factor.get(across, 1 if n == 1 else 0)
         if is_whole and (by_k, by_n) == (n, 1):
             return Matrix(place.array, first, k, n, transposed=False)
-        if is_whole and (by_k, by_n) in ((1, k), (n, k) if k == 1 else (1, k)):
+        if is_whole and (by_k, by_n) == (1, k):
             return Matrix(place.array, first, k, n, transposed=True)
     raise Unsupported(f"a product reads {node.name}, which does not lie as parameters do")
 

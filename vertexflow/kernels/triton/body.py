@@ -11,18 +11,18 @@ from torch import Tensor, fx
 
 from ...graph import segments
 from ...graph.nodes import operands
+from ..lower.index import ZERO, Index, Var, of, unravel
+from ..lower.views import Coords, broadcast, moved, put_back
 from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
 from . import memory
 from .dtypes import EXACT, HALF, compared_in, converted, dtype_of, in_registers, is_bool, rounded
 from .expressions import COMPARISONS, CONDITIONS, EXPRESSIONS, LOGICAL, literal
-from .index import ZERO, Index, Var, of, unravel
 from .lines import Block, Lines, Scope
 from .places import Place, Received, Rows
 from .plan import FEW, Kernel, Plan, Store, factors, is_fused, maker, source_of, space_of
 from .products import accumulator, write_products
 from .reductions import REDUCTIONS, product
 from .tiles import Tile, power_of_two
-from .views import Coords, broadcast, moved, put_back
 
 aten = torch.ops.aten
 

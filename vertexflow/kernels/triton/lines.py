@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .index import Index, Var
+from ..lower.index import Index, Var
 
 RESERVED = {"tl", "m", "j", "in_rows", "in_columns", "start", "inner", "absolute", "edge_start", "rows", "range", "float",
             "larger", "smaller", "at_least", "at_most", "power", "sigmoid", "tanh", "gelu", "received", "wide", "not_of",

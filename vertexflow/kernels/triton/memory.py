@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import fx
 
+from ..lower.index import Index, Var, linear
+from ..lower.views import Coords, of_vertex, split_off
 from ..operations import Unsupported, trailing
-from .index import Index, Var, linear
 from .lines import Lines
 from .places import Gathered, Received, Rows, Shared
-from .views import Coords, of_vertex, split_off
 
 
 def row_of(at: Index) -> Var:

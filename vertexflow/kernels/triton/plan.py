@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
 from ...graph.program import Part
+from ..lower.views import of_vertex
 from ..operations import (
     CONSTANT,
     PADS,
@@ -35,7 +36,6 @@ from ..operations import (
 )
 from .expressions import EXPRESSIONS
 from .reductions import REDUCTIONS
-from .views import of_vertex
 
 aten = torch.ops.aten
 

@@ -8,11 +8,11 @@ import torch
 from torch import fx
 
 from ...graph.nodes import operands
+from ..lower.index import of
+from ..lower.views import Coords
 from .dtypes import HALF, TYPES, dtype_of, in_registers
-from .index import of
 from .places import Gathered
 from .plan import Apart, factors, is_free, looked_through, source_of, space_of
-from .views import Coords
 
 if TYPE_CHECKING:
     from .body import KernelWriter

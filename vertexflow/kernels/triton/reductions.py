@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
+from ..lower.index import Index
+from ..lower.views import Coords, extents
 from .expressions import literal
-from .index import Index
-from .views import Coords, extents
 
 aten = torch.ops.aten
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertexflow.kernels.triton.index import ZERO, Index, Var, linear, of, unravel
+from vertexflow.kernels.lower.index import ZERO, Index, Var, linear, of, unravel
 
 VARIABLES = [Var("a", 7), Var("b", 12), Var("m")]
 
