@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-ANY = 2**62  # more than any variable is
+ANY = 2**62  # how many vertices there are; more than any other number
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Index:
         return rest if rest.is_within(by) else _quotient(rest, by, is_remainder=True)
 
     def is_within(self, bound: int) -> bool:
-        """Whether it certainly is in [0, bound); what is less than any bound is known to be by who asks."""
-        return bound == ANY or (self.least >= 0 and self.most < bound)
+        """Whether it certainly is in [0, bound)."""
+        return self.least >= 0 and self.most < bound
 
     def clipped(self, bound: int) -> Index:
         """The same place where it is in [0, bound), and another one there where it is not."""
@@ -167,7 +167,7 @@ def _quotient(place: Index, by: int, is_remainder: bool) -> Index:
         ((atom, factor),) = place.terms
         if isinstance(atom, Quotient) and not atom.is_remainder and factor == 1:
             place, by = atom.at, by * atom.by
-    bound = by if is_remainder else ANY if place.most >= ANY else max(place.most, 0) // by + 1
+    bound = by if is_remainder else max(place.most, 0) // by + 1
     return Index(((Quotient(place, by, is_remainder, bound), 1),))
 
 

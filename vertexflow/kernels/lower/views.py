@@ -32,8 +32,8 @@ def moved(node: fx.Node, coords: Coords) -> tuple[fx.Node, Coords] | None:
 
 
 def extents(node: fx.Node) -> list[int]:
-    """The shape of a value; the extent along which its rows lie is any."""
-    return [int(size) if isinstance(size, int) else ANY for size in node.meta["val"].shape]
+    """The shape of a value; along the dimension of its rows, `ANY` for each entry that a vertex has there."""
+    return [size if isinstance(size, int) else ANY * node.meta["rows"].per_vertex for size in node.meta["val"].shape]
 
 
 def of_vertex(node: fx.Node) -> list[int]:
@@ -102,7 +102,7 @@ def _reshape(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
 
 def _flip(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
     shape, dims = extents(source), integers(node, 1)
-    if any(shape[dim] == ANY for dim in dims):
+    if any(shape[dim] >= ANY for dim in dims):
         raise Unsupported(f"{node.name} turns rows around")
     return tuple(place * -1 + (shape[dim] - 1) if dim in dims else place for dim, place in enumerate(coords))
 
