@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from ...graph import segments
 from ...graph.nodes import operands
+from ..arguments import Given, OfGroup
 from ..lower.index import ZERO, Index, Var, of, unravel
 from ..lower.views import Coords, broadcast, moved, put_back
 from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
@@ -38,7 +39,7 @@ class Places(Protocol):
     def kept(self, node: fx.Node) -> Rows:
         """The place of a value that is received, once it is stored."""
 
-    def pointer(self, role: str) -> str:
+    def pointer(self, argument: Given, name: str) -> str:
         """The name of an argument."""
 
 
@@ -314,7 +315,7 @@ class KernelWriter(Lines):
         key, depth = ("edges", row), self.blocks[row.name].depth
         known = self.find(key)
         if known is None:
-            pointer, in_rows = self.places.pointer("edge_offset"), self.blocks[row.name].mask
+            pointer, in_rows = self.places.pointer(OfGroup.EDGE_OFFSET, "edge_offset"), self.blocks[row.name].mask
             known = self.fresh("first_edge")
             self.line(f"{known} = tl.load({pointer} + inner + {row}, mask={in_rows}, other=0)", depth)
             count = f"tl.load({pointer} + inner + {row} + 1, mask={in_rows}, other=0) - {known}"
@@ -330,7 +331,7 @@ class KernelWriter(Lines):
             return self.owners[edge.name]
         depth, in_edges = self.blocks[edge.name].depth, self.blocks[edge.name].mask
         owner = Var(self.fresh("owner"))
-        pointer = self.places.pointer("owner")
+        pointer = self.places.pointer(OfGroup.EDGE_OWNER, "owner")
         load = f"tl.load({pointer} + edge_start + {edge}, mask={in_edges}, other=0)"
         self.line(f"{owner} = ({load} - start).to(tl.int64)", depth)
         self.blocks[owner.name] = Block(depth, in_edges, self.blocks[edge.name].rows)
