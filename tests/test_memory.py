@@ -131,7 +131,9 @@ def test_traces_that_nobody_has_any_more_are_gone(monkeypatch):
     monkeypatch.setattr(programs, "MOST_STATES", 2)
     model, x = FromCode(vertex, {"h": 3}, scale=1.0), torch.randn(2, 3)
 
-    others = [value for value in gc.get_objects() if type(value) is StepSizes]  # of other tests; kept here, so that none goes
+    others = [
+        value for value in gc.get_objects() if type(value) is StepSizes
+    ]  # of other tests; kept here, so that none goes
 
     def trace_anew(count):
         for _ in range(count):
