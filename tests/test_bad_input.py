@@ -100,6 +100,8 @@ def test_states():
         (lambda v, h: (v.scatter(h=3), v.push(h=h)), r"v\.scatter\(h=\.\.\.\) takes a tensor, not int"),
         (lambda v, h: v.push(h=h), "state 'h' was never scattered"),
         (lambda v, h: (v.scatter(h=h), v.scatter(h=h)), "scattered twice"),
+        (lambda v, h: v.scatter(h), r"v\.scatter\(h=h\), not by position"),
+        (lambda v, h: (v.scatter(h=h), v.push(h)), r"v\.push\(h=h\), not by position"),
         (lambda v, h: v.scatter(h=h), "nothing was pushed"),
         (lambda v, h: (v.scatter(h=h), v.push(h=h), v.push(h=h)), "pushed twice"),
         (lambda v, h: (v.scatter(h=h), v.push(h=h.sum())), "one row a vertex"),

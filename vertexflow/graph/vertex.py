@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -237,8 +237,9 @@ class Vertex:
             self._number = self._leaf(("counts",), (), torch.int64)
         return self._number
 
-    def scatter(self, **state: Tensor) -> None:
-        """Publish this vertex's state to the vertices that gather it; every state once."""
+    def scatter(self, *unnamed: Tensor, **state: Tensor) -> None:
+        """Publish this vertex's state to the vertices that gather it; every state once, by its name: `v.scatter(h=h)`."""
+        _refuse_unnamed("v.scatter", unnamed, next(iter(self._state), "h"))
         for name, value in state.items():
             if name not in self._state:
                 raise VertexFunctionError(
@@ -255,8 +256,9 @@ class Vertex:
                 )
             self.scattered[name] = as_state(name, value, self._state_dtypes)
 
-    def push(self, **outputs: Tensor) -> None:
+    def push(self, *unnamed: Tensor, **outputs: Tensor) -> None:
         """Publish outputs of this vertex to the caller: entries, and attributes, of what `model(...)` returns."""
+        _refuse_unnamed("v.push", unnamed, "h")
         for name, value in outputs.items():
             check_output_name(name)
             if name in self.pushed:
@@ -288,6 +290,11 @@ class Vertex:
                 f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
                 "(the vertices of the step) was lost or mixed"
             )
+
+
+def _refuse_unnamed(call: str, unnamed: Sequence[object], name: str) -> None:
+    if unnamed:
+        raise VertexFunctionError(f"{call}(...) takes values by name, such as {call}({name}={name}), not by position")
 
 
 def _plain(call: str, value: object) -> Tensor:
