@@ -1,10 +1,11 @@
 """What generated loops are called with: each argument is named by one of these, and is memory or a number for one run.
 
-A loop prints what it reads and writes there; `number_or_memory` finds it. Both know all of an argument that there is to know.
+A loop prints what it reads and writes there, and `finder` tells what that is in a run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from .lower.loops import Over
 
 if TYPE_CHECKING:
     from .memory import Values
-    from .order import RowGroup
+    from .order import Parents, RowGroup
     from .run import Run
 
 
@@ -164,41 +165,43 @@ Given = Value | Whole | State | Result | Buffer | Sent | SentByAll | Outside | S
 Argument = Given | OfLoop
 
 
-def number_or_memory(argument: Given, run: Run) -> Tensor | int:
-    """What an argument is in a run; 0 if it is missing."""
+def finder(argument: Given) -> Callable[[Run], Tensor | int]:
+    """What finds an argument in a run: 0 if it is missing."""
     match argument:
-        case Value(node, width):
-            return _rows(run.values, node, width)
-        case Whole(node) | Result(node):
-            return run.values[node].resolve_neg().contiguous()
         case State(name):
-            return run.states[name]
-        case Gathered() | Received() | Scratch():
-            return run.values.buffer(argument)
-        case Sent(state, by):
-            return run.sent[state].data if by is By.SLOT else run.sent_by_edge[state].data
-        case SentByAll(state, by):
-            return run.exchange.sent[by].get(state, 0)
-        case Outside(state):
-            return run.exchange.outside.get(state, 0)
+            return lambda run: run.states[name]
+        case Value(node, width):
+            return lambda run: _rows(run.values, node, width)
         case Stride(node):
-            return 0 if _is_one_row(run.values[node]) else run.values[node].stride(0)
+            return lambda run: 0 if _is_one_row(run.values[node]) else run.values[node].stride(0)
+        case Whole(node) | Result(node):
+            return lambda run: run.values[node].resolve_neg().contiguous()
+        case Gathered() | Received() | Scratch():
+            return lambda run: run.values.buffer(argument)
+        case Sent(state, By.SLOT):
+            return lambda run: run.sent[state].data
+        case Sent(state, _):
+            return lambda run: run.sent_by_edge[state].data
+        case SentByAll(state, by):
+            return lambda run: run.exchange.sent[by].get(state, 0)
+        case Outside(state):
+            return lambda run: run.exchange.outside.get(state, 0)
         case Seed():  # drawn as PyTorch's own random numbers are, on the host
-            return int(torch.randint(2**62, ()))
+            return lambda run: int(torch.randint(2**62, ()))
         case OfGroup():
-            return _of_group(argument, run.group)
+            return lambda run: _of_group(argument, run.group)
         case ParentPlaces(by):
-            parents = run.exchange.parents[by]
-            return 0 if parents is None else parents.places
+            return lambda run: _of_parents(run.exchange.parents[by], "places")
         case ParentOffset(by):
-            parents = run.exchange.parents[by]
-            return 0 if parents is None or parents.offset is None else parents.offset
+            return lambda run: _of_parents(run.exchange.parents[by], "offset")
+
+
+def _of_parents(parents: Parents | None, field: str) -> Tensor | int:
+    found: Tensor | None = getattr(parents, field, None)
+    return 0 if found is None else found
 
 
 def _rows(values: Values, node: fx.Node, width: int) -> Tensor:
-    place = values.in_arena(node)
-    if place is not None:
-        return place
     value = values[node]
     if value.is_neg():  # its memory has the other sign
         value = values[node] = value.resolve_neg()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import Argument, Buffer, Function, Given, Memory, OfLoop, OfStructure, Value, number_or_memory
+from .arguments import Argument, Buffer, Function, Given, Memory, OfLoop, OfStructure, Value, finder
 from .memory import Key
 from .run import Run
 
@@ -32,15 +32,15 @@ class Template:
     numbers: Numbers
     alive: list[Tensor]
     in_arenas: list[tuple[int, torch.dtype, Numbers, Numbers]]  # arena, dtype, positions, offsets in bytes
-    varying: list[tuple[int, Given]]  # with their positions
+    varying: list[tuple[int, Callable[[Run], Tensor | int]]]  # positions, and what finds it
 
     def complete(self, run: Run) -> Bound:
         """The arguments of one run: of values in arenas by their places, others as they are found."""
         numbers, alive, arenas = self.numbers.copy(), list(self.alive), run.values.arenas
         for number, dtype, at, offsets in self.in_arenas:
             numbers[at] = offsets + arenas[number].flats[dtype].data_ptr()
-        for position, argument in self.varying:
-            numbers[position] = _number(number_or_memory(argument, run), alive)
+        for position, find in self.varying:
+            numbers[position] = _number(find(run), alive)
         return Bound(numbers, alive)
 
 
@@ -48,7 +48,7 @@ def template(arguments: Iterable[Argument], run: Run, own: Mapping[OfLoop, int])
     """What is known of arguments when a structure is; `own` are those that the loop knows."""
     numbers: list[int] = []
     alive: list[Tensor] = []
-    varying: list[tuple[int, Given]] = []
+    varying: list[tuple[int, Callable[[Run], Tensor | int]]] = []
     places: dict[tuple[int, torch.dtype], list[tuple[int, int]]] = {}
     layouts = [arena.layout for arena in run.values.arenas]
     for at, argument in enumerate(arguments):
@@ -62,9 +62,9 @@ def template(arguments: Iterable[Argument], run: Run, own: Mapping[OfLoop, int])
             place = layouts[number].places[key]
             places.setdefault((number, place.dtype), []).append((at, place.offset * place.dtype.itemsize))
         elif isinstance(argument, OfStructure):
-            numbers[at] = _number(number_or_memory(argument, run), alive)
+            numbers[at] = _number(finder(argument)(run), alive)
         else:
-            varying.append((at, argument))
+            varying.append((at, finder(argument)))
     in_arenas = [(*key, *np.array(found, np.int64).T.copy()) for key, found in places.items()]
     return Template(np.array(numbers, np.int64), alive, in_arenas, varying)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from ... import _core
 from ...errors import BackendError, VertexFlowError
 from ...graph.program import CORES, Program
-from ..arguments import Given, Scratch, Stride, number_or_memory
-from ..binding import Bound, Numbers, Template, template
+from ..arguments import Given, Scratch, Stride, finder
+from ..binding import Bound, Numbers, Template, key_of, template
 from ..lower.loops import Over
 from ..memory import Buffers
 from ..operations import Unsupported
@@ -105,7 +105,9 @@ class Loop:
         group, device = run.group, run.values.arenas[0].layout.device
 
         def value(pointer: Given) -> Tensor | int | None:
-            found = number_or_memory(pointer, run)
+            key = key_of(pointer)
+            placed = None if key is None else run.values.in_arena(key)
+            found = finder(pointer)(run) if placed is None else placed
             return found if isinstance(found, Tensor) or isinstance(pointer, Stride) else None
 
         return Arguments(bound, self._kernels(bound.numbers, device), group.num_leaves, group.start, device, value)
