@@ -12,10 +12,10 @@ from ...graph.nodes import on_edges, title
 from ...graph.program import Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
+from ..lower.decompose import decomposed
 from ..operations import Unsupported, has_rows
 from . import tiles
 from .body import KernelWriter
-from .dtypes import dtype_of
 from .places import Gathered, Place, Received, Rows, Shared
 from .plan import FLOATS, Apart, Kernel, Plan, Store, is_fused, plan, space_of
 from .tiles import Tile
@@ -67,7 +67,8 @@ def write_core(program: Program, name: str) -> Source:
             raise Unsupported(f"states are of {str(dtype)[6:]}")
     texts, launches = [], []
     for part in (name, f"{name}_leaf"):
-        found = _write_part(program, name, program.parts.get(part, Part(part, fx.Graph(), [], [])))
+        made = decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace)
+        found = _write_part(program, name, made)
         texts += [text for text, _ in found]
         launches.append([launch for _, launch in found])
     return Source(name, "\n\n".join([HEAD, *texts]), *launches)
@@ -240,7 +241,7 @@ class _Arguments:
     def _scratch(self, node: fx.Node) -> Rows:
         number = self.values.scratch.setdefault(node, len(self.values.scratch))
         width = math.prod(space_of(node)[1])
-        what = (self.values.part.name, number, width, "edges" if on_edges(node) else "rows", dtype_of(node))
+        what = (self.values.part.name, number, width, "edges" if on_edges(node) else "rows", node.meta["val"].dtype)
         return Rows(self.pointer("scratch", what, f"scratch_{number}"), width, "")
 
     def _width(self, state: str) -> int:
