@@ -12,11 +12,12 @@ READY := $(VENV)/.ready
 INTEGRATIONS := $(VENV)/.integrations
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-integrations test-gpu sanitize sanitize-threads sanitize-python lint format bench bench-gpu clean
+.PHONY: help setup train test test-slow test-integrations test-gpu sanitize sanitize-threads sanitize-python lint format bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
-	@echo "make test    run all tests"
+	@echo "make test    run the tests, but for the slow ones"
+	@echo "make test-slow   run those that take long: many cases, all dtypes, compilers for GPUs"
 	@echo "make test-integrations   run those with accelerate, Lightning and peft, which it installs"
 	@echo "make test-gpu   run the tests that need a GPU (NVIDIA, compute capability 8.0 or later)"
 	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
@@ -45,6 +46,9 @@ train: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 -m slow $(ARGS)
 
 test-integrations: $(INTEGRATIONS)
 	$(BIN)/python -m pytest tests/integrations $(ARGS)

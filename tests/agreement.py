@@ -21,10 +21,13 @@ def join(parts: list[Structure]) -> tuple[int, list[tuple[int, int, int]]]:
     return base, edges
 
 
-def check(case: Case) -> None:
-    """Compare outputs, and gradients of a random weighting of all of them."""
+def check(case: Case, *backends: str) -> None:
+    """Compare outputs, and gradients of a random weighting of all of them, on each of these backends, or the model's own."""
     batch = vf.pack([part.graph() for part in case.parts])
-    compare(case, dict(case.model(batch, reverse=case.reverse, **case.inputs, **case.edge_inputs)))
+    for backend in backends or (case.model.backend,):
+        print(f"backend {backend}")
+        case.model.backend = backend
+        compare(case, dict(case.model(batch, reverse=case.reverse, **case.inputs, **case.edge_inputs)))
 
 
 def compare(case: Case, ours: dict[str, torch.Tensor], our_leaves: dict[str, torch.Tensor] | None = None) -> None:

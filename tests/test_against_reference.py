@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -13,41 +13,29 @@ import vertexflow as vf
 from vertexflow.scheduler import POLICIES
 
 from .agreement import check, compare, join
+from .budget import tries
 from .models import BinaryTreeLSTM, FromCode
 from .reference import run_reference
 from .strategies import SMOOTH, Case, Structure, cases
 
-# Every example is traced anew: shrinking a failure would take minutes.
-SLOW_TO_TRACE = settings(
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+
+@tries(15)
+@given(cases())
+def test_random_functions_over_random_structures(case):
+    check(case, "eager", "torch", "native")
 
 
-@pytest.mark.parametrize("backend", ["eager", "torch", "native"])
-@SLOW_TO_TRACE
-@given(case=cases())
-def test_random_functions_over_random_structures(backend, case):
-    case.model.backend = backend
-    check(case)
-
-
-@pytest.mark.parametrize("backend", ["auto", "eager"])
-@SLOW_TO_TRACE
+@tries(8)
 @given(case=cases(max_graphs=2), data=st.data())
-def test_frozen_parameters(backend, case, data):
-    case.model.backend = backend
+def test_frozen_parameters(case, data):
     for parameter in case.model.parameters():
         parameter.requires_grad_(data.draw(st.booleans()))
-    check(case)
+    check(case, "auto", "eager")
 
 
-@pytest.mark.parametrize("policy", [*POLICIES, "fsm"])
-@settings(SLOW_TO_TRACE, max_examples=15)
+@tries(6)
 @given(case=cases(max_graphs=2), data=st.data())
-def test_every_policy_gives_the_same(policy, case, data):
+def test_every_policy_gives_the_same(case, data):
     """Kinds at random: steps are of one kind each, in the order that the policy chose."""
     case.reverse = False
     graphs = []
@@ -60,14 +48,16 @@ def test_every_policy_gives_the_same(policy, case, data):
     with torch.no_grad():
         case.model(batch, **case.inputs)
     (traces,) = case.model._programs.seen.kept.traces.values()
-    batch = batch.with_schedule(vf.schedule(batch, policy, traces["vertex"].num_slots))
-    compare(case, dict(case.model(batch, **case.inputs)))
-    case.model.backend = "eager"
-    compare(case, dict(case.model(batch, **case.inputs)))
-    assert "order" not in {key[0] for key in batch.cache}  # that schedule was used, and no other made
+    for policy in [*POLICIES, "fsm"]:
+        print(f"policy {policy}")
+        scheduled = batch.with_schedule(vf.schedule(batch, policy, traces["vertex"].num_slots))
+        for backend in ("auto", "eager"):
+            case.model.backend = backend
+            compare(case, dict(case.model(scheduled, **case.inputs)))
+        assert "order" not in {key[0] for key in scheduled.cache}  # that schedule was used, and no other made
 
 
-@settings(SLOW_TO_TRACE, max_examples=10)
+@tries(4)
 @given(cases(SMOOTH, max_graphs=1, max_vertices=4))
 def test_gradcheck(case):
     batch = vf.pack([part.graph() for part in case.parts])

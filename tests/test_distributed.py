@@ -202,6 +202,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path):
     """All parts in one pair of processes: to start these takes longer than a part."""
     with socket.socket() as free:

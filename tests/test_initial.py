@@ -11,10 +11,10 @@ from torch import nn
 import vertexflow as vf
 
 from .agreement import TOLERANCE, join
+from .budget import tries
 from .models import BinaryTreeLSTM, FromCode
 from .reference import run_reference
 from .strategies import Structure, cases
-from .test_against_reference import SLOW_TO_TRACE
 
 
 def leaves_of(case) -> int:
@@ -23,7 +23,7 @@ def leaves_of(case) -> int:
 
 
 @pytest.mark.parametrize("backend", ["auto", "eager"])
-@SLOW_TO_TRACE
+@tries(8)
 @given(case=cases(), data=st.data())
 def test_random_functions_with_initial_states(backend, case, data):
     case.model.backend = backend

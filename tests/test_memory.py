@@ -47,6 +47,7 @@ def programs_alive():
     return sum(type(each) is Compiled for each in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_10_000_different_structures(monkeypatch):
     """With schedules of a megabyte at most, so that the cache is full soon."""
     monkeypatch.setattr(cache, "MAX_BYTES", 1 << 20)
@@ -86,6 +87,7 @@ def test_the_cache_of_schedules_counts_all_that_it_holds():
     assert held < 1.5 * counted
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*was traced in")
 def test_200_states_of_one_model_on_one_batch():
     before = programs_alive()
@@ -131,7 +133,9 @@ def test_traces_that_nobody_has_any_more_are_gone(monkeypatch):
     monkeypatch.setattr(programs, "MOST_STATES", 2)
     model, x = FromCode(vertex, {"h": 3}, scale=1.0), torch.randn(2, 3)
 
-    others = [value for value in gc.get_objects() if type(value) is StepSizes]  # of other tests; kept here, so that none goes
+    others = [
+        value for value in gc.get_objects() if type(value) is StepSizes
+    ]  # of other tests; kept here, so that none goes
 
     def trace_anew(count):
         for _ in range(count):

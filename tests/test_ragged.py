@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 import vertexflow as vf
 
 from .agreement import check, join
+from .budget import tries
 from .models import FromCode
 from .ragged import batch_of, ragged_cases
 from .strategies import SMOOTH, Case, Structure
 
-SLOW_TO_TRACE = settings(
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+
+@tries(15)
+@given(ragged_cases())
+def test_random_functions_over_random_structures(case):
+    check(case, "eager", "torch", "native")
 
 
-@pytest.mark.parametrize("backend", ["auto", "eager"])
-@SLOW_TO_TRACE
-@given(case=ragged_cases())
-def test_random_functions_over_random_structures(backend, case):
-    case.model.backend = backend
-    check(case)
-
-
-@SLOW_TO_TRACE
+@tries(8)
 @given(ragged_cases(max_graphs=2), st.data())
 def test_frozen_parameters(case, data):
     for parameter in case.model.parameters():
         parameter.requires_grad_(data.draw(st.booleans()))
-    check(case)
+    check(case, "auto", "eager")
 
 
-@settings(SLOW_TO_TRACE, max_examples=10)
+@tries(4)
 @given(ragged_cases(SMOOTH, max_graphs=1, max_vertices=4))
 def test_gradcheck(case):
     parameters = dict(case.model.named_parameters())

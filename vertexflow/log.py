@@ -1,11 +1,11 @@
-"""`VERTEXFLOW_LOG=trace,schedule,kernels` prints what vertexflow makes of a vertex function and a batch, to stderr."""
+"""`VERTEXFLOW_LOG=trace,passes,schedule,kernels` prints what vertexflow makes of a vertex function and a batch, to stderr."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-TOPICS = ("trace", "schedule", "kernels")
+TOPICS = ("trace", "passes", "schedule", "kernels")
 
 
 def show(topic: str, what: object) -> None:

@@ -142,6 +142,7 @@ def test_run_and_report(tmp_path, monkeypatch, capsys):
     assert "varlstm" in (tmp_path / "benchmarks.md").read_text()
 
 
+@pytest.mark.slow
 def test_each_setting_is_a_process(tmp_path):
     """Both cannot be run here, and both say so: the first does not end the run."""
     run = [sys.executable, "-m", "benchmarks", "run", "treelstm-sst", "childsum-ud", "--data", str(tmp_path)]

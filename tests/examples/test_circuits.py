@@ -288,6 +288,7 @@ def test_memory_is_linear_in_the_circuit(deeper):
     assert 4 * 16 < each[0] < 4 * 16 * 40  # at least one h a vertex, and not one for each pair of vertices
 
 
+@pytest.mark.slow
 def test_the_commands_run(tmp_path, capsys):
     for number, name in enumerate(("one", "other", "third")):
         (tmp_path / f"{name}.aag").write_bytes(aiger(random_circuit(number, 20, 60 + number)))
@@ -316,6 +317,7 @@ def test_the_commands_run(tmp_path, capsys):
     assert (tmp_path / "again" / "results.json").read_text() == (tmp_path / "run" / "results.json").read_text()
 
 
+@pytest.mark.slow
 def test_memory_of_a_step(tmp_path, capsys):
     (tmp_path / "one.aig").write_bytes(aiger(random_circuit(0, 20, 3000)))
     memory.main(["--data", str(tmp_path), "--hidden", "16", "--steps", "1"])

@@ -148,6 +148,7 @@ def test_a_run_learns_and_leaves_its_files(tmp_path, capsys):
     assert "trees/s" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["treelstm", "bag"])
 def test_a_resumed_run_is_the_same_run(tmp_path, model):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -174,6 +175,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys, monkeypatch):
     assert "the loss is nan; a smaller --lr may help" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_sst_trains_and_predicts(tmp_path, capsys, monkeypatch):
     for name in ("train", "dev"):
         (tmp_path / f"{name}.txt").write_text(TREES * 4)

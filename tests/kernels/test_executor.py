@@ -154,13 +154,14 @@ def test_backends(monkeypatch):
 
 
 def test_generated_code_can_be_read(monkeypatch, capsys):
-    monkeypatch.setenv("VERTEXFLOW_LOG", "trace,schedule,kernels")
+    monkeypatch.setenv("VERTEXFLOW_LOG", "trace,passes,schedule,kernels")
     BinaryTreeLSTM(3, 4)([vf.tree(((0, 1), 2))], x=torch.randn(5, 3))
     printed = capsys.readouterr().err
     assert "def core(rows, " in printed
     assert "torch.mm(children_h, " in printed
     assert "[vertexflow schedule]\npolicy depth: 5 vertices (3 without children) in 3 steps" in printed
     assert "core: once a step, children first" in printed
+    assert "[vertexflow passes]\nafter canonical\n" in printed
 
 
 def test_one_method_computes_all_kinds_together():

@@ -11,17 +11,17 @@ import textwrap
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from torch import nn
 
 import vertexflow as vf
 from vertexflow.kernels.native import build
 
 from ..agreement import check
+from ..budget import tries
 from ..models import BinaryTreeLSTM, FromCode
 from ..ragged import ragged_cases
 from ..strategies import cases
-from ..test_against_reference import SLOW_TO_TRACE
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ POINTWISE = [
 ]  # fmt: skip
 
 
-@SLOW_TO_TRACE
+@tries(12)
 @given(cases(POINTWISE))
 def test_random_functions_of_what_native_code_has(case):
     case.model.backend = "native"
@@ -46,7 +46,7 @@ def test_random_functions_of_what_native_code_has(case):
         assert "core: calls of PyTorch:" not in case.model.explain()  # no core that native code refused
 
 
-@settings(SLOW_TO_TRACE, max_examples=40)
+@tries(8)
 @given(ragged_cases(POINTWISE))
 def test_random_functions_of_any_number_of_children(case):
     case.model.backend = "native"

@@ -29,6 +29,7 @@ def first_samples(names: str, *kinds: str) -> list[Sample]:
     return list(found)
 
 
+@pytest.mark.slow
 def test_operators_that_treat_rows_alike_are_right_or_refused():
     refused = set()
     for group in groups(first_samples(f"{POINTWISE} {VIEWS} {OTHERS}", ALIKE, RANDOM)):

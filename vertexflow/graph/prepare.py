@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .. import log
 from ..errors import VertexFunctionError
 from .arrange import put_side_by_side
 from .canonical import canonical
@@ -14,6 +15,7 @@ from .checks import all_pass, keep_checks
 from .constants import forget_sources
 from .isolation import generators_in, isolated, restored, without_autocast
 from .rows import check_rows
+from .show import AfterPass
 from .simplify import simplify
 from .states import Shape, StateDtypes
 from .trace import Trace, trace
@@ -46,13 +48,14 @@ def prepare(
 
 
 def _simplify(found: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    keep_checks(found)
-    canonical(found)
-    forget_sources(found)
-    simplify(found)
+    log.show("passes", AfterPass("tracing", found))
+    for run in (keep_checks, canonical, forget_sources, simplify):
+        run(found)
+        log.show("passes", AfterPass(run.__name__, found))
     with restored(generators_in(found.graph.nodes)), all_pass():
         check_rows(found, inputs, tensors)
         if put_side_by_side(found):
+            log.show("passes", AfterPass(put_side_by_side.__name__, found))
             check_rows(found, inputs, tensors)
     check_canonical(found)
 

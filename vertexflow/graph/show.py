@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from .program import Part, Program
+from .trace import Trace
 
 _TITLES = {
     "eager": "eager: once over all vertices, before the steps",
@@ -56,6 +57,19 @@ class SymbolicGraph:
         return "\n\n".join(_described("" if alone else f" `{name}`", one) for name, one in self.programs.items())
 
 
+@dataclass(frozen=True)
+class AfterPass:
+    """The whole graph of a vertex function, with its derivative, as a pass has left it."""
+
+    name: str
+    trace: Trace
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [f"after {self.name}", *(f"    {line}" for line in _graph_lines(self.trace.graph, self.trace))]
+        )
+
+
 def _described(name: str, program: Program) -> str:
     found = program.trace
     state = ", ".join(f"{name} {list(shape)}" for name, shape in found.state.items())
@@ -65,43 +79,37 @@ def _described(name: str, program: Program) -> str:
         note = ", for vertices with children" if name.endswith("_inner") else ""
         note = ", for vertices without children" if name.endswith("_leaf") else note
         lines += ["", f"{_TITLES[stage]}{note}"]
-        lines += [f"    {line}" for line in _part_lines(part)]
+        lines += [f"    {line}" for line in _graph_lines(part.graph, found)]
     return "\n".join(lines)
 
 
-def _part_lines(part: Part) -> list[str]:
+def _graph_lines(graph: fx.Graph, trace: Trace) -> list[str]:
     rows: list[tuple[str, str, str]] = []
     results: Any = ()
-    for node in part.graph.nodes:
+    for node in graph.nodes:
         line = f"line {node.meta['line']}" if node.meta.get("line") else ""
         if node.op == "placeholder" and node.name not in ("rows", "edges"):
-            rows.append((f"{node.name}: {_shape(node)}", "given", ""))
+            rows.append((f"{node.name}: {_shape(node, trace)}", "given", ""))
         elif node.op == "call_function":
             name = getattr(node.target, "__name__", str(node.target)).removesuffix(".default")
             arguments = [_text(argument) for argument in node.args]
             arguments += [f"{key}={_text(value)}" for key, value in node.kwargs.items()]
-            rows.append((f"{node.name}: {_shape(node)}", f"{name}({', '.join(arguments)})", line))
+            rows.append((f"{node.name}: {_shape(node, trace)}", f"{name}({', '.join(arguments)})", line))
         elif node.op == "output":
-            results = node.args[0]
+            results = [node for node in node.args[0] if node is not None]
     left = max((len(name) for name, _, _ in rows), default=0)
     right = max((len(call) for _, call, _ in rows if len(call) < 70), default=0)
     lines = [f"{name:<{left}} = {call:<{right}}  {line}".rstrip() for name, call, line in rows]
     return [*lines, f"return {', '.join(node.name for node in results)}"]
 
 
-def _shape(node: fx.Node) -> str:
+def _shape(node: fx.Node, trace: Trace) -> str:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return "(several)" if isinstance(value, (list, tuple)) else "size"
-    layout = node.meta.get("rows")
-    symbol = "e" if layout is not None and layout.edges else "n"
-    sizes = [str(size) if isinstance(size, int) else _rows(size, symbol) for size in value.shape]
+    letters = {trace.rows: "n", trace.edges: "e"}
+    sizes = [str(size if isinstance(size, int) else size.node.expr.subs(letters)) for size in value.shape]
     return f"{str(value.dtype).removeprefix('torch.')}[{', '.join(sizes)}]"
-
-
-def _rows(size: torch.SymInt, letter: str) -> str:
-    (symbol,) = size.node.expr.free_symbols
-    return str(size.node.expr.subs(symbol, letter))
 
 
 def _text(value: Any) -> str:

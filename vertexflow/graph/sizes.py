@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import sympy
@@ -24,8 +24,8 @@ from .nodes import ARANGES
 _TRUSTED = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _VALUES = ("Tensor", "number", "float")  # types of arguments that say what is in a tensor, not how long it is
 # Where Python asks a symbolic number for its truth or its value; PyTorch's C++ asks a `SymNode` at once.
-_ASKS: set[CodeType] = {
-    method.__code__
+_ASKS: set[int] = {  # by identity: the hash of code is slow
+    id(method.__code__)
     for kind in (torch.SymInt, torch.SymFloat, torch.SymBool)
     for name in ("__bool__", "__int__", "__index__", "__float__")
     if (method := getattr(kind, name, None)) is not None and hasattr(method, "__code__")
@@ -111,7 +111,7 @@ def _asked_by_user() -> bool:
     frame: FrameType | None = sys._getframe(2)
     asked = False
     while frame is not None:
-        if frame.f_code in _ASKS:
+        if id(frame.f_code) in _ASKS:
             asked = True
         elif asked:
             return not frame.f_code.co_filename.startswith(_TRUSTED)

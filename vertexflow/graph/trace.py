@@ -138,6 +138,7 @@ def _trace(
     """`trace`, for a vertex function that perhaps has operations without derivative."""
     env = StepSizes()
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+    mode.cache_enabled = False  # few operations come twice, and keeping them takes longer than asking PyTorch again
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
     edge_probe = mode.from_tensor(torch.empty(_EDGES_HINT), symbolic_context=rows_context)

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertexflow.kernels.lower.index import ZERO, Index, Var, linear, of, unravel
+from vertexflow.kernels.lower.index import ANY, ZERO, Index, Var, linear, of, unravel
 
 VARIABLES = [Var("a", 7), Var("b", 12), Var("m")]
 
@@ -18,8 +18,10 @@ def places(draw):
     at = of(draw(st.sampled_from(VARIABLES)))
     text = str(at)
     for _ in range(draw(st.integers(0, 6))):
-        operation, number = draw(st.sampled_from(["+", "*", "//", "%", "+ v"])), draw(st.integers(1, 9))
-        if operation == "+ v":
+        operation, number = draw(st.sampled_from(["+", "*", "//", "%", "+ v", "flip"])), draw(st.integers(1, 9))
+        if operation == "flip":
+            at, text = at * -1 + at.most, f"{at.most} - ({text})"
+        elif operation == "+ v":
             other = draw(st.sampled_from(VARIABLES))
             at, text = at + of(other), f"({text}) + {other}"
         else:
@@ -47,6 +49,22 @@ def test_unravelling_undoes_linear_places(shape, data):
         assert unravel(flat, shape) == coords
     strides = [math.prod(shape[dim + 1 :]) for dim in range(len(shape))]
     assert eval(str(flat), dict(values)) == sum(values[f"i{dim}"] * stride for dim, stride in enumerate(strides))
+
+
+@given(st.lists(st.sampled_from([[4], [2, 2], [1, 4], [2, 2, 1]]), max_size=6), st.data())
+def test_what_is_turned_around_within_a_row_stays_in_its_row(shapes, data):
+    """Whatever else a row is seen as meanwhile; also where a vertex has several entries in the first dimension."""
+    row, shape = Var("i"), [ANY, 4]
+    coords = (of(row), of(Var("j", 4)))
+    for inner in shapes:
+        coords = (coords[0], *(place * -1 + (extent - 1) for place, extent in zip(coords[1:], shape[1:], strict=True)))
+        coords, shape = unravel(linear(coords, shape), [ANY, *inner]), [ANY, *inner]
+        per_vertex = data.draw(st.sampled_from([1, 2, 4]))
+        merged = [per_vertex * ANY, 4 // per_vertex]
+        coords = unravel(linear(unravel(linear(coords, shape), merged), merged), shape)
+        assert coords[0] == of(row)
+    if not shapes:
+        assert coords[0].is_row
 
 
 def test_what_is_left_of_chunks():

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from ...agreement import check
+from ...budget import tries
 from ...ragged import ragged_cases
 from ...strategies import OPERATIONS, cases
-from ...test_against_reference import SLOW_TO_TRACE
 
 HAS = sorted(set(OPERATIONS) - {"cumsum", "roll"})
-FEW_EXAMPLES = settings(SLOW_TO_TRACE, max_examples=30)  # the interpreter is slow
+FEW_EXAMPLES = tries(5)  # the interpreter is slow
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 

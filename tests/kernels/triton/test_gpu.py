@@ -7,7 +7,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from torch import nn
 
 import vertexflow as vf
@@ -17,9 +17,9 @@ from vertexflow.kernels.triton import loop
 from vertexflow.kernels.triton.launch import Call
 
 from ...agreement import compare
+from ...budget import tries
 from ...ragged import ragged_cases
 from ...strategies import OPERATIONS, cases
-from ...test_against_reference import SLOW_TO_TRACE
 from .test_zoo import difference, results
 
 pytestmark = [
@@ -91,13 +91,13 @@ def check_on_gpu(case):
     compare(case, {name: x.cpu() for name, x in found.items()}, {**dict(model.named_parameters()), **inputs})
 
 
-@settings(SLOW_TO_TRACE, max_examples=50)
+@tries(50)
 @given(cases(HAS, size=36))
 def test_random_functions(case):
     check_on_gpu(case)
 
 
-@settings(SLOW_TO_TRACE, max_examples=50)
+@tries(50)
 @given(ragged_cases(HAS, size=36))
 def test_random_functions_of_any_number_of_children(case):
     check_on_gpu(case)

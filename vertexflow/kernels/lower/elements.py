@@ -210,6 +210,8 @@ def load(node: fx.Node, coords: Coords) -> Load:
     if not has_rows(node):
         return Load(node, None, linear(coords, extents(node)), dtype)
     row, inner = split_off(node, coords)
+    if not row.is_row:
+        raise Unsupported(f"{node.name} is read at {row}, which could not be told to be the vertex itself")
     return Load(node, row, linear(inner, of_vertex(node)), dtype)
 
 

@@ -77,6 +77,14 @@ class Index:
     def most(self) -> int:
         return self.constant + sum(factor * (atom.bound - 1) for atom, factor in self.terms if factor > 0)
 
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a vertex, or an edge, or the vertex of an edge, and nothing else."""
+        if self.constant or len(self.terms) != 1:
+            return False
+        ((atom, factor),) = self.terms
+        return factor == 1 and isinstance(atom, (Var, Owner)) and atom.bound == ANY
+
     def __add__(self, other: Index | int) -> Index:
         if isinstance(other, int):
             return Index(self.terms, self.constant + other)
@@ -105,7 +113,10 @@ class Index:
         """A multiple of `by`, divided by it, and the rest, which is not negative."""
         whole = tuple((atom, factor // by) for atom, factor in self.terms if factor % by == 0)
         rest = Index(tuple((atom, factor) for atom, factor in self.terms if factor % by), self.constant % by)
-        return (Index(whole, self.constant // by), rest) if rest.least >= 0 else (Index(), self)
+        borrowed = -(rest.least // by) if rest.least < 0 else 0  # of the multiple, where something goes backwards
+        if borrowed * by >= ANY:
+            return Index(), self
+        return Index(whole, self.constant // by - borrowed), rest + borrowed * by
 
     def variables(self) -> Iterator[Var]:
         """All variables in it."""

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from ..operations import has_rows
-from .index import ANY, Index, Owner, Var
+from .index import Index, Var
 from .loops import Accumulate, Columns, Loop, Outer, Product, Statement, Store, SumOfRows
 from .scalar import DTYPES, OPERATIONS, Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
 from .views import extents, of_vertex
@@ -134,8 +134,7 @@ class _Checker:
         if load.row is None:
             return
         self._variables(load.row)
-        ((atom, factor),) = load.row.terms if len(load.row.terms) == 1 else ((None, 0),)
-        if not (isinstance(atom, (Var, Owner)) and atom.bound == ANY and factor == 1 and not load.row.constant):
+        if not load.row.is_row:
             raise BrokenLoopError(f"{load.row} is no row of {load.array.name}")
 
     def _variables(self, place: Index) -> None:

@@ -1,0 +1,17 @@
+"""The generated code of the ready-made models is what it was, so that a change of a printer is read in review."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.zoo import ZOO
+
+from .golden.__main__ import FOLDER, TORCH, source
+
+
+@pytest.mark.skipif(not torch.__version__.startswith(TORCH), reason=f"PyTorch {TORCH} traces in its own words")
+@pytest.mark.parametrize("name", ZOO)
+def test_the_same_code_as_before(name):
+    """If it ought to differ: `python -m tests.kernels.golden` writes it anew, and `git diff` shows it."""
+    assert source(name) == FOLDER.joinpath(f"{name}.cpp").read_text(encoding="utf-8")
