@@ -15,7 +15,7 @@ import vertexflow as vf
 from vertexflow import programs
 from vertexflow.graph.sizes import StepSizes
 from vertexflow.kernels import pool
-from vertexflow.kernels.core import Compiled
+from vertexflow.kernels.compiled import Compiled
 from vertexflow.programs import MOST_STATES
 from vertexflow.scheduler import cache
 

@@ -24,7 +24,7 @@ from .graph.trace import Trace
 from .graph.wanted import wanted_states
 from .kernels.autograd import Bound, bind
 from .kernels.compile import compile_program
-from .kernels.core import Compiled
+from .kernels.compiled import Compiled
 
 MOST_STATES = 32  # of a model that are kept; the least recently seen go first
 _MANY_STATES = 8  # from which on a warning says what changes

@@ -36,7 +36,5 @@ def explain(programs: Programs, backend: str, methods: Iterable[str]) -> str:
         for name in compiled.program.parts:
             part = name.removesuffix("_leaf")
             reason = f": {compiled.reasons[part]}" if part in compiled.reasons else ""
-            loop = compiled.loops.get(part)
-            how = f"calls of PyTorch{reason}" if loop is None else loop.describe(name)
-            lines.append(f"{method}.{name}: {how}")
+            lines.append(f"{method}.{name}: {compiled.loops[part].describe(name)}{reason}")
     return "\n".join(lines)

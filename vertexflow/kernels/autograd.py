@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from ..errors import VertexFlowError
 from ..graph.isolation import without_autocast
 from . import pool
-from .core import Compiled
+from .compiled import Compiled
 from .executor import run_backward, run_forward
 from .memory import Arena, Values
 from .order import Order

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .memory import Arena, Layout
+from .arguments import Argument, Buffer, Function, Given, Memory, OfLoop, OfStructure, Value, finder
+from .memory import Key
+from .run import Run
 
-Resolve = Callable[[str, Any], "Tensor | int"]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
-
-# The roles of what is the same in every run over a structure.
-OF_STRUCTURE = {
-    "num_leaves", "num_computed", "group_start", "child_rows", "owner", "edge_rows", "edge_offset", "placed_places",
-    "placed_offset", "listed_places", "listed_offset",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,40 +31,49 @@ class Template:
 
     numbers: Numbers
     alive: list[Tensor]
-    in_arenas: list[Any]  # (arena, dtype, positions, offsets in bytes)
-    varying: list[tuple[int, str, Any]]  # (position, role, what of it)
+    in_arenas: list[tuple[int, torch.dtype, Numbers, Numbers]]  # arena, dtype, positions, offsets in bytes
+    varying: list[tuple[int, Callable[[Run], Tensor | int]]]  # positions, and what finds it
 
-    def complete(self, resolve: Resolve, arenas: Sequence[Arena]) -> Bound:
-        """The arguments of one run: of values in arenas by their places, others as `resolve` gives them."""
-        numbers, alive = self.numbers.copy(), list(self.alive)
+    def complete(self, run: Run) -> Bound:
+        """The arguments of one run: of values in arenas by their places, others as they are found."""
+        numbers, alive, arenas = self.numbers.copy(), list(self.alive), run.values.arenas
         for number, dtype, at, offsets in self.in_arenas:
             numbers[at] = offsets + arenas[number].flats[dtype].data_ptr()
-        for at, role, what in self.varying:
-            numbers[at] = _number(resolve(role, what), alive)
+        for position, find in self.varying:
+            numbers[position] = _number(find(run), alive)
         return Bound(numbers, alive)
 
 
-def template(
-    arguments: Iterable[tuple[str, Any]], resolve: Resolve, layouts: Sequence[Layout], known: Mapping[str, int]
-) -> Template:
-    """What is known of arguments, each a role and what of it, when a structure is; `known` are those of some roles."""
+def template(arguments: Iterable[Argument], run: Run, own: Mapping[OfLoop, int]) -> Template:
+    """What is known of arguments when a structure is; `own` are those that the loop knows."""
     numbers: list[int] = []
     alive: list[Tensor] = []
-    varying = []
+    varying: list[tuple[int, Callable[[Run], Tensor | int]]] = []
     places: dict[tuple[int, torch.dtype], list[tuple[int, int]]] = {}
-    for at, (role, what) in enumerate(arguments):
-        numbers.append(known.get(role, 0))
-        key = what[0] if role == "value" else (role, what)
-        arena = next((number for number, layout in enumerate(layouts) if key in layout.places), None)
-        if arena is not None:
-            place = layouts[arena].places[key]
-            places.setdefault((arena, place.dtype), []).append((at, place.offset * place.dtype.itemsize))
-        elif role in OF_STRUCTURE:
-            numbers[at] = _number(resolve(role, what), alive)
-        elif role not in known:
-            varying.append((at, role, what))
+    layouts = [arena.layout for arena in run.values.arenas]
+    for at, argument in enumerate(arguments):
+        numbers.append(0)
+        if isinstance(argument, Function | Memory):
+            numbers[at] = own[argument]
+            continue
+        key = key_of(argument)
+        number = next((number for number, layout in enumerate(layouts) if key in layout.places), None)
+        if key is not None and number is not None:
+            place = layouts[number].places[key]
+            places.setdefault((number, place.dtype), []).append((at, place.offset * place.dtype.itemsize))
+        elif isinstance(argument, OfStructure):
+            numbers[at] = _number(finder(argument)(run), alive)
+        else:
+            varying.append((at, finder(argument)))
     in_arenas = [(*key, *np.array(found, np.int64).T.copy()) for key, found in places.items()]
     return Template(np.array(numbers, np.int64), alive, in_arenas, varying)
+
+
+def key_of(argument: Given) -> Key | None:
+    """By what an argument lies in an arena, if it lies in one."""
+    if isinstance(argument, Value):
+        return argument.node
+    return argument if isinstance(argument, Buffer) else None
 
 
 def _number(value: Tensor | int, alive: list[Tensor]) -> int:

@@ -9,9 +9,10 @@ import torch
 
 from .. import log
 from ..errors import BackendError
-from ..graph.program import Program
-from . import native, torch_backend, triton
-from .core import Compiled, Loop, placed
+from ..graph.program import CORES, Program
+from . import native, triton
+from . import torch as calls
+from .compiled import Compiled, Loop, NoSteps
 
 _AVAILABLE = ("eager", "torch", "native", "triton")
 
@@ -41,19 +42,16 @@ def choose_backend(asked: str, device: torch.device | None = None) -> str:
 
 
 def compile_program(program: Program, backend: str) -> Compiled:
-    """Every part of `program` as a function; with the backends "native" and "triton", as their code where that is possible."""
-    functions, sources, given = {}, {}, {}
-    loops: Mapping[str, Loop] = {}
+    """Every part of `program` as a loop: with the backends "native" and "triton" as theirs, where that is possible."""
+    loops: dict[str, Loop] = {core: NoSteps() for core in CORES if core not in program.parts}
     reasons: Mapping[str, str] = {}
     if backend == "native":
-        loops, reasons = native.loops_of(program)
+        made, reasons = native.loops_of(program)
+        loops.update(made)
     elif backend == "triton":
-        loops, reasons = triton.loops_of(program)
-    for name, part in program.parts.items():
-        given[name] = placed(program, name)
-        functions[name], sources[name] = torch_backend.compile_part(part, given[name])
-        if name.removesuffix("_leaf") not in loops:
-            log.show("kernels", sources[name])
+        kernels, reasons = triton.loops_of(program)
+        loops.update(kernels)
+    loops.update(calls.loops_of(program, loops))
     for loop in loops.values():
-        log.show("kernels", loop.source.text)
-    return Compiled(program, functions, sources, given, loops, reasons)
+        log.show("kernels", loop.text)
+    return Compiled(program, loops, reasons)

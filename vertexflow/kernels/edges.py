@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
 
+from ..graph.program import Program
 from ..graph.simplify import ALL_SLOTS
-from .order import Parents, RowGroup, Step
+from ..graph.vertex import CHILDREN
+from .arguments import By
+from .memory import room_for
+from .order import Order, Parents, RowGroup, Step
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,14 @@ class EdgeRows:
         self._gather(state, step.start, step.stop)
         return self.views(step.start, step.stop)
 
-    def fill(self, state: Tensor, everything: bool = False) -> None:
-        """Gather what steps have read as slices, or everything, where somebody reads it later."""
-        if self.base < 0:
-            return
-        if everything:
-            self._gather(state, self.group.num_leaves, self.group.num_rows)
-            return
+    def gather_all(self, state: Tensor) -> None:
+        """Gather all rows, to be read later."""
+        self._gather(state, self.group.num_leaves, self.group.num_rows)
+
+    def fill(self, state: Tensor, steps: Iterable[Step]) -> None:
+        """Gather what these steps have read as slices, where somebody reads it later."""
         runs: list[tuple[int, int]] = []
-        for step in self.group.steps:
+        for step in steps if self.base >= 0 else ():
             if step.reads_from >= 0:
                 joins = bool(runs) and runs[-1][1] == step.start
                 runs.append((runs.pop()[0] if joins else step.start, step.stop))
@@ -104,7 +108,80 @@ class ChildRows:
         return torch.index_select(state, 0, self.group.edges.child_rows[first:end], out=self.part(first, end))
 
 
-def sum_over_parents(sent: Tensor, parents: Parents, start: int, stop: int, out: Tensor) -> None:
+@dataclass(frozen=True)
+class Exchange:
+    """The gradients of states between all groups: of each state, a row for each place in `child_rows`, and one of zeros for
+    those that nobody reads; and, for vertex functions that read all children, a row for each edge."""
+
+    parents: Mapping[By, Parents | None] = field(default_factory=dict)
+    sent: Mapping[By, dict[str, Tensor]] = field(default_factory=dict)
+    outside: Mapping[str, Tensor] = field(default_factory=dict)  # what does not come from parents
+
+    @classmethod
+    def between(cls, programs: Sequence[Program], order: Order, outside: Mapping[str, Tensor]) -> Exchange:
+        """Room for what the groups of an order send."""
+        by_slot: dict[str, Tensor] = {}
+        by_edge: dict[str, Tensor] = {}
+        for program in programs:
+            for (name, slot), node in program.gather_grads.items():
+                shape = program.trace.state[name]
+                if slot == CHILDREN and name not in by_edge:
+                    by_edge[name] = room_for(node, (order.num_edges, *shape))
+                elif slot != CHILDREN and name not in by_slot:
+                    by_slot[name] = room_for(node, (order.num_positions + 1, *shape))
+                    by_slot[name][-1].zero_()
+        parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}
+        return cls(parents, {By.SLOT: by_slot, By.EDGE: by_edge}, outside)
+
+    def receive(self, name: str, group: RowGroup, step: Step, buffer: Tensor, base: int) -> Tensor:
+        """The gradient of a state that comes to the rows of a step, in `buffer`, which begins with row `base` (-1: with
+        the step)."""
+        by_slot, outside = self.sent[By.SLOT].get(name), self.outside.get(name)
+        if (
+            by_slot is not None
+            and step.read_at >= 0
+            and base < 0
+            and outside is None
+            and name not in self.sent[By.EDGE]
+        ):
+            return by_slot[step.read_at : step.read_at + step.stop - step.start]
+        out = buffer[step.start - base : step.stop - base] if base >= 0 else buffer[: step.stop - step.start]
+        if step.stop > step.start:
+            self._sum(name, group.start + step.start, group.start + step.stop, out)
+            if outside is not None:
+                out += outside[group.start + step.start : group.start + step.stop]
+        return out
+
+    def sent_outside(self, state: Mapping[str, tuple[int, ...]], order: Order) -> dict[str, Tensor]:
+        """What was sent to external vertices."""
+        first, count = order.num_rows, order.num_external
+        sums = {}
+        for name in state if count else ():
+            sent = self.sent[By.SLOT].get(name, self.sent[By.EDGE].get(name))
+            if sent is not None:
+                sums[name] = sent.new_empty((count, *state[name]))
+                self._sum(name, first, first + count, sums[name])
+        return sums
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        for sent in self.sent.values():
+            sent.clear()
+
+    def _sum(self, name: str, start: int, stop: int, out: Tensor) -> None:
+        """What all parents sent to rows [start, stop) of a state."""
+        terms = [(sent[name], self.parents[by]) for by, sent in self.sent.items() if name in sent]
+        if not terms:
+            out.zero_()
+        for number, (sent, parents) in enumerate(terms):
+            assert parents is not None
+            to = torch.empty_like(out) if number else out
+            _sum_over_parents(sent, parents, start, stop, to)
+            if number:
+                out += to
+
+
+def _sum_over_parents(sent: Tensor, parents: Parents, start: int, stop: int, out: Tensor) -> None:
     """The gradient of the state of rows [start, stop): what their parents sent, summed in a fixed order.
 
     In a forest every row has one parent at most, and this is a copy; else it is a segment sum without atomics.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -13,12 +12,14 @@ from torch import Tensor, fx
 from ..graph.program import CORES, Program
 from ..graph.simplify import ALL_SLOTS
 from ..graph.vertex import CHILDREN
+from .arguments import Buffer, By, Gathered, Received
 from .order import RowGroup
 from .pool import empty
 
 ALIGNED = 64  # bytes: a line of the cache
 
-Buffers = Mapping[Any, tuple[torch.dtype, int]]  # by key, what their elements are and how many
+Key = fx.Node | Buffer  # a value of the joint graph, or room for something else
+Buffers = Mapping[Buffer, tuple[torch.dtype, int]]  # what their elements are and how many
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class Place:
 
 @dataclass
 class Layout:
-    """Places by key: a node of the joint graph, or what a buffer is for and of which state."""
+    """Where what is computed lies."""
 
     device: torch.device
-    places: dict[Any, Place] = field(default_factory=dict)
+    places: dict[Key, Place] = field(default_factory=dict)
     sizes: dict[torch.dtype, int] = field(default_factory=dict)
 
-    def add(self, key: Any, dtype: torch.dtype, shape: Sequence[int]) -> Place:
+    def add(self, key: Key, dtype: torch.dtype, shape: Sequence[int]) -> Place:
         """Room for a contiguous tensor."""
         step, offset = ALIGNED // dtype.itemsize, self.sizes.get(dtype, 0)
         strides = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
@@ -60,7 +61,7 @@ class Arena:
     layout: Layout
     flats: dict[torch.dtype, Tensor]
 
-    def __getitem__(self, key: Any) -> Tensor:
+    def __getitem__(self, key: Key) -> Tensor:
         place = self.layout.places[key]
         return self.flats[place.dtype].as_strided(place.shape, place.strides, place.offset)
 
@@ -78,6 +79,16 @@ class Values(dict[fx.Node, Tensor]):
                 value = self[node] = arena[node]
                 return value
         raise KeyError(node)
+
+    def in_arena(self, key: Key) -> Tensor | None:
+        """What lies in an arena."""
+        return next((arena[key] for arena in self.arenas if key in arena.layout.places), None)
+
+    def buffer(self, key: Buffer) -> Tensor:
+        """The room that an arena has for this."""
+        room = self.in_arena(key)
+        assert room is not None, key
+        return room
 
     def find(self, node: fx.Node) -> Tensor | None:
         """The value, if there is one."""
@@ -107,7 +118,7 @@ def forward_layouts(program: Program, group: RowGroup, parts: Iterable[str], scr
             widest = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
             rows = group.edges.num_edges if every in program.kept else widest
             layout = kept if every in saved else rest
-            place = layout.add(("listed", name), every.meta["val"].dtype, (rows, *shape))
+            place = layout.add(Gathered(name, By.EDGE), every.meta["val"].dtype, (rows, *shape))
             if every in program.kept:
                 layout.places[every] = place
     for key, (dtype, size) in scratch.items():
@@ -127,7 +138,7 @@ def backward_layout(program: Program, group: RowGroup, parts: Iterable[str], scr
     for name, node in program.state_grads.items():
         value = node.meta["val"]
         count = group.num_rows - first_row(program, group, node) if node in program.kept else widest
-        place = layout.add(("received", name), value.dtype, (count, *value.shape[1:]))
+        place = layout.add(Received(name), value.dtype, (count, *value.shape[1:]))
         if node in program.kept:
             layout.places[node] = place
     for key, (dtype, size) in scratch.items():
@@ -145,6 +156,20 @@ def first_row(program: Program, group: RowGroup, node: fx.Node) -> int:
     return 0 if program.is_whole(node) else group.num_leaves
 
 
+def cut(program: Program, node: fx.Node, group: RowGroup, start: int) -> tuple[int, int, int] | None:
+    """What of a value is rows [start, ...): dimension, start and length for `narrow`; None for all of it."""
+    layout, base = node.meta.get("rows"), first_row(program, group, node)
+    if layout is None or layout.edges or start == base:
+        return None
+    return layout.dim, (start - base) * layout.per_vertex, (group.num_rows - start) * layout.per_vertex
+
+
+def room_for(node: fx.Node, shape: Sequence[int]) -> Tensor:
+    """Memory for a value like that of `node`."""
+    value = node.meta["val"]
+    return empty(shape, value.dtype, value.device)
+
+
 def first_gathered(program: Program, group: RowGroup, nodes: Iterable[fx.Node]) -> int:
     """The row that a buffer of gathered values begins with; -1 if it holds the rows of one step at a time."""
     kept = [node for node in nodes if node in program.kept]
@@ -160,7 +185,7 @@ def _place_gathered(
     if base < 0:
         inner = [step for step in group.steps if step.start >= group.num_leaves]
         count = max((step.stop - step.start for step in inner if step.reads_from < 0), default=0)
-    whole = layout.add(("gathered", name), dtype, (count * group.num_slots, *shape))
+    whole = layout.add(Gathered(name, By.SLOT), dtype, (count * group.num_slots, *shape))
     for node, slot in slots.items():
         if node in program.kept:
             start, beside = first_row(program, group, node), group.num_slots * width

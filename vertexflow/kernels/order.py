@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -44,7 +43,7 @@ class EdgeSlice:
     owner: Tensor  # int32 [num_edges]: the row of the group that each edge is of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowGroup:
     """The rows of one kind, numbered from 0: rows [start, start + num_rows) of a state. The first have no children."""
 
@@ -56,12 +55,24 @@ class RowGroup:
     child_rows: Tensor  # [(num_rows - num_leaves) * num_slots]: row of each child in a state; the last row: none
     steps: list[Step]  # those of this group
     edges: EdgeSlice | None  # for vertex functions that read all children
-    # What programs and their loops have found out about these rows: batches live longer than a program that was traced anew.
-    known: WeakKeyDictionary[Any, Any] = field(default_factory=WeakKeyDictionary)
 
     @property
     def num_inner(self) -> int:
         return self.num_rows - self.num_leaves
+
+    @property
+    def num_edges(self) -> int:
+        return 0 if self.edges is None else self.edges.num_edges
+
+    @cached_property
+    def all_rows(self) -> Ints:
+        """All rows as one step."""
+        return np.array([Step(0, self.num_rows, edge_stop=self.num_edges)], np.int32)
+
+    @cached_property
+    def inner_rows(self) -> Ints:
+        """All rows with children as one step."""
+        return np.array([Step(self.num_leaves, self.num_rows, edge_stop=self.num_edges)], np.int32)
 
 
 @dataclass(frozen=True)

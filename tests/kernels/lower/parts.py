@@ -7,12 +7,12 @@ import math
 import numpy as np
 import torch
 
-from vertexflow.kernels import torch_backend
 from vertexflow.kernels.lower.decompose import decomposed
 from vertexflow.kernels.lower.interpret import Step, run
 from vertexflow.kernels.lower.verify import verify, width
 from vertexflow.kernels.native.plan import in_order, is_join, plan, stored_as
 from vertexflow.kernels.native.statements import statements_of
+from vertexflow.kernels.torch.source import compile_part
 
 COUNTS = (0, 2, 1, 3, 0)  # of edges of each row
 
@@ -33,7 +33,7 @@ def _check_part(part, found, generator):
         node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
     ]
     tensors = [_tensor(node, rows, edges, generator) for node in placeholders]
-    function, _ = torch_backend.compile_part(part, {})
+    function, _ = compile_part(part, {})
     expected = function(rows, edges, *tensors)
     made = plan(decomposed(part, found))
     inputs = [node for node in made.part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]

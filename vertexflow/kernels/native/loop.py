@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
-import torch
+from torch import fx
 
 from ...graph.program import CORES, Program
-from ..binding import Bound, Resolve, template
-from ..memory import Arena, Buffers
+from ..arguments import OfLoop, Scratch
+from ..binding import Bound, Template, template
+from ..lower.loops import Over
+from ..memory import Buffers, room_for
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
+from ..run import Run
 from .build import address_of, load
-from .source import Source, preamble, products_source, write_part
+from .source import FUNCTIONS, PACKED, Source, preamble, products_source, write_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,40 +27,42 @@ class Loop:
 
     source: Source
     function: Callable[..., None]
-    products: Mapping[str, int]  # functions of the library, by address
-    dtype: torch.dtype
-    gathers = True
+    own: Mapping[OfLoop, int]  # the functions of the library, and what it keeps
+    results: list[tuple[fx.Node, tuple[int, ...]]]  # without rows, with their shapes
+    templates: WeakKeyDictionary[RowGroup, Template] = field(default_factory=WeakKeyDictionary)
+    in_arenas = keeps = True
+
+    @property
+    def text(self) -> str:
+        return self.source.text
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
         return "native code, over all steps" if self.source.name in CORES else "native code"
 
     def scratch(self, group: RowGroup) -> Buffers:
-        """The buffers that one run needs, by (role, what) of the argument."""
-        found: dict[Any, tuple[torch.dtype, int]] = {}
-        for role, what in self.source.arguments:
-            if role == "packed":
-                found[role, what] = self.dtype, what[2]
-            elif role == "scratch":
-                found[role, what] = what[4], self._most(group, what[3]) * what[2]
-        return found
+        """The further buffers that one run needs."""
+        needed = [argument for argument in self.source.arguments if isinstance(argument, Scratch)]
+        return {one: (one.dtype, self._most(group, one.over) * one.width) for one in needed}
 
-    def _most(self, group: RowGroup, split: str) -> int:
+    def _most(self, group: RowGroup, over: Over) -> int:
         """How many rows, or edges, are computed at a time."""
-        if split == "elements":
+        if over is Over.ELEMENTS:
             return 1
         if self.source.name not in CORES:
-            return group.num_rows if split == "rows" else group.edges.num_edges if group.edges else 0
+            return group.num_rows if over is Over.ROWS else group.num_edges
         return max(
-            (s.edge_stop - s.edge_start if split == "edges" else s.stop - s.start for s in group.steps), default=0
+            (s.edge_stop - s.edge_start if over is Over.EDGES else s.stop - s.start for s in group.steps), default=0
         )
 
-    def bind(self, resolve: Resolve, arenas: Sequence[Arena], known: MutableMapping[Any, Any]) -> Bound:
-        """The arguments for one run; what is the same in every run over the same structure is kept in `known`."""
-        if self not in known:
-            of_code = {**self.products, "packed_yet": 0}
-            known[self] = template(self.source.arguments, resolve, [arena.layout for arena in arenas], of_code)
-        return known[self].complete(resolve, arenas)  # type: ignore[no-any-return]
+    def bind(self, run: Run) -> Bound:
+        """The arguments of one run; what is the same in every run over a structure is kept."""
+        for node, shape in self.results:
+            run.values[node] = room_for(node, shape)
+        known = self.templates.get(run.group)
+        if known is None:
+            known = self.templates[run.group] = template(self.source.arguments, run, self.own)
+        return known.complete(run)
 
     def run(self, arguments: Bound, steps: Ints) -> None:
         """Compute these steps, lines [n, 7] as in `Step`, one after the other."""
@@ -78,11 +83,13 @@ def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
         return {}, reasons
     dtype = program.trace.widest_dtype
     shared = load(products_source(dtype), contract=True)
-    products = {name: address_of(shared, name) for name in ("product", "outer", "pack")}
+    own: dict[OfLoop, int] = {one: address_of(shared, one.name) for one in FUNCTIONS}
     library = load("\n".join([preamble(dtype), *(source.text for source in sources)]))
     loops = {}
     for source in sources:
         function = getattr(library, source.name)
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
-        loops[source.name] = Loop(source, function, products, dtype)
+        outputs = program.parts[source.name].outputs
+        results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
+        loops[source.name] = Loop(source, function, {**own, PACKED: 0}, results)
     return loops, reasons

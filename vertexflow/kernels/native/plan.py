@@ -342,8 +342,3 @@ def in_order(node: fx.Node) -> fx.Node:
             break
         node = source
     return node
-
-
-def split_of(node: fx.Node) -> str:
-    """What threads share out where a value is computed."""
-    return "edges" if on_edges(node) else "rows" if has_rows(node) else "elements"

@@ -15,27 +15,51 @@ from ...graph.nodes import on_edges
 from ...graph.program import CORES, Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
+from ..arguments import (
+    Argument,
+    By,
+    Function,
+    Gathered,
+    Memory,
+    OfGroup,
+    Outside,
+    ParentOffset,
+    ParentPlaces,
+    Received,
+    Result,
+    Scratch,
+    Seed,
+    Sent,
+    SentByAll,
+    State,
+    Stride,
+    Value,
+    Whole,
+)
 from ..lower.decompose import decomposed
-from ..lower.loops import Accumulate, Matrix, Product, asks_for_owners, draws
+from ..lower.loops import Accumulate, Matrix, Over, Product, asks_for_owners, draws
 from ..lower.verify import verify
 from ..lower.views import extents, of_vertex
 from ..operations import Unsupported, has_rows
 from .body import write_statements
 from .cpp import TYPES
-from .plan import Plan, plan, split_of, work_of
-from .statements import statements_of
+from .plan import Plan, plan, work_of
+from .statements import over_of, statements_of
 
 WIDEST = 32  # columns of a panel of a packed weight, at most
 NUMBERS = (torch.float32, torch.float64)
+FUNCTIONS = tuple(map(Function, ("product", "outer", "pack")))  # of the library of products
+PACKED = Memory("packed")  # whether weights were packed
+INDICES = "const Index* const"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A part as C++, and what its arguments are, in their order: (role, what of it)."""
+    """A part as C++, and what it is called with, in that order."""
 
     name: str
     text: str
-    arguments: list[tuple[str, Any]]
+    arguments: list[Argument]
 
 
 def products_source(dtype: torch.dtype) -> str:
@@ -109,27 +133,25 @@ class _Part:
 
     def __init__(self, program: Program, name: str) -> None:
         self.program, self.name = program, name
-        self.arguments: list[tuple[str, Any]] = []
+        self.arguments: list[Argument] = []
         self.num_scratch = 0
         self.declarations: list[str] = []
-        self.declared: dict[tuple[str, Any], str] = {}
+        self.declared: dict[Argument, str] = {}
         self.weights: dict[tuple[Any, ...], str] = {}  # what products read
         self.slots = program.trace.num_slots
         self.taken: set[str] = set()  # names of values in the block that is being written
-        self.argument("product", None, "const Product", "product")
-        self.argument("outer", None, "const Outer", "outer")
-        self.argument("pack", None, "const Pack", "pack")
-        self.argument("num_leaves", None, "const Long", "num_leaves")
+        for function in FUNCTIONS:
+            self.argument(function, f"const {function.name.title()}", function.name)
+        self.argument(OfGroup.NUM_LEAVES, "const Long", "num_leaves")
 
-    def argument(self, role: str, what: Any, sort: str, name: str) -> str:
+    def argument(self, what: Argument, sort: str, name: str) -> str:
         """The C++ name of an argument, which is declared at its first use."""
-        key = (role, what)
-        if key not in self.declared:
-            self.declared[key] = name
+        if what not in self.declared:
+            self.declared[what] = name
             cast = "" if sort == "Long&" else f"({sort.removeprefix('const ')})"
             self.declarations.append(f"{sort} {name} = {cast}a[{len(self.arguments)}];")
-            self.arguments.append(key)
-        return self.declared[key]
+            self.arguments.append(what)
+        return self.declared[what]
 
     def block(self, made: Plan, leaf: bool) -> list[str]:
         """The lines for one step; `leaf`: of vertices without children."""
@@ -160,31 +182,32 @@ class _Part:
         weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
         stages = write_statements(statements, names, weights, self._arriving(inputs))
         if any(map(asks_for_owners, statements)):
-            owner = self.argument("owner", None, "const Index* const", "owner_of")
+            owner = self.argument(OfGroup.EDGE_OWNER, INDICES, "owner_of")
             lines.append(f"const Index* const owner = {owner} + first_of_edges;")
         if any(isinstance(statement, Accumulate) and statement.is_over_edges for statement in statements):
-            offset = self.argument("edge_offset", None, "const Index* const", "edge_offset")
+            offset = self.argument(OfGroup.EDGE_OFFSET, INDICES, "edge_offset")
             lines.append(f"const Index* const first_edge = {offset} + (start - num_leaves);")
             lines.append(
                 "const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first"
             )
         if any(map(draws, statements)):
-            self.argument("seed", None, "const std::uint64_t", "seed")
-            self.argument("group_start", None, "const Long", "group_start")
+            self.argument(Seed(), "const std::uint64_t", "seed")
+            self.argument(OfGroup.START, "const Long", "group_start")
         return [*lines, *stages]
 
     def _weight(self, origin: fx.Node, matrix: Matrix) -> str:
         """The name of a parameter that products read, with room to pack it in."""
         if not self.weights:
-            self.argument("num_computed", None, "const Long", "num_computed")
-            self.argument("packed_yet", None, "Long&", "packed")  # kept between the calls of one batch
+            self.argument(OfGroup.NUM_COMPUTED, "const Long", "num_computed")
+            self.argument(PACKED, "Long&", "packed")  # kept between the calls of one batch
             self.declarations.append("const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;")
             self.declarations.append("packed = packs;")
         key = (origin, matrix.first, matrix.n, matrix.k, matrix.transposed)
         if key not in self.weights:
             number, n, k = len(self.weights), matrix.n, matrix.k
-            plain = self.argument("param", origin, "const T* const", f"p_{origin.name}")
-            room = self.argument("packed", (self.name, number, (n + -n % WIDEST) * k), "T* const", f"room_{number}")
+            plain = self.argument(Whole(origin), "const T* const", f"p_{origin.name}")
+            name, size, dtype = f"room_{number}", (n + -n % WIDEST) * k, self.program.trace.widest_dtype
+            room = self.argument(Scratch(self.name, name, size, Over.ELEMENTS, dtype), "T* const", name)
             self.weights[key] = f"weight_{number}"
             first, transposed = f" + {matrix.first}" if matrix.first else "", "true" if matrix.transposed else "false"
             self.declarations.append(
@@ -225,7 +248,7 @@ class _Part:
         name, program = self._fresh(node), self.program
         sort = self._type(origin)
         if not has_rows(node):
-            return self.argument("param", origin, f"const {sort}* const", f"p_{origin.name}")
+            return self.argument(Whole(origin), f"const {sort}* const", f"p_{origin.name}")
         if self.name == "core":
             for (state, slot), gathered in program.gathers.items():
                 if gathered is origin:
@@ -242,14 +265,14 @@ class _Part:
                     return name
         width = self.width_of(origin)
         each = width // origin.meta["rows"].per_vertex
-        pointer = self.argument("value", (origin, each), f"{sort}* const", f"p_{origin.name}")
+        pointer = self.argument(Value(origin, each), f"{sort}* const", f"p_{origin.name}")
         ld = f"constexpr Long {name}_ld = {width};"
         whole = program.is_whole(origin)
         if self.name not in CORES and origin in program.parts[self.name].outputs:
             whole = not self.name.endswith("_inner")
         first = "first_of_edges" if on_edges(node) else self._first(whole)
         if origin.meta.get("role", ())[:2] == ("grad", "push"):  # all rows may be one, of zeros
-            ld = f"const Long {name}_ld = {self.argument('stride', origin, 'const Long', f'ld_{origin.name}')};"
+            ld = f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
         lines += [ld, f"{sort}* const {name} = {pointer} + {first} * {name}_ld;"]
         return name
 
@@ -267,15 +290,15 @@ class _Part:
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
         name, sort, dtype = self._fresh(node), self._type(node), node.meta["val"].dtype
         width = math.prod(of_vertex(node) if has_rows(node) else extents(node))
-        number = self.num_scratch = self.num_scratch + 1
-        what = (self.name, number, width, split_of(node), dtype)
-        pointer = self.argument("scratch", what, f"{sort}* const", f"scratch_{number}")
+        self.num_scratch += 1
+        room = f"scratch_{self.num_scratch}"
+        pointer = self.argument(Scratch(self.name, room, width, over_of(node), dtype), f"{sort}* const", room)
         lines += [f"{sort}* const {name} = {pointer};", f"constexpr Long {name}_ld = {width};"]
         return name
 
     def _result(self, output: fx.Node) -> str:
         """The pointer to an output without rows."""
-        return self.argument("result", output, f"{self._type(output)}* const", f"p_{output.name}")
+        return self.argument(Result(output), f"{self._type(output)}* const", f"p_{output.name}")
 
     def _type(self, node: fx.Node) -> str:
         """The type of a value's elements."""
@@ -289,10 +312,10 @@ class _Part:
 
     def _gathered(self, name: str, state: str, slot: int, origin: fx.Node, lines: list[str]) -> None:
         width, kept, sort = self._width(state), origin in self.program.kept, self._type(origin)
-        source = self.argument("state", state, f"const {sort}* const", f"state_{state}")
+        source = self.argument(State(state), f"const {sort}* const", f"state_{state}")
         if slot == CHILDREN:
-            rows = self.argument("edge_rows", None, "const Index* const", "edge_rows")
-            to = self.argument("listed", state, f"{sort}* const", f"listed_{state}")
+            rows = self.argument(OfGroup.EDGE_ROWS, INDICES, "edge_rows")
+            to = self.argument(Gathered(state, By.EDGE), f"{sort}* const", f"listed_{state}")
             lines += [
                 f"{sort}* const {name} = {to}{f' + first_of_edges * {width}' if kept else ''};",
                 f"constexpr Long {name}_ld = {width};",
@@ -305,8 +328,8 @@ class _Part:
             nodes = [node for (of, at), node in self.program.gathers.items() if of == state and at != CHILDREN]
             kept_nodes = [node for node in nodes if node in self.program.kept]
             first = self._first(any(self.program.is_whole(node) for node in kept_nodes))
-            rows = self.argument("child_rows", None, "const Index* const", "child_rows")
-            to = self.argument("gathered", state, f"{sort}* const", f"gathered_{state}")
+            rows = self.argument(OfGroup.CHILD_ROWS, INDICES, "child_rows")
+            to = self.argument(Gathered(state, By.SLOT), f"{sort}* const", f"gathered_{state}")
             place = f"{to}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
             gather = (
                 f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {place});"
@@ -320,23 +343,15 @@ class _Part:
 
     def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
         width, kept, sort = self._width(state), origin in self.program.kept, self._type(origin)
-        to = self.argument("received", state, f"{sort}* const", f"received_{state}")
-        start = self.argument("group_start", None, "const Long", "group_start")
-        outside = self.argument("outside", state, f"const {sort}* const", f"outside_{state}")
+        to = self.argument(Received(state), f"{sort}* const", f"received_{state}")
+        start = self.argument(OfGroup.START, "const Long", "group_start")
+        outside = self.argument(Outside(state), f"const {sort}* const", f"outside_{state}")
         parents = []
-        for what in ("placed", "listed"):
+        for what, by in (("placed", By.SLOT), ("listed", By.EDGE)):
             fields = [
-                self.argument(
-                    f"{what}_{field}",
-                    state if field == "sent" else None,
-                    kind,
-                    f"{what}_{field}_{state}" if field == "sent" else f"{what}_{field}",
-                )
-                for field, kind in (
-                    ("sent", f"const {sort}* const"),
-                    ("places", "const Index* const"),
-                    ("offset", "const Index* const"),
-                )
+                self.argument(SentByAll(state, by), f"const {sort}* const", f"{what}_sent_{state}"),
+                self.argument(ParentPlaces(by), INDICES, f"{what}_places"),
+                self.argument(ParentOffset(by), INDICES, f"{what}_offset"),
             ]
             parents.append(f"Parents<{sort}>{{{', '.join(fields)}}}")
         sent, offset, listed = f"placed_sent_{state}", "placed_offset", f"listed_sent_{state}"
@@ -357,13 +372,13 @@ class _Part:
     def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
         width, sort = self._width(state), TYPES[self.program.trace.state_dtypes[state]]
         if slot == CHILDREN:
-            to = self.argument("send_edges", state, f"{sort}* const", f"send_edges_{state}")
+            to = self.argument(Sent(state, By.EDGE), f"{sort}* const", f"send_edges_{state}")
             lines += [
                 f"{sort}* const {name} = {to} + first_of_edges * {width};",
                 f"constexpr Long {name}_ld = {width};",
             ]
             return
-        to = self.argument("send", state, f"{sort}* const", f"send_{state}")
+        to = self.argument(Sent(state, By.SLOT), f"{sort}* const", f"send_{state}")
         column = f" + {slot * width}" if slot != ALL_SLOTS else ""
         lines.append(f"{sort}* const {name} = {to} + (start - num_leaves) * {self.slots * width}{column};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")

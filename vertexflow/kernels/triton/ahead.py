@@ -16,14 +16,31 @@ import torch
 from ...errors import BackendError
 from ...graph.program import CORES, Program
 from ...graph.vertex import CHILDREN
+from ..arguments import (
+    By,
+    Gathered,
+    Given,
+    OfGroup,
+    Outside,
+    ParentOffset,
+    ParentPlaces,
+    Received,
+    Result,
+    Scratch,
+    Seed,
+    Sent,
+    SentByAll,
+    State,
+    Stride,
+    Value,
+    Whole,
+)
 from .build import interprets, load
 from .loop import precision
 from .source import Launch, write_core
 from .tiles import WARPS, Tile
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
-INDICES = {"child_rows", "edge_rows", "edge_offset", "owner", "placed_places", "placed_offset", "listed_places",
-           "listed_offset"}  # fmt: skip
 TYPES = {
     torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.bool: "i1",
     torch.int64: "i64", torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8",
@@ -76,30 +93,33 @@ def kernels_of(program: Program, dag: bool = False) -> list[Kernel]:
 
 def _kernel(function: Any, program: Program, text: str, launch: Launch, dag: bool) -> Kernel:
     names = list(function.arg_names)
-    types = [_type(program, role, what, dag) for role, what in launch.pointers]
+    types = [_type(program, pointer, dag) for pointer in launch.pointers]
     types += ["i32"] * (len(names) - len(types) - 4) + ["constexpr"] * 4
     return Kernel(launch.name, text, dict(zip(names, types, strict=True)), precision(), launch.tile)
 
 
-def _type(program: Program, role: str, what: Any, dag: bool) -> str:
+def _type(program: Program, pointer: Given, dag: bool) -> str:
     """The type of an argument, as Triton writes it; "constexpr" for one that is missing."""
-    slots = {slot == CHILDREN for _, slot in program.gather_grads}
-    if role == "stride":
-        return "i32"
-    if role == "outside" or (role.startswith("listed") and True not in slots):
-        return "constexpr"
-    if role.startswith("placed") and False not in slots:
-        return "constexpr"
-    if role in ("placed_offset", "listed_offset"):
-        return "*i32" if dag else "constexpr"
-    if role in INDICES:
-        return "*i32"
-    if role == "scratch":
-        return f"*{TYPES[what[4]]}"
-    if role in ("value", "param"):
-        return f"*{TYPES[(what[0] if role == 'value' else what).meta['val'].dtype]}"
-    dtypes = program.trace.state_dtypes
-    return f"*{TYPES[dtypes.get(what, program.trace.widest_dtype)]}"
+    sends = {By.EDGE if slot == CHILDREN else By.SLOT for _, slot in program.gather_grads}
+    match pointer:
+        case Stride() | Seed():
+            return "i32"
+        case Outside():
+            return "constexpr"
+        case SentByAll(state, by):
+            return f"*{TYPES[program.trace.state_dtypes[state]]}" if by in sends else "constexpr"
+        case ParentPlaces(by):
+            return "*i32" if by in sends else "constexpr"
+        case ParentOffset(by):
+            return "*i32" if by in sends and dag else "constexpr"
+        case OfGroup():
+            return "*i32"
+        case Scratch():
+            return f"*{TYPES[pointer.dtype]}"
+        case Value() | Whole() | Result():
+            return f"*{TYPES[pointer.node.meta['val'].dtype]}"
+        case State(state) | Sent(state, _) | Gathered(state, _) | Received(state):
+            return f"*{TYPES[program.trace.state_dtypes[state]]}"
 
 
 def compile_ahead(kernel: Kernel, target: str) -> Resources:

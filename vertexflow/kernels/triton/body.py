@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from ...graph import segments
+from ..arguments import Given, OfGroup
 from ..lower.elements import Elements
 from ..lower.index import ZERO, Atom, Index, Owner, Var, at, of, substituted, unravel
 from ..lower.scalar import (
@@ -51,7 +52,7 @@ class Places(Protocol):
     def kept(self, node: fx.Node) -> Rows:
         """The place of a value that is received, once it is stored."""
 
-    def pointer(self, role: str) -> str:
+    def pointer(self, argument: Given, name: str) -> str:
         """The name of an argument."""
 
 
@@ -315,7 +316,7 @@ class KernelWriter(Lines):
         key, depth = ("edges", row), self.blocks[row.name].depth
         known = self.find(key)
         if known is None:
-            pointer, in_rows = self.places.pointer("edge_offset"), self.blocks[row.name].mask
+            pointer, in_rows = self.places.pointer(OfGroup.EDGE_OFFSET, "edge_offset"), self.blocks[row.name].mask
             known = self.fresh("first_edge")
             self.line(f"{known} = tl.load({pointer} + inner + {row}, mask={in_rows}, other=0)", depth)
             count = f"tl.load({pointer} + inner + {row} + 1, mask={in_rows}, other=0) - {known}"
@@ -331,7 +332,7 @@ class KernelWriter(Lines):
             return self.owners[edge.name]
         depth, in_edges = self.blocks[edge.name].depth, self.blocks[edge.name].mask
         owner = Var(self.fresh("owner"))
-        pointer = self.places.pointer("owner")
+        pointer = self.places.pointer(OfGroup.EDGE_OWNER, "owner")
         load = f"tl.load({pointer} + edge_start + {edge}, mask={in_edges}, other=0)"
         self.line(f"{owner} = ({load} - start).to(tl.int64)", depth)
         self.blocks[owner.name] = Block(depth, in_edges, self.blocks[edge.name].rows)

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ... import log
+from ..arguments import Stride
 from ..binding import Numbers
 from .source import INTEGERS, Launch
 from .tiles import WARPS
@@ -77,9 +78,9 @@ class Call:
             kernel.run  # noqa: B018 - brings it to the device, which tells what it spills
             if not kernel.n_spills:
                 break
-        roles = zip([role for role, _ in self.launch.pointers], self.pointers, strict=True)
-        passed = [role for role, value in roles if value is not None and (role, value) != ("stride", 1)]
-        binaries.add(most, size, kernel, [32 if role == "stride" else 64 for role in passed])
+        bits = [32 if isinstance(argument, Stride) else 64 for argument in self.launch.pointers]
+        sizes = zip(bits, self.pointers, strict=True)
+        binaries.add(most, size, kernel, [n for n, value in sizes if value is not None and (n, value) != (32, 1)])
 
 
 def function_of(kernel: Any, bits: list[int]) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,16 +16,17 @@ from torch import Tensor
 from ... import _core
 from ...errors import BackendError, VertexFlowError
 from ...graph.program import CORES, Program
-from ..binding import Bound, Numbers, Resolve, template
-from ..memory import Arena, Buffers
+from ..arguments import Given, Scratch, Stride, finder
+from ..binding import Bound, Numbers, Template, key_of, template
+from ..lower.loops import Over
+from ..memory import Buffers
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
+from ..run import Run
 from .build import interprets, load
 from .launch import Binaries, Call, Native, driver, is_watched
 from .source import Launch, Source, write_core
 from .tiles import WARPS
-
-Pointer = tuple[str, Any]  # the role of an argument, and what of it
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Arguments:
     num_leaves: int
     group_start: int
     device: torch.device
-    value: Callable[[Pointer], Tensor | int | None]
+    value: Callable[[Given], Tensor | int | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,17 @@ class Loop:
     source: Source
     functions: dict[str, Any]
     kernels: dict[Any, Kernels] = field(default_factory=dict)  # by what they are compiled for
-    gathers = False  # gathered rows are read where they are, and kept for the backward by others
+    templates: WeakKeyDictionary[RowGroup, Template] = field(default_factory=WeakKeyDictionary)
+    in_arenas = True
+
+    @property
+    def keeps(self) -> bool:
+        """Gathered rows are read where they are."""
+        return self.source.name != "core"
+
+    @property
+    def text(self) -> str:
+        return self.source.text
 
     @cached_property
     def launches(self) -> list[Launch]:
@@ -63,49 +75,42 @@ class Loop:
         return [*self.source.inner, *self.source.leaf]
 
     @cached_property
-    def pointers(self) -> list[Pointer]:
+    def pointers(self) -> list[Given]:
         """What all kernels are given, each once."""
         return list(dict.fromkeys(pointer for launch in self.launches for pointer in launch.pointers))
 
     @cached_property
     def folded(self) -> Numbers:
         """Of each of them, the number that Triton compiles into a kernel: a pointer that is missing, a stride of 1."""
-        return np.array([role == "stride" for role, _ in self.pointers], np.int64)
+        return np.array([isinstance(pointer, Stride) for pointer in self.pointers], np.int64)
 
     def scratch(self, group: RowGroup) -> Buffers:
-        """The buffers that one run needs, by (role, what) of the argument."""
+        """The further buffers that one run needs."""
         rows = max((step.stop - step.start for step in group.steps), default=0)
         edges = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
-        return {
-            (role, what): (what[4], what[2] * (edges if what[3] == "edges" else rows))
-            for role, what in self.pointers
-            if role == "scratch"
-        }
+        needed = [pointer for pointer in self.pointers if isinstance(pointer, Scratch)]
+        return {one: (one.dtype, one.width * (edges if one.over is Over.EDGES else rows)) for one in needed}
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
         count = len(self.source.leaf if part.endswith("_leaf") else self.source.inner)
         return f"Triton kernels, {count} launch{'es' if count != 1 else ''} a step"
 
-    def bind(self, resolve: Resolve, arenas: Sequence[Arena], known: MutableMapping[Any, Any]) -> Arguments:
-        """The arguments of one run, as `resolve` gives them by their role, and the kernels that are compiled for these."""
-        if self not in known:
-            pointers = [("param", what[0]) if is_odd(role, what) else (role, what) for role, what in self.pointers]
-            known[self] = template(pointers, resolve, [arena.layout for arena in arenas], {})
-        bound = known[self].complete(resolve, arenas)
-        num_leaves, group_start = resolve("num_leaves", None), resolve("group_start", None)
-        assert isinstance(num_leaves, int)
-        assert isinstance(group_start, int)
-        device = arenas[0].layout.device
+    def bind(self, run: Run) -> Arguments:
+        """The arguments of one run, and the kernels that are compiled for these."""
+        known = self.templates.get(run.group)
+        if known is None:
+            known = self.templates[run.group] = template(self.pointers, run, {})
+        bound = known.complete(run)
+        group, device = run.group, run.values.arenas[0].layout.device
 
-        def value(pointer: Pointer) -> Tensor | int | None:
-            role, what = pointer
-            key = what[0] if role == "value" else pointer
-            arena = next((arena for arena in arenas if key in arena.layout.places), None)
-            found = arena[key] if arena else resolve("param", what[0]) if is_odd(role, what) else resolve(role, what)
-            return found if isinstance(found, Tensor) or role == "stride" else None
+        def value(pointer: Given) -> Tensor | int | None:
+            key = key_of(pointer)
+            placed = None if key is None else run.values.in_arena(key)
+            found = finder(pointer)(run) if placed is None else placed
+            return found if isinstance(found, Tensor) or isinstance(pointer, Stride) else None
 
-        return Arguments(bound, self._kernels(bound.numbers, device), num_leaves, group_start, device, value)
+        return Arguments(bound, self._kernels(bound.numbers, device), group.num_leaves, group.start, device, value)
 
     def _kernels(self, numbers: Numbers, device: torch.device) -> Kernels:
         """The kernels for such arguments; they are compiled later."""
@@ -175,11 +180,6 @@ class Loop:
                 f"the Triton kernel {launch.name} cannot be compiled or launched: {type(error).__name__}: {str(error)[:2000]}. "
                 'This is a defect of vertexflow, or of Triton, please report it; backend="torch" computes without kernels'
             ) from error
-
-
-def is_odd(role: str, what: Any) -> bool:
-    """Whether an argument is a value whose rows come behind a dimension of size 1."""
-    return role == "value" and what[0].meta["rows"].dim > 0
 
 
 @contextmanager

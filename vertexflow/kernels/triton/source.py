@@ -12,7 +12,23 @@ from ...graph.nodes import on_edges, title
 from ...graph.program import Part, Program
 from ...graph.simplify import ALL_SLOTS
 from ...graph.vertex import CHILDREN
+from ..arguments import (
+    By,
+    Given,
+    OfGroup,
+    Outside,
+    ParentOffset,
+    ParentPlaces,
+    Scratch,
+    Sent,
+    SentByAll,
+    State,
+    Stride,
+    Value,
+    Whole,
+)
 from ..lower.decompose import decomposed
+from ..lower.loops import Over
 from ..operations import Unsupported, has_rows
 from . import tiles
 from .body import KernelWriter
@@ -37,10 +53,10 @@ from vertexflow.kernels.triton.runtime import *  # noqa: F403
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel of a step: its name, its pointers as (role, what of it), its tile, and whether its rows are edges."""
+    """One kernel of a step: its name, what it is called with, its tile, and whether its rows are edges."""
 
     name: str
-    pointers: list[tuple[str, Any]]
+    pointers: list[Given]
     tile: Tile
     on_edges: bool
     products: set[fx.Node]
@@ -188,15 +204,15 @@ class _Arguments:
 
     def __init__(self, values: _Values) -> None:
         self.values = values
-        self.names: dict[tuple[str, Any], str] = {}
+        self.names: dict[Given, str] = {}
 
-    def pointer(self, role: str, what: Any = None, name: str = "") -> str:
-        """The name of an argument."""
-        number, found = 1, f"{name or role}_ptr"
-        while (role, what) not in self.names and found in self.names.values():
+    def pointer(self, argument: Given, name: str) -> str:
+        """The name of an argument, like this one, which others may have, too."""
+        number, found = 1, f"{name}_ptr"
+        while argument not in self.names and found in self.names.values():
             number += 1
-            found = f"{name or role}_{number}_ptr"
-        return self.names.setdefault((role, what), found)
+            found = f"{name}_{number}_ptr"
+        return self.names.setdefault(argument, found)
 
     def place(self, node: fx.Node) -> Place:
         """The place of a value, or of an output of the part."""
@@ -207,7 +223,7 @@ class _Arguments:
             return self._scratch(node)
         origin = values.origin(node)
         if not has_rows(origin):
-            return Shared(self.pointer("param", origin, title(origin)))
+            return Shared(self.pointer(Whole(origin), title(origin)))
         if values.core == "core":
             found = values.state_of(origin, program.gathers)
             if found is not None:
@@ -232,40 +248,45 @@ class _Arguments:
         beside = self.values.slots if slots.get(origin, CHILDREN) >= 0 else 1
         width = beside * math.prod(space_of(origin)[1])
         first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
-        pointer = self.pointer("value", (origin, width // origin.meta["rows"].per_vertex), title(origin))
+        layout = origin.meta["rows"]
+        argument = Whole(origin) if layout.dim else Value(origin, width // layout.per_vertex)  # behind one of size 1
+        pointer = self.pointer(argument, title(origin))
         stride = ""
         if origin.meta.get("role", ())[:2] == ("grad", "push"):  # all rows may be one, of zeros
-            stride = self.names.setdefault(("stride", origin), f"{title(origin)}_stride")
+            stride = self.names.setdefault(Stride(origin), f"{title(origin)}_stride")
         return Rows(pointer, width, first, stride=stride)
 
     def _scratch(self, node: fx.Node) -> Rows:
         number = self.values.scratch.setdefault(node, len(self.values.scratch))
         width = math.prod(space_of(node)[1])
-        what = (self.values.part.name, number, width, "edges" if on_edges(node) else "rows", node.meta["val"].dtype)
-        return Rows(self.pointer("scratch", what, f"scratch_{number}"), width, "")
+        name, over = f"scratch_{number}", Over.EDGES if on_edges(node) else Over.ROWS
+        return Rows(
+            self.pointer(Scratch(self.values.part.name, name, width, over, node.meta["val"].dtype), name), width, ""
+        )
 
     def _width(self, state: str) -> int:
         return math.prod(self.values.program.trace.state[state])
 
     def _gathered(self, state: str, slot: int) -> Gathered:
-        pointer, width = self.pointer("state", state, f"state_{state}"), self._width(state)
+        pointer, width = self.pointer(State(state), f"state_{state}"), self._width(state)
         if slot == CHILDREN:
-            return Gathered(pointer, width, self.pointer("edge_rows"), "edge_start")
-        index, slots = self.pointer("child_rows"), self.values.slots
+            return Gathered(pointer, width, self.pointer(OfGroup.EDGE_ROWS, "edge_rows"), "edge_start")
+        index, slots = self.pointer(OfGroup.CHILD_ROWS, "child_rows"), self.values.slots
         every = slot == ALL_SLOTS
         return Gathered(pointer, width, index, "inner", slots, 0 if every else slot, slots if every else 1)
 
     def _received(self, state: str) -> Received:
         names = []
-        for what in ("placed", "listed"):
-            names += [self.pointer(f"{what}_sent", state, f"{what}_sent_{state}"), self.pointer(f"{what}_places"),
-                      self.pointer(f"{what}_offset")]  # fmt: skip
-        names.append(self.pointer("outside", state, f"outside_{state}"))
+        for what, by in (("placed", By.SLOT), ("listed", By.EDGE)):
+            names.append(self.pointer(SentByAll(state, by), f"{what}_sent_{state}"))
+            names.append(self.pointer(ParentPlaces(by), f"{what}_places"))
+            names.append(self.pointer(ParentOffset(by), f"{what}_offset"))
+        names.append(self.pointer(Outside(state), f"outside_{state}"))
         return Received(", ".join(names), self._width(state))
 
     def _sent(self, state: str, slot: int) -> Rows:
         width = self._width(state)
         if slot == CHILDREN:
-            return Rows(self.pointer("send_edges", state, f"send_edges_{state}"), width, "edge_start")
+            return Rows(self.pointer(Sent(state, By.EDGE), f"send_edges_{state}"), width, "edge_start")
         slots, column = self.values.slots, 0 if slot == ALL_SLOTS else slot * width
-        return Rows(self.pointer("send", state, f"send_{state}"), slots * width, "inner", column)
+        return Rows(self.pointer(Sent(state, By.SLOT), f"send_{state}"), slots * width, "inner", column)

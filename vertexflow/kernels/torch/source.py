@@ -1,4 +1,4 @@
-"""The reference backend: each part becomes a Python function of torch calls that write where the executor wants them.
+"""A part as a Python function of calls of PyTorch that write where the executor wants it.
 
 The generated source is ordinary Python and can be read: `VERTEXFLOW_LOG=kernels` prints it.
 """
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..graph import segments
-from ..graph.nodes import is_view, on_edges
-from ..graph.program import Part
+from ...graph import segments
+from ...graph.nodes import is_view, on_edges
+from ...graph.program import Part
 
 aten = torch.ops.aten
 

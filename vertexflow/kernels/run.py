@@ -1,0 +1,24 @@
+"""What is there of one group of rows while a program runs over a batch: what loops are bound to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .edges import ChildRows, EdgeRows, Exchange
+from .memory import Values
+from .order import RowGroup
+
+
+@dataclass
+class Run:
+    """The values of a group; in the forward pass the states of all groups, in the backward pass the gradients between them."""
+
+    group: RowGroup
+    values: Values
+    states: Mapping[str, Tensor] = field(default_factory=dict)
+    exchange: Exchange = field(default_factory=Exchange)
+    sent: dict[str, EdgeRows] = field(default_factory=dict)  # by this group, of each state: in slots
+    sent_by_edge: dict[str, ChildRows] = field(default_factory=dict)
