@@ -25,6 +25,7 @@ from ...graph.rows import layout_of
 from ...graph.trace import Trace
 from ...graph.verify import STAY
 from .elements import is_known, known_targets
+from .scalar import wide
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
@@ -69,11 +70,11 @@ def _taken_apart(node: fx.Node, found: Trace) -> fx.Graph | None:
 
     def run(*tensors: Tensor) -> Any:
         given: dict[fx.Node, Any] = {
-            **dict(zip(sources, tensors, strict=True)),
+            **dict(zip(sources, map(_widened, tensors), strict=True)),
             **{size: _extent(_size(size, found), tensors) for size in sizes},
         }
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
-        return cast(OpOverload, node.target)(*args, **kwargs)
+        return _rounded(cast(OpOverload, node.target)(*args, **kwargs), node)
 
     values = [source.meta["val"] for source in sources]
     try:
@@ -84,6 +85,18 @@ def _taken_apart(node: fx.Node, found: Trace) -> fx.Graph | None:
         return graph if _is_understood(graph, found) and _gives_the_same(graph, node) else None
     except Exception:  # whatever a decomposition stumbles over: the operation stays whole
         return None
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """Half precision is rounded once, as in PyTorch's own kernels, not after each piece."""
+    return tensor.to(wide(tensor.dtype))
+
+
+def _rounded(results: Any, node: fx.Node) -> Any:
+    if isinstance(results, (list, tuple)):
+        pairs = zip(results, node.meta["val"], strict=True)
+        return tuple(x if x is None or value is None else x.to(value.dtype) for x, value in pairs)
+    return results.to(node.meta["val"].dtype)
 
 
 def _gives_the_same(graph: fx.Graph, node: fx.Node) -> bool:

@@ -21,7 +21,21 @@ from ...graph.nodes import ARANGES, operands
 from ..operations import CONSTANT, PADS, PRODUCTS, SPLIT, Unsupported, has_rows, integer
 from .index import ZERO, Index, Owner, Var, linear, of
 from .pointwise import POINTWISE
-from .scalar import DTYPES, FLOATS, Choose, Draw, Expression, Load, Piece, Position, Reduce, apply, constant, in_dtype
+from .scalar import (
+    DTYPES,
+    FLOATS,
+    Choose,
+    Draw,
+    Expression,
+    Load,
+    Piece,
+    Position,
+    Reduce,
+    apply,
+    constant,
+    in_dtype,
+    wide,
+)
 from .views import VIEWS, Coords, broadcast, extents, moved, of_vertex, split_off
 
 aten = torch.ops.aten
@@ -119,8 +133,9 @@ class Elements:
         rest = iter([place for dim, place in enumerate(coords) if dim not in dims] if node.args[2] else coords)
         places = {dim: self.variable(extents(source)[dim]) for dim in dims}
         whole = tuple(places[dim] if dim in places else next(rest) for dim in range(source.meta["val"].dim()))
-        value = in_dtype(self.element(source, whole), node.meta["val"].dtype)
-        return _reduce(_REDUCTIONS[node.target], list(places.values()), value)
+        dtype = node.meta["val"].dtype
+        value = in_dtype(self.element(source, whole), wide(dtype))
+        return in_dtype(_reduce(_REDUCTIONS[node.target], list(places.values()), value), dtype)
 
     def _product(self, node: fx.Node, coords: Coords) -> Expression:
         """Products of matrices, the first dimension of which may be many."""
@@ -128,16 +143,20 @@ class Elements:
             raise Unsupported(f"{node.name} adds more than a bias")
         a, b = cast("tuple[fx.Node, fx.Node]", node.args[-2:])
         *front, row, column = coords
-        inner = self.variable(extents(a)[-1])
-        value = apply("mul", self.element(a, (*front, row, inner)), self.element(b, (*front, inner, column)))
-        total = _reduce("sum", [inner], value)
-        if node.target is aten.addmm.default:
-            bias = cast(fx.Node, node.args[0])
-            return apply("add", self.element(bias, broadcast(bias, coords)), total)
-        return total
+        inner, dtype = self.variable(extents(a)[-1]), node.meta["val"].dtype
+        factors = self.element(a, (*front, row, inner)), self.element(b, (*front, inner, column))
+        total = _reduce("sum", [inner], apply("mul", *(in_dtype(factor, wide(dtype)) for factor in factors)))
+        return in_dtype(self.with_bias(node, total, coords), dtype)
+
+    def with_bias(self, product: fx.Node, total: Expression, coords: Coords) -> Expression:
+        """The element of a product, plus that of a bias if there is one."""
+        if product.target is not aten.addmm.default:
+            return total
+        bias = cast(fx.Node, product.args[0])
+        return apply("add", in_dtype(self.element(bias, broadcast(bias, coords)), total.dtype), total)
 
     def _computed(self, node: fx.Node, coords: Coords) -> Expression:
-        dtype = computed_in(node)
+        dtype = wide(computed_in(node))
 
         def operand(argument: object) -> Any:
             if isinstance(argument, fx.Node):

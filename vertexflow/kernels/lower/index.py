@@ -6,7 +6,7 @@ when a loop is written, and nothing is left of them in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 ANY = 2**62  # how many vertices there are; more than any other number
@@ -166,6 +166,28 @@ def unravel(flat: Index, shape: Sequence[int]) -> tuple[Index, ...]:
         coords.append(flat % max(extent, 1))
         flat = flat // max(extent, 1)
     return (*([flat] if shape else []), *reversed(coords))
+
+
+def substituted(place: Index, known: Callable[[Atom], Index | None]) -> Index:
+    """The same place with others for some of what it is made of, simplified anew."""
+    total = at(place.constant)
+    for atom, factor in place.terms:
+        total = total + _substituted(atom, known) * factor
+    return total
+
+
+def _substituted(atom: Atom, known: Callable[[Atom], Index | None]) -> Index:
+    found = known(atom)
+    if found is not None:
+        return found
+    match atom:
+        case Clipped():
+            return substituted(atom.at, known).clipped(atom.bound)
+        case Quotient():
+            place = substituted(atom.at, known)
+            return place % atom.by if atom.is_remainder else place // atom.by
+        case _:
+            return Index(((atom, 1),))
 
 
 def _term(atom: Atom, factor: int) -> str:

@@ -5,6 +5,7 @@ An expression is compared by identity: who makes one keeps it for whoever asks a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,6 +172,9 @@ FLOATS = frozenset((torch.float32, torch.float64))
 INTEGERS = frozenset((torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8))
 BOOLS = frozenset((torch.bool,))
 DTYPES = FLOATS | INTEGERS | BOOLS
+HALVES = frozenset(
+    (torch.float16, torch.bfloat16)
+)  # for memory and for products: operations compute in float32, and round
 
 
 def _signatures() -> dict[str, Signature]:
@@ -198,6 +202,8 @@ def _signatures() -> dict[str, Signature]:
     return table
 
 
+JOINED = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}  # what a reduction does with two numbers
+
 OPERATIONS = _signatures()  # besides "where", which takes a boolean and two of any dtype
 
 
@@ -223,6 +229,24 @@ def in_dtype(operand: Expression, dtype: torch.dtype) -> Expression:
     if isinstance(operand, Constant):
         return constant(operand.value, dtype)
     return Cast(operand, dtype)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which numbers of a dtype are computed."""
+    return torch.float32 if dtype in HALVES else dtype
+
+
+def neutral(operation: str, dtype: torch.dtype) -> Constant:
+    """What a reduction of numbers of a dtype begins with."""
+    if operation in ("sum", "prod"):
+        return constant(operation == "prod", dtype)
+    is_max = operation == "max"
+    if dtype == torch.bool:
+        return constant(not is_max, dtype)
+    if dtype.is_floating_point:
+        return constant(-math.inf if is_max else math.inf, dtype)
+    limits = torch.iinfo(dtype)
+    return constant(limits.min if is_max else limits.max, dtype)
 
 
 def constant(value: bool | int | float, dtype: torch.dtype) -> Constant:

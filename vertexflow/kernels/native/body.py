@@ -26,15 +26,24 @@ from ..lower.loops import (
     reads,
     writes,
 )
-from ..lower.scalar import Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
+from ..lower.scalar import (
+    JOINED,
+    Apply,
+    Cast,
+    Choose,
+    Constant,
+    Draw,
+    Expression,
+    Load,
+    Position,
+    Reduce,
+    neutral,
+)
 from .cpp import TYPES, number, place, spell
 
 BARRIER = "#pragma omp barrier"
 SHARED = "#pragma omp for schedule(static) nowait"
 SIMD = "#pragma omp simd"
-
-_NOTHING = {"sum": 0, "prod": 1}
-_JOINED = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
 
 
 def write_statements(
@@ -128,7 +137,7 @@ class _Writer:
         (*outer, last), store = what.kept or (None,), what.store
         target = self._target(store, of(what.row))
         kind = store.value.dtype
-        joined = spell(_JOINED[what.operation], kind, [target, "{}"])
+        joined = spell(JOINED[what.operation], kind, [target, "{}"])
         with self._each(what.row, what.over.value, SHARED):
             if what.is_over_edges:
                 self.line("const Long from = i < without ? 0 : first_edge[i] - first_edge[without];")
@@ -251,20 +260,13 @@ class _Writer:
         sign = {"sum": "+", "prod": "*", "max": "most", "min": "least"}[reduce.operation]
         vectors = f"{SIMD} reduction({sign}:{name})" if kind.is_floating_point else ""
         with self._all(reduce.over, vectors):
-            self.line(f"{name} = {spell(_JOINED[reduce.operation], kind, [name, self.text(reduce.value)])};")
+            self.line(f"{name} = {spell(JOINED[reduce.operation], kind, [name, self.text(reduce.value)])};")
         return name
 
     @staticmethod
     def _nothing(operation: str, dtype: torch.dtype) -> str:
         """What a sum or a maximum begins with."""
-        if operation in _NOTHING:
-            return number(_NOTHING[operation], dtype)
-        if dtype == torch.bool:
-            return number(operation == "min", dtype)
-        if dtype.is_floating_point:
-            return number(float("-inf" if operation == "max" else "inf"), dtype)
-        limits = torch.iinfo(dtype)
-        return number(limits.min if operation == "max" else limits.max, dtype)
+        return number(neutral(operation, dtype).value, dtype)
 
     def _fresh(self, name: str) -> str:
         return f"{name}{next(self.numbers)}"

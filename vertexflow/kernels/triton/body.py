@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ...graph import segments
-from ...graph.nodes import operands
 from ..arguments import Given, OfGroup
-from ..lower.index import ZERO, Index, Var, of, unravel
-from ..lower.views import Coords, broadcast, moved, put_back
-from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, Unsupported, integer, trailing
+from ..lower.elements import Elements
+from ..lower.index import ZERO, Atom, Index, Owner, Var, at, of, substituted, unravel
+from ..lower.scalar import (
+    HALVES,
+    JOINED,
+    Apply,
+    Cast,
+    Choose,
+    Constant,
+    Expression,
+    Load,
+    Position,
+    Reduce,
+    constant,
+    in_dtype,
+    neutral,
+    wide,
+)
+from ..lower.views import of_vertex, put_back
+from ..operations import SEGMENTS, Unsupported
 from . import memory
-from .dtypes import EXACT, HALF, compared_in, converted, dtype_of, in_registers, is_bool, rounded
-from .expressions import COMPARISONS, CONDITIONS, EXPRESSIONS, LOGICAL, literal
 from .lines import Block, Lines, Scope
 from .places import Place, Received, Rows
-from .plan import FEW, Kernel, Plan, Store, factors, is_fused, maker, source_of, space_of
+from .plan import FEW, Kernel, Plan, Store, is_fused, source_of, space_of
 from .products import accumulator, write_products
-from .reductions import REDUCTIONS, product
+from .spellings import EXACT, REDUCTIONS, converted, number, place, register, rounded, spell, takes_bare_numbers
 from .tiles import Tile, power_of_two
-
-aten = torch.ops.aten
 
 CHUNK = 256  # elements of a row that are summed at once
 
@@ -44,7 +57,7 @@ class Places(Protocol):
 
 
 class KernelWriter(Lines):
-    """Writes the body of a kernel."""
+    """Writes the body of a kernel: what an expression needs, in lines of the outermost scope that has all its variables."""
 
     def __init__(self, made: Plan, kernel: Kernel, tile: Tile, places: Places) -> None:
         super().__init__()
@@ -53,12 +66,12 @@ class KernelWriter(Lines):
         self.blocks["m"] = Block(0, "in_rows", "BLOCK_M")
         self.blocks["j"] = Block(0, "in_columns" if tile.columns % tile.sizes[0][1] else "", columns="BLOCK_N")
         self.accumulators: dict[tuple[fx.Node, int], str] = {}
-        self.raw = False  # whether half precision is read as it is
         self.owners: dict[str, Var] = {}  # the row that an edge belongs to
-        dtypes = {dtype_of(node) for node in made.part.graph.nodes if isinstance(node.meta.get("val"), Tensor)}
-        self.wide = "tl.float64" if torch.float64 in dtypes else "tl.float32"
-        self.has_both = torch.float64 in dtypes and not dtypes.isdisjoint({*HALF, torch.float32})
+        self.bound: dict[Var, Index] = {}  # what variables of sums are, while these are written
+        self.names: dict[Any, frozenset[str]] = {}  # of the variables that expressions depend on
         self.widest = 1  # elements of a row that are in registers at once, besides the tile
+        nodes = [*made.part.graph.nodes, *made.ready]
+        self.elements = Elements({node for node in nodes if self.in_memory(node) or _is_apart(node)})
 
     def write(self) -> list[str]:
         """The lines of the body."""
@@ -77,238 +90,226 @@ class KernelWriter(Lines):
             head.append(f"in_columns = j < {self.tile.columns}")
         return [*head, *self.scopes[0].lines, *body.lines]
 
-    def load(self, node: fx.Node, coords: Coords) -> str:
-        """An expression, mostly a name, for elements of a value; what it needs is computed in lines before it."""
-        key = (node, coords, self.raw)
-        known = self.find(key)
-        if known is not None:
-            return known
-        if self.in_memory(node):
-            return self.let(node.name, self._element(node, coords), key)
-        if node.target is CONSTANT:
-            value = torch.tensor(node.args[1], dtype=dtype_of(node)).item()
-            kind = "tl.int1" if is_bool(node) else in_registers(dtype_of(node))
-            return self.let(node.name, f"tl.full((1, 1), {literal(value)}, {kind})", key, 0)
-        if node.target is aten._to_copy.default:
-            return self._converted(node, coords, key)
-        view = moved(node, coords)
-        if view is not None:
-            return self.load(*view)
-        if node.op == "placeholder":
-            place = self.places.place(node)
-            assert isinstance(place, Received)
-            text = memory.receive(self, place, coords, trailing(node), in_registers(dtype_of(node)))
-            return self.let(node.name, rounded(text, dtype_of(node)), key)
-        if node.target is segments.EXPAND:
-            return self.load(source_of(node), (of(self._owner(memory.row_of(coords[0]))), *coords[1:]))
-        if node.target in SEGMENTS:
-            return self._segment(node, coords, key)
-        return self.let(node.name, self._finished(node, self._computed(node, coords)), key)
-
-    def _finished(self, node: fx.Node, text: str) -> str:
-        """The result of an operation, in the type that it has in registers."""
-        if is_bool(node):
-            return text
-        if self.has_both and node.target not in EXPRESSIONS:  # whose operands are of one type
-            text = f"({text}).to({in_registers(dtype_of(node))})"
-        return text if node.target in EXACT else rounded(text, dtype_of(node))
-
-    def _computed(self, node: fx.Node, coords: Coords) -> str:
-        if node.target in (aten.cat.default, aten.stack.default):
-            return self._choice(node, coords)
-        if node.target in PADS:
-            return self._padded(node, coords)
-        if is_fused(node):
-            return accumulator(self, node, coords)
-        if node.target in PRODUCTS:
-            a, b, bias = factors(node)
-            total = product(self, node, coords, a, b)
-            return total if bias is None else f"{total} + {self.load(bias, (coords[1],))}"
-        if maker(node).target in REDUCTIONS:
-            return REDUCTIONS[maker(node).target](self, node, coords)
-        return self._expression(node, coords)
-
     def in_memory(self, node: fx.Node) -> bool:
+        """Whether a value is there before the kernel begins."""
         if node in self.made.ready and self.made.ready[node] <= self.kernel.level:
             return True
-        return node.op == "placeholder" and not isinstance(self.places.place(node), Received)
+        return node.op == "placeholder" and node.name not in ("rows", "edges") and not self._is_received(node)
 
-    def _element(self, node: fx.Node, coords: Coords) -> str:
-        place = self.made_place(node)
-        text = memory.read(self, node, place, coords)
-        if self.raw or dtype_of(node) not in HALF:
-            return text
-        return f"{text}.to(tl.float32)"
+    def _is_received(self, node: fx.Node) -> bool:
+        return isinstance(self.places.place(node), Received)
 
     def made_place(self, node: fx.Node) -> Any:
         """Where a value lies that is in memory."""
-        place = self.places.place(node)
-        return self.places.kept(node) if isinstance(place, Received) else place
+        found = self.places.place(node)
+        return self.places.kept(node) if isinstance(found, Received) else found
 
     def _store(self, store: Store) -> None:
         shape, row = list(space_of(store.value)[1]), of(self.m)
         is_one = math.prod(shape) == 1
         once = is_one and self.tile.columns > 1  # in one program of those that share the rows
-        column = Index() if is_one else of(self.j)
-        value = self.load(store.value, put_back(store.value, row, unravel(column + store.first, shape)))
+        column = ZERO if is_one else of(self.j)
+        element = self.elements.element(store.value, put_back(store.value, row, unravel(column + store.first, shape)))
+        value = self.text(in_dtype(element, store.target.meta["val"].dtype))
         mask = self.mask(row, column) + (" & (tl.program_id(1) == 0)" if once else "")
         self.line(memory.write(self, self.made_place(store.target), self.m, column + store.offset, value, mask))
 
-    def _expression(self, node: fx.Node, coords: Coords) -> str:
-        write = EXPRESSIONS.get(node.target)
-        if write is None:
-            raise Unsupported(f"{node.name} is made by {node.target}")
-        dtype = compared_in(node)
+    # Expressions
 
-        def operand(argument: object, is_condition: bool = False) -> str:
-            if isinstance(argument, fx.Node):
-                text = self.load(argument, broadcast(argument, coords))
-                if node.target in LOGICAL:
-                    return text if is_bool(argument) else f"is_true({text})"
-                return text if is_condition else converted(text, dtype_of(argument), dtype)
-            if argument is None or isinstance(argument, str):
-                return argument or ""
-            if not isinstance(argument, (int, float)):
-                raise Unsupported(f"{node.name} has an operand {argument!r}")
-            return literal(argument)
-
-        extra = {name: operand(value) for name, value in node.kwargs.items() if not (name == "alpha" and value == 1)}
-        condition = CONDITIONS.get(node.target)
-        text = write(*(operand(argument, at == condition) for at, argument in enumerate(node.args)), **extra)
-        return f"(({text}) != 0)" if is_bool(node) and node.target not in LOGICAL | COMPARISONS else text
-
-    def _converted(self, node: fx.Node, coords: Coords, key: Any) -> str:
-        """A copy in another dtype."""
-        source = source_of(node)
-        text = self.load(source, coords)
-        if is_bool(node):
-            return text if is_bool(source) else self.let(node.name, f"({text} != 0)", key)
-        return self.let(node.name, converted(text, dtype_of(source), dtype_of(node)), key)
-
-    def _choice(self, node: fx.Node, coords: Coords) -> str:
-        """Elements of a concatenation, or of a stack, that is not in memory."""
-        dim, is_stack = integer(node, 1), node.target is aten.stack.default
-        at, start, pieces = coords[dim], 0, []
-        for operand in operands(node):
-            stop = start + (1 if is_stack else int(operand.meta["val"].shape[dim]))
-            if at.most >= start and at.least < stop:
-                pieces.append((operand, start, stop))
-            start = stop
-        text = ""
-        for number, (operand, start, stop) in enumerate(pieces):
-            bounds = [f"({at} >= {start})"] if number else []
-            bounds += [f"({at} < {stop})"] if number < len(pieces) - 1 else []
-            with self.only_if(" & ".join(bounds), at):
-                inner = () if is_stack else (self._within(at + -start, stop - start),)
-                value = self.load(operand, (*coords[:dim], *inner, *coords[dim + 1 :]))
-                value = value if is_bool(node) else converted(value, dtype_of(operand), dtype_of(node))
-            text += f"tl.where({at} < {stop}, {value}, " if number < len(pieces) - 1 else value
-        return text + ")" * (len(pieces) - 1)
-
-    def _padded(self, node: fx.Node, coords: Coords) -> str:
-        """Elements of a value that is zero but for a slice."""
-        dim, source = integer(node, 2), source_of(node)
-        at, start = coords[dim], integer(node, 3)
-        stop = start + 1 if node.target is aten.select_backward.default else integer(node, 4)
-        if at.most < start or at.least >= stop:
-            return f"tl.full((1, 1), 0.0, {in_registers(dtype_of(node))})"
-        is_inside = at.least >= start and at.most < stop
-        inside = "" if is_inside else f"({at} >= {start}) & ({at} < {stop})"
-        with self.only_if(inside, at):
-            is_select = node.target is aten.select_backward.default
-            inner = () if is_select else (self._within(at + -start, stop - start),)
-            value = self.load(source, (*coords[:dim], *inner, *coords[dim + 1 :]))
-        if is_inside:
-            return value
-        return f"tl.where({inside}, {value}, 0.0)"
-
-    def _within(self, at: Index, extent: int) -> Index:
-        """The same place where it is below `extent`: others are not read."""
-        if at.least >= 0 and at.most < extent:
-            return at
-        key = ("within", at, extent)
+    def text(self, expression: Expression) -> str:
+        """The name of an expression; what it needs is computed in lines before it."""
+        key = self._key(expression)
         known = self.find(key)
         if known is None:
-            known = self.fresh("within")
-            self.line(f"{known} = {at}")
-            self.scopes[-1].known[key] = known
-            self.blocks[known] = Block(len(self.scopes) - 1, self.mask(at), *self.shape(at))
-        return of(Var(known, extent))
+            with self._outermost(self.names_of(expression)) as depth:
+                known = self._named(expression, depth)
+                self.scopes[depth].known[key] = known
+        return known
+
+    def place_of(self, index: Index) -> Index:
+        """A place by the variables of the kernel."""
+
+        def known(atom: Atom) -> Index | None:
+            if isinstance(atom, Owner):
+                return of(self._owner(memory.row_of(self.place_of(atom.edge))))
+            return self.bound.get(atom) if isinstance(atom, Var) else None
+
+        return substituted(index, known)
+
+    def names_of(self, expression: Expression) -> frozenset[str]:
+        """The variables of the kernel that an expression depends on."""
+        key = self._key(expression)
+        if key not in self.names:
+            own = {v.name for v in expression.over} if isinstance(expression, Reduce) else set()
+            places = self.names_in(map(self.place_of, expression.places))
+            self.names[key] = frozenset(places).union(*map(self.names_of, expression.parts)) - own
+        return self.names[key]
+
+    def _key(self, expression: Expression) -> Any:
+        return expression, *(self.bound.get(variable) for variable in expression.variables)
+
+    @contextmanager
+    def _outermost(self, names: frozenset[str]) -> Iterator[int]:
+        """Write into the outermost scope that has these variables; the first is for what products need, too."""
+        depth = max((self.blocks[name].depth for name in names), default=0)
+        depth = max(depth, min(1, len(self.scopes) - 1))
+        inner, self.scopes = self.scopes[depth + 1 :], self.scopes[: depth + 1]
+        yield depth
+        self.scopes += inner
+
+    def _named(self, expression: Expression, depth: int) -> str:
+        dtype = expression.dtype
+        match expression:
+            case Constant():
+                return self.let("number", f"tl.full((1, 1), {number(expression.value, dtype)}, {register(dtype)})", 0)
+            case Load():
+                return self._loaded(expression)
+            case Position():
+                where = self.place_of(expression.at)
+                if self.shape(self.names_in([where])) == ("1", "1"):
+                    return self.let("place", f"tl.full((1, 1), {place(where)}, {register(dtype)})")
+                return self.let("place", f"({place(where)}).to({register(dtype)})")
+            case Cast():
+                operand = self.text(expression.operand)
+                is_exact = dtype in HALVES and _is_exact(expression.operand, dtype)
+                text = operand if is_exact else converted(operand, expression.operand.dtype, dtype)
+                return self.let(f"as_{str(dtype)[6:]}", text)
+            case Choose():
+                return self.let("chosen", self._choice(expression))
+            case Reduce():
+                return self._total(expression)
+            case Apply():
+                return self.let(expression.operation, self._applied(expression))
+        raise Unsupported(f"there are no kernels for {type(expression).__name__.lower()}s")
+
+    def _applied(self, apply: Apply) -> str:
+        operands, dtype = apply.operands, apply.operands[-1].dtype
+        is_plain = takes_bare_numbers(apply.operation, dtype) and not all(isinstance(x, Constant) for x in operands)
+        texts = [number(x.value, x.dtype) if is_plain and isinstance(x, Constant) else self.text(x) for x in operands]
+        return spell(apply.operation, dtype, texts)
+
+    def _choice(self, choice: Choose) -> str:
+        where, nothing = self.place_of(choice.at), constant(0, choice.dtype)
+        pieces = [piece for piece in choice.pieces if where.most >= piece.start and where.least < piece.stop]
+        found: list[tuple[int, Expression]] = []  # below which place it is which value
+        reached = where.least
+        for piece in pieces:
+            found += [(piece.start, nothing)] if piece.start > reached else []
+            found.append((piece.stop, piece.value))
+            reached = piece.stop
+        found += [(where.most + 1, nothing)] if where.most >= reached else []
+        *before, (_, last) = found
+        text = self.text(last)
+        for stop, value in reversed(before):
+            text = f"tl.where({place(where)} < {stop}, {self.text(value)}, {text})"
+        return text
+
+    def _loaded(self, load: Load) -> str:
+        """The elements of a value in memory, or of one that has lines of its own."""
+        node, column = load.array, self.place_of(load.column)
+        if self.in_memory(node):
+            raw = self.raw(load)
+            return self.let(node.name, f"{raw}.to(tl.float32)") if wide(load.dtype) != load.dtype else raw
+        assert load.row is not None
+        row = self.place_of(load.row)
+        if node.op == "placeholder":
+            found = self.places.place(node)
+            assert isinstance(found, Received)
+            text = memory.receive(self, found, row, column, register(load.dtype))
+            return self.let(node.name, rounded(text, load.dtype))
+        if is_fused(node):
+            return self.let(node.name, rounded(accumulator(self, node, row, column), load.dtype))
+        return self._segment(node, row, column)
+
+    def raw(self, load: Load) -> str:
+        """The elements of a value as they lie in memory."""
+        row = None if load.row is None else self.place_of(load.row)
+        text = memory.read(self, self.made_place(load.array), row, self.place_of(load.column))
+        return self.let(load.array.name, text)
 
     # Sums
 
-    def total(self, key: Any, sizes: list[int], coords: Coords, value: Callable[[Coords], str], op: str = "sum") -> str:
-        """The sum, or maximum, of `value` over all places in `sizes`, at `coords`; kept by `key` for who asks again."""
-        key = (key, coords, op)
-        known = self.find(key)
-        if known is not None:
-            return known
-        count, nothing = math.prod(sizes), "0.0" if op == "sum" else 'float("-inf")'
-        if not count:
-            return f"tl.full((1, 1), {nothing}, {self.wide})"
+    @contextmanager
+    def _binding(self, variables: Sequence[Var], places: Sequence[Index]) -> Iterator[None]:
+        self.bound.update(zip(variables, places, strict=True))
+        yield
+        for variable in variables:
+            del self.bound[variable]
+
+    def _total(self, reduce: Reduce) -> str:
+        """A sum, or maximum, over the elements of a row: of few at once, of many in a loop."""
+        sizes = [variable.bound for variable in reduce.over]
+        count, dtype = math.prod(sizes), torch.int32 if reduce.dtype == torch.bool else reduce.dtype
+        operation, value = reduce.operation, in_dtype(reduce.value, dtype)
+        nothing = neutral(operation, dtype)
+
+        def joined(one: str, other: str) -> str:
+            return spell(JOINED[operation], dtype, [one, other])
+
+        def at_place(flat: Index) -> str:
+            with self._binding(reduce.over, unravel(flat, sizes)):
+                return self.text(value)
+
+        rows, columns = self.shape(self.names_of(reduce))
         if count <= FEW:
-            found = [value(unravel(Index(constant=number), sizes)) for number in range(count)]
-            text = found[0]
-            for more in found[1:]:
-                text = f"{text} + {more}" if op == "sum" else f"larger({text}, {more})"
-            return self.let(op, text, key)
-        rows, columns = self.shape(*coords)
-        if columns == "1" and count <= CHUNK:
-            return self.let(op, self._row_total(value, sizes, count, ZERO, count, op), key)
-        name = self.let(op, f"tl.full(({rows}, {columns}), {nothing}, {self.wide})", key)
-        r = Var(self.fresh("r"), count)
-        if columns == "1":
-            with self.nested(f"for {r} in range(0, {count}, {CHUNK}):"):
-                self._add(name, self._row_total(value, sizes, CHUNK, of(r), count, op), op)
+            found = [at_place(at(one)) for one in range(count)] or [self.text(nothing)]
+            for other in found[1:]:
+                found[0] = joined(found[0], other)
+            name = self.let(operation, found[0])
+        elif columns == "1" and count <= CHUNK:
+            name = self.let(operation, self._row_total(at_place, ZERO, count, count, reduce))
         else:
-            with self.nested(f"for {r} in range(0, {count}):"):
-                self._add(name, value(unravel(of(r), sizes)), op)
-        return name
+            name = self.fresh(operation)
+            self.line(f"{name} = tl.full(({rows}, {columns}), {number(nothing.value, dtype)}, {register(dtype)})")
+            r = Var(self.fresh("r"), count)
+            with self.nested(f"for {r} in range(0, {count}{f', {CHUNK}' if columns == '1' else ''}):"):
+                self.blocks[r.name] = Block(len(self.scopes) - 1, "")
+                more = self._row_total(at_place, of(r), CHUNK, count, reduce) if columns == "1" else at_place(of(r))
+                self.line(f"{name} = {joined(name, more)}")
+        return self.let(operation, f"{name} != 0") if reduce.dtype == torch.bool else name
 
-    def _add(self, name: str, value: str, op: str) -> None:
-        self.line(f"{name} = {name} + {value}" if op == "sum" else f"{name} = larger({name}, {value})")
-
-    def _row_total(
-        self, value: Callable[[Coords], str], sizes: list[int], size: int, start: Index, count: int, op: str
-    ) -> str:
+    def _row_total(self, value: Callable[[Index], str], start: Index, size: int, count: int, reduce: Reduce) -> str:
         """The sum, or maximum, of `value` over `size` places of `count`, from `start` on."""
-        key = ("range", start, size, count)
-        known, power = self.find(key), power_of_two(size)
-        if known is None:
+        key, power = ("range", start, size, count), power_of_two(size)
+        name = self.find(key)
+        if name is None:
             depth = -1 if start.terms else 0
-            numbers = f"{f'{start} + ' if start.terms else ''}tl.arange(0, {power})[None, :]"
-            known = self.block("r", numbers, count, ("1", str(power)), masked=True, depth=depth).name
-            self.scopes[depth].known[key] = known
+            numbers = f"{f'{place(start)} + ' if start.terms else ''}tl.arange(0, {power})[None, :]"
+            name = self.block("r", numbers, count, ("1", str(power)), masked=True, depth=depth).name
+            self.scopes[depth].known[key] = name
         self.widest = max(self.widest, power)
-        found = value(unravel(of(Var(known, count)), sizes))
-        inside, nothing = f"in_rows & {self.blocks[known].mask}", "0.0" if op == "sum" else 'float("-inf")'
-        return f"tl.{op}(tl.where({inside}, {found}, {nothing}), 1, keep_dims=True)"
+        found, dtype = value(of(Var(name, count))), reduce.dtype
+        nothing = neutral(reduce.operation, torch.int32 if dtype == torch.bool else dtype)
+        found = f"tl.where({self.blocks[name].mask}, {found}, {self.text(nothing)})"
+        return REDUCTIONS[reduce.operation].format(found)
 
-    def _segment(self, node: fx.Node, coords: Coords, key: Any) -> str:
+    def _segment(self, node: fx.Node, row: Index, column: Index) -> str:
         """A sum, or maximum, over the edges of each row; zeros where there are none."""
-        row, is_sum = memory.row_of(coords[0]), node.target is segments.SEGMENT_SUM
-        first, count = self._edges_of(row)
-        rows, columns = self.shape(*coords)
-        nothing = "0.0" if is_sum else 'float("-inf")'
-        kind = in_registers(dtype_of(node))
-        name = self.let(node.name, f"tl.full(({rows}, {columns}), {nothing}, {kind})", key)
-        number = self.fresh("number")
-        self.line(f"{number} = 0")
-        with self.nested(f"while {number} < {count}_most:"):
+        is_sum, source, dtype = node.target is segments.SEGMENT_SUM, source_of(node), node.meta["val"].dtype
+        operation, kind = "sum" if is_sum else "max", torch.int32 if dtype == torch.bool else wide(dtype)
+        first, count = self._edges_of(memory.row_of(row))
+        rows, columns = self.shape(self.names_in((row, column)))
+        name, number_of_edge = self.fresh(node.name), self.fresh("number")
+        nothing = number(neutral(operation, kind).value, kind)
+        self.line(f"{name} = tl.full(({rows}, {columns}), {nothing}, {register(kind)})")
+        self.line(f"{number_of_edge} = 0")
+        with self.nested(f"while {number_of_edge} < {count}_most:"):
             inside, edge = self.fresh("in_edge"), Var(self.fresh("edge"))
-            self.line(f"{inside} = {number} < {count}")
-            self.line(f"{edge} = {first} + {number}")
+            self.line(f"{inside} = {number_of_edge} < {count}")
+            self.line(f"{edge} = {first} + {number_of_edge}")
             self.blocks[edge.name] = Block(len(self.scopes) - 1, inside, rows)
-            self.owners[edge.name] = row
-            value = self.load(source_of(node), (of(edge), *coords[1:]))
-            more = f"{name} + {value}" if is_sum else f"larger({name}, {value})"
-            self.line(f"{name} = tl.where({inside}, {more}, {name})")
-            self.line(f"{number} += 1")
+            self.owners[edge.name] = memory.row_of(row)
+            inner = unravel(column, of_vertex(source))
+            value = self.text(in_dtype(self.elements.element(source, put_back(source, of(edge), inner)), kind))
+            self.line(f"{name} = tl.where({inside}, {spell(JOINED[operation], kind, [name, value])}, {name})")
+            self.line(f"{number_of_edge} += 1")
         if not is_sum:
-            self.line(f"{name} = tl.where({count} > 0, {name}, 0.0)")
-        elif dtype_of(node) in HALF:
-            self.line(f"{name} = {rounded(name, dtype_of(node))}")
-        return name
+            self.line(f"{name} = tl.where({count} > 0, {name}, {number(0, kind)})")
+        return (
+            self.let(node.name, converted(name, kind, dtype))
+            if kind != dtype and (is_sum or kind == torch.int32)
+            else name
+        )
 
     def _edges_of(self, row: Var) -> tuple[str, str]:
         """Variables for the first edge of rows, counted from the step's first, and for how many there are."""
@@ -337,3 +338,22 @@ class KernelWriter(Lines):
         self.blocks[owner.name] = Block(depth, in_edges, self.blocks[edge.name].rows)
         self.owners[edge.name] = owner
         return owner
+
+
+def _is_apart(node: fx.Node) -> bool:
+    """Whether a value has lines of its own, which are not those of an expression."""
+    return node.op == "placeholder" or node.target in SEGMENTS or is_fused(node)
+
+
+def _is_exact(expression: Expression, dtype: torch.dtype) -> bool:
+    """Whether numbers are float32 and rounded to a narrower dtype already: elements of that, perhaps with the other sign."""
+    if expression.dtype != torch.float32:
+        return False
+    if isinstance(expression, Cast):
+        return expression.operand.dtype == dtype
+    if isinstance(expression, Constant):
+        return constant(expression.value, dtype).value == expression.value
+    if isinstance(expression, Choose):
+        return all(_is_exact(piece.value, dtype) for piece in expression.pieces)
+    operands = expression.operands if isinstance(expression, Apply) and expression.operation in EXACT else ()
+    return bool(operands) and all(_is_exact(x, dtype) for x in operands if x.dtype == expression.dtype)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import keyword
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..lower.index import Index, Var
+from .spellings import CALLS, conditions
 
-RESERVED = {"tl", "m", "j", "in_rows", "in_columns", "start", "inner", "absolute", "edge_start", "rows", "range", "float",
-            "larger", "smaller", "at_least", "at_most", "power", "sigmoid", "tanh", "gelu", "received", "wide", "not_of",
-            "is_true", "in", "is", "if", "or", "as",
-            "and", "not", "def", "for", "lambda", "del", "silu_backward", "gelu_backward", "gelu_tanh",
-            "silu", "relu", "gelu_tanh_backward", "add_product", "sent_by_parents"}  # fmt: skip
+RESERVED = {*keyword.kwlist, *CALLS.values(), "tl", "m", "j", "in_rows", "in_columns", "start", "inner", "absolute", "edge_start",
+            "rows", "range", "float", "received", "libdevice", "add_product", "whole_divided", "whole_remainder",
+            "largest", "least", "product_of_row", "uniform"}  # fmt: skip
 
 
 @dataclass
@@ -41,7 +41,6 @@ class Lines:
         self.scopes = [Scope()]
         self.blocks: dict[str, Block] = {}
         self.taken = set(RESERVED)
-        self.conditions: list[tuple[str, set[str]]] = []  # under which elements are read, and the variables in them
 
     def find(self, key: Any) -> str | None:
         """The name of what is known by `key`."""
@@ -60,13 +59,14 @@ class Lines:
         """Add a line to a scope."""
         self.scopes[depth].lines.append(text)
 
-    def let(self, name: str, expression: str, key: Any, depth: int = -1) -> str:
-        """A new variable for an expression, known by `key` in its scope."""
+    def let(self, name: str, expression: str, depth: int = -1) -> str:
+        """A variable for an expression, which is computed once in a scope."""
         if expression.isidentifier():
             return expression
-        found = self.fresh(name)
-        self.line(f"{found} = {expression}", depth)
-        self.scopes[depth].known[key] = found
+        found = self.find(expression)
+        if found is None:
+            found = self.scopes[depth].known[expression] = self.fresh(name)
+            self.line(f"{found} = {expression}", depth)
         return found
 
     def block(
@@ -91,33 +91,20 @@ class Lines:
         self.scopes.pop()
         self.scopes[-1].lines += [head, *(f"    {line}" for line in scope.lines)]
 
-    @contextmanager
-    def only_if(self, condition: str, at: Index) -> Iterator[None]:
-        """What is read at places made of `at` is read where a condition on it holds; elsewhere it is zero."""
-        self.scopes.append(Scope(self.scopes[-1].lines))
-        self.conditions += [(condition, {variable.name for variable in at.variables()})] if condition else []
-        yield
-        if condition:
-            self.conditions.pop()
-        self.scopes.pop()
-
     def mask(self, *places: Index) -> str:
         """The condition under which elements at these places are there."""
-        names = {variable.name for at in places for variable in at.variables()}
-        found = [self.blocks[name].mask for name in self._blocks_in(places)]
-        found += [condition for condition, variables in self.conditions if names & variables]
+        found = [self.blocks[name].mask for name in self.names_in(places)]
+        found += [condition for place in places for condition in conditions(place)]
         return " & ".join(dict.fromkeys(filter(None, found)))
 
-    def shape(self, *places: Index) -> tuple[str, str]:
-        """How many rows and columns a block of elements at these places has."""
+    def shape(self, names: Iterable[str]) -> tuple[str, str]:
+        """How many rows and columns a block has that depends on these variables."""
         rows, columns = "1", "1"
-        for name in self._blocks_in(places):
+        for name in names:
             block = self.blocks[name]
             rows, columns = (block.rows if rows == "1" else rows), (block.columns if columns == "1" else columns)
         return rows, columns
 
-    def _blocks_in(self, places: tuple[Index, ...]) -> Iterator[str]:
-        for at in places:
-            for variable in at.variables():
-                if variable.name in self.blocks:
-                    yield variable.name
+    def names_in(self, places: Iterable[Index]) -> list[str]:
+        """The variables in places."""
+        return list(dict.fromkeys(variable.name for at in places for variable in at.variables()))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from torch import fx
-
-from ..lower.index import Index, Var, linear
-from ..lower.views import Coords, of_vertex, split_off
-from ..operations import Unsupported, trailing
+from ..lower.index import Index, Var
+from ..operations import Unsupported
 from .lines import Lines
 from .places import Gathered, Received, Rows, Shared
+from .spellings import place
 
 
 def row_of(at: Index) -> Var:
@@ -19,43 +17,44 @@ def row_of(at: Index) -> Var:
     return row
 
 
-def read(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: Coords) -> str:
-    """The elements of a value at `coords`, as they lie in memory."""
-    mask = lines.mask(*coords)
-    guard = f", mask={mask}, other=0" if mask else ""
-    return f"tl.load({address(lines, node, place, coords)}{guard})"
+def read(lines: Lines, place: Shared | Rows | Gathered, row: Index | None, column: Index) -> str:
+    """The elements of a value in these columns of rows, as they lie in memory; of one without rows, these elements."""
+    places = (column,) if row is None else (row, column)
+    mask = lines.mask(*places)
+    text = f"tl.load({address(lines, place, row, column)}{f', mask={mask}, other=0' if mask else ''})"
+    return text if lines.shape(lines.names_in(places)) != ("1", "1") else f"tl.broadcast_to({text}, (1, 1))"
 
 
-def write(lines: Lines, place: Rows, row: Var, column: Index, value: str, mask: str) -> str:
+def write(lines: Lines, at: Rows, row: Var, column: Index, value: str, mask: str) -> str:
     """A store of elements in these columns."""
-    return f"tl.store({_added(_row_start(lines, place, row), column)}, {value}, mask={mask})"
+    return f"tl.store({_added(_row_start(lines, at, row), column)}, {value}, mask={mask})"
 
 
-def address(lines: Lines, node: fx.Node, place: Shared | Rows | Gathered, coords: Coords) -> str:
-    """Where the elements of a value are."""
-    if isinstance(place, Shared):
-        return _added(place.pointer, linear(coords, trailing(node)))
-    at, inner = split_off(node, coords)
-    row, column = row_of(at), linear(inner, of_vertex(node))
-    if isinstance(place, Rows):
-        return _added(_row_start(lines, place, row), column)
-    if place.beside == 1:
-        return _added(_child_start(lines, place, row, place.slot), column)
-    slot, column = column // place.width, column % place.width
+def address(lines: Lines, at: Shared | Rows | Gathered, row: Index | None, column: Index) -> str:
+    """Where elements are."""
+    if isinstance(at, Shared):
+        return _added(at.pointer, column)
+    assert row is not None
+    variable = row_of(row)
+    if isinstance(at, Rows):
+        return _added(_row_start(lines, at, variable), column)
+    if at.beside == 1:
+        return _added(_child_start(lines, at, variable, at.slot), column)
+    slot, within = column // at.width, column % at.width
     if not slot.terms:
-        return _added(_child_start(lines, place, row, slot.constant), column)
-    number = f"({place.first} + {row}) * {place.slots} + {slot}"
-    child = f"tl.load({place.index} + {number}, mask={lines.mask(*coords)}, other=0).to(tl.int64)"
-    return _added(f"{place.pointer} + {_times(child, place.width)}", column)
+        return _added(_child_start(lines, at, variable, slot.constant), within)
+    number = f"({at.first} + {variable}) * {at.slots} + {place(slot)}"
+    child = f"tl.load({at.index} + {number}, mask={lines.mask(row, column)}, other=0).to(tl.int64)"
+    return _added(f"{at.pointer} + {_times(child, at.width)}", within)
 
 
-def receive(lines: Lines, place: Received, coords: Coords, shape: list[int], dtype: str) -> str:
+def receive(lines: Lines, at: Received, row: Index, column: Index, dtype: str) -> str:
     """The gradient of a state that comes to rows."""
-    row, column = row_of(coords[0]), linear(coords[1:], shape)
-    in_rows = lines.blocks[row.name].mask
-    rows, columns = lines.shape(*coords)
-    whole = f"tl.broadcast_to({lines.mask(*coords)}, ({rows}, {columns}))"
-    return f"received({place.arguments}, absolute + {row}, {column}, {in_rows}, {whole}, {place.width}, {dtype})"
+    variable = row_of(row)
+    in_rows = lines.blocks[variable.name].mask
+    rows, columns = lines.shape(lines.names_in((row, column)))
+    whole = f"tl.broadcast_to({lines.mask(row, column)}, ({rows}, {columns}))"
+    return f"received({at.arguments}, absolute + {variable}, {place(column)}, {in_rows}, {whole}, {at.width}, {dtype})"
 
 
 def _times(row: str, width: int | str) -> str:
@@ -63,34 +62,23 @@ def _times(row: str, width: int | str) -> str:
 
 
 def _added(pointer: str, column: Index) -> str:
-    text = str(column)
+    text = place(column)
     return pointer if text == "0" else f"{pointer} + {text}"
 
 
-def _row_start(lines: Lines, place: Rows, row: Var) -> str:
+def _row_start(lines: Lines, at: Rows, row: Var) -> str:
     """A variable for where the rows of a value begin, made once where its row is known."""
-    key = ("rows", place, row)
-    text = f"({place.first} + {row})" if place.first else row.name
-    column = f" + {place.column}" if place.column else ""
-    name = f"{place.pointer.removesuffix('_ptr')}_rows"
-    return lines.find(key) or lines.let(
-        name, f"{place.pointer} + {_times(text, place.stride or place.width)}{column}", key, _depth(lines, row)
-    )
+    number = f"({at.first} + {row})" if at.first else row.name
+    column = f" + {at.column}" if at.column else ""
+    text = f"{at.pointer} + {_times(number, at.stride or at.width)}{column}"
+    return lines.let(f"{at.pointer.removesuffix('_ptr')}_rows", text, lines.blocks[row.name].depth)
 
 
-def _child_start(lines: Lines, place: Gathered, row: Var, slot: int) -> str:
+def _child_start(lines: Lines, at: Gathered, row: Var, slot: int) -> str:
     """The same for rows of a child's state."""
-    key, depth = ("child", place.index, row, slot), _depth(lines, row)
-    child = lines.find(key)
-    if child is None:
-        at = f"{_times(f'({place.first} + {row})', place.slots)}{f' + {slot}' if slot else ''}"
-        in_rows = lines.blocks[row.name].mask
-        load = f"tl.load({place.index} + {at}, mask={in_rows}, other=0).to(tl.int64)"
-        child = lines.let(f"child_{slot}", load, key, depth)
-    of_state = ("child state", place.pointer, row, slot, place.index)
-    name, text = f"{place.pointer.removesuffix('_ptr')}_{slot}", f"{place.pointer} + {_times(child, place.width)}"
-    return lines.find(of_state) or lines.let(name, text, of_state, depth)
-
-
-def _depth(lines: Lines, row: Var) -> int:
-    return lines.blocks[row.name].depth
+    block = lines.blocks[row.name]
+    number = f"{_times(f'({at.first} + {row})', at.slots)}{f' + {slot}' if slot else ''}"
+    load = f"tl.load({at.index} + {number}, mask={block.mask}, other=0).to(tl.int64)"
+    child = lines.let(f"child_{slot}", load, block.depth)
+    name, text = f"{at.pointer.removesuffix('_ptr')}_{slot}", f"{at.pointer} + {_times(child, at.width)}"
+    return lines.let(name, text, block.depth)

@@ -12,7 +12,7 @@ import math
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -20,29 +20,16 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.nodes import on_edges, operands
 from ...graph.program import Part
-from ..lower.views import of_vertex
-from ..operations import (
-    CONSTANT,
-    PADS,
-    PRODUCTS,
-    SEGMENTS,
-    SPLIT,
-    VIEWS,
-    Unsupported,
-    has_rows,
-    integer,
-    is_empty,
-    puts_between,
-)
-from .expressions import EXPRESSIONS
-from .reductions import REDUCTIONS
+from ..lower.elements import is_known, is_reduction
+from ..lower.scalar import DTYPES, HALVES
+from ..lower.views import VIEWS, of_vertex
+from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, has_rows, integer, is_empty
 
 aten = torch.ops.aten
 
 FEW = 4  # elements that are summed without a loop
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-SUMS = dict.fromkeys(PRODUCTS | SEGMENTS)  # besides those of rows
-FREE = VIEWS | {aten._to_copy.default}
+FREE = {*VIEWS, operator.getitem, SPLIT, aten.clone.default, aten._to_copy.default}
 
 Space = tuple[bool, tuple[int, ...]]  # whether rows are edges, and the shape of a row
 
@@ -111,7 +98,10 @@ def is_fused(product: fx.Node) -> bool:
     """Whether a product is computed in tiles; others, and narrow ones, are sums over elements of their factors."""
     if product.target not in PRODUCTS or not sole_rows(product):
         return False
-    summed, columns = product.args[-1].meta["val"].shape  # type: ignore[union-attr]
+    a, b, bias = factors(product)
+    if not has_rows(a) or has_rows(b) or (bias is not None and has_rows(bias)):
+        return False
+    summed, columns = b.meta["val"].shape
     return int(summed) > FEW and int(columns) > 1
 
 
@@ -120,26 +110,21 @@ def source_of(node: fx.Node) -> fx.Node:
     return node.all_input_nodes[0]
 
 
-def maker(node: fx.Node) -> fx.Node:
-    """The operation that makes a value, which may be one of several results."""
-    return source_of(node) if node.target is operator.getitem and source_of(node).target in REDUCTIONS else node
+def is_sum(node: fx.Node) -> bool:
+    """Whether each element is made of several: of a row, or of the edges of one."""
+    return is_reduction(node) or node.target in SEGMENTS
 
 
 def is_free(node: fx.Node) -> bool:
     """Whether a value is elements of another, or these in another dtype."""
-    return node.target in FREE and maker(node) is node
+    return node.target in FREE
 
 
 def factors(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None]:
     """Of a product `a @ b`, plus a bias if there is one: a, b and the bias."""
-    bias, (a, b) = None, node.args[-2:]
-    if node.target is aten.addmm.default:
-        bias = node.args[0]
-    assert isinstance(a, fx.Node)
-    assert isinstance(b, fx.Node)
-    if node.kwargs or not has_rows(a) or has_rows(b) or (bias is not None and has_rows(bias)):  # type: ignore[arg-type]
-        raise Unsupported(f"{node.name} is no product with a parameter")
-    return a, b, bias  # type: ignore[return-value]
+    a, b = node.args[-2:]
+    bias = node.args[0] if node.target is aten.addmm.default else None
+    return cast("tuple[fx.Node, fx.Node, fx.Node | None]", (a, b, bias))
 
 
 class _Planner:
@@ -245,14 +230,14 @@ class _Planner:
             self.crossed.add(node)
 
     def _place_computed(self, node: fx.Node) -> None:
-        sources, target = self._sources(node), maker(node).target
+        sources, is_expand = self._sources(node), node.target is segments.EXPAND
         levels = [self._level_of(source) for source in sources]
-        if target in REDUCTIONS | SUMS or target is segments.EXPAND:
+        if is_sum(node) or is_expand:
             for source in sources:
-                if source in self.fresh or (source in self.heavy and target is segments.EXPAND):
+                if source in self.fresh or (source in self.heavy and is_expand):
                     self._cross(source)
                     levels.append(self._ready(source))
-            if target is not segments.EXPAND:
+            if not is_expand:
                 self.heavy.add(node)
         level = self.level[node] = max(levels, default=0)
         for source in sources:
@@ -310,8 +295,7 @@ class _Planner:
     def _is_made_again(self, node: fx.Node) -> bool:
         if node in self.stored or node not in self.fresh | self.heavy:
             return True
-        target = maker(node).target
-        if node.op == "placeholder" or target in REDUCTIONS | SUMS:
+        if node.op == "placeholder" or is_sum(node):
             return False
         return all(map(self._is_made_again, self._sources(node)))
 
@@ -324,7 +308,7 @@ class _Planner:
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         """The values that an operation reads."""
-        found = [source_of(source) if source.target is SPLIT else source for source in maker(node).all_input_nodes]
+        found = [source_of(source) if source.target is SPLIT else source for source in node.all_input_nodes]
         return [source for source in found if source in self.level]
 
 
@@ -348,23 +332,15 @@ def _joins_columns(cat: fx.Node) -> bool:
 def _check(node: fx.Node) -> None:
     """Refuse what there are no kernels for."""
     value, target = node.meta.get("val"), node.target
+    if isinstance(value, (int, torch.SymInt)) or target is operator.mul:
+        return
     if isinstance(value, Tensor) and is_empty(node):
         raise Unsupported(f"{node.name} has no elements")
-    if node.op == "placeholder" or isinstance(value, (int, torch.SymInt)) or target is operator.mul:
-        return
-    if isinstance(value, Tensor) and value.dtype not in (*FLOATS, torch.bool):
+    if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
         raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
-    known = target in EXPRESSIONS or target in FREE or target is CONSTANT or target in PRODUCTS or target in PADS
-    known = known or target in REDUCTIONS | SUMS or target is segments.EXPAND
-    if target is operator.getitem:
-        known = source_of(node).target is SPLIT or source_of(node).target in REDUCTIONS
-    if not known and target not in (aten.cat.default, aten.stack.default, aten.empty.memory_format):
+    if node.op == "placeholder":
+        return
+    if not is_known(node) and target not in SEGMENTS:
         raise Unsupported(f"{node.name} is made by {target}")
-    if target in PADS and (not has_rows(node) or integer(node, 2) == node.meta["rows"].dim or puts_between(node)):
-        raise Unsupported(f"{node.name} puts zeros between elements, or rows")
-    if maker(node).target in REDUCTIONS and isinstance(value, Tensor) and not has_rows(node):
+    if is_reduction(node) and not has_rows(node):
         raise Unsupported(f"{node.name} sums over rows")
-    if target in REDUCTIONS | SUMS and isinstance(value, Tensor) and value.dtype == torch.bool:
-        raise Unsupported(f"{node.name} is the largest of some bits")
-    if target in PRODUCTS:
-        factors(node)

@@ -8,11 +8,12 @@ import torch
 from torch import fx
 
 from ...graph.nodes import operands
-from ..lower.index import of
-from ..lower.views import Coords
-from .dtypes import HALF, TYPES, dtype_of, in_registers
+from ..lower.index import Index, of
+from ..lower.scalar import Cast, Expression, Load, in_dtype, wide
+from ..lower.views import broadcast
 from .places import Gathered
-from .plan import Apart, factors, is_free, looked_through, source_of, space_of
+from .plan import Apart, factors, source_of, space_of
+from .spellings import TYPES, register
 
 if TYPE_CHECKING:
     from .body import KernelWriter
@@ -22,23 +23,25 @@ aten = torch.ops.aten
 Tiles = list[tuple[fx.Node, int]]  # products, with the first column of the tile
 
 
-def accumulator(writer: KernelWriter, node: fx.Node, coords: Coords) -> str:
+def accumulator(writer: KernelWriter, node: fx.Node, row: Index, column: Index) -> str:
     """An expression for columns of a product's result, which is computed before all else.
 
     Raises:
         Apart: what is read is no tile of it.
     """
-    columns, offset = writer.tile.columns, coords[1].offset_from(writer.j)
-    if coords[0] != of(writer.m) or offset is None or space_of(node)[0] != writer.kernel.space[0]:
+    columns, offset = writer.tile.columns, column.offset_from(writer.j)
+    if row != of(writer.m) or offset is None or space_of(node)[0] != writer.kernel.space[0]:
         raise Apart(node)
     if offset < 0 or offset + columns > int(node.meta["val"].shape[1]):
         raise Apart(node)
     key = (node, offset)
     if key not in writer.accumulators:
         writer.accumulators[key] = writer.fresh(f"{node.name}_{offset // columns}")
-    bias = factors(node)[2]
-    name = writer.accumulators[key]
-    return name if bias is None else f"{name} + {writer.load(bias, (coords[1],))}"
+    name, bias = writer.accumulators[key], factors(node)[2]
+    if bias is None:
+        return name
+    element = writer.elements.element(bias, broadcast(bias, (row, column)))
+    return f"{name} + {writer.text(in_dtype(element, wide(node.meta['val'].dtype)))}"
 
 
 def write_products(writer: KernelWriter) -> None:
@@ -48,7 +51,7 @@ def write_products(writer: KernelWriter) -> None:
         by_operand.setdefault(factors(node)[0], []).append((node, offset))
     for a, wanted in by_operand.items():
         for key in wanted:
-            kind = in_registers(dtype_of(key[0]))
+            kind = register(key[0].meta["val"].dtype)
             writer.line(f"{writer.accumulators[key]} = tl.zeros((BLOCK_M, BLOCK_N), {kind})", 0)
         start = 0
         for piece, first, width in _pieces(writer, a):
@@ -60,35 +63,32 @@ def _add_products(
     writer: KernelWriter, a: fx.Node, piece: fx.Node, first: int, width: int, start: int, wanted: Tiles
 ) -> None:
     """Add the product of `width` columns of `piece`, which are those of `a` from `start` on, with rows of weights."""
-    k, writer.raw = writer.fresh("k"), True
+    k, dtype = writer.fresh("k"), a.meta["val"].dtype
     masked = bool(width % writer.tile.block_k)
-    dtype = dtype_of(a)
     with writer.nested(f"for {k} in range(0, {width}, BLOCK_K):"):
         numbers = f"{k} + tl.arange(0, BLOCK_K)"
         across = writer.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
         down = writer.block("down", f"{numbers}[:, None]", width, ("BLOCK_K", "1"), masked)
-        left = writer.load(piece, (of(writer.m), of(across) + first))
-        left = _operand(writer, piece, left, dtype, "(BLOCK_M, BLOCK_K)")
+        left = writer.elements.element(piece, (of(writer.m), of(across) + first))
+        left_text = _operand(writer, left, dtype, ("BLOCK_M", "BLOCK_K"))
         for node, offset in wanted:
-            b = factors(node)[1]
-            weight = writer.load(b, (of(down) + start, of(writer.j) + offset))
-            weight = _operand(writer, b, weight, dtype, "(BLOCK_K, BLOCK_N)")
+            right = writer.elements.element(factors(node)[1], (of(down) + start, of(writer.j) + offset))
+            right_text = _operand(writer, right, dtype, ("BLOCK_K", "BLOCK_N"))
             name = writer.accumulators[node, offset]
-            writer.line(f"{name} = add_product({name}, {left}, {weight}, PRECISION)")
-    writer.raw = False
+            writer.line(f"{name} = add_product({name}, {left_text}, {right_text}, PRECISION)")
 
 
-def _operand(writer: KernelWriter, node: fx.Node, value: str, dtype: torch.dtype, shape: str) -> str:
-    """A value as `tl.dot` takes it: all of its elements, in the dtype of the product."""
-    is_whole = True
-    while is_free(node) and not writer.in_memory(node):
-        is_whole = is_whole and node.target is not aten.expand.default
-        node = looked_through(node)
-    if not is_whole or not writer.in_memory(node):
-        value = f"tl.broadcast_to({value}, {shape})"
-    elif dtype_of(node) == dtype and dtype not in HALF:
-        return value
-    return f"{value}.to({TYPES[dtype]})"
+def _operand(writer: KernelWriter, value: Expression, dtype: torch.dtype, shape: tuple[str, str]) -> str:
+    """A value as `tl.dot` takes it: all of its elements, in the dtype of the product, which rounds float32 as a cast does."""
+    if isinstance(value, Cast) and value.operand.dtype in (torch.float32, dtype):
+        value = value.operand
+    if isinstance(value, Load) and writer.in_memory(value.array):
+        text, given = writer.raw(value), value.dtype
+    else:
+        text, given = writer.text(value), wide(value.dtype)
+    if writer.shape(writer.names_of(value)) != shape:
+        text = f"tl.broadcast_to({text}, ({', '.join(shape)}))"
+    return text if given == dtype else f"{text}.to({TYPES[dtype]})"
 
 
 def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int]]:
@@ -97,11 +97,7 @@ def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int
     if not writer.in_memory(node):
         if node.target is aten.cat.default:
             return [piece for operand in operands(node) for piece in _pieces(writer, operand)]
-        if (
-            node.target is aten._to_copy.default
-            and dtype_of(node) in HALF
-            and dtype_of(source_of(node)) == torch.float32
-        ):
+        if node.target is aten._to_copy.default and source_of(node).meta["val"].dtype == torch.float32:
             return _pieces(writer, source_of(node))  # `tl.dot` takes it rounded as it is
     elif node.op == "placeholder":
         place = writer.made_place(node)

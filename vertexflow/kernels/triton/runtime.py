@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import triton
 import triton.language as tl
 
-# Triton's interpreter, which runs kernels on the CPU, cannot multiply bfloat16; as float32 the products are the same.
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+from ..lower.spellings import NUMPY
+
+IS_INTERPRETED = triton.knobs.runtime.interpret  # which runs kernels on the CPU, as Python
+INTERPRETED = tl.constexpr(IS_INTERPRETED)
+
+
+def by_numpy(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """What the interpreter lacks."""
+    from triton.runtime.interpreter import TensorHandle
+
+    def call(*operands: Any) -> Any:
+        with np.errstate(all="ignore"):
+            data = np.asarray(function(*(x.handle.data for x in operands), **options), operands[0].handle.data.dtype)
+        dtype = operands[0].dtype.scalar
+        return tl.tensor(TensorHandle(data, dtype), tl.block_type(dtype, list(data.shape)))
+
+    return call
 
 
 @triton.jit
@@ -20,38 +40,76 @@ def smaller(a, b):
 
 
 @triton.jit
-def at_least(a, bound: tl.constexpr):
-    return larger(a, tl.full((1, 1), bound, a.dtype))  # a bare number would be rounded to float32
+def product(a, b):
+    return a * b
+
+
+if IS_INTERPRETED:
+    libdevice = SimpleNamespace(
+        **{name: by_numpy(function) for name, function in NUMPY.items()}, rint=by_numpy(np.rint)
+    )
+    largest, least, product_of_row = (by_numpy(each, axis=1, keepdims=True) for each in (np.max, np.min, np.prod))
+else:
+    from triton.language.extra import libdevice
+
+    @triton.jit
+    def largest(x):
+        return tl.reduce(x, 1, larger, keep_dims=True)
+
+    @triton.jit
+    def least(x):
+        return tl.reduce(x, 1, smaller, keep_dims=True)
+
+    @triton.jit
+    def product_of_row(x):
+        return tl.reduce(x, 1, product, keep_dims=True)
 
 
 @triton.jit
-def at_most(a, bound: tl.constexpr):
-    return smaller(a, tl.full((1, 1), bound, a.dtype))
+def isinf(x):
+    return tl.abs(x) == float("inf")
 
 
 @triton.jit
-def not_of(a):
-    return a == 0
-
-
-@triton.jit
-def is_true(a):
-    """Whether numbers are not zero. They are compared as blocks: of the bit that comes of one number Triton's interpreter makes a
-    number again."""
-    return a != tl.zeros((1, 1), a.dtype)
-
-
-@triton.jit
-def power(a, exponent: tl.constexpr, is_whole: tl.constexpr, is_odd: tl.constexpr):
-    """A power that is neither 0 nor 1. The logarithm is in double precision: an error in it grows with the exponent."""
-    size = tl.exp(exponent * tl.log(tl.abs(a).to(tl.float64))).to(a.dtype)
-    if is_odd:
-        result = tl.where((a < 0) | (1.0 / a < 0), size * -1.0, size)  # also of -0
-    elif is_whole:
-        result = size
+def signbit(x):
+    if x.dtype.primitive_bitwidth == 64:
+        return x.to(tl.int64, bitcast=True) < 0
     else:
-        result = tl.where((a < 0) & (a > float("-inf")), float("nan"), size)
-    return result
+        return x.to(tl.int32, bitcast=True) < 0
+
+
+@triton.jit
+def sign_of(x):
+    return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
+
+
+@triton.jit
+def remainder_of(a, b):
+    rest = libdevice.fmod(a, b)
+    return tl.where((rest != 0) & ((rest < 0) ^ (b < 0)), rest + b, rest)
+
+
+@triton.jit
+def floor_divided(a, b):
+    rest = libdevice.fmod(a, b)
+    whole = (a - rest) / b
+    whole = tl.where((rest != 0) & ((rest < 0) ^ (b < 0)), whole - 1.0, whole)
+    below = tl.floor(whole)
+    near = tl.where(whole - below > 0.5, below + 1.0, below)
+    near = tl.where(whole == 0, libdevice.copysign(whole, a / b), near)
+    return tl.where(b == 0, a / b, near)
+
+
+@triton.jit
+def whole_remainder(a, b):
+    rest = a % b
+    return tl.where((rest != 0) & ((rest < 0) ^ (b < 0)), rest + b, rest)
+
+
+@triton.jit
+def whole_divided(a, b):
+    rest = a % b
+    return a // b - ((rest != 0) & ((rest < 0) ^ (b < 0))).to(a.dtype)
 
 
 @triton.jit
@@ -80,35 +138,6 @@ def tanh(x):
 
 
 @triton.jit
-def silu_backward(grad, x):
-    gate = sigmoid(x)
-    return grad * gate * (1.0 + x * (1.0 - gate))
-
-
-@triton.jit
-def gelu(x):
-    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
-
-
-@triton.jit
-def gelu_backward(grad, x):
-    below = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
-    return grad * (below + x * 0.3989422804014327 * tl.exp(-0.5 * x * x))
-
-
-@triton.jit
-def gelu_tanh(x):
-    return 0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
-
-
-@triton.jit
-def gelu_tanh_backward(grad, x):
-    y = tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))
-    slope = 0.7978845608028654 * (1.0 + 0.134145 * x * x)
-    return grad * 0.5 * (1.0 + y + x * (1.0 - y * y) * slope)
-
-
-@triton.jit
 def wide(x):
     """Half precision is for memory and for products."""
     if x.dtype.primitive_bitwidth == 16:
@@ -120,7 +149,7 @@ def wide(x):
 @triton.jit
 def add_product(total, a, b, precision: tl.constexpr):
     """`total + a @ b`, in the precision of `total`."""
-    if INTERPRETED and a.dtype == tl.bfloat16:
+    if INTERPRETED and a.dtype == tl.bfloat16:  # as float32 the products are the same
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, total, input_precision=precision, out_dtype=total.dtype)
 

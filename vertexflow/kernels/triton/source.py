@@ -27,11 +27,11 @@ from ..arguments import (
     Value,
     Whole,
 )
+from ..lower.decompose import decomposed
 from ..lower.loops import Over
 from ..operations import Unsupported, has_rows
 from . import tiles
 from .body import KernelWriter
-from .dtypes import dtype_of
 from .places import Gathered, Place, Received, Rows, Shared
 from .plan import FLOATS, Apart, Kernel, Plan, Store, is_fused, plan, space_of
 from .tiles import Tile
@@ -83,7 +83,8 @@ def write_core(program: Program, name: str) -> Source:
             raise Unsupported(f"states are of {str(dtype)[6:]}")
     texts, launches = [], []
     for part in (name, f"{name}_leaf"):
-        found = _write_part(program, name, program.parts.get(part, Part(part, fx.Graph(), [], [])))
+        made = decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace)
+        found = _write_part(program, name, made)
         texts += [text for text, _ in found]
         launches.append([launch for _, launch in found])
     return Source(name, "\n\n".join([HEAD, *texts]), *launches)
@@ -259,7 +260,9 @@ class _Arguments:
         number = self.values.scratch.setdefault(node, len(self.values.scratch))
         width = math.prod(space_of(node)[1])
         name, over = f"scratch_{number}", Over.EDGES if on_edges(node) else Over.ROWS
-        return Rows(self.pointer(Scratch(self.values.part.name, name, width, over, dtype_of(node)), name), width, "")
+        return Rows(
+            self.pointer(Scratch(self.values.part.name, name, width, over, node.meta["val"].dtype), name), width, ""
+        )
 
     def _width(self, state: str) -> int:
         return math.prod(self.values.program.trace.state[state])
