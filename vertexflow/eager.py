@@ -17,8 +17,9 @@ from .frontier import Frontier, Growth
 from .graph.build import InputGraph
 from .graph.method import code_of
 from .graph.pack import GraphBatch, pack
+from .graph.roles import Pull, Role, is_of_edges
 from .graph.states import StateDtypes, dtypes_of, usual_dtype
-from .graph.vertex import CHILDREN, Vertex
+from .graph.vertex import Vertex
 from .inputs import check_inputs
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on
@@ -222,13 +223,12 @@ def _probe(
 ) -> None:
     """Call a method on one vertex without children, whose inputs are the first rows that there are, to see what it uses."""
 
-    def leaf(role: tuple[Any, ...], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        kind = role[0]
-        if kind in ("pull", "edge"):
-            uses.pulls[role[1]] = kind == "edge"
-            if kind == "pull" and len(inputs[role[1]]):
-                return inputs[role[1]].detach()[:1].clone()
-        rows = 0 if kind == "edge" or role[2:] == (CHILDREN,) else 1
+    def leaf(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if isinstance(role, Pull):
+            uses.pulls[role.name] = role.of_edges
+            if not role.of_edges and len(inputs[role.name]):
+                return inputs[role.name].detach()[:1].clone()
+        rows = 0 if is_of_edges(role) else 1
         return torch.zeros((rows, *shape), dtype=dtype, device=device)
 
     v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from ..errors import VertexFunctionError
 from .isolation import forget_source
+from .roles import Param, role_of
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -76,7 +77,7 @@ def _mutates(node: fx.Node) -> bool:
 def _refuse_written_parameters(found: Trace) -> None:
     origin: dict[fx.Node, fx.Node] = {}  # views of placeholders, and the placeholders themselves
     for node in found.graph.nodes:
-        if node.op == "placeholder" and node.meta.get("role", ("",))[0] == "param":
+        if isinstance(role_of(node), Param):
             origin[node] = node
         schema = getattr(node.target, "_schema", None)
         if schema is None:
@@ -86,7 +87,7 @@ def _refuse_written_parameters(found: Trace) -> None:
             if declared.alias_info is None or not isinstance(argument, fx.Node) or argument not in origin:
                 continue
             if declared.alias_info.is_write:
-                name = origin[argument].meta["role"][1]
+                name = origin[argument].meta["role"].name
                 raise VertexFunctionError(
                     f"the vertex function writes to {name!r} while it runs; a vertex may only read parameters and "
                     "buffers (BatchNorm in train mode does this, and mixes rows: use LayerNorm)"

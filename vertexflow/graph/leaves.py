@@ -15,6 +15,7 @@ from torch import fx
 
 from . import segments
 from .nodes import is_free, is_view, on_edges, same_shape
+from .roles import Grad, Pull, role_of
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -66,7 +67,7 @@ def fold_zeros(
             images[node] = ZERO  # there are none
             continue
         if node.op in ("placeholder", "get_attr"):
-            if node.meta.get("role", ("",))[0] not in ("pull", "grad"):
+            if not isinstance(role_of(node), Pull | Grad):
                 uniform.add(node)
             images[node] = ZERO if node in gathers else graph.node_copy(node)
             continue

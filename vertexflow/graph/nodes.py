@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from .vertex import CHILDREN, same_size
+from .roles import name_of, role_of
+from .vertex import same_size
 
 aten = torch.ops.aten
 
@@ -93,13 +94,8 @@ def title(node: fx.Node) -> str:
     """The user's name for the value where there is one."""
     if "name" in node.meta:
         return str(node.meta["name"])
-    role = node.meta.get("role")
-    return role_name(role[role[0] == "param" :]) if role else node.name
-
-
-def role_name(role: tuple[Any, ...]) -> str:
-    """A Python name for a role: `gather_h_0`, `gather_h_children`, `grad_push_h`."""
-    return "_".join("children" if part == CHILDREN else str(part).replace(".", "_") for part in role)
+    role = role_of(node)
+    return node.name if role is None else name_of(role).removeprefix("param_")
 
 
 def operands(node: fx.Node) -> list[fx.Node]:

@@ -18,6 +18,7 @@ from .leaves import fold_zeros
 from .needed import Images, needed_at_leaves
 from .nodes import ancestors, descendants, has_rows, is_free, reads, sources
 from .program import BACKWARD, CORES, FORWARD, Program
+from .roles import Gather, Param, Pull, role_of
 from .trace import Trace
 
 
@@ -111,7 +112,7 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
         node for name, part in program.parts.items() if name in in_backward for node in part.inputs
     )
     program.saved = [node for node in read_back if _is_forward_value(program, node)]
-    program.read_constants = [node for node in read_back if node.meta.get("role", ("",))[0] == "param"]
+    program.read_constants = [node for node in read_back if isinstance(role_of(node), Param)]
 
 
 def _refuse_interleaved(program: Program) -> None:
@@ -178,4 +179,4 @@ def _kept(program: Program, readers: dict[fx.Node, set[str]]) -> list[fx.Node]:
 
 
 def _is_forward_value(program: Program, node: fx.Node) -> bool:
-    return node.meta.get("role", ("",))[0] in ("pull", "edge", "gather") or program.made_by.get(node, "grad") in FORWARD
+    return isinstance(role_of(node), Pull | Gather) or program.made_by.get(node, "grad") in FORWARD

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
+from .roles import Counts, Param, Pull, comes_from_caller, role_of
 from .trace import Trace
 
 FORWARD = ("eager", "core", "lazy")
@@ -54,8 +55,5 @@ class Program:
 
     def is_whole(self, node: fx.Node) -> bool:
         """Whether a value has rows for all vertices, not for those with children only."""
-        return (
-            node in self.whole
-            or (node.op == "placeholder" and node.meta["role"][0] in ("pull", "edge", "counts", "param"))
-            or (node.op == "placeholder" and node.meta["role"][:2] == ("grad", "push"))
-        )
+        role = role_of(node)
+        return node in self.whole or isinstance(role, Pull | Counts | Param) or comes_from_caller(role)

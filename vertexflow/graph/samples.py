@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from .nodes import ancestors
-from .vertex import CHILDREN
+from .roles import Counts, Gather, Param, Pull, is_of_edges, role_of
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -50,25 +50,24 @@ class Samples:
             # On a GPU a number out of range is fatal, so that it must not be tried.
             exact = node in choosy and (boldness != RANDOM or node.meta["val"].device.type != "cpu")
             how = GIVEN if exact else boldness
-            kind, *key = node.meta.get("role", ("probe",))
-            if kind == "gather":
-                states.append((node, how))
-            elif kind == "counts":
-                values[node] = torch.tensor(COUNTS, device=node.meta["val"].device)
-            elif kind == "param":
-                value = self.constants[key[0]].detach()
-                # A weight of zeros would hide what depends on it.
-                values[node] = torch.randn_like(value) if value.is_floating_point() and not value.any() else value
-            elif kind in ("pull", "edge"):
-                values[node] = _draw(node.meta["val"], self.inputs[key[0]].detach(), _length(node, self.found), how)
-            else:
-                values[node] = _draw(node.meta["val"], None, _length(node, self.found), RANDOM)
+            match role_of(node):
+                case Gather(state, _):
+                    states.append((state, node, how))
+                case Counts():
+                    values[node] = torch.tensor(COUNTS, device=node.meta["val"].device)
+                case Param(name):
+                    value = self.constants[name].detach()
+                    # A weight of zeros would hide what depends on it.
+                    values[node] = torch.randn_like(value) if value.is_floating_point() and not value.any() else value
+                case Pull(name):
+                    values[node] = _draw(node.meta["val"], self.inputs[name].detach(), _length(node, self.found), how)
+                case _:
+                    values[node] = _draw(node.meta["val"], None, _length(node, self.found), RANDOM)
         made: Mapping[str, Tensor] = {}
-        if any(how != RANDOM or not _is_float(node) for node, how in states):
-            made = self._states_of_leaves(values, [node for node, _ in states])
-        for node, how in states:
-            rows = made.get(node.meta["role"][1])
-            shape = self.found.state[node.meta["role"][1]]
+        if any(how != RANDOM or not _is_float(node) for _, node, how in states):
+            made = self._states_of_leaves(values, [node for _, node, _ in states])
+        for state, node, how in states:
+            rows, shape = made.get(state), self.found.state[state]
             length, like = _length(node, self.found), node.meta["val"]
             slots = like.shape[1] // shape[0] if len(shape) == 1 and like.dim() == 2 else 1  # several, side by side
             drawn = _draw(like.new_empty(0, *shape), rows, length * slots, how)
@@ -143,8 +142,7 @@ def _is_float(node: fx.Node) -> bool:
 
 
 def _length(node: fx.Node, found: Trace) -> int:
-    role = node.meta.get("role", ("probe",))
-    if role[0] == "edge" or role[2:] == (CHILDREN,):
+    if is_of_edges(role_of(node)):
         return len(OWNER)
     size = node.meta["val"].shape[0]
     return len(OWNER) if isinstance(size, torch.SymInt) and size.node.expr == found.edges else len(COUNTS)

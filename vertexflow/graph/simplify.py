@@ -10,6 +10,7 @@ from torch import fx
 
 from .nodes import is_free, is_view, operands
 from .rewrite import replace
+from .roles import ALL_SLOTS, Gather, role_of
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -47,7 +48,7 @@ def _gather_all_slots_at_once(found: Trace) -> None:
             continue
         with found.graph.inserting_before(next(iter(found.graph.nodes))):
             joined = found.graph.placeholder(f"gather_{name}")
-        joined.meta = {"role": ("gather", name, ALL_SLOTS), "val": whole[0].meta["val"], "name": f"children_{name}"}
+        joined.meta = {"role": Gather(name, ALL_SLOTS), "val": whole[0].meta["val"], "name": f"children_{name}"}
         for cat in whole:
             replace(found, cat, joined)
         grads = [found.gather_grads.pop((name, slot), None) for slot in range(found.num_slots)]
@@ -57,9 +58,6 @@ def _gather_all_slots_at_once(found: Trace) -> None:
         present = [grad for grad in grads if grad is not None]
         if len(present) == len(grads):
             found.gather_grads[(name, ALL_SLOTS)] = _join(found, present)
-
-
-ALL_SLOTS = -1  # the slot of a gather of all slots side by side
 
 
 def _join(found: Trace, pieces: list[fx.Node]) -> fx.Node:
@@ -174,6 +172,6 @@ def _drop_dead(found: Trace) -> None:
             stack += node.all_input_nodes
     gathered = set(found.gathers.values())
     for node in reversed(list(found.graph.nodes)):
-        replaced = node.op == "placeholder" and node.meta.get("role", ("",))[0] == "gather" and node not in gathered
+        replaced = isinstance(role_of(node), Gather) and node not in gathered
         if node.op == "output" or replaced or (node not in keep and node.op != "placeholder"):
             found.graph.erase_node(node)

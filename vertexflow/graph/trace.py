@@ -25,14 +25,12 @@ from .derivatives import DerivativeError
 from .functional import remove_mutations
 from .isolation import forget_source, without_autocast
 from .method import code_of
-from .nodes import role_name
+from .roles import CHILDREN, Counts, Gather, Grad, Param, Pull, Push, Role, Scatter, is_of_edges, name_of, role_of
 from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
 from .stand_in import stand_in, unchanged
 from .states import Shape, StateDtypes, widest
-from .vertex import CHILDREN, Vertex
-
-Role = tuple[Any, ...]  # what a placeholder or an output is: ("gather", state, slot), ("grad", "push", name), ...
+from .vertex import Vertex
 
 # The sizes that stand for "any number" of rows and of edges while tracing: primes that few models use as a width.
 _ROWS_HINT = 13
@@ -78,7 +76,7 @@ class Trace:
 
     def is_edge_input(self, name: str) -> bool:
         """Whether an input has a row for each edge instead of each vertex."""
-        return bool(self.pulls[name].meta["role"][0] == "edge")
+        return is_of_edges(role_of(self.pulls[name]))
 
     def output(self, name: str) -> Tensor:
         """A fake tensor like the pushed output of this name."""
@@ -161,31 +159,31 @@ def _trace(
             made[role] = tensor
 
         def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
-            of_edges = role[0] == "edge" or role[2:] == (CHILDREN,)
             with (
                 torch.inference_mode(False),
                 torch.enable_grad(),
             ):  # also where the first reading is in `torch.no_grad()`
-                tensor = torch.empty((edges if of_edges else rows, *shape), dtype=dtype, device=device)
+                tensor = torch.empty((edges if is_of_edges(role) else rows, *shape), dtype=dtype, device=device)
                 make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
                 return tensor.clone()  # which the user may change in place
 
         for name, value in params.items():
-            make(("param", name), value)
+            make(Param(name), value)
         v = Vertex(state, state_dtypes, inputs, leaf, rows, edges)
         places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
         copy = stand_in(module, places)
         with lines, unchanged(copy, params) as changes:
             v.finish(getattr(copy, method)(v))
         written.extend(changes)
-        results.update({("scatter", name): value for name, value in v.scattered.items()})
-        results.update({("push", name): value for name, value in v.pushed.items()})
-        values = dict(results)
+        values: dict[Scatter | Push, Tensor] = {Scatter(name): value for name, value in v.scattered.items()}
+        values.update({Push(name): value for name, value in v.pushed.items()})
+        results.update(values.items())
         differentiable = [role for role, value in values.items() if value.requires_grad]
         if differentiable:
             for role in differentiable:
-                make(_grad_of(role), torch.empty_like(values[role]))
-            wanted = [role for role, value in made.items() if role[0] != "grad" and value.requires_grad]
+                make(Grad(role), torch.empty_like(values[role]))
+            given = [(role, value) for role, value in made.items() if isinstance(role, Param | Pull | Gather)]
+            wanted = [role for role, value in given if value.requires_grad]
             try:
                 with without_autocast(
                     device.type
@@ -193,12 +191,12 @@ def _trace(
                     grads = torch.autograd.grad(
                         [values[role] for role in differentiable],
                         [made[role] for role in wanted],
-                        [made[_grad_of(role)] for role in differentiable],
+                        [made[Grad(role)] for role in differentiable],
                         allow_unused=True,
                     )
             except Exception as error:
                 raise DerivativeError(f"the vertex function failed: {type(error).__name__}: {error}") from error
-            results.update({_grad_of(role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None})
+            results.update({Grad(role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None})
         return list(results.values())
 
     filename = code.co_filename
@@ -223,10 +221,6 @@ def _trace(
     return found
 
 
-def _grad_of(role: Role) -> Role:
-    return ("grad", *role)
-
-
 def _node_of(tensor: Tensor) -> fx.Node:
     tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
     node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
@@ -238,9 +232,10 @@ def _placeholders(graph: fx.Graph) -> None:
     """The empty tensors that stand for gathers, pulls and incoming gradients become placeholders of the graph."""
     first = next(iter(graph.nodes))
     for node in list(graph.nodes):
-        if node.op == "call_function" and "role" in node.meta:
+        role = role_of(node)
+        if node.op == "call_function" and role is not None:
             with graph.inserting_before(first):
-                placeholder = graph.placeholder(role_name(node.meta["role"]))
+                placeholder = graph.placeholder(name_of(role))
             placeholder.meta = dict(node.meta)
             node.replace_all_uses_with(placeholder)
             graph.erase_node(node)
@@ -264,28 +259,30 @@ def _check_constants(found: Trace, module: nn.Module) -> None:
 
 def _bind(found: Trace, roles: list[Role]) -> None:
     """Fill the tables of `found` from the placeholders' roles and the order of the outputs."""
-    into: dict[str, dict[Any, fx.Node]] = {
-        "param": found.params, "pull": found.pulls, "edge": found.pulls, "gather": found.gathers,
-    }  # fmt: skip
     for node in found.graph.nodes:
-        if node.op == "placeholder" and "role" in node.meta:
-            kind, *key = node.meta["role"]
-            if kind == "counts":
+        match role_of(node):
+            case Param(name):
+                found.params[name] = node
+            case Pull(name):
+                found.pulls[name] = node
+            case Counts():
                 found.counts = node
-            elif kind == "grad":
-                table = found.state_grads if key[0] == "scatter" else found.push_grads
-                table[key[1]] = node
-            else:
-                into[kind][key[0] if len(key) == 1 else tuple(key)] = node
-    grads: dict[str, dict[Any, fx.Node]] = {
-        "param": found.param_grads, "pull": found.pull_grads, "edge": found.pull_grads, "gather": found.gather_grads,
-    }  # fmt: skip
+            case Gather(state, slot):
+                found.gathers[state, slot] = node
+            case Grad(Scatter(state)):
+                found.state_grads[state] = node
+            case Grad(Push(name)):
+                found.push_grads[name] = node
     output = next(reversed(found.graph.nodes))
     for role, node in zip(roles, output.args[0], strict=True):
-        kind, *key = role
-        if kind == "scatter":
-            found.scatters[key[0]] = node
-        elif kind == "push":
-            found.pushes[key[0]] = node
-        else:
-            grads[key[0]][key[1] if len(key) == 2 else tuple(key[1:])] = node
+        match role:
+            case Scatter(state):
+                found.scatters[state] = node
+            case Push(name):
+                found.pushes[name] = node
+            case Grad(Param(name)):
+                found.param_grads[name] = node
+            case Grad(Pull(name)):
+                found.pull_grads[name] = node
+            case Grad(Gather(state, slot)):
+                found.gather_grads[state, slot] = node

@@ -12,9 +12,9 @@ from ..errors import InputError, InputTypeError, VertexFunctionError
 from . import segments
 from .method import check_returned
 from .reserved import check_input_name, check_output_name
+from .roles import CHILDREN, Counts, Gather, Pull, Role
 from .states import STATES, Shape, StateDtypes, as_state
 
-CHILDREN = -2  # the slot of a gather of all children
 _SELECTED = frozenset(
     {*STATES, torch.complex32, torch.complex64, torch.complex128}
 )  # dtypes that have all operations on rows
@@ -88,7 +88,7 @@ class Children(Gathered):
     def pull(self, name: str) -> Tensor:
         """The rows of the edge input passed to the model as `name=`, `[edges, ...]`: that of each edge, whatever order it was
         given in (`batch.edge_index`)."""
-        return self._v._pull(name, "edge")
+        return self._v._pull(name, of_edges=True)
 
     def expand(self, value: Tensor) -> Tensor:
         """A tensor of the vertex, `[rows, ...]`, repeated for each of its edges, `[edges, ...]`."""
@@ -108,7 +108,7 @@ class Vertex:
         state: Mapping[str, Shape],
         state_dtypes: StateDtypes,
         inputs: Mapping[str, Tensor],
-        leaf: Callable[[tuple[Any, ...], Shape, torch.dtype], Tensor],
+        leaf: Callable[[Role, Shape, torch.dtype], Tensor],
         rows: int | torch.SymInt,
         edges: int | torch.SymInt,
     ) -> None:
@@ -122,7 +122,7 @@ class Vertex:
         self._number: Tensor | None = None
         self._gathered: dict[int, Gathered] = {}
         self._pulled: dict[str, Tensor] = {}
-        self._pulled_for: dict[str, str] = {}
+        self._of_edges: dict[str, bool] = {}  # what is pulled
         self.scattered: dict[str, Tensor] = {}
         self.pushed: dict[str, Tensor] = {}
 
@@ -153,7 +153,7 @@ class Vertex:
         if slot not in self._gathered:
             self._gathered[slot] = Gathered(
                 {
-                    name: self._leaf(("gather", name, slot), shape, self._state_dtypes[name])
+                    name: self._leaf(Gather(name, slot), shape, self._state_dtypes[name])
                     for name, shape in self._state.items()
                 }
             )
@@ -161,14 +161,14 @@ class Vertex:
 
     def pull(self, name: str) -> Tensor:
         """The row of the input passed to the model as `name=`, `[rows, ...]`."""
-        return self._pull(name, "pull")
+        return self._pull(name, of_edges=False)
 
     @property
     def children(self) -> Children:
         """All children, any number of them, with a row for each edge to a child."""
         if self._children is None:
             state = {
-                name: self._leaf(("gather", name, CHILDREN), shape, self._state_dtypes[name])
+                name: self._leaf(Gather(name, CHILDREN), shape, self._state_dtypes[name])
                 for name, shape in self._state.items()
             }
             self._children = Children(state, self)
@@ -208,15 +208,15 @@ class Vertex:
         self._check_edges("v.softmax(...)", values)
         return segments.segment_softmax(values, self._counts(), self._edges)
 
-    def _pull(self, name: str, role: str) -> Tensor:
-        call, each = ("v.pull", "vertex") if role == "pull" else ("v.children.pull", "edge")
+    def _pull(self, name: str, of_edges: bool) -> Tensor:
+        call, each = ("v.children.pull", "edge") if of_edges else ("v.pull", "vertex")
         check_input_name(call, name)
         if name not in self._inputs:
             given = _listed(self._inputs) if self._inputs else "none"
             raise InputError(
                 f"{call}({name!r}): the model was not given this input (given: {given}); call model(batch, {name}=...)"
             )
-        if self._pulled_for.setdefault(name, role) != role:
+        if self._of_edges.setdefault(name, of_edges) != of_edges:
             raise VertexFunctionError(
                 f"{call}({name!r}): this input is pulled for vertices and for edges; give two inputs of two names"
             )
@@ -228,13 +228,14 @@ class Vertex:
                 raise InputError(
                     f"input {name!r} has no dimension; give one row {'a' if each[0] == 'v' else 'an'} {each}"
                 )
-            self._pulled[name] = self._leaf((role, name), tuple(given_tensor.shape[1:]), given_tensor.dtype)
+            shape = tuple(given_tensor.shape[1:])
+            self._pulled[name] = self._leaf(Pull(name, of_edges), shape, given_tensor.dtype)
         return self._pulled[name]
 
     def _counts(self) -> Tensor:
         """int64 [rows]: how many children each vertex has."""
         if self._number is None:
-            self._number = self._leaf(("counts",), (), torch.int64)
+            self._number = self._leaf(Counts(), (), torch.int64)
         return self._number
 
     def scatter(self, *unnamed: Tensor, **state: Tensor) -> None:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ..errors import VertexFunctionError
+from ..graph.roles import CHILDREN, Gather, Pull, Role
 from ..graph.source_lines import placed
 from ..graph.states import Shape, StateDtypes
-from ..graph.vertex import CHILDREN, Vertex
+from ..graph.vertex import Vertex
 from .order import Order
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -176,14 +177,13 @@ class _Leaf:
     counts: Tensor
     selections: dict[int, Selection] = field(default_factory=dict)  # by slot
 
-    def __call__(self, role: tuple[Any, ...], shape: Shape, dtype: torch.dtype) -> Tensor:
-        if role[0] == "counts":
+    def __call__(self, role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
+        if isinstance(role, Gather):
+            return self.states.read(self._selection(role.slot), role.state, shape, dtype)
+        if not isinstance(role, Pull):
             self.uses.reads_edges = True
             return self.counts.clone()
-        if role[0] == "gather":
-            _, name, slot = role
-            return self.states.read(self._selection(slot), name, shape, dtype)
-        name, of_edges = role[1], role[0] == "edge"
+        name, of_edges = role.name, role.of_edges
         if self.uses.pulls.setdefault(name, of_edges) is not of_edges:
             raise VertexFunctionError(
                 f"input {name!r} is pulled for vertices and for edges; give two inputs of two names"

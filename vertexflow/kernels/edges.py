@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from ..graph.program import Program
-from ..graph.simplify import ALL_SLOTS
-from ..graph.vertex import CHILDREN
+from ..graph.roles import ALL_SLOTS, CHILDREN
 from .arguments import By
 from .memory import room_for
 from .order import Order, Parents, RowGroup, Step

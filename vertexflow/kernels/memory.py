@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from ..graph.program import CORES, Program
-from ..graph.simplify import ALL_SLOTS
-from ..graph.vertex import CHILDREN
+from ..graph.roles import ALL_SLOTS, CHILDREN
 from .arguments import Buffer, By, Gathered, Received
 from .order import RowGroup
 from .pool import empty

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 
+from vertexflow.graph.roles import Counts, role_of
 from vertexflow.kernels.lower.decompose import decomposed
 from vertexflow.kernels.lower.interpret import Step, run
 from vertexflow.kernels.lower.verify import verify, width
@@ -64,8 +65,7 @@ def _check_part(part, found, generator):
 
 
 def _tensor(node, rows, edges, generator):
-    role = node.meta.get("role", ("",))
-    if role[0] == "counts":
+    if isinstance(role_of(node), Counts):
         return torch.tensor(COUNTS)
     value, layout = node.meta["val"], node.meta.get("rows")
     shape = [int(size) if isinstance(size, int) else 0 for size in value.shape]

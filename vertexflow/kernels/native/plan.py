@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.nodes import is_view, on_edges, operands
 from ...graph.program import Part
+from ...graph.roles import Counts, Gather, role_of
 from ...graph.rows import RowLayout
 from ..lower.elements import check_dtypes, is_known, is_reduction, load
 from ..lower.index import ZERO, Var, at, of
@@ -106,7 +107,7 @@ def columns(node: fx.Node, *front: int, through_views: bool = True) -> Columns |
     if first is None or count == 1:
         return first
     behind = all(one == Columns(first.array, number * extent) for number, one in enumerate(entries))
-    is_alone = width(first.array) == count * extent and first.array.meta.get("role", ("",))[0] != "gather"
+    is_alone = width(first.array) == count * extent and not isinstance(role_of(first.array), Gather)
     return first if behind and is_alone else None
 
 
@@ -190,7 +191,7 @@ def _check(node: fx.Node, part: str) -> None:
     value = node.meta.get("val")
     if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
         return
-    is_counts = node.op == "placeholder" and node.meta.get("role", ("",))[0] == "counts"
+    is_counts = isinstance(role_of(node), Counts)
     if is_counts and all(user.target in (segments.EXPAND, *SEGMENTS, "output") for user in node.users):
         return  # loops over edges know it; as numbers they do not
     if is_counts:

@@ -13,8 +13,7 @@ from torch import fx
 
 from ...graph.nodes import on_edges
 from ...graph.program import CORES, Part, Program
-from ...graph.simplify import ALL_SLOTS
-from ...graph.vertex import CHILDREN
+from ...graph.roles import ALL_SLOTS, CHILDREN, Counts, comes_from_caller, role_of
 from ..arguments import (
     Argument,
     By,
@@ -166,7 +165,7 @@ class _Part:
         for node in self._exchanged(part, leaf):  # also what other parts alone read
             inputs.setdefault(node, node)
         for origin, node in inputs.items():
-            if origin.meta.get("role", ("",))[0] != "counts":
+            if not isinstance(role_of(origin), Counts):
                 names[node] = self._value(node, origin, lines)
         for node, output in made.stored.items():
             if output is None:
@@ -271,7 +270,7 @@ class _Part:
         if self.name not in CORES and origin in program.parts[self.name].outputs:
             whole = not self.name.endswith("_inner")
         first = "first_of_edges" if on_edges(node) else self._first(whole)
-        if origin.meta.get("role", ())[:2] == ("grad", "push"):  # all rows may be one, of zeros
+        if comes_from_caller(role_of(origin)):  # all rows may be one, of zeros
             ld = f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
         lines += [ld, f"{sort}* const {name} = {pointer} + {first} * {name}_ld;"]
         return name

@@ -11,8 +11,8 @@ from torch import Tensor, fx
 
 from ...graph.nodes import on_edges
 from ...graph.program import CORES, Part, Program
+from ...graph.roles import CHILDREN
 from ...graph.trace import Trace
-from ...graph.vertex import CHILDREN
 from ..arguments import By, Gathered, Received
 from ..edges import ChildRows, EdgeRows
 from ..failures import raise_with_line

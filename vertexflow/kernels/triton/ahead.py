@@ -15,7 +15,7 @@ import torch
 
 from ...errors import BackendError
 from ...graph.program import CORES, Program
-from ...graph.vertex import CHILDREN
+from ...graph.roles import CHILDREN
 from ..arguments import (
     By,
     Gathered,

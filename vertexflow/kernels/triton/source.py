@@ -10,8 +10,7 @@ from torch import fx
 
 from ...graph.nodes import on_edges, title
 from ...graph.program import Part, Program
-from ...graph.simplify import ALL_SLOTS
-from ...graph.vertex import CHILDREN
+from ...graph.roles import ALL_SLOTS, CHILDREN, comes_from_caller, role_of
 from ..arguments import (
     By,
     Given,
@@ -252,7 +251,7 @@ class _Arguments:
         argument = Whole(origin) if layout.dim else Value(origin, width // layout.per_vertex)  # behind one of size 1
         pointer = self.pointer(argument, title(origin))
         stride = ""
-        if origin.meta.get("role", ())[:2] == ("grad", "push"):  # all rows may be one, of zeros
+        if comes_from_caller(role_of(origin)):  # all rows may be one, of zeros
             stride = self.names.setdefault(Stride(origin), f"{title(origin)}_stride")
         return Rows(pointer, width, first, stride=stride)
 
