@@ -281,7 +281,7 @@ def test_what_a_policy_raises_is_its_own(error):
 LONG = {
     "schedule": "vf.schedule(batch)",
     "policy": "vf.scheduler.POLICIES['agenda'].steps(batch)",
-    "reverse": "[replaced(batch, cache={}).reversed() for _ in range(50)]",
+    "reverse": "[replaced(batch, derived=Derived()).reversed() for _ in range(50)]",
 }
 
 
@@ -289,6 +289,7 @@ LONG = {
 def test_ctrl_c_stops_a_long_call(what):
     code = f"""
         import signal, sys, time
+        from vertexflow.graph.derived import Derived
         from vertexflow.graph.pack import replaced
         import vertexflow as vf
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs in the background ignores it

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vertexflow as vf
+from vertexflow.graph.derived import Derived
 from vertexflow.graph.pack import replaced
 from vertexflow.scheduler import edge_lists
 
@@ -115,7 +116,7 @@ NO_ORDERS = {
 def test_an_order_that_names_no_edge_once_is_refused_wherever_it_is_read(damage):
     batch = vf.pack([UNSORTED])
     made = vf.schedule(batch)
-    damaged = replaced(batch, edge=NO_ORDERS[damage](batch.edge).astype(np.int32), cache={})
+    damaged = replaced(batch, edge=NO_ORDERS[damage](batch.edge).astype(np.int32), derived=Derived())
     for read in (lambda: damaged.edge_index, damaged.reversed, lambda: edge_lists(damaged, made)):
         with pytest.raises(vf.GraphError, match="edge"):
             read()
