@@ -165,7 +165,7 @@ def test_kinds_of_one_method_are_computed_in_the_same_steps():
     model = Arithmetic()
     batch = vf.pack([arithmetic(), arithmetic(["number", "number", "minus", "number", "plus"])])
     model(batch, x=torch.cat([X, X]), sign=torch.cat([SIGN, -SIGN]))
-    ((order, methods),) = (found for key, (_, found) in batch.cache.items() if key[0] == "order")
+    ((order, methods, _),) = batch.derived.orders.values()
     assert [methods[step.group] for step in order.steps] == ["number", "operation", "operation"]
 
 
@@ -210,7 +210,7 @@ def test_a_schedule_from_a_worker_is_used():
     for batch, x, sign in loader:
         out = model(batch, x=x, sign=sign)
         assert out.value.flatten().tolist() == [5.0, 1.0] * 2
-        assert {key[0] for key in batch.cache if key != "kind counts"} == {"ahead"}
+        assert all(key.is_ahead for key in batch.derived.orders)
 
 
 def test_a_model_with_kinds_is_pickled_and_copied():
@@ -248,6 +248,33 @@ def test_a_kind_without_a_method():
     )
     with pytest.raises(vf.GraphError, match=message):
         Arithmetic()([arithmetic(), arithmetic(kinds)], x=X, sign=SIGN)
+
+
+def test_a_batch_whose_children_another_model_reads():
+    class Reader(vf.VertexFunction):
+        def __init__(self, reads):
+            super().__init__(state={"h": 1}, backend="torch")
+            self.reads = reads
+
+        @vf.vertex("a")
+        def a(self, v):
+            self.compute(v, "a")
+
+        @vf.vertex("b")
+        def b(self, v):
+            self.compute(v, "b")
+
+        def compute(self, v, kind):
+            h = v.pull("x") + (v.sum(v.children.h) if kind == self.reads else 0)
+            v.scatter(h=h)
+            v.push(h=h)
+
+    batch, x = vf.pack([vf.graph(2, [(0, 1)], kind=["b", "a"])]), torch.ones(2, 1)
+    assert Reader("a")(batch, x=x).h.flatten().tolist() == [1, 2]
+    with pytest.raises(
+        vf.GraphError, match="graph 0, vertex 1 has a child in slot 0, but the vertex function gathers no"
+    ):
+        Reader("b")(batch, x=x)
 
 
 def test_graphs_without_kinds():

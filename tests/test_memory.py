@@ -71,7 +71,7 @@ def test_10_000_different_structures(monkeypatch):
     assert len(cache._kept) < 600
     assert sum(cache._size(arrays, made) for arrays, made in cache._kept.values()) == cache._bytes <= 1 << 20
     assert len(model._programs.states) == 1
-    assert len(batch.cache) < 8
+    assert len(batch.derived.orders) < 8
 
 
 def test_the_cache_of_schedules_counts_all_that_it_holds():

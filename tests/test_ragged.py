@@ -143,7 +143,7 @@ def test_ten_thousand_children_are_not_padded():
     batch = vf.pack(graphs)
     x = torch.randn(batch.num_vertices, 8, requires_grad=True)
     model(batch, x=x, relation=torch.zeros(batch.num_edges, dtype=torch.int64)).h.sum().backward()
-    ((order, _),) = (found for _, found in batch.cache.values())
+    ((order, _, _),) = batch.derived.orders.values()
     assert order.groups[0].child_rows.numel() == 0
     assert order.groups[0].edges.num_edges == batch.num_edges == 20_000
 

@@ -23,7 +23,8 @@ from .inputs import check_inputs
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on
 from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in
-from .scheduler import EdgeLists, cached_schedule, edge_lists, schedule
+from .orders import Reads, order_of
+from .scheduler import EdgeLists, edge_lists, schedule
 
 if TYPE_CHECKING:
     from .function import VertexFunction
@@ -53,7 +54,10 @@ def run_eager(
     if initial is not None:
         batch = batch.with_initial()
         external = model._initial_states(initial, batch.num_external, dtypes, device)
-    order, of_groups, slots = _order(model, batch, methods, device)
+    reads = dict.fromkeys(methods, Reads(0, every=True))
+    order, of_groups = order_of(batch, methods, reads, model.policy, batch.schedule, device)
+    assert order.lists is not None
+    slots = _slots(batch, order.lists)
     calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
@@ -230,26 +234,6 @@ def _probe(
     v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)
     call.without_effect(v)
     note_pushes(uses, v.pushed)
-
-
-def _order(
-    model: VertexFunction, batch: GraphBatch, methods: tuple[str, ...], device: torch.device
-) -> tuple[Order, tuple[str, ...], Ints]:
-    """The schedule of a batch on the device, the method of each group of its rows, and the slot of each edge."""
-    key = ("eager", methods, device)
-    policy, found = batch.cache.get(key, (None, None))
-    if found is None or policy is not model.policy:
-        made = batch.schedule
-        if made is None:
-            structure, of_groups = group_by_method(batch, methods)
-            made = cached_schedule(structure, model.policy, (0,) * len(of_groups), (True,) * len(of_groups))
-            log.show("schedule", made)
-        else:
-            of_groups = methods
-        lists = edge_lists(batch, made)
-        found = order_on(made, device, lists=lists), of_groups, _slots(batch, lists)
-        batch.cache[key] = model.policy, found
-    return found  # type: ignore[no-any-return]
 
 
 def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:

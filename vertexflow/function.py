@@ -30,9 +30,10 @@ from .kernels.autograd import Bound
 from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
 from .kernels.plain import check_plain
+from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Kept, Programs
-from .scheduler import FSM, Policy, cached_schedule, edge_lists, schedule
+from .scheduler import FSM, Policy, edge_lists, schedule
 
 
 class VertexFunction(ReturnsOutputs):
@@ -168,7 +169,11 @@ class VertexFunction(ReturnsOutputs):
             dtypes = next(iter(traces.values())).state_dtypes
             external = self._initial_states(initial, batch.num_external, dtypes, device)
             kinds.refuse_edge_inputs(traces)
-        order, of_groups = self._order(batch, methods, traces, device)
+        reads = {name: Reads(one.num_slots, one.reads_edges) for name, one in traces.items()}
+        ahead = batch.schedule
+        if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
+            ahead = None  # it was made for another model
+        order, of_groups = order_of(batch, methods, reads, self.policy, ahead, device)
         through = any(value.requires_grad for value in external.values())
         bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
         outputs = autograd.run(bound, order, tensors, inputs, external)
@@ -332,30 +337,6 @@ class VertexFunction(ReturnsOutputs):
             key, compiled = programs.compiled(kept, traces, wanted, through and torch.is_grad_enabled(), backend)
         self._programs.latest = compiled
         return programs.bound(kept, key, compiled, of_groups)
-
-    def _order(
-        self, batch: GraphBatch, methods: tuple[str, ...], traces: Mapping[str, Trace], device: torch.device
-    ) -> tuple[Order, tuple[str, ...]]:
-        """The schedule of a batch on the device, and the method of each group of its rows."""
-        slots = tuple(traces[name].num_slots for name in methods)
-        ahead = batch.schedule if batch.schedule and batch.schedule.num_slots == slots else None
-        ragged = any(traces[name].reads_edges for name in methods)
-        key = ("order" if ahead is None else "ahead", methods, slots, ragged, device)
-        policy, found = batch.cache.get(key, (None, None))
-        if found is None or (ahead is None and policy is not self.policy):
-            if ahead is None:
-                structure, methods = kinds.group_by_method(batch, methods)
-                slots = tuple(traces[name].num_slots for name in methods)
-                beyond = tuple(traces[name].reads_edges for name in methods)
-                made = cached_schedule(structure, self.policy, slots, beyond)
-                log.show("schedule", made)
-            else:
-                made = ahead
-            arrays = batch.schedule_indices if ahead is not None and batch.device == device else None
-            lists = edge_lists(batch, made) if ragged else None
-            found = order_on(made, device, arrays, lists), methods
-            batch.cache[key] = self.policy, found
-        return found  # type: ignore[no-any-return]
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -148,12 +148,13 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
     """How many vertices each method computes, and how many edges lead to their children."""
     if len(set(methods)) == 1:
         return {methods[0]: (batch.num_vertices, batch.num_edges)}
-    if "kind counts" not in batch.cache:
-        vertices = np.bincount(batch.kind_index, minlength=len(methods))  # type: ignore[arg-type]
-        edges = np.bincount(batch.kind_index, np.diff(batch.offset), len(methods))  # type: ignore[arg-type]
-        batch.cache["kind counts"] = vertices.tolist(), edges.astype(np.int64).tolist()
+    counts = batch.derived.kind_counts
+    if counts is None:
+        of_vertices = np.bincount(batch.kind_index, minlength=len(methods))  # type: ignore[arg-type]
+        of_edges = np.bincount(batch.kind_index, np.diff(batch.offset), len(methods))  # type: ignore[arg-type]
+        counts = batch.derived.kind_counts = of_vertices.tolist(), of_edges.astype(np.int64).tolist()
     sums: dict[str, tuple[int, int]] = {}
-    for method, vertices, edges in zip(methods, *batch.cache["kind counts"], strict=True):
+    for method, vertices, edges in zip(methods, *counts, strict=True):
         before = sums.get(method, (0, 0))
         sums[method] = before[0] + vertices, before[1] + edges
     return sums

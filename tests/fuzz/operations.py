@@ -290,7 +290,7 @@ OPERATIONS = {
     "tensordot": ("v", "torch.tensordot({a}, self.linear.weight, dims=([1], [1]))"),
     "fourier": ("v", "torch.fft.rfft({a}).abs()"),
     "complex": ("vv", "torch.view_as_real(torch.complex({a}, {b}) * (1 + 2j)).flatten(1)"),
-    "polar": ("vv", "(torch.polar({a}, {b}) ** 2).real"),
+    "polar": ("vv", "(torch.polar({a}.tanh(), {b}) ** 2).real"),  # not huge: of those it depends on how many there are
     "cholesky": ("m", "torch.linalg.cholesky({a} @ {a}.mT * 0.1 + torch.eye(2, dtype={a}.dtype))"),
     "matrix exp": ("m", "torch.linalg.matrix_exp(torch.tanh({a}))"),
     "triangular": (

@@ -16,6 +16,7 @@ from ..errors import GraphError, InputError, InputTypeError, VertexFlowError
 from . import segments
 from .build import HAS_EDGES, HAS_KINDS, LARGEST, InputGraph, Ints
 from .data import Rows, join_data
+from .derived import Derived
 from .edge_index import edge_index_of
 from .kind_names import join_kinds
 from .opaque import opaque
@@ -46,7 +47,7 @@ class GraphBatch:
         indices: int32, the first three, the graphs' sizes and the schedule's arrays in one tensor, once it was pinned or
             moved; else None.
         num_external: how many vertices it reads that are not in it, numbered from V on; 0 unless made so.
-        cache: what others derive from the structure (schedules); left behind when the batch is pickled.
+        derived: what was found out about the structure, and `cache`, what users keep with the batch; left behind by pickle.
     """
 
     num_graphs: int
@@ -62,7 +63,7 @@ class GraphBatch:
     schedule: Schedule | None = field(default=None, repr=False)
     device: torch.device = field(default=torch.device("cpu"))
     indices: Tensor | None = field(default=None, repr=False)
-    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    derived: Derived = field(default_factory=Derived, repr=False)
     graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; left behind as well
     num_external: int = field(default=0, repr=False)
 
@@ -72,6 +73,10 @@ class GraphBatch:
     @property
     def num_edges(self) -> int:
         return len(self.child)
+
+    @property
+    def cache(self) -> dict[Any, Any]:
+        return self.derived.others
 
     @property
     def kind(self) -> np.ndarray[Any, Any] | None:
@@ -185,14 +190,14 @@ class GraphBatch:
 
     def _graph_sizes(self, kinds: tuple[Any, ...]) -> Tensor:
         """int64 [G]: how many vertices each graph has, of these kinds."""
-        key = ("sizes", kinds, self.device)
-        if key not in self.cache:
+        known, key = self.derived.graph_sizes, (kinds, self.device)
+        if key not in known:
             sizes = self._indices_part(3)
             if kinds:
                 of_kind = self._host_parts[2][self._is_of_kind(kinds)]
                 sizes = self._moved(np.bincount(of_kind, minlength=self.num_graphs))
-            self.cache[key] = sizes
-        return self.cache[key]  # type: ignore[no-any-return]
+            known[key] = sizes
+        return known[key]
 
     def _is_of_kind(self, kinds: tuple[Any, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         if self.kinds is None or self.kind_index is None:
@@ -228,7 +233,7 @@ class GraphBatch:
 
     def with_schedule(self, schedule: Schedule) -> GraphBatch:
         """The batch with a schedule that was made ahead; `model(batch, ...)` then uses it."""
-        return self._changed(schedule=schedule, indices=None, device=torch.device("cpu"), cache={})
+        return self._changed(schedule=schedule, indices=None, device=torch.device("cpu"), derived=Derived())
 
     @uncompiled
     def reversed(self) -> GraphBatch:
@@ -237,7 +242,8 @@ class GraphBatch:
         Raises:
             GraphError: arrays that are no structure.
         """
-        if "reversed" not in self.cache:
+        made = self.derived.reversed
+        if made is None:
             try:
                 blob, num_slots = _core.reversed(self.child, self.slot, self.offset, self.edge)
             except (_core.Malformed, TypeError, ValueError) as error:
@@ -245,14 +251,14 @@ class GraphBatch:
                 raise GraphError(f"the structure's arrays are inconsistent: {said}") from error
             start, edges = self.num_vertices + 1, self.num_edges
             offset, child, slot, edge = np.split(blob, (start, start + edges, start + 2 * edges))
-            self.cache["reversed"] = self._restructured(
-                child=child, slot=slot, offset=offset, edge=edge, num_slots=num_slots
-            )
-        return self.cache["reversed"]  # type: ignore[no-any-return]
+            made = self._restructured(child=child, slot=slot, offset=offset, edge=edge, num_slots=num_slots)
+            self.derived.reversed = made
+        return made
 
     def with_initial(self) -> GraphBatch:
         """The batch in which every vertex without children reads an external one, in slot 0: its initial state."""
-        if "initial" not in self.cache:
+        made = self.derived.with_initial
+        if made is None:
             leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
             new = np.arange(len(leaves), dtype=np.int32)
             more = np.zeros(self.num_vertices + 1, np.int32)
@@ -264,15 +270,15 @@ class GraphBatch:
             np.logical_not(is_new, out=is_new)
             child[is_new], slot[is_new] = self.child, self.slot
             edge[is_new] = np.arange(self.num_edges) if self.edge is None else self.edge
-            self.cache["initial"] = self._restructured(
+            made = self.derived.with_initial = self._restructured(
                 child=child, slot=slot, edge=edge, offset=self.offset + np.cumsum(more, dtype=np.int32),
                 num_slots=max(self.num_slots, 1), num_external=len(leaves),
             )  # fmt: skip
-        return self.cache["initial"]  # type: ignore[no-any-return]
+        return made
 
     def _restructured(self, **arrays: Any) -> GraphBatch:
         """The batch with other edges between its vertices, of which nothing is known yet but its data."""
-        changed = replaced(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), cache={})
+        changed = replaced(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), derived=Derived())
         if "_joined_data" in self.__dict__:
             changed.__dict__["_joined_data"] = self._joined_data
         return changed
@@ -311,14 +317,14 @@ class GraphBatch:
         return f"graph {graph}, vertex {int(vertex - self.graph_offset[graph])}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return _fields(self) | {"cache": {}, "graphs": (), "_joined_data": self._joined_data}
+        return _fields(self) | {"derived": Derived(), "graphs": (), "_joined_data": self._joined_data}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
 
 def replaced(batch: GraphBatch, **changes: Any) -> GraphBatch:
-    """The batch with other values in some of its fields, and nothing derived from it yet but its `cache`."""
+    """The batch with other values in some of its fields, and nothing found out about it yet but what is in `derived`."""
     return GraphBatch(**(_fields(batch) | changes))
 
 

@@ -52,6 +52,6 @@ def compile_program(program: Program, backend: str) -> Compiled:
         kernels, reasons = triton.loops_of(program)
         loops.update(kernels)
     loops.update(calls.loops_of(program, loops))
-    for loop in loops.values():
-        log.show("kernels", loop.text)
+    for name in filter(loops.__contains__, program.parts):
+        log.show("kernels", loops[name].text)
     return Compiled(program, loops, reasons)

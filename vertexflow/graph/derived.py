@@ -1,0 +1,26 @@
+"""What is found out about the structure of a batch when it is first asked for, and kept with it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .pack import GraphBatch
+
+
+@dataclass
+class Derived:
+    """Shared by a batch and what it is on other devices."""
+
+    reversed: GraphBatch | None = None
+    with_initial: GraphBatch | None = None
+    # How many vertices each graph has of some kinds (of none: of all), by these and the device.
+    graph_sizes: dict[tuple[tuple[Any, ...], torch.device], Tensor] = field(default_factory=dict)
+    kind_counts: tuple[list[int], list[int]] | None = None  # the vertices of each kind, and the edges to their children
+    others: dict[Any, Any] = field(default_factory=dict)  # what users of a batch keep with it
+    orders: dict[Hashable, Any] = field(default_factory=dict)  # schedules on devices, by how children are read
