@@ -102,8 +102,10 @@ def _type(program: Program, pointer: Given, dag: bool) -> str:
     """The type of an argument, as Triton writes it; "constexpr" for one that is missing."""
     sends = {By.EDGE if slot == CHILDREN else By.SLOT for _, slot in program.gather_grads}
     match pointer:
-        case Stride() | Seed():
+        case Stride():
             return "i32"
+        case Seed():
+            return "i64"
         case Outside():
             return "constexpr"
         case SentByAll(state, by):

@@ -21,6 +21,7 @@ from ..lower.scalar import (
     Cast,
     Choose,
     Constant,
+    Draw,
     Expression,
     Load,
     Position,
@@ -31,7 +32,7 @@ from ..lower.scalar import (
     wide,
 )
 from ..lower.views import of_vertex, put_back
-from ..operations import SEGMENTS, Unsupported
+from ..operations import SEGMENTS
 from . import memory
 from .lines import Block, Lines, Scope
 from .places import Place, Received, Rows
@@ -54,6 +55,9 @@ class Places(Protocol):
 
     def pointer(self, argument: Given, name: str) -> str:
         """The name of an argument."""
+
+    def seed(self) -> str:
+        """The name of the seed of random numbers."""
 
 
 class KernelWriter(Lines):
@@ -164,6 +168,8 @@ class KernelWriter(Lines):
                 return self.let("number", f"tl.full((1, 1), {number(expression.value, dtype)}, {register(dtype)})", 0)
             case Load():
                 return self._loaded(expression)
+            case Draw():
+                return self.let("draw", self._drawn(expression))
             case Position():
                 where = self.place_of(expression.at)
                 if self.shape(self.names_in([where])) == ("1", "1"):
@@ -180,13 +186,18 @@ class KernelWriter(Lines):
                 return self._total(expression)
             case Apply():
                 return self.let(expression.operation, self._applied(expression))
-        raise Unsupported(f"there are no kernels for {type(expression).__name__.lower()}s")
+        raise TypeError(expression)
 
     def _applied(self, apply: Apply) -> str:
         operands, dtype = apply.operands, apply.operands[-1].dtype
         is_plain = takes_bare_numbers(apply.operation, dtype) and not all(isinstance(x, Constant) for x in operands)
         texts = [number(x.value, x.dtype) if is_plain and isinstance(x, Constant) else self.text(x) for x in operands]
         return spell(apply.operation, dtype, texts)
+
+    def _drawn(self, draw: Draw) -> str:
+        row = f"{'edge_start' if draw.of_edges else 'absolute'} + {memory.row_of(self.place_of(draw.row))}"
+        column = self.text(Position(draw.column, torch.int64))
+        return f"uniform({self.places.seed()}, {draw.stream}, {row}, {column}, {register(draw.dtype)})"
 
     def _choice(self, choice: Choose) -> str:
         where, nothing = self.place_of(choice.at), constant(0, choice.dtype)

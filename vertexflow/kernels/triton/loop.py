@@ -16,7 +16,7 @@ from torch import Tensor
 from ... import _core
 from ...errors import BackendError, VertexFlowError
 from ...graph.program import CORES, Program
-from ..arguments import Given, Scratch, Stride, finder
+from ..arguments import Given, Scratch, Seed, Stride, finder
 from ..binding import Bound, Numbers, Template, key_of, template
 from ..lower.loops import Over
 from ..memory import Buffers
@@ -105,16 +105,19 @@ class Loop:
         group, device = run.group, run.values.arenas[0].layout.device
 
         def value(pointer: Given) -> Tensor | int | None:
+            if isinstance(pointer, Stride | Seed):
+                return int(bound.numbers[self.pointers.index(pointer)])
             key = key_of(pointer)
             placed = None if key is None else run.values.in_arena(key)
             found = finder(pointer)(run) if placed is None else placed
-            return found if isinstance(found, Tensor) or isinstance(pointer, Stride) else None
+            return found if isinstance(found, Tensor) else None
 
         return Arguments(bound, self._kernels(bound.numbers, device), group.num_leaves, group.start, device, value)
 
     def _kernels(self, numbers: Numbers, device: torch.device) -> Kernels:
         """The kernels for such arguments; they are compiled later."""
-        is_folded, is_aligned = numbers == self.folded, numbers % 16 == 0
+        is_seed = np.array([isinstance(pointer, Seed) for pointer in self.pointers], bool)
+        is_folded, is_aligned = (numbers == self.folded) & ~is_seed, (numbers % 16 == 0) & ~is_seed
         key = (is_folded.tobytes(), is_aligned.tobytes(), precision(), device)
         if key not in self.kernels:
             binaries = {launch.name: Binaries(launch) for launch in self.launches}

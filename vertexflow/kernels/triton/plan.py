@@ -141,7 +141,7 @@ class _Planner:
         copies = self._outputs()
         self.stored.update(dict.fromkeys(node for node, is_kept in self.received.items() if is_kept))
         for node in dict.fromkeys([*self.received, *nodes]):
-            _check(node)
+            _check(node, self.part.name)
             if isinstance(node.meta.get("val"), Tensor):
                 self._place(node)
         stores = [store for node in self.stored for store in self._stores(node)]
@@ -329,9 +329,10 @@ def _joins_columns(cat: fx.Node) -> bool:
     return sole_rows(cat) and cat.meta["val"].dim() == 2 and integer(cat, 1) == 1
 
 
-def _check(node: fx.Node) -> None:
+def _check(node: fx.Node, part: str) -> None:
     """Refuse what there are no kernels for."""
     value, target = node.meta.get("val"), node.target
+    node.meta["stream"] = f"{part}/{node.name}"  # of random numbers
     if isinstance(value, (int, torch.SymInt)) or target is operator.mul:
         return
     if isinstance(value, Tensor) and is_empty(node):

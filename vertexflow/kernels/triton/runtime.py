@@ -138,6 +138,22 @@ def tanh(x):
 
 
 @triton.jit
+def mixed(x):
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def uniform(seed, stream: tl.constexpr, row, column, dtype: tl.constexpr):
+    """Random numbers in [0, 1), 24 bits of each: those that native code draws (native/runtime.hpp)."""
+    seeds = tl.full((1, 1), seed, tl.int64)
+    of_stream = mixed(tl.full((1, 1), stream, tl.uint32) ^ seeds.to(tl.uint32))
+    of_row = mixed(row.to(tl.uint32) + of_stream) ^ (seeds >> 32).to(tl.uint32)
+    return (mixed(column.to(tl.uint32) + of_row) >> 8).to(tl.int32).to(dtype) * 5.9604644775390625e-8
+
+
+@triton.jit
 def wide(x):
     """Half precision is for memory and for products."""
     if x.dtype.primitive_bitwidth == 16:

@@ -19,6 +19,7 @@ from ..arguments import (
     ParentOffset,
     ParentPlaces,
     Scratch,
+    Seed,
     Sent,
     SentByAll,
     State,
@@ -140,10 +141,11 @@ def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> t
         tile = tiles.choose(columns, len(writer.accumulators), writer.widest)
     name = f"{values.part.name}_{number}"
     what = ", ".join(dict.fromkeys(store.target.name for store in kernel.stores))
-    signature = [*arguments.names.values(), *INTEGERS]
+    typed = {"seed": "seed: tl.int64"}  # however small it is
+    signature = [*(typed.get(name, name) for name in arguments.names.values()), *INTEGERS]
     signature += [f"{block}: tl.constexpr" for block in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")]
     text = [
-        f"@triton.jit(do_not_specialize={list(INTEGERS)!r})",
+        f"@triton.jit(do_not_specialize={[*INTEGERS, *(name for name in typed if name in arguments.names.values())]!r})",
         f"def {name}(",
         *(f"    {line}," for line in _wrapped(signature)),
         "):",
@@ -212,6 +214,10 @@ class _Arguments:
             number += 1
             found = f"{name}_{number}_ptr"
         return self.names.setdefault(argument, found)
+
+    def seed(self) -> str:
+        """The name of the seed of random numbers."""
+        return self.names.setdefault(Seed(), "seed")
 
     def place(self, node: fx.Node) -> Place:
         """The place of a value, or of an output of the part."""
