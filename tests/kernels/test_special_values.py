@@ -263,6 +263,37 @@ def test_booleans_become_numbers_and_count_as_such(backend, dtype):
     assert "core: calls of PyTorch" not in model.explain()
 
 
+ROWS = [
+    [1.0, 2.0, NAN, -1.0, 0.0], [NAN, -INF, INF, 3.0, -3.0], [NAN] * 5, [-INF] * 5, [INF, 1.0, 2.0, -1.0, 0.5],
+    [1.0, -INF, -0.0, 0.0, 2.0], [-INF, INF, 0.0, 1.0, 2.0], [3e38, 3e38, 1.0, -3e38, 0.0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["native", "triton"])
+@pytest.mark.parametrize("width", [5, 3, 300])  # in registers, one by one, in several pieces
+def test_reductions_over_a_row_of_infinities_and_nan(backend, width):
+    if backend == "triton" and not is_available():
+        pytest.skip("no Triton")
+
+    def reduced(h):
+        masks = [(h > 0).any(-1, keepdim=True).to(h.dtype), (h < 3).all(-1, keepdim=True).to(h.dtype)]
+        totals = [f(-1, keepdim=True) for f in (h.amax, h.amin, h.sum, h.prod, h.mean, h.logsumexp)]
+        return torch.cat([*totals, *masks, h.softmax(-1)[:, :3], h.log_softmax(-1)[:, :3]], -1)
+
+    def vertex(self, v):
+        results = reduced(v.gather(0).h)
+        v.scatter(h=v.pull("x"), results=results)
+        v.push(results=results)
+
+    rows = torch.tensor(ROWS)
+    x = torch.cat([rows, rows[:, :1].expand(-1, max(width - 5, 0))], 1)[:, :width].flip(1).contiguous()
+    model = FromCode(vertex, {"h": width, "results": 14})
+    model.backend = backend
+    found = model([vf.chain(2)] * len(x), x=x.repeat_interleave(2, 0)).results[1::2]
+    assert "core: calls of PyTorch" not in model.explain(), model.explain()
+    torch.testing.assert_close(found, reduced(x), equal_nan=True)
+
+
 @pytest.mark.parametrize("backend", ["torch", "native", "triton"])
 def test_reductions_over_children_of_infinities_and_nan(backend):
     """What is not a number stays in its sample, and the rest is as over one tensor of all children."""

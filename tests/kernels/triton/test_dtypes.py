@@ -107,6 +107,31 @@ def test_a_cast_to_half_precision_rounds_to_the_nearest_of_two_the_even_one(inne
     assert found[:, 5].isnan().all()
 
 
+TAKEN_APART = {
+    "softmax": lambda cell, h, x: F.softmax(h + x, -1),
+    "log softmax": lambda cell, h, x: F.log_softmax(h + x, -1),
+    "layer norm": lambda cell, h, x: F.layer_norm(h + x, [SIZE]),
+    "group norm": lambda cell, h, x: F.group_norm(h + x, 2),
+    "mean": lambda cell, h, x: (h + x).mean(-1, keepdim=True) + 0 * x,
+    "deviation": lambda cell, h, x: (h + x).std(-1, keepdim=True) + 0 * x,
+    "gelu": lambda cell, h, x: F.gelu(h + x),
+    "mish": lambda cell, h, x: F.mish(h + x),
+    "sum so far": lambda cell, h, x: (h + x).cumsum(-1),
+}
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("name", TAKEN_APART)
+def test_what_is_taken_apart_is_rounded_once(name, dtype):
+    """All of it is in float32, as it is inside of PyTorch's kernels."""
+    found, expected = both(TAKEN_APART[name], dtype)
+    unit = torch.finfo(dtype).eps
+    assert found[0].dtype == dtype
+    torch.testing.assert_close(found[0], expected[0], rtol=unit, atol=unit / 4)
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=8 * unit, atol=8 * unit)
+
+
 WIDER = {
     "float32 in half": lambda cell, h, x: cell.linear((h.float() * 1.001 + 1).sum(-1, keepdim=True).to(x.dtype) + x),
     "a float32 value that a product of float32 reads": lambda cell, h, x: (
