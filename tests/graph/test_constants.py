@@ -48,3 +48,18 @@ def test_rows_without_elements():
     }
     parts = {"w": nn.Parameter(torch.zeros(0, 4)), "e": nn.Parameter(torch.zeros(0, 0))}
     check(Case(FromCode(vertex, {"h": 4}, **parts).double(), PARTS, inputs))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_factors_of_matrices_without_elements(shape):
+    """Their gradients and their transposes have no elements either."""
+
+    def vertex(self, v):
+        below = v.gather(0).h + v.gather(1).h
+        u, s, w = torch.svd(v.pull("matrix") * below[:, :1, None])
+        h = torch.tanh(below + v.pull("x") + (u.square().sum((1, 2)) + s.sum(1) + w.square().sum((1, 2)))[:, None])
+        v.scatter(h=h)
+        v.push(h=h, s=s, u=u, w=w)
+
+    inputs = {name: torch.randn(ROWS, *one, dtype=torch.float64) for name, one in {"x": (4,), "matrix": shape}.items()}
+    check(Case(FromCode(vertex, {"h": 4}), PARTS, inputs))

@@ -134,6 +134,7 @@ SIZES = {
     "numel": lambda v, x, m: x * x.numel(),
     "root": lambda v, x, m: x / x.shape[0] ** 0.5,
     "full": lambda v, x, m: x + torch.full((x.shape[0], 1), x.shape[0]),
+    "filling": lambda v, x, m: x.masked_fill(x > 0, x.shape[0]),
     "at least 64": lambda v, x, m: x * torch.sym_max(x.shape[0], 64),
     "condition": lambda v, x, m: x * (x.shape[0] > 3),
     "random": lambda v, x, m: x * torch.randint(0, x.shape[0], (x.shape[0], 1)),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from .rewrite import insert
+from .sizes import is_size
 
 aten = torch.ops.aten
 Rule = Callable[[fx.Node], fx.Node]
@@ -291,6 +292,8 @@ def _constant(node: fx.Node, number: Any, like: Tensor) -> fx.Node:
 def masked_fill(node: fx.Node) -> fx.Node:
     """`where`, in the dtype of what is filled."""
     (source, mask, value), result = node.args, node.meta["val"]
+    if is_size(value):
+        return node  # refused later, with the line
     filling = _in_dtype_of(node, value) if isinstance(value, fx.Node) else _constant(node, value, result)
     node.target, node.args = aten.where.self, (mask, filling, source)
     return node

@@ -82,6 +82,8 @@ def _loop(over: Over, pieces: list[Stored], elements: Elements) -> Loop:
         if value.meta["val"].dim() == target.meta["val"].dim() == 2 or not is_join(target):
             value = in_order(value)
         shape = _shape(value)
+        if 0 in shape:
+            continue
         places, _ = _variables(shape)
         coords = _coords(value, of(ROW), places)
         if is_join(target) and value is piece.value:
