@@ -177,10 +177,10 @@ class VertexFunction(ReturnsOutputs):
         through = any(value.requires_grad for value in external.values())
         bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
         outputs = autograd.run(bound, order, tensors, inputs, external)
-        for found in traces.values():  # of kinds that are not in this batch
-            for name, node in found.pushes.items():
+        for trace in traces.values():  # of kinds that are not in this batch
+            for name, node in trace.pushes.items():
                 if name not in outputs:
-                    given = [*tensors.values(), *inputs.values()] if name in found.push_grads else []
+                    given = [*tensors.values(), *inputs.values()] if name in trace.push_grads else []
                     outputs[name] = autograd.no_rows(node, device, [value for value in given if value.requires_grad])
         return Outputs(outputs)
 
@@ -226,13 +226,13 @@ class VertexFunction(ReturnsOutputs):
         kept, tensors = programs.see(self._programs, self)
         device = check_inputs(tensors, inputs)
         traces = self._trace(kept, inputs, tensors, device)
-        ((name, found),) = traces.items()
+        ((name, trace),) = traces.items()
         kinds.check_rows(
             traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension"
         )
-        made = schedule(growth, self.policy, found.num_slots, found.reads_edges)
+        made = schedule(growth, self.policy, trace.num_slots, trace.reads_edges)
         log.show("schedule", made)
-        lists = edge_lists(growth, made) if found.reads_edges else None
+        lists = edge_lists(growth, made) if trace.reads_edges else None
         bound = self._bind(kept, traces, inputs, tensors, device, through, (name,))
         return tensors, order_on(made, device, lists=lists), bound
 

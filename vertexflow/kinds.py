@@ -162,15 +162,15 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
 
 def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> None:
     """Refuse methods that do not fit together, and inputs that none of them pulls."""
-    if not any(found.pushes for found in used.values()):
+    if not any(use.pushes for use in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"
             f"  in the vertex function, {next(iter(used.values())).filename}"
         )
     first: dict[tuple[str, str], tuple[str, Any]] = {}
-    for method, found in used.items():
-        of_inputs = {name: found.is_edge_input(name) for name in found.pulls}
-        outputs = {name: found.output(name) for name in found.pushes}
+    for method, use in used.items():
+        of_inputs = {name: use.is_edge_input(name) for name in use.pulls}
+        outputs = {name: use.output(name) for name in use.pushes}
         said = {("input", name): "for edges" if edges else "for vertices" for name, edges in of_inputs.items()}
         said |= {
             ("output", name): f"as {str(value.dtype)[6:]}{['n', *map(int, value.shape[1:])]}".replace("'", "")
@@ -183,7 +183,7 @@ def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> No
                 raise VertexFunctionError(
                     f"method `{other}` {verb} {what[1]!r} {before}, method `{method}` {how}; give two {what[0]}s of two names"
                 )
-    pulled = dict.fromkeys(name for found in used.values() for name in found.pulls)
+    pulled = dict.fromkeys(name for use in used.values() for name in use.pulls)
     for name in inputs:
         if name not in pulled:
             raise InputError(
@@ -201,7 +201,7 @@ def check_rows(
 ) -> None:
     """Refuse inputs that do not have a row for each vertex, or edge, of the kinds that pull them."""
     for name, value in inputs.items():
-        pulling = [method for method, found in used.items() if name in found.pulls]
+        pulling = [method for method, use in used.items() if name in use.pulls]
         of_edges = used[pulling[0]].is_edge_input(name)
         count = sum(counts.get(method, (0, 0))[of_edges] for method in pulling)
         if len(value) != count:
@@ -220,8 +220,8 @@ def check_rows(
 
 def refuse_edge_inputs(used: Mapping[str, Used]) -> None:
     """Refuse inputs of edges beside initial states."""
-    for found in used.values():
-        of_edges = [name for name in found.pulls if found.is_edge_input(name)]
+    for use in used.values():
+        of_edges = [name for name in use.pulls if use.is_edge_input(name)]
         if of_edges:
             raise InputError(
                 f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "

@@ -30,9 +30,9 @@ def traced(function, width=6, dtype=torch.float64):
     x = mode.from_tensor(torch.empty(ROWS, width, dtype=dtype), symbolic_context=rows)
     with mode:
         graph = make_fx(function, tracing_mode="fake")(x).graph
-    found = Trace(graph, x.shape[0].node.expr, x.shape[0].node.expr, {}, {}, 0, "here")
-    found.pushes["y"] = next(reversed(graph.nodes)).args[0]
-    return found
+    trace = Trace(graph, x.shape[0].node.expr, x.shape[0].node.expr, {}, {}, 0, "here")
+    trace.pushes["y"] = next(reversed(graph.nodes)).args[0]
+    return trace
 
 
 def becomes(function, **options):

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-def put_side_by_side(found: Trace) -> bool:
+def put_side_by_side(trace: Trace) -> bool:
     """Rewrite what `check_rows` found interleaved, if all operations on it allow it; says whether anything was changed."""
-    inside = {node for node in found.graph.nodes if node.meta.get("interleaved")}
+    inside = {node for node in trace.graph.nodes if node.meta.get("interleaved")}
     entries = [node for node in inside if node.target is aten.reshape.default and node.args[0] not in inside]
     readers = {user for node in inside for user in node.users if isinstance(user.meta.get("val"), Tensor)}
     exits = {node for node in readers if node.target is aten.reshape.default}
@@ -33,15 +33,15 @@ def put_side_by_side(found: Trace) -> bool:
         or not all(_any_order(node, inside) for node in (inside | readers) - {*entries} - exits)
     ):
         return False
-    place = {node: number for number, node in enumerate(found.graph.nodes)}
+    place = {node: number for number, node in enumerate(trace.graph.nodes)}
     for node in sorted(exits, key=place.__getitem__):
-        outer, apart = _apart(found, node.args[0], node)
+        outer, apart = _apart(trace, node.args[0], node)
         flat = insert(node, aten.reshape.default, node.args[0], _moved(apart, outer, outer + 1))
         replaced = insert(node, aten.permute.default, flat, _swapped(len(apart), outer))
-        replace(found, node, insert(node, aten.reshape.default, replaced, node.args[1], val=node.meta["val"]))
-        found.graph.erase_node(node)
+        replace(trace, node, insert(node, aten.reshape.default, replaced, node.args[1], val=node.meta["val"]))
+        trace.graph.erase_node(node)
     for node in sorted(entries, key=place.__getitem__):
-        outer, apart = _apart(found, node, node)
+        outer, apart = _apart(trace, node, node)
         split = insert(node, aten.reshape.default, node.args[0], apart)
         swapped = insert(node, aten.permute.default, split, _swapped(len(apart), outer))
         node.args = (swapped, node.args[1])
@@ -77,12 +77,12 @@ def _any_order(node: fx.Node, inside: set[fx.Node]) -> bool:
     return node in inside and pointwise and not random and same
 
 
-def _apart(found: Trace, value: fx.Node, before: fx.Node) -> tuple[int, list[Any]]:
+def _apart(trace: Trace, value: fx.Node, before: fx.Node) -> tuple[int, list[Any]]:
     """The dimension of the outer entries of a vertex, and the shape of `value` with these, vertices and inner entries apart."""
     layout, outer, shape = value.meta["rows"], value.meta["outer"], value.meta["val"].shape
-    wanted = found.edges if layout.edges else found.rows
+    wanted = trace.edges if layout.edges else trace.rows
     whole = next(
-        node for node in found.graph.nodes
+        node for node in trace.graph.nodes
         if node.op == "placeholder" and isinstance(node.meta["val"], Tensor) and node.meta["val"].dim()
         and isinstance(node.meta["val"].shape[0], torch.SymInt) and node.meta["val"].shape[0].node.expr == wanted
     )  # fmt: skip

@@ -31,21 +31,21 @@ _MASKED = {aten._unsafe_masked_index.default, aten._unsafe_masked_index_put_accu
 _NO_DIMS_ARE_ALL = {aten.sum.dim_IntList, aten.mean.dim, aten.amax.default, aten.amin.default}
 
 
-def canonical(found: Trace) -> None:
-    """Rewrite `found.graph` in place; the tables of `found` follow."""
-    for node in list(found.graph.nodes):
+def canonical(trace: Trace) -> None:
+    """Rewrite `trace.graph` in place; the tables of `trace` follow."""
+    for node in list(trace.graph.nodes):
         if not isinstance(node.target, OpOverload):
             continue
         if node.target in _OF_MEMORY:
             raise VertexFunctionError(
                 f"the vertex function uses `{node.target}`, whose result depends on where values lie in memory; that is "
-                f"vertexflow's to choose: index, reshape or permute instead\n  in the vertex function, {found.where(node)}"
+                f"vertexflow's to choose: index, reshape or permute instead\n  in the vertex function, {trace.where(node)}"
             )
         _fill_in(node)
         if node.target in _MASKED and _indexes_rows(node):  # which the mask may hide in this call
             raise VertexFunctionError(
                 f"the vertex function mixes rows: `{node.target}` takes an index along the dimension of the vertices of a step"
-                f"\n  in the vertex function, {found.where(node)}"
+                f"\n  in the vertex function, {trace.where(node)}"
             )
         _resolve_dims(node)
         rule = RULES.get(node.target)
@@ -54,11 +54,11 @@ def canonical(found: Trace) -> None:
             raise VertexFunctionError(
                 "the vertex function cuts the dimension of the vertices of a step into pieces (split or chunk of what was joined "
                 "along it); torch.stack what belongs to one vertex along another dimension"
-                f"\n  in the vertex function, {found.where(node)}"
+                f"\n  in the vertex function, {trace.where(node)}"
             )
         if new is not node:
-            replace(found, node, new)
-            found.graph.erase_node(node)
+            replace(trace, node, new)
+            trace.graph.erase_node(node)
 
 
 def _fill_in(node: fx.Node) -> None:

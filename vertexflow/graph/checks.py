@@ -67,26 +67,26 @@ def all_pass() -> Iterator[None]:
         _passing.reset(token)
 
 
-def keep_checks(found: Trace) -> None:
-    """Rewrite `found.graph` in place; the tables of `found` follow."""
-    place = {node: at for at, node in enumerate(found.graph.nodes)}
-    for node in list(found.graph.nodes):
+def keep_checks(trace: Trace) -> None:
+    """Rewrite `trace.graph` in place; the tables of `trace` follow."""
+    place = {node: at for at, node in enumerate(trace.graph.nodes)}
+    for node in list(trace.graph.nodes):
         tested: Any = node.args[0] if node.args else None
         if node.target is aten._linalg_check_errors.default and isinstance(tested, fx.Node):
             value = _factor(tested, node, place)
             if value is not None:
-                new = insert(node, CHECK, value, tested, node.args[1], "", found.where(node), val=value.meta["val"])
+                new = insert(node, CHECK, value, tested, node.args[1], "", trace.where(node), val=value.meta["val"])
                 place[new] = place[node]
                 before = [user for user in value.users if user is new or place[user] < place[node]]
-                replace(found, value, new)
+                replace(trace, value, new)
                 for user in before:
                     user.replace_input_with(new, value)
             else:
-                _attach(found, node, tested, str(node.args[1]), "")
+                _attach(trace, node, tested, str(node.args[1]), "")
         elif node.target in _ASSERTS and isinstance(tested, fx.Node):
             if tested.target in _ALL:  # of all rows of a step, where the trace has all rows
                 tested = tested.args[0]
-            _attach(found, node, tested, "", str(node.args[1]) if len(node.args) > 1 else "a value is zero, or false")
+            _attach(trace, node, tested, "", str(node.args[1]) if len(node.args) > 1 else "a value is zero, or false")
 
 
 def _factor(tested: fx.Node, node: fx.Node, place: dict[fx.Node, int]) -> fx.Node | None:
@@ -97,11 +97,11 @@ def _factor(tested: fx.Node, node: fx.Node, place: dict[fx.Node, int]) -> fx.Nod
     return next((item for item in results if any(place[user] > place[node] for user in item.users)), None)
 
 
-def _attach(found: Trace, node: fx.Node, tested: fx.Node, call: str, message: str) -> None:
+def _attach(trace: Trace, node: fx.Node, tested: fx.Node, call: str, message: str) -> None:
     """Let an output of the vertex function wait for a check."""
-    table = found.pushes or found.scatters
+    table = trace.pushes or trace.scatters
     name, value = next(iter(table.items()))
-    last = next(reversed(found.graph.nodes))
-    new = insert(last, CHECK, value, tested, call, message, found.where(node), val=value.meta["val"])
+    last = next(reversed(trace.graph.nodes))
+    new = insert(last, CHECK, value, tested, call, message, trace.where(node), val=value.meta["val"])
     new.meta["line"] = node.meta.get("line")
     table[name] = new

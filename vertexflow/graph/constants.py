@@ -21,13 +21,13 @@ aten = torch.ops.aten
 _FRESH = {aten.new_empty.default, aten.empty_like.default}
 
 
-def forget_sources(found: Trace) -> None:
-    """Rewrite `found.graph` in place; the tables of `found` follow."""
-    for node in list(found.graph.nodes):
+def forget_sources(trace: Trace) -> None:
+    """Rewrite `trace.graph` in place; the tables of `trace` follow."""
+    for node in list(trace.graph.nodes):
         value = node.meta.get("val")
         if node.op != "call_function" or not isinstance(value, Tensor) or not all(type(n) is int for n in value.shape):
             continue
         if not value.numel() or node.target in _FRESH:
             kind = {"dtype": value.dtype, "device": value.device}
-            replace(found, node, insert(node, aten.full.default, list(value.shape), 0, val=value, **kind))
-            found.graph.erase_node(node)
+            replace(trace, node, insert(node, aten.full.default, list(value.shape), 0, val=value, **kind))
+            trace.graph.erase_node(node)

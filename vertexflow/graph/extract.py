@@ -17,9 +17,9 @@ from .trace import Trace
 aten = torch.ops.aten
 
 
-def extract(name: str, outputs: list[fx.Node], members: set[fx.Node], found: Trace) -> Part:
+def extract(name: str, outputs: list[fx.Node], members: set[fx.Node], trace: Trace) -> Part:
     """A graph of its own that makes `outputs` from the values of other parts, repeating views and sizes."""
-    copier = _Copier(found, lambda node: node in members or is_free(node), lambda node: node)
+    copier = _Copier(trace, lambda node: node in members or is_free(node), lambda node: node)
     copier.copy_all(outputs)
     return copier.finish(name, outputs, [copier.env[node] for node in outputs])
 
@@ -84,9 +84,9 @@ class _Copier:
     """Builds the graph of a part: computed nodes are copied, what they read of others becomes an input."""
 
     def __init__(
-        self, found: Trace, is_computed: Callable[[fx.Node], bool], origin: Callable[[fx.Node], fx.Node]
+        self, trace: Trace, is_computed: Callable[[fx.Node], bool], origin: Callable[[fx.Node], fx.Node]
     ) -> None:
-        self.found = found
+        self.trace = trace
         self.is_computed = is_computed
         self.origin = origin  # the node of the joint graph that an input stands for
         self.graph = fx.Graph()
@@ -153,8 +153,8 @@ class _Copier:
         if isinstance(value, torch.SymInt):
             if value.node.expr.is_Integer:
                 return int(value.node.expr)
-            of_edges = self.found.edges in value.node.expr.free_symbols
-            count, symbol = (self.edges, self.found.edges) if of_edges else (self.rows, self.found.rows)
+            of_edges = self.trace.edges in value.node.expr.free_symbols
+            count, symbol = (self.edges, self.trace.edges) if of_edges else (self.rows, self.trace.rows)
             factor = value.node.expr / symbol
             assert factor.is_Integer, f"size {value} is no multiple of the number of rows or edges"
             return count if factor == 1 else self.graph.call_function(operator.mul, (count, int(factor)))

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from .trace import Trace
 
 
-def remove_mutations(found: Trace, mode: FakeTensorMode) -> None:
-    """Replace `found.graph` by an equal one in which `x.add_(y)` and its like are `add(x, y)` of a new value.
+def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
+    """Replace `trace.graph` by an equal one in which `x.add_(y)` and its like are `add(x, y)` of a new value.
 
     Dropout on the CPU and users' `x += y` record such operations; the partition reorders nodes and so needs values
     that never change. Raises `VertexFunctionError` if a parameter or a buffer is written to.
     """
-    graph = found.graph
+    graph = trace.graph
     if not any(_mutates(node) for node in graph.nodes):
         return
-    _refuse_written_parameters(found)
+    _refuse_written_parameters(trace)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     module = fx.GraphModule(graph.owning_module or torch.nn.Module(), graph)
     forget_source(module)
@@ -42,7 +42,7 @@ def remove_mutations(found: Trace, mode: FakeTensorMode) -> None:
     for node in new.graph.nodes:
         if node.op == "get_attr":
             node.meta["constant"] = getattr(new, str(node.target))
-    found.graph = new.graph
+    trace.graph = new.graph
 
 
 class _Copier(fx.Interpreter):
@@ -74,9 +74,9 @@ def _mutates(node: fx.Node) -> bool:
     return schema is not None and schema.is_mutable
 
 
-def _refuse_written_parameters(found: Trace) -> None:
+def _refuse_written_parameters(trace: Trace) -> None:
     origin: dict[fx.Node, fx.Node] = {}  # views of placeholders, and the placeholders themselves
-    for node in found.graph.nodes:
+    for node in trace.graph.nodes:
         if isinstance(role_of(node), Param):
             origin[node] = node
         schema = getattr(node.target, "_schema", None)
@@ -91,6 +91,6 @@ def _refuse_written_parameters(found: Trace) -> None:
                 raise VertexFunctionError(
                     f"the vertex function writes to {name!r} while it runs; a vertex may only read parameters and "
                     "buffers (BatchNorm in train mode does this, and mixes rows: use LayerNorm)"
-                    f"\n  in the vertex function, {found.where(node)}"
+                    f"\n  in the vertex function, {trace.where(node)}"
                 )
             origin[node] = origin[argument]

@@ -47,22 +47,22 @@ _GRADIENTS = {  # (grad, saved value): zero where grad is
 
 
 def fold_zeros(
-    found: Trace, inside: Collection[fx.Node] | None = None, known: Mapping[fx.Node, Image] | None = None
+    trace: Trace, inside: Collection[fx.Node] | None = None, known: Mapping[fx.Node, Image] | None = None
 ) -> dict[fx.Node, Image]:
-    """The image of every node of `found.graph` in a new graph where each gather is zero: a node, or `ZERO`.
+    """The image of every node of `trace.graph` in a new graph where each gather is zero: a node, or `ZERO`.
 
     With `inside`, only these nodes are folded: others are read as they are, or are zero where `known` says so.
     """
     graph = fx.Graph()
     images: dict[fx.Node, Image] = {}
-    gathers = set(found.gathers.values())
+    gathers = set(trace.gathers.values())
     uniform: set[fx.Node] = set()  # does not depend on what is in the rows: parameters, zeros, random masks
 
     def materialised(node: fx.Node) -> fx.Node:
         image = images[node]
         return image if isinstance(image, fx.Node) else _zeros(graph, node, images)
 
-    for node in found.graph.nodes:
+    for node in trace.graph.nodes:
         if on_edges(node):
             images[node] = ZERO  # there are none
             continue

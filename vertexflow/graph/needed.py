@@ -21,10 +21,10 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
 
     Where only some operands of a concatenation are read, they are noted in `program.leaf_operands`.
     """
-    found, stage, whole = program.trace, program.made_by, program.whole
+    trace, stage, whole = program.trace, program.made_by, program.whole
     stack = [
-        *found.scatters.values(),
-        *found.pushes.values(),
+        *trace.scatters.values(),
+        *trace.pushes.values(),
         *program.pull_grads.values(),
         *program.param_grads.values(),
     ]

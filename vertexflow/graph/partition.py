@@ -23,31 +23,31 @@ from .trace import Trace
 
 
 def partition(
-    found: Trace,
+    trace: Trace,
     wanted_params: Iterable[str],
     wanted_pulls: Iterable[str],
     through: bool,
     states: Collection[str],
 ) -> Program:
-    """Cut `found` for the gradients of these parameters and inputs (none: forward only).
+    """Cut `trace` for the gradients of these parameters and inputs (none: forward only).
 
     `states` are those whose gradients are sent to children; with `through`, they are in any case: there are some outside that
     want them.
     """
-    program = Program(found)
-    program.param_grads = {name: found.param_grads[name] for name in wanted_params if name in found.param_grads}
-    program.pull_grads = {name: found.pull_grads[name] for name in wanted_pulls if name in found.pull_grads}
+    program = Program(trace)
+    program.param_grads = {name: trace.param_grads[name] for name in wanted_params if name in trace.param_grads}
+    program.pull_grads = {name: trace.pull_grads[name] for name in wanted_pulls if name in trace.pull_grads}
     roots = [*program.param_grads.values(), *program.pull_grads.values()]
-    if through or ancestors(roots) & set(found.state_grads.values()):
-        program.gather_grads = {key: node for key, node in found.gather_grads.items() if key[0] in states}
+    if through or ancestors(roots) & set(trace.state_grads.values()):
+        program.gather_grads = {key: node for key, node in trace.gather_grads.items() if key[0] in states}
     roots += program.gather_grads.values()
-    forward = ancestors([*found.scatters.values(), *found.pushes.values()])
+    forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
     backward = ancestors(roots) - forward
     _stages(program, forward, backward)
-    program.gathers = {key: node for key, node in found.gathers.items() if node in forward or node in ancestors(roots)}
-    program.state_grads = {name: node for name, node in found.state_grads.items() if node in backward}
-    zeros = fold_zeros(found)
-    folded = {core: fold_zeros(found, [n for n, s in program.made_by.items() if s == core], zeros) for core in CORES}
+    program.gathers = {key: node for key, node in trace.gathers.items() if node in forward or node in ancestors(roots)}
+    program.state_grads = {name: node for name, node in trace.state_grads.items() if node in backward}
+    zeros = fold_zeros(trace)
+    folded = {core: fold_zeros(trace, [n for n, s in program.made_by.items() if s == core], zeros) for core in CORES}
     needed_at_leaves(program, zeros, folded)
     _refuse_interleaved(program)
     _build_parts(program, folded)
@@ -56,12 +56,12 @@ def partition(
 
 
 def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> None:
-    found = program.trace
-    after_gather = descendants(found.graph, found.gathers.values())
-    after_state_grad = descendants(found.graph, found.state_grads.values())
-    before_scatter = ancestors(list(found.scatters.values()))
+    trace = program.trace
+    after_gather = descendants(trace.graph, trace.gathers.values())
+    after_state_grad = descendants(trace.graph, trace.state_grads.values())
+    before_scatter = ancestors(list(trace.scatters.values()))
     before_gather_grad = ancestors(list(program.gather_grads.values()))
-    for node in found.graph.nodes:
+    for node in trace.graph.nodes:
         if node.op != "call_function" or is_free(node) or node not in forward | backward:
             continue
         if node.target is operator.getitem:  # an item of an operation with several results stays with it
@@ -74,9 +74,9 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> 
 
 
 def _build_parts(program: Program, folded: dict[str, Images]) -> None:
-    found = program.trace
+    trace = program.trace
     finals = {
-        "lazy": list(found.pushes.values()),
+        "lazy": list(trace.pushes.values()),
         "grad_lazy": [*program.pull_grads.values(), *program.param_grads.values()],
     }
     members: dict[str, list[fx.Node]] = {}
@@ -92,7 +92,7 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
         for node in [*members.get(part, []), *extra.get(part, [])]:
             for source in sources(node) if is_free(node) else reads(node):
                 readers.setdefault(source, set()).add(part)
-    exchanged = [*found.scatters.values(), *program.gather_grads.values()]
+    exchanged = [*trace.scatters.values(), *program.gather_grads.values()]
     for node in [*finals["lazy"], *finals["grad_lazy"], *exchanged]:
         if not is_free(node):
             readers.setdefault(node, set()).add("caller")
@@ -102,7 +102,7 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
             outputs = [n for n in nodes if readers.get(n, set()) - {part} and isinstance(n.meta["val"], Tensor)]
             outputs += extra.get(part, [])
             if outputs:
-                program.parts[part] = extract(part, outputs, set(nodes), found)
+                program.parts[part] = extract(part, outputs, set(nodes), trace)
         leaf = extract_leaf_core(program, stage, folded[stage]) if stage in CORES and stage in program.parts else None
         if leaf is not None:
             program.parts[leaf.name] = leaf
@@ -117,10 +117,10 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
 
 def _refuse_interleaved(program: Program) -> None:
     """Values whose vertices do not lie side by side can be kept by a step for its own gradient, but not be cut."""
-    found = program.trace
+    trace = program.trace
     pairs = [(_part_of(program, node), source) for node in program.made_by for source in reads(node)]
     # Views that only the caller sees are made after all steps.
-    seen = [*found.pushes.values(), *program.pull_grads.values(), *program.param_grads.values()]
+    seen = [*trace.pushes.values(), *program.pull_grads.values(), *program.param_grads.values()]
     pairs += [("caller", source) for node in seen if is_free(node) for source in sources(node)]
     for part, source in pairs:
         parts = {part, _part_of(program, source)}
@@ -131,13 +131,13 @@ def _refuse_interleaved(program: Program) -> None:
         ):
             raise VertexFunctionError(
                 "the vertex function keeps the places of rows for its derivative, and steps have others (an EmbeddingBag of "
-                f"what depends on children); use an embedding and a sum\n  in the vertex function, {found.where(source)}"
+                f"what depends on children); use an embedding and a sum\n  in the vertex function, {trace.where(source)}"
             )
         if source.meta.get("interleaved") and len(parts) > 1 and not parts <= set(CORES):
             raise VertexFunctionError(
-                f"the vertices of a value of shape {found.shape(source)} lie interleaved (a transpose was "
+                f"the vertices of a value of shape {trace.shape(source)} lie interleaved (a transpose was "
                 "flattened), and it is needed for all vertices at once; keep the vertices in front: reshape with "
-                f"(rows, ...) first\n  in the vertex function, {found.where(source)}"
+                f"(rows, ...) first\n  in the vertex function, {trace.where(source)}"
             )
 
 

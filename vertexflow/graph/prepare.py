@@ -38,26 +38,26 @@ def prepare(
     """
     try:
         with isolated(device):
-            found = trace(module, method, state, state_dtypes, inputs, tensors, device)
+            traced = trace(module, method, state, state_dtypes, inputs, tensors, device)
             with without_autocast(device.type):
-                _simplify(found, inputs, tensors)
+                _simplify(traced, inputs, tensors)
     except VertexFunctionError as error:
         error.args = (f"{error}\n  traced with {_described(inputs, tensors)}",)
         raise
-    return found
+    return traced
 
 
-def _simplify(found: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    log.show("passes", AfterPass("tracing", found))
+def _simplify(trace: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    log.show("passes", AfterPass("tracing", trace))
     for run in (keep_checks, canonical, forget_sources, simplify):
-        run(found)
-        log.show("passes", AfterPass(run.__name__, found))
-    with restored(generators_in(found.graph.nodes)), all_pass():
-        check_rows(found, inputs, tensors)
-        if put_side_by_side(found):
-            log.show("passes", AfterPass(put_side_by_side.__name__, found))
-            check_rows(found, inputs, tensors)
-    check_canonical(found)
+        run(trace)
+        log.show("passes", AfterPass(run.__name__, trace))
+    with restored(generators_in(trace.graph.nodes)), all_pass():
+        check_rows(trace, inputs, tensors)
+        if put_side_by_side(trace):
+            log.show("passes", AfterPass(put_side_by_side.__name__, trace))
+            check_rows(trace, inputs, tensors)
+    check_canonical(trace)
 
 
 def _described(inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:

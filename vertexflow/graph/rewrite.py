@@ -21,12 +21,12 @@ def insert(before: fx.Node, target: Any, *args: Any, val: Any = None, **kwargs: 
     return node
 
 
-def replace(found: Trace, old: fx.Node, new: fx.Node) -> None:
+def replace(trace: Trace, old: fx.Node, new: fx.Node) -> None:
     """Let every use of `old`, in the graph and in the tables, be `new`."""
     old.replace_all_uses_with(new)
     if "name" in old.meta:
         new.meta.setdefault("name", old.meta["name"])
-    for table in (found.scatters, found.pushes, found.param_grads, found.pull_grads, found.gather_grads):
+    for table in (trace.scatters, trace.pushes, trace.param_grads, trace.pull_grads, trace.gather_grads):
         for key, node in table.items():
             if node is old:
                 table[key] = new  # type: ignore[index]

@@ -44,7 +44,7 @@ class RowLayout:
     edges: bool = False
 
 
-def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
+def check_rows(trace: Trace, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
     """Refuse a vertex function that mixes rows, naming the line; note every value's `RowLayout` in `meta["rows"]`.
 
     Shapes alone cannot tell `x.flip(0)` from `x`, nor `x / x.shape[0]` from `x / 2`. So the graph is run on a few rows, and
@@ -53,16 +53,16 @@ def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     `constants` are the parameters and buffers. Values whose vertices lie interleaved (a copying transpose) get
     `meta["interleaved"]` and are kept out of buffers.
     """
-    for node in found.graph.nodes:
+    for node in trace.graph.nodes:
         if isinstance(node.meta.get("val"), Tensor):
-            node.meta["rows"] = _layout(node, found)
-    forward = ancestors([*found.scatters.values(), *found.pushes.values()])
-    wanted = ancestors([node for node in found.graph.nodes if node.meta.get("rows") is not None]) | forward
-    order = [node for node in found.graph.nodes if node in wanted | ancestors(list(found.param_grads.values()))]
-    _refuse_sizes(found, [node for node in order if node in forward])
+            node.meta["rows"] = _layout(node, trace)
+    forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
+    wanted = ancestors([node for node in trace.graph.nodes if node.meta.get("rows") is not None]) | forward
+    order = [node for node in trace.graph.nodes if node in wanted | ancestors(list(trace.param_grads.values()))]
+    _refuse_sizes(trace, [node for node in order if node in forward])
     _seed(order)
-    check = _Check(found, order, forward)
-    samples = Samples(found, inputs, constants, check.run)
+    check = _Check(trace, order, forward)
+    samples = Samples(trace, inputs, constants, check.run)
     complete, failure = False, None
     for boldness in BOLDNESS:
         try:
@@ -77,7 +77,7 @@ def check_rows(found: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     else:
         if not complete and failure is not None:
             raise failure
-    _refuse_sizes(found, order)
+    _refuse_sizes(trace, order)
 
 
 def layout_of(value: Tensor, rows: sympy.Symbol, edges: sympy.Symbol) -> RowLayout | None:
@@ -97,17 +97,17 @@ def layout_of(value: Tensor, rows: sympy.Symbol, edges: sympy.Symbol) -> RowLayo
     return RowLayout(dim, int(per_vertex), of_edges)
 
 
-def _layout(node: fx.Node, found: Trace) -> RowLayout | None:
+def _layout(node: fx.Node, trace: Trace) -> RowLayout | None:
     try:
-        return layout_of(node.meta["val"], found.rows, found.edges)
+        return layout_of(node.meta["val"], trace.rows, trace.edges)
     except ValueError:
-        raise VertexFunctionError(_mixing(found, node, f"a value of shape {found.shape(node)}")) from None
+        raise VertexFunctionError(_mixing(trace, node, f"a value of shape {trace.shape(node)}")) from None
 
 
-def _refuse_sizes(found: Trace, nodes: Iterable[fx.Node]) -> None:
+def _refuse_sizes(trace: Trace, nodes: Iterable[fx.Node]) -> None:
     for node in sizes_as_values(nodes):
         sizes = [source.meta["val"].node.expr for source in node.all_input_nodes if is_size(source)]
-        edges = any(found.edges in size.free_symbols for size in sizes)
+        edges = any(trace.edges in size.free_symbols for size in sizes)
         remedy = (
             "v.num_children is how many children each vertex has, a row a vertex"
             if edges
@@ -116,23 +116,23 @@ def _refuse_sizes(found: Trace, nodes: Iterable[fx.Node]) -> None:
         raise VertexFunctionError(
             f"the vertex function makes values of the number of {'edges' if edges else 'vertices'} in a step, or of their "
             f"places (`{node.target}` of a size, such as x.shape[0]), which differ from step to step; {remedy}"
-            f"\n  in the vertex function, {found.where(node)}"
+            f"\n  in the vertex function, {trace.where(node)}"
         )
 
 
-def _mixing(found: Trace, node: fx.Node, what: str) -> str:
+def _mixing(trace: Trace, node: fx.Node, what: str) -> str:
     return (
         f"the vertex function mixes rows: `{node.target}` makes {what}. Dimension 0 holds the vertices of a step, which "
         "must not see each other; reduce or normalise over other dimensions (dim=-1), and gather what comes from children"
-        f"\n  in the vertex function, {found.where(node)}"
+        f"\n  in the vertex function, {trace.where(node)}"
     )
 
 
 class _Check:
     """One graph, run on all rows and then, operation by operation, on some of them."""
 
-    def __init__(self, found: Trace, order: list[fx.Node], forward: set[fx.Node]) -> None:
-        self.found, self.order, self.forward = found, order, forward
+    def __init__(self, trace: Trace, order: list[fx.Node], forward: set[fx.Node]) -> None:
+        self.trace, self.order, self.forward = trace, order, forward
         # Random numbers are not drawn again, and memory that was not written is not read.
         self.given = {node for node in order if _is_random(node) or _name(node) in _FRESH}
         self.given |= {node for node in order if node.target is operator.getitem and node.args[0] in self.given}
@@ -168,18 +168,18 @@ class _Check:
             alike = alike_nodes(base, lambda value, node: _blocks(value, node.meta["rows"], 1))
             self.others = {node: drawn(base[node].cpu()) for node in alike - self.places}
             parts = [self._on_rows(base, selection) for selection in _SELECTIONS]
-            outputs = {*self.found.scatters.values(), *self.found.pushes.values()}
+            outputs = {*self.trace.scatters.values(), *self.trace.pushes.values()}
             for node in outputs & self.places:
-                raise VertexFunctionError(_mixing(self.found, node, "values of the rows' places"))
+                raise VertexFunctionError(_mixing(self.trace, node, "values of the rows' places"))
             for node in self.given:
                 self._check_random(node, base)
-            for node in self.found.param_grads.values():
+            for node in self.trace.param_grads.values():
                 total = torch.stack([part[node] for part in parts]).sum(0)
                 if node.meta["rows"] is None and not agree(
                     total, base[node], self._coarsest, magnitude(_summed(node), base)
                 ):
                     raise VertexFunctionError(
-                        _mixing(self.found, node, "a gradient of a parameter that is no sum over the vertices")
+                        _mixing(self.trace, node, "a gradient of a parameter that is no sum over the vertices")
                     )
 
     def _on_rows(self, base: Values, selection: tuple[int, ...]) -> Values:
@@ -202,10 +202,10 @@ class _Check:
                 what = (
                     "without a row for each vertex" if without else "that depends on other rows, their number or place"
                 )
-                raise VertexFunctionError(_mixing(self.found, node, f"a value {what}"))
+                raise VertexFunctionError(_mixing(self.trace, node, f"a value {what}"))
             is_hidden = in_forward and self._is_hidden(node, base, values, selection, self.outer.get(node, 1))
             if is_hidden or (in_forward and compares_places(node, self.places)):
-                raise VertexFunctionError(_mixing(self.found, node, "a value that depends on other rows, or on places"))
+                raise VertexFunctionError(_mixing(self.trace, node, "a value that depends on other rows, or on places"))
             values[node] = expected[0]  # the base's: rounding does not add up, and the next operation is seen alone
         return values
 
@@ -218,7 +218,7 @@ class _Check:
         except Exception as error:
             raise VertexFunctionError(
                 f"the vertex function failed: {type(error).__name__}: {error}\n"
-                f"  in the vertex function, {self.found.where(node)}"
+                f"  in the vertex function, {self.trace.where(node)}"
             ) from error
 
     def _expected(self, node: fx.Node, base: Values, selection: tuple[int, ...]) -> Any:
@@ -312,11 +312,11 @@ class _Check:
         name, value = _name(node), node.meta.get("val")
         sources = [source for source in node.all_input_nodes if source.meta.get("rows") is not None]
         if name == "randperm" and node.meta["rows"] is not None:
-            raise VertexFunctionError(_mixing(self.found, node, "a permutation of the rows"))
+            raise VertexFunctionError(_mixing(self.trace, node, "a permutation of the rows"))
         if name in _FRESH or name in _UNSTEADY or node.target is operator.getitem or not sources:
             return
         if isinstance(value, Tensor) and node.meta["rows"] is None:
-            raise VertexFunctionError(_mixing(self.found, node, "a value without a row for each vertex"))
+            raise VertexFunctionError(_mixing(self.trace, node, "a value without a row for each vertex"))
         results = []
         for first in (0, -1):  # once as it was, once with another first row
             values = dict(base)
@@ -333,7 +333,7 @@ class _Check:
             arranged = self.outer.get(item) or 1
             one, other = (_blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
             if layout is None or not agree(one, other, tolerance(node)):
-                raise VertexFunctionError(_mixing(self.found, node, "random numbers that depend on other rows"))
+                raise VertexFunctionError(_mixing(self.trace, node, "random numbers that depend on other rows"))
 
     @cached_property
     def _coarsest(self) -> float:

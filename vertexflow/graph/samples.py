@@ -28,22 +28,22 @@ _CHOOSY = {"bernoulli", "multinomial", "normal", "poisson", "binomial", "_standa
 
 @dataclass
 class Samples:
-    """Draws rows for the inputs, states and gradients of `found`; `inputs` and `constants` are the first call's.
+    """Draws rows for the inputs, states and gradients of `trace`; `inputs` and `constants` are the first call's.
 
     Boldness `RANDOM` draws floats from a normal distribution, which lets no two rows agree by accident; `MIXED` draws
     positive combinations of the user's rows (and of the states that the function makes of them), which keeps numbers
     positive, below a limit, or positive definite; `GIVEN` draws those rows as they are. Integers are always given ones.
     """
 
-    found: Trace
+    trace: Trace
     inputs: Mapping[str, Tensor]
     constants: Mapping[str, Tensor]
     run: Run
 
     def draw(self, boldness: str) -> dict[fx.Node, Any]:
         """A value for each placeholder: `len(COUNTS)` rows, `len(OWNER)` edges."""
-        placeholders = [node for node in self.found.graph.nodes if node.op == "placeholder"]
-        choosy = _before_choosy(self.found)
+        placeholders = [node for node in self.trace.graph.nodes if node.op == "placeholder"]
+        choosy = _before_choosy(self.trace)
         values: dict[fx.Node, Any] = {}
         states = []
         for node in placeholders:
@@ -60,15 +60,15 @@ class Samples:
                     # A weight of zeros would hide what depends on it.
                     values[node] = torch.randn_like(value) if value.is_floating_point() and not value.any() else value
                 case Pull(name):
-                    values[node] = _draw(node.meta["val"], self.inputs[name].detach(), _length(node, self.found), how)
+                    values[node] = _draw(node.meta["val"], self.inputs[name].detach(), _length(node, self.trace), how)
                 case _:
-                    values[node] = _draw(node.meta["val"], None, _length(node, self.found), RANDOM)
+                    values[node] = _draw(node.meta["val"], None, _length(node, self.trace), RANDOM)
         made: Mapping[str, Tensor] = {}
         if any(how != RANDOM or not _is_float(node) for _, node, how in states):
             made = self._states_of_leaves(values, [node for _, node, _ in states])
         for state, node, how in states:
-            rows, shape = made.get(state), self.found.state[state]
-            length, like = _length(node, self.found), node.meta["val"]
+            rows, shape = made.get(state), self.trace.state[state]
+            length, like = _length(node, self.trace), node.meta["val"]
             slots = like.shape[1] // shape[0] if len(shape) == 1 and like.dim() == 2 else 1  # several, side by side
             drawn = _draw(like.new_empty(0, *shape), rows, length * slots, how)
             values[node] = drawn.reshape(length, *like.shape[1:])
@@ -78,16 +78,16 @@ class Samples:
         """What vertices without children scatter: states as the function makes them. Nothing where it fails on zeros."""
         zeros = {
             node: torch.zeros(
-                _length(node, self.found), *node.meta["val"].shape[1:], dtype=node.meta["val"].dtype,
+                _length(node, self.trace), *node.meta["val"].shape[1:], dtype=node.meta["val"].dtype,
                 device=node.meta["val"].device,
             )
             for node in gathers
         }  # fmt: skip
         try:
-            results = self.run({**values, **zeros}, list(self.found.scatters.values()))
+            results = self.run({**values, **zeros}, list(self.trace.scatters.values()))
         except Exception:
             return {}
-        return {name: results[node] for name, node in self.found.scatters.items()}
+        return {name: results[node] for name, node in self.trace.scatters.items()}
 
 
 def _draw(like: Tensor, given: Tensor | None, count: int, how: str) -> Tensor:
@@ -117,10 +117,10 @@ def _finite(rows: Tensor) -> Tensor:
     return kept if len(kept) else torch.nan_to_num(rows)
 
 
-def _before_choosy(found: Trace) -> set[fx.Node]:
+def _before_choosy(trace: Trace) -> set[fx.Node]:
     """What decides the operands of operations that take only some numbers, such as an index that was a float."""
     choosy = []
-    for node in found.graph.nodes:
+    for node in trace.graph.nodes:
         operands = [operand for operand in node.all_input_nodes if isinstance(operand.meta.get("val"), Tensor)]
         name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
         value = node.meta.get("val")
@@ -141,8 +141,8 @@ def _is_float(node: fx.Node) -> bool:
     return bool(dtype.is_floating_point or dtype.is_complex)
 
 
-def _length(node: fx.Node, found: Trace) -> int:
+def _length(node: fx.Node, trace: Trace) -> int:
     if is_of_edges(role_of(node)):
         return len(OWNER)
     size = node.meta["val"].shape[0]
-    return len(OWNER) if isinstance(size, torch.SymInt) and size.node.expr == found.edges else len(COUNTS)
+    return len(OWNER) if isinstance(size, torch.SymInt) and size.node.expr == trace.edges else len(COUNTS)

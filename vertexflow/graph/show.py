@@ -71,15 +71,15 @@ class AfterPass:
 
 
 def _described(name: str, program: Program) -> str:
-    found = program.trace
-    state = ", ".join(f"{name} {list(shape)}" for name, shape in found.state.items())
-    lines = [f"vertex function{name} of {os.path.basename(found.filename)}; n vertices; state {state or 'none'}"]
+    trace = program.trace
+    state = ", ".join(f"{name} {list(shape)}" for name, shape in trace.state.items())
+    lines = [f"vertex function{name} of {os.path.basename(trace.filename)}; n vertices; state {state or 'none'}"]
     for name, part in program.parts.items():
         stage = name.removesuffix("_inner").removesuffix("_leaf")
         note = ", for vertices with children" if name.endswith("_inner") else ""
         note = ", for vertices without children" if name.endswith("_leaf") else note
         lines += ["", f"{_TITLES[stage]}{note}"]
-        lines += [f"    {line}" for line in _graph_lines(part.graph, found)]
+        lines += [f"    {line}" for line in _graph_lines(part.graph, trace)]
     return "\n".join(lines)
 
 

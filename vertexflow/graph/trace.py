@@ -206,19 +206,19 @@ def _trace(
         graph = traced.graph
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
-    found = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
+    trace = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
     _placeholders(graph)
-    _check_constants(found, module)
+    _check_constants(trace, module)
     with without_autocast(device.type):
-        remove_mutations(found, mode)
+        remove_mutations(trace, mode)
     if written:
         raise VertexFunctionError(
             f"the vertex function writes to {', '.join(map(repr, written))} while it runs; a vertex may only read parameters "
             f"and buffers\n  in the vertex function, {where(filename, code.co_firstlineno)}"
         )
-    _bind(found, list(results))
-    found.num_slots = 1 + max((slot for _, slot in found.gathers if slot != CHILDREN), default=-1)
-    return found
+    _bind(trace, list(results))
+    trace.num_slots = 1 + max((slot for _, slot in trace.gathers if slot != CHILDREN), default=-1)
+    return trace
 
 
 def _node_of(tensor: Tensor) -> fx.Node:
@@ -241,48 +241,48 @@ def _placeholders(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _check_constants(found: Trace, module: nn.Module) -> None:
+def _check_constants(trace: Trace, module: nn.Module) -> None:
     """Tensors that the method read from outside are kept as constants, but never a forgotten parameter."""
-    for node in found.graph.nodes:
+    for node in trace.graph.nodes:
         if node.op != "get_attr":
             continue
-        value: Any = found.graph.owning_module
+        value: Any = trace.graph.owning_module
         for part in str(node.target).split("."):
             value = getattr(value, part)
         if isinstance(value, Tensor) and value.requires_grad:
             raise VertexFunctionError(
                 "the vertex function uses a tensor that requires grad but is no parameter of the module; register it "
-                f"(self.name = nn.Parameter(...)) or pass it as an input\n  in the vertex function, {found.where(node)}"
+                f"(self.name = nn.Parameter(...)) or pass it as an input\n  in the vertex function, {trace.where(node)}"
             )
         node.meta["constant"] = value
 
 
-def _bind(found: Trace, roles: list[Role]) -> None:
-    """Fill the tables of `found` from the placeholders' roles and the order of the outputs."""
-    for node in found.graph.nodes:
+def _bind(trace: Trace, roles: list[Role]) -> None:
+    """Fill the tables of `trace` from the placeholders' roles and the order of the outputs."""
+    for node in trace.graph.nodes:
         match role_of(node):
             case Param(name):
-                found.params[name] = node
+                trace.params[name] = node
             case Pull(name):
-                found.pulls[name] = node
+                trace.pulls[name] = node
             case Counts():
-                found.counts = node
+                trace.counts = node
             case Gather(state, slot):
-                found.gathers[state, slot] = node
+                trace.gathers[state, slot] = node
             case Grad(Scatter(state)):
-                found.state_grads[state] = node
+                trace.state_grads[state] = node
             case Grad(Push(name)):
-                found.push_grads[name] = node
-    output = next(reversed(found.graph.nodes))
+                trace.push_grads[name] = node
+    output = next(reversed(trace.graph.nodes))
     for role, node in zip(roles, output.args[0], strict=True):
         match role:
             case Scatter(state):
-                found.scatters[state] = node
+                trace.scatters[state] = node
             case Push(name):
-                found.pushes[name] = node
+                trace.pushes[name] = node
             case Grad(Param(name)):
-                found.param_grads[name] = node
+                trace.param_grads[name] = node
             case Grad(Pull(name)):
-                found.pull_grads[name] = node
+                trace.pull_grads[name] = node
             case Grad(Gather(state, slot)):
-                found.gather_grads[state, slot] = node
+                trace.gather_grads[state, slot] = node

@@ -32,13 +32,13 @@ _BOUNDS = {  # what lies within the extent along the dimension, in rising order
 }  # fmt: skip
 
 
-def check_canonical(found: Trace) -> None:
+def check_canonical(trace: Trace) -> None:
     """Refuse a graph that is not canonical: what is behind relies on it, and would compute something else in silence."""
-    for node in found.graph.nodes:
+    for node in trace.graph.nodes:
         if isinstance(node.target, OpOverload) and not is_canonical(node):
             raise VertexFunctionError(
                 f"vertexflow did not understand `{node.format_node()}`; this is a defect of vertexflow, please report it"
-                f"\n  in the vertex function, {found.where(node)}"
+                f"\n  in the vertex function, {trace.where(node)}"
             )
 
 

@@ -20,10 +20,10 @@ def wanted_states(
     before = -1
     while len(states) > before:
         before = len(states)
-        for found in traces:
-            sources = [node for name, node in found.params.items() if name in params]
-            sources += [node for name, node in found.pulls.items() if name in pulls]
-            sources += [node for (state, _), node in found.gathers.items() if state in states]
-            reached = descendants(found.graph, sources)
-            states |= {state for state, node in found.scatters.items() if node in reached}
+        for trace in traces:
+            sources = [node for name, node in trace.params.items() if name in params]
+            sources += [node for name, node in trace.pulls.items() if name in pulls]
+            sources += [node for (state, _), node in trace.gathers.items() if state in states]
+            reached = descendants(trace.graph, sources)
+            states |= {state for state, node in trace.scatters.items() if node in reached}
     return frozenset(states)

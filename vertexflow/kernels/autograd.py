@@ -49,8 +49,8 @@ def bind(compiled: Iterable[Compiled]) -> Bound:
     """The compiled vertex functions of each group of rows, together."""
     bound = Bound(tuple(compiled), {}, {}, {})
     for group, one in enumerate(bound.compiled):
-        found = one.program.trace
-        for table, names in ((bound.params, found.params), (bound.pulls, found.pulls), (bound.pushes, found.pushes)):
+        trace = one.program.trace
+        for table, names in ((bound.params, trace.params), (bound.pulls, trace.pulls), (bound.pushes, trace.pushes)):
             for name in names:
                 table.setdefault(name, []).append(group)
     return bound
@@ -184,8 +184,8 @@ def outputs_and_values(
     tensors = dict(zip([*bound.params, *bound.pulls], flat, strict=True))
     values: list[Values] = []
     for one in bound.compiled:
-        found = one.program.trace
-        values.append(Values({**{node: tensors[name] for name, node in found.params.items()}, **found.constants}))
+        trace = one.program.trace
+        values.append(Values({**{node: tensors[name] for name, node in trace.params.items()}, **trace.constants}))
     for name, groups in bound.pulls.items():
         among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
         for group, rows in zip(groups, among, strict=True):

@@ -12,7 +12,7 @@ from ..errors import LinAlgError, VertexFlowError, VertexFunctionError
 from ..graph.trace import Trace
 
 
-def raise_with_line(error: Exception, function: Callable[..., Any], found: Trace) -> NoReturn:
+def raise_with_line(error: Exception, function: Callable[..., Any], trace: Trace) -> NoReturn:
     """Raise an error of a part's function as one that names the line; lack of memory stays what PyTorch says."""
     if isinstance(error, (VertexFlowError, torch.OutOfMemoryError, MemoryError)):
         raise error
@@ -22,6 +22,6 @@ def raise_with_line(error: Exception, function: Callable[..., Any], found: Trace
         if step.tb_frame.f_code is getattr(function, "__code__", None):
             node = made_by.get(step.tb_lineno)
         step = step.tb_next
-    where = "" if node is None else f"\n  in the vertex function, {found.where(node)}"
+    where = "" if node is None else f"\n  in the vertex function, {trace.where(node)}"
     kind = LinAlgError if isinstance(error, torch.linalg.LinAlgError) else VertexFunctionError  # type: ignore[attr-defined]
     raise kind(f"the vertex function failed: {type(error).__name__}: {error}{where}") from error

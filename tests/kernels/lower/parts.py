@@ -28,7 +28,7 @@ def check_parts(program, seed=0):
     return known
 
 
-def _check_part(part, found, generator):
+def _check_part(part, trace, generator):
     rows, edges = len(COUNTS), sum(COUNTS)
     placeholders = [
         node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
@@ -36,7 +36,7 @@ def _check_part(part, found, generator):
     tensors = [_tensor(node, rows, edges, generator) for node in placeholders]
     function, _ = compile_part(part, {})
     expected = function(rows, edges, *tensors)
-    made = plan(decomposed(part, found))
+    made = plan(decomposed(part, trace))
     inputs = [node for node in made.part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
     arrays = {node: _rows_of(node, tensor) for node, tensor in zip(inputs, tensors, strict=True)}
     for node in (*made.stored, *made.copies):

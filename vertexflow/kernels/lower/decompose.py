@@ -30,14 +30,14 @@ from .scalar import wide
 aten, prims = torch.ops.aten, torch.ops.prims
 
 
-def decomposed(part: Part, found: Trace) -> Part:
+def decomposed(part: Part, trace: Trace) -> Part:
     """The part with its operations taken apart, where they can be; the same part if there is nothing to do."""
     if not any(_is_asked(node) for node in part.graph.nodes):
         return part
     graph = fx.Graph()
     copies: dict[fx.Node, Any] = {}
     for node in part.graph.nodes:
-        pieces = _taken_apart(node, found) if _is_asked(node) else None
+        pieces = _taken_apart(node, trace) if _is_asked(node) else None
         if pieces is not None:
             copies[node] = _inlined(
                 pieces, [copies[x] for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)], graph, node
@@ -63,7 +63,7 @@ def adds_bias(addmm: fx.Node) -> bool:
     return not addmm.kwargs and not has_rows(bias) and bias.meta["val"].shape == value.shape[1:]
 
 
-def _taken_apart(node: fx.Node, found: Trace) -> fx.Graph | None:
+def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:
     """A graph of known operations that computes what `node` does; None if there is none."""
     sources = [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
     sizes = [source for source in node.all_input_nodes if source not in sources]
@@ -71,7 +71,7 @@ def _taken_apart(node: fx.Node, found: Trace) -> fx.Graph | None:
     def run(*tensors: Tensor) -> Any:
         given: dict[fx.Node, Any] = {
             **dict(zip(sources, map(_widened, tensors), strict=True)),
-            **{size: _extent(_size(size, found), tensors) for size in sizes},
+            **{size: _extent(_size(size, trace), tensors) for size in sizes},
         }
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
         return _rounded(cast(OpOverload, node.target)(*args, **kwargs), node)
@@ -80,9 +80,9 @@ def _taken_apart(node: fx.Node, found: Trace) -> fx.Graph | None:
     try:
         with values[0].fake_mode:
             graph = make_fx(run, decomposition_table=_table(node.target is aten.addmm.default))(*values).graph
-        canonical(Trace(graph, found.rows, found.edges, {}, found.state_dtypes, 0, found.filename))
+        canonical(Trace(graph, trace.rows, trace.edges, {}, trace.state_dtypes, 0, trace.filename))
         graph.eliminate_dead_code()
-        return graph if _is_understood(graph, found) and _gives_the_same(graph, node) else None
+        return graph if _is_understood(graph, trace) and _gives_the_same(graph, node) else None
     except Exception:  # whatever a decomposition stumbles over: the operation stays whole
         return None
 
@@ -112,11 +112,11 @@ def _gives_the_same(graph: fx.Graph, node: fx.Node) -> bool:
     return all(ours.dtype == value.dtype and same_shape(ours, value) for ours, value in pairs)
 
 
-def _size(node: fx.Node, found: Trace) -> Any:
+def _size(node: fx.Node, trace: Trace) -> Any:
     """The expression that a size of a part's graph is."""
     if node.target is operator.mul:
-        return _size(cast(fx.Node, node.args[0]), found) * node.args[1]
-    return {"rows": found.rows, "edges": found.edges}[node.name]
+        return _size(cast(fx.Node, node.args[0]), trace) * node.args[1]
+    return {"rows": trace.rows, "edges": trace.edges}[node.name]
 
 
 def _extent(size: Any, tensors: Iterable[Tensor]) -> Any:
@@ -125,14 +125,14 @@ def _extent(size: Any, tensors: Iterable[Tensor]) -> Any:
     return next(extent for extent in extents if extent.node.expr == size)
 
 
-def _is_understood(graph: fx.Graph, found: Trace) -> bool:
+def _is_understood(graph: fx.Graph, trace: Trace) -> bool:
     """Whether all operations are known and leave the vertices of a value one beside the other; notes where rows are."""
     for node in graph.nodes:
         value = node.meta.get("val")
         if node.op == "get_attr" or (isinstance(value, (list, tuple)) and not is_known(node) and node.op != "output"):
             return False
         if isinstance(value, Tensor):
-            node.meta["rows"] = layout_of(value, found.rows, found.edges)
+            node.meta["rows"] = layout_of(value, trace.rows, trace.edges)
         if node.op != "call_function" or isinstance(value, (int, torch.SymInt)):
             continue
         if not is_known(node) or (node.target is aten.reshape.default and _interleaves(node)):
