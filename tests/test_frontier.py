@@ -241,5 +241,5 @@ def test_a_thousand_extensions_cost_no_more_than_their_vertices():
     for _ in range(1000):
         run.extend([[len(run) - 1, len(run) - 2]])
     run[-1].h.sum().backward()
-    buffers = sum(buffer.numel() for buffer in (*run._store.states.values(), *run._store.pushes.values()))
+    buffers = sum(buffer.numel() for buffer in (*run._grown.states.values(), *run._grown.pushes.values()))
     assert buffers <= 2 * 3 * 4 * len(run)

@@ -64,14 +64,14 @@ class Frontier:
 
     def __init__(self, prepare: Prepare, device: torch.device) -> None:
         self._prepare = prepare
-        self._store = grow.Store()
+        self._grown = grow.Grown()
         self._token = torch.zeros((), device=device)
         self._device = device
         self._zeros: dict[str, tuple[Tensor, bool]] = {}  # a row of each input, and whether it belongs to edges
 
     @property
     def num_vertices(self) -> int:
-        return self._store.count
+        return self._grown.count
 
     def __len__(self) -> int:
         return self.num_vertices
@@ -124,7 +124,7 @@ class Frontier:
         through = self._token.requires_grad
         tensors, order, bound = self._prepare(growth, inputs, through)
         rows = torch.from_numpy(external).to(self._device, non_blocking=True)
-        self._token = grow.extend(self._store, self._token, bound, order, rows, tensors, inputs)
+        self._token = grow.extend(self._grown, self._token, bound, order, rows, tensors, inputs)
         return bound.is_edge_input
 
     @uncompiled
@@ -142,7 +142,7 @@ class Frontier:
 
     def _read(self, index: Tensor) -> dict[str, Tensor]:
         """What these vertices pushed, int64 [n], by name."""
-        return grow.read(self._store, self._token, list(self._store.pushes), index)
+        return grow.read(self._grown, self._token, list(self._grown.pushes), index)
 
     def _index(self, vertices: Any) -> Tensor:
         count = self.num_vertices

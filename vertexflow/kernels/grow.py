@@ -21,7 +21,7 @@ from .plain import check_plain
 
 
 @dataclass
-class Store:
+class Grown:
     """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill."""
 
     count: int = 0
@@ -36,10 +36,10 @@ class Store:
             for name, rows in new.items():
                 have = buffers.get(name)
                 if have is None or len(have) < self.count + count:
-                    grown = rows.new_empty((max(2 * self.count, self.count + count), *rows.shape[1:]))
+                    larger = rows.new_empty((max(2 * self.count, self.count + count), *rows.shape[1:]))
                     if have is not None:
-                        grown[: self.count] = have[: self.count]
-                    buffers[name] = grown
+                        larger[: self.count] = have[: self.count]
+                    buffers[name] = larger
                 buffers[name][self.count : self.count + count] = rows
         self.count += count
 
@@ -58,7 +58,7 @@ class Store:
 
 
 def extend(
-    store: Store,
+    grown: Grown,
     token: Tensor,
     bound: Bound,
     order: Order,
@@ -66,67 +66,67 @@ def extend(
     tensors: Mapping[str, Tensor],
     inputs: Mapping[str, Tensor],
 ) -> Tensor:
-    """Compute `order.num_rows` vertices that follow those in the store, and add them to it. Returns the new token.
+    """Compute `order.num_rows` vertices that follow those that there are, and add them. Returns the new token.
 
-    `external` int64 [num_external]: the vertices of the store that these read; `inputs` are in vertex order.
+    `external` int64 [num_external]: the vertices that these read; `inputs` are in vertex order.
     """
     flat = bound.flat(tensors, inputs)
-    return _Extend.apply(store, bound, order, external, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
+    return _Extend.apply(grown, bound, order, external, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def read(store: Store, token: Tensor, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+def read(grown: Grown, token: Tensor, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
     """The pushed values of the given vertices, int64 [n]."""
-    outputs = _Read.apply(store, token, rows, *names)  # type: ignore[no-untyped-call]
+    outputs = _Read.apply(grown, token, rows, *names)  # type: ignore[no-untyped-call]
     return dict(zip(names, outputs, strict=True))
 
 
 class _Extend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, store: Store, bound: Bound, order: Order, external: Tensor, token: Tensor, *flat: Tensor
+        ctx: Any, grown: Grown, bound: Bound, order: Order, external: Tensor, token: Tensor, *flat: Tensor
     ) -> Tensor:
-        before = {name: rows.index_select(0, external) for name, rows in store.states.items()} if len(external) else {}
+        before = {name: rows.index_select(0, external) for name, rows in grown.states.items()} if len(external) else {}
         outputs, values = outputs_and_values(bound, order, flat, before)
-        ctx.start = store.count
+        ctx.start = grown.count
         scatters = bound.compiled[0].program.trace.scatters
         states = {name: values[0][node].index_select(0, order.row) for name, node in scatters.items()}
-        store.add(states, dict(zip(bound.pushes, outputs, strict=True)), order.num_rows)
-        store.differentiable.update(bound.differentiable)
-        ctx.store, ctx.bound, ctx.order, ctx.external = store, bound, order, external
+        grown.add(states, dict(zip(bound.pushes, outputs, strict=True)), order.num_rows)
+        grown.differentiable.update(bound.differentiable)
+        ctx.grown, ctx.bound, ctx.order, ctx.external = grown, bound, order, external
         keep(ctx, bound, values)
         return token.new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        order, store = ctx.order, ctx.store
-        of_states, of_pushes = store.gradients()
+        order, grown = ctx.order, ctx.grown
+        of_states, of_pushes = grown.gradients()
         rows = slice(ctx.start, ctx.start + order.num_rows)
         pushed = {name: grads[rows] for name, grads in of_pushes.items()}
         flat, external = gradients(
             ctx.bound, order, kept(ctx), pushed, {name: grads[rows] for name, grads in of_states.items()}
         )
         for name, sums in external.items():
-            store.add_gradient(of_states, name, ctx.external, sums)
+            grown.add_gradient(of_states, name, ctx.external, sums)
         return (None, None, None, None, grad, *flat)
 
 
 class _Read(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, store: Store, token: Tensor, rows: Tensor, *names: str) -> tuple[Tensor, ...]:
-        outputs = tuple(store.pushes[name].index_select(0, rows) for name in names)
+    def forward(ctx: Any, grown: Grown, token: Tensor, rows: Tensor, *names: str) -> tuple[Tensor, ...]:
+        outputs = tuple(grown.pushes[name].index_select(0, rows) for name in names)
         ctx.mark_non_differentiable(
-            *(out for out, name in zip(outputs, names, strict=True) if name not in store.differentiable)
+            *(out for out, name in zip(outputs, names, strict=True) if name not in grown.differentiable)
         )
         ctx.set_materialize_grads(False)
-        ctx.store, ctx.rows, ctx.names = store, rows, names
+        ctx.grown, ctx.rows, ctx.names = grown, rows, names
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         given = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
         check_plain("the gradient of output", given)
-        _, of_pushes = ctx.store.gradients()
+        _, of_pushes = ctx.grown.gradients()
         for name, grad in given.items():
-            ctx.store.add_gradient(of_pushes, name, ctx.rows, grad)
+            ctx.grown.add_gradient(of_pushes, name, ctx.rows, grad)
         token = next((grad.new_zeros(()) for grad in given.values()), None)
         return (None, token, None, *(None for _ in ctx.names))

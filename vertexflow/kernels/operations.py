@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from ..graph import segments
+from ..graph.nodes import has_rows
 
 aten = torch.ops.aten
 
@@ -25,11 +26,6 @@ VIEWS = {
 
 class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
     """Why a part cannot become code of a backend."""
-
-
-def has_rows(node: fx.Node) -> bool:
-    """Whether a value has rows, of vertices or of edges."""
-    return node.meta.get("rows") is not None
 
 
 def trailing(node: fx.Node) -> list[int]:

@@ -101,7 +101,9 @@ class Order:
     edge_parents: Parents | None  # by edge
     schedule: Schedule
     lists: EdgeLists | None
-    selections: dict[Any, list[Tensor]] = field(default_factory=dict)
+    # By groups: what `vertices_among` and `edges_among` have answered.
+    of_vertices: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
+    of_edges: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
@@ -117,34 +119,34 @@ class Order:
     def vertices_among(self, groups: Sequence[int]) -> list[Tensor]:
         """For tensors of one row for each vertex of these groups, in the batch's order: the row of that of each row of
         each of these groups."""
-        return self._select("vertices", tuple(groups))
+        if tuple(groups) not in self.of_vertices:
+            bounds = [(group.start, group.start + group.num_rows) for group in self.groups]
+            self.of_vertices[tuple(groups)] = self._among(groups, self.schedule.order, bounds)
+        return self.of_vertices[tuple(groups)]
 
     def edges_among(self, groups: Sequence[int]) -> list[Tensor]:
         """For tensors of one row for each edge to the children of these groups, in the order in which edges were given: the
         row of that of each edge of each of these groups."""
-        return self._select("edges", tuple(groups))
+        if tuple(groups) not in self.of_edges:
+            assert self.lists is not None
+            edges = [group.edges for group in self.groups if group.edges is not None]
+            bounds = [(part.start, part.start + part.num_edges) for part in edges]
+            self.of_edges[tuple(groups)] = self._among(groups, self.lists.edge, bounds)
+        return self.of_edges[tuple(groups)]
 
-    def _select(self, what: str, groups: tuple[int, ...]) -> list[Tensor]:
-        if (what, groups) not in self.selections:
-            numbers, bounds = (
-                self.schedule.order,
-                [(group.start, group.start + group.num_rows) for group in self.groups],
-            )
-            if what == "edges":
-                assert self.lists is not None
-                edges = [group.edges for group in self.groups if group.edges is not None]
-                numbers, bounds = self.lists.edge, [(part.start, part.start + part.num_edges) for part in edges]
-            parts = [numbers[slice(*bounds[group])] for group in groups]
-            if len(groups) < len(self.groups):  # number those that are there
-                rank = np.zeros(len(numbers) + 1, np.int32)
-                for part in parts:
-                    rank[part] = 1
-                np.cumsum(rank, out=rank)
-                parts = [rank[part] - 1 for part in parts]
-            with torch.inference_mode(False):  # they are kept, and used where gradients are wanted
-                joined = torch.from_numpy(np.concatenate(parts)).to(self.vertex.device, non_blocking=True)
-                self.selections[what, groups] = list(torch.split(joined, [len(part) for part in parts]))
-        return self.selections[what, groups]
+    def _among(self, groups: Sequence[int], numbers: Ints, bounds: list[tuple[int, int]]) -> list[Tensor]:
+        """Of `numbers`, all vertices or edges in the order of rows, those within the bounds of each of these groups, counted
+        among them alone."""
+        parts = [numbers[slice(*bounds[group])] for group in groups]
+        if len(groups) < len(self.groups):
+            rank = np.zeros(len(numbers) + 1, np.int32)
+            for part in parts:
+                rank[part] = 1
+            np.cumsum(rank, out=rank)
+            parts = [rank[part] - 1 for part in parts]
+        with torch.inference_mode(False):  # they are kept, and used where gradients are wanted
+            joined = torch.from_numpy(np.concatenate(parts)).to(self.vertex.device, non_blocking=True)
+            return list(torch.split(joined, [len(part) for part in parts]))
 
 
 def order_on(
@@ -195,7 +197,7 @@ def _order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None, l
         edge_parents=edge_parents,
         schedule=schedule,
         lists=lists,
-        selections={("vertices", (0,)): [vertex]} if len(groups) == 1 else {},
+        of_vertices={(0,): [vertex]} if len(groups) == 1 else {},
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch import fx
 
 from .index import Atom, Clipped, Index, Owner, Quotient, Var
-from .loops import Accumulate, Columns, Loop, Matrix, Outer, Over, Product, Statement, SumOfRows
+from .loops import Accumulate, Columns, Elementwise, Matrix, Outer, Over, Product, Statement, SumOfRows
 from .scalar import Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
 from .spellings import NUMPY, numpy_dtype, uniform
 
@@ -41,7 +41,7 @@ def run(statements: Iterable[Statement], step: Step) -> None:
     with np.errstate(all="ignore"):
         for statement in statements:
             match statement:
-                case Loop():
+                case Elementwise():
                     _loop(statement, step)
                 case Accumulate():
                     _accumulate(statement, step)
@@ -53,7 +53,7 @@ def run(statements: Iterable[Statement], step: Step) -> None:
                     _outer(statement, step)
 
 
-def _loop(loop: Loop, step: Step) -> None:
+def _loop(loop: Elementwise, step: Step) -> None:
     for nest in loop.nests:
         space = _Space(step, {loop.row: step.count(loop.over)}, nest.variables)
         for store in nest.stores:

@@ -41,7 +41,7 @@ class Nest:
 
 
 @dataclass(frozen=True)
-class Loop:
+class Elementwise:
     """Nests, one after the other, for each row."""
 
     over: Over
@@ -122,13 +122,13 @@ class Outer:
     k: int
 
 
-Statement = Loop | Accumulate | SumOfRows | Product | Outer
+Statement = Elementwise | Accumulate | SumOfRows | Product | Outer
 
 
 def expressions(statement: Statement) -> Iterator[Expression]:
     """All expressions of a statement, each once."""
     match statement:
-        case Loop():
+        case Elementwise():
             stack = [store.value for nest in statement.nests for store in nest.stores]
         case Accumulate():
             stack = [statement.store.value]
@@ -160,7 +160,7 @@ def reads(statement: Statement) -> set[fx.Node]:
 def writes(statement: Statement) -> set[fx.Node]:
     """The values in memory that a statement writes."""
     match statement:
-        case Loop():
+        case Elementwise():
             return {store.target for nest in statement.nests for store in nest.stores}
         case Accumulate():
             return {statement.store.target}

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import fx
 
-from ..operations import has_rows
+from ...graph.nodes import has_rows
 from .index import Index, Var
-from .loops import Accumulate, Columns, Loop, Outer, Product, Statement, Store, SumOfRows
+from .loops import Accumulate, Columns, Elementwise, Outer, Product, Statement, Store, SumOfRows
 from .scalar import DTYPES, HALVES, OPERATIONS, Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
 from .views import extents, of_vertex
 
@@ -27,7 +27,7 @@ def verify(statements: Iterable[Statement]) -> None:
     """
     for statement in statements:
         match statement:
-            case Loop():
+            case Elementwise():
                 for nest in statement.nests:
                     scope = {statement.row, *nest.variables}
                     for store in nest.stores:

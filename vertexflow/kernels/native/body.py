@@ -14,7 +14,7 @@ from ..lower.index import ANY, Index, Var, of
 from ..lower.loops import (
     Accumulate,
     Columns,
-    Loop,
+    Elementwise,
     Matrix,
     Nest,
     Outer,
@@ -104,7 +104,7 @@ class _Writer:
 
     def write(self, statement: Statement) -> list[str]:
         match statement:
-            case Loop():
+            case Elementwise():
                 self._loop(statement)
             case Accumulate():
                 self._accumulate(statement)
@@ -116,7 +116,7 @@ class _Writer:
                 self._outer(statement)
         return self.scopes[0].lines
 
-    def _loop(self, loop: Loop) -> None:
+    def _loop(self, loop: Elementwise) -> None:
         if loop.over is Over.ELEMENTS:
             for nest in loop.nests:
                 self.line("#pragma omp single nowait")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from ...graph import segments
-from ...graph.nodes import is_view, on_edges, operands
+from ...graph.nodes import has_rows, is_view, on_edges, operands
 from ...graph.program import Part
 from ...graph.roles import Counts, Gather, role_of
 from ...graph.rows import RowLayout
@@ -23,7 +23,7 @@ from ..lower.index import ZERO, Var, at, of
 from ..lower.loops import Columns
 from ..lower.verify import width
 from ..lower.views import Coords, extents, moved, put_back
-from ..operations import CONSTANT, PRODUCTS, SEGMENTS, VIEWS, Unsupported, has_rows, is_empty
+from ..operations import CONSTANT, PRODUCTS, SEGMENTS, VIEWS, Unsupported, is_empty
 
 aten = torch.ops.aten
 

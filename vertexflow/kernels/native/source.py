@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ...graph.nodes import on_edges
+from ...graph.nodes import has_rows, on_edges
 from ...graph.program import CORES, Part, Program
 from ...graph.roles import ALL_SLOTS, CHILDREN, Counts, comes_from_caller, role_of
 from ..arguments import (
@@ -39,7 +39,7 @@ from ..lower.decompose import decomposed
 from ..lower.loops import Accumulate, Matrix, Over, Product, asks_for_owners, draws
 from ..lower.verify import verify
 from ..lower.views import extents, of_vertex
-from ..operations import Unsupported, has_rows
+from ..operations import Unsupported
 from .body import write_statements
 from .cpp import TYPES
 from .plan import Plan, plan, work_of
@@ -90,7 +90,7 @@ def write_part(program: Program, name: str) -> Source:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
         raise Unsupported("it sends gradients to children")
-    writer = _Part(program, name)
+    writer = _Blocks(program, name)
     parts = (name, f"{name}_leaf") if name in CORES else (name,)
     blocks, work = [], 0
     for part in parts:
@@ -127,7 +127,7 @@ def _indented(lines: Sequence[str], by: int, but: Sequence[str] = ()) -> str:
     return "\n".join(line if line in but else " " * by + line for line in lines)
 
 
-class _Part:
+class _Blocks:
     """Writes the blocks of one part, and collects the arguments that they need."""
 
     def __init__(self, program: Program, name: str) -> None:

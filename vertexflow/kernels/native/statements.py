@@ -10,13 +10,25 @@ import torch
 from torch import fx
 
 from ...graph import segments
-from ...graph.nodes import on_edges
+from ...graph.nodes import has_rows, on_edges
 from ..lower.elements import Elements, load
 from ..lower.index import ZERO, Index, Var, at, linear, of, unravel
-from ..lower.loops import Accumulate, Columns, Loop, Matrix, Nest, Outer, Over, Product, Statement, Store, SumOfRows
+from ..lower.loops import (
+    Accumulate,
+    Columns,
+    Elementwise,
+    Matrix,
+    Nest,
+    Outer,
+    Over,
+    Product,
+    Statement,
+    Store,
+    SumOfRows,
+)
 from ..lower.scalar import Load, Reduce, in_dtype
 from ..lower.views import Coords, extents, of_vertex, put_back
-from ..operations import Unsupported, has_rows
+from ..operations import Unsupported
 from .plan import ROW, Plan, Stage, Stored, columns, factors, flipped, holder, in_order, is_join, stored_as
 
 aten = torch.ops.aten
@@ -74,7 +86,7 @@ def _coords(node: fx.Node, row: Index, inner: Coords) -> Coords:
     return put_back(node, row, inner) if has_rows(node) else inner
 
 
-def _loop(over: Over, pieces: list[Stored], elements: Elements) -> Loop:
+def _loop(over: Over, pieces: list[Stored], elements: Elements) -> Elementwise:
     """One pass over rows; in it, loops over elements for all values of one shape."""
     nests: dict[tuple[int, ...], list[Store]] = {}
     for piece in pieces:
@@ -94,7 +106,7 @@ def _loop(over: Over, pieces: list[Stored], elements: Elements) -> Loop:
         element = in_dtype(elements.element(value, coords), target.meta["val"].dtype)
         nests.setdefault(shape, []).append(Store(target, column, element))
     ordered = sorted(nests.items(), key=lambda nest: str(nest[0]))
-    return Loop(over, ROW, tuple(Nest(_variables(shape)[1], tuple(stores)) for shape, stores in ordered))
+    return Elementwise(over, ROW, tuple(Nest(_variables(shape)[1], tuple(stores)) for shape, stores in ordered))
 
 
 def _products(node: fx.Node, there: set[fx.Node]) -> Iterator[Product]:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, fx
 
 from ...graph import segments
-from ...graph.nodes import on_edges, operands
+from ...graph.nodes import has_rows, on_edges, operands
 from ...graph.program import Part
 from ..lower.elements import is_known, is_reduction
 from ..lower.scalar import DTYPES, HALVES
 from ..lower.views import VIEWS, of_vertex
-from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, has_rows, integer
+from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
 
 aten = torch.ops.aten
 

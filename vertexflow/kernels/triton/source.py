@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from ...graph.nodes import on_edges, title
+from ...graph.nodes import has_rows, on_edges, title
 from ...graph.program import Part, Program
 from ...graph.roles import ALL_SLOTS, CHILDREN, comes_from_caller, role_of
 from ..arguments import (
@@ -29,7 +29,7 @@ from ..arguments import (
 )
 from ..lower.decompose import decomposed
 from ..lower.loops import Over
-from ..operations import Unsupported, has_rows
+from ..operations import Unsupported
 from . import tiles
 from .body import KernelWriter
 from .places import Gathered, Place, Received, Rows, Shared
