@@ -6,6 +6,9 @@ import pytest
 import torch
 
 import vertexflow as vf
+from vertexflow.kernels.lower.verify import BrokenLoopError
+from vertexflow.kernels.lower.views import VIEWS
+from vertexflow.kernels.triton.source import write_core
 from vertexflow.kernels.triton.spellings import CALLS
 
 from ...models import FromCode
@@ -40,3 +43,24 @@ def test_a_kernel_that_cannot_be_compiled_is_refused_with_what_to_do(function, k
     monkeypatch.undo()
     model.backend = "native"
     torch.testing.assert_close(found, gradient())
+
+
+def test_a_kernel_that_would_read_what_is_not_its_own_is_not_written(monkeypatch):
+    def vertex(self, v):
+        h = torch.cat([v.gather(0).h[:, 2:], v.pull("x")[:, :2]], -1) * self.scale
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 4}, scale=torch.ones(()))
+    model.backend = "torch"
+    model([vf.chain(3)], x=torch.randn(3, 4))
+    (program,) = model.symbolic_graph.programs.values()
+    assert "tl.store" in write_core(program, "core").text
+    of_slice = VIEWS[torch.ops.aten.slice.Tensor]
+
+    def shifted(*given):  # each but that of rows
+        return tuple(place + (place.most < 4) for place in of_slice(*given))
+
+    monkeypatch.setitem(VIEWS, torch.ops.aten.slice.Tensor, shifted)
+    with pytest.raises(BrokenLoopError, match="is not in a row of"):
+        write_core(program, "core")

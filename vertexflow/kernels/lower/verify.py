@@ -11,7 +11,7 @@ from torch import fx
 from ...graph.nodes import has_rows
 from .index import Index, Var
 from .loops import Accumulate, Columns, Elementwise, Outer, Product, Statement, Store, SumOfRows
-from .scalar import DTYPES, OPERATIONS, Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
+from .scalar import DTYPES, HALVES, OPERATIONS, Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
 from .views import extents, of_vertex
 
 
@@ -47,6 +47,15 @@ def verify(statements: Iterable[Statement]) -> None:
                 _inside(statement.a, statement.n * statement.repeat)
                 _inside(statement.b, statement.k * statement.repeat)
                 _inside(statement.out, statement.n * statement.k)
+
+
+def verify_value(value: Expression, scope: Iterable[Var]) -> None:
+    """Check an expression that may depend on these variables.
+
+    Raises:
+        BrokenLoopError: naming what is wrong.
+    """
+    _Checker(set(scope)).check(value)
 
 
 def width(node: fx.Node) -> int:
@@ -102,7 +111,7 @@ class _Checker:
         if expression in self.seen:
             return
         self.seen.add(expression)
-        if expression.dtype not in DTYPES:
+        if expression.dtype not in DTYPES | HALVES:
             raise BrokenLoopError(f"there are no numbers of {expression.dtype}")
         match expression:
             case Load():

@@ -31,7 +31,8 @@ from ..lower.scalar import (
     neutral,
     wide,
 )
-from ..lower.views import of_vertex, put_back
+from ..lower.verify import verify_value
+from ..lower.views import Coords, of_vertex, put_back
 from ..operations import SEGMENTS
 from . import memory
 from .lines import Block, Lines, Scope
@@ -113,12 +114,18 @@ class KernelWriter(Lines):
         is_one = math.prod(shape) == 1
         once = is_one and self.tile.columns > 1  # in one program of those that share the rows
         column = ZERO if is_one else of(self.j)
-        element = self.elements.element(store.value, put_back(store.value, row, unravel(column + store.first, shape)))
+        element = self.element(store.value, put_back(store.value, row, unravel(column + store.first, shape)))
         value = self.text(in_dtype(element, store.target.meta["val"].dtype))
         mask = self.mask(row, column) + (" & (tl.program_id(1) == 0)" if once else "")
         self.line(memory.write(self, self.made_place(store.target), self.m, column + store.offset, value, mask))
 
     # Expressions
+
+    def element(self, node: fx.Node, coords: Coords) -> Expression:
+        """An element of a value as an expression, which reads nothing but what is its own."""
+        found = self.elements.element(node, coords)
+        verify_value(found, {variable for place in coords for variable in place.variables()})
+        return found
 
     def text(self, expression: Expression) -> str:
         """The name of an expression; what it needs is computed in lines before it."""
@@ -311,7 +318,7 @@ class KernelWriter(Lines):
             self.blocks[edge.name] = Block(len(self.scopes) - 1, inside, rows)
             self.owners[edge.name] = memory.row_of(row)
             inner = unravel(column, of_vertex(source))
-            value = self.text(in_dtype(self.elements.element(source, put_back(source, of(edge), inner)), kind))
+            value = self.text(in_dtype(self.element(source, put_back(source, of(edge), inner)), kind))
             self.line(f"{name} = tl.where({inside}, {spell(JOINED[operation], kind, [name, value])}, {name})")
             self.line(f"{number_of_edge} += 1")
         if not is_sum:

@@ -23,7 +23,7 @@ from ...graph.program import Part
 from ..lower.elements import is_known, is_reduction
 from ..lower.scalar import DTYPES, HALVES
 from ..lower.views import VIEWS, of_vertex
-from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer, is_empty
+from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
 
 aten = torch.ops.aten
 
@@ -335,8 +335,6 @@ def _check(node: fx.Node, part: str) -> None:
     node.meta["stream"] = f"{part}/{node.name}"  # of random numbers
     if isinstance(value, (int, torch.SymInt)) or target is operator.mul:
         return
-    if isinstance(value, Tensor) and is_empty(node):
-        raise Unsupported(f"{node.name} has no elements")
     if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
         raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
     if node.op == "placeholder":

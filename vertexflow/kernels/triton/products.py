@@ -40,7 +40,7 @@ def accumulator(writer: KernelWriter, node: fx.Node, row: Index, column: Index) 
     name, bias = writer.accumulators[key], factors(node)[2]
     if bias is None:
         return name
-    element = writer.elements.element(bias, broadcast(bias, (row, column)))
+    element = writer.element(bias, broadcast(bias, (row, column)))
     return f"{name} + {writer.text(in_dtype(element, wide(node.meta['val'].dtype)))}"
 
 
@@ -69,10 +69,10 @@ def _add_products(
         numbers = f"{k} + tl.arange(0, BLOCK_K)"
         across = writer.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
         down = writer.block("down", f"{numbers}[:, None]", width, ("BLOCK_K", "1"), masked)
-        left = writer.elements.element(piece, (of(writer.m), of(across) + first))
+        left = writer.element(piece, (of(writer.m), of(across) + first))
         left_text = _operand(writer, left, dtype, ("BLOCK_M", "BLOCK_K"))
         for node, offset in wanted:
-            right = writer.elements.element(factors(node)[1], (of(down) + start, of(writer.j) + offset))
+            right = writer.element(factors(node)[1], (of(down) + start, of(writer.j) + offset))
             right_text = _operand(writer, right, dtype, ("BLOCK_K", "BLOCK_N"))
             name = writer.accumulators[node, offset]
             writer.line(f"{name} = add_product({name}, {left_text}, {right_text}, PRECISION)")
