@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -22,8 +21,7 @@ class Reads(NamedTuple):
     every: bool
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What tells the orders of a batch from each other."""
 
     methods: tuple[str, ...]  # of each kind

@@ -10,7 +10,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vertexflow as vf
+from vertexflow.kernels import native
 from vertexflow.kernels.compile import choose_backend
+from vertexflow.kernels.torch import source
 
 from ..models import BinaryTreeLSTM, FromCode
 
@@ -172,3 +174,24 @@ def test_one_method_computes_all_kinds_together():
     with CountOperations() as running:
         assert torch.equal(model([vf.graph(4, edges, kind=["a", "b", "a", "b"])], x=x).h, plain)
     assert running.products == 1 + 1  # the input projection, and one step with children
+
+
+@pytest.mark.skipif(native.compiler() is None, reason="there is no C++ compiler")
+def test_calls_of_pytorch_are_written_for_parts_that_they_run(monkeypatch):
+    written = []
+
+    def compile_part(part, *arguments):
+        written.append(part.name)
+        return source.compile_part(part, *arguments)
+
+    monkeypatch.delenv("VERTEXFLOW_BACKEND")
+    monkeypatch.setattr("vertexflow.kernels.torch.loop.compile_part", compile_part)
+    for backend in ("native", "torch"):
+        written.clear()
+        model = BinaryTreeLSTM(3, 4)
+        model.backend = backend
+        model([vf.tree(((0, 1), 2))], x=torch.randn(5, 3, requires_grad=True)).h.sum().backward()
+        parts = dict(line.split(": ", 1) for line in model.explain().splitlines())
+        run = {name.removeprefix("vertex.") for name, how in parts.items() if how.startswith("calls of PyTorch")}
+        assert set(written) == run
+        assert (len(run) == len(parts)) is (backend == "torch")
