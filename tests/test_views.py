@@ -76,6 +76,7 @@ JOINED = {
     "stack": lambda h: torch.stack([h, -h], -1),
     "stack in front": lambda h: torch.stack([h, -h], -2),
     "rows of matrices": lambda h: torch.cat([matrix(h), matrix(h), matrix(h).sin()], -2),
+    "single columns": lambda h: torch.column_stack([h.sum(-1), h[:, 0], h.amax(-1)]),
     "columns of matrices": lambda h: torch.cat([matrix(h), matrix(h).sin()], -1),
     "softmax": lambda h: matrix(h).softmax(-2) + matrix(h).log_softmax(-1),
 }

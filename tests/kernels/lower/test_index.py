@@ -74,3 +74,9 @@ def test_what_is_left_of_chunks():
     assert str((of(j) + 8) // 8) == "1"
     assert (of(j) + 8) % 8 == of(j)
     assert Index(constant=3) == ZERO + 3
+
+
+def test_the_one_place_that_there_is_needs_no_bounds():
+    """So that a column that stands beside others is still read at its row."""
+    row, j = of(Var("i")), of(Var("j", 3))
+    assert linear((row, (j + -1).clipped(1)), [ANY, 1]) == row

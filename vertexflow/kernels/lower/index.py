@@ -107,6 +107,8 @@ class Index:
 
     def clipped(self, bound: int) -> Index:
         """The same place where it is in [0, bound), and another one there where it is not."""
+        if bound == 1:
+            return ZERO
         return self if self.is_within(bound) else Index(((Clipped(self, bound), 1),))
 
     def _split(self, by: int) -> tuple[Index, Index]:
