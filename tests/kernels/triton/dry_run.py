@@ -18,15 +18,34 @@ from unittest import mock
 os.environ.pop("TRITON_INTERPRET", None)  # before Triton is imported
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 from triton import compile as compile_kernel
 
+import vertexflow as vf
 from benchmarks import absent
-from benchmarks.zoo import ZOO
+from benchmarks.zoo import CHAINS, ZOO, Animal
 from vertexflow.kernels.triton import loop
 
 STREAM = 77
 REFUSED = 201  # there is no context
 launches, kernels = [], []
+
+
+class Dropping(vf.VertexFunction):
+    """Draws random numbers in its core."""
+
+    def __init__(self, size):
+        super().__init__(state={"h": size})
+        self.linear = nn.Linear(size, size)
+
+    def vertex(self, v):
+        h = torch.tanh(F.dropout(self.linear(v.gather(0).h), 0.5) + v.pull("x"))
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+MODELS = {**ZOO, "Dropping": lambda size: Animal(Dropping(size), CHAINS, {"x": (size,)})}
 
 
 class Recorder(absent.Launcher):
@@ -62,7 +81,8 @@ def launch_kernel(function, x, y, z, threads, threads_y, threads_z, shared, stre
     if len(launches) % 7 == 6:
         return REFUSED
     name, kinds = kernels[function - 1]
-    types = [ctypes.c_uint64 if kind.startswith("*") else ctypes.c_int32 for kind in kinds]
+    integers = {"i32": ctypes.c_int32, "i64": ctypes.c_int64}
+    types = [integers.get(kind, ctypes.c_uint64) for kind in kinds]
     values = [kind.from_address(place).value for kind, place in zip(types, places[: len(kinds)], strict=True)]
     for place in places[len(kinds) : len(kinds) + 2]:  # what Triton adds
         assert ctypes.c_uint64.from_address(place).value == 0
@@ -76,7 +96,7 @@ def note(by, name, grid, threads, shared, stream, arguments):
 
 
 def main(name: str, size: int) -> None:
-    animal = ZOO[name](size)
+    animal = MODELS[name](size)
     for function in animal.functions():
         function.backend = "triton"
     inputs = animal.inputs(torch.float32)

@@ -9,6 +9,7 @@ from torch import nn
 
 import vertexflow as vf
 
+from ...models import FromCode
 from ...reference import run_reference
 
 pytestmark = pytest.mark.usefixtures("interpreter")
@@ -211,3 +212,32 @@ def test_bits_and_integers_with_single_numbers(name):
     found, expected = by_triton(model, x), run_reference(model, 6, EDGES, {"x": x})
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_states_of_integers_and_booleans_are_exact():
+    """Beside one of real numbers; by slots and over edges."""
+
+    def vertex(self, v):
+        left, kids = v.gather(0), v.children
+        n = v.pull("n") + left.n * 3 + v.gather(1).n // 2
+        byte = (left.byte - 7) ^ v.pull("n").to(torch.uint8)
+        deep = left.deep | (v.pull("x") > 0)
+        h = torch.where(deep, left.h, v.pull("x")) + n.remainder(5).to(self.scale.dtype) * self.scale
+        v.scatter(h=h, n=n, byte=byte, deep=deep)
+        v.push(h=h, n=n, byte=byte, deep=deep, most=v.sum(kids.n) + v.max(kids.n), any=v.max(kids.deep))
+
+    state = {"h": SIZE, "n": SIZE, "byte": SIZE, "deep": SIZE}
+    x = torch.randn(6, SIZE, dtype=torch.float64, requires_grad=True)
+    n = torch.arange(6 * SIZE).view(6, SIZE) + 2**60
+    graph = vf.graph(6, [edge[:2] for edge in EDGES], slots=[edge[2] for edge in EDGES])
+    found = {}
+    for backend in ("eager", "triton"):
+        model = FromCode(vertex, state, scale=nn.Parameter(torch.full((), 0.5, dtype=torch.float64)))
+        model.state_dtype = {"h": torch.float64, "n": torch.int64, "byte": torch.uint8, "deep": torch.bool}
+        model.backend = backend
+        out = model(vf.pack([graph]), x=x, n=n)
+        found[backend] = [*out.values(), *torch.autograd.grad(out.h.square().sum(), [x, model.scale])]
+    assert "core: calls of PyTorch" not in model.explain(), model.explain()
+    for one, other in zip(found["triton"], found["eager"], strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)

@@ -28,7 +28,6 @@ from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integ
 aten = torch.ops.aten
 
 FEW = 4  # elements that are summed without a loop
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 FREE = {*VIEWS, operator.getitem, SPLIT, aten.clone.default, aten._to_copy.default}
 
 Space = tuple[bool, tuple[int, ...]]  # whether rows are edges, and the shape of a row

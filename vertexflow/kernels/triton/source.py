@@ -33,7 +33,8 @@ from ..operations import Unsupported
 from . import tiles
 from .body import KernelWriter
 from .places import Gathered, Place, Received, Rows, Shared
-from .plan import FLOATS, Apart, Kernel, Plan, Store, is_fused, plan, space_of
+from .plan import Apart, Kernel, Plan, Store, is_fused, plan, space_of
+from .spellings import TYPES
 from .tiles import Tile
 
 INTEGERS = ("start", "inner", "absolute", "edge_start", "rows")
@@ -79,7 +80,7 @@ def write_core(program: Program, name: str) -> Source:
         Unsupported: it has something that there are no kernels for; the message says what.
     """
     for dtype in program.trace.state_dtypes.values():
-        if dtype not in FLOATS:
+        if dtype not in TYPES:
             raise Unsupported(f"states are of {str(dtype)[6:]}")
     texts, launches = [], []
     for part in (name, f"{name}_leaf"):
