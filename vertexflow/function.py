@@ -32,7 +32,7 @@ from .kernels.order import Order, order_on
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
 from .outputs import Outputs
-from .programs import Kept, Programs
+from .programs import Asked, Configuration, Kept, Programs
 from .scheduler import FSM, Policy, edge_lists, schedule
 
 
@@ -292,17 +292,6 @@ class VertexFunction(ReturnsOutputs):
     def _trace(
         self, kept: Kept, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
     ) -> dict[str, Trace]:
-        autocast = torch.is_autocast_enabled(device.type)
-        configuration = (
-            tuple((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()),
-            tuple((name, value.dtype, value.shape[1:]) for name, value in sorted(inputs.items())),
-            device,
-            torch.get_autocast_dtype(device.type) if autocast else None,
-            torch.get_default_dtype(),
-            torch.get_default_device(),
-            str(self.state_dtype),
-        )
-
         def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
             dtypes = dtypes_of(self.state, self.state_dtype, usual_dtype(tensors, inputs))
@@ -313,6 +302,7 @@ class VertexFunction(ReturnsOutputs):
             kinds.check_together(made, inputs)
             return made
 
+        configuration = Configuration.of(tensors, inputs, device, self.state_dtype)
         return programs.traces(self._programs, self, kept, configuration, make)
 
     def _bind(
@@ -326,17 +316,13 @@ class VertexFunction(ReturnsOutputs):
         of_groups: tuple[str, ...],
     ) -> Bound:
         """Every method compiled for the gradients that are wanted; with `through`, gradients are sent in any case."""
-        wanted: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        asked = Asked((), (), False, choose_backend(self.backend, device))
         if torch.is_grad_enabled():
-            wanted = (
-                tuple(name for name, tensor in tensors.items() if tensor.requires_grad),
-                tuple(name for name, value in inputs.items() if value.requires_grad),
-            )
-        backend = choose_backend(self.backend, device)
+            params = tuple(name for name, tensor in tensors.items() if tensor.requires_grad)
+            wanted = tuple(name for name, value in inputs.items() if value.requires_grad)
+            asked = Asked(params, wanted, through, asked.backend)
         with without_autocast(device.type):
-            key, compiled = programs.compiled(kept, traces, wanted, through and torch.is_grad_enabled(), backend)
-        self._programs.latest = compiled
-        return programs.bound(kept, key, compiled, of_groups)
+            return programs.bound(self._programs, kept, traces, asked, of_groups)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,16 +32,57 @@ _MANY_STATES = 8  # from which on a warning says what changes
 _DICTIONARY = operator.attrgetter("__dict__")
 
 Made = TypeVar("Made")
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Configuration(NamedTuple):
+    """What traces depend on, beside the state of the model."""
+
+    tensors: tuple[tuple[str, torch.dtype, torch.Size], ...]
+    inputs: tuple[tuple[str, torch.dtype, torch.Size], ...]  # with the shape of a row
+    device: torch.device
+    autocast: torch.dtype | None
+    default_dtype: torch.dtype
+    default_device: torch.device
+    state_dtype: str
+
+    @classmethod
+    def of(
+        cls, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], device: torch.device, state_dtype: object
+    ) -> Configuration:
+        """That of a call."""
+        return cls(
+            tuple((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()),
+            tuple((name, value.dtype, value.shape[1:]) for name, value in sorted(inputs.items())),
+            device,
+            torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
+            torch.get_default_dtype(),
+            torch.get_default_device(),
+            str(state_dtype),
+        )
+
+
+class Asked(NamedTuple):
+    """What programs are compiled for: the parameters and inputs whose gradients are wanted; with `through`, gradients are sent
+    to children in any case."""
+
+    params: tuple[str, ...]
+    inputs: tuple[str, ...]
+    through: bool
+    backend: str
+
+
+Traces = tuple[int, ...]  # those of all methods, by address: `Kept` keeps them
 
 
 @dataclass
 class Kept:
-    """What a model became in one of its states, by configuration."""
+    """What a model became in one of its states."""
 
     alive: list[Any]  # what the key of the state speaks of by its address
-    traces: dict[Hashable, dict[str, Trace]] = field(default_factory=dict)  # a trace a method
-    compiled: dict[Hashable, dict[str, Compiled]] = field(default_factory=dict)
-    bound: dict[Hashable, Bound] = field(default_factory=dict)
+    traces: dict[Configuration, dict[str, Trace]] = field(default_factory=dict)  # a trace a method
+    compiled: dict[tuple[Traces, Asked], dict[str, Compiled]] = field(default_factory=dict)
+    bound: dict[tuple[Traces, Asked, tuple[str, ...]], Bound] = field(default_factory=dict)  # by methods of groups
 
 
 @dataclass(frozen=True)
@@ -95,7 +136,7 @@ def _attributes(tensors: Mapping[str, Tensor]) -> list[int]:
 
 
 def traces(
-    programs: Programs, model: nn.Module, kept: Kept, configuration: Hashable, make: Callable[[], dict[str, Trace]]
+    programs: Programs, model: nn.Module, kept: Kept, configuration: Configuration, make: Callable[[], dict[str, Trace]]
 ) -> dict[str, Trace]:
     """The traces for a configuration, made by the first thread that asks for them."""
 
@@ -123,37 +164,24 @@ def _forget_written(programs: Programs, model: nn.Module, kept: Kept) -> None:
     kept.alive += snapshot.alive
 
 
-def compiled(
-    kept: Kept,
-    traces: Mapping[str, Trace],
-    wanted: tuple[tuple[str, ...], tuple[str, ...]],
-    through: bool,
-    backend: str,
-) -> tuple[Hashable, dict[str, Compiled]]:
-    """Every method compiled for the gradients of these parameters and inputs; with `through`, gradients are sent in any case.
-
-    Also returns what tells these programs from others that are kept.
-    """
-    configuration = (tuple(map(id, traces.values())), wanted, backend, through)
-
-    def make() -> dict[str, Compiled]:
-        every = traces.values()
-        states = {state for trace in every for state in trace.state} if through else wanted_states(every, *wanted)
-        programs = {name: partition(trace, *wanted, through, states) for name, trace in traces.items()}
-        if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
-            programs = {name: partition(trace, *wanted, True, states) for name, trace in traces.items()}
-        log.show("trace", SymbolicGraph(programs))
-        return {name: compile_program(program, backend) for name, program in programs.items()}
-
-    return configuration, _made(kept.compiled, configuration, make)
+def bound(programs: Programs, kept: Kept, traces: Mapping[str, Trace], asked: Asked, methods: tuple[str, ...]) -> Bound:
+    """The compiled methods of the groups of rows of a batch, together; all methods are compiled."""
+    of_traces = tuple(map(id, traces.values()))
+    compiled = programs.latest = _made(kept.compiled, (of_traces, asked), lambda: _compiled(traces, asked))
+    return _made(kept.bound, (of_traces, asked, methods), lambda: bind(compiled[name] for name in methods))
 
 
-def bound(kept: Kept, configuration: Hashable, compiled: Mapping[str, Compiled], methods: tuple[str, ...]) -> Bound:
-    """The compiled methods of the groups of rows of a batch, together."""
-    return _made(kept.bound, (configuration, methods), lambda: bind(compiled[name] for name in methods))
+def _compiled(traces: Mapping[str, Trace], asked: Asked) -> dict[str, Compiled]:
+    every, wanted, through = traces.values(), (asked.params, asked.inputs), asked.through
+    states = {state for trace in every for state in trace.state} if through else wanted_states(every, *wanted)
+    programs = {name: partition(trace, *wanted, through, states) for name, trace in traces.items()}
+    if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
+        programs = {name: partition(trace, *wanted, True, states) for name, trace in traces.items()}
+    log.show("trace", SymbolicGraph(programs))
+    return {name: compile_program(program, asked.backend) for name, program in programs.items()}
 
 
-def _made(table: dict[Hashable, Made], key: Hashable, make: Callable[[], Made]) -> Made:
+def _made(table: dict[Key, Made], key: Key, make: Callable[[], Made]) -> Made:
     have = table.get(key)
     if have is None:
         with isolation.lock:
