@@ -344,3 +344,46 @@ def test_what_cancels_but_for_rounding_is_no_mixing(dtype):
 
     model = FromCode(vertex, {"h": 4}, linear=nn.Linear(3, 4), bias=nn.Parameter(torch.zeros(1))).to(dtype)
     model([vf.chain(3)], x=torch.randn(3, 3, dtype=dtype)).score.sum().backward()
+
+
+LITTLE = {torch.float32: 0.02, torch.float16: 0.2, torch.bfloat16: 1}  # less than what rounding makes of sums
+
+
+class NearlyTheSame(vf.VertexFunction):
+    """Rows that differ by little before `function` sees them."""
+
+    def __init__(self, dtype, function):
+        super().__init__(state={"h": SIZE}, state_dtype=dtype)
+        self.attend = nn.MultiheadAttention(2, 1, batch_first=True)
+        self.function, self.little = function, LITTLE[dtype]
+        self.to(dtype).eval()
+
+    def vertex(self, v):
+        x = v.pull("x") + v.gather(0).h
+        entropy = torch.special.entr(F.softmax(x * self.little, -1)).sum(-1)
+        h = self.function(self, entropy[:, None].expand(-1, SIZE)) + x * 0
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+@pytest.mark.parametrize("dtype", LITTLE)
+def test_rows_that_differ_by_little_are_told_apart(dtype):
+    model = NearlyTheSame(dtype, lambda self, x: x.roll(1, 0))
+    with pytest.raises(vf.VertexFunctionError, match="mixes rows"):
+        model([vf.chain(3)], x=torch.randn(3, SIZE).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", LITTLE)
+def test_attention_over_rows_that_differ_by_little(dtype):
+    """Its batch is not in front meanwhile: the rows of one vertex lie between others'."""
+
+    def attention(self, x):
+        pairs = x.reshape(-1, 2, 2)
+        return self.attend(pairs, pairs, pairs, need_weights=False)[0].flatten(1)
+
+    torch.manual_seed(1)
+    model, x, results = NearlyTheSame(dtype, attention), torch.randn(4, SIZE).to(dtype), []
+    for backend in ("eager", "torch"):
+        model.backend = backend
+        results.append(model([vf.chain(3), vf.chain(1)], x=x).h)
+    torch.testing.assert_close(*results, rtol=8 * torch.finfo(dtype).eps, atol=0)

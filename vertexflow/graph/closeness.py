@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,9 +28,10 @@ def agree(value: Tensor, expected: Tensor, limit: float, scale: float = 0.0) -> 
     return bool((near | both_nan | (value == expected)).all())
 
 
-def tolerance(node: fx.Node) -> float:
-    values = [operand.meta.get("val") for operand in (node, *node.all_input_nodes)]
-    dtypes = [value.dtype for value in values if isinstance(value, Tensor)]
+def tolerance(nodes: Iterable[fx.Node], computed_in: Callable[[torch.dtype], torch.dtype]) -> float:
+    """The `limit` of what these operations compute; `computed_in` says in which dtype, instead of their own."""
+    values = (node.meta.get("val") for node in nodes)
+    dtypes = {computed_in(value.dtype) for value in values if isinstance(value, Tensor)}
     return max(
         (torch.finfo(dtype).eps ** 0.5 for dtype in dtypes if dtype.is_floating_point or dtype.is_complex), default=0
     )

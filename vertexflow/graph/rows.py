@@ -19,6 +19,7 @@ from .isolation import generators_in, seed
 from .nodes import ARANGES, ancestors, is_view
 from .samples import BOLDNESS, OWNER, Samples
 from .sizes import is_size, sizes_as_values
+from .widened import can_be_in_float64, in_float64, run_in_float64
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -61,23 +62,31 @@ def check_rows(trace: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     order = [node for node in trace.graph.nodes if node in wanted | ancestors(list(trace.param_grads.values()))]
     _refuse_sizes(trace, [node for node in order if node in forward])
     _seed(order)
-    check = _Check(trace, order, forward)
-    samples = Samples(trace, inputs, constants, check.run)
+    failure = None
+    for is_wide in (True, False) if can_be_in_float64(order) else (False,):
+        failure = _check(_Check(trace, order, forward, is_wide), inputs, constants)
+        if failure is None:
+            break
+    if failure is not None:
+        raise failure
+    _refuse_sizes(trace, order)
+
+
+def _check(check: _Check, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> VertexFunctionError | None:
+    """Refuse a graph that mixes rows; returns what it failed on if it takes none of the numbers that were tried."""
+    samples = Samples(check.trace, inputs, constants, check.run)
     complete, failure = False, None
     for boldness in BOLDNESS:
         try:
-            base = check.run(samples.draw(boldness), order)
+            base = check.run(samples.draw(boldness), check.order)
         except VertexFunctionError as error:
             failure = error  # it does not take such numbers; the next are more like the user's
             continue
         check.compare(base)
         if complete or not any(_has_nan(value) for value in base.values()):
-            break
+            return None
         complete = True
-    else:
-        if not complete and failure is not None:
-            raise failure
-    _refuse_sizes(trace, order)
+    return None if complete else failure
 
 
 def layout_of(value: Tensor, rows: sympy.Symbol, edges: sympy.Symbol) -> RowLayout | None:
@@ -129,10 +138,13 @@ def _mixing(trace: Trace, node: fx.Node, what: str) -> str:
 
 
 class _Check:
-    """One graph, run on all rows and then, operation by operation, on some of them."""
+    """One graph, run on all rows and then, operation by operation, on some of them.
 
-    def __init__(self, trace: Trace, order: list[fx.Node], forward: set[fx.Node]) -> None:
-        self.trace, self.order, self.forward = trace, order, forward
+    In float64 where its operations can be: rows that differ by less than float32 or half precision rounds are told apart.
+    """
+
+    def __init__(self, trace: Trace, order: list[fx.Node], forward: set[fx.Node], is_wide: bool) -> None:
+        self.trace, self.order, self.forward, self.is_wide = trace, order, forward, is_wide
         # Random numbers are not drawn again, and memory that was not written is not read.
         self.given = {node for node in order if _is_random(node) or _name(node) in _FRESH}
         self.given |= {node for node in order if node.target is operator.getitem and node.args[0] in self.given}
@@ -156,7 +168,7 @@ class _Check:
         with torch.no_grad():
             for node in self.order:
                 if node in needed:
-                    values[node] = leaves[node] if node.op == "placeholder" else self._compute(node, values)
+                    values[node] = self._wide(leaves[node]) if node.op == "placeholder" else self._compute(node, values)
                     if _name(node) in _FRESH:
                         values[node].zero_()
         return values
@@ -211,15 +223,23 @@ class _Check:
 
     def _compute(self, node: fx.Node, values: Values) -> Any:
         if node.op == "get_attr":
-            return node.meta["constant"]
+            return self._wide(node.meta["constant"])
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
         try:
+            if self.is_wide:
+                return run_in_float64(node, args, kwargs)
             return node.target(*args, **kwargs)  # type: ignore[operator]
         except Exception as error:
             raise VertexFunctionError(
                 f"the vertex function failed: {type(error).__name__}: {error}\n"
                 f"  in the vertex function, {self.trace.where(node)}"
             ) from error
+
+    def _wide(self, value: Any) -> Any:
+        return in_float64(value) if self.is_wide else value
+
+    def _tolerance(self, node: fx.Node) -> float:
+        return tolerance([node, *node.all_input_nodes], self._wide)
 
     def _expected(self, node: fx.Node, base: Values, selection: tuple[int, ...]) -> Any:
         value, layout = base[node], node.meta.get("rows")
@@ -234,7 +254,7 @@ class _Check:
 
         Where all rows are the same, any arrangement fits these numbers, so that others choose.
         """
-        layout, limit = node.meta["rows"], tolerance(node)
+        layout, limit = node.meta["rows"], self._tolerance(node)
         scale = magnitude(node.all_input_nodes, base)
         several = layout is not None and layout.per_vertex > 1
         arrangements = (
@@ -291,7 +311,7 @@ class _Check:
                 return False
             results.append(result if reader is node else result[node.args[1]])
         expected = _take(results[0], layout, selection, outer)
-        return not agree(results[1], expected, tolerance(node))
+        return not agree(results[1], expected, self._tolerance(node))
 
     def _arrange(self, node: fx.Node) -> None:
         """Random numbers lie as what they are drawn for; without such, the first operation that reads them says how."""
@@ -332,12 +352,12 @@ class _Check:
             layout = item.meta["rows"]
             arranged = self.outer.get(item) or 1
             one, other = (_blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
-            if layout is None or not agree(one, other, tolerance(node)):
+            if layout is None or not agree(one, other, self._tolerance(node)):
                 raise VertexFunctionError(_mixing(self.trace, node, "random numbers that depend on other rows"))
 
     @cached_property
     def _coarsest(self) -> float:
-        return max(map(tolerance, self.order))
+        return tolerance(self.order, self._wide)
 
 
 def _take(value: Tensor, layout: RowLayout, selection: tuple[int, ...], outer: int) -> Tensor:
