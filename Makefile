@@ -85,7 +85,7 @@ sanitize-python: $(READY)
 	cd build/sanitized && LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc OMP_NUM_THREADS=1 \
 		$(abspath $(BIN))/python -m pytest -q -p no:cacheprovider --hypothesis-profile=ci \
-		tests/scheduler tests/graph/test_pack.py tests/test_malformed.py tests/kernels/triton/test_launch.py \
+		tests/scheduler tests/graph/inputs/test_pack.py tests/test_malformed.py tests/kernels/triton/test_launch.py \
 		-k "not ctrl_c and not within_a_second"
 
 lint: $(READY)

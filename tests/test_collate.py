@@ -16,8 +16,8 @@ import vertexflow.function
 from tests.models import BinaryTreeLSTM
 from vertexflow.collate import collate
 from vertexflow.errors import GraphError, InputError, InputTypeError
-from vertexflow.graph.build import chain, tree
-from vertexflow.graph.pack import pack
+from vertexflow.graph.inputs.build import chain, tree
+from vertexflow.graph.inputs.pack import pack
 
 Sample = namedtuple("Sample", ["graph", "label"])
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from vertexflow.collate import collate
 from vertexflow.errors import InputError, InputTypeError
-from vertexflow.graph.build import InputGraph, chain, graph, tree
+from vertexflow.graph.inputs.build import InputGraph, chain, graph, tree
 
 Pair = namedtuple("Pair", ["graph", "target"])
 TREE = tree(((0, 1), 2))  # 5 vertices, 4 edges, 3 leaves

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import vertexflow as vf
 from tests.scheduler.random_graphs import batches, graphs
-from vertexflow.graph.pack import replaced
+from vertexflow.graph.inputs.pack import replaced
 from vertexflow.scheduler import POLICIES, edge_lists
 
 NUMBERS = st.one_of(
@@ -289,8 +289,8 @@ LONG = {
 def test_ctrl_c_stops_a_long_call(what):
     code = f"""
         import signal, sys, time
-        from vertexflow.graph.derived import Derived
-        from vertexflow.graph.pack import replaced
+        from vertexflow.graph.inputs.derived import Derived
+        from vertexflow.graph.inputs.pack import replaced
         import vertexflow as vf
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs in the background ignores it
         batch = vf.pack([vf.chain(10_000_000)])

@@ -13,7 +13,7 @@ from torch.fx import graph_module
 
 import vertexflow as vf
 from vertexflow import programs
-from vertexflow.graph.sizes import StepSizes
+from vertexflow.graph.symbolic.sizes import StepSizes
 from vertexflow.kernels import pool
 from vertexflow.kernels.compiled import Compiled
 from vertexflow.programs import MOST_STATES

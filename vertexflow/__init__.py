@@ -16,15 +16,15 @@ from .errors import (
 )
 from .frontier import Frontier
 from .function import VertexFunction
-from .graph.aiger import from_aiger
-from .graph.build import InputGraph, chain, graph, tree, tree_from_parents
-from .graph.conllu import from_conllu
-from .graph.convert import from_edge_index, from_networkx, to_networkx
-from .graph.nltk import from_nltk, to_nltk
-from .graph.pack import GraphBatch, pack
-from .graph.read import from_ptb
-from .graph.unroll import unroll, unrolled_edges
-from .graph.vertex import Vertex
+from .graph.inputs.build import InputGraph, chain, graph, tree, tree_from_parents
+from .graph.inputs.pack import GraphBatch, pack
+from .graph.inputs.readers.aiger import from_aiger
+from .graph.inputs.readers.conllu import from_conllu
+from .graph.inputs.readers.convert import from_edge_index, from_networkx, to_networkx
+from .graph.inputs.readers.nltk import from_nltk, to_nltk
+from .graph.inputs.readers.read import from_ptb
+from .graph.inputs.unroll import unroll, unrolled_edges
+from .graph.symbolic.vertex import Vertex
 from .kinds import vertex
 from .outputs import Outputs
 from .scheduler import FSM, Policy, Schedule, schedule

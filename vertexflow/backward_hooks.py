@@ -11,7 +11,7 @@ from torch.nn.modules import module as around_all
 from torch.utils.hooks import BackwardHook
 
 from .errors import VertexFunctionError
-from .graph.method import without_init
+from .graph.symbolic.method import without_init
 from .graph.uncompiled import uncompiled
 from .outputs import Outputs, of_call
 

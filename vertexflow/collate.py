@@ -7,8 +7,8 @@ from typing import Any
 
 from .errors import InputError
 from .fields import Path, divide, named, rebuild, shown
-from .graph.build import InputGraph
-from .graph.pack import GraphBatch, pack
+from .graph.inputs.build import InputGraph
+from .graph.inputs.pack import GraphBatch, pack
 from .graph.uncompiled import uncompiled
 from .join import join_field, join_index
 from .scheduler import Policy, cached_schedule

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from . import log
 from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
-from .graph.build import InputGraph
-from .graph.method import code_of
-from .graph.pack import GraphBatch, pack
-from .graph.roles import Pull, Role, is_of_edges
-from .graph.states import StateDtypes, dtypes_of, usual_dtype
-from .graph.vertex import Vertex
+from .graph.inputs.build import InputGraph
+from .graph.inputs.pack import GraphBatch, pack
+from .graph.symbolic.method import code_of
+from .graph.symbolic.roles import Pull, Role, is_of_edges
+from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
+from .graph.symbolic.vertex import Vertex
 from .inputs import check_inputs
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on

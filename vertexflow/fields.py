@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from .errors import InputError, InputTypeError
-from .graph.build import InputGraph
-from .graph.pack import GraphBatch
+from .graph.inputs.build import InputGraph
+from .graph.inputs.pack import GraphBatch
 
 _ATOMS = {int, float, bool, str, type(None)}  # at once, where nothing else is in a list
 

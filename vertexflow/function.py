@@ -14,16 +14,16 @@ from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
 from .errors import InputError, InputTypeError, VertexFunctionError
 from .frontier import Frontier, Growth
-from .graph.build import InputGraph
-from .graph.isolation import without_autocast
-from .graph.pack import GraphBatch, pack
-from .graph.prepare import prepare
-from .graph.reserved import check_attribute
-from .graph.show import SymbolicGraph
-from .graph.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of, usual_dtype
-from .graph.trace import Trace
+from .graph.inputs.build import InputGraph
+from .graph.inputs.pack import GraphBatch, pack
+from .graph.symbolic.isolation import without_autocast
+from .graph.symbolic.prepare import prepare
+from .graph.symbolic.reserved import check_attribute
+from .graph.symbolic.show import SymbolicGraph
+from .graph.symbolic.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of, usual_dtype
+from .graph.symbolic.trace import Trace
+from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
-from .graph.vertex import Vertex
 from .inputs import check_arguments, check_inputs
 from .kernels import autograd
 from .kernels.autograd import Bound

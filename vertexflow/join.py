@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import InputError, InputTypeError
 from .fields import Path, is_number, is_rows, shown
-from .graph.build import InputGraph
+from .graph.inputs.build import InputGraph
 
 
 def join_field(path: Path, items: list[Any], layout: str | None, graphs: Sequence[list[InputGraph]]) -> Any:

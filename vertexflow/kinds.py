@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from .errors import GraphError, InputError, VertexFunctionError
-from .graph.method import without_init
-from .graph.pack import GraphBatch, replaced
+from .graph.inputs.pack import GraphBatch, replaced
+from .graph.symbolic.method import without_init
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from . import log
-from .graph.pack import GraphBatch
+from .graph.inputs.pack import GraphBatch
 from .kernels.order import Order, order_on
 from .kinds import group_by_method
 from .scheduler import Policy, Schedule, cached_schedule, edge_lists

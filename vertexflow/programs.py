@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from . import forked, log
 from .errors import VertexFlowError, VertexFunctionError
-from .graph import isolation
-from .graph.look import take_snapshot
-from .graph.partition import partition
-from .graph.show import SymbolicGraph
-from .graph.snapshot import Held, Path, Snapshot
-from .graph.trace import Trace
-from .graph.wanted import wanted_states
+from .graph.symbolic import isolation
+from .graph.symbolic.partition import partition
+from .graph.symbolic.passes.wanted import wanted_states
+from .graph.symbolic.show import SymbolicGraph
+from .graph.symbolic.trace import Trace
+from .graph.symbolic.watch.look import take_snapshot
+from .graph.symbolic.watch.snapshot import Held, Path, Snapshot
 from .kernels.autograd import Bound, bind
 from .kernels.compile import compile_program
 from .kernels.compiled import Compiled

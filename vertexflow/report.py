@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .errors import NotTracedError, VertexFunctionError
-from .graph.show import SymbolicGraph
+from .graph.symbolic.show import SymbolicGraph
 from .kernels.compile import choose_backend
 from .programs import Programs
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import vertexflow as vf
-from vertexflow.graph.aiger import AND, CONSTANT
+from vertexflow.graph.inputs.readers.aiger import AND, CONSTANT
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]

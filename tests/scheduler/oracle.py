@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 from tests.scheduler.random_graphs import children
-from vertexflow.graph.build import InputGraph
-from vertexflow.graph.pack import GraphBatch
+from vertexflow.graph.inputs.build import InputGraph
+from vertexflow.graph.inputs.pack import GraphBatch
 
 
 def pack(graphs: list[InputGraph]) -> dict[str, list[int]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from vertexflow.graph.build import InputGraph, chain, graph
-from vertexflow.graph.pack import GraphBatch, pack
+from vertexflow.graph.inputs.build import InputGraph, chain, graph
+from vertexflow.graph.inputs.pack import GraphBatch, pack
 
 KINDS = ("leaf", "node", "gate")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from tests.scheduler.random_graphs import batches
-from vertexflow.graph.build import chain, graph, tree
-from vertexflow.graph.pack import GraphBatch, pack, replaced
+from vertexflow.graph.inputs.build import chain, graph, tree
+from vertexflow.graph.inputs.pack import GraphBatch, pack, replaced
 from vertexflow.scheduler import FSM, cache, cached_schedule, schedule
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scheduler.random_graphs import batches, children
-from vertexflow.graph.build import chain, graph
-from vertexflow.graph.pack import GraphBatch, pack
+from vertexflow.graph.inputs.build import chain, graph
+from vertexflow.graph.inputs.pack import GraphBatch, pack
 from vertexflow.scheduler import POLICIES, edge_lists, schedule
 
 

@@ -11,8 +11,8 @@ import torch
 import vertexflow as vf
 from benchmarks import structures
 from tests.models import BinaryTreeLSTM
-from vertexflow.graph.build import InputGraph, chain
-from vertexflow.graph.pack import GraphBatch, pack
+from vertexflow.graph.inputs.build import InputGraph, chain
+from vertexflow.graph.inputs.pack import GraphBatch, pack
 from vertexflow.scheduler import FSM
 
 WORKLOADS = [structures.kind_trees, structures.tagged_trees, structures.lattice, structures.encoder_decoder]

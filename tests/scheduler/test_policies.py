@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.scheduler import oracle
 from tests.scheduler.random_graphs import KINDS, batches, by_hand
 from vertexflow.errors import GraphError
-from vertexflow.graph.build import chain, graph, tree
-from vertexflow.graph.pack import GraphBatch, pack
+from vertexflow.graph.inputs.build import chain, graph, tree
+from vertexflow.graph.inputs.pack import GraphBatch, pack
 from vertexflow.scheduler import FSM, POLICIES, schedule
 from vertexflow.scheduler.policies import Depth, Height
 

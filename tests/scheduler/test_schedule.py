@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tests.scheduler import oracle
 from tests.scheduler.random_graphs import batches, by_hand, children
 from vertexflow.errors import BackendError, GraphError, InputTypeError
-from vertexflow.graph.build import chain, graph, tree, tree_from_parents
-from vertexflow.graph.pack import GraphBatch, pack
-from vertexflow.graph.read import from_ptb
+from vertexflow.graph.inputs.build import chain, graph, tree, tree_from_parents
+from vertexflow.graph.inputs.pack import GraphBatch, pack
+from vertexflow.graph.inputs.readers.read import from_ptb
 from vertexflow.scheduler import FSM, Schedule, schedule
 from vertexflow.scheduler.policies import POLICIES, Structure
 

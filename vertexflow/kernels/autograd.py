@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFlowError
-from ..graph.isolation import without_autocast
+from ..graph.symbolic.isolation import without_autocast
 from . import pool
 from .compiled import Compiled
 from .executor import run_backward, run_forward

@@ -9,7 +9,7 @@ import torch
 
 from .. import log
 from ..errors import BackendError
-from ..graph.program import CORES, Program
+from ..graph.symbolic.program import CORES, Program
 from . import native, triton
 from . import torch as calls
 from .compiled import Compiled, Loop, NoSteps

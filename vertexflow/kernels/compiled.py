@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from ..graph.program import BACKWARD, FORWARD, Program
+from ..graph.symbolic.program import BACKWARD, FORWARD, Program
 from .memory import Arena, Buffers, Layout, backward_layout, forward_layouts
 from .order import Ints, RowGroup
 from .run import Run

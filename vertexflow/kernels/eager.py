@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ..errors import VertexFunctionError
-from ..graph.roles import CHILDREN, Gather, Pull, Role
-from ..graph.source_lines import placed
-from ..graph.states import Shape, StateDtypes
-from ..graph.vertex import Vertex
+from ..graph.symbolic.roles import CHILDREN, Gather, Pull, Role
+from ..graph.symbolic.source_lines import placed
+from ..graph.symbolic.states import Shape, StateDtypes
+from ..graph.symbolic.vertex import Vertex
 from .order import Order
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]

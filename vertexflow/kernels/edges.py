@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-from ..graph.program import Program
-from ..graph.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.program import Program
+from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
 from .arguments import By
 from .memory import room_for
 from .order import Order, Parents, RowGroup, Step

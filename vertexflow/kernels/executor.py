@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..graph.roles import CHILDREN
+from ..graph.symbolic.roles import CHILDREN
 from .arguments import By, Gathered, Received
 from .compiled import Compiled
 from .edges import ChildRows, EdgeRows, Exchange

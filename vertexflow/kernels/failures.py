@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from ..errors import LinAlgError, VertexFlowError, VertexFunctionError
-from ..graph.trace import Trace
+from ..graph.symbolic.trace import Trace
 
 
 def raise_with_line(error: Exception, function: Callable[..., Any], trace: Trace) -> NoReturn:

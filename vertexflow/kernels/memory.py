@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-from ..graph.program import CORES, Program
-from ..graph.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.program import CORES, Program
+from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
 from .arguments import Buffer, By, Gathered, Received
 from .order import RowGroup
 from .pool import empty

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from ..graph import segments
-from ..graph.nodes import has_rows
+from ..graph.symbolic.nodes import has_rows
 
 aten = torch.ops.aten
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..function import VertexFunction
-from ..graph.vertex import Vertex
+from ..graph.symbolic.vertex import Vertex
 
 
 class ChildSumTreeLSTM(VertexFunction):

@@ -12,10 +12,10 @@ from ..backward_hooks import ReturnsOutputs
 from ..errors import InputError
 from ..function import VertexFunction
 from ..graph import segments
-from ..graph.build import InputGraph
-from ..graph.pack import GraphBatch, pack
+from ..graph.inputs.build import InputGraph
+from ..graph.inputs.pack import GraphBatch, pack
+from ..graph.symbolic.vertex import Vertex
 from ..graph.uncompiled import uncompiled
-from ..graph.vertex import Vertex
 from ..outputs import Outputs
 
 

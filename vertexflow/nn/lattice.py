@@ -11,8 +11,8 @@ from torch import nn
 
 from ..errors import GraphError, InputTypeError
 from ..function import VertexFunction
-from ..graph.build import InputGraph, graph
-from ..graph.vertex import Vertex
+from ..graph.inputs.build import InputGraph, graph
+from ..graph.symbolic.vertex import Vertex
 from ..kinds import vertex
 
 

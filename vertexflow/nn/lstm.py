@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import linear
 
-from ..graph.vertex import Vertex
+from ..graph.symbolic.vertex import Vertex
 from .rnn import Cell, ChainRNN
 
 

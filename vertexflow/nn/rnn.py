@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..backward_hooks import ReturnsOutputs
 from ..errors import GraphError, InputError
 from ..function import VertexFunction
-from ..graph.build import InputGraph
-from ..graph.pack import GraphBatch, pack
+from ..graph.inputs.build import InputGraph
+from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.uncompiled import uncompiled
 from ..outputs import Outputs
 

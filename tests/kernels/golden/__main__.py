@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.zoo import ZOO
-from vertexflow.graph.program import Program
+from vertexflow.graph.symbolic.program import Program
 from vertexflow.kernels.native.source import write_part
 
 FOLDER = Path(__file__).parent

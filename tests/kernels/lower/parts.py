@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from vertexflow.graph.roles import Counts, role_of
+from vertexflow.graph.symbolic.roles import Counts, role_of
 from vertexflow.kernels.lower.decompose import decomposed
 from vertexflow.kernels.lower.interpret import Step, run
 from vertexflow.kernels.lower.verify import verify, width

@@ -18,12 +18,12 @@ from torch._ops import OpOverload
 from torch._prims_common import reduction_dims
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ...graph.canonical import RULES, canonical
-from ...graph.nodes import has_rows, same_shape
-from ...graph.program import Part
-from ...graph.rows import layout_of
-from ...graph.trace import Trace
-from ...graph.verify import STAY
+from ...graph.symbolic.nodes import has_rows, same_shape
+from ...graph.symbolic.passes.canonical import RULES, canonical
+from ...graph.symbolic.passes.rows import layout_of
+from ...graph.symbolic.passes.verify import STAY
+from ...graph.symbolic.program import Part
+from ...graph.symbolic.trace import Trace
 from .elements import is_known, known_targets
 from .scalar import wide
 

@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dtypes
 
 from ...graph import segments
-from ...graph.nodes import ARANGES, has_rows, operands
+from ...graph.symbolic.nodes import ARANGES, has_rows, operands
 from ..operations import CONSTANT, PADS, PRODUCTS, SPLIT, Unsupported, integer
 from .index import ZERO, Index, Owner, Var, linear, of
 from .pointwise import POINTWISE

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import fx
 
-from ...graph.nodes import has_rows
+from ...graph.symbolic.nodes import has_rows
 from .index import Index, Var
 from .loops import Accumulate, Columns, Elementwise, Outer, Product, Statement, Store, SumOfRows
 from .scalar import DTYPES, HALVES, OPERATIONS, Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import fx
 
-from ...graph.program import CORES, Program
+from ...graph.symbolic.program import CORES, Program
 from ..arguments import OfLoop, Scratch
 from ..binding import Bound, Template, template
 from ..lower.loops import Over

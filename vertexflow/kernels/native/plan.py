@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, fx
 
 from ...graph import segments
-from ...graph.nodes import has_rows, is_view, on_edges, operands
-from ...graph.program import Part
-from ...graph.roles import Counts, Gather, role_of
-from ...graph.rows import RowLayout
+from ...graph.symbolic.nodes import has_rows, is_view, on_edges, operands
+from ...graph.symbolic.passes.rows import RowLayout
+from ...graph.symbolic.program import Part
+from ...graph.symbolic.roles import Counts, Gather, role_of
 from ..lower.elements import check_dtypes, is_known, is_reduction, load
 from ..lower.index import ZERO, Var, at, of
 from ..lower.loops import Columns

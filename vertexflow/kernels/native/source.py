@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from ...graph.nodes import has_rows, on_edges
-from ...graph.program import CORES, Part, Program
-from ...graph.roles import ALL_SLOTS, CHILDREN, Counts, comes_from_caller, role_of
+from ...graph.symbolic.nodes import has_rows, on_edges
+from ...graph.symbolic.program import CORES, Part, Program
+from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, comes_from_caller, role_of
 from ..arguments import (
     Argument,
     By,

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from ...graph import segments
-from ...graph.nodes import has_rows, on_edges
+from ...graph.symbolic.nodes import has_rows, on_edges
 from ..lower.elements import Elements, load
 from ..lower.index import ZERO, Index, Var, at, linear, of, unravel
 from ..lower.loops import (

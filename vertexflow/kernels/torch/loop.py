@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx
 
-from ...graph.nodes import on_edges
-from ...graph.program import CORES, Part, Program
-from ...graph.roles import CHILDREN
-from ...graph.trace import Trace
+from ...graph.symbolic.nodes import on_edges
+from ...graph.symbolic.program import CORES, Part, Program
+from ...graph.symbolic.roles import CHILDREN
+from ...graph.symbolic.trace import Trace
 from ..arguments import By, Gathered, Received
 from ..edges import ChildRows, EdgeRows
 from ..failures import raise_with_line

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx
 
 from ...graph import segments
-from ...graph.nodes import is_view, on_edges
-from ...graph.program import Part
+from ...graph.symbolic.nodes import is_view, on_edges
+from ...graph.symbolic.program import Part
 
 aten = torch.ops.aten
 

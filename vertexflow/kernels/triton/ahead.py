@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from ...errors import BackendError
-from ...graph.program import CORES, Program
-from ...graph.roles import CHILDREN
+from ...graph.symbolic.program import CORES, Program
+from ...graph.symbolic.roles import CHILDREN
 from ..arguments import (
     By,
     Gathered,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ... import _core
 from ...errors import BackendError, VertexFlowError
-from ...graph.program import CORES, Program
+from ...graph.symbolic.program import CORES, Program
 from ..arguments import Given, Scratch, Seed, Stride, finder
 from ..binding import Bound, Numbers, Template, key_of, template
 from ..lower.loops import Over

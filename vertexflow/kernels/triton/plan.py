@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, fx
 
 from ...graph import segments
-from ...graph.nodes import has_rows, on_edges, operands
-from ...graph.program import Part
+from ...graph.symbolic.nodes import has_rows, on_edges, operands
+from ...graph.symbolic.program import Part
 from ..lower.elements import is_known, is_reduction
 from ..lower.scalar import DTYPES, HALVES
 from ..lower.views import VIEWS, of_vertex

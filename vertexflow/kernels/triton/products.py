@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from ...graph.nodes import operands
+from ...graph.symbolic.nodes import operands
 from ..lower.index import Index, of
 from ..lower.scalar import Cast, Expression, Load, in_dtype, wide
 from ..lower.views import broadcast

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import fx
 
-from ...graph.nodes import has_rows, on_edges, title
-from ...graph.program import Part, Program
-from ...graph.roles import ALL_SLOTS, CHILDREN, comes_from_caller, role_of
+from ...graph.symbolic.nodes import has_rows, on_edges, title
+from ...graph.symbolic.program import Part, Program
+from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, comes_from_caller, role_of
 from ..arguments import (
     By,
     Given,

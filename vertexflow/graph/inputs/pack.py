@@ -1,0 +1,400 @@
+"""Many input graphs as one `GraphBatch` of flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import _core
+from ...errors import GraphError, InputError, InputTypeError, VertexFlowError
+from .. import segments
+from ..uncompiled import uncompiled
+from .build import HAS_EDGES, HAS_KINDS, LARGEST, InputGraph, Ints
+from .data import Rows, join_data
+from .derived import Derived
+from .edge_index import edge_index_of
+from .kind_names import join_kinds
+from .opaque import opaque
+
+if TYPE_CHECKING:
+    from ...scheduler import Schedule
+
+
+@opaque
+@dataclass(frozen=True, eq=False)
+class GraphBatch:
+    """Input graphs packed side by side: the vertices of the first, then of the second, and so on.
+
+    Attributes:
+        num_graphs, num_vertices: G and V.
+        child, slot, offset: as in `InputGraph`, with the batch's vertex numbers; int32 [E], [E], [V + 1].
+        graph_offset: int32 [G + 1]; the vertices of graph g are `graph_offset[g]:graph_offset[g + 1]`.
+        num_slots: the largest slot in use plus one; 0 without edges.
+        kinds, kind_index: the kinds that occur, sorted, and int32 [V], the number of each vertex's kind among them; or
+            None.
+        edge: int32 [E], the number that the user gave the edge of each entry of `child`: edges are numbered in the order in
+            which they were given, graph after graph; None: that is the order of `child`. Edges that come from external
+            vertices are numbered from the number of the graphs' own edges on.
+        schedule: a schedule that was made ahead (`vf.collate` makes one), or None.
+        device: where `roots`, `leaves`, `graph_of_vertex`, `edge_index` and `indices` live, and where readouts are
+            computed.
+        indices: int32, the first three, the graphs' sizes and the schedule's arrays in one tensor, once it was pinned or
+            moved; else None.
+        num_external: how many vertices it reads that are not in it, numbered from V on; 0 unless made so.
+        derived: what was found out about the structure, and `cache`, what users keep with the batch; left behind by pickle.
+    """
+
+    num_graphs: int
+    num_vertices: int
+    child: Ints = field(repr=False)
+    slot: Ints = field(repr=False)
+    offset: Ints = field(repr=False)
+    graph_offset: Ints = field(repr=False)
+    num_slots: int = field(repr=False)
+    kinds: tuple[Any, ...] | None = field(default=None, repr=False)
+    kind_index: Ints | None = field(default=None, repr=False)
+    edge: Ints | None = field(default=None, repr=False)
+    schedule: Schedule | None = field(default=None, repr=False)
+    device: torch.device = field(default=torch.device("cpu"))
+    indices: Tensor | None = field(default=None, repr=False)
+    derived: Derived = field(default_factory=Derived, repr=False)
+    graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; left behind as well
+    num_external: int = field(default=0, repr=False)
+
+    def __len__(self) -> int:
+        return self.num_graphs
+
+    @property
+    def num_edges(self) -> int:
+        return len(self.child)
+
+    @property
+    def cache(self) -> dict[Any, Any]:
+        return self.derived.others
+
+    @property
+    def kind(self) -> np.ndarray[Any, Any] | None:
+        """An array [V] with the kind of each vertex, or None."""
+        return None if self.kinds is None else np.array(self.kinds)[self.kind_index]
+
+    @property
+    @uncompiled
+    def data(self) -> dict[str, Rows]:
+        """The arrays that all graphs have, joined when they are first asked for: of one row a vertex, in the order of their
+        numbers, or, for the names in `edge_names`, of one row an edge, in the order of `edge_index`.
+
+        Raises:
+            GraphError: arrays of one name that do not have a row for each vertex, or edge, or that do not fit together.
+        """
+        return self._joined_data[0]
+
+    @property
+    def edge_names(self) -> frozenset[str]:
+        """The names in `data` that have a row an edge."""
+        return self._joined_data[1]
+
+    @cached_property
+    def _joined_data(self) -> tuple[dict[str, Rows], frozenset[str]]:
+        return join_data(self.graphs)
+
+    @cached_property
+    @uncompiled
+    def edge_index(self) -> Tensor:
+        """int64 [2, E]: the child and the parent of each edge, in the order in which edges were given to `vf.graph` and its
+        like, graph after graph: that of edge inputs. Of a reversed batch, the consumer is the child; the order is the same.
+        """
+        return self._moved(edge_index_of(self.child, self.offset, self.edge))
+
+    @cached_property
+    @uncompiled
+    def roots(self) -> Tensor:
+        """int64: the vertices that no vertex consumes, in the order of the graphs (one a graph, for trees)."""
+        return self._indices_part(0)
+
+    @cached_property
+    @uncompiled
+    def leaves(self) -> Tensor:
+        """int64: the vertices without children."""
+        return self._indices_part(1)
+
+    @cached_property
+    @uncompiled
+    def graph_of_vertex(self) -> Tensor:
+        """int64 [V]: the graph of each vertex."""
+        return self._indices_part(2)
+
+    @uncompiled
+    def of_kind(self, *kinds: Any) -> Tensor:
+        """int64: the vertices of these kinds, in their order. Raises `GraphError` for kinds where the graphs have none."""
+        return torch.from_numpy(np.flatnonzero(self._is_of_kind(kinds))).to(self.device, non_blocking=True)
+
+    # Readouts: each is one segment operation over the vertices of every graph.
+
+    @uncompiled
+    def sum(self, values: Tensor, *kinds: Any) -> Tensor:
+        """The sum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`.
+
+        With `kinds`, here and below, `values` have rows of the vertices of these kinds only, as what they push has.
+
+        Raises:
+            InputError: `values` have another number of rows.
+
+        Example:
+            >>> batch.sum(batch.softmax(scores) * out.h)     # attention over each graph's vertices
+        """
+        return segments.segment_sum(values, self._counts(values, kinds, "sum"))
+
+    @uncompiled
+    def mean(self, values: Tensor, *kinds: Any) -> Tensor:
+        """The mean over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
+        counts = self._counts(values, kinds, "mean")
+        return segments.segment_sum(values, counts) / segments.column(counts.clamp(min=1), values)
+
+    @uncompiled
+    def max(self, values: Tensor, *kinds: Any) -> Tensor:
+        """The maximum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
+        return segments.segment_max(values, self._counts(values, kinds, "max"))
+
+    @uncompiled
+    def softmax(self, values: Tensor, *kinds: Any) -> Tensor:
+        """The softmax over the vertices of each graph, `[num_vertices, ...]` -> `[num_vertices, ...]`."""
+        return segments.segment_softmax(values, self._counts(values, kinds, "softmax"), len(values))
+
+    @uncompiled
+    def expand(self, values: Tensor, *kinds: Any) -> Tensor:
+        """A value of each graph for each of its vertices, `[num_graphs, ...]` -> `[num_vertices, ...]`."""
+        counts = self._graph_sizes(kinds)
+        if len(values) != self.num_graphs:
+            raise InputError(f"batch.expand takes one row for each of {self.num_graphs} graphs, not {len(values)}")
+        return segments.expand(values, counts, self._num_rows(kinds))
+
+    def _counts(self, values: Tensor, kinds: tuple[Any, ...], call: str) -> Tensor:
+        rows = self._num_rows(kinds)
+        if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != rows:
+            given = (
+                f"{len(values)} rows" if isinstance(values, Tensor) and values.dim() else repr(type(values).__name__)
+            )
+            of_kinds = f" of kind {' or '.join(map(repr, kinds))}" if kinds else ""
+            advice = "" if kinds or self.kinds is None else '; name the kinds that have rows: batch.sum(values, "leaf")'
+            raise InputError(f"batch.{call} takes one row for each of {rows} vertices{of_kinds}, not {given}{advice}")
+        return self._graph_sizes(kinds)
+
+    def _num_rows(self, kinds: tuple[Any, ...]) -> int:
+        return int(self._is_of_kind(kinds).sum()) if kinds else self.num_vertices
+
+    def _graph_sizes(self, kinds: tuple[Any, ...]) -> Tensor:
+        """int64 [G]: how many vertices each graph has, of these kinds."""
+        known, key = self.derived.graph_sizes, (kinds, self.device)
+        if key not in known:
+            sizes = self._indices_part(3)
+            if kinds:
+                of_kind = self._host_parts[2][self._is_of_kind(kinds)]
+                sizes = self._moved(np.bincount(of_kind, minlength=self.num_graphs))
+            known[key] = sizes
+        return known[key]
+
+    def _is_of_kind(self, kinds: tuple[Any, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        if self.kinds is None or self.kind_index is None:
+            raise GraphError(f"the vertices of kind {kinds[0]!r} were asked for, but the graphs have no kinds")
+        return np.isin(self.kind_index, [at for at, kind in enumerate(self.kinds) if kind in kinds])
+
+    @cached_property
+    def _host_parts(self) -> tuple[Ints, Ints, Ints, Ints]:
+        roots = np.flatnonzero(np.bincount(self.child, minlength=self.num_vertices) == 0)
+        leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
+        graph = np.repeat(np.arange(self.num_graphs, dtype=np.int32), np.diff(self.graph_offset))
+        return roots.astype(np.int32), leaves.astype(np.int32), graph, np.diff(self.graph_offset)
+
+    def _indices_part(self, number: int) -> Tensor:
+        parts = self._host_parts
+        if self.indices is None:
+            return self._moved(parts[number].astype(np.int64))
+        start = sum(len(part) for part in parts[:number])
+        with torch.inference_mode(False):
+            return self.indices[start : start + len(parts[number])].long()
+
+    def _moved(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """On the device; also where gradients are wanted later, if it is first asked for in inference mode."""
+        with torch.inference_mode(False):
+            return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    @property
+    def schedule_indices(self) -> Tensor | None:
+        """The schedule's arrays where `indices` are."""
+        if self.indices is None or self.schedule is None:
+            return None
+        return self.indices[sum(len(part) for part in self._host_parts) :]
+
+    def with_schedule(self, schedule: Schedule) -> GraphBatch:
+        """The batch with a schedule that was made ahead; `model(batch, ...)` then uses it."""
+        return self._changed(schedule=schedule, indices=None, device=torch.device("cpu"), derived=Derived())
+
+    @uncompiled
+    def reversed(self) -> GraphBatch:
+        """The batch with every edge turned round; slots are numbered in the order of the consumers. Edges keep their order.
+
+        Raises:
+            GraphError: arrays that are no structure.
+        """
+        made = self.derived.reversed
+        if made is None:
+            try:
+                blob, num_slots = _core.reversed(self.child, self.slot, self.offset, self.edge)
+            except (_core.Malformed, TypeError, ValueError) as error:
+                said = " ".join(map(str, error.args[:2]))
+                raise GraphError(f"the structure's arrays are inconsistent: {said}") from error
+            start, edges = self.num_vertices + 1, self.num_edges
+            offset, child, slot, edge = np.split(blob, (start, start + edges, start + 2 * edges))
+            made = self._restructured(child=child, slot=slot, offset=offset, edge=edge, num_slots=num_slots)
+            self.derived.reversed = made
+        return made
+
+    def with_initial(self) -> GraphBatch:
+        """The batch in which every vertex without children reads an external one, in slot 0: its initial state."""
+        made = self.derived.with_initial
+        if made is None:
+            leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
+            new = np.arange(len(leaves), dtype=np.int32)
+            more = np.zeros(self.num_vertices + 1, np.int32)
+            more[leaves + 1] = 1
+            is_new = np.zeros(self.num_edges + len(leaves), np.bool_)
+            is_new[self.offset[leaves] + new] = True
+            child, slot, edge = np.zeros((3, len(is_new)), np.int32)
+            child[is_new], edge[is_new] = new + self.num_vertices, new + self.num_edges
+            np.logical_not(is_new, out=is_new)
+            child[is_new], slot[is_new] = self.child, self.slot
+            edge[is_new] = np.arange(self.num_edges) if self.edge is None else self.edge
+            made = self.derived.with_initial = self._restructured(
+                child=child, slot=slot, edge=edge, offset=self.offset + np.cumsum(more, dtype=np.int32),
+                num_slots=max(self.num_slots, 1), num_external=len(leaves),
+            )  # fmt: skip
+        return made
+
+    def _restructured(self, **arrays: Any) -> GraphBatch:
+        """The batch with other edges between its vertices, of which nothing is known yet but its data."""
+        changed = replaced(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), derived=Derived())
+        if "_joined_data" in self.__dict__:
+            changed.__dict__["_joined_data"] = self._joined_data
+        return changed
+
+    def pin_memory(self) -> GraphBatch:
+        """The batch with its index tensors in one piece of page-locked memory; `DataLoader(pin_memory=True)` asks for it."""
+        with torch.inference_mode(False):
+            return self._changed(indices=self._joined().pin_memory())
+
+    @uncompiled
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> GraphBatch:
+        """The batch with its index tensors on `device`; they are moved as one. The arrays stay where they are."""
+        device = torch.device(device)
+        if device == self.device:
+            return self
+        with torch.inference_mode(False):
+            moved = self._joined().to(device, non_blocking=non_blocking)
+        return self._changed(indices=moved, device=moved.device)
+
+    def _joined(self) -> Tensor:
+        if self.indices is not None:
+            return self.indices
+        schedule = () if self.schedule is None else (self.schedule.arrays,)
+        return torch.from_numpy(np.concatenate((*self._host_parts, *schedule)))
+
+    def _changed(self, **changes: Any) -> GraphBatch:
+        changed = replaced(self, **changes)
+        for name in ("_joined_data", "_host_parts"):
+            if name in self.__dict__:
+                changed.__dict__[name] = self.__dict__[name]
+        return changed
+
+    def locate(self, vertex: int) -> str:
+        """The graph of a vertex and its number there, for messages: `graph 3, vertex 5`."""
+        graph = int(np.searchsorted(self.graph_offset, vertex, side="right")) - 1
+        return f"graph {graph}, vertex {int(vertex - self.graph_offset[graph])}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return _fields(self) | {"derived": Derived(), "graphs": (), "_joined_data": self._joined_data}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+def replaced(batch: GraphBatch, **changes: Any) -> GraphBatch:
+    """The batch with other values in some of its fields, and nothing found out about it yet but what is in `derived`."""
+    return GraphBatch(**(_fields(batch) | changes))
+
+
+def _fields(batch: GraphBatch) -> dict[str, Any]:
+    return {name: batch.__dict__[name] for name in GraphBatch.__match_args__}
+
+
+@uncompiled
+def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
+    """Join input graphs into one batch.
+
+    Raises:
+        GraphError: the list is empty, only some of the graphs have kinds, or their kinds do not fit together, or there
+            are 2**31 vertices or edges, or more.
+        InputTypeError: an element is no input graph.
+
+    Example:
+        >>> batch = vf.pack([vf.tree(((0, 1), 2)), vf.chain(5)])
+        >>> batch.num_vertices, batch.roots
+        (10, tensor([4, 9]))
+    """
+    if isinstance(graphs, InputGraph):
+        raise InputTypeError("vf.pack takes a list of input graphs; for one graph write vf.pack([graph])")
+    if not isinstance(graphs, Iterable):
+        raise InputTypeError(f"vf.pack takes a list of input graphs, not {type(graphs).__name__}")
+    graphs = list(graphs)
+    if not graphs:
+        raise GraphError("an empty list of graphs; a batch needs at least one")
+    kinds = None
+    try:
+        packed = _core.pack(graphs, InputGraph, None)
+        if packed is None:
+            kinds, numbers = join_kinds([graph.kinds for graph in graphs])
+            packed = _core.pack(graphs, InputGraph, numbers)
+        assert packed is not None
+        blob, graph_offset, num_edges, num_slots, flags = packed
+    except _core.Malformed as error:
+        raise _explained(error, graphs) from None
+    except VertexFlowError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"{error}; make graphs with vf.graph and its like") from None
+    num_vertices = int(graph_offset[-1])
+    ends = (num_vertices + 1, num_vertices + 1 + num_edges, num_vertices + 1 + 2 * num_edges)
+    return GraphBatch(
+        num_graphs=len(graphs),
+        num_vertices=num_vertices,
+        child=blob[ends[0] : ends[1]],
+        slot=blob[ends[1] : ends[2]],
+        offset=blob[: ends[0]],
+        graph_offset=graph_offset,
+        num_slots=num_slots,
+        kinds=kinds or graphs[0].kinds,
+        kind_index=blob[ends[2] : ends[2] + num_vertices] if flags & HAS_KINDS else None,
+        edge=blob[len(blob) - num_edges :] if flags & HAS_EDGES else None,
+        graphs=graphs,
+    )
+
+
+def _explained(error: Exception, graphs: list[Any]) -> VertexFlowError:
+    what, where, _ = error.args
+    if what == "not a graph":
+        return InputTypeError(
+            f"element {where} of the list is a {type(graphs[where]).__name__}, not an input graph; "
+            "make one with vf.graph, vf.tree, vf.chain or a reader"
+        )
+    if what == "too large":
+        return GraphError(
+            f"{where} vertices or edges in one batch; a batch has at most {LARGEST} of each: pack fewer graphs"
+        )
+    return GraphError(
+        f"a graph's structure is no such array ({where} elements); make graphs with vf.graph and its like"
+    )

@@ -1,0 +1,1 @@
+"""Input graphs from the formats and the libraries that people have."""

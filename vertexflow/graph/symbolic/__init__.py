@@ -1,0 +1,1 @@
+"""The symbolic graph of a vertex function, F: traced once, checked, and cut into parts."""

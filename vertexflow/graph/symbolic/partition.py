@@ -1,0 +1,182 @@
+"""Cut a joint graph into the parts that an executor runs: eager, core and lazy, of the values and of the gradients.
+
+Forward, a node is *core* if it depends on a gather and a scatter depends on it, *eager* if it depends on no gather, and
+*lazy* otherwise (Cavs, section 3.5). Backward the same rule holds with the gradients of the state for the gathers and
+the gradients of the gathers for the scatters: weight gradients are then lazy, one product over all vertices.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterable
+
+from torch import Tensor, fx
+
+from ...errors import VertexFunctionError
+from .nodes import ancestors, descendants, has_rows, is_free, reads, sources
+from .passes.extract import extract, extract_leaf_core
+from .passes.leaves import fold_zeros
+from .passes.needed import Images, needed_at_leaves
+from .program import BACKWARD, CORES, FORWARD, Program
+from .roles import Gather, Param, Pull, role_of
+from .trace import Trace
+
+
+def partition(
+    trace: Trace,
+    wanted_params: Iterable[str],
+    wanted_pulls: Iterable[str],
+    through: bool,
+    states: Collection[str],
+) -> Program:
+    """Cut `trace` for the gradients of these parameters and inputs (none: forward only).
+
+    `states` are those whose gradients are sent to children; with `through`, they are in any case: there are some outside that
+    want them.
+    """
+    program = Program(trace)
+    program.param_grads = {name: trace.param_grads[name] for name in wanted_params if name in trace.param_grads}
+    program.pull_grads = {name: trace.pull_grads[name] for name in wanted_pulls if name in trace.pull_grads}
+    roots = [*program.param_grads.values(), *program.pull_grads.values()]
+    if through or ancestors(roots) & set(trace.state_grads.values()):
+        program.gather_grads = {key: node for key, node in trace.gather_grads.items() if key[0] in states}
+    roots += program.gather_grads.values()
+    forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
+    backward = ancestors(roots) - forward
+    _stages(program, forward, backward)
+    program.gathers = {key: node for key, node in trace.gathers.items() if node in forward or node in ancestors(roots)}
+    program.state_grads = {name: node for name, node in trace.state_grads.items() if node in backward}
+    zeros = fold_zeros(trace)
+    folded = {core: fold_zeros(trace, [n for n, s in program.made_by.items() if s == core], zeros) for core in CORES}
+    needed_at_leaves(program, zeros, folded)
+    _refuse_interleaved(program)
+    _build_parts(program, folded)
+    _refuse_without_rows(program)
+    return program
+
+
+def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> None:
+    trace = program.trace
+    after_gather = descendants(trace.graph, trace.gathers.values())
+    after_state_grad = descendants(trace.graph, trace.state_grads.values())
+    before_scatter = ancestors(list(trace.scatters.values()))
+    before_gather_grad = ancestors(list(program.gather_grads.values()))
+    for node in trace.graph.nodes:
+        if node.op != "call_function" or is_free(node) or node not in forward | backward:
+            continue
+        if node.target is operator.getitem:  # an item of an operation with several results stays with it
+            program.made_by[node] = program.made_by[node.all_input_nodes[0]]
+            continue
+        names, depends, needed = FORWARD, after_gather, before_scatter
+        if node not in forward:
+            names, depends, needed = BACKWARD, after_state_grad, before_gather_grad
+        program.made_by[node] = names[0] if node not in depends else names[1] if node in needed else names[2]
+
+
+def _build_parts(program: Program, folded: dict[str, Images]) -> None:
+    trace = program.trace
+    finals = {
+        "lazy": list(trace.pushes.values()),
+        "grad_lazy": [*program.pull_grads.values(), *program.param_grads.values()],
+    }
+    members: dict[str, list[fx.Node]] = {}
+    for node, stage in program.made_by.items():
+        members.setdefault(stage if stage in CORES or _runs_whole(node, program) else f"{stage}_inner", []).append(node)
+    extra: dict[str, list[fx.Node]] = {}  # views that only the caller sees are made by the last stage
+    for stage, nodes in finals.items():
+        for node in dict.fromkeys(node for node in nodes if is_free(node)):
+            inner = any(_part_of(program, source).endswith("_inner") for source in sources(node))
+            extra.setdefault(f"{stage}_inner" if inner else stage, []).append(node)
+    readers: dict[fx.Node, set[str]] = {}
+    for part in {**members, **extra}:
+        for node in [*members.get(part, []), *extra.get(part, [])]:
+            for source in sources(node) if is_free(node) else reads(node):
+                readers.setdefault(source, set()).add(part)
+    exchanged = [*trace.scatters.values(), *program.gather_grads.values()]
+    for node in [*finals["lazy"], *finals["grad_lazy"], *exchanged]:
+        if not is_free(node):
+            readers.setdefault(node, set()).add("caller")
+    for stage in (*FORWARD, *BACKWARD):
+        for part in (stage, f"{stage}_inner"):
+            nodes = members.get(part, [])
+            outputs = [n for n in nodes if readers.get(n, set()) - {part} and isinstance(n.meta["val"], Tensor)]
+            outputs += extra.get(part, [])
+            if outputs:
+                program.parts[part] = extract(part, outputs, set(nodes), trace)
+        leaf = extract_leaf_core(program, stage, folded[stage]) if stage in CORES and stage in program.parts else None
+        if leaf is not None:
+            program.parts[leaf.name] = leaf
+    program.kept = _kept(program, readers)
+    in_backward = {p for stage in BACKWARD for p in (stage, f"{stage}_inner", f"{stage}_leaf")}
+    read_back = dict.fromkeys(
+        node for name, part in program.parts.items() if name in in_backward for node in part.inputs
+    )
+    program.saved = [node for node in read_back if _is_forward_value(program, node)]
+    program.read_constants = [node for node in read_back if isinstance(role_of(node), Param)]
+
+
+def _refuse_interleaved(program: Program) -> None:
+    """Values whose vertices do not lie side by side can be kept by a step for its own gradient, but not be cut."""
+    trace = program.trace
+    pairs = [(_part_of(program, node), source) for node in program.made_by for source in reads(node)]
+    # Views that only the caller sees are made after all steps.
+    seen = [*trace.pushes.values(), *program.pull_grads.values(), *program.param_grads.values()]
+    pairs += [("caller", source) for node in seen if is_free(node) for source in sources(node)]
+    for part, source in pairs:
+        parts = {part, _part_of(program, source)}
+        if (
+            source.meta.get("places")
+            and len(parts) > 1
+            and any(name in CORES or name.endswith("_inner") for name in parts)
+        ):
+            raise VertexFunctionError(
+                "the vertex function keeps the places of rows for its derivative, and steps have others (an EmbeddingBag of "
+                f"what depends on children); use an embedding and a sum\n  in the vertex function, {trace.where(source)}"
+            )
+        if source.meta.get("interleaved") and len(parts) > 1 and not parts <= set(CORES):
+            raise VertexFunctionError(
+                f"the vertices of a value of shape {trace.shape(source)} lie interleaved (a transpose was "
+                "flattened), and it is needed for all vertices at once; keep the vertices in front: reshape with "
+                f"(rows, ...) first\n  in the vertex function, {trace.where(source)}"
+            )
+
+
+def _refuse_without_rows(program: Program) -> None:
+    """What every step makes anew, and is no row of, has no place in buffers of all rows."""
+    for core in CORES:
+        for node in program.parts[core].outputs if core in program.parts else ():
+            if node.meta.get("rows") is None:
+                source = node.all_input_nodes[0] if node.target is operator.getitem else node
+                raise VertexFunctionError(
+                    f"`{source.target}` gives, beside rows, a value of shape {program.trace.shape(node)} without a row for each "
+                    "vertex, which is needed after the steps that make it; compute that without what children send"
+                    f"\n  in the vertex function, {program.trace.where(node)}"
+                )
+
+
+def _runs_whole(node: fx.Node, program: Program) -> bool:
+    if node in program.whole:
+        return True
+    if not has_rows(node) and not any(has_rows(source) for source in reads(node)):
+        return not any(_part_of(program, source).endswith("_inner") for source in reads(node))
+    return False
+
+
+def _part_of(program: Program, node: fx.Node) -> str:
+    stage = program.made_by.get(node, "")
+    return stage if not stage or stage in CORES or _runs_whole(node, program) else f"{stage}_inner"
+
+
+def _kept(program: Program, readers: dict[fx.Node, set[str]]) -> list[fx.Node]:
+    """What must be held in a buffer of all steps: values that a core makes, gathers or receives for another stage."""
+    placeholders = {**dict.fromkeys(program.gathers.values(), "core"),
+                    **dict.fromkeys(program.state_grads.values(), "grad_core")}  # fmt: skip
+    kept = [node for node, core in placeholders.items() if readers.get(node, set()) - {core}]
+    for core in CORES:
+        if core in program.parts:
+            kept += program.parts[core].outputs
+    return kept
+
+
+def _is_forward_value(program: Program, node: fx.Node) -> bool:
+    return isinstance(role_of(node), Pull | Gather) or program.made_by.get(node, "grad") in FORWARD

@@ -1,0 +1,101 @@
+"""Graph in, graph out: the entries of one vertex come to lie side by side where they lay interleaved with other vertices'.
+
+Attention in PyTorch flattens `[queries, rows, size]` to `[queries * rows, size]` for its products: a vertex then has one entry
+here and one there, and steps cannot be cut out of such a value. Products, sums and pointwise operations do not care for the
+order, so that `[rows, queries, size]` may be flattened as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from ..nodes import is_view
+from .rewrite import insert, replace
+
+if TYPE_CHECKING:
+    from ..trace import Trace
+
+aten = torch.ops.aten
+
+
+def put_side_by_side(trace: Trace) -> bool:
+    """Rewrite what `check_rows` found interleaved, if all operations on it allow it; says whether anything was changed."""
+    inside = {node for node in trace.graph.nodes if node.meta.get("interleaved")}
+    entries = [node for node in inside if node.target is aten.reshape.default and node.args[0] not in inside]
+    readers = {user for node in inside for user in node.users if isinstance(user.meta.get("val"), Tensor)}
+    exits = {node for node in readers if node.target is aten.reshape.default}
+    if (
+        not inside
+        or exits & inside
+        or not all(_any_order(node, inside) for node in (inside | readers) - {*entries} - exits)
+    ):
+        return False
+    place = {node: number for number, node in enumerate(trace.graph.nodes)}
+    for node in sorted(exits, key=place.__getitem__):
+        outer, apart = _apart(trace, node.args[0], node)
+        flat = insert(node, aten.reshape.default, node.args[0], _moved(apart, outer, outer + 1))
+        replaced = insert(node, aten.permute.default, flat, _swapped(len(apart), outer))
+        replace(trace, node, insert(node, aten.reshape.default, replaced, node.args[1], val=node.meta["val"]))
+        trace.graph.erase_node(node)
+    for node in sorted(entries, key=place.__getitem__):
+        outer, apart = _apart(trace, node, node)
+        split = insert(node, aten.reshape.default, node.args[0], apart)
+        swapped = insert(node, aten.permute.default, split, _swapped(len(apart), outer))
+        node.args = (swapped, node.args[1])
+    for node in inside:
+        node.meta.pop("interleaved", None)
+    return True
+
+
+def _any_order(node: fx.Node, inside: set[fx.Node]) -> bool:
+    """Whether an operation gives the same for any order of entries: in that order too, or in sums over them."""
+    given = [operand for operand in node.all_input_nodes if operand in inside]
+    alike = {
+        (operand.meta["rows"].per_vertex, operand.meta["outer"]) for operand in (*given, node) if operand in inside
+    }
+    if len(alike) != 1 or not given or (node not in inside and node.meta["rows"] is not None):
+        return False
+    if node.target in (aten.permute.default, aten.sum.dim_IntList):
+        return True
+    if node.target in (aten.mm.default, aten.addmm.default):
+        first, second = (
+            operand if operand in inside else None for operand in node.args[-2:] if isinstance(operand, fx.Node)
+        )
+        if node.target is aten.addmm.default and (node.args[0] in inside or len(node.args) < 3):
+            return False
+        contracted = [
+            operand is not None and operand.meta["rows"].dim == dim for operand, dim in ((first, 1), (second, 0))
+        ]
+        return contracted[0] == contracted[1]
+    tensors = [operand for operand in node.all_input_nodes if isinstance(operand.meta.get("val"), Tensor)]
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) and not is_view(node)
+    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    same = all(operand in inside or operand.meta.get("rows") is None for operand in tensors)
+    return node in inside and pointwise and not random and same
+
+
+def _apart(trace: Trace, value: fx.Node, before: fx.Node) -> tuple[int, list[Any]]:
+    """The dimension of the outer entries of a vertex, and the shape of `value` with these, vertices and inner entries apart."""
+    layout, outer, shape = value.meta["rows"], value.meta["outer"], value.meta["val"].shape
+    wanted = trace.edges if layout.edges else trace.rows
+    whole = next(
+        node for node in trace.graph.nodes
+        if node.op == "placeholder" and isinstance(node.meta["val"], Tensor) and node.meta["val"].dim()
+        and isinstance(node.meta["val"].shape[0], torch.SymInt) and node.meta["val"].shape[0].node.expr == wanted
+    )  # fmt: skip
+    rows = insert(before, aten.sym_size.int, whole, 0)
+    return layout.dim, [*shape[: layout.dim], outer, rows, layout.per_vertex // outer, *shape[layout.dim + 1 :]]
+
+
+def _moved(shape: list[Any], source: int, target: int) -> list[Any]:
+    shape = list(shape)
+    shape.insert(target, shape.pop(source))
+    return shape
+
+
+def _swapped(rank: int, dim: int) -> list[int]:
+    """The order of dimensions with this one and the next exchanged."""
+    return _moved(list(range(rank)), dim, dim + 1)

@@ -1,0 +1,33 @@
+"""Graph in, graph out: values without elements, and fresh memory, are made of nothing.
+
+`[rows * 0, 0]`, to which matrices without elements are flattened, has no rows to be kept in; as an operation of a gathered state
+it would be computed step by step nevertheless.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .rewrite import insert, replace
+
+if TYPE_CHECKING:
+    from ..trace import Trace
+
+aten = torch.ops.aten
+
+_FRESH = {aten.new_empty.default, aten.empty_like.default}
+
+
+def forget_sources(trace: Trace) -> None:
+    """Rewrite `trace.graph` in place; the tables of `trace` follow."""
+    for node in list(trace.graph.nodes):
+        value = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(value, Tensor) or not all(type(n) is int for n in value.shape):
+            continue
+        if not value.numel() or node.target in _FRESH:
+            kind = {"dtype": value.dtype, "device": value.device}
+            replace(trace, node, insert(node, aten.full.default, list(value.shape), 0, val=value, **kind))
+            trace.graph.erase_node(node)

@@ -1,0 +1,169 @@
+"""Copy nodes of the joint graph into the graph of a part, where views and sizes are made anew."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..nodes import is_free, on_edges, operands, title
+from ..program import Part, Program
+from ..trace import Trace
+from .leaves import ZERO, Image
+
+aten = torch.ops.aten
+
+
+def extract(name: str, outputs: list[fx.Node], members: set[fx.Node], trace: Trace) -> Part:
+    """A graph of its own that makes `outputs` from the values of other parts, repeating views and sizes."""
+    copier = _Copier(trace, lambda node: node in members or is_free(node), lambda node: node)
+    copier.copy_all(outputs)
+    return copier.finish(name, outputs, [copier.env[node] for node in outputs])
+
+
+def extract_leaf_core(program: Program, core: str, images: Mapping[fx.Node, Image]) -> Part | None:
+    """The core specialised to vertices without children: only what is needed of them, with zeros folded away."""
+    outputs = [node for node in program.parts[core].outputs if node in program.whole and not on_edges(node)]
+    if not outputs:
+        return None
+
+    def is_computed(node: fx.Node) -> bool:
+        origin = node.meta.get("origin")
+        if origin is None:  # a zero or a bias, which takes the place of something folded
+            return True
+        return origin.op == "call_function" and (is_free(origin) or program.made_by.get(origin) == core)
+
+    copier = _Copier(program.trace, is_computed, lambda node: node.meta["origin"])
+    pieces = {node: _pieces_read(program, node, images) for node in outputs}
+    wanted = [images[node] for node in outputs if pieces[node] is None]
+    wanted += [images[piece] for found in pieces.values() for piece in found or () if piece is not None]
+    names = {images[node]: title(node) for node in outputs}
+    copier.copy_all([image for image in wanted if isinstance(image, fx.Node)], names)
+
+    def made_of(node: fx.Node) -> fx.Node:
+        image = images[node]
+        return copier.env[image] if isinstance(image, fx.Node) else copier.fresh(node, aten.full.default, 0)
+
+    def result(node: fx.Node) -> fx.Node:
+        parts = pieces[node]
+        if parts is None:
+            return made_of(node)
+        columns = [
+            made_of(part) if part is not None else copier.fresh(operand, *_unread(operand))
+            for operand, part in zip(operands(node), parts, strict=True)
+        ]
+        joined = copier.graph.create_node(
+            "call_function", aten.cat.default, (columns, *node.args[1:]), name=title(node)
+        )
+        joined.meta = dict(node.meta)
+        return joined
+
+    return copier.finish(f"{core}_leaf", outputs, [result(node) for node in outputs])
+
+
+def _pieces_read(program: Program, node: fx.Node, images: Mapping[fx.Node, Image]) -> list[fx.Node | None] | None:
+    """Of a concatenation, the operands that somebody reads, None for others; None if all are, or for other nodes."""
+    read = program.leaf_operands.get(node)
+    if read is None or len(read) == len(operands(node)) or images[node] is ZERO:
+        return None
+    return [operand if index in read else None for index, operand in enumerate(operands(node))]
+
+
+def _unread(operand: fx.Node) -> tuple[Any, ...]:
+    """What makes columns that nobody reads: nothing has to be written to them, but PyTorch's products on CPUs with AMX read past
+    the columns that they are given in bfloat16, and what is there must then be no NaN."""
+    value = operand.meta["val"]
+    reads_past = value.dtype == torch.bfloat16 and value.device.type == "cpu"
+    return (aten.full.default, 0) if reads_past else (aten.empty.memory_format,)
+
+
+class _Copier:
+    """Builds the graph of a part: computed nodes are copied, what they read of others becomes an input."""
+
+    def __init__(
+        self, trace: Trace, is_computed: Callable[[fx.Node], bool], origin: Callable[[fx.Node], fx.Node]
+    ) -> None:
+        self.trace = trace
+        self.is_computed = is_computed
+        self.origin = origin  # the node of the joint graph that an input stands for
+        self.graph = fx.Graph()
+        self.rows, self.edges = self.graph.placeholder("rows"), self.graph.placeholder("edges")
+        self.env: dict[fx.Node, fx.Node] = {}
+        self.inputs: list[fx.Node] = []
+
+    def copy_all(self, nodes: Iterable[fx.Node], names: Mapping[Any, str] | None = None) -> None:
+        """Copy `nodes` and all that they are computed from, in the order of their graph."""
+        nodes = list(nodes)
+        wanted, stack = set(), nodes
+        while stack:
+            node = stack.pop()
+            if node not in wanted:
+                wanted.add(node)
+                stack += node.all_input_nodes if self.is_computed(node) and not _is_size(node) else []
+        for node in next(iter(wanted)).graph.nodes if wanted else ():
+            if node in wanted:
+                self.env[node] = (
+                    self._copy(node, (names or {}).get(node)) if self.is_computed(node) else self._read(node)
+                )
+
+    def fresh(self, like: fx.Node, create: Any, *filling: Any) -> fx.Node:
+        """A new tensor of the shape and dtype of `like`, made by `aten.full` or `aten.empty`."""
+        value = like.meta["val"]
+        made = self.graph.call_function(
+            create, (self._sized(list(value.shape)), *filling), {"dtype": value.dtype, "device": value.device}
+        )
+        made.meta = dict(like.meta)
+        return made
+
+    def finish(self, name: str, outputs: list[fx.Node], results: list[fx.Node]) -> Part:
+        """Close the graph, with its placeholders in front."""
+        self.graph.output(tuple(results))
+        anchor = self.edges
+        for node in list(self.graph.nodes):
+            if node.op == "placeholder" and node not in (self.rows, self.edges):
+                anchor.append(node)
+                anchor = node
+        return Part(name, self.graph, self.inputs, outputs)
+
+    def _read(self, node: fx.Node) -> fx.Node:
+        origin = self.origin(node)
+        self.inputs.append(origin)
+        placeholder = self.graph.create_node("placeholder", title(origin), name=title(origin))
+        placeholder.meta = dict(origin.meta)
+        return placeholder
+
+    def _copy(self, node: fx.Node, name: str | None) -> fx.Node:
+        if _is_size(node):
+            return self._sized(node.meta["val"])  # type: ignore[no-any-return]
+        args = fx.node.map_arg(node.args, self.env.__getitem__)
+        kwargs = fx.node.map_arg(node.kwargs, self.env.__getitem__)
+        if node.meta.get("synthetic"):  # a zero or a bias for every row, whose shape is known now
+            position = 0 if node.target is aten.full.default else 1
+            args = (*args[:position], list(node.meta["val"].shape), *args[position + 1 :])
+        args, kwargs = self._sized(args), self._sized(kwargs)
+        copy = self.graph.create_node("call_function", node.target, args, kwargs, name=name or title(node))
+        copy.meta = dict(node.meta)
+        return copy
+
+    def _sized(self, value: Any) -> Any:
+        """Symbolic sizes, wherever they stand in an argument, as multiples of the part's `rows` or `edges`."""
+        if isinstance(value, torch.SymInt):
+            if value.node.expr.is_Integer:
+                return int(value.node.expr)
+            of_edges = self.trace.edges in value.node.expr.free_symbols
+            count, symbol = (self.edges, self.trace.edges) if of_edges else (self.rows, self.trace.rows)
+            factor = value.node.expr / symbol
+            assert factor.is_Integer, f"size {value} is no multiple of the number of rows or edges"
+            return count if factor == 1 else self.graph.call_function(operator.mul, (count, int(factor)))
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._sized(item) for item in value)
+        if isinstance(value, dict):
+            return {key: self._sized(item) for key, item in value.items()}
+        return value
+
+
+def _is_size(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), (torch.SymInt, int))

@@ -1,0 +1,172 @@
+"""Graph in, graph out: the joint graph of a vertex without children, whose gathers are zero.
+
+Zeros are propagated structurally, so that `U @ 0` is not computed at all. Products with parameters fold; a product of a
+zero with a value that comes from an input is still computed, so that a NaN there is not hidden.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from ... import segments
+from ..nodes import is_free, is_view, on_edges, same_shape
+from ..roles import Grad, Pull, role_of
+
+if TYPE_CHECKING:
+    from ..trace import Trace
+
+aten = torch.ops.aten
+
+
+class _Zero:
+    """Stands for a value that is zero in every element."""
+
+    def __repr__(self) -> str:
+        return "zero"
+
+
+ZERO = _Zero()
+Image = fx.Node | _Zero
+
+_KEEPS_ZERO = {
+    aten.neg.default, aten.tanh.default, aten.relu.default, aten.abs.default, aten.sin.default, aten.sqrt.default,
+    aten.gelu.default, aten.silu.default, aten.leaky_relu.default, aten.elu.default, aten.erf.default, aten.clone.default,
+    aten._to_copy.default, aten.sum.dim_IntList, aten.mean.dim, aten.atan.default, aten.expm1.default, aten.log1p.default,
+    aten.cat.default, aten.square.default, aten.slice_backward.default, aten.select_backward.default,
+}  # fmt: skip
+_PRODUCTS = {aten.mul.Tensor, aten.mm.default, aten.bmm.default}
+_GRADIENTS = {  # (grad, saved value): zero where grad is
+    aten.sigmoid_backward.default, aten.tanh_backward.default, aten.threshold_backward.default,
+    aten.gelu_backward.default, aten.silu_backward.default,
+}  # fmt: skip
+
+
+def fold_zeros(
+    trace: Trace, inside: Collection[fx.Node] | None = None, known: Mapping[fx.Node, Image] | None = None
+) -> dict[fx.Node, Image]:
+    """The image of every node of `trace.graph` in a new graph where each gather is zero: a node, or `ZERO`.
+
+    With `inside`, only these nodes are folded: others are read as they are, or are zero where `known` says so.
+    """
+    graph = fx.Graph()
+    images: dict[fx.Node, Image] = {}
+    gathers = set(trace.gathers.values())
+    uniform: set[fx.Node] = set()  # does not depend on what is in the rows: parameters, zeros, random masks
+
+    def materialised(node: fx.Node) -> fx.Node:
+        image = images[node]
+        return image if isinstance(image, fx.Node) else _zeros(graph, node, images)
+
+    for node in trace.graph.nodes:
+        if on_edges(node):
+            images[node] = ZERO  # there are none
+            continue
+        if node.op in ("placeholder", "get_attr"):
+            if not isinstance(role_of(node), Pull | Grad):
+                uniform.add(node)
+            images[node] = ZERO if node in gathers else graph.node_copy(node)
+            continue
+        if all(argument in uniform for argument in node.all_input_nodes):
+            uniform.add(node)
+        if inside is not None and known is not None and node not in inside and not is_free(node):
+            images[node] = ZERO if known[node] is ZERO else graph.node_copy(node, materialised)
+            continue
+        folded = _fold(node, images, uniform, graph)
+        images[node] = folded if folded is not None else graph.node_copy(node, materialised)
+    for node, image in images.items():
+        if isinstance(image, fx.Node):
+            image.meta.setdefault("origin", node)
+            image.meta.setdefault("val", node.meta.get("val"))
+    return images
+
+
+def _fold(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
+    """What `node` becomes when it need not be computed; None where it must be."""
+    tensors = [argument for argument in node.all_input_nodes if not isinstance(argument.meta.get("val"), torch.SymInt)]
+    zero = [images[argument] is ZERO for argument in tensors]
+    if not any(zero):
+        return None
+    if all(zero) and (is_view(node) or node.target in _KEEPS_ZERO):
+        return ZERO
+    if zero[0] and node.target in (segments.SEGMENT_SUM, segments.SEGMENT_MAX):
+        return ZERO
+    if node.target in _PRODUCTS:
+        return ZERO if _negligible(node, tensors, zero, uniform) else None
+    if node.target in _GRADIENTS and images[tensors[0]] is ZERO and all(tensor in uniform for tensor in tensors):
+        return ZERO
+    rule = _RULES.get(node.target)
+    return rule(node, images, uniform, graph) if rule is not None else None
+
+
+def _negligible(node: fx.Node, tensors: list[fx.Node], zero: list[bool], uniform: set[fx.Node]) -> bool:
+    """Zero times a value is dropped if that value is no data, or if the product only sums over rows; not what is NaN."""
+    if any(isinstance(factor, float) and not math.isfinite(factor) for factor in node.args):
+        return False
+    others = [tensor for tensor, is_zero in zip(tensors, zero, strict=True) if not is_zero]
+    return node.meta.get("rows") is None or all(other in uniform for other in others)
+
+
+def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
+    left, right = node.args[0], node.args[1]
+    if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
+        return None
+    if images[left] is ZERO and images[right] is ZERO:
+        return ZERO
+    kept = right if images[left] is ZERO else left
+    unchanged = kept is left or (node.target is aten.add.Tensor and node.kwargs.get("alpha", 1) == 1)
+    value, before = node.meta["val"], kept.meta["val"]
+    if unchanged and same_shape(value, before) and value.dtype == before.dtype:
+        return images[kept]
+    return None
+
+
+def _fold_addmm(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
+    if len(node.all_input_nodes) != 3 or node.kwargs:
+        return None
+    bias, *factors = node.all_input_nodes
+    image = images[bias]
+    if not isinstance(image, fx.Node):
+        return None
+    zero = [images[factor] is ZERO for factor in factors]
+    if not any(zero) or not _negligible(node, factors, zero, uniform):
+        return None
+    expanded = graph.call_function(aten.expand.default, (image, []))
+    expanded.meta = {key: node.meta[key] for key in ("val", "rows", "line") if key in node.meta}
+    expanded.meta["synthetic"] = True
+    return expanded
+
+
+def _fold_greater(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
+    bound = node.args[1]
+    return ZERO if images[node.all_input_nodes[0]] is ZERO and isinstance(bound, (int, float)) and bound >= 0 else None
+
+
+def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
+    condition, _, other = node.args
+    if not isinstance(condition, fx.Node) or not isinstance(other, fx.Node) or images[condition] is not ZERO:
+        return None
+    if images[other] is ZERO or (other.target is aten.full.default and other.args[1] == 0):
+        uniform.add(node)  # what was not chosen does not matter, not even if it is NaN
+        return ZERO
+    value, before = node.meta["val"], other.meta["val"]
+    if same_shape(value, before) and value.dtype == before.dtype:
+        return images[other]
+    return None
+
+
+_RULES: dict[Any, Callable[..., Image | None]] = {
+    aten.add.Tensor: _fold_sum, aten.sub.Tensor: _fold_sum, aten.addmm.default: _fold_addmm,
+    aten.gt.Scalar: _fold_greater, aten.where.self: _fold_where,
+}  # fmt: skip
+
+
+def _zeros(graph: fx.Graph, node: fx.Node, images: dict[fx.Node, Image]) -> fx.Node:
+    value = node.meta["val"]
+    zeros = graph.call_function(aten.full.default, ([], 0), {"dtype": value.dtype, "device": value.device})
+    zeros.meta = {"val": value, "rows": node.meta.get("rows"), "synthetic": True}
+    return zeros

@@ -1,0 +1,423 @@
+"""Which dimension of a value holds the vertices, and the proof that every operation treats them alike and apart."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+from torch import Tensor, fx
+
+from ....errors import VertexFunctionError
+from ..isolation import generators_in, seed
+from ..nodes import ARANGES, ancestors, is_view
+from ..sizes import is_size, sizes_as_values
+from .closeness import agree, magnitude, tolerance
+from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows
+from .samples import BOLDNESS, OWNER, Samples
+from .widened import can_be_in_float64, in_float64, run_in_float64
+
+if TYPE_CHECKING:
+    from ..trace import Trace
+
+Values = dict[fx.Node, Any]
+
+# The rows that are computed again, apart from the others and in other places: many, one without children, one with one.
+_SELECTIONS = ((2, 0), (1,), (3,))
+_FRESH = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
+# Each number is drawn for its own row, but how many numbers the generator gives depends on values.
+_UNSTEADY = ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet", "rrelu_with_noise_functional")
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Dimension `dim` of a value has `per_vertex` entries for each vertex, those of one vertex side by side.
+
+    With `edges`, the same for each edge to a child instead of each vertex.
+    """
+
+    dim: int
+    per_vertex: int = 1
+    edges: bool = False
+
+
+def check_rows(trace: Trace, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
+    """Refuse a vertex function that mixes rows, naming the line; note every value's `RowLayout` in `meta["rows"]`.
+
+    Shapes alone cannot tell `x.flip(0)` from `x`, nor `x / x.shape[0]` from `x / 2`. So the graph is run on a few rows, and
+    then every operation again on some of these rows, moved: what it gives must be the same rows of what it gave. An
+    operation that reads other rows, their number or their place gives something else.
+    `constants` are the parameters and buffers. Values whose vertices lie interleaved (a copying transpose) get
+    `meta["interleaved"]` and are kept out of buffers.
+    """
+    for node in trace.graph.nodes:
+        if isinstance(node.meta.get("val"), Tensor):
+            node.meta["rows"] = _layout(node, trace)
+    forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
+    wanted = ancestors([node for node in trace.graph.nodes if node.meta.get("rows") is not None]) | forward
+    order = [node for node in trace.graph.nodes if node in wanted | ancestors(list(trace.param_grads.values()))]
+    _refuse_sizes(trace, [node for node in order if node in forward])
+    _seed(order)
+    failure = None
+    for is_wide in (True, False) if can_be_in_float64(order) else (False,):
+        failure = _check(_Check(trace, order, forward, is_wide), inputs, constants)
+        if failure is None:
+            break
+    if failure is not None:
+        raise failure
+    _refuse_sizes(trace, order)
+
+
+def _check(check: _Check, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> VertexFunctionError | None:
+    """Refuse a graph that mixes rows; returns what it failed on if it takes none of the numbers that were tried."""
+    samples = Samples(check.trace, inputs, constants, check.run)
+    complete, failure = False, None
+    for boldness in BOLDNESS:
+        try:
+            base = check.run(samples.draw(boldness), check.order)
+        except VertexFunctionError as error:
+            failure = error  # it does not take such numbers; the next are more like the user's
+            continue
+        check.compare(base)
+        if complete or not any(_has_nan(value) for value in base.values()):
+            return None
+        complete = True
+    return None if complete else failure
+
+
+def layout_of(value: Tensor, rows: sympy.Symbol, edges: sympy.Symbol) -> RowLayout | None:
+    """Where a value has its rows; None if it has none.
+
+    Raises:
+        ValueError: its shape is none of a value with rows.
+    """
+    symbolic: list[tuple[int, Any]] = [(dim, n) for dim, n in enumerate(value.shape) if isinstance(n, torch.SymInt)]
+    if not symbolic:
+        return None
+    dim, size = symbolic[0]
+    of_edges = edges in size.node.expr.free_symbols
+    per_vertex = size.node.expr / (edges if of_edges else rows)
+    if len(symbolic) > 1 or not per_vertex.is_Integer:
+        raise ValueError("no shape of a value with rows")
+    return RowLayout(dim, int(per_vertex), of_edges)
+
+
+def _layout(node: fx.Node, trace: Trace) -> RowLayout | None:
+    try:
+        return layout_of(node.meta["val"], trace.rows, trace.edges)
+    except ValueError:
+        raise VertexFunctionError(_mixing(trace, node, f"a value of shape {trace.shape(node)}")) from None
+
+
+def _refuse_sizes(trace: Trace, nodes: Iterable[fx.Node]) -> None:
+    for node in sizes_as_values(nodes):
+        sizes = [source.meta["val"].node.expr for source in node.all_input_nodes if is_size(source)]
+        edges = any(trace.edges in size.free_symbols for size in sizes)
+        remedy = (
+            "v.num_children is how many children each vertex has, a row a vertex"
+            if edges
+            else "compute each row from its own row only, as if there were one (v.num_children is how many children it has)"
+        )
+        raise VertexFunctionError(
+            f"the vertex function makes values of the number of {'edges' if edges else 'vertices'} in a step, or of their "
+            f"places (`{node.target}` of a size, such as x.shape[0]), which differ from step to step; {remedy}"
+            f"\n  in the vertex function, {trace.where(node)}"
+        )
+
+
+def _mixing(trace: Trace, node: fx.Node, what: str) -> str:
+    return (
+        f"the vertex function mixes rows: `{node.target}` makes {what}. Dimension 0 holds the vertices of a step, which "
+        "must not see each other; reduce or normalise over other dimensions (dim=-1), and gather what comes from children"
+        f"\n  in the vertex function, {trace.where(node)}"
+    )
+
+
+class _Check:
+    """One graph, run on all rows and then, operation by operation, on some of them.
+
+    In float64 where its operations can be: rows that differ by less than float32 or half precision rounds are told apart.
+    """
+
+    def __init__(self, trace: Trace, order: list[fx.Node], forward: set[fx.Node], is_wide: bool) -> None:
+        self.trace, self.order, self.forward, self.is_wide = trace, order, forward, is_wide
+        # Random numbers are not drawn again, and memory that was not written is not read.
+        self.given = {node for node in order if _is_random(node) or _name(node) in _FRESH}
+        self.given |= {node for node in order if node.target is operator.getitem and node.args[0] in self.given}
+        # The places of rows may be used to find them (`x[torch.arange(len(x)), k]`), where what is found is compared.
+        self.places = {node for node in order if node.target in ARANGES and node.meta["rows"] is not None}
+        for node in order:
+            source = node.all_input_nodes[0] if node.all_input_nodes else None
+            if is_view(node) and source in self.places:
+                self.places.add(node)
+            elif (
+                node.target is operator.getitem and source and self.places & {*source.all_input_nodes} and _counts(node)
+            ):
+                self.places.add(node)  # such as the number of each entry's bag, for the derivative of an EmbeddingBag
+                node.meta["places"] = True
+        self.outer: dict[fx.Node, int | None] = {}  # how several entries a vertex are arranged, see `_take`
+        self.others: Values = {}  # other numbers for values that are the same in all rows
+
+    def run(self, leaves: Mapping[fx.Node, Any], wanted: list[fx.Node]) -> Values:
+        """All values of the graph that `wanted` need."""
+        needed, values = ancestors(wanted), dict[fx.Node, Any]()
+        with torch.no_grad():
+            for node in self.order:
+                if node in needed:
+                    values[node] = self._wide(leaves[node]) if node.op == "placeholder" else self._compute(node, values)
+                    if _name(node) in _FRESH:
+                        values[node].zero_()
+        return values
+
+    def compare(self, base: Values) -> None:
+        """Refuse an operation that gives other rows where it is given only some of them, elsewhere."""
+        self.outer.clear()
+        with torch.no_grad():
+            alike = alike_nodes(base, lambda value, node: _blocks(value, node.meta["rows"], 1))
+            self.others = {node: drawn(base[node].cpu()) for node in alike - self.places}
+            parts = [self._on_rows(base, selection) for selection in _SELECTIONS]
+            outputs = {*self.trace.scatters.values(), *self.trace.pushes.values()}
+            for node in outputs & self.places:
+                raise VertexFunctionError(_mixing(self.trace, node, "values of the rows' places"))
+            for node in self.given:
+                self._check_random(node, base)
+            for node in self.trace.param_grads.values():
+                total = torch.stack([part[node] for part in parts]).sum(0)
+                if node.meta["rows"] is None and not agree(
+                    total, base[node], self._coarsest, magnitude(_summed(node), base)
+                ):
+                    raise VertexFunctionError(
+                        _mixing(self.trace, node, "a gradient of a parameter that is no sum over the vertices")
+                    )
+
+    def _on_rows(self, base: Values, selection: tuple[int, ...]) -> Values:
+        values: Values = {}
+        for node in self.order:
+            if node.op == "placeholder" or node in self.given:
+                self._arrange(node)
+                values[node] = self._expected(node, base, selection)
+                continue
+            value = self._compute(node, values)
+            of_sums = isinstance(value, Tensor) and node.meta["rows"] is None and node not in self.forward
+            if not isinstance(value, Tensor) or of_sums or node in self.places:
+                values[node] = value  # a size, several results, a sum over rows or what is made of it
+                continue
+            expected = self._match(node, base, value, selection, values)
+            expected = expected or self._rearranged(node, base, values, selection)
+            in_forward = node in self.forward
+            if expected is None or (in_forward and takes_values_of_rows(node, value)):
+                without = node.meta["rows"] is None
+                what = (
+                    "without a row for each vertex" if without else "that depends on other rows, their number or place"
+                )
+                raise VertexFunctionError(_mixing(self.trace, node, f"a value {what}"))
+            is_hidden = in_forward and self._is_hidden(node, base, values, selection, self.outer.get(node, 1))
+            if is_hidden or (in_forward and compares_places(node, self.places)):
+                raise VertexFunctionError(_mixing(self.trace, node, "a value that depends on other rows, or on places"))
+            values[node] = expected[0]  # the base's: rounding does not add up, and the next operation is seen alone
+        return values
+
+    def _compute(self, node: fx.Node, values: Values) -> Any:
+        if node.op == "get_attr":
+            return self._wide(node.meta["constant"])
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+        try:
+            if self.is_wide:
+                return run_in_float64(node, args, kwargs)
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        except Exception as error:
+            raise VertexFunctionError(
+                f"the vertex function failed: {type(error).__name__}: {error}\n"
+                f"  in the vertex function, {self.trace.where(node)}"
+            ) from error
+
+    def _wide(self, value: Any) -> Any:
+        return in_float64(value) if self.is_wide else value
+
+    def _tolerance(self, node: fx.Node) -> float:
+        return tolerance([node, *node.all_input_nodes], self._wide)
+
+    def _expected(self, node: fx.Node, base: Values, selection: tuple[int, ...]) -> Any:
+        value, layout = base[node], node.meta.get("rows")
+        if layout is None or not isinstance(value, Tensor):
+            return value
+        return _take(value, layout, selection, self.outer.get(node) or 1)
+
+    def _match(
+        self, node: fx.Node, base: Values, value: Tensor, selection: tuple[int, ...], values: Values
+    ) -> tuple[Tensor] | None:
+        """The rows of the base's value, if `value` is what they are; notes how entries are arranged.
+
+        Where all rows are the same, any arrangement fits these numbers, so that others choose.
+        """
+        layout, limit = node.meta["rows"], self._tolerance(node)
+        scale = magnitude(node.all_input_nodes, base)
+        several = layout is not None and layout.per_vertex > 1
+        arrangements = (
+            _divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
+        )
+        fitting = {}
+        for outer in arrangements:
+            expected = base[node] if layout is None else _take(base[node], layout, selection, outer)
+            if agree(value, expected, limit, scale):
+                fitting[outer] = expected
+                if len(arrangements) == 1 or not self._is_hidden(node, base, values, selection, outer):
+                    break
+        else:
+            outer = next(iter(fitting), 0)
+        if outer not in fitting:
+            return None
+        if several:
+            self._note(node, outer)
+        return (fitting[outer],)
+
+    def _rearranged(
+        self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...]
+    ) -> tuple[Tensor] | None:
+        """`_match` with another arrangement of random numbers that the operation reads: any is right."""
+        free = [source for source in node.all_input_nodes if self.outer.get(source, 1) is None]
+        for outer in _divisors(max((source.meta["rows"].per_vertex for source in free), default=1)):
+            if all(source.meta["rows"].per_vertex % outer == 0 for source in free):
+                values.update({source: _take(base[source], source.meta["rows"], selection, outer) for source in free})
+                expected = self._match(node, base, self._compute(node, values), selection, values)
+                if expected is not None:
+                    for source in free:
+                        self._note(source, outer)
+                    return expected
+        return None
+
+    def _is_hidden(
+        self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...], outer: int | None
+    ) -> bool:
+        """Whether an operation that read the same in all rows mixes others, which it may not take (an index, a factor);
+        its result is arranged as `outer` says."""
+        reader = node.all_input_nodes[0] if node.target is operator.getitem else node
+        others = {source: self.others[source] for source in reader.all_input_nodes if source in self.others}
+        layout = node.meta["rows"]
+        arranged = [self.outer.get(source, 1) for source in reader.all_input_nodes]
+        if not others or layout is None or outer is None or None in arranged:
+            return False
+        part = {s: _take(x, s.meta["rows"], selection, self.outer.get(s) or 1) for s, x in others.items()}
+        results = []
+        for given in ({**base, **others}, {**values, **part}):
+            on_cpu = {s: x.cpu() if isinstance(x := given[s], Tensor) else x for s in reader.all_input_nodes}
+            try:  # on a GPU a number out of range would be fatal
+                result = self._compute(reader, on_cpu)
+            except VertexFunctionError:
+                return False
+            results.append(result if reader is node else result[node.args[1]])
+        expected = _take(results[0], layout, selection, outer)
+        return not agree(results[1], expected, self._tolerance(node))
+
+    def _arrange(self, node: fx.Node) -> None:
+        """Random numbers lie as what they are drawn for; without such, the first operation that reads them says how."""
+        layout = node.meta.get("rows")
+        if layout is not None and layout.per_vertex > 1 and node not in self.outer:
+            self.outer[node] = None
+            for source in node.all_input_nodes:
+                if source.meta.get("rows") == layout and self.outer.get(source) is not None:
+                    self._note(node, self.outer[source] or 1)
+
+    def _note(self, node: fx.Node, outer: int) -> None:
+        self.outer[node] = outer
+        if outer > 1:
+            node.meta.update(interleaved=True, outer=outer)
+
+    def _check_random(self, node: fx.Node, base: Values) -> None:
+        """Random numbers for each row, which depend on that row only."""
+        name, value = _name(node), node.meta.get("val")
+        sources = [source for source in node.all_input_nodes if source.meta.get("rows") is not None]
+        if name == "randperm" and node.meta["rows"] is not None:
+            raise VertexFunctionError(_mixing(self.trace, node, "a permutation of the rows"))
+        if name in _FRESH or name in _UNSTEADY or node.target is operator.getitem or not sources:
+            return
+        if isinstance(value, Tensor) and node.meta["rows"] is None:
+            raise VertexFunctionError(_mixing(self.trace, node, "a value without a row for each vertex"))
+        results = []
+        for first in (0, -1):  # once as it was, once with another first row
+            values = dict(base)
+            for source in sources:
+                blocks = _blocks(base[source], source.meta["rows"], self.outer.get(source) or 1)
+                blocks = torch.cat([blocks[[first]], blocks[1:]])
+                values[source] = _joined(blocks, source.meta["rows"], self.outer.get(source) or 1)
+            _seed(self.order)
+            results.append(self._compute(node, values))
+        items = [node] if isinstance(value, Tensor) else [user for user in node.users if user in self.given]
+        for item in items:
+            pair = [result if item is node else result[item.args[1]] for result in results]
+            layout = item.meta["rows"]
+            arranged = self.outer.get(item) or 1
+            one, other = (_blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
+            if layout is None or not agree(one, other, self._tolerance(node)):
+                raise VertexFunctionError(_mixing(self.trace, node, "random numbers that depend on other rows"))
+
+    @cached_property
+    def _coarsest(self) -> float:
+        return tolerance(self.order, self._wide)
+
+
+def _take(value: Tensor, layout: RowLayout, selection: tuple[int, ...], outer: int) -> Tensor:
+    """The entries of these vertices. Those of one vertex lie in `outer` places, as many rows apart as there are."""
+    rows = list(selection)
+    if layout.edges:
+        rows = [edge for row in selection for edge, owner in enumerate(OWNER) if owner == row]
+    index = torch.tensor(rows, dtype=torch.int64, device=value.device)
+    if layout.per_vertex == 1:
+        return value.index_select(layout.dim, index)
+    return _joined(_blocks(value, layout, outer).index_select(0, index), layout, outer)
+
+
+def _blocks(value: Tensor, layout: RowLayout, outer: int) -> Tensor:
+    """The value with its vertices (or edges) in front, one row each."""
+    inner = layout.per_vertex // outer
+    count = value.shape[layout.dim] // layout.per_vertex
+    shape = (*value.shape[: layout.dim], outer, count, inner, *value.shape[layout.dim + 1 :])
+    return value.reshape(shape).movedim(layout.dim + 1, 0)
+
+
+def _joined(blocks: Tensor, layout: RowLayout, outer: int) -> Tensor:
+    """The inverse of `_blocks`."""
+    return blocks.movedim(0, layout.dim + 1).flatten(layout.dim, layout.dim + 2)
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _summed(node: fx.Node) -> list[fx.Node]:
+    """The values with rows that a value without rows, a gradient of a parameter, is made of."""
+    seen, stack = {node}, [node]
+    sources: list[fx.Node] = []
+    while stack:
+        for source in stack.pop().all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                (sources if source.meta.get("rows") is not None else stack).append(source)
+    return sources
+
+
+def _has_nan(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and bool(torch.isnan(value).any())
+
+
+def _counts(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and not value.is_floating_point() and node.meta.get("rows") is not None
+
+
+def _is_random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _name(node: fx.Node) -> str:
+    return str(getattr(getattr(node.target, "overloadpacket", None), "__name__", ""))
+
+
+def _seed(order: list[fx.Node]) -> None:
+    """The check draws the same random numbers every time; the caller puts the generators back."""
+    device = next(node.meta["val"].device for node in order if isinstance(node.meta.get("val"), Tensor))
+    seed(device, generators_in(order))

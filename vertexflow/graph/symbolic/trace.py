@@ -1,0 +1,288 @@
+"""Trace a vertex function once, with the number of rows symbolic, into one joint graph of values and gradients.
+
+The user's method runs a single time, over fake tensors and under autograd, and every aten operation of the forward and
+of the derivative is recorded in one `torch.fx.Graph` (Cavs calls it F and its derivative; section 3.1 of the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import sympy
+import torch
+from torch import Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+from ...errors import VertexFunctionError
+from . import meta as meta
+from .derivatives import DerivativeError
+from .isolation import forget_source, without_autocast
+from .method import code_of
+from .passes.functional import remove_mutations
+from .roles import CHILDREN, Counts, Gather, Grad, Param, Pull, Push, Role, Scatter, is_of_edges, name_of, role_of
+from .sizes import StepSizes
+from .source_lines import SourceLines, located, where
+from .stand_in import stand_in, unchanged
+from .states import Shape, StateDtypes, widest
+from .vertex import Vertex
+
+# The sizes that stand for "any number" of rows and of edges while tracing: primes that few models use as a width.
+_ROWS_HINT = 13
+_EDGES_HINT = 29
+
+
+@dataclass
+class Trace:
+    """One vertex function as a joint graph. Every value is an `fx.Node` with its fake tensor in `meta["val"]`.
+
+    `meta["line"]` is the line of the vertex function that made the node; `meta["name"]` the user's name for it.
+    """
+
+    graph: fx.Graph
+    rows: sympy.Symbol  # the symbolic number of vertices
+    edges: sympy.Symbol  # the symbolic number of edges to their children
+    state: dict[str, Shape]
+    state_dtypes: StateDtypes
+    num_slots: int
+    filename: str
+    params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
+    pulls: dict[str, fx.Node] = field(default_factory=dict)  # of vertices and of edges
+    counts: fx.Node | None = None  # how many children each vertex has
+    gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)  # (state, slot)
+    state_grads: dict[str, fx.Node] = field(default_factory=dict)  # what the parents send back
+    push_grads: dict[str, fx.Node] = field(default_factory=dict)  # what the caller sends back
+    scatters: dict[str, fx.Node] = field(default_factory=dict)
+    pushes: dict[str, fx.Node] = field(default_factory=dict)
+    param_grads: dict[str, fx.Node] = field(default_factory=dict)
+    pull_grads: dict[str, fx.Node] = field(default_factory=dict)
+    gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+
+    @property
+    def widest_dtype(self) -> torch.dtype:
+        """A dtype that holds the numbers of all states; without any, that of the parameters."""
+        given = (node.meta["val"].dtype for node in (*self.params.values(), *self.pulls.values()))
+        return widest(self.state_dtypes, next((d for d in given if d.is_floating_point), torch.get_default_dtype()))
+
+    @property
+    def reads_edges(self) -> bool:
+        """Whether the vertex function reads all children of a vertex, not only those in numbered slots."""
+        return self.counts is not None or any(slot == CHILDREN for _, slot in self.gathers)
+
+    def is_edge_input(self, name: str) -> bool:
+        """Whether an input has a row for each edge instead of each vertex."""
+        return is_of_edges(role_of(self.pulls[name]))
+
+    def output(self, name: str) -> Tensor:
+        """A fake tensor like the pushed output of this name."""
+        value: Tensor = self.pushes[name].meta["val"]
+        return value
+
+    @cached_property
+    def constants(self) -> dict[fx.Node, Tensor]:
+        """Tensors made or read in the vertex function that are neither parameters nor inputs."""
+        return {node: node.meta["constant"] for node in self.graph.nodes if node.op == "get_attr"}
+
+    def shape(self, node: fx.Node) -> str:
+        """`[2*n, 4] (n vertices)`, the shape of a node's value to be read."""
+        letters = {self.rows: sympy.Symbol("n"), self.edges: sympy.Symbol("e")}
+        sizes = [size.node.expr if isinstance(size, torch.SymInt) else size for size in node.meta["val"].shape]
+        known = {symbol for size in sizes if not isinstance(size, int) for symbol in size.free_symbols}
+        meant = [words for symbol, words in ((self.rows, "n vertices"), (self.edges, "e edges")) if symbol in known]
+        shown = ", ".join(str(size if isinstance(size, int) else size.subs(letters)) for size in sizes)
+        return f"[{shown}]" + (f" ({', '.join(meant)})" if meant else "")
+
+    def where(self, node: fx.Node) -> str:
+        """`model.py:17: h = x.mean(0)`, the line of the vertex function that made `node`."""
+        return where(self.filename, node.meta.get("line"), node.meta.get("inner_line"))
+
+
+def trace(
+    module: nn.Module,
+    method: str,
+    state: Mapping[str, Shape],
+    state_dtypes: StateDtypes,
+    inputs: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+) -> Trace:
+    """Run the method of this name once, on a stand-in of `module`, and return its `Trace`.
+
+    `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. `tensors` are the module's
+    parameters and buffers by qualified name, or what stands for them. Raises
+    `VertexFunctionError`, naming the line of the method, for whatever cannot be traced.
+    """
+    try:
+        return _trace(module, method, state, state_dtypes, inputs, tensors, device, False)
+    except DerivativeError:
+        return _trace(module, method, state, state_dtypes, inputs, tensors, device, True)
+
+
+def _trace(
+    module: nn.Module,
+    method: str,
+    state: Mapping[str, Shape],
+    state_dtypes: StateDtypes,
+    inputs: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+    without_derivative: bool,
+) -> Trace:
+    """`trace`, for a vertex function that perhaps has operations without derivative."""
+    env = StepSizes()
+    mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+    mode.cache_enabled = False  # few operations come twice, and keeping them takes longer than asking PyTorch again
+    rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
+    probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
+    edge_probe = mode.from_tensor(torch.empty(_EDGES_HINT), symbolic_context=rows_context)
+    fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
+    for name, _ in module.named_parameters():
+        if fakes[name].is_floating_point() or fakes[name].is_complex():
+            fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
+
+    code = code_of(getattr(module, method), method)
+    lines = SourceLines(code, without_derivative)
+    written: list[str] = []
+    made: dict[Role, Tensor] = {}
+    results: dict[Role, Tensor] = {}
+
+    def joint(params: dict[str, Tensor], probe: Tensor, edge_probe: Tensor) -> list[Tensor]:
+        rows, edges = probe.shape[0], edge_probe.shape[0]
+
+        def make(role: Role, tensor: Tensor) -> None:
+            _node_of(tensor).meta["role"] = role  # at once: a tensor changed in place would answer with another node
+            made[role] = tensor
+
+        def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+            ):  # also where the first reading is in `torch.no_grad()`
+                tensor = torch.empty((edges if is_of_edges(role) else rows, *shape), dtype=dtype, device=device)
+                make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
+                return tensor.clone()  # which the user may change in place
+
+        for name, value in params.items():
+            make(Param(name), value)
+        v = Vertex(state, state_dtypes, inputs, leaf, rows, edges)
+        places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
+        copy = stand_in(module, places)
+        with lines, unchanged(copy, params) as changes:
+            v.finish(getattr(copy, method)(v))
+        written.extend(changes)
+        values: dict[Scatter | Push, Tensor] = {Scatter(name): value for name, value in v.scattered.items()}
+        values.update({Push(name): value for name, value in v.pushed.items()})
+        results.update(values.items())
+        differentiable = [role for role, value in values.items() if value.requires_grad]
+        if differentiable:
+            for role in differentiable:
+                make(Grad(role), torch.empty_like(values[role]))
+            given = [(role, value) for role, value in made.items() if isinstance(role, Param | Pull | Gather)]
+            wanted = [role for role, value in given if value.requires_grad]
+            try:
+                with without_autocast(
+                    device.type
+                ):  # as `backward` is called: each derivative in the dtype of its operation
+                    grads = torch.autograd.grad(
+                        [values[role] for role in differentiable],
+                        [made[role] for role in wanted],
+                        [made[Grad(role)] for role in differentiable],
+                        allow_unused=True,
+                    )
+            except Exception as error:
+                raise DerivativeError(f"the vertex function failed: {type(error).__name__}: {error}") from error
+            results.update({Grad(role): grad for role, grad in zip(wanted, grads, strict=True) if grad is not None})
+        return list(results.values())
+
+    filename = code.co_filename
+    with mode, enable_python_dispatcher(), located(code, probe, edge_probe):
+        traced = make_fx(joint)(fakes, probe, edge_probe)
+        forget_source(traced)
+        graph = traced.graph
+        env.check_guards()
+    rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
+    trace = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
+    _placeholders(graph)
+    _check_constants(trace, module)
+    with without_autocast(device.type):
+        remove_mutations(trace, mode)
+    if written:
+        raise VertexFunctionError(
+            f"the vertex function writes to {', '.join(map(repr, written))} while it runs; a vertex may only read parameters "
+            f"and buffers\n  in the vertex function, {where(filename, code.co_firstlineno)}"
+        )
+    _bind(trace, list(results))
+    trace.num_slots = 1 + max((slot for _, slot in trace.gathers if slot != CHILDREN), default=-1)
+    return trace
+
+
+def _node_of(tensor: Tensor) -> fx.Node:
+    tracer = get_proxy_mode().tracer  # type: ignore[union-attr]
+    node = get_proxy_slot(tensor, tracer, None, lambda slot: slot.proxy.node)
+    assert isinstance(node, fx.Node)
+    return node
+
+
+def _placeholders(graph: fx.Graph) -> None:
+    """The empty tensors that stand for gathers, pulls and incoming gradients become placeholders of the graph."""
+    first = next(iter(graph.nodes))
+    for node in list(graph.nodes):
+        role = role_of(node)
+        if node.op == "call_function" and role is not None:
+            with graph.inserting_before(first):
+                placeholder = graph.placeholder(name_of(role))
+            placeholder.meta = dict(node.meta)
+            node.replace_all_uses_with(placeholder)
+            graph.erase_node(node)
+
+
+def _check_constants(trace: Trace, module: nn.Module) -> None:
+    """Tensors that the method read from outside are kept as constants, but never a forgotten parameter."""
+    for node in trace.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        value: Any = trace.graph.owning_module
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise VertexFunctionError(
+                "the vertex function uses a tensor that requires grad but is no parameter of the module; register it "
+                f"(self.name = nn.Parameter(...)) or pass it as an input\n  in the vertex function, {trace.where(node)}"
+            )
+        node.meta["constant"] = value
+
+
+def _bind(trace: Trace, roles: list[Role]) -> None:
+    """Fill the tables of `trace` from the placeholders' roles and the order of the outputs."""
+    for node in trace.graph.nodes:
+        match role_of(node):
+            case Param(name):
+                trace.params[name] = node
+            case Pull(name):
+                trace.pulls[name] = node
+            case Counts():
+                trace.counts = node
+            case Gather(state, slot):
+                trace.gathers[state, slot] = node
+            case Grad(Scatter(state)):
+                trace.state_grads[state] = node
+            case Grad(Push(name)):
+                trace.push_grads[name] = node
+    output = next(reversed(trace.graph.nodes))
+    for role, node in zip(roles, output.args[0], strict=True):
+        match role:
+            case Scatter(state):
+                trace.scatters[state] = node
+            case Push(name):
+                trace.pushes[name] = node
+            case Grad(Param(name)):
+                trace.param_grads[name] = node
+            case Grad(Pull(name)):
+                trace.pull_grads[name] = node
+            case Grad(Gather(state, slot)):
+                trace.gather_grads[state, slot] = node

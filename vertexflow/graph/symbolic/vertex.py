@@ -1,0 +1,332 @@
+"""The object `v` that a vertex function sees while it is traced: one vertex, seen as the rows of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError, InputTypeError, VertexFunctionError
+from .. import segments
+from .method import check_returned
+from .reserved import check_input_name, check_output_name
+from .roles import CHILDREN, Counts, Gather, Pull, Role
+from .states import STATES, Shape, StateDtypes, as_state
+
+_SELECTED = frozenset(
+    {*STATES, torch.complex32, torch.complex64, torch.complex128}
+)  # dtypes that have all operations on rows
+MOST_SLOTS = 1 << 10  # every slot takes room for every vertex
+
+
+class Gathered:
+    """The state of a child: one attribute for each state name, `[rows, *shape]`, zeros where that child is missing.
+
+    >>> left = v.gather(0)
+    >>> left.h + left.c
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self.__dict__.update(state)
+
+    def __getattr__(self, name: str) -> Tensor:
+        states = [state for state in self.__dict__ if not state.startswith("_")]
+        raise VertexFunctionError(f"a child has no state {name!r}; the states are {_listed(states)}")
+
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on a child: the method runs once for all vertices, so that Python cannot ask whether one has a child. A "
+            "missing child's state is zeros; v.num_children tells how many there are, a row a vertex, for torch.where(...)"
+        )
+
+    def __len__(self) -> int:
+        raise _not_a_list("len() of a child")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise _not_a_list("iterating over a child")
+
+    def __getitem__(self, index: object) -> Any:
+        raise _not_a_list(f"the item {index!r} of a child")
+
+
+class Children(Gathered):
+    """All children of a vertex: one attribute for each state name, `[edges, *shape]`, a row for each edge to a child.
+
+    >>> kids = v.children
+    >>> v.sum(torch.sigmoid(kids.expand(x) + self.u(kids.h)) * kids.c)
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], v: Vertex) -> None:
+        super().__init__(state)
+        self._v = v
+
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on v.children: the method runs once for all vertices, with children or without. v.sum(...) and its like are "
+            "zeros for vertices without children; else use torch.where(v.num_children[:, None] > 0, a, b)"
+        )
+
+    def __len__(self) -> int:
+        raise VertexFunctionError(
+            "len(v.children): the method runs once for all vertices; v.num_children is how many children each has, a row a "
+            "vertex"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise VertexFunctionError(
+            "iterating over v.children: their states are tensors with a row for each edge to a child, such as v.children.h; "
+            "compute all rows at once, then v.sum(...), v.mean(...), v.max(...) or v.softmax(...) over each vertex's children"
+        )
+
+    def __getitem__(self, index: object) -> Any:
+        raise VertexFunctionError(
+            f"v.children[{index!r}]: v.children has a row for each edge to a child; v.gather(slot) is the child in one slot"
+        )
+
+    def pull(self, name: str) -> Tensor:
+        """The rows of the edge input passed to the model as `name=`, `[edges, ...]`: that of each edge, whatever order it was
+        given in (`batch.edge_index`)."""
+        return self._v._pull(name, of_edges=True)
+
+    def expand(self, value: Tensor) -> Tensor:
+        """A tensor of the vertex, `[rows, ...]`, repeated for each of its edges, `[edges, ...]`."""
+        self._v._check_rows("kids.expand(...)", value)
+        return segments.expand(value, self._v._counts(), self._v._edges)
+
+
+class Vertex:
+    """Records what a vertex function gathers, pulls, scatters and pushes.
+
+    `leaf(role, shape, dtype)` makes the symbolic tensor that a gather or a pull returns; `rows` and `edges` are the
+    symbolic numbers of vertices and of edges to their children.
+    """
+
+    def __init__(
+        self,
+        state: Mapping[str, Shape],
+        state_dtypes: StateDtypes,
+        inputs: Mapping[str, Tensor],
+        leaf: Callable[[Role, Shape, torch.dtype], Tensor],
+        rows: int | torch.SymInt,
+        edges: int | torch.SymInt,
+    ) -> None:
+        self._state = state
+        self._state_dtypes = state_dtypes
+        self._inputs = inputs
+        self._leaf = leaf
+        self._rows = rows
+        self._edges: Any = edges
+        self._children: Children | None = None
+        self._number: Tensor | None = None
+        self._gathered: dict[int, Gathered] = {}
+        self._pulled: dict[str, Tensor] = {}
+        self._of_edges: dict[str, bool] = {}  # what is pulled
+        self.scattered: dict[str, Tensor] = {}
+        self.pushed: dict[str, Tensor] = {}
+
+    def __bool__(self) -> bool:
+        raise VertexFunctionError(
+            "`if` on the vertex itself: the method runs once for all vertices, so that it is always true"
+        )
+
+    def __len__(self) -> int:
+        raise VertexFunctionError(
+            "len(v): the method runs once for any number of vertices; v.num_children is how many children each has"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise VertexFunctionError(
+            "iterating over the vertex itself: v.gather(slot) is the child in a slot, v.children are all children at once"
+        )
+
+    def gather(self, slot: int) -> Gathered:
+        """The state of the child in `slot` (0, 1, ...)."""
+        if not isinstance(slot, int) or isinstance(slot, bool) or slot < 0:
+            raise VertexFunctionError(f"v.gather takes the number of a slot (0, 1, ...), not {slot!r}")
+        if slot >= MOST_SLOTS:
+            raise VertexFunctionError(
+                f"v.gather({slot}): slots up to {MOST_SLOTS - 1} can be gathered by number; v.children are all children, "
+                "however many"
+            )
+        if slot not in self._gathered:
+            self._gathered[slot] = Gathered(
+                {
+                    name: self._leaf(Gather(name, slot), shape, self._state_dtypes[name])
+                    for name, shape in self._state.items()
+                }
+            )
+        return self._gathered[slot]
+
+    def pull(self, name: str) -> Tensor:
+        """The row of the input passed to the model as `name=`, `[rows, ...]`."""
+        return self._pull(name, of_edges=False)
+
+    @property
+    def children(self) -> Children:
+        """All children, any number of them, with a row for each edge to a child."""
+        if self._children is None:
+            state = {
+                name: self._leaf(Gather(name, CHILDREN), shape, self._state_dtypes[name])
+                for name, shape in self._state.items()
+            }
+            self._children = Children(state, self)
+        return self._children
+
+    @property
+    def num_children(self) -> Tensor:
+        """How many children each vertex has, int64 `[rows]`; what `initial` gives to a vertex counts as a child.
+
+        >>> v.sum(kids.h) / v.num_children.clamp(min=1)[:, None].sqrt()
+        """
+        return self._counts().clone()  # which the user may change in place
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros.
+
+        Of integers and booleans it is int64, as in `Tensor.sum`.
+        """
+        self._check_edges("v.sum(...)", values, floating=False)
+        return segments.segment_sum(values if values.is_floating_point() else values.long(), self._counts())
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros."""
+        self._check_edges("v.mean(...)", values)
+        return segments.segment_sum(values, self._counts()) / segments.column(self._counts().clamp(min=1), values)
+
+    def max(self, values: Tensor) -> Tensor:
+        """The maximum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros.
+
+        Children that share the maximum share its gradient, as in `Tensor.amax`.
+        """
+        self._check_edges("v.max(...)", values, floating=False)
+        return segments.segment_max(values, self._counts())
+
+    def softmax(self, values: Tensor) -> Tensor:
+        """The softmax over the children of each vertex, `[edges, ...]` -> `[edges, ...]`."""
+        self._check_edges("v.softmax(...)", values)
+        return segments.segment_softmax(values, self._counts(), self._edges)
+
+    def _pull(self, name: str, of_edges: bool) -> Tensor:
+        call, each = ("v.children.pull", "edge") if of_edges else ("v.pull", "vertex")
+        check_input_name(call, name)
+        if name not in self._inputs:
+            given = _listed(self._inputs) if self._inputs else "none"
+            raise InputError(
+                f"{call}({name!r}): the model was not given this input (given: {given}); call model(batch, {name}=...)"
+            )
+        if self._of_edges.setdefault(name, of_edges) != of_edges:
+            raise VertexFunctionError(
+                f"{call}({name!r}): this input is pulled for vertices and for edges; give two inputs of two names"
+            )
+        if name not in self._pulled:
+            given_tensor = self._inputs[name]
+            if given_tensor.dtype not in _SELECTED:
+                raise InputTypeError(_not_selected(f"input {name!r}", given_tensor.dtype))
+            if given_tensor.dim() == 0:
+                raise InputError(
+                    f"input {name!r} has no dimension; give one row {'a' if each[0] == 'v' else 'an'} {each}"
+                )
+            shape = tuple(given_tensor.shape[1:])
+            self._pulled[name] = self._leaf(Pull(name, of_edges), shape, given_tensor.dtype)
+        return self._pulled[name]
+
+    def _counts(self) -> Tensor:
+        """int64 [rows]: how many children each vertex has."""
+        if self._number is None:
+            self._number = self._leaf(Counts(), (), torch.int64)
+        return self._number
+
+    def scatter(self, *unnamed: Tensor, **state: Tensor) -> None:
+        """Publish this vertex's state to the vertices that gather it; every state once, by its name: `v.scatter(h=h)`."""
+        _refuse_unnamed("v.scatter", unnamed, next(iter(self._state), "h"))
+        for name, value in state.items():
+            if name not in self._state:
+                raise VertexFunctionError(
+                    f"v.scatter({name}=...): there is no state of this name; the states are {_listed(self._state)}"
+                )
+            if name in self.scattered:
+                raise VertexFunctionError(f"v.scatter({name}=...): state {name!r} is scattered twice")
+            want = self._state[name]
+            self._check_rows(f"v.scatter({name}=...)", value)
+            if tuple(value.shape[1:]) != want:
+                raise VertexFunctionError(
+                    f"v.scatter({name}=...): one vertex's {name!r} has shape {tuple(value.shape[1:])}, "
+                    f"but the state was declared with shape {want}"
+                )
+            self.scattered[name] = as_state(name, value, self._state_dtypes)
+
+    def push(self, *unnamed: Tensor, **outputs: Tensor) -> None:
+        """Publish outputs of this vertex to the caller: entries, and attributes, of what `model(...)` returns."""
+        _refuse_unnamed("v.push", unnamed, "h")
+        for name, value in outputs.items():
+            check_output_name(name)
+            if name in self.pushed:
+                raise VertexFunctionError(f"v.push({name}=...): output {name!r} is pushed twice")
+            self._check_rows(f"v.push({name}=...)", value)
+            self.pushed[name] = value
+
+    def finish(self, returned: object) -> None:
+        """Refuse a vertex function that left out a state; `returned` is what its method returned."""
+        check_returned(returned, bool(self.scattered or self.pushed))
+        for name in self._state:
+            if name not in self.scattered:
+                raise VertexFunctionError(f"state {name!r} was never scattered; end with v.scatter({name}=...)")
+
+    def _check_edges(self, call: str, value: object, floating: bool = True) -> None:
+        value = _plain(call, value)
+        if value.dim() == 0 or not same_size(value.shape[0], self._edges):
+            raise VertexFunctionError(
+                f"{call} takes one row for each edge to a child, but the shape is {tuple(value.shape)}; "
+                "repeat a vertex's value for its edges with v.children.expand(...)"
+            )
+        if value.is_complex() or (floating and not value.is_floating_point()):
+            raise VertexFunctionError(f"{call} takes floating point values, not {value.dtype}; convert them first")
+
+    def _check_rows(self, call: str, value: object) -> None:
+        value = _plain(call, value)
+        if value.dim() == 0 or not same_size(value.shape[0], self._rows):
+            raise VertexFunctionError(
+                f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
+                "(the vertices of the step) was lost or mixed"
+            )
+
+
+def _refuse_unnamed(call: str, unnamed: Sequence[object], name: str) -> None:
+    if unnamed:
+        raise VertexFunctionError(f"{call}(...) takes values by name, such as {call}({name}={name}), not by position")
+
+
+def _plain(call: str, value: object) -> Tensor:
+    """The value, if it is a tensor of numbers, one after the other in memory."""
+    if not isinstance(value, Tensor):
+        raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise VertexFunctionError(f"{call} takes a dense tensor, not one of layout {value.layout}; call .to_dense()")
+    if value.device.type == "meta":
+        raise VertexFunctionError(f"{call} takes a tensor with values, not one on the device meta")
+    if value.dtype not in _SELECTED:
+        raise VertexFunctionError(_not_selected(call, value.dtype))
+    return value
+
+
+def _not_selected(call: str, dtype: torch.dtype) -> str:
+    to = "torch.float32" if dtype.is_floating_point else "torch.int64"
+    return f"{call}: the tensor is of {dtype}, of which PyTorch does not select rows; convert it, with .to({to})"
+
+
+def _not_a_list(what: str) -> VertexFunctionError:
+    return VertexFunctionError(
+        f"{what}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
+    )
+
+
+def same_size(one: int | torch.SymInt, other: int | torch.SymInt) -> bool:
+    """Whether two sizes are the same for every step; `==` would compare the numbers that stand for symbolic ones."""
+    first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (one, other))
+    return bool(first == second)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
