@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
+from torch import nn
 
 from ...agreement import check
 from ...budget import tries
+from ...models import FromCode
 from ...ragged import ragged_cases
-from ...strategies import OPERATIONS, cases
+from ...strategies import OPERATIONS, Case, Structure, cases
 
 HAS = sorted(OPERATIONS)
 FEW_EXAMPLES = tries(5)  # the interpreter is slow
@@ -45,3 +48,16 @@ def test_of_any_number_of_children(case):
 @given(ragged_cases(HAS, size=36))
 def test_of_any_number_of_children_and_more_elements(case):
     check_kernels(case)
+
+
+def test_of_a_value_that_another_part_made_with_its_vertices_in_the_last_dimension():
+    def vertex(self, v):
+        h = torch.tanh(v.gather(0).h + (self.weight @ v.pull("x").t()).t())
+        v.scatter(h=h)
+        v.push(h=h)
+
+    torch.manual_seed(0)
+    model = FromCode(vertex, {"h": 4}, weight=nn.Parameter(torch.randn(4, 4))).double()
+    model.backend = "triton"
+    check(Case(model, [Structure(3, [(0, 1, 0), (1, 2, 0)])], {"x": torch.randn(3, 4).double().requires_grad_()}))
+    assert "vertex.core: calls of PyTorch: mm has its rows in dimension 1" in model.explain(), model.explain()

@@ -193,8 +193,7 @@ class _Planner:
         for output, result in zip(self.part.outputs, results, strict=True):
             if not has_rows(result):
                 raise Unsupported(f"{output.name} has no rows")
-            if math.prod(result.meta["val"].shape[: result.meta["rows"].dim]) != 1:
-                raise Unsupported(f"{output.name} has its rows in dimension {result.meta['rows'].dim}")
+            _check_rows(result, output)
             if result.op == "placeholder" or is_free(result) or result.target is CONSTANT or result in self.stored:
                 copies.append((result, output))
             else:
@@ -337,8 +336,15 @@ def _check(node: fx.Node, part: str) -> None:
     if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
         raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
     if node.op == "placeholder":
+        _check_rows(node, node)
         return
     if not is_known(node) and target not in SEGMENTS:
         raise Unsupported(f"{node.name} is made by {target}")
     if is_reduction(node) and not has_rows(node):
         raise Unsupported(f"{node.name} sums over rows")
+
+
+def _check_rows(node: fx.Node, named: fx.Node) -> None:
+    """Refuse memory in which the elements of a row are not one beside the other."""
+    if has_rows(node) and math.prod(node.meta["val"].shape[: node.meta["rows"].dim]) != 1:
+        raise Unsupported(f"{named.name} has its rows in dimension {node.meta['rows'].dim}")
