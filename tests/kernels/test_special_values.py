@@ -212,6 +212,7 @@ def by_pytorch(functions, x, upstream):
 BACKENDS = [("native", torch.float32), ("native", torch.float64), ("triton", torch.float32)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "dtype"), BACKENDS)
 def test_functions_and_their_gradients_are_those_of_pytorch(backend, dtype):
     if backend == "triton" and not is_available():

@@ -84,6 +84,7 @@ def test_the_native_core_launches_as_triton_does(steps):
     assert {launch["stream"] for launch in steps["native"]} == {77}
 
 
+@pytest.mark.slow
 def test_the_hosts_time_can_be_measured_without_a_gpu():
     looked, *lines = python("benchmarks.host", "--repeat", "1", "--graphs", "3").splitlines()
     assert re.fullmatch(r"a model of 20 submodules is looked at in \d+\.\d us at each call", looked)
