@@ -374,12 +374,14 @@ def test_rows_that_differ_by_little_are_told_apart(dtype):
 
 
 @pytest.mark.parametrize("dtype", LITTLE)
-def test_attention_over_rows_that_differ_by_little(dtype):
+@pytest.mark.parametrize("has_bits", [False, True], ids=["alone", "beside bits"])
+def test_attention_over_rows_that_differ_by_little(dtype, has_bits):
     """Its batch is not in front meanwhile: the rows of one vertex lie between others'."""
 
     def attention(self, x):
         pairs = x.reshape(-1, 2, 2)
-        return self.attend(pairs, pairs, pairs, need_weights=False)[0].flatten(1)
+        attended = self.attend(pairs, pairs, pairs, need_weights=False)[0].flatten(1)
+        return attended + torch.frexp(x.float())[0].to(dtype) if has_bits else attended
 
     torch.manual_seed(1)
     model, x, results = NearlyTheSame(dtype, attention), torch.randn(4, SIZE).to(dtype), []
@@ -387,3 +389,46 @@ def test_attention_over_rows_that_differ_by_little(dtype):
         model.backend = backend
         results.append(model([vf.chain(3), vf.chain(1)], x=x).h)
     torch.testing.assert_close(*results, rtol=8 * torch.finfo(dtype).eps, atol=0)
+
+
+@torch.library.custom_op("vertexflow_test::mixes_halves", mutates_args=())
+def mixes_halves(x: torch.Tensor) -> torch.Tensor:
+    """Of somebody who wrote two kernels, one of which is wrong."""
+    return x.roll(1, 0) if x.dtype == torch.bfloat16 else x.sin()
+
+
+@torch.library.custom_op("vertexflow_test::in_single", mutates_args=())
+def in_single(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A product that is computed in float32, whatever it is given; added up in another order where there are other rows."""
+    columns = range(len(weight)) if len(x) > 1 else reversed(range(len(weight)))
+    return sum(x[:, k, None].float() * weight[k].float() for k in columns).to(x.dtype)
+
+
+for operator in (mixes_halves, in_single):
+    operator.register_fake(lambda x, *others: torch.empty_like(x))
+
+
+def of_operator(function, dtype):
+    def vertex(self, v):
+        h = function(self, v.pull("x") + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    return FromCode(vertex, {"h": 64}, weight=nn.Parameter(torch.randn(64, 64)), state_dtype=dtype).to(dtype)
+
+
+def test_an_operator_of_somebody_else_is_tried_in_the_dtype_that_it_is_given():
+    """What it does in another one says nothing."""
+    x = torch.randn(3, 64)
+    of_operator(lambda self, x: mixes_halves(x), torch.float32)([vf.chain(3)], x=x)
+    with pytest.raises(vf.VertexFunctionError, match="mixes rows: `vertexflow_test"):
+        of_operator(lambda self, x: mixes_halves(x), torch.bfloat16)([vf.chain(3)], x=x.bfloat16())
+
+
+@pytest.mark.parametrize("dtype", LITTLE)
+def test_an_operator_of_somebody_else_may_round_as_its_dtype_allows(dtype):
+    model, results = of_operator(lambda self, x: torch.tanh(in_single(x, self.weight.detach())), dtype), []
+    for backend in ("eager", "torch"):
+        model.backend = backend
+        results.append(model([vf.chain(3)], x=torch.ones(3, 64, dtype=dtype)).h)
+    torch.testing.assert_close(*results)

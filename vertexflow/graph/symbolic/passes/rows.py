@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..sizes import is_size, sizes_as_values
 from .closeness import agree, magnitude, tolerance
 from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows
 from .samples import BOLDNESS, OWNER, Samples
-from .widened import can_be_in_float64, in_float64, run_in_float64
+from .widened import in_float64, means_the_same, run_as_traced, run_in_float64
 
 if TYPE_CHECKING:
     from ..trace import Trace
@@ -62,18 +63,12 @@ def check_rows(trace: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     order = [node for node in trace.graph.nodes if node in wanted | ancestors(list(trace.param_grads.values()))]
     _refuse_sizes(trace, [node for node in order if node in forward])
     _seed(order)
-    failure = None
-    for is_wide in (True, False) if can_be_in_float64(order) else (False,):
-        failure = _check(_Check(trace, order, forward, is_wide), inputs, constants)
-        if failure is None:
-            break
-    if failure is not None:
-        raise failure
+    _check(_Check(trace, order, forward), inputs, constants)
     _refuse_sizes(trace, order)
 
 
-def _check(check: _Check, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> VertexFunctionError | None:
-    """Refuse a graph that mixes rows; returns what it failed on if it takes none of the numbers that were tried."""
+def _check(check: _Check, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
+    """Refuse a graph that mixes rows, or that takes none of the numbers that are tried."""
     samples = Samples(check.trace, inputs, constants, check.run)
     complete, failure = False, None
     for boldness in BOLDNESS:
@@ -84,9 +79,10 @@ def _check(check: _Check, inputs: Mapping[str, Tensor], constants: Mapping[str, 
             continue
         check.compare(base)
         if complete or not any(_has_nan(value) for value in base.values()):
-            return None
+            return
         complete = True
-    return None if complete else failure
+    if failure is not None and not complete:
+        raise failure
 
 
 def layout_of(value: Tensor, rows: sympy.Symbol, edges: sympy.Symbol) -> RowLayout | None:
@@ -140,11 +136,12 @@ def _mixing(trace: Trace, node: fx.Node, what: str) -> str:
 class _Check:
     """One graph, run on all rows and then, operation by operation, on some of them.
 
-    In float64 where its operations can be: rows that differ by less than float32 or half precision rounds are told apart.
+    In float64, but for operations that cannot be: rows that differ by less than float32 or half precision rounds are told apart.
     """
 
-    def __init__(self, trace: Trace, order: list[fx.Node], forward: set[fx.Node], is_wide: bool) -> None:
-        self.trace, self.order, self.forward, self.is_wide = trace, order, forward, is_wide
+    def __init__(self, trace: Trace, order: list[fx.Node], forward: set[fx.Node]) -> None:
+        self.trace, self.order, self.forward = trace, order, forward
+        self.as_traced = {node for node in order if not means_the_same(node)}  # which run in their own dtypes
         # Random numbers are not drawn again, and memory that was not written is not read.
         self.given = {node for node in order if _is_random(node) or _name(node) in _FRESH}
         self.given |= {node for node in order if node.target is operator.getitem and node.args[0] in self.given}
@@ -168,7 +165,7 @@ class _Check:
         with torch.no_grad():
             for node in self.order:
                 if node in needed:
-                    values[node] = self._wide(leaves[node]) if node.op == "placeholder" else self._compute(node, values)
+                    values[node] = in_float64(leaves[node]) if node.op == "placeholder" else self._compute(node, values)
                     if _name(node) in _FRESH:
                         values[node].zero_()
         return values
@@ -223,23 +220,24 @@ class _Check:
 
     def _compute(self, node: fx.Node, values: Values) -> Any:
         if node.op == "get_attr":
-            return self._wide(node.meta["constant"])
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            return in_float64(node.meta["constant"])
         try:
-            if self.is_wide:
-                return run_in_float64(node, args, kwargs)
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            if node not in self.as_traced:
+                with contextlib.suppress(Exception):  # there is none in float64, or it does not take such numbers
+                    return run_in_float64(node, values)
+            result = run_as_traced(node, values)
+            self.as_traced.add(node)
+            return result
         except Exception as error:
             raise VertexFunctionError(
                 f"the vertex function failed: {type(error).__name__}: {error}\n"
                 f"  in the vertex function, {self.trace.where(node)}"
             ) from error
 
-    def _wide(self, value: Any) -> Any:
-        return in_float64(value) if self.is_wide else value
-
     def _tolerance(self, node: fx.Node) -> float:
-        return tolerance([node, *node.all_input_nodes], self._wide)
+        made = node.all_input_nodes[0] if node.target is operator.getitem else node
+        nodes = [node, *node.all_input_nodes, *made.all_input_nodes]
+        return tolerance(nodes, (lambda dtype: dtype) if made in self.as_traced else in_float64)
 
     def _expected(self, node: fx.Node, base: Values, selection: tuple[int, ...]) -> Any:
         value, layout = base[node], node.meta.get("rows")
@@ -357,7 +355,7 @@ class _Check:
 
     @cached_property
     def _coarsest(self) -> float:
-        return tolerance(self.order, self._wide)
+        return max(map(self._tolerance, self.order))
 
 
 def _take(value: Tensor, layout: RowLayout, selection: tuple[int, ...], outer: int) -> Tensor:

@@ -1,12 +1,15 @@
-"""A graph's operations in float64, whatever dtype they were traced in."""
+"""A graph's operations on values in float64, whatever dtype they were traced in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._pytree import tree_map
+
+from ... import segments
 
 aten = torch.ops.aten
 
@@ -16,11 +19,12 @@ _WIDER = {
 }  # fmt: skip
 _BITS = {aten.view.dtype, aten.frexp.Tensor, aten.nextafter.default}  # which depend on how numbers are written
 _FROM_HALF = {aten._softmax.default, aten._log_softmax.default}  # their last argument: convert half precision
+_KNOWN = {"aten", "prims", segments.EXPAND.namespace}
 
 
-def can_be_in_float64(nodes: Iterable[fx.Node]) -> bool:
-    """Whether these operations mean the same in another dtype."""
-    return not any(node.target in _BITS for node in nodes)
+def means_the_same(node: fx.Node) -> bool:
+    """Whether an operation is known to mean the same in float64; one that somebody else wrote may ask for the dtype."""
+    return node.target not in _BITS and getattr(node.target, "namespace", "aten") in _KNOWN
 
 
 def in_float64(value: Any) -> Any:
@@ -30,9 +34,21 @@ def in_float64(value: Any) -> Any:
     return value.to(_WIDER[value.dtype]) if isinstance(value, Tensor) and value.dtype in _WIDER else value
 
 
-def run_in_float64(node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def run_in_float64(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     """What an operation makes of values that are in float64."""
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     if node.target in _FROM_HALF:
         args = (*args[:2], False)
     args, kwargs = fx.node.map_aggregate((args, dict(kwargs)), in_float64)
-    return torch.utils._pytree.tree_map(in_float64, node.target(*args, **kwargs))  # type: ignore[operator]
+    return tree_map(in_float64, node.target(*args, **kwargs))  # type: ignore[operator]
+
+
+def run_as_traced(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    """The same in the dtypes that the operation was traced in; what it makes is in float64 again."""
+
+    def given(source: fx.Node) -> Any:
+        value = values[source]
+        return value.to(source.meta["val"].dtype) if isinstance(value, Tensor) else value
+
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), given)
+    return tree_map(in_float64, node.target(*args, **kwargs))  # type: ignore[operator]
