@@ -432,3 +432,20 @@ def test_an_operator_of_somebody_else_may_round_as_its_dtype_allows(dtype):
         model.backend = backend
         results.append(model([vf.chain(3)], x=torch.ones(3, 64, dtype=dtype)).h)
     torch.testing.assert_close(*results)
+
+
+EIGHT_BITS = [torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz]
+
+
+@pytest.mark.parametrize("narrow", EIGHT_BITS, ids=lambda dtype: str(dtype)[6:])
+def test_numbers_of_eight_bits_on_the_way(narrow):
+    """PyTorch does not even tell which of them are finite."""
+    model, x = of_operator(lambda self, x: torch.tanh(x).to(narrow).to(x.dtype), torch.float32), torch.randn(3, 64)
+    results = []
+    for backend in ("eager", "torch"):
+        model.backend = backend
+        results.append(model([vf.chain(3)], x=x).h)
+    assert torch.equal(*results)
+    mixing = of_operator(lambda self, x: x.to(narrow).view(torch.uint8).roll(1, 0).to(x.dtype), torch.float32)
+    with pytest.raises(vf.VertexFunctionError, match=r"mixes rows: `aten\.roll"):
+        mixing([vf.chain(3)], x=x)

@@ -16,6 +16,8 @@ aten = torch.ops.aten
 _WIDER = {
     torch.float32: torch.float64, torch.bfloat16: torch.float64, torch.float16: torch.float64,
     torch.complex64: torch.complex128, torch.complex32: torch.complex128,
+    torch.float8_e4m3fn: torch.float64, torch.float8_e4m3fnuz: torch.float64, torch.float8_e5m2: torch.float64,
+    torch.float8_e5m2fnuz: torch.float64,
 }  # fmt: skip
 _BITS = {aten.view.dtype, aten.frexp.Tensor, aten.nextafter.default}  # which depend on how numbers are written
 _FROM_HALF = {aten._softmax.default, aten._log_softmax.default}  # their last argument: convert half precision
