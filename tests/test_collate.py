@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-import vertexflow.function
+import vertexflow.orders
 from tests.models import BinaryTreeLSTM
 from vertexflow.collate import collate
 from vertexflow.errors import GraphError, InputError, InputTypeError
@@ -147,7 +147,7 @@ def test_a_model_uses_the_schedule_that_a_worker_made(workers: int, monkeypatch:
     expected = model(list(graphs), x=torch.cat(rows)).h
     loader = DataLoader(samples, batch_size=2, collate_fn=functools.partial(collate, num_slots=2), num_workers=workers)
     ((batch, x),) = list(loader)
-    monkeypatch.setattr(vertexflow.function, "cached_schedule", None)  # would be called to make one
+    monkeypatch.setattr(vertexflow.orders, "cached_schedule", None)  # would be called to make one
     assert torch.equal(model(batch, x=x).h, expected)
 
 
