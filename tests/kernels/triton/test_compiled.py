@@ -27,7 +27,7 @@ def python(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("options", "kernels"),
     [
-        (["--hidden", "256"], 348),
+        (["--hidden", "256", "--target", "sm_90"], 100),
         (["--hidden", "256", "--dag", "--target", "sm_90", "--", "ChildSumTreeLSTM", "DAGNN"], 20),
         (["--hidden", "200", "--dtype", "bfloat16", "--target", "sm_80", "sm_90", "--", "README", "GRU"], 20),
     ],
