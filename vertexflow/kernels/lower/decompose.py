@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...graph.symbolic.nodes import has_rows, same_shape
 from ...graph.symbolic.passes.canonical import RULES, canonical
-from ...graph.symbolic.passes.rows import layout_of
+from ...graph.symbolic.passes.row_layout import layout_of
 from ...graph.symbolic.passes.verify import STAY
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.trace import Trace

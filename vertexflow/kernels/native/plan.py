@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from ...graph import segments
 from ...graph.symbolic.nodes import has_rows, is_view, on_edges, operands
-from ...graph.symbolic.passes.rows import RowLayout
+from ...graph.symbolic.passes.row_layout import RowLayout
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.roles import Counts, Gather, role_of
 from ..lower.elements import check_dtypes, is_known, is_reduction, load

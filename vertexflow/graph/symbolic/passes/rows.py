@@ -1,15 +1,13 @@
-"""Which dimension of a value holds the vertices, and the proof that every operation treats them alike and apart."""
+"""The proof that every operation of a graph treats vertices alike and apart."""
 
 from __future__ import annotations
 
 import contextlib
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import sympy
 import torch
 from torch import Tensor, fx
 
@@ -19,7 +17,8 @@ from ..nodes import ARANGES, ancestors, is_view
 from ..sizes import is_size, sizes_as_values
 from .closeness import agree, magnitude, tolerance
 from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows
-from .samples import BOLDNESS, OWNER, Samples
+from .row_layout import RowLayout, blocks, divisors, joined, layout_of, take
+from .samples import BOLDNESS, Samples
 from .widened import in_float64, means_the_same, run_as_traced, run_in_float64
 
 if TYPE_CHECKING:
@@ -32,18 +31,6 @@ _SELECTIONS = ((2, 0), (1,), (3,))
 _FRESH = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
 # Each number is drawn for its own row, but how many numbers the generator gives depends on values.
 _UNSTEADY = ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet", "rrelu_with_noise_functional")
-
-
-@dataclass(frozen=True)
-class RowLayout:
-    """Dimension `dim` of a value has `per_vertex` entries for each vertex, those of one vertex side by side.
-
-    With `edges`, the same for each edge to a child instead of each vertex.
-    """
-
-    dim: int
-    per_vertex: int = 1
-    edges: bool = False
 
 
 def check_rows(trace: Trace, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
@@ -83,23 +70,6 @@ def _check(check: _Check, inputs: Mapping[str, Tensor], constants: Mapping[str, 
         complete = True
     if failure is not None and not complete:
         raise failure
-
-
-def layout_of(value: Tensor, rows: sympy.Symbol, edges: sympy.Symbol) -> RowLayout | None:
-    """Where a value has its rows; None if it has none.
-
-    Raises:
-        ValueError: its shape is none of a value with rows.
-    """
-    symbolic: list[tuple[int, Any]] = [(dim, n) for dim, n in enumerate(value.shape) if isinstance(n, torch.SymInt)]
-    if not symbolic:
-        return None
-    dim, size = symbolic[0]
-    of_edges = edges in size.node.expr.free_symbols
-    per_vertex = size.node.expr / (edges if of_edges else rows)
-    if len(symbolic) > 1 or not per_vertex.is_Integer:
-        raise ValueError("no shape of a value with rows")
-    return RowLayout(dim, int(per_vertex), of_edges)
 
 
 def _layout(node: fx.Node, trace: Trace) -> RowLayout | None:
@@ -156,7 +126,7 @@ class _Check:
             ):
                 self.places.add(node)  # such as the number of each entry's bag, for the derivative of an EmbeddingBag
                 node.meta["places"] = True
-        self.outer: dict[fx.Node, int | None] = {}  # how several entries a vertex are arranged, see `_take`
+        self.outer: dict[fx.Node, int | None] = {}  # how several entries a vertex are arranged, see `take`
         self.others: Values = {}  # other numbers for values that are the same in all rows
 
     def run(self, leaves: Mapping[fx.Node, Any], wanted: list[fx.Node]) -> Values:
@@ -174,7 +144,7 @@ class _Check:
         """Refuse an operation that gives other rows where it is given only some of them, elsewhere."""
         self.outer.clear()
         with torch.no_grad():
-            alike = alike_nodes(base, lambda value, node: _blocks(value, node.meta["rows"], 1))
+            alike = alike_nodes(base, lambda value, node: blocks(value, node.meta["rows"], 1))
             self.others = {node: drawn(base[node].cpu()) for node in alike - self.places}
             parts = [self._on_rows(base, selection) for selection in _SELECTIONS]
             outputs = {*self.trace.scatters.values(), *self.trace.pushes.values()}
@@ -243,7 +213,7 @@ class _Check:
         value, layout = base[node], node.meta.get("rows")
         if layout is None or not isinstance(value, Tensor):
             return value
-        return _take(value, layout, selection, self.outer.get(node) or 1)
+        return take(value, layout, selection, self.outer.get(node) or 1)
 
     def _match(
         self, node: fx.Node, base: Values, value: Tensor, selection: tuple[int, ...], values: Values
@@ -256,11 +226,11 @@ class _Check:
         scale = magnitude(node.all_input_nodes, base)
         several = layout is not None and layout.per_vertex > 1
         arrangements = (
-            _divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
+            divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
         )
         fitting = {}
         for outer in arrangements:
-            expected = base[node] if layout is None else _take(base[node], layout, selection, outer)
+            expected = base[node] if layout is None else take(base[node], layout, selection, outer)
             if agree(value, expected, limit, scale):
                 fitting[outer] = expected
                 if len(arrangements) == 1 or not self._is_hidden(node, base, values, selection, outer):
@@ -278,9 +248,9 @@ class _Check:
     ) -> tuple[Tensor] | None:
         """`_match` with another arrangement of random numbers that the operation reads: any is right."""
         free = [source for source in node.all_input_nodes if self.outer.get(source, 1) is None]
-        for outer in _divisors(max((source.meta["rows"].per_vertex for source in free), default=1)):
+        for outer in divisors(max((source.meta["rows"].per_vertex for source in free), default=1)):
             if all(source.meta["rows"].per_vertex % outer == 0 for source in free):
-                values.update({source: _take(base[source], source.meta["rows"], selection, outer) for source in free})
+                values.update({source: take(base[source], source.meta["rows"], selection, outer) for source in free})
                 expected = self._match(node, base, self._compute(node, values), selection, values)
                 if expected is not None:
                     for source in free:
@@ -299,7 +269,7 @@ class _Check:
         arranged = [self.outer.get(source, 1) for source in reader.all_input_nodes]
         if not others or layout is None or outer is None or None in arranged:
             return False
-        part = {s: _take(x, s.meta["rows"], selection, self.outer.get(s) or 1) for s, x in others.items()}
+        part = {s: take(x, s.meta["rows"], selection, self.outer.get(s) or 1) for s, x in others.items()}
         results = []
         for given in ({**base, **others}, {**values, **part}):
             on_cpu = {s: x.cpu() if isinstance(x := given[s], Tensor) else x for s in reader.all_input_nodes}
@@ -308,7 +278,7 @@ class _Check:
             except VertexFunctionError:
                 return False
             results.append(result if reader is node else result[node.args[1]])
-        expected = _take(results[0], layout, selection, outer)
+        expected = take(results[0], layout, selection, outer)
         return not agree(results[1], expected, self._tolerance(node))
 
     def _arrange(self, node: fx.Node) -> None:
@@ -339,9 +309,9 @@ class _Check:
         for first in (0, -1):  # once as it was, once with another first row
             values = dict(base)
             for source in sources:
-                blocks = _blocks(base[source], source.meta["rows"], self.outer.get(source) or 1)
-                blocks = torch.cat([blocks[[first]], blocks[1:]])
-                values[source] = _joined(blocks, source.meta["rows"], self.outer.get(source) or 1)
+                arranged = self.outer.get(source) or 1
+                rows = blocks(base[source], source.meta["rows"], arranged)
+                values[source] = joined(torch.cat([rows[[first]], rows[1:]]), source.meta["rows"], arranged)
             _seed(self.order)
             results.append(self._compute(node, values))
         items = [node] if isinstance(value, Tensor) else [user for user in node.users if user in self.given]
@@ -349,41 +319,13 @@ class _Check:
             pair = [result if item is node else result[item.args[1]] for result in results]
             layout = item.meta["rows"]
             arranged = self.outer.get(item) or 1
-            one, other = (_blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
+            one, other = (blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
             if layout is None or not agree(one, other, self._tolerance(node)):
                 raise VertexFunctionError(_mixing(self.trace, node, "random numbers that depend on other rows"))
 
     @cached_property
     def _coarsest(self) -> float:
         return max(map(self._tolerance, self.order))
-
-
-def _take(value: Tensor, layout: RowLayout, selection: tuple[int, ...], outer: int) -> Tensor:
-    """The entries of these vertices. Those of one vertex lie in `outer` places, as many rows apart as there are."""
-    rows = list(selection)
-    if layout.edges:
-        rows = [edge for row in selection for edge, owner in enumerate(OWNER) if owner == row]
-    index = torch.tensor(rows, dtype=torch.int64, device=value.device)
-    if layout.per_vertex == 1:
-        return value.index_select(layout.dim, index)
-    return _joined(_blocks(value, layout, outer).index_select(0, index), layout, outer)
-
-
-def _blocks(value: Tensor, layout: RowLayout, outer: int) -> Tensor:
-    """The value with its vertices (or edges) in front, one row each."""
-    inner = layout.per_vertex // outer
-    count = value.shape[layout.dim] // layout.per_vertex
-    shape = (*value.shape[: layout.dim], outer, count, inner, *value.shape[layout.dim + 1 :])
-    return value.reshape(shape).movedim(layout.dim + 1, 0)
-
-
-def _joined(blocks: Tensor, layout: RowLayout, outer: int) -> Tensor:
-    """The inverse of `_blocks`."""
-    return blocks.movedim(0, layout.dim + 1).flatten(layout.dim, layout.dim + 2)
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 def _summed(node: fx.Node) -> list[fx.Node]:
