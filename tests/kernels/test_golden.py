@@ -7,11 +7,12 @@ import torch
 
 from benchmarks.zoo import ZOO
 
-from .golden.__main__ import FOLDER, TORCH, source
+from .golden.__main__ import FOLDER, TORCH, sources
 
 
 @pytest.mark.skipif(not torch.__version__.startswith(TORCH), reason=f"PyTorch {TORCH} traces in its own words")
 @pytest.mark.parametrize("name", ZOO)
 def test_the_same_code_as_before(name):
     """If it ought to differ: `python -m tests.kernels.golden` writes it anew, and `git diff` shows it."""
-    assert source(name) == FOLDER.joinpath(f"{name}.cpp").read_text(encoding="utf-8")
+    for file, text in sources(name).items():
+        assert text == FOLDER.joinpath(file).read_text(encoding="utf-8"), file
