@@ -48,13 +48,13 @@ class _Steps:
     """The steps of a core, whose arguments are bound when the first is computed."""
 
     def __init__(self, compiled: Compiled, core: str, run: Run) -> None:
-        self.loop, self.of = compiled.loops[core], run
+        self.loop, self.bound_to = compiled.loops[core], run
         self.arguments: Any = None
 
     def run(self, steps: Ints) -> None:
         """Compute steps, all of this group."""
         if self.arguments is None:
-            self.arguments = self.loop.bind(self.of)
+            self.arguments = self.loop.bind(self.bound_to)
         self.loop.run(self.arguments, steps)
 
 
@@ -70,36 +70,36 @@ class _Forward:
     """The forward parts over one group of rows."""
 
     def __init__(self, compiled: Compiled, group: RowGroup, values: Values, states: Mapping[str, Tensor]) -> None:
-        self.compiled, self.of = compiled, Run(group, values, states)
+        self.compiled, self.run = compiled, Run(group, values, states)
         program, trace = compiled.program, compiled.program.trace
-        _give_counts(self.of, compiled)
+        _give_counts(self.run, compiled)
         for name, node in trace.scatters.items():
             values[node] = states[name][group.start : group.start + group.num_rows]
         values.arenas = compiled.forward_arenas(group)
-        _run_once(compiled, "eager", self.of)
+        _run_once(compiled, "eager", self.run)
         for name in trace.state:
             if first_gathered(program, group, slots_of(program.gathers, name)) == 0:  # leaves have rows, too
                 values.buffer(Gathered(name, By.SLOT))[: group.num_leaves * group.num_slots].zero_()
-        self.steps = _Steps(compiled, "core", self.of)
+        self.steps = _Steps(compiled, "core", self.run)
 
     def finish(self) -> None:
         """Compute what no step does."""
         if not self.steps.loop.keeps:
             self._gather()
-        _run_once(self.compiled, "lazy", self.of)
+        _run_once(self.compiled, "lazy", self.run)
 
     def _gather(self) -> None:
         """Gather what others than the core read."""
-        program, group, values = self.compiled.program, self.of.group, self.of.values
+        program, group, values = self.compiled.program, self.run.group, self.run.values
         for name, shape in program.trace.state.items():
             nodes, every = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
             base = first_gathered(program, group, nodes)
             if base >= 0:
                 rows = EdgeRows(values.buffer(Gathered(name, By.SLOT)), nodes, group, shape, base)
-                rows.gather_all(self.of.states[name])
+                rows.gather_all(self.run.states[name])
             if every is not None and every in program.kept:
                 kids = ChildRows(values.buffer(Gathered(name, By.EDGE)), every, group, kept=True)
-                kids.read(self.of.states[name], 0, group.num_edges)
+                kids.read(self.run.states[name], 0, group.num_edges)
 
 
 def run_backward(
@@ -133,16 +133,16 @@ class _Backward:
     """The derivative over one group of rows."""
 
     def __init__(self, compiled: Compiled, group: RowGroup, values: Values, exchange: Exchange) -> None:
-        self.compiled, self.of = compiled, Run(group, values, exchange=exchange)
-        _give_counts(self.of, compiled)
+        self.compiled, self.run = compiled, Run(group, values, exchange=exchange)
+        _give_counts(self.run, compiled)
         values.arenas.append(compiled.backward_arena(group))
-        _run_once(compiled, "grad_eager", self.of)
+        _run_once(compiled, "grad_eager", self.run)
         self._send_early()
-        self.steps = _Steps(compiled, "grad_core", self.of)
+        self.steps = _Steps(compiled, "grad_core", self.run)
 
     def _send_early(self) -> None:
         """Find the places of what is sent, and send what no core makes."""
-        program, run, group, values = self.compiled.program, self.of, self.of.group, self.of.values
+        program, run, group, values = self.compiled.program, self.run, self.run.group, self.run.values
         for name, data in run.exchange.sent[By.SLOT].items():
             nodes = slots_of(program.gather_grads, name)
             run.sent[name] = EdgeRows.for_gradients(nodes, group, data)
@@ -163,7 +163,7 @@ class _Backward:
 
     def receive(self) -> None:
         """What others than a core read of the gradients that come to the rows, if no core keeps it."""
-        program, run = self.compiled.program, self.of
+        program, run = self.compiled.program, self.run
         for name, node in program.state_grads.items() if not self.steps.loop.keeps else ():
             if node in program.kept:
                 base = first_row(program, run.group, node)
@@ -172,13 +172,13 @@ class _Backward:
 
     def forget_sent(self) -> None:
         """Let go of what was sent."""
-        self.of.sent.clear()
-        self.of.sent_by_edge.clear()
+        self.run.sent.clear()
+        self.run.sent_by_edge.clear()
         self.steps.arguments = None
 
     def finish(self) -> None:
         """Compute what no step does."""
-        _run_once(self.compiled, "grad_lazy", self.of)
+        _run_once(self.compiled, "grad_lazy", self.run)
 
 
 def _give_counts(run: Run, compiled: Compiled) -> None:
