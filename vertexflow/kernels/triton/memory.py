@@ -11,9 +11,9 @@ from .spellings import place
 
 def row_of(at: Index) -> Var:
     """The variable that a row is."""
-    ((row, factor),) = at.terms if len(at.terms) == 1 else ((None, 0),)
-    if not isinstance(row, Var) or factor != 1 or at.constant:
+    if not at.is_row:
         raise Unsupported("elements of one row lie in several")
+    (row,) = at.variables()
     return row
 
 
