@@ -86,3 +86,23 @@ def test_rows_without_elements(backend):
     ours = torch.autograd.grad(sum(value.sum() for value in out.values()), [*leaves, x, q, model.z.weight])
     torch.testing.assert_close(ours[:3], torch.autograd.grad(expected.sum(), leaves))
     assert [tuple(grad.shape) for grad in ours[3:]] == [(2, 0), (2, 0, 3), (3, 0)]
+
+
+def test_leaves_alone_where_an_operation_of_pytorch_divides_by_the_number_of_rows():
+    """The derivative of a GroupNorm of no rows ends the process in PyTorch 2.13; nothing that has children is there."""
+
+    class Normalised(vf.VertexFunction):
+        def __init__(self):
+            super().__init__(state={"m": (2, 2)}, backend="torch")
+
+        def vertex(self, v):
+            m = v.gather(0).m
+            normal = nn.functional.instance_norm(m, eps=0.1)
+            v.scatter(m=torch.tanh(m + v.pull("x").view(-1, 2, 2)))
+            v.push(normal=normal, m=m)
+
+    x = torch.randn(2, 4, requires_grad=True)
+    out = Normalised()([vf.graph(1, [])] * 2, x=x)
+    (out.normal.square().sum() + out.m.sum()).backward()
+    assert not out.normal.any()
+    assert not x.grad.any()

@@ -168,3 +168,22 @@ def test_symbols_of_pytorch_are_shown_as_numbers_of_vertices():
 
     with pytest.raises(vf.VertexFunctionError, match=r"shape \[2\*n, 2\*n, 4\] \(n vertices\)"):
         FromCode(vertex, {"h": 4})(GRAPHS, x=torch.randn(8, 4))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_derivative_that_depends_on_values_cannot_be_traced(backend):
+    """PyTorch finds the different numbers in the index, to differentiate with respect to what is filled in."""
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") + v.gather(0).h).index_fill(1, self.index, self.p[0])
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 4}, p=nn.Parameter(torch.ones(1)), index=torch.tensor([1, 3]))
+    model.backend = backend
+    out = model(CHAIN, x=torch.zeros(8, 4))
+    assert out.h[:, [1, 3]].eq(1).all()
+    with pytest.raises(
+        vf.VertexFlowError, match=r"`index_fill`, whose derivative cannot be traced.*\.detach\(\)(.|\n)*index_fill\(1"
+    ):
+        out.h.sum().backward()

@@ -201,6 +201,8 @@ def _outcome(model: Samples, samples: list[Sample], answers: list[Answer | None]
         if answer is None:
             verdict = WRONG if sample.kind == MIXING else UNKNOWN
             return Outcome(verdict, "it is accepted, but plain PyTorch raises an error for one row", how)
+        if "cannot be traced" in ours.without_gradients and not answer.without_gradients:
+            return Outcome(REFUSED, ours.without_gradients, how)
         try:
             _compare(at, sample, ours, answer)
         except AssertionError as error:

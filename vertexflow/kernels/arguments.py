@@ -173,7 +173,7 @@ def finder(argument: Given) -> Callable[[Run], Tensor | int]:
         case Value(node, width):
             return lambda run: _rows(run.values, node, width)
         case Stride(node):
-            return lambda run: 0 if _is_one_row(run.values[node]) else run.values[node].stride(0)
+            return lambda run: _stride(run.values[node].movedim(node.meta["rows"].dim, 0))
         case Whole(node) | Result(node):
             return lambda run: run.values[node].resolve_neg().contiguous()
         case Gathered() | Received() | Scratch():
@@ -202,20 +202,27 @@ def _of_parents(parents: Parents | None, field: str) -> Tensor | int:
 
 
 def _rows(values: Values, node: fx.Node, width: int) -> Tensor:
-    value = values[node]
+    """A value with its rows in front, one behind the other."""
+    value, dim = values[node], node.meta["rows"].dim
     if value.is_neg():  # its memory has the other sign
         value = values[node] = value.resolve_neg()
-    if _is_one_row(value):
-        return value
-    if not value.is_contiguous():
-        value = values[node] = value.contiguous()
-    assert value.stride(0) == width or value.numel() == 0 or len(value) == 1, f"{node.name} has rows of another width"
-    return value
+    rows = value.movedim(dim, 0)
+    if _is_one_row(rows):
+        return rows
+    if not rows.is_contiguous():
+        rows = rows.contiguous()
+        values[node] = rows.movedim(0, dim)
+    assert rows.stride(0) == width or rows.numel() == 0 or len(rows) == 1, f"{node.name} has rows of another width"
+    return rows
 
 
-def _is_one_row(value: Tensor) -> bool:
+def _stride(rows: Tensor) -> int:
+    return 0 if _is_one_row(rows) else rows.stride(0)
+
+
+def _is_one_row(rows: Tensor) -> bool:
     """Whether all rows are the same memory, as zeros are for a gradient that is not there."""
-    return value.stride(0) == 0 and value[0].is_contiguous() if len(value) > 1 else False
+    return rows.stride(0) == 0 and rows[0].is_contiguous() if len(rows) > 1 else False
 
 
 def _of_group(what: OfGroup, group: RowGroup) -> Tensor | int:

@@ -39,10 +39,11 @@ class Layout:
     places: dict[Key, Place] = field(default_factory=dict)
     sizes: dict[torch.dtype, int] = field(default_factory=dict)
 
-    def add(self, key: Key, dtype: torch.dtype, shape: Sequence[int]) -> Place:
-        """Room for a contiguous tensor."""
+    def add(self, key: Key, dtype: torch.dtype, shape: Sequence[int], rows: int = 0) -> Place:
+        """Room for a tensor whose elements lie in the order of their dimensions, but that the one of its rows comes first."""
         step, offset = ALIGNED // dtype.itemsize, self.sizes.get(dtype, 0)
-        strides = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
+        order = [rows, *(dim for dim in range(len(shape)) if dim != rows)] if shape else []
+        strides = tuple(math.prod(shape[other] for other in order[order.index(dim) + 1 :]) for dim in range(len(shape)))
         self.places[key] = Place(dtype, offset, tuple(shape), strides)
         self.sizes[dtype] = offset + -(-math.prod(shape) // step) * step
         return self.places[key]
@@ -106,7 +107,7 @@ def forward_layouts(program: Program, group: RowGroup, parts: Iterable[str], scr
     saved = set(program.saved)
     for node, extents in _outputs(program, parts, group).items():
         if node not in program.trace.scatters.values():
-            (kept if node in saved else rest).add(node, node.meta["val"].dtype, extents)
+            (kept if node in saved else rest).add(node, node.meta["val"].dtype, extents, node.meta["rows"].dim)
     for name, shape in program.trace.state.items():
         slots = slots_of(program.gathers, name)
         if slots:
@@ -131,7 +132,7 @@ def backward_layout(program: Program, group: RowGroup, parts: Iterable[str], scr
     sent = set(program.gather_grads.values())
     for node, shape in _outputs(program, parts, group).items():
         if node not in sent:
-            layout.add(node, node.meta["val"].dtype, shape)
+            layout.add(node, node.meta["val"].dtype, shape, node.meta["rows"].dim)
     steps = group.steps if "grad_core" in program.parts else []
     widest = max((step.stop - step.start for step in steps), default=0 if steps else group.num_rows)
     for name, node in program.state_grads.items():

@@ -43,7 +43,7 @@ def _check_part(part, trace, generator):
         count = edges if node.meta["rows"] is not None and node.meta["rows"].edges else rows
         shape = (count, width(node)) if node.meta["rows"] is not None else (width(node),)
         arrays[node] = np.full(shape, 77, np.dtype(str(node.meta["val"].dtype)[6:]))
-    statements = statements_of(made)
+    (statements,) = statements_of(made)
     verify(statements)
     offsets = np.cumsum([0, *COUNTS])
     run(statements, Step(arrays, rows, np.repeat(np.arange(rows), COUNTS), offsets))

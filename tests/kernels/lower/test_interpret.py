@@ -131,7 +131,7 @@ def test_random_numbers_are_drawn_in_loops(layer):
 
     program = program_of(FromCode(vertex, {"h": SIZE}), [vf.chain(3)], x=torch.randn(3, SIZE))
     made = plan(decomposed(program.parts["core"], program.trace))
-    statements = statements_of(made)
+    (statements,) = statements_of(made)
     verify(statements)
     assert any(map(draws, statements))
 

@@ -60,4 +60,4 @@ def test_of_a_value_that_another_part_made_with_its_vertices_in_the_last_dimensi
     model = FromCode(vertex, {"h": 4}, weight=nn.Parameter(torch.randn(4, 4))).double()
     model.backend = "triton"
     check(Case(model, [Structure(3, [(0, 1, 0), (1, 2, 0)])], {"x": torch.randn(3, 4).double().requires_grad_()}))
-    assert "vertex.core: calls of PyTorch: mm has its rows in dimension 1" in model.explain(), model.explain()
+    assert "vertex.core: Triton kernels" in model.explain(), model.explain()

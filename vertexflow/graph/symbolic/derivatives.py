@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.utils import _pytree as pytree
 
@@ -70,9 +71,13 @@ def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
         failures = [(value, error) for value in operands if (error := _failure(outputs, value)) is not None]
     if not failures:
         return function(*args, **kwargs) if in_place else result
+    error = failures[0][1]
+    what = "whose derivative cannot be traced: its shapes depend on values"
+    if not isinstance(error, (DynamicOutputShapeException, DataDependentOutputException)):
+        what = "of which PyTorch gives no derivative"
     message = (
-        f"a gradient reaches `{name}`, of which PyTorch gives no derivative ({failures[0][1]}); call .detach() on its operand "
-        f"where the gradient is not wanted\n  in the vertex function, {where()}"
+        f"a gradient reaches `{name}`, {what} ({error}); call .detach() on its operand where the gradient is not wanted\n"
+        f"  in the vertex function, {where()}"
     )
     refused = [value for value, _ in failures]
     leaves, spec_of_result = pytree.tree_flatten(compute([_apart(value, refused) for value in given]))

@@ -236,6 +236,17 @@ def check_dtypes(node: fx.Node) -> None:
         raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
 
 
+def check_rows(named: fx.Node, node: fx.Node) -> None:
+    """Refuse a value whose elements of one vertex, or edge, cannot lie one beside the other.
+
+    Raises:
+        Unsupported: naming it.
+    """
+    layout = node.meta.get("rows")
+    if layout is not None and layout.per_vertex > 1 and any(extent != 1 for extent in extents(node)[: layout.dim]):
+        raise Unsupported(f"{named.name} has several rows for a vertex in dimension {layout.dim}")
+
+
 def _position(node: fx.Node, place: Index) -> Expression:
     numbers = [number for number in node.args if isinstance(number, (int, float))]
     start, step = (0, 1) if len(numbers) == 1 else (numbers[0], numbers[2] if len(numbers) > 2 else 1)

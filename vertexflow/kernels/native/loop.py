@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from torch import fx
@@ -15,10 +16,12 @@ from ..binding import Bound, Template, template
 from ..lower.loops import Over
 from ..memory import Buffers, room_for
 from ..operations import Unsupported
-from ..order import Ints, RowGroup
+from ..order import Ints, RowGroup, Step
 from ..run import Run
+from ..torch.between import Rows
+from .blocks import FUNCTIONS, PACKED
 from .build import address_of, load
-from .source import FUNCTIONS, PACKED, Source, preamble, products_source, write_part
+from .source import Source, Sources, preamble, products_source, write_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class Loop:
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
-        return "native code, over all steps" if self.source.name in CORES else "native code"
+        return "native code, over all steps" if self.source.part in CORES else "native code"
 
     def scratch(self, group: RowGroup) -> Buffers:
         """The further buffers that one run needs."""
@@ -49,7 +52,7 @@ class Loop:
         """How many rows, or edges, are computed at a time."""
         if over is Over.ELEMENTS:
             return 1
-        if self.source.name not in CORES:
+        if self.source.part not in CORES:
             return group.num_rows if over is Over.ROWS else group.num_edges
         return max(
             (s.edge_stop - s.edge_start if over is Over.EDGES else s.stop - s.start for s in group.steps), default=0
@@ -69,14 +72,72 @@ class Loop:
         self.function(arguments.numbers.ctypes.data, steps.ctypes.data, len(steps))
 
 
-def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
+@dataclass(frozen=True)
+class _Arguments:
+    """What one run gives to a part that is cut: to its loops, and to the calls between them."""
+
+    group: RowGroup
+    loops: list[Bound]
+    between: list[tuple[list[Rows], list[Rows]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A core as several native functions, between which PyTorch computes what native code has not."""
+
+    sources: Sources
+    loops: list[Loop]
+    in_arenas = keeps = True
+
+    @property
+    def text(self) -> str:
+        return self.sources.text
+
+    def describe(self, part: str) -> str:
+        """In a few words, how a part runs."""
+        which = 1 if part.endswith("_leaf") else 0
+        calls = [both[which] for both in self.sources.between]
+        called = [name for call in calls if call is not None for name in call.operations]
+        if not called:
+            return "native code"
+        return f"native code, with calls of PyTorch in each step ({', '.join(dict.fromkeys(called))})"
+
+    def scratch(self, group: RowGroup) -> Buffers:
+        """The further buffers that one run needs."""
+        return {key: size for loop in self.loops for key, size in loop.scratch(group).items()}
+
+    def bind(self, run: Run) -> _Arguments:
+        """The arguments of one run."""
+        between = [tuple([] if call is None else call.bind(run) for call in both) for both in self.sources.between]
+        return _Arguments(run.group, [loop.bind(run) for loop in self.loops], cast(Any, between))
+
+    def run(self, arguments: _Arguments, steps: Ints) -> None:
+        """Compute these steps, one after the other."""
+        for number, line in enumerate(steps.tolist()):
+            step, lines = Step._make(line), steps[number : number + 1]
+            if step.start >= step.stop:
+                continue
+            which = 1 if step.start < arguments.group.num_leaves else 0
+            self.loops[0].run(arguments.loops[0], lines)
+            rest = zip(self.loops[1:], arguments.loops[1:], self.sources.between, arguments.between, strict=True)
+            for loop, given, calls, bound in rest:
+                call = calls[which]
+                if call is not None:
+                    call.run(bound[which], step)
+                    loop.run(given, lines)
+
+
+def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     """The parts of a program that can be native code, compiled; and why the others cannot."""
-    sources: list[Source] = []
+    sources: dict[str, Sources] = {}
     reasons: dict[str, str] = {}
     for name in program.parts:
         try:
             if not name.endswith("_leaf"):
-                sources.append(write_part(program, name))
+                sources[name] = write_part(program, name)
+                reasons.update(
+                    (name, "; ".join(dict.fromkeys(sources[name].reasons))) for _ in sources[name].reasons[:1]
+                )
         except Unsupported as reason:
             reasons[name] = str(reason)
     if not sources:
@@ -84,12 +145,18 @@ def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
     dtype = program.trace.widest_dtype
     shared = load(products_source(dtype), contract=True)
     own: dict[OfLoop, int] = {one: address_of(shared, one.name) for one in FUNCTIONS}
-    library = load("\n".join([preamble(dtype), *(source.text for source in sources)]))
-    loops = {}
-    for source in sources:
-        function = getattr(library, source.name)
-        function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
-        outputs = program.parts[source.name].outputs
-        results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
-        loops[source.name] = Loop(source, function, {**own, PACKED: 0}, results)
+    functions = [function for part in sources.values() for function in part.functions]
+    library = load("\n".join([preamble(dtype), *(function.text for function in functions)]))
+    loops: dict[str, Loop | Cut] = {}
+    for name, part in sources.items():
+        pieces = [_loop(function, library, own, program) for function in part.functions]
+        loops[name] = pieces[0] if len(pieces) == 1 else Cut(part, pieces)
     return loops, reasons
+
+
+def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], program: Program) -> Loop:
+    function = getattr(library, source.name)
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
+    outputs = program.parts[source.part].outputs
+    results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
+    return Loop(source, function, {**own, PACKED: 0}, results)

@@ -18,7 +18,8 @@ from ...graph.symbolic.nodes import has_rows, is_view, on_edges, operands
 from ...graph.symbolic.passes.row_layout import RowLayout
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.roles import Counts, Gather, role_of
-from ..lower.elements import check_dtypes, is_known, is_reduction, load
+from ..lower.calls import Called, calls_of, with_copies
+from ..lower.elements import check_dtypes, check_rows, is_known, is_reduction, load
 from ..lower.index import ZERO, Var, at, of
 from ..lower.loops import Columns
 from ..lower.verify import width
@@ -37,7 +38,7 @@ ROW = Var("i")
 
 @dataclass
 class Stage:
-    """What can run once all stages before it have: first the loops, then the others."""
+    """What can run once all stages before it have: first the loops, then the others, and PyTorch's operations at the end."""
 
     stores: list[fx.Node] = field(default_factory=list)
     copies: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)  # a value, and the output that it is copied to
@@ -46,6 +47,7 @@ class Stage:
     segments: list[fx.Node] = field(default_factory=list)  # reductions over the edges of each row
     reductions: list[fx.Node] = field(default_factory=list)  # over elements of each row
     sums: list[fx.Node] = field(default_factory=list)  # over rows
+    call: Part | None = None  # what PyTorch computes behind it
 
 
 @dataclass
@@ -56,35 +58,57 @@ class Plan:
     stages: list[Stage]
     stored: dict[fx.Node, fx.Node | None]  # a computed value -> the output of the part that it is, or None: scratch
     copies: list[fx.Node]  # further outputs, which some values are copied to
+    reasons: list[str] = field(default_factory=list)  # why PyTorch is called
 
 
-def plan(part: Part) -> Plan:
-    """The stages of a part.
+def plan(part: Part, may_call: bool = False) -> Plan:
+    """The stages of a part; with `may_call`, what native code does not have is left to PyTorch in between.
 
     Raises:
         Unsupported: an operation, a dtype or a layout that native code does not have; the message says which.
     """
+    unknown = _unknown(part, may_call)
+    part, called = with_copies(part, unknown) if unknown else (part, Called())
     nodes = [node for node in part.graph.nodes if node.op in ("placeholder", "call_function")]
-    for node in nodes:
-        _check(node, part.name)
     outputs: dict[fx.Node, fx.Node] = {}
     copies: list[tuple[fx.Node, fx.Node]] = []  # outputs that are another name of a value
     for output, result in zip(part.outputs, _results(part), strict=True):
         _check_output(output, result)
         if not has_rows(result):
             result = in_order(result)
-        if result in outputs or result.op == "placeholder" or is_view(result) or result.target is CONSTANT:
+        is_elsewhere = result.op == "placeholder" or is_view(result) or result in called.nodes
+        if result in outputs or is_elsewhere or result.target is CONSTANT:
             copies.append((result, output))
         else:
             outputs[result] = output
-    level = _levels(nodes)
+    level = _levels(nodes, called)
+    calls = calls_of(part, called, level)
     stored: dict[fx.Node, fx.Node | None] = {**outputs}
     for node in nodes:
-        for source in _needs(node, level):
-            if source.op == "call_function":
+        for source in _needs(node, level) if node not in called.nodes else ():
+            if source.op == "call_function" and source not in called.nodes:
                 stored.setdefault(source, None)
-    stages = _stages(nodes, level, stored)
-    return Plan(part, [*stages, Stage(copies=copies)] if copies else stages, stored, [output for _, output in copies])
+    stored.update(dict.fromkeys([*called.copies, *(node for call in calls.values() for node in call.outputs)]))
+    stages = _stages([node for node in nodes if node not in called.nodes], level, stored)
+    for stage, call in calls.items():
+        stages[stage - 1].call = call
+    if copies:
+        stages.append(Stage(copies=copies))
+    return Plan(part, stages, stored, [output for _, output in copies], list(unknown.values()))
+
+
+def _unknown(part: Part, may_call: bool) -> dict[fx.Node, str]:
+    """The operations that native code does not have, each with the reason."""
+    unknown = {}
+    for node in part.graph.nodes:
+        if node.op in ("placeholder", "call_function"):
+            try:
+                _check(node, part.name)
+            except Unsupported as reason:
+                if node.op == "placeholder" or not may_call:
+                    raise
+                unknown[node] = str(reason)
+    return unknown
 
 
 def base(node: fx.Node) -> fx.Node:
@@ -196,12 +220,13 @@ def _check(node: fx.Node, part: str) -> None:
         return  # loops over edges know it; as numbers they do not
     if is_counts:
         raise Unsupported(f"{node.name} is read as numbers")
-    check_dtypes(node)
+    for one in (node, *node.all_input_nodes):
+        check_dtypes(one)
     node.meta["stream"] = f"{part}/{node.name}"  # of random numbers
     if node.meta.get("interleaved"):
         raise Unsupported(f"{node.name} does not have its vertices one beside the other")
     if node.op == "placeholder":
-        _check_rows(node, node)
+        check_rows(node, node)
         return
     if not is_known(node) and node.target not in SEGMENTS:
         raise Unsupported(f"{node.name} is made by {node.target}")
@@ -224,24 +249,20 @@ def _is_of_rows(node: fx.Node) -> bool:
     return node.target is BMM and all(has_rows(one) and one.meta["rows"].dim == 0 for one in both)
 
 
-def _check_rows(named: fx.Node, node: fx.Node) -> None:
-    """What lies in memory has its rows one behind the other."""
-    layout = node.meta.get("rows")
-    if layout is not None and any(extent != 1 for extent in extents(node)[: layout.dim]):
-        raise Unsupported(f"{named.name} has its rows in dimension {layout.dim}")
-
-
 def _check_output(output: fx.Node, result: fx.Node) -> None:
     if isinstance(result.meta.get("val"), Tensor):
-        _check_rows(output, result)
+        check_rows(output, result)
 
 
-def _levels(nodes: list[fx.Node]) -> dict[fx.Node, int]:
-    """After how many products and segment sums, one depending on the other, a value is there."""
+def _levels(nodes: list[fx.Node], called: Called) -> dict[fx.Node, int]:
+    """After how many products, segment sums and calls, one depending on the other, a value is there."""
     level: dict[fx.Node, int] = {}
     slow: set[fx.Node] = set()  # what a sum does not compute for itself, because others do so, too
     for node in nodes:
         before = max((level.get(source, 0) for source in node.all_input_nodes), default=0)
+        if node in called.nodes:
+            level[node] = max([1, before, *(level[x] + 1 for x in node.all_input_nodes if x in called.copies)])
+            continue
         crosses = is_between_loops(node)
         if node.target is segments.EXPAND:
             crosses = base(node.all_input_nodes[0]).op == "call_function"

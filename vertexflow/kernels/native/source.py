@@ -1,64 +1,53 @@
-"""The C++ function that runs a part over steps: what it gathers or receives, then the stages of each step."""
+"""The C++ functions that run a part over steps, and what PyTorch computes between them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
 
 import torch
 from torch import fx
 
-from ...graph.symbolic.nodes import has_rows, on_edges
 from ...graph.symbolic.program import CORES, Part, Program
-from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, comes_from_caller, role_of
-from ..arguments import (
-    Argument,
-    By,
-    Function,
-    Gathered,
-    Memory,
-    OfGroup,
-    Outside,
-    ParentOffset,
-    ParentPlaces,
-    Received,
-    Result,
-    Scratch,
-    Seed,
-    Sent,
-    SentByAll,
-    State,
-    Stride,
-    Value,
-    Whole,
-)
+from ..arguments import Argument, Scratch
 from ..lower.decompose import decomposed
-from ..lower.loops import Accumulate, Matrix, Over, Product, asks_for_owners, draws
 from ..lower.verify import verify
-from ..lower.views import extents, of_vertex
 from ..operations import Unsupported
-from .body import write_statements
+from ..torch.between import Between
+from .blocks import Blocks
 from .cpp import TYPES
 from .plan import Plan, plan, work_of
-from .statements import over_of, statements_of
+from .statements import statements_of
 
-WIDEST = 32  # columns of a panel of a packed weight, at most
 NUMBERS = (torch.float32, torch.float64)
-FUNCTIONS = tuple(map(Function, ("product", "outer", "pack")))  # of the library of products
-PACKED = Memory("packed")  # whether weights were packed
-INDICES = "const Index* const"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A part as C++, and what it is called with, in that order."""
+    """A function in C++, and what it is called with, in that order."""
 
+    part: str
     name: str
     text: str
     arguments: list[Argument]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A part as functions that are called for each step, one after the other; of a core, together with its variant for leaves.
+
+    Behind each of them but the last stands what PyTorch computes for vertices with children, and for leaves.
+    """
+
+    functions: list[Source]
+    between: list[tuple[Between | None, Between | None]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)  # for that
+
+    @property
+    def text(self) -> str:
+        calls = [call.text for both in self.between for call in both if call is not None]
+        return "\n".join([*(function.text for function in self.functions), *calls])
 
 
 def products_source(dtype: torch.dtype) -> str:
@@ -76,11 +65,12 @@ def _join(dtype: torch.dtype, *names: str) -> str:
     return "\n".join([f"using T = {TYPES[dtype]};", *parts])
 
 
-def write_part(program: Program, name: str) -> Source:
-    """A part as a function over steps; of a core, together with its variant for vertices without children.
+def write_part(program: Program, name: str) -> Sources:
+    """A part as functions over steps; of a core, together with its variant for vertices without children.
 
     Raises:
-        Unsupported: it has something that native code has not; the message says what.
+        Unsupported: it has something that native code has not, and that PyTorch cannot be called for in between; the message
+            says what.
     """
     dtype = program.trace.widest_dtype
     for other in program.trace.state_dtypes.values():
@@ -90,20 +80,56 @@ def write_part(program: Program, name: str) -> Source:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
         raise Unsupported("it sends gradients to children")
-    writer = _Blocks(program, name)
-    parts = (name, f"{name}_leaf") if name in CORES else (name,)
-    blocks, work = [], 0
-    for part in parts:
-        made = plan(decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace))
-        blocks.append(_indented(writer.block(made, part != name), 8 + 4 * len(parts)))
-        work = max(work, work_of(made))
+    plans = [
+        plan(decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace), may_call=name in CORES)
+        for part in ((name, f"{name}_leaf") if name in CORES else (name,))
+    ]
+    statements = [statements_of(made) for made in plans]
+    for groups in statements:
+        verify([statement for group in groups for statement in group])
+    rooms: dict[fx.Node, Scratch] = {}
+    count = max(map(len, statements))
+    functions = []
+    for number in range(count):
+        writer = Blocks(program, name, rooms, number)
+        blocks = [
+            _indented(writer.block(made, groups[number], leaf, count > 1), 8 + 4 * len(plans))
+            if number < len(groups)
+            else ""
+            for made, groups, leaf in zip(plans, statements, (False, True), strict=False)
+        ]
+        functions.append(
+            Source(name, writer.function, _function(writer, blocks, max(map(work_of, plans))), writer.arguments)
+        )
+    calls = [_calls(program, made, rooms, count - 1) for made in plans]
+    between = list(zip(*calls, strict=True)) if count > 1 else []
+    return Sources(functions, between, [reason for made in plans for reason in made.reasons])
+
+
+def _calls(program: Program, made: Plan, rooms: dict[fx.Node, Scratch], count: int) -> list[Between | None]:
+    """What PyTorch computes in a plan, in its order."""
+    part = made.part
+    placeholders = [
+        node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
+    ]
+    places = {**dict(zip(placeholders, part.inputs, strict=True)), **rooms}
+    calls = [
+        Between.of(program, stage.call, {node: places[node] for node in (*stage.call.inputs, *stage.call.outputs)})
+        for stage in made.stages
+        if stage.call is not None
+    ]
+    return [*calls, *[None] * (count - len(calls))]
+
+
+def _function(writer: Blocks, blocks: list[str], work: int) -> str:
+    """A function that runs a block for each step: of vertices with children, or of leaves if there is one for these."""
     body = blocks[0]
-    if len(parts) == 2:
+    if len(blocks) == 2:
         body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 12, but=blocks)
     declared = _indented(writer.declarations, 4)
     packed = [f"pack({weight});" for weight in writer.weights.values()]
     first = _indented(["if (must_pack) {", *(f"    {line}" for line in packed), "}"], 8) + "\n" if packed else ""
-    text = f"""extern "C" void {name}(Long* a, const Step* steps, Long count) {{
+    return f"""extern "C" void {writer.function}(Long* a, const Step* steps, Long count) {{
 {declared}
     Long computed = 0;
     for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
@@ -119,265 +145,8 @@ def write_part(program: Program, name: str) -> Source:
     }}
 }}
 """
-    return Source(name, text, writer.arguments)
 
 
 def _indented(lines: Sequence[str], by: int, but: Sequence[str] = ()) -> str:
     """Lines as text; those in `but` stay where they are."""
     return "\n".join(line if line in but else " " * by + line for line in lines)
-
-
-class _Blocks:
-    """Writes the blocks of one part, and collects the arguments that they need."""
-
-    def __init__(self, program: Program, name: str) -> None:
-        self.program, self.name = program, name
-        self.arguments: list[Argument] = []
-        self.num_scratch = 0
-        self.declarations: list[str] = []
-        self.declared: dict[Argument, str] = {}
-        self.weights: dict[tuple[Any, ...], str] = {}  # what products read
-        self.slots = program.trace.num_slots
-        self.taken: set[str] = set()  # names of values in the block that is being written
-        for function in FUNCTIONS:
-            self.argument(function, f"const {function.name.title()}", function.name)
-        self.argument(OfGroup.NUM_LEAVES, "const Long", "num_leaves")
-
-    def argument(self, what: Argument, sort: str, name: str) -> str:
-        """The C++ name of an argument, which is declared at its first use."""
-        if what not in self.declared:
-            self.declared[what] = name
-            cast = "" if sort == "Long&" else f"({sort.removeprefix('const ')})"
-            self.declarations.append(f"{sort} {name} = {cast}a[{len(self.arguments)}];")
-            self.arguments.append(what)
-        return self.declared[what]
-
-    def block(self, made: Plan, leaf: bool) -> list[str]:
-        """The lines for one step; `leaf`: of vertices without children."""
-        part = made.part
-        lines: list[str] = []
-        names: dict[fx.Node, str] = {}
-        self.taken = set()
-        placeholders = [
-            node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
-        ]
-        inputs = dict(zip(part.inputs, placeholders, strict=True))
-        for node in self._exchanged(part, leaf):  # also what other parts alone read
-            inputs.setdefault(node, node)
-        for origin, node in inputs.items():
-            if not isinstance(role_of(origin), Counts):
-                names[node] = self._value(node, origin, lines)
-        for node, output in made.stored.items():
-            if output is None:
-                names[node] = self._scratch(node, lines)
-            else:
-                names[node] = self._value(node, output, lines) if has_rows(node) else self._result(output)
-        for output in made.copies:
-            names[output] = self._value(output, output, lines) if has_rows(output) else self._result(output)
-        statements = statements_of(made)
-        verify(statements)
-        origins = {node: origin for origin, node in inputs.items()}
-        matrices = [statement.b for statement in statements if isinstance(statement, Product)]
-        weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
-        stages = write_statements(statements, names, weights, self._arriving(inputs))
-        if any(map(asks_for_owners, statements)):
-            owner = self.argument(OfGroup.EDGE_OWNER, INDICES, "owner_of")
-            lines.append(f"const Index* const owner = {owner} + first_of_edges;")
-        if any(isinstance(statement, Accumulate) and statement.is_over_edges for statement in statements):
-            offset = self.argument(OfGroup.EDGE_OFFSET, INDICES, "edge_offset")
-            lines.append(f"const Index* const first_edge = {offset} + (start - num_leaves);")
-            lines.append(
-                "const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first"
-            )
-        if any(map(draws, statements)):
-            self.argument(Seed(), "const std::uint64_t", "seed")
-            self.argument(OfGroup.START, "const Long", "group_start")
-        return [*lines, *stages]
-
-    def _weight(self, origin: fx.Node, matrix: Matrix) -> str:
-        """The name of a parameter that products read, with room to pack it in."""
-        if not self.weights:
-            self.argument(OfGroup.NUM_COMPUTED, "const Long", "num_computed")
-            self.argument(PACKED, "Long&", "packed")  # kept between the calls of one batch
-            self.declarations.append("const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;")
-            self.declarations.append("packed = packs;")
-        key = (origin, matrix.first, matrix.n, matrix.k, matrix.transposed)
-        if key not in self.weights:
-            number, n, k = len(self.weights), matrix.n, matrix.k
-            plain = self.argument(Whole(origin), "const T* const", f"p_{origin.name}")
-            name, size, dtype = f"room_{number}", (n + -n % WIDEST) * k, self.program.trace.widest_dtype
-            room = self.argument(Scratch(self.name, name, size, Over.ELEMENTS, dtype), "T* const", name)
-            self.weights[key] = f"weight_{number}"
-            first, transposed = f" + {matrix.first}" if matrix.first else "", "true" if matrix.transposed else "false"
-            self.declarations.append(
-                f"const Weight weight_{number} = {{{plain}{first}, packs ? {room} : nullptr, {transposed}, {n}, {k}}};"
-            )
-        return self.weights[key]
-
-    def _fresh(self, node: fx.Node) -> str:
-        """A name that no other value of this block has: some are of the part's graph, some of the joint graph."""
-        name = f"v_{node.name}"
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
-
-    def _exchanged(self, part: Part, leaf: bool) -> list[fx.Node]:
-        """What is gathered, or received, for the rows of a step."""
-        program = self.program
-        if self.name not in CORES:
-            return []
-        if self.name == "core":
-            return [] if leaf else list(program.gathers.values())
-        return [
-            node for node in program.state_grads.values() if not leaf or node in program.whole or node in part.inputs
-        ]
-
-    def _arriving(self, inputs: dict[fx.Node, fx.Node]) -> dict[fx.Node, str]:
-        """What is gathered, or received, in front of the statements, and what threads share out there."""
-        if self.name == "core":
-            slots = {node: slot for (_, slot), node in self.program.gathers.items()}
-            split = {node: "edges" if slot == CHILDREN else "gathered" for node, slot in slots.items()}
-        else:
-            split = dict.fromkeys(self.program.state_grads.values() if self.name == "grad_core" else (), "rows")
-        return {node: split[origin] for origin, node in inputs.items() if origin in split}
-
-    def _value(self, node: fx.Node, origin: fx.Node, lines: list[str]) -> str:
-        """The pointer to the first of a step's rows of a value."""
-        name, program = self._fresh(node), self.program
-        sort = self._type(origin)
-        if not has_rows(node):
-            return self.argument(Whole(origin), f"const {sort}* const", f"p_{origin.name}")
-        if self.name == "core":
-            for (state, slot), gathered in program.gathers.items():
-                if gathered is origin:
-                    self._gathered(name, state, slot, origin, lines)
-                    return name
-        elif self.name == "grad_core":
-            for state, received in program.state_grads.items():
-                if received is origin:
-                    self._received(name, state, origin, lines)
-                    return name
-            for (state, slot), sent in program.gather_grads.items():
-                if sent is origin:
-                    self._sent(name, state, slot, lines)
-                    return name
-        width = self.width_of(origin)
-        each = width // origin.meta["rows"].per_vertex
-        pointer = self.argument(Value(origin, each), f"{sort}* const", f"p_{origin.name}")
-        ld = f"constexpr Long {name}_ld = {width};"
-        whole = program.is_whole(origin)
-        if self.name not in CORES and origin in program.parts[self.name].outputs:
-            whole = not self.name.endswith("_inner")
-        first = "first_of_edges" if on_edges(node) else self._first(whole)
-        if comes_from_caller(role_of(origin)):  # all rows may be one, of zeros
-            ld = f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
-        lines += [ld, f"{sort}* const {name} = {pointer} + {first} * {name}_ld;"]
-        return name
-
-    @staticmethod
-    def _first(whole: bool) -> str:
-        """The first of a step's rows in a buffer: of all rows, or of those with children."""
-        return "start" if whole else "(start - num_leaves)"
-
-    def width_of(self, origin: fx.Node) -> int:
-        """From one row of a value to the next: gathered ones are columns of a buffer of all slots."""
-        slots = {node: slot for (_, slot), node in self.program.gathers.items()}
-        beside = self.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        return beside * math.prod(of_vertex(origin))
-
-    def _scratch(self, node: fx.Node, lines: list[str]) -> str:
-        name, sort, dtype = self._fresh(node), self._type(node), node.meta["val"].dtype
-        width = math.prod(of_vertex(node) if has_rows(node) else extents(node))
-        self.num_scratch += 1
-        room = f"scratch_{self.num_scratch}"
-        pointer = self.argument(Scratch(self.name, room, width, over_of(node), dtype), f"{sort}* const", room)
-        lines += [f"{sort}* const {name} = {pointer};", f"constexpr Long {name}_ld = {width};"]
-        return name
-
-    def _result(self, output: fx.Node) -> str:
-        """The pointer to an output without rows."""
-        return self.argument(Result(output), f"{self._type(output)}* const", f"p_{output.name}")
-
-    def _type(self, node: fx.Node) -> str:
-        """The type of a value's elements."""
-        dtype = node.meta["val"].dtype
-        if dtype == torch.bool:
-            return "std::uint8_t"  # what is read as bool is not vectorised
-        return "T" if dtype == self.program.trace.widest_dtype else TYPES[dtype]
-
-    def _width(self, state: str) -> int:
-        return math.prod(self.program.trace.state[state])
-
-    def _gathered(self, name: str, state: str, slot: int, origin: fx.Node, lines: list[str]) -> None:
-        width, kept, sort = self._width(state), origin in self.program.kept, self._type(origin)
-        source = self.argument(State(state), f"const {sort}* const", f"state_{state}")
-        if slot == CHILDREN:
-            rows = self.argument(OfGroup.EDGE_ROWS, INDICES, "edge_rows")
-            to = self.argument(Gathered(state, By.EDGE), f"{sort}* const", f"listed_{state}")
-            lines += [
-                f"{sort}* const {name} = {to}{f' + first_of_edges * {width}' if kept else ''};",
-                f"constexpr Long {name}_ld = {width};",
-                f"gather({source}, {rows} + first_of_edges, edges, 1, {width}, {name});",
-            ]
-            return
-        every = f"g_{state}"
-        if every not in self.taken:
-            self.taken.add(every)
-            nodes = [node for (of, at), node in self.program.gathers.items() if of == state and at != CHILDREN]
-            kept_nodes = [node for node in nodes if node in self.program.kept]
-            first = self._first(any(self.program.is_whole(node) for node in kept_nodes))
-            rows = self.argument(OfGroup.CHILD_ROWS, INDICES, "child_rows")
-            to = self.argument(Gathered(state, By.SLOT), f"{sort}* const", f"gathered_{state}")
-            place = f"{to}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
-            gather = (
-                f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {place});"
-            )
-            lines += [
-                f"const {sort}* const {every} = reads_from < 0 ? {place} : {source} + reads_from * {width};",
-                gather if kept_nodes else f"if (reads_from < 0) {gather}",
-            ]
-        lines.append(f"const {sort}* const {name} = {every}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
-        lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
-
-    def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
-        width, kept, sort = self._width(state), origin in self.program.kept, self._type(origin)
-        to = self.argument(Received(state), f"{sort}* const", f"received_{state}")
-        start = self.argument(OfGroup.START, "const Long", "group_start")
-        outside = self.argument(Outside(state), f"const {sort}* const", f"outside_{state}")
-        parents = []
-        for what, by in (("placed", By.SLOT), ("listed", By.EDGE)):
-            fields = [
-                self.argument(SentByAll(state, by), f"const {sort}* const", f"{what}_sent_{state}"),
-                self.argument(ParentPlaces(by), INDICES, f"{what}_places"),
-                self.argument(ParentOffset(by), INDICES, f"{what}_offset"),
-            ]
-            parents.append(f"Parents<{sort}>{{{', '.join(fields)}}}")
-        sent, offset, listed = f"placed_sent_{state}", "placed_offset", f"listed_sent_{state}"
-        lines += [
-            f"{sort}* {name} = {to}{f' + {self._first(self.program.is_whole(origin))} * {width}' if kept else ''};",
-            f"constexpr Long {name}_ld = {width};",
-        ]
-        call = f"receive({parents[0]}, {parents[1]}, {outside}, {start} + start, rows, {width}, {name});"
-        if kept:
-            lines.append(call)
-        else:
-            lines += [
-                f"if ({sent} && !{offset} && !{listed} && !{outside} && read_at >= 0)",
-                f"    {name} = const_cast<{sort}*>({sent}) + read_at * {width};",
-                f"else {call}",
-            ]
-
-    def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
-        width, sort = self._width(state), TYPES[self.program.trace.state_dtypes[state]]
-        if slot == CHILDREN:
-            to = self.argument(Sent(state, By.EDGE), f"{sort}* const", f"send_edges_{state}")
-            lines += [
-                f"{sort}* const {name} = {to} + first_of_edges * {width};",
-                f"constexpr Long {name}_ld = {width};",
-            ]
-            return
-        to = self.argument(Sent(state, By.SLOT), f"{sort}* const", f"send_{state}")
-        column = f" + {slot * width}" if slot != ALL_SLOTS else ""
-        lines.append(f"{sort}* const {name} = {to} + (start - num_leaves) * {self.slots * width}{column};")
-        lines.append(f"constexpr Long {name}_ld = {self.slots * width};")

@@ -34,14 +34,20 @@ from .plan import ROW, Plan, Stage, Stored, columns, factors, flipped, holder, i
 aten = torch.ops.aten
 
 
-def statements_of(plan: Plan) -> list[Statement]:
-    """All statements of a part, in their order.
+def statements_of(plan: Plan) -> list[list[Statement]]:
+    """All statements of a part, in their order: those before the first call of PyTorch, those up to the next one, and so on.
 
     Raises:
         Unsupported: a value does not lie where a statement could read it; the message says which.
     """
     there = {node for node in plan.part.graph.nodes if node.op == "placeholder"}
-    return [statement for stage in plan.stages for statement in _of_stage(stage, there)]
+    groups: list[list[Statement]] = [[]]
+    for stage in plan.stages:
+        groups[-1] += _of_stage(stage, there)
+        if stage.call is not None:
+            there.update(stage.call.outputs)
+            groups.append([])
+    return groups
 
 
 def _of_stage(stage: Stage, there: set[fx.Node]) -> Iterator[Statement]:

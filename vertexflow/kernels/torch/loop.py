@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -12,16 +12,12 @@ from torch import Tensor, fx
 from ...graph.symbolic.nodes import on_edges
 from ...graph.symbolic.program import CORES, Part, Program
 from ...graph.symbolic.roles import CHILDREN
-from ...graph.symbolic.trace import Trace
 from ..arguments import By, Gathered, Received
 from ..edges import ChildRows, EdgeRows
-from ..failures import raise_with_line
 from ..memory import Buffers, cut, first_gathered, first_row, slots_of
 from ..order import Ints, RowGroup, Step
 from ..run import Run
-from .source import compile_part
-
-Function = Callable[..., tuple[Tensor, ...]]
+from .calls import Calls
 
 
 def loops_of(program: Program, others: Collection[str]) -> dict[str, Once | Steps]:
@@ -30,36 +26,16 @@ def loops_of(program: Program, others: Collection[str]) -> dict[str, Once | Step
     for name, part in program.parts.items():
         if name in others or name.endswith("_leaf"):
             continue
-        made, leaf = Calls.of(program, part), program.parts.get(f"{name}_leaf")
+        made, leaf = _calls(program, part), program.parts.get(f"{name}_leaf")
         if name in CORES:
-            loops[name] = Steps(program, made, None if leaf is None else Calls.of(program, leaf))
+            loops[name] = Steps(program, made, None if leaf is None else _calls(program, leaf))
         else:
             loops[name] = Once(program, made)
     return loops
 
 
-@dataclass(frozen=True)
-class Calls:
-    """A part as a function of the numbers of rows and edges, its inputs, and the outputs that it writes into given memory.
-    It returns the others."""
-
-    part: Part
-    function: Function
-    text: str
-    written: list[fx.Node]
-
-    @classmethod
-    def of(cls, program: Program, part: Part) -> Calls:
-        """Compile a part."""
-        written = _written(program, part)
-        return cls(part, *compile_part(part, written), list(written))
-
-    def __call__(self, trace: Trace, rows: int, edges: int, values: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        """Compute rows; an error names the line of the vertex function."""
-        try:
-            return self.function(rows, edges, *values)
-        except Exception as error:
-            raise_with_line(error, self.function, trace)
+def _calls(program: Program, part: Part) -> Calls:
+    return Calls.of(part, _written(program, part))
 
 
 def _written(program: Program, part: Part) -> dict[fx.Node, bool]:

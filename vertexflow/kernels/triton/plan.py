@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.symbolic.nodes import has_rows, on_edges, operands
 from ...graph.symbolic.program import Part
-from ..lower.elements import is_known, is_reduction
+from ..lower.elements import check_rows, is_known, is_reduction
 from ..lower.scalar import DTYPES, HALVES
 from ..lower.views import VIEWS, of_vertex
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
@@ -193,7 +193,7 @@ class _Planner:
         for output, result in zip(self.part.outputs, results, strict=True):
             if not has_rows(result):
                 raise Unsupported(f"{output.name} has no rows")
-            _check_rows(result, output)
+            check_rows(output, result)
             if result.op == "placeholder" or is_free(result) or result.target is CONSTANT or result in self.stored:
                 copies.append((result, output))
             else:
@@ -336,15 +336,9 @@ def _check(node: fx.Node, part: str) -> None:
     if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
         raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
     if node.op == "placeholder":
-        _check_rows(node, node)
+        check_rows(node, node)
         return
     if not is_known(node) and target not in SEGMENTS:
         raise Unsupported(f"{node.name} is made by {target}")
     if is_reduction(node) and not has_rows(node):
         raise Unsupported(f"{node.name} sums over rows")
-
-
-def _check_rows(node: fx.Node, named: fx.Node) -> None:
-    """Refuse memory in which the elements of a row are not one beside the other."""
-    if has_rows(node) and math.prod(node.meta["val"].shape[: node.meta["rows"].dim]) != 1:
-        raise Unsupported(f"{named.name} has its rows in dimension {node.meta['rows'].dim}")

@@ -255,7 +255,7 @@ class _Arguments:
         width = beside * math.prod(space_of(origin)[1])
         first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
         layout = origin.meta["rows"]
-        argument = Whole(origin) if layout.dim else Value(origin, width // layout.per_vertex)  # behind one of size 1
+        argument = Value(origin, width // layout.per_vertex)
         pointer = self.pointer(argument, title(origin))
         stride = ""
         if comes_from_caller(role_of(origin)):  # all rows may be one, of zeros

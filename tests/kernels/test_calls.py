@@ -1,0 +1,175 @@
+"""Operations that loops do not know: PyTorch is called for them between two loops of a step, and the rest stays in loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import vertexflow as vf
+
+from ..agreement import check
+from ..models import FromCode
+from ..strategies import Case, Structure
+
+SIZE = 4
+PARTS = [
+    Structure(5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]),
+    Structure(2, [(1, 0, 1)]),
+    Structure(1, []),
+    Structure(4, [(0, 1, 0), (0, 1, 1), (1, 3, 0), (2, 3, 1)]),
+]
+ROWS = sum(part.num_vertices for part in PARTS)
+
+
+@pytest.fixture(autouse=True, params=["torch", "native"])
+def backend(request, monkeypatch):
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", request.param)
+    return request.param
+
+
+def both(v):
+    """The sums of the states of two children, and the input."""
+    left, right = v.gather(0), v.gather(1)
+    return left.h + right.h, left.c + right.c, v.pull("x")
+
+
+def finish(v, h, **outputs):
+    v.scatter(h=torch.tanh(h), c=torch.sin(h))
+    v.push(h=h, **outputs)
+
+
+def in_the_middle(self, v):
+    h, c, x = both(v)
+    values, places = (self.u(h) + x).sort(-1)
+    finish(v, torch.sigmoid(values) * c + places * torch.exp(-c * c))
+
+
+def of_what_is_gathered(self, v):
+    left, right = v.gather(0), v.gather(1)
+    values, _ = left.h.sort(-1)
+    finish(v, self.u(right.h) * values + v.pull("x"), sorted=values)
+
+
+def of_columns_of_what_is_gathered(self, v):
+    left, right = v.gather(0), v.gather(1)
+    values = left.h[:, 1:].cummax(-1).values
+    finish(v, torch.cat([self.u(right.h)[:, :1], values * torch.tanh(right.c[:, :3])], -1) + v.pull("x"))
+
+
+def one_behind_the_other(self, v):
+    h, c, x = both(v)
+    values = (self.u(h) + x).sort(-1).values.flip(-1)[:, 1:].topk(3, -1).values
+    finish(v, F.pad(values, (0, 1)) + torch.sigmoid(c) * torch.tanh(x + h))
+
+
+def at_two_levels(self, v):
+    h, c, x = both(v)
+    first = self.u(h + x).sort(-1).values
+    second = self.u(torch.tanh(first)).sort(-1).values
+    finish(v, (first * second).cummin(-1).values + torch.sigmoid(c + x) * first)
+
+
+def of_matrices(self, v):
+    h, c, x = both(v)
+    a = (torch.tanh(h) * x).view(-1, 2, 2)
+    factor = torch.linalg.cholesky(a @ a.transpose(1, 2) + 2 * self.identity)
+    finish(v, factor.reshape(-1, SIZE) * torch.sigmoid(self.u(c)))
+
+
+def with_a_parameter(self, v):
+    h, c, x = both(v)
+    rows = F.embedding((self.u(h) + x).argsort(-1)[:, 0], self.table)
+    finish(v, rows * torch.sigmoid(c) + torch.tanh(x * h))
+
+
+def of_rows_that_are_not_in_front(self, v):
+    h, c, x = both(v)
+    values = torch.stack([self.u(h), x, torch.tanh(c)]).sort(0).values
+    finish(v, values[0] * torch.sigmoid(values[2]) + values[1])
+
+
+def of_several_entries_a_row(self, v):
+    h, c, x = both(v)
+    values = torch.stack([self.u(h), x], 1).view(-1, SIZE).sort(-1).values
+    finish(v, values.view(-1, 2, SIZE).sum(1) * torch.sigmoid(c))
+
+
+def read_as_a_view(self, v):
+    h, c, x = both(v)
+    values = (self.u(h) * x).sort(-1).values
+    finish(v, self.u(values.view(-1, 2, 2).transpose(1, 2).reshape(-1, SIZE)) + torch.sin(c))
+
+
+def in_half_precision(self, v):
+    h, c, x = both(v)
+    half = (torch.tanh(h) + x).float().half().float().double()
+    finish(v, torch.sigmoid(c) * torch.tanh(self.u(h + c)) * torch.exp(-c * c) + half.detach())
+
+
+VERTICES = [
+    in_the_middle, of_what_is_gathered, of_columns_of_what_is_gathered, one_behind_the_other, at_two_levels, of_matrices,
+    with_a_parameter, of_rows_that_are_not_in_front, of_several_entries_a_row, read_as_a_view, in_half_precision,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("vertex", VERTICES, ids=lambda vertex: vertex.__name__)
+def test_a_core_around_calls(backend, vertex, reverse):
+    torch.manual_seed(1)
+    parts = {
+        "u": nn.Linear(SIZE, SIZE),
+        "table": nn.Parameter(torch.randn(SIZE, SIZE)),
+        "identity": torch.eye(2),
+    }
+    model = FromCode(vertex, {"h": SIZE, "c": SIZE}, **parts).double()
+    inputs = {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)}
+    check(Case(model, PARTS, inputs, reverse=reverse))
+    if backend == "native":
+        assert "core: native code, with calls of PyTorch in each step" in model.explain()
+        assert "core: calls of PyTorch:" not in model.explain()
+
+
+def of_edges(self, v):
+    kids = v.children
+    values = (self.u(kids.h) * kids.expand(v.pull("x"))).sort(-1).values
+    finish(v, v.sum(torch.tanh(values) * kids.c) + v.max(values) + v.pull("x"))
+
+
+def of_a_sum_over_edges(self, v):
+    kids = v.children
+    values = self.u(v.sum(kids.h)).sort(-1).values
+    finish(v, v.sum(torch.sigmoid(kids.expand(values)) * kids.c) + v.pull("x"))
+
+
+@pytest.mark.parametrize("vertex", [of_edges, of_a_sum_over_edges], ids=lambda vertex: vertex.__name__)
+def test_a_core_around_calls_on_edges(backend, vertex):
+    torch.manual_seed(1)
+    model = FromCode(vertex, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    inputs = {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)}
+    check(Case(model, PARTS, inputs))
+    if backend == "native":
+        assert "core: native code, with calls of PyTorch in each step" in model.explain()
+
+
+def test_what_only_leaves_need_pytorch_for_or_only_others(backend):
+    """The variant for leaves is cut in other places than the core, or nowhere."""
+
+    def only_inner(self, v):
+        h, c, x = both(v)
+        finish(v, self.u(h).sort(-1).values * torch.sigmoid(c) + torch.tanh(x * c))
+
+    model = FromCode(only_inner, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE, bias=False)).double()
+    check(Case(model, PARTS, {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)}))
+
+
+def test_an_error_of_a_call_names_the_line(backend):
+    def factor(self, v):
+        h, c, x = both(v)
+        a = torch.diag_embed(torch.tanh(x) + h)
+        finish(v, torch.linalg.cholesky(a).sum(-1) * torch.sigmoid(self.u(c)))
+
+    model = FromCode(factor, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    with pytest.raises(vf.VertexFlowError, match=r"not positive-definite(.|\n)*torch\.linalg\.cholesky\(a\)"):
+        model([part.graph() for part in PARTS], x=-torch.ones(ROWS, SIZE, dtype=torch.float64))

@@ -1,0 +1,141 @@
+"""Operations that loops do not know: PyTorch is called for them between two loops of a step, and the loops go on.
+
+What a call reads, loops leave in memory in front of it, as copies; what it makes, they find there. Everything else of a part
+stays in loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from ...graph.symbolic.program import Part
+from ...graph.symbolic.roles import Gather, Grad, Scatter, role_of
+from ..operations import VIEWS, Unsupported
+from .scalar import DTYPES
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Called:
+    """What PyTorch computes in a part, with the views of that which only PyTorch reads; and the copies that it is given."""
+
+    nodes: frozenset[fx.Node] = frozenset()
+    copies: frozenset[fx.Node] = frozenset()
+
+
+def with_copies(part: Part, unknown: Mapping[fx.Node, str]) -> tuple[Part, Called]:
+    """The part, with a copy of every value that loops make and an operation in `unknown` reads.
+
+    `unknown` says of each operation why loops do not know it.
+
+    Raises:
+        Unsupported: more is unknown than known, and calls alone are faster.
+    """
+    known = [node for node in part.graph.nodes if _is_computed(node) and node not in unknown]
+    if len(known) <= sum(map(_is_computed, unknown)):
+        raise Unsupported(next(iter(unknown.values())))
+    graph = fx.Graph()
+    ours: dict[fx.Node, fx.Node] = {}
+    called: set[fx.Node] = set()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in part.graph.nodes:
+        given = dict(ours)
+        if node in unknown:
+            for source in node.all_input_nodes:
+                if not _is_given_as_it_is(source, unknown):
+                    if source not in copies:
+                        copies[source] = graph.call_function(aten.clone.default, (ours[source],))
+                        copies[source].meta = dict(source.meta)
+                    given[source] = copies[source]
+        ours[node] = graph.node_copy(node, given.__getitem__)
+        if node in unknown:
+            called.add(ours[node])
+    return Part(part.name, graph, part.inputs, part.outputs), Called(frozenset(called), frozenset(copies.values()))
+
+
+def _is_computed(node: fx.Node) -> bool:
+    """Whether a node is work, not another view of some."""
+    return node.op == "call_function" and node.target not in VIEWS and isinstance(node.meta.get("val"), (Tensor, tuple))
+
+
+def _is_given_as_it_is(node: fx.Node, unknown: Collection[fx.Node]) -> bool:
+    """Whether PyTorch can be given a value without a loop that copies it: it lies in memory row by row, or PyTorch made it."""
+    if node in unknown or not isinstance(node.meta.get("val"), (Tensor, list, tuple)):
+        return True
+    if node.op == "placeholder":
+        role = role_of(node)
+        is_exchanged = isinstance(role, Gather) or (isinstance(role, Grad) and isinstance(role.of, Scatter))
+        return not is_exchanged
+    return node.target in VIEWS and all(_is_given_as_it_is(source, unknown) for source in node.all_input_nodes)
+
+
+def calls_of(part: Part, called: Called, level: Mapping[fx.Node, int]) -> dict[int, Part]:
+    """What PyTorch computes at each level, as parts whose inputs and outputs are values of this part's graph.
+
+    Raises:
+        Unsupported: loops cannot read what a call makes.
+    """
+    by_level: dict[int, list[fx.Node]] = {}
+    for node in part.graph.nodes:
+        if node in called.nodes:
+            by_level.setdefault(level[node], []).append(node)
+    return {at: _call(f"{part.name}_call_{at}", nodes, called, level) for at, nodes in by_level.items()}
+
+
+def _call(name: str, nodes: list[fx.Node], called: Called, level: Mapping[fx.Node, int]) -> Part:
+    graph, inputs = fx.Graph(), list[fx.Node]()
+    ours = {size: graph.placeholder(size) for size in ("rows", "edges")}
+    copies: dict[fx.Node, fx.Node] = {}
+    here = level[nodes[0]]
+
+    def copy(node: fx.Node) -> fx.Node:
+        if node not in copies:
+            is_size = node.op == "placeholder" and node.name in ours
+            if is_size:
+                copies[node] = ours[node.name]
+            elif node.op == "placeholder" or node in called.copies or (node in called.nodes and level[node] < here):
+                inputs.append(node)
+                copies[node] = graph.placeholder(node.name)
+                copies[node].meta = dict(node.meta)
+            else:
+                for source in node.all_input_nodes:
+                    copy(source)
+                copies[node] = graph.node_copy(node, copies.__getitem__)
+        return copies[node]
+
+    outputs = []
+    for node in nodes:
+        copy(node)
+        if isinstance(node.meta.get("val"), Tensor) and _is_read_elsewhere(node, called, level):
+            _check_output(node)
+            outputs.append(node)
+    for placeholder in [copies[node] for node in reversed(inputs)]:
+        next(iter(graph.nodes)).prepend(placeholder)
+    for size in reversed(ours.values()):
+        next(iter(graph.nodes)).prepend(size)
+    graph.output(tuple(copies[node] for node in outputs))
+    return Part(name, graph, inputs, outputs)
+
+
+def _is_read_elsewhere(node: fx.Node, called: Called, level: Mapping[fx.Node, int]) -> bool:
+    """Whether loops read a value that PyTorch makes, or a later call does."""
+
+    def is_elsewhere(user: fx.Node) -> bool:
+        if user in called.nodes:
+            return level[user] > level[node]
+        return user.target not in VIEWS or not user.users or any(map(is_elsewhere, user.users))
+
+    return any(map(is_elsewhere, node.users))
+
+
+def _check_output(node: fx.Node) -> None:
+    layout, dtype = node.meta.get("rows"), node.meta["val"].dtype
+    if node.meta.get("interleaved") or (layout is not None and layout.per_vertex > 1 and layout.dim > 0):
+        raise Unsupported(f"{node.name} does not have its vertices one beside the other")
+    if dtype not in DTYPES:
+        raise Unsupported(f"{node.name} is of {str(dtype)[6:]}")
