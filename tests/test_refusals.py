@@ -66,3 +66,17 @@ def test_numbers_that_pytorch_does_not_compare():
     model = FromCode(vertex, {"h": 4}, p=torch.nn.Parameter(torch.zeros(1))).double()
     x = torch.randn(3, 4, dtype=torch.float64)
     assert torch.equal(model([vf.chain(3)], x=x).half.to(torch.complex64), x.cumsum(0).chalf().to(torch.complex64))
+
+
+def test_shapes_that_fit_for_one_number_of_rows_alone():
+    """Written in place, where nothing looks at shapes before the write is taken apart."""
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") + v.gather(0).h)
+        h.masked_scatter_(h[:, 0] > 0, h.clone())
+        v.scatter(h=h)
+        v.push(h=h)
+
+    with pytest.raises(vf.VertexFunctionError, match=r"failed: RuntimeError: (.|\n)*masked_scatter_") as caught:
+        FromCode(vertex, {"h": 4})([vf.chain(4)], x=torch.randn(4, 4))
+    assert "defect" not in str(caught.value)

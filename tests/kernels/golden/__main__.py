@@ -35,11 +35,13 @@ def sources(name: str) -> dict[str, str]:
 
 
 def _native(program: Program) -> Iterator[str]:
-    return (write_part(program, part).text for part in program.parts if not part.endswith("_leaf"))
+    names = [part for part in program.parts if not part.endswith("_leaf")]
+    return (function.text for name in names for function in write_part(program, name).functions)
 
 
 def _kernels(program: Program) -> Iterator[str]:
-    return (write_core(program, core).text for core in CORES if core in program.parts)
+    cores = [core for core in CORES if core in program.parts]
+    return (piece.text for core in cores for piece in write_core(program, core).pieces)
 
 
 if __name__ == "__main__":

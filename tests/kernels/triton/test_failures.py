@@ -55,7 +55,7 @@ def test_a_kernel_that_would_read_what_is_not_its_own_is_not_written(monkeypatch
     model.backend = "torch"
     model([vf.chain(3)], x=torch.randn(3, 4))
     (program,) = model.symbolic_graph.programs.values()
-    assert "tl.store" in write_core(program, "core").text
+    assert "tl.store" in write_core(program, "core").pieces[0].text
     of_slice = VIEWS[torch.ops.aten.slice.Tensor]
 
     def shifted(*given):  # each but that of rows

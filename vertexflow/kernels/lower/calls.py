@@ -74,8 +74,11 @@ def _is_given_as_it_is(node: fx.Node, unknown: Collection[fx.Node]) -> bool:
     return node.target in VIEWS and all(_is_given_as_it_is(source, unknown) for source in node.all_input_nodes)
 
 
-def calls_of(part: Part, called: Called, level: Mapping[fx.Node, int]) -> dict[int, Part]:
-    """What PyTorch computes at each level, as parts whose inputs and outputs are values of this part's graph.
+def calls_of(
+    part: Part, called: Called, level: Mapping[fx.Node, int], dtypes: Collection[torch.dtype] = DTYPES
+) -> dict[int, Part]:
+    """What PyTorch computes at each level, as parts whose inputs and outputs are values of this part's graph; loops know
+    these `dtypes`.
 
     Raises:
         Unsupported: loops cannot read what a call makes.
@@ -84,7 +87,11 @@ def calls_of(part: Part, called: Called, level: Mapping[fx.Node, int]) -> dict[i
     for node in part.graph.nodes:
         if node in called.nodes:
             by_level.setdefault(level[node], []).append(node)
-    return {at: _call(f"{part.name}_call_{at}", nodes, called, level) for at, nodes in by_level.items()}
+    calls = {at: _call(f"{part.name}_call_{at}", nodes, called, level) for at, nodes in sorted(by_level.items())}
+    for call in calls.values():
+        for node in call.outputs:
+            _check_output(node, dtypes)
+    return calls
 
 
 def _call(name: str, nodes: list[fx.Node], called: Called, level: Mapping[fx.Node, int]) -> Part:
@@ -112,7 +119,6 @@ def _call(name: str, nodes: list[fx.Node], called: Called, level: Mapping[fx.Nod
     for node in nodes:
         copy(node)
         if isinstance(node.meta.get("val"), Tensor) and _is_read_elsewhere(node, called, level):
-            _check_output(node)
             outputs.append(node)
     for placeholder in [copies[node] for node in reversed(inputs)]:
         next(iter(graph.nodes)).prepend(placeholder)
@@ -133,9 +139,9 @@ def _is_read_elsewhere(node: fx.Node, called: Called, level: Mapping[fx.Node, in
     return any(map(is_elsewhere, node.users))
 
 
-def _check_output(node: fx.Node) -> None:
+def _check_output(node: fx.Node, dtypes: Collection[torch.dtype]) -> None:
     layout, dtype = node.meta.get("rows"), node.meta["val"].dtype
     if node.meta.get("interleaved") or (layout is not None and layout.per_vertex > 1 and layout.dim > 0):
         raise Unsupported(f"{node.name} does not have its vertices one beside the other")
-    if dtype not in DTYPES:
+    if dtype not in dtypes:
         raise Unsupported(f"{node.name} is of {str(dtype)[6:]}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from torch import fx
@@ -13,12 +12,12 @@ from torch import fx
 from ...graph.symbolic.program import CORES, Program
 from ..arguments import OfLoop, Scratch
 from ..binding import Bound, Template, template
+from ..cut import Cut
 from ..lower.loops import Over
 from ..memory import Buffers, room_for
 from ..operations import Unsupported
-from ..order import Ints, RowGroup, Step
+from ..order import Ints, RowGroup
 from ..run import Run
-from ..torch.between import Rows
 from .blocks import FUNCTIONS, PACKED
 from .build import address_of, load
 from .source import Source, Sources, preamble, products_source, write_part
@@ -72,61 +71,6 @@ class Loop:
         self.function(arguments.numbers.ctypes.data, steps.ctypes.data, len(steps))
 
 
-@dataclass(frozen=True)
-class _Arguments:
-    """What one run gives to a part that is cut: to its loops, and to the calls between them."""
-
-    group: RowGroup
-    loops: list[Bound]
-    between: list[tuple[list[Rows], list[Rows]]]
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """A core as several native functions, between which PyTorch computes what native code has not."""
-
-    sources: Sources
-    loops: list[Loop]
-    in_arenas = keeps = True
-
-    @property
-    def text(self) -> str:
-        return self.sources.text
-
-    def describe(self, part: str) -> str:
-        """In a few words, how a part runs."""
-        which = 1 if part.endswith("_leaf") else 0
-        calls = [both[which] for both in self.sources.between]
-        called = [name for call in calls if call is not None for name in call.operations]
-        if not called:
-            return "native code"
-        return f"native code, with calls of PyTorch in each step ({', '.join(dict.fromkeys(called))})"
-
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
-        return {key: size for loop in self.loops for key, size in loop.scratch(group).items()}
-
-    def bind(self, run: Run) -> _Arguments:
-        """The arguments of one run."""
-        between = [tuple([] if call is None else call.bind(run) for call in both) for both in self.sources.between]
-        return _Arguments(run.group, [loop.bind(run) for loop in self.loops], cast(Any, between))
-
-    def run(self, arguments: _Arguments, steps: Ints) -> None:
-        """Compute these steps, one after the other."""
-        for number, line in enumerate(steps.tolist()):
-            step, lines = Step._make(line), steps[number : number + 1]
-            if step.start >= step.stop:
-                continue
-            which = 1 if step.start < arguments.group.num_leaves else 0
-            self.loops[0].run(arguments.loops[0], lines)
-            rest = zip(self.loops[1:], arguments.loops[1:], self.sources.between, arguments.between, strict=True)
-            for loop, given, calls, bound in rest:
-                call = calls[which]
-                if call is not None:
-                    call.run(bound[which], step)
-                    loop.run(given, lines)
-
-
 def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     """The parts of a program that can be native code, compiled; and why the others cannot."""
     sources: dict[str, Sources] = {}
@@ -150,7 +94,7 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     loops: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
         pieces = [_loop(function, library, own, program) for function in part.functions]
-        loops[name] = pieces[0] if len(pieces) == 1 else Cut(part, pieces)
+        loops[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.between)
     return loops, reasons
 
 

@@ -44,11 +44,6 @@ class Sources:
     between: list[tuple[Between | None, Between | None]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)  # for that
 
-    @property
-    def text(self) -> str:
-        calls = [call.text for both in self.between for call in both if call is not None]
-        return "\n".join([*(function.text for function in self.functions), *calls])
-
 
 def products_source(dtype: torch.dtype) -> str:
     """The library of matrix products, which all generated code calls."""

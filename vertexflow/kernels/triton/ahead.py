@@ -84,10 +84,10 @@ def kernels_of(program: Program, dag: bool = False) -> list[Kernel]:
     found: list[Kernel] = []
     for core in CORES:
         if core in program.parts:
-            source = write_core(program, core)
-            module = load(source.text)
-            launches = (*source.inner, *source.leaf)
-            found += [_kernel(getattr(module, each.name), program, source.text, each, dag) for each in launches]
+            for source in write_core(program, core).pieces:
+                module = load(source.text)
+                launches = (*source.inner, *source.leaf)
+                found += [_kernel(getattr(module, each.name), program, source.text, each, dag) for each in launches]
     return found
 
 

@@ -18,6 +18,7 @@ from ...errors import BackendError, VertexFlowError
 from ...graph.symbolic.program import CORES, Program
 from ..arguments import Given, Scratch, Seed, Stride, finder
 from ..binding import Bound, Numbers, Template, key_of, template
+from ..cut import Cut
 from ..lower.loops import Over
 from ..memory import Buffers
 from ..operations import Unsupported
@@ -201,18 +202,24 @@ def precision() -> str:
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
-def loops_of(program: Program) -> tuple[dict[str, Loop], dict[str, str]]:
-    """The cores of a program that can be Triton kernels; and why the others cannot."""
-    loops: dict[str, Loop] = {}
+def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
+    """The cores of a program that can be Triton kernels; and why the others, or pieces of them, cannot."""
+    loops: dict[str, Loop | Cut] = {}
     reasons: dict[str, str] = {}
     for name in CORES:
         if name in program.parts:
             try:
-                source = write_core(program, name)
-                module = load(source.text)
-                launches = [*source.inner, *source.leaf]
-                functions = {launch.name: getattr(module, launch.name) for launch in launches}
-                loops[name] = Loop(source, functions)
+                sources = write_core(program, name)
             except Unsupported as reason:
                 reasons[name] = str(reason)
+                continue
+            pieces = [_loop(source) for source in sources.pieces]
+            loops[name] = pieces[0] if len(pieces) == 1 else Cut("Triton kernels", pieces, sources.between)
+            if sources.reasons:
+                reasons[name] = "; ".join(dict.fromkeys(sources.reasons))
     return loops, reasons
+
+
+def _loop(source: Source) -> Loop:
+    module = load(source.text)
+    return Loop(source, {launch.name: getattr(module, launch.name) for launch in (*source.inner, *source.leaf)})

@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from ...graph import segments
 from ...graph.symbolic.nodes import has_rows, on_edges, operands
 from ...graph.symbolic.program import Part
+from ..lower.calls import Called, calls_of
 from ..lower.elements import check_rows, is_known, is_reduction
 from ..lower.scalar import DTYPES, HALVES
 from ..lower.views import VIEWS, of_vertex
@@ -60,6 +61,7 @@ class Plan:
     kernels: list[Kernel]
     stored: dict[fx.Node, fx.Node | None]  # a value -> the output of the part that it is, or None: scratch
     ready: dict[fx.Node, int]  # the level from which on a stored value is in memory
+    calls: dict[int, Part] = field(default_factory=dict)  # what PyTorch computes in front of the kernels of a level
 
 
 class Apart(Exception):  # noqa: N818 - it is caught by whoever plans
@@ -70,14 +72,15 @@ class Apart(Exception):  # noqa: N818 - it is caught by whoever plans
         self.product = product
 
 
-def plan(part: Part, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]) -> Plan:
-    """The kernels of a part. `received` are placeholders, of its graph or of the joint graph, that are sums over what parents
-    sent, and whether these are to be stored; the results of the products in `apart` are stored before anybody reads them.
+def plan(part: Part, called: Called, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]) -> Plan:
+    """The kernels of a part. `called` is what is left to PyTorch; `received` are placeholders, of its graph or of the joint
+    graph, that are sums over what parents sent, and whether these are to be stored; the results of the products in `apart`
+    are stored before anybody reads them.
 
     Raises:
         Unsupported: an operation, a dtype or a layout that there are no kernels for; the message says which.
     """
-    return _Planner(part, received, apart).plan()
+    return _Planner(part, called, received, apart).plan()
 
 
 def sole_rows(node: fx.Node) -> bool:
@@ -127,8 +130,10 @@ def factors(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None]:
 
 
 class _Planner:
-    def __init__(self, part: Part, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]) -> None:
-        self.part, self.received, self.apart = part, received, apart
+    def __init__(
+        self, part: Part, called: Called, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]
+    ) -> None:
+        self.part, self.called, self.received, self.apart = part, called, received, apart
         self.level: dict[fx.Node, int] = {}
         self.fresh: set[fx.Node] = set()  # made of accumulators
         self.heavy: set[fx.Node] = set()  # made of sums that take time
@@ -139,18 +144,27 @@ class _Planner:
         nodes = [node for node in self.part.graph.nodes if node.op in ("placeholder", "call_function")]
         copies = self._outputs()
         self.stored.update(dict.fromkeys(node for node, is_kept in self.received.items() if is_kept))
+        self.stored.update(dict.fromkeys(self.called.copies))
+        self.crossed |= self.called.copies
         for node in dict.fromkeys([*self.received, *nodes]):
-            _check(node, self.part.name)
-            if isinstance(node.meta.get("val"), Tensor):
+            if node in self.called.nodes:
+                own = [self.level[source] for source in node.all_input_nodes if source in self.level]
+                of_copies = [self.level[source] + 1 for source in node.all_input_nodes if source in self.called.copies]
+                self.level[node] = max([1, *own, *of_copies])
+            elif isinstance(node.meta.get("val"), Tensor):
                 self._place(node)
-        stores = [store for node in self.stored for store in self._stores(node)]
+        calls = calls_of(self.part, self.called, self.level, DTYPES | HALVES)
+        made = {node: level for level, call in calls.items() for node in call.outputs}
+        self.stored.update(dict.fromkeys(made))
+        stores = [store for node in self.stored if node not in made for store in self._stores(node)]
         stores += [Store(value, output) for value, output in copies if math.prod(space_of(value)[1])]
         kernels = self._kernels(stores)
         ready: dict[fx.Node, int] = {}
         for kernel in kernels:
             for store in kernel.stores:
                 ready[store.target] = max(ready.get(store.target, 0), kernel.level + 1)
-        return Plan(self.part, kernels, self.stored, {node: ready.get(node, 0) for node in self.stored})
+        ready.update(made)
+        return Plan(self.part, kernels, self.stored, {node: ready.get(node, 0) for node in self.stored}, calls)
 
     def _kernels(self, stores: list[Store]) -> list[Kernel]:
         """What is stored at one level, of one shape, together. What needs no sums, and nobody reads at the next level, is
@@ -194,7 +208,8 @@ class _Planner:
             if not has_rows(result):
                 raise Unsupported(f"{output.name} has no rows")
             check_rows(output, result)
-            if result.op == "placeholder" or is_free(result) or result.target is CONSTANT or result in self.stored:
+            is_elsewhere = result.op == "placeholder" or result in self.called.nodes or result in self.stored
+            if is_elsewhere or is_free(result) or result.target is CONSTANT:
                 copies.append((result, output))
             else:
                 self.stored[result] = output
@@ -260,7 +275,7 @@ class _Planner:
         base = viewed(node)
         if base.op == "placeholder" and base not in self.received:
             return 0
-        return self.level[base] + 1
+        return self.level[base] + (base not in self.called.nodes)
 
     def _in_memory(self, node: fx.Node, level: int) -> bool:
         base = viewed(node)
@@ -272,7 +287,8 @@ class _Planner:
             return all(map(self._is_read_in_place, operands(node)))
         if is_free(node):
             return self._is_read_in_place(viewed(node))
-        return (node.op == "placeholder" and node not in self.received) or node.target is CONSTANT
+        is_there = node.op == "placeholder" and node not in self.received
+        return is_there or node in self.called.nodes or node.target is CONSTANT
 
     def _store(self, node: fx.Node) -> None:
         """Let a value be in memory at the next level."""
@@ -327,14 +343,33 @@ def _joins_columns(cat: fx.Node) -> bool:
     return sole_rows(cat) and cat.meta["val"].dim() == 2 and integer(cat, 1) == 1
 
 
+def unknown(part: Part) -> dict[fx.Node, str]:
+    """The operations that there are no kernels for, each with the reason.
+
+    Raises:
+        Unsupported: there are none that read what the part is given.
+    """
+    reasons = {}
+    for node in part.graph.nodes:
+        if node.op in ("placeholder", "call_function"):
+            try:
+                _check(node, part.name)
+            except Unsupported as reason:
+                if node.op == "placeholder":
+                    raise
+                reasons[node] = str(reason)
+    return reasons
+
+
 def _check(node: fx.Node, part: str) -> None:
-    """Refuse what there are no kernels for."""
     value, target = node.meta.get("val"), node.target
     node.meta["stream"] = f"{part}/{node.name}"  # of random numbers
     if isinstance(value, (int, torch.SymInt)) or target is operator.mul:
         return
-    if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
-        raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
+    for one in (node, *node.all_input_nodes):
+        given = one.meta.get("val")
+        if isinstance(given, Tensor) and given.dtype not in DTYPES | HALVES:
+            raise Unsupported(f"{one.name} is of {str(given.dtype)[6:]}")
     if node.op == "placeholder":
         check_rows(node, node)
         return

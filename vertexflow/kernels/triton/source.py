@@ -27,13 +27,15 @@ from ..arguments import (
     Value,
     Whole,
 )
+from ..lower.calls import Called, with_copies
 from ..lower.decompose import decomposed
 from ..lower.loops import Over
 from ..operations import Unsupported
+from ..torch.between import Between
 from . import tiles
 from .body import KernelWriter
 from .places import Gathered, Place, Received, Rows, Shared
-from .plan import Apart, Kernel, Plan, Store, is_fused, plan, space_of
+from .plan import Apart, Kernel, Plan, Store, is_fused, plan, space_of, unknown
 from .spellings import TYPES
 from .tiles import Tile
 
@@ -65,7 +67,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Source:
-    """A core as Triton source, and what is launched for each step: of vertices with children, and of others."""
+    """Triton source, and what is launched for each step: of vertices with children, and of others."""
 
     name: str
     text: str
@@ -73,40 +75,72 @@ class Source:
     leaf: list[Launch]
 
 
-def write_core(program: Program, name: str) -> Source:
+@dataclass(frozen=True)
+class Sources:
+    """A core as sources that run one after the other in each step; behind each but the last stands what PyTorch computes,
+    for vertices with children and for others."""
+
+    pieces: list[Source]
+    between: list[tuple[Between | None, Between | None]]
+    reasons: list[str]  # for that
+
+
+def write_core(program: Program, name: str) -> Sources:
     """The kernels of a core, together with those of its variant for vertices without children.
 
     Raises:
-        Unsupported: it has something that there are no kernels for; the message says what.
+        Unsupported: it has something that there are no kernels for, and that PyTorch cannot be called for in between; the
+            message says what.
     """
     for dtype in program.trace.state_dtypes.values():
         if dtype not in TYPES:
             raise Unsupported(f"states are of {str(dtype)[6:]}")
-    texts, launches = [], []
+    written = []
     for part in (name, f"{name}_leaf"):
         made = decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace)
-        found = _write_part(program, name, made)
-        texts += [text for text, _ in found]
-        launches.append([launch for _, launch in found])
-    return Source(name, "\n\n".join([HEAD, *texts]), *launches)
+        written.append(_write_part(program, name, made))
+    most = max(len(one.calls) for one in written)
+    pieces = []
+    for number in range(most + 1):
+        both = [one.kernels[number] if number < len(one.kernels) else [] for one in written]
+        texts = [text for kernels in both for text, _ in kernels]
+        inner, leaf = ([launch for _, launch in kernels] for kernels in both)
+        pieces.append(Source(name, "\n\n".join([HEAD, *texts]), inner, leaf))
+    calls = [[*one.calls, *[None] * (most - len(one.calls))] for one in written]
+    return Sources(pieces, list(zip(*calls, strict=True)), [reason for one in written for reason in one.reasons])
 
 
-def _write_part(program: Program, core: str, part: Part) -> list[tuple[str, Launch]]:
-    """The kernels of one part, in their order."""
+@dataclass(frozen=True)
+class _Written:
+    """A part: its kernels up to the first call of PyTorch, up to the next one, and so on."""
+
+    kernels: list[list[tuple[str, Launch]]]
+    calls: list[Between | None]
+    reasons: list[str]
+
+
+def _write_part(program: Program, core: str, part: Part) -> _Written:
+    reasons = unknown(part)
+    part, called = with_copies(part, reasons) if reasons else (part, Called())
     apart: set[fx.Node] = set()
     while True:
         values = _Values(program, core, part)
-        made = plan(part, values.received(), apart)
+        made = plan(part, called, values.received(), apart)
         values.made = made
         try:
             written = [_write_kernel(values, made, kernel, number) for number, kernel in enumerate(made.kernels)]
             if _store_by_chunks(made, [launch.products for _, launch in written]):
                 written = [_write_kernel(values, made, kernel, number) for number, kernel in enumerate(made.kernels)]
-            return written
+            break
         except Apart as found:
             if found.product in apart:
                 raise Unsupported(f"{found.product.name} is read in too many ways") from None
             apart.add(found.product)
+    groups: list[list[tuple[str, Launch]]] = [[] for _ in range(len(made.calls) + 1)]
+    for kernel, piece in zip(made.kernels, written, strict=True):
+        groups[sum(level <= kernel.level for level in made.calls)].append(piece)
+    calls = [Between.of(program, call, values.places(call)) for call in made.calls.values()]
+    return _Written(groups, [*calls], list(reasons.values()))
 
 
 def _store_by_chunks(made: Plan, products: list[set[fx.Node]]) -> bool:
@@ -178,7 +212,7 @@ class _Values:
         self.made: Plan | None = None
         given = [node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
         self.origins = dict(zip(given, part.inputs, strict=True))
-        self.scratch: dict[fx.Node, int] = {}
+        self.rooms: dict[fx.Node, Scratch] = {}
 
     def received(self) -> dict[fx.Node, bool]:
         """The gradients of states that come to the rows of a step, and whether somebody else reads them, too."""
@@ -195,6 +229,18 @@ class _Values:
         """The node of the joint graph that a value in memory is."""
         output = self.made.stored.get(node) if self.made is not None else None
         return output or self.origins.get(node, node)
+
+    def room(self, node: fx.Node) -> Scratch:
+        """The memory of a value that lies there during one step."""
+        if node not in self.rooms:
+            width, over = math.prod(space_of(node)[1]), Over.EDGES if on_edges(node) else Over.ROWS
+            dtype = node.meta["val"].dtype
+            self.rooms[node] = Scratch(self.part.name, f"scratch_{len(self.rooms)}", width, over, dtype)
+        return self.rooms[node]
+
+    def places(self, call: Part) -> dict[fx.Node, fx.Node | Scratch]:
+        """Where what PyTorch reads and makes lies."""
+        return {node: self.origins.get(node) or self.room(node) for node in (*call.inputs, *call.outputs)}
 
     def state_of(self, origin: fx.Node, table: dict[Any, fx.Node]) -> Any:
         """The key of a node in a table of the program."""
@@ -263,12 +309,8 @@ class _Arguments:
         return Rows(pointer, width, first, stride=stride)
 
     def _scratch(self, node: fx.Node) -> Rows:
-        number = self.values.scratch.setdefault(node, len(self.values.scratch))
-        width = math.prod(space_of(node)[1])
-        name, over = f"scratch_{number}", Over.EDGES if on_edges(node) else Over.ROWS
-        return Rows(
-            self.pointer(Scratch(self.values.part.name, name, width, over, node.meta["val"].dtype), name), width, ""
-        )
+        room = self.values.room(node)
+        return Rows(self.pointer(room, room.name), room.width, "")
 
     def _width(self, state: str) -> int:
         return math.prod(self.values.program.trace.state[state])

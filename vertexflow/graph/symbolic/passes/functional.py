@@ -32,7 +32,7 @@ def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     module = fx.GraphModule(graph.owning_module or torch.nn.Module(), graph)
     forget_source(module)
-    copier = _Copier(module)
+    copier = _Copier(module, trace)
     examples = [node.meta["val"] for node in placeholders]
     with mode, enable_python_dispatcher(), torch.no_grad():
         new = make_fx(torch.func.functionalize(lambda *values: copier.run(*values)))(*examples)
@@ -48,14 +48,23 @@ def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
 class _Copier(fx.Interpreter):
     """Runs a graph under a tracer and hands the user's lines and names on to the new nodes."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, trace: Trace) -> None:
         super().__init__(module)
+        self.trace = trace
         self.made: dict[fx.Node, fx.Node] = {}  # the first new node that an old one became
 
     def run_node(self, n: fx.Node) -> Any:
         graph = get_proxy_mode().tracer.graph  # type: ignore[union-attr]
         before = next(reversed(graph.nodes), None)
-        result = super().run_node(n)
+        try:
+            result = super().run_node(n)
+        except (
+            Exception
+        ) as error:  # what was written in place was not looked at before: shapes that do not fit together
+            said = str(error).split("\n")[0].replace(str(self.trace.rows), "n").replace(str(self.trace.edges), "e")
+            raise VertexFunctionError(
+                f"the vertex function failed: {type(error).__name__}: {said}\n  in the vertex function, {self.trace.where(n)}"
+            ) from error
         node = last = next(reversed(graph.nodes), None)
         while node is not None and node is not before and node.op != "root":
             node.meta.setdefault("line", n.meta.get("line"))
