@@ -97,8 +97,9 @@ OPERATIONS = {
     "hardswish": ("v", "F.hardswish({a} * 3)"),
     "hardsigmoid": ("v", "F.hardsigmoid({a} * 3)"),
     "logsigmoid": ("v", "F.logsigmoid({a})"),
-    "softshrink": ("v", "F.softshrink({a}, 0.2)"),
-    "hardshrink": ("v", "F.hardshrink({a}, 0.2)"),
+    # PyTorch's derivative of these at NaN is 0 or 1, by how many elements there are.
+    "softshrink": ("v", "F.softshrink({a}.nan_to_num(), 0.2)"),
+    "hardshrink": ("v", "F.hardshrink({a}.nan_to_num(), 0.2)"),
     "threshold": ("v", "F.threshold({a}, 0.1, -0.4)"),
     "tanhshrink": ("v", "F.tanhshrink({a})"),
     "prelu": ("v", "self.prelu({a})"),
