@@ -113,9 +113,17 @@ def in_half_precision(self, v):
     finish(v, torch.sigmoid(c) * torch.tanh(self.u(h + c)) * torch.exp(-c * c) + half.detach())
 
 
+def whose_results_are_read_by_calls_alone(self, v):
+    h, c, x = both(v)
+    first, other = (self.u(h) + x).sort(-1).values, (c + x).sort(-1).values
+    second = other.scatter_add(1, (torch.sin(first) > 0).long(), torch.cos(first))  # nothing else reads `other`
+    finish(v, second * torch.sigmoid(c) + torch.tanh(x * h))
+
+
 VERTICES = [
     in_the_middle, of_what_is_gathered, of_columns_of_what_is_gathered, one_behind_the_other, at_two_levels, of_matrices,
     with_a_parameter, of_rows_that_are_not_in_front, of_several_entries_a_row, read_as_a_view, in_half_precision,
+    whose_results_are_read_by_calls_alone,
 ]  # fmt: skip
 
 
