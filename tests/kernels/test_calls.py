@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -187,3 +189,15 @@ def test_an_error_of_a_call_names_the_line(backend):
     model = FromCode(factor, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
     with pytest.raises(vf.VertexFlowError, match=r"not positive-definite(.|\n)*torch\.linalg\.cholesky\(a\)"):
         model([part.graph() for part in PARTS], x=-torch.ones(ROWS, SIZE, dtype=torch.float64))
+
+
+def test_what_leaves_the_loops_is_said_once(backend):
+    model = FromCode(in_the_middle, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    graphs, x = [part.graph() for part in PARTS], torch.randn(ROWS, SIZE, dtype=torch.float64)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model(graphs, x=x)
+    said = [str(one.message) for one in caught if one.category is vf.SlowCoreWarning]
+    assert len(said) == (backend in LOOPS), said
+    assert all("leave the generated code for PyTorch: sort is made by aten.sort.default" in one for one in said), said
