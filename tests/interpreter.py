@@ -22,6 +22,16 @@ def interpreter(monkeypatch):
     refuse_strangers(monkeypatch, interpreter._interpreter)
 
 
+@pytest.fixture
+def backends(request) -> tuple[str, ...]:
+    """All that run traced programs; Triton's where it is installed."""
+    try:
+        request.getfixturevalue("interpreter")
+    except pytest.skip.Exception:
+        return ("torch", "native")
+    return ("torch", "native", "triton")
+
+
 def round_to_bfloat16(monkeypatch, interpreter):
     """The interpreter would cut off what a GPU rounds."""
     from triton import language
