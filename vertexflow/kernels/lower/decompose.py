@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,7 +20,8 @@ from ...graph.symbolic.passes.canonical import canonical
 from ...graph.symbolic.passes.row_layout import layout_of
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.trace import Trace
-from .decompositions import table
+from . import positions
+from .decompositions import ON_DEMAND, table
 from .elements import is_known
 from .scalar import wide
 
@@ -29,12 +30,15 @@ aten = torch.ops.aten
 
 def decomposed(part: Part, trace: Trace) -> Part:
     """The part with its operations taken apart, where they can be; the same part if there is nothing to do."""
-    if not any(_is_asked(node) for node in part.graph.nodes):
+    given = [node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
+    joint = dict(zip(given, part.inputs, strict=True))
+    asked = {node for node in part.graph.nodes if _is_asked(node, joint)}
+    if not asked:
         return part
     graph = fx.Graph()
     copies: dict[fx.Node, Any] = {}
     for node in part.graph.nodes:
-        pieces = _taken_apart(node, trace) if _is_asked(node) else None
+        pieces = _taken_apart(node, trace) if node in asked else None
         if pieces is not None:
             copies[node] = _inlined(
                 pieces, [copies[x] for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)], graph, node
@@ -46,11 +50,13 @@ def decomposed(part: Part, trace: Trace) -> Part:
     return Part(part.name, graph, part.inputs, part.outputs)
 
 
-def _is_asked(node: fx.Node) -> bool:
+def _is_asked(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
     if node.kwargs.get("generator") is not None:  # whose numbers are wanted
         return False
-    if node.target is aten.addmm.default and not adds_bias(node):
-        return True
+    if node.target is aten.addmm.default:
+        return not adds_bias(node)
+    if node.target in positions.LOOKING_UP:
+        return positions.is_there(node, joint)
     return isinstance(node.target, OpOverload) and not is_known(node) and node.target in table()
 
 
@@ -76,7 +82,9 @@ def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:
     values = [source.meta["val"] for source in sources]
     try:
         with values[0].fake_mode:
-            graph = make_fx(run, decomposition_table=table(node.target is aten.addmm.default))(*values).graph
+            graph = make_fx(run, decomposition_table=table(node.target if node.target in ON_DEMAND else None))(
+                *values
+            ).graph
         canonical(Trace(graph, trace.rows, trace.edges, {}, trace.state_dtypes, 0, trace.filename))
         graph.eliminate_dead_code()
         return graph if _is_understood(graph, trace) and _gives_the_same(graph, node) else None

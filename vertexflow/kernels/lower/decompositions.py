@@ -17,6 +17,7 @@ from torch._prims_common import reduction_dims
 
 from ...graph.symbolic.passes.canonical import RULES
 from ...graph.symbolic.passes.verify import STAY
+from . import positions
 from .elements import known_targets
 
 aten, prims = torch.ops.aten, torch.ops.prims
@@ -191,6 +192,7 @@ def _normal_like(x: Tensor, **options: Any) -> Tensor:
 
 
 _OWN: dict[Any, Callable[..., Any]] = {
+    **positions.FINDING,
     aten.mean.dim: _mean, aten.var.correction: _var, aten.var_mean.correction: _var_mean,
     aten.native_layer_norm.default: _layer_norm, aten.constant_pad_nd.default: _padded, aten.roll.default: _rolled,
     aten.repeat.default: _repeated, aten.where.ScalarOther: _where, aten.where.ScalarSelf: _where, aten.where.Scalar: _where,
@@ -219,18 +221,23 @@ def _addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
     return product if beta == 0 else product + (x if beta == 1 else x * beta)
 
 
+ON_DEMAND: dict[Any, Callable[..., Any]] = {
+    aten.addmm.default: _addmm,
+    **positions.LOOKING_UP,
+}  # not wherever they are met
+
 _LOOK_AT_VALUES = {  # and raise errors, which loops cannot, and what they are taken apart into would not
     aten.bernoulli.default, aten.binary_cross_entropy.default,
 }  # fmt: skip
 
 
 @cache
-def table(with_addmm: bool = False) -> dict[Any, Callable[..., Any]]:
-    """How operations are taken apart; not those that are known whole, unless it is an `addmm` of more than a bias."""
+def table(target: Any = None) -> dict[Any, Callable[..., Any]]:
+    """How operations are taken apart; not those that are known whole, or are taken apart on demand, but for `target`."""
     from torch._decomp import decomposition_table
 
     whole = (
         known_targets() | _LOOK_AT_VALUES | (RULES.keys() - STAY)
     )  # the canonical pass knows what is another's alias
     table = {target: rule for target, rule in decomposition_table.items() if target not in whole}
-    return {**table, **_OWN, **({aten.addmm.default: _addmm} if with_addmm else {})}
+    return {**table, **_OWN, **({target: ON_DEMAND[target]} if target is not None else {})}
