@@ -11,6 +11,7 @@ from .errors import (
     LinAlgError,
     NotTracedError,
     OutputError,
+    SlowCoreWarning,
     VertexFlowError,
     VertexFunctionError,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Outputs",
     "Policy",
     "Schedule",
+    "SlowCoreWarning",
     "Vertex",
     "VertexFlowError",
     "VertexFunction",

@@ -41,3 +41,7 @@ class OutputError(VertexFlowError, AttributeError, KeyError):
 
 class BackendError(VertexFlowError, ValueError):
     """A backend or policy is unknown, or cannot run here."""
+
+
+class SlowCoreWarning(UserWarning):
+    """What runs in each step leaves the generated code: the numbers are the same, it takes longer."""

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from . import forked, log
-from .errors import VertexFlowError, VertexFunctionError
+from .errors import SlowCoreWarning, VertexFlowError, VertexFunctionError
 from .graph.symbolic import isolation
 from .graph.symbolic.partition import partition
 from .graph.symbolic.passes.wanted import wanted_states
+from .graph.symbolic.program import CORES
 from .graph.symbolic.show import SymbolicGraph
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.watch.look import take_snapshot
@@ -178,7 +179,22 @@ def _compiled(traces: Mapping[str, Trace], asked: Asked) -> dict[str, Compiled]:
     if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
         programs = {name: partition(trace, *wanted, True, states) for name, trace in traces.items()}
     log.show("trace", SymbolicGraph(programs))
-    return {name: compile_program(program, asked.backend) for name, program in programs.items()}
+    compiled = {name: compile_program(program, asked.backend) for name, program in programs.items()}
+    for method, one in compiled.items():
+        _say_what_is_slow(method, one)
+    return compiled
+
+
+def _say_what_is_slow(method: str, compiled: Compiled) -> None:
+    """Warn of what leaves the generated code in each step; Python says the same once."""
+    reasons = dict.fromkeys(compiled.reasons[core] for core in CORES if core in compiled.reasons)
+    if reasons:
+        warnings.warn(
+            f"steps of {method!r} leave the generated code for PyTorch: {'; '.join(reasons)}. The numbers are the same, it takes "
+            "longer; model.explain() says what runs how",
+            SlowCoreWarning,
+            stacklevel=2,
+        )
 
 
 def _made(table: dict[Key, Made], key: Key, make: Callable[[], Made]) -> Made:

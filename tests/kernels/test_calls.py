@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -113,9 +115,17 @@ def in_half_precision(self, v):
     finish(v, torch.sigmoid(c) * torch.tanh(self.u(h + c)) * torch.exp(-c * c) + half.detach())
 
 
+def whose_results_are_read_by_calls_alone(self, v):
+    h, c, x = both(v)
+    first, other = (self.u(h) + x).sort(-1).values, (c + x).sort(-1).values
+    second = other.scatter_add(1, (torch.sin(first) > 0).long(), torch.cos(first))  # nothing else reads `other`
+    finish(v, second * torch.sigmoid(c) + torch.tanh(x * h))
+
+
 VERTICES = [
     in_the_middle, of_what_is_gathered, of_columns_of_what_is_gathered, one_behind_the_other, at_two_levels, of_matrices,
     with_a_parameter, of_rows_that_are_not_in_front, of_several_entries_a_row, read_as_a_view, in_half_precision,
+    whose_results_are_read_by_calls_alone,
 ]  # fmt: skip
 
 
@@ -179,3 +189,15 @@ def test_an_error_of_a_call_names_the_line(backend):
     model = FromCode(factor, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
     with pytest.raises(vf.VertexFlowError, match=r"not positive-definite(.|\n)*torch\.linalg\.cholesky\(a\)"):
         model([part.graph() for part in PARTS], x=-torch.ones(ROWS, SIZE, dtype=torch.float64))
+
+
+def test_what_leaves_the_loops_is_said_once(backend):
+    model = FromCode(in_the_middle, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    graphs, x = [part.graph() for part in PARTS], torch.randn(ROWS, SIZE, dtype=torch.float64)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model(graphs, x=x)
+    said = [str(one.message) for one in caught if one.category is vf.SlowCoreWarning]
+    assert len(said) == (backend in LOOPS), said
+    assert all("leave the generated code for PyTorch: sort is made by aten.sort.default" in one for one in said), said

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .compiled import Loop
-from .memory import Buffers
+from .memory import Buffers, room_of_a_step
 from .order import Ints, RowGroup, Step
 from .run import Run
 from .torch.between import Between, Rows
@@ -58,7 +58,9 @@ class Cut:
 
     def scratch(self, group: RowGroup) -> Buffers:
         """The further buffers that one run needs."""
-        return {key: size for loop in self.loops for key, size in loop.scratch(group).items()}
+        rooms = {key: size for loop in self.loops for key, size in loop.scratch(group).items()}
+        calls = [call for both in self.calls for call in both if call is not None]
+        return {**rooms, **{room: room_of_a_step(room, group) for call in calls for room in call.rooms}}
 
     def bind(self, run: Run) -> Arguments:
         """The arguments of one run."""

@@ -11,7 +11,8 @@ from torch import Tensor, fx
 
 from ..graph.symbolic.program import CORES, Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
-from .arguments import Buffer, By, Gathered, Received
+from .arguments import Buffer, By, Gathered, Received, Scratch
+from .lower.loops import Over
 from .order import RowGroup
 from .pool import empty
 
@@ -162,6 +163,18 @@ def cut(program: Program, node: fx.Node, group: RowGroup, start: int) -> tuple[i
     if layout is None or layout.edges or start == base:
         return None
     return layout.dim, (start - base) * layout.per_vertex, (group.num_rows - start) * layout.per_vertex
+
+
+def room_of_a_step(scratch: Scratch, group: RowGroup) -> tuple[torch.dtype, int]:
+    """What the elements of a room are, and how many the largest step needs."""
+    match scratch.over:
+        case Over.ELEMENTS:
+            most = 1
+        case Over.EDGES:
+            most = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
+        case Over.ROWS:
+            most = max((step.stop - step.start for step in group.steps), default=0)
+    return scratch.dtype, scratch.width * most
 
 
 def room_for(node: fx.Node, shape: Sequence[int]) -> Tensor:

@@ -6,6 +6,7 @@ stays in loops.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -56,6 +57,11 @@ def with_copies(part: Part, unknown: Mapping[fx.Node, str]) -> tuple[Part, Calle
         if node in unknown:
             called.add(ours[node])
     return Part(part.name, graph, part.inputs, part.outputs), Called(frozenset(called), frozenset(copies.values()))
+
+
+def reasons_of(unknown: Mapping[fx.Node, str]) -> list[str]:
+    """Why PyTorch is called, each once; items of an operation with several results have no reason of their own."""
+    return list(dict.fromkeys(reason for node, reason in unknown.items() if node.target is not operator.getitem))
 
 
 def _is_computed(node: fx.Node) -> bool:

@@ -46,6 +46,14 @@ PACKED = Memory("packed")  # whether weights were packed
 INDICES = "const Index* const"
 
 
+def room_of(node: fx.Node, rooms: dict[fx.Node, Scratch], part: str) -> Scratch:
+    """The scratch memory of a value, one of the `rooms` of a part, which may be new."""
+    if node not in rooms:
+        width = math.prod(of_vertex(node) if has_rows(node) else extents(node))
+        rooms[node] = Scratch(part, f"scratch_{len(rooms) + 1}", width, over_of(node), node.meta["val"].dtype)
+    return rooms[node]
+
+
 class Blocks:
     """Writes the blocks of one function, and collects the arguments that they need.
 
@@ -213,12 +221,8 @@ class Blocks:
         return beside * math.prod(of_vertex(origin))
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
-        name, sort, dtype = self._fresh(node), self._type(node), node.meta["val"].dtype
-        if node not in self.rooms:
-            width = math.prod(of_vertex(node) if has_rows(node) else extents(node))
-            room = Scratch(self.name, f"scratch_{len(self.rooms) + 1}", width, over_of(node), dtype)
-            self.rooms[node] = room
-        room = self.rooms[node]
+        name, sort = self._fresh(node), self._type(node)
+        room = room_of(node, self.rooms, self.name)
         pointer = self.argument(room, f"{sort}* const", room.name)
         lines += [f"{sort}* const {name} = {pointer};", f"constexpr Long {name}_ld = {room.width};"]
         return name

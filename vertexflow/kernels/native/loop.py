@@ -14,7 +14,7 @@ from ..arguments import OfLoop, Scratch
 from ..binding import Bound, Template, template
 from ..cut import Cut
 from ..lower.loops import Over
-from ..memory import Buffers, room_for
+from ..memory import Buffers, room_for, room_of_a_step
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from ..run import Run
@@ -45,17 +45,10 @@ class Loop:
     def scratch(self, group: RowGroup) -> Buffers:
         """The further buffers that one run needs."""
         needed = [argument for argument in self.source.arguments if isinstance(argument, Scratch)]
-        return {one: (one.dtype, self._most(group, one.over) * one.width) for one in needed}
-
-    def _most(self, group: RowGroup, over: Over) -> int:
-        """How many rows, or edges, are computed at a time."""
-        if over is Over.ELEMENTS:
-            return 1
-        if self.source.part not in CORES:
-            return group.num_rows if over is Over.ROWS else group.num_edges
-        return max(
-            (s.edge_stop - s.edge_start if over is Over.EDGES else s.stop - s.start for s in group.steps), default=0
-        )
+        if self.source.part in CORES:
+            return {one: room_of_a_step(one, group) for one in needed}
+        most = {Over.ELEMENTS: 1, Over.ROWS: group.num_rows, Over.EDGES: group.num_edges}
+        return {one: (one.dtype, most[one.over] * one.width) for one in needed}
 
     def bind(self, run: Run) -> Bound:
         """The arguments of one run; what is the same in every run over a structure is kept."""

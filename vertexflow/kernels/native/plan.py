@@ -18,7 +18,7 @@ from ...graph.symbolic.nodes import has_rows, is_view, on_edges, operands
 from ...graph.symbolic.passes.row_layout import RowLayout
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.roles import Counts, Gather, role_of
-from ..lower.calls import Called, calls_of, with_copies
+from ..lower.calls import Called, calls_of, reasons_of, with_copies
 from ..lower.elements import check_dtypes, check_rows, is_known, is_reduction, load
 from ..lower.index import ZERO, Var, at, of
 from ..lower.loops import Columns
@@ -94,7 +94,7 @@ def plan(part: Part, may_call: bool = False) -> Plan:
         stages[stage - 1].call = call
     if copies:
         stages.append(Stage(copies=copies))
-    return Plan(part, stages, stored, [output for _, output in copies], list(unknown.values()))
+    return Plan(part, stages, stored, [output for _, output in copies], reasons_of(unknown))
 
 
 def _unknown(part: Part, may_call: bool) -> dict[fx.Node, str]:

@@ -15,7 +15,7 @@ from ..lower.decompose import decomposed
 from ..lower.verify import verify
 from ..operations import Unsupported
 from ..torch.between import Between
-from .blocks import Blocks
+from .blocks import Blocks, room_of
 from .cpp import TYPES
 from .plan import Plan, plan, work_of
 from .statements import statements_of
@@ -96,20 +96,24 @@ def write_part(program: Program, name: str) -> Sources:
         functions.append(
             Source(name, writer.function, _function(writer, blocks, max(map(work_of, plans))), writer.arguments)
         )
-    calls = [_calls(program, made, rooms, count - 1) for made in plans]
+    calls = [_calls(program, name, made, rooms, count - 1) for made in plans]
     between = list(zip(*calls, strict=True)) if count > 1 else []
     return Sources(functions, between, [reason for made in plans for reason in made.reasons])
 
 
-def _calls(program: Program, made: Plan, rooms: dict[fx.Node, Scratch], count: int) -> list[Between | None]:
+def _calls(program: Program, name: str, made: Plan, rooms: dict[fx.Node, Scratch], count: int) -> list[Between | None]:
     """What PyTorch computes in a plan, in its order."""
     part = made.part
     placeholders = [
         node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
     ]
-    places = {**dict(zip(placeholders, part.inputs, strict=True)), **rooms}
+    origins = dict(zip(placeholders, part.inputs, strict=True))
+
+    def place(node: fx.Node) -> fx.Node | Scratch:
+        return origins.get(node) or room_of(node, rooms, name)
+
     calls = [
-        Between.of(program, stage.call, {node: places[node] for node in (*stage.call.inputs, *stage.call.outputs)})
+        Between.of(program, stage.call, {node: place(node) for node in (*stage.call.inputs, *stage.call.outputs)})
         for stage in made.stages
         if stage.call is not None
     ]

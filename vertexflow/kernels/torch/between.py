@@ -47,6 +47,11 @@ class Between:
         targets: list[Any] = [node.target for node in self.calls.part.graph.nodes if node.op == "call_function"]
         return list(dict.fromkeys(str(target) for target in targets if hasattr(target, "overloadpacket")))
 
+    @property
+    def rooms(self) -> list[Scratch]:
+        """The memory of a step that it reads and writes."""
+        return [place for place in self.places.values() if isinstance(place, Scratch)]
+
     def bind(self, run: Run) -> list[Rows]:
         """What finds each input and output in a step of one run."""
         return [self._rows(node, run) for node in [*self.calls.part.inputs, *self.calls.part.outputs]]

@@ -19,8 +19,7 @@ from ...graph.symbolic.program import CORES, Program
 from ..arguments import Given, Scratch, Seed, Stride, finder
 from ..binding import Bound, Numbers, Template, key_of, template
 from ..cut import Cut
-from ..lower.loops import Over
-from ..memory import Buffers
+from ..memory import Buffers, room_of_a_step
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from ..run import Run
@@ -87,10 +86,7 @@ class Loop:
 
     def scratch(self, group: RowGroup) -> Buffers:
         """The further buffers that one run needs."""
-        rows = max((step.stop - step.start for step in group.steps), default=0)
-        edges = max((step.edge_stop - step.edge_start for step in group.steps), default=0)
-        needed = [pointer for pointer in self.pointers if isinstance(pointer, Scratch)]
-        return {one: (one.dtype, one.width * (edges if one.over is Over.EDGES else rows)) for one in needed}
+        return {one: room_of_a_step(one, group) for one in self.pointers if isinstance(one, Scratch)}
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""

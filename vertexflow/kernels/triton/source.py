@@ -27,7 +27,7 @@ from ..arguments import (
     Value,
     Whole,
 )
-from ..lower.calls import Called, with_copies
+from ..lower.calls import Called, reasons_of, with_copies
 from ..lower.decompose import decomposed
 from ..lower.loops import Over
 from ..operations import Unsupported
@@ -140,7 +140,7 @@ def _write_part(program: Program, core: str, part: Part) -> _Written:
     for kernel, piece in zip(made.kernels, written, strict=True):
         groups[sum(level <= kernel.level for level in made.calls)].append(piece)
     calls = [Between.of(program, call, values.places(call)) for call in made.calls.values()]
-    return _Written(groups, [*calls], list(reasons.values()))
+    return _Written(groups, [*calls], reasons_of(reasons))
 
 
 def _store_by_chunks(made: Plan, products: list[set[fx.Node]]) -> bool:
