@@ -26,14 +26,21 @@ ROWS = sum(part.num_vertices for part in PARTS)
 
 
 LOOPS = {"native": "native code", "triton": "Triton kernels"}
+BACKENDS = ["torch", *LOOPS]
+pytestmark = pytest.mark.usefixtures("interpreter")
 
 
-@pytest.fixture(autouse=True, params=["torch", *LOOPS])
-def backend(request, monkeypatch):
-    if request.param == "triton":
-        request.getfixturevalue("interpreter")
-    monkeypatch.setenv("VERTEXFLOW_BACKEND", request.param)
-    return request.param
+def check_cut(case: Case, *but: str) -> None:
+    """All backends against the reference; those with loops, `but` for some, have cut the core."""
+    for backend in BACKENDS:
+        check(case, backend)
+        if backend in LOOPS and backend not in but:
+            assert f"core: {LOOPS[backend]}, with calls of PyTorch in each step" in case.model.explain()
+            assert "core: calls of PyTorch:" not in case.model.explain()
+
+
+def given() -> dict[str, torch.Tensor]:
+    return {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)}
 
 
 def both(v):
@@ -129,9 +136,8 @@ VERTICES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("vertex", VERTICES, ids=lambda vertex: vertex.__name__)
-def test_a_core_around_calls(backend, vertex, reverse):
+def test_a_core_around_calls(vertex):
     torch.manual_seed(1)
     parts = {
         "u": nn.Linear(SIZE, SIZE),
@@ -139,12 +145,12 @@ def test_a_core_around_calls(backend, vertex, reverse):
         "identity": torch.eye(2),
     }
     model = FromCode(vertex, {"h": SIZE, "c": SIZE}, **parts).double()
-    inputs = {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)}
-    check(Case(model, PARTS, inputs, reverse=reverse))
-    knows_all = backend == "triton" and vertex is in_half_precision
-    if backend in LOOPS and not knows_all:
-        assert f"core: {LOOPS[backend]}, with calls of PyTorch in each step" in model.explain()
-        assert "core: calls of PyTorch:" not in model.explain()
+    check_cut(Case(model, PARTS, given()), *(["triton"] if vertex is in_half_precision else []))
+
+
+def test_against_the_edges():
+    model = FromCode(at_two_levels, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    check_cut(Case(model, PARTS, given(), reverse=True))
 
 
 def of_edges(self, v):
@@ -160,44 +166,44 @@ def of_a_sum_over_edges(self, v):
 
 
 @pytest.mark.parametrize("vertex", [of_edges, of_a_sum_over_edges], ids=lambda vertex: vertex.__name__)
-def test_a_core_around_calls_on_edges(backend, vertex):
+def test_a_core_around_calls_on_edges(vertex):
     torch.manual_seed(1)
-    model = FromCode(vertex, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
-    inputs = {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)}
-    check(Case(model, PARTS, inputs))
-    if backend in LOOPS:
-        assert f"core: {LOOPS[backend]}, with calls of PyTorch in each step" in model.explain()
+    check_cut(Case(FromCode(vertex, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double(), PARTS, given()))
 
 
-def test_what_only_leaves_need_pytorch_for_or_only_others(backend):
+def test_what_vertices_with_children_alone_need_pytorch_for():
     """The variant for leaves is cut in other places than the core, or nowhere."""
 
     def only_inner(self, v):
         h, c, x = both(v)
         finish(v, self.u(h).sort(-1).values * torch.sigmoid(c) + torch.tanh(x * c))
 
-    model = FromCode(only_inner, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE, bias=False)).double()
-    check(Case(model, PARTS, {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)}))
+    u = nn.Linear(SIZE, SIZE, bias=False)
+    check_cut(Case(FromCode(only_inner, {"h": SIZE, "c": SIZE}, u=u).double(), PARTS, given()))
 
 
-def test_an_error_of_a_call_names_the_line(backend):
+def test_an_error_of_a_call_names_the_line():
     def factor(self, v):
         h, c, x = both(v)
         a = torch.diag_embed(torch.tanh(x) + h)
         finish(v, torch.linalg.cholesky(a).sum(-1) * torch.sigmoid(self.u(c)))
 
     model = FromCode(factor, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
-    with pytest.raises(vf.VertexFlowError, match=r"not positive-definite(.|\n)*torch\.linalg\.cholesky\(a\)"):
-        model([part.graph() for part in PARTS], x=-torch.ones(ROWS, SIZE, dtype=torch.float64))
+    for backend in BACKENDS:
+        model.backend = backend
+        with pytest.raises(vf.VertexFlowError, match=r"not positive-definite(.|\n)*torch\.linalg\.cholesky\(a\)"):
+            model([part.graph() for part in PARTS], x=-torch.ones(ROWS, SIZE, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_leaves_the_loops_is_said_once(backend):
     model = FromCode(in_the_middle, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
-    graphs, x = [part.graph() for part in PARTS], torch.randn(ROWS, SIZE, dtype=torch.float64)
+    model.backend = backend
+    graphs = [part.graph() for part in PARTS]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
-            model(graphs, x=x)
+            model(graphs, **given())
     said = [str(one.message) for one in caught if one.category is vf.SlowCoreWarning]
     assert len(said) == (backend in LOOPS), said
     assert all("leave the generated code for PyTorch: sort is made by aten.sort.default" in one for one in said), said

@@ -103,7 +103,7 @@ MORE_FUNCTIONS = {
     "selu": lambda a, b: F.selu(_no_nan(a)),
     "softplus": lambda a, b: F.softplus(a),
     "hardswish": lambda a, b: F.hardswish(_no_nan(a)),
-    "hardsigmoid": lambda a, b: F.hardsigmoid(a.detach()),
+    "hardsigmoid": lambda a, b: F.hardsigmoid(a),
     "hardtanh": lambda a, b: F.hardtanh(_no_nan(a)),
     "logsigmoid": lambda a, b: F.logsigmoid(a),
     "softsign": lambda a, b: F.softsign(a),

@@ -191,6 +191,11 @@ def _normal_like(x: Tensor, **options: Any) -> Tensor:
     return radius * torch.cos(2 * math.pi * torch.rand_like(x))
 
 
+def _hardsigmoid_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """With a sixth as PyTorch has it, also for float64: rounded to float32."""
+    return _where((x > -3) & (x < 3), grad * torch.tensor(1 / 6, dtype=torch.float32).item(), 0)
+
+
 _OWN: dict[Any, Callable[..., Any]] = {
     **positions.FINDING,
     aten.mean.dim: _mean, aten.var.correction: _var, aten.var_mean.correction: _var_mean,
@@ -201,6 +206,7 @@ _OWN: dict[Any, Callable[..., Any]] = {
     aten.cumprod.default: _cumulative(torch.prod, 1),
     aten.native_dropout.default: _dropout, aten.bernoulli.p: _bernoulli,
     aten.randn_like.default: _normal_like, aten.linalg_cross.default: _cross,
+    aten.hardsigmoid_backward.default: _hardsigmoid_backward,
     aten.addcmul.default: lambda x, a, b, *, value=1: x + value * a * b,
     aten.addcdiv.default: lambda x, a, b, *, value=1: x + value * a / b,
     prims.broadcast_in_dim.default: _broadcast_in_dim, prims.collapse_view.default: _collapse,
