@@ -21,9 +21,9 @@ from ...graph.symbolic.passes.row_layout import layout_of
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.trace import Trace
 from . import positions
-from .decompositions import ON_DEMAND, table
+from .decompositions import NOT_OF_HALVES, ON_DEMAND, table
 from .elements import is_known
-from .scalar import wide
+from .scalar import HALVES, wide
 
 aten = torch.ops.aten
 
@@ -52,6 +52,8 @@ def decomposed(part: Part, trace: Trace) -> Part:
 
 def _is_asked(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
     if node.kwargs.get("generator") is not None:  # whose numbers are wanted
+        return False
+    if node.target in NOT_OF_HALVES and node.meta["val"].dtype in HALVES:
         return False
     if node.target is aten.addmm.default:
         return not adds_bias(node)

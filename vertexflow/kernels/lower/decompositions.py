@@ -67,17 +67,32 @@ def _group_norm(
     return out, mean.squeeze(2), scale.squeeze(2)
 
 
+def _unfold_backward(grad: Tensor, shape: Sequence[int], dim: int, size: int, step: int) -> Tensor:
+    end = (grad.shape[dim] - 1) * step + 1
+    placed = [aten.slice_backward(grad.select(-1, at), shape, dim, at, at + end, step) for at in range(size)]
+    return cast(Tensor, sum(placed[1:], placed[0]))
+
+
 def _diagonal_backward(grad: Tensor, shape: Sequence[int], offset: int, dim1: int, dim2: int) -> Tensor:
+    is_on, placed = _on_diagonal(grad, shape, offset, dim1, dim2)
+    return _where(is_on, placed, 0)
+
+
+def _diagonal_scatter(x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    is_on, placed = _on_diagonal(source, x.shape, offset, dim1, dim2)
+    return _where(is_on, placed, x)
+
+
+def _on_diagonal(x: Tensor, shape: Sequence[int], offset: int, dim1: int, dim2: int) -> tuple[Tensor, Tensor]:
+    """Which elements of a value of this shape are on a diagonal, and a value that has `x` there."""
     down, across = shape[dim1], shape[dim2]
     before = max(-offset, 0)
-    by_row = (
-        _padded(grad, [before, down - before - grad.shape[-1]]).unsqueeze(-1).expand(*grad.shape[:-1], down, across)
-    )
-    numbers = [torch.arange(count, device=grad.device) for count in (down, across)]
+    by_row = _padded(x, [before, down - before - x.shape[-1]]).unsqueeze(-1).expand(*x.shape[:-1], down, across)
+    numbers = [torch.arange(count, device=x.device) for count in (down, across)]
     is_on = numbers[1].unsqueeze(0) - numbers[0].unsqueeze(1) == offset
-    placed = _where(is_on, by_row, 0)
     order = [dim for dim in range(len(shape)) if dim not in (dim1, dim2)] + [dim1, dim2]
-    return placed.permute([order.index(dim) for dim in range(len(shape))])
+    places = [order.index(dim) for dim in range(len(shape))]
+    return is_on.expand(by_row.shape).permute(places), by_row.permute(places)
 
 
 def _diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
@@ -164,6 +179,19 @@ def _fmax(sign: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor]
     return lambda a, b: torch.where(torch.isnan(a), b, torch.where(torch.isnan(b) | sign(a, b), a, b))
 
 
+def _angle(x: Tensor) -> Tensor:
+    half_turn = torch.full((), math.pi, dtype=torch.result_type(x, 1.0), device=x.device)
+    angle = _where(x < 0, half_turn, 0)
+    return _where(torch.isnan(x), x, angle) if x.is_floating_point() else angle
+
+
+def _rounded_to(x: Tensor, *, decimals: int) -> Tensor:
+    if not x.is_floating_point():
+        raise NotImplementedError("digits of whole numbers")
+    power = 10.0 ** abs(decimals)
+    return torch.round(x / power) * power if decimals < 0 else torch.round(x * power) / power
+
+
 def _iota(
     length: int, *, start: int, step: int, dtype: torch.dtype, device: torch.device, requires_grad: bool
 ) -> Tensor:
@@ -202,6 +230,8 @@ _OWN: dict[Any, Callable[..., Any]] = {
     aten.native_layer_norm.default: _layer_norm, aten.constant_pad_nd.default: _padded, aten.roll.default: _rolled,
     aten.repeat.default: _repeated, aten.where.ScalarOther: _where, aten.where.ScalarSelf: _where, aten.where.Scalar: _where,
     aten.native_group_norm.default: _group_norm, aten.diagonal_backward.default: _diagonal_backward,
+    aten.diagonal_scatter.default: _diagonal_scatter, aten.unfold_backward.default: _unfold_backward,
+    aten.angle.default: _angle, aten.round.decimals: _rounded_to,
     aten.diag_embed.default: _diag_embed, aten.cumsum.default: _cumulative(torch.sum, 0),
     aten.cumprod.default: _cumulative(torch.prod, 1),
     aten.native_dropout.default: _dropout, aten.bernoulli.p: _bernoulli,
@@ -231,6 +261,8 @@ ON_DEMAND: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: _addmm,
     **positions.LOOKING_UP,
 }  # not wherever they are met
+
+NOT_OF_HALVES = {aten.round.decimals}  # PyTorch rounds their pieces to half precision, each for itself
 
 _LOOK_AT_VALUES = {  # and raise errors, which loops cannot, and what they are taken apart into would not
     aten.bernoulli.default, aten.binary_cross_entropy.default,
