@@ -1,5 +1,7 @@
 """The native core (csrc/); all metadata is in pyproject.toml."""
 
+from glob import glob
+
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
 
@@ -8,10 +10,7 @@ setup(
         Pybind11Extension(
             "vertexflow._core",
             ["csrc/bindings.cpp"],
-            depends=[
-                f"csrc/{name}.hpp"
-                for name in ("check", "common", "containers", "greedy", "launch", "order", "pack", "place")
-            ],
+            depends=sorted(glob("csrc/*.hpp")),
             cxx_std=17,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
         )

@@ -68,7 +68,7 @@ def of_what_is_gathered(self, v):
 
 def of_columns_of_what_is_gathered(self, v):
     left, right = v.gather(0), v.gather(1)
-    values = left.h[:, 1:].cummax(-1).values
+    values = left.h[:, 1:].sort(-1).values
     finish(v, torch.cat([self.u(right.h)[:, :1], values * torch.tanh(right.c[:, :3])], -1) + v.pull("x"))
 
 
@@ -193,6 +193,21 @@ def test_an_error_of_a_call_names_the_line():
         model.backend = backend
         with pytest.raises(vf.VertexFlowError, match=r"not positive-definite(.|\n)*torch\.linalg\.cholesky\(a\)"):
             model([part.graph() for part in PARTS], x=-torch.ones(ROWS, SIZE, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_random_numbers_are_the_same_on_both_sides_of_a_call(backend):
+    def vertex(self, v):
+        h, c, x = both(v)
+        drawn = torch.rand_like(h)
+        called = (drawn + 0 * h)[:, :, None].sort(-1).values[:, :, 0]  # of one each, which is that one
+        difference = called - drawn
+        finish(v, torch.tanh(self.u(c + x)) + difference, difference=difference)
+
+    model = FromCode(vertex, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    model.backend = backend
+    out = model([part.graph() for part in PARTS], **given())
+    torch.testing.assert_close(out.difference, torch.zeros_like(out.difference), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -98,6 +98,9 @@ MORE_FUNCTIONS = {
     "bits": lambda a, b: ((a > 1) ^ (b > 1)).to(a.dtype) + ((a > b) & True).to(a.dtype) * 2,
     "exclusive": lambda a, b: torch.logical_xor(a, b).to(a.dtype),
     "whole numbers": lambda a, b: ((a.clamp(-9, 9).nan_to_num().int() & 6) | 1).to(a.dtype),
+    "shifts": lambda a, b: (
+        ((a.clamp(-9, 9).nan_to_num().int() << 2) >> 1).bitwise_left_shift(1).bitwise_right_shift(2).to(a.dtype)
+    ),
     "leaky": lambda a, b: F.leaky_relu(a, 0.1),
     "elu": lambda a, b: F.elu(_no_nan(a)),
     "selu": lambda a, b: F.selu(_no_nan(a)),

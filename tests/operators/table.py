@@ -47,8 +47,9 @@ which takes the first samples of different shapes, and goes on where it was stop
 
 {counts}
 
-In the table, *native* is code of the backend; *PyTorch* means that a core runs through PyTorch's own operators, step by step;
-*refused* gives the reason. Samples that mix rows are not counted here.
+In the table, *native* is code of the backend; *cut* is that, too, around calls of PyTorch in each step for what it does not have;
+*PyTorch* means that a core runs through PyTorch's own operators, step by step; *refused* gives the reason. Samples that mix rows
+are not counted here.
 
 {rows}
 
@@ -94,16 +95,39 @@ def page(lines: Iterable[dict]) -> str:
 
 def counts(lines: list[dict], backends: list[str]) -> list[list[str]]:
     """How many samples, of how many operators, had which outcome on each backend."""
-    rows = [["backend", "operators", "samples", "right", "of these native", "refused", "wrong", "no answer in PyTorch"]]
+    rows = [
+        [
+            "backend",
+            "operators",
+            "samples",
+            "right",
+            "of these native",
+            "cut",
+            "refused",
+            "wrong",
+            "no answer in PyTorch",
+        ]
+    ]
     for backend in backends:
         for kind, title in ((ALIKE, ""), (RANDOM, ", random"), (MIXING, ", mixing rows")):
             of = [line for line in lines if line["backend"] == backend and line["kind"] == kind]
             if not of:
                 continue
             verdicts = Counter(line["verdict"] for line in of)
-            native = sum(line["verdict"] == RIGHT and line["how"] == "native" for line in of)
+            native, cut = (
+                sum((line["verdict"], line["how"]) == (RIGHT, how) for line in of) for how in ("native", "cut")
+            )
             number = len({line["operator"] for line in of})
-            found = [number, len(of), verdicts[RIGHT], native, verdicts[REFUSED], verdicts[WRONG], verdicts[UNKNOWN]]
+            found = [
+                number,
+                len(of),
+                verdicts[RIGHT],
+                native,
+                cut,
+                verdicts[REFUSED],
+                verdicts[WRONG],
+                verdicts[UNKNOWN],
+            ]
             rows.append([backend + title, *map(str, found)])
     return rows
 
@@ -126,7 +150,7 @@ def _words(line: dict) -> str:
         return "WRONG"
     if line["backend"] in ("torch", "eager"):
         return "right"
-    return "native" if line["how"] == "native" else "PyTorch"
+    return line["how"] if line["how"] in ("native", "cut") else "PyTorch"
 
 
 def _table(rows: list[list[str]]) -> str:

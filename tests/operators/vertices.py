@@ -24,7 +24,8 @@ class Outcome:
     """What became of a sample on a backend.
 
     `verdict`: RIGHT; REFUSED with a `VertexFlowError`; WRONG: other values or gradients, or another error; UNKNOWN: plain
-    PyTorch has no answer for one vertex at a time. `how`: "native" if all cores are code of the backend, else "torch".
+    PyTorch has no answer for one vertex at a time. `how`: "native" if all cores are code of the backend, "cut" if PyTorch is
+    called in the steps of one for what that does not have, else "torch".
     """
 
     verdict: str
@@ -248,11 +249,13 @@ def _items(outputs: object) -> Iterator[tuple[str, Tensor]]:
 
 
 def _how(model: Samples) -> str:
-    """Whether every core of the last call is code of the backend."""
+    """Whether every core of the last call is code of the backend, or is that between calls of PyTorch."""
     if model.backend == "eager":
         return "eager"
-    cores = [line for line in model.explain().splitlines() if "core:" in line]
-    return "torch" if not cores or any("calls of PyTorch" in line for line in cores) else "native"
+    cores = [line.split(" (")[0] for line in model.explain().splitlines() if "core:" in line or "core_leaf:" in line]
+    if not cores or any(": calls of PyTorch" in line for line in cores):
+        return "torch"
+    return "cut" if any("with calls of PyTorch in each step" in line for line in cores) else "native"
 
 
 @contextmanager

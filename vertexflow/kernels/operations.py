@@ -21,6 +21,7 @@ SPLIT = aten.split_with_sizes.default
 VIEWS = {
     operator.getitem, SPLIT, aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dims,
     aten.expand.default, aten.reshape.default, aten.permute.default, aten.clone.default,
+    aten.unfold.default,
 }  # fmt: skip
 
 

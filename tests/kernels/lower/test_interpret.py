@@ -17,6 +17,8 @@ from vertexflow.kernels.native.statements import statements_of
 
 from ...models import FromCode
 from ...test_views import GROUPS, HAVE, SIZE, function_of
+from ..test_decompositions import GROUPS as TAKEN_APART
+from ..test_decompositions import Apply
 from ..test_special_values import FUNCTIONS, MASKS, MORE_FUNCTIONS
 from .parts import check_parts
 
@@ -49,7 +51,7 @@ def of_pairs(functions):
 
 @pytest.mark.parametrize("table", [FUNCTIONS, MORE_FUNCTIONS], ids=["functions", "more functions"])
 def test_functions(table):
-    left_out = {"lgamma", "whole numbers"}
+    left_out = {"lgamma", "whole numbers", "shifts"}
     functions = [function for name, function in table.items() if name not in left_out]
     assert "core" in check_parts(program_of(of_pairs(functions), [vf.chain(2)], pair=torch.rand(2, 2)))
 
@@ -59,6 +61,13 @@ def test_booleans():
         lambda a, b, f=f: f(a > 0.2, b > 0.3) for name, f in MASKS.items() if name != "functions"
     ]  # which are in float32
     assert "core" in check_parts(program_of(of_pairs(functions), [vf.chain(2)], pair=torch.rand(2, 2)))
+
+
+@pytest.mark.parametrize("group", TAKEN_APART)
+def test_what_is_taken_apart(group):
+    functions = list(TAKEN_APART[group].values())
+    program = program_of(Apply(functions, 6), [vf.chain(2)], x=torch.randn(2, len(functions), 6))
+    assert "core" in check_parts(program)
 
 
 LAYERS = {

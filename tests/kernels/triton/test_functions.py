@@ -61,3 +61,16 @@ def test_of_a_value_that_another_part_made_with_its_vertices_in_the_last_dimensi
     model.backend = "triton"
     check(Case(model, [Structure(3, [(0, 1, 0), (1, 2, 0)])], {"x": torch.randn(3, 4).double().requires_grad_()}))
     assert "vertex.core: Triton kernels" in model.explain(), model.explain()
+
+
+def test_inputs_and_outputs_may_be_called_anything():
+    def vertex(self, v):
+        h = torch.tanh(v.gather(0).h + v.pull("2 x") * v.pull("2.x") - v.sum(v.children.pull("of an edge")))
+        v.scatter(h=h)
+        v.push(**{"layer.0": h * 2, "layer 0": h + 1, "class": -h, "0": h - 2})
+
+    torch.manual_seed(0)
+    model = FromCode(vertex, {"h": 4}).double()
+    x, y, e = (torch.randn(rows, 4, dtype=torch.float64, requires_grad=True) for rows in (3, 3, 2))
+    parts = [Structure(3, [(0, 1, 0), (1, 2, 0)])]
+    check_kernels(Case(model, parts, {"2 x": x, "2.x": y}, edge_inputs={"of an edge": e}))

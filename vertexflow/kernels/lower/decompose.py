@@ -1,43 +1,44 @@
-"""Graph in, graph out: operations of a part that loops do not know are taken apart into those that they do.
+"""Graph in, graph out: operations of a part that loops do not know are taken apart into those that they do (`decompositions`).
 
-PyTorch's own decompositions do that; a few are here, where those go through memory or where there are none. What nothing is
-known of stays as it is.
+What nothing is known of stays as it is.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
-from torch._prims_common import reduction_dims
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...graph.symbolic.nodes import has_rows, same_shape
-from ...graph.symbolic.passes.canonical import RULES, canonical
+from ...graph.symbolic.passes.canonical import canonical
 from ...graph.symbolic.passes.row_layout import layout_of
-from ...graph.symbolic.passes.verify import STAY
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.trace import Trace
-from .elements import is_known, known_targets
-from .scalar import wide
+from . import positions
+from .decompositions import NOT_OF_HALVES, ON_DEMAND, table
+from .elements import is_known
+from .scalar import HALVES, wide
 
-aten, prims = torch.ops.aten, torch.ops.prims
+aten = torch.ops.aten
 
 
 def decomposed(part: Part, trace: Trace) -> Part:
     """The part with its operations taken apart, where they can be; the same part if there is nothing to do."""
-    if not any(_is_asked(node) for node in part.graph.nodes):
+    given = [node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
+    joint = dict(zip(given, part.inputs, strict=True))
+    asked = {node for node in part.graph.nodes if _is_asked(node, joint)}
+    if not asked:
         return part
     graph = fx.Graph()
     copies: dict[fx.Node, Any] = {}
     for node in part.graph.nodes:
-        pieces = _taken_apart(node, trace) if _is_asked(node) else None
+        pieces = _taken_apart(node, trace) if node in asked else None
         if pieces is not None:
             copies[node] = _inlined(
                 pieces, [copies[x] for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)], graph, node
@@ -49,12 +50,16 @@ def decomposed(part: Part, trace: Trace) -> Part:
     return Part(part.name, graph, part.inputs, part.outputs)
 
 
-def _is_asked(node: fx.Node) -> bool:
+def _is_asked(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
     if node.kwargs.get("generator") is not None:  # whose numbers are wanted
         return False
-    if node.target is aten.addmm.default and not adds_bias(node):
-        return True
-    return isinstance(node.target, OpOverload) and not is_known(node) and node.target in _table()
+    if node.target in NOT_OF_HALVES and node.meta["val"].dtype in HALVES:
+        return False
+    if node.target is aten.addmm.default:
+        return not adds_bias(node)
+    if node.target in positions.LOOKING_UP:
+        return positions.is_there(node, joint)
+    return isinstance(node.target, OpOverload) and not is_known(node) and node.target in table()
 
 
 def adds_bias(addmm: fx.Node) -> bool:
@@ -79,7 +84,9 @@ def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:
     values = [source.meta["val"] for source in sources]
     try:
         with values[0].fake_mode:
-            graph = make_fx(run, decomposition_table=_table(node.target is aten.addmm.default))(*values).graph
+            graph = make_fx(run, decomposition_table=table(node.target if node.target in ON_DEMAND else None))(
+                *values
+            ).graph
         canonical(Trace(graph, trace.rows, trace.edges, {}, trace.state_dtypes, 0, trace.filename))
         graph.eliminate_dead_code()
         return graph if _is_understood(graph, trace) and _gives_the_same(graph, node) else None
@@ -162,226 +169,3 @@ def _inlined(pieces: fx.Graph, sources: Sequence[fx.Node], graph: fx.Graph, node
             copies[piece] = graph.node_copy(piece, copies.__getitem__)
             copies[piece].meta.setdefault("line", node.meta.get("line"))
     raise AssertionError("a graph without an output")
-
-
-# What PyTorch takes apart otherwise, or into what it has no operations of its own for.
-
-
-def _mean(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
-    dims = reduction_dims(x.shape, dim)
-    return torch.sum(x, dims, keepdim, dtype=dtype) / math.prod(x.shape[d] for d in dims)
-
-
-def _var_mean(
-    x: Tensor, dim: Sequence[int] | None, *, correction: float | None = 1, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
-    dims = reduction_dims(x.shape, dim)
-    mean = _mean(x, dims, True)
-    count = math.prod(x.shape[d] for d in dims) - (1 if correction is None else correction)
-    squares = torch.sum((x - mean) * (x - mean), dims, keepdim)
-    return squares / max(count, 0), mean if keepdim else torch.squeeze(mean, tuple(dims))
-
-
-def _var(x: Tensor, dim: Sequence[int] | None, *, correction: float | None = 1, keepdim: bool = False) -> Tensor:
-    return _var_mean(x, dim, correction=correction, keepdim=keepdim)[0]
-
-
-def _layer_norm(
-    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    dims = list(range(x.dim() - len(shape), x.dim()))
-    var, mean = _var_mean(x, dims, correction=0, keepdim=True)
-    scale = torch.rsqrt(var + eps)
-    out = (x - mean) * scale
-    out = out if weight is None else out * weight
-    return out if bias is None else out + bias, mean, scale
-
-
-def _group_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, rows: int, channels: int, inner: int, groups: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    shape = [channels // groups, *x.shape[2:]]
-    grouped = x.reshape(x.shape[0], groups, math.prod(shape))
-    var, mean = _var_mean(grouped, [2], correction=0, keepdim=True)
-    scale = torch.rsqrt(var + eps)
-    out = ((grouped - mean) * scale).reshape(x.shape)
-    beside = [1] * (x.dim() - 2)
-    out = out if weight is None else out * weight.view(channels, *beside)
-    out = out if bias is None else out + bias.view(channels, *beside)
-    return out, mean.squeeze(2), scale.squeeze(2)
-
-
-def _diagonal_backward(grad: Tensor, shape: Sequence[int], offset: int, dim1: int, dim2: int) -> Tensor:
-    down, across = shape[dim1], shape[dim2]
-    before = max(-offset, 0)
-    by_row = (
-        _padded(grad, [before, down - before - grad.shape[-1]]).unsqueeze(-1).expand(*grad.shape[:-1], down, across)
-    )
-    numbers = [torch.arange(count, device=grad.device) for count in (down, across)]
-    is_on = numbers[1].unsqueeze(0) - numbers[0].unsqueeze(1) == offset
-    placed = _where(is_on, by_row, 0)
-    order = [dim for dim in range(len(shape)) if dim not in (dim1, dim2)] + [dim1, dim2]
-    return placed.permute([order.index(dim) for dim in range(len(shape))])
-
-
-def _diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-    rank = x.dim() + 1
-    dims, extent = [dim1 % rank, dim2 % rank], x.shape[-1] + abs(offset)
-    others = iter(x.shape[:-1])
-    shape = [extent if dim in dims else next(others) for dim in range(rank)]
-    return _diagonal_backward(x, shape, offset, *dims)
-
-
-def _cross(a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor:
-    shape = (a * b).shape
-    one, two = ([_rolled(x.expand(shape), (-by,), (dim % len(shape),)) for x in (a, b)] for by in (1, 2))
-    return one[0] * two[1] - two[0] * one[1]
-
-
-def _cumulative(reduce: Callable[..., Tensor], neutral: int) -> Callable[..., Tensor]:
-    def cumulated(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
-        x = x if dtype is None else x.to(dtype)
-        if x.dim() == 0:
-            return x
-        dim, extent = dim % x.dim(), x.shape[dim]
-        numbers = torch.arange(extent, device=x.device)
-        is_before = (numbers.unsqueeze(0) <= numbers.unsqueeze(1)).view(extent, extent, *[1] * (x.dim() - dim - 1))
-        return reduce(_where(is_before, x.unsqueeze(dim), neutral), dim + 1)
-
-    return cumulated
-
-
-def _broadcast_in_dim(x: Tensor, shape: Sequence[int], dims: Sequence[int]) -> Tensor:
-    for dim in range(len(shape)):
-        if dim not in dims:
-            x = x.unsqueeze(dim)
-    return x.expand(*shape)
-
-
-def _collapse(x: Tensor, start: int, end: int) -> Tensor:
-    return x.reshape(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]) if x.dim() else x
-
-
-def _split_dim(x: Tensor, dim: int, outer: int) -> Tensor:
-    return x.reshape(*x.shape[:dim], outer, x.shape[dim] // outer, *x.shape[dim + 1 :])
-
-
-def _padded(x: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
-    """Zeros, or another number, around a value; one dimension after the other, the last first."""
-    for number in range(len(pad) // 2):
-        dim, (before, behind) = x.dim() - 1 - number, pad[2 * number : 2 * number + 2]
-        cut = x.narrow(dim, max(-before, 0), x.shape[dim] - max(-before, 0) - max(-behind, 0))
-
-        def filling(extent: int, dim: int = dim, like: Tensor = cut) -> list[Tensor]:
-            shape = [*like.shape[:dim], max(extent, 0), *like.shape[dim + 1 :]]
-            return [torch.full(shape, value, dtype=like.dtype, device=like.device)] if extent > 0 else []
-
-        x = torch.cat([*filling(before), cut, *filling(behind)], dim)
-    return x
-
-
-def _rolled(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
-    if not dims:
-        return _rolled(x.flatten(), shifts, (0,)).view(x.shape)
-    for shift, dim in zip(shifts, dims, strict=True):
-        extent = x.shape[dim]
-        cut = extent - shift % extent
-        x = torch.cat([x.narrow(dim, cut, extent - cut), x.narrow(dim, 0, cut)], dim)
-    return x
-
-
-def _repeated(x: Tensor, repeats: Sequence[int]) -> Tensor:
-    x = x.view(*[1] * (len(repeats) - x.dim()), *x.shape)
-    for dim, times in enumerate(repeats):
-        x = torch.cat([x] * times, dim) if times > 1 else x.narrow(dim, 0, x.shape[dim] * times)
-    return x
-
-
-def _where(condition: Tensor, a: Any, b: Any) -> Tensor:
-    like = next((x for x in (a, b) if isinstance(x, Tensor)), None)
-    dtype = torch.result_type(a, b) if like is not None else None
-    a, b = (x if isinstance(x, Tensor) else torch.full((), x, dtype=dtype, device=condition.device) for x in (a, b))
-    return cast(Tensor, aten.where.self(condition, a.to(dtype or a.dtype), b.to(dtype or b.dtype)))
-
-
-def _fmax(sign: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda a, b: torch.where(torch.isnan(a), b, torch.where(torch.isnan(b) | sign(a, b), a, b))
-
-
-def _iota(
-    length: int, *, start: int, step: int, dtype: torch.dtype, device: torch.device, requires_grad: bool
-) -> Tensor:
-    return torch.arange(start, start + length * step, step, dtype=dtype, device=device)
-
-
-def _dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-    if train is False or p == 0:
-        return x.clone(), torch.ones_like(x, dtype=torch.bool)
-    if p == 1:
-        return torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool)
-    kept = torch.rand_like(x) >= p
-    return kept * x * (1 / (1 - p)), kept
-
-
-def _bernoulli(x: Tensor, p: float, *, generator: object = None) -> Tensor:
-    if not 0 <= p <= 1:
-        raise ValueError(f"{p} is no probability")
-    return (torch.rand_like(x) < p).to(x.dtype)
-
-
-def _normal_like(x: Tensor, **options: Any) -> Tensor:
-    """Normally distributed numbers (Box and Muller, 1958)."""
-    radius = torch.sqrt(-2 * torch.log(1 - torch.rand_like(x)))
-    return radius * torch.cos(2 * math.pi * torch.rand_like(x))
-
-
-def _hardsigmoid_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """With a sixth as PyTorch has it, also for float64: rounded to float32."""
-    return _where((x > -3) & (x < 3), grad * torch.tensor(1 / 6, dtype=torch.float32).item(), 0)
-
-
-_OWN: dict[Any, Callable[..., Any]] = {
-    aten.mean.dim: _mean, aten.var.correction: _var, aten.var_mean.correction: _var_mean,
-    aten.native_layer_norm.default: _layer_norm, aten.constant_pad_nd.default: _padded, aten.roll.default: _rolled,
-    aten.repeat.default: _repeated, aten.where.ScalarOther: _where, aten.where.ScalarSelf: _where, aten.where.Scalar: _where,
-    aten.native_group_norm.default: _group_norm, aten.diagonal_backward.default: _diagonal_backward,
-    aten.diag_embed.default: _diag_embed, aten.cumsum.default: _cumulative(torch.sum, 0),
-    aten.cumprod.default: _cumulative(torch.prod, 1),
-    aten.native_dropout.default: _dropout, aten.bernoulli.p: _bernoulli,
-    aten.randn_like.default: _normal_like, aten.linalg_cross.default: _cross,
-    aten.hardsigmoid_backward.default: _hardsigmoid_backward,
-    aten.addcmul.default: lambda x, a, b, *, value=1: x + value * a * b,
-    aten.addcdiv.default: lambda x, a, b, *, value=1: x + value * a / b,
-    prims.broadcast_in_dim.default: _broadcast_in_dim, prims.collapse_view.default: _collapse,
-    prims.split_dim.default: _split_dim, prims.view_of.default: lambda x: x, prims.iota.default: _iota,
-    prims.convert_element_type.default: lambda x, dtype: x.to(dtype),
-    prims.sum.default: lambda x, dims, output_dtype=None: torch.sum(x, dims, dtype=output_dtype) if dims else x,
-    prims.amax.default: lambda x, dims: torch.amax(x, dims), prims.amin.default: lambda x, dims: torch.amin(x, dims),
-    prims.var.default: lambda x, dims, correction=1.0: _var(x, dims, correction=correction),
-    prims.where.default: _where, prims.add.default: torch.add, prims.sub.default: torch.sub, prims.mul.default: torch.mul,
-    prims.div.default: torch.div, prims.fmax.default: _fmax(torch.ge), prims.fmin.default: _fmax(torch.le),
-    aten.fmax.default: _fmax(torch.ge), aten.fmin.default: _fmax(torch.le),
-}  # fmt: skip
-
-
-def _addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = a @ b
-    product = product if alpha == 1 else product * alpha
-    return product if beta == 0 else product + (x if beta == 1 else x * beta)
-
-
-_LOOK_AT_VALUES = {  # and raise errors, which loops cannot, and what they are taken apart into would not
-    aten.bernoulli.default, aten.binary_cross_entropy.default,
-}  # fmt: skip
-
-
-@cache
-def _table(with_addmm: bool = False) -> dict[Any, Callable[..., Any]]:
-    """How operations are taken apart; not those that are known whole, unless it is an `addmm` of more than a bias."""
-    from torch._decomp import decomposition_table
-
-    whole = (
-        known_targets() | _LOOK_AT_VALUES | (RULES.keys() - STAY)
-    )  # the canonical pass knows what is another's alias
-    table = {target: rule for target, rule in decomposition_table.items() if target not in whole}
-    return {**table, **_OWN, **({aten.addmm.default: _addmm} if with_addmm else {})}

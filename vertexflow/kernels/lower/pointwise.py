@@ -158,10 +158,22 @@ def _binary(names: str, *overloads: str, prefix: str = "", make: Callable[[str],
     return {getattr(packet, one): make(prefix + name) for name, packet in packets.items() for one in overloads}
 
 
+def _shifts() -> dict[Any, Entry]:
+    left, right = _plain("shift_left"), _plain("shift_right")
+    overloads = ("Tensor", "Tensor_Scalar", "Scalar_Tensor")
+    return {
+        **{getattr(aten.bitwise_left_shift, one): left for one in overloads},
+        **{getattr(aten.bitwise_right_shift, one): right for one in overloads},
+        **{getattr(aten.__lshift__, one): left for one in ("Tensor", "Scalar")},
+        **{getattr(aten.__rshift__, one): right for one in ("Tensor", "Scalar")},
+    }
+
+
 POINTWISE: dict[Any, Entry] = {
     **_unary(),
     **_binary("eq ne lt le gt ge", "Tensor", "Scalar"),
     **_binary("and or xor", "Tensor", "Scalar", prefix="bitwise_"),
+    **_shifts(),
     **_binary("fmod remainder", "Tensor", "Scalar", make=_divided),
     **_binary("maximum minimum atan2 hypot", "default"),
     aten.add.Tensor: _add,
@@ -180,7 +192,7 @@ POINTWISE: dict[Any, Entry] = {
     aten.clamp.default: _clamp,
     aten.clamp.Tensor: _clamp,
     aten.sign.default: _plain("sign"),
-    aten.copysign.Tensor: _plain("copysign"),
+    **_binary("copysign", "Tensor", "Scalar"),
     **{getattr(aten, name).default: _of_floats(name) for name in ("floor", "ceil", "trunc", "round")},
     aten.sigmoid_backward.default: _sigmoid_backward,
     aten.tanh_backward.default: _tanh_backward,

@@ -198,6 +198,9 @@ def _signatures() -> dict[str, Signature]:
     add("isnan isinf signbit", 1, FLOATS, is_question=True)
     add("eq ne lt le gt ge", 2, any_dtype, is_question=True)
     add("bitwise_and bitwise_or bitwise_xor", 2, INTEGERS | BOOLS)
+    add(
+        "shift_left shift_right", 2, INTEGERS
+    )  # by more bits than there are, or fewer than none: zero, or the sign everywhere
     add("bitwise_not", 1, INTEGERS | BOOLS)
     return table
 

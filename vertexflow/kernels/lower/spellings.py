@@ -42,6 +42,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "erf": _of_each(math.erf), "erfc": _of_each(math.erfc), "lgamma": _of_each(math.lgamma), "round": np.rint,
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "bitwise_and": np.bitwise_and, "bitwise_or": np.bitwise_or, "bitwise_xor": np.bitwise_xor, "bitwise_not": np.invert,
+    "shift_left": np.left_shift, "shift_right": np.right_shift,
     **{name: getattr(np, name) for name in
        ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "floor",
         "ceil", "trunc", "isnan", "isinf", "signbit")},

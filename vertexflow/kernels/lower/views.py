@@ -114,6 +114,12 @@ def _diagonal(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
     return tuple(places[dim] if dim in places else next(rest) for dim in range(source.meta["val"].dim()))
 
 
+def _unfold(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
+    """Windows, of which the last dimension counts the places."""
+    dim, step = integer(node, 1), integer(node, 3)
+    return (*coords[:dim], coords[dim] * step + coords[-1], *coords[dim + 1 : -1])
+
+
 def _shifted(coords: Coords, dim: int, by: int) -> Coords:
     return (*coords[:dim], coords[dim] + by, *coords[dim + 1 :])
 
@@ -121,5 +127,5 @@ def _shifted(coords: Coords, dim: int, by: int) -> Coords:
 VIEWS: dict[Any, Callable[[fx.Node, fx.Node, Coords], Coords]] = {
     aten.slice.Tensor: _slice, aten.select.int: _select, aten.unsqueeze.default: _unsqueeze, aten.squeeze.dims: _squeeze,
     aten.expand.default: _expand, aten.permute.default: _permute, aten.reshape.default: _reshape, aten.flip.default: _flip,
-    aten.diagonal.default: _diagonal,
+    aten.diagonal.default: _diagonal, aten.unfold.default: _unfold,
 }  # fmt: skip

@@ -24,6 +24,7 @@ SPELLINGS = {
     "floor_divide": "floor_divided({0}, {1})", "trunc_divide": "trunc_divided({0}, {1})",
     "remainder": "remainder_of({0}, {1})", "fmod": "fmod_of({0}, {1})",
     "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} ^ {1}", "bitwise_not": "~{0}",
+    "shift_left": "shifted_left({0}, {1})", "shift_right": "shifted_right({0}, {1})",
 }  # fmt: skip
 OF_INTEGERS = {"add": "plus({0}, {1})", "sub": "minus({0}, {1})", "mul": "times({0}, {1})", "neg": "minus({0})",
                "bitwise_not": "~{0}"}  # fmt: skip

@@ -228,6 +228,14 @@ template <class X>
 always X times(X a, X b) {
     return X(std::uint64_t(a) * std::uint64_t(b));
 }
+template <class X>
+always X shifted_left(X a, X by) {
+    return by < 0 || by >= X(8 * sizeof(X)) ? X(0) : X(Unsigned<X>(a) << by);
+}
+template <class X>
+always X shifted_right(X a, X by) {
+    return by < 0 || by >= X(8 * sizeof(X)) ? X(a < 0 ? -1 : 0) : X(a >> by);
+}
 // Quotients and remainders, of floating point numbers as PyTorch has them; integers are never divided by zero.
 template <class X>
 always X fmod_of(X a, X b) {

@@ -172,6 +172,8 @@ class KernelWriter(Lines):
         dtype = expression.dtype
         match expression:
             case Constant():
+                if _is_negative_zero(expression):  # whose sign a literal loses
+                    return self.let("number", f"tl.full((1, 1), 0.0, {register(dtype)}) * -1.0", 0)
                 return self.let("number", f"tl.full((1, 1), {number(expression.value, dtype)}, {register(dtype)})", 0)
             case Load():
                 return self._loaded(expression)
@@ -197,8 +199,12 @@ class KernelWriter(Lines):
 
     def _applied(self, apply: Apply) -> str:
         operands, dtype = apply.operands, apply.operands[-1].dtype
-        is_plain = takes_bare_numbers(apply.operation, dtype) and not all(isinstance(x, Constant) for x in operands)
-        texts = [number(x.value, x.dtype) if is_plain and isinstance(x, Constant) else self.text(x) for x in operands]
+        numbers = [isinstance(x, Constant) and not _is_negative_zero(x) for x in operands]
+        is_plain = takes_bare_numbers(apply.operation, dtype) and not all(numbers)
+        texts = [
+            number(x.value, x.dtype) if is_plain and isinstance(x, Constant) and bare else self.text(x)
+            for x, bare in zip(operands, numbers, strict=True)
+        ]
         return spell(apply.operation, dtype, texts)
 
     def _drawn(self, draw: Draw) -> str:
@@ -356,6 +362,10 @@ class KernelWriter(Lines):
         self.blocks[owner.name] = Block(depth, in_edges, self.blocks[edge.name].rows)
         self.owners[edge.name] = owner
         return owner
+
+
+def _is_negative_zero(number: Constant) -> bool:
+    return number.value == 0 and math.copysign(1, number.value) < 0
 
 
 def _is_apart(node: fx.Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ from .spellings import CALLS, conditions
 RESERVED = {*keyword.kwlist, *CALLS.values(), "tl", "m", "j", "in_rows", "in_columns", "start", "inner", "absolute", "edge_start",
             "rows", "range", "float", "received", "libdevice", "add_product", "whole_divided", "whole_remainder",
             "largest", "least", "product_of_row", "uniform", "seed"}  # fmt: skip
+
+
+def identifier(name: str) -> str:
+    """A name in Python like this one, which is a user's and may be any text."""
+    return re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII)
 
 
 @dataclass
@@ -48,6 +54,7 @@ class Lines:
 
     def fresh(self, name: str) -> str:
         """A name that nothing else has."""
+        name = identifier(name)
         number, found = 1, name
         while found in self.taken:
             number += 1

@@ -113,6 +113,18 @@ def whole_divided(a, b):
 
 
 @triton.jit
+def shifted_left(a, by):
+    inside = (by >= 0) & (by < a.dtype.primitive_bitwidth)
+    return tl.where(inside, a << tl.where(inside, by, 0).to(a.dtype), 0).to(a.dtype)
+
+
+@triton.jit
+def shifted_right(a, by):
+    inside = (by >= 0) & (by < a.dtype.primitive_bitwidth)
+    return tl.where(inside, a >> tl.where(inside, by, 0).to(a.dtype), tl.where(a < 0, -1, 0)).to(a.dtype)
+
+
+@triton.jit
 def relu(x):
     return tl.where(x < 0, 0.0, x)
 

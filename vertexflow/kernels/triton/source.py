@@ -34,6 +34,7 @@ from ..operations import Unsupported
 from ..torch.between import Between
 from . import tiles
 from .body import KernelWriter
+from .lines import identifier
 from .places import Gathered, Place, Received, Rows, Shared
 from .plan import Apart, Kernel, Plan, Store, is_fused, plan, space_of, unknown
 from .spellings import TYPES
@@ -256,10 +257,14 @@ class _Arguments:
 
     def pointer(self, argument: Given, name: str) -> str:
         """The name of an argument, like this one, which others may have, too."""
-        number, found = 1, f"{name}_ptr"
+        return self._named(argument, name, "ptr")
+
+    def _named(self, argument: Given, name: str, kind: str) -> str:
+        name = identifier(name)
+        number, found = 1, f"{name}_{kind}"
         while argument not in self.names and found in self.names.values():
             number += 1
-            found = f"{name}_{number}_ptr"
+            found = f"{name}_{number}_{kind}"
         return self.names.setdefault(argument, found)
 
     def seed(self) -> str:
@@ -305,7 +310,7 @@ class _Arguments:
         pointer = self.pointer(argument, title(origin))
         stride = ""
         if comes_from_caller(role_of(origin)):  # all rows may be one, of zeros
-            stride = self.names.setdefault(Stride(origin), f"{title(origin)}_stride")
+            stride = self._named(Stride(origin), title(origin), "stride")
         return Rows(pointer, width, first, stride=stride)
 
     def _scratch(self, node: fx.Node) -> Rows:

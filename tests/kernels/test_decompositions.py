@@ -1,0 +1,161 @@
+"""What is taken apart into operations that loops know: values and gradients are PyTorch's, and PyTorch is not called for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import vertexflow as vf
+
+from ..models import FromCode
+
+INF, NAN = float("inf"), float("nan")
+ROWS = [
+    [1.0, 2.0, NAN, -1.0, 0.0, 2.0], [NAN, -INF, INF, 3.0, -3.0, NAN], [NAN] * 6, [-INF] * 6, [INF] * 6,
+    [INF, 1.0, 2.0, -1.0, 0.5, INF], [1.0, -INF, -0.0, 0.0, 2.0, 2.0], [-INF, INF, 0.0, 1.0, 2.0, INF],
+    [3e38, 3e38, 1.0, -3e38, 0.0, -3e38], [-0.0, 0.0, -0.0, 0.0, -1.0, -0.0], [0.0, -0.0, 0.0, -0.0, 1.0, -0.0],
+    [-2.0, -1.5, -2.5, -1.5, -3.0, -2.25], [0.1, 0.2, 0.3, 0.3, 0.2, 0.1],
+]  # fmt: skip
+
+
+def numbers(h):
+    """Whole numbers, some of them negative or the same."""
+    return h.nan_to_num().clamp(-9, 9).int()
+
+
+# Of rows of six numbers.
+POSITIONS = {
+    "argmax": lambda h: h.argmax(-1, keepdim=True),
+    "argmax of whole numbers": lambda h: numbers(h).argmax(-1),
+    "argmin": lambda h: h.argmin(-1),
+    "argmin in front": lambda h: h.view(-1, 2, 3).argmin(1),
+    "max": lambda h: h.max(-1, keepdim=True).values,
+    "max indices": lambda h: h.max(-1).indices,
+    "max of booleans": lambda h: (h > 0).max(-1).values,
+    "max index of booleans": lambda h: (h > 0).max(-1).indices,
+    "max of whole numbers": lambda h: numbers(h).to(torch.int8).max(-1).values,
+    "min": lambda h: h.view(-1, 2, 3).min(1).values,
+    "min indices": lambda h: h.view(-1, 2, 3).min(1).indices,
+    "min of bytes": lambda h: numbers(h).clamp(0).to(torch.uint8).min(-1).values,
+    "cummax": lambda h: h.cummax(-1).values,
+    "cummax indices": lambda h: h.cummax(-1).indices,
+    "cummin": lambda h: h.view(-1, 2, 3).cummin(1).values,
+    "cummin indices": lambda h: h.cummin(-1).indices,
+    "cummin of whole numbers": lambda h: numbers(h).cummin(-1).indices,
+    "cummax of booleans": lambda h: (h > 0).cummax(-1).indices,
+    "gather": lambda h: (2 * h).gather(-1, h.argmin(-1, keepdim=True)),
+    "gather several": lambda h: h.gather(-1, (-h).cummax(-1).indices),
+    "scatter": lambda h: (h * 2).scatter(-1, h.argmin(-1, keepdim=True), h[:, 2:3]),
+    "scatter a number": lambda h: h.scatter(-1, h.view(-1, 2, 3).argmax(-1), 7.0),
+    "scatter and add": lambda h: (h / 4).scatter_add(-1, h.view(-1, 3, 2).argmax(-1), h[:, 1:4] / 4 + 1),
+    "one hot": lambda h: torch.zeros_like(h).scatter(-1, h.argmax(-1, keepdim=True), 1.0),
+}
+SHIFTS = torch.tensor([-1, 0, 1, 7, 8, 40])
+VIEWS_AND_BITS = {
+    "windows": lambda h: h.unfold(-1, 3, 2) * 2,
+    "windows that overlap": lambda h: h.view(-1, 2, 3).unfold(2, 2, 1).unfold(1, 2, 1).exp().nan_to_num(1, 2, 3).clamp(-9, 9),
+    "windows of a sum": lambda h: (h * 0.5).unfold(-1, 2, 1).sum(-1),
+    "windows with gaps": lambda h: (h * 0.5).unfold(-1, 2, 4),
+    "diagonal": lambda h: h.view(-1, 2, 3).diagonal_scatter(h[:, 2:4], 0, 1, 2),
+    "diagonal below": lambda h: h.view(-1, 3, 2).diagonal_scatter(h[:, 2:4], -1, 1, 2),
+    "diagonal above": lambda h: h.view(-1, 3, 2).diagonal_scatter(h[:, 2:3], 1, -2, -1),
+    "angle": lambda h: h.angle(),
+    "angle of whole numbers": lambda h: numbers(h).angle(),
+    "rounded": lambda h: (h * 0.777).round(decimals=1),
+    "rounded to tens": lambda h: (h * 7.77).round(decimals=-1),
+    "sign of another": lambda h: torch.copysign(h, h.flip(-1)),
+    "sign of a number": lambda h: torch.copysign(h, -0.0),
+    "size of a number": lambda h: torch.copysign(torch.full_like(h, 2), h.detach()),
+    "sign of whole numbers": lambda h: torch.copysign(numbers(h), numbers(h).flip(-1)),
+    "shifted left": lambda h: numbers(h) << 2,
+    "shifted right": lambda h: numbers(h) >> 1,
+    "shifted in place": lambda h: numbers(h).clone().bitwise_left_shift_(3),
+    **{
+        f"shifted {side} by tensors of {dtype}": lambda h, side=side, dtype=dtype: getattr(torch, f"bitwise_{side}_shift")(
+            numbers(h).to(dtype), SHIFTS.to(dtype)
+        )
+        for side in ("left", "right")
+        for dtype in (torch.int64, torch.int8, torch.uint8)
+    },
+    "number shifted": lambda h: torch.bitwise_left_shift(3, numbers(h)),
+}  # fmt: skip
+ROUNDED_OFTEN = {"rounded", "rounded to tens"}  # to half precision, by PyTorch, so that these are left to it
+GROUPS = {"positions": POSITIONS, "views and bits": VIEWS_AND_BITS}
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [("native", torch.float64), ("native", torch.float32), ("triton", torch.float32), ("triton", torch.bfloat16)],
+)
+@pytest.mark.parametrize("group", GROUPS)
+def test_values_and_gradients_are_those_of_pytorch(group, backend, dtype, request):
+    if backend == "triton":
+        request.getfixturevalue("interpreter")
+    left_out = ROUNDED_OFTEN if dtype == torch.bfloat16 else ()
+    functions = {name: function for name, function in GROUPS[group].items() if name not in left_out}
+    rows = torch.tensor(ROWS, dtype=torch.float64).to(dtype)
+    model = Apply(list(functions.values()), rows.shape[1]).to(dtype)
+    model.backend = backend
+    x = rows.repeat_interleave(2, 0)[:, None].repeat(1, len(functions), 1).requires_grad_()
+    out = model([vf.chain(2)] * len(rows), x=x)
+    explained = [line for line in model.explain().splitlines() if "core" in line]
+    assert not [line for line in explained if "calls of PyTorch" in line]
+    found = [out[f"y{at}"][1::2] for at in range(len(functions))]
+    given = [rows.clone().requires_grad_() for _ in functions]
+    wanted = [function(one).reshape(len(rows), -1) for function, one in zip(functions.values(), given, strict=True)]
+    for name, ours, theirs in zip(functions, found, wanted, strict=True):
+        assert_same(name, ours, theirs)
+    weighted(found).backward()
+    weighted(wanted).backward()
+    for at, (name, one) in enumerate(zip(functions, given, strict=True)):
+        if one.grad is not None:
+            assert_same(f"gradient of {name}", x.grad[::2, at], one.grad)
+
+
+class Apply(vf.VertexFunction):
+    """The second vertex of a chain applies each function to numbers of its own in the state of the first: in its core."""
+
+    def __init__(self, functions, width):
+        sizes = [function(torch.zeros(1, width)).numel() for function in functions]
+        super().__init__(state={"h": (len(functions), width), "results": sum(sizes)})
+        self.functions = functions
+
+    def vertex(self, v):
+        h = v.gather(0).h
+        results = [function(h[:, at]).reshape(h.shape[0], -1) for at, function in enumerate(self.functions)]
+        v.scatter(h=v.pull("x"), results=torch.cat([result.to(h.dtype) for result in results], -1))
+        v.push(**{f"y{at}": result for at, result in enumerate(results)})
+
+
+def weighted(values):
+    """A sum of all that has a gradient."""
+    return sum((y * torch.linspace(0.5, 1.5, y.shape[1]).to(y.dtype)).sum() for y in values if y.requires_grad)
+
+
+def assert_same(name, found, wanted):
+    """To rounding, and zeros with their signs."""
+    torch.testing.assert_close(found, wanted, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    if found.is_floating_point():
+        zeros = (wanted == 0) & (found.signbit() != wanted.signbit())
+        assert not zeros.any(), f"{name}: the sign of zero"
+
+
+@pytest.mark.parametrize("backend", ["native", "triton"])
+def test_positions_that_may_not_be_there_are_looked_up_by_pytorch(backend, request):
+    """Which raises an error."""
+    if backend == "triton":
+        request.getfixturevalue("interpreter")
+
+    def vertex(self, v):
+        h = v.gather(0).h + v.pull("x")
+        at = torch.cat([h, v.pull("more")], -1).argmax(-1, keepdim=True)
+        v.scatter(h=torch.sigmoid(h) * torch.exp(-h) + h.gather(-1, at))
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 2})
+    model.backend = backend
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    model([vf.chain(2)], x=x, more=torch.zeros(2, 1))
+    assert "calls of PyTorch in each step (aten.gather.default)" in model.explain()
+    with pytest.raises(vf.VertexFlowError, match=r"index 2 is out of bounds(.|\n)*h\.gather\(-1, at\)"):
+        model([vf.chain(2)], x=x, more=torch.full((2, 1), 100.0))
