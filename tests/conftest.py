@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from vertexflow.kernels.native import build
+
+RUNTIME = Path(build.__file__).with_name("runtime.hpp")
 pytest_plugins = ["tests.interpreter"]
 settings.register_profile("patient", settings(), deadline=None)  # other processes run beside this one
 settings.load_profile("patient")
@@ -23,13 +28,23 @@ def _seeded():
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
-    """Compiled code of tests is kept for as long as they run."""
+    """Compiled code of tests is kept for as long as they run; it is not optimised, as most of their time is compiling."""
+    folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VERTEXFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv(
-            "VERTEXFLOW_CXXFLAGS", "-O0"
-        )  # most of the time of tests is compiling; some ask for what users get
+        patch.setenv("VERTEXFLOW_CACHE", str(folder))
+        patch.setenv("VERTEXFLOW_CXXFLAGS", f"-O0 -include {standard_headers(folder)}")  # some ask for what users get
         yield
+
+
+def standard_headers(folder: Path) -> Path:
+    """One header of all that generated C++ includes, precompiled: reading them takes longer than all else at -O0."""
+    header = folder / "standard.hpp"
+    lines = RUNTIME.read_text(encoding="utf-8").splitlines()
+    header.write_text("\n".join(line for line in lines if line.startswith("#include <")), encoding="utf-8")
+    if found := build.compiler():  # what it does not precompile it reads
+        flags = (*build.FLAGS, "-ffp-contract=off", "-O0", "-x", "c++-header")
+        subprocess.run([*shlex.split(found), *flags, str(header), "-o", f"{header}.gch"], check=False)
+    return header
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,51 @@ def interpreter(monkeypatch):
 
     round_to_bfloat16(monkeypatch, interpreter)
     refuse_strangers(monkeypatch, interpreter._interpreter)
+    keep_dtypes(monkeypatch, interpreter)
+    with language_of(monkeypatch, interpreter):
+        yield
+
+
+@pytest.fixture
+def backends(request) -> tuple[str, ...]:
+    """All that run traced programs; Triton's where it is installed."""
+    try:
+        request.getfixturevalue("interpreter")
+    except pytest.skip.Exception:
+        return ("torch", "native")
+    return ("torch", "native", "triton")
+
+
+@contextmanager
+def language_of(monkeypatch, interpreter):
+    """Triton's language is replaced by the interpreter's once; it would be at each launch and each call of a function."""
+    from triton import language
+
+    replace, scopes = interpreter._patch_lang, {}
+
+    def replaced(function):
+        seen = tuple(any(value is one for value in function.__globals__.values()) for one in (language, language.core))
+        if seen not in scopes:
+            scopes[seen] = replace(function)
+        return interpreter._LangPatchScope()  # which has nothing to put back
+
+    monkeypatch.setattr(interpreter, "_patch_lang", replaced)
+    try:
+        yield
+    finally:
+        for scope in reversed(scopes.values()):
+            scope.restore()
+
+
+def keep_dtypes(monkeypatch, interpreter):
+    """NumPy's dtype of each of Triton's is looked up in a table that is made once."""
+    found = cache(interpreter._get_np_dtype)
+
+    def dtype_of(given):
+        element = given.scalar
+        return np.dtype(np.uint64) if element.is_ptr() else found(element)
+
+    monkeypatch.setattr(interpreter, "_get_np_dtype", dtype_of)
 
 
 def round_to_bfloat16(monkeypatch, interpreter):

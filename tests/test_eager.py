@@ -236,6 +236,29 @@ def test_a_batch_without_the_kind_that_pushes_has_an_output_without_rows():
         Arithmetic()(batch, x=torch.ones(2, 2), w=torch.empty(1, 2))
 
 
+def test_an_absent_kind_that_cannot_be_asked_may_pull_what_nobody_else_does():
+    """It is called on one vertex without children to see what it pulls, where it may fail as it never does in a batch."""
+
+    class TwoKinds(vf.VertexFunction):
+        def __init__(self):
+            super().__init__(state={"h": 3}, backend="eager")
+
+        @vf.vertex("leaf")
+        def leaf(self, v):
+            v.scatter(h=v.pull("x"))
+            v.push(h=v.pull("x"))
+
+        @vf.vertex("node")
+        def node(self, v):
+            first = v.children.h[0] + v.pull("y")  # IndexError where there is none
+            v.scatter(h=first)
+            v.push(h=first)
+
+    x = torch.randn(2, 3)
+    out = TwoKinds()([vf.graph(2, [], kind=["leaf", "leaf"])], x=x, y=torch.randn(0, 3))
+    assert torch.equal(out.h, x)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

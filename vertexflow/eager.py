@@ -77,7 +77,10 @@ def run_eager(
     for name in calls:
         if name not in of_groups:  # no vertex of its kinds is in this batch
             rows.ask(name)
-    _check_calls(uses, inputs, counts, model._methods, "the batch")
+    known = inputs
+    if rows.failed:  # what the others pull, that were not called, is not known
+        known = {name: value for name, value in inputs.items() if any(name in use.pulls for use in uses.values())}
+    _check_calls(uses, known, counts, model._methods, "the batch")
     rows.check()
     _check_slots(batch, methods, of_groups, uses)
     outputs = {name: in_batch_order(order, name, parts) for name, parts in pushed.items()}

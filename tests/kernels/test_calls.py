@@ -196,6 +196,21 @@ def test_an_error_of_a_call_names_the_line():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_random_numbers_are_the_same_on_both_sides_of_a_call(backend):
+    def vertex(self, v):
+        h, c, x = both(v)
+        drawn = torch.rand_like(h)
+        called = (drawn + 0 * h)[:, :, None].sort(-1).values[:, :, 0]  # of one each, which is that one
+        difference = called - drawn
+        finish(v, torch.tanh(self.u(c + x)) + difference, difference=difference)
+
+    model = FromCode(vertex, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    model.backend = backend
+    out = model([part.graph() for part in PARTS], **given())
+    torch.testing.assert_close(out.difference, torch.zeros_like(out.difference), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_leaves_the_loops_is_said_once(backend):
     model = FromCode(in_the_middle, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
     model.backend = backend

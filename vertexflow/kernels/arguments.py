@@ -186,8 +186,8 @@ def finder(argument: Given) -> Callable[[Run], Tensor | int]:
             return lambda run: run.exchange.sent[by].get(state, 0)
         case Outside(state):
             return lambda run: run.exchange.outside.get(state, 0)
-        case Seed():  # drawn as PyTorch's own random numbers are, on the host
-            return lambda run: int(torch.randint(2**62, ()))
+        case Seed():
+            return lambda run: run.seed
         case OfGroup():
             return lambda run: _of_group(argument, run.group)
         case ParentPlaces(by):

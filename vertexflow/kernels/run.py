@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from .edges import ChildRows, EdgeRows, Exchange
@@ -22,3 +24,8 @@ class Run:
     exchange: Exchange = field(default_factory=Exchange)
     sent: dict[str, EdgeRows] = field(default_factory=dict)  # by this group, of each state: in slots
     sent_by_edge: dict[str, ChildRows] = field(default_factory=dict)
+
+    @cached_property
+    def seed(self) -> int:
+        """The seed of all random numbers of loops, drawn as PyTorch's own are, on the host, when it is first asked for."""
+        return int(torch.randint(2**62, ()))

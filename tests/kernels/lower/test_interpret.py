@@ -1,4 +1,4 @@
-"""Loops, as the interpreter runs them, compute what PyTorch computes; nothing is compiled here."""
+"""Loops, as the interpreter runs them, compute what PyTorch computes; nothing is compiled here. Views are in test_views.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vertexflow.kernels.native.plan import plan
 from vertexflow.kernels.native.statements import statements_of
 
 from ...models import FromCode
-from ...test_views import GROUPS, HAVE, SIZE, function_of
+from ...test_views import SIZE
 from ..test_decompositions import GROUPS as TAKEN_APART
 from ..test_decompositions import Apply
 from ..test_special_values import FUNCTIONS, MASKS, MORE_FUNCTIONS
@@ -29,14 +29,6 @@ def program_of(model, graphs, **inputs):
     model.backend = "torch"
     model(graphs, **{name: x.double().requires_grad_() for name, x in inputs.items()})
     return model.symbolic_graph.programs["vertex"]
-
-
-@pytest.mark.parametrize(
-    "group", [group for group in GROUPS if group not in ("rearranged", "others")]
-)  # sort, and index
-def test_views_and_pieces(group):
-    program = program_of(function_of(GROUPS[group]), [vf.tree((0, 1))], x=torch.randn(3, SIZE))
-    assert "core" in check_parts(program)
 
 
 def of_pairs(functions):
@@ -176,7 +168,3 @@ def test_ready_made_models(name):
     for function in animal.functions():
         for program in function.symbolic_graph.programs.values():
             check_parts(program)
-
-
-def test_all_groups_that_native_code_has_are_here():
-    assert set(HAVE["compile"]) <= set(GROUPS)
