@@ -21,7 +21,7 @@ from ...graph.symbolic.passes.row_layout import layout_of
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.trace import Trace
 from . import positions
-from .decompositions import NOT_OF_HALVES, ON_DEMAND, table
+from .decompositions import NOT_OF_HALVES, OF_SIZES, ON_DEMAND, table
 from .elements import is_known
 from .scalar import HALVES, wide
 
@@ -40,9 +40,8 @@ def decomposed(part: Part, trace: Trace) -> Part:
     for node in part.graph.nodes:
         pieces = _taken_apart(node, trace) if node in asked else None
         if pieces is not None:
-            copies[node] = _inlined(
-                pieces, [copies[x] for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)], graph, node
-            )
+            sources = [copies[x] for x in _tensors_of(node)] or [_empty(graph.node_copy(node, copies.__getitem__))]
+            copies[node] = _inlined(pieces, sources, graph, node)
         elif node.target is operator.getitem and isinstance(copies[node.args[0]], tuple):
             copies[node] = copies[node.args[0]][node.args[1]]
         else:
@@ -62,6 +61,17 @@ def _is_asked(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
     return isinstance(node.target, OpOverload) and not is_known(node) and node.target in table()
 
 
+def _tensors_of(node: fx.Node) -> list[fx.Node]:
+    return [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
+
+
+def _empty(drawn: fx.Node) -> fx.Node:
+    """In the place of an operation that has only sizes a value that tells them."""
+    sizes = next(argument for argument in drawn.args if isinstance(argument, Sequence))
+    drawn.target, drawn.args, drawn.kwargs = aten.empty.memory_format, (sizes,), {}
+    return drawn
+
+
 def adds_bias(addmm: fx.Node) -> bool:
     """Whether what a product is added to is the same for all rows, and is added as it is."""
     bias, value = cast(fx.Node, addmm.args[0]), addmm.meta["val"]
@@ -70,10 +80,12 @@ def adds_bias(addmm: fx.Node) -> bool:
 
 def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:
     """A graph of known operations that computes what `node` does; None if there is none."""
-    sources = [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
+    sources = _tensors_of(node)
     sizes = [source for source in node.all_input_nodes if source not in sources]
 
     def run(*tensors: Tensor) -> Any:
+        if not sources:
+            return _rounded(OF_SIZES[node.target](*map(_widened, tensors), *node.args), node)
         given: dict[fx.Node, Any] = {
             **dict(zip(sources, map(_widened, tensors), strict=True)),
             **{size: _extent(_size(size, trace), tensors) for size in sizes},
@@ -81,7 +93,7 @@ def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
         return _rounded(cast(OpOverload, node.target)(*args, **kwargs), node)
 
-    values = [source.meta["val"] for source in sources]
+    values = [source.meta["val"] for source in sources or [node]]
     try:
         with values[0].fake_mode:
             graph = make_fx(run, decomposition_table=table(node.target if node.target in ON_DEMAND else None))(

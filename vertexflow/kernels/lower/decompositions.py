@@ -213,6 +213,46 @@ def _bernoulli(x: Tensor, p: float, *, generator: object = None) -> Tensor:
     return (torch.rand_like(x) < p).to(x.dtype)
 
 
+def _uniform(x: Tensor, low: float = 0.0, high: float = 1.0, *, generator: object = None) -> Tensor:
+    if not 0 <= high - low <= torch.finfo(x.dtype).max:
+        raise ValueError(f"there is nothing from {low} to {high}")
+    return low + (high - low) * torch.rand_like(x)
+
+
+def _exponential(x: Tensor, rate: float = 1.0, *, generator: object = None) -> Tensor:
+    """Positive and finite: of a logarithm that is neither zero nor infinite."""
+    if not rate > 0:
+        raise ValueError(f"{rate} is no rate")
+    least = torch.finfo(torch.float32).eps / 2
+    return -torch.log((1 - torch.rand_like(x)).clamp(max=1 - least)) / rate
+
+
+def _rrelu(
+    x: Tensor,
+    noise: Tensor,
+    lower: float = 0.125,
+    upper: float = 1 / 3,
+    training: bool = False,
+    generator: object = None,
+) -> tuple[Tensor, Tensor]:
+    if generator is not None:
+        raise NotImplementedError("numbers of a generator")
+    if not training:
+        return torch.where(x > 0, x, x * ((lower + upper) / 2)), noise
+    noise = _where(x <= 0, _uniform(x, lower, upper), 1)
+    return torch.where(x <= 0, x * noise, x), noise
+
+
+def _normal(x: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: object = None) -> Tensor:
+    if std < 0:
+        raise ValueError(f"{std} is no standard deviation")
+    return mean + std * torch.randn_like(x)
+
+
+def _normal_around(mean: Tensor, std: float = 1.0, *, generator: object = None) -> Tensor:
+    return mean + _normal(mean, 0.0, std)
+
+
 def _normal_like(x: Tensor, **options: Any) -> Tensor:
     """Normally distributed numbers (Box and Muller, 1958)."""
     radius = torch.sqrt(-2 * torch.log(1 - torch.rand_like(x)))
@@ -235,6 +275,8 @@ _OWN: dict[Any, Callable[..., Any]] = {
     aten.diag_embed.default: _diag_embed, aten.cumsum.default: _cumulative(torch.sum, 0),
     aten.cumprod.default: _cumulative(torch.prod, 1),
     aten.native_dropout.default: _dropout, aten.bernoulli.p: _bernoulli,
+    aten.uniform.default: _uniform, aten.exponential.default: _exponential, aten.rrelu_with_noise_functional.default: _rrelu,
+    aten.normal_functional.default: _normal, aten.normal.Tensor_float: _normal_around,
     aten.randn_like.default: _normal_like, aten.linalg_cross.default: _cross,
     aten.hardsigmoid_backward.default: _hardsigmoid_backward,
     aten.addcmul.default: lambda x, a, b, *, value=1: x + value * a * b,
@@ -262,10 +304,15 @@ ON_DEMAND: dict[Any, Callable[..., Any]] = {
     **positions.LOOKING_UP,
 }  # not wherever they are met
 
+OF_SIZES: dict[Any, Callable[..., Any]] = {  # instead of tensors; here the first is a tensor that has them
+    aten.randn.default: lambda like, size: torch.randn_like(like),
+    aten.normal.float_float: lambda like, mean, std, size: _normal(like, mean, std),
+}  # fmt: skip
+
 NOT_OF_HALVES = {aten.round.decimals}  # PyTorch rounds their pieces to half precision, each for itself
 
 _LOOK_AT_VALUES = {  # and raise errors, which loops cannot, and what they are taken apart into would not
-    aten.bernoulli.default, aten.binary_cross_entropy.default,
+    aten.bernoulli.default, aten.binary_cross_entropy.default, aten.normal.float_Tensor, aten.normal.Tensor_Tensor,
 }  # fmt: skip
 
 
