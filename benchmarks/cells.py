@@ -64,10 +64,12 @@ class SLSTM(vf.VertexFunction):
 
 
 class TreeLSTM(vf.VertexFunction):
-    """A binary TreeLSTM; `richer`: with LayerNorm of the cell and dropout of what goes into it."""
+    """A binary TreeLSTM; `richer`: with LayerNorm of the cell and dropout of what goes into it; or it `sorts` that, which loops
+    do not know."""
 
-    def __init__(self, embed_dim: int, hidden: int, richer: bool):
-        super().__init__(state={"h": hidden, "c": hidden})
+    def __init__(self, embed_dim: int, hidden: int, richer: bool = False, sorts: bool = False, backend: str = "auto"):
+        super().__init__(state={"h": hidden, "c": hidden}, backend=backend)
+        self.sorts = sorts
         self.w = nn.Linear(embed_dim, 3 * hidden)
         self.u = nn.Linear(2 * hidden, 5 * hidden, bias=False)
         self.norm = nn.LayerNorm(hidden) if richer else nn.Identity()
@@ -77,11 +79,9 @@ class TreeLSTM(vf.VertexFunction):
         left, right = v.gather(0), v.gather(1)
         i, o, u, f, g = self.u(torch.cat([left.h, right.h], -1)).chunk(5, -1)
         xi, xo, xu = self.w(v.pull("x")).chunk(3, -1)
-        c = (
-            torch.sigmoid(i + xi) * self.drop(torch.tanh(u + xu))
-            + torch.sigmoid(f) * left.c
-            + torch.sigmoid(g) * right.c
-        )
+        new = self.drop(torch.tanh(u + xu))
+        new = new.sort(-1).values if self.sorts else new
+        c = torch.sigmoid(i + xi) * new + torch.sigmoid(f) * left.c + torch.sigmoid(g) * right.c
         h = torch.sigmoid(o + xo) * torch.tanh(self.norm(c))
         v.scatter(h=h, c=c)
         v.push(h=h)
@@ -123,11 +123,16 @@ def sequences(hidden: int, count: int, repeat: int) -> None:
 
 
 def trees(hidden: int, count: int, repeat: int) -> None:
-    """A TreeLSTM with and without what is between its products."""
+    """A TreeLSTM with and without more between its products."""
     rng = random.Random(0)
     batch = vf.pack([vf.tree(random_tree(rng, rng.randint(5, 35))) for _ in range(count)])
     x = torch.randn(batch.num_vertices, hidden)
-    models = {name: TreeLSTM(hidden, hidden, name != "plain") for name in ("plain", "with LayerNorm and dropout")}
+    models = {
+        "plain": TreeLSTM(hidden, hidden),
+        "with LayerNorm and dropout": TreeLSTM(hidden, hidden, richer=True),
+        "with a sort": TreeLSTM(hidden, hidden, sorts=True),
+        "the same, backend torch": TreeLSTM(hidden, hidden, sorts=True, backend="torch"),
+    }
     took = by_turns({name: lambda m=model: step(m, lambda: m(batch, x=x).h) for name, model in models.items()}, repeat)
     print(f"TreeLSTM, {count} trees, {batch.num_vertices} vertices, hidden {hidden}")
     show(took, "plain")
