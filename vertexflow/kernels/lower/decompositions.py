@@ -262,7 +262,7 @@ def _normal_like(x: Tensor, **options: Any) -> Tensor:
 
 def _hardsigmoid_backward(grad: Tensor, x: Tensor) -> Tensor:
     """With a sixth as PyTorch has it, also for float64: rounded to float32."""
-    return _where((x > -3) & (x < 3), grad * torch.tensor(1 / 6, dtype=torch.float32).item(), 0)
+    return _where((x > -3) & (x < 3), grad * 0.1666666716337204, 0)
 
 
 _OWN: dict[Any, Callable[..., Any]] = {
