@@ -173,7 +173,7 @@ def finder(argument: Given) -> Callable[[Run], Tensor | int]:
         case Value(node, width):
             return lambda run: _rows(run.values, node, width)
         case Stride(node):
-            return lambda run: _stride(run.values[node].movedim(node.meta["rows"].dim, 0))
+            return lambda run: _stride(_rows_first(run.values[node], node))
         case Whole(node) | Result(node):
             return lambda run: run.values[node].resolve_neg().contiguous()
         case Gathered() | Received() | Scratch():
@@ -203,17 +203,22 @@ def _of_parents(parents: Parents | None, field: str) -> Tensor | int:
 
 def _rows(values: Values, node: fx.Node, width: int) -> Tensor:
     """A value with its rows in front, one behind the other."""
-    value, dim = values[node], node.meta["rows"].dim
+    value = values[node]
     if value.is_neg():  # its memory has the other sign
         value = values[node] = value.resolve_neg()
-    rows = value.movedim(dim, 0)
+    rows = _rows_first(value, node)
     if _is_one_row(rows):
         return rows
     if not rows.is_contiguous():
         rows = rows.contiguous()
-        values[node] = rows.movedim(0, dim)
+        values[node] = rows.movedim(0, node.meta["rows"].dim)
     assert rows.stride(0) == width or rows.numel() == 0 or len(rows) == 1, f"{node.name} has rows of another width"
     return rows
+
+
+def _rows_first(value: Tensor, node: fx.Node) -> Tensor:
+    dim = node.meta["rows"].dim
+    return value.movedim(dim, 0) if dim else value
 
 
 def _stride(rows: Tensor) -> int:

@@ -19,6 +19,7 @@ from ...graph.symbolic.passes.canonical import RULES
 from ...graph.symbolic.passes.verify import STAY
 from . import positions
 from .elements import known_targets
+from .special import SPECIAL
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
@@ -266,6 +267,7 @@ def _hardsigmoid_backward(grad: Tensor, x: Tensor) -> Tensor:
 
 _OWN: dict[Any, Callable[..., Any]] = {
     **positions.FINDING,
+    **SPECIAL,
     aten.mean.dim: _mean, aten.var.correction: _var, aten.var_mean.correction: _var_mean,
     aten.native_layer_norm.default: _layer_norm, aten.constant_pad_nd.default: _padded, aten.roll.default: _rolled,
     aten.repeat.default: _repeated, aten.where.ScalarOther: _where, aten.where.ScalarSelf: _where, aten.where.Scalar: _where,

@@ -128,6 +128,14 @@ class Index:
             else:
                 yield from (atom.edge if isinstance(atom, Owner) else atom.at).variables()
 
+    def quotients(self) -> Iterator[Quotient]:
+        """All quotients and remainders in it."""
+        for atom, _ in self.terms:
+            if isinstance(atom, Quotient):
+                yield atom
+            if isinstance(atom, (Quotient, Clipped)):
+                yield from atom.at.quotients()
+
     def offset_from(self, variable: Var) -> int | None:
         """How far behind `variable` it is; None if it is another sum."""
         return self.constant if self.terms == ((variable, 1),) else None

@@ -12,7 +12,7 @@ from torch import fx
 from ...graph import segments
 from ...graph.symbolic.nodes import has_rows, on_edges
 from ..lower.elements import Elements, load
-from ..lower.index import ZERO, Index, Var, at, linear, of, unravel
+from ..lower.index import ZERO, Atom, Index, Var, at, linear, of, substituted, unravel
 from ..lower.loops import (
     Accumulate,
     Columns,
@@ -25,6 +25,7 @@ from ..lower.loops import (
     Statement,
     Store,
     SumOfRows,
+    expressions,
 )
 from ..lower.scalar import Load, Reduce, in_dtype
 from ..lower.views import Coords, extents, of_vertex, put_back
@@ -32,6 +33,8 @@ from ..operations import Unsupported
 from .plan import ROW, Plan, Stage, Stored, columns, factors, flipped, holder, in_order, is_join, stored_as
 
 aten = torch.ops.aten
+
+FEW = 8  # elements, of which a loop of its own is not worth it
 
 
 def statements_of(plan: Plan) -> list[list[Statement]]:
@@ -94,25 +97,56 @@ def _coords(node: fx.Node, row: Index, inner: Coords) -> Coords:
 
 def _loop(over: Over, pieces: list[Stored], elements: Elements) -> Elementwise:
     """One pass over rows; in it, loops over elements for all values of one shape."""
-    nests: dict[tuple[int, ...], list[Store]] = {}
+    by_shape: dict[tuple[int, ...], list[Stored]] = {}
     for piece in pieces:
-        value, target = piece.value, piece.target
-        if value.meta["val"].dim() == target.meta["val"].dim() == 2 or not is_join(target):
-            value = in_order(value)
-        shape = _shape(value)
-        if 0 in shape:
-            continue
-        places, _ = _variables(shape)
-        coords = _coords(value, of(ROW), places)
-        if is_join(target) and value is piece.value:
-            shifted = (*coords[: piece.dim], coords[piece.dim] + piece.start, *coords[piece.dim + 1 :])
-            column = load(target, shifted).column
-        else:
-            column = linear(places, shape) + piece.start
-        element = in_dtype(elements.element(value, coords), target.meta["val"].dtype)
-        nests.setdefault(shape, []).append(Store(target, column, element))
-    ordered = sorted(nests.items(), key=lambda nest: str(nest[0]))
-    return Elementwise(over, ROW, tuple(Nest(_variables(shape)[1], tuple(stores)) for shape, stores in ordered))
+        if 0 not in (shape := _shape(_looped(piece))):
+            by_shape.setdefault(shape, []).append(piece)
+    nests = []
+    for shape, stored in sorted(by_shape.items(), key=lambda one: str(one[0])):
+        places, variables = _variables(shape)
+        nest = Nest(variables, tuple(_store(piece, places, shape, elements) for piece in stored))
+        split = _split(variables, nest)
+        if split:
+            places = tuple(substituted(place, split.get) for place in places)
+            stores = tuple(_store(piece, places, shape, elements) for piece in stored)
+            nest = Nest(tuple(variable for place in places for variable in place.variables()), stores)
+        nests.append(nest)
+    return Elementwise(over, ROW, tuple(nests))
+
+
+def _looped(piece: Stored) -> fx.Node:
+    """The value over whose elements a loop goes: one that lies in the same order, where that is known."""
+    value, target = piece.value, piece.target
+    if value.meta["val"].dim() == target.meta["val"].dim() == 2 or not is_join(target):
+        return in_order(value)
+    return value
+
+
+def _store(piece: Stored, places: Coords, shape: tuple[int, ...], elements: Elements) -> Store:
+    value, target = _looped(piece), piece.target
+    coords = _coords(value, of(ROW), places)
+    if is_join(target) and value is piece.value:
+        shifted = (*coords[: piece.dim], coords[piece.dim] + piece.start, *coords[piece.dim + 1 :])
+        column = load(target, shifted).column
+    else:
+        column = linear(places, shape) + piece.start
+    return Store(target, column, in_dtype(elements.element(value, coords), target.meta["val"].dtype))
+
+
+def _split(variables: tuple[Var, ...], nest: Nest) -> dict[Atom, Index]:
+    """Two variables for one whose quotients are read, as the columns of heads are: then neighbours lie beside each other."""
+    loop = Elementwise(Over.ROWS, ROW, (nest,))
+    places = [place for expression in expressions(loop) for place in expression.places]
+    quotients = [quotient for place in places for quotient in place.quotients()]
+    split: dict[Atom, Index] = {}
+    for variable in variables:
+        asked = {quotient.by for quotient in quotients if variable in quotient.at.variables()}
+        widths = [by for by in asked if FEW <= by < variable.bound and variable.bound % by == 0]
+        if widths:
+            width = max(widths)
+            outer, inner = Var(f"{variable}_", variable.bound // width), Var(variable.name, width)
+            split[variable] = of(outer) * width + of(inner)
+    return split
 
 
 def _products(node: fx.Node, there: set[fx.Node]) -> Iterator[Product]:
