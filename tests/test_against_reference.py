@@ -57,7 +57,7 @@ def test_every_policy_gives_the_same(case, data):
         assert all(key.is_ahead for key in scheduled.derived.orders)  # that schedule was used, and no other made
 
 
-@tries(4)
+@tries(2)
 @given(cases(SMOOTH, max_graphs=1, max_vertices=4))
 def test_gradcheck(case):
     batch = vf.pack([part.graph() for part in case.parts])

@@ -82,7 +82,7 @@ def tensors_in(value):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["ragged", "kinds"])
+@pytest.mark.parametrize("name", ["ragged", pytest.param("kinds", marks=pytest.mark.slow)])
 def test_the_same_seed_gives_the_same_bits(name, backend):
     runs = [Run(name, backend, seed).epochs(2) for seed in (0, 0, 1)]
     first, second, other = (tensors_in(run.state()) for run in runs)
@@ -156,6 +156,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(name, backend, tmp_pa
         assert resumed.model.policy.dump() == whole.model.policy.dump()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_in_another_process_is_the_same_run(tmp_path):
     expected = tensors_in(Run("kinds", "native").epochs(4).state())
     torch.save(Run("kinds", "native").epochs(2).state(), tmp_path / "stopped.pt")

@@ -147,7 +147,7 @@ class Trees(torch.utils.data.Dataset):
         return graph, np.full((graph.num_vertices, SIZE), number, np.float32)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_make_the_batches_that_one_process_makes(method):
     collate = partial(vf.collate, rows=(1,), num_slots=2)
     alone = DataLoader(Trees(), batch_size=5, collate_fn=collate)

@@ -205,6 +205,18 @@ def in_place(self, v):
     finish(v, h + v.gather(1).h, x=x, left=left)
 
 
+def in_place_in_new_values(self, v):
+    x, y = v.pull("x") + v.gather(0).h, v.gather(1).c
+    first = x * 2
+    view = first.view(-1, 2, 2)  # which sees what is written later
+    first.mul_(y)
+    flags = (x > 0).to(x.dtype).logical_and_(y < 0.5)  # which stays of that dtype
+    twice = x.sin()
+    before = twice + y
+    twice.add_(x).tanh_()
+    finish(v, view.mT.flatten(1) + flags * twice + before, twice=twice)
+
+
 def without_gradient(self, v):
     with torch.no_grad():
         gate = torch.sigmoid(v.gather(0).h)
@@ -266,8 +278,9 @@ def padded(self, v):
     "vertex",
     [
         only_what_is_there, states_that_pass_on, one_value_twice, the_same_gradient_for_all, a_state_nobody_reads,
-        a_parameter_as_state, in_place, without_gradient, a_root_under_where, constants, weights_of_weights,
-        attention_over_slots, outer_products, mixture_of_experts, gate_of_a_number, reductions, padded,
+        a_parameter_as_state, in_place, in_place_in_new_values, without_gradient, a_root_under_where,
+        constants, weights_of_weights, attention_over_slots, outer_products, mixture_of_experts, gate_of_a_number, reductions,
+        padded,
     ],
 )  # fmt: skip
 def test_idioms(vertex, backends):

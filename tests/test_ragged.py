@@ -31,7 +31,7 @@ def test_frozen_parameters(case, data):
     check(case, "auto", "eager")
 
 
-@tries(4)
+@tries(2)
 @given(ragged_cases(SMOOTH, max_graphs=1, max_vertices=4))
 def test_gradcheck(case):
     parameters = dict(case.model.named_parameters())

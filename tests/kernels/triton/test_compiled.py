@@ -41,7 +41,10 @@ def test_no_kernel_spills(options, kernels):
     assert found >= kernels
 
 
-@pytest.fixture(scope="module", params=["README", "ChildSumTreeLSTM", "Dropping"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ChildSumTreeLSTM", "Dropping")]
+
+
+@pytest.fixture(scope="module", params=["README", *SLOW])
 def steps(request):
     """What `dry_run` prints of a model."""
     return json.loads(python("tests.kernels.triton.dry_run", request.param, "40"))

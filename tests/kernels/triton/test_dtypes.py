@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("interpreter")
 SIZE = 6
 EDGES = [(0, 2, 0), (1, 2, 1), (2, 4, 0), (3, 4, 1), (4, 5, 1)]
 HALF = [torch.float16, torch.bfloat16]
-GIVEN = [torch.float32, torch.float64, *HALF]
+GIVEN = [torch.float32, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float64, *HALF))]
 
 
 class Cell(vf.VertexFunction):
@@ -121,7 +121,9 @@ TAKEN_APART = {
 }
 
 
-@pytest.mark.parametrize("dtype", HALF, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float16, marks=pytest.mark.slow), torch.bfloat16], ids=lambda dtype: str(dtype)[6:]
+)
 @pytest.mark.parametrize("name", TAKEN_APART)
 def test_what_is_taken_apart_is_rounded_once(name, dtype):
     """All of it is in float32, as it is inside of PyTorch's kernels."""
@@ -150,7 +152,14 @@ WIDER = {
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
-@pytest.mark.parametrize("dtype", GIVEN, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float32, torch.float64, torch.float16)),
+        torch.bfloat16,
+    ],
+    ids=lambda dtype: str(dtype)[6:],
+)
 @pytest.mark.parametrize("name", WIDER)
 def test_wider_and_narrower_values_beside_each_other(name, dtype):
     found, expected = both(WIDER[name], dtype)

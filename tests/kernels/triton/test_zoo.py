@@ -58,7 +58,7 @@ DTYPES = [pytest.param(dtype, marks=[] if dtype == torch.float32 else pytest.mar
 def test_the_same_as_in_float64(name, dtype):
     animal, inputs, exact, exact_inputs = made(name, dtype)
     found = results(animal, inputs, "triton")
-    assert difference(found, results(exact, exact_inputs, "torch")) < ERRORS[dtype]
+    assert difference(found, results(exact, exact_inputs, "eager")) < ERRORS[dtype]
     assert all(map(torch.equal, found, results(animal, inputs, "triton")))  # twice the same bits
     for function in animal.functions():
         assert "core: calls of PyTorch" not in function.explain(), function.explain()
@@ -75,7 +75,7 @@ def test_steps_of_few_rows_have_smaller_programs_so_that_all_multiprocessors_hav
 
     monkeypatch.setattr(Tile, "size", of_many)
     animal, inputs, exact, exact_inputs = made(name, torch.float32)
-    assert difference(results(animal, inputs, "triton"), results(exact, exact_inputs, "torch")) < 1e-5
+    assert difference(results(animal, inputs, "triton"), results(exact, exact_inputs, "eager")) < 1e-5
     assert (16, 16) in sizes
 
 
@@ -83,7 +83,7 @@ def test_steps_of_few_rows_have_smaller_programs_so_that_all_multiprocessors_hav
 def test_autocast_multiplies_in_half_precision_and_keeps_states_as_they_are(name):
     animal, inputs, exact, exact_inputs = made(name, torch.float32)
     found = results(animal, inputs, "triton", autocast=torch.bfloat16)
-    expected = results(exact, exact_inputs, "torch")
+    expected = results(exact, exact_inputs, "eager")
     assert 1e-5 < difference(found, expected) < 2e-2
     assert found[0].dtype == torch.float32
     for function in animal.functions():
@@ -100,7 +100,7 @@ def test_a_cell_state_in_float32(dtype):
     animal, _, exact, _ = made("NaryTreeLSTM", dtype)
     animal.graphs = exact.graphs = [vf.chain(60)]
     inputs = animal.inputs(dtype)
-    expected = results(exact, {name: x.detach().double().requires_grad_() for name, x in inputs.items()}, "torch")
+    expected = results(exact, {name: x.detach().double().requires_grad_() for name, x in inputs.items()}, "eager")
     errors = []
     for animal.model.state_dtype in (None, {"c": torch.float32}):
         found = results(animal, inputs, "triton")

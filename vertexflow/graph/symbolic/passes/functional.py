@@ -26,9 +26,13 @@ def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
     that never change. Raises `VertexFunctionError` if a parameter or a buffer is written to.
     """
     graph = trace.graph
-    if not any(_mutates(node) for node in graph.nodes):
+    if not any(map(_mutates, graph.nodes)):
         return
     _refuse_written_parameters(trace)
+    with mode, enable_python_dispatcher(), torch.no_grad():
+        _write_to_new_values(graph)
+    if not any(map(_mutates, graph.nodes)):
+        return
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     module = fx.GraphModule(graph.owning_module or torch.nn.Module(), graph)
     forget_source(module)
@@ -43,6 +47,63 @@ def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
         if node.op == "get_attr":
             node.meta["constant"] = getattr(new, str(node.target))
     trace.graph = new.graph
+
+
+def _write_to_new_values(graph: fx.Graph) -> None:
+    """Do it where it is plain, as in PyTorch's derivatives: what is written to was just made, and nothing looks into it.
+
+    Else the whole graph is traced once more, which takes as long as the first time.
+    """
+    order = {node: at for at, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        written = node.args[0] if _mutates(node) and node.args else None
+        function = _out_of_place(node.target)
+        if not isinstance(written, fx.Node) or function is None or not _is_alone(written):
+            continue
+        arguments = fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+        try:
+            value, before = function(*arguments[0], **arguments[1]), written.meta["val"]
+        except Exception:  # shapes that do not fit together; it is said when the graph is traced once more
+            return
+        if value.dtype != before.dtype or value.shape != before.shape or value.stride() != before.stride():
+            continue
+        node.target, node.meta["val"] = function, value
+        for user in [user for user in written.users if order[user] > order[node]]:
+            user.replace_input_with(written, node)
+
+
+def _out_of_place(target: Any) -> Any:
+    """`add.Tensor` for `add_.Tensor`; None where there is no such pair of the same operands."""
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return None
+    if torch.Tag.nondeterministic_seeded in target.tags:  # it may have a generator, which is no value of the graph
+        return None
+    name, operands = target.overloadpacket.__name__, target._schema.arguments
+    written = [one for one in operands if one.alias_info is not None]
+    packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") and len(written) == 1 else None
+    function = getattr(packet, target._overloadname, None)
+    if function is None or function._schema.is_mutable or len(function._schema.returns) != 1:
+        return None
+    same = [one.name for one in operands] == [one.name for one in function._schema.arguments]
+    return function if same else None
+
+
+def _is_alone(node: fx.Node) -> bool:
+    """Whether a value has memory of its own, which none but those that write to all of it look into."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    if any(one.alias_info is not None for one in (*node.target._schema.arguments, *node.target._schema.returns)):
+        return False
+    for user in node.users:
+        schema = getattr(user.target, "_schema", None)
+        if schema is None and user.op != "output":
+            return False
+        for position, declared in enumerate(schema.arguments if schema is not None else ()):
+            argument = user.args[position] if position < len(user.args) else user.kwargs.get(declared.name)
+            shares = declared.alias_info is not None and not (declared.alias_info.is_write and position == 0)
+            if shares and node in (argument if isinstance(argument, list | tuple) else [argument]):
+                return False
+    return True
 
 
 class _Copier(fx.Interpreter):
