@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import subprocess
@@ -18,6 +19,11 @@ pytest_plugins = ["tests.interpreter"]
 settings.register_profile("patient", settings(), deadline=None)  # other processes run beside this one
 settings.load_profile("patient")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported; `make test-gpu` says 0
+
+
+def pytest_collection_finish():
+    """What is there before the first test is never garbage, and not looked at again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -19,13 +19,13 @@ from .reference import run_reference
 from .strategies import SMOOTH, Case, Structure, cases
 
 
-@tries(15)
+@tries(10)
 @given(cases())
 def test_random_functions_over_random_structures(case):
     check(case, "eager", "torch", "native")
 
 
-@tries(8)
+@tries(6)
 @given(case=cases(max_graphs=2), data=st.data())
 def test_frozen_parameters(case, data):
     for parameter in case.model.parameters():

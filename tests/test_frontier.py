@@ -51,7 +51,7 @@ def grown(case: Case, cuts: list[int], reads: list[int]) -> dict[str, torch.Tens
     return {name: torch.cat([piece[name] for piece in pieces])[rows] for name in pieces[0]}
 
 
-@tries(12)
+@tries(8)
 @given(
     case=cases(),
     cuts=st.lists(st.integers(1, 20), max_size=4),

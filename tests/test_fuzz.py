@@ -25,16 +25,16 @@ def test_kept_cases(path):
 
 
 def test_fresh_cases():
-    """Three functions of a fixed seed, 75 cases each; none of them is refused."""
+    """Two functions of a fixed seed, 75 cases each; none of them is refused."""
     count = 0
-    for number in range(1, 4):
+    for number in range(1, 3):
         for models, case, expected in draw_cases(random.Random(f"make test/{number}"), triton=False):
             try:
                 models.run(case, expected)
             except Exception as error:
                 raise AssertionError(describe(case, error)) from error
             count += 1
-    assert count > 150
+    assert count > 100
 
 
 def test_the_same_seed_gives_the_same_cases():

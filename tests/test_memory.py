@@ -131,7 +131,7 @@ def test_large_pieces_of_memory_that_wait_are_limited(monkeypatch):
 def test_traces_that_nobody_has_any_more_are_gone(monkeypatch):
     """PyTorch would remember the sizes of each, and the text of its graph."""
     monkeypatch.setattr(programs, "MOST_STATES", 2)
-    model, x = FromCode(vertex, {"h": 3}, scale=1.0), torch.randn(2, 3)
+    model, x = chained(), torch.randn(2, SIZE)
 
     others = [
         value for value in gc.get_objects() if type(value) is StepSizes

@@ -37,7 +37,7 @@ POINTWISE = [
 ]  # fmt: skip
 
 
-@tries(12)
+@tries(6)
 @given(cases(POINTWISE))
 def test_random_functions_of_what_native_code_has(case):
     case.model.backend = "native"
@@ -46,7 +46,7 @@ def test_random_functions_of_what_native_code_has(case):
         assert "core: calls of PyTorch:" not in case.model.explain()  # no core that native code refused
 
 
-@tries(8)
+@tries(4)
 @given(ragged_cases(POINTWISE))
 def test_random_functions_of_any_number_of_children(case):
     case.model.backend = "native"

@@ -132,6 +132,21 @@ def test_partition_of_the_readme_example():
     assert products["grad_lazy_inner"] == 1  # dU, of vertices with children
 
 
+def test_weights_that_are_made_of_each_other_many_times_are_cut_in_no_time():
+    """Each power reads the one before twice: there are 2 ** 40 ways from the last to the weight."""
+
+    def vertex(self, v):
+        power = self.weight
+        for _ in range(40):
+            power = power @ power
+        v.scatter(h=v.pull("x") @ power + v.gather(0).h)
+        v.push(h=v.gather(0).h)
+
+    x = torch.randn(3, 2)
+    h = FromCode(vertex, {"h": 2}, weight=nn.Parameter(torch.eye(2)))([vf.chain(3)], x=x).h
+    torch.testing.assert_close(h[1:], x[:2].cumsum(0))
+
+
 def test_outputs_that_no_parent_reads_are_lazy():
     def vertex(self, v):
         h = torch.tanh(self.first(v.pull("x")) + v.gather(0).h)

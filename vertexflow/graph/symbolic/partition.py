@@ -49,6 +49,7 @@ def partition(
     zeros = fold_zeros(trace)
     folded = {core: fold_zeros(trace, [n for n, s in program.made_by.items() if s == core], zeros) for core in CORES}
     needed_at_leaves(program, zeros, folded)
+    _made_once(program)
     _refuse_interleaved(program)
     _build_parts(program, folded)
     _refuse_without_rows(program)
@@ -73,6 +74,15 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> 
         program.made_by[node] = names[0] if node not in depends else names[1] if node in needed else names[2]
 
 
+def _made_once(program: Program) -> None:
+    """Find `program.once`, in the order of the graph: what a value is made of is known before it."""
+    for node in program.trace.graph.nodes:
+        if node in program.made_by and not has_rows(node):
+            read = reads(node)
+            if not any(has_rows(source) or _part_of(program, source).endswith("_inner") for source in read):
+                program.once.add(node)
+
+
 def _build_parts(program: Program, folded: dict[str, Images]) -> None:
     trace = program.trace
     finals = {
@@ -80,8 +90,8 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
         "grad_lazy": [*program.pull_grads.values(), *program.param_grads.values()],
     }
     members: dict[str, list[fx.Node]] = {}
-    for node, stage in program.made_by.items():
-        members.setdefault(stage if stage in CORES or _runs_whole(node, program) else f"{stage}_inner", []).append(node)
+    for node in program.made_by:
+        members.setdefault(_part_of(program, node), []).append(node)
     extra: dict[str, list[fx.Node]] = {}  # views that only the caller sees are made by the last stage
     for stage, nodes in finals.items():
         for node in dict.fromkeys(node for node in nodes if is_free(node)):
@@ -154,17 +164,10 @@ def _refuse_without_rows(program: Program) -> None:
                 )
 
 
-def _runs_whole(node: fx.Node, program: Program) -> bool:
-    if node in program.whole:
-        return True
-    if not has_rows(node) and not any(has_rows(source) for source in reads(node)):
-        return not any(_part_of(program, source).endswith("_inner") for source in reads(node))
-    return False
-
-
 def _part_of(program: Program, node: fx.Node) -> str:
     stage = program.made_by.get(node, "")
-    return stage if not stage or stage in CORES or _runs_whole(node, program) else f"{stage}_inner"
+    is_whole = not stage or stage in CORES or node in program.whole or node in program.once
+    return stage if is_whole else f"{stage}_inner"
 
 
 def _kept(program: Program, readers: dict[fx.Node, set[str]]) -> list[fx.Node]:

@@ -40,6 +40,7 @@ class Program:
     made_by: dict[fx.Node, str] = field(default_factory=dict)  # stage of each computed node
     kept: list[fx.Node] = field(default_factory=list)  # values made step by step and read by another stage
     whole: set[fx.Node] = field(default_factory=set)
+    once: set[fx.Node] = field(default_factory=set)  # values without rows, of such values and parameters
     leaf_operands: dict[fx.Node, set[int]] = field(default_factory=dict)  # of a cat: what is read of leaves' rows
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
