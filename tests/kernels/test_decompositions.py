@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
 import vertexflow as vf
+from vertexflow.kernels.native.source import WIDEST
 
 from ..models import FromCode
 
@@ -94,11 +97,10 @@ SPECIAL = {
     "i1e": special.i1e,
     "ndtr": special.ndtr,
     "log_ndtr": special.log_ndtr,
-    "ndtri": special.ndtri,
     "erfcx": special.erfcx,
 }
 # What is left to PyTorch, which rounds it to half precision several times, or does not have it or its derivative.
-NOT_IN_HALF = {"rounded", "rounded to tens", "i1", "i1e", "ndtri", "log_ndtr", "erfcx"}
+NOT_IN_HALF = {"rounded", "rounded to tens", "i1", "i1e", "log_ndtr", "erfcx"}
 GROUPS = {"positions": POSITIONS, "views and bits": VIEWS_AND_BITS, "special functions": SPECIAL}
 
 
@@ -185,3 +187,28 @@ def test_positions_that_may_not_be_there_are_looked_up_by_pytorch(backend, reque
     assert "calls of PyTorch in each step (aten.gather.default)" in model.explain()
     with pytest.raises(vf.VertexFlowError, match=r"index 2 is out of bounds(.|\n)*h\.gather\(-1, at\)"):
         model([vf.chain(2)], x=x, more=torch.full((2, 1), 100.0))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: h.cumsum(-1),
+        lambda h: h.cumprod(-1),
+        lambda h: h.cummin(-1).values,
+        lambda h: h.gather(-1, h.argmax(-1, keepdim=True).expand(-1, h.shape[1])),
+    ],
+)
+@pytest.mark.parametrize(("width", "is_called"), [(WIDEST, False), (WIDEST + 1, True)])
+def test_what_is_quadratic_in_loops_is_left_to_pytorch_where_it_is_wide(function, width, is_called):
+    def vertex(self, v):
+        h = torch.tanh(v.gather(0).h + v.pull("x"))
+        v.scatter(h=torch.sigmoid(h) * torch.exp(-h) + function(h))
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": width})
+    model.backend = "native"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model([vf.chain(2)], x=torch.randn(2, width))
+    (core,) = (line for line in model.explain().splitlines() if "core:" in line)
+    assert ("with calls of PyTorch in each step" in core) == is_called

@@ -15,20 +15,8 @@ BESSEL = [1e-300, 1e-5, 0.1, 1, 2, 5, 8, 10, 15, 19.9, 20, 20.1, 25, 30, 50, 100
 SPREAD = torch.linspace(-0.999, 0.999, 40, dtype=torch.float64).tolist()
 
 
-def quantile(p):
-    """Of the normal distribution."""
-    start = abs(torch.special.ndtri(torch.tensor(float(p), dtype=torch.float64)).item()) / 2**0.5
-    size = mpmath.sqrt(2) * mpmath.findroot(lambda y: mpmath.log(mpmath.erfc(y) / (2 * min(p, 1 - p))), start)
-    return -size if p < 0.5 else size
-
-
 FUNCTIONS = {  # exact, and where; how many units of 2^-52 are allowed
     aten.erfinv.default: (mpmath.erfinv, [*SPREAD, 1e-200, 1e-9, 0.49999, 0.5, 0.5001, 1 - 1e-10, -1 + 2**-53], 4),
-    aten.special_ndtri.default: (
-        quantile,
-        [2.3e-308, 1e-300, 1e-20, 1e-5, 0.01, 0.2, 0.2499, 0.25, 0.26, 0.49, 0.51, 0.7, 0.75, 0.76, 0.999, 1 - 1e-12],
-        4,
-    ),
     aten.special_erfcx.default: (
         lambda x: mpmath.exp(x * x) * mpmath.erfc(x),
         [-5, -1, -0.1, 1e-20, 0.1, 0.5, 1, 2, 3, 4, 5, 6, 7, 7.999, 8, 8.5, 10, 15, 26, 30, 100, 1e5, 1e100],

@@ -21,18 +21,21 @@ from ...graph.symbolic.passes.row_layout import layout_of
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.trace import Trace
 from . import positions
-from .decompositions import NOT_OF_HALVES, OF_SIZES, ON_DEMAND, table
+from .decompositions import CUMULATIVE, NOT_OF_HALVES, OF_SIZES, ON_DEMAND, table
 from .elements import is_known
 from .scalar import HALVES, wide
 
 aten = torch.ops.aten
 
 
-def decomposed(part: Part, trace: Trace) -> Part:
-    """The part with its operations taken apart, where they can be; the same part if there is nothing to do."""
+def decomposed(part: Part, trace: Trace, widest: int = 64) -> Part:
+    """The part with its operations taken apart, where they can be; the same part if there is nothing to do.
+
+    What takes in loops a time that grows with the square of an extent is taken apart up to the extent `widest`.
+    """
     given = [node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
     joint = dict(zip(given, part.inputs, strict=True))
-    asked = {node for node in part.graph.nodes if _is_asked(node, joint)}
+    asked = {node for node in part.graph.nodes if _is_asked(node, joint) and _quadratic_in(node) <= widest}
     if not asked:
         return part
     graph = fx.Graph()
@@ -59,6 +62,16 @@ def _is_asked(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
     if node.target in positions.LOOKING_UP:
         return positions.is_there(node, joint)
     return isinstance(node.target, OpOverload) and not is_known(node) and node.target in table()
+
+
+def _quadratic_in(node: fx.Node) -> int:
+    """The extent whose square tells how much there is to do, where loops compute each element of many; else nothing."""
+    which = 2 if node.target in positions.LOOKING_UP else 0
+    if node.target not in CUMULATIVE and not which:
+        return 0
+    shape = cast(fx.Node, node.args[which]).meta["val"].shape
+    extent = shape[cast(int, node.args[1])] if shape else 1
+    return extent if isinstance(extent, int) else 0
 
 
 def _tensors_of(node: fx.Node) -> list[fx.Node]:

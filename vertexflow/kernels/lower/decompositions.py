@@ -311,6 +311,8 @@ OF_SIZES: dict[Any, Callable[..., Any]] = {  # instead of tensors; here the firs
     aten.normal.float_float: lambda like, mean, std, size: _normal(like, mean, std),
 }  # fmt: skip
 
+CUMULATIVE = {aten.cumsum.default, aten.cumprod.default, aten.cummax.default, aten.cummin.default}
+
 NOT_OF_HALVES = {aten.round.decimals}  # PyTorch rounds their pieces to half precision, each for itself
 
 _LOOK_AT_VALUES = {  # and raise errors, which loops cannot, and what they are taken apart into would not

@@ -1,4 +1,4 @@
-"""Special functions by exponentials, error functions and series: to some units in the last place of float64.
+"""Special functions by exponentials, error functions and series: to some units in the last place.
 
 Coefficients are those of the series themselves, cut where what is left out is below rounding.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,8 +18,13 @@ aten = torch.ops.aten
 
 
 def _in_double(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """In float64, whatever the dtype is: so that one series serves all, and what cancels leaves enough digits."""
+    """In float64, whatever the dtype is: of what would not leave enough digits otherwise."""
     return lambda x: function(x.to(torch.float64)).to(torch.result_type(x, 1.0))
+
+
+def _in_floats(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """In the dtype itself; of whole numbers, in the default one."""
+    return lambda x: function(x.to(torch.result_type(x, 1.0)))
 
 
 def _series(x: Tensor, coefficients: Sequence[float | Fraction]) -> Tensor:
@@ -41,40 +47,31 @@ def _erfcx(x: Tensor) -> Tensor:
     return torch.where(x < 8.0, near, _series(0.5 / (far * far), terms) / (far * math.sqrt(math.pi)))
 
 
-def _of_error(size: Tensor, rest: Tensor) -> Tensor:
-    """The number whose error function is `size`, which is not negative; `rest` is 1 - size, perhaps with more digits.
-
-    Two of Halley's steps from a formula that is right to three digits (Winitzki, "A handy approximation for the error function
-    and its inverse", 2008), or very near 1 from what `erfc` is there (DLMF 7.12.1). Beyond 0.5 what is left of the error function
-    is compared, times `exp(y * y)`: that is never small.
-    """
-    log = torch.log(rest)
-    half = 0.5 * torch.log(rest * (1.0 + size))
-    shift = half + 2.0 / (math.pi * 0.147)
-    squared = half * (-2.0 / 0.147)
-    squared = squared / (torch.sqrt(shift * shift + squared) + shift)
-    y = torch.sqrt(torch.where(log < -10.0, -log - 0.5 * torch.log(-math.pi * log), squared))
-    for _ in range(2):
-        square = y * y
-        near = (torch.erf(y) - size) * torch.exp(square)
-        far = torch.exp(square + log) - _erfcx(y)
-        step = torch.where(size < 0.5, near, far) * (0.5 * math.sqrt(math.pi))
-        y = y - step / (1.0 + y * step)
-    y = torch.where(rest == 0.0, torch.full_like(y, math.inf), y)
-    return torch.where(rest < 0.0, torch.full_like(y, math.nan), y)
+# erfinv(x) / x by w = -log(1 - x * x): of w - 2.5 below 5 and of sqrt(w) - 3 below 16 (Giles, "Approximating the erfinv
+# function", 2012), above that of sqrt(w) - 5, which is fitted at Chebyshev's points.
+_NEAR = (1.50140941, 0.246640727, -0.00417768164, -0.00125372503, 0.00021858087, -4.39150654e-6, -3.5233877e-6, 3.43273939e-7,
+         2.81022636e-8)  # fmt: skip
+_FAR = (2.83297682, 1.00167406, 0.00943887047, -0.0076224613, 0.00573950773, -0.00367342844, 0.00134934322, 0.000100950558,
+        -0.000200214257)  # fmt: skip
+_FARTHER = (4.84990639842, 1.01030045676, -0.000138629632, -0.000214977476, 7.55802706e-5, -1.97232880e-5, 5.12016905e-6,
+            -1.07898936e-6)  # fmt: skip
 
 
 def _erfinv(x: Tensor) -> Tensor:
+    """To seven digits, and for float64 with one of Halley's steps, which makes them three times as many."""
     size = torch.abs(x)
-    return torch.copysign(_of_error(size, 1.0 - size), x)
-
-
-def _ndtri(p: Tensor) -> Tensor:
-    """The quantiles of the normal distribution."""
-    is_low = p < 0.5
-    rest = 2.0 * torch.where(is_low, p, 1.0 - p)
-    size = math.sqrt(2.0) * _of_error(1.0 - rest, rest)
-    return torch.where(is_low, -size, size)
+    rest = 1.0 - size
+    w = -torch.log(rest * (1.0 + size))
+    root = torch.sqrt(w)
+    ratio = torch.where(w < 5.0, _series(w - 2.5, _NEAR), _series(root - 3.0, _FAR))
+    if x.dtype == torch.float64:
+        y = torch.where(w < 16.0, ratio, _series(root - 5.0, _FARTHER)) * size
+        off = torch.where(size < 0.5, torch.erf(y) - size, rest - torch.erfc(y))
+        step = off * torch.exp(y * y) * (0.5 * math.sqrt(math.pi))
+        y = y - step / (1.0 + y * step)
+    else:
+        y = ratio * size
+    return torch.copysign(torch.where(rest == 0.0, torch.full_like(y, math.inf), y), x)
 
 
 # Gamma function: derivatives of its logarithm
@@ -94,17 +91,18 @@ def _digamma(x: Tensor) -> Tensor:
     found = torch.log(moved) - 0.5 * inverse - tail
     found = torch.where(is_near, found - before, found)
     fraction = x - torch.trunc(x)
-    found = torch.where(x < 0.0, found - math.pi / torch.tan(math.pi * fraction), found)
+    mirrored = math.pi / torch.tan(math.pi * fraction.to(torch.float64))  # which may cancel, near a zero
+    found = torch.where(x < 0.0, found - mirrored.to(x.dtype), found)
     found = torch.where((x < 0.0) & (fraction == 0.0), torch.full_like(x, math.nan), found)
     return torch.where(x == 0.0, torch.copysign(torch.full_like(x, math.inf), -x), found)
 
 
 def _polygamma(order: int, x: Tensor) -> Tensor:
     if order == 0:
-        return _in_double(_digamma)(x)
+        return _in_floats(_digamma)(x)
     if order > 1:
         raise NotImplementedError("further derivatives")
-    return _trigamma(x.to(torch.result_type(x, 1.0)))
+    return _in_floats(_trigamma)(x)
 
 
 def _trigamma(x: Tensor) -> Tensor:
@@ -126,38 +124,45 @@ def _sum(terms: list[Tensor]) -> Tensor:
 
 # Modified Bessel functions
 
-_FAR = 20.0  # from where on the asymptotic series is right to rounding
-
 
 def _bessel(order: int, is_scaled: bool) -> Callable[[Tensor], Tensor]:
     """I of order 0 or 1, perhaps times `exp(-|x|)`: by its series (DLMF 10.25.2), all terms of which have one sign, and far
     from zero by the asymptotic one (10.40.1)."""
-    powers = [Fraction(1, math.factorial(k) * math.factorial(k + order)) for k in range(46)]
-    terms = [Fraction(1)]
-    for k in range(1, 24):
-        terms.append(terms[-1] * ((2 * k - 1) ** 2 - 4 * order * order) / (8 * k))
 
     def bessel(x: Tensor) -> Tensor:
+        end, powers, terms = _bessel_terms(order, torch.finfo(x.dtype).eps)
         size = torch.abs(x)
-        half = torch.clamp(size, max=_FAR) * 0.5
+        half = torch.clamp(size, max=end) * 0.5
         near = _series(half * half, powers)
         near = near * half if order else near
-        far_size = torch.clamp(size, min=_FAR)
-        far = _series(1.0 / far_size, terms) / torch.sqrt(far_size * (2.0 * math.pi))
+        far_size = torch.clamp(size, min=end)
+        far = _series(1.0 / far_size, terms) / (torch.sqrt(far_size) * math.sqrt(2.0 * math.pi))
         if is_scaled:
             near = near * torch.exp(-size)
         else:
             far = far * torch.exp(size)
-        found = torch.where(size < _FAR, near, far)
+        found = torch.where(size < end, near, far)
         return torch.where(x < 0.0, -found, found) if order else found
 
     return bessel
 
 
+@cache
+def _bessel_terms(order: int, eps: float) -> tuple[float, list[Fraction], list[Fraction]]:
+    """From where on the asymptotic series serves, which comes as near as `exp(-2 * x)`, and the coefficients of both series:
+    there, what is left out of them is below rounding."""
+    end = math.ceil(-math.log(eps / 4) / 2)
+    powers, terms = [Fraction(1)], [Fraction(1)]
+    while powers[-1] * Fraction(end, 2) ** (2 * len(powers) - 2) > math.exp(end) / 8 * eps / 8:
+        powers.append(powers[-1] / (len(powers) * (len(powers) + order)))
+    while abs(terms[-1]) > Fraction(end) ** (len(terms) - 1) * eps / 8:
+        terms.append(terms[-1] * ((2 * len(terms) - 1) ** 2 - 4 * order * order) / (8 * len(terms)))
+    return float(end), powers, terms
+
+
 SPECIAL: dict[Any, Callable[..., Tensor]] = {
-    aten.erfinv.default: _in_double(_erfinv), aten.special_ndtri.default: _in_double(_ndtri),
-    aten.special_erfcx.default: _in_double(_erfcx), aten.digamma.default: _in_double(_digamma),
-    aten.polygamma.default: _polygamma,
-    aten.i0.default: _in_double(_bessel(0, False)), aten.special_i0e.default: _in_double(_bessel(0, True)),
-    aten.special_i1.default: _in_double(_bessel(1, False)), aten.special_i1e.default: _in_double(_bessel(1, True)),
+    aten.erfinv.default: _in_floats(_erfinv), aten.special_erfcx.default: _in_double(_erfcx),
+    aten.digamma.default: _in_floats(_digamma), aten.polygamma.default: _polygamma,
+    aten.i0.default: _in_floats(_bessel(0, False)), aten.special_i0e.default: _in_floats(_bessel(0, True)),
+    aten.special_i1.default: _in_floats(_bessel(1, False)), aten.special_i1e.default: _in_floats(_bessel(1, True)),
 }  # fmt: skip

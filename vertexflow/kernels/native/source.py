@@ -21,6 +21,9 @@ from .plan import Plan, plan, work_of
 from .statements import statements_of
 
 NUMBERS = (torch.float32, torch.float64)
+WIDEST = (
+    12  # up to which extent sums so far take less time in loops, of which each has its own, than by a call of PyTorch
+)
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,9 @@ def write_part(program: Program, name: str) -> Sources:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
         raise Unsupported("it sends gradients to children")
-    plans = [
-        plan(decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace), may_call=name in CORES)
-        for part in ((name, f"{name}_leaf") if name in CORES else (name,))
-    ]
+    names = (name, f"{name}_leaf") if name in CORES else (name,)
+    parts = [program.parts.get(part, Part(part, fx.Graph(), [], [])) for part in names]
+    plans = [plan(decomposed(part, program.trace, WIDEST), may_call=name in CORES) for part in parts]
     statements = [statements_of(made) for made in plans]
     for groups in statements:
         verify([statement for group in groups for statement in group])
