@@ -100,7 +100,7 @@ def in_a_child(work, seconds=60):
 @pytest.mark.parametrize("backend", ["torch", "native", "eager"])
 def test_a_model_in_a_forked_child_after_the_parent_used_it_with_several_threads(backend):
     shape = SHAPES["trees"]
-    model, graphs = BinaryTreeLSTM(SIZE, 64), graphs_of(shape, 400)
+    model, graphs = BinaryTreeLSTM(SIZE, 64), graphs_of(shape, 150)
     model.backend = backend
     x = inputs_of(shape, graphs)
     torch.set_num_threads(2)
