@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 
 import numpy as np
@@ -68,8 +70,9 @@ def test_random_functions_over_random_structures_in_random_pieces(case, cuts, re
         compare(case, grown(case, cuts, reads))
 
 
-def tree(seed=0):
-    torch.manual_seed(seed)
+@functools.cache
+def tree():
+    """One for all tests that change nothing in it: it is traced once."""
     return BinaryTreeLSTM(3, 4).double()
 
 
@@ -89,7 +92,7 @@ def test_it_begins_with_graphs_or_with_leaves_or_empty():
 
 def test_gradients_reach_what_came_first_when_nothing_later_wants_any():
     """All parameters are frozen and inputs left out later are zeros: only the first leaves want a gradient."""
-    model = tree().requires_grad_(False)
+    model = copy.deepcopy(tree()).requires_grad_(False)
     x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     run = model.start(x=x)
     for _ in range(3):
@@ -135,7 +138,7 @@ def test_a_cut_backward_leaves_nothing_behind():
 
 def test_what_is_read_decides_what_is_computed():
     """Greedy agglomeration: join the two neighbours with the largest score, in both sentences at once, to the root."""
-    model = tree()
+    model = copy.deepcopy(tree())
     run = model.start(x=torch.randn(7, 3, dtype=torch.float64))
     stacks = [[0, 1, 2], [3, 4, 5, 6]]
     while any(len(stack) > 1 for stack in stacks):
