@@ -55,6 +55,7 @@ def test_booleans():
     assert "core" in check_parts(program_of(of_pairs(functions), [vf.chain(2)], pair=torch.rand(2, 2)))
 
 
+@pytest.mark.slow  # test_decompositions.py has these on two backends
 @pytest.mark.parametrize("group", TAKEN_APART)
 def test_what_is_taken_apart(group):
     functions = list(TAKEN_APART[group].values())
