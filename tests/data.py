@@ -7,5 +7,5 @@ import os
 import pytest
 
 needs_data = pytest.mark.skipif(
-    "VERTEXFLOW_DATA" not in os.environ, reason="set VERTEXFLOW_DATA to a folder of real data (docs/environment.md)"
+    not os.environ.get("VERTEXFLOW_DATA"), reason="set VERTEXFLOW_DATA to a folder of real data (docs/environment.md)"
 )
