@@ -153,7 +153,9 @@ def describe(case: Case, error: BaseException) -> str:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether it tells the user what to do; that something is a defect of vertexflow does not."""
-    return isinstance(error, vf.VertexFlowError) and "a defect of vertexflow" not in str(error)
+    said = str(error)
+    is_defect = "a defect of vertexflow" in said or "could not compile generated code" in said
+    return isinstance(error, vf.VertexFlowError) and not is_defect
 
 
 def refusal(error: BaseException) -> Any:

@@ -195,6 +195,27 @@ def test_an_error_of_a_call_names_the_line():
             model([part.graph() for part in PARTS], x=-torch.ones(ROWS, SIZE, dtype=torch.float64))
 
 
+def test_a_product_in_another_dtype_than_the_states():
+    """Native products are of one dtype, that of the widest state; those of float32 beside it are calls, weight gradients, too."""
+
+    def vertex(self, v):
+        h, c, x = both(v)
+        narrow = self.narrow(torch.tanh(h).float()).double()
+        finish(v, narrow * torch.sigmoid(self.u(c + x)) + torch.exp(-c * c) * x)
+
+    narrow = nn.Linear(SIZE, SIZE)
+    outs = {}
+    for backend in ("torch", "native"):
+        torch.manual_seed(0)
+        model = FromCode(vertex, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE).double(), narrow=narrow)
+        model.backend = backend
+        model.state_dtype = torch.float64
+        inputs = given()
+        out = model([part.graph() for part in PARTS], **inputs)
+        outs[backend] = [out.h, *torch.autograd.grad(out.h.square().sum(), [*model.parameters(), inputs["x"]])]
+    torch.testing.assert_close(outs["native"], outs["torch"], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_random_numbers_are_the_same_on_both_sides_of_a_call(backend):
     def vertex(self, v):

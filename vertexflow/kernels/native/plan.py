@@ -61,13 +61,14 @@ class Plan:
     reasons: list[str] = field(default_factory=list)  # why PyTorch is called
 
 
-def plan(part: Part, may_call: bool = False) -> Plan:
-    """The stages of a part; with `may_call`, what native code does not have is left to PyTorch in between.
+def plan(part: Part, may_call: bool = False, of_products: torch.dtype | None = None) -> Plan:
+    """The stages of a part; with `may_call`, what native code does not have is left to PyTorch in between. All products with
+    parameters, and those over rows, are of one dtype.
 
     Raises:
         Unsupported: an operation, a dtype or a layout that native code does not have; the message says which.
     """
-    unknown = _unknown(part, may_call)
+    unknown = _unknown(part, may_call, of_products)
     part, called = with_copies(part, unknown) if unknown else (part, Called())
     nodes = [node for node in part.graph.nodes if node.op in ("placeholder", "call_function")]
     outputs: dict[fx.Node, fx.Node] = {}
@@ -97,13 +98,14 @@ def plan(part: Part, may_call: bool = False) -> Plan:
     return Plan(part, stages, stored, [output for _, output in copies], reasons_of(unknown))
 
 
-def _unknown(part: Part, may_call: bool) -> dict[fx.Node, str]:
+def _unknown(part: Part, may_call: bool, of_products: torch.dtype | None) -> dict[fx.Node, str]:
     """The operations that native code does not have, each with the reason."""
     unknown = {}
     for node in part.graph.nodes:
         if node.op in ("placeholder", "call_function"):
             try:
                 _check(node, part.name)
+                _check_product(node, of_products)
             except Unsupported as reason:
                 if node.op == "placeholder" or not may_call:
                     raise
@@ -241,6 +243,15 @@ def _check(node: fx.Node, part: str) -> None:
         if any(has_rows(source) for source in node.all_input_nodes):
             raise Unsupported(f"{node.name} sums over rows and more")
         raise Unsupported(f"{node.name} is made of parameters only")
+
+
+def _check_product(node: fx.Node, dtype: torch.dtype | None) -> None:
+    if node.target in MATRICES and dtype is not None and not _is_of_rows(node):
+        for one in (node, *node.all_input_nodes):
+            if one.meta["val"].dtype != dtype:
+                raise Unsupported(
+                    f"{node.name} is a product of {str(one.meta['val'].dtype)[6:]} beside {str(dtype)[6:]}"
+                )
 
 
 def _is_of_rows(node: fx.Node) -> bool:

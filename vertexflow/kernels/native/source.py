@@ -80,7 +80,7 @@ def write_part(program: Program, name: str) -> Sources:
         raise Unsupported("it sends gradients to children")
     names = (name, f"{name}_leaf") if name in CORES else (name,)
     parts = [program.parts.get(part, Part(part, fx.Graph(), [], [])) for part in names]
-    plans = [plan(decomposed(part, program.trace, WIDEST), may_call=name in CORES) for part in parts]
+    plans = [plan(decomposed(part, program.trace, WIDEST), name in CORES, dtype) for part in parts]
     statements = [statements_of(made) for made in plans]
     for groups in statements:
         verify([statement for group in groups for statement in group])
