@@ -31,7 +31,8 @@ aten = torch.ops.aten
 def decomposed(part: Part, trace: Trace, widest: int = 64) -> Part:
     """The part with its operations taken apart, where they can be; the same part if there is nothing to do.
 
-    What takes in loops a time that grows with the square of an extent is taken apart up to the extent `widest`.
+    What takes in loops a time that grows with the square of an extent is taken apart up to the extent `widest`
+    (64 is not measured: no GPU was there).
     """
     given = [node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
     joint = dict(zip(given, part.inputs, strict=True))

@@ -11,6 +11,7 @@ from enum import Enum
 
 from torch import fx
 
+from ...graph.symbolic.nodes import has_rows, on_edges
 from .index import ANY, Clipped, Index, Owner, Quotient, Var
 from .scalar import Draw, Expression, Load
 
@@ -123,6 +124,11 @@ class Outer:
 
 
 Statement = Elementwise | Accumulate | SumOfRows | Product | Outer
+
+
+def over_of(node: fx.Node) -> Over:
+    """What the rows of a value are."""
+    return Over.EDGES if on_edges(node) else Over.ROWS if has_rows(node) else Over.ELEMENTS
 
 
 def expressions(statement: Statement) -> Iterator[Expression]:

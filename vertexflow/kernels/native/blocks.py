@@ -34,24 +34,16 @@ from ..arguments import (
     Whole,
 )
 from ..lower.loops import Accumulate, Matrix, Over, Product, Statement, asks_for_owners, draws, reads, writes
-from ..lower.views import extents, of_vertex
+from ..lower.views import of_vertex
+from ..memory import room_of
 from .body import write_statements
 from .cpp import TYPES
 from .plan import Plan
-from .statements import over_of
 
 WIDEST = 32  # columns of a panel of a packed weight, at most
 FUNCTIONS = tuple(map(Function, ("product", "outer", "pack")))  # of the library of products
 PACKED = Memory("packed")  # whether weights were packed
 INDICES = "const Index* const"
-
-
-def room_of(node: fx.Node, rooms: dict[fx.Node, Scratch], part: str) -> Scratch:
-    """The scratch memory of a value, one of the `rooms` of a part, which may be new."""
-    if node not in rooms:
-        width = math.prod(of_vertex(node) if has_rows(node) else extents(node))
-        rooms[node] = Scratch(part, f"scratch_{len(rooms) + 1}", width, over_of(node), node.meta["val"].dtype)
-    return rooms[node]
 
 
 class Blocks:

@@ -72,9 +72,8 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
         try:
             if not name.endswith("_leaf"):
                 sources[name] = write_part(program, name)
-                reasons.update(
-                    (name, "; ".join(dict.fromkeys(sources[name].reasons))) for _ in sources[name].reasons[:1]
-                )
+                if sources[name].reasons:
+                    reasons[name] = "; ".join(dict.fromkeys(sources[name].reasons))
         except Unsupported as reason:
             reasons[name] = str(reason)
     if not sources:
@@ -87,7 +86,7 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     loops: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
         pieces = [_loop(function, library, own, program) for function in part.functions]
-        loops[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.between)
+        loops[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.inner, part.leaf)
     return loops, reasons
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 
 import torch
@@ -13,17 +13,16 @@ from ...graph.symbolic.program import CORES, Part, Program
 from ..arguments import Argument, Scratch
 from ..lower.decompose import decomposed
 from ..lower.verify import verify
+from ..memory import room_of
 from ..operations import Unsupported
 from ..torch.between import Between
-from .blocks import Blocks, room_of
+from .blocks import Blocks
 from .cpp import TYPES
 from .plan import Plan, plan, work_of
 from .statements import statements_of
 
 NUMBERS = (torch.float32, torch.float64)
-WIDEST = (
-    12  # up to which extent sums so far take less time in loops, of which each has its own, than by a call of PyTorch
-)
+MOST_CUMULATED = 12  # elements that loops sum so far, each anew, in less time than a call of PyTorch takes
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,13 @@ class Source:
 class Sources:
     """A part as functions that are called for each step, one after the other; of a core, together with its variant for leaves.
 
-    Behind each of them but the last stands what PyTorch computes for vertices with children, and for leaves.
+    Between two of them stands what PyTorch computes for vertices with children, and for leaves.
     """
 
     functions: list[Source]
-    between: list[tuple[Between | None, Between | None]] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)  # for that
+    inner: list[Between]
+    leaf: list[Between]
+    reasons: list[str]  # for that
 
 
 def products_source(dtype: torch.dtype) -> str:
@@ -80,7 +80,7 @@ def write_part(program: Program, name: str) -> Sources:
         raise Unsupported("it sends gradients to children")
     names = (name, f"{name}_leaf") if name in CORES else (name,)
     parts = [program.parts.get(part, Part(part, fx.Graph(), [], [])) for part in names]
-    plans = [plan(decomposed(part, program.trace, WIDEST), name in CORES, dtype) for part in parts]
+    plans = [plan(decomposed(part, program.trace, MOST_CUMULATED), name in CORES, dtype) for part in parts]
     statements = [statements_of(made) for made in plans]
     for groups in statements:
         verify([statement for group in groups for statement in group])
@@ -98,12 +98,13 @@ def write_part(program: Program, name: str) -> Sources:
         functions.append(
             Source(name, writer.function, _function(writer, blocks, max(map(work_of, plans))), writer.arguments)
         )
-    calls = [_calls(program, name, made, rooms, count - 1) for made in plans]
-    between = list(zip(*calls, strict=True)) if count > 1 else []
-    return Sources(functions, between, [reason for made in plans for reason in made.reasons])
+    inner, leaf = (
+        [call for made in some for call in _calls(program, name, made, rooms)] for some in (plans[:1], plans[1:])
+    )
+    return Sources(functions, inner, leaf, [reason for made in plans for reason in made.reasons])
 
 
-def _calls(program: Program, name: str, made: Plan, rooms: dict[fx.Node, Scratch], count: int) -> list[Between | None]:
+def _calls(program: Program, name: str, made: Plan, rooms: dict[fx.Node, Scratch]) -> list[Between]:
     """What PyTorch computes in a plan, in its order."""
     part = made.part
     placeholders = [
@@ -114,12 +115,11 @@ def _calls(program: Program, name: str, made: Plan, rooms: dict[fx.Node, Scratch
     def place(node: fx.Node) -> fx.Node | Scratch:
         return origins.get(node) or room_of(node, rooms, name)
 
-    calls = [
+    return [
         Between.of(program, stage.call, {node: place(node) for node in (*stage.call.inputs, *stage.call.outputs)})
         for stage in made.stages
         if stage.call is not None
     ]
-    return [*calls, *[None] * (count - len(calls))]
 
 
 def _function(writer: Blocks, blocks: list[str], work: int) -> str:

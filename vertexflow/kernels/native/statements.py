@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from ...graph import segments
-from ...graph.symbolic.nodes import has_rows, on_edges
+from ...graph.symbolic.nodes import has_rows
 from ..lower.elements import Elements, load
 from ..lower.index import ZERO, Atom, Index, Var, at, linear, of, substituted, unravel
 from ..lower.loops import (
@@ -26,6 +26,7 @@ from ..lower.loops import (
     Store,
     SumOfRows,
     expressions,
+    over_of,
 )
 from ..lower.scalar import Load, Reduce, in_dtype
 from ..lower.views import Coords, extents, of_vertex, put_back
@@ -74,11 +75,6 @@ def _of_stage(stage: Stage, there: set[fx.Node]) -> Iterator[Statement]:
     for node in stage.reductions:
         yield _accumulate(node, Elements(frozenset(there)))
     there.update([*stage.segments, *stage.reductions, *stage.sums])
-
-
-def over_of(node: fx.Node) -> Over:
-    """What the rows of a value are."""
-    return Over.EDGES if on_edges(node) else Over.ROWS if has_rows(node) else Over.ELEMENTS
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

@@ -210,7 +210,7 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
                 reasons[name] = str(reason)
                 continue
             pieces = [_loop(source) for source in sources.pieces]
-            loops[name] = pieces[0] if len(pieces) == 1 else Cut("Triton kernels", pieces, sources.between)
+            loops[name] = pieces[0] if len(pieces) == 1 else Cut("Triton kernels", pieces, sources.inner, sources.leaf)
             if sources.reasons:
                 reasons[name] = "; ".join(dict.fromkeys(sources.reasons))
     return loops, reasons

@@ -29,7 +29,7 @@ from ..arguments import (
 )
 from ..lower.calls import Called, reasons_of, with_copies
 from ..lower.decompose import decomposed
-from ..lower.loops import Over
+from ..memory import room_of
 from ..operations import Unsupported
 from ..torch.between import Between
 from . import tiles
@@ -78,11 +78,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """A core as sources that run one after the other in each step; behind each but the last stands what PyTorch computes,
-    for vertices with children and for others."""
+    """A core as sources that run one after the other in each step; between two of them stands what PyTorch computes, for
+    vertices with children and for others."""
 
     pieces: list[Source]
-    between: list[tuple[Between | None, Between | None]]
+    inner: list[Between]
+    leaf: list[Between]
     reasons: list[str]  # for that
 
 
@@ -100,15 +101,14 @@ def write_core(program: Program, name: str) -> Sources:
     for part in (name, f"{name}_leaf"):
         made = decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace)
         written.append(_write_part(program, name, made))
-    most = max(len(one.calls) for one in written)
     pieces = []
-    for number in range(most + 1):
+    for number in range(max(len(one.kernels) for one in written)):
         both = [one.kernels[number] if number < len(one.kernels) else [] for one in written]
         texts = [text for kernels in both for text, _ in kernels]
         inner, leaf = ([launch for _, launch in kernels] for kernels in both)
         pieces.append(Source(name, "\n\n".join([HEAD, *texts]), inner, leaf))
-    calls = [[*one.calls, *[None] * (most - len(one.calls))] for one in written]
-    return Sources(pieces, list(zip(*calls, strict=True)), [reason for one in written for reason in one.reasons])
+    of_inner, of_leaf = (one.calls for one in written)
+    return Sources(pieces, of_inner, of_leaf, [reason for one in written for reason in one.reasons])
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class _Written:
     """A part: its kernels up to the first call of PyTorch, up to the next one, and so on."""
 
     kernels: list[list[tuple[str, Launch]]]
-    calls: list[Between | None]
+    calls: list[Between]
     reasons: list[str]
 
 
@@ -141,7 +141,7 @@ def _write_part(program: Program, core: str, part: Part) -> _Written:
     for kernel, piece in zip(made.kernels, written, strict=True):
         groups[sum(level <= kernel.level for level in made.calls)].append(piece)
     calls = [Between.of(program, call, values.places(call)) for call in made.calls.values()]
-    return _Written(groups, [*calls], reasons_of(reasons))
+    return _Written(groups, calls, reasons_of(reasons))
 
 
 def _store_by_chunks(made: Plan, products: list[set[fx.Node]]) -> bool:
@@ -233,11 +233,8 @@ class _Values:
 
     def room(self, node: fx.Node) -> Scratch:
         """The memory of a value that lies there during one step."""
-        if node not in self.rooms:
-            width, over = math.prod(space_of(node)[1]), Over.EDGES if on_edges(node) else Over.ROWS
-            dtype = node.meta["val"].dtype
-            self.rooms[node] = Scratch(self.part.name, f"scratch_{len(self.rooms)}", width, over, dtype)
-        return self.rooms[node]
+        space_of(node)  # which has rows
+        return room_of(node, self.rooms, self.part.name)
 
     def places(self, call: Part) -> dict[fx.Node, fx.Node | Scratch]:
         """Where what PyTorch reads and makes lies."""

@@ -119,9 +119,7 @@ class _Copier(fx.Interpreter):
         before = next(reversed(graph.nodes), None)
         try:
             result = super().run_node(n)
-        except (
-            Exception
-        ) as error:  # what was written in place was not looked at before: shapes that do not fit together
+        except Exception as error:  # shapes that do not fit: nothing looked at what was written in place before
             said = str(error).split("\n")[0].replace(str(self.trace.rows), "n").replace(str(self.trace.edges), "e")
             raise VertexFunctionError(
                 f"the vertex function failed: {type(error).__name__}: {said}\n  in the vertex function, {self.trace.where(n)}"
