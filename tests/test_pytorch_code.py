@@ -11,17 +11,9 @@ import vertexflow as vf
 
 from .agreement import check
 from .models import FromCode
-from .strategies import Case, Structure
+from .strategies import PARTS, ROWS, Case, Structure
 
 SIZE = 4
-# A tree, one with a missing left child, a single vertex, and a DAG in which one child fills both slots.
-PARTS = [
-    Structure(5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]),
-    Structure(2, [(1, 0, 1)]),
-    Structure(1, []),
-    Structure(4, [(0, 1, 0), (0, 1, 1), (1, 3, 0), (2, 3, 1)]),
-]
-ROWS = sum(part.num_vertices for part in PARTS)
 
 
 def model_of(vertex, state=None, **parts) -> FromCode:

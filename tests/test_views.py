@@ -10,16 +10,9 @@ from torch import nn
 from .agreement import check
 from .kernels.lower.parts import check_parts
 from .models import FromCode
-from .strategies import Case, Structure
+from .strategies import PARTS, Case
 
 SIZE = 6  # of the state: a 2 by 3 matrix as well
-# A tree, one with a missing left child, a single vertex, and a DAG in which one child fills both slots.
-PARTS = [
-    Structure(5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]),
-    Structure(2, [(1, 0, 1)]),
-    Structure(1, []),
-    Structure(4, [(0, 1, 0), (0, 1, 1), (1, 3, 0), (2, 3, 1)]),
-]
 
 
 def matrix(h):

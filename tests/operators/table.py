@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from .classes import CLASSES, class_of
 from .samples import ALIKE, MIXING, RANDOM
 from .vertices import REFUSED, RIGHT, UNKNOWN, WRONG
 
@@ -46,6 +47,8 @@ python -m tests.operators --backend {backends} --most 2 --resume --table docs/op
 which takes the first samples of different shapes, and goes on where it was stopped (`--minutes`). An empty cell: not run yet.
 
 {counts}
+
+{classes}
 
 In the table, *native* is code of the backend; *cut* is that, too, around calls of PyTorch in each step for what it does not have;
 *PyTorch* means that a core runs through PyTorch's own operators, step by step; *refused* gives the reason. Samples that mix rows
@@ -88,6 +91,7 @@ def page(lines: Iterable[dict]) -> str:
         version=torch.__version__.split("+")[0],
         backends=" ".join(backends),
         counts=_table(counts(every, backends)),
+        classes=in_loops(every),
         rows=_table(rows),
         mixing=f"Every sample of these operators mixes rows: {', '.join(mixing)}." if mixing else "",
     )
@@ -130,6 +134,24 @@ def counts(lines: list[dict], backends: list[str]) -> list[list[str]]:
             ]
             rows.append([backend + title, *map(str, found)])
     return rows
+
+
+def in_loops(lines: list[dict]) -> str:
+    """How many operators of each class are in native loops, as a sentence; each counts if any of its samples is."""
+    how: dict[str, set[str]] = {}
+    for line in lines:
+        if line["backend"] == "native" and line["kind"] != MIXING and line["verdict"] == RIGHT:
+            how.setdefault(line["operator"], set()).add(line["how"])
+    said = []
+    for one in CLASSES:
+        names = [name for name in how if class_of(name) == one]
+        if names:
+            said.append(f"{one}: {sum('native' in how[name] for name in names)} of {len(names)}")
+    return (
+        f"Operators in native loops, by class (each counts if any of its samples is): {', '.join(said)}."
+        if said
+        else ""
+    )
 
 
 def cell(lines: list[dict]) -> str:
