@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vertexflow as vf
-from vertexflow.kernels.native.source import WIDEST
+from vertexflow.kernels.native.source import MOST_CUMULATED
 
 from ..models import FromCode
 
@@ -198,7 +198,7 @@ def test_positions_that_may_not_be_there_are_looked_up_by_pytorch(backend, reque
         lambda h: h.gather(-1, h.argmax(-1, keepdim=True).expand(-1, h.shape[1])),
     ],
 )
-@pytest.mark.parametrize(("width", "is_called"), [(WIDEST, False), (WIDEST + 1, True)])
+@pytest.mark.parametrize(("width", "is_called"), [(MOST_CUMULATED, False), (MOST_CUMULATED + 1, True)])
 def test_what_is_quadratic_in_loops_is_left_to_pytorch_where_it_is_wide(function, width, is_called):
     def vertex(self, v):
         h = torch.tanh(v.gather(0).h + v.pull("x"))
