@@ -56,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--dtype", nargs="+", default=["float64"], help="float64 (whole numbers where there is none), float32"
     )
+    parser.add_argument("--alike", action="store_true", help="leave out the samples that mix rows")
     parser.add_argument("--only", nargs="+", help="operators that have this in their names")
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="K N: every Nth operator, from the Kth on")
     parser.add_argument(
@@ -90,7 +91,7 @@ def _run(names: list[str], options: argparse.Namespace, seen: set[tuple[str, str
                 backends = [backend for backend in options.backend if (name, dtype, backend) not in seen]
                 if backends:
                     path = options.results.with_name(f".{os.getpid()}-{len(waiting)}.jsonl")
-                    process = _start(name, dtype, backends, options.most, path)
+                    process = _start(name, dtype, backends, options, path)
                     running[process] = {"operator": name, "dtype": dtype}, path, time.monotonic()
             if not running:
                 return
@@ -111,14 +112,14 @@ def warm_up() -> None:
     check([sample], [reference(sample)], ["torch"])
 
 
-def _start(name: str, dtype: str, backends: list[str], most: int | None, path: Path) -> int:
+def _start(name: str, dtype: str, backends: list[str], options: argparse.Namespace, path: Path) -> int:
     process = os.fork()
     if process:
         return process
     status = 1
     try:
         with path.open("w", encoding="utf-8") as file:
-            for line in results_of(name, dtype, backends, most):
+            for line in results_of(name, dtype, backends, options.most, not options.alike):
                 file.write(json.dumps(line) + "\n")
                 file.flush()
         status = 0
@@ -144,9 +145,10 @@ def _results(one: dict, path: Path, status: int) -> Iterator[dict]:
         yield from ({**line, "verdict": WRONG, "detail": detail} for line in lost)
 
 
-def results_of(name: str, dtype: str, backends: list[str], most: int | None) -> Iterator[dict]:
+def results_of(name: str, dtype: str, backends: list[str], most: int | None, mixing: bool) -> Iterator[dict]:
     """A line for each sample of an operator and each backend; before it, one with the verdict "begun"."""
-    for group in groups(samples(name, most, getattr(torch, dtype))):
+    wanted = (one for one in samples(name, most, getattr(torch, dtype)) if mixing or one.kind != MIXING)
+    for group in groups(wanted):
         # That rows are mixed, the trace finds, which is the same for all backends but eager: that one calls what was written.
         asked = backends if group[0].kind != MIXING else [one for one in backends if one != "eager"][:1]
         lines = [{"operator": name, "dtype": dtype, "number": s.number, "kind": s.kind, "how": ""} for s in group]
