@@ -181,7 +181,9 @@ class _Planner:
                 found += [
                     key
                     for key in kernels
-                    if key[0] >= level and key[1][0] == space[0] and not (is_sum_alone and math.prod(key[1][1]) > ACROSS)
+                    if key[0] >= level
+                    and key[1][0] == space[0]
+                    and not (is_sum_alone and math.prod(key[1][1]) > ACROSS)
                 ]
             if not self._is_light(store):
                 found = [key for key in found if key[0] == level]
