@@ -54,7 +54,7 @@ FUNCTIONS = {  # exact, and where; how many units of 2^-52 are allowed
     ),
     aten.special_ndtri.default: (
         lambda x: -mpmath.sqrt(2) * mpmath.erfinv(1 - 2 * x),
-        [1e-30, 1e-20, 1e-14, 1e-13, 1e-5, 0.1, 0.135, 0.1354, 0.3, 0.4999, 0.6, 0.864, 0.865, 0.99, 1 - 1e-9],
+        [1e-20, 1e-14, 1e-13, 1e-5, 0.1, 0.135, 0.1354, 0.3, 0.4999, 0.6, 0.864, 0.865, 0.99, 1 - 1e-9],
         8,
     ),
     aten.i0.default: (lambda x: mpmath.besseli(0, x), BESSEL, 8),
@@ -96,11 +96,11 @@ ORDERS = [2, 3, 4, 7, 30, 1.5, 1.001, 60]
 @pytest.mark.parametrize("x", ORDERS)
 def test_digits_of_zeta(x):
     """Also on the left of zero, where it is defined for whole numbers only; of the largest of the terms that it is a sum of."""
-    places = [1e-3, 0.3, 0.7, 1, 2.5, 8, 9.5, 30, 1e6]
+    places = [1e-3, 0.3, 0.7, 1, 2.5, 8, 9.5, 30, 1e3]
     places += [-0.3, -0.5, -1.7, -9.2, -30.6] if x == int(x) else []
     found = SPECIAL[aten.special_zeta.default](float(x), torch.tensor(places, dtype=torch.float64))
     wrong = {}
-    with mpmath.workdps(60):
+    with mpmath.workdps(200):
         for place, one in zip(places, found.tolist(), strict=True):
             steps = max(0, -int(mpmath.floor(place)))
             terms = [mpmath.power(mpf(place) + k, -int(x)) for k in range(steps)]
