@@ -82,6 +82,19 @@ VIEWS_AND_BITS = {
         for side in ("left", "right")
         for dtype in (torch.int64, torch.int8, torch.uint8)
     },
+    "mantissa": lambda h: torch.frexp(h).mantissa,
+    "exponent": lambda h: torch.frexp(h.detach()).exponent,
+    "next number": lambda h: torch.nextafter(h, h.flip(-1)),
+    "next small number": lambda h: torch.nextafter(h * torch.finfo(h.dtype).tiny, h.flip(-1) * 2),
+    "number before": lambda h: torch.nextafter(h.detach(), torch.zeros(())),
+    **{
+        f"{name} of {dtype}": lambda h, name=name, dtype=dtype: getattr(torch, name)(
+            (numbers(h) * 14).to(dtype), (numbers(h).flip(-1) * 6).to(dtype)
+        )
+        for name in ("gcd", "lcm")
+        for dtype in (torch.int64, torch.int32, torch.int8, torch.uint8)
+    },
+    "gcd of the least": lambda h: torch.gcd(numbers(h) << 31, 2 * numbers(h).flip(-1)),
     "number shifted": lambda h: torch.bitwise_left_shift(3, numbers(h)),
 }  # fmt: skip
 special = torch.special
@@ -119,8 +132,8 @@ BESSEL = {
 }
 # What is left to PyTorch, which rounds it to half precision several times, or does not have it or its derivative.
 NOT_IN_HALF = {
-    "rounded", "rounded to tens", "i1", "i1e", "log_ndtr", "erfcx", "ndtri", *NOT_DIFFERENTIABLE, "zeta", "zeta of a number",
-    "zeta at a number",
+    "rounded", "rounded to tens", "next number", "next small number", "number before", "i1", "i1e", "log_ndtr", "erfcx", "ndtri",
+    "zeta", "zeta of a number", "zeta at a number", *NOT_DIFFERENTIABLE,
 }  # fmt: skip
 GROUPS = {
     "positions": POSITIONS, "views and bits": VIEWS_AND_BITS, "special functions": SPECIAL, "gamma and zeta": GAMMA_AND_ZETA,

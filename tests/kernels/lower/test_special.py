@@ -7,6 +7,7 @@ import pytest
 import torch
 from mpmath import mpf
 
+from vertexflow.kernels.lower.exponents import EXPONENTS
 from vertexflow.kernels.lower.special import SPECIAL
 
 aten = torch.ops.aten
@@ -109,3 +110,24 @@ def test_digits_of_zeta(x):
             if units > 20 + 4 * x:
                 wrong[place] = units
     assert not wrong
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float64, torch.int64), (torch.float32, torch.int32)])
+def test_neighbours_and_exponents_of_any_numbers(dtype, bits):
+    """Exactly, with the signs of zeros."""
+    drawn = torch.Generator().manual_seed(0)
+    limits, info = torch.iinfo(bits), torch.finfo(dtype)
+    any_bits = torch.randint(limits.min, limits.max, (20_000,), dtype=bits, generator=drawn).view(dtype)
+    powers = 2.0 ** torch.arange(-1074, 1024, dtype=torch.float64).to(dtype)
+    least = info.tiny * info.eps
+    edges = [0.0, -0.0, float("inf"), float("nan"), info.max, *(k * info.tiny for k in (1, 2, 4)), least, 2 * least]
+    x = torch.cat([any_bits, powers, torch.tensor([*edges, *(-edge for edge in edges)], dtype=dtype)])
+    for other in (x.flip(0), torch.zeros_like(x), torch.full_like(x, float("inf")), -x, -0.0 * x):
+        assert_identical(EXPONENTS[aten.nextafter.default](x, other), torch.nextafter(x, other))
+    for found, wanted in zip(EXPONENTS[aten.frexp.Tensor](x), torch.frexp(x), strict=True):
+        assert_identical(found, wanted)
+
+
+def assert_identical(found, wanted):
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
+    assert not wanted.is_floating_point() or torch.equal(found.nan_to_num().signbit(), wanted.nan_to_num().signbit())
