@@ -82,26 +82,63 @@ VIEWS_AND_BITS = {
         for side in ("left", "right")
         for dtype in (torch.int64, torch.int8, torch.uint8)
     },
+    "mantissa": lambda h: torch.frexp(h).mantissa,
+    "exponent": lambda h: torch.frexp(h.detach()).exponent,
+    "next number": lambda h: torch.nextafter(h, h.flip(-1)),
+    "next small number": lambda h: torch.nextafter(h * torch.finfo(h.dtype).tiny, h.flip(-1) * 2),
+    "number before": lambda h: torch.nextafter(h.detach(), torch.zeros(())),
+    **{
+        f"{name} of {dtype}": lambda h, name=name, dtype=dtype: getattr(torch, name)(
+            (numbers(h) * 14).to(dtype), (numbers(h).flip(-1) * 6).to(dtype)
+        )
+        for name in ("gcd", "lcm")
+        for dtype in (torch.int64, torch.int32, torch.int8, torch.uint8)
+    },
+    "gcd of the least": lambda h: torch.gcd(numbers(h) << 31, 2 * numbers(h).flip(-1)),
     "number shifted": lambda h: torch.bitwise_left_shift(3, numbers(h)),
 }  # fmt: skip
 special = torch.special
 SPECIAL = {
     "erfinv": torch.erfinv,
+    "ndtr": special.ndtr,
+    "log_ndtr": special.log_ndtr,
+    "ndtri": lambda h: special.ndtri(torch.where(h.abs() < 2, h, 0.3)),
+    "erfcx": special.erfcx,
+    "sgn": torch.sgn,
+    "sgn of whole numbers": lambda h: numbers(h).sgn_(),
+}
+GAMMA_AND_ZETA = {
     "digamma": torch.digamma,
     "trigamma": lambda h: torch.polygamma(1, h.detach()),
     "digamma of order 0": lambda h: torch.polygamma(0, h.detach()),
     "digamma of whole numbers": lambda h: torch.digamma(numbers(h)),
+    "derivatives of digamma": lambda h: torch.polygamma(2, h),
+    "zeta": lambda h: special.zeta(((4 * h.detach()).round() / 2).clamp(max=9), h.flip(-1)),
+    "zeta of a number": lambda h: special.zeta(3.0, h.detach()),
+    "zeta at a number": lambda h: special.zeta(h.detach().abs(), 0.7),
+    "zeta of whole numbers": lambda h: special.zeta(numbers(h), numbers(h).flip(-1)),
+}
+NOT_DIFFERENTIABLE = [
+    "modified_bessel_i0", "modified_bessel_i1", "modified_bessel_k0", "modified_bessel_k1", "scaled_modified_bessel_k0",
+    "scaled_modified_bessel_k1", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1", "spherical_bessel_j0", "airy_ai",
+]  # fmt: skip
+BESSEL = {
     "i0": torch.i0,
     "i0e": special.i0e,
     "i1": special.i1,
     "i1e": special.i1e,
-    "ndtr": special.ndtr,
-    "log_ndtr": special.log_ndtr,
-    "erfcx": special.erfcx,
+    **{name: lambda h, name=name: getattr(special, name)(h.detach()) for name in NOT_DIFFERENTIABLE},
+    "bessel_j0 of whole numbers": lambda h: special.bessel_j0(numbers(h)),
 }
 # What is left to PyTorch, which rounds it to half precision several times, or does not have it or its derivative.
-NOT_IN_HALF = {"rounded", "rounded to tens", "i1", "i1e", "log_ndtr", "erfcx"}
-GROUPS = {"positions": POSITIONS, "views and bits": VIEWS_AND_BITS, "special functions": SPECIAL}
+NOT_IN_HALF = {
+    "rounded", "rounded to tens", "next number", "next small number", "number before", "i1", "i1e", "log_ndtr", "erfcx", "ndtri",
+    "zeta", "zeta of a number", "zeta at a number", *NOT_DIFFERENTIABLE,
+}  # fmt: skip
+GROUPS = {
+    "positions": POSITIONS, "views and bits": VIEWS_AND_BITS, "special functions": SPECIAL, "gamma and zeta": GAMMA_AND_ZETA,
+    "Bessel functions": BESSEL,
+}  # fmt: skip
 
 
 DTYPES = [("native", torch.float64), ("native", torch.float32), ("triton", torch.float32), ("triton", torch.bfloat16)]

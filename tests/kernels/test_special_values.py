@@ -97,6 +97,12 @@ MORE_FUNCTIONS = {
     "bounds of tensors": lambda a, b: torch.clamp(a, b, b + 1),
     "bits": lambda a, b: ((a > 1) ^ (b > 1)).to(a.dtype) + ((a > b) & True).to(a.dtype) * 2,
     "exclusive": lambda a, b: torch.logical_xor(a, b).to(a.dtype),
+    "gcd": lambda a, b: torch.gcd((a * 8).clamp(-99, 99).nan_to_num().int(), b.clamp(-12, 12).nan_to_num().int()).to(
+        a.dtype
+    ),
+    "lcm": lambda a, b: torch.lcm((a * 8).clamp(-99, 99).nan_to_num().int(), b.clamp(-12, 12).nan_to_num().int()).to(
+        a.dtype
+    ),
     "whole numbers": lambda a, b: ((a.clamp(-9, 9).nan_to_num().int() & 6) | 1).to(a.dtype),
     "shifts": lambda a, b: (
         ((a.clamp(-9, 9).nan_to_num().int() << 2) >> 1).bitwise_left_shift(1).bitwise_right_shift(2).to(a.dtype)

@@ -62,6 +62,19 @@ def test_take_along_dim(function, x):
     agree(function, x, p=nn.Parameter(torch.randn(4, dtype=torch.float64)))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, h: h + torch.sgn(input=h),
+        lambda self, h: h * h.clone().sgn_(),
+        lambda self, h: h + torch.view_as_real(torch.sgn(torch.complex(h[:, :2], h[:, 2:]))).flatten(1),
+    ],
+    ids=["real", "in place", "complex"],
+)
+def test_signs(function, x):
+    agree(function, x)
+
+
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("matrix", ["alone", "of each row"])
 def test_solve(left, matrix, x):

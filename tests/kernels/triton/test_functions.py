@@ -7,6 +7,9 @@ import torch
 from hypothesis import given
 from torch import nn
 
+import vertexflow as vf
+from vertexflow.kernels.triton.tiles import ACROSS
+
 from ...agreement import check
 from ...budget import tries
 from ...models import FromCode
@@ -74,3 +77,39 @@ def test_inputs_and_outputs_may_be_called_anything():
     x, y, e = (torch.randn(rows, 4, dtype=torch.float64, requires_grad=True) for rows in (3, 3, 2))
     parts = [Structure(3, [(0, 1, 0), (1, 2, 0)])]
     check_kernels(Case(model, parts, {"2 x": x, "2.x": y}, edge_inputs={"of an edge": e}))
+
+
+@pytest.mark.parametrize(("width", "launches"), [(ACROSS, 1), (ACROSS + 1, 2)])
+def test_a_sum_is_taken_once_and_not_by_each_program_across_a_row(width, launches):
+    def vertex(self, v):
+        h = torch.tanh(v.gather(0).h + v.pull("x"))
+        total = h.exp().sum(-1)
+        v.scatter(h=h, total=total)
+        v.push(total=total)
+
+    model = FromCode(vertex, {"h": width, "total": ()})
+    model.backend = "triton"
+    x = torch.randn(3, width)
+    total = model([vf.chain(3)], x=x).total
+    assert f"vertex.core: Triton kernels, {launches} launch" in model.explain()
+    h = torch.zeros(width)
+    for row, ours in zip(x, total, strict=True):
+        h = torch.tanh(h + row)
+        torch.testing.assert_close(ours, h.exp().sum())
+
+
+@pytest.mark.parametrize(("extent", "launches"), [(3, 2), (12, 4)])
+def test_a_product_of_products_is_not_of_all_their_factors_at_once(extent, launches):
+    """The inner product is stored where each of its elements would be computed over and over."""
+
+    def vertex(self, v):
+        h = (v.gather(0).h + v.pull("x")).view(-1, extent, extent)
+        h = torch.tanh(h @ torch.softmax(h @ h, -1)).flatten(1)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    torch.manual_seed(0)
+    model = FromCode(vertex, {"h": extent * extent}).double()
+    x = torch.randn(3, extent * extent).double().requires_grad_()
+    check_kernels(Case(model, [Structure(3, [(0, 1, 0), (1, 2, 0)])], {"x": x}))
+    assert f"vertex.core: Triton kernels, {launches} launch" in model.explain(), model.explain()

@@ -54,7 +54,18 @@ def random_(x: Tensor, *bounds: Any, generator: torch.Generator | None = None, *
     return x.random_(bounds[1] - bounds[0], generator=generator).add_(bounds[0])
 
 
+def _sign(function: Callable[..., Tensor], of_real: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.sgn` and its like; the derivative of `torch.sign` is the same for real numbers, and does not ask for sizes."""
+
+    def sign(input: Tensor, **options: Any) -> Tensor:
+        return (function if input.is_complex() else of_real)(input, **options)
+
+    return sign
+
+
 OPEN_SIZES: dict[str, Callable[..., Tensor]] = {
+    "sgn": _sign(torch.sgn, torch.sign),
+    "sgn_": _sign(Tensor.sgn_, Tensor.sign_),
     "take_along_dim": take_along_dim,
     "rand": _drawn(torch.rand, "uniform_"),
     "randn": _drawn(torch.randn, "normal_"),

@@ -62,6 +62,10 @@ class StepSizes(ShapeEnv):
                 self.var_to_range[symbol] = ValueRanges(0, int_oo)
         return symbol
 
+    def _get_user_frame(self) -> FrameType:
+        """PyTorch would look for the user's, and import its compilers to tell their files apart: half a second for a note."""
+        return sys._getframe()
+
     def evaluate_sym_node(self, sym_node: SymNode, *args: Any, **options: Any) -> sympy.Basic:
         expression = sym_node.expr
         if expression.free_symbols and _asked_for_layout():  # by one thread, PyTorch convolves few rows in another way

@@ -62,6 +62,8 @@ class Trace:
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+    # What operations were taken apart into, by what they do and to what: the parts of a program have many alike.
+    pieces: dict[str, fx.Graph | None] = field(default_factory=dict)
 
     @property
     def widest_dtype(self) -> torch.dtype:

@@ -42,7 +42,7 @@ def decomposed(part: Part, trace: Trace, widest: int = 64) -> Part:
     graph = fx.Graph()
     copies: dict[fx.Node, Any] = {}
     for node in part.graph.nodes:
-        pieces = _taken_apart(node, trace) if node in asked else None
+        pieces = _pieces(node, trace) if node in asked else None
         if pieces is not None:
             sources = [copies[x] for x in _tensors_of(node)] or [_empty(graph.node_copy(node, copies.__getitem__))]
             copies[node] = _inlined(pieces, sources, graph, node)
@@ -90,6 +90,26 @@ def adds_bias(addmm: fx.Node) -> bool:
     """Whether what a product is added to is the same for all rows, and is added as it is."""
     bias, value = cast(fx.Node, addmm.args[0]), addmm.meta["val"]
     return not addmm.kwargs and not has_rows(bias) and bias.meta["val"].shape == value.shape[1:]
+
+
+def _pieces(node: fx.Node, trace: Trace) -> fx.Graph | None:
+    """What `node` is taken apart into, which is found out once for all operations that do the same to the same."""
+    sources = _tensors_of(node)
+
+    def described(source: fx.Node) -> str:
+        if source not in sources:
+            return str(_size(source, trace))
+        return f"{sources.index(source)}: {_layout(source.meta['val'])}"
+
+    given = fx.node.map_arg((node.args, node.kwargs), described)
+    key = f"{node.target} {given} -> {fx.node.map_aggregate(node.meta['val'], _layout)}"
+    if key not in trace.pieces:
+        trace.pieces[key] = _taken_apart(node, trace)
+    return trace.pieces[key]
+
+
+def _layout(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)} {value.stride()}" if isinstance(value, Tensor) else str(value)
 
 
 def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:

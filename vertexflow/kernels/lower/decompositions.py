@@ -19,6 +19,7 @@ from ...graph.symbolic.passes.canonical import RULES
 from ...graph.symbolic.passes.verify import STAY
 from . import positions
 from .elements import known_targets
+from .exponents import EXPONENTS
 from .special import SPECIAL
 
 aten, prims = torch.ops.aten, torch.ops.prims
@@ -268,6 +269,7 @@ def _hardsigmoid_backward(grad: Tensor, x: Tensor) -> Tensor:
 _OWN: dict[Any, Callable[..., Any]] = {
     **positions.FINDING,
     **SPECIAL,
+    **EXPONENTS,
     aten.mean.dim: _mean, aten.var.correction: _var, aten.var_mean.correction: _var_mean,
     aten.native_layer_norm.default: _layer_norm, aten.constant_pad_nd.default: _padded, aten.roll.default: _rolled,
     aten.repeat.default: _repeated, aten.where.ScalarOther: _where, aten.where.ScalarSelf: _where, aten.where.Scalar: _where,
@@ -313,7 +315,10 @@ OF_SIZES: dict[Any, Callable[..., Any]] = {  # instead of tensors; here the firs
 
 CUMULATIVE = {aten.cumsum.default, aten.cumprod.default, aten.cummax.default, aten.cummin.default}
 
-NOT_OF_HALVES = {aten.round.decimals}  # PyTorch rounds their pieces to half precision, each for itself
+NOT_OF_HALVES = {  # PyTorch rounds the pieces of these to half precision, each for itself; a neighbour in float32 is none
+    aten.round.decimals,
+    aten.nextafter.default,
+}
 
 _LOOK_AT_VALUES = {  # and raise errors, which loops cannot, and what they are taken apart into would not
     aten.bernoulli.default, aten.binary_cross_entropy.default, aten.normal.float_Tensor, aten.normal.Tensor_Tensor,

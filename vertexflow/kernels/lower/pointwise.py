@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..operations import Unsupported
-from .scalar import Constant, Expression, apply, constant
+from .scalar import Constant, Expression, apply, constant, in_dtype
 
 aten = torch.ops.aten
 
@@ -84,6 +84,16 @@ def _divided(operation: str) -> Entry:
         return apply(operation, a, b)
 
     return entry
+
+
+def _lcm(a: Expression, b: Expression) -> Expression:
+    """In 32 bits at least, as PyTorch."""
+    dtype = a.dtype if a.dtype in (torch.int32, torch.int64) else torch.int32
+    a, b = in_dtype(a, dtype), in_dtype(b, dtype)
+    divisor = apply("gcd", a, b)
+    is_zero = apply("eq", divisor, _like(divisor, 0))
+    part = apply("trunc_divide", a, apply("where", is_zero, _like(a, 1), divisor))
+    return apply("where", is_zero, _like(a, 0), apply("abs", apply("mul", part, b)))
 
 
 def _gelu(x: Expression, approximate: str = "none") -> Expression:
@@ -192,6 +202,8 @@ POINTWISE: dict[Any, Entry] = {
     aten.clamp.default: _clamp,
     aten.clamp.Tensor: _clamp,
     aten.sign.default: _plain("sign"),
+    aten.gcd.default: _plain("gcd"),
+    aten.lcm.default: _lcm,
     **_binary("copysign", "Tensor", "Scalar"),
     **{getattr(aten, name).default: _of_floats(name) for name in ("floor", "ceil", "trunc", "round")},
     aten.sigmoid_backward.default: _sigmoid_backward,

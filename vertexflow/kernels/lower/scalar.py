@@ -185,6 +185,7 @@ def _signatures() -> dict[str, Signature]:
         table.update({name: Signature(operands, frozenset(takes), is_question) for name in names.split()})
 
     add("add sub mul floor_divide trunc_divide remainder fmod", 2, number)
+    add("gcd", 2, INTEGERS)
     add("maximum minimum", 2, any_dtype)
     add("neg abs sign", 1, number)
     add("div pow atan2 hypot copysign", 2, FLOATS)

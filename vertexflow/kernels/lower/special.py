@@ -1,4 +1,4 @@
-"""Special functions by exponentials, error functions and series: to some units in the last place.
+"""Error functions, and derivatives of the gamma function, by exponentials and series: to some units in the last place.
 
 Coefficients are those of the series themselves, cut where what is left out is below rounding.
 """
@@ -6,34 +6,17 @@ Coefficients are those of the series themselves, cut where what is left out is b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .bessel import BESSEL
+from .series import in_double, in_floats, quotient, series, total
+
 aten = torch.ops.aten
-
-
-def _in_double(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """In float64, whatever the dtype is: of what would not leave enough digits otherwise."""
-    return lambda x: function(x.to(torch.float64)).to(torch.result_type(x, 1.0))
-
-
-def _in_floats(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """In the dtype itself; of whole numbers, in the default one."""
-    return lambda x: function(x.to(torch.result_type(x, 1.0)))
-
-
-def _series(x: Tensor, coefficients: Sequence[float | Fraction]) -> Tensor:
-    """The sum of `coefficients[k] * x**k`."""
-    *rest, total = map(float, coefficients)
-    result = torch.full_like(x, total)
-    for coefficient in reversed(rest):
-        result = result * x + coefficient
-    return result
 
 
 # The error function: scaled, and from its value
@@ -44,7 +27,7 @@ def _erfcx(x: Tensor) -> Tensor:
     near = torch.exp(x * x) * torch.erfc(x)
     far = torch.clamp(x, min=8.0)
     terms = [Fraction((-1) ** k * math.prod(range(1, 2 * k, 2))) for k in range(17)]
-    return torch.where(x < 8.0, near, _series(0.5 / (far * far), terms) / (far * math.sqrt(math.pi)))
+    return torch.where(x < 8.0, near, series(0.5 / (far * far), terms) / (far * math.sqrt(math.pi)))
 
 
 # erfinv(x) / x by w = -log(1 - x * x): of w - 2.5 below 5 and of sqrt(w) - 3 below 16 (Giles, "Approximating the erfinv
@@ -63,9 +46,9 @@ def _erfinv(x: Tensor) -> Tensor:
     rest = 1.0 - size
     w = -torch.log(rest * (1.0 + size))
     root = torch.sqrt(w)
-    ratio = torch.where(w < 5.0, _series(w - 2.5, _NEAR), _series(root - 3.0, _FAR))
+    ratio = torch.where(w < 5.0, series(w - 2.5, _NEAR), series(root - 3.0, _FAR))
     if x.dtype == torch.float64:
-        y = torch.where(w < 16.0, ratio, _series(root - 5.0, _FARTHER)) * size
+        y = torch.where(w < 16.0, ratio, series(root - 5.0, _FARTHER)) * size
         off = torch.where(size < 0.5, torch.erf(y) - size, rest - torch.erfc(y))
         step = off * torch.exp(y * y) * (0.5 * math.sqrt(math.pi))
         y = y - step / (1.0 + y * step)
@@ -74,7 +57,50 @@ def _erfinv(x: Tensor) -> Tensor:
     return torch.copysign(torch.where(rest == 0.0, torch.full_like(y, math.inf), y), x)
 
 
+# The normal distribution: which number is as far from the left (tables of Cephes (Moshier), `ndtri.c`, the constant first)
+
+_MIDDLE = (
+    (-1.2391658386738125, 13.931260938727968, -56.67628574690703, 98.00107541859997, -59.96335010141079),
+    (-1.1833162112133, 15.90562251262117, -82.03722561683334, 200.26021238006066, -225.46268785411937, 86.36024213908905,
+     4.676279128988815, 1.9544885833814176, 1.0),
+)  # fmt: skip
+_OUTSIDE = (
+    (-0.0008574567851546854, -0.03504246268278482, -0.1402560791713545, 2.1866330685079025, 14.684956192885803,
+     44.08050738932008, 57.16281922464213, 31.525109459989388, 4.0554489230596245),
+    (-0.0009332594808954574, -0.03808064076915783, -0.14218292285478779, 2.504649462083094, 15.04253856929075,
+     41.3172038254672, 45.39076351288792, 15.779988325646675, 1.0),
+)  # fmt: skip
+_FAR_OUTSIDE = (
+    (6.239745391849833e-09, 2.6580697468673755e-06, 0.00030158155350823543, 0.012371663481782003, 0.20148538954917908,
+     1.3330346081580755, 3.9388102529247444, 6.915228890689842, 3.2377489177694603),
+    (6.790194080099813e-09, 2.8924786474538068e-06, 0.00032801446468212774, 0.013420400608854318, 0.21623699359449663,
+     1.3770209948908132, 3.6798356385616087, 6.02427039364742, 1.0),
+)  # fmt: skip
+
+
+def _ndtri(x: Tensor) -> Tensor:
+    end = math.exp(-2.0)
+    is_right = x > 1.0 - end
+    rest = torch.where(is_right, 1.0 - x, x)
+    off = rest - 0.5
+    square = off * off
+    middle = (off + off * (square * quotient(square, *_MIDDLE))) * math.sqrt(2.0 * math.pi)
+    size = torch.sqrt(-2.0 * torch.log(rest))
+    inverse = 1.0 / size
+    ratio = torch.where(size < 8.0, quotient(inverse, *_OUTSIDE), quotient(inverse, *_FAR_OUTSIDE))
+    outside = size - torch.log(size) / size - inverse * ratio
+    found = torch.where(rest > end, middle, torch.where(is_right, outside, -outside))
+    found = torch.where(x == 0.0, -math.inf, torch.where(x == 1.0, math.inf, found))
+    return torch.where((x < 0.0) | (x > 1.0), math.nan, found)
+
+
 # Gamma function: derivatives of its logarithm
+
+
+_BERNOULLI = [Fraction(*number) for number in (
+    (1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510), (43867, 798), (-174611, 330),
+    (854513, 138), (-236364091, 2730),
+)]  # his numbers 2, 4, 6, ... (DLMF 24.2)  # fmt: skip
 
 
 def _digamma(x: Tensor) -> Tensor:
@@ -82,12 +108,10 @@ def _digamma(x: Tensor) -> Tensor:
     right = torch.where(x < 0.0, 1.0 - x, x)
     is_near = right < 10.0
     moved = torch.where(is_near, right + 10.0, right)
-    before = _sum([1.0 / (right + float(k)) for k in range(10)])
+    before = total([1.0 / (right + float(k)) for k in range(10)])
     inverse = 1.0 / moved
     square = inverse * inverse
-    numbers = [Fraction(1, 6), Fraction(-1, 30), Fraction(1, 42), Fraction(-1, 30), Fraction(5, 66),
-               Fraction(-691, 2730), Fraction(7, 6)]  # of Bernoulli, the even ones  # fmt: skip
-    tail = _series(square, [number / (2 * k) for k, number in enumerate(numbers, 1)]) * square
+    tail = series(square, [number / (2 * k) for k, number in enumerate(_BERNOULLI[:7], 1)]) * square
     found = torch.log(moved) - 0.5 * inverse - tail
     found = torch.where(is_near, found - before, found)
     fraction = x - torch.trunc(x)
@@ -97,19 +121,11 @@ def _digamma(x: Tensor) -> Tensor:
     return torch.where(x == 0.0, torch.copysign(torch.full_like(x, math.inf), -x), found)
 
 
-def _polygamma(order: int, x: Tensor) -> Tensor:
-    if order == 0:
-        return _in_floats(_digamma)(x)
-    if order > 1:
-        raise NotImplementedError("further derivatives")
-    return _in_floats(_trigamma)(x)
-
-
 def _trigamma(x: Tensor) -> Tensor:
     """As PyTorch has it: moved by 6, and its series (DLMF 5.15.8) cut after four terms, which are right to nine digits."""
     is_left = x < 0.5
     right = torch.where(is_left, 1.0 - x, x)
-    before = _sum([1.0 / ((right + float(k)) * (right + float(k))) for k in range(6)])
+    before = total([1.0 / ((right + float(k)) * (right + float(k))) for k in range(6)])
     moved = right + 6.0
     square = 1.0 / (moved * moved)
     tail = square * (1 / 6 - square * (1 / 30 - square * (1 / 42)))
@@ -118,51 +134,58 @@ def _trigamma(x: Tensor) -> Tensor:
     return torch.where(is_left, (math.pi * math.pi) / (sine * sine) - found, found)
 
 
-def _sum(terms: list[Tensor]) -> Tensor:
-    return sum(terms[1:], terms[0])
+def _polygamma(order: int, x: Tensor) -> Tensor:
+    """The derivative of this order of `digamma` (DLMF 5.15.1, 25.11.12)."""
+    if order < 2:
+        return in_floats(_trigamma if order else _digamma)(x)
+    return -float((-1) ** order * math.factorial(order)) * _zeta(order + 1, x)
 
 
-# Modified Bessel functions
+# Hurwitz's zeta function
 
 
-def _bessel(order: int, is_scaled: bool) -> Callable[[Tensor], Tensor]:
-    """I of order 0 or 1, perhaps times `exp(-|x|)`: by its series (DLMF 10.25.2), all terms of which have one sign, and far
-    from zero by the asymptotic one (10.40.1)."""
+def _zeta(x: Tensor | float, q: Tensor | float) -> Tensor:
+    """The sum of `(q + k) ** -x` over k from 0 on (DLMF 25.11.1); for negative `q`, as PyTorch has it, of whole `x` only.
 
-    def bessel(x: Tensor) -> Tensor:
-        end, powers, terms = _bessel_terms(order, torch.finfo(x.dtype).eps)
-        size = torch.abs(x)
-        half = torch.clamp(size, max=end) * 0.5
-        near = _series(half * half, powers)
-        near = near * half if order else near
-        far_size = torch.clamp(size, min=end)
-        far = _series(1.0 / far_size, terms) / (torch.sqrt(far_size) * math.sqrt(2.0 * math.pi))
-        if is_scaled:
-            near = near * torch.exp(-size)
-        else:
-            far = far * torch.exp(size)
-        found = torch.where(size < end, near, far)
-        return torch.where(x < 0.0, -found, found) if order else found
+    There it is that over all whole k, which is made of two on the right of zero, without those on the left of `q`.
+    """
+    dtype = torch.result_type(x, q)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    device = next(one.device for one in (x, q) if isinstance(one, Tensor))
+    x, q = (
+        one.to(dtype) if isinstance(one, Tensor) else torch.full((), one, dtype=dtype, device=device) for one in (x, q)
+    )
+    below = torch.floor(q)
+    is_left = q < 0.0
+    three = torch.stack([torch.where(is_left, q - below, q), torch.ceil(q) - q, 1.0 - q], -1)
+    found, mirrored, outside = _zeta_right(x.unsqueeze(-1), three).unbind(-1)
+    sign = torch.where(torch.fmod(x, 2.0) == 0.0, torch.ones_like(x), -1.0)
+    left = (found + sign * mirrored) - sign * outside  # of the first two nothing may be left
+    left = torch.where(torch.isinf(x), math.inf, torch.where(x == torch.floor(x), left, math.nan))
+    found = torch.where(is_left, left, found)
+    found = torch.where((q <= 0.0) & (q == below), math.inf, found)
+    return torch.where(x < 1.0, math.nan, torch.where(x == 1.0, math.inf, found))
 
-    return bessel
 
-
-@cache
-def _bessel_terms(order: int, eps: float) -> tuple[float, list[Fraction], list[Fraction]]:
-    """From where on the asymptotic series serves, which comes as near as `exp(-2 * x)`, and the coefficients of both series:
-    there, what is left out of them is below rounding."""
-    end = math.ceil(-math.log(eps / 4) / 2)
-    powers, terms = [Fraction(1)], [Fraction(1)]
-    while powers[-1] * Fraction(end, 2) ** (2 * len(powers) - 2) > math.exp(end) / 8 * eps / 8:
-        powers.append(powers[-1] / (len(powers) * (len(powers) + order)))
-    while abs(terms[-1]) > Fraction(end) ** (len(terms) - 1) * eps / 8:
-        terms.append(terms[-1] * ((2 * len(terms) - 1) ** 2 - 4 * order * order) / (8 * len(terms)))
-    return float(end), powers, terms
+def _zeta_right(x: Tensor, q: Tensor) -> Tensor:
+    """For positive `q`: ten terms, and the rest of them by Euler and Maclaurin's formula (DLMF 25.11.7)."""
+    terms = [torch.pow(q + float(k), -x) for k in range(10)]
+    found, end = total(terms), q + 9.0
+    square = 1.0 / (end * end)
+    numbers = [float(number / math.factorial(2 * k)) for k, number in enumerate(_BERNOULLI, 1)]
+    bend = torch.full_like(end, numbers[-1])
+    for k in range(len(numbers) - 1, 0, -1):
+        bend = numbers[k - 1] + (x + float(2 * k - 1)) * (x + float(2 * k)) * square * bend
+    rest = terms[-1] * end / (x - 1.0) + terms[-1] * (x / end * bend - 0.5)
+    return torch.where(terms[-1] < 2.0**-53 * found, found, found + rest)  # of what is infinite, nothing is left
 
 
 SPECIAL: dict[Any, Callable[..., Tensor]] = {
-    aten.erfinv.default: _in_floats(_erfinv), aten.special_erfcx.default: _in_double(_erfcx),
-    aten.digamma.default: _in_floats(_digamma), aten.polygamma.default: _polygamma,
-    aten.i0.default: _in_floats(_bessel(0, False)), aten.special_i0e.default: _in_floats(_bessel(0, True)),
-    aten.special_i1.default: _in_floats(_bessel(1, False)), aten.special_i1e.default: _in_floats(_bessel(1, True)),
-}  # fmt: skip
+    **BESSEL,
+    aten.erfinv.default: in_floats(_erfinv),
+    aten.special_erfcx.default: in_double(_erfcx),
+    aten.special_ndtri.default: in_floats(_ndtri),
+    aten.digamma.default: in_floats(_digamma),
+    aten.polygamma.default: _polygamma,
+    **dict.fromkeys((aten.special_zeta.default, aten.special_zeta.self_scalar, aten.special_zeta.other_scalar), _zeta),
+}

@@ -31,11 +31,20 @@ def _sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
+def _gcd(a: Array, b: Array) -> Array:
+    a, b = np.abs(a), np.abs(b)
+    while a.any():
+        rest = np.fmod(b, np.where(a == 0, 1, a))
+        a, b = np.where(a == 0, 0, rest), np.where(a == 0, b, a)
+    return b
+
+
 NUMPY: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "abs": np.abs,
     "pow": np.power, "atan2": np.arctan2, "hypot": np.hypot, "copysign": np.copysign, "fmod": np.fmod,
     "remainder": np.remainder, "floor_divide": np.floor_divide, "trunc_divide": lambda a, b: np.trunc(a / b),
     "maximum": np.maximum, "minimum": np.minimum, "sign": lambda x: (x > 0).astype(x.dtype) - (x < 0),
+    "gcd": _gcd,
     "multiply_add": lambda a, b, c: a * b + c, "where": np.where, "sigmoid": _sigmoid,
     "silu": lambda x: x / (1 + np.exp(-x)), "relu": lambda x: np.where(x < 0, 0, x), "rsqrt": lambda x: 1 / np.sqrt(x),
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,

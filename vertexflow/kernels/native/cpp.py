@@ -22,7 +22,7 @@ SPELLINGS = {
     "tanh": "tanh_of({0})", "sigmoid": "sigmoid({0})", "silu": "silu({0})", "relu": "relu({0})",
     "rsqrt": "{one} / std::sqrt({0})", "sign": "sign_of({0})", "round": "std::nearbyint({0})",
     "floor_divide": "floor_divided({0}, {1})", "trunc_divide": "trunc_divided({0}, {1})",
-    "remainder": "remainder_of({0}, {1})", "fmod": "fmod_of({0}, {1})",
+    "remainder": "remainder_of({0}, {1})", "gcd": "gcd_of({0}, {1})", "fmod": "fmod_of({0}, {1})",
     "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} ^ {1}", "bitwise_not": "~{0}",
     "shift_left": "shifted_left({0}, {1})", "shift_right": "shifted_right({0}, {1})",
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -79,10 +80,11 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     if not sources:
         return {}, reasons
     dtype = program.trace.widest_dtype
-    shared = load(products_source(dtype), contract=True)
-    own: dict[OfLoop, int] = {one: address_of(shared, one.name) for one in FUNCTIONS}
     functions = [function for part in sources.values() for function in part.functions]
-    library = load("\n".join([preamble(dtype), *(function.text for function in functions)]))
+    with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
+        products = pool.submit(load, products_source(dtype), contract=True)
+        library = load("\n".join([preamble(dtype), *(function.text for function in functions)]))
+    own: dict[OfLoop, int] = {one: address_of(products.result(), one.name) for one in FUNCTIONS}
     loops: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
         pieces = [_loop(function, library, own, program) for function in part.functions]

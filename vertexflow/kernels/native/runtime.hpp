@@ -236,6 +236,20 @@ template <class X>
 always X shifted_right(X a, X by) {
     return by < 0 || by >= X(8 * sizeof(X)) ? X(a < 0 ? -1 : 0) : X(a >> by);
 }
+template <class X>
+always X size_of(X x) {
+    return x < 0 ? minus(x) : x;
+}
+// The greatest common divisor, which may be negative where one of them has no positive counterpart, as in PyTorch.
+template <class X>
+inline X gcd_of(X a, X b) {
+    for (a = size_of(a), b = size_of(b); a != 0;) {
+        const X rest = X(b % a);
+        b = a;
+        a = rest;
+    }
+    return b;
+}
 // Quotients and remainders, of floating point numbers as PyTorch has them; integers are never divided by zero.
 template <class X>
 always X fmod_of(X a, X b) {

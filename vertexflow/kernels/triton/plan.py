@@ -25,6 +25,8 @@ from ..lower.elements import check_rows, is_known, is_reduction
 from ..lower.scalar import DTYPES, HALVES
 from ..lower.views import VIEWS, of_vertex
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
+from .tiles import ACROSS
+from .turns import MOST_TURNS, turns_of
 
 aten = torch.ops.aten
 
@@ -137,6 +139,9 @@ class _Planner:
         self.level: dict[fx.Node, int] = {}
         self.fresh: set[fx.Node] = set()  # made of accumulators
         self.heavy: set[fx.Node] = set()  # made of sums that take time
+        self.turns: dict[
+            fx.Node, dict[fx.Node, int]
+        ] = {}  # the sums in a value, and the turns of loops that each takes
         self.stored: dict[fx.Node, fx.Node | None] = {}
         self.crossed: set[fx.Node] = set()  # stored values that later levels read
 
@@ -168,14 +173,22 @@ class _Planner:
 
     def _kernels(self, stores: list[Store]) -> list[Kernel]:
         """What is stored at one level, of one shape, together. What needs no sums, and nobody reads at the next level, is
-        stored wherever there is a kernel; so is a single element a row, which fits into any."""
+        stored wherever there is a kernel; so is a single element a row, which fits into any, but for a sum where each of
+        the programs across a row would take it anew."""
         kernels: dict[tuple[int, Space], Kernel] = {}
-        stores = sorted(stores, key=lambda store: (self._is_light(store), self._is_narrow(store)))
+        stores = sorted(stores, key=lambda store: (self._is_narrow(store), self._is_light(store)))
         for store in stores:
             level, space = self.level[store.value], space_of(store.value)
             found = [key for key in kernels if key[0] >= level and key[1] == space]
             if self._is_narrow(store):
-                found += [key for key in kernels if key[0] >= level and key[1][0] == space[0]]
+                is_sum_alone = store.value in self.heavy
+                found += [
+                    key
+                    for key in kernels
+                    if key[0] >= level
+                    and key[1][0] == space[0]
+                    and not (is_sum_alone and math.prod(key[1][1]) > ACROSS)
+                ]
             if not self._is_light(store):
                 found = [key for key in found if key[0] == level]
             key = found[-1] if found else (level, space)
@@ -252,7 +265,14 @@ class _Planner:
                     levels.append(self._ready(source))
             if not is_expand:
                 self.heavy.add(node)
+        if sum(turns_of(node, sources, self.turns).values()) > MOST_TURNS:
+            for source in sources:
+                if sum(self.turns.get(source, {}).values()) > FEW:
+                    self._cross(source)
+                    levels.append(self._ready(source))
         level = self.level[node] = max(levels, default=0)
+        in_registers = [source for source in sources if not self._in_memory(source, level)]
+        self.turns[node] = turns_of(node, in_registers, self.turns)
         for source in sources:
             if self._level_of(source) < level:
                 self._cross(source)

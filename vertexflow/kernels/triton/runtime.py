@@ -113,6 +113,16 @@ def whole_divided(a, b):
 
 
 @triton.jit
+def gcd_of(a, b):
+    a, b = tl.abs(a), tl.abs(b)
+    while tl.max((a != 0).to(tl.int32)) > 0:
+        rest = tl.where(a == 0, 0, b % tl.where(a == 0, 1, a)).to(a.dtype)
+        b = tl.where(a == 0, b, a)
+        a = rest
+    return b
+
+
+@triton.jit
 def shifted_left(a, by):
     inside = (by >= 0) & (by < a.dtype.primitive_bitwidth)
     return tl.where(inside, a << tl.where(inside, by, 0).to(a.dtype), 0).to(a.dtype)

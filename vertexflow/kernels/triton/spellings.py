@@ -30,7 +30,7 @@ CALLS = {
     "rsqrt": "tl.rsqrt", "sin": "tl.sin", "cos": "tl.cos", "erf": "tl.erf", "abs": "tl.abs", "floor": "tl.floor",
     "ceil": "tl.ceil", "maximum": "larger", "minimum": "smaller", "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu",
     "relu": "relu", "sign": "sign_of", "signbit": "signbit", "isinf": "isinf", "floor_divide": "floor_divided",
-    "remainder": "remainder_of", "round": "libdevice.rint",
+    "remainder": "remainder_of", "gcd": "gcd_of", "round": "libdevice.rint",
     "shift_left": "shifted_left", "shift_right": "shifted_right",
 }  # fmt: skip
 OF_INTEGERS = {"neg": "-{0}", "trunc_divide": "{0} // {1}", "fmod": "{0} % {1}", "floor_divide": "whole_divided({0}, {1})",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 WARPS = 4
 SIZES = ((64, 64), (64, 32), (32, 32), (16, 32), (16, 16))  # rows and columns of a program that has products
+ACROSS = 128  # columns of a program without products, at most
 REGISTERS = 40  # of each thread for accumulators, at most
 
 
@@ -47,7 +48,7 @@ def choose(columns: int, accumulators: int, widest: int) -> Tile:
     smaller pieces: what one takes is the time of the step.
     """
     if not accumulators:
-        block_n = min(power_of_two(columns), 128)
+        block_n = min(power_of_two(columns), ACROSS)
         return Tile(columns, 16, ((min(512 // block_n, max(2048 // widest, 1)), block_n),))
     rows, most = 64 if widest == 1 else 16, max(power_of_two(columns), 16)
     sizes = dict.fromkeys((height, min(width, most)) for height, width in SIZES if height <= rows)
