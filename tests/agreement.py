@@ -32,16 +32,19 @@ class Expected:
     gradients: dict[str, torch.Tensor | None]
 
 
-def check(case: Case, *backends: str) -> None:
-    """Compare outputs, and gradients of a random weighting of all of them, on each of these backends, or the model's own."""
+def check(case: Case, *backends: str, expected: Expected | None = None) -> Expected:
+    """Compare outputs, and gradients of a random weighting of all of them, on each of these backends, or the model's own.
+
+    Returns what was expected, for another check of the same case.
+    """
     batch = vf.pack([part.graph() for part in case.parts])
-    expected = None
     for backend in backends or (case.model.backend,):
         print(f"backend {backend}")
         case.model.backend = backend
         ours = dict(case.model(batch, reverse=case.reverse, **case.inputs, **case.edge_inputs))
         expected = expected or expect(case)
         compare(case, ours, expected=expected)
+    return expected
 
 
 def expect(case: Case) -> Expected:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import shlex
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,9 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported; `ma
 
 
 def pytest_collection_finish():
-    """What is there before the first test is never garbage, and not looked at again."""
+    """What is there before the first test is never garbage, and not looked at again; tracing makes much that is none either."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
@@ -35,21 +38,28 @@ def _seeded():
 @pytest.fixture(autouse=True, scope="session")
 def _cache(tmp_path_factory):
     """Compiled code of tests is kept for as long as they run; it is not optimised, as most of their time is compiling."""
-    folder = tmp_path_factory.mktemp("cache")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"  # one for all workers
+    folder.mkdir(exist_ok=True)
+    linker = "-fuse-ld=gold" if shutil.which("ld.gold") else ""  # which takes a third of the time
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VERTEXFLOW_CACHE", str(folder))
-        patch.setenv("VERTEXFLOW_CXXFLAGS", f"-O0 -include {standard_headers(folder)}")  # some ask for what users get
+        # Some tests ask for what users get.
+        patch.setenv("VERTEXFLOW_CXXFLAGS", f"-O0 -include {standard_headers(folder)} {linker}")
         yield
 
 
 def standard_headers(folder: Path) -> Path:
     """One header of all that generated C++ includes, precompiled: reading them takes longer than all else at -O0."""
-    header = folder / "standard.hpp"
-    lines = RUNTIME.read_text(encoding="utf-8").splitlines()
-    header.write_text("\n".join(line for line in lines if line.startswith("#include <")), encoding="utf-8")
-    if found := build.compiler():  # what it does not precompile it reads
-        flags = (*build.FLAGS, "-ffp-contract=off", "-O0", "-x", "c++-header")
-        subprocess.run([*shlex.split(found), *flags, str(header), "-o", f"{header}.gch"], check=False)
+    header, lines = folder / "standard.hpp", RUNTIME.read_text(encoding="utf-8").splitlines()
+    with tempfile.TemporaryDirectory(dir=folder) as beside:  # another worker may be reading what is there
+        new = Path(beside) / "standard.hpp"
+        new.write_text("\n".join(line for line in lines if line.startswith("#include <")), encoding="utf-8")
+        if found := build.compiler():  # what it does not precompile it reads
+            flags = (*build.FLAGS, "-ffp-contract=off", "-O0", "-x", "c++-header")
+            subprocess.run([*shlex.split(found), *flags, str(new), "-o", f"{new}.gch"], check=False)
+        for made in Path(beside).iterdir():
+            made.replace(folder / made.name)
     return header
 
 

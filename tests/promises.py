@@ -11,7 +11,7 @@ from torch import nn
 
 import vertexflow as vf
 
-from .models import BinaryTreeLSTM
+from .models import TreeRNN
 
 SIZE = 8
 
@@ -89,8 +89,8 @@ def _dag(most: int, kinds: bool = False) -> Callable[[np.random.Generator], vf.I
 
 
 SHAPES = {
-    "trees": Shape(lambda: BinaryTreeLSTM(SIZE, SIZE), _tree, lambda graph: graph.num_vertices),
-    "DAGs": Shape(lambda: BinaryTreeLSTM(SIZE, SIZE), _dag(2), lambda graph: graph.num_vertices),
+    "trees": Shape(lambda: TreeRNN(SIZE, SIZE), _tree, lambda graph: graph.num_vertices),
+    "DAGs": Shape(lambda: TreeRNN(SIZE, SIZE), _dag(2), lambda graph: graph.num_vertices),
     "ragged": Shape(Attention, _dag(4), lambda graph: graph.num_vertices),
     "kinds": Shape(Circuit, _dag(2, kinds=True), lambda graph: 2),
 }

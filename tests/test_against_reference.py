@@ -19,13 +19,13 @@ from .reference import run_reference
 from .strategies import SMOOTH, Case, Structure, cases
 
 
-@tries(10)
+@tries(7)
 @given(cases())
 def test_random_functions_over_random_structures(case):
     check(case, "eager", "torch", "native")
 
 
-@tries(6)
+@tries(4)
 @given(case=cases(max_graphs=2), data=st.data())
 def test_frozen_parameters(case, data):
     for parameter in case.model.parameters():
@@ -33,7 +33,7 @@ def test_frozen_parameters(case, data):
     check(case, "auto", "eager")
 
 
-@tries(6)
+@tries(4)
 @given(case=cases(max_graphs=2), data=st.data())
 def test_every_policy_gives_the_same(case, data):
     """Kinds at random: steps are of one kind each, in the order that the policy chose."""

@@ -12,7 +12,7 @@ from torch import nn
 
 import vertexflow as vf
 
-from .models import BinaryTreeLSTM, FromCode
+from .models import FromCode, TreeRNN
 
 BATCH = [vf.tree(((0, 1), 2)), vf.chain(2)]  # 7 vertices
 
@@ -70,7 +70,7 @@ def test_inputs(inputs, error, match):
 
 
 def test_graphs():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     for graphs, error, match in [
         ([], vf.GraphError, "empty list of graphs"),
         ([vf.chain(1), None], vf.InputTypeError, "element 1"),
@@ -219,7 +219,7 @@ def test_dtypes_that_states_cannot_have(asked, why):
 
 
 def test_nan_is_not_hidden():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     x = torch.randn(7, 3)
     x[0, 0] = float("nan")  # a leaf of the first tree
     h = model(BATCH, x=x).h
@@ -242,7 +242,7 @@ def test_a_nan_that_only_meets_the_zeros_of_missing_children():
 def test_after_an_error_training_goes_on_as_if_nothing_had_happened():
     def train_with(bad_calls):
         torch.manual_seed(0)
-        model = BinaryTreeLSTM(3, 4)
+        model = TreeRNN(3, 4)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
         x = torch.randn(7, 3)
         for _ in range(3):

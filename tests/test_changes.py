@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -71,12 +72,12 @@ class Model(vf.VertexFunction):
 
     def vertex(self, v):
         RUNS.append(self.training)
-        y = self.drop(self.act(self.linear(v.pull("x")))) * self.scale * self.weights * self.mask + self.offset
-        y = self.twice(y ** self.settings["power"]) * self.settings["more"][0]
-        y = -y if self.options.negative else y
-        y = y + self.attributes.shift + self.outside[0].weight.sum(0)
+        factor = self.scale * self.settings["power"] * self.settings["more"][0] * self.by_part[self.drop]
+        shift = self.offset + self.attributes.shift + math.copysign(1.0, self.sign)
+        y = self.drop(self.act(self.linear(v.pull("x")))) * self.weights * self.mask * self.recent[-1]
+        y = self.twice(y) * (-factor if self.options.negative else factor)
+        y = y + shift + self.outside[0].weight[0]
         y = y + getattr(self.drop, "shift", 0.0) + getattr(self.drop, "offset", 0.0)
-        y = y * self.recent[-1] * self.by_part[self.drop] + torch.copysign(torch.ones(3), torch.tensor(self.sign))
         v.scatter(h=y + v.gather(0).h)
         v.push(y=y)
 

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import vertexflow.orders
-from tests.models import BinaryTreeLSTM
+from tests.models import TreeRNN
 from vertexflow.collate import collate
 from vertexflow.errors import GraphError, InputError, InputTypeError
 from vertexflow.graph.inputs.build import chain, tree
@@ -142,7 +142,7 @@ def test_the_schedule_travels_with_the_batch() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_model_uses_the_schedule_that_a_worker_made(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [(tree(((0, 1), 2)), torch.randn(5, 3)), (chain(4), torch.randn(4, 3))]
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     graphs, rows = zip(*samples, strict=True)
     expected = model(list(graphs), x=torch.cat(rows)).h
     loader = DataLoader(samples, batch_size=2, collate_fn=functools.partial(collate, num_slots=2), num_workers=workers)
@@ -152,7 +152,7 @@ def test_a_model_uses_the_schedule_that_a_worker_made(workers: int, monkeypatch:
 
 
 def test_a_schedule_for_too_few_slots_is_made_again() -> None:
-    model, x = BinaryTreeLSTM(3, 4), torch.randn(4, 3)
+    model, x = TreeRNN(3, 4), torch.randn(4, 3)
     assert torch.equal(model(collate([chain(4)]), x=x).h, model([chain(4)], x=x).h)
 
 

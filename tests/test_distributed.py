@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import vertexflow as vf
 
-from .models import BinaryTreeLSTM
+from .models import TreeRNN
 
 STEPS = 2
 
@@ -31,7 +31,7 @@ class Classifier(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Linear(3, 3)
-        self.tree = BinaryTreeLSTM(3, 4)
+        self.tree = TreeRNN(3, 4)
         self.out = nn.Linear(4, 2)
 
     def forward(self, batch, x):
@@ -59,7 +59,7 @@ class Kinds(vf.VertexFunction):
 
 
 def tree() -> nn.Module:
-    return BinaryTreeLSTM(3, 4)
+    return TreeRNN(3, 4)
 
 
 def seeded(make) -> nn.Module:

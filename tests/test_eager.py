@@ -10,7 +10,7 @@ from torch import nn
 
 import vertexflow as vf
 
-from .models import BinaryTreeLSTM, FromCode
+from .models import FromCode, TreeRNN
 
 TREES = [vf.tree(((0, 1), 2)), vf.chain(4), vf.tree((0, 1))]
 
@@ -62,7 +62,7 @@ def test_what_the_user_raises_comes_as_it_is():
 
 
 def test_gradients_of_gradients():
-    (model, _), batch = eager_and_traced(lambda: BinaryTreeLSTM(3, 4)), vf.pack(TREES)
+    (model, _), batch = eager_and_traced(lambda: TreeRNN(3, 4)), vf.pack(TREES)
     parameters = list(model.parameters())
 
     def run(x, *values):
@@ -90,7 +90,7 @@ def test_gradients_of_gradients_through_any_number_of_children():
 
 
 def test_hooks_on_submodules_run_at_every_step():
-    model, batch = BinaryTreeLSTM(3, 4), vf.pack([vf.chain(5)])
+    model, batch = TreeRNN(3, 4), vf.pack([vf.chain(5)])
     model.backend = "eager"
     rows = []
     handle = model.w.register_forward_hook(lambda module, args, result: rows.append(len(result)))
@@ -138,7 +138,7 @@ def test_autocast_and_dtypes_of_states():
 
 
 def test_no_grad_and_inputs_that_require_grad():
-    model, traced = eager_and_traced(lambda: BinaryTreeLSTM(3, 4))
+    model, traced = eager_and_traced(lambda: TreeRNN(3, 4))
     batch = vf.pack(TREES)
     with torch.no_grad():
         assert not model(batch, x=x_of(batch)).h.requires_grad
@@ -326,7 +326,7 @@ def test_a_step_that_leaves_something_out_is_refused():
 
 def test_a_run_that_grows_goes_back_through_all_of_it():
     grads = []
-    for model in eager_and_traced(lambda: BinaryTreeLSTM(3, 4)):
+    for model in eager_and_traced(lambda: TreeRNN(3, 4)):
         torch.manual_seed(1)
         x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
         run = model.start(x=x[:3])
@@ -344,7 +344,7 @@ def test_a_run_that_grows_goes_back_through_all_of_it():
 
 
 def test_explain_and_symbolic_graph_say_what_runs():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     model.backend = "eager"
     assert model.explain() == 'vertex: the method itself, once a step, on real tensors (backend "eager")'
     with pytest.raises(vf.VertexFunctionError, match='nothing is traced; use backend="torch"'):
@@ -359,7 +359,7 @@ def test_names_of_backends(monkeypatch):
         ("compile", "native code"),
         ("torch", "calls of PyTorch"),
     ):
-        model = BinaryTreeLSTM(3, 4)
+        model = TreeRNN(3, 4)
         monkeypatch.setenv("VERTEXFLOW_BACKEND", name)
         model(batch, x=torch.randn(2, 3))
         assert said in model.explain()

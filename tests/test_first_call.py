@@ -15,14 +15,14 @@ from torch.utils.checkpoint import checkpoint
 
 import vertexflow as vf
 
-from .models import BinaryTreeLSTM, FromCode
+from .models import FromCode, TreeRNN
 
 GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3)]
 
 
 def model_and_input(seed=0):
     torch.manual_seed(seed)
-    return BinaryTreeLSTM(3, 4).double(), torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    return TreeRNN(3, 4).double(), torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
 
 
 def gradients(model, x):
@@ -226,7 +226,7 @@ def test_random_numbers_go_on_as_if_nothing_had_been_traced():
 
 
 def test_a_failure_changes_nothing_and_the_next_call_works():
-    class Failing(BinaryTreeLSTM):
+    class Failing(TreeRNN):
         fails = True
 
         def vertex(self, v):

@@ -17,7 +17,7 @@ import vertexflow as vf
 
 from .agreement import compare, join
 from .budget import tries
-from .models import BinaryTreeLSTM, FromCode
+from .models import FromCode, TreeRNN
 from .strategies import Case, cases
 
 
@@ -53,7 +53,7 @@ def grown(case: Case, cuts: list[int], reads: list[int]) -> dict[str, torch.Tens
     return {name: torch.cat([piece[name] for piece in pieces])[rows] for name in pieces[0]}
 
 
-@tries(8)
+@tries(5)
 @given(
     case=cases(),
     cuts=st.lists(st.integers(1, 20), max_size=4),
@@ -73,7 +73,7 @@ def test_random_functions_over_random_structures_in_random_pieces(case, cuts, re
 @functools.cache
 def tree():
     """One for all tests that change nothing in it: it is traced once."""
-    return BinaryTreeLSTM(3, 4).double()
+    return TreeRNN(3, 4).double()
 
 
 def test_it_begins_with_graphs_or_with_leaves_or_empty():

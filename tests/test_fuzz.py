@@ -25,16 +25,17 @@ def test_kept_cases(path):
 
 
 def test_fresh_cases():
-    """Two functions of a fixed seed, 75 cases each; none of them is refused."""
+    """Two functions of a fixed seed, the first 35 cases of each; none of them is refused."""
     count = 0
     for number in range(1, 3):
-        for models, case, expected in draw_cases(random.Random(f"make test/{number}"), triton=False):
+        drawn = draw_cases(random.Random(f"make test/{number}"), triton=False)
+        for models, case, expected in itertools.islice(drawn, 35):
             try:
                 models.run(case, expected)
             except Exception as error:
                 raise AssertionError(describe(case, error)) from error
             count += 1
-    assert count > 100
+    assert count == 70
 
 
 def test_the_same_seed_gives_the_same_cases():

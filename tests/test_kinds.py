@@ -108,7 +108,7 @@ def test_edge_inputs_of_some_kinds_are_in_the_order_in_which_edges_were_given(re
     assert torch.equal(batch.edge_index.T, torch.tensor(joined))
 
 
-@tries(5)
+@tries(4)
 @given(kinds_cases())
 def test_random_methods_over_random_structures(case):
     for backend in ("auto", "eager"):

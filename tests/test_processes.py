@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 import vertexflow as vf
 from vertexflow.scheduler import cache
 
-from .models import BinaryTreeLSTM
+from .models import BinaryTreeLSTM, TreeRNN
 from .promises import SHAPES, SIZE, graphs_of, inputs_of, outputs_and_gradients, same_bits
 
 NUM_THREADS = 8
@@ -59,7 +59,7 @@ def grown(model, x):
 def test_eight_threads_with_one_model_and_models_of_their_own(backend):
     """Forward and backward of all at once, over batches that all share, over their own, and over runs that grow."""
     shape = SHAPES["DAGs"]
-    shared, graphs = BinaryTreeLSTM(SIZE, SIZE), [graphs_of(shape, 6, seed) for seed in range(NUM_THREADS + 1)]
+    shared, graphs = TreeRNN(SIZE, SIZE), [graphs_of(shape, 6, seed) for seed in range(NUM_THREADS + 1)]
     shared.backend = backend
     rows = [inputs_of(shape, each, seed) for seed, each in enumerate(graphs)]
     together = vf.pack(graphs[-1])
@@ -68,7 +68,7 @@ def test_eight_threads_with_one_model_and_models_of_their_own(backend):
         torch.manual_seed(number)
         models = [shared]
         if number < 3:  # of its own, which is traced while others are
-            models.append(BinaryTreeLSTM(SIZE, SIZE))
+            models.append(TreeRNN(SIZE, SIZE))
             models[1].backend = backend
             models[1].load_state_dict({name: value * (1 + number) for name, value in shared.state_dict().items()})
         return [
@@ -117,7 +117,7 @@ def test_a_model_in_a_forked_child_after_the_parent_used_it_with_several_threads
 
 
 def test_a_child_that_was_forked_while_another_thread_held_a_lock():
-    model = BinaryTreeLSTM(SIZE, SIZE)
+    model = TreeRNN(SIZE, SIZE)
     graphs = graphs_of(SHAPES["trees"], 3)
     held, go = threading.Event(), threading.Event()
 
@@ -151,7 +151,7 @@ class Trees(torch.utils.data.Dataset):
 def test_workers_make_the_batches_that_one_process_makes(method):
     collate = partial(vf.collate, rows=(1,), num_slots=2)
     alone = DataLoader(Trees(), batch_size=5, collate_fn=collate)
-    model = BinaryTreeLSTM(SIZE, SIZE)
+    model = TreeRNN(SIZE, SIZE)
     expected = [outputs_and_gradients(model, *samples) for samples in alone]
     workers = DataLoader(
         Trees(), batch_size=5, collate_fn=collate, num_workers=2 if method == "fork" else 1,

@@ -29,6 +29,16 @@ def finish(v, h, **outputs):
     v.push(h=h, **outputs)
 
 
+# Triton's interpreter takes as long as all else together; idioms, further down, run in it always.
+LOOPS = [("torch", "native"), pytest.param(("triton",), marks=pytest.mark.slow)]
+
+
+def check_on(backends, request, case):
+    if "triton" in backends:
+        request.getfixturevalue("interpreter")
+    check(case, *backends)
+
+
 # Modules: each computes `h` from the input and two children.
 
 
@@ -102,8 +112,9 @@ def layers_in_a_row() -> nn.Module:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_modules(vertex, cell, backends):
-    check(Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}), *backends)
+@pytest.mark.parametrize("backends", LOOPS)
+def test_modules(vertex, cell, backends, request):
+    check_on(backends, request, Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
 
 
 def of_sequence(self, v):
@@ -132,9 +143,10 @@ def push_of_a_view(self, v):
     ],
     ids=["LSTM", "GRU", "MultiheadAttention", "Linear"],
 )
-def test_vertices_that_lie_interleaved_are_put_side_by_side(vertex, cell, backends):
+@pytest.mark.parametrize("backends", LOOPS)
+def test_vertices_that_lie_interleaved_are_put_side_by_side(vertex, cell, backends, request):
     """These flatten a value whose vertices are the second dimension, so that a step's rows are no slice of it."""
-    check(Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}), *backends)
+    check_on(backends, request, Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
 
 
 def test_vertices_that_cannot_be_put_side_by_side_are_refused(backends):
@@ -315,7 +327,7 @@ def test_widths(size, backends):
     check(Case(model, PARTS, {"x": rows(size)}), *backends)
 
 
-@pytest.mark.parametrize("side", [1, 3, 13])
+@pytest.mark.parametrize("side", [1, 13])
 def test_matrices(side, backends):
     def vertex(self, v):
         m = torch.tanh(v.gather(0).m @ self.w + self.w @ v.gather(1).m.transpose(1, 2) + v.pull("x"))

@@ -17,13 +17,13 @@ from .ragged import batch_of, ragged_cases
 from .strategies import SMOOTH, Case, Structure
 
 
-@tries(10)
+@tries(7)
 @given(ragged_cases())
 def test_random_functions_over_random_structures(case):
     check(case, "eager", "torch", "native")
 
 
-@tries(6)
+@tries(4)
 @given(ragged_cases(max_graphs=2), st.data())
 def test_frozen_parameters(case, data):
     for parameter in case.model.parameters():

@@ -12,7 +12,7 @@ from torch import nn
 
 import vertexflow as vf
 
-from .models import BinaryTreeLSTM, FromCode
+from .models import FromCode, TreeRNN
 
 GRAPHS = [vf.tree(((0, 1), (2, 3))), vf.chain(4), vf.tree(0)]  # 12 vertices
 
@@ -22,7 +22,7 @@ GRAPHS = [vf.tree(((0, 1), (2, 3))), vf.chain(4), vf.tree(0)]  # 12 vertices
     [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.RMSprop, torch.optim.NAdam],
 )
 def test_any_optimiser_lowers_the_loss(optimizer):
-    model = BinaryTreeLSTM(3, 8)
+    model = TreeRNN(3, 8)
     batch = vf.pack(GRAPHS)
     x, target = torch.randn(12, 3), torch.rand(3, 8) - 0.5
     stepper = optimizer(model.parameters(), lr=0.5 if optimizer is torch.optim.SGD else 0.01)
@@ -38,7 +38,7 @@ def test_any_optimiser_lowers_the_loss(optimizer):
 
 
 def test_lbfgs_calls_the_model_many_times_a_step():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     x = torch.randn(12, 3)
     stepper = torch.optim.LBFGS(model.parameters())
 
@@ -102,7 +102,7 @@ def test_dropout_is_reproducible_from_the_seed():
 
 
 def test_autocast_is_close_to_float32():
-    model = BinaryTreeLSTM(16, 32)
+    model = TreeRNN(16, 32)
     x = torch.randn(12, 16)
 
     def run():
@@ -121,20 +121,20 @@ def test_autocast_is_close_to_float32():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes(dtype):
-    model = BinaryTreeLSTM(3, 4).to(dtype)
+    model = TreeRNN(3, 4).to(dtype)
     h = model(GRAPHS, x=torch.randn(12, 3, dtype=dtype)).h
     h.sum().backward()
     assert h.dtype == model.u.weight.grad.dtype == dtype
 
 
 def test_copies_and_checkpoints_compute_the_same():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     x = torch.randn(12, 3)
     expected = model(GRAPHS, x=x).h
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
-    other = BinaryTreeLSTM(3, 4)
+    other = TreeRNN(3, 4)
     other.load_state_dict(model.state_dict())
     clones = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(file, weights_only=False), other]
     for clone in clones:
@@ -148,7 +148,7 @@ def test_a_vertex_function_is_part_of_a_larger_module():
         def __init__(self):
             super().__init__()
             self.embed = nn.Embedding(10, 3)
-            self.tree = BinaryTreeLSTM(3, 4)
+            self.tree = TreeRNN(3, 4)
             self.out = nn.Linear(4, 2)
 
         def forward(self, batch, tokens):
@@ -168,7 +168,7 @@ def test_a_vertex_function_is_part_of_a_larger_module():
 
 
 def test_parametrised_weights():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     nn.utils.parametrizations.weight_norm(model.u)
     x = torch.randn(12, 3)
     before = model(GRAPHS, x=x).h
@@ -180,14 +180,14 @@ def test_parametrised_weights():
 
 
 def test_parameters_that_the_method_does_not_use_get_no_gradient():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     model.unused = nn.Linear(2, 2)
     model(GRAPHS, x=torch.randn(12, 3)).h.sum().backward()
     assert model.unused.weight.grad is None
 
 
 def test_outputs_of_no_grad_are_plain():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     with torch.no_grad():
         assert not model(GRAPHS, x=torch.randn(12, 3)).h.requires_grad
     with torch.inference_mode():
@@ -196,7 +196,7 @@ def test_outputs_of_no_grad_are_plain():
 
 
 def test_a_chain_of_100_000_vertices():
-    model = BinaryTreeLSTM(2, 2)
+    model = TreeRNN(2, 2)
     x = torch.randn(100_000, 2, requires_grad=True)
     model([vf.chain(100_000)], x=x).h.sum().backward()
     assert x.grad.isfinite().all()
@@ -207,7 +207,7 @@ def test_a_tree_50_000_deep():
     nested = 0
     for leaf in range(1, 50_001):
         nested = (nested, leaf)
-    model = BinaryTreeLSTM(2, 2)
+    model = TreeRNN(2, 2)
     batch = vf.pack([vf.tree(nested)])
     x = torch.randn(batch.num_vertices, 2, requires_grad=True)
     model(batch, x=x).h[batch.roots].sum().backward()
@@ -216,7 +216,7 @@ def test_a_tree_50_000_deep():
 
 @pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
 def test_a_model_that_was_evaluated_first_can_be_trained(without):
-    model, x = BinaryTreeLSTM(3, 4), torch.randn(5, 3)
+    model, x = TreeRNN(3, 4), torch.randn(5, 3)
     with without():
         expected = model([vf.chain(5)], x=x).h
     assert not expected.requires_grad
@@ -229,7 +229,7 @@ def test_a_model_that_was_evaluated_first_can_be_trained(without):
 @pytest.mark.parametrize("backend", ["torch", "native", "eager"])
 def test_a_batch_that_was_used_in_inference_mode_first_can_be_trained_on(backend):
     """What a batch keeps, its readers and its schedule, is not of inference mode."""
-    model, x = BinaryTreeLSTM(3, 4), torch.randn(10, 3, requires_grad=True)
+    model, x = TreeRNN(3, 4), torch.randn(10, 3, requires_grad=True)
     model.backend = backend
     batch = vf.pack([vf.tree(((0, 1), 2)), vf.chain(5)])
 

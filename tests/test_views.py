@@ -10,7 +10,7 @@ from torch import nn
 from .agreement import check
 from .kernels.lower.parts import check_parts
 from .models import FromCode
-from .strategies import PARTS, Case
+from .strategies import PARTS, ROWS, Case
 
 SIZE = 6  # of the state: a 2 by 3 matrix as well
 
@@ -170,16 +170,25 @@ def _poisoned():
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_an_expression_gives_for_each_vertex_what_it_gives_by_itself(group, backends):
+def test_an_expression_gives_for_each_vertex_what_it_gives_by_itself(group):
     model = function_of(GROUPS[group])
-    x = torch.randn(sum(part.num_vertices for part in PARTS), SIZE, dtype=torch.float64, requires_grad=True)
-    check(Case(model, PARTS, {"x": x}), "torch")
-    for backend in backends[1:]:
-        if group in HAVE[backend]:
-            check(Case(model, PARTS, {"x": x}), backend)
-            assert "core: calls of PyTorch" not in model.explain(), model.explain()
+    case = Case(model, PARTS, {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)})
+    expected = check(case, "torch")
+    if group in HAVE["native"]:
+        check(case, "native", expected=expected)
+        assert "core: calls of PyTorch" not in model.explain(), model.explain()
     if group in HAVE["loops"]:
         assert "core" in check_parts(model.symbolic_graph.programs["vertex"])
+
+
+@pytest.mark.parametrize(
+    "group", [name if name == "joined" else pytest.param(name, marks=pytest.mark.slow) for name in HAVE["triton"]]
+)
+def test_so_does_one_in_triton_kernels(group, interpreter):
+    """Of the same loops; "joined" is what native code has not."""
+    model = function_of(GROUPS[group])
+    check(Case(model, PARTS, {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)}), "triton")
+    assert "core: calls of PyTorch" not in model.explain(), model.explain()
 
 
 def test_what_generated_code_has_not_runs_through_pytorch_beside_it(backends):
@@ -188,8 +197,8 @@ def test_what_generated_code_has_not_runs_through_pytorch_beside_it(backends):
         "sorted": lambda h: h.sort(-1).values,
         "largest": lambda h: h.topk(2).values,
     }
-    model = function_of(functions)
-    x = torch.randn(sum(part.num_vertices for part in PARTS), SIZE, dtype=torch.float64, requires_grad=True)
+    model, expected = function_of(functions), None
+    case = Case(model, PARTS, {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)})
     for backend in backends[1:]:
-        check(Case(model, PARTS, {"x": x}), backend)
+        expected = check(case, backend, expected=expected)
         assert "calls of PyTorch" in model.explain()

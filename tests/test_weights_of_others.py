@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 
 import vertexflow as vf
 
-from .models import BinaryTreeLSTM
+from .models import TreeRNN
 
 GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3)]
 
@@ -20,7 +20,7 @@ GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3)]
 def train(change, x, backend, between):
     """Losses and weights of some steps of training, from one seed."""
     torch.manual_seed(0)
-    model = BinaryTreeLSTM(3, 4).double()
+    model = TreeRNN(3, 4).double()
     model.backend = backend
     change(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -120,13 +120,13 @@ def test_functional_call_with_tied_weights():
 
 
 def test_a_learned_policy_is_read_with_weights_only():
-    model = BinaryTreeLSTM(3, 4).double()
+    model = TreeRNN(3, 4).double()
     model.policy = vf.FSM.learn([vf.pack(GRAPHS)])
     x = torch.randn(8, 3, dtype=torch.float64)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    again = BinaryTreeLSTM(3, 4).double()
+    again = TreeRNN(3, 4).double()
     again.load_state_dict(torch.load(file, weights_only=True))
     assert again.policy.dump() == model.policy.dump()
     torch.testing.assert_close(again(GRAPHS, x=x).h, model(GRAPHS, x=x).h)

@@ -17,14 +17,14 @@ from torch.utils import checkpoint
 
 import vertexflow as vf
 
-from .models import BinaryTreeLSTM
+from .models import TreeRNN
 
 GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3)]
 
 
 def model_and_input(backend="torch"):
     torch.manual_seed(0)
-    model = BinaryTreeLSTM(3, 4).double()
+    model = TreeRNN(3, 4).double()
     model.backend = backend
     return model, torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
 
@@ -146,7 +146,7 @@ class Tuple(nn.Module):
         return tuple(self.model(*args, **kwargs).values())
 
 
-class TwoOutputs(BinaryTreeLSTM):
+class TwoOutputs(TreeRNN):
     def vertex(self, v):
         super().vertex(v)
         v.push(count=v.num_children, twice=2 * v.pull("x"))
@@ -242,7 +242,7 @@ def test_first_and_later_calls_in_checkpoints(options, expected):
 def test_a_mapping_out_of_a_reentrant_checkpoint_is_refused_where_its_gradient_would_be_missing(directly, backend):
     """PyTorch gives tensors a gradient there only if they are returned alone or in a tuple."""
 
-    class Positional(BinaryTreeLSTM):
+    class Positional(TreeRNN):
         def forward(self, graphs, x):
             return super().forward(graphs, x=x)
 

@@ -61,7 +61,7 @@ def batch_of(treebank):
 
 
 @pytest.mark.parametrize("model", [Dependents, Bag])
-def test_a_word_does_not_tell_its_own_tag(treebank, model):
+def test_a_word_does_not_tell_its_own_tag(treebank, model, eager):
     bank, (batch, word, relation, _) = batch_of(treebank)
     made = model(len(bank.words), len(bank.relations), len(bank.tags), 8, 0.0).eval()
     before = made.logits(batch, word, relation)
@@ -82,7 +82,7 @@ def test_the_model_is_that_of_one_vertex_after_another(treebank):
     torch.testing.assert_close(model.logits(batch, word, relation), expected["tag"])
 
 
-def test_without_relations_they_do_not_matter(treebank):
+def test_without_relations_they_do_not_matter(treebank, eager):
     bank, (batch, word, relation, _) = batch_of(treebank)
     model = Dependents(len(bank.words), 1, len(bank.tags), 8, 0.0).eval()
     assert torch.equal(model.logits(batch, word, relation), model.logits(batch, word, relation * 0))

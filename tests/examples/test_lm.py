@@ -88,6 +88,7 @@ def test_the_perplexity_of_single_words(folder):
     assert data.unigram_perplexity(corpus) == pytest.approx(math.exp(entropy))
 
 
+@pytest.mark.slow  # which reading SST is: tests/graph/inputs/readers does it in `make test`
 @needs_data
 def test_the_sentences_of_sst(data):
     found = train.load(data)
@@ -224,7 +225,7 @@ def test_the_same_seed_gives_the_same_run_with_each_lstm(folder, tmp_path):
         assert found[name] == pytest.approx(found["vertexflow"], rel=1e-4)
 
 
-def test_it_stops_early_and_keeps_the_best(folder, tmp_path):
+def test_it_stops_early_and_keeps_the_best(folder, tmp_path, eager):
     """Trained on sentences, measured on others: what is learned by heart makes dev worse."""
     (folder / "dev.txt").write_text("(2 (2 bad) (2 (2 so) (2 it)))\n(2 (2 good) (2 (2 yes) (2 's)))\n")
     run = tmp_path / "run"
@@ -239,7 +240,7 @@ def test_it_stops_early_and_keeps_the_best(folder, tmp_path):
     assert train.perplexity(made, dev, torch.device("cpu")) == pytest.approx(min(found), rel=1e-5)
 
 
-def test_the_time_limit_ends_a_run_within_an_epoch(folder, tmp_path):
+def test_the_time_limit_ends_a_run_within_an_epoch(folder, tmp_path, eager):
     run = tmp_path / "run"
     train.main(["--data", str(folder), *TINY, "--time-limit", "1e-9", "--out", str(run)])
     (entry,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -287,7 +288,7 @@ def test_malformed_data_and_none_at_all_are_refused(folder, monkeypatch, capsys)
             assert message in capsys.readouterr().err
 
 
-def test_what_cannot_be_scored_is_refused(folder, tmp_path, capsys):
+def test_what_cannot_be_scored_is_refused(folder, tmp_path, capsys, eager):
     run, other, empty = tmp_path / "run", tmp_path / "other", tmp_path / "empty.txt"
     train.main(["--data", str(folder), *TINY, "--epochs", "1", "--out", str(run)])
     other.mkdir()
@@ -305,7 +306,7 @@ def test_what_cannot_be_scored_is_refused(folder, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_speed_prints_a_row_for_each_lstm(folder, capsys, monkeypatch):
+def test_speed_prints_a_row_for_each_lstm(folder, capsys, monkeypatch, eager):
     monkeypatch.setenv("COLUMNS", "200")
     options = ["--hidden", "8", "4", "--batch-size", "4", "2", "--batches", "2", "--rounds", "1"]
     speed.main(["--data", str(folder), *options])

@@ -121,6 +121,7 @@ def test_binary_sentiment_has_no_neutral_roots(tmp_path):
     assert "so" not in task.words  # it stands in a neutral sentence only
 
 
+@pytest.mark.slow  # which reading SST is: tests/graph/inputs/readers does it in `make test`
 @needs_data
 def test_the_vocabulary_of_sst(data):
     task = sst.load(str(data / "sst"), binary=False)
@@ -161,13 +162,13 @@ def test_a_resumed_run_is_the_same_run(tmp_path, model):
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_training_stops_early(tmp_path, capsys):
+def test_training_stops_early(tmp_path, capsys, eager):
     train.main([*TINY, "--epochs", "9", "--lr", "0", "--patience", "2", "--out", str(tmp_path / "run")])
     assert len(metrics(tmp_path / "run")) == 3
     assert "stopping early" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys, monkeypatch):
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys, monkeypatch, eager):
     monkeypatch.setattr(training.F, "cross_entropy", lambda logits, *_, **__: logits.sum() * float("nan"))
     with pytest.raises(SystemExit) as caught:
         train.main([*TINY, "--epochs", "1", "--out", str(tmp_path / "run")])
@@ -196,21 +197,20 @@ def test_sst_trains_and_predicts(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith("\tit\n")
 
 
-def test_listops_predicts(tmp_path, capsys):
-    run = str(tmp_path / "run")
-    train.main([*TINY, "--epochs", "1", "--out", run])
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("treelstm") / "finished"
+    train.main([*TINY, "--epochs", "1", "--out", str(folder)])
+    return folder
+
+
+def test_listops_predicts(tmp_path, capsys, finished, eager):
     capsys.readouterr()
     (tmp_path / "new.txt").write_text("[MAX 2 9 [MIN 4 7 ] 0 ]\n\n[SM 1 1]\n")
-    predict.main(["--checkpoint", f"{run}/best.pt", str(tmp_path / "new.txt"), "--device", "cpu"])
+    predict.main(["--checkpoint", f"{finished}/best.pt", str(tmp_path / "new.txt"), "--device", "cpu"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[2] for line in lines] == ["[MAX 2 9 [MIN 4 7 ] 0 ]", "[SM 1 1 ]"]
-
-
-@pytest.fixture
-def finished(tmp_path):
-    """The folder of a finished run."""
-    train.main([*TINY, "--epochs", "1", "--out", str(tmp_path / "finished")])
-    return tmp_path / "finished"
 
 
 def refused(main, arguments, capsys):
@@ -259,7 +259,7 @@ def test_malformed_trees_are_refused_with_file_and_line(tmp_path, capsys, finish
     assert "train.txt, line 2: the label '7'" in message
 
 
-def test_a_run_is_not_resumed_with_other_data(tmp_path, capsys):
+def test_a_run_is_not_resumed_with_other_data(tmp_path, capsys, eager):
     for folder, text in (("a", TREES), ("b", TREES.replace("good", "fine"))):
         (tmp_path / folder).mkdir()
         for name in ("train", "dev"):

@@ -25,8 +25,9 @@ pytestmark = pytest.mark.usefixtures("interpreter")
 
 def check_cut(case: Case, *but: str) -> None:
     """All backends against the reference; those with loops, `but` for some, have cut the core."""
+    expected = None
     for backend in BACKENDS:
-        check(case, backend)
+        expected = check(case, backend, expected=expected)
         if backend in LOOPS and backend not in but:
             assert f"core: {LOOPS[backend]}, with calls of PyTorch in each step" in case.model.explain()
             assert "core: calls of PyTorch:" not in case.model.explain()

@@ -153,16 +153,17 @@ GROUPS = {
 }  # fmt: skip
 
 
+DTYPES = [("native", torch.float64), ("native", torch.float32), ("triton", torch.float32), ("triton", torch.bfloat16)]
+
+
 @pytest.mark.parametrize(
-    ("backend", "dtype"),
+    ("group", "backend", "dtype"),
     [
-        ("native", torch.float64),
-        pytest.param("native", torch.float32, marks=pytest.mark.slow),
-        ("triton", torch.float32),
-        pytest.param("triton", torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param(group, *chosen, marks=() if chosen == DTYPES[0] else pytest.mark.slow)
+        for group in GROUPS
+        for chosen in DTYPES
     ],
 )
-@pytest.mark.parametrize("group", GROUPS)
 def test_values_and_gradients_are_those_of_pytorch(group, backend, dtype, request):
     if backend == "triton":
         request.getfixturevalue("interpreter")
@@ -238,20 +239,19 @@ def test_positions_that_may_not_be_there_are_looked_up_by_pytorch(backend, reque
         model([vf.chain(2)], x=x, more=torch.full((2, 1), 100.0))
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda h: h.cumsum(-1),
-        lambda h: h.cumprod(-1),
-        lambda h: h.cummin(-1).values,
-        lambda h: h.gather(-1, h.argmax(-1, keepdim=True).expand(-1, h.shape[1])),
-    ],
-)
-@pytest.mark.parametrize(("width", "is_called"), [(MOST_CUMULATED, False), (MOST_CUMULATED + 1, True)])
-def test_what_is_quadratic_in_loops_is_left_to_pytorch_where_it_is_wide(function, width, is_called):
+QUADRATIC = {
+    "cumsum": lambda h: h.cumsum(-1),
+    "cumprod": lambda h: h.cumprod(-1),
+    "cummin": lambda h: h.cummin(-1).values,
+    "gather": lambda h: h.gather(-1, h.argmax(-1, keepdim=True).expand(-1, h.shape[1])),
+}
+
+
+@pytest.mark.parametrize(("width", "are_called"), [(MOST_CUMULATED, False), (MOST_CUMULATED + 1, True)])
+def test_what_is_quadratic_in_loops_is_left_to_pytorch_where_it_is_wide(width, are_called):
     def vertex(self, v):
         h = torch.tanh(v.gather(0).h + v.pull("x"))
-        v.scatter(h=torch.sigmoid(h) * torch.exp(-h) + function(h))
+        v.scatter(h=torch.sigmoid(h) * torch.exp(-h) + sum(function(h) for function in QUADRATIC.values()))
         v.push(h=h)
 
     model = FromCode(vertex, {"h": width})
@@ -260,4 +260,5 @@ def test_what_is_quadratic_in_loops_is_left_to_pytorch_where_it_is_wide(function
         warnings.simplefilter("ignore")
         model([vf.chain(2)], x=torch.randn(2, width))
     (core,) = (line for line in model.explain().splitlines() if "core:" in line)
-    assert ("with calls of PyTorch in each step" in core) == is_called
+    assert [f"aten.{name}" in core for name in QUADRATIC] == [are_called] * len(QUADRATIC), core
+    assert ("with calls of PyTorch in each step" in core) == are_called

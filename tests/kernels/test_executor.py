@@ -14,7 +14,7 @@ from vertexflow.kernels import native
 from vertexflow.kernels.compile import choose_backend
 from vertexflow.kernels.torch import source
 
-from ..models import BinaryTreeLSTM, FromCode
+from ..models import BinaryTreeLSTM, FromCode, TreeRNN
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +51,14 @@ def products_of(model, graphs, **inputs):
     return forward.products, backward.products
 
 
-@pytest.mark.parametrize("length", [1, 2, 10, 100])
-def test_products_of_a_batch(length):
+def test_products_of_a_batch():
     """Input projections and weight gradients are one product each, whatever the number of steps."""
-    forward, backward = products_of(BinaryTreeLSTM(3, 4), [vf.chain(length)] * 3, x=3)
-    steps = length - 1  # steps with children
-    assert forward == 1 + steps
-    assert backward == (2 + steps if steps else 1)  # without steps there is nothing to sum for the recurrent weight
+    model = TreeRNN(3, 4)
+    for length in (1, 2, 10, 100):
+        forward, backward = products_of(model, [vf.chain(length)] * 3, x=3)
+        steps = length - 1  # steps with children
+        assert forward == 1 + steps
+        assert backward == (2 + steps if steps else 1)  # without steps there is nothing to sum for the recurrent weight
 
 
 def test_several_linears_in_a_row_have_one_weight_gradient_each():
@@ -89,7 +90,7 @@ def test_one_call_gathers_all_slots_of_a_state():
 
 def test_the_same_bits_every_time():
     batch = vf.pack([vf.tree(((0, 1), 2)), vf.graph(4, [(0, 1), (0, 2), (1, 3), (2, 3)])])
-    model = BinaryTreeLSTM(3, 8)
+    model = TreeRNN(3, 8)
     x = torch.randn(batch.num_vertices, 3, requires_grad=True)
 
     def run():
@@ -99,7 +100,7 @@ def test_the_same_bits_every_time():
 
 
 def test_backward_twice():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     x = torch.randn(5, 3, requires_grad=True)
     loss = model([vf.tree(((0, 1), 2))], x=x).h.sum()
     loss.backward(retain_graph=True)
@@ -112,13 +113,13 @@ def test_backward_twice():
 
 def test_gradients_of_gradients_are_refused():
     x = torch.randn(5, 3, requires_grad=True)
-    loss = BinaryTreeLSTM(3, 4)([vf.tree(((0, 1), 2))], x=x).h.sum()
+    loss = TreeRNN(3, 4)([vf.tree(((0, 1), 2))], x=x).h.sum()
     with pytest.raises(vf.VertexFlowError, match="create_graph=True"):
         torch.autograd.grad(loss, x, create_graph=True)
 
 
 def test_a_weight_changed_between_forward_and_backward_is_noticed():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     loss = model([vf.tree(((0, 1), 2))], x=torch.randn(5, 3)).h.sum()
     with torch.no_grad():
         model.u.weight.mul_(2)
@@ -127,7 +128,7 @@ def test_a_weight_changed_between_forward_and_backward_is_noticed():
 
 
 def test_outputs_may_be_changed_in_place():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     x = torch.randn(5, 3, requires_grad=True)
     plain = torch.autograd.grad(model([vf.tree(((0, 1), 2))], x=x).h.sum(), x)[0]
     h = model([vf.tree(((0, 1), 2))], x=x).h
@@ -152,12 +153,12 @@ def test_backends(monkeypatch):
         vf.VertexFunction(state={"h": 3}, backend="fast")
     monkeypatch.setenv("VERTEXFLOW_BACKEND", "slow")
     with pytest.raises(vf.BackendError, match="no backend 'slow'"):
-        BinaryTreeLSTM(3, 4)
+        TreeRNN(3, 4)
 
 
 def test_generated_code_can_be_read(monkeypatch, capsys):
     monkeypatch.setenv("VERTEXFLOW_LOG", "trace,passes,schedule,kernels")
-    BinaryTreeLSTM(3, 4)([vf.tree(((0, 1), 2))], x=torch.randn(5, 3))
+    TreeRNN(3, 4)([vf.tree(((0, 1), 2))], x=torch.randn(5, 3))
     printed = capsys.readouterr().err
     assert "def core(rows, " in printed
     assert "torch.mm(children_h, " in printed
@@ -167,7 +168,7 @@ def test_generated_code_can_be_read(monkeypatch, capsys):
 
 
 def test_one_method_computes_all_kinds_together():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     x = torch.randn(4, 3)
     edges = [(0, 2), (1, 3)]
     plain = model([vf.graph(4, edges)], x=x).h
@@ -188,7 +189,7 @@ def test_calls_of_pytorch_are_written_for_parts_that_they_run(monkeypatch):
     monkeypatch.setattr("vertexflow.kernels.torch.calls.compile_part", compile_part)
     for backend in ("native", "torch"):
         written.clear()
-        model = BinaryTreeLSTM(3, 4)
+        model = TreeRNN(3, 4)
         model.backend = backend
         model([vf.tree(((0, 1), 2))], x=torch.randn(5, 3, requires_grad=True)).h.sum().backward()
         parts = dict(line.split(": ", 1) for line in model.explain().splitlines())

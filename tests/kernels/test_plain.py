@@ -11,10 +11,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.masked import masked_tensor
 
 import vertexflow as vf
-from tests.models import BinaryTreeLSTM
+from tests.models import TreeRNN
 
 BATCH = vf.pack([vf.tree(((0, 1), (2, 3))), vf.chain(4), vf.tree(0)])
-MODEL = BinaryTreeLSTM(3, 4)
+MODEL = TreeRNN(3, 4)
 X = torch.randn(BATCH.num_vertices, 3)
 
 
@@ -164,7 +164,7 @@ def forward_mode_of_a_parameter():
 @pytest.mark.parametrize("traced", [False, True], ids=["first call", "later call"])
 def test_who_records_or_changes_operations_is_refused(call, message, traced):
     global MODEL
-    MODEL = BinaryTreeLSTM(3, 4) if not traced else MODEL
+    MODEL = TreeRNN(3, 4) if not traced else MODEL
     expected = of_x(X) if traced else None
     with pytest.raises(vf.VertexFlowError, match=message):
         call()

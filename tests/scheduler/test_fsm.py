@@ -10,7 +10,7 @@ import torch
 
 import vertexflow as vf
 from benchmarks import structures
-from tests.models import BinaryTreeLSTM
+from tests.models import TreeRNN
 from vertexflow.graph.inputs.build import InputGraph, chain
 from vertexflow.graph.inputs.pack import GraphBatch, pack
 from vertexflow.scheduler import FSM
@@ -65,13 +65,13 @@ def test_without_kinds_there_is_nothing_to_learn() -> None:
 
 
 def test_it_is_saved_with_the_model() -> None:
-    model, other = BinaryTreeLSTM(2, 3), torch.nn.ModuleDict({"tree": BinaryTreeLSTM(2, 3)})
+    model, other = TreeRNN(2, 3), torch.nn.ModuleDict({"tree": TreeRNN(2, 3)})
     model.policy = FSM({("node", "leaf"): "leaf"})
     saved = model.state_dict()
-    fresh = BinaryTreeLSTM(2, 3)
+    fresh = TreeRNN(2, 3)
     assert fresh.load_state_dict(saved).missing_keys == []
     assert isinstance(fresh.policy, FSM)
     assert fresh.policy.actions == model.policy.actions
     other.load_state_dict({f"tree.{name}": value for name, value in saved.items()})
     assert other["tree"].policy.actions == model.policy.actions
-    assert "policy" not in BinaryTreeLSTM(2, 3).state_dict()
+    assert "policy" not in TreeRNN(2, 3).state_dict()

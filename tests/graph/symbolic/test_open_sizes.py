@@ -14,8 +14,8 @@ GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3)]
 ROWS = 8
 
 
-def run(function, backend, inputs, **parts):
-    """Outputs, and gradients of the inputs and parameters, of `function(self, h)` at each vertex."""
+def model_of(function, **parts):
+    """A model of `function(self, h)` at each vertex."""
 
     def vertex(self, v):
         h = v.pull("x") + v.gather(0).h + v.gather(1).h
@@ -23,7 +23,11 @@ def run(function, backend, inputs, **parts):
         v.scatter(h=h)
         v.push(h=h)
 
-    model = FromCode(vertex, {"h": 4}, **parts)
+    return FromCode(vertex, {"h": 4}, **parts)
+
+
+def run(model, backend, inputs):
+    """Outputs, and gradients of the inputs and parameters."""
     model.backend = backend
     x = inputs.clone().requires_grad_()
     h = model(GRAPHS, x=x).h
@@ -32,9 +36,10 @@ def run(function, backend, inputs, **parts):
 
 
 def agree(function, inputs, backends=("torch", "native"), **parts):
-    expected = run(function, "eager", inputs, **parts)
+    model = model_of(function, **parts)
+    expected = run(model, "eager", inputs)
     for backend in backends:
-        torch.testing.assert_close(run(function, backend, inputs, **parts), expected)
+        torch.testing.assert_close(run(model, backend, inputs), expected)
 
 
 @pytest.fixture
@@ -87,7 +92,7 @@ def test_a_singular_matrix_without_rows_is_refused_with_the_line(x):
         return torch.linalg.solve(self.p, h[:, :, None])[:, :, 0]
 
     with pytest.raises(vf.VertexFunctionError, match=r"singular(?s:.*)torch\.linalg\.solve\(self\.p"):
-        run(function, "torch", x, p=nn.Parameter(torch.zeros(4, 4, dtype=torch.float64)))
+        run(model_of(function, p=nn.Parameter(torch.zeros(4, 4, dtype=torch.float64))), "torch", x)
 
 
 DRAWS = {
@@ -101,19 +106,20 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
-@pytest.mark.parametrize("backend", ["torch", "native"])
-def test_numbers_of_a_generator(draw, backend):
+def test_numbers_of_a_generator(draw):
     """Those that PyTorch draws for all rows at once, as nothing is gathered; other ones in the next call."""
     generator = torch.Generator().manual_seed(3)
 
     def vertex(self, v):
         v.push(y=v.pull("x") + draw(v.pull("x").shape, generator))
 
-    model = FromCode(vertex, {})
-    model.backend = backend
-    got = [model([vf.graph(5, [])], x=torch.zeros(5, 4, dtype=torch.float64)).y for _ in range(2)]
-    generator.manual_seed(3)
-    assert torch.equal(torch.stack(got), torch.stack([draw(torch.Size((5, 4)), generator) for _ in range(2)]))
+    model, x = FromCode(vertex, {}), torch.zeros(5, 4, dtype=torch.float64)
+    for model.backend in ("torch", "native"):
+        generator.manual_seed(3)
+        got = [model([vf.graph(5, [])], x=x).y for _ in range(2)]
+        generator.manual_seed(3)
+        expected = [draw(torch.Size((5, 4)), generator) for _ in range(2)]
+        assert torch.equal(torch.stack(got), torch.stack(expected)), model.backend
 
 
 def test_random_numbers_between_bounds():

@@ -11,7 +11,7 @@ from torch import nn
 
 import vertexflow as vf
 
-from ...models import BinaryTreeLSTM
+from ...models import TreeRNN
 
 
 class Sum(vf.VertexFunction):
@@ -40,10 +40,10 @@ def test_modules_and_tensors_do_not_hide_what_a_vertex_function_has(name, value)
 
 
 def test_states_are_given_to_the_constructor_and_stay():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     with pytest.raises(vf.VertexFunctionError, match=r"shapes of the states: they are given to super\(\).__init__"):
         model.state = {"h": 8}
-    assert model.state == {"h": (4,), "c": (4,)}
+    assert model.state == {"h": (4,)}
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert again.state == model.state
     with pytest.raises(vf.VertexFunctionError, match=r"explain cannot be set to a int"):
@@ -51,7 +51,7 @@ def test_states_are_given_to_the_constructor_and_stay():
 
 
 def test_settings_may_be_set():
-    model = BinaryTreeLSTM(3, 4)
+    model = TreeRNN(3, 4)
     model.backend, model.policy, model.state_dtype = "torch", "height", torch.float32
     model.forward = model.forward  # as accelerate patches it
     assert model([vf.chain(2)], x=torch.ones(2, 3)).h.shape == (2, 4)

@@ -17,8 +17,6 @@ from vertexflow.kernels.native.statements import statements_of
 
 from ...models import FromCode
 from ...test_views import SIZE
-from ..test_decompositions import GROUPS as TAKEN_APART
-from ..test_decompositions import Apply
 from ..test_special_values import FUNCTIONS, MASKS, MORE_FUNCTIONS
 from .parts import check_parts
 
@@ -53,14 +51,6 @@ def test_booleans():
         lambda a, b, f=f: f(a > 0.2, b > 0.3) for name, f in MASKS.items() if name != "functions"
     ]  # which are in float32
     assert "core" in check_parts(program_of(of_pairs(functions), [vf.chain(2)], pair=torch.rand(2, 2)))
-
-
-@pytest.mark.slow  # test_decompositions.py has these on two backends
-@pytest.mark.parametrize("group", TAKEN_APART)
-def test_what_is_taken_apart(group):
-    functions = list(TAKEN_APART[group].values())
-    program = program_of(Apply(functions, 6), [vf.chain(2)], x=torch.randn(2, len(functions), 6))
-    assert "core" in check_parts(program)
 
 
 LAYERS = {

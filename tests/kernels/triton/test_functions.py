@@ -96,3 +96,20 @@ def test_a_sum_is_taken_once_and_not_by_each_program_across_a_row(width, launche
     for row, ours in zip(x, total, strict=True):
         h = torch.tanh(h + row)
         torch.testing.assert_close(ours, h.exp().sum())
+
+
+@pytest.mark.parametrize(("extent", "launches"), [(3, 2), (12, 4)])
+def test_a_product_of_products_is_not_of_all_their_factors_at_once(extent, launches):
+    """The inner product is stored where each of its elements would be computed over and over."""
+
+    def vertex(self, v):
+        h = (v.gather(0).h + v.pull("x")).view(-1, extent, extent)
+        h = torch.tanh(h @ torch.softmax(h @ h, -1)).flatten(1)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    torch.manual_seed(0)
+    model = FromCode(vertex, {"h": extent * extent}).double()
+    x = torch.randn(3, extent * extent).double().requires_grad_()
+    check_kernels(Case(model, [Structure(3, [(0, 1, 0), (1, 2, 0)])], {"x": x}))
+    assert f"vertex.core: Triton kernels, {launches} launch" in model.explain(), model.explain()

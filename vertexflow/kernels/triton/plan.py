@@ -26,6 +26,7 @@ from ..lower.scalar import DTYPES, HALVES
 from ..lower.views import VIEWS, of_vertex
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
 from .tiles import ACROSS
+from .turns import MOST_TURNS, turns_of
 
 aten = torch.ops.aten
 
@@ -138,6 +139,9 @@ class _Planner:
         self.level: dict[fx.Node, int] = {}
         self.fresh: set[fx.Node] = set()  # made of accumulators
         self.heavy: set[fx.Node] = set()  # made of sums that take time
+        self.turns: dict[
+            fx.Node, dict[fx.Node, int]
+        ] = {}  # the sums in a value, and the turns of loops that each takes
         self.stored: dict[fx.Node, fx.Node | None] = {}
         self.crossed: set[fx.Node] = set()  # stored values that later levels read
 
@@ -261,7 +265,14 @@ class _Planner:
                     levels.append(self._ready(source))
             if not is_expand:
                 self.heavy.add(node)
+        if sum(turns_of(node, sources, self.turns).values()) > MOST_TURNS:
+            for source in sources:
+                if sum(self.turns.get(source, {}).values()) > FEW:
+                    self._cross(source)
+                    levels.append(self._ready(source))
         level = self.level[node] = max(levels, default=0)
+        in_registers = [source for source in sources if not self._in_memory(source, level)]
+        self.turns[node] = turns_of(node, in_registers, self.turns)
         for source in sources:
             if self._level_of(source) < level:
                 self._cross(source)

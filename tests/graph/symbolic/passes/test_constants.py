@@ -14,14 +14,7 @@ PARTS = [Structure(5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]), Structure(2
 ROWS = 7
 
 
-@pytest.fixture(autouse=True, params=["torch", "native", "triton"])
-def _backend(request, monkeypatch):
-    if request.param == "triton":
-        request.getfixturevalue("interpreter")
-    monkeypatch.setenv("VERTEXFLOW_BACKEND", request.param)
-
-
-def test_numbers_of_the_dtype_of_a_gathered_state():
+def test_numbers_of_the_dtype_of_a_gathered_state(backends):
     def vertex(self, v):
         below = v.gather(0).h + v.gather(1).h
         least, one = below.new_full((), -0.5), below.new_ones(()) + below.new_zeros(4)
@@ -30,10 +23,10 @@ def test_numbers_of_the_dtype_of_a_gathered_state():
         v.push(h=h)
 
     x = torch.randn(ROWS, 4, dtype=torch.float64, requires_grad=True)
-    check(Case(FromCode(vertex, {"h": 4}, p=nn.Parameter(torch.zeros(4))).double(), PARTS, {"x": x}))
+    check(Case(FromCode(vertex, {"h": 4}, p=nn.Parameter(torch.zeros(4))).double(), PARTS, {"x": x}), *backends)
 
 
-def test_rows_without_elements():
+def test_rows_without_elements(backends):
     def vertex(self, v):
         nothing, matrix, square = v.pull("nothing"), v.pull("matrix"), v.pull("square")
         below = v.gather(0).h + v.gather(1).h
@@ -47,11 +40,11 @@ def test_rows_without_elements():
         name: torch.randn(ROWS, *shape, dtype=torch.float64, requires_grad=True) for name, shape in shapes.items()
     }
     parts = {"w": nn.Parameter(torch.zeros(0, 4)), "e": nn.Parameter(torch.zeros(0, 0))}
-    check(Case(FromCode(vertex, {"h": 4}, **parts).double(), PARTS, inputs))
+    check(Case(FromCode(vertex, {"h": 4}, **parts).double(), PARTS, inputs), *backends)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
-def test_factors_of_matrices_without_elements(shape):
+def test_factors_of_matrices_without_elements(shape, backends):
     """Their gradients and their transposes have no elements either."""
 
     def vertex(self, v):
@@ -62,4 +55,4 @@ def test_factors_of_matrices_without_elements(shape):
         v.push(h=h, s=s, u=u, w=w)
 
     inputs = {name: torch.randn(ROWS, *one, dtype=torch.float64) for name, one in {"x": (4,), "matrix": shape}.items()}
-    check(Case(FromCode(vertex, {"h": 4}), PARTS, inputs))
+    check(Case(FromCode(vertex, {"h": 4}), PARTS, inputs), *backends)
