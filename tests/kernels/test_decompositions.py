@@ -11,6 +11,7 @@ import vertexflow as vf
 from vertexflow.kernels.native.source import MOST_CUMULATED
 
 from ..models import FromCode
+from .test_special_values import POLYNOMIALS
 
 INF, NAN = float("inf"), float("nan")
 ROWS = [
@@ -130,14 +131,25 @@ BESSEL = {
     **{name: lambda h, name=name: getattr(special, name)(h.detach()) for name in NOT_DIFFERENTIABLE},
     "bessel_j0 of whole numbers": lambda h: special.bessel_j0(numbers(h)),
 }
+# Not of NaN, for which PyTorch returns what was in memory.
+POLYNOMIALS = {
+    name: lambda h, name=name: getattr(special, name)(0.7 * h.detach().nan_to_num().clamp(-2, 2), h.detach().flip(-1))
+    for name in POLYNOMIALS.split()
+} | {
+    "chebyshev_polynomial_t of whole numbers": lambda h: special.chebyshev_polynomial_t(
+        numbers(h), numbers(h).flip(-1)
+    ),
+    "degree of a number": lambda h: special.legendre_polynomial_p(0.3, h.detach()),
+    "of one degree": lambda h: h * special.laguerre_polynomial_l(h.detach().nan_to_num().clamp(-9, 9), 3),
+}
 # What is left to PyTorch, which rounds it to half precision several times, or does not have it or its derivative.
 NOT_IN_HALF = {
     "rounded", "rounded to tens", "next number", "next small number", "number before", "i1", "i1e", "log_ndtr", "erfcx", "ndtri",
-    "zeta", "zeta of a number", "zeta at a number", *NOT_DIFFERENTIABLE,
+    "zeta", "zeta of a number", "zeta at a number", *NOT_DIFFERENTIABLE, *POLYNOMIALS,
 }  # fmt: skip
 GROUPS = {
-    "positions": POSITIONS, "views and bits": VIEWS_AND_BITS, "special functions": SPECIAL, "gamma and zeta": GAMMA_AND_ZETA,
-    "Bessel functions": BESSEL,
+    "positions": POSITIONS, "views and bits": VIEWS_AND_BITS, "special functions": SPECIAL | POLYNOMIALS,
+    "gamma and zeta": GAMMA_AND_ZETA, "Bessel functions": BESSEL,
 }  # fmt: skip
 
 

@@ -72,6 +72,9 @@ def _not_tiny(b):
     return torch.where((b == 0) | ~(b.abs() < 1e-30), b, 0.7)
 
 
+POLYNOMIALS = """chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v chebyshev_polynomial_w
+shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v shifted_chebyshev_polynomial_w
+hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l legendre_polynomial_p"""
 _UNARY = (
     "exp2 expm1 log2 log10 log1p tan asin acos atan asinh acosh atanh erfc floor ceil trunc round sign "
     "isnan isinf signbit"
@@ -103,6 +106,12 @@ MORE_FUNCTIONS = {
     "lcm": lambda a, b: torch.lcm((a * 8).clamp(-99, 99).nan_to_num().int(), b.clamp(-12, 12).nan_to_num().int()).to(
         a.dtype
     ),
+    **{
+        name: lambda a, b, name=name: getattr(torch.special, name)(
+            a.detach().nan_to_num().clamp(-3, 3).round(), 2 * b.detach()
+        )
+        for name in POLYNOMIALS.split()
+    },
     "whole numbers": lambda a, b: ((a.clamp(-9, 9).nan_to_num().int() & 6) | 1).to(a.dtype),
     "shifts": lambda a, b: (
         ((a.clamp(-9, 9).nan_to_num().int() << 2) >> 1).bitwise_left_shift(1).bitwise_right_shift(2).to(a.dtype)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..operations import Unsupported
+from .polynomials import POLYNOMIALS
 from .scalar import Constant, Expression, apply, constant, in_dtype
 
 aten = torch.ops.aten
@@ -202,6 +203,7 @@ POINTWISE: dict[Any, Entry] = {
     aten.clamp.default: _clamp,
     aten.clamp.Tensor: _clamp,
     aten.sign.default: _plain("sign"),
+    **POLYNOMIALS,
     aten.gcd.default: _plain("gcd"),
     aten.lcm.default: _lcm,
     **_binary("copysign", "Tensor", "Scalar"),

@@ -186,6 +186,7 @@ def _signatures() -> dict[str, Signature]:
 
     add("add sub mul floor_divide trunc_divide remainder fmod", 2, number)
     add("gcd", 2, INTEGERS)
+    add("chebyshev hermite_h hermite_he laguerre legendre", 3, FLOATS)  # `polynomials.py` says of what
     add("maximum minimum", 2, any_dtype)
     add("neg abs sign", 1, number)
     add("div pow atan2 hypot copysign", 2, FLOATS)

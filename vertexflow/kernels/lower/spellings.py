@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,29 @@ def _gcd(a: Array, b: Array) -> Array:
     return b
 
 
+_STEPS: dict[str, Callable[..., Array]] = {  # the polynomial of degree k + 1 from those of degree k and k - 1
+    "chebyshev": lambda k, x, last, before: (x + x) * last - before,
+    "hermite_h": lambda k, x, last, before: (x + x) * last - 2 * k * before,
+    "hermite_he": lambda k, x, last, before: x * last - k * before,
+    "laguerre": lambda k, x, last, before: ((2 * k + (1 - x)) * last - k * before) / (k + 1),
+    "legendre": lambda k, x, last, before: ((2 * k + 1) * x * last - k * before) / (k + 1),
+}
+
+
+def _polynomial(step: Callable[..., Array], x: Array, first: Array, degree: Array) -> Array:
+    before, last, k = np.ones_like(x), np.where(degree < 1, np.ones_like(x), first), 1
+    while (goes_on := (k < degree) & (last == last)).any():
+        last, before = np.where(goes_on, step(k, x, last, before), last), np.where(goes_on, last, before)
+        k += 1
+    return last
+
+
 NUMPY: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative, "abs": np.abs,
     "pow": np.power, "atan2": np.arctan2, "hypot": np.hypot, "copysign": np.copysign, "fmod": np.fmod,
     "remainder": np.remainder, "floor_divide": np.floor_divide, "trunc_divide": lambda a, b: np.trunc(a / b),
     "maximum": np.maximum, "minimum": np.minimum, "sign": lambda x: (x > 0).astype(x.dtype) - (x < 0),
-    "gcd": _gcd,
+    "gcd": _gcd, **{name: partial(_polynomial, step) for name, step in _STEPS.items()},
     "multiply_add": lambda a, b, c: a * b + c, "where": np.where, "sigmoid": _sigmoid,
     "silu": lambda x: x / (1 + np.exp(-x)), "relu": lambda x: np.where(x < 0, 0, x), "rsqrt": lambda x: 1 / np.sqrt(x),
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,

@@ -7,6 +7,7 @@ import math
 import torch
 
 from ..lower.index import Atom, Index, Owner, Quotient, Var
+from ..lower.polynomials import RECURRENCES
 
 TYPES = {
     torch.float32: "float", torch.float64: "double", torch.int64: "std::int64_t", torch.int32: "std::int32_t",
@@ -25,6 +26,7 @@ SPELLINGS = {
     "remainder": "remainder_of({0}, {1})", "gcd": "gcd_of({0}, {1})", "fmod": "fmod_of({0}, {1})",
     "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} ^ {1}", "bitwise_not": "~{0}",
     "shift_left": "shifted_left({0}, {1})", "shift_right": "shifted_right({0}, {1})",
+    **{name: f"polynomial<{name}>({{0}}, {{1}}, {{2}})" for name in RECURRENCES},
 }  # fmt: skip
 OF_INTEGERS = {"add": "plus({0}, {1})", "sub": "minus({0}, {1})", "mul": "times({0}, {1})", "neg": "minus({0})",
                "bitwise_not": "~{0}"}  # fmt: skip

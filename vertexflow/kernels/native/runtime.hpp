@@ -250,6 +250,24 @@ inline X gcd_of(X a, X b) {
     }
     return b;
 }
+// Orthogonal polynomials of a degree below 2^63, `first` being that of degree 1, by their recurrences.
+enum Recurrence { chebyshev, hermite_h, hermite_he, laguerre, legendre };
+template <Recurrence name, class X>
+inline X polynomial(X x, X first, X degree) {
+    const Long n = Long(degree);
+    X before = 1, last = n < 1 ? X(1) : first;
+    for (Long k = 1; k < n && last == last; ++k) {
+        X next;
+        if constexpr (name == chebyshev) next = (x + x) * last - before;
+        if constexpr (name == hermite_h) next = (x + x) * last - X(2 * k) * before;
+        if constexpr (name == hermite_he) next = x * last - X(k) * before;
+        if constexpr (name == laguerre) next = ((X(2 * k) + (X(1) - x)) * last - X(k) * before) / X(k + 1);
+        if constexpr (name == legendre) next = (X(2 * k + 1) * x * last - X(k) * before) / X(k + 1);
+        before = last;
+        last = next;
+    }
+    return last;
+}
 // Quotients and remainders, of floating point numbers as PyTorch has them; integers are never divided by zero.
 template <class X>
 always X fmod_of(X a, X b) {

@@ -114,12 +114,39 @@ def whole_divided(a, b):
 
 @triton.jit
 def gcd_of(a, b):
-    a, b = tl.abs(a), tl.abs(b)
+    a, b = tl.broadcast(tl.abs(a), tl.abs(b))
     while tl.max((a != 0).to(tl.int32)) > 0:
         rest = tl.where(a == 0, 0, b % tl.where(a == 0, 1, a)).to(a.dtype)
         b = tl.where(a == 0, b, a)
         a = rest
     return b
+
+
+@triton.jit
+def polynomial(x, first, degree, name: tl.constexpr):
+    """An orthogonal polynomial, `first` being that of degree 1, by its recurrence."""
+    x, degree = tl.broadcast(x, degree)
+    x, first = tl.broadcast(x, first)
+    before = tl.full(x.shape, 1.0, x.dtype)
+    last = tl.where(degree < 1.0, before, first)
+    goes_on = (degree > 1.0) & (last == last)
+    k = 1
+    while tl.max(goes_on.to(tl.int32)) > 0:
+        if name == "chebyshev":
+            following = (x + x) * last - before
+        elif name == "hermite_h":
+            following = (x + x) * last - before * (2 * k)
+        elif name == "hermite_he":
+            following = x * last - before * k
+        elif name == "laguerre":
+            following = ((1.0 - x + 2 * k) * last - before * k) / (k + 1)
+        else:
+            following = (x * (2 * k + 1) * last - before * k) / (k + 1)
+        before = tl.where(goes_on, last, before)
+        last = tl.where(goes_on, following, last)
+        k += 1
+        goes_on = (degree > k) & (last == last)
+    return last
 
 
 @triton.jit

@@ -11,6 +11,7 @@ import math
 import torch
 
 from ..lower.index import Atom, Clipped, Index, Quotient
+from ..lower.polynomials import RECURRENCES
 from ..lower.scalar import HALVES, wide
 
 TYPES = {
@@ -40,7 +41,8 @@ OF_BOOLEANS = {
     "le": "({0} == 0) | {1}", "gt": "{0} & ({1} == 0)", "ge": "{0} | ({1} == 0)", "eq": "({0} ^ {1}) == 0",
     "ne": "{0} ^ {1}",
 }  # fmt: skip
-OF_FLOATS = {"trunc_divide": "libdevice.trunc({0} / {1})"}
+OF_FLOATS = {"trunc_divide": "libdevice.trunc({0} / {1})",
+             **{name: f"polynomial({{0}}, {{1}}, {{2}}, '{name}')" for name in RECURRENCES}}  # fmt: skip
 # Whose results are among their operands, perhaps with the other sign.
 EXACT = {"where", "maximum", "minimum", "neg", "abs", "relu"}
 REDUCTIONS = {"sum": "tl.sum({0}, 1, keep_dims=True)", "prod": "product_of_row({0})", "max": "largest({0})",
