@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import pickle
+from functools import cache
 
 import pytest
 import torch
@@ -18,6 +19,18 @@ from vertexflow.nn import GRU, LSTM
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 PEERS = [(LSTM, nn.LSTM), (GRU, nn.GRU)]
 BATCHES = [[5, 1, 7, 2], [1], [3, 3]]
+
+
+@cache
+def cell(ours, bias):
+    """One for all models, so that each width of inputs is traced once."""
+    return ours(3, 4, bias=bias).cell
+
+
+def made(ours, bias=True, **options):
+    model = ours(3, 4, bias=bias, **options, dtype=torch.float64)
+    object.__setattr__(model, "cell", cell(ours, bias))
+    return model
 
 
 def chains(lengths):
@@ -51,11 +64,9 @@ def agree(model, peer, lengths):
 @pytest.mark.parametrize(("ours", "theirs"), PEERS)
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_same_as_in_pytorch(ours, theirs, bias):
-    cell = ours(3, 4, bias=bias).cell  # one for all models, so that each width of inputs is traced once
-    for num_layers, bidirectional in itertools.product([1, 2, 3], [False, True]):
-        options = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias, "dtype": torch.float64}
-        model, peer = ours(3, 4, **options), theirs(3, 4, **options)
-        object.__setattr__(model, "cell", cell)
+    for num_layers, bidirectional in itertools.product([1, 2, 3] if bias else [2], [False, True] if bias else [False]):
+        options = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias}
+        model, peer = made(ours, **options), theirs(3, 4, **options, dtype=torch.float64)
         peer.load_state_dict(model.state_dict())
         for lengths in BATCHES:
             agree(model, peer, lengths)
@@ -64,11 +75,11 @@ def test_the_same_as_in_pytorch(ours, theirs, bias):
 @pytest.mark.parametrize(("ours", "theirs"), PEERS)
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=["plain", "stacked"])
 def test_state_dicts_go_both_ways(ours, theirs, options):
-    made = []
-    for module in (ours, theirs):
-        torch.manual_seed(1)
-        made.append(module(3, 4, **options, dtype=torch.float64))
-    model, peer = made
+    cell(ours, True)  # which draws numbers the first time
+    torch.manual_seed(1)
+    model = made(ours, **options)
+    torch.manual_seed(1)
+    peer = theirs(3, 4, **options, dtype=torch.float64)
     assert list(model.state_dict()) == list(peer.state_dict())
     for name, parameter in peer.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name))  # the same initial values, too
@@ -161,8 +172,8 @@ def test_what_is_no_chain_is_refused():
 @pytest.mark.parametrize(("ours", "theirs"), PEERS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_initial_states_are_those_of_pytorch(ours, theirs, bidirectional):
-    options = {"num_layers": 2, "bidirectional": bidirectional, "dtype": torch.float64}
-    model, peer = ours(3, 4, **options), theirs(3, 4, **options)
+    options = {"num_layers": 2, "bidirectional": bidirectional}
+    model, peer = made(ours, **options), theirs(3, 4, **options, dtype=torch.float64)
     peer.load_state_dict(model.state_dict())
     lengths = [5, 1, 3]
     x = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from torch.testing._internal.common_methods_invocations import op_db
-from torch.testing._internal.opinfo.core import BinaryUfuncInfo, OpInfo, ReductionOpInfo, ShapeFuncInfo, UnaryUfuncInfo
 
 CLASSES = ("pointwise", "view", "reduction")
 
@@ -19,10 +17,14 @@ def class_of(name: str) -> str:
 
 @cache
 def _classes() -> dict[str, str]:
+    from torch.testing._internal.common_methods_invocations import op_db  # which takes seconds
+
     return {f"{op.name}.{op.variant_test_name}".rstrip("."): _class(op) for op in op_db}
 
 
-def _class(op: OpInfo) -> str:
+def _class(op: object) -> str:
+    from torch.testing._internal.opinfo.core import BinaryUfuncInfo, ReductionOpInfo, ShapeFuncInfo, UnaryUfuncInfo
+
     packet = getattr(torch.ops.aten, op.aten_name, None)
     overloads = [] if packet is None else [getattr(packet, name) for name in packet.overloads()]
     tags = {tag for overload in overloads for tag in overload.tags}

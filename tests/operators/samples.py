@@ -14,11 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.testing._internal import common_methods_invocations as database
 from torch.utils._pytree import tree_flatten, tree_unflatten
-
-# The database would draw the same random numbers in every call.
-database.wrapper_set_seed = lambda function, *args, **kwargs: function(*args, **kwargs)
 
 Call = Callable[[list[Tensor]], list[Tensor]]
 ALIKE, MIXING, RANDOM = "alike", "mixing", "random"
@@ -61,6 +57,10 @@ class Sample:
 @cache
 def operators() -> dict[str, tuple[Any, Callable[..., Any]]]:
     """Every entry of the database and its function, by name and variant, in the order of the alphabet; in-place variants, too."""
+    from torch.testing._internal import common_methods_invocations as database  # which takes seconds
+
+    # The database would draw the same random numbers in every call.
+    database.wrapper_set_seed = lambda function, *args, **kwargs: function(*args, **kwargs)
     named = {}
     for one in database.op_db:
         if one.name not in UNCHECKED:

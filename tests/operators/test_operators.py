@@ -20,7 +20,7 @@ select slice squeeze stack take_along_dim tensor_split unbind unflatten"""
 OTHERS = """amax argmax bmm cumsum einsum linalg.norm logsumexp matmul mean nn.functional.bilinear nn.functional.conv1d
 nn.functional.dropout nn.functional.embedding nn.functional.group_norm nn.functional.layer_norm nn.functional.linear
 prod scatter_add softmax sort var"""
-MIXED = "amax cumsum flip index_select roll scatter_add softmax sort sum tril"
+MIXED = "amax cumsum flip roll scatter_add softmax sort sum tril"
 
 
 def first_samples(names: str, *kinds: str) -> list[Sample]:
@@ -41,8 +41,9 @@ def test_operators_that_treat_rows_alike_are_right_or_refused():
     assert refused <= {"take_along_dim", "tensor_split"}
 
 
-@pytest.mark.parametrize("sample", first_samples(MIXED, MIXING), ids=lambda sample: sample.title)
-def test_operators_that_mix_rows_are_refused(sample):
+@pytest.mark.parametrize("name", MIXED.split())
+def test_operators_that_mix_rows_are_refused(name):
+    (sample,) = first_samples(name, MIXING)
     outcome = check([sample], [reference(sample)], ["torch"])["torch"][0]
     assert outcome.verdict == REFUSED, outcome.detail
 
@@ -107,9 +108,7 @@ def fails_while_tracing(x):
 def test_a_wrong_value_a_wrong_gradient_and_a_refusal_are_told_apart_and_from_others(call, verdict, detail):
     good = sample_of(torch.cos, (5, 2))
     other = Sample("", torch.float64, 1, ALIKE, lambda given: [call(*given)], good.tensors, (0,))
-    first, second, third = check([good, other, good], [reference(one) for one in (good, other, good)], ["torch"])[
-        "torch"
-    ]
-    assert (first.verdict, third.verdict) == (RIGHT, RIGHT)
+    first, second = check([good, other], [reference(one) for one in (good, other)], ["torch"])["torch"]
+    assert first.verdict == RIGHT
     assert second.verdict == verdict
     assert detail in second.detail

@@ -53,6 +53,14 @@ def test_booleans():
     assert "core" in check_parts(program_of(of_pairs(functions), [vf.chain(2)], pair=torch.rand(2, 2)))
 
 
+class Applied(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
 LAYERS = {
     "layer norm": lambda: nn.LayerNorm(SIZE),
     "rms norm": lambda: nn.RMSNorm(SIZE),
@@ -90,17 +98,23 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers(name):
-    layer = LAYERS[name]()
+NAMES = [*LAYERS]
+
+
+@pytest.mark.parametrize("names", [NAMES[start : start + 6] for start in range(0, len(NAMES), 6)], ids=", ".join)
+def test_layers(names):
+    """Several in one vertex function; each is pushed, and part of the state."""
 
     def vertex(self, v):
-        left, right = v.gather(0).h, v.gather(1).h
-        h = self.layer(self.mix(left) + right + v.pull("x"))
-        v.scatter(h=h)
-        v.push(h=h)
+        mixed = self.mix(v.gather(0).h) + v.gather(1).h + v.pull("x")
+        results = [layer(mixed) for layer in self.layers]
+        v.scatter(h=sum(results))
+        v.push(**{f"y{at}": result for at, result in enumerate(results)})
 
-    model = FromCode(vertex, {"h": SIZE}, layer=layer, mix=nn.Linear(SIZE, SIZE))
+    layers = nn.ModuleList(
+        [each if isinstance(each, nn.Module) else Applied(each) for each in (LAYERS[name]() for name in names)]
+    )
+    model = FromCode(vertex, {"h": SIZE}, layers=layers, mix=nn.Linear(SIZE, SIZE))
     program = program_of(model, [vf.tree((0, 1))], x=torch.randn(3, SIZE))
     assert {"core", "grad_core", "grad_lazy"} <= {*check_parts(program)}
 
