@@ -139,6 +139,12 @@ POLYNOMIALS = {
     "chebyshev_polynomial_t of whole numbers": lambda h: special.chebyshev_polynomial_t(
         numbers(h), numbers(h).flip(-1)
     ),
+    "of a degree too high for steps": lambda h: special.chebyshev_polynomial_w(
+        h.detach().nan_to_num().clamp(-1, 1).round(), 1e9
+    ),
+    "of a high degree at ends": lambda h: special.legendre_polynomial_p(torch.where(h > 0, 1.0, -1.0).to(h.dtype), 1e5),
+    "of a high degree at zero": lambda h: special.laguerre_polynomial_l(0 * h.detach().nan_to_num(), 1e5),
+    "of too high a degree": lambda h: special.hermite_polynomial_he(h.detach(), 1e5),
     "degree of a number": lambda h: special.legendre_polynomial_p(0.3, h.detach()),
     "of one degree": lambda h: h * special.laguerre_polynomial_l(h.detach().nan_to_num().clamp(-9, 9), 3),
 }

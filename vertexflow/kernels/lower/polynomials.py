@@ -20,71 +20,80 @@ Entry = Callable[..., Expression]
 RECURRENCES = ("chebyshev", "hermite_h", "hermite_he", "laguerre", "legendre")
 
 
-def _of(name: str, first: Callable[[Expression], Expression]) -> Entry:
-    """Of degrees that are cut to whole numbers: zero for those below none, and for what is no degree."""
+def _steps(
+    name: str, x: Expression, first: Expression, n: Expression, known: Expression, value: Expression
+) -> Expression:
+    """By its recurrence; where `known`, it is `value`, and no step is taken of what may be millions. Of no degree, zero."""
+    found = apply("where", known, value, apply(name, x, first, apply("where", known, _like(n, 0), n)))
+    return apply("where", apply("lt", n, _like(n, 0)), _like(x, 0), found)
+
+
+def _hermite(name: str, first: Callable[[Expression], Expression]) -> Entry:
+    """PyTorch gives none of high degrees."""
 
     def entry(x: Expression, degree: Expression) -> Expression:
         n = _whole(degree)
-        found = apply(name, x, first(x), n)
-        if name.startswith("hermite"):  # PyTorch gives none of more
-            is_high = apply("gt", n, _like(n, 128 if x.dtype == torch.float32 else 512))
-            found = apply("where", is_high, _like(x, math.nan), found)
-        return _of_degree(n, found)
+        is_high = apply("gt", n, _like(n, 128 if x.dtype == torch.float32 else 512))
+        return _steps(name, x, first(x), n, is_high, _like(x, math.nan))
 
     return entry
 
 
-def _chebyshev(shift: float | None, wave: Callable[..., Expression], least: int, is_shifted: bool) -> Entry:
-    """`shift`: what is added to `2 * x` in degree 1; None: degree 1 is x. Above degree `least`, between -1 and 1, `wave`."""
+def _laguerre(x: Expression, degree: Expression) -> Expression:
+    return _steps("laguerre", x, apply("sub", _like(x, 1), x), _whole(degree), _is(x, 0), _like(x, 1))
+
+
+def _legendre(x: Expression, degree: Expression) -> Expression:
+    n = _whole(degree)
+    return _steps("legendre", x, x, n, _is(apply("abs", x), 1), apply("where", _is(x, 1), _like(x, 1), _sign(n)))
+
+
+Ends = Callable[[Expression], tuple[Expression, Expression]]  # of a degree, the values at 1 and at -1
+Wave = Callable[[Expression, Expression, Expression, Expression], Expression]
+
+
+def _chebyshev(
+    first: Callable[[Expression], Expression], ends: Ends, wave: Wave, least: int, is_shifted: bool
+) -> Entry:
+    """Above degree `least`, between -1 and 1, it is `wave`: of x, the angle that x is the cosine of, the degree, and the value
+    where that angle is too small to be told from none."""
 
     def entry(x: Expression, degree: Expression) -> Expression:
         n = _whole(degree)
-        x = apply("sub", apply("add", x, x), _like(x, 1)) if is_shifted else x
-        first = x if shift is None else _plus(apply("add", x, x), shift)
-        is_inside = apply("lt", apply("abs", x), _like(x, 1))
-        is_wave = apply("bitwise_and", is_inside, apply("gt", n, _like(n, least)))
-        angle = apply("acos", x)
-        found = apply("where", is_wave, wave(x, n, angle, is_shifted), apply("chebyshev", x, first, n))
-        return _of_degree(n, found)
+        x = _plus(_doubled(x), -1) if is_shifted else x
+        size, (right, left) = apply("abs", x), ends(n)
+        is_wave = apply("bitwise_and", apply("lt", size, _like(x, 1)), apply("gt", n, _like(n, least)))
+        at_end = left if is_shifted else apply("where", apply("gt", x, _like(x, 0)), right, left)
+        value = apply("where", is_wave, wave(x, apply("acos", x), n, at_end), apply("where", _is(x, 1), right, left))
+        is_known = apply("bitwise_or", is_wave, _is(size, 1))
+        return _steps("chebyshev", x, first(x), n, is_known, value)
 
     return entry
 
 
-def _wave_t(x: Expression, n: Expression, angle: Expression, is_shifted: bool) -> Expression:
+def _wave_t(x: Expression, angle: Expression, n: Expression, at_end: Expression) -> Expression:
     return apply("cos", apply("mul", n, angle))
 
 
-def _wave_u(x: Expression, n: Expression, angle: Expression, is_shifted: bool) -> Expression:
+def _wave_u(x: Expression, angle: Expression, n: Expression, at_end: Expression) -> Expression:
     next_angle, sine = apply("mul", _plus(n, 1), angle), apply("sin", angle)
     at_end = apply("div", apply("mul", _plus(n, 1), apply("cos", next_angle)), x)
-    is_end = apply("eq", sine, _like(x, 0))
-    return apply("where", is_end, at_end, apply("div", apply("sin", next_angle), sine))
+    return apply("where", _is(sine, 0), at_end, apply("div", apply("sin", next_angle), sine))
 
 
-def _wave_v(x: Expression, n: Expression, angle: Expression, is_shifted: bool) -> Expression:
-    half = apply("div", angle, _like(x, 2))
-    quotient = apply("div", apply("cos", apply("mul", _plus(n, 0.5), angle)), apply("cos", half))
-    at_end = apply("mul", _sign(n), _plus(apply("add", n, n), 1))
-    return apply("where", apply("eq", apply("sin", half), _like(x, 1)), at_end, quotient)
+def _wave_v(x: Expression, angle: Expression, n: Expression, at_end: Expression) -> Expression:
+    half, wave = apply("div", angle, _like(x, 2)), apply("cos", apply("mul", _plus(n, 0.5), angle))
+    return apply("where", _is(apply("sin", half), 1), at_end, apply("div", wave, apply("cos", half)))
 
 
-def _wave_w(x: Expression, n: Expression, angle: Expression, is_shifted: bool) -> Expression:
-    half = apply("div", angle, _like(x, 2))
-    quotient = apply("div", apply("sin", apply("mul", _plus(n, 0.5), angle)), apply("sin", half))
-    at_end = _sign(n)
-    if not is_shifted:
-        is_right = apply("gt", x, _like(x, 0))
-        at_end = apply("where", is_right, _plus(apply("add", n, n), 1), at_end)
-    return apply("where", apply("eq", apply("cos", half), _like(x, 1)), at_end, quotient)
+def _wave_w(x: Expression, angle: Expression, n: Expression, at_end: Expression) -> Expression:
+    half, wave = apply("div", angle, _like(x, 2)), apply("sin", apply("mul", _plus(n, 0.5), angle))
+    return apply("where", _is(apply("cos", half), 1), at_end, apply("div", wave, apply("sin", half)))
 
 
 def _whole(degree: Expression) -> Expression:
     is_degree = apply("lt", apply("abs", degree), _like(degree, 2.0**63))
     return apply("where", is_degree, apply("trunc", degree), _like(degree, -1))
-
-
-def _of_degree(n: Expression, found: Expression) -> Expression:
-    return apply("where", apply("lt", n, _like(n, 0)), _like(found, 0), found)
 
 
 def _sign(n: Expression) -> Expression:
@@ -93,7 +102,7 @@ def _sign(n: Expression) -> Expression:
 
 
 def _plus(x: Expression, value: float) -> Expression:
-    return apply("add", x, _like(x, value)) if value else x
+    return apply("add", x, _like(x, value))
 
 
 def _like(x: Expression, value: float) -> Expression:
@@ -104,23 +113,27 @@ def _doubled(x: Expression) -> Expression:
     return apply("add", x, x)
 
 
-def _from_one(x: Expression) -> Expression:
-    return apply("sub", _like(x, 1), x)
+def _is(x: Expression, value: float) -> Expression:
+    return apply("eq", x, _like(x, value))
 
 
-_CHEBYSHEV: dict[str, tuple[float | None, Callable[..., Expression], int, int]] = {
-    "t": (None, _wave_t, 6, 6),
-    "u": (0, _wave_u, 8, 6),
-    "v": (-1, _wave_v, 8, 6),
-    "w": (1, _wave_w, 8, 4),
+def _odd(n: Expression) -> Expression:
+    return _plus(_doubled(n), 1)
+
+
+_CHEBYSHEV: dict[str, tuple[Callable[[Expression], Expression], Ends, Wave, int, int]] = {
+    "t": (lambda x: x, lambda n: (_like(n, 1), _sign(n)), _wave_t, 6, 6),
+    "u": (_doubled, lambda n: (_plus(n, 1), apply("mul", _sign(n), _plus(n, 1))), _wave_u, 8, 6),
+    "v": (lambda x: _plus(_doubled(x), -1), lambda n: (_like(n, 1), apply("mul", _sign(n), _odd(n))), _wave_v, 8, 6),
+    "w": (lambda x: _plus(_doubled(x), 1), lambda n: (_odd(n), _sign(n)), _wave_w, 8, 4),
 }
 _BY_NAME: dict[str, Entry] = {
-    "hermite_polynomial_h": _of("hermite_h", _doubled),
-    "hermite_polynomial_he": _of("hermite_he", lambda x: x),
-    "laguerre_polynomial_l": _of("laguerre", _from_one),
-    "legendre_polynomial_p": _of("legendre", lambda x: x),
-    **{f"chebyshev_polynomial_{one}": _chebyshev(s, wave, n, False) for one, (s, wave, n, _) in _CHEBYSHEV.items()},
-    **{f"shifted_chebyshev_polynomial_{one}": _chebyshev(s, w, n, True) for one, (s, w, _, n) in _CHEBYSHEV.items()},
+    "hermite_polynomial_h": _hermite("hermite_h", _doubled),
+    "hermite_polynomial_he": _hermite("hermite_he", lambda x: x),
+    "laguerre_polynomial_l": _laguerre,
+    "legendre_polynomial_p": _legendre,
+    **{f"chebyshev_polynomial_{name}": _chebyshev(*one[:3], one[3], False) for name, one in _CHEBYSHEV.items()},
+    **{f"shifted_chebyshev_polynomial_{name}": _chebyshev(*one[:3], one[4], True) for name, one in _CHEBYSHEV.items()},
 }
 POLYNOMIALS: dict[Any, Entry] = {
     getattr(getattr(aten, f"special_{name}"), overload): entry
