@@ -108,7 +108,7 @@ def test_edge_inputs_of_some_kinds_are_in_the_order_in_which_edges_were_given(re
     assert torch.equal(batch.edge_index.T, torch.tensor(joined))
 
 
-@tries(4)
+@tries(3)
 @given(kinds_cases())
 def test_random_methods_over_random_structures(case):
     for backend in ("auto", "eager"):
@@ -117,7 +117,7 @@ def test_random_methods_over_random_structures(case):
         check(case)
 
 
-@tries(4)
+@tries(2)
 @given(kinds_cases())
 def test_every_policy_gives_the_same(case):
     for policy in [*POLICIES, "fsm"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -91,6 +93,12 @@ def build(function, backend):
     return model
 
 
+@functools.cache
+def traced(name):
+    """One model of each operation, as it is traced with and without gradients."""
+    return build(OPERATIONS[name][0], "torch")
+
+
 def slopes():
     return nn.Parameter(torch.linspace(1, 2, 4, dtype=torch.float64))
 
@@ -103,7 +111,7 @@ def rows():
 def test_without_gradients_there_is_nothing_to_refuse(name):
     x, function = rows(), OPERATIONS[name][0]
     expected = build(function, "eager")(GRAPHS, x=x).h
-    model = build(function, "torch")
+    model = traced(name)
     for model.backend in BACKENDS:
         for how in ("frozen", "no_grad", "no backward"):
             model.requires_grad_(how != "frozen")
@@ -115,7 +123,7 @@ def test_without_gradients_there_is_nothing_to_refuse(name):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_gradient_is_refused_with_the_line_of_the_operation(name):
     function, line = OPERATIONS[name]
-    model = build(function, "torch")
+    model = traced(name)
     for model.backend in BACKENDS:
         print(model.backend)
         h = model(GRAPHS, x=rows().requires_grad_()).h

@@ -29,7 +29,7 @@ def finish(v, h, **outputs):
     v.push(h=h, **outputs)
 
 
-# Triton's interpreter takes as long as all else together; idioms, further down, run in it always.
+# Triton's interpreter takes as long as all else together.
 LOOPS = [("torch", "native"), pytest.param(("triton",), marks=pytest.mark.slow)]
 
 
@@ -287,8 +287,9 @@ def padded(self, v):
         padded,
     ],
 )  # fmt: skip
-def test_idioms(vertex, backends):
-    check(Case(model_of(vertex, p=nn.Parameter(torch.randn(SIZE))), PARTS, {"x": rows(SIZE)}), *backends)
+@pytest.mark.parametrize("backends", LOOPS)
+def test_idioms(vertex, backends, request):
+    check_on(backends, request, Case(model_of(vertex, p=nn.Parameter(torch.randn(SIZE))), PARTS, {"x": rows(SIZE)}))
 
 
 def test_a_module_under_two_names_and_two_modules_of_one_weight(backends):

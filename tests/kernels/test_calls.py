@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -23,10 +24,10 @@ BACKENDS = ["torch", *LOOPS]
 pytestmark = pytest.mark.usefixtures("interpreter")
 
 
-def check_cut(case: Case, *but: str) -> None:
-    """All backends against the reference; those with loops, `but` for some, have cut the core."""
+def check_cut(case: Case, *but: str, backends: Sequence[str] = BACKENDS) -> None:
+    """These backends against the reference; those with loops, `but` for some, have cut the core."""
     expected = None
-    for backend in BACKENDS:
+    for backend in backends:
         expected = check(case, backend, expected=expected)
         if backend in LOOPS and backend not in but:
             assert f"core: {LOOPS[backend]}, with calls of PyTorch in each step" in case.model.explain()
@@ -130,8 +131,18 @@ VERTICES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("vertex", VERTICES, ids=lambda vertex: vertex.__name__)
-def test_a_core_around_calls(vertex):
+IN_TRITON = [in_the_middle, at_two_levels, with_a_parameter, whose_results_are_read_by_calls_alone]
+
+
+@pytest.mark.parametrize(
+    ("vertex", "backends"),
+    [
+        *((vertex, BACKENDS if vertex in IN_TRITON else ["torch", "native"]) for vertex in VERTICES),
+        *(pytest.param(vertex, ["triton"], marks=pytest.mark.slow) for vertex in VERTICES if vertex not in IN_TRITON),
+    ],
+    ids=lambda value: getattr(value, "__name__", ", ".join(value) if isinstance(value, list) else None),
+)
+def test_a_core_around_calls(vertex, backends):
     torch.manual_seed(1)
     parts = {
         "u": nn.Linear(SIZE, SIZE),
@@ -139,7 +150,8 @@ def test_a_core_around_calls(vertex):
         "identity": torch.eye(2),
     }
     model = FromCode(vertex, {"h": SIZE, "c": SIZE}, **parts).double()
-    check_cut(Case(model, PARTS, given()), *(["triton"] if vertex is in_half_precision else []))
+    but = ["triton"] if vertex is in_half_precision else []
+    check_cut(Case(model, PARTS, given()), *but, backends=backends)
 
 
 def test_against_the_edges():

@@ -119,12 +119,13 @@ TAKEN_APART = {
     "mish": lambda cell, h, x: F.mish(h + x),
     "sum so far": lambda cell, h, x: (h + x).cumsum(-1),
 }
+SLOW, ALIKE = pytest.mark.slow, {"log softmax", "group norm", "deviation", "mish"}  # others say the same
 
 
 @pytest.mark.parametrize(
     "dtype", [pytest.param(torch.float16, marks=pytest.mark.slow), torch.bfloat16], ids=lambda dtype: str(dtype)[6:]
 )
-@pytest.mark.parametrize("name", TAKEN_APART)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in ALIKE else ()) for name in TAKEN_APART])
 def test_what_is_taken_apart_is_rounded_once(name, dtype):
     """All of it is in float32, as it is inside of PyTorch's kernels."""
     found, expected = both(TAKEN_APART[name], dtype)

@@ -17,7 +17,7 @@ from ...ragged import ragged_cases
 from ...strategies import OPERATIONS, Case, Structure, cases
 
 HAS = sorted(OPERATIONS)
-FEW_EXAMPLES = tries(4)  # the interpreter is slow
+FEW_EXAMPLES = tries(3)  # the interpreter is slow
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 

@@ -59,7 +59,8 @@ def test_the_same_as_in_float64(name, dtype):
     animal, inputs, exact, exact_inputs = made(name, dtype)
     found = results(animal, inputs, "triton")
     assert difference(found, results(exact, exact_inputs, "eager")) < ERRORS[dtype]
-    assert all(map(torch.equal, found, results(animal, inputs, "triton")))  # twice the same bits
+    if name == "DAGNN":  # where several parents send to one child, and children are weighted
+        assert all(map(torch.equal, found, results(animal, inputs, "triton")))  # twice the same bits
     for function in animal.functions():
         assert "core: calls of PyTorch" not in function.explain(), function.explain()
 
