@@ -197,6 +197,9 @@ def test_values_and_gradients_are_those_of_pytorch(group, backend, dtype, reques
     wanted = [function(one).reshape(len(rows), -1) for function, one in zip(functions.values(), given, strict=True)]
     for name, ours, theirs in zip(functions, found, wanted, strict=True):
         assert_same(name, ours, theirs)
+    if not any(one.requires_grad for one in wanted):  # PyTorch has no derivative of any
+        assert not any(one.requires_grad for one in found)
+        return
     weighted(found).backward()
     weighted(wanted).backward()
     for at, (name, one) in enumerate(zip(functions, given, strict=True)):
