@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-from ..graph.symbolic.nodes import has_rows
 from ..graph.symbolic.program import CORES, Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
 from .arguments import Buffer, By, Gathered, Received, Scratch
 from .lower.loops import Over, over_of
-from .lower.views import of_vertex
+from .lower.views import width
 from .order import RowGroup
 from .pool import empty
 
@@ -170,8 +169,7 @@ def cut(program: Program, node: fx.Node, group: RowGroup, start: int) -> tuple[i
 def room_of(node: fx.Node, rooms: dict[fx.Node, Scratch], part: str) -> Scratch:
     """The scratch memory of a value, one of the `rooms` of a part, which may be new."""
     if node not in rooms:
-        width = math.prod(of_vertex(node) if has_rows(node) else node.meta["val"].shape)
-        rooms[node] = Scratch(part, f"scratch_{len(rooms) + 1}", width, over_of(node), node.meta["val"].dtype)
+        rooms[node] = Scratch(part, f"scratch_{len(rooms) + 1}", width(node), over_of(node), node.meta["val"].dtype)
     return rooms[node]
 
 

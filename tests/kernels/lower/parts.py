@@ -10,7 +10,8 @@ import torch
 from vertexflow.graph.symbolic.roles import Counts, role_of
 from vertexflow.kernels.lower.decompose import decomposed
 from vertexflow.kernels.lower.interpret import Step, run
-from vertexflow.kernels.lower.verify import verify, width
+from vertexflow.kernels.lower.verify import verify
+from vertexflow.kernels.lower.views import width
 from vertexflow.kernels.native.plan import in_order, is_join, plan, stored_as
 from vertexflow.kernels.native.statements import statements_of
 from vertexflow.kernels.torch.source import compile_part

@@ -14,7 +14,7 @@ import torch
 
 from ..operations import Unsupported
 from .polynomials import POLYNOMIALS
-from .scalar import Constant, Expression, apply, constant, in_dtype
+from .scalar import Constant, Expression, apply, constant, in_dtype, like
 
 aten = torch.ops.aten
 
@@ -23,10 +23,6 @@ Entry = Callable[..., Expression]
 
 def _plain(operation: str) -> Entry:
     return lambda *operands: apply(operation, *operands)
-
-
-def _like(x: Expression, value: float) -> Expression:
-    return constant(value, x.dtype)
 
 
 def _add(a: Expression, b: Expression, alpha: Expression | None = None) -> Expression:
@@ -44,7 +40,7 @@ def _mul(a: Expression, b: Expression) -> Expression:
 
 
 def _reciprocal(x: Expression) -> Expression:
-    return apply("div", _like(x, 1), x)
+    return apply("div", like(x, 1), x)
 
 
 def _square(x: Expression) -> Expression:
@@ -56,7 +52,7 @@ def _power(x: Expression, exponent: Expression) -> Expression:
         return apply("pow", x, exponent)
     number = float(exponent.value)
     if number == 0:
-        return _like(x, 1)
+        return like(x, 1)
     if number in (1, 2, 3):
         return x if number == 1 else _square(x) if number == 2 else apply("mul", _square(x), x)
     if x.dtype.is_floating_point and number in (0.5, -0.5, -1, -2):
@@ -92,52 +88,52 @@ def _lcm(a: Expression, b: Expression) -> Expression:
     dtype = a.dtype if a.dtype in (torch.int32, torch.int64) else torch.int32
     a, b = in_dtype(a, dtype), in_dtype(b, dtype)
     divisor = apply("gcd", a, b)
-    is_zero = apply("eq", divisor, _like(divisor, 0))
-    part = apply("trunc_divide", a, apply("where", is_zero, _like(a, 1), divisor))
-    return apply("where", is_zero, _like(a, 0), apply("abs", apply("mul", part, b)))
+    is_zero = apply("eq", divisor, like(divisor, 0))
+    part = apply("trunc_divide", a, apply("where", is_zero, like(a, 1), divisor))
+    return apply("where", is_zero, like(a, 0), apply("abs", apply("mul", part, b)))
 
 
 def _gelu(x: Expression, approximate: str = "none") -> Expression:
-    half = apply("mul", x, _like(x, 0.5))
+    half = apply("mul", x, like(x, 0.5))
     if approximate == "tanh":
-        return apply("mul", half, apply("add", _like(x, 1), apply("tanh", _gelu_inner(x))))
-    return apply("mul", half, apply("add", _like(x, 1), apply("erf", apply("mul", x, _like(x, math.sqrt(0.5))))))
+        return apply("mul", half, apply("add", like(x, 1), apply("tanh", _gelu_inner(x))))
+    return apply("mul", half, apply("add", like(x, 1), apply("erf", apply("mul", x, like(x, math.sqrt(0.5))))))
 
 
 def _gelu_inner(x: Expression) -> Expression:
-    cubic = apply("mul", _like(x, 0.044715), apply("mul", _square(x), x))
-    return apply("mul", _like(x, math.sqrt(2 / math.pi)), apply("add", x, cubic))
+    cubic = apply("mul", like(x, 0.044715), apply("mul", _square(x), x))
+    return apply("mul", like(x, math.sqrt(2 / math.pi)), apply("add", x, cubic))
 
 
 def _gelu_backward(grad: Expression, x: Expression, approximate: str = "none") -> Expression:
-    one, half = _like(x, 1), _like(x, 0.5)
+    one, half = like(x, 1), like(x, 0.5)
     if approximate == "tanh":
         inner = apply("tanh", _gelu_inner(x))
-        slope = apply("mul", _like(x, math.sqrt(2 / math.pi)),
-                      apply("add", one, apply("mul", _like(x, 3 * 0.044715), _square(x))))  # fmt: skip
+        slope = apply("mul", like(x, math.sqrt(2 / math.pi)),
+                      apply("add", one, apply("mul", like(x, 3 * 0.044715), _square(x))))  # fmt: skip
         left = apply("mul", half, apply("add", one, inner))
         bend = apply("mul", apply("sub", one, _square(inner)), slope)
         return apply("mul", grad, apply("add", left, apply("mul", apply("mul", half, x), bend)))
-    below = apply("mul", half, apply("add", one, apply("erf", apply("mul", x, _like(x, math.sqrt(0.5))))))
-    density = apply("mul", apply("exp", apply("mul", _square(x), _like(x, -0.5))), _like(x, 1 / math.sqrt(2 * math.pi)))
+    below = apply("mul", half, apply("add", one, apply("erf", apply("mul", x, like(x, math.sqrt(0.5))))))
+    density = apply("mul", apply("exp", apply("mul", _square(x), like(x, -0.5))), like(x, 1 / math.sqrt(2 * math.pi)))
     return apply("mul", grad, apply("add", below, apply("mul", x, density)))
 
 
 def _sigmoid_backward(grad: Expression, y: Expression) -> Expression:
-    return apply("mul", apply("mul", grad, apply("sub", _like(y, 1), y)), y)
+    return apply("mul", apply("mul", grad, apply("sub", like(y, 1), y)), y)
 
 
 def _tanh_backward(grad: Expression, y: Expression) -> Expression:
-    return apply("mul", grad, apply("multiply_add", apply("neg", y), y, _like(y, 1)))
+    return apply("mul", grad, apply("multiply_add", apply("neg", y), y, like(y, 1)))
 
 
 def _silu_backward(grad: Expression, x: Expression) -> Expression:
-    gate, one = apply("sigmoid", x), _like(x, 1)
+    gate, one = apply("sigmoid", x), like(x, 1)
     return apply("mul", apply("mul", grad, gate), apply("add", one, apply("mul", x, apply("sub", one, gate))))
 
 
 def _threshold_backward(grad: Expression, x: Expression, threshold: Expression) -> Expression:
-    return apply("where", apply("le", x, threshold), _like(grad, 0), grad)
+    return apply("where", apply("le", x, threshold), like(grad, 0), grad)
 
 
 def _logical(operation: str) -> Entry:
@@ -145,7 +141,7 @@ def _logical(operation: str) -> Entry:
 
 
 def _is_true(x: Expression) -> Expression:
-    return x if x.dtype == torch.bool else apply("ne", x, _like(x, 0))
+    return x if x.dtype == torch.bool else apply("ne", x, like(x, 0))
 
 
 def _question(operation: str) -> Entry:
@@ -198,7 +194,7 @@ POINTWISE: dict[Any, Entry] = {
     aten.pow.Tensor_Scalar: _power,
     aten.pow.Tensor_Tensor: _power,
     aten.pow.Scalar: _power,
-    aten.relu.default: lambda x: apply("relu", x) if x.dtype.is_floating_point else apply("maximum", x, _like(x, 0)),
+    aten.relu.default: lambda x: apply("relu", x) if x.dtype.is_floating_point else apply("maximum", x, like(x, 0)),
     aten.gelu.default: _gelu,
     aten.clamp.default: _clamp,
     aten.clamp.Tensor: _clamp,

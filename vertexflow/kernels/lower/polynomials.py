@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .scalar import Expression, apply, constant
+from .scalar import Expression, apply, like
 
 aten = torch.ops.aten
 
@@ -24,8 +24,8 @@ def _steps(
     name: str, x: Expression, first: Expression, n: Expression, known: Expression, value: Expression
 ) -> Expression:
     """By its recurrence; where `known`, it is `value`, and no step is taken of what may be millions. Of no degree, zero."""
-    found = apply("where", known, value, apply(name, x, first, apply("where", known, _like(n, 0), n)))
-    return apply("where", apply("lt", n, _like(n, 0)), _like(x, 0), found)
+    found = apply("where", known, value, apply(name, x, first, apply("where", known, like(n, 0), n)))
+    return apply("where", apply("lt", n, like(n, 0)), like(x, 0), found)
 
 
 def _hermite(name: str, first: Callable[[Expression], Expression]) -> Entry:
@@ -33,19 +33,19 @@ def _hermite(name: str, first: Callable[[Expression], Expression]) -> Entry:
 
     def entry(x: Expression, degree: Expression) -> Expression:
         n = _whole(degree)
-        is_high = apply("gt", n, _like(n, 128 if x.dtype == torch.float32 else 512))
-        return _steps(name, x, first(x), n, is_high, _like(x, math.nan))
+        is_high = apply("gt", n, like(n, 128 if x.dtype == torch.float32 else 512))
+        return _steps(name, x, first(x), n, is_high, like(x, math.nan))
 
     return entry
 
 
 def _laguerre(x: Expression, degree: Expression) -> Expression:
-    return _steps("laguerre", x, apply("sub", _like(x, 1), x), _whole(degree), _is(x, 0), _like(x, 1))
+    return _steps("laguerre", x, apply("sub", like(x, 1), x), _whole(degree), _is(x, 0), like(x, 1))
 
 
 def _legendre(x: Expression, degree: Expression) -> Expression:
     n = _whole(degree)
-    return _steps("legendre", x, x, n, _is(apply("abs", x), 1), apply("where", _is(x, 1), _like(x, 1), _sign(n)))
+    return _steps("legendre", x, x, n, _is(apply("abs", x), 1), apply("where", _is(x, 1), like(x, 1), _sign(n)))
 
 
 Ends = Callable[[Expression], tuple[Expression, Expression]]  # of a degree, the values at 1 and at -1
@@ -62,8 +62,8 @@ def _chebyshev(
         n = _whole(degree)
         x = _plus(_doubled(x), -1) if is_shifted else x
         size, (right, left) = apply("abs", x), ends(n)
-        is_wave = apply("bitwise_and", apply("lt", size, _like(x, 1)), apply("gt", n, _like(n, least)))
-        at_end = left if is_shifted else apply("where", apply("gt", x, _like(x, 0)), right, left)
+        is_wave = apply("bitwise_and", apply("lt", size, like(x, 1)), apply("gt", n, like(n, least)))
+        at_end = left if is_shifted else apply("where", apply("gt", x, like(x, 0)), right, left)
         value = apply("where", is_wave, wave(x, apply("acos", x), n, at_end), apply("where", _is(x, 1), right, left))
         is_known = apply("bitwise_or", is_wave, _is(size, 1))
         return _steps("chebyshev", x, first(x), n, is_known, value)
@@ -82,31 +82,27 @@ def _wave_u(x: Expression, angle: Expression, n: Expression, at_end: Expression)
 
 
 def _wave_v(x: Expression, angle: Expression, n: Expression, at_end: Expression) -> Expression:
-    half, wave = apply("div", angle, _like(x, 2)), apply("cos", apply("mul", _plus(n, 0.5), angle))
+    half, wave = apply("div", angle, like(x, 2)), apply("cos", apply("mul", _plus(n, 0.5), angle))
     return apply("where", _is(apply("sin", half), 1), at_end, apply("div", wave, apply("cos", half)))
 
 
 def _wave_w(x: Expression, angle: Expression, n: Expression, at_end: Expression) -> Expression:
-    half, wave = apply("div", angle, _like(x, 2)), apply("sin", apply("mul", _plus(n, 0.5), angle))
+    half, wave = apply("div", angle, like(x, 2)), apply("sin", apply("mul", _plus(n, 0.5), angle))
     return apply("where", _is(apply("cos", half), 1), at_end, apply("div", wave, apply("sin", half)))
 
 
 def _whole(degree: Expression) -> Expression:
-    is_degree = apply("lt", apply("abs", degree), _like(degree, 2.0**63))
-    return apply("where", is_degree, apply("trunc", degree), _like(degree, -1))
+    is_degree = apply("lt", apply("abs", degree), like(degree, 2.0**63))
+    return apply("where", is_degree, apply("trunc", degree), like(degree, -1))
 
 
 def _sign(n: Expression) -> Expression:
     """1 for even degrees, -1 for odd ones."""
-    return apply("sub", _like(n, 1), apply("mul", _like(n, 2), apply("fmod", n, _like(n, 2))))
+    return apply("sub", like(n, 1), apply("mul", like(n, 2), apply("fmod", n, like(n, 2))))
 
 
 def _plus(x: Expression, value: float) -> Expression:
-    return apply("add", x, _like(x, value))
-
-
-def _like(x: Expression, value: float) -> Expression:
-    return constant(value, x.dtype)
+    return apply("add", x, like(x, value))
 
 
 def _doubled(x: Expression) -> Expression:
@@ -114,7 +110,7 @@ def _doubled(x: Expression) -> Expression:
 
 
 def _is(x: Expression, value: float) -> Expression:
-    return apply("eq", x, _like(x, value))
+    return apply("eq", x, like(x, value))
 
 
 def _odd(n: Expression) -> Expression:
@@ -122,9 +118,9 @@ def _odd(n: Expression) -> Expression:
 
 
 _CHEBYSHEV: dict[str, tuple[Callable[[Expression], Expression], Ends, Wave, int, int]] = {
-    "t": (lambda x: x, lambda n: (_like(n, 1), _sign(n)), _wave_t, 6, 6),
+    "t": (lambda x: x, lambda n: (like(n, 1), _sign(n)), _wave_t, 6, 6),
     "u": (_doubled, lambda n: (_plus(n, 1), apply("mul", _sign(n), _plus(n, 1))), _wave_u, 8, 6),
-    "v": (lambda x: _plus(_doubled(x), -1), lambda n: (_like(n, 1), apply("mul", _sign(n), _odd(n))), _wave_v, 8, 6),
+    "v": (lambda x: _plus(_doubled(x), -1), lambda n: (like(n, 1), apply("mul", _sign(n), _odd(n))), _wave_v, 8, 6),
     "w": (lambda x: _plus(_doubled(x), 1), lambda n: (_odd(n), _sign(n)), _wave_w, 8, 4),
 }
 _BY_NAME: dict[str, Entry] = {

@@ -264,3 +264,8 @@ def constant(value: bool | int | float, dtype: torch.dtype) -> Constant:
         return Constant(torch.tensor(value, dtype=dtype).item(), dtype)
     except (RuntimeError, OverflowError, ValueError) as error:
         raise Unsupported(f"{value} in {str(dtype)[6:]}") from error
+
+
+def like(x: Expression, value: float) -> Expression:
+    """A number in the dtype of an expression."""
+    return constant(value, x.dtype)

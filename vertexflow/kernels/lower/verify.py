@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -12,7 +11,7 @@ from ...graph.symbolic.nodes import has_rows
 from .index import Index, Var
 from .loops import Accumulate, Columns, Elementwise, Outer, Product, Statement, Store, SumOfRows
 from .scalar import DTYPES, HALVES, OPERATIONS, Apply, Cast, Choose, Constant, Draw, Expression, Load, Position, Reduce
-from .views import extents, of_vertex
+from .views import width
 
 
 class BrokenLoopError(Exception):
@@ -56,11 +55,6 @@ def verify_value(value: Expression, scope: Iterable[Var]) -> None:
         BrokenLoopError: naming what is wrong.
     """
     _Checker(set(scope)).check(value)
-
-
-def width(node: fx.Node) -> int:
-    """How many elements a row of a value has; a value without rows, how many elements."""
-    return math.prod(of_vertex(node) if has_rows(node) else extents(node))
 
 
 def _product(product: Product) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ...graph.symbolic.nodes import has_rows
 from ..operations import SPLIT, Unsupported, first_of_piece, integer, integers
 from .index import ANY, ZERO, Index, at, linear, unravel
 
@@ -40,6 +42,11 @@ def of_vertex(node: fx.Node) -> list[int]:
     """The shape of what a value has for one vertex, or edge: without the dimension of its rows, or with how many there are."""
     layout, shape = node.meta["rows"], extents(node)
     return [*shape[: layout.dim], *([layout.per_vertex] if layout.per_vertex > 1 else []), *shape[layout.dim + 1 :]]
+
+
+def width(node: fx.Node) -> int:
+    """How many elements a row of a value has; a value without rows, how many elements."""
+    return math.prod(of_vertex(node) if has_rows(node) else extents(node))
 
 
 def split_off(node: fx.Node, coords: Coords) -> tuple[Index, Coords]:

@@ -22,8 +22,7 @@ from ..lower.calls import Called, calls_of, reasons_of, with_copies
 from ..lower.elements import check_dtypes, check_rows, is_known, is_reduction, load
 from ..lower.index import ZERO, Var, at, of
 from ..lower.loops import Columns
-from ..lower.verify import width
-from ..lower.views import Coords, extents, moved, put_back
+from ..lower.views import Coords, extents, moved, put_back, width
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, VIEWS, Unsupported, is_empty
 
 aten = torch.ops.aten

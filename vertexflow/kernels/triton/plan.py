@@ -26,7 +26,7 @@ from ..lower.scalar import DTYPES, HALVES
 from ..lower.views import VIEWS, of_vertex
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
 from .tiles import ACROSS
-from .turns import MOST_TURNS, turns_of
+from .turns import MOST_TURNS, Turns, turns_of
 
 aten = torch.ops.aten
 
@@ -139,9 +139,7 @@ class _Planner:
         self.level: dict[fx.Node, int] = {}
         self.fresh: set[fx.Node] = set()  # made of accumulators
         self.heavy: set[fx.Node] = set()  # made of sums that take time
-        self.turns: dict[
-            fx.Node, dict[fx.Node, int]
-        ] = {}  # the sums in a value, and the turns of loops that each takes
+        self.turns: dict[fx.Node, Turns] = {}
         self.stored: dict[fx.Node, fx.Node | None] = {}
         self.crossed: set[fx.Node] = set()  # stored values that later levels read
 
@@ -181,14 +179,9 @@ class _Planner:
             level, space = self.level[store.value], space_of(store.value)
             found = [key for key in kernels if key[0] >= level and key[1] == space]
             if self._is_narrow(store):
-                is_sum_alone = store.value in self.heavy
-                found += [
-                    key
-                    for key in kernels
-                    if key[0] >= level
-                    and key[1][0] == space[0]
-                    and not (is_sum_alone and math.prod(key[1][1]) > ACROSS)
-                ]
+                widest = ACROSS if store.value in self.heavy else math.inf
+                beside = [key for key in kernels if key[1][0] == space[0] and math.prod(key[1][1]) <= widest]
+                found += [key for key in beside if key[0] >= level]
             if not self._is_light(store):
                 found = [key for key in found if key[0] == level]
             key = found[-1] if found else (level, space)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
 from torch import fx
 
-from ...graph.symbolic.nodes import has_rows
 from ..lower.elements import is_reduction
-from ..lower.views import of_vertex
+from ..lower.views import width
 from ..operations import PRODUCTS
 from .tiles import ACROSS
 
@@ -34,15 +32,10 @@ def turns_of(node: fx.Node, sources: Iterable[fx.Node], known: Mapping[fx.Node, 
     in_each: Turns = {}
     for source in sources:
         for one, turns in known.get(source, {}).items():
-            is_same_in_all = _size(one) * extent <= _size(source)
+            is_same_in_all = width(one) * extent <= width(source)
             (once if is_same_in_all else in_each)[one] = turns
-    at_once = ACROSS if _size(node) == 1 else 1
+    at_once = ACROSS if width(node) == 1 else 1
     return {**once, node: -(-extent // at_once) * (1 + sum(in_each.values()))}
-
-
-def _size(node: fx.Node) -> int:
-    """The elements of a row, or of a value without rows."""
-    return math.prod(of_vertex(node)) if has_rows(node) else node.meta["val"].numel()
 
 
 def _extent(node: fx.Node) -> int:
@@ -50,4 +43,4 @@ def _extent(node: fx.Node) -> int:
     factor = cast(fx.Node, node.args[-2] if node.target in PRODUCTS else node.args[0])
     if node.target in PRODUCTS or node.target is aten.bmm.default:
         return int(factor.meta["val"].shape[-1])
-    return max(_size(factor) // max(_size(node), 1), 1)
+    return max(width(factor) // max(width(node), 1), 1)

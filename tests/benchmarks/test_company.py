@@ -1,0 +1,15 @@
+"""The measurement beside a busy process runs, and leaves none behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmarks.company import main
+
+
+def test_it_says_how_much_longer_a_step_takes(capsys):
+    assert main(["--hidden", "4", "--graphs", "1", "--rounds", "1", "--seconds", "0.01"]) == 0
+    assert "times as long" in capsys.readouterr().out
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    assert not children.exists() or not children.read_text().split()
