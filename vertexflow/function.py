@@ -26,7 +26,7 @@ from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
 from .inputs import check_arguments, check_inputs
 from .kernels import autograd
-from .kernels.autograd import Bound
+from .kernels.bound import Bound
 from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
 from .kernels.plain import check_plain

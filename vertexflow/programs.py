@@ -23,7 +23,7 @@ from .graph.symbolic.show import SymbolicGraph
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.watch.look import take_snapshot
 from .graph.symbolic.watch.snapshot import Held, Path, Snapshot
-from .kernels.autograd import Bound, bind
+from .kernels.bound import Bound, bind
 from .kernels.compile import compile_program
 from .kernels.compiled import Compiled
 

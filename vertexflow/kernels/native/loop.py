@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from torch import fx
-
 from ...graph.symbolic.program import CORES, Program
 from ..arguments import OfLoop, Scratch
-from ..binding import Bound, Template, template
+from ..binding import Addressed, Bound, Template, template
+from ..calls import MOVES
 from ..cut import Cut
 from ..lower.loops import Over
 from ..memory import Buffers, room_for, room_of_a_step
@@ -25,13 +24,11 @@ from .source import Source, Sources, preamble, products_source, write_part
 
 
 @dataclass(frozen=True, eq=False)
-class Loop:
+class Loop(Addressed):
     """A part as a native function over steps."""
 
     source: Source
     function: Callable[..., None]
-    own: Mapping[OfLoop, int]  # the functions of the library, and what it keeps
-    results: list[tuple[fx.Node, tuple[int, ...]]]  # without rows, with their shapes
     templates: WeakKeyDictionary[RowGroup, Template] = field(default_factory=WeakKeyDictionary)
     in_arenas = keeps = True
 
@@ -45,7 +42,7 @@ class Loop:
 
     def scratch(self, group: RowGroup) -> Buffers:
         """The further buffers that one run needs."""
-        needed = [argument for argument in self.source.arguments if isinstance(argument, Scratch)]
+        needed = [argument for argument in self.arguments if isinstance(argument, Scratch)]
         if self.source.part in CORES:
             return {one: room_of_a_step(one, group) for one in needed}
         most = {Over.ELEMENTS: 1, Over.ROWS: group.num_rows, Over.EDGES: group.num_edges}
@@ -57,7 +54,7 @@ class Loop:
             run.values[node] = room_for(node, shape)
         known = self.templates.get(run.group)
         if known is None:
-            known = self.templates[run.group] = template(self.source.arguments, run, self.own)
+            known = self.templates[run.group] = template(self.arguments, run, self.own)
         return known.complete(run)
 
     def run(self, arguments: Bound, steps: Ints) -> None:
@@ -84,7 +81,7 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
         products = pool.submit(load, products_source(dtype), contract=True)
         library = load("\n".join([preamble(dtype), *(function.text for function in functions)]))
-    own: dict[OfLoop, int] = {one: address_of(products.result(), one.name) for one in FUNCTIONS}
+    own: dict[OfLoop, int] = {one: address_of(products.result(), one.name) for one in (*FUNCTIONS, *MOVES)}
     loops: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
         pieces = [_loop(function, library, own, program) for function in part.functions]
@@ -97,4 +94,4 @@ def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], progr
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
     outputs = program.parts[source.part].outputs
     results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
-    return Loop(source, function, {**own, PACKED: 0}, results)
+    return Loop(address_of(library, source.name), source.arguments, {**own, PACKED: 0}, results, source, function)

@@ -49,8 +49,8 @@ class Sources:
 
 
 def products_source(dtype: torch.dtype) -> str:
-    """The library of matrix products, which all generated code calls."""
-    return _join(dtype, "product.hpp", "product.cpp")
+    """The library of matrix products, which all generated code calls, and of what moves rows."""
+    return _join(dtype, "product.hpp", "product.cpp", "rows.cpp")
 
 
 def preamble(dtype: torch.dtype) -> str:
