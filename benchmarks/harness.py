@@ -75,6 +75,7 @@ class Case:
         products: what the floor is made of.
         kept: numbers that the forward pass must keep for the backward pass: states and gates.
         skipped: peers that cannot run here, and why.
+        num_indices: numbers that tell the row of each vertex and the vertex of each row, and both ends of each edge.
     """
 
     title: str
@@ -83,6 +84,7 @@ class Case:
     products: Sequence[Product]
     kept: int
     skipped: Mapping[str, str] = field(default_factory=dict)
+    num_indices: int = 0
 
 
 class DisagreementError(Exception):

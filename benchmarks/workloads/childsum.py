@@ -61,6 +61,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
             Product(edges, size, size, sends=edges),
         ],
         kept=size * (5 * count + edges),  # h, c, i, o, u; f
+        num_indices=2 * (batch.num_vertices + batch.num_edges),
         skipped=skipped,
     )
 

@@ -74,6 +74,7 @@ def _case(settings: Settings, graphs: list[vf.InputGraph], what: str) -> Case:
             Product(read, size, 1, sends=read),
         ],
         kept=size * (5 * count + inner) + edges,  # h, r, z, n, what r is multiplied with; messages; attention
+        num_indices=2 * (batch.num_vertices + batch.num_edges),
         skipped=skipped,
     )
 

@@ -36,6 +36,7 @@ def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
         ],
         products=[Product(inner, 2 * size, size, sends=inner - settings.batch * leaves // 2)],
         kept=inner * size,  # h
+        num_indices=2 * (batch.num_vertices + batch.num_edges),
     )
 
 

@@ -86,6 +86,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
         contestants=contestants,
         products=[Product(count, size, 3 * size, sends=0), Product(inner, 2 * size, 5 * size, sends=inner)],
         kept=size * (5 * count + 2 * inner),  # h, c, i, o, u; two f
+        num_indices=2 * (batch.num_vertices + batch.num_edges),
         skipped=skipped,
     )
 
