@@ -217,7 +217,8 @@ def _check(node: fx.Node, part: str) -> None:
     if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
         return
     is_counts = isinstance(role_of(node), Counts)
-    if is_counts and all(user.target in (segments.EXPAND, *SEGMENTS, "output") for user in node.users):
+    others = (segments.EXPAND, *SEGMENTS, "output")
+    if is_counts and all(user.target in others and user.args[0] is not node for user in node.users):
         return  # loops over edges know it; as numbers they do not
     if is_counts:
         raise Unsupported(f"{node.name} is read as numbers")
