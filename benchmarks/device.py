@@ -79,10 +79,11 @@ def _rise_of_process(run: Callable[[], object]) -> int | None:
         Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark begins again
     except (AttributeError, OSError):
         return None
-    before = _status("VmRSS")
+    before = status("VmRSS")
     run()
-    return _status("VmHWM") - before
+    return status("VmHWM") - before
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
+    """A size that Linux tells of this process, in bytes."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) * 1024

@@ -55,6 +55,7 @@ class Contestant:
         train: where the derivative is written by hand: the outputs, with all gradients left in `.grad`.
         every: takes part in each so-many-th round; more than 1 for what is too slow to be waited for.
         by_graph: on a GPU it also takes part as a CUDA graph, captured once: nothing in it asks for values.
+        weighs: its memory can be seen from outside; not where a library keeps what it frees for the next step.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Contestant:
     train: Callable[[], Tensor] | None = None
     every: int = 1
     by_graph: bool = False
+    weighs: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Case:
         products: what the floor is made of.
         kept: numbers that the forward pass must keep for the backward pass: states and gates.
         skipped: peers that cannot run here, and why.
+        num_indices: numbers that tell the row of each vertex and the vertex of each row, and both ends of each edge.
     """
 
     title: str
@@ -83,6 +86,7 @@ class Case:
     products: Sequence[Product]
     kept: int
     skipped: Mapping[str, str] = field(default_factory=dict)
+    num_indices: int = 0
 
 
 class DisagreementError(Exception):
@@ -214,6 +218,9 @@ def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
             runs[f"{one.name}, CUDA graph"] = graphed(runs[one.name])
     seconds = time_in_turns(runs, rounds, {one.name: one.every for one in case.contestants}, device=device)
     summaries = {name: summary(values) for name, values in seconds.items()}
+    weighed = {one.name for one in case.contestants if one.weighs} | {
+        name for name in runs if name.endswith("CUDA graph")
+    }
     figures: dict[str, Any] = {}
     for name, values in seconds.items():
         middle = summaries[name]["median_ms"]
@@ -221,7 +228,7 @@ def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
             **summaries[name],
             "x_floor": middle / summaries[FLOOR]["median_ms"],
             "x_vertexflow": middle / summaries[OURS]["median_ms"],
-            "peak_bytes": None if name == FLOOR else peak(runs[name], lambda: _make_room(case.model), device),
+            "peak_bytes": peak(runs[name], lambda: _make_room(case.model), device) if name in weighed else None,
             "difference": differences.get(name),
             "rounds_ms": [round(value * 1e3, 4) for value in values],
         }

@@ -81,7 +81,7 @@ class Twenty(vf.VertexFunction):
         self.parts = nn.ModuleList(parts)
 
 
-def show(name: str, batch: vf.Batch, hidden: int, repeat: int) -> None:
+def show(name: str, batch: vf.GraphBatch, hidden: int, repeat: int) -> None:
     """Measure one model, and print a line."""
     animal = ZOO[name](hidden)
     for function in animal.functions():
@@ -101,7 +101,7 @@ def show(name: str, batch: vf.Batch, hidden: int, repeat: int) -> None:
     )
 
 
-def count_launches(model: torch.nn.Module, batch: vf.Batch, x: torch.Tensor) -> int:
+def count_launches(model: torch.nn.Module, batch: vf.GraphBatch, x: torch.Tensor) -> int:
     """The launches of a training step."""
     start = loop.Call.start
     with (

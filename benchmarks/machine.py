@@ -32,7 +32,7 @@ def machine() -> dict[str, str | int]:
 def versions() -> dict[str, str]:
     """Of Python, PyTorch, vertexflow and the peers that are installed."""
     found = {"python": platform.python_version(), "torch": torch.__version__, "vertexflow": vf.__version__}
-    for peer in ("triton", "dgl", "torch_geometric"):
+    for peer in ("triton", "dgl", "torch_geometric", "jax"):
         try:
             found[peer] = importlib.metadata.version(peer)
         except importlib.metadata.PackageNotFoundError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import vertexflow as vf
 
@@ -47,3 +49,20 @@ def import_pyg() -> Any:
     except Exception as error:
         raise MissingError(f"PyTorch Geometric cannot be imported ({error}); pip install torch_geometric") from error
     return torch_geometric
+
+
+def import_jax(x: Tensor) -> Any:
+    """JAX, for tensors like `x` on a CPU, with as many threads as PyTorch has when it is first used.
+
+    Raises:
+        MissingError: it cannot be imported, or `x` is not on a CPU.
+    """
+    if x.device.type != "cpu":
+        raise MissingError("JAX is compared on a CPU only")
+    os.environ.setdefault("NPROC", str(torch.get_num_threads()))  # XLA's threads
+    try:
+        import jax
+    except Exception as error:
+        raise MissingError(f"JAX cannot be imported ({error}); pip install jax") from error
+    jax.config.update("jax_enable_x64", x.dtype == torch.float64)
+    return jax

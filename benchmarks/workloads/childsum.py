@@ -15,6 +15,7 @@ from ..floor import Product
 from ..graphs import random_dependencies
 from ..harness import OURS, Case, Contestant, Settings
 from ..levels import Generations, generations
+from ..over_jax import Array, Parameters, contestant
 from ..peers import MissingError, dgl_graph, import_dgl
 
 WORDS = (5, 35)
@@ -49,6 +50,10 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
         contestants.append(Contestant("DGL", dgl(model, x, batch)))
     except MissingError as missing:
         skipped["DGL"] = str(missing)
+    try:
+        contestants.append(contestant("JAX, levels", model, ordered, lambda *of: over_jax(*of, made)))
+    except MissingError as missing:
+        skipped["JAX"] = str(missing)
     inner, edges = count - made.num_leaves, batch.num_edges
     return Case(
         title=f"{settings.batch} {what}, {count:,} vertices in {vf.schedule(batch).num_steps} steps",
@@ -61,6 +66,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
             Product(edges, size, size, sends=edges),
         ],
         kept=size * (5 * count + edges),  # h, c, i, o, u; f
+        num_indices=2 * (batch.num_vertices + batch.num_edges),
         skipped=skipped,
     )
 
@@ -128,3 +134,30 @@ def dgl(model: Any, x: Tensor, batch: vf.GraphBatch) -> Callable[[], Tensor]:
             return graph.ndata["h"][roots]
 
     return forward
+
+
+def over_jax(jax: Any, parameters: Parameters, x: Array, made: Generations) -> Array:
+    """`by_hand`: the levels of this batch, unrolled, and compiled for it alone."""
+    sigmoid, tanh, numpy, size = jax.nn.sigmoid, jax.numpy.tanh, jax.numpy, x.shape[1]
+    projected = x @ parameters["w.weight"].T + parameters["w.bias"]
+    i, o, u, _ = numpy.split(projected[: made.num_leaves], 4, -1)
+    leaf_c = sigmoid(i) * tanh(u)
+    leaf_h = sigmoid(o) * tanh(leaf_c)
+    h, c, parent = leaf_h[:0], leaf_c[:0], made.young_first[0].parent.numpy()
+    leaves, inner = 0, made.num_leaves
+    for level in made.young_first:
+        h_, c_ = (values[leaves : leaves + level.leaves] for values in (leaf_h, leaf_c))
+        if level.inner:
+            below = projected[inner : inner + level.inner]
+            forget = sigmoid(below[parent, 3 * size :] + h @ parameters["uf.weight"].T)
+            sums, kept = (
+                jax.ops.segment_sum(values, parent, level.inner, indices_are_sorted=True) for values in (h, forget * c)
+            )
+            i, o, u = numpy.split(below[:, : 3 * size] + sums @ parameters["u.weight"].T, 3, -1)
+            inner_c = sigmoid(i) * tanh(u) + kept
+            inner_h = sigmoid(o) * tanh(inner_c)
+            place = level.place.numpy()
+            h_, c_ = numpy.concatenate([inner_h, h_])[place], numpy.concatenate([inner_c, c_])[place]
+        h, c, parent = h_, c_, level.parent.numpy()
+        leaves, inner = leaves + level.leaves, inner + level.inner
+    return h

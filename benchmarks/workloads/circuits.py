@@ -19,6 +19,7 @@ from ..floor import Product
 from ..graphs import random_circuit
 from ..harness import OURS, Case, Contestant, Settings
 from ..levels import Levels, levels
+from ..over_jax import Array, Parameters, contestant
 from ..peers import MissingError, import_pyg
 
 GATES = (20, 300)
@@ -62,6 +63,10 @@ def _case(settings: Settings, graphs: list[vf.InputGraph], what: str) -> Case:
         contestants.append(Contestant("PyTorch Geometric", message_passing(layer, ordered, made)))
     except MissingError as missing:
         skipped["PyTorch Geometric"] = str(missing)
+    try:
+        contestants.append(contestant("JAX, levels", layer, ordered, lambda *of: over_jax(*of, made)))
+    except MissingError as missing:
+        skipped["JAX"] = str(missing)
     inner, edges = count - made.bounds[0][1], batch.num_edges
     read = len(made.child.unique())
     return Case(
@@ -74,6 +79,7 @@ def _case(settings: Settings, graphs: list[vf.InputGraph], what: str) -> Case:
             Product(read, size, 1, sends=read),
         ],
         kept=size * (5 * count + inner) + edges,  # h, r, z, n, what r is multiplied with; messages; attention
+        num_indices=2 * (batch.num_vertices + batch.num_edges),
         skipped=skipped,
     )
 
@@ -184,3 +190,25 @@ def message_passing(layer: Any, x: Tensor, made: Levels) -> Callable[[], Tensor]
         return h
 
     return forward
+
+
+def over_jax(jax: Any, parameters: Parameters, x: Array, made: Levels) -> Array:
+    """`in_levels`: the levels of this batch, unrolled, and compiled for it alone; states of all levels in one array."""
+    numpy, sigmoid = jax.numpy, jax.nn.sigmoid
+    weight, bias = parameters["gru.weight_hh"].T, parameters["gru.bias_hh"]
+    projected = x @ parameters["gru.weight_ih"].T + parameters["gru.bias_ih"]
+    h = numpy.zeros((len(x), len(weight)), x.dtype)
+    for (start, stop), edges in zip(made.bounds, made.edges, strict=True):
+        if start:
+            kids = h[made.child[slice(*edges)].numpy()]
+            scores = (kids @ parameters["attention.weight"].T).reshape(-1, 2)
+            message = (jax.nn.softmax(scores, 1)[:, :, None] * kids.reshape(stop - start, 2, -1)).sum(1)
+        else:
+            message = numpy.zeros((stop, len(weight)), x.dtype)
+        xr, xz, xn = numpy.split(projected[start:stop], 3, -1)
+        mr, mz, mn = numpy.split(
+            message @ weight + bias if start else numpy.broadcast_to(bias, (stop, len(bias))), 3, -1
+        )
+        n = numpy.tanh(xn + sigmoid(xr + mr) * mn)
+        h = h.at[start:stop].set(n + sigmoid(xz + mz) * (message - n))
+    return h

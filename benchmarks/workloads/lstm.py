@@ -14,6 +14,8 @@ import vertexflow as vf
 
 from ..floor import Product
 from ..harness import OURS, Case, Contestant, Settings
+from ..over_jax import Array, Parameters, contestant
+from ..peers import MissingError
 
 FIXED = 64
 VARIED = (5, 60)
@@ -43,21 +45,28 @@ def _case(settings: Settings, lengths: list[int], what: str) -> Case:
     widths = packed.batch_sizes.tolist()
     steps = torch.arange(len(padded)).unsqueeze(1)
     real = (steps < torch.tensor(lengths)).flatten().nonzero().squeeze(1).to(settings.device)
+    contestants = [
+        Contestant(OURS, lambda: model(batch, x).h),
+        Contestant("by hand, autograd", lambda: by_hand(model, packed.data, widths), by_graph=True),
+        Contestant("nn.LSTM, packed", lambda: library(packed)[0].data),
+        Contestant("nn.LSTM, padded", lambda: library(padded)[0].flatten(0, 1).index_select(0, real)),
+        Contestant("per vertex", lambda: per_vertex(model, sequences), every=5),
+    ]
+    skipped = {}
+    try:
+        contestants.append(contestant("JAX, scan", model, padded, lambda *of: scanned(*of, real.numpy())))
+    except MissingError as missing:
+        skipped["JAX"] = str(missing)
     return Case(
         title=f"{settings.batch} {what}, {count:,} in all",
         model=model,
-        contestants=[
-            Contestant(OURS, lambda: model(batch, x).h),
-            Contestant("by hand, autograd", lambda: by_hand(model, packed.data, widths), by_graph=True),
-            Contestant("nn.LSTM, packed", lambda: library(packed)[0].data),
-            Contestant("nn.LSTM, padded", lambda: library(padded)[0].flatten(0, 1).index_select(0, real)),
-            Contestant("per vertex", lambda: per_vertex(model, sequences), every=5),
-        ],
+        contestants=contestants,
         products=[
             Product(count, size, 4 * size, sends=0),
             Product(count - len(lengths), size, 4 * size, sends=count - len(lengths)),
         ],
         kept=6 * count * size,  # h, c, and four gates
+        skipped=skipped,
     )
 
 
@@ -95,3 +104,20 @@ def per_vertex(model: Any, sequences: tuple[Tensor, ...]) -> Tensor:
             h = torch.sigmoid(o) * torch.tanh(c)
             outputs.append(h)
     return torch.stack(outputs)
+
+
+def scanned(jax: Any, parameters: Parameters, x: Array, real: Array) -> Array:
+    """`lax.scan` over padded sequences [steps, sequences, size]: the same as by hand, for all sequences in every step."""
+    hidden = parameters["weight_hh_l0"].T
+    projected = x @ parameters["weight_ih_l0"].T + (parameters["bias_ih_l0"] + parameters["bias_hh_l0"])
+    sigmoid, tanh = jax.nn.sigmoid, jax.numpy.tanh
+
+    def step(state: tuple[Array, Array], rows: Array) -> tuple[tuple[Array, Array], Array]:
+        h, c = state
+        i, f, g, o = jax.numpy.split(rows + h @ hidden, 4, -1)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(c)
+        return (h, c), h
+
+    zeros = jax.numpy.zeros((x.shape[1], len(hidden)), x.dtype)
+    return jax.lax.scan(step, (zeros, zeros), projected)[1].reshape(-1, len(hidden))[real]

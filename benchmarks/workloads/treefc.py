@@ -13,6 +13,8 @@ from ..floor import Product
 from ..graphs import complete_tree
 from ..harness import OURS, Case, Contestant, Settings
 from ..levels import Levels, levels
+from ..over_jax import Array, Parameters, contestant
+from ..peers import MissingError
 
 LEAVES = 256
 
@@ -26,16 +28,24 @@ def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
     by_level = x[made.order[: made.bounds[0][1]]]
     from_left = x[batch.leaves]  # the leaves of a tree are numbered so
     inner = settings.batch * (leaves - 1)
+    contestants = [
+        Contestant(OURS, lambda: model(batch, x=x).h[roots]),
+        Contestant("by hand, reshaped", lambda: reshaped(model, from_left, settings.batch), by_graph=True),
+        Contestant("by hand, autograd", lambda: in_levels(model, by_level, made), by_graph=True),
+    ]
+    skipped = {}
+    try:
+        contestants.append(contestant("JAX, reshaped", model, from_left, lambda *of: over_jax(*of, settings.batch)))
+    except MissingError as missing:
+        skipped["JAX"] = str(missing)
     return Case(
         title=f"{settings.batch} complete binary trees of {leaves} leaves, {batch.num_vertices:,} vertices",
         model=model,
-        contestants=[
-            Contestant(OURS, lambda: model(batch, x=x).h[roots]),
-            Contestant("by hand, reshaped", lambda: reshaped(model, from_left, settings.batch), by_graph=True),
-            Contestant("by hand, autograd", lambda: in_levels(model, by_level, made), by_graph=True),
-        ],
+        contestants=contestants,
         products=[Product(inner, 2 * size, size, sends=inner - settings.batch * leaves // 2)],
         kept=inner * size,  # h
+        num_indices=2 * (batch.num_vertices + batch.num_edges),
+        skipped=skipped,
     )
 
 
@@ -53,4 +63,12 @@ def reshaped(model: Any, x: Tensor, trees: int) -> Tensor:
     h = x
     while len(h) > trees:
         h = torch.relu(model.fc(h.view(len(h) // 2, -1)))
+    return h
+
+
+def over_jax(jax: Any, parameters: Parameters, x: Array, trees: int) -> Array:
+    """`reshaped`, compiled for trees of this size."""
+    h = x
+    while len(h) > trees:
+        h = jax.nn.relu(h.reshape(len(h) // 2, -1) @ parameters["fc.weight"].T + parameters["fc.bias"])
     return h

@@ -15,6 +15,7 @@ from ..floor import Product
 from ..graphs import random_tree
 from ..harness import OURS, Case, Contestant, Settings
 from ..levels import Generations, Levels, children_of, generations, levels
+from ..over_jax import Array, Parameters, contestant
 from ..peers import MissingError, dgl_graph, import_dgl
 
 LEAVES = (5, 35)
@@ -79,6 +80,10 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
         contestants.append(Contestant("DGL", dgl(model, x, batch)))
     except MissingError as missing:
         skipped["DGL"] = str(missing)
+    try:
+        contestants.append(contestant("JAX, levels", model, x_by_generation, lambda *of: over_jax(*of, by_generation)))
+    except MissingError as missing:
+        skipped["JAX"] = str(missing)
     count, inner = batch.num_vertices, batch.num_vertices - by_generation.num_leaves
     return Case(
         title=f"{settings.batch} {what}, {count:,} vertices in {vf.schedule(batch).num_steps} steps",
@@ -86,6 +91,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
         contestants=contestants,
         products=[Product(count, size, 3 * size, sends=0), Product(inner, 2 * size, 5 * size, sends=inner)],
         kept=size * (5 * count + 2 * inner),  # h, c, i, o, u; two f
+        num_indices=2 * (batch.num_vertices + batch.num_edges),
         skipped=skipped,
     )
 
@@ -238,3 +244,27 @@ def dgl(model: Any, x: Tensor, batch: vf.GraphBatch) -> Callable[[], Tensor]:
             return graph.ndata["h"][roots]
 
     return forward
+
+
+def over_jax(jax: Any, parameters: Parameters, x: Array, made: Generations) -> Array:
+    """`in_generations`: the levels of this batch, unrolled, and compiled for it alone."""
+    sigmoid, tanh, numpy = jax.nn.sigmoid, jax.numpy.tanh, jax.numpy
+    projected = x @ parameters["w.weight"].T + parameters["w.bias"]
+    xi, xo, xu = numpy.split(projected[: made.num_leaves], 3, -1)
+    leaf_c = sigmoid(xi) * tanh(xu)
+    leaf_h = sigmoid(xo) * tanh(leaf_c)
+    h, c = leaf_h[:0], leaf_c[:0]
+    leaves, inner = 0, made.num_leaves
+    for level in made.young_first:
+        h_, c_ = (values[leaves : leaves + level.leaves] for values in (leaf_h, leaf_c))
+        if level.inner:
+            i, o, u, fl, fr = numpy.split(h.reshape(level.inner, -1) @ parameters["u.weight"].T, 5, -1)
+            xi, xo, xu = numpy.split(projected[inner : inner + level.inner], 3, -1)
+            left, right = numpy.split(c.reshape(level.inner, -1), 2, -1)
+            inner_c = sigmoid(i + xi) * tanh(u + xu) + sigmoid(fl) * left + sigmoid(fr) * right
+            inner_h = sigmoid(o + xo) * tanh(inner_c)
+            place = level.place.numpy()
+            h_, c_ = numpy.concatenate([inner_h, h_])[place], numpy.concatenate([inner_c, c_])[place]
+        h, c = h_, c_
+        leaves, inner = leaves + level.leaves, inner + level.inner
+    return h

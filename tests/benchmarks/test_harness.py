@@ -135,6 +135,14 @@ def test_measure(case, forward):
     assert measured["skipped"] == {"another": "absent"}
 
 
+def test_memory_that_cannot_be_seen_is_not_told(case):
+    ours, by_hand = case.contestants
+    hidden = replace(case, contestants=[ours, replace(by_hand, weighs=False)])
+    figures = measure(hidden, rounds=1, forward=False)["figures"]
+    assert figures["by hand"]["peak_bytes"] is None
+    assert (figures[OURS]["peak_bytes"] is None) == (sys.platform != "linux")
+
+
 def test_slow_contestants_stay_out_of_half_precision(case):
     case.model.bfloat16()
     contestants = [

@@ -41,7 +41,7 @@ from .run import Run
 
 TAKE, PUT, ZERO = map(Function, ("take", "put", "zero"))
 RECEIVE = {dtype: Function(f"receive_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
-MOVES = (TAKE, PUT, ZERO, *RECEIVE.values())  # functions that move rows, in the library of matrix products
+MOVES = (TAKE, PUT, ZERO, *RECEIVE.values())  # functions that move rows
 
 
 class Unprepared(Exception):  # noqa: N818 - a reason, not a failure

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from ...graph.symbolic.program import CORES, Program
-from ..arguments import OfLoop, Scratch
+from ..arguments import Function, OfLoop, Scratch
 from ..binding import Addressed, Bound, Template, template
 from ..calls import MOVES
 from ..cut import Cut
@@ -18,9 +18,10 @@ from ..memory import Buffers, room_for, room_of_a_step
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from ..run import Run
-from .blocks import FUNCTIONS, PACKED
+from .blocks import PACKED
 from .build import address_of, load
-from .source import Source, Sources, preamble, products_source, write_part
+from .products import library_of, rows_source, source_of
+from .source import Source, Sources, floats_of, preamble, write_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +77,20 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
             reasons[name] = str(reason)
     if not sources:
         return {}, reasons
-    dtype = program.trace.widest_dtype
     functions = [function for part in sources.values() for function in part.functions]
+    called = {one for function in functions for one in function.arguments if isinstance(one, Function)}
+    library = {one: library_of(one, floats_of(program)) for one in called}
     with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
-        products = pool.submit(load, products_source(dtype), contract=True)
-        library = load("\n".join([preamble(dtype), *(function.text for function in functions)]))
-    own: dict[OfLoop, int] = {one: address_of(products.result(), one.name) for one in (*FUNCTIONS, *MOVES)}
-    loops: dict[str, Loop | Cut] = {}
+        rows = pool.submit(load, rows_source())
+        products = {dtype: pool.submit(load, source_of(dtype), contract=True) for dtype in set(library.values())}
+        loops = load("\n".join([preamble(program), *(function.text for function in functions)]))
+    own: dict[OfLoop, int] = {one: address_of(products[library[one]].result(), one.name) for one in called}
+    own |= {one: address_of(rows.result(), one.name) for one in MOVES}
+    ready: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
-        pieces = [_loop(function, library, own, program) for function in part.functions]
-        loops[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.inner, part.leaf)
-    return loops, reasons
+        pieces = [_loop(function, loops, own, program) for function in part.functions]
+        ready[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.inner, part.leaf)
+    return ready, reasons
 
 
 def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], program: Program) -> Loop:

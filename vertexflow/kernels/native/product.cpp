@@ -2,11 +2,14 @@
 //
 // The right operand is packed in panels of as many columns as two registers hold, [panel][k][wide]; a weight once for all
 // steps. A tile of the result, some rows of one panel, stays in registers while k goes by: one load of a panel's row serves
-// all rows of the tile. A team is split by panels first: each thread finds its own in its cache again at the next step.
+// all rows of the tile. A team is split by panels first: each thread finds its own in its cache again at the next step. Where
+// there are more rows than columns it is split by rows. As many rows as fit into a cache meet all panels before the next ones do.
+// However it is split, an element of the result is the same sum in the same order.
 #include <omp.h>
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace {
 
@@ -21,6 +24,7 @@ typedef T Vector __attribute__((vector_size(vector_bytes), aligned(sizeof(T)), m
 constexpr int lanes = vector_bytes / sizeof(T), wide = 2 * lanes;
 constexpr int tall = registers == 32 ? 12 : 6;  // two registers a row, and room for a panel's row
 constexpr Long deep = 256, beside = 16;         // rows, and tiles, that an outer product takes at a time
+constexpr Long near = 49152;                    // elements of the left operand that stay in a cache beside a panel
 
 // Rows of `a` lie `lda` apart; if transposed, its columns do. `bias`, of these columns, may be `out` itself: then it adds.
 // The first `height` rows of the tile are written.
@@ -89,6 +93,46 @@ inline void copy(Long count, const T* from, T* to) {
     }
 }
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLES
+// Rows i and i + by of squares of so many rows and columns exchange what lies off the diagonal.
+template <int by, std::size_t... at>
+inline void exchange(Vector& one, Vector& two, std::index_sequence<at...>) {
+    const Vector first = one, second = two;
+    one = __builtin_shufflevector(first, second, (at & by ? lanes + at - by : at)...);
+    two = __builtin_shufflevector(first, second, (at & by ? lanes + at : at + by)...);
+}
+
+template <int by = 1>
+inline void transpose(Vector (&rows)[lanes]) {
+    if constexpr (by < lanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i)
+            if (!(i & by)) exchange<by>(rows[i], rows[i + by], std::make_index_sequence<lanes>());
+        transpose<2 * by>(rows);
+    }
+}
+#endif
+#endif
+
+// to [columns, rows], `wide` apart, is from [rows, columns] from the other side.
+inline void turn(Long rows, Long columns, const T* from, Long ld, T* to) {
+#if defined(SHUFFLES)
+    if (rows == lanes && columns == lanes) {
+        Vector square[lanes];
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) square[i] = *reinterpret_cast<const Vector*>(from + i * ld);
+        transpose(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) *reinterpret_cast<Vector*>(to + i * wide) = square[i];
+        return;
+    }
+#endif
+    for (Long i = 0; i < rows; ++i)
+        for (Long j = 0; j < columns; ++j) to[j * wide + i] = from[i * ld + j];
+}
+
 inline void unpacked_product(Long rows, const T* a, Long lda, const Weight& w, const T* bias, T* out, Long ldo) {
     const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
     const Long first = w.n * thread / team, stop = w.n * (thread + 1) / team;
@@ -122,22 +166,35 @@ extern "C" void pack(const Weight& w) {
     for (Long first = 0; first < w.n; first += wide) {
         T* const to = w.packed + first * w.k;
         const Long columns = std::min<Long>(wide, w.n - first);
-        for (Long p = 0; p < w.k; ++p)
-            for (Long j = 0; j < wide; ++j)
-                to[p * wide + j] = j >= columns ? 0 : w.transposed ? w.plain[(first + j) * w.k + p] : w.plain[p * w.n + first + j];
+        if (!w.transposed) {
+            for (Long p = 0; p < w.k; ++p) copy<wide>(columns, w.plain + p * w.n + first, to + p * wide);
+            continue;
+        }
+        if (columns < wide) std::fill(to, to + wide * w.k, T(0));
+        for (Long start = 0; start < w.k; start += lanes)  // a line of the cache from each row
+            for (Long j = 0; j < columns; j += lanes)
+                turn(std::min<Long>(lanes, columns - j), std::min<Long>(lanes, w.k - start), w.plain + (first + j) * w.k + start, w.k,
+                     to + start * wide + j);
     }
 }
 
 extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const T* bias, T* out, Long ldo) {
     if (!w.packed) return unpacked_product(rows, a, lda, w, bias, out, ldo);
-    const Long blocks = (rows + tall - 1) / tall, items = (w.n + wide - 1) / wide * blocks;
     const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
-    for (Long item = items * thread / team; item < items * (thread + 1) / team; ++item) {
-        const Long column = item / blocks * wide, block = item % blocks;
-        const Long start = rows * block / blocks, stop = rows * (block + 1) / blocks;  // of nearly the same height
-        tile_of({stop - start, w.k, a + start * lda, lda, w.packed + column * w.k, bias ? bias + column : nullptr, 0,
-                                      out + start * ldo + column, ldo, std::min<Long>(wide, w.n - column)});
-    }
+    const Long blocks = (rows + tall - 1) / tall, panels = (w.n + wide - 1) / wide, many = std::max<Long>(1, near / (tall * w.k));
+    const bool by_rows = rows > w.n && blocks >= 8 * team;
+    const Long items = by_rows ? blocks : blocks * panels, begin = items * thread / team, end = items * (thread + 1) / team;
+    const Long first = by_rows ? begin : 0, last = by_rows ? end : blocks;
+    for (Long from = first; from < last; from += many)
+        for (Long panel = by_rows ? 0 : begin / blocks; panel < panels && (by_rows || panel * blocks < end); ++panel) {
+            const Long to = std::min(from + many, last), column = panel * wide;
+            const Long skipped = by_rows ? 0 : begin - panel * blocks, stop = by_rows ? to : std::min(to, end - panel * blocks);
+            for (Long block = std::max(from, skipped); block < stop; ++block) {
+                const Long start = rows * block / blocks, height = rows * (block + 1) / blocks - start;  // nearly all the same
+                tile_of({height, w.k, a + start * lda, lda, w.packed + column * w.k, bias ? bias + column : nullptr, 0,
+                         out + start * ldo + column, ldo, std::min<Long>(wide, w.n - column)});
+            }
+        }
 }
 
 extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long ldb, Long k, T* out) {
@@ -145,21 +202,20 @@ extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long 
     const Long end = blocks * (thread + 1) / team;
     alignas(vector_bytes) T left[beside * deep * tall], panel[deep * wide];  // columns of `a` and of `b`, side by side
     for (Long first = blocks * thread / team; first < end; first += beside) {
-        const Long last = std::min(end, first + beside);
+        const Long count = std::min(end - first, beside);
+        Long at[beside + 1];  // where tiles begin
+        for (Long i = 0; i <= count; ++i) at[i] = n * (first + i) / blocks;
         for (Long from = 0; from < rows || from == 0; from += deep) {
             const Long depth = std::min(deep, rows - from);
             for (Long p = 0; p < depth; ++p)
-                for (Long block = first; block < last; ++block) {
-                    const Long start = n * block / blocks, columns = n * (block + 1) / blocks - start;
-                    copy<tall>(columns, a + (from + p) * lda + start, left + ((block - first) * deep + p) * tall);
-                }
+                for (Long i = 0; i < count; ++i)
+                    copy<tall>(at[i + 1] - at[i], a + (from + p) * lda + at[i], left + (i * deep + p) * tall);
             for (Long column = 0; column < k; column += wide) {
                 const Long columns = std::min<Long>(wide, k - column);
                 for (Long p = 0; p < depth; ++p) copy<wide>(columns, b + (from + p) * ldb + column, panel + p * wide);
-                for (Long block = first; block < last; ++block) {
-                    const Long start = n * block / blocks, height = n * (block + 1) / blocks - start;
-                    T* const to = out + start * k + column;
-                    tile<tall, true>({height, depth, left + (block - first) * deep * tall, tall, panel, from ? to : nullptr, k, to, k,
+                for (Long i = 0; i < count; ++i) {
+                    T* const to = out + at[i] * k + column;
+                    tile<tall, true>({at[i + 1] - at[i], depth, left + i * deep * tall, tall, panel, from ? to : nullptr, k, to, k,
                                       columns});
                 }
             }

@@ -1,6 +1,10 @@
 // Rows that move between the order of a batch and that of its schedule, as bytes. Called as generated code is: with arguments
 // and steps, lines of seven numbers, of which the first two say which rows.
+#include <cstdint>
 #include <cstring>
+
+using Index = std::int32_t;
+using Long = std::int64_t;
 
 namespace {
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import torch
 from torch import fx
@@ -12,6 +11,7 @@ from torch import fx
 from ...graph.symbolic.program import CORES, Part, Program
 from ..arguments import Argument, Scratch
 from ..lower.decompose import decomposed
+from ..lower.scalar import wide
 from ..lower.verify import verify
 from ..memory import room_of
 from ..operations import Unsupported
@@ -19,9 +19,9 @@ from ..torch.between import Between
 from .blocks import Blocks
 from .cpp import TYPES
 from .plan import Plan, plan, work_of
+from .products import OF_FLOATS, joined
 from .statements import statements_of
 
-NUMBERS = (torch.float32, torch.float64)
 MOST_CUMULATED = 12  # elements that loops sum so far, each anew, in less time than a call of PyTorch takes
 
 
@@ -48,19 +48,14 @@ class Sources:
     reasons: list[str]  # for that
 
 
-def products_source(dtype: torch.dtype) -> str:
-    """The library of matrix products, which all generated code calls, and of what moves rows."""
-    return _join(dtype, "product.hpp", "product.cpp", "rows.cpp")
+def preamble(program: Program) -> str:
+    """What stands in front of all functions of a program."""
+    return joined(floats_of(program), "half.hpp", "product.hpp", "runtime.hpp")
 
 
-def preamble(dtype: torch.dtype) -> str:
-    """What stands in front of all functions of one file."""
-    return _join(dtype, "product.hpp", "runtime.hpp")
-
-
-def _join(dtype: torch.dtype, *names: str) -> str:
-    parts = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names)
-    return "\n".join([f"using T = {TYPES[dtype]};", *parts])
+def floats_of(program: Program) -> torch.dtype:
+    """The dtype that the code of a program calls T."""
+    return wide(program.trace.widest_dtype)
 
 
 def write_part(program: Program, name: str) -> Sources:
@@ -70,11 +65,11 @@ def write_part(program: Program, name: str) -> Sources:
         Unsupported: it has something that native code has not, and that PyTorch cannot be called for in between; the message
             says what.
     """
-    dtype = program.trace.widest_dtype
-    for other in program.trace.state_dtypes.values():
+    dtype = floats_of(program)
+    for other in (*program.trace.state_dtypes.values(), dtype):
         if other not in TYPES:
             raise Unsupported(f"states are of {str(other)[6:]}")
-    if dtype not in NUMBERS:
+    if dtype not in OF_FLOATS:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
         raise Unsupported("it sends gradients to children")
@@ -128,8 +123,8 @@ def _function(writer: Blocks, blocks: list[str], work: int) -> str:
     if len(blocks) == 2:
         body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 12, but=blocks)
     declared = _indented(writer.declarations, 4)
-    packed = [f"pack({weight});" for weight in writer.weights.values()]
-    first = _indented(["if (must_pack) {", *(f"    {line}" for line in packed), "}"], 8) + "\n" if packed else ""
+    packing = writer.packing
+    first = _indented(["if (must_pack) {", *(f"    {line}" for line in packing), "}"], 8) + "\n" if packing else ""
     return f"""extern "C" void {writer.function}(Long* a, const Step* steps, Long count) {{
 {declared}
     Long computed = 0;
