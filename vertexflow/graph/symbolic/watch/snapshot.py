@@ -78,11 +78,9 @@ class Snapshot:
             and [tensor._version for tensor in self.tensors] == self.versions
             and (not self.arrays or [*map(bytes_of, self.arrays)] == self.contents)
             and (not self.sets or [[*map(id, held)] for held in self.sets] == self.set_ids)
-            and not any(
-                [
-                    getattr(value, name, None) is not old
-                    for (value, name), old in zip(self.slots, self.slot_values, strict=True)
-                ]
+            and all(
+                getattr(value, name, None) is old
+                for (value, name), old in zip(self.slots, self.slot_values, strict=True)
             )
         )
 
