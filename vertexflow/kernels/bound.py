@@ -26,7 +26,7 @@ class Bound:
     pulls: dict[str, list[int]]
     pushes: dict[str, list[int]]
     prepared: WeakKeyDictionary[Order, Prepared]
-    is_native: bool = True  # as far as is known
+    is_native: bool | None = None  # whether that is possible; None: not known yet
 
     @cached_property
     def wants_gradients(self) -> bool:
