@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from .. import _core
 from ..graph.symbolic.program import BACKWARD, FORWARD, Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
-from .arguments import By, Gathered, Received, Sent, SentByAll, State, Whole
+from .arguments import By, Gathered, Received, Sent, SentByAll, State
 from .binding import Addressed
 from .bound import Bound
 from .calls import At, Piece, Places, Unprepared, Writer
@@ -322,20 +322,10 @@ def _flat(bound: Bound) -> list[tuple[str, str]]:
 
 
 def _constants(writer: Writer, bound: Bound) -> list[Tensor]:
-    """Tensors of the vertex functions that are read as they are; their addresses follow."""
-    read = {
-        argument.node
-        for one in bound.compiled
-        for loop in one.loops.values()
-        for argument in getattr(loop, "arguments", ())
-        if isinstance(argument, Whole)
-    }
-    found = {
-        node: value for one in bound.compiled for node, value in one.program.trace.constants.items() if node in read
-    }
-    for node in found:
+    """Tensors that are read as they are; their addresses follow."""
+    for node in bound.constants:
         writer.address(node)
-    return list(found.values())
+    return list(bound.constants.values())
 
 
 def _given(writer: Writer, one: Compiled) -> Places:
