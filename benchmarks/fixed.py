@@ -12,7 +12,6 @@ prints, in microseconds, by turns in one process, lower quartiles of training st
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -114,7 +113,7 @@ def show(title: str, steps: dict[str, Step], repeat: int) -> None:
                 step()
             if turn >= 2:
                 times[name].append((time.perf_counter() - start) / 10 * 1e6)
-    found = {name: statistics.quantiles(each, n=4)[0] for name, each in times.items()}
+    found = {name: sorted(each)[len(each) // 4] for name, each in times.items()}
     print(f"{title:18}", ", ".join(f"{name} {each:.0f}" for name, each in found.items()))
 
 
