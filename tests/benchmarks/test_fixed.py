@@ -15,6 +15,7 @@ def test_a_line_for_each_model(capsys):
     assert fixed.main(["--repeat", "2"]) == 0
     tree, sequence = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"five vertices +vertexflow \d+, by the executor \d+, packed anew \d+, an empty function \d+", tree
+        r"five vertices +vertexflow \d+, its forward pass \d+, by the executor \d+, packed anew \d+, an empty function \d+",
+        tree,
     )
     assert re.fullmatch(r"a sequence of 64 +vertexflow \d+, by the executor \d+, nn.LSTM \d+", sequence)
