@@ -42,6 +42,7 @@ from .plan import Plan
 
 WIDEST = 32  # columns of a panel of a packed weight, at most
 FUNCTIONS = tuple(map(Function, ("product", "outer", "pack")))  # of the library of products
+COMPANY = Function("company")  # of the library that knows of other processes
 PACKED = Memory("packed")  # whether weights were packed
 INDICES = "const Index* const"
 
@@ -64,6 +65,7 @@ class Blocks:
         self.taken: set[str] = set()  # names of values in the block that is being written
         for function in FUNCTIONS:
             self.argument(function, f"const {function.name.title()}", function.name)
+        self.argument(COMPANY, "Company* const", "company")
         self.argument(OfGroup.NUM_LEAVES, "const Long", "num_leaves")
 
     def argument(self, what: Argument, sort: str, name: str) -> str:

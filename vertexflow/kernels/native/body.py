@@ -41,7 +41,7 @@ from ..lower.scalar import (
 )
 from .cpp import TYPES, number, place, spell
 
-BARRIER = "#pragma omp barrier"
+BARRIER = "meeting.wait(team);"
 SHARED = "#pragma omp for schedule(static) nowait"
 SIMD = "#pragma omp simd"
 

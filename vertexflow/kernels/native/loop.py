@@ -19,9 +19,9 @@ from ..memory import Buffers, room_for, room_of_a_step
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from ..run import Run
-from .blocks import FUNCTIONS, PACKED
+from .blocks import COMPANY, FUNCTIONS, PACKED
 from .build import address_of, load
-from .source import Source, Sources, preamble, products_source, write_part
+from .source import Source, Sources, company_source, preamble, products_source, write_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,10 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     functions = [function for part in sources.values() for function in part.functions]
     with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
         products = pool.submit(load, products_source(dtype), contract=True)
+        company = pool.submit(load, company_source())
         library = load("\n".join([preamble(dtype), *(function.text for function in functions)]))
     own: dict[OfLoop, int] = {one: address_of(products.result(), one.name) for one in FUNCTIONS}
+    own[COMPANY] = address_of(company.result(), COMPANY.name)
     loops: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
         pieces = [_loop(function, library, own, program) for function in part.functions]

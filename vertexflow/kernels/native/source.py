@@ -53,9 +53,14 @@ def products_source(dtype: torch.dtype) -> str:
     return _join(dtype, "product.hpp", "product.cpp")
 
 
+def company_source() -> str:
+    """The library that knows of other processes, for all generated code together."""
+    return _join(torch.float32, "product.hpp", "team.hpp", "company.cpp")
+
+
 def preamble(dtype: torch.dtype) -> str:
     """What stands in front of all functions of one file."""
-    return _join(dtype, "product.hpp", "runtime.hpp")
+    return _join(dtype, "product.hpp", "team.hpp", "runtime.hpp")
 
 
 def _join(dtype: torch.dtype, *names: str) -> str:
@@ -90,7 +95,7 @@ def write_part(program: Program, name: str) -> Sources:
     for number in range(count):
         writer = Blocks(program, name, rooms, number)
         blocks = [
-            _indented(writer.block(made, groups[number], leaf, count > 1), 8 + 4 * len(plans))
+            _indented(writer.block(made, groups[number], leaf, count > 1), 12 + 4 * len(plans))
             if number < len(groups)
             else ""
             for made, groups, leaf in zip(plans, statements, (False, True), strict=False)
@@ -126,22 +131,26 @@ def _function(writer: Blocks, blocks: list[str], work: int) -> str:
     """A function that runs a block for each step: of vertices with children, or of leaves if there is one for these."""
     body = blocks[0]
     if len(blocks) == 2:
-        body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 12, but=blocks)
+        body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 16, but=blocks)
     declared = _indented(writer.declarations, 4)
     packed = [f"pack({weight});" for weight in writer.weights.values()]
-    first = _indented(["if (must_pack) {", *(f"    {line}" for line in packed), "}"], 8) + "\n" if packed else ""
+    first = _indented(["if (must_pack && first == steps) {", *(f"    {line}" for line in packed), "}"], 12) + "\n" if packed else ""
     return f"""extern "C" void {writer.function}(Long* a, const Step* steps, Long count) {{
 {declared}
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * {work} > serial * count)
-    {{
-{first}        for (const Step* at = steps; at < steps + count; ++at) {{
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+    for (const Step *first = steps, *last; first < steps + count; first = last) {{
+        const bool pays = pays_threads(*first, {work});
+        for (last = first + 1; last < steps + count && pays_threads(*last, {work}) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {{
+            const int team = omp_get_num_threads();
+{first}            for (const Step* at = first; at < last; ++at) {{
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
 {body}
+            }}
         }}
     }}
 }}
