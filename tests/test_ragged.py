@@ -261,3 +261,17 @@ def test_the_number_of_children_as_a_number():
         "torch",
         "native",
     )
+
+
+def test_the_number_of_children_beside_each_edge():
+    """As it is, without another operation in front: loops over edges knew it as a place only."""
+
+    def vertex(self, v):
+        share = v.softmax(v.children.expand(v.num_children).double())
+        h = torch.tanh(v.pull("x") + v.sum(v.children.h * share[:, None]))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    parts = [Structure(4, [(0, 2, 0), (1, 2, 1), (2, 3, 0)]), Structure(2, [(1, 0, 0)])]
+    check(Case(FromCode(vertex, {"h": 3}), parts, {"x": x}), "torch", "native")

@@ -12,7 +12,8 @@ import torch
 
 import vertexflow as vf
 from vertexflow.kernels.native.build import load
-from vertexflow.kernels.native.source import company_source, preamble
+from vertexflow.kernels.native.products import joined
+from vertexflow.kernels.native.source import company_source
 
 from ..promises import SHAPES, graphs_of, inputs_of, outputs_and_gradients, same_bits
 from ..test_guarantees import model_of
@@ -36,8 +37,20 @@ extern "C" Long meetings(Company* company, int threads, Long rounds, Long nanose
             if (come.load(std::memory_order_relaxed) != round * team) ++wrong;
             meeting.wait(team);
         }
+        if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
     }
     return wrong;
+}
+
+// One of two threads comes late to the end.
+extern "C" void late_end(Company* company) {
+    const timespec late = {0, 50'000'000};
+    Meeting meeting(company);
+#pragma omp parallel num_threads(2)
+    if (omp_get_thread_num() == 0)
+        meeting.ends();
+    else
+        nanosleep(&late, nullptr);
 }
 """
 LATE = 5_000_000
@@ -47,7 +60,7 @@ FOREVER = 2**62
 class Company(ctypes.Structure):
     """As in team.hpp."""
 
-    _fields_ = (("until", ctypes.c_int64), ("come", ctypes.c_void_p), ("leave", ctypes.c_void_p))
+    _fields_ = (("until", ctypes.c_int64), ("waited", ctypes.c_void_p), ("leave", ctypes.c_void_p))
 
 
 @pytest.fixture
@@ -64,11 +77,22 @@ def company(library):
 
 
 @pytest.fixture
-def meetings():
-    function = load(preamble(torch.float32) + MEETINGS).meetings
+def code():
+    return load(joined(torch.float32, "product.hpp", "team.hpp") + MEETINGS)
+
+
+@pytest.fixture
+def meetings(code):
+    function = code.meetings
     function.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     function.restype = ctypes.c_int64
     return lambda company, *arguments: function(ctypes.addressof(company), *arguments)
+
+
+@pytest.fixture
+def late_end(code):
+    code.late_end.argtypes = (ctypes.c_void_p,)
+    return lambda company: code.late_end(ctypes.addressof(company))
 
 
 def number_of_threads():
@@ -105,19 +129,38 @@ def test_in_several_threads_at_once(company, meetings):
     assert found == [0] * 4
 
 
-def test_where_one_is_late_company_is_assumed_and_after_a_second_not_any_more(company, meetings):
+def test_where_one_is_late_company_is_assumed_and_after_two_seconds_not_any_more(library, company, meetings):
     meetings(company, 2, 1, 0)  # OpenMP's own threads are there
+    library.leave()
     before = number_of_threads()
-    meetings(company, 2, 1, LATE)
+    meetings(company, 2, 10, LATE)
     assert company.until > time.monotonic_ns()
     during = number_of_threads()
     assert during >= before + 2
-    meetings(company, 2, 1, LATE)
+    meetings(company, 2, 10, LATE)
     assert number_of_threads() == during
-    time.sleep(1.1)
+    time.sleep(2.1)
     meetings(company, 1, 1, 0)
     assert company.until == 0
     assert number_of_threads() == before
+
+
+def test_one_that_is_late_at_the_end_of_a_region(company, late_end):
+    late_end(company)
+    assert company.until > time.monotonic_ns()
+
+
+def test_one_that_is_late_now_and_then_is_no_company(company, meetings):
+    """Unless the machine is busy just then."""
+
+    def is_alone():
+        company.until = 0
+        for _ in range(5):
+            time.sleep(0.1)
+            meetings(company, 2, 1, 2 * LATE)
+        return company.until == 0
+
+    assert soon(is_alone)
 
 
 def test_in_company_threads_that_wait_for_work_of_pytorch_sleep(library):
@@ -134,17 +177,6 @@ def test_in_company_threads_that_wait_for_work_of_pytorch_sleep(library):
     library.come(FOREVER)
     number_of_threads()
     assert sorted(time_after() for _ in range(9))[4] < 0.003
-
-
-def test_where_none_is_late_there_is_no_company(company, meetings):
-    """But where tests run there may be, now and then."""
-
-    def is_alone():
-        company.until = 0
-        meetings(company, 2, 100, 0)
-        return company.until == 0
-
-    assert soon(is_alone)
 
 
 def test_native_code_gives_the_same_bits_in_company(library):

@@ -19,7 +19,7 @@ from vertexflow.kernels.native import build
 
 from ..agreement import check
 from ..budget import tries
-from ..models import BinaryTreeLSTM, FromCode, TreeRNN
+from ..models import FromCode, TreeRNN
 from ..ragged import ragged_cases
 from ..strategies import cases
 
@@ -244,15 +244,6 @@ def test_powers_of_integers_are_those_of_pytorch():
     model.backend = "native"
     by = torch.full((2, 1), 19)
     assert model([vf.chain(1)] * 2, by=by).n.tolist() == (by**by).tolist()
-
-
-def test_under_autocast_pytorch_computes():
-    model = BinaryTreeLSTM(4, 8)
-    model.backend = "native"
-    with torch.autocast("cpu", torch.bfloat16):
-        out = model([vf.chain(3)], x=torch.randn(3, 4)).h
-    assert out.dtype == torch.float32
-    assert "is of bfloat16" in model.explain()
 
 
 def test_code_is_compiled_once_and_kept(monkeypatch, tmp_path):

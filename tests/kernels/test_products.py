@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vertexflow.kernels.native import build
-from vertexflow.kernels.native.source import products_source
+from vertexflow.kernels.native.products import source_of
 
 WAYS = {"the best": [], "AVX": ["__AVX512F__"], "plain": ["__AVX512F__", "__AVX__"]}  # what the machine is not to have
 IN_A_TEAM = """
@@ -43,7 +43,7 @@ class Weight(ctypes.Structure):
 def library(request):
     dtype, way = request.param
     lines = [f"#undef {name}" for name in WAYS[way]]
-    made = build.load("\n".join([*lines, products_source(dtype), IN_A_TEAM]), contract=True)
+    made = build.load("\n".join([*lines, source_of(dtype), IN_A_TEAM]), contract=True)
     made.dtype = dtype
     return made
 

@@ -16,6 +16,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 24, 6};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 9);
         for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
@@ -23,9 +28,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -38,6 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -77,6 +80,7 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -116,6 +120,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_1 = (T* const)a[28];
     const Weight weight_1 = {p_params_3, packs ? room_1 : nullptr, true, 18, 6};
     const Index* const edge_offset = (Index* const)a[29];
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 51);
         for (last = first + 1; last < steps + count && pays_threads(*last, 51) == pays;) ++last;
@@ -123,10 +133,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -271,6 +277,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -323,6 +330,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_1 = (T* const)a[41];
     const Weight weight_1 = {p_params_4, packs ? room_1 : nullptr, false, 6, 6};
     const Index* const owner_of = (Index* const)a[42];
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 69);
         for (last = first + 1; last < steps + count && pays_threads(*last, 69) == pays;) ++last;
@@ -330,10 +343,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -500,6 +509,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -528,6 +538,11 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[18];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
     const Index* const edge_offset = (Index* const)a[19];
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 42);
         for (last = first + 1; last < steps + count && pays_threads(*last, 42) == pays;) ++last;
@@ -535,9 +550,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -603,6 +615,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -643,6 +656,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 18, v_segment_sum, v_segment_sum_ld, 6, p_mm_4);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

@@ -16,6 +16,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 6);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
@@ -23,9 +28,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -38,6 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_3, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -80,6 +83,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Weight weight_1 = {p_params_5, packs ? room_1 : nullptr, true, 1, 6};
     const Index* const owner_of = (Index* const)a[31];
     const Index* const edge_offset = (Index* const)a[32];
+    if (must_pack)
+#pragma omp parallel if (114 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 48);
         for (last = first + 1; last < steps + count && pays_threads(*last, 48) == pays;) ++last;
@@ -87,10 +96,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -262,6 +267,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -301,6 +307,7 @@ extern "C" void grad_eager_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -363,6 +370,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const edge_offset = (Index* const)a[50];
     T* const scratch_8 = (T* const)a[51];
     T* const scratch_9 = (T* const)a[52];
+    if (must_pack)
+#pragma omp parallel if (114 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 69);
         for (last = first + 1; last < steps + count && pays_threads(*last, 69) == pays;) ++last;
@@ -370,10 +383,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -607,6 +616,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -637,6 +647,11 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[21];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 31);
         for (last = first + 1; last < steps + count && pays_threads(*last, 31) == pays;) ++last;
@@ -644,9 +659,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -709,6 +721,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -741,6 +754,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 18, v_message, v_message_ld, 6, p_mm_4);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

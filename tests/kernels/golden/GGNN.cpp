@@ -17,6 +17,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[12];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 6, 6};
+    if (must_pack)
+#pragma omp parallel if (36 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 8);
         for (last = first + 1; last < steps + count && pays_threads(*last, 8) == pays;) ++last;
@@ -24,9 +29,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -48,6 +50,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_h, v_h_ld, weight_0, p_params_2, v_message, v_message_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -75,6 +78,11 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[18];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 6};
+    if (must_pack)
+#pragma omp parallel if (36 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 16);
         for (last = first + 1; last < steps + count && pays_threads(*last, 16) == pays;) ++last;
@@ -82,9 +90,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -137,6 +142,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -190,6 +196,14 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Index* const edge_offset = (Index* const)a[37];
     T* const scratch_6 = (T* const)a[38];
     T* const scratch_7 = (T* const)a[39];
+    if (must_pack)
+#pragma omp parallel if (252 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+        pack(weight_2);
+        pack(weight_3);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 63);
         for (last = first + 1; last < steps + count && pays_threads(*last, 63) == pays;) ++last;
@@ -197,12 +211,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-                pack(weight_2);
-                pack(weight_3);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -367,6 +375,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -432,6 +441,14 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const scratch_10 = (T* const)a[51];
     T* const scratch_11 = (T* const)a[52];
     T* const scratch_12 = (T* const)a[53];
+    if (must_pack)
+#pragma omp parallel if (252 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+        pack(weight_2);
+        pack(weight_3);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 93);
         for (last = first + 1; last < steps + count && pays_threads(*last, 93) == pays;) ++last;
@@ -439,12 +456,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-                pack(weight_2);
-                pack(weight_3);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -655,6 +666,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -724,6 +736,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -764,6 +777,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat_1, v_cat_1_ld, 18, v_a, v_a_ld, 6, p_mm_9);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

@@ -16,6 +16,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 6);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
@@ -23,9 +28,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -38,6 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_3, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -66,6 +69,11 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, true, 18, 6};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 48);
         for (last = first + 1; last < steps + count && pays_threads(*last, 48) == pays;) ++last;
@@ -73,9 +81,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -173,6 +178,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -213,6 +219,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[31];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, false, 6, 18};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 54);
         for (last = first + 1; last < steps + count && pays_threads(*last, 54) == pays;) ++last;
@@ -220,9 +231,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -358,6 +366,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -385,6 +394,11 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[18];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 31);
         for (last = first + 1; last < steps + count && pays_threads(*last, 31) == pays;) ++last;
@@ -392,9 +406,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -452,6 +463,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -484,6 +496,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 18, v_before, v_before_ld, 6, p_mm_1);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

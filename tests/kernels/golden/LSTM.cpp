@@ -18,6 +18,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[13];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 24, 6};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 33);
         for (last = first + 1; last < steps + count && pays_threads(*last, 33) == pays;) ++last;
@@ -25,9 +30,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -51,6 +53,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, v_bias, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -82,6 +85,11 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[22];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, true, 24, 6};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 51);
         for (last = first + 1; last < steps + count && pays_threads(*last, 51) == pays;) ++last;
@@ -89,9 +97,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -198,6 +203,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -241,6 +247,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[34];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, false, 6, 24};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 39);
         for (last = first + 1; last < steps + count && pays_threads(*last, 39) == pays;) ++last;
@@ -248,9 +259,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -390,6 +398,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -412,6 +421,11 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[13];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 18);
         for (last = first + 1; last < steps + count && pays_threads(*last, 18) == pays;) ++last;
@@ -419,9 +433,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -449,6 +460,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -481,6 +493,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 24, v_before_h, v_before_h_ld, 6, p_mm_1);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

@@ -17,6 +17,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[12];
     const Weight weight_0 = {p_params_4, packs ? room_0 : nullptr, true, 18, 6};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 7);
         for (last = first + 1; last < steps + count && pays_threads(*last, 7) == pays;) ++last;
@@ -24,9 +29,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -45,6 +47,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_x, v_x_ld, weight_0, p_params_5, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -77,6 +80,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Weight weight_0 = {p_params_6, packs ? room_0 : nullptr, true, 18, 6};
     T* const room_1 = (T* const)a[22];
     const Weight weight_1 = {p_params_9, packs ? room_1 : nullptr, true, 6, 6};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 33);
         for (last = first + 1; last < steps + count && pays_threads(*last, 33) == pays;) ++last;
@@ -84,10 +93,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -177,6 +182,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -219,6 +225,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_1 = (T* const)a[31];
     const Weight weight_1 = {p_params_6, packs ? room_1 : nullptr, false, 6, 18};
     T* const scratch_2 = (T* const)a[32];
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 33);
         for (last = first + 1; last < steps + count && pays_threads(*last, 33) == pays;) ++last;
@@ -226,10 +238,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -337,6 +345,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -362,6 +371,11 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[16];
     const Weight weight_0 = {p_params_4, packs ? room_0 : nullptr, false, 6, 18};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 15);
         for (last = first + 1; last < steps + count && pays_threads(*last, 15) == pays;) ++last;
@@ -369,9 +383,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -404,6 +415,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -436,6 +448,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 18, v_first_h, v_first_h_ld, 6, p_mm_4);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -459,6 +472,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[12];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 7);
         for (last = first + 1; last < steps + count && pays_threads(*last, 7) == pays;) ++last;
@@ -466,9 +484,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -487,6 +502,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_x, v_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -509,6 +525,11 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[12];
     const Weight weight_0 = {p_params_7, packs ? room_0 : nullptr, true, 6, 6};
     const Index* const owner_of = (Index* const)a[13];
+    if (must_pack)
+#pragma omp parallel if (36 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 8);
         for (last = first + 1; last < steps + count && pays_threads(*last, 8) == pays;) ++last;
@@ -516,9 +537,6 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -542,6 +560,7 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -590,6 +609,11 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[38];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 18, 6};
     const Index* const edge_offset = (Index* const)a[39];
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 85);
         for (last = first + 1; last < steps + count && pays_threads(*last, 85) == pays;) ++last;
@@ -597,9 +621,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -825,6 +846,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -867,6 +889,7 @@ extern "C" void grad_eager(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -922,6 +945,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[45];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 6, 18};
     const Index* const owner_of = (Index* const)a[46];
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 60);
         for (last = first + 1; last < steps + count && pays_threads(*last, 60) == pays;) ++last;
@@ -929,9 +957,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -1134,6 +1159,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -1164,6 +1190,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_1 = (T* const)a[19];
     const Weight weight_1 = {p_params_7, packs ? room_1 : nullptr, false, 6, 6};
     const Index* const edge_offset = (Index* const)a[20];
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 21);
         for (last = first + 1; last < steps + count && pays_threads(*last, 21) == pays;) ++last;
@@ -1171,10 +1203,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -1238,6 +1266,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -1291,6 +1320,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

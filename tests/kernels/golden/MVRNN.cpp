@@ -27,6 +27,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -68,6 +69,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 6, 12};
     T* const room_1 = (T* const)a[31];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, true, 6, 12};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 214);
         for (last = first + 1; last < steps + count && pays_threads(*last, 214) == pays;) ++last;
@@ -75,10 +82,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -239,6 +242,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -295,6 +299,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 12, 6};
     T* const room_1 = (T* const)a[46];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, false, 12, 6};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 213);
         for (last = first + 1; last < steps + count && pays_threads(*last, 213) == pays;) ++last;
@@ -302,10 +312,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -512,6 +518,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -566,6 +573,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -641,6 +649,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

@@ -16,6 +16,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 24, 6};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 9);
         for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
@@ -23,9 +28,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -38,6 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -71,6 +74,11 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[24];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 36, 18};
+    if (must_pack)
+#pragma omp parallel if (648 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 94);
         for (last = first + 1; last < steps + count && pays_threads(*last, 94) == pays;) ++last;
@@ -78,9 +86,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -217,6 +222,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -268,6 +274,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[42];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 18, 36};
+    if (must_pack)
+#pragma omp parallel if (648 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 130);
         for (last = first + 1; last < steps + count && pays_threads(*last, 130) == pays;) ++last;
@@ -275,9 +286,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -479,6 +487,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -507,6 +516,11 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 42);
         for (last = first + 1; last < steps + count && pays_threads(*last, 42) == pays;) ++last;
@@ -514,9 +528,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -569,6 +580,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -601,6 +613,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat_1, v_cat_1_ld, 36, v_children_h, v_children_h_ld, 18, p_mm_1);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

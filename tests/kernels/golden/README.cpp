@@ -16,6 +16,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 6);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
@@ -23,9 +28,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -38,6 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_2, v_x, v_x_ld);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -70,6 +73,11 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[23];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 30, 12};
+    if (must_pack)
+#pragma omp parallel if (360 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 70);
         for (last = first + 1; last < steps + count && pays_threads(*last, 70) == pays;) ++last;
@@ -77,9 +85,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -187,6 +192,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -230,6 +236,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[34];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 12, 30};
+    if (must_pack)
+#pragma omp parallel if (360 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 64);
         for (last = first + 1; last < steps + count && pays_threads(*last, 64) == pays;) ++last;
@@ -237,9 +248,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -379,6 +387,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -401,6 +410,11 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[13];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
+    if (must_pack)
+#pragma omp parallel if (108 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 13);
         for (last = first + 1; last < steps + count && pays_threads(*last, 13) == pays;) ++last;
@@ -408,9 +422,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -438,6 +449,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -470,6 +482,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat_2, v_cat_2_ld, 30, v_children_h, v_children_h_ld, 12, p_mm_1);
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

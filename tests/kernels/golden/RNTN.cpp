@@ -27,6 +27,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -60,6 +61,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 72, 12};
     T* const room_1 = (T* const)a[23];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, true, 6, 12};
+    if (must_pack)
+#pragma omp parallel if (936 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 71);
         for (last = first + 1; last < steps + count && pays_threads(*last, 71) == pays;) ++last;
@@ -67,10 +74,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -159,6 +162,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -202,6 +206,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, false, 12, 6};
     T* const room_1 = (T* const)a[33];
     const Weight weight_1 = {p_params_1, packs ? room_1 : nullptr, false, 12, 72};
+    if (must_pack)
+#pragma omp parallel if (936 > serial)
+    {
+        pack(weight_0);
+        pack(weight_1);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 94);
         for (last = first + 1; last < steps + count && pays_threads(*last, 94) == pays;) ++last;
@@ -209,10 +219,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-                pack(weight_1);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -336,6 +342,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -377,6 +384,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -427,6 +435,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

@@ -27,6 +27,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -55,6 +56,11 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 6, 12};
+    if (must_pack)
+#pragma omp parallel if (72 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 17);
         for (last = first + 1; last < steps + count && pays_threads(*last, 17) == pays;) ++last;
@@ -62,9 +68,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -133,6 +136,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -166,6 +170,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[24];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 12, 6};
+    if (must_pack)
+#pragma omp parallel if (72 > serial)
+    {
+        pack(weight_0);
+    }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 16);
         for (last = first + 1; last < steps + count && pays_threads(*last, 16) == pays;) ++last;
@@ -173,9 +182,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
 #pragma omp parallel if (pays)
         {
             const int team = omp_get_num_threads();
-            if (must_pack && first == steps) {
-                pack(weight_0);
-            }
             for (const Step* at = first; at < last; ++at) {
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
@@ -235,6 +241,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -276,6 +283,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -321,6 +329,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

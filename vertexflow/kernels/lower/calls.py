@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.roles import Gather, Grad, Scatter, role_of
 from ..operations import VIEWS, Unsupported
-from .scalar import DTYPES
+from .scalar import DTYPES, HALVES
 
 aten = torch.ops.aten
 
@@ -80,11 +80,8 @@ def _is_given_as_it_is(node: fx.Node, unknown: Collection[fx.Node]) -> bool:
     return node.target in VIEWS and all(_is_given_as_it_is(source, unknown) for source in node.all_input_nodes)
 
 
-def calls_of(
-    part: Part, called: Called, level: Mapping[fx.Node, int], dtypes: Collection[torch.dtype] = DTYPES
-) -> dict[int, Part]:
-    """What PyTorch computes at each level, as parts whose inputs and outputs are values of this part's graph; loops know
-    these `dtypes`.
+def calls_of(part: Part, called: Called, level: Mapping[fx.Node, int]) -> dict[int, Part]:
+    """What PyTorch computes at each level, as parts whose inputs and outputs are values of this part's graph.
 
     Raises:
         Unsupported: loops cannot read what a call makes.
@@ -96,7 +93,7 @@ def calls_of(
     calls = {at: _call(f"{part.name}_call_{at}", nodes, called, level) for at, nodes in sorted(by_level.items())}
     for call in calls.values():
         for node in call.outputs:
-            _check_output(node, dtypes)
+            _check_output(node)
     return calls
 
 
@@ -145,9 +142,9 @@ def _is_read_elsewhere(node: fx.Node, called: Called, level: Mapping[fx.Node, in
     return any(map(is_elsewhere, node.users))
 
 
-def _check_output(node: fx.Node, dtypes: Collection[torch.dtype]) -> None:
+def _check_output(node: fx.Node) -> None:
     layout, dtype = node.meta.get("rows"), node.meta["val"].dtype
     if node.meta.get("interleaved") or (layout is not None and layout.per_vertex > 1 and layout.dim > 0):
         raise Unsupported(f"{node.name} does not have its vertices one beside the other")
-    if dtype not in dtypes:
+    if dtype not in DTYPES | HALVES:
         raise Unsupported(f"{node.name} is of {str(dtype)[6:]}")

@@ -24,6 +24,7 @@ from .pointwise import POINTWISE
 from .scalar import (
     DTYPES,
     FLOATS,
+    HALVES,
     Choose,
     Draw,
     Expression,
@@ -232,7 +233,7 @@ def check_dtypes(node: fx.Node) -> None:
         Unsupported: naming it.
     """
     value = node.meta.get("val")
-    if isinstance(value, Tensor) and value.dtype not in DTYPES:
+    if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
         raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
 
 

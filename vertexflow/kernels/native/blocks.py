@@ -33,15 +33,15 @@ from ..arguments import (
     Value,
     Whole,
 )
-from ..lower.loops import Accumulate, Matrix, Over, Product, Statement, asks_for_owners, draws, reads, writes
+from ..lower.loops import Accumulate, Matrix, Outer, Over, Product, Statement, asks_for_owners, draws, reads, writes
+from ..lower.scalar import wide
 from ..lower.views import of_vertex
 from ..memory import room_of
 from .body import write_statements
 from .cpp import TYPES
 from .plan import Plan
+from .products import FUNCTIONS, dtype_of, function_of, packed_size
 
-WIDEST = 32  # columns of a panel of a packed weight, at most
-FUNCTIONS = tuple(map(Function, ("product", "outer", "pack")))  # of the library of products
 COMPANY = Function("company")  # of the library that knows of other processes
 PACKED = Memory("packed")  # whether weights were packed
 INDICES = "const Index* const"
@@ -61,10 +61,12 @@ class Blocks:
         self.declarations: list[str] = []
         self.declared: dict[Argument, str] = {}
         self.weights: dict[tuple[Any, ...], str] = {}  # what products read
+        self.packing: list[str] = []  # and the lines that pack it
         self.slots = program.trace.num_slots
         self.taken: set[str] = set()  # names of values in the block that is being written
-        for function in FUNCTIONS:
-            self.argument(function, f"const {function.name.title()}", function.name)
+        self.dtype = wide(program.trace.widest_dtype)  # which the code calls T
+        for function in FUNCTIONS if program.trace.widest_dtype == self.dtype else ():
+            self._function(function, self.dtype)
         self.argument(COMPANY, "Company* const", "company")
         self.argument(OfGroup.NUM_LEAVES, "const Long", "num_leaves")
 
@@ -76,6 +78,12 @@ class Blocks:
             self.declarations.append(f"{sort} {name} = {cast}a[{len(self.arguments)}];")
             self.arguments.append(what)
         return self.declared[what]
+
+    def _function(self, name: str, dtype: torch.dtype) -> str:
+        """The C++ name of a function of the library of products of a dtype."""
+        function = function_of(name, dtype)
+        sort = name.title() if dtype == self.dtype else f"{name.title()}Of<{TYPES[dtype]}>"
+        return self.argument(function, f"const {sort}", function.name)
 
     def block(self, made: Plan, statements: Sequence[Statement], leaf: bool, is_cut: bool) -> list[str]:
         """The lines that run these statements of a plan for one step; `leaf`: of vertices without children."""
@@ -105,6 +113,9 @@ class Blocks:
             if not is_cut or output in used:
                 names[output] = self._value(output, output, lines) if has_rows(output) else self._result(output)
         origins = {node: origin for origin, node in inputs.items()}
+        for statement in statements:
+            if isinstance(statement, Product | Outer):
+                self._function("product" if isinstance(statement, Product) else "outer", dtype_of(statement))
         matrices = [statement.b for statement in statements if isinstance(statement, Product)]
         weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
         stages = write_statements(statements, names, weights, self._arriving(inputs) if not self.number else {})
@@ -131,14 +142,15 @@ class Blocks:
             self.declarations.append("packed = packs;")
         key = (origin, matrix.first, matrix.n, matrix.k, matrix.transposed)
         if key not in self.weights:
-            number, n, k = len(self.weights), matrix.n, matrix.k
-            plain = self.argument(Whole(origin), "const T* const", f"p_{origin.name}")
-            name, size, dtype = f"room_{number}", (n + -n % WIDEST) * k, self.program.trace.widest_dtype
-            room = self.argument(Scratch(self.function, name, size, Over.ELEMENTS, dtype), "T* const", name)
+            number, n, k, dtype, sort = len(self.weights), matrix.n, matrix.k, _dtype(origin), self._type(origin)
+            plain = self.argument(Whole(origin), f"const {sort}* const", f"p_{origin.name}")
+            name, size, pack = f"room_{number}", packed_size(n, k, dtype), self._function("pack", dtype)
+            room = self.argument(Scratch(self.function, name, size, Over.ELEMENTS, dtype), f"{sort}* const", name)
             self.weights[key] = f"weight_{number}"
+            self.packing.append(f"{pack}({self.weights[key]});")
             first, transposed = f" + {matrix.first}" if matrix.first else "", "true" if matrix.transposed else "false"
             self.declarations.append(
-                f"const Weight weight_{number} = {{{plain}{first}, packs ? {room} : nullptr, {transposed}, {n}, {k}}};"
+                f"const {_weight(sort)} weight_{number} = {{{plain}{first}, packs ? {room} : nullptr, {transposed}, {n}, {k}}};"
             )
         return self.weights[key]
 
@@ -227,10 +239,10 @@ class Blocks:
 
     def _type(self, node: fx.Node) -> str:
         """The type of a value's elements."""
-        dtype = node.meta["val"].dtype
+        dtype = _dtype(node)
         if dtype == torch.bool:
             return "std::uint8_t"  # what is read as bool is not vectorised
-        return "T" if dtype == self.program.trace.widest_dtype else TYPES[dtype]
+        return "T" if dtype == self.dtype else TYPES[dtype]
 
     def _width(self, state: str) -> int:
         return math.prod(self.program.trace.state[state])
@@ -306,3 +318,12 @@ class Blocks:
         column = f" + {slot * width}" if slot != ALL_SLOTS else ""
         lines.append(f"{sort}* const {name} = {to} + (start - num_leaves) * {self.slots * width}{column};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
+
+
+def _dtype(node: fx.Node) -> torch.dtype:
+    dtype: torch.dtype = node.meta["val"].dtype
+    return dtype
+
+
+def _weight(sort: str) -> str:
+    return "Weight" if sort == "T" else f"WeightOf<{sort}>"

@@ -27,6 +27,7 @@ from ..lower.loops import (
     writes,
 )
 from ..lower.scalar import (
+    HALVES,
     JOINED,
     Apply,
     Cast,
@@ -39,7 +40,8 @@ from ..lower.scalar import (
     Reduce,
     neutral,
 )
-from .cpp import TYPES, number, place, spell
+from .cpp import converted, loaded, number, place, register, rounded, spell, stored
+from .products import dtype_of, function_of
 
 BARRIER = "meeting.wait(team);"
 SHARED = "#pragma omp for schedule(static) nowait"
@@ -131,17 +133,18 @@ class _Writer:
     def _nest(self, nest: Nest) -> None:
         with self._all(nest.variables, SIMD):
             for store in nest.stores:
-                self.line(f"{self._target(store, of(Var('i')))} = {self.text(store.value)};")
+                value = stored(self.text(store.value), store.value.dtype)
+                self.line(f"{self._target(store, of(Var('i')))} = {value};")
 
     def _accumulate(self, what: Accumulate) -> None:
+        if what.store.value.dtype in HALVES:
+            return self._accumulate_wide(what)
         (*outer, last), store = what.kept or (None,), what.store
         target = self._target(store, of(what.row))
         kind = store.value.dtype
-        joined = spell(JOINED[what.operation], kind, [target, "{}"])
         with self._each(what.row, what.over.value, SHARED):
             if what.is_over_edges:
-                self.line("const Long from = i < without ? 0 : first_edge[i] - first_edge[without];")
-                self.line("const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];")
+                self._bounds_of_edges()
             with self._all(tuple(outer)):
                 inner = (last,) if last is not None else ()
                 start = "from" if what.is_over_edges else "0"
@@ -150,33 +153,67 @@ class _Writer:
                         f"{target} = {number(0, kind) if what.is_over_edges else self._nothing(what.operation, kind)};"
                     )
                 with self._over(what.summed, start), self._all(inner, SIMD):
-                    value = self.text(store.value)
-                    text = joined.replace("{}", value)
-                    if what.is_over_edges and what.operation != "sum":
-                        text = f"({what.summed[0]} == from ? {value} : {text})"
-                    self.line(f"{target} = {text};")
+                    self.line(f"{target} = {self._joined(what, target)};")
+
+    def _accumulate_wide(self, what: Accumulate) -> None:
+        """Of half precision: some neighbouring columns at a time, in float, which is rounded once."""
+        *outer, last = what.kept or (Var("j", 1),)
+        store, dtype = what.store, what.store.value.dtype
+        total = f"sum[{last} - first]"
+        nothing = number(0, dtype) if what.is_over_edges else self._nothing(what.operation, dtype)
+        head = f"for (Long {last} = first; {last} < stop; ++{last})"
+        with self._each(what.row, what.over.value, SHARED):
+            if what.is_over_edges:
+                self._bounds_of_edges()
+            with self._all(tuple(outer)), self.nested(f"for (Long first = 0; first < {last.bound}; first += 64)"):
+                self.line(f"const Long stop = std::min<Long>(first + 64, {last.bound});")
+                self.line(f"{register(dtype)} sum[64];")
+                with self._with(SIMD), self.nested(head, last):
+                    self.line(f"{total} = {nothing};")
+                start = "from" if what.is_over_edges else "0"
+                with self._over(what.summed, start), self._with(SIMD), self.nested(head, last):
+                    self.line(f"{total} = {self._joined(what, total)};")
+                with self._with(SIMD), self.nested(head, last):
+                    self.line(f"{self._target(store, of(what.row))} = {stored(rounded(total, dtype), dtype)};")
+
+    def _bounds_of_edges(self) -> None:
+        self.line("const Long from = i < without ? 0 : first_edge[i] - first_edge[without];")
+        self.line("const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];")
+
+    def _joined(self, what: Accumulate, total: str) -> str:
+        """What a sum or maximum is after one more element of it."""
+        value = self.text(what.store.value)
+        text = spell(JOINED[what.operation], what.store.value.dtype, [total, value])
+        is_first = f"{what.summed[0]} == from" if what.is_over_edges and what.operation != "sum" else ""
+        return f"({is_first} ? {value} : {text})" if is_first else text
 
     def _sum_of_rows(self, what: SumOfRows) -> None:
         """Some neighbouring columns at a time."""
-        kind, column, n = TYPES[what.value.dtype], what.column, what.column.bound
+        dtype, column, n = what.value.dtype, what.column, what.column.bound
         out = f"{self.names[what.target]}"
         with self._with(SHARED), self.nested(f"for (Long first = 0; first < {n}; first += 64)"):
             self.line(f"const Long last = std::min<Long>(first + 64, {n});")
-            self.line(f"{kind} sum[64] = {{}};")
+            self.line(f"{register(dtype)} sum[64] = {{}};")
             with self._each(what.row, what.over.value), self._all(what.summed):
                 head = f"for (Long {column} = first; {column} < last; ++{column})"
                 with self._with(SIMD), self.nested(head, column):
                     self.line(f"sum[{column} - first] += {self.text(what.value)};")
-            self.line(f"std::copy(sum, sum + last - first, {out} + first);")
+            if dtype not in HALVES:
+                self.line(f"std::copy(sum, sum + last - first, {out} + first);")
+                return
+            value = stored(rounded("sum[j]", dtype), dtype)
+            self.line(f"for (Long j = 0; j < last - first; ++j) {out}[first + j] = {value};")
 
     def _product(self, product: Product) -> None:
         bias = "nullptr" if product.bias is None else self._columns(product.bias)
         count, a, out = _rows(product), self._rows_of(product.a, product), self._rows_of(product.out, product)
-        self.line(f"product({count}, {a}, {self.weights[product.b]}, {bias}, {out});")
+        function = function_of("product", dtype_of(product)).name
+        self.line(f"{function}({count}, {a}, {self.weights[product.b]}, {bias}, {out});")
 
     def _outer(self, outer: Outer) -> None:
         a, b = self._rows_of(outer.a, outer), self._rows_of(outer.b, outer)
-        self.line(f"outer({_rows(outer)}, {a}, {outer.n}, {b}, {outer.k}, {self._columns(outer.out)});")
+        function = function_of("outer", dtype_of(outer)).name
+        self.line(f"{function}({_rows(outer)}, {a}, {outer.n}, {b}, {outer.k}, {self._columns(outer.out)});")
 
     def _rows_of(self, columns: Columns, product: Product | Outer) -> str:
         """Where rows begin, and how far the next one is."""
@@ -202,13 +239,13 @@ class _Writer:
             case Load():
                 name, at = self.names[expression.array], place(expression.column)
                 at = at if expression.row is None else f"{_row(expression.row)} * {name}_ld + {at}"
-                return f"({name}[{at}] != 0)" if expression.dtype == torch.bool else f"{name}[{at}]"
+                return loaded(f"{name}[{at}]", expression.dtype)
             case Draw():
                 row, column = place(expression.row), place(expression.column)
                 first = "first_of_edges" if expression.of_edges else "group_start + start"
-                return f"uniform<{TYPES[expression.dtype]}>(seed, {expression.stream}u, {first} + {row}, {column})"
+                return f"uniform<{register(expression.dtype)}>(seed, {expression.stream}u, {first} + {row}, {column})"
             case Position():
-                return f"{TYPES[expression.dtype]}({place(expression.at)})"
+                return f"{register(expression.dtype)}({place(expression.at)})"
         scope = self._scope_of(expression)
         known = self.scopes[scope].known
         if expression not in known:
@@ -224,13 +261,7 @@ class _Writer:
     def _named(self, expression: Expression) -> str:
         match expression:
             case Cast():
-                operand, before = self.text(expression.operand), expression.operand.dtype
-                if expression.dtype == torch.bool:
-                    text = f"({operand} != {number(0, before)})"
-                elif before == torch.bool:  # a conversion would not be vectorised
-                    text = f"({operand} ? {number(1, expression.dtype)} : {number(0, expression.dtype)})"
-                else:
-                    text = f"{TYPES[expression.dtype]}({operand})"
+                text = converted(self.text(expression.operand), expression.operand.dtype, expression.dtype)
             case Choose():
                 text = self._choice(expression)
             case Apply():
@@ -240,7 +271,7 @@ class _Writer:
             case _:
                 raise TypeError(expression)
         name = self._fresh("t")
-        self.line(f"const {TYPES[expression.dtype]} {name} = {text};")
+        self.line(f"const {register(expression.dtype)} {name} = {text};")
         return name
 
     def _choice(self, choice: Choose) -> str:
@@ -256,7 +287,7 @@ class _Writer:
 
     def _total(self, reduce: Reduce) -> str:
         name, kind = self._fresh("sum" if reduce.operation == "sum" else reduce.operation), reduce.dtype
-        self.line(f"{TYPES[kind]} {name} = {self._nothing(reduce.operation, kind)};")
+        self.line(f"{register(kind)} {name} = {self._nothing(reduce.operation, kind)};")
         sign = {"sum": "+", "prod": "*", "max": "most", "min": "least"}[reduce.operation]
         vectors = f"{SIMD} reduction({sign}:{name})" if kind.is_floating_point else ""
         with self._all(reduce.over, vectors):

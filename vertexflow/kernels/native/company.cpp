@@ -10,7 +10,9 @@
 
 namespace {
 
-constexpr Long stay = 1'000'000'000;  // nanoseconds
+// Nanoseconds. Work that comes up now and then, or shares of a step that differ, are no company.
+constexpr Long window = 100'000'000, much = 25'000'000, stay = 2'000'000'000;
+std::atomic<Long> window_start{0}, lost{0};
 
 struct Idle {
     sem_t end;
@@ -53,10 +55,19 @@ void keep_idle_threads() {
 
 extern "C" {
 
+void waited(Long start, Long stop);
 void come(Long now);
 void leave();
 
-Company company = {{0}, come, leave};
+Company company = {{0}, waited, leave};
+
+void waited(Long start, Long stop) {
+    if (stop - window_start.load() > window) {
+        window_start.store(start);
+        lost.store(0);
+    }
+    if (lost.fetch_add(stop - start) + stop - start > much) come(stop);
+}
 
 void come(Long now) {
     if (!company.until.exchange(now + stay)) keep_idle_threads();

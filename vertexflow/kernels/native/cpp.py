@@ -1,4 +1,7 @@
-"""The spelling of scalar operations in C++, and of numbers and types."""
+"""The spelling of scalar operations in C++, and of numbers and types.
+
+Half precision is for memory and for products: in registers its numbers are floats, which are rounded where PyTorch rounds them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import torch
 
 from ..lower.index import Atom, Index, Owner, Quotient, Var
 from ..lower.polynomials import RECURRENCES
+from ..lower.scalar import HALVES, wide
 
 TYPES = {
     torch.float32: "float", torch.float64: "double", torch.int64: "std::int64_t", torch.int32: "std::int32_t",
     torch.int16: "std::int16_t", torch.int8: "std::int8_t", torch.uint8: "std::uint8_t", torch.bool: "bool",
+    torch.bfloat16: "bfloat16", torch.float16: "float16",
 }  # fmt: skip
 
 SPELLINGS = {
@@ -42,11 +47,44 @@ def spell(operation: str, dtype: torch.dtype, operands: list[str]) -> str:
     return text.format(*operands, one=number(1, dtype))
 
 
+def register(dtype: torch.dtype) -> str:
+    """The type of such numbers in registers."""
+    return TYPES[wide(dtype)]
+
+
+def loaded(text: str, dtype: torch.dtype) -> str:
+    """Numbers that lie in memory."""
+    if dtype == torch.bool:
+        return f"({text} != 0)"
+    return f"widened({text})" if dtype in HALVES else text
+
+
+def stored(text: str, dtype: torch.dtype) -> str:
+    """Numbers of this dtype as they lie in memory."""
+    return f"narrowed<{TYPES[dtype]}>({text})" if dtype in HALVES else text
+
+
+def rounded(text: str, dtype: torch.dtype) -> str:
+    """Numbers in registers, rounded to half precision if `dtype` is that."""
+    return f"rounded<{TYPES[dtype]}>({text})" if dtype in HALVES else text
+
+
+def converted(text: str, given: torch.dtype, wanted: torch.dtype) -> str:
+    """Numbers of one dtype as numbers of another."""
+    if wanted == torch.bool:
+        return f"({text} != {number(0, given)})"
+    if given == torch.bool:  # a conversion would not be vectorised
+        return f"({text} ? {number(1, wanted)} : {number(0, wanted)})"
+    return rounded(
+        f"{register(wanted)}({text})", wanted
+    )  # of float64 PyTorch, too, makes half precision by way of float32
+
+
 def number(value: bool | int | float, dtype: torch.dtype) -> str:
     """A number as a C++ constant."""
     if dtype == torch.bool:
         return "true" if value else "false"
-    kind = TYPES[dtype]
+    kind = register(dtype)
     if not dtype.is_floating_point:
         return f"{kind}({'INT64_MIN' if value == -(2**63) else f'{value}LL'})"
     if math.isnan(value):

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import fx
 
 from ...graph.symbolic.program import CORES, Program
-from ..arguments import OfLoop, Scratch
+from ..arguments import Function, OfLoop, Scratch
 from ..binding import Bound, Template, template
 from ..cut import Cut
 from ..lower.loops import Over
@@ -19,9 +19,10 @@ from ..memory import Buffers, room_for, room_of_a_step
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from ..run import Run
-from .blocks import COMPANY, FUNCTIONS, PACKED
+from .blocks import COMPANY, PACKED
 from .build import address_of, load
-from .source import Source, Sources, company_source, preamble, products_source, write_part
+from .products import library_of, source_of
+from .source import Source, Sources, company_source, floats_of, preamble, write_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +80,20 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
             reasons[name] = str(reason)
     if not sources:
         return {}, reasons
-    dtype = program.trace.widest_dtype
     functions = [function for part in sources.values() for function in part.functions]
+    called = {one for function in functions for one in function.arguments if isinstance(one, Function)} - {COMPANY}
+    library = {one: library_of(one, floats_of(program)) for one in called}
     with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
-        products = pool.submit(load, products_source(dtype), contract=True)
+        products = {dtype: pool.submit(load, source_of(dtype), contract=True) for dtype in set(library.values())}
         company = pool.submit(load, company_source())
-        library = load("\n".join([preamble(dtype), *(function.text for function in functions)]))
-    own: dict[OfLoop, int] = {one: address_of(products.result(), one.name) for one in FUNCTIONS}
+        loops = load("\n".join([preamble(program), *(function.text for function in functions)]))
+    own: dict[OfLoop, int] = {one: address_of(products[library[one]].result(), one.name) for one in called}
     own[COMPANY] = address_of(company.result(), COMPANY.name)
-    loops: dict[str, Loop | Cut] = {}
+    ready: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
-        pieces = [_loop(function, library, own, program) for function in part.functions]
-        loops[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.inner, part.leaf)
-    return loops, reasons
+        pieces = [_loop(function, loops, own, program) for function in part.functions]
+        ready[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.inner, part.leaf)
+    return ready, reasons
 
 
 def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], program: Program) -> Loop:

@@ -62,7 +62,7 @@ class Plan:
 
 def plan(part: Part, may_call: bool = False, of_products: torch.dtype | None = None) -> Plan:
     """The stages of a part; with `may_call`, what native code does not have is left to PyTorch in between. All products with
-    parameters, and those over rows, are of one dtype.
+    parameters, and those over rows, are of this dtype or of bfloat16.
 
     Raises:
         Unsupported: an operation, a dtype or a layout that native code does not have; the message says which.
@@ -217,7 +217,8 @@ def _check(node: fx.Node, part: str) -> None:
     if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
         return
     is_counts = isinstance(role_of(node), Counts)
-    if is_counts and all(user.target in (segments.EXPAND, *SEGMENTS, "output") for user in node.users):
+    others = (segments.EXPAND, *SEGMENTS, "output")
+    if is_counts and all(user.target in others and user.args[0] is not node for user in node.users):
         return  # loops over edges know it; as numbers they do not
     if is_counts:
         raise Unsupported(f"{node.name} is read as numbers")
@@ -235,7 +236,7 @@ def _check(node: fx.Node, part: str) -> None:
         raise Unsupported(f"{node.name} is a product without elements")
     if node.target in MATRICES and not (is_outer(node) or is_product(node)) and not _is_of_rows(node):
         raise Unsupported(f"{node.name} is no product with a parameter")
-    if node.target in MATRICES and value.dtype not in (torch.float32, torch.float64):  # type: ignore[union-attr]
+    if node.target in MATRICES and not value.dtype.is_floating_point:  # type: ignore[union-attr]
         raise Unsupported(f"{node.name} is a product of integers")
     is_without_rows = isinstance(value, Tensor) and not has_rows(node)
     if is_without_rows and is_reduction(node) and not (is_outer(node) or is_sum_of_rows(node)):
@@ -246,11 +247,10 @@ def _check(node: fx.Node, part: str) -> None:
 
 def _check_product(node: fx.Node, dtype: torch.dtype | None) -> None:
     if node.target in MATRICES and dtype is not None and not _is_of_rows(node):
-        for one in (node, *node.all_input_nodes):
-            if one.meta["val"].dtype != dtype:
-                raise Unsupported(
-                    f"{node.name} is a product of {str(one.meta['val'].dtype)[6:]} beside {str(dtype)[6:]}"
-                )
+        given = {one.meta["val"].dtype for one in (node, *node.all_input_nodes)}
+        if given not in ({dtype}, {torch.bfloat16}):
+            names = ", ".join(sorted(str(other)[6:] for other in given))
+            raise Unsupported(f"{node.name} is a product of {names} beside {str(dtype)[6:]}")
 
 
 def _is_of_rows(node: fx.Node) -> bool:

@@ -1,4 +1,5 @@
-// What generated kernels are made of, after product.hpp and team.hpp; it stands in front of each of them. T is float or double.
+// What generated kernels are made of, after half.hpp, product.hpp and team.hpp; it stands in front of each of them. T is float or
+// double.
 // Rows are split over the threads of a team, always in the same way: what a thread reads of its own rows needs no barrier.
 #include <omp.h>
 
@@ -48,6 +49,27 @@ inline void add_parents(const Parents<X>& from, Long row, Long width, X* out) {
     }
 }
 
+// A row of half precision is added up in float, and rounded once.
+template <class X>
+inline void receive_half(const Parents<X>& placed, const Parents<X>& listed, const X* outside, Long row, Long width, X* out) {
+    for (Long first = 0; first < width; first += 64) {
+        const Long count = std::min<Long>(64, width - first);
+        float sum[64] = {};
+        const auto add = [&](const X* from, Long row) {
+#pragma omp simd
+            for (Long j = 0; j < count; ++j) sum[j] += widened(from[row * width + first + j]);
+        };
+        for (const Parents<X>& parents : {placed, listed}) {
+            if (!parents.sent) continue;
+            const Long begin = parents.offset ? parents.offset[row] : row, end = parents.offset ? parents.offset[row + 1] : row + 1;
+            for (Long p = begin; p < end; ++p) add(parents.sent, parents.places[p]);
+        }
+        if (outside) add(outside, row);
+#pragma omp simd
+        for (Long j = 0; j < count; ++j) out[first + j] = narrowed<X>(rounded<X>(sum[j]));
+    }
+}
+
 // The gradient of the state of rows [first, first + count): what parents sent, by slot and by edge, and what comes from
 // outside; each may be missing.
 template <class X>
@@ -55,19 +77,20 @@ inline void receive(const Parents<X>& placed, const Parents<X>& listed, const X*
 #pragma omp for schedule(static) nowait
     for (Long i = 0; i < count; ++i) {
         X* const to = out + i * width;
-        if (placed.sent && !placed.offset)
-            std::memcpy(to, placed.sent + placed.places[first + i] * width, width * sizeof(X));
-        else
-            std::fill(to, to + width, X(0));
-        if (placed.sent && placed.offset) add_parents(placed, first + i, width, to);
-        if (listed.sent) add_parents(listed, first + i, width, to);
-        if (outside)
-            for (Long j = 0; j < width; ++j) to[j] += outside[(first + i) * width + j];
+        if constexpr (is_half<X>) {
+            receive_half(placed, listed, outside, first + i, width, to);
+        } else {
+            if (placed.sent && !placed.offset)
+                std::memcpy(to, placed.sent + placed.places[first + i] * width, width * sizeof(X));
+            else
+                std::fill(to, to + width, X(0));
+            if (placed.sent && placed.offset) add_parents(placed, first + i, width, to);
+            if (listed.sent) add_parents(listed, first + i, width, to);
+            if (outside)
+                for (Long j = 0; j < width; ++j) to[j] += outside[(first + i) * width + j];
+        }
     }
 }
-
-// A call that is not inlined keeps a loop from being vectorised.
-#define always inline __attribute__((always_inline))
 
 // a * b + c, in one rounding where that costs nothing. Other expressions are rounded at each operation, as PyTorch's are:
 // a * a - b * b of equal numbers is zero, and its root no NaN.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import torch
 from torch import fx
@@ -12,6 +11,7 @@ from torch import fx
 from ...graph.symbolic.program import CORES, Part, Program
 from ..arguments import Argument, Scratch
 from ..lower.decompose import decomposed
+from ..lower.scalar import wide
 from ..lower.verify import verify
 from ..memory import room_of
 from ..operations import Unsupported
@@ -19,9 +19,9 @@ from ..torch.between import Between
 from .blocks import Blocks
 from .cpp import TYPES
 from .plan import Plan, plan, work_of
+from .products import OF_FLOATS, joined
 from .statements import statements_of
 
-NUMBERS = (torch.float32, torch.float64)
 MOST_CUMULATED = 12  # elements that loops sum so far, each anew, in less time than a call of PyTorch takes
 
 
@@ -48,24 +48,19 @@ class Sources:
     reasons: list[str]  # for that
 
 
-def products_source(dtype: torch.dtype) -> str:
-    """The library of matrix products, which all generated code calls."""
-    return _join(dtype, "product.hpp", "product.cpp")
+def preamble(program: Program) -> str:
+    """What stands in front of all functions of a program."""
+    return joined(floats_of(program), "half.hpp", "product.hpp", "team.hpp", "runtime.hpp")
 
 
 def company_source() -> str:
     """The library that knows of other processes, for all generated code together."""
-    return _join(torch.float32, "product.hpp", "team.hpp", "company.cpp")
+    return joined(torch.float32, "product.hpp", "team.hpp", "company.cpp")
 
 
-def preamble(dtype: torch.dtype) -> str:
-    """What stands in front of all functions of one file."""
-    return _join(dtype, "product.hpp", "team.hpp", "runtime.hpp")
-
-
-def _join(dtype: torch.dtype, *names: str) -> str:
-    parts = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names)
-    return "\n".join([f"using T = {TYPES[dtype]};", *parts])
+def floats_of(program: Program) -> torch.dtype:
+    """The dtype that the code of a program calls T."""
+    return wide(program.trace.widest_dtype)
 
 
 def write_part(program: Program, name: str) -> Sources:
@@ -75,11 +70,11 @@ def write_part(program: Program, name: str) -> Sources:
         Unsupported: it has something that native code has not, and that PyTorch cannot be called for in between; the message
             says what.
     """
-    dtype = program.trace.widest_dtype
-    for other in program.trace.state_dtypes.values():
+    dtype = floats_of(program)
+    for other in (*program.trace.state_dtypes.values(), dtype):
         if other not in TYPES:
             raise Unsupported(f"states are of {str(other)[6:]}")
-    if dtype not in NUMBERS:
+    if dtype not in OF_FLOATS:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
         raise Unsupported("it sends gradients to children")
@@ -133,24 +128,28 @@ def _function(writer: Blocks, blocks: list[str], work: int) -> str:
     if len(blocks) == 2:
         body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 16, but=blocks)
     declared = _indented(writer.declarations, 4)
-    packed = [f"pack({weight});" for weight in writer.weights.values()]
-    first = _indented(["if (must_pack && first == steps) {", *(f"    {line}" for line in packed), "}"], 12) + "\n" if packed else ""
+    packed = ""
+    if writer.packing:
+        elements = sum(n * k for _, _, n, k, _ in writer.weights)
+        calls = _indented(["{", *(f"    {line}" for line in writer.packing), "}"], 4)
+        packed = f"    if (must_pack)\n#pragma omp parallel if ({elements} > serial)\n{calls}\n"
     return f"""extern "C" void {writer.function}(Long* a, const Step* steps, Long count) {{
 {declared}
-    for (const Step *first = steps, *last; first < steps + count; first = last) {{
+{packed}    for (const Step *first = steps, *last; first < steps + count; first = last) {{
         const bool pays = pays_threads(*first, {work});
         for (last = first + 1; last < steps + count && pays_threads(*last, {work}) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {{
             const int team = omp_get_num_threads();
-{first}            for (const Step* at = first; at < last; ++at) {{
+            for (const Step* at = first; at < last; ++at) {{
                 const Step& step = *at;
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
                 [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
 {body}
             }}
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }}
     }}
 }}

@@ -12,8 +12,8 @@
 
 // Whether other processes want the cores: one for all that runs in this process (company.cpp).
 struct Company {
-    std::atomic<Long> until;  // the time at which to find out anew; 0: there is none
-    void (*come)(Long now);   // a thread was not running while others waited for it
+    std::atomic<Long> until;               // the time at which to find out anew; 0: there is none
+    void (*waited)(Long start, Long stop);  // for a thread that did not run meanwhile
     void (*leave)();
 };
 
@@ -37,11 +37,17 @@ inline void pause() {
 // in company, only for as long as going to sleep takes.
 class Meeting {
 public:
-    explicit Meeting(Company* known) : company(known), began(now()) {}
+    explicit Meeting(Company* known) : company(known) {}
     ~Meeting() {
         const Long until = company->until.load(std::memory_order_relaxed);
-        if (until && now() > until) company->leave();
+        if (!until && !end) return;
+        const Long stop = now();
+        if (end && stop - end > patience) company->waited(end, stop);
+        if (until && stop > until) company->leave();
     }
+
+    // What the first thread of several says when only OpenMP's end of a parallel region is left.
+    void ends() { end = now(); }
 
     void wait(int team) {
         if (team == 1) return;
@@ -71,11 +77,11 @@ private:
         const Long start = now();
         while (!company->until.load(std::memory_order_relaxed) && now() - start < patience)
             if (sees(before)) return;
-        asleep.fetch_add(1);
+        const bool is_first = asleep.fetch_add(1) == 0;
         while (number.load() == before) sleep(before);
         asleep.fetch_sub(1);
-        const Long stop = now(), waited = stop - start;
-        if (waited > patience && waited > (stop - began) / 8) company->come(stop);  // else: shares of a lot of work that differ
+        const Long stop = now();
+        if (is_first && stop - start > patience) company->waited(start, stop);
     }
 
 #if defined(__linux__)
@@ -87,7 +93,7 @@ private:
 #endif
 
     Company* const company;
-    const Long began;
+    Long end = 0;
     alignas(64) std::atomic<int> arrived{0};
     alignas(64) std::atomic<int> number{0};  // of the barrier that comes next
     std::atomic<int> asleep{0};

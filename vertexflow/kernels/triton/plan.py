@@ -156,7 +156,7 @@ class _Planner:
                 self.level[node] = max([1, *own, *of_copies])
             elif isinstance(node.meta.get("val"), Tensor):
                 self._place(node)
-        calls = calls_of(self.part, self.called, self.level, DTYPES | HALVES)
+        calls = calls_of(self.part, self.called, self.level)
         made = {node: level for level, call in calls.items() for node in call.outputs}
         self.stored.update(dict.fromkeys(made))
         stores = [store for node in self.stored if node not in made for store in self._stores(node)]
