@@ -110,6 +110,12 @@ def soon(is_so, seconds=20):
     return found
 
 
+def noticed(company, call):
+    """Whether a call, unless it is held up for seconds, finds company."""
+    call()
+    return company.until > time.monotonic_ns()
+
+
 @pytest.mark.parametrize("in_company", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 def test_nobody_goes_on_before_all_are_there(library, company, meetings, in_company, threads):
@@ -133,8 +139,7 @@ def test_where_one_is_late_company_is_assumed_and_after_two_seconds_not_any_more
     meetings(company, 2, 1, 0)  # OpenMP's own threads are there
     library.leave()
     before = number_of_threads()
-    meetings(company, 2, 10, LATE)
-    assert company.until > time.monotonic_ns()
+    assert soon(lambda: noticed(company, lambda: meetings(company, 2, 10, LATE)))
     during = number_of_threads()
     assert during >= before + 2
     meetings(company, 2, 10, LATE)
@@ -146,8 +151,7 @@ def test_where_one_is_late_company_is_assumed_and_after_two_seconds_not_any_more
 
 
 def test_one_that_is_late_at_the_end_of_a_region(company, late_end):
-    late_end(company)
-    assert company.until > time.monotonic_ns()
+    assert soon(lambda: noticed(company, lambda: late_end(company)))
 
 
 def test_one_that_is_late_now_and_then_is_no_company(company, meetings):
