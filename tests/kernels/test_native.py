@@ -105,6 +105,21 @@ def test_infinities_and_nan_go_through():
     torch.testing.assert_close(*results, equal_nan=True)
 
 
+def test_nan_of_any_bits_stays_nan():
+    def vertex(self, v):
+        one, two, three = (v.gather(0).h + v.pull("x")).split(1, -1)
+        h = torch.cat([torch.tanh(one), torch.sigmoid(two), nn.functional.silu(three)], -1)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 3})
+    model.backend = "native"
+    bits = torch.arange(0x7FC00000, 0x7FC00200, dtype=torch.int32)
+    with torch.no_grad():
+        found = model([vf.chain(1)] * len(bits), x=bits.view(torch.float32)[:, None].repeat(1, 3)).h
+    assert found.isnan().all()
+
+
 def test_both_backends_agree_in_float32():
     torch.manual_seed(0)
     batch = vf.pack([vf.tree(((0, 1), (2, 3))), vf.chain(7), vf.tree((((0, 1), 2), 3))])
