@@ -49,6 +49,7 @@ class StepSizes(ShapeEnv):
         super().__init__(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         self.rows: sympy.Symbol | None = None
         self.edges: sympy.Symbol | None = None
+        self._answers: dict[tuple[Any, ...], sympy.Basic] = {}  # PyTorch asks the same again and again
 
     def create_symbol(self, *args: Any, **options: Any) -> sympy.Expr:
         """The first symbol is the number of vertices; the second that of edges, of which there may be none."""
@@ -68,14 +69,18 @@ class StepSizes(ShapeEnv):
 
     def evaluate_sym_node(self, sym_node: SymNode, *args: Any, **options: Any) -> sympy.Basic:
         expression = sym_node.expr
+        if expression is sympy.true or expression is sympy.false:
+            return expression
         if expression.free_symbols and _asked_for_layout():  # by one thread, PyTorch convolves few rows in another way
             return expression.subs({self.rows: 64, self.edges: 64})
         if expression.free_symbols and _asked_by_user() and not self._is_constant(expression):
             raise VertexFunctionError(self._refusal(expression))
-        before = len(self.guards)
-        answer = super().evaluate_sym_node(sym_node, *args, **options)
-        self.check_guards(before)
-        return answer
+        key = (expression, args, *sorted(options.items()), self._suppress_guards_tls())
+        if key not in self._answers:
+            before = len(self.guards)
+            self._answers[key] = super().evaluate_sym_node(sym_node, *args, **options)
+            self.check_guards(before)
+        return self._answers[key]
 
     def check_guards(self, start: int = 0) -> None:
         """Refuse what holds for this number of rows or edges only: PyTorch took the number as a plain one."""

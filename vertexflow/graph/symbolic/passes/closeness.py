@@ -9,13 +9,20 @@ import torch
 from torch import Tensor, fx
 
 
+def same(value: Tensor, expected: Tensor) -> bool:
+    """Whether both are equal, and none is NaN."""
+    if value.shape != expected.shape or value.dtype != expected.dtype or value.dtype == torch.complex32:
+        return False  # PyTorch does not compare complex32
+    return torch.equal(value, expected)
+
+
 def agree(value: Tensor, expected: Tensor, limit: float, scale: float = 0.0) -> bool:
     """Whether both are the same but for rounding: products of more rows may be added up in another order, and of terms as large
     as `scale` little may be left. `limit` is the root of the distance between numbers of the dtype.
     """
     if value.shape != expected.shape or value.dtype != expected.dtype:
         return False
-    if value.dtype == torch.complex32:  # which PyTorch does not compare
+    if value.dtype == torch.complex32:
         value, expected = value.to(torch.complex64), expected.to(torch.complex64)
     if torch.equal(value, expected):
         return True

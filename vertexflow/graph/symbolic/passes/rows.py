@@ -15,7 +15,7 @@ from ....errors import VertexFunctionError
 from ..isolation import generators_in, seed
 from ..nodes import ARANGES, ancestors, is_view
 from ..sizes import is_size, sizes_as_values
-from .closeness import agree, magnitude, tolerance
+from .closeness import agree, magnitude, same, tolerance
 from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows
 from .row_layout import RowLayout, blocks, divisors, joined, layout_of, take
 from .samples import BOLDNESS, Samples
@@ -222,8 +222,7 @@ class _Check:
 
         Where all rows are the same, any arrangement fits these numbers, so that others choose.
         """
-        layout, limit = node.meta["rows"], self._tolerance(node)
-        scale = magnitude(node.all_input_nodes, base)
+        layout = node.meta["rows"]
         several = layout is not None and layout.per_vertex > 1
         arrangements = (
             divisors(layout.per_vertex) if several and node not in self.outer else [self.outer.get(node) or 1]
@@ -231,7 +230,9 @@ class _Check:
         fitting = {}
         for outer in arrangements:
             expected = base[node] if layout is None else take(base[node], layout, selection, outer)
-            if agree(value, expected, limit, scale):
+            if same(value, expected) or agree(  # the rest takes longer, and is hardly ever asked for
+                value, expected, self._tolerance(node), magnitude(node.all_input_nodes, base)
+            ):
                 fitting[outer] = expected
                 if len(arrangements) == 1 or not self._is_hidden(node, base, values, selection, outer):
                     break
