@@ -1,6 +1,7 @@
 // The Python face of the core: NumPy arrays in and out without a copy, the GIL released, Ctrl-C heard.
 #include "containers.hpp"
 #include "launch.hpp"
+#include "python_calls.hpp"
 #include "python_graphs.hpp"
 #include "python_schedules.hpp"
 
@@ -50,7 +51,7 @@ std::int64_t launch(std::uintptr_t driver, std::uintptr_t stream, std::int64_t m
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
-    m.doc() = "Packing and scheduling of input graphs, and launches of what runs over them (csrc/).";
+    m.doc() = "Packing and scheduling of input graphs, and calls of what runs over them (csrc/).";
     static py::exception<Malformed> malformed(m, "Malformed");  // args: what, where, and where else
     py::register_exception_translator([](std::exception_ptr thrown) {
         try {
@@ -104,6 +105,10 @@ PYBIND11_MODULE(_core, m) {
           "num_leaves"_a, "group_start"_a, "lines"_a, "first"_a);
     m.def("holds_the_same", &holds_the_same, "containers"_a, "before"_a);
     m.def("have_keys", &have_keys, "dictionaries"_a, "before"_a);
+    py::class_<KeptCalls>(m, "Calls")
+        .def(py::init<const py::array&, const py::array&, std::size_t, const std::vector<KeptCalls::Written>&>(), "numbers"_a,
+             "address_of"_a, "num_addresses"_a, "calls"_a)
+        .def("run", &KeptCalls::run);
     py::class_<Simulation>(m, "Simulation")
         .def(py::init<py::array, py::array, py::array, std::optional<py::array>, std::int64_t>())
         .def("reset", &Simulation::reset)

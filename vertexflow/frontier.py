@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import GraphError, InputError, InputTypeError, OutputError
 from .graph.uncompiled import uncompiled
 from .kernels import grow
-from .kernels.autograd import Bound
+from .kernels.bound import Bound
 from .kernels.order import Order
 from .outputs import Outputs
 

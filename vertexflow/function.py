@@ -26,7 +26,7 @@ from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
 from .inputs import check_arguments, check_inputs
 from .kernels import autograd
-from .kernels.autograd import Bound
+from .kernels.bound import Bound
 from .kernels.compile import choose_backend
 from .kernels.order import Order, order_on
 from .kernels.plain import check_plain
@@ -153,7 +153,8 @@ class VertexFunction(ReturnsOutputs):
     ) -> Outputs:
         """`forward`, perhaps with other parameters and buffers than those of the module."""
         kinds.check_written(self, VertexFunction)
-        if choose_backend(self.backend) == "eager":
+        backend = choose_backend(self.backend)
+        if backend == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
         kept, own = programs.see(self._programs, self)
         tensors = own if tensors is None else tensors
@@ -175,7 +176,9 @@ class VertexFunction(ReturnsOutputs):
             ahead = None  # it was made for another model
         order, of_groups = order_of(batch, methods, reads, self.policy, ahead, device)
         through = any(value.requires_grad for value in external.values())
-        bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
+        if backend == "triton" or device.type != "cpu":
+            backend = choose_backend(self.backend, device)
+        bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups, backend)
         outputs = autograd.run(bound, order, tensors, inputs, external)
         for trace in traces.values():  # of kinds that are not in this batch
             for name, node in trace.pushes.items():
@@ -233,7 +236,8 @@ class VertexFunction(ReturnsOutputs):
         made = schedule(growth, self.policy, trace.num_slots, trace.reads_edges)
         log.show("schedule", made)
         lists = edge_lists(growth, made) if trace.reads_edges else None
-        bound = self._bind(kept, traces, inputs, tensors, device, through, (name,))
+        backend = choose_backend(self.backend, device)
+        bound = self._bind(kept, traces, inputs, tensors, device, through, (name,), backend)
         return tensors, order_on(made, device, lists=lists), bound
 
     @property
@@ -314,13 +318,14 @@ class VertexFunction(ReturnsOutputs):
         device: torch.device,
         through: bool,
         of_groups: tuple[str, ...],
+        backend: str,
     ) -> Bound:
         """Every method compiled for the gradients that are wanted; with `through`, gradients are sent in any case."""
-        asked = Asked((), (), False, choose_backend(self.backend, device))
+        asked = Asked((), (), False, backend)
         if torch.is_grad_enabled():
-            params = tuple(name for name, tensor in tensors.items() if tensor.requires_grad)
-            wanted = tuple(name for name, value in inputs.items() if value.requires_grad)
-            asked = Asked(params, wanted, through, asked.backend)
+            params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
+            wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
+            asked = Asked(params, wanted, through, backend)
         with without_autocast(device.type):
             return programs.bound(self._programs, kept, traces, asked, of_groups)
 

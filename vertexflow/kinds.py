@@ -203,8 +203,8 @@ def check_rows(
     for name, value in inputs.items():
         pulling = [method for method, use in used.items() if name in use.pulls]
         of_edges = used[pulling[0]].is_edge_input(name)
-        count = sum(counts.get(method, (0, 0))[of_edges] for method in pulling)
-        if len(value) != count:
+        count = sum([counts.get(method, (0, 0))[of_edges] for method in pulling])
+        if value.shape[0] != count:
             what, order = ("vertex", "in the order of their numbers")
             if of_edges:
                 what, order = ("edge", "in the order in which edges were given (batch.edge_index)")

@@ -23,13 +23,14 @@ from .graph.symbolic.show import SymbolicGraph
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.watch.look import take_snapshot
 from .graph.symbolic.watch.snapshot import Held, Path, Snapshot
-from .kernels.autograd import Bound, bind
+from .kernels.bound import Bound, bind
 from .kernels.compile import compile_program
 from .kernels.compiled import Compiled
 
 MOST_STATES = 32  # of a model that are kept; the least recently seen go first
 _MANY_STATES = 8  # from which on a warning says what changes
 
+_CPU = torch.device("cpu")
 _DICTIONARY = operator.attrgetter("__dict__")
 
 Made = TypeVar("Made")
@@ -53,14 +54,20 @@ class Configuration(NamedTuple):
     ) -> Configuration:
         """That of a call."""
         return cls(
-            tuple((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()),
-            tuple((name, value.dtype, value.shape[1:]) for name, value in sorted(inputs.items())),
+            tuple([(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]),
+            tuple([(name, value.dtype, value.shape[1:]) for name, value in sorted(inputs.items())]),
             device,
             torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
             torch.get_default_dtype(),
-            torch.get_default_device(),
+            _default_device(),
             str(state_dtype),
         )
+
+
+def _default_device() -> torch.device:
+    """As `torch.get_default_device()`, which looks longer where nobody has set one."""
+    is_set = torch._C._len_torch_function_stack() or getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    return torch.get_default_device() if is_set else _CPU
 
 
 class Asked(NamedTuple):
@@ -83,7 +90,8 @@ class Kept:
     alive: list[Any]  # what the key of the state speaks of by its address
     traces: dict[Configuration, dict[str, Trace]] = field(default_factory=dict)  # a trace a method
     compiled: dict[tuple[Traces, Asked], dict[str, Compiled]] = field(default_factory=dict)
-    bound: dict[tuple[Traces, Asked, tuple[str, ...]], Bound] = field(default_factory=dict)  # by methods of groups
+    # By methods of groups: these together, and those of all kinds.
+    bound: dict[tuple[Traces, Asked, tuple[str, ...]], tuple[Bound, dict[str, Compiled]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,8 +176,13 @@ def _forget_written(programs: Programs, model: nn.Module, kept: Kept) -> None:
 def bound(programs: Programs, kept: Kept, traces: Mapping[str, Trace], asked: Asked, methods: tuple[str, ...]) -> Bound:
     """The compiled methods of the groups of rows of a batch, together; all methods are compiled."""
     of_traces = tuple(map(id, traces.values()))
-    compiled = programs.latest = _made(kept.compiled, (of_traces, asked), lambda: _compiled(traces, asked))
-    return _made(kept.bound, (of_traces, asked, methods), lambda: bind(compiled[name] for name in methods))
+
+    def made() -> tuple[Bound, dict[str, Compiled]]:
+        compiled = _made(kept.compiled, (of_traces, asked), lambda: _compiled(traces, asked))
+        return bind(compiled[name] for name in methods), compiled
+
+    found, programs.latest = _made(kept.bound, (of_traces, asked, methods), made)
+    return found
 
 
 def _compiled(traces: Mapping[str, Trace], asked: Asked) -> dict[str, Compiled]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,48 +11,12 @@ from torch import Tensor, fx
 from ..errors import VertexFlowError
 from ..graph.symbolic.isolation import without_autocast
 from . import pool
-from .compiled import Compiled
+from .bound import Bound
 from .executor import run_backward, run_forward
 from .memory import Arena, Values
 from .order import Order
 from .plain import check_plain, check_real
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The compiled vertex functions of each group of rows, and which of the groups use what, by name."""
-
-    compiled: tuple[Compiled, ...]
-    params: dict[str, list[int]]
-    pulls: dict[str, list[int]]
-    pushes: dict[str, list[int]]
-
-    @property
-    def wants_gradients(self) -> bool:
-        return any(one.program.wants_gradients for one in self.compiled)
-
-    @property
-    def differentiable(self) -> set[str]:
-        """The names of pushed outputs that gradients can come back for."""
-        return {name for one in self.compiled for name in one.program.trace.push_grads}
-
-    def is_edge_input(self, name: str) -> bool:
-        return self.compiled[self.pulls[name][0]].program.trace.is_edge_input(name)
-
-    def flat(self, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """Parameters, then inputs."""
-        return [*(tensors[name] for name in self.params), *(inputs[name] for name in self.pulls)]
-
-
-def bind(compiled: Iterable[Compiled]) -> Bound:
-    """The compiled vertex functions of each group of rows, together."""
-    bound = Bound(tuple(compiled), {}, {}, {})
-    for group, one in enumerate(bound.compiled):
-        trace = one.program.trace
-        for table, names in ((bound.params, trace.params), (bound.pulls, trace.pulls), (bound.pushes, trace.pushes)):
-            for name in names:
-                table.setdefault(name, []).append(group)
-    return bound
+from .prepared import Prepared, prepared_for
 
 
 def run(
@@ -70,7 +33,12 @@ def run(
     what the programs were made for, and to `external`.
     """
     flat = bound.flat(tensors, inputs)
-    if bound.wants_gradients:
+    prepared = prepared_for(bound, order)
+    if prepared is not None and bound.wants_gradients:
+        outputs = _Prepared.apply(bound, order, prepared, *flat)  # type: ignore[no-untyped-call]
+    elif prepared is not None:
+        outputs, _ = prepared.forward.run(flat)
+    elif bound.wants_gradients:
         outputs = _Run.apply(bound, order, tuple(external), *external.values(), *flat)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
@@ -96,6 +64,28 @@ class _Run(torch.autograd.Function):
         pushed = {name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None}
         flat, external = gradients(ctx.bound, ctx.order, kept(ctx), pushed, {})
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
+
+
+class _Prepared(torch.autograd.Function):
+    """The same, where it is native code altogether."""
+
+    @staticmethod
+    def forward(ctx: Any, bound: Bound, order: Order, prepared: Prepared, *flat: Tensor) -> tuple[Tensor, ...]:
+        outputs, memory = prepared.forward.run(flat)
+        if len(bound.differentiable) < len(outputs):
+            ctx.mark_non_differentiable(
+                *(out for out, name in zip(outputs, bound.pushes, strict=True) if name not in bound.differentiable)
+            )
+        ctx.set_materialize_grads(False)
+        ctx.bound, ctx.order, ctx.prepared = bound, order, prepared
+        ctx.save_for_backward(memory, *(flat[at] for at in prepared.read))
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        _check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
+        memory, *read = ctx.saved_tensors
+        return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, memory, read, grads))
 
 
 class _NoRows(torch.autograd.Function):
@@ -153,13 +143,7 @@ def gradients(
 
     `values` are what the forward saved; `pushed` and `state` the gradients of outputs and states, in the batch's order.
     """
-    if torch.is_grad_enabled():
-        raise VertexFlowError(
-            "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
-            "or torch.autograd.grad without create_graph"
-        )
-    check_real()
-    check_plain("the gradient of output", pushed)
+    _check_backward(pushed)
     for one, of in zip(bound.compiled, values, strict=True):
         of.update(one.program.trace.constants)
     for name, groups in bound.pushes.items():
@@ -172,6 +156,17 @@ def gradients(
         external = run_backward(bound.compiled, order, values, state_grads)
     flat = [_sum_of_groups(bound, values, name) for name in bound.params]
     return [*flat, *(_input_gradient(bound, order, values, name) for name in bound.pulls)], external
+
+
+def _check_backward(pushed: Mapping[str, Tensor]) -> None:
+    """Refuse what cannot be gone back through."""
+    if torch.is_grad_enabled():
+        raise VertexFlowError(
+            "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
+            "or torch.autograd.grad without create_graph"
+        )
+    check_real()
+    check_plain("the gradient of output", pushed)
 
 
 def outputs_and_values(

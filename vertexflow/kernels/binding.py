@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from .arguments import Argument, Buffer, Function, Given, Memory, OfLoop, OfStructure, Value, finder
 from .memory import Key
 from .run import Run
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Addressed:
+    """A loop that is one native function, called with arguments and steps."""
+
+    address: int
+    arguments: Sequence[Argument]
+    own: Mapping[OfLoop, int]  # what the loop knows of its arguments itself; and the functions that move rows
+    results: Sequence[tuple[fx.Node, tuple[int, ...]]]  # what it makes that has no rows, with shapes
 
 
 @dataclass(frozen=True)

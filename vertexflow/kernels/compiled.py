@@ -72,19 +72,27 @@ class Compiled:
 
     def forward_arenas(self, group: RowGroup) -> list[Arena]:
         """Memory for one forward pass: for what the backward pass reads, and for the rest."""
+        return [layout.allocate() for layout in self.forward_layouts(group)]
+
+    def backward_arena(self, group: RowGroup) -> Arena:
+        """Memory for one backward pass."""
+        return self.backward_layout(group).allocate()
+
+    def forward_layouts(self, group: RowGroup) -> tuple[Layout, Layout]:
+        """Where values of the forward pass lie that the backward pass reads, and the rest."""
         layouts = self._forward.get(group)
         if layouts is None:
             parts = self._in_arenas(FORWARD)
             layouts = self._forward[group] = forward_layouts(self.program, group, parts, self._scratch(parts, group))
-        return [layout.allocate() for layout in layouts]
+        return layouts
 
-    def backward_arena(self, group: RowGroup) -> Arena:
-        """Memory for one backward pass."""
+    def backward_layout(self, group: RowGroup) -> Layout:
+        """Where values of the backward pass lie."""
         layout = self._backward.get(group)
         if layout is None:
             parts = self._in_arenas(BACKWARD)
             layout = self._backward[group] = backward_layout(self.program, group, parts, self._scratch(parts, group))
-        return layout.allocate()
+        return layout
 
     def _in_arenas(self, stages: Iterable[str]) -> list[str]:
         """The parts of these stages that write to arenas."""

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .autograd import Bound, gradients, keep, kept, outputs_and_values
+from .autograd import gradients, keep, kept, outputs_and_values
+from .bound import Bound
 from .order import Order
 from .plain import check_plain
 

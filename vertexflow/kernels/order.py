@@ -84,7 +84,7 @@ class Parents:
     bounds: Ints | None  # the same on the host
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
     """Index arrays are int32, on the device. The rows of external vertices, computed before, follow those of all groups."""
 

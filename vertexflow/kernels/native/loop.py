@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from torch import fx
-
 from ...graph.symbolic.program import CORES, Program
 from ..arguments import Function, OfLoop, Scratch
-from ..binding import Bound, Template, template
+from ..binding import Addressed, Bound, Template, template
+from ..calls import MOVES
 from ..cut import Cut
 from ..lower.loops import Over
 from ..memory import Buffers, room_for, room_of_a_step
@@ -21,18 +20,16 @@ from ..order import Ints, RowGroup
 from ..run import Run
 from .blocks import PACKED
 from .build import address_of, load
-from .products import library_of, source_of
+from .products import library_of, rows_source, source_of
 from .source import Source, Sources, floats_of, preamble, write_part
 
 
 @dataclass(frozen=True, eq=False)
-class Loop:
+class Loop(Addressed):
     """A part as a native function over steps."""
 
     source: Source
     function: Callable[..., None]
-    own: Mapping[OfLoop, int]  # the functions of the library, and what it keeps
-    results: list[tuple[fx.Node, tuple[int, ...]]]  # without rows, with their shapes
     templates: WeakKeyDictionary[RowGroup, Template] = field(default_factory=WeakKeyDictionary)
     in_arenas = keeps = True
 
@@ -46,7 +43,7 @@ class Loop:
 
     def scratch(self, group: RowGroup) -> Buffers:
         """The further buffers that one run needs."""
-        needed = [argument for argument in self.source.arguments if isinstance(argument, Scratch)]
+        needed = [argument for argument in self.arguments if isinstance(argument, Scratch)]
         if self.source.part in CORES:
             return {one: room_of_a_step(one, group) for one in needed}
         most = {Over.ELEMENTS: 1, Over.ROWS: group.num_rows, Over.EDGES: group.num_edges}
@@ -58,7 +55,7 @@ class Loop:
             run.values[node] = room_for(node, shape)
         known = self.templates.get(run.group)
         if known is None:
-            known = self.templates[run.group] = template(self.source.arguments, run, self.own)
+            known = self.templates[run.group] = template(self.arguments, run, self.own)
         return known.complete(run)
 
     def run(self, arguments: Bound, steps: Ints) -> None:
@@ -84,9 +81,11 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     called = {one for function in functions for one in function.arguments if isinstance(one, Function)}
     library = {one: library_of(one, floats_of(program)) for one in called}
     with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
+        rows = pool.submit(load, rows_source())
         products = {dtype: pool.submit(load, source_of(dtype), contract=True) for dtype in set(library.values())}
         loops = load("\n".join([preamble(program), *(function.text for function in functions)]))
     own: dict[OfLoop, int] = {one: address_of(products[library[one]].result(), one.name) for one in called}
+    own |= {one: address_of(rows.result(), one.name) for one in MOVES}
     ready: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
         pieces = [_loop(function, loops, own, program) for function in part.functions]
@@ -99,4 +98,4 @@ def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], progr
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
     outputs = program.parts[source.part].outputs
     results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
-    return Loop(source, function, {**own, PACKED: 0}, results)
+    return Loop(address_of(library, source.name), source.arguments, {**own, PACKED: 0}, results, source, function)

@@ -23,7 +23,8 @@ constexpr int vector_bytes = 16, registers = 16;
 typedef T Vector __attribute__((vector_size(vector_bytes), aligned(sizeof(T)), may_alias));
 constexpr int lanes = vector_bytes / sizeof(T), wide = 2 * lanes;
 constexpr int tall = registers == 32 ? 12 : 6;  // two registers a row, and room for a panel's row
-constexpr Long deep = 256, beside = 16;         // rows, and tiles, that an outer product takes at a time
+constexpr Long deep = 128, beside = 32;         // rows, and tiles, that an outer product takes at a time
+constexpr Long across = (beside + 1) * tall;     // room beside the last of them; no power of two
 constexpr Long near = 49152;                    // elements of the left operand that stay in a cache beside a panel
 
 // Rows of `a` lie `lda` apart; if transposed, its columns do. `bias`, of these columns, may be `out` itself: then it adds.
@@ -198,24 +199,30 @@ extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const 
 }
 
 extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long ldb, Long k, T* out) {
-    const Long blocks = (n + tall - 1) / tall, thread = omp_get_thread_num(), team = omp_get_num_threads();
-    const Long end = blocks * (thread + 1) / team;
-    alignas(vector_bytes) T left[beside * deep * tall], panel[deep * wide];  // columns of `a` and of `b`, side by side
-    for (Long first = blocks * thread / team; first < end; first += beside) {
+    const Long blocks = (n + tall - 1) / tall, panels = (k + wide - 1) / wide;
+    const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
+    const bool by_panels = k > n && panels >= team;  // else by blocks
+    const Long end = by_panels ? blocks : blocks * (thread + 1) / team;
+    const Long first_panel = by_panels ? panels * thread / team : 0, last_panel = by_panels ? panels * (thread + 1) / team : panels;
+    alignas(vector_bytes) T left[deep * across], right[deep * wide];  // columns of `a`, and a panel of `b`
+    for (Long first = by_panels ? 0 : blocks * thread / team; first < end; first += beside) {
         const Long count = std::min(end - first, beside);
         Long at[beside + 1];  // where tiles begin
         for (Long i = 0; i <= count; ++i) at[i] = n * (first + i) / blocks;
+        const Long columns_of_a = at[count] - at[0];
         for (Long from = 0; from < rows || from == 0; from += deep) {
             const Long depth = std::min(deep, rows - from);
-            for (Long p = 0; p < depth; ++p)
-                for (Long i = 0; i < count; ++i)
-                    copy<tall>(at[i + 1] - at[i], a + (from + p) * lda + at[i], left + (i * deep + p) * tall);
-            for (Long column = 0; column < k; column += wide) {
-                const Long columns = std::min<Long>(wide, k - column);
-                for (Long p = 0; p < depth; ++p) copy<wide>(columns, b + (from + p) * ldb + column, panel + p * wide);
+            for (Long p = 0; p < depth; ++p) {
+                T* const to = left + p * across;
+                std::memcpy(to, a + (from + p) * lda + at[0], columns_of_a * sizeof(T));
+                std::fill(to + columns_of_a, to + columns_of_a + tall, T(0));  // the last tile may be less tall
+            }
+            for (Long panel = first_panel; panel < last_panel; ++panel) {
+                const Long column = panel * wide, columns = std::min<Long>(wide, k - column);
+                for (Long p = 0; p < depth; ++p) copy<wide>(columns, b + (from + p) * ldb + column, right + p * wide);
                 for (Long i = 0; i < count; ++i) {
                     T* const to = out + at[i] * k + column;
-                    tile<tall, true>({at[i + 1] - at[i], depth, left + i * deep * tall, tall, panel, from ? to : nullptr, k, to, k,
+                    tile<tall, true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right, from ? to : nullptr, k, to, k,
                                       columns});
                 }
             }

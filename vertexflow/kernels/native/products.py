@@ -1,4 +1,4 @@
-"""The libraries of matrix products, one for each dtype that has them: their sources, and what generated code calls in them."""
+"""The libraries beside generated code: of matrix products, one for each dtype that has them, and of what moves rows."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def source_of(dtype: torch.dtype) -> str:
     if dtype == torch.bfloat16:
         return joined(torch.float32, "half.hpp", "product.hpp", "block_bfloat16.hpp", "product_bfloat16.cpp")
     return joined(dtype, "product.hpp", "product.cpp")
+
+
+def rows_source() -> str:
+    """The library of what moves rows."""
+    return files(__package__).joinpath("rows.cpp").read_text(encoding="utf-8")
 
 
 def joined(dtype: torch.dtype, *names: str) -> str:

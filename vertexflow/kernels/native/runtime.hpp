@@ -128,21 +128,53 @@ always float fast_exp(float x) {
     return p * a * b;
 }
 
-always float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
-always float silu(float x) { return x / (1.0f + fast_exp(-x)); }
+// e^x as 2^k (1 + r + r^2 q), with a polynomial of degree four for q, for x between -87 and 89.
+struct PowerOfE {
+    float r, q;
+    std::uint32_t k;  // as it is in the exponent of a float
 
+    always explicit PowerOfE(float x) {
+        const float rounder = 12582912.0f;  // as in fast_exp
+        const float sum = fused(x, 1.44269504f, rounder), n = sum - rounder;
+        r = fused(n, 2.12194440e-4f, fused(n, -0.693359375f, x));
+        q = fused(1.38145394e-3f, r, 8.36874545e-3f);
+        q = fused(q, r, 4.16683890e-2f);
+        q = fused(q, r, 1.66665211e-1f);
+        q = fused(q, r, 4.99999940e-1f);
+        std::memcpy(&k, &sum, 4);
+        k <<= 23;
+    }
+
+    // x 2^k, for x a power of two
+    always float times(float x) const {
+        std::uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        bits += k;
+        std::memcpy(&x, &bits, 4);
+        return x;
+    }
+};
+
+// 1 + e^-x
+always float one_and_power(float x) {
+    float y = -x;
+    y = y > 89.0f ? 89.0f : y;
+    y = y < -86.0f ? -86.0f : y;
+    const PowerOfE power(y);
+    const float half = fused(fused(power.q, power.r, 1.0f), power.r, 1.0f) * power.times(0.5f);  // 2^128 is no float
+    return fused(half, 2.0f, 1.0f);
+}
+
+always float sigmoid(float x) { return 1.0f / one_and_power(x); }
+always float silu(float x) { return x / one_and_power(x); }
+
+// By e^-2x - 1, which is exact to the last digits where x is small.
 always float tanh_of(float x) {
     const float z = std::fabs(x);
-    const float e = fast_exp(2.0f * (z > 10.0f ? 10.0f : z));
-    const float far = 1.0f - 2.0f / (e + 1.0f);
-    const float s = x * x;
-    float p = -5.70498872745e-3f;
-    p = fused(p, s, 2.06390887954e-2f);
-    p = fused(p, s, -5.37397155531e-2f);
-    p = fused(p, s, 1.33314422036e-1f);
-    p = fused(p, s, -3.33332819422e-1f);
-    const float near = fused(p * s, z, z);
-    return std::copysign(z < 0.625f ? near : far, x);  // of -0, -0
+    const PowerOfE power(-2.0f * (z > 10.0f ? 10.0f : z));
+    const float scale = power.times(1.0f);
+    const float less = fused(fused(power.q * power.r, power.r, power.r), scale, scale - 1.0f);
+    return std::copysign(less / (less + 2.0f), x);  // of -0, -0
 }
 
 // The logarithm: mantissa and exponent apart, a polynomial of degree eight on [1 / sqrt 2, sqrt 2] (coefficients of Cephes, logf).

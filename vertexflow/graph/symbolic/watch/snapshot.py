@@ -76,8 +76,8 @@ class Snapshot:
             and [holder[name] for holder, name in self.empty].count(None) == len(self.empty)
             and [*map(len, self.large)] == self.lengths
             and [tensor._version for tensor in self.tensors] == self.versions
-            and [*map(bytes_of, self.arrays)] == self.contents
-            and [[*map(id, held)] for held in self.sets] == self.set_ids
+            and (not self.arrays or [*map(bytes_of, self.arrays)] == self.contents)
+            and (not self.sets or [[*map(id, held)] for held in self.sets] == self.set_ids)
             and all(
                 getattr(value, name, None) is old
                 for (value, name), old in zip(self.slots, self.slot_values, strict=True)

@@ -1,0 +1,56 @@
+"""The vertex functions of a batch, compiled, and which of them use which tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from .compiled import Compiled
+
+if TYPE_CHECKING:
+    from .order import Order
+    from .prepared import Prepared
+
+
+@dataclass(eq=False)
+class Bound:
+    """The compiled vertex functions of each group of rows, and which of the groups use what, by name."""
+
+    compiled: tuple[Compiled, ...]
+    params: dict[str, list[int]]
+    pulls: dict[str, list[int]]
+    pushes: dict[str, list[int]]
+    prepared: WeakKeyDictionary[Order, Prepared]
+    is_native: bool = True  # as far as is known
+
+    @cached_property
+    def wants_gradients(self) -> bool:
+        return any(one.program.wants_gradients for one in self.compiled)
+
+    @cached_property
+    def differentiable(self) -> set[str]:
+        """The names of pushed outputs that gradients can come back for."""
+        return {name for one in self.compiled for name in one.program.trace.push_grads}
+
+    def is_edge_input(self, name: str) -> bool:
+        return self.compiled[self.pulls[name][0]].program.trace.is_edge_input(name)
+
+    def flat(self, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Parameters, then inputs."""
+        return [*(tensors[name] for name in self.params), *(inputs[name] for name in self.pulls)]
+
+
+def bind(compiled: Iterable[Compiled]) -> Bound:
+    """The compiled vertex functions of each group of rows, together."""
+    bound = Bound(tuple(compiled), {}, {}, {}, WeakKeyDictionary())
+    for group, one in enumerate(bound.compiled):
+        trace = one.program.trace
+        for table, names in ((bound.params, trace.params), (bound.pulls, trace.pulls), (bound.pushes, trace.pushes)):
+            for name in names:
+                table.setdefault(name, []).append(group)
+    return bound

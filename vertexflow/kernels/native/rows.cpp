@@ -1,0 +1,77 @@
+// Rows that move between the order of a batch and that of its schedule, as bytes. Called as generated code is: with arguments
+// and steps, lines of seven numbers, of which the first two say which rows.
+#include <cstdint>
+#include <cstring>
+
+using Index = std::int32_t;
+using Long = std::int64_t;
+
+namespace {
+
+template <class Move>
+void each_row(const Index* steps, Long count, Long bytes, Move move) {
+    for (const Index* step = steps; step < steps + 7 * count; step += 7) {
+        const Long start = step[0], stop = step[1];
+#pragma omp parallel for schedule(static) if ((stop - start) * bytes > (1 << 16))
+        for (Long row = start; row < stop; ++row) move(row);
+    }
+}
+
+}  // namespace
+
+// The row `index[i]` of `from`, whose rows begin `stride` bytes apart, becomes row i.
+extern "C" void take(Long* a, const Index* steps, Long count) {
+    char* const to = (char*)a[0];
+    const char* const from = (const char*)a[1];
+    const Index* const index = (const Index*)a[2];
+    const Long bytes = a[3], stride = a[4];
+    each_row(steps, count, bytes, [=](Long i) { std::memcpy(to + i * bytes, from + index[i] * stride, bytes); });
+}
+
+// Row i becomes row `index[i]`.
+extern "C" void put(Long* a, const Index* steps, Long count) {
+    char* const to = (char*)a[0];
+    const char* const from = (const char*)a[1];
+    const Index* const index = (const Index*)a[2];
+    const Long bytes = a[3], stride = a[4];
+    each_row(steps, count, bytes, [=](Long i) { std::memcpy(to + index[i] * bytes, from + i * stride, bytes); });
+}
+
+// Rows become zero; those that `index` names, if there is one.
+extern "C" void zero(Long* a, const Index* steps, Long count) {
+    char* const to = (char*)a[0];
+    const Index* const index = (const Index*)a[1];
+    const Long bytes = a[2];
+    each_row(steps, count, bytes, [=](Long i) { std::memset(to + (index ? index[i] : i) * bytes, 0, bytes); });
+}
+
+namespace {
+
+// What parents sent to each of the rows: `sent` [.., width] at places[r], or, with offset, the sum of those at
+// places[offset[r]] .. places[offset[r + 1] - 1]; twice, by slot and by edge, each of which may be missing.
+template <class X>
+void receive_rows(Long* a, const Index* steps, Long count) {
+    X* const to = (X*)a[0];
+    const Long width = a[1], first = a[2];
+    each_row(steps, count, width * sizeof(X), [=](Long i) {
+        const Long row = first + i;
+        for (Long j = 0; j < width; ++j) {
+            X total = 0;
+            for (const Long* by = a + 3; by <= a + 6; by += 3) {
+                const X* const sent = (const X*)by[0];
+                const Index *const places = (const Index*)by[1], *const offset = (const Index*)by[2];
+                X sum = 0;
+                if (by[0])
+                    for (Long at = offset ? offset[row] : row, end = offset ? offset[row + 1] : row + 1; at < end; ++at)
+                        sum += sent[places[at] * width + j];
+                total += sum;
+            }
+            to[i * width + j] = total;
+        }
+    });
+}
+
+}  // namespace
+
+extern "C" void receive_float32(Long* a, const Index* steps, Long count) { receive_rows<float>(a, steps, count); }
+extern "C" void receive_float64(Long* a, const Index* steps, Long count) { receive_rows<double>(a, steps, count); }
