@@ -1,9 +1,8 @@
 """Training steps beside another busy process, which has one of the cores: how much longer they take than alone.
 
-    python -m benchmarks.company [--hidden 256] [--graphs 32] [--rounds 3] [--idle-team]
+    python -m benchmarks.company [--hidden 256] [--graphs 32] [--rounds 3]
 
-Alone and beside it by turns, medians, in one process of as many threads as there are cores. With `--idle-team` a thread holds
-OpenMP threads that do nothing: libgomp, with more threads than cores, then looks for others only briefly before it sleeps.
+Alone and beside it by turns, medians, in one process of as many threads as there are cores.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import random
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 
@@ -35,11 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--graphs", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
-    parser.add_argument("--idle-team", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(os.cpu_count() or 1)
-    if options.idle_team:
-        hold_idle_team()
     step = training_step(options.hidden, options.graphs)
     alone, beside = [], []
     for _ in range(options.rounds):
@@ -50,20 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
     quick, slow = statistics.median(alone), statistics.median(beside)
     print(f"alone {quick:.1f} steps/s, beside a busy process {slow:.1f}: {quick / slow:.2f} times as long")
     return 0
-
-
-def hold_idle_team() -> None:
-    """Let a thread start a team of OpenMP threads, which sleep for as long as this process runs."""
-    is_started = threading.Event()
-
-    def hold() -> None:
-        torch.set_num_threads(os.cpu_count() or 1)
-        torch.ones(2_000_000).mul_(2)
-        is_started.set()
-        threading.Event().wait()
-
-    threading.Thread(target=hold, daemon=True).start()
-    is_started.wait()
 
 
 def training_step(hidden: int, graphs: int) -> Callable[[], None]:

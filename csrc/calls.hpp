@@ -1,6 +1,10 @@
 // A run over a structure as calls of native functions, one after the other: what Python would do once for each of them.
 #pragma once
 
+#include <cstdlib>
+#include <memory>
+#include <new>
+
 #include "common.hpp"
 
 namespace vertexflow {
@@ -20,8 +24,14 @@ struct Calls {
     std::vector<std::size_t> address_of;
     std::vector<Call> calls;
 
-    // `addresses`: where what differs from run to run begins. Runs of several threads at once do not meet.
-    void run(const std::vector<std::int64_t>& addresses) const {
+    // `addresses`: where what differs from run to run begins; number 1 is `room` bytes for the time of the run, found here if
+    // it is 0. Runs of several threads at once do not meet.
+    void run(std::vector<std::int64_t> addresses, std::size_t room) const {
+        constexpr std::size_t aligned = 64;
+        const std::unique_ptr<void, void (*)(void*)> own(
+            addresses[1] || !room ? nullptr : std::aligned_alloc(aligned, (room + aligned - 1) / aligned * aligned), std::free);
+        if (own) addresses[1] = reinterpret_cast<std::int64_t>(own.get());
+        if (!addresses[1] && room) throw std::bad_alloc();
         std::vector<std::int64_t> arguments(numbers);
         for (std::size_t i = 0; i < arguments.size(); ++i) arguments[i] += addresses[address_of[i]];
         for (const Call& call : calls) call.function(arguments.data() + call.first, call.steps, call.count);

@@ -35,13 +35,13 @@ struct KeptCalls {
         }
     }
 
-    void run(const py::list& given) const {
+    void run(const py::list& given, std::size_t room) const {
         std::vector<std::int64_t> addresses;
         addresses.reserve(num_addresses);
         for (const py::handle each : given) addresses.push_back(each.cast<std::int64_t>());
-        if (addresses.size() != num_addresses) throw py::value_error("give an address for each");
+        if (addresses.size() != num_addresses || num_addresses < 2) throw py::value_error("give an address for each");
         py::gil_scoped_release released;
-        calls.run(addresses);
+        calls.run(std::move(addresses), room);
     }
 };
 

@@ -27,7 +27,7 @@ from .graph.uncompiled import uncompiled
 from .inputs import check_arguments, check_inputs
 from .kernels import autograd
 from .kernels.bound import Bound
-from .kernels.compile import choose_backend
+from .kernels.compile import choose_backend, named_backend
 from .kernels.order import Order, order_on
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
@@ -153,8 +153,7 @@ class VertexFunction(ReturnsOutputs):
     ) -> Outputs:
         """`forward`, perhaps with other parameters and buffers than those of the module."""
         kinds.check_written(self, VertexFunction)
-        backend = choose_backend(self.backend)
-        if backend == "eager":
+        if named_backend(self.backend) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
         kept, own = programs.see(self._programs, self)
         tensors = own if tensors is None else tensors
@@ -176,9 +175,7 @@ class VertexFunction(ReturnsOutputs):
             ahead = None  # it was made for another model
         order, of_groups = order_of(batch, methods, reads, self.policy, ahead, device)
         through = any(value.requires_grad for value in external.values())
-        if backend == "triton" or device.type != "cpu":
-            backend = choose_backend(self.backend, device)
-        bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups, backend)
+        bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
         outputs = autograd.run(bound, order, tensors, inputs, external)
         for trace in traces.values():  # of kinds that are not in this batch
             for name, node in trace.pushes.items():
@@ -212,7 +209,7 @@ class VertexFunction(ReturnsOutputs):
         kinds.check_written(self, VertexFunction, grows=True)
         given = (*self.parameters(), *self.buffers(), *inputs.values())
         device = next((tensor.device for tensor in given), torch.device("cpu"))
-        is_eager = choose_backend(self.backend) == "eager"
+        is_eager = named_backend(self.backend) == "eager"
         run = EagerFrontier(self, device) if is_eager else Frontier(self._prepare_growth, device)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
@@ -236,8 +233,7 @@ class VertexFunction(ReturnsOutputs):
         made = schedule(growth, self.policy, trace.num_slots, trace.reads_edges)
         log.show("schedule", made)
         lists = edge_lists(growth, made) if trace.reads_edges else None
-        backend = choose_backend(self.backend, device)
-        bound = self._bind(kept, traces, inputs, tensors, device, through, (name,), backend)
+        bound = self._bind(kept, traces, inputs, tensors, device, through, (name,))
         return tensors, order_on(made, device, lists=lists), bound
 
     @property
@@ -318,14 +314,13 @@ class VertexFunction(ReturnsOutputs):
         device: torch.device,
         through: bool,
         of_groups: tuple[str, ...],
-        backend: str,
     ) -> Bound:
         """Every method compiled for the gradients that are wanted; with `through`, gradients are sent in any case."""
-        asked = Asked((), (), False, backend)
+        asked = Asked((), (), False, named_backend(self.backend), device)
         if torch.is_grad_enabled():
             params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
             wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
-            asked = Asked(params, wanted, through, backend)
+            asked = Asked(params, wanted, through, asked.backend, device)
         with without_autocast(device.type):
             return programs.bound(self._programs, kept, traces, asked, of_groups)
 

@@ -24,7 +24,7 @@ from .graph.symbolic.trace import Trace
 from .graph.symbolic.watch.look import take_snapshot
 from .graph.symbolic.watch.snapshot import Held, Path, Snapshot
 from .kernels.bound import Bound, bind
-from .kernels.compile import compile_program
+from .kernels.compile import choose_backend, compile_program
 from .kernels.compiled import Compiled
 
 MOST_STATES = 32  # of a model that are kept; the least recently seen go first
@@ -77,7 +77,8 @@ class Asked(NamedTuple):
     params: tuple[str, ...]
     inputs: tuple[str, ...]
     through: bool
-    backend: str
+    backend: str  # by its name: which one "auto" is, is chosen when programs are compiled
+    device: torch.device
 
 
 Traces = tuple[int, ...]  # those of all methods, by address: `Kept` keeps them
@@ -192,7 +193,8 @@ def _compiled(traces: Mapping[str, Trace], asked: Asked) -> dict[str, Compiled]:
     if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
         programs = {name: partition(trace, *wanted, True, states) for name, trace in traces.items()}
     log.show("trace", SymbolicGraph(programs))
-    compiled = {name: compile_program(program, asked.backend) for name, program in programs.items()}
+    backend = choose_backend(asked.backend, asked.device)
+    compiled = {name: compile_program(program, backend) for name, program in programs.items()}
     for method, one in compiled.items():
         _say_what_is_slow(method, one)
     return compiled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import fx
 
 from vertexflow.kernels.lower.loops import Columns, Matrix, Outer, Over, Product
@@ -10,6 +11,8 @@ from vertexflow.kernels.native.body import BARRIER, write_statements
 
 GRAPH = fx.Graph()
 X, Y, Z, WEIGHT, GRAD = (GRAPH.placeholder(name) for name in ("x", "y", "z", "weight", "grad"))
+for node in GRAPH.nodes:
+    node.meta["val"] = torch.empty(1)  # of float32
 MATRIX = Matrix(WEIGHT, 0, 4, 4, transposed=False)
 
 

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
-from .arguments import Argument, Buffer, Function, Given, Memory, OfLoop, OfStructure, Value, finder
+from .arguments import (
+    Argument,
+    Buffer,
+    Function,
+    Gathered,
+    Given,
+    Memory,
+    OfLoop,
+    OfStructure,
+    Received,
+    Result,
+    Scratch,
+    Sent,
+    State,
+    Value,
+    Whole,
+    finder,
+)  # fmt: skip
 from .memory import Key
 from .run import Run
 
@@ -25,6 +43,26 @@ class Addressed:
     arguments: Sequence[Argument]
     own: Mapping[OfLoop, int]  # what the loop knows of its arguments itself; and the functions that move rows
     results: Sequence[tuple[fx.Node, tuple[int, ...]]]  # what it makes that has no rows, with shapes
+
+    @cached_property
+    def lying(self) -> list[tuple[int, Key | Given]]:
+        """The arguments that are where something lies in any run, by their numbers: a value, a buffer, a state."""
+        some = (Value, Whole, Result, State, Gathered, Received, Scratch, Sent)
+        found = [(at, each) for at, each in enumerate(self.arguments) if isinstance(each, some)]
+        return [(at, each.node if isinstance(each, Value | Whole | Result) else each) for at, each in found]
+
+    @cached_property
+    def others(self) -> list[tuple[int, Argument]]:
+        """The other arguments, but for those that the loop knows."""
+        known = {at for at, _ in self.lying}
+        return [
+            (at, each) for at, each in enumerate(self.arguments) if at not in known and not isinstance(each, OfLoop)
+        ]
+
+    @cached_property
+    def known(self) -> list[int]:
+        """The arguments that the loop knows; 0 for others."""
+        return [self.own[each] if isinstance(each, OfLoop) else 0 for each in self.arguments]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from torch import Tensor
+from torch import Tensor, fx
 
+from .arguments import Whole
+from .binding import Addressed
 from .compiled import Compiled
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Bound:
     pulls: dict[str, list[int]]
     pushes: dict[str, list[int]]
     prepared: WeakKeyDictionary[Order, Prepared]
-    is_native: bool = True  # as far as is known
+    is_native: bool | None = None  # whether that is possible; None: not known yet
 
     @cached_property
     def wants_gradients(self) -> bool:
@@ -36,6 +38,14 @@ class Bound:
     def differentiable(self) -> set[str]:
         """The names of pushed outputs that gradients can come back for."""
         return {name for one in self.compiled for name in one.program.trace.push_grads}
+
+    @cached_property
+    def constants(self) -> dict[fx.Node, Tensor]:
+        """Tensors of the vertex functions that native code reads as they are."""
+        native = (loop for one in self.compiled for loop in one.loops.values() if isinstance(loop, Addressed))
+        read = {argument.node for loop in native for argument in loop.arguments if isinstance(argument, Whole)}
+        constants = (item for one in self.compiled for item in one.program.trace.constants.items())
+        return {node: value for node, value in constants if node in read}
 
     def is_edge_input(self, name: str) -> bool:
         return self.compiled[self.pulls[name][0]].program.trace.is_edge_input(name)

@@ -18,17 +18,13 @@ from .arguments import (
     Argument,
     By,
     Function,
-    Memory,
     OfGroup,
     Outside,
     ParentOffset,
     ParentPlaces,
-    Result,
     Seed,
     SentByAll,
     Stride,
-    Value,
-    Whole,
     finder,
 )  # fmt: skip
 from .binding import Addressed
@@ -125,7 +121,11 @@ class Writer:
             raise Unprepared(f"{part} is no native code")
         if (group, part) not in self._written:
             run = Run(self.order.groups[group], Values({}), exchange=self._parents)
-            found = [self._argument(each, loop, run, places) for each in loop.arguments]
+            found: list[At | int] = [*loop.known]
+            for at, key in loop.lying:
+                found[at] = places[key]
+            for at, argument in loop.others:
+                found[at] = self._other(argument, run, places)
             self._written[group, part] = self._arguments(found)
         self._calls.append((loop.address, self._written[group, part], steps.reshape(-1)))
 
@@ -173,12 +173,9 @@ class Writer:
         self._address_of += [each.address if isinstance(each, At) else 0 for each in arguments]
         return first
 
-    def _argument(self, argument: Argument, loop: Addressed, run: Run, places: Places) -> At | int:
+    def _other(self, argument: Argument, run: Run, places: Places) -> At | int:
+        """An argument that is not where something lies in any run."""
         match argument:
-            case Function() | Memory():
-                return loop.own[argument]
-            case Value(node) | Whole(node) | Result(node):
-                return places[node]
             case Stride(node):
                 dtype: torch.dtype = node.meta["val"].dtype
                 return places[node].stride // dtype.itemsize
@@ -192,8 +189,7 @@ class Writer:
             case OfGroup() | ParentPlaces() | ParentOffset():
                 found = finder(argument)(run)
                 return self._of(found) if isinstance(found, Tensor) else found
-            case _:
-                return places[argument]
+        raise AssertionError(argument)
 
     def _of(self, tensor: Tensor) -> int:
         self.alive.append(tensor)

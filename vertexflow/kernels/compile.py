@@ -17,10 +17,15 @@ from .compiled import Compiled, Loop, NoSteps
 _AVAILABLE = ("eager", "torch", "native", "triton")
 
 
-def choose_backend(asked: str, device: torch.device | None = None) -> str:
-    """The backend to use: the environment variable `VERTEXFLOW_BACKEND` if set, else what the user asked for; not `"auto"`."""
+def named_backend(asked: str) -> str:
+    """The backend that is asked for: by the environment variable `VERTEXFLOW_BACKEND` if that is set, else by the user."""
     name = os.environ.get("VERTEXFLOW_BACKEND") or asked
-    name = "native" if name == "compile" else name  # as it was called before
+    return "native" if name == "compile" else name  # as it was called before
+
+
+def choose_backend(asked: str, device: torch.device | None = None) -> str:
+    """The backend to use where this one is asked for: not `"auto"`."""
+    name = named_backend(asked)
     if name == "auto":
         on_cpu = device is None or device.type == "cpu"
         if on_cpu:

@@ -18,16 +18,18 @@ from torch import Tensor, fx
 from .. import _core
 from ..graph.symbolic.program import BACKWARD, FORWARD, Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
-from .arguments import By, Gathered, Received, Sent, SentByAll, State, Whole
+from .arguments import By, Gathered, Received, Sent, SentByAll, State
 from .binding import Addressed
 from .bound import Bound
 from .calls import At, Piece, Places, Unprepared, Writer
 from .compiled import Compiled, NoSteps
 from .memory import first_gathered, first_row, slots_of
 from .order import Order, RowGroup
-from .pool import empty
+from .pool import LARGE, empty
 
 _CPU = torch.device("cpu")
+_NOTHING = torch.empty(0)  # at address 0
+_SMALL = LARGE // 16  # elements, whatever they are
 _address = Tensor.data_ptr
 
 New = tuple[tuple[int, ...], torch.dtype]  # a tensor that a run makes for whoever called it
@@ -48,11 +50,11 @@ class Forward:
 
     def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The outputs, and what is kept; `flat` are parameters, then inputs."""
-        kept, rest = _bytes(self.kept), _bytes(self.rest)
+        kept, rest = _new((self.kept,), torch.uint8), _rest(self.rest)
         given = [*map(_plain, flat), *map(_plain, self.constants)]
-        outputs = tuple(empty(*new, _CPU) for new in self.outputs)
+        outputs = tuple([_new(*new) for new in self.outputs])
         seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        self.calls.run([0, *map(_address, (kept, rest, *given, *outputs)), *seeds])
+        self.calls.run([0, _address(rest), *map(_address, (kept, *given, *outputs)), *seeds], self.rest)
         return outputs, kept
 
 
@@ -69,10 +71,10 @@ class Backward:
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or the one row of them."""
-        rest = _bytes(self.rest)
+        rest = _rest(self.rest)
         given = [*map(_plain, read), *map(_plain, self.constants)]
-        made = [empty(*new, _CPU) for new in self.made]
-        self.calls.run([0, *map(_address, (kept, rest, *given, *grads, *made))])
+        made = [_new(*new) for new in self.made]
+        self.calls.run([0, _address(rest), *map(_address, (kept, *given, *grads, *made))], self.rest)
         return [reduce(add, [made[at] for at in some]) if some else None for some in self.sums]
 
 
@@ -104,12 +106,12 @@ class Prepared:
 def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     """What runs over a structure are; None where something is not native code."""
     found = bound.prepared.get(order)
-    if found is None and bound.is_native and not order.num_external and order.vertex.device == _CPU:
+    if found is None and bound.is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             found = _prepare(bound, order)
-            if bound.wants_gradients and not bound.prepared:  # what the first can do, others can
+            if bound.is_native is None and bound.wants_gradients:  # what can be for one structure, can be for others
                 found.backward_for(bound, order, (True,) * len(found.zeros))
-            bound.prepared[order] = found
+            bound.is_native, bound.prepared[order] = True, found
         except Unprepared:
             bound.is_native, found = False, None
     return found
@@ -129,7 +131,7 @@ def _prepare(bound: Bound, order: Order) -> Prepared:
 
 def _forward(bound: Bound, order: Order) -> Forward:
     writer, programs = Writer(bound, order), [one.program for one in bound.compiled]
-    kept, rest = Piece(writer.address("kept")), Piece(writer.address("rest"))
+    rest, kept = Piece(writer.address("rest")), Piece(writer.address("kept"))
     flat = {each: writer.address(each) for each in _flat(bound)}
     constants = _constants(writer, bound)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
@@ -178,7 +180,7 @@ def _backward(
     before: Sequence[Places], read: Sequence[int], bound: Bound, order: Order, have_rows: Sequence[bool]
 ) -> Backward:
     writer, programs = Writer(bound, order), [one.program for one in bound.compiled]
-    kept, rest = writer.address("kept"), Piece(writer.address("rest"))
+    rest, kept = Piece(writer.address("rest")), writer.address("kept")
     flat = _flat(bound)
     for at in read:
         writer.address(flat[at])
@@ -320,20 +322,10 @@ def _flat(bound: Bound) -> list[tuple[str, str]]:
 
 
 def _constants(writer: Writer, bound: Bound) -> list[Tensor]:
-    """Tensors of the vertex functions that are read as they are; their addresses follow."""
-    read = {
-        argument.node
-        for one in bound.compiled
-        for loop in one.loops.values()
-        for argument in getattr(loop, "arguments", ())
-        if isinstance(argument, Whole)
-    }
-    found = {
-        node: value for one in bound.compiled for node, value in one.program.trace.constants.items() if node in read
-    }
-    for node in found:
+    """Tensors that are read as they are; their addresses follow."""
+    for node in bound.constants:
         writer.address(node)
-    return list(found.values())
+    return list(bound.constants.values())
 
 
 def _given(writer: Writer, one: Compiled) -> Places:
@@ -376,8 +368,15 @@ def _size_of_row(node: fx.Node) -> int:
     return math.prod(map(int, value.shape[1:])) * int(value.dtype.itemsize)
 
 
-def _bytes(size: int) -> Tensor:
-    return empty((size,), torch.uint8, _CPU)
+def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if math.prod(shape) < _SMALL:
+        return torch.empty(shape, dtype=dtype, device=_CPU)
+    return empty(shape, dtype, _CPU)
+
+
+def _rest(size: int) -> Tensor:
+    """Memory for the time of a run, which native code finds itself if it is small."""
+    return _NOTHING if size < LARGE else empty((size,), torch.uint8, _CPU)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -4,35 +4,43 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_pull_x = (T* const)a[4];
-    const T* const p_params_1 = (T* const)a[5];
-    const T* const p_params_2 = (T* const)a[6];
-    T* const p_addmm = (T* const)a[7];
-    const Long num_computed = (Long)a[8];
-    Long& packed = a[9];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_pull_x = (T* const)a[5];
+    const T* const p_params_1 = (T* const)a[6];
+    const T* const p_params_2 = (T* const)a[7];
+    T* const p_addmm = (T* const)a[8];
+    const Long num_computed = (Long)a[9];
+    Long& packed = a[10];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[10];
+    T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 24, 6};
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 9 > serial * count)
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
     {
-        if (must_pack) {
-            pack(weight_0);
-        }
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            constexpr Long v_pull_x_ld = 6;
-            T* const v_pull_x = p_pull_x + start * v_pull_x_ld;
-            constexpr Long v_addmm_ld = 24;
-            T* const v_addmm = p_addmm + start * v_addmm_ld;
-            product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
-            #pragma omp barrier
+        pack(weight_0);
+    }
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 9);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                constexpr Long v_pull_x_ld = 6;
+                T* const v_pull_x = p_pull_x + start * v_pull_x_ld;
+                constexpr Long v_addmm_ld = 24;
+                T* const v_addmm = p_addmm + start * v_addmm_ld;
+                product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
+                meeting.wait(team);
+            }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -41,32 +49,38 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_addmm = (T* const)a[4];
-    T* const p_expand = (T* const)a[5];
-    const Index* const owner_of = (Index* const)a[6];
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 6 > serial * count)
-    {
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            constexpr Long v_addmm_ld = 24;
-            T* const v_addmm = p_addmm + start * v_addmm_ld;
-            constexpr Long v_expand_ld = 6;
-            T* const v_expand = p_expand + first_of_edges * v_expand_ld;
-            const Index* const owner = owner_of + first_of_edges;
-            #pragma omp for schedule(static) nowait
-            for (Long i = 0; i < edges; ++i) {
-                #pragma omp simd
-                for (Long j0 = 0; j0 < 6; ++j0) {
-                    v_expand[i * v_expand_ld + j0] = v_addmm[(owner[i] - start) * v_addmm_ld + j0 + 18];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_addmm = (T* const)a[5];
+    T* const p_expand = (T* const)a[6];
+    const Index* const owner_of = (Index* const)a[7];
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 6);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                constexpr Long v_addmm_ld = 24;
+                T* const v_addmm = p_addmm + start * v_addmm_ld;
+                constexpr Long v_expand_ld = 6;
+                T* const v_expand = p_expand + first_of_edges * v_expand_ld;
+                const Index* const owner = owner_of + first_of_edges;
+                #pragma omp for schedule(static) nowait
+                for (Long i = 0; i < edges; ++i) {
+                    #pragma omp simd
+                    for (Long j0 = 0; j0 < 6; ++j0) {
+                        v_expand[i * v_expand_ld + j0] = v_addmm[(owner[i] - start) * v_addmm_ld + j0 + 18];
+                    }
                 }
+                meeting.wait(team);
             }
-            #pragma omp barrier
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -75,187 +89,195 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    const T* const state_h = (T* const)a[4];
-    const Index* const edge_rows = (Index* const)a[5];
-    T* const listed_h = (T* const)a[6];
-    const T* const state_c = (T* const)a[7];
-    T* const listed_c = (T* const)a[8];
-    const T* const p_params_3 = (T* const)a[9];
-    const T* const p_params_4 = (T* const)a[10];
-    T* const p_addmm = (T* const)a[11];
-    T* const p_expand = (T* const)a[12];
-    T* const p_segment_sum = (T* const)a[13];
-    T* const p_sigmoid = (T* const)a[14];
-    T* const p_sigmoid_1 = (T* const)a[15];
-    T* const p_tanh = (T* const)a[16];
-    T* const p_add_3 = (T* const)a[17];
-    T* const p_sigmoid_2 = (T* const)a[18];
-    T* const p_tanh_1 = (T* const)a[19];
-    T* const p_mul_2 = (T* const)a[20];
-    T* const scratch_1 = (T* const)a[21];
-    T* const scratch_2 = (T* const)a[22];
-    T* const scratch_3 = (T* const)a[23];
-    const Long num_computed = (Long)a[24];
-    Long& packed = a[25];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    const T* const state_h = (T* const)a[5];
+    const Index* const edge_rows = (Index* const)a[6];
+    T* const listed_h = (T* const)a[7];
+    const T* const state_c = (T* const)a[8];
+    T* const listed_c = (T* const)a[9];
+    const T* const p_params_3 = (T* const)a[10];
+    const T* const p_params_4 = (T* const)a[11];
+    T* const p_addmm = (T* const)a[12];
+    T* const p_expand = (T* const)a[13];
+    T* const p_segment_sum = (T* const)a[14];
+    T* const p_sigmoid = (T* const)a[15];
+    T* const p_sigmoid_1 = (T* const)a[16];
+    T* const p_tanh = (T* const)a[17];
+    T* const p_add_3 = (T* const)a[18];
+    T* const p_sigmoid_2 = (T* const)a[19];
+    T* const p_tanh_1 = (T* const)a[20];
+    T* const p_mul_2 = (T* const)a[21];
+    T* const scratch_1 = (T* const)a[22];
+    T* const scratch_2 = (T* const)a[23];
+    T* const scratch_3 = (T* const)a[24];
+    const Long num_computed = (Long)a[25];
+    Long& packed = a[26];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[26];
+    T* const room_0 = (T* const)a[27];
     const Weight weight_0 = {p_params_4, packs ? room_0 : nullptr, true, 6, 6};
-    T* const room_1 = (T* const)a[27];
+    T* const room_1 = (T* const)a[28];
     const Weight weight_1 = {p_params_3, packs ? room_1 : nullptr, true, 18, 6};
-    const Index* const edge_offset = (Index* const)a[28];
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 51 > serial * count)
+    const Index* const edge_offset = (Index* const)a[29];
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
     {
-        if (must_pack) {
-            pack(weight_0);
-            pack(weight_1);
-        }
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            if (start >= num_leaves) {
-                T* const v_kids_h = listed_h + first_of_edges * 6;
-                constexpr Long v_kids_h_ld = 6;
-                gather(state_h, edge_rows + first_of_edges, edges, 1, 6, v_kids_h);
-                T* const v_kids_c = listed_c + first_of_edges * 6;
-                constexpr Long v_kids_c_ld = 6;
-                gather(state_c, edge_rows + first_of_edges, edges, 1, 6, v_kids_c);
-                constexpr Long v_addmm_ld = 24;
-                T* const v_addmm = p_addmm + start * v_addmm_ld;
-                constexpr Long v_expand_ld = 6;
-                T* const v_expand = p_expand + first_of_edges * v_expand_ld;
-                constexpr Long v_segment_sum_ld = 6;
-                T* const v_segment_sum = p_segment_sum + (start - num_leaves) * v_segment_sum_ld;
-                constexpr Long v_forget_ld = 6;
-                T* const v_forget = p_sigmoid + first_of_edges * v_forget_ld;
-                constexpr Long v_sigmoid_1_ld = 6;
-                T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                constexpr Long v_tanh_ld = 6;
-                T* const v_tanh = p_tanh + start * v_tanh_ld;
-                constexpr Long v_c_ld = 6;
-                T* const v_c = p_add_3 + start * v_c_ld;
-                constexpr Long v_sigmoid_2_ld = 6;
-                T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                constexpr Long v_tanh_1_ld = 6;
-                T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
-                constexpr Long v_h_ld = 6;
-                T* const v_h = p_mul_2 + start * v_h_ld;
-                T* const v_mm = scratch_1;
-                constexpr Long v_mm_ld = 18;
-                T* const v_mm_1 = scratch_2;
-                constexpr Long v_mm_1_ld = 6;
-                T* const v_segment_sum_1 = scratch_3;
-                constexpr Long v_segment_sum_1_ld = 6;
-                const Index* const first_edge = edge_offset + (start - num_leaves);
-                const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
-                #pragma omp barrier
-                product(edges, v_kids_h, v_kids_h_ld, weight_0, nullptr, v_mm_1, v_mm_1_ld);
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
-                    const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        v_segment_sum[i * v_segment_sum_ld + j0] = float(0.0);
-                    }
-                    for (Long e = from; e < to; ++e) {
+        pack(weight_0);
+        pack(weight_1);
+    }
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 51);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 51) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                if (start >= num_leaves) {
+                    T* const v_kids_h = listed_h + first_of_edges * 6;
+                    constexpr Long v_kids_h_ld = 6;
+                    gather(state_h, edge_rows + first_of_edges, edges, 1, 6, v_kids_h);
+                    T* const v_kids_c = listed_c + first_of_edges * 6;
+                    constexpr Long v_kids_c_ld = 6;
+                    gather(state_c, edge_rows + first_of_edges, edges, 1, 6, v_kids_c);
+                    constexpr Long v_addmm_ld = 24;
+                    T* const v_addmm = p_addmm + start * v_addmm_ld;
+                    constexpr Long v_expand_ld = 6;
+                    T* const v_expand = p_expand + first_of_edges * v_expand_ld;
+                    constexpr Long v_segment_sum_ld = 6;
+                    T* const v_segment_sum = p_segment_sum + (start - num_leaves) * v_segment_sum_ld;
+                    constexpr Long v_forget_ld = 6;
+                    T* const v_forget = p_sigmoid + first_of_edges * v_forget_ld;
+                    constexpr Long v_sigmoid_1_ld = 6;
+                    T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
+                    constexpr Long v_tanh_ld = 6;
+                    T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_3 + start * v_c_ld;
+                    constexpr Long v_sigmoid_2_ld = 6;
+                    T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
+                    constexpr Long v_tanh_1_ld = 6;
+                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
+                    constexpr Long v_h_ld = 6;
+                    T* const v_h = p_mul_2 + start * v_h_ld;
+                    T* const v_mm = scratch_1;
+                    constexpr Long v_mm_ld = 18;
+                    T* const v_mm_1 = scratch_2;
+                    constexpr Long v_mm_1_ld = 6;
+                    T* const v_segment_sum_1 = scratch_3;
+                    constexpr Long v_segment_sum_1_ld = 6;
+                    const Index* const first_edge = edge_offset + (start - num_leaves);
+                    const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
+                    meeting.wait(team);
+                    product(edges, v_kids_h, v_kids_h_ld, weight_0, nullptr, v_mm_1, v_mm_1_ld);
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
+                        const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            v_segment_sum[i * v_segment_sum_ld + j0] = v_segment_sum[i * v_segment_sum_ld + j0] + v_kids_h[e * v_kids_h_ld + j0];
+                            v_segment_sum[i * v_segment_sum_ld + j0] = float(0.0);
+                        }
+                        for (Long e = from; e < to; ++e) {
+                            #pragma omp simd
+                            for (Long j0 = 0; j0 < 6; ++j0) {
+                                v_segment_sum[i * v_segment_sum_ld + j0] = v_segment_sum[i * v_segment_sum_ld + j0] + v_kids_h[e * v_kids_h_ld + j0];
+                            }
                         }
                     }
-                }
-                #pragma omp barrier
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < edges; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = v_expand[i * v_expand_ld + j0] + v_mm_1[i * v_mm_1_ld + j0];
-                        const float t2 = sigmoid(t1);
-                        v_forget[i * v_forget_ld + j0] = t2;
-                    }
-                }
-                product(rows, v_segment_sum, v_segment_sum_ld, weight_1, nullptr, v_mm, v_mm_ld);
-                #pragma omp barrier
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
-                    const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        v_segment_sum_1[i * v_segment_sum_1_ld + j0] = float(0.0);
-                    }
-                    for (Long e = from; e < to; ++e) {
+                    meeting.wait(team);
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < edges; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t3 = v_forget[e * v_forget_ld + j0] * v_kids_c[e * v_kids_c_ld + j0];
-                            v_segment_sum_1[i * v_segment_sum_1_ld + j0] = v_segment_sum_1[i * v_segment_sum_1_ld + j0] + t3;
+                            const float t1 = v_expand[i * v_expand_ld + j0] + v_mm_1[i * v_mm_1_ld + j0];
+                            const float t2 = sigmoid(t1);
+                            v_forget[i * v_forget_ld + j0] = t2;
                         }
                     }
-                }
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t4 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
-                        const float t5 = sigmoid(t4);
-                        v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t5;
-                        const float t6 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
-                        const float t7 = tanh_of(t6);
-                        v_tanh[i * v_tanh_ld + j0] = t7;
-                        const float t8 = t5 * t7;
-                        const float t9 = t8 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
-                        v_c[i * v_c_ld + j0] = t9;
-                        const float t10 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
-                        const float t11 = sigmoid(t10);
-                        v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t11;
-                        const float t12 = tanh_of(t9);
-                        v_tanh_1[i * v_tanh_1_ld + j0] = t12;
-                        const float t13 = t11 * t12;
-                        v_h[i * v_h_ld + j0] = t13;
+                    product(rows, v_segment_sum, v_segment_sum_ld, weight_1, nullptr, v_mm, v_mm_ld);
+                    meeting.wait(team);
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
+                        const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            v_segment_sum_1[i * v_segment_sum_1_ld + j0] = float(0.0);
+                        }
+                        for (Long e = from; e < to; ++e) {
+                            #pragma omp simd
+                            for (Long j0 = 0; j0 < 6; ++j0) {
+                                const float t3 = v_forget[e * v_forget_ld + j0] * v_kids_c[e * v_kids_c_ld + j0];
+                                v_segment_sum_1[i * v_segment_sum_1_ld + j0] = v_segment_sum_1[i * v_segment_sum_1_ld + j0] + t3;
+                            }
+                        }
                     }
-                }
-                #pragma omp barrier
-            } else {
-                constexpr Long v_addmm_ld = 24;
-                T* const v_addmm = p_addmm + start * v_addmm_ld;
-                constexpr Long v_sigmoid_1_ld = 6;
-                T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                constexpr Long v_tanh_ld = 6;
-                T* const v_tanh = p_tanh + start * v_tanh_ld;
-                constexpr Long v_c_ld = 6;
-                T* const v_c = p_add_3 + start * v_c_ld;
-                constexpr Long v_sigmoid_2_ld = 6;
-                T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                constexpr Long v_tanh_1_ld = 6;
-                T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
-                constexpr Long v_h_ld = 6;
-                T* const v_h = p_mul_2 + start * v_h_ld;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = sigmoid(v_addmm[i * v_addmm_ld + j0]);
-                        v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t1;
-                        const float t2 = tanh_of(v_addmm[i * v_addmm_ld + j0 + 12]);
-                        v_tanh[i * v_tanh_ld + j0] = t2;
-                        const float t3 = t1 * t2;
-                        v_c[i * v_c_ld + j0] = t3;
-                        const float t4 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 6]);
-                        v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t4;
-                        const float t5 = tanh_of(t3);
-                        v_tanh_1[i * v_tanh_1_ld + j0] = t5;
-                        const float t6 = t4 * t5;
-                        v_h[i * v_h_ld + j0] = t6;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t4 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
+                            const float t5 = sigmoid(t4);
+                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t5;
+                            const float t6 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
+                            const float t7 = tanh_of(t6);
+                            v_tanh[i * v_tanh_ld + j0] = t7;
+                            const float t8 = t5 * t7;
+                            const float t9 = t8 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
+                            v_c[i * v_c_ld + j0] = t9;
+                            const float t10 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
+                            const float t11 = sigmoid(t10);
+                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t11;
+                            const float t12 = tanh_of(t9);
+                            v_tanh_1[i * v_tanh_1_ld + j0] = t12;
+                            const float t13 = t11 * t12;
+                            v_h[i * v_h_ld + j0] = t13;
+                        }
                     }
+                    meeting.wait(team);
+                } else {
+                    constexpr Long v_addmm_ld = 24;
+                    T* const v_addmm = p_addmm + start * v_addmm_ld;
+                    constexpr Long v_sigmoid_1_ld = 6;
+                    T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
+                    constexpr Long v_tanh_ld = 6;
+                    T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_3 + start * v_c_ld;
+                    constexpr Long v_sigmoid_2_ld = 6;
+                    T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
+                    constexpr Long v_tanh_1_ld = 6;
+                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
+                    constexpr Long v_h_ld = 6;
+                    T* const v_h = p_mul_2 + start * v_h_ld;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = sigmoid(v_addmm[i * v_addmm_ld + j0]);
+                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t1;
+                            const float t2 = tanh_of(v_addmm[i * v_addmm_ld + j0 + 12]);
+                            v_tanh[i * v_tanh_ld + j0] = t2;
+                            const float t3 = t1 * t2;
+                            v_c[i * v_c_ld + j0] = t3;
+                            const float t4 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 6]);
+                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t4;
+                            const float t5 = tanh_of(t3);
+                            v_tanh_1[i * v_tanh_1_ld + j0] = t5;
+                            const float t6 = t4 * t5;
+                            v_h[i * v_h_ld + j0] = t6;
+                        }
+                    }
+                    meeting.wait(team);
                 }
-                #pragma omp barrier
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -264,222 +286,230 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_gather_c_children = (T* const)a[4];
-    T* const received_h = (T* const)a[5];
-    const Long group_start = (Long)a[6];
-    const T* const outside_h = (T* const)a[7];
-    const T* const placed_sent_h = (T* const)a[8];
-    const Index* const placed_places = (Index* const)a[9];
-    const Index* const placed_offset = (Index* const)a[10];
-    const T* const listed_sent_h = (T* const)a[11];
-    const Index* const listed_places = (Index* const)a[12];
-    const Index* const listed_offset = (Index* const)a[13];
-    T* const received_c = (T* const)a[14];
-    const T* const outside_c = (T* const)a[15];
-    const T* const placed_sent_c = (T* const)a[16];
-    const T* const listed_sent_c = (T* const)a[17];
-    T* const p_grad_push_h = (T* const)a[18];
-    const Long ld_grad_push_h = (Long)a[19];
-    const T* const p_params_3 = (T* const)a[20];
-    const T* const p_params_4 = (T* const)a[21];
-    T* const p_sigmoid = (T* const)a[22];
-    T* const p_sigmoid_1 = (T* const)a[23];
-    T* const p_tanh = (T* const)a[24];
-    T* const p_sigmoid_2 = (T* const)a[25];
-    T* const p_tanh_1 = (T* const)a[26];
-    T* const p_sigmoid_backward = (T* const)a[27];
-    float* const send_edges_c = (float* const)a[28];
-    T* const p_tanh_backward_1 = (T* const)a[29];
-    T* const p_sigmoid_backward_1 = (T* const)a[30];
-    T* const p_sigmoid_backward_2 = (T* const)a[31];
-    T* const p_cat = (T* const)a[32];
-    float* const send_edges_h = (float* const)a[33];
-    T* const scratch_1 = (T* const)a[34];
-    T* const scratch_2 = (T* const)a[35];
-    T* const scratch_3 = (T* const)a[36];
-    const Long num_computed = (Long)a[37];
-    Long& packed = a[38];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_gather_c_children = (T* const)a[5];
+    T* const received_h = (T* const)a[6];
+    const Long group_start = (Long)a[7];
+    const T* const outside_h = (T* const)a[8];
+    const T* const placed_sent_h = (T* const)a[9];
+    const Index* const placed_places = (Index* const)a[10];
+    const Index* const placed_offset = (Index* const)a[11];
+    const T* const listed_sent_h = (T* const)a[12];
+    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_offset = (Index* const)a[14];
+    T* const received_c = (T* const)a[15];
+    const T* const outside_c = (T* const)a[16];
+    const T* const placed_sent_c = (T* const)a[17];
+    const T* const listed_sent_c = (T* const)a[18];
+    T* const p_grad_push_h = (T* const)a[19];
+    const Long ld_grad_push_h = (Long)a[20];
+    const T* const p_params_3 = (T* const)a[21];
+    const T* const p_params_4 = (T* const)a[22];
+    T* const p_sigmoid = (T* const)a[23];
+    T* const p_sigmoid_1 = (T* const)a[24];
+    T* const p_tanh = (T* const)a[25];
+    T* const p_sigmoid_2 = (T* const)a[26];
+    T* const p_tanh_1 = (T* const)a[27];
+    T* const p_sigmoid_backward = (T* const)a[28];
+    float* const send_edges_c = (float* const)a[29];
+    T* const p_tanh_backward_1 = (T* const)a[30];
+    T* const p_sigmoid_backward_1 = (T* const)a[31];
+    T* const p_sigmoid_backward_2 = (T* const)a[32];
+    T* const p_cat = (T* const)a[33];
+    float* const send_edges_h = (float* const)a[34];
+    T* const scratch_1 = (T* const)a[35];
+    T* const scratch_2 = (T* const)a[36];
+    T* const scratch_3 = (T* const)a[37];
+    const Long num_computed = (Long)a[38];
+    Long& packed = a[39];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[39];
+    T* const room_0 = (T* const)a[40];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 6, 18};
-    T* const room_1 = (T* const)a[40];
+    T* const room_1 = (T* const)a[41];
     const Weight weight_1 = {p_params_4, packs ? room_1 : nullptr, false, 6, 6};
-    const Index* const owner_of = (Index* const)a[41];
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 69 > serial * count)
+    const Index* const owner_of = (Index* const)a[42];
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
     {
-        if (must_pack) {
-            pack(weight_0);
-            pack(weight_1);
-        }
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            if (start >= num_leaves) {
-                constexpr Long v_kids_c_ld = 6;
-                T* const v_kids_c = p_gather_c_children + first_of_edges * v_kids_c_ld;
-                T* v_grad_scatter_h = received_h;
-                constexpr Long v_grad_scatter_h_ld = 6;
-                if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
-                    v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
-                T* v_grad_scatter_c = received_c;
-                constexpr Long v_grad_scatter_c_ld = 6;
-                if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
-                    v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
-                const Long v_grad_push_h_ld = ld_grad_push_h;
-                T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
-                constexpr Long v_forget_ld = 6;
-                T* const v_forget = p_sigmoid + first_of_edges * v_forget_ld;
-                constexpr Long v_sigmoid_1_ld = 6;
-                T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                constexpr Long v_tanh_ld = 6;
-                T* const v_tanh = p_tanh + start * v_tanh_ld;
-                constexpr Long v_sigmoid_2_ld = 6;
-                T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                constexpr Long v_tanh_1_ld = 6;
-                T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
-                constexpr Long v_sigmoid_backward_ld = 6;
-                T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
-                float* const v_mul_5 = send_edges_c + first_of_edges * 6;
-                constexpr Long v_mul_5_ld = 6;
-                constexpr Long v_tanh_backward_1_ld = 6;
-                T* const v_tanh_backward_1 = p_tanh_backward_1 + start * v_tanh_backward_1_ld;
-                constexpr Long v_sigmoid_backward_1_ld = 6;
-                T* const v_sigmoid_backward_1 = p_sigmoid_backward_1 + start * v_sigmoid_backward_1_ld;
-                constexpr Long v_sigmoid_backward_2_ld = 6;
-                T* const v_sigmoid_backward_2 = p_sigmoid_backward_2 + first_of_edges * v_sigmoid_backward_2_ld;
-                constexpr Long v_cat_ld = 18;
-                T* const v_cat = p_cat + (start - num_leaves) * v_cat_ld;
-                float* const v_add_7 = send_edges_h + first_of_edges * 6;
-                constexpr Long v_add_7_ld = 6;
-                T* const v_add_6 = scratch_1;
-                constexpr Long v_add_6_ld = 6;
-                T* const v_mm_3 = scratch_2;
-                constexpr Long v_mm_3_ld = 6;
-                T* const v_mm_5 = scratch_3;
-                constexpr Long v_mm_5_ld = 6;
-                const Index* const owner = owner_of + first_of_edges;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                        const float t2 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        const float t3 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                        const float t4 = fused(t3, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                        const float t5 = t2 * t4;
-                        const float t6 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t5;
-                        v_add_6[i * v_add_6_ld + j0] = t6;
-                        const float t7 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                        const float t8 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        const float t9 = t7 * t8;
-                        const float t10 = t9 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t10;
-                        const float t11 = t6 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        const float t12 = -v_tanh[i * v_tanh_ld + j0];
-                        const float t13 = fused(t12, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                        const float t14 = t11 * t13;
-                        v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t14;
-                        const float t15 = t6 * v_tanh[i * v_tanh_ld + j0];
-                        const float t16 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        const float t17 = t15 * t16;
-                        const float t18 = t17 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t18;
-                        v_cat[i * v_cat_ld + j0] = t18;
-                        v_cat[i * v_cat_ld + j0 + 6] = t10;
-                        v_cat[i * v_cat_ld + j0 + 12] = t14;
+        pack(weight_0);
+        pack(weight_1);
+    }
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 69);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 69) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                if (start >= num_leaves) {
+                    constexpr Long v_kids_c_ld = 6;
+                    T* const v_kids_c = p_gather_c_children + first_of_edges * v_kids_c_ld;
+                    T* v_grad_scatter_h = received_h;
+                    constexpr Long v_grad_scatter_h_ld = 6;
+                    if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
+                        v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    T* v_grad_scatter_c = received_c;
+                    constexpr Long v_grad_scatter_c_ld = 6;
+                    if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
+                        v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    const Long v_grad_push_h_ld = ld_grad_push_h;
+                    T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
+                    constexpr Long v_forget_ld = 6;
+                    T* const v_forget = p_sigmoid + first_of_edges * v_forget_ld;
+                    constexpr Long v_sigmoid_1_ld = 6;
+                    T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
+                    constexpr Long v_tanh_ld = 6;
+                    T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_sigmoid_2_ld = 6;
+                    T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
+                    constexpr Long v_tanh_1_ld = 6;
+                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
+                    constexpr Long v_sigmoid_backward_ld = 6;
+                    T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
+                    float* const v_mul_5 = send_edges_c + first_of_edges * 6;
+                    constexpr Long v_mul_5_ld = 6;
+                    constexpr Long v_tanh_backward_1_ld = 6;
+                    T* const v_tanh_backward_1 = p_tanh_backward_1 + start * v_tanh_backward_1_ld;
+                    constexpr Long v_sigmoid_backward_1_ld = 6;
+                    T* const v_sigmoid_backward_1 = p_sigmoid_backward_1 + start * v_sigmoid_backward_1_ld;
+                    constexpr Long v_sigmoid_backward_2_ld = 6;
+                    T* const v_sigmoid_backward_2 = p_sigmoid_backward_2 + first_of_edges * v_sigmoid_backward_2_ld;
+                    constexpr Long v_cat_ld = 18;
+                    T* const v_cat = p_cat + (start - num_leaves) * v_cat_ld;
+                    float* const v_add_7 = send_edges_h + first_of_edges * 6;
+                    constexpr Long v_add_7_ld = 6;
+                    T* const v_add_6 = scratch_1;
+                    constexpr Long v_add_6_ld = 6;
+                    T* const v_mm_3 = scratch_2;
+                    constexpr Long v_mm_3_ld = 6;
+                    T* const v_mm_5 = scratch_3;
+                    constexpr Long v_mm_5_ld = 6;
+                    const Index* const owner = owner_of + first_of_edges;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t2 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t3 = -v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t4 = fused(t3, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
+                            const float t5 = t2 * t4;
+                            const float t6 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t5;
+                            v_add_6[i * v_add_6_ld + j0] = t6;
+                            const float t7 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t8 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t9 = t7 * t8;
+                            const float t10 = t9 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t10;
+                            const float t11 = t6 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t12 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t13 = fused(t12, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t14 = t11 * t13;
+                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t14;
+                            const float t15 = t6 * v_tanh[i * v_tanh_ld + j0];
+                            const float t16 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t17 = t15 * t16;
+                            const float t18 = t17 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t18;
+                            v_cat[i * v_cat_ld + j0] = t18;
+                            v_cat[i * v_cat_ld + j0 + 6] = t10;
+                            v_cat[i * v_cat_ld + j0 + 12] = t14;
+                        }
                     }
-                }
-                #pragma omp barrier
-                product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_5, v_mm_5_ld);
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < edges; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t19 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_forget[i * v_forget_ld + j0];
-                        v_mul_5[i * v_mul_5_ld + j0] = t19;
-                        const float t20 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
-                        const float t21 = float(1.0) - v_forget[i * v_forget_ld + j0];
-                        const float t22 = t20 * t21;
-                        const float t23 = t22 * v_forget[i * v_forget_ld + j0];
-                        v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t23;
+                    meeting.wait(team);
+                    product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_5, v_mm_5_ld);
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < edges; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t19 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_forget[i * v_forget_ld + j0];
+                            v_mul_5[i * v_mul_5_ld + j0] = t19;
+                            const float t20 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
+                            const float t21 = float(1.0) - v_forget[i * v_forget_ld + j0];
+                            const float t22 = t20 * t21;
+                            const float t23 = t22 * v_forget[i * v_forget_ld + j0];
+                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t23;
+                        }
                     }
-                }
-                #pragma omp barrier
-                product(edges, v_sigmoid_backward_2, v_sigmoid_backward_2_ld, weight_1, nullptr, v_mm_3, v_mm_3_ld);
-                #pragma omp barrier
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < edges; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t24 = v_mm_3[i * v_mm_3_ld + j0] + v_mm_5[(owner[i] - start) * v_mm_5_ld + j0];
-                        v_add_7[i * v_add_7_ld + j0] = t24;
+                    meeting.wait(team);
+                    product(edges, v_sigmoid_backward_2, v_sigmoid_backward_2_ld, weight_1, nullptr, v_mm_3, v_mm_3_ld);
+                    meeting.wait(team);
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < edges; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t24 = v_mm_3[i * v_mm_3_ld + j0] + v_mm_5[(owner[i] - start) * v_mm_5_ld + j0];
+                            v_add_7[i * v_add_7_ld + j0] = t24;
+                        }
                     }
-                }
-                #pragma omp barrier
-            } else {
-                T* v_grad_scatter_h = received_h;
-                constexpr Long v_grad_scatter_h_ld = 6;
-                if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
-                    v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
-                T* v_grad_scatter_c = received_c;
-                constexpr Long v_grad_scatter_c_ld = 6;
-                if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
-                    v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
-                const Long v_grad_push_h_ld = ld_grad_push_h;
-                T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
-                constexpr Long v_sigmoid_1_ld = 6;
-                T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                constexpr Long v_tanh_ld = 6;
-                T* const v_tanh = p_tanh + start * v_tanh_ld;
-                constexpr Long v_sigmoid_2_ld = 6;
-                T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                constexpr Long v_tanh_1_ld = 6;
-                T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
-                constexpr Long v_sigmoid_backward_ld = 6;
-                T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
-                constexpr Long v_tanh_backward_1_ld = 6;
-                T* const v_tanh_backward_1 = p_tanh_backward_1 + start * v_tanh_backward_1_ld;
-                constexpr Long v_sigmoid_backward_1_ld = 6;
-                T* const v_sigmoid_backward_1 = p_sigmoid_backward_1 + start * v_sigmoid_backward_1_ld;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                        const float t2 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                        const float t3 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        const float t4 = t2 * t3;
-                        const float t5 = t4 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t5;
-                        const float t6 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        const float t7 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                        const float t8 = fused(t7, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                        const float t9 = t6 * t8;
-                        const float t10 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t9;
-                        const float t11 = t10 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        const float t12 = -v_tanh[i * v_tanh_ld + j0];
-                        const float t13 = fused(t12, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                        const float t14 = t11 * t13;
-                        v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t14;
-                        const float t15 = t10 * v_tanh[i * v_tanh_ld + j0];
-                        const float t16 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        const float t17 = t15 * t16;
-                        const float t18 = t17 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t18;
+                    meeting.wait(team);
+                } else {
+                    T* v_grad_scatter_h = received_h;
+                    constexpr Long v_grad_scatter_h_ld = 6;
+                    if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
+                        v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    T* v_grad_scatter_c = received_c;
+                    constexpr Long v_grad_scatter_c_ld = 6;
+                    if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
+                        v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    const Long v_grad_push_h_ld = ld_grad_push_h;
+                    T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
+                    constexpr Long v_sigmoid_1_ld = 6;
+                    T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
+                    constexpr Long v_tanh_ld = 6;
+                    T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_sigmoid_2_ld = 6;
+                    T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
+                    constexpr Long v_tanh_1_ld = 6;
+                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
+                    constexpr Long v_sigmoid_backward_ld = 6;
+                    T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
+                    constexpr Long v_tanh_backward_1_ld = 6;
+                    T* const v_tanh_backward_1 = p_tanh_backward_1 + start * v_tanh_backward_1_ld;
+                    constexpr Long v_sigmoid_backward_1_ld = 6;
+                    T* const v_sigmoid_backward_1 = p_sigmoid_backward_1 + start * v_sigmoid_backward_1_ld;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t2 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t3 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t4 = t2 * t3;
+                            const float t5 = t4 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t5;
+                            const float t6 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t7 = -v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t8 = fused(t7, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
+                            const float t9 = t6 * t8;
+                            const float t10 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t9;
+                            const float t11 = t10 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t12 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t13 = fused(t12, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t14 = t11 * t13;
+                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t14;
+                            const float t15 = t10 * v_tanh[i * v_tanh_ld + j0];
+                            const float t16 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t17 = t15 * t16;
+                            const float t18 = t17 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t18;
+                        }
                     }
+                    meeting.wait(team);
                 }
-                #pragma omp barrier
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -488,96 +518,104 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_pull_x = (T* const)a[4];
-    const T* const p_params_1 = (T* const)a[5];
-    T* const p_sigmoid_backward = (T* const)a[6];
-    T* const p_tanh_backward_1 = (T* const)a[7];
-    T* const p_sigmoid_backward_1 = (T* const)a[8];
-    T* const p_sigmoid_backward_2 = (T* const)a[9];
-    T* const p_mm_6 = (T* const)a[10];
-    T* const p_mm_7 = (T* const)a[11];
-    T* const p_view = (T* const)a[12];
-    T* const scratch_1 = (T* const)a[13];
-    T* const scratch_2 = (T* const)a[14];
-    const Long num_computed = (Long)a[15];
-    Long& packed = a[16];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_pull_x = (T* const)a[5];
+    const T* const p_params_1 = (T* const)a[6];
+    T* const p_sigmoid_backward = (T* const)a[7];
+    T* const p_tanh_backward_1 = (T* const)a[8];
+    T* const p_sigmoid_backward_1 = (T* const)a[9];
+    T* const p_sigmoid_backward_2 = (T* const)a[10];
+    T* const p_mm_6 = (T* const)a[11];
+    T* const p_mm_7 = (T* const)a[12];
+    T* const p_view = (T* const)a[13];
+    T* const scratch_1 = (T* const)a[14];
+    T* const scratch_2 = (T* const)a[15];
+    const Long num_computed = (Long)a[16];
+    Long& packed = a[17];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[17];
+    T* const room_0 = (T* const)a[18];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
-    const Index* const edge_offset = (Index* const)a[18];
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 42 > serial * count)
+    const Index* const edge_offset = (Index* const)a[19];
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
     {
-        if (must_pack) {
-            pack(weight_0);
-        }
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            constexpr Long v_pull_x_ld = 6;
-            T* const v_pull_x = p_pull_x + start * v_pull_x_ld;
-            constexpr Long v_sigmoid_backward_ld = 6;
-            T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
-            constexpr Long v_tanh_backward_1_ld = 6;
-            T* const v_tanh_backward_1 = p_tanh_backward_1 + start * v_tanh_backward_1_ld;
-            constexpr Long v_sigmoid_backward_1_ld = 6;
-            T* const v_sigmoid_backward_1 = p_sigmoid_backward_1 + start * v_sigmoid_backward_1_ld;
-            constexpr Long v_sigmoid_backward_2_ld = 6;
-            T* const v_sigmoid_backward_2 = p_sigmoid_backward_2 + first_of_edges * v_sigmoid_backward_2_ld;
-            constexpr Long v_mm_6_ld = 6;
-            T* const v_mm_6 = p_mm_6 + start * v_mm_6_ld;
-            T* const v_segment_sum_2 = scratch_1;
-            constexpr Long v_segment_sum_2_ld = 6;
-            T* const v_cat_1 = scratch_2;
-            constexpr Long v_cat_1_ld = 24;
-            const Index* const first_edge = edge_offset + (start - num_leaves);
-            const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
-            #pragma omp for schedule(static) nowait
-            for (Long i = 0; i < rows; ++i) {
-                const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
-                const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                #pragma omp simd
-                for (Long j0 = 0; j0 < 6; ++j0) {
-                    v_segment_sum_2[i * v_segment_sum_2_ld + j0] = float(0.0);
-                }
-                for (Long e = from; e < to; ++e) {
+        pack(weight_0);
+    }
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 42);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 42) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                constexpr Long v_pull_x_ld = 6;
+                T* const v_pull_x = p_pull_x + start * v_pull_x_ld;
+                constexpr Long v_sigmoid_backward_ld = 6;
+                T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
+                constexpr Long v_tanh_backward_1_ld = 6;
+                T* const v_tanh_backward_1 = p_tanh_backward_1 + start * v_tanh_backward_1_ld;
+                constexpr Long v_sigmoid_backward_1_ld = 6;
+                T* const v_sigmoid_backward_1 = p_sigmoid_backward_1 + start * v_sigmoid_backward_1_ld;
+                constexpr Long v_sigmoid_backward_2_ld = 6;
+                T* const v_sigmoid_backward_2 = p_sigmoid_backward_2 + first_of_edges * v_sigmoid_backward_2_ld;
+                constexpr Long v_mm_6_ld = 6;
+                T* const v_mm_6 = p_mm_6 + start * v_mm_6_ld;
+                T* const v_segment_sum_2 = scratch_1;
+                constexpr Long v_segment_sum_2_ld = 6;
+                T* const v_cat_1 = scratch_2;
+                constexpr Long v_cat_1_ld = 24;
+                const Index* const first_edge = edge_offset + (start - num_leaves);
+                const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
+                #pragma omp for schedule(static) nowait
+                for (Long i = 0; i < rows; ++i) {
+                    const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
+                    const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
                     #pragma omp simd
                     for (Long j0 = 0; j0 < 6; ++j0) {
-                        v_segment_sum_2[i * v_segment_sum_2_ld + j0] = v_segment_sum_2[i * v_segment_sum_2_ld + j0] + v_sigmoid_backward_2[e * v_sigmoid_backward_2_ld + j0];
+                        v_segment_sum_2[i * v_segment_sum_2_ld + j0] = float(0.0);
+                    }
+                    for (Long e = from; e < to; ++e) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            v_segment_sum_2[i * v_segment_sum_2_ld + j0] = v_segment_sum_2[i * v_segment_sum_2_ld + j0] + v_sigmoid_backward_2[e * v_sigmoid_backward_2_ld + j0];
+                        }
                     }
                 }
-            }
-            #pragma omp for schedule(static) nowait
-            for (Long i = 0; i < rows; ++i) {
-                #pragma omp simd
-                for (Long j0 = 0; j0 < 6; ++j0) {
-                    v_cat_1[i * v_cat_1_ld + j0] = v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0];
-                    v_cat_1[i * v_cat_1_ld + j0 + 6] = v_sigmoid_backward[i * v_sigmoid_backward_ld + j0];
-                    v_cat_1[i * v_cat_1_ld + j0 + 12] = v_tanh_backward_1[i * v_tanh_backward_1_ld + j0];
-                    v_cat_1[i * v_cat_1_ld + j0 + 18] = v_segment_sum_2[i * v_segment_sum_2_ld + j0];
-                }
-            }
-            #pragma omp barrier
-            product(rows, v_cat_1, v_cat_1_ld, weight_0, nullptr, v_mm_6, v_mm_6_ld);
-            outer(rows, v_cat_1, v_cat_1_ld, 24, v_pull_x, v_pull_x_ld, 6, p_mm_7);
-            #pragma omp for schedule(static) nowait
-            for (Long first = 0; first < 24; first += 64) {
-                const Long last = std::min<Long>(first + 64, 24);
-                float sum[64] = {};
+                #pragma omp for schedule(static) nowait
                 for (Long i = 0; i < rows; ++i) {
                     #pragma omp simd
-                    for (Long j = first; j < last; ++j) {
-                        sum[j - first] += v_cat_1[i * v_cat_1_ld + j];
+                    for (Long j0 = 0; j0 < 6; ++j0) {
+                        v_cat_1[i * v_cat_1_ld + j0] = v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0];
+                        v_cat_1[i * v_cat_1_ld + j0 + 6] = v_sigmoid_backward[i * v_sigmoid_backward_ld + j0];
+                        v_cat_1[i * v_cat_1_ld + j0 + 12] = v_tanh_backward_1[i * v_tanh_backward_1_ld + j0];
+                        v_cat_1[i * v_cat_1_ld + j0 + 18] = v_segment_sum_2[i * v_segment_sum_2_ld + j0];
                     }
                 }
-                std::copy(sum, sum + last - first, p_view + first);
+                meeting.wait(team);
+                product(rows, v_cat_1, v_cat_1_ld, weight_0, nullptr, v_mm_6, v_mm_6_ld);
+                outer(rows, v_cat_1, v_cat_1_ld, 24, v_pull_x, v_pull_x_ld, 6, p_mm_7);
+                #pragma omp for schedule(static) nowait
+                for (Long first = 0; first < 24; first += 64) {
+                    const Long last = std::min<Long>(first + 64, 24);
+                    float sum[64] = {};
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j = first; j < last; ++j) {
+                            sum[j - first] += v_cat_1[i * v_cat_1_ld + j];
+                        }
+                    }
+                    std::copy(sum, sum + last - first, p_view + first);
+                }
+                meeting.wait(team);
             }
-            #pragma omp barrier
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -586,33 +624,39 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_gather_h_children = (T* const)a[4];
-    T* const p_segment_sum = (T* const)a[5];
-    T* const p_sigmoid_backward_2 = (T* const)a[6];
-    T* const p_cat = (T* const)a[7];
-    T* const p_mm_2 = (T* const)a[8];
-    T* const p_mm_4 = (T* const)a[9];
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 9 > serial * count)
-    {
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            constexpr Long v_kids_h_ld = 6;
-            T* const v_kids_h = p_gather_h_children + first_of_edges * v_kids_h_ld;
-            constexpr Long v_segment_sum_ld = 6;
-            T* const v_segment_sum = p_segment_sum + (start - num_leaves) * v_segment_sum_ld;
-            constexpr Long v_sigmoid_backward_2_ld = 6;
-            T* const v_sigmoid_backward_2 = p_sigmoid_backward_2 + first_of_edges * v_sigmoid_backward_2_ld;
-            constexpr Long v_cat_ld = 18;
-            T* const v_cat = p_cat + (start - num_leaves) * v_cat_ld;
-            outer(edges, v_sigmoid_backward_2, v_sigmoid_backward_2_ld, 6, v_kids_h, v_kids_h_ld, 6, p_mm_2);
-            outer(rows, v_cat, v_cat_ld, 18, v_segment_sum, v_segment_sum_ld, 6, p_mm_4);
-            #pragma omp barrier
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_gather_h_children = (T* const)a[5];
+    T* const p_segment_sum = (T* const)a[6];
+    T* const p_sigmoid_backward_2 = (T* const)a[7];
+    T* const p_cat = (T* const)a[8];
+    T* const p_mm_2 = (T* const)a[9];
+    T* const p_mm_4 = (T* const)a[10];
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 9);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                constexpr Long v_kids_h_ld = 6;
+                T* const v_kids_h = p_gather_h_children + first_of_edges * v_kids_h_ld;
+                constexpr Long v_segment_sum_ld = 6;
+                T* const v_segment_sum = p_segment_sum + (start - num_leaves) * v_segment_sum_ld;
+                constexpr Long v_sigmoid_backward_2_ld = 6;
+                T* const v_sigmoid_backward_2 = p_sigmoid_backward_2 + first_of_edges * v_sigmoid_backward_2_ld;
+                constexpr Long v_cat_ld = 18;
+                T* const v_cat = p_cat + (start - num_leaves) * v_cat_ld;
+                outer(edges, v_sigmoid_backward_2, v_sigmoid_backward_2_ld, 6, v_kids_h, v_kids_h_ld, 6, p_mm_2);
+                outer(rows, v_cat, v_cat_ld, 18, v_segment_sum, v_segment_sum_ld, 6, p_mm_4);
+                meeting.wait(team);
+            }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

@@ -4,48 +4,56 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_pull_x = (T* const)a[4];
-    const T* const p_params_1 = (T* const)a[5];
-    const T* const p_params_3 = (T* const)a[6];
-    const T* const p_params_4 = (T* const)a[7];
-    T* const p_addmm = (T* const)a[8];
-    T* const scratch_1 = (T* const)a[9];
-    const Long num_computed = (Long)a[10];
-    Long& packed = a[11];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_pull_x = (T* const)a[5];
+    const T* const p_params_1 = (T* const)a[6];
+    const T* const p_params_3 = (T* const)a[7];
+    const T* const p_params_4 = (T* const)a[8];
+    T* const p_addmm = (T* const)a[9];
+    T* const scratch_1 = (T* const)a[10];
+    const Long num_computed = (Long)a[11];
+    Long& packed = a[12];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[12];
+    T* const room_0 = (T* const)a[13];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 24, 6};
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 33 > serial * count)
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
     {
-        if (must_pack) {
-            pack(weight_0);
-        }
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            constexpr Long v_pull_x_ld = 6;
-            T* const v_pull_x = p_pull_x + start * v_pull_x_ld;
-            constexpr Long v_addmm_ld = 24;
-            T* const v_addmm = p_addmm + start * v_addmm_ld;
-            T* const v_bias = scratch_1;
-            constexpr Long v_bias_ld = 24;
-            #pragma omp single nowait
-            {
-            #pragma omp simd
-            for (Long j0 = 0; j0 < 24; ++j0) {
-                const float t1 = p_params_3[j0] + p_params_4[j0];
-                v_bias[j0] = t1;
+        pack(weight_0);
+    }
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 33);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 33) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                constexpr Long v_pull_x_ld = 6;
+                T* const v_pull_x = p_pull_x + start * v_pull_x_ld;
+                constexpr Long v_addmm_ld = 24;
+                T* const v_addmm = p_addmm + start * v_addmm_ld;
+                T* const v_bias = scratch_1;
+                constexpr Long v_bias_ld = 24;
+                #pragma omp single nowait
+                {
+                #pragma omp simd
+                for (Long j0 = 0; j0 < 24; ++j0) {
+                    const float t1 = p_params_3[j0] + p_params_4[j0];
+                    v_bias[j0] = t1;
+                }
+                }
+                meeting.wait(team);
+                product(rows, v_pull_x, v_pull_x_ld, weight_0, v_bias, v_addmm, v_addmm_ld);
+                meeting.wait(team);
             }
-            }
-            #pragma omp barrier
-            product(rows, v_pull_x, v_pull_x_ld, weight_0, v_bias, v_addmm, v_addmm_ld);
-            #pragma omp barrier
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -54,140 +62,148 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    const T* const state_h = (T* const)a[4];
-    const Index* const child_rows = (Index* const)a[5];
-    T* const gathered_h = (T* const)a[6];
-    const T* const state_c = (T* const)a[7];
-    T* const gathered_c = (T* const)a[8];
-    const T* const p_params_2 = (T* const)a[9];
-    T* const p_addmm = (T* const)a[10];
-    T* const p_sigmoid = (T* const)a[11];
-    T* const p_sigmoid_1 = (T* const)a[12];
-    T* const p_tanh = (T* const)a[13];
-    T* const p_add_2 = (T* const)a[14];
-    T* const p_sigmoid_2 = (T* const)a[15];
-    T* const p_tanh_1 = (T* const)a[16];
-    T* const p_mul_2 = (T* const)a[17];
-    T* const scratch_1 = (T* const)a[18];
-    const Long num_computed = (Long)a[19];
-    Long& packed = a[20];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    const T* const state_h = (T* const)a[5];
+    const Index* const child_rows = (Index* const)a[6];
+    T* const gathered_h = (T* const)a[7];
+    const T* const state_c = (T* const)a[8];
+    T* const gathered_c = (T* const)a[9];
+    const T* const p_params_2 = (T* const)a[10];
+    T* const p_addmm = (T* const)a[11];
+    T* const p_sigmoid = (T* const)a[12];
+    T* const p_sigmoid_1 = (T* const)a[13];
+    T* const p_tanh = (T* const)a[14];
+    T* const p_add_2 = (T* const)a[15];
+    T* const p_sigmoid_2 = (T* const)a[16];
+    T* const p_tanh_1 = (T* const)a[17];
+    T* const p_mul_2 = (T* const)a[18];
+    T* const scratch_1 = (T* const)a[19];
+    const Long num_computed = (Long)a[20];
+    Long& packed = a[21];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[21];
+    T* const room_0 = (T* const)a[22];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, true, 24, 6};
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 51 > serial * count)
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
     {
-        if (must_pack) {
-            pack(weight_0);
-        }
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            if (start >= num_leaves) {
-                const T* const g_h = reads_from < 0 ? gathered_h + (start - num_leaves) * 6 : state_h + reads_from * 6;
-                gather(state_h, child_rows + (start - num_leaves) * 1, rows, 1, 6, gathered_h + (start - num_leaves) * 6);
-                const T* const v_before_h = g_h + 0;
-                constexpr Long v_before_h_ld = 6;
-                const T* const g_c = reads_from < 0 ? gathered_c + (start - num_leaves) * 6 : state_c + reads_from * 6;
-                gather(state_c, child_rows + (start - num_leaves) * 1, rows, 1, 6, gathered_c + (start - num_leaves) * 6);
-                const T* const v_before_c = g_c + 0;
-                constexpr Long v_before_c_ld = 6;
-                constexpr Long v_addmm_ld = 24;
-                T* const v_addmm = p_addmm + start * v_addmm_ld;
-                constexpr Long v_sigmoid_ld = 6;
-                T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
-                constexpr Long v_sigmoid_1_ld = 6;
-                T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                constexpr Long v_tanh_ld = 6;
-                T* const v_tanh = p_tanh + start * v_tanh_ld;
-                constexpr Long v_c_ld = 6;
-                T* const v_c = p_add_2 + start * v_c_ld;
-                constexpr Long v_sigmoid_2_ld = 6;
-                T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                constexpr Long v_tanh_1_ld = 6;
-                T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
-                constexpr Long v_h_ld = 6;
-                T* const v_h = p_mul_2 + start * v_h_ld;
-                T* const v_mm = scratch_1;
-                constexpr Long v_mm_ld = 24;
-                if (reads_from < 0) {
-                #pragma omp barrier
-                }
-                product(rows, v_before_h, v_before_h_ld, weight_0, nullptr, v_mm, v_mm_ld);
-                #pragma omp barrier
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
-                        const float t2 = sigmoid(t1);
-                        v_sigmoid[i * v_sigmoid_ld + j0] = t2;
-                        const float t3 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
-                        const float t4 = sigmoid(t3);
-                        v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t4;
-                        const float t5 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
-                        const float t6 = tanh_of(t5);
-                        v_tanh[i * v_tanh_ld + j0] = t6;
-                        const float t7 = t2 * v_before_c[i * v_before_c_ld + j0];
-                        const float t8 = t4 * t6;
-                        const float t9 = t7 + t8;
-                        v_c[i * v_c_ld + j0] = t9;
-                        const float t10 = v_addmm[i * v_addmm_ld + j0 + 18] + v_mm[i * v_mm_ld + j0 + 18];
-                        const float t11 = sigmoid(t10);
-                        v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t11;
-                        const float t12 = tanh_of(t9);
-                        v_tanh_1[i * v_tanh_1_ld + j0] = t12;
-                        const float t13 = t11 * t12;
-                        v_h[i * v_h_ld + j0] = t13;
+        pack(weight_0);
+    }
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 51);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 51) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                if (start >= num_leaves) {
+                    const T* const g_h = reads_from < 0 ? gathered_h + (start - num_leaves) * 6 : state_h + reads_from * 6;
+                    gather(state_h, child_rows + (start - num_leaves) * 1, rows, 1, 6, gathered_h + (start - num_leaves) * 6);
+                    const T* const v_before_h = g_h + 0;
+                    constexpr Long v_before_h_ld = 6;
+                    const T* const g_c = reads_from < 0 ? gathered_c + (start - num_leaves) * 6 : state_c + reads_from * 6;
+                    gather(state_c, child_rows + (start - num_leaves) * 1, rows, 1, 6, gathered_c + (start - num_leaves) * 6);
+                    const T* const v_before_c = g_c + 0;
+                    constexpr Long v_before_c_ld = 6;
+                    constexpr Long v_addmm_ld = 24;
+                    T* const v_addmm = p_addmm + start * v_addmm_ld;
+                    constexpr Long v_sigmoid_ld = 6;
+                    T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
+                    constexpr Long v_sigmoid_1_ld = 6;
+                    T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
+                    constexpr Long v_tanh_ld = 6;
+                    T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_2 + start * v_c_ld;
+                    constexpr Long v_sigmoid_2_ld = 6;
+                    T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
+                    constexpr Long v_tanh_1_ld = 6;
+                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
+                    constexpr Long v_h_ld = 6;
+                    T* const v_h = p_mul_2 + start * v_h_ld;
+                    T* const v_mm = scratch_1;
+                    constexpr Long v_mm_ld = 24;
+                    if (reads_from < 0) {
+                    meeting.wait(team);
                     }
-                }
-                #pragma omp barrier
-            } else {
-                constexpr Long v_addmm_ld = 24;
-                T* const v_addmm = p_addmm + start * v_addmm_ld;
-                constexpr Long v_sigmoid_ld = 6;
-                T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
-                constexpr Long v_sigmoid_1_ld = 6;
-                T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                constexpr Long v_tanh_ld = 6;
-                T* const v_tanh = p_tanh + start * v_tanh_ld;
-                constexpr Long v_c_ld = 6;
-                T* const v_c = p_add_2 + start * v_c_ld;
-                constexpr Long v_sigmoid_2_ld = 6;
-                T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                constexpr Long v_tanh_1_ld = 6;
-                T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
-                constexpr Long v_h_ld = 6;
-                T* const v_h = p_mul_2 + start * v_h_ld;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 6]);
-                        v_sigmoid[i * v_sigmoid_ld + j0] = t1;
-                        const float t2 = sigmoid(v_addmm[i * v_addmm_ld + j0]);
-                        v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t2;
-                        const float t3 = tanh_of(v_addmm[i * v_addmm_ld + j0 + 12]);
-                        v_tanh[i * v_tanh_ld + j0] = t3;
-                        const float t4 = t1 * float(0.0);
-                        const float t5 = t2 * t3;
-                        const float t6 = t4 + t5;
-                        v_c[i * v_c_ld + j0] = t6;
-                        const float t7 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 18]);
-                        v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t7;
-                        const float t8 = tanh_of(t6);
-                        v_tanh_1[i * v_tanh_1_ld + j0] = t8;
-                        const float t9 = t7 * t8;
-                        v_h[i * v_h_ld + j0] = t9;
+                    product(rows, v_before_h, v_before_h_ld, weight_0, nullptr, v_mm, v_mm_ld);
+                    meeting.wait(team);
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
+                            const float t2 = sigmoid(t1);
+                            v_sigmoid[i * v_sigmoid_ld + j0] = t2;
+                            const float t3 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
+                            const float t4 = sigmoid(t3);
+                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t4;
+                            const float t5 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
+                            const float t6 = tanh_of(t5);
+                            v_tanh[i * v_tanh_ld + j0] = t6;
+                            const float t7 = t2 * v_before_c[i * v_before_c_ld + j0];
+                            const float t8 = t4 * t6;
+                            const float t9 = t7 + t8;
+                            v_c[i * v_c_ld + j0] = t9;
+                            const float t10 = v_addmm[i * v_addmm_ld + j0 + 18] + v_mm[i * v_mm_ld + j0 + 18];
+                            const float t11 = sigmoid(t10);
+                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t11;
+                            const float t12 = tanh_of(t9);
+                            v_tanh_1[i * v_tanh_1_ld + j0] = t12;
+                            const float t13 = t11 * t12;
+                            v_h[i * v_h_ld + j0] = t13;
+                        }
                     }
+                    meeting.wait(team);
+                } else {
+                    constexpr Long v_addmm_ld = 24;
+                    T* const v_addmm = p_addmm + start * v_addmm_ld;
+                    constexpr Long v_sigmoid_ld = 6;
+                    T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
+                    constexpr Long v_sigmoid_1_ld = 6;
+                    T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
+                    constexpr Long v_tanh_ld = 6;
+                    T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_2 + start * v_c_ld;
+                    constexpr Long v_sigmoid_2_ld = 6;
+                    T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
+                    constexpr Long v_tanh_1_ld = 6;
+                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
+                    constexpr Long v_h_ld = 6;
+                    T* const v_h = p_mul_2 + start * v_h_ld;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 6]);
+                            v_sigmoid[i * v_sigmoid_ld + j0] = t1;
+                            const float t2 = sigmoid(v_addmm[i * v_addmm_ld + j0]);
+                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t2;
+                            const float t3 = tanh_of(v_addmm[i * v_addmm_ld + j0 + 12]);
+                            v_tanh[i * v_tanh_ld + j0] = t3;
+                            const float t4 = t1 * float(0.0);
+                            const float t5 = t2 * t3;
+                            const float t6 = t4 + t5;
+                            v_c[i * v_c_ld + j0] = t6;
+                            const float t7 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 18]);
+                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t7;
+                            const float t8 = tanh_of(t6);
+                            v_tanh_1[i * v_tanh_1_ld + j0] = t8;
+                            const float t9 = t7 * t8;
+                            v_h[i * v_h_ld + j0] = t9;
+                        }
+                    }
+                    meeting.wait(team);
                 }
-                #pragma omp barrier
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -196,185 +212,193 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_gather_c_0 = (T* const)a[4];
-    T* const received_h = (T* const)a[5];
-    const Long group_start = (Long)a[6];
-    const T* const outside_h = (T* const)a[7];
-    const T* const placed_sent_h = (T* const)a[8];
-    const Index* const placed_places = (Index* const)a[9];
-    const Index* const placed_offset = (Index* const)a[10];
-    const T* const listed_sent_h = (T* const)a[11];
-    const Index* const listed_places = (Index* const)a[12];
-    const Index* const listed_offset = (Index* const)a[13];
-    T* const received_c = (T* const)a[14];
-    const T* const outside_c = (T* const)a[15];
-    const T* const placed_sent_c = (T* const)a[16];
-    const T* const listed_sent_c = (T* const)a[17];
-    T* const p_grad_push_h = (T* const)a[18];
-    const Long ld_grad_push_h = (Long)a[19];
-    T* const p_grad_push_c = (T* const)a[20];
-    const Long ld_grad_push_c = (Long)a[21];
-    const T* const p_params_2 = (T* const)a[22];
-    T* const p_sigmoid = (T* const)a[23];
-    T* const p_sigmoid_1 = (T* const)a[24];
-    T* const p_tanh = (T* const)a[25];
-    T* const p_sigmoid_2 = (T* const)a[26];
-    T* const p_tanh_1 = (T* const)a[27];
-    float* const send_c = (float* const)a[28];
-    T* const p_cat = (T* const)a[29];
-    float* const send_h = (float* const)a[30];
-    const Long num_computed = (Long)a[31];
-    Long& packed = a[32];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_gather_c_0 = (T* const)a[5];
+    T* const received_h = (T* const)a[6];
+    const Long group_start = (Long)a[7];
+    const T* const outside_h = (T* const)a[8];
+    const T* const placed_sent_h = (T* const)a[9];
+    const Index* const placed_places = (Index* const)a[10];
+    const Index* const placed_offset = (Index* const)a[11];
+    const T* const listed_sent_h = (T* const)a[12];
+    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_offset = (Index* const)a[14];
+    T* const received_c = (T* const)a[15];
+    const T* const outside_c = (T* const)a[16];
+    const T* const placed_sent_c = (T* const)a[17];
+    const T* const listed_sent_c = (T* const)a[18];
+    T* const p_grad_push_h = (T* const)a[19];
+    const Long ld_grad_push_h = (Long)a[20];
+    T* const p_grad_push_c = (T* const)a[21];
+    const Long ld_grad_push_c = (Long)a[22];
+    const T* const p_params_2 = (T* const)a[23];
+    T* const p_sigmoid = (T* const)a[24];
+    T* const p_sigmoid_1 = (T* const)a[25];
+    T* const p_tanh = (T* const)a[26];
+    T* const p_sigmoid_2 = (T* const)a[27];
+    T* const p_tanh_1 = (T* const)a[28];
+    float* const send_c = (float* const)a[29];
+    T* const p_cat = (T* const)a[30];
+    float* const send_h = (float* const)a[31];
+    const Long num_computed = (Long)a[32];
+    Long& packed = a[33];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[33];
+    T* const room_0 = (T* const)a[34];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, false, 6, 24};
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 39 > serial * count)
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
     {
-        if (must_pack) {
-            pack(weight_0);
-        }
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            if (start >= num_leaves) {
-                constexpr Long v_before_c_ld = 6;
-                T* const v_before_c = p_gather_c_0 + (start - num_leaves) * v_before_c_ld;
-                T* v_grad_scatter_h = received_h;
-                constexpr Long v_grad_scatter_h_ld = 6;
-                if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
-                    v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
-                T* v_grad_scatter_c = received_c;
-                constexpr Long v_grad_scatter_c_ld = 6;
-                if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
-                    v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
-                const Long v_grad_push_h_ld = ld_grad_push_h;
-                T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
-                const Long v_grad_push_c_ld = ld_grad_push_c;
-                T* const v_grad_push_c = p_grad_push_c + start * v_grad_push_c_ld;
-                constexpr Long v_sigmoid_ld = 6;
-                T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
-                constexpr Long v_sigmoid_1_ld = 6;
-                T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                constexpr Long v_tanh_ld = 6;
-                T* const v_tanh = p_tanh + start * v_tanh_ld;
-                constexpr Long v_sigmoid_2_ld = 6;
-                T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                constexpr Long v_tanh_1_ld = 6;
-                T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
-                float* const v_mul_7 = send_c + (start - num_leaves) * 6 + 0;
-                constexpr Long v_mul_7_ld = 6;
-                constexpr Long v_cat_ld = 24;
-                T* const v_cat = p_cat + start * v_cat_ld;
-                float* const v_mm_2 = send_h + (start - num_leaves) * 6 + 0;
-                constexpr Long v_mm_2_ld = 6;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + v_grad_push_c[i * v_grad_push_c_ld + j0];
-                        const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                        const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        const float t4 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                        const float t5 = fused(t4, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                        const float t6 = t3 * t5;
-                        const float t7 = t1 + t6;
-                        const float t8 = t7 * v_sigmoid[i * v_sigmoid_ld + j0];
-                        v_mul_7[i * v_mul_7_ld + j0] = t8;
-                        const float t9 = t7 * v_tanh[i * v_tanh_ld + j0];
-                        const float t10 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        const float t11 = t9 * t10;
-                        const float t12 = t11 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        v_cat[i * v_cat_ld + j0] = t12;
-                        const float t13 = t7 * v_before_c[i * v_before_c_ld + j0];
-                        const float t14 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                        const float t15 = t13 * t14;
-                        const float t16 = t15 * v_sigmoid[i * v_sigmoid_ld + j0];
-                        v_cat[i * v_cat_ld + j0 + 6] = t16;
-                        const float t17 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        const float t18 = -v_tanh[i * v_tanh_ld + j0];
-                        const float t19 = fused(t18, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                        const float t20 = t17 * t19;
-                        v_cat[i * v_cat_ld + j0 + 12] = t20;
-                        const float t21 = t2 * v_tanh_1[i * v_tanh_1_ld + j0];
-                        const float t22 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        const float t23 = t21 * t22;
-                        const float t24 = t23 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        v_cat[i * v_cat_ld + j0 + 18] = t24;
+        pack(weight_0);
+    }
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 39);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 39) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                if (start >= num_leaves) {
+                    constexpr Long v_before_c_ld = 6;
+                    T* const v_before_c = p_gather_c_0 + (start - num_leaves) * v_before_c_ld;
+                    T* v_grad_scatter_h = received_h;
+                    constexpr Long v_grad_scatter_h_ld = 6;
+                    if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
+                        v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    T* v_grad_scatter_c = received_c;
+                    constexpr Long v_grad_scatter_c_ld = 6;
+                    if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
+                        v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    const Long v_grad_push_h_ld = ld_grad_push_h;
+                    T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
+                    const Long v_grad_push_c_ld = ld_grad_push_c;
+                    T* const v_grad_push_c = p_grad_push_c + start * v_grad_push_c_ld;
+                    constexpr Long v_sigmoid_ld = 6;
+                    T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
+                    constexpr Long v_sigmoid_1_ld = 6;
+                    T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
+                    constexpr Long v_tanh_ld = 6;
+                    T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_sigmoid_2_ld = 6;
+                    T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
+                    constexpr Long v_tanh_1_ld = 6;
+                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
+                    float* const v_mul_7 = send_c + (start - num_leaves) * 6 + 0;
+                    constexpr Long v_mul_7_ld = 6;
+                    constexpr Long v_cat_ld = 24;
+                    T* const v_cat = p_cat + start * v_cat_ld;
+                    float* const v_mm_2 = send_h + (start - num_leaves) * 6 + 0;
+                    constexpr Long v_mm_2_ld = 6;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + v_grad_push_c[i * v_grad_push_c_ld + j0];
+                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t4 = -v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t5 = fused(t4, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
+                            const float t6 = t3 * t5;
+                            const float t7 = t1 + t6;
+                            const float t8 = t7 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_mul_7[i * v_mul_7_ld + j0] = t8;
+                            const float t9 = t7 * v_tanh[i * v_tanh_ld + j0];
+                            const float t10 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t11 = t9 * t10;
+                            const float t12 = t11 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_cat[i * v_cat_ld + j0] = t12;
+                            const float t13 = t7 * v_before_c[i * v_before_c_ld + j0];
+                            const float t14 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t15 = t13 * t14;
+                            const float t16 = t15 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t16;
+                            const float t17 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t18 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t19 = fused(t18, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t20 = t17 * t19;
+                            v_cat[i * v_cat_ld + j0 + 12] = t20;
+                            const float t21 = t2 * v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t22 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t23 = t21 * t22;
+                            const float t24 = t23 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 18] = t24;
+                        }
                     }
-                }
-                #pragma omp barrier
-                product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
-                #pragma omp barrier
-            } else {
-                T* v_grad_scatter_h = received_h;
-                constexpr Long v_grad_scatter_h_ld = 6;
-                if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
-                    v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
-                T* v_grad_scatter_c = received_c;
-                constexpr Long v_grad_scatter_c_ld = 6;
-                if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
-                    v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
-                const Long v_grad_push_h_ld = ld_grad_push_h;
-                T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
-                const Long v_grad_push_c_ld = ld_grad_push_c;
-                T* const v_grad_push_c = p_grad_push_c + start * v_grad_push_c_ld;
-                constexpr Long v_sigmoid_ld = 6;
-                T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
-                constexpr Long v_sigmoid_1_ld = 6;
-                T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                constexpr Long v_tanh_ld = 6;
-                T* const v_tanh = p_tanh + start * v_tanh_ld;
-                constexpr Long v_sigmoid_2_ld = 6;
-                T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                constexpr Long v_tanh_1_ld = 6;
-                T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
-                constexpr Long v_cat_ld = 24;
-                T* const v_cat = p_cat + start * v_cat_ld;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + v_grad_push_c[i * v_grad_push_c_ld + j0];
-                        const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                        const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        const float t4 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                        const float t5 = fused(t4, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                        const float t6 = t3 * t5;
-                        const float t7 = t1 + t6;
-                        const float t8 = t7 * v_tanh[i * v_tanh_ld + j0];
-                        const float t9 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        const float t10 = t8 * t9;
-                        const float t11 = t10 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        v_cat[i * v_cat_ld + j0] = t11;
-                        const float t12 = t7 * float(0.0);
-                        const float t13 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                        const float t14 = t12 * t13;
-                        const float t15 = t14 * v_sigmoid[i * v_sigmoid_ld + j0];
-                        v_cat[i * v_cat_ld + j0 + 6] = t15;
-                        const float t16 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                        const float t17 = -v_tanh[i * v_tanh_ld + j0];
-                        const float t18 = fused(t17, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                        const float t19 = t16 * t18;
-                        v_cat[i * v_cat_ld + j0 + 12] = t19;
-                        const float t20 = t2 * v_tanh_1[i * v_tanh_1_ld + j0];
-                        const float t21 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        const float t22 = t20 * t21;
-                        const float t23 = t22 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                        v_cat[i * v_cat_ld + j0 + 18] = t23;
+                    meeting.wait(team);
+                    product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
+                    meeting.wait(team);
+                } else {
+                    T* v_grad_scatter_h = received_h;
+                    constexpr Long v_grad_scatter_h_ld = 6;
+                    if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
+                        v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    T* v_grad_scatter_c = received_c;
+                    constexpr Long v_grad_scatter_c_ld = 6;
+                    if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
+                        v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    const Long v_grad_push_h_ld = ld_grad_push_h;
+                    T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
+                    const Long v_grad_push_c_ld = ld_grad_push_c;
+                    T* const v_grad_push_c = p_grad_push_c + start * v_grad_push_c_ld;
+                    constexpr Long v_sigmoid_ld = 6;
+                    T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
+                    constexpr Long v_sigmoid_1_ld = 6;
+                    T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
+                    constexpr Long v_tanh_ld = 6;
+                    T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_sigmoid_2_ld = 6;
+                    T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
+                    constexpr Long v_tanh_1_ld = 6;
+                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
+                    constexpr Long v_cat_ld = 24;
+                    T* const v_cat = p_cat + start * v_cat_ld;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + v_grad_push_c[i * v_grad_push_c_ld + j0];
+                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t4 = -v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t5 = fused(t4, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
+                            const float t6 = t3 * t5;
+                            const float t7 = t1 + t6;
+                            const float t8 = t7 * v_tanh[i * v_tanh_ld + j0];
+                            const float t9 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t10 = t8 * t9;
+                            const float t11 = t10 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_cat[i * v_cat_ld + j0] = t11;
+                            const float t12 = t7 * float(0.0);
+                            const float t13 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t14 = t12 * t13;
+                            const float t15 = t14 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t15;
+                            const float t16 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t17 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t18 = fused(t17, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t19 = t16 * t18;
+                            v_cat[i * v_cat_ld + j0 + 12] = t19;
+                            const float t20 = t2 * v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t21 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t22 = t20 * t21;
+                            const float t23 = t22 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 18] = t23;
+                        }
                     }
+                    meeting.wait(team);
                 }
-                #pragma omp barrier
             }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -383,52 +407,60 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_pull_x = (T* const)a[4];
-    const T* const p_params_1 = (T* const)a[5];
-    T* const p_cat = (T* const)a[6];
-    T* const p_mm_3 = (T* const)a[7];
-    T* const p_mm_4 = (T* const)a[8];
-    T* const p_view = (T* const)a[9];
-    const Long num_computed = (Long)a[10];
-    Long& packed = a[11];
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_pull_x = (T* const)a[5];
+    const T* const p_params_1 = (T* const)a[6];
+    T* const p_cat = (T* const)a[7];
+    T* const p_mm_3 = (T* const)a[8];
+    T* const p_mm_4 = (T* const)a[9];
+    T* const p_view = (T* const)a[10];
+    const Long num_computed = (Long)a[11];
+    Long& packed = a[12];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[12];
+    T* const room_0 = (T* const)a[13];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 18 > serial * count)
+    if (must_pack)
+#pragma omp parallel if (144 > serial)
     {
-        if (must_pack) {
-            pack(weight_0);
-        }
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            constexpr Long v_pull_x_ld = 6;
-            T* const v_pull_x = p_pull_x + start * v_pull_x_ld;
-            constexpr Long v_cat_ld = 24;
-            T* const v_cat = p_cat + start * v_cat_ld;
-            constexpr Long v_mm_3_ld = 6;
-            T* const v_mm_3 = p_mm_3 + start * v_mm_3_ld;
-            product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_3, v_mm_3_ld);
-            outer(rows, v_cat, v_cat_ld, 24, v_pull_x, v_pull_x_ld, 6, p_mm_4);
-            #pragma omp for schedule(static) nowait
-            for (Long first = 0; first < 24; first += 64) {
-                const Long last = std::min<Long>(first + 64, 24);
-                float sum[64] = {};
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j = first; j < last; ++j) {
-                        sum[j - first] += v_cat[i * v_cat_ld + j];
+        pack(weight_0);
+    }
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 18);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 18) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                constexpr Long v_pull_x_ld = 6;
+                T* const v_pull_x = p_pull_x + start * v_pull_x_ld;
+                constexpr Long v_cat_ld = 24;
+                T* const v_cat = p_cat + start * v_cat_ld;
+                constexpr Long v_mm_3_ld = 6;
+                T* const v_mm_3 = p_mm_3 + start * v_mm_3_ld;
+                product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_3, v_mm_3_ld);
+                outer(rows, v_cat, v_cat_ld, 24, v_pull_x, v_pull_x_ld, 6, p_mm_4);
+                #pragma omp for schedule(static) nowait
+                for (Long first = 0; first < 24; first += 64) {
+                    const Long last = std::min<Long>(first + 64, 24);
+                    float sum[64] = {};
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j = first; j < last; ++j) {
+                            sum[j - first] += v_cat[i * v_cat_ld + j];
+                        }
                     }
+                    std::copy(sum, sum + last - first, p_view + first);
                 }
-                std::copy(sum, sum + last - first, p_view + first);
+                meeting.wait(team);
             }
-            #pragma omp barrier
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }
@@ -437,25 +469,31 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
     const Pack pack = (Pack)a[2];
-    const Long num_leaves = (Long)a[3];
-    T* const p_gather_h_0 = (T* const)a[4];
-    T* const p_cat = (T* const)a[5];
-    T* const p_mm_1 = (T* const)a[6];
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * 9 > serial * count)
-    {
-        for (const Step* at = steps; at < steps + count; ++at) {
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-            constexpr Long v_before_h_ld = 6;
-            T* const v_before_h = p_gather_h_0 + (start - num_leaves) * v_before_h_ld;
-            constexpr Long v_cat_ld = 24;
-            T* const v_cat = p_cat + start * v_cat_ld;
-            outer(rows, v_cat, v_cat_ld, 24, v_before_h, v_before_h_ld, 6, p_mm_1);
-            #pragma omp barrier
+    Company* const company = (Company* const)a[3];
+    const Long num_leaves = (Long)a[4];
+    T* const p_gather_h_0 = (T* const)a[5];
+    T* const p_cat = (T* const)a[6];
+    T* const p_mm_1 = (T* const)a[7];
+    for (const Step *first = steps, *last; first < steps + count; first = last) {
+        const bool pays = pays_threads(*first, 9);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                constexpr Long v_before_h_ld = 6;
+                T* const v_before_h = p_gather_h_0 + (start - num_leaves) * v_before_h_ld;
+                constexpr Long v_cat_ld = 24;
+                T* const v_cat = p_cat + start * v_cat_ld;
+                outer(rows, v_cat, v_cat_ld, 24, v_before_h, v_before_h_ld, 6, p_mm_1);
+                meeting.wait(team);
+            }
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }
     }
 }

@@ -15,6 +15,7 @@ from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, comes_from_call
 from ..arguments import (
     Argument,
     By,
+    Function,
     Gathered,
     Memory,
     OfGroup,
@@ -41,6 +42,7 @@ from .cpp import TYPES
 from .plan import Plan
 from .products import FUNCTIONS, dtype_of, function_of, packed_size
 
+COMPANY = Function("company")  # of the library that knows of other processes
 PACKED = Memory("packed")  # whether weights were packed
 INDICES = "const Index* const"
 
@@ -65,6 +67,7 @@ class Blocks:
         self.dtype = wide(program.trace.widest_dtype)  # which the code calls T
         for function in FUNCTIONS if program.trace.widest_dtype == self.dtype else ():
             self._function(function, self.dtype)
+        self.argument(COMPANY, "Company* const", "company")
         self.argument(OfGroup.NUM_LEAVES, "const Long", "num_leaves")
 
     def argument(self, what: Argument, sort: str, name: str) -> str:

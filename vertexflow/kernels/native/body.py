@@ -43,7 +43,7 @@ from ..lower.scalar import (
 from .cpp import converted, loaded, number, place, register, rounded, spell, stored
 from .products import dtype_of, function_of
 
-BARRIER = "#pragma omp barrier"
+BARRIER = "meeting.wait(team);"
 SHARED = "#pragma omp for schedule(static) nowait"
 SIMD = "#pragma omp simd"
 

@@ -18,10 +18,10 @@ from ..memory import Buffers, room_for, room_of_a_step
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from ..run import Run
-from .blocks import PACKED
+from .blocks import COMPANY, PACKED
 from .build import address_of, load
 from .products import library_of, rows_source, source_of
-from .source import Source, Sources, floats_of, preamble, write_part
+from .source import Source, Sources, company_source, floats_of, preamble, write_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +78,16 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     if not sources:
         return {}, reasons
     functions = [function for part in sources.values() for function in part.functions]
-    called = {one for function in functions for one in function.arguments if isinstance(one, Function)}
+    called = {one for function in functions for one in function.arguments if isinstance(one, Function)} - {COMPANY}
     library = {one: library_of(one, floats_of(program)) for one in called}
     with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
         rows = pool.submit(load, rows_source())
         products = {dtype: pool.submit(load, source_of(dtype), contract=True) for dtype in set(library.values())}
+        company = pool.submit(load, company_source())
         loops = load("\n".join([preamble(program), *(function.text for function in functions)]))
     own: dict[OfLoop, int] = {one: address_of(products[library[one]].result(), one.name) for one in called}
     own |= {one: address_of(rows.result(), one.name) for one in MOVES}
+    own[COMPANY] = address_of(company.result(), COMPANY.name)
     ready: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
         pieces = [_loop(function, loops, own, program) for function in part.functions]

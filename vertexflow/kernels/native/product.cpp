@@ -40,19 +40,21 @@ struct Operands {
     Long ldo, columns;
 };
 
-template <int rows, bool transposed>
+template <int rows, bool transposed, int panels = 1>
 inline void tile(const Operands& o) {
-    Vector sum[rows][2] = {};
+    constexpr int vectors = 2 * panels;
+    Vector sum[rows][vectors] = {};
     const T* const a = o.a;
-    const Long lda = o.lda;
+    const Long lda = o.lda, apart = o.k * wide;
     for (Long p = 0; p < o.k; ++p) {
-        const Vector left = *reinterpret_cast<const Vector*>(o.panel + p * wide);
-        const Vector right = *reinterpret_cast<const Vector*>(o.panel + p * wide + lanes);
+        Vector with[vectors];
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; ++j) with[j] = *reinterpret_cast<const Vector*>(o.panel + j / 2 * apart + p * wide + j % 2 * lanes);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; ++i) {
             const T x = transposed ? a[p * lda + i] : a[i * lda + p];
-            sum[i][0] += x * left;
-            sum[i][1] += x * right;
+#pragma GCC unroll 8
+            for (int j = 0; j < vectors; ++j) sum[i][j] += x * with[j];
         }
     }
 #pragma GCC unroll 12
@@ -63,8 +65,8 @@ inline void tile(const Operands& o) {
         if (o.columns == wide) {
             Vector* const whole = reinterpret_cast<Vector*>(to);
             const Vector* const more = reinterpret_cast<const Vector*>(add);
-            whole[0] = o.bias ? more[0] + sum[i][0] : sum[i][0];
-            whole[1] = o.bias ? more[1] + sum[i][1] : sum[i][1];
+#pragma GCC unroll 8
+            for (int j = 0; j < vectors; ++j) whole[j] = o.bias ? more[j] + sum[i][j] : sum[i][j];
         } else {
             T some[wide];
             std::memcpy(some, sum[i], sizeof some);
@@ -82,6 +84,18 @@ inline void tile_of(const Operands& o) {
         else
             tile_of<most - 1>(o);
     }
+}
+
+// Few rows times whole panels, several at once: each sum waits for itself, and there are others to go on with.
+template <int rows, int abreast = rows * 4 <= tall ? 4 : 2>
+inline void few_rows(Operands o, Long panels) {
+    for (; panels >= abreast; panels -= abreast) {
+        tile<rows, false, abreast>(o);
+        o.panel += abreast * wide * o.k;
+        o.bias += o.bias ? abreast * wide : 0;
+        o.out += abreast * wide;
+    }
+    if constexpr (abreast > 1) few_rows<rows, abreast / 2>(o, panels);
 }
 
 // `count` elements, and zeros up to `most`.
@@ -183,6 +197,14 @@ extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const 
     if (!w.packed) return unpacked_product(rows, a, lda, w, bias, out, ldo);
     const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
     const Long blocks = (rows + tall - 1) / tall, panels = (w.n + wide - 1) / wide, many = std::max<Long>(1, near / (tall * w.k));
+    if (rows < 4 && w.n % wide == 0) {  // four rows have sums enough
+        const Long start = panels * thread / team, column = start * wide, count = panels * (thread + 1) / team - start;
+        const Operands of = {rows, w.k, a, lda, w.packed + column * w.k, bias ? bias + column : nullptr, 0, out + column, ldo, wide};
+        if (rows == 1) few_rows<1>(of, count);
+        if (rows == 2) few_rows<2>(of, count);
+        if (rows == 3) few_rows<3>(of, count);
+        return;
+    }
     const bool by_rows = rows > w.n && blocks >= 8 * team;
     const Long items = by_rows ? blocks : blocks * panels, begin = items * thread / team, end = items * (thread + 1) / team;
     const Long first = by_rows ? begin : 0, last = by_rows ? end : blocks;

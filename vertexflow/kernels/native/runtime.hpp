@@ -1,5 +1,8 @@
-// What generated kernels are made of, after product.hpp and half.hpp; it stands in front of each of them. T is float or double.
+// What generated kernels are made of, after half.hpp, product.hpp and team.hpp; it stands in front of each of them. T is float or
+// double.
 // Rows are split over the threads of a team, always in the same way: what a thread reads of its own rows needs no barrier.
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -12,8 +15,13 @@ struct Step {
 
 namespace {
 
-constexpr Long serial = 1024;      // elements a step from which on threads are worth waking
+constexpr Long serial = 1024;      // elements that one thread computes in less time than it takes to wait for another
 constexpr Long pays_packing = 32;  // rows from which on a packed weight is worth its packing
+
+// Whether a step, of as many elements for each row or edge, is worth several threads.
+inline bool pays_threads(const Step& step, Long elements) {
+    return (step.stop - step.start + step.edge_stop - step.edge_start) * elements > serial;
+}
 
 // out [count, slots, width] = rows of `from`.
 template <class X>

@@ -50,7 +50,12 @@ class Sources:
 
 def preamble(program: Program) -> str:
     """What stands in front of all functions of a program."""
-    return joined(floats_of(program), "half.hpp", "product.hpp", "runtime.hpp")
+    return joined(floats_of(program), "half.hpp", "product.hpp", "team.hpp", "runtime.hpp")
+
+
+def company_source() -> str:
+    """The library that knows of other processes, for all generated code together."""
+    return joined(torch.float32, "product.hpp", "team.hpp", "company.cpp")
 
 
 def floats_of(program: Program) -> torch.dtype:
@@ -85,7 +90,7 @@ def write_part(program: Program, name: str) -> Sources:
     for number in range(count):
         writer = Blocks(program, name, rooms, number)
         blocks = [
-            _indented(writer.block(made, groups[number], leaf, count > 1), 8 + 4 * len(plans))
+            _indented(writer.block(made, groups[number], leaf, count > 1), 12 + 4 * len(plans))
             if number < len(groups)
             else ""
             for made, groups, leaf in zip(plans, statements, (False, True), strict=False)
@@ -121,22 +126,30 @@ def _function(writer: Blocks, blocks: list[str], work: int) -> str:
     """A function that runs a block for each step: of vertices with children, or of leaves if there is one for these."""
     body = blocks[0]
     if len(blocks) == 2:
-        body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 12, but=blocks)
+        body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 16, but=blocks)
     declared = _indented(writer.declarations, 4)
-    packing = writer.packing
-    first = _indented(["if (must_pack) {", *(f"    {line}" for line in packing), "}"], 8) + "\n" if packing else ""
+    packed = ""
+    if writer.packing:
+        elements = sum(n * k for _, _, n, k, _ in writer.weights)
+        calls = _indented(["{", *(f"    {line}" for line in writer.packing), "}"], 4)
+        packed = f"    if (must_pack)\n#pragma omp parallel if ({elements} > serial)\n{calls}\n"
     return f"""extern "C" void {writer.function}(Long* a, const Step* steps, Long count) {{
 {declared}
-    Long computed = 0;
-    for (const Step* at = steps; at < steps + count; ++at) computed += at->stop - at->start + at->edge_stop - at->edge_start;
-#pragma omp parallel if (computed * {work} > serial * count)
-    {{
-{first}        for (const Step* at = steps; at < steps + count; ++at) {{
-            const Step& step = *at;
-            const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-            [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-            [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+{packed}    for (const Step *first = steps, *last; first < steps + count; first = last) {{
+        const bool pays = pays_threads(*first, {work});
+        for (last = first + 1; last < steps + count && pays_threads(*last, {work}) == pays;) ++last;
+        Meeting meeting(company);
+#pragma omp parallel if (pays)
+        {{
+            const int team = omp_get_num_threads();
+            for (const Step* at = first; at < last; ++at) {{
+                const Step& step = *at;
+                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
+                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
+                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
 {body}
+            }}
+            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
         }}
     }}
 }}
