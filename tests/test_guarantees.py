@@ -90,11 +90,12 @@ def test_the_same_seed_gives_the_same_bits(name, backend):
     assert not same_bits(first, other)
 
 
-def test_native_code_gives_the_same_bits_with_any_number_of_threads():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_native_code_gives_the_same_bits_with_any_number_of_threads(dtype):
     for name in ("trees", "ragged"):
-        model = model_of(name, "native")
+        model = model_of(name, "native").to(dtype)
         graphs = graphs_of(SHAPES[name], 300)  # enough that threads are woken
-        batch, x, found = vf.pack(graphs), inputs_of(SHAPES[name], graphs), []
+        batch, x, found = vf.pack(graphs), inputs_of(SHAPES[name], graphs).to(dtype), []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             found.append(outputs_and_gradients(model, batch, x))

@@ -41,14 +41,25 @@ struct Factors {
     bool more;
 };
 
-// sum += both numbers of a pair times those of each pair of `with`.
-inline void add_pair(Floats& sum, Pair x, const Pairs& with) {
+// sum += both numbers of each pair times those of another one.
+inline void add_pair(Floats& sum, const Pairs& x, const Pairs& with) {
 #if defined(__AVX512BF16__)
-    sum = (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(x)), (__m512bh)with);
+    sum = (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)with);
 #else
-    sum += float_of(x << 16) * (Floats)(with << 16);
-    sum += float_of(x & 0xffff0000u) * (Floats)(with & 0xffff0000u);
+    sum += (Floats)(x << 16) * (Floats)(with << 16);
+    sum += (Floats)(x & 0xffff0000u) * (Floats)(with & 0xffff0000u);
 #endif
+}
+
+template <int rows, class Read>
+inline __attribute__((always_inline)) void add_pairs(Floats (&total)[rows][2], const Pair* row, const Read& pair_of) {
+    const Pairs left = *reinterpret_cast<const Pairs*>(row), right = *reinterpret_cast<const Pairs*>(row + lanes);
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; ++i) {
+        const Pairs x = pair_of(i) - Pairs{};
+        add_pair(total[i][0], x, left);
+        add_pair(total[i][1], x, right);
+    }
 }
 
 template <int rows>
@@ -58,17 +69,10 @@ inline void rows_of_block(const Factors& f) {
         float* const to = f.sum + column;
         if (f.more)
             for (int i = 0; i < rows; ++i) std::memcpy(total[i], to + i * wide, sizeof total[i]);
-        for (Long p = 0; p < f.k; p += 2) {
-            const Pair* const row = f.panel + p / 2 * wide + column;
-            const Pairs left = *reinterpret_cast<const Pairs*>(row), right = *reinterpret_cast<const Pairs*>(row + lanes);
-#pragma GCC unroll 12
-            for (int i = 0; i < rows; ++i) {
-                const bfloat16* const at = f.a + i * f.lda + p;
-                const Pair x = p + 1 < f.k ? *reinterpret_cast<const Pair*>(at) : Pair(at->bits);
-                add_pair(total[i][0], x, left);
-                add_pair(total[i][1], x, right);
-            }
-        }
+        const Pair* row = f.panel + column;
+        for (Long p = 0; p + 1 < f.k; p += 2, row += wide)
+            add_pairs<rows>(total, row, [&](int i) { return *reinterpret_cast<const Pair*>(f.a + i * f.lda + p); });
+        if (f.k % 2) add_pairs<rows>(total, row, [&](int i) { return Pair(f.a[i * f.lda + f.k - 1].bits); });
         for (int i = 0; i < rows; ++i) std::memcpy(to + i * wide, total[i], sizeof total[i]);
     }
 }

@@ -16,11 +16,6 @@ WIDEST = 32  # columns of a panel of a packed weight, at most
 DEEPEST = 32  # rows of a panel of bfloat16, of which there are so many or a multiple
 
 
-def has_products(dtype: torch.dtype) -> bool:
-    """Whether there is a library for a dtype."""
-    return dtype in OF_FLOATS or dtype == torch.bfloat16
-
-
 def source_of(dtype: torch.dtype) -> str:
     """The library of products of a dtype."""
     if dtype == torch.bfloat16:
