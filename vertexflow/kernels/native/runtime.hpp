@@ -176,13 +176,15 @@ always float one_and_power(float x) {
 always float sigmoid(float x) { return 1.0f / one_and_power(x); }
 always float silu(float x) { return x / one_and_power(x); }
 
-// By e^-2x - 1, which is exact to the last digits where x is small.
+// By e^-2x - 1 near zero, and away from it as 1 less something small: derivatives ask for 1 - tanh^2. Both have one denominator.
 always float tanh_of(float x) {
     const float z = std::fabs(x);
     const PowerOfE power(-2.0f * (z > 10.0f ? 10.0f : z));
-    const float scale = power.times(1.0f);
-    const float less = fused(fused(power.q * power.r, power.r, power.r), scale, scale - 1.0f);
-    return std::copysign(less / (less + 2.0f), x);  // of -0, -0
+    const float scale = power.times(1.0f), fraction = fused(power.q * power.r, power.r, power.r);
+    const float less = fused(fraction, scale, scale - 1.0f), whole = fused(fraction, scale, scale);
+    const bool far = z > 0.55f;
+    const float part = (far ? 2.0f * whole : less) / (less + 2.0f);
+    return std::copysign(far ? 1.0f - part : part, x);  // of -0, -0
 }
 
 // The logarithm: mantissa and exponent apart, a polynomial of degree eight on [1 / sqrt 2, sqrt 2] (coefficients of Cephes, logf).
