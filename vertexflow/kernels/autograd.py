@@ -83,7 +83,7 @@ class _Prepared(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        _check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
+        check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
         memory, *read = ctx.saved_tensors
         return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, memory, read, grads))
 
@@ -143,7 +143,7 @@ def gradients(
 
     `values` are what the forward saved; `pushed` and `state` the gradients of outputs and states, in the batch's order.
     """
-    _check_backward(pushed)
+    check_backward(pushed)
     for one, of in zip(bound.compiled, values, strict=True):
         of.update(one.program.trace.constants)
     for name, groups in bound.pushes.items():
@@ -158,7 +158,7 @@ def gradients(
     return [*flat, *(_input_gradient(bound, order, values, name) for name in bound.pulls)], external
 
 
-def _check_backward(pushed: Mapping[str, Tensor]) -> None:
+def check_backward(pushed: Mapping[str, Tensor]) -> None:
     """Refuse what cannot be gone back through."""
     if torch.is_grad_enabled():
         raise VertexFlowError(
