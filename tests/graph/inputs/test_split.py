@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_every_graph_is_in_one_part_and_no_two_parts_would_fit_into_one(items: l
     for name, count in whole.items():
         slices = [getattr(part, name) for part in parts]
         assert [number for one in slices for number in range(one.start, one.stop)] == list(range(count))
-    for part, after in zip(parts, parts[1:], strict=False):
+    for part, after in pairwise(parts):
         assert part.batch.num_vertices + items[after.graphs.start].num_vertices > most
 
 
@@ -51,7 +52,7 @@ def test_reversed_batches_and_batches_from_workers() -> None:
         item.edge_names.append("weight")
     for batch in (vf.pack(items), pickle.loads(pickle.dumps(vf.pack(items))), vf.pack(items).reversed()):
         first, second = vf.split(batch, 5)
-        assert first.batch.data["x"].tolist() == [0] * 5 and second.batch.data["x"].tolist() == [1, 1, 1, 2, 2]
+        assert [part.batch.data["x"].tolist() for part in (first, second)] == [[0] * 5, [1, 1, 1, 2, 2]]
         assert second.batch.data["weight"].tolist() == [[1, 1], [1, 1], [2, 2]]
         assert second.batch.edge_names == {"weight"}
     assert second.batch.roots.tolist() == [0, 3]
@@ -61,7 +62,8 @@ def test_reversed_batches_and_batches_from_workers() -> None:
 def test_a_small_batch_is_itself_with_its_schedule_and_parts_are_kept() -> None:
     batch = vf.collate([vf.chain(3), vf.chain(4)])
     (part,) = vf.split(batch, 7)
-    assert part.batch is batch and batch.schedule is not None
+    assert part.batch is batch
+    assert batch.schedule is not None
     assert vf.split(batch, 4) is vf.split(batch, 4)
     assert vf.split(batch, 4) is not vf.split(batch, 3)
 
@@ -71,7 +73,7 @@ def test_kinds_of_a_part_are_those_that_occur_there() -> None:
     assert [part.batch.kinds for part in vf.split(batch, 2)] == [("b", "c"), ("a",)]
 
 
-def test_losses_by_hand_add_up(max_vertices: int = 4) -> None:
+def test_losses_by_hand_add_up() -> None:
     torch.manual_seed(0)
     model = vf.nn.ChildSumTreeLSTM(3, 4).double()
     batch = vf.pack([vf.chain(3), vf.tree(((None, None), None)), vf.chain(1), vf.chain(2)])
@@ -79,7 +81,7 @@ def test_losses_by_hand_add_up(max_vertices: int = 4) -> None:
     (model(batch, x=x).h[batch.roots] - targets).square().mean().backward()
     expected = {name: parameter.grad for name, parameter in model.named_parameters()}
     model.zero_grad()
-    for part in vf.split(batch, max_vertices):
+    for part in vf.split(batch, 4):
         roots = model(part.batch, x=x[part.vertices]).h[part.batch.roots]
         ((roots - targets[part.graphs]).square().sum() / targets.numel()).backward()
     for name, parameter in model.named_parameters():
@@ -102,7 +104,7 @@ def test_what_is_no_number_of_vertices_is_refused(max_vertices: object, error: t
 
 
 def test_what_is_no_batch_is_refused() -> None:
-    with pytest.raises(vf.InputTypeError, match="vf.split takes a GraphBatch, not list; pack graphs with vf.pack"):
+    with pytest.raises(vf.InputTypeError, match=r"vf\.split takes a GraphBatch, not list; pack graphs with vf\.pack"):
         vf.split([vf.chain(3)], 2)  # type: ignore[arg-type]
     with pytest.raises(vf.GraphError, match="split it before"):
         vf.split(vf.pack([vf.chain(3), vf.chain(3)]).with_initial(), 3)
