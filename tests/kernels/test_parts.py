@@ -153,6 +153,38 @@ def test_parameters_changed_in_place_are_refused_in_the_backward_pass(model, x):
         h.sum().backward()
 
 
+def test_tensors_that_are_no_parameters_are_watched_as_well(x):
+    table = torch.ones(3, dtype=torch.float64)
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") * table + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 3})
+    model.max_vertices = 10
+    x = x.requires_grad_()
+    loss = model(vf.pack([vf.chain(5)] * 6), x=x).h.sum()
+    table.data = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(vf.VertexFlowError, match="has been given other data"):
+        loss.backward()
+    loss = model(vf.pack([vf.chain(5)] * 6), x=x).h.sum()
+    table += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_parameters_given_other_data_are_read_as_they_were(model, x):
+    expected = gradients(model, batch_of_trees(), x)[1:]
+    model.max_vertices = 10
+    x = x.requires_grad_()
+    loss = torch.logsumexp(model(batch_of_trees(), x=x).h.flatten(), 0)
+    weight = model.u.weight.data
+    model.u.weight.data = torch.zeros_like(weight)
+    same(torch.autograd.grad(loss, [x, *model.parameters()]), expected)
+    model.u.weight.data = weight
+
+
 def test_backward_twice_and_gradients_of_gradients(model, x):
     model.max_vertices = 10
     loss = model(batch_of_trees(), x=x).h.square().sum()

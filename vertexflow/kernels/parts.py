@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from ..errors import VertexFlowError
 from . import autograd, pool
 from .bound import Bound
 from .order import Order
@@ -41,6 +42,11 @@ class Part:
     def num_outputs(self, name: str) -> int:
         """How many rows it has of an output."""
         return sum(map(len, self.order.vertices_among(self.bound.pushes.get(name, []))))
+
+    def constants(self) -> Iterator[Tensor]:
+        """Tensors that are neither parameters nor inputs, which programs read where they are."""
+        for one in self.bound.compiled:
+            yield from one.program.trace.constants.values()
 
     def run(self, rows: Given) -> dict[str, Tensor]:
         """The outputs of this part."""
@@ -114,14 +120,17 @@ class _Parts(torch.autograd.Function):
         )
         ctx.set_materialize_grads(False)
         ctx.parts, ctx.names, ctx.keys, ctx.randomness = parts, names, keys, randomness
-        ctx.save_for_backward(*values)
+        ctx.constants = list({id(constant): constant for part in parts for constant in part.constants()}.values())
+        autograd.save_tensors(ctx, [*values, *ctx.constants])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pushed = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
         autograd.check_backward(pushed)
-        given = dict(zip(ctx.keys, ctx.saved_tensors, strict=True))
+        saved = autograd.saved_tensors(ctx)
+        given = dict(zip(ctx.keys, saved, strict=False))
+        _check_constants(saved[len(given) :], ctx.constants)
         wanted = [key for key, wants in zip(ctx.keys, ctx.needs_input_grad[3:], strict=True) if wants]
         starts = dict.fromkeys(pushed, 0)
         gradients = _Gradients(given)
@@ -135,6 +144,16 @@ class _Parts(torch.autograd.Function):
                 starts[name] += len(outputs[name])
             gradients.add(part, _backward(outputs, grads_of_part, leaves))
         return (None, None, None, *map(gradients.total.get, ctx.keys))
+
+
+def _check_constants(saved: Sequence[Tensor], constants: Sequence[Tensor]) -> None:
+    """Refuse to compute again with other data; that a tensor was changed in place, PyTorch notices itself."""
+    for was, constant in zip(saved, constants, strict=True):
+        if was.untyped_storage().data_ptr() != constant.untyped_storage().data_ptr():
+            raise VertexFlowError(
+                f"a tensor {list(was.shape)} that a vertex function read has been given other data before its backward pass, "
+                "which computes with it once more (max_vertices); call backward before it changes"
+            )
 
 
 def _backward(outputs: Mapping[str, Tensor], grads: Mapping[str, Tensor], leaves: Given) -> dict[Key, Tensor | None]:
