@@ -111,3 +111,26 @@ def segment_softmax(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
     largest = segment_max(values.detach(), counts)
     powers = torch.exp(values - expand(largest, counts, edges))
     return powers / expand(segment_sum(powers, counts), counts, edges)
+
+
+def segment_min(values: Tensor, counts: Tensor) -> Tensor:
+    """[edges, ...] -> [rows, ...]: the minimum over each vertex's edges; zeros where there are none."""
+    if not values.is_floating_point():  # ~ turns the order of all integers round, - not that of the least
+        return torch.where(_column_of(counts > 0, values), ~segment_max(~values, counts), 0)
+    return torch.where(_column_of(counts > 0, values), -segment_max(-values, counts), 0)
+
+
+def segment_logsumexp(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
+    """[edges, ...] -> [rows, ...]: log of the sum of exponentials over each vertex's edges, whose number is `edges`.
+
+    -inf where there are none, or where all are -inf; these have gradients of zero.
+    """
+    largest = segment_max(values.detach(), counts)
+    largest = torch.where(largest.isfinite(), largest, 0)
+    total = segment_sum(torch.exp(values - expand(largest, counts, edges)), counts)
+    is_zero = total == 0
+    return torch.where(is_zero, -torch.inf, largest + torch.log(torch.where(is_zero, 1, total)))
+
+
+def _column_of(mask: Tensor, like: Tensor) -> Tensor:
+    return mask.view(-1, *[1] * (like.dim() - 1))

@@ -41,7 +41,7 @@ class Part:
 
     def num_outputs(self, name: str) -> int:
         """How many rows it has of an output."""
-        return sum(map(len, self.order.vertices_among(self.bound.pushes.get(name, []))))
+        return sum(self.order.groups[group].num_rows for group in self.bound.pushes.get(name, []))
 
     def constants(self) -> Iterator[Tensor]:
         """Tensors that are neither parameters nor inputs, which programs read where they are."""
