@@ -78,7 +78,7 @@ def _kernels(name: str, hidden: int, dtype: torch.dtype, dag: bool) -> Iterator[
     animal.model.to(dtype)
     animal.model(animal.graphs, **animal.inputs(dtype))
     for function in animal.functions():
-        for kept in function._programs.states.values():
+        for kept in function._programs.versions.values():
             for compiled in kept.compiled.values():
                 for one in compiled.values():
                     yield from kernels_of(one.program, dag)
