@@ -17,7 +17,7 @@ from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.symbolic.method import code_of
-from .graph.symbolic.roles import Pull, Role, is_of_edges
+from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
 from .graph.symbolic.vertex import Vertex
 from .inputs import check_inputs
@@ -232,10 +232,10 @@ def _probe(
 
     def leaf(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if isinstance(role, Pull):
-            uses.pulls[role.name] = role.of_edges
-            if not role.of_edges and len(inputs[role.name]):
+            uses.pulls[role.name] = role.per_edge
+            if not role.per_edge and len(inputs[role.name]):
                 return inputs[role.name].detach()[:1].clone()
-        rows = 0 if is_of_edges(role) else 1
+        rows = 0 if is_per_edge(role) else 1
         return torch.zeros((rows, *shape), dtype=dtype, device=device)
 
     v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)

@@ -109,8 +109,8 @@ class Frontier:
         if not growth.num_vertices:
             return torch.empty(0, dtype=torch.int64)
         all_inputs = {
-            name: row.expand(len(growth.child) if of_edges else growth.num_vertices, *row.shape)
-            for name, (row, of_edges) in self._zeros.items()
+            name: row.expand(len(growth.child) if per_edge else growth.num_vertices, *row.shape)
+            for name, (row, per_edge) in self._zeros.items()
         } | inputs
         is_edge_input = self._compute(growth, external, all_inputs)
         for name, value in inputs.items():

@@ -183,12 +183,12 @@ class _Leaf:
         if not isinstance(role, Pull):
             self.uses.reads_edges = True
             return self.counts.clone()
-        name, of_edges = role.name, role.of_edges
-        if self.uses.pulls.setdefault(name, of_edges) is not of_edges:
+        name, per_edge = role.name, role.per_edge
+        if self.uses.pulls.setdefault(name, per_edge) is not per_edge:
             raise VertexFunctionError(
                 f"input {name!r} is pulled for vertices and for edges; give two inputs of two names"
             )
-        rows = self.computation.select(name, of_edges, self.group)[slice(*self.bounds[of_edges])]
+        rows = self.computation.select(name, per_edge, self.group)[slice(*self.bounds[per_edge])]
         return self.computation.inputs[name].index_select(0, rows)
 
     def _selection(self, slot: int) -> Selection:

@@ -74,8 +74,8 @@ class LatticeLSTM(VertexFunction):
         i, o, g = (self.w_char(x) + self.u_char(before.h)).chunk(3, -1)
         i, g = torch.sigmoid(i), torch.tanh(g)
         is_word = kids.is_word.detach()
-        char_gate, word_gates = torch.exp(i), torch.exp(torch.sigmoid(kids.expand(self.w_gate(x)) + kids.h)) * is_word
-        merged = (char_gate * g + v.sum(word_gates * kids.c)) / (char_gate + v.sum(word_gates))
+        own, of_words = torch.exp(i), torch.exp(torch.sigmoid(kids.expand(self.w_gate(x)) + kids.h)) * is_word
+        merged = (own * g + v.sum(of_words * kids.c)) / (own + v.sum(of_words))
         alone = before.c + i * (g - before.c)
         c = alone + v.sum(is_word).clamp_max(1) * (merged - alone)
         h = torch.sigmoid(o) * torch.tanh(c)

@@ -20,9 +20,9 @@ from ...graph.symbolic.program import Part
 from ...graph.symbolic.roles import Counts, Gather, role_of
 from ..lower.calls import Called, calls_of, reasons_of, with_copies
 from ..lower.elements import check_dtypes, check_rows, is_known, is_reduction, load
-from ..lower.index import ZERO, Var, at, of
+from ..lower.index import ZERO, Var, index_at, index_of
 from ..lower.loops import Columns
-from ..lower.views import Coords, extents, moved, put_back, width
+from ..lower.views import Coords, extents, put_back, through_view, width
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, VIEWS, Unsupported, is_empty
 
 aten = torch.ops.aten
@@ -127,7 +127,7 @@ def columns(node: fx.Node, *front: int, through_views: bool = True) -> Columns |
     """
     *_, extent = extents(node)
     count, inner = node.meta["rows"].per_vertex, Var("k", extent)
-    entries = [_columns(node, (*map(at, front), *entry), inner, through_views) for entry in _entries(count)]
+    entries = [_columns(node, (*map(index_at, front), *entry), inner, through_views) for entry in _entries(count)]
     first = entries[0]
     if first is None or count == 1:
         return first
@@ -137,19 +137,19 @@ def columns(node: fx.Node, *front: int, through_views: bool = True) -> Columns |
 
 
 def _entries(count: int) -> list[Coords]:
-    return [(at(number),) for number in range(count)] if count > 1 else [()]
+    return [(index_at(number),) for number in range(count)] if count > 1 else [()]
 
 
 def _columns(node: fx.Node, entry: Coords, inner: Var, through_views: bool) -> Columns | None:
-    last = of(inner) if inner.bound > 1 else ZERO
-    coords = put_back(node, of(ROW), (*entry, last))
-    while through_views and (view := moved(node, coords)) is not None:
+    last = index_of(inner) if inner.bound > 1 else ZERO
+    coords = put_back(node, index_of(ROW), (*entry, last))
+    while through_views and (view := through_view(node, coords)) is not None:
         node, coords = view
     if not has_rows(node):
         return None
     place = load(node, coords)
     first = place.column.constant
-    return Columns(node, first) if place.row == of(ROW) and place.column == last + first else None
+    return Columns(node, first) if place.row == index_of(ROW) and place.column == last + first else None
 
 
 def holder(node: fx.Node) -> fx.Node:

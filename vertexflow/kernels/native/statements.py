@@ -12,7 +12,7 @@ from torch import fx
 from ...graph import segments
 from ...graph.symbolic.nodes import has_rows
 from ..lower.elements import Elements, load
-from ..lower.index import ZERO, Atom, Index, Var, at, linear, of, substituted, unravel
+from ..lower.index import ZERO, Atom, Index, Var, index_at, index_of, linear, substituted, unravel
 from ..lower.loops import (
     Accumulate,
     Columns,
@@ -29,7 +29,7 @@ from ..lower.loops import (
     over_of,
 )
 from ..lower.scalar import Load, Reduce, in_dtype
-from ..lower.views import Coords, extents, of_vertex, put_back
+from ..lower.views import Coords, extents, put_back, vertex_shape
 from ..operations import Unsupported
 from .plan import ROW, Plan, Stage, Stored, columns, factors, flipped, holder, in_order, is_join, stored_as
 
@@ -78,12 +78,12 @@ def _of_stage(stage: Stage, there: set[fx.Node]) -> Iterator[Statement]:
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(of_vertex(node) if has_rows(node) else extents(node))
+    return tuple(vertex_shape(node) if has_rows(node) else extents(node))
 
 
 def _variables(shape: tuple[int, ...], name: str = "j") -> tuple[Coords, tuple[Var, ...]]:
     """A place for each dimension, and the variables that they are."""
-    places = tuple(of(Var(f"{name}{dim}", extent)) if extent != 1 else ZERO for dim, extent in enumerate(shape))
+    places = tuple(index_of(Var(f"{name}{dim}", extent)) if extent != 1 else ZERO for dim, extent in enumerate(shape))
     return places, tuple(variable for place in places for variable in place.variables())
 
 
@@ -120,7 +120,7 @@ def _looped(piece: Stored) -> fx.Node:
 
 def _store(piece: Stored, places: Coords, shape: tuple[int, ...], elements: Elements) -> Store:
     value, target = _looped(piece), piece.target
-    coords = _coords(value, of(ROW), places)
+    coords = _coords(value, index_of(ROW), places)
     if is_join(target) and value is piece.value:
         shifted = (*coords[: piece.dim], coords[piece.dim] + piece.start, *coords[piece.dim + 1 :])
         column = load(target, shifted).column
@@ -141,7 +141,7 @@ def _split(variables: tuple[Var, ...], nest: Nest) -> dict[Atom, Index]:
         if widths:
             width = max(widths)
             outer, inner = Var(f"{variable}_", variable.bound // width), Var(variable.name, width)
-            split[variable] = of(outer) * width + of(inner)
+            split[variable] = index_of(outer) * width + index_of(inner)
     return split
 
 
@@ -161,7 +161,7 @@ def _fronts(product: fx.Node) -> list[tuple[int, ...]]:
 
 def _bias(node: fx.Node, there: set[fx.Node]) -> Columns:
     bias = cast(fx.Node, node.args[0])
-    place = Elements(there).element(bias, (of(Var("j", extents(node)[1])),)) if not has_rows(bias) else None
+    place = Elements(there).element(bias, (index_of(Var("j", extents(node)[1])),)) if not has_rows(bias) else None
     is_plain = isinstance(place, Load) and extents(bias) == extents(node)[1:] and len(place.column.terms) == 1
     if node.kwargs or not is_plain or cast(Load, place).column.terms[0][1] != 1:
         raise Unsupported(f"{node.name} adds more than a bias")
@@ -184,7 +184,7 @@ def _matrix(node: fx.Node, front: tuple[int, ...], there: set[fx.Node]) -> Matri
     """The parameter that is a product's right side."""
     k, n = extents(node)[-2:]
     down, across = Var("k", k), Var("n", n)
-    place = Elements(there).element(node, (*map(at, front), of(down), of(across)))
+    place = Elements(there).element(node, (*map(index_at, front), index_of(down), index_of(across)))
     if isinstance(place, Load) and place.row is None:
         factor = dict(place.column.terms)
         first, is_whole = place.column.constant, set(factor) <= {down, across}
@@ -212,14 +212,14 @@ def _sum_of_rows(node: fx.Node, elements: Elements) -> SumOfRows:
     kept = [dim for dim in range(len(shape)) if dim not in dims]
     column = Var("j", math.prod(shape[dim] for dim in kept))
     places = dict(
-        zip(kept, unravel(of(column) if column.bound > 1 else ZERO, [shape[dim] for dim in kept]), strict=True)
+        zip(kept, unravel(index_of(column) if column.bound > 1 else ZERO, [shape[dim] for dim in kept]), strict=True)
     )
     others = {dim: shape[dim] if dim != layout.dim else layout.per_vertex for dim in dims}
     inner, summed = _variables(tuple(others.values()), "r")
     places.update(zip(others, inner, strict=True))
     if layout.per_vertex == 1:
         del places[layout.dim]
-    coords = put_back(source, of(ROW), tuple(places[dim] for dim in sorted(places)))
+    coords = put_back(source, index_of(ROW), tuple(places[dim] for dim in sorted(places)))
     value = in_dtype(elements.element(source, coords), node.meta["val"].dtype)
     return SumOfRows(over_of(source), ROW, summed, column, node, value)
 
@@ -230,7 +230,7 @@ def _segment(node: fx.Node, elements: Elements) -> Accumulate:
     places, kept = _variables(shape)
     edge = Var("e")
     operation = "sum" if node.target is segments.SEGMENT_SUM else "max"
-    value = elements.element(source, _coords(source, of(edge), places))
+    value = elements.element(source, _coords(source, index_of(edge), places))
     return Accumulate(Over.ROWS, ROW, kept, (edge,), operation, Store(node, linear(places, shape), value))
 
 
@@ -238,7 +238,7 @@ def _accumulate(node: fx.Node, elements: Elements) -> Accumulate:
     """A reduction over some elements of each row, or a product of matrices of a row."""
     shape = _shape(node)
     places, kept = _variables(shape)
-    value: Any = elements.reduction(node, _coords(node, of(ROW), places))
+    value: Any = elements.reduction(node, _coords(node, index_of(ROW), places))
     column = linear(places, shape)
     if not isinstance(value, Reduce):  # of one element
         return Accumulate(over_of(node), ROW, kept, (Var("r", 1),), "sum", Store(node, column, value))

@@ -13,7 +13,7 @@ from ...graph.symbolic.nodes import has_rows, on_edges
 from ...graph.symbolic.program import Part, Program
 from ..arguments import Scratch
 from ..lower.loops import Over
-from ..lower.views import of_vertex
+from ..lower.views import vertex_shape
 from ..memory import first_row
 from ..order import Step
 from ..run import Run
@@ -82,7 +82,7 @@ def _of_room(node: fx.Node, scratch: Scratch, room: Tensor) -> Rows:
         shape = list(map(int, node.meta["val"].shape))
         whole = flat[: math.prod(shape)].view(shape)
         return lambda step: whole
-    inner, dim, over_edges = of_vertex(node), node.meta["rows"].dim, scratch.over is Over.EDGES
+    inner, dim, over_edges = vertex_shape(node), node.meta["rows"].dim, scratch.over is Over.EDGES
     width, count = math.prod(inner), node.meta["rows"].per_vertex
 
     def rows(step: Step) -> Tensor:

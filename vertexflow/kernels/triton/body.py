@@ -13,7 +13,7 @@ from torch import fx
 from ...graph import segments
 from ..arguments import Given, OfGroup
 from ..lower.elements import Elements
-from ..lower.index import ZERO, Atom, Index, Owner, Var, at, of, substituted, unravel
+from ..lower.index import ZERO, Atom, Index, Owner, Var, index_at, index_of, substituted, unravel
 from ..lower.scalar import (
     HALVES,
     JOINED,
@@ -32,7 +32,7 @@ from ..lower.scalar import (
     wide,
 )
 from ..lower.verify import verify_value
-from ..lower.views import Coords, of_vertex, put_back
+from ..lower.views import Coords, put_back, vertex_shape
 from ..operations import SEGMENTS
 from . import memory
 from .lines import Block, Lines, Scope
@@ -110,10 +110,10 @@ class KernelWriter(Lines):
         return self.places.kept(node) if isinstance(found, Received) else found
 
     def _store(self, store: Store) -> None:
-        shape, row = list(space_of(store.value)[1]), of(self.m)
+        shape, row = list(space_of(store.value)[1]), index_of(self.m)
         is_one = math.prod(shape) == 1
         once = is_one and self.tile.columns > 1  # in one program of those that share the rows
-        column = ZERO if is_one else of(self.j)
+        column = ZERO if is_one else index_of(self.j)
         element = self.element(store.value, put_back(store.value, row, unravel(column + store.first, shape)))
         value = self.text(in_dtype(element, store.target.meta["val"].dtype))
         mask = self.mask(row, column) + (" & (tl.program_id(1) == 0)" if once else "")
@@ -142,7 +142,7 @@ class KernelWriter(Lines):
 
         def known(atom: Atom) -> Index | None:
             if isinstance(atom, Owner):
-                return of(self._owner(memory.row_of(self.place_of(atom.edge))))
+                return index_of(self._owner(memory.row_of(self.place_of(atom.edge))))
             return self.bound.get(atom) if isinstance(atom, Var) else None
 
         return substituted(index, known)
@@ -153,7 +153,7 @@ class KernelWriter(Lines):
         if key not in self.names:
             own = {v.name for v in expression.over} if isinstance(expression, Reduce) else set()
             places = self.names_in(map(self.place_of, expression.places))
-            self.names[key] = frozenset(places).union(*map(self.names_of, expression.parts)) - own
+            self.names[key] = frozenset(places).union(*map(self.names_of, expression.subexpressions)) - own
         return self.names[key]
 
     def _key(self, expression: Expression) -> Any:
@@ -208,19 +208,19 @@ class KernelWriter(Lines):
         return spell(apply.operation, dtype, texts)
 
     def _drawn(self, draw: Draw) -> str:
-        row = f"{'edge_start' if draw.of_edges else 'absolute'} + {memory.row_of(self.place_of(draw.row))}"
+        row = f"{'edge_start' if draw.per_edge else 'absolute'} + {memory.row_of(self.place_of(draw.row))}"
         column = self.text(Position(draw.column, torch.int64))
         return f"uniform({self.places.seed()}, {draw.stream}, {row}, {column}, {register(draw.dtype)})"
 
     def _choice(self, choice: Choose) -> str:
         where, nothing = self.place_of(choice.at), constant(0, choice.dtype)
-        pieces = [piece for piece in choice.pieces if where.most >= piece.start and where.least < piece.stop]
+        branches = [branch for branch in choice.branches if where.most >= branch.start and where.least < branch.stop]
         found: list[tuple[int, Expression]] = []  # below which place it is which value
         reached = where.least
-        for piece in pieces:
-            found += [(piece.start, nothing)] if piece.start > reached else []
-            found.append((piece.stop, piece.value))
-            reached = piece.stop
+        for branch in branches:
+            found += [(branch.start, nothing)] if branch.start > reached else []
+            found.append((branch.stop, branch.value))
+            reached = branch.stop
         found += [(where.most + 1, nothing)] if where.most >= reached else []
         *before, (_, last) = found
         text = self.text(last)
@@ -276,7 +276,7 @@ class KernelWriter(Lines):
 
         rows, columns = self.shape(self.names_of(reduce))
         if count <= FEW:
-            found = [at_place(at(one)) for one in range(count)] or [self.text(nothing)]
+            found = [at_place(index_at(one)) for one in range(count)] or [self.text(nothing)]
             for other in found[1:]:
                 found[0] = joined(found[0], other)
             name = self.let(operation, found[0])
@@ -288,7 +288,11 @@ class KernelWriter(Lines):
             r = Var(self.fresh("r"), count)
             with self.nested(f"for {r} in range(0, {count}{f', {CHUNK}' if columns == '1' else ''}):"):
                 self.blocks[r.name] = Block(len(self.scopes) - 1, "")
-                more = self._row_total(at_place, of(r), CHUNK, count, reduce) if columns == "1" else at_place(of(r))
+                more = (
+                    self._row_total(at_place, index_of(r), CHUNK, count, reduce)
+                    if columns == "1"
+                    else at_place(index_of(r))
+                )
                 self.line(f"{name} = {joined(name, more)}")
         return self.let(operation, f"{name} != 0") if reduce.dtype == torch.bool else name
 
@@ -302,7 +306,7 @@ class KernelWriter(Lines):
             name = self.block("r", numbers, count, ("1", str(power)), masked=True, depth=depth).name
             self.scopes[depth].known[key] = name
         self.widest = max(self.widest, power)
-        found, dtype = value(of(Var(name, count))), reduce.dtype
+        found, dtype = value(index_of(Var(name, count))), reduce.dtype
         nothing = neutral(reduce.operation, torch.int32 if dtype == torch.bool else dtype)
         found = f"tl.where({self.blocks[name].mask}, {found}, {self.text(nothing)})"
         return REDUCTIONS[reduce.operation].format(found)
@@ -323,8 +327,8 @@ class KernelWriter(Lines):
             self.line(f"{edge} = {first} + {number_of_edge}")
             self.blocks[edge.name] = Block(len(self.scopes) - 1, inside, rows)
             self.owners[edge.name] = memory.row_of(row)
-            inner = unravel(column, of_vertex(source))
-            value = self.text(in_dtype(self.element(source, put_back(source, of(edge), inner)), kind))
+            inner = unravel(column, vertex_shape(source))
+            value = self.text(in_dtype(self.element(source, put_back(source, index_of(edge), inner)), kind))
             self.line(f"{name} = tl.where({inside}, {spell(JOINED[operation], kind, [name, value])}, {name})")
             self.line(f"{number_of_edge} += 1")
         if not is_sum:
@@ -382,6 +386,6 @@ def _is_exact(expression: Expression, dtype: torch.dtype) -> bool:
     if isinstance(expression, Constant):
         return constant(expression.value, dtype).value == expression.value
     if isinstance(expression, Choose):
-        return all(_is_exact(piece.value, dtype) for piece in expression.pieces)
+        return all(_is_exact(branch.value, dtype) for branch in expression.branches)
     operands = expression.operands if isinstance(expression, Apply) and expression.operation in EXACT else ()
     return bool(operands) and all(_is_exact(x, dtype) for x in operands if x.dtype == expression.dtype)

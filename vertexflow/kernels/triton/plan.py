@@ -23,7 +23,7 @@ from ...graph.symbolic.program import Part
 from ..lower.calls import Called, calls_of
 from ..lower.elements import check_rows, is_known, is_reduction
 from ..lower.scalar import DTYPES, HALVES
-from ..lower.views import VIEWS, of_vertex
+from ..lower.views import VIEWS, vertex_shape
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
 from .tiles import ACROSS
 from .turns import MOST_TURNS, Turns, turns_of
@@ -95,7 +95,7 @@ def space_of(node: fx.Node) -> Space:
     """Where the elements of a value are."""
     if node.meta.get("rows") is None or node.meta.get("interleaved"):
         raise Unsupported(f"{node.name} does not have its vertices one beside the other")
-    return on_edges(node), tuple(of_vertex(node))
+    return on_edges(node), tuple(vertex_shape(node))
 
 
 def is_fused(product: fx.Node) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from ...graph.symbolic.nodes import operands
-from ..lower.index import Index, of
+from ..lower.index import Index, index_of
 from ..lower.scalar import Cast, Expression, Load, in_dtype, wide
 from ..lower.views import broadcast
 from .places import Gathered
@@ -30,7 +30,7 @@ def accumulator(writer: KernelWriter, node: fx.Node, row: Index, column: Index) 
         Apart: what is read is no tile of it.
     """
     columns, offset = writer.tile.columns, column.offset_from(writer.j)
-    if row != of(writer.m) or offset is None or space_of(node)[0] != writer.kernel.space[0]:
+    if row != index_of(writer.m) or offset is None or space_of(node)[0] != writer.kernel.space[0]:
         raise Apart(node)
     if offset < 0 or offset + columns > int(node.meta["val"].shape[1]):
         raise Apart(node)
@@ -69,10 +69,10 @@ def _add_products(
         numbers = f"{k} + tl.arange(0, BLOCK_K)"
         across = writer.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
         down = writer.block("down", f"{numbers}[:, None]", width, ("BLOCK_K", "1"), masked)
-        left = writer.element(piece, (of(writer.m), of(across) + first))
+        left = writer.element(piece, (index_of(writer.m), index_of(across) + first))
         left_text = _operand(writer, left, dtype, ("BLOCK_M", "BLOCK_K"))
         for node, offset in wanted:
-            right = writer.element(factors(node)[1], (of(down) + start, of(writer.j) + offset))
+            right = writer.element(factors(node)[1], (index_of(down) + start, index_of(writer.j) + offset))
             right_text = _operand(writer, right, dtype, ("BLOCK_K", "BLOCK_N"))
             name = writer.accumulators[node, offset]
             writer.line(f"{name} = add_product({name}, {left_text}, {right_text}, PRECISION)")
