@@ -26,6 +26,18 @@ class Part:
     inputs: list[fx.Node]
     outputs: list[fx.Node]
 
+    @property
+    def placeholders(self) -> dict[fx.Node, fx.Node]:
+        """The placeholders of `graph`, with the node of the joint graph that each stands for."""
+        nodes = [node for node in self.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
+        return dict(zip(nodes, self.inputs, strict=True))
+
+    @property
+    def results(self) -> tuple[fx.Node, ...]:
+        """The nodes of `graph` that are the values of `outputs`."""
+        results: tuple[fx.Node, ...] = next(reversed(self.graph.nodes)).args[0] if self.outputs else ()
+        return results
+
 
 @dataclass
 class Program:

@@ -7,7 +7,7 @@ of a part stay in loops.
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,20 +23,33 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Called:
-    """What PyTorch computes in a part, with views that only it reads (`nodes`), and the `copies` of values that it is given."""
+    """What PyTorch computes in a part, with views that only it reads (`nodes`), the `copies` of values that it is given, and
+    the `reasons` why."""
 
     nodes: frozenset[fx.Node] = frozenset()
     copies: frozenset[fx.Node] = frozenset()
+    reasons: tuple[str, ...] = ()
 
 
-def with_copies(part: Part, unknown: Mapping[fx.Node, str]) -> tuple[Part, Called]:
-    """The part, with a copy of every value that loops compute and an operation in `unknown` reads.
-
-    `unknown` has the operations without loops, and the reason of each.
+def leave_to_pytorch(part: Part, check: Callable[[fx.Node], None], may_call: bool = True) -> tuple[Part, Called]:
+    """Leave the operations that `check` refuses to PyTorch. In the part that is returned, every value that loops compute and
+    such an operation reads has a copy.
 
     Raises:
-        Unsupported: more operations are unknown than known, so that calls alone are faster.
+        Unsupported: without `may_call`, an operation is refused; or a placeholder is; or so many operations are that calls
+            alone are faster.
     """
+    unknown: dict[fx.Node, str] = {}
+    for node in part.graph.nodes:
+        if node.op in ("placeholder", "call_function"):
+            try:
+                check(node)
+            except Unsupported as reason:
+                if node.op == "placeholder" or not may_call:
+                    raise
+                unknown[node] = str(reason)
+    if not unknown:
+        return part, Called()
     known = [node for node in part.graph.nodes if _is_computed(node) and node not in unknown]
     if len(known) <= sum(map(_is_computed, unknown)):
         raise Unsupported(next(iter(unknown.values())))
@@ -56,12 +69,10 @@ def with_copies(part: Part, unknown: Mapping[fx.Node, str]) -> tuple[Part, Calle
         copied[node] = graph.node_copy(node, images.__getitem__)
         if node in unknown:
             called.add(copied[node])
-    return Part(part.name, graph, part.inputs, part.outputs), Called(frozenset(called), frozenset(copies.values()))
-
-
-def reasons_of(unknown: Mapping[fx.Node, str]) -> list[str]:
-    """The reasons why PyTorch is called, without duplicates; items of an operation with several results have none of their own."""
-    return list(dict.fromkeys(reason for node, reason in unknown.items() if node.target is not operator.getitem))
+    # The items of an operation with several results have no reason of their own.
+    reasons = dict.fromkeys(reason for node, reason in unknown.items() if node.target is not operator.getitem)
+    rewritten = Part(part.name, graph, part.inputs, part.outputs)
+    return rewritten, Called(frozenset(called), frozenset(copies.values()), tuple(reasons))
 
 
 def _is_computed(node: fx.Node) -> bool:

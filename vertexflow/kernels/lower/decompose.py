@@ -34,10 +34,7 @@ def decomposed(part: Part, trace: Trace, widest: int = 64) -> Part:
     Operations that loops compute in a time quadratic in some extent are decomposed up to the extent `widest`. (The default of
     64, for GPUs, was not measured.)
     """
-    placeholders = [
-        node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
-    ]
-    joint = dict(zip(placeholders, part.inputs, strict=True))
+    joint = part.placeholders
     targets = {node for node in part.graph.nodes if _is_asked(node, joint) and _quadratic_in(node) <= widest}
     if not targets:
         return part

@@ -18,7 +18,7 @@ from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dty
 
 from ...graph import segments
 from ...graph.symbolic.nodes import ARANGES, has_rows, operands
-from ..operations import CONSTANT, PADS, PRODUCTS, SPLIT, Unsupported, integer
+from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
 from .index import ZERO, Index, Owner, Var, index_of, linear
 from .pointwise import POINTWISE
 from .scalar import (
@@ -226,11 +226,18 @@ def computed_in(node: fx.Node) -> torch.dtype:
     return elementwise_dtypes(*numbers, type_promotion_kind=_PROMOTION)[0]
 
 
-def check_dtypes(node: fx.Node) -> None:
-    """Raise `Unsupported` for a value of a dtype that loops do not support."""
-    value = node.meta.get("val")
-    if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
-        raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
+def check_known(node: fx.Node, part: str) -> None:
+    """Raise `Unsupported` for an operation, or a dtype, that loops do not have, and for a placeholder that they cannot read;
+    name the stream of random numbers that an operation of this part draws."""
+    for source in (node, *node.all_input_nodes):
+        value = source.meta.get("val")
+        if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
+            raise Unsupported(f"{source.name} is of {str(value.dtype)[6:]}")
+    node.meta["stream"] = f"{part}/{node.name}"
+    if node.op == "placeholder":
+        check_rows(node, node)
+    elif not is_known(node) and node.target not in SEGMENTS:
+        raise Unsupported(f"{node.name} is made by {node.target}")
 
 
 def check_rows(named: fx.Node, node: fx.Node) -> None:

@@ -140,12 +140,15 @@ class Index:
         """c, if the place is `variable + c`, else None."""
         return self.constant if self.terms == ((variable, 1),) else None
 
-    def __str__(self) -> str:
-        terms = [_term(atom, factor) for atom, factor in self.terms]
-        text = " + ".join(terms)
-        if not terms:
+    def spell(self, term: Callable[[Atom, int], str]) -> str:
+        """The place as an expression, with `term(atom, factor)` for each of its terms."""
+        text = " + ".join(term(atom, factor) for atom, factor in self.terms)
+        if not text:
             return str(self.constant)
         return f"{text} {'+' if self.constant > 0 else '-'} {abs(self.constant)}" if self.constant else text
+
+    def __str__(self) -> str:
+        return self.spell(_term)
 
 
 ZERO = Index()
