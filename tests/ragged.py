@@ -8,7 +8,7 @@ from torch import nn
 
 import vertexflow as vf
 
-from .strategies import OPERATIONS, SIZE, Case, RandomFunction, Structure, shapes
+from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Case, RandomFunction, Structure, shapes
 
 TO_ROWS = ("sum", "mean", "max")
 TO_EDGES = ("expand", "softmax")
@@ -97,6 +97,7 @@ def ragged_cases(
     }
     for value in (inputs["x"], inputs["weight"], edge_inputs["relation"]):
         value.requires_grad_(draw(st.booleans()))
+    model.max_vertices = draw(MAX_VERTICES)
     return Case(model, parts, inputs, reverse, edge_inputs)
 
 

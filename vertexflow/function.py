@@ -16,6 +16,7 @@ from .errors import InputError, InputTypeError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
+from .graph.inputs.split import split
 from .graph.symbolic.isolation import without_autocast
 from .graph.symbolic.prepare import prepare
 from .graph.symbolic.reserved import check_attribute
@@ -29,6 +30,7 @@ from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
 from .kernels.order import Order, order_on
+from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
 from .outputs import Outputs
@@ -58,6 +60,10 @@ class VertexFunction(ReturnsOutputs):
             breakpoints, and the question whether the compiler is at fault. Rows that it mixes are not noticed there. The
             environment variable `VERTEXFLOW_BACKEND` overrides this.
         policy: how batches are scheduled (`vf.schedule`); a learned one, `vf.FSM`, is saved in the `state_dict`.
+        max_vertices: the most vertices to compute at once; None: all. A larger batch is computed in parts of whole graphs
+            (`vf.split`), and in the backward pass each part once more: the same outputs and gradients, and the memory of the
+            largest part, for one more forward pass. A graph that has more vertices is a part by itself. It may be set and
+            changed on the model: `model.max_vertices = 10_000`. Runs that grow and `backend="eager"` leave it aside.
 
     The method is traced at the first call, and again when something that it may read has changed: attributes, submodules and
     their attributes, hooks, train or eval, dtypes, autocast, and what functions in all these read: closures, defaults, partials,
@@ -89,6 +95,7 @@ class VertexFunction(ReturnsOutputs):
         backend: str = "auto",
         policy: str | Policy = "depth",
         state_dtype: torch.dtype | Dtypes | None = None,
+        max_vertices: int | None = None,
     ) -> None:
         super().__init__()
         self.state: dict[str, tuple[int, ...]]
@@ -97,6 +104,7 @@ class VertexFunction(ReturnsOutputs):
         dtypes_of(self.state, state_dtype, torch.float32)  # an impossible dtype is refused here already
         self.backend = backend
         self.policy = policy
+        self.max_vertices = max_vertices
         choose_backend(backend)  # an unknown name is refused here already
         self._methods = kinds.methods_of(type(self), VertexFunction)
 
@@ -163,20 +171,27 @@ class VertexFunction(ReturnsOutputs):
         traces = self._trace(version, inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
+        parts = [batch] if self.max_vertices is None else [part.batch for part in split(batch, self.max_vertices)]
         external: dict[str, Tensor] = {}
         if initial is not None:
-            batch = batch.with_initial()
-            dtypes = next(iter(traces.values())).state_dtypes
-            external = self._initial_states(initial, batch.num_external, dtypes, device)
             kinds.refuse_edge_inputs(traces)
-        reads = {name: Reads(method_trace.num_slots, method_trace.reads_edges) for name, method_trace in traces.items()}
-        ahead = batch.schedule
-        if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
-            ahead = None  # it was made for another model
-        order, group_methods = order_of(batch, methods, reads, self.policy, ahead, device)
+            parts = [part.with_initial() for part in parts]
+            dtypes = next(iter(traces.values())).state_dtypes
+            external = self._initial_states(initial, sum(part.num_external for part in parts), dtypes, device)
+        reads = {name: Reads(trace.num_slots, trace.reads_edges) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
-        bound = self._bind(version, traces, inputs, tensors, device, through, group_methods)
-        outputs = autograd.run(bound, order, tensors, inputs, external)
+
+        def bind(part: GraphBatch) -> BoundPart:
+            methods = kinds.methods_in(part, self._methods)
+            ahead = part.schedule
+            if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
+                ahead = None  # it was made for another model
+            order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
+            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods)
+            counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
+            return BoundPart(bound, order, counts, part.num_external)
+
+        outputs = run_parts([bind(part) for part in parts], tensors, inputs, external)
         for trace in traces.values():  # of kinds that are not in this batch
             for name, node in trace.pushes.items():
                 if name not in outputs:

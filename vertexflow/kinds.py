@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -191,6 +191,23 @@ def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> No
             )
 
 
+def count_inputs(
+    used: Mapping[str, Used], names: Iterable[str], counts: Mapping[str, tuple[int, int]]
+) -> dict[str, int]:
+    """How many rows each of these inputs must have, given how many vertices and edges each method computes."""
+    rows = {}
+    for name in names:
+        pulling = _pulling(used, name)
+        is_edge_input = used[pulling[0]].is_edge_input(name)
+        rows[name] = sum([counts.get(method, (0, 0))[is_edge_input] for method in pulling])
+    return rows
+
+
+def _pulling(used: Mapping[str, Used], name: str) -> list[str]:
+    """The methods that pull an input."""
+    return [method for method, use in used.items() if name in use.pulls]
+
+
 def check_rows(
     used: Mapping[str, Used],
     inputs: Mapping[str, Tensor],
@@ -199,11 +216,10 @@ def check_rows(
     where: str,
 ) -> None:
     """Refuse inputs that do not have a row for each vertex, or edge, of the kinds that pull them."""
-    for name, value in inputs.items():
-        pulling = [method for method, use in used.items() if name in use.pulls]
-        is_edge_input = used[pulling[0]].is_edge_input(name)
-        count = sum([counts.get(method, (0, 0))[is_edge_input] for method in pulling])
+    for (name, value), count in zip(inputs.items(), count_inputs(used, inputs, counts).values(), strict=True):
         if value.shape[0] != count:
+            pulling = _pulling(used, name)
+            is_edge_input = used[pulling[0]].is_edge_input(name)
             owner, order = ("vertex", "in the order of their numbers")
             if is_edge_input:
                 owner, order = ("edge", "in the order in which edges were given (batch.edge_index)")

@@ -91,6 +91,10 @@ def _check_one(noun: str, tensor: Tensor) -> None:
         raise InputTypeError(
             f"{noun} is wrapped by a transform of torch.func that has ended; use what the transform returns"
         )
+    if torch._C._functorch.is_legacy_batchedtensor(tensor):
+        raise InputTypeError(
+            f"{noun} is a batch of several (is_grads_batched, vectorize=True); ask for one after the other"
+        )
     layout = (
         "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else str(tensor.layout)[6:].lstrip("_")
     )

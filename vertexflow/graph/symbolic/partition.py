@@ -122,7 +122,7 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
         node for name, part in program.parts.items() if name in in_backward for node in part.inputs
     )
     program.saved = [node for node in read_back if _is_forward_value(program, node)]
-    program.read_constants = [node for node in read_back if isinstance(role_of(node), Param)]
+    program.read_constants = [node for node in read_back if node.op == "get_attr" or isinstance(role_of(node), Param)]
 
 
 def _refuse_interleaved(program: Program) -> None:

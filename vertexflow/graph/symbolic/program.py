@@ -64,7 +64,9 @@ class Program:
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     saved: list[fx.Node] = field(default_factory=list)  # forward values that the backward reads
-    read_constants: list[fx.Node] = field(default_factory=list)  # parameters and buffers that the backward reads
+    read_constants: list[fx.Node] = field(
+        default_factory=list
+    )  # parameters, buffers and others that the backward reads
 
     @property
     def wants_gradients(self) -> bool:

@@ -15,7 +15,7 @@ ARGUMENTS = frozenset({"self", "graphs", "initial", "reverse", "shared"})
 _NOT_STATES = frozenset({"self", "pull", "expand", "gather"})
 
 METHODS = frozenset({"vertex", "forward", "start", "explain", "symbolic_graph"})
-SETTINGS = frozenset({"backend", "policy", "state_dtype"})
+SETTINGS = frozenset({"backend", "policy", "state_dtype", "max_vertices"})
 ATTRIBUTES = METHODS | SETTINGS | {"state"}
 
 
