@@ -154,8 +154,8 @@ def _check_constants(saved: Sequence[Tensor], constants: Sequence[Tensor]) -> No
     for saved_constant, constant in zip(saved, constants, strict=True):
         if saved_constant.untyped_storage().data_ptr() != constant.untyped_storage().data_ptr():
             raise VertexFlowError(
-                f"a tensor {list(saved_constant.shape)} that a vertex function read has been given other data before its backward pass, "
-                "which computes with it once more (max_vertices); call backward before it changes"
+                f"a tensor {list(saved_constant.shape)} that a vertex function read has been given other data before its backward "
+                "pass, which computes with it once more (max_vertices); call backward before it changes"
             )
 
 
