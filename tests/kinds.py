@@ -80,7 +80,7 @@ class KindsFunction(RaggedFunction):
             if operation in (*TO_ROWS, *TO_EDGES) and not edges:
                 continue
             if operation in TO_ROWS:
-                rows.append(getattr(v, operation)(edges[a % len(edges)]))
+                rows.append(TO_ROWS[operation](v, edges[a % len(edges)]))
             elif operation == "num_children":
                 rows.append(rows[a % len(rows)] / (1 + v.num_children)[:, None])
             elif operation == "expand":

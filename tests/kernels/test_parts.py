@@ -116,6 +116,47 @@ def test_gradients_of_some_inputs_and_some_outputs(x):
     assert not outcomes[1][0][10:].any()
 
 
+class Leaves(vf.VertexFunction):
+    """Leaves push; inner vertices are of two kinds, one of which pulls an input of its own."""
+
+    def __init__(self):
+        super().__init__(state={"h": 3})
+        self.linear = nn.Linear(3, 3)
+
+    @vf.vertex("leaf")
+    def leaf(self, v):
+        h = torch.tanh(v.pull("x"))
+        v.scatter(h=h)
+        v.push(leaf=h)
+
+    @vf.vertex("plus", "times")
+    def inner(self, v):
+        v.scatter(h=self.linear(v.gather(0).h + v.gather(1).h))
+
+    @vf.vertex("root")
+    def root(self, v):
+        h = v.gather(0).h * v.pull("scale")
+        v.scatter(h=h)
+        v.push(root=h)
+
+
+def test_kinds_that_some_parts_do_not_have():
+    def graph(inner, root):
+        kinds = ["leaf", "leaf", inner, *(["root"] if root else [])]
+        return vf.graph(len(kinds), [(0, 2), (1, 2), *([(2, 3)] if root else [])], kind=kinds)
+
+    batch = vf.pack([graph("plus", True), graph("times", False), graph("plus", False), graph("times", True)])
+    model = Leaves().double()
+    x = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    scale = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    outcomes = []
+    for model.max_vertices in (None, 4):
+        out = model(batch, x=x, scale=scale)
+        loss = out.leaf.sum() * out.root.square().sum()
+        outcomes.append([out.leaf, out.root, *torch.autograd.grad(loss, [x, scale, *model.parameters()])])
+    same(*outcomes)
+
+
 def test_dropout_is_the_same_in_both_passes_and_the_generator_is_left_alone(x):
     def vertex(self, v):
         h = self.drop(v.pull("x") + v.gather(0).h)

@@ -42,7 +42,7 @@ class BoundPart:
 
     def num_outputs(self, name: str) -> int:
         """How many rows the part has of an output."""
-        return sum(map(len, self.order.vertices_among(self.bound.pushes.get(name, []))))
+        return sum(self.order.groups[group].num_rows for group in self.bound.pushes.get(name, []))
 
     def constants(self) -> Iterator[Tensor]:
         """Tensors that programs read and that are neither parameters nor inputs."""
@@ -154,8 +154,8 @@ def _check_constants(saved: Sequence[Tensor], constants: Sequence[Tensor]) -> No
     for saved_constant, constant in zip(saved, constants, strict=True):
         if saved_constant.untyped_storage().data_ptr() != constant.untyped_storage().data_ptr():
             raise VertexFlowError(
-                f"a tensor {list(saved_constant.shape)} that a vertex function read has been given other data before its backward "
-                "pass, which computes with it once more (max_vertices); call backward before it changes"
+                f"a tensor {list(saved_constant.shape)} that a vertex function read has been given other data before its "
+                "backward pass, which computes with it once more (max_vertices); call backward before it changes"
             )
 
 

@@ -202,6 +202,22 @@ class Vertex:
         self._check_edges("v.max(...)", values, floating=False)
         return segments.segment_max(values, self._counts())
 
+    def min(self, values: Tensor) -> Tensor:
+        """The minimum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros.
+
+        Children that share the minimum share its gradient, as in `Tensor.amin`.
+        """
+        self._check_edges("v.min(...)", values, floating=False)
+        return segments.segment_min(values, self._counts())
+
+    def logsumexp(self, values: Tensor) -> Tensor:
+        """The log of the sum of exponentials over the children of each vertex, `[edges, ...]` -> `[rows, ...]`.
+
+        No children, or only children of -inf: -inf, with gradients of zero (those of `Tensor.logsumexp` are NaN there).
+        """
+        self._check_edges("v.logsumexp(...)", values)
+        return segments.segment_logsumexp(values, self._counts(), self._edges)
+
     def softmax(self, values: Tensor) -> Tensor:
         """The softmax over the children of each vertex, `[edges, ...]` -> `[edges, ...]`."""
         self._check_edges("v.softmax(...)", values)
