@@ -208,9 +208,9 @@ class _Check:
             ) from error
 
     def _tolerance(self, node: fx.Node) -> float:
-        made = node.all_input_nodes[0] if node.target is operator.getitem else node
-        nodes = [node, *node.all_input_nodes, *made.all_input_nodes]
-        return tolerance(nodes, (lambda dtype: dtype) if made in self.as_traced else in_float64)
+        producer = node.all_input_nodes[0] if node.target is operator.getitem else node
+        nodes = [node, *node.all_input_nodes, *producer.all_input_nodes]
+        return tolerance(nodes, (lambda dtype: dtype) if producer in self.as_traced else in_float64)
 
     def _expected(self, node: fx.Node, base: Values, selection: tuple[int, ...]) -> Any:
         value, layout = base[node], node.meta.get("rows")
