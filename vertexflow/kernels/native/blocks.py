@@ -11,7 +11,7 @@ from torch import fx
 
 from ...graph.symbolic.nodes import has_rows, on_edges
 from ...graph.symbolic.program import CORES, Part, Program
-from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, comes_from_caller, role_of
+from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, Gather, Grad, Scatter, comes_from_caller, role_of
 from ..arguments import (
     Argument,
     By,
@@ -35,7 +35,7 @@ from ..arguments import (
 )
 from ..lower.loops import Accumulate, Matrix, Outer, Over, Product, Statement, asks_for_owners, draws, reads, writes
 from ..lower.scalar import wide
-from ..lower.views import vertex_shape
+from ..lower.views import stride
 from ..memory import room_of
 from .body import write_statements
 from .cpp import TYPES
@@ -187,43 +187,35 @@ class Blocks:
         c_type = self._type(origin)
         if not has_rows(node):
             return self.argument(Whole(origin), f"const {c_type}* const", f"p_{origin.name}")
-        if self.name == "core":
-            for (state, slot), gathered in program.gathers.items():
-                if gathered is origin:
-                    self._gathered(name, state, slot, origin, lines)
-                    return name
-        elif self.name == "grad_core":
-            for state, received in program.state_grads.items():
-                if received is origin:
-                    self._received(name, state, origin, lines)
-                    return name
-            for (state, slot), sent in program.gather_grads.items():
-                if sent is origin:
-                    self._sent(name, state, slot, lines)
-                    return name
-        width = self.width_of(origin)
+        match program.exchanged(self.name, origin):
+            case Gather(state, slot):
+                self._gathered(name, state, slot, origin, lines)
+                return name
+            case Grad(Scatter(state)):
+                self._received(name, state, origin, lines)
+                return name
+            case Grad(Gather(state, slot)):
+                self._sent(name, state, slot, lines)
+                return name
+        width = stride(origin, self.slots)
         entry_width = width // origin.meta["rows"].per_vertex
         pointer = self.argument(Value(origin, entry_width), f"{c_type}* const", f"p_{origin.name}")
-        stride = f"constexpr Long {name}_ld = {width};"
+        declared_stride = f"constexpr Long {name}_ld = {width};"
         is_whole = program.is_whole(origin)
         if self.name not in CORES and origin in program.parts[self.name].outputs:
             is_whole = not self.name.endswith("_inner")
         first = "first_of_edges" if on_edges(node) else self._first(is_whole)
         if comes_from_caller(role_of(origin)):  # its rows may all be the same memory
-            stride = f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
-        lines += [stride, f"{c_type}* const {name} = {pointer} + {first} * {name}_ld;"]
+            declared_stride = (
+                f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
+            )
+        lines += [declared_stride, f"{c_type}* const {name} = {pointer} + {first} * {name}_ld;"]
         return name
 
     @staticmethod
     def _first(is_whole: bool) -> str:
         """The step's first row in a buffer of all rows, or of those with children only."""
         return "start" if is_whole else "(start - num_leaves)"
-
-    def width_of(self, origin: fx.Node) -> int:
-        """The distance from one row of a value to the next; gathered values are columns of a buffer of all slots."""
-        slots = {node: slot for (_, slot), node in self.program.gathers.items()}
-        num_slots = self.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        return num_slots * math.prod(vertex_shape(origin))
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
         name, c_type = self._fresh(node), self._type(node)
