@@ -1,12 +1,13 @@
 """Mixing of rows that values hide: an operation whose operand is the same in all rows looks as if it treated them apart.
 
 `(x > 100).flip(0)` is `(x > 100)` where no row is that large, and a flipped column of tokens is itself where all tokens are
-one. So such an operation runs once more, on other numbers.
+one. So such an operation runs once more, on other numbers. So does a convolution with other weights: along rows, with weights
+0, 1, 0, it gives what it was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +34,12 @@ def alike_nodes(values: Values, blocks: Blocks) -> set[fx.Node]:
             if len(rows) and torch.equal(rows, rows[:1].expand_as(rows)):
                 alike.add(node)
     return alike
+
+
+def weights_of_neighbours(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """The values without rows that decide how much of its neighbours an entry gets."""
+    convolved = (node for node in nodes if node.target == aten.convolution.default)
+    return {operand for node in convolved for operand in node.all_input_nodes if operand.meta.get("rows") is None}
 
 
 def drawn(value: Tensor) -> Tensor:
