@@ -35,7 +35,7 @@ from ..arguments import (
 )
 from ..lower.loops import Accumulate, Matrix, Outer, Over, Product, Statement, asks_for_owners, draws, reads, writes
 from ..lower.scalar import wide
-from ..lower.views import of_vertex
+from ..lower.views import vertex_shape
 from ..memory import room_of
 from .body import write_statements
 from .cpp import TYPES
@@ -224,7 +224,7 @@ class Blocks:
         """From one row of a value to the next: gathered ones are columns of a buffer of all slots."""
         slots = {node: slot for (_, slot), node in self.program.gathers.items()}
         beside = self.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        return beside * math.prod(of_vertex(origin))
+        return beside * math.prod(vertex_shape(origin))
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
         name, sort = self._fresh(node), self._type(node)
