@@ -63,7 +63,7 @@ def rebuild(sample: Any, values: Mapping[Path, Any], path: Path = ()) -> Any:
     return dataclasses.replace(sample, **joined)
 
 
-def named(names: Iterable[Any], argument: str, fields: Mapping[Path, Any], sort: str = "field") -> list[Path]:
+def named(names: Iterable[Any], argument: str, fields: Mapping[Path, Any], noun: str = "field") -> list[Path]:
     """The paths of the fields that a user named."""
     places = []
     for name in [names] if isinstance(names, (str, int)) else names:
@@ -71,7 +71,7 @@ def named(names: Iterable[Any], argument: str, fields: Mapping[Path, Any], sort:
         if path not in fields:
             names_known = [repr(known[0] if len(known) == 1 else known) for known in fields if known]
             raise InputError(
-                f"vf.collate(..., {argument}=...) names {name!r}, but samples have no such {sort}; they have "
+                f"vf.collate(..., {argument}=...) names {name!r}, but samples have no such {noun}; they have "
                 f"{', '.join(names_known) or 'none'}"
             )
         places.append(path)

@@ -43,7 +43,7 @@ def join_field(path: Path, items: list[Any], layout: str | None, graphs: Sequenc
 def join_index(path: Path, items: list[Any], per_graph: bool, graphs: list[InputGraph]) -> Tensor:
     """A field of vertex numbers in the batch, in which the vertices of each graph come after those of the graphs before."""
     moved = []
-    before = 0
+    offset = 0
     for index, (item, graph) in enumerate(zip(items, graphs, strict=True)):
         values = item if isinstance(item, Tensor) else torch.as_tensor(_array(path, index, item))
         if values.numel() == 0 and isinstance(item, list):
@@ -59,8 +59,8 @@ def join_index(path: Path, items: list[Any], per_graph: bool, graphs: list[Input
                 f"{shown(path)}: sample {index} has the vertex number {int(wrong[0])}, which is out of range; its graph has "
                 f"the vertices 0 to {graph.num_vertices - 1} (-1: none)"
             )
-        moved.append(torch.where(values < 0, values, values + before))
-        before += graph.num_vertices
+        moved.append(torch.where(values < 0, values, values + offset))
+        offset += graph.num_vertices
     joined = join_field(path, moved, "per_graph" if per_graph else "rows", ())
     assert isinstance(joined, Tensor)
     return joined
@@ -71,11 +71,11 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
     lengths = [shape[0] if shape else -1 for shape in shapes]
     if not graphs or any(len(shape) != 1 for shape in shapes):
         return "rows"
-    alike = len(set(lengths)) == 1
+    is_one_length = len(set(lengths)) == 1
     row_owner = next(
         (owner for field_graphs in graphs for owner, counts in _counts(field_graphs) if counts == lengths), None
     )
-    if row_owner is not None and not (alike and lengths[0]):
+    if row_owner is not None and not (is_one_length and lengths[0]):
         return "rows"
     if row_owner is not None:
         # One number a graph is more often its label than the row of its only leaf.
@@ -89,7 +89,7 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
             stacklevel=4,
         )
         return layout
-    if alike:
+    if is_one_length:
         return "per_graph" if lengths[0] else "rows"  # of length 0: rows, of which this batch happens to have none
     sizes = ", ".join(f"{n} for {graph.num_vertices} vertices and {graph.num_edges} edges"
                       for n, graph in list(zip(lengths, graphs[0], strict=True))[:4])  # fmt: skip

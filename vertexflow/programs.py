@@ -255,13 +255,13 @@ def _no_other_errors() -> Iterator[None]:
 def _look(programs: Programs, model: nn.Module) -> Seen:
     """Take a snapshot of the model, and look up the version that it shows, or begin one."""
     forked.note_call()
-    snapshot, before = take_snapshot(model, programs.unwatched), programs.seen
+    snapshot, previous = take_snapshot(model, programs.unwatched), programs.seen
     key = (snapshot.key, _ties(model))
     if key not in programs.versions:
         programs.versions[key] = Version(snapshot.alive)
         programs.num_versions += 1
-        if programs.num_versions == _MANY_VERSIONS and before is not None:
-            _warn(model, before.snapshot.changes(snapshot))
+        if programs.num_versions == _MANY_VERSIONS and previous is not None:
+            _warn(model, previous.snapshot.changes(snapshot))
         while len(programs.versions) > MOST_VERSIONS:
             programs.versions.popitem(last=False)
     programs.versions.move_to_end(key)

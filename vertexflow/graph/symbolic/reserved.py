@@ -59,12 +59,12 @@ def check_attribute(owner: nn.Module, name: str, value: Any) -> None:
         raise VertexFunctionError(without_init(owner))
     if name not in ATTRIBUTES:
         return
-    held = isinstance(value, (nn.Module, Tensor)) and not (name == "policy" and hasattr(value, "steps"))
+    is_module_or_tensor = isinstance(value, (nn.Module, Tensor)) and not (name == "policy" and hasattr(value, "steps"))
     if name == "state":
         why = "which holds the shapes of the states: they are given to super().__init__(state=...), and stay"
-    elif name in SETTINGS and held:
+    elif name in SETTINGS and is_module_or_tensor:
         why = "which is a setting of every vertex function"
-    elif name in METHODS and (held or not callable(value)):
+    elif name in METHODS and (is_module_or_tensor or not callable(value)):
         why = "which is a method or property of every vertex function"
     else:
         return

@@ -76,9 +76,9 @@ class StepSizes(ShapeEnv):
             raise VertexFunctionError(self._refusal(expression))
         key = (expression, args, *sorted(options.items()), self._suppress_guards_tls())
         if key not in self._answers:
-            before = len(self.guards)
+            num_guards = len(self.guards)
             self._answers[key] = super().evaluate_sym_node(sym_node, *args, **options)
-            self.check_guards(before)
+            self.check_guards(num_guards)
         return self._answers[key]
 
     def check_guards(self, start: int = 0) -> None:

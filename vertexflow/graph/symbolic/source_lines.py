@@ -142,8 +142,8 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
                 "traced once for all vertices: use torch.where(condition, a, b) or arithmetic with masks instead"
             )
         else:
-            said = _with_letters(str(error), letters) + _of_hints(str(error), rows, edges)
-            message = f"the vertex function failed: {type(error).__name__}: {said}"
+            text = _with_letters(str(error), letters) + _of_hints(str(error), rows, edges)
+            message = f"the vertex function failed: {type(error).__name__}: {text}"
         raise VertexFunctionError(f"{message}\n{place}") from error
     finally:
         torch_log.disabled = disabled

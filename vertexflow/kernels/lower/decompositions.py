@@ -89,8 +89,8 @@ def _diagonal_scatter(x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0,
 def _on_diagonal(x: Tensor, shape: Sequence[int], offset: int, dim1: int, dim2: int) -> tuple[Tensor, Tensor]:
     """Which elements of a value of this shape lie on a diagonal, and a value with `x` on that diagonal."""
     down, across = shape[dim1], shape[dim2]
-    before = max(-offset, 0)
-    by_row = _padded(x, [before, down - before - x.shape[-1]]).unsqueeze(-1).expand(*x.shape[:-1], down, across)
+    rows_above = max(-offset, 0)
+    by_row = _padded(x, [rows_above, down - rows_above - x.shape[-1]]).unsqueeze(-1).expand(*x.shape[:-1], down, across)
     numbers = [torch.arange(count, device=x.device) for count in (down, across)]
     is_on = numbers[1].unsqueeze(0) - numbers[0].unsqueeze(1) == offset
     order = [dim for dim in range(len(shape)) if dim not in (dim1, dim2)] + [dim1, dim2]
@@ -143,14 +143,14 @@ def _split_dim(x: Tensor, dim: int, outer: int) -> Tensor:
 def _padded(x: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
     """A value padded with a number, one dimension after the other, the last dimension first."""
     for number in range(len(pad) // 2):
-        dim, (before, behind) = x.dim() - 1 - number, pad[2 * number : 2 * number + 2]
-        cut = x.narrow(dim, max(-before, 0), x.shape[dim] - max(-before, 0) - max(-behind, 0))
+        dim, (num_before, num_behind) = x.dim() - 1 - number, pad[2 * number : 2 * number + 2]
+        cut = x.narrow(dim, max(-num_before, 0), x.shape[dim] - max(-num_before, 0) - max(-num_behind, 0))
 
         def filling(extent: int, dim: int = dim, like: Tensor = cut) -> list[Tensor]:
             shape = [*like.shape[:dim], max(extent, 0), *like.shape[dim + 1 :]]
             return [torch.full(shape, value, dtype=like.dtype, device=like.device)] if extent > 0 else []
 
-        x = torch.cat([*filling(before), cut, *filling(behind)], dim)
+        x = torch.cat([*filling(num_before), cut, *filling(num_behind)], dim)
     return x
 
 

@@ -28,9 +28,9 @@ def series(x: Tensor, coefficients: Sequence[float | Fraction]) -> Tensor:
     return result
 
 
-def quotient(x: Tensor, above: Sequence[float], below: Sequence[float]) -> Tensor:
+def quotient(x: Tensor, numerator: Sequence[float], denominator: Sequence[float]) -> Tensor:
     """The quotient of two polynomials."""
-    return series(x, above) / series(x, below)
+    return series(x, numerator) / series(x, denominator)
 
 
 def chebyshev(x: Tensor, coefficients: Sequence[float]) -> Tensor:

@@ -108,12 +108,12 @@ def _digamma(x: Tensor) -> Tensor:
     right = torch.where(x < 0.0, 1.0 - x, x)
     is_near = right < 10.0
     moved = torch.where(is_near, right + 10.0, right)
-    before = total([1.0 / (right + float(k)) for k in range(10)])
+    skipped = total([1.0 / (right + float(k)) for k in range(10)])
     inverse = 1.0 / moved
     square = inverse * inverse
     tail = series(square, [number / (2 * k) for k, number in enumerate(_BERNOULLI[:7], 1)]) * square
     value = torch.log(moved) - 0.5 * inverse - tail
-    value = torch.where(is_near, value - before, value)
+    value = torch.where(is_near, value - skipped, value)
     fraction = x - torch.trunc(x)
     mirrored = math.pi / torch.tan(math.pi * fraction.to(torch.float64))  # which may cancel, near a zero
     value = torch.where(x < 0.0, value - mirrored.to(x.dtype), value)
@@ -125,11 +125,11 @@ def _trigamma(x: Tensor) -> Tensor:
     """As in PyTorch: moved by 6, and the series (DLMF 5.15.8) cut off after four terms, which gives nine digits."""
     is_left = x < 0.5
     right = torch.where(is_left, 1.0 - x, x)
-    before = total([1.0 / ((right + float(k)) * (right + float(k))) for k in range(6)])
+    skipped = total([1.0 / ((right + float(k)) * (right + float(k))) for k in range(6)])
     moved = right + 6.0
     square = 1.0 / (moved * moved)
     tail = square * (1 / 6 - square * (1 / 30 - square * (1 / 42)))
-    value = before + (1.0 + 1.0 / (2.0 * moved) + tail) / moved
+    value = skipped + (1.0 + 1.0 / (2.0 * moved) + tail) / moved
     sine = torch.sin(math.pi * x)
     return torch.where(is_left, (math.pi * math.pi) / (sine * sine) - value, value)
 

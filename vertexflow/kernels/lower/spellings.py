@@ -41,18 +41,18 @@ def _gcd(a: Array, b: Array) -> Array:
 
 
 _STEPS: dict[str, Callable[..., Array]] = {  # the polynomial of degree k + 1 from those of degree k and k - 1
-    "chebyshev": lambda k, x, last, before: (x + x) * last - before,
-    "hermite_h": lambda k, x, last, before: (x + x) * last - 2 * k * before,
-    "hermite_he": lambda k, x, last, before: x * last - k * before,
-    "laguerre": lambda k, x, last, before: ((2 * k + (1 - x)) * last - k * before) / (k + 1),
-    "legendre": lambda k, x, last, before: ((2 * k + 1) * x * last - k * before) / (k + 1),
+    "chebyshev": lambda k, x, last, second_last: (x + x) * last - second_last,
+    "hermite_h": lambda k, x, last, second_last: (x + x) * last - 2 * k * second_last,
+    "hermite_he": lambda k, x, last, second_last: x * last - k * second_last,
+    "laguerre": lambda k, x, last, second_last: ((2 * k + (1 - x)) * last - k * second_last) / (k + 1),
+    "legendre": lambda k, x, last, second_last: ((2 * k + 1) * x * last - k * second_last) / (k + 1),
 }
 
 
 def _polynomial(step: Callable[..., Array], x: Array, first: Array, degree: Array) -> Array:
-    before, last, k = np.ones_like(x), np.where(degree < 1, np.ones_like(x), first), 1
+    second_last, last, k = np.ones_like(x), np.where(degree < 1, np.ones_like(x), first), 1
     while (goes_on := (k < degree) & (last == last)).any():
-        last, before = np.where(goes_on, step(k, x, last, before), last), np.where(goes_on, last, before)
+        last, second_last = np.where(goes_on, step(k, x, last, second_last), last), np.where(goes_on, last, second_last)
         k += 1
     return last
 

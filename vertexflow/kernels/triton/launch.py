@@ -69,9 +69,9 @@ class Call:
         down, across = tile.grid(rows, size)
         kernel[down, across, 1](*pointers, *numbers, *tile.blocks(size), self.precision, **options)
 
-    def _compile(self, binaries: Binaries, most: Size, numbers: tuple[int, ...]) -> None:
+    def _compile(self, binaries: Binaries, largest: Size, numbers: tuple[int, ...]) -> None:
         tile = self.launch.tile
-        for size in tile.sizes[tile.sizes.index(most) :]:
+        for size in tile.sizes[tile.sizes.index(largest) :]:
             log.show("kernels", f"compiling {self.launch.name}, tiles of {size}, unless Triton has kept it")
             arguments = (*self.pointers, *numbers, *tile.blocks(size), self.precision)
             kernel = self.function.warmup(*arguments, grid=(1,), num_warps=WARPS)
@@ -80,7 +80,7 @@ class Call:
                 break
         bits = [32 if isinstance(argument, Stride) else 64 for argument in self.launch.pointers]
         sizes = zip(bits, self.pointers, strict=True)
-        binaries.add(most, size, kernel, [n for n, value in sizes if value is not None and (n, value) != (32, 1)])
+        binaries.add(largest, size, kernel, [n for n, value in sizes if value is not None and (n, value) != (32, 1)])
 
 
 def function_of(kernel: Any, bits: list[int]) -> int:

@@ -38,7 +38,7 @@ def address(lines: Lines, at: Shared | Rows | Gathered, row: Index | None, colum
     variable = row_of(row)
     if isinstance(at, Rows):
         return _added(_row_start(lines, at, variable), column)
-    if at.beside == 1:
+    if at.num_side_by_side == 1:
         return _added(_child_start(lines, at, variable, at.slot), column)
     slot, within = column // at.width, column % at.width
     if not slot.terms:

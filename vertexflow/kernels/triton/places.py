@@ -26,7 +26,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Rows of a state, side by side: for row m of the step, the `beside` rows that `index` names from
+    """Rows of a state, side by side: for row m of the step, the `num_side_by_side` rows that `index` names from
     `(first + m) * slots + slot` on."""
 
     pointer: str
@@ -35,7 +35,7 @@ class Gathered:
     first: str
     slots: int = 1
     slot: int = 0
-    beside: int = 1
+    num_side_by_side: int = 1
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Plan:
     )  # by level: what PyTorch computes before the kernels of the level
 
 
-class Apart(Exception):  # noqa: N818 - a request to plan again, not a failure
+class MustBeStored(Exception):  # noqa: N818 - a request to plan again, not a failure
     """A product is read in a way that its accumulators do not allow: its result must be stored first."""
 
     def __init__(self, product: fx.Node) -> None:
@@ -75,15 +75,15 @@ class Apart(Exception):  # noqa: N818 - a request to plan again, not a failure
         self.product = product
 
 
-def plan_part(part: Part, called: Called, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]) -> Plan:
+def plan_part(part: Part, called: Called, received: Mapping[fx.Node, bool], stored_first: Collection[fx.Node]) -> Plan:
     """The kernels of a part. `called` is what is left to PyTorch. `received` has the placeholders, of the part's or the joint
-    graph, that are gradients received from parents, and whether they are to be stored. The results of the products in `apart`
-    are stored before they are read.
+    graph, that are gradients received from parents, and whether they are to be stored. The results of the products in
+    `stored_first` are stored before they are read.
 
     Raises:
         Unsupported: an operation, a dtype or a layout that there are no kernels for; the message says which.
     """
-    return _Planner(part, called, received, apart).plan()
+    return _Planner(part, called, received, stored_first).plan()
 
 
 def sole_rows(node: fx.Node) -> bool:
@@ -134,9 +134,9 @@ def factors(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None]:
 
 class _Planner:
     def __init__(
-        self, part: Part, called: Called, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]
+        self, part: Part, called: Called, received: Mapping[fx.Node, bool], stored_first: Collection[fx.Node]
     ) -> None:
-        self.part, self.called, self.received, self.apart = part, called, received, apart
+        self.part, self.called, self.received, self.stored_first = part, called, received, stored_first
         self.level: dict[fx.Node, int] = {}
         self.fresh: set[fx.Node] = set()  # values computed from accumulators of products
         self.heavy: set[fx.Node] = set()  # values computed from other sums, which take time
@@ -246,7 +246,7 @@ class _Planner:
             self._store(a)
             self.level[node] = max(self.level[node], self._ready(a))
         self.fresh.add(node)
-        if node in self.apart:
+        if node in self.stored_first:
             self.stored.setdefault(node, None)
             self.crossed.add(node)
 
@@ -278,12 +278,12 @@ class _Planner:
     def _level_of(self, node: fx.Node) -> int:
         """The first level at which other values can read a value."""
         base = viewed(node)
-        apart = base in self.apart or (
+        is_stored_first = base in self.stored_first or (
             base.target is aten.cat.default
             and base in self.stored
             and len({self.level.get(operand) for operand in operands(base)}) > 1
         )
-        return self._ready(base) if apart else self.level.get(node, 0)
+        return self._ready(base) if is_stored_first else self.level.get(node, 0)
 
     def _ready(self, node: fx.Node) -> int:
         """The first level at which a stored value is in memory."""

@@ -12,7 +12,7 @@ from ..lower.index import Index, index_of
 from ..lower.scalar import Cast, Expression, Load, in_dtype, wide
 from ..lower.views import broadcast
 from .places import Gathered
-from .plan import Apart, factors, source_of, space_of
+from .plan import MustBeStored, factors, source_of, space_of
 from .spellings import TYPES, register
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ def accumulator(writer: KernelWriter, node: fx.Node, row: Index, column: Index) 
     """An expression for columns of a product's result, and its accumulator.
 
     Raises:
-        Apart: the columns that are read are no tile of the result.
+        MustBeStored: the columns that are read are no tile of the result.
     """
     columns, offset = writer.tile.columns, column.offset_from(writer.j)
     if row != index_of(writer.m) or offset is None or space_of(node)[0] != writer.kernel.space[0]:
-        raise Apart(node)
+        raise MustBeStored(node)
     if offset < 0 or offset + columns > int(node.meta["val"].shape[1]):
-        raise Apart(node)
+        raise MustBeStored(node)
     key = (node, offset)
     if key not in writer.accumulators:
         writer.accumulators[key] = writer.fresh(f"{node.name}_{offset // columns}")
@@ -101,6 +101,6 @@ def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int
             return _pieces(writer, source_of(node))  # `tl.dot` takes it rounded as it is
     elif node.op == "placeholder":
         place = writer.place_in_memory(node)
-        if isinstance(place, Gathered) and place.beside > 1:
-            return [(node, slot * place.width, place.width) for slot in range(place.beside)]
+        if isinstance(place, Gathered) and place.num_side_by_side > 1:
+            return [(node, slot * place.width, place.width) for slot in range(place.num_side_by_side)]
     return [(node, 0, width)]

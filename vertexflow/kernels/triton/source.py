@@ -36,7 +36,7 @@ from . import tiles
 from .body import KernelWriter
 from .lines import identifier
 from .places import Gathered, Place, Received, Rows, Shared
-from .plan import Apart, ColumnStore, Kernel, Plan, check, is_fused, plan_part, space_of
+from .plan import ColumnStore, Kernel, MustBeStored, Plan, check, is_fused, plan_part, space_of
 from .spellings import TYPES
 from .tiles import Tile
 
@@ -123,20 +123,20 @@ class _Written:
 def _write_part(program: Program, core: str, part: Part) -> _Written:
     name = part.name
     part, called = leave_to_pytorch(part, lambda node: check(node, name))
-    apart: set[fx.Node] = set()
+    stored_first: set[fx.Node] = set()
     while True:
         values = _Values(program, core, part)
-        plan = plan_part(part, called, values.received(), apart)
+        plan = plan_part(part, called, values.received(), stored_first)
         values.plan = plan
         try:
             written = [_write_kernel(values, plan, kernel, number) for number, kernel in enumerate(plan.kernels)]
             if _store_by_chunks(plan, [launch.products for _, launch in written]):
                 written = [_write_kernel(values, plan, kernel, number) for number, kernel in enumerate(plan.kernels)]
             break
-        except Apart as error:
-            if error.product in apart:
+        except MustBeStored as error:
+            if error.product in stored_first:
                 raise Unsupported(f"{error.product.name} is read in too many ways") from None
-            apart.add(error.product)
+            stored_first.add(error.product)
     groups: list[list[tuple[str, Launch]]] = [[] for _ in range(len(plan.calls) + 1)]
     for kernel, kernel_written in zip(plan.kernels, written, strict=True):
         groups[sum(level <= kernel.level for level in plan.calls)].append(kernel_written)
@@ -174,7 +174,7 @@ def _write_kernel(values: _Values, plan: Plan, kernel: Kernel, number: int) -> t
         lines = writer.write()
         if len(writer.accumulators) > MOST_ACCUMULATORS:
             products_of_accumulators = [product for product, _ in writer.accumulators]
-            raise Apart(max(products_of_accumulators, key=products_of_accumulators.count))
+            raise MustBeStored(max(products_of_accumulators, key=products_of_accumulators.count))
         tile = tiles.choose(columns, len(writer.accumulators), writer.widest)
     name = f"{values.part.name}_{number}"
     targets = ", ".join(dict.fromkeys(store.target.name for store in kernel.stores))

@@ -116,8 +116,8 @@ class _Lines:
         self.line += 1
         return line
 
-    def rows(self, item: str, count: int, width: int, most: int | None = None) -> Wide:
-        """The next `count` lines of `width` numbers, as an array [count, width]; what follows up to `most` is dropped."""
+    def rows(self, item: str, count: int, width: int, max_width: int | None = None) -> Wide:
+        """The next `count` lines of `width` numbers, as an array [count, width]; further numbers, up to `max_width` in all, are dropped."""
         rows = []
         for row in range(count):
             if self.position == len(self.data):
@@ -126,8 +126,8 @@ class _Lines:
                 )
             line = self.next()
             words = line.split()
-            if not width <= len(words) <= (most or width) or not all(word.isdigit() for word in words):
-                expected = f"{width} or {most} numbers" if most else f"{width} number{'s' * (width > 1)}"
+            if not width <= len(words) <= (max_width or width) or not all(word.isdigit() for word in words):
+                expected = f"{width} or {max_width} numbers" if max_width else f"{width} number{'s' * (width > 1)}"
                 self.fail(self.line, f"{_shown(line)} is no {item}; it is written as {expected}")
             wrong = next((word for word in words if len(word) > 18 or int(word) > self.largest), None)
             if wrong is not None:

@@ -32,27 +32,27 @@ def put_side_by_side(trace: Trace) -> bool:
     if (
         not interleaved
         or leaving & interleaved
-        or not all(_any_order(node, interleaved) for node in (interleaved | readers) - {*flattening} - leaving)
+        or not all(_allows_any_order(node, interleaved) for node in (interleaved | readers) - {*flattening} - leaving)
     ):
         return False
     position = {node: number for number, node in enumerate(trace.graph.nodes)}
     for node in sorted(leaving, key=position.__getitem__):
-        outer, apart = _apart(trace, node.args[0], node)
-        flat = insert(node, aten.reshape.default, node.args[0], _moved(apart, outer, outer + 1))
-        replaced = insert(node, aten.permute.default, flat, _swapped(len(apart), outer))
+        outer_dim, split_shape = _split_entries(trace, node.args[0], node)
+        flat = insert(node, aten.reshape.default, node.args[0], _moved(split_shape, outer_dim, outer_dim + 1))
+        replaced = insert(node, aten.permute.default, flat, _swapped(len(split_shape), outer_dim))
         replace(trace, node, insert(node, aten.reshape.default, replaced, node.args[1], val=node.meta["val"]))
         trace.graph.erase_node(node)
     for node in sorted(flattening, key=position.__getitem__):
-        outer, apart = _apart(trace, node, node)
-        split = insert(node, aten.reshape.default, node.args[0], apart)
-        swapped = insert(node, aten.permute.default, split, _swapped(len(apart), outer))
+        outer_dim, split_shape = _split_entries(trace, node, node)
+        split = insert(node, aten.reshape.default, node.args[0], split_shape)
+        swapped = insert(node, aten.permute.default, split, _swapped(len(split_shape), outer_dim))
         node.args = (swapped, node.args[1])
     for node in interleaved:
         node.meta.pop("interleaved", None)
     return True
 
 
-def _any_order(node: fx.Node, inside: set[fx.Node]) -> bool:
+def _allows_any_order(node: fx.Node, inside: set[fx.Node]) -> bool:
     """Whether an operation allows any order of entries: its result has the same order, or is a sum over them."""
     operands = [operand for operand in node.all_input_nodes if operand in inside]
     layouts = {
@@ -75,11 +75,11 @@ def _any_order(node: fx.Node, inside: set[fx.Node]) -> bool:
     tensors = [operand for operand in node.all_input_nodes if isinstance(operand.meta.get("val"), Tensor)]
     pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) and not is_view(node)
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    same = all(operand in inside or operand.meta.get("rows") is None for operand in tensors)
-    return node in inside and pointwise and not random and same
+    is_same_order = all(operand in inside or operand.meta.get("rows") is None for operand in tensors)
+    return node in inside and pointwise and not random and is_same_order
 
 
-def _apart(trace: Trace, value: fx.Node, before: fx.Node) -> tuple[int, list[Any]]:
+def _split_entries(trace: Trace, value: fx.Node, before: fx.Node) -> tuple[int, list[Any]]:
     """The dimension of a vertex's outer entries in the shape of `value` with outer entries, vertices and inner entries as
     dimensions of their own; and that shape."""
     layout, outer, shape = value.meta["rows"], value.meta["outer"], value.meta["val"].shape

@@ -65,10 +65,10 @@ def _write_to_new_values(graph: fx.Graph) -> None:
             continue
         arguments = fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
         try:
-            value, before = function(*arguments[0], **arguments[1]), written.meta["val"]
+            value, previous = function(*arguments[0], **arguments[1]), written.meta["val"]
         except Exception:  # shapes that do not fit together: reported when the graph is traced once more
             return
-        if value.dtype != before.dtype or value.shape != before.shape or value.stride() != before.stride():
+        if value.dtype != previous.dtype or value.shape != previous.shape or value.stride() != previous.stride():
             continue
         node.target, node.meta["val"] = function, value
         for user in [user for user in written.users if position[user] > position[node]]:

@@ -119,8 +119,8 @@ def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node]
         return ZERO
     remaining = right if images[left] is ZERO else left
     unchanged = remaining is left or (node.target is aten.add.Tensor and node.kwargs.get("alpha", 1) == 1)
-    value, before = node.meta["val"], remaining.meta["val"]
-    if unchanged and same_shape(value, before) and value.dtype == before.dtype:
+    value, unfolded = node.meta["val"], remaining.meta["val"]
+    if unchanged and same_shape(value, unfolded) and value.dtype == unfolded.dtype:
         return images[remaining]
     return None
 
@@ -153,8 +153,8 @@ def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Nod
     if images[otherwise] is ZERO or (otherwise.target is aten.full.default and otherwise.args[1] == 0):
         uniform.add(node)  # the operand that is not chosen does not matter, even if it is NaN
         return ZERO
-    value, before = node.meta["val"], otherwise.meta["val"]
-    if same_shape(value, before) and value.dtype == before.dtype:
+    value, unfolded = node.meta["val"], otherwise.meta["val"]
+    if same_shape(value, unfolded) and value.dtype == unfolded.dtype:
         return images[otherwise]
     return None
 

@@ -104,8 +104,8 @@ def permuted(node: fx.Node) -> fx.Node:
     else:
         dims = cast("list[int]", node.args[1])
     if source.target is aten.permute.default:  # nodes before this one are canonical
-        before = cast("list[int]", source.args[1])
-        source, dims = source_of(source), [before[dim] for dim in dims]
+        earlier_dims = cast("list[int]", source.args[1])
+        source, dims = source_of(source), [earlier_dims[dim] for dim in dims]
     if dims == list(range(rank)):
         return source
     node.target, node.args = aten.permute.default, (source, dims)
