@@ -117,7 +117,7 @@ class _Lines:
         return line
 
     def rows(self, item: str, count: int, width: int, max_width: int | None = None) -> Wide:
-        """The next `count` lines of `width` numbers, as an array [count, width]; further numbers, up to `max_width` in all, are dropped."""
+        """The next `count` lines of `width` numbers, as [count, width]; more numbers, up to `max_width`, are dropped."""
         rows = []
         for row in range(count):
             if self.position == len(self.data):
