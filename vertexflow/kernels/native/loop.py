@@ -18,7 +18,7 @@ from ..memory import Buffers, room_for, room_of_a_step
 from ..operations import Unsupported
 from ..order import Ints, RowGroup
 from ..run import Run
-from .blocks import COMPANY, PACKED
+from .blocks import ADDS, COMPANY, PACKED
 from .build import address_of, load
 from .products import library_of, rows_source, source_of
 from .source import Source, Sources, company_source, floats_of, preamble, write_part
@@ -100,4 +100,4 @@ def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], progr
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
     outputs = program.parts[source.part].outputs
     results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
-    return Loop(address_of(library, source.name), source.arguments, {**own, PACKED: 0}, results, source, function)
+    return Loop(address_of(library, source.name), source.arguments, {**own, PACKED: 0, ADDS: 0}, results, source, function)
