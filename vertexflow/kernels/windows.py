@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor, fx
 
-from ..graph.symbolic.nodes import has_rows, is_free
+from ..graph.symbolic.nodes import has_rows
 from ..graph.symbolic.program import Program
 from .compiled import Compiled
 from .lower.scalar import HALVES
@@ -103,7 +102,7 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
     for number, (one, group) in enumerate(zip(compiled, order.groups, strict=True)):
         width = sum(map(math.prod, one.program.trace.state.values()))
         rows = min(rows_of_a_window(group.num_rows, width), group.num_rows)
-        pays = rows < group.num_rows and _is_in_order(order, number) and can_be_cut(one.program)
+        pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(one.program)
         found.append(Windows(group, _windows(group, -(-group.num_rows // rows) if pays else 1)))
     return found
 
@@ -138,21 +137,11 @@ def visits_back(order: Order, windows: Sequence[Windows]) -> Iterator[Visit]:
         yield Visit(visit.group, visit.window, steps, visit.is_last, visit.is_first)
 
 
-def can_be_cut(program: Program) -> bool:
-    """Whether the sums over rows of a program may be added up window by window: nothing with rows reads one, and they are not
-    rounded to half precision in between."""
-    sums: set[fx.Node] = set()  # and what is made of them
-    for node in program.trace.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, Tensor | tuple | list) and (node in program.made_by or is_free(node)):
-            reads_sums = any(source in sums for source in node.all_input_nodes)
-            if reads_sums and has_rows(node):
-                return False
-            if reads_sums or (not has_rows(node) and any(map(has_rows, node.all_input_nodes))):
-                if isinstance(value, Tensor) and value.dtype in HALVES:
-                    return False
-                sums.add(node)
-    return True
+def has_rounded_sums(program: Program) -> bool:
+    """Whether sums over rows are in half precision, so that they would be rounded once for each window. (All others can be added
+    up window by window: a gradient that is no sum over the vertices is refused when it is traced.)"""
+    made = (node for node in program.made_by if not has_rows(node) and any(map(has_rows, node.all_input_nodes)))
+    return any(getattr(node.meta["val"], "dtype", None) in HALVES for node in made)
 
 
 def _is_in_order(order: Order, number: int) -> bool:
