@@ -257,6 +257,22 @@ def test_values_without_rows(sizes):
     assert check(sizes, lambda: trained(model, batch, inputs, by_random)) > 3
 
 
+def test_what_leaves_have_gathered_is_zero(sizes):
+    """Where values of all vertices read it: the room has something of other rows in it."""
+
+    def vertex(self, v):
+        left, right = v.gather(0), v.gather(1)
+        h = torch.tanh(self.u(left.h) + v.pull("x") * right.h + v.pull("x"))
+        v.scatter(h=h)
+        v.push(h=h, left=left.h, both=torch.atan2(left.h * v.pull("x"), right.h + 2), one=left.h[:, :1] * 2)
+
+    model = FromCode(vertex, {"h": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    model.backend = "native"
+    batch = vf.pack([vf.tree((((0, 1), 2), 3)), vf.tree(0), vf.tree((0, 1)), vf.tree(((0, 1), (2, 3)))])
+    inputs = {"x": torch.randn(batch.num_vertices, SIZE, dtype=torch.float64, requires_grad=True)}
+    assert check(sizes, lambda: trained(model, batch, inputs, by_random)) > 3
+
+
 def test_a_gradient_that_reads_a_sum_over_all_rows_is_refused():
     """In windows it would read a part of the sum."""
 
