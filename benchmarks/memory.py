@@ -1,6 +1,6 @@
 """Memory of a training step, seen from outside: by how much the resident memory of a process rises in its first step.
 
-    python -m benchmarks.memory [treelstm childsum circuits treefc] [--hidden 256] [--steps 3]
+    python -m benchmarks.memory [treelstm childsum circuits treefc] [--hidden 256] [--steps 3] [--max-vertices 1000]
 
 Each contestant has a process of its own, in which a batch of two graphs has been trained on before: traces, compilers and code
 are there. What *must be kept* is what a workload counts, states and saved activations, and beside it weight gradients and index
@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+import vertexflow as vf
 
 from .device import status
 from .harness import RATE, Case, Contestant, Settings
@@ -51,23 +53,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--graphs", type=int, help="in a batch")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--max-vertices", type=int, help="that vertexflow computes at once")
     parser.add_argument("--only", help="this contestant alone, in this process; prints JSON")
     options = parser.parse_args(arguments)
     for name in options.workloads or list(GRAPHS):
         settings = OneModel(hidden=options.hidden, batch=options.graphs or GRAPHS[name])
         if options.only:
-            print(json.dumps(measure(name, settings, options.only, options.steps)))
+            print(json.dumps(measure(name, settings, options.only, options.steps, options.max_vertices)))
         else:
-            show(name, settings, options.steps)
+            show(name, settings, options.steps, options.max_vertices)
     return 0
 
 
-def show(name: str, settings: OneModel, steps: int) -> None:
+def show(name: str, settings: OneModel, steps: int, max_vertices: int | None) -> None:
     """A line for each contestant."""
     small = WORKLOADS[name].make(replace(settings, batch=2))
     contestants = [one.name for one in small.contestants if one.every == 1]
     for number, contestant in enumerate(contestants):
-        found = _in_a_process(name, settings, contestant, steps)
+        found = _in_a_process(name, settings, contestant, steps, max_vertices)
         must = found["kept"]
         if not number:
             print(f"{name}, hidden {settings.hidden}, {found['title']}: {must / MIB:.1f} MiB must be kept")
@@ -80,17 +83,25 @@ def show(name: str, settings: OneModel, steps: int) -> None:
         )
 
 
-def _in_a_process(name: str, settings: OneModel, contestant: str, steps: int) -> dict[str, Any]:
+def _in_a_process(
+    name: str, settings: OneModel, contestant: str, steps: int, max_vertices: int | None
+) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.memory", name, "--only", contestant, "--hidden", str(settings.hidden)]
     command += ["--graphs", str(settings.batch), "--steps", str(steps)]
+    command += [] if max_vertices is None else ["--max-vertices", str(max_vertices)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def measure(name: str, settings: OneModel, contestant: str, steps: int) -> dict[str, Any]:
+def measure(
+    name: str, settings: OneModel, contestant: str, steps: int, max_vertices: int | None = None
+) -> dict[str, Any]:
     """The first steps of a contestant on a batch; bytes."""
     small = WORKLOADS[name].make(replace(settings, batch=2))
+    for module in small.model.modules():  # the model of all cases
+        if isinstance(module, vf.VertexFunction):
+            module.max_vertices = max_vertices
     (before,) = (one for one in small.contestants if one.name == contestant)
     for _ in range(2):
         _step(small.model, before)

@@ -13,7 +13,7 @@ import vertexflow as vf
 
 from .agreement import join
 from .ragged import TO_EDGES, TO_ROWS, RaggedFunction, ragged_structures
-from .strategies import OPERATIONS, SIZE, Structure, shapes
+from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Structure, shapes
 
 KINDS = ("a", "b", "c")
 INPUTS = ("x", "k", "weight")
@@ -80,7 +80,7 @@ class KindsFunction(RaggedFunction):
             if operation in (*TO_ROWS, *TO_EDGES) and not edges:
                 continue
             if operation in TO_ROWS:
-                rows.append(getattr(v, operation)(edges[a % len(edges)]))
+                rows.append(TO_ROWS[operation](v, edges[a % len(edges)]))
             elif operation == "num_children":
                 rows.append(rows[a % len(rows)] / (1 + v.num_children)[:, None])
             elif operation == "expand":
@@ -182,6 +182,7 @@ def kinds_cases(draw, operations: list[str] | None = None) -> KindsCase:
     kinds = draw(
         st.lists(st.sampled_from(draw(st.sampled_from([KINDS, KINDS, "ab", "c"]))), min_size=count, max_size=count)
     )
+    model.max_vertices = draw(MAX_VERTICES)
     return KindsCase(model, parts, list(kinds), inputs, edge_inputs, reverse)
 
 

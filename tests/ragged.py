@@ -8,9 +8,15 @@ from torch import nn
 
 import vertexflow as vf
 
-from .strategies import OPERATIONS, SIZE, Case, RandomFunction, Structure, shapes
+from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Case, RandomFunction, Structure, shapes
 
-TO_ROWS = ("sum", "mean", "max")
+TO_ROWS = {
+    "sum": lambda v, values: v.sum(values),
+    "mean": lambda v, values: v.mean(values),
+    "max": lambda v, values: v.max(values),
+    "min": lambda v, values: v.min(values),
+    "logsumexp": lambda v, values: v.logsumexp(values).clamp(min=-5),  # not -inf, which other operations make NaN of
+}
 TO_EDGES = ("expand", "softmax")
 
 
@@ -33,7 +39,7 @@ class RaggedFunction(RandomFunction):
         edges = [kids.h, self.as_vector(kids.m), self.relation(kids.pull("relation")), self.embed(kids.pull("label"))]
         for operation, on_edges, a, b in self.program:
             if operation in TO_ROWS:
-                rows.append(getattr(v, operation)(edges[a % len(edges)]))
+                rows.append(TO_ROWS[operation](v, edges[a % len(edges)]))
             elif operation == "num_children":
                 rows.append(rows[a % len(rows)] / (1 + v.num_children)[:, None])
             elif operation == "expand":
@@ -97,6 +103,7 @@ def ragged_cases(
     }
     for value in (inputs["x"], inputs["weight"], edge_inputs["relation"]):
         value.requires_grad_(draw(st.booleans()))
+    model.max_vertices = draw(MAX_VERTICES)
     return Case(model, parts, inputs, reverse, edge_inputs)
 
 

@@ -70,6 +70,12 @@ class OneVertex:
     def max(self, values):
         return values.amax(0, keepdim=True) if len(values) else values.sum(0, keepdim=True)
 
+    def min(self, values):
+        return values.amin(0, keepdim=True) if len(values) else values.sum(0, keepdim=True)
+
+    def logsumexp(self, values):
+        return values.logsumexp(0, keepdim=True)
+
     def softmax(self, values):
         return values.softmax(0)
 

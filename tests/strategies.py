@@ -178,6 +178,9 @@ def vertex_functions(draw, slots: int, operations: list[str], size: int) -> Rand
     return RandomFunction(program, pushed, slots, shape, seed, size)
 
 
+MAX_VERTICES = st.sampled_from([None, None, 1, 5])  # mostly whole batches; one graph after the other; some at a time
+
+
 @st.composite
 def cases(
     draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 9, size: int = SIZE
@@ -197,4 +200,5 @@ def cases(
     }
     for name in ("x", "weight"):
         inputs[name].requires_grad_(draw(st.booleans()))
+    model.max_vertices = draw(MAX_VERTICES)
     return Case(model, parts, inputs, reverse)

@@ -32,7 +32,7 @@ class Counts(vf.VertexFunction):
         x = self.w(v.pull("x")) + self.embed(left.n % 4) + right.n.remainder(3).to(torch.float32).unsqueeze(-1)
         h = torch.where(deep[:, :1], torch.tanh(x + left.h), x - right.h)
         v.scatter(h=h, n=n, deep=deep)
-        v.push(h=h, n=n, deep=deep, kids=v.sum(v.children.n) + v.max(v.children.n))
+        v.push(h=h, n=n, deep=deep, kids=v.sum(v.children.n) + v.max(v.children.n) - 2 * v.min(v.children.n))
 
     def one_by_one(self, edges, num_vertices, x, n, mark):
         """The same, a vertex at a time."""
@@ -47,7 +47,9 @@ class Counts(vf.VertexFunction):
             deep[vertex] = marks[0] | marks[1] | mark[vertex]
             y = self.w(x[vertex]) + self.embed(counts[0] % 4) + counts[1].remainder(3)
             h[vertex] = torch.where(deep[vertex][0], torch.tanh(y + states[0]), y - states[1])
-            kids[vertex] = sum(count[c] for c in own) + (max(count[c] for c in own) if own else 0)
+            kids[vertex] = sum(count[c] for c in own)
+            if own:
+                kids[vertex] = kids[vertex] + max(count[c] for c in own) - 2 * min(count[c] for c in own)
         rows = [torch.stack(list(map(torch.as_tensor, table.values()))) for table in (h, count, deep, kids)]
         return dict(zip(("h", "n", "deep", "kids"), rows, strict=True))
 

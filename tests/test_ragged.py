@@ -119,13 +119,39 @@ def test_edge_inputs_are_in_the_order_in_which_edges_were_given(model, reverse):
 def test_a_batch_without_any_edge():
     def vertex(self, v):
         weighted = v.softmax(self.linear(v.children.h)) * v.children.pull("relation")
-        reduced = {"sum": v.sum(weighted), "mean": v.mean(weighted), "max": v.max(weighted)}
+        reduced = {"sum": v.sum(weighted), "mean": v.mean(weighted), "max": v.max(weighted), "min": v.min(weighted)}
         v.scatter(h=torch.tanh(v.pull("x") + sum(reduced.values())))
-        v.push(**reduced)
+        v.push(**reduced, logsumexp=v.logsumexp(weighted).exp())
 
     torch.manual_seed(0)
     model = FromCode(vertex, {"h": 8}, linear=nn.Linear(8, 8)).double()
     check(Case(model, [Structure(1, []), Structure(2, [])], {"x": rows(3)}, edge_inputs={"relation": rows(0)}))
+
+
+@pytest.mark.parametrize("backend", ["eager", "torch", "native"])
+def test_logsumexp_of_infinite_scores(backend):
+    """A semiring's zero is -inf: where no path exists, its gradient is zero; elsewhere it is that of PyTorch."""
+
+    def vertex(self, v):
+        score = v.pull("x") + v.logsumexp(v.children.score)
+        v.scatter(score=torch.where(v.num_children > 0, score, v.pull("x")))
+        v.push(score=score)
+
+    model = FromCode(vertex, {"score": ()})
+    model.backend = backend
+    batch = vf.pack([vf.graph(4, [(0, 3), (1, 3), (2, 3)])] * 5)
+    none, inf, nan = -torch.inf, torch.inf, torch.nan
+    scores = [[1000.0, 999.0, -1000.0], [none, 2.0, 1.0], [none, none, none], [inf, 0.0, 1.0], [nan, 0.0, 1.0]]
+    x = torch.tensor([[*leaves, 0.5] for leaves in scores], dtype=torch.float64).flatten().requires_grad_()
+    out = model(batch, x=x).score
+    expected = torch.tensor(scores, dtype=torch.float64).requires_grad_()
+    total = expected.logsumexp(1)
+    torch.testing.assert_close(out.view(5, 4)[:, 3], total + 0.5, equal_nan=True)
+    assert out.view(5, 4)[:, :3].eq(none).logical_or(out.view(5, 4)[:, :3].isnan()).all()  # no children
+    (ours,) = torch.autograd.grad(out[batch.roots].sum(), x)
+    (theirs,) = torch.autograd.grad(total.sum(), expected)
+    theirs[2] = 0
+    torch.testing.assert_close(ours.view(5, 4)[:3, :3], theirs[:3])
 
 
 def test_edge_projections_that_need_no_child_are_computed_once_over_all_edges(model):

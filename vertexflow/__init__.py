@@ -24,6 +24,7 @@ from .graph.inputs.readers.conllu import from_conllu
 from .graph.inputs.readers.convert import from_edge_index, from_networkx, to_networkx
 from .graph.inputs.readers.nltk import from_nltk, to_nltk
 from .graph.inputs.readers.read import from_ptb
+from .graph.inputs.split import BatchPart, split
 from .graph.inputs.unroll import unroll, unrolled_edges
 from .graph.symbolic.vertex import Vertex
 from .kinds import vertex
@@ -33,6 +34,7 @@ from .scheduler import FSM, Policy, Schedule, schedule
 __all__ = [
     "FSM",
     "BackendError",
+    "BatchPart",
     "Frontier",
     "GraphBatch",
     "GraphError",
@@ -63,6 +65,7 @@ __all__ = [
     "nn",
     "pack",
     "schedule",
+    "split",
     "to_networkx",
     "to_nltk",
     "tree",

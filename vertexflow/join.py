@@ -72,23 +72,25 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
     if not graphs or any(len(shape) != 1 for shape in shapes):
         return "rows"
     alike = len(set(lengths)) == 1
-    counted = next((what for of_field in graphs for what, counts in _counts(of_field) if counts == lengths), None)
-    if counted is not None and not (alike and lengths[0]):
+    row_owner = next(
+        (owner for field_graphs in graphs for owner, counts in _counts(field_graphs) if counts == lengths), None
+    )
+    if row_owner is not None and not (alike and lengths[0]):
         return "rows"
-    if counted is not None:
+    if row_owner is not None:
         # One number a graph is more often its label than the row of its only leaf.
-        layout = "per_graph" if lengths[0] == 1 and counted not in ("vertices", "edges") else "rows"
-        taken = "rows" if layout == "rows" else "one vector for each graph"
+        layout = "per_graph" if lengths[0] == 1 and row_owner not in ("vertices", "edges") else "rows"
+        meaning = "rows" if layout == "rows" else "one vector for each graph"
         warnings.warn(
-            f"vf.collate: {shown(path)} has one entry for each of the {counted} in every sample of this batch, but also "
-            f"one length in all: it is taken as {taken}. Say what it is for every batch, with "
+            f"vf.collate: {shown(path)} has one entry for each of the {row_owner} in every sample of this batch, but also "
+            f"one length in all: it is taken as {meaning}. Say what it is for every batch, with "
             f"vf.collate(..., rows=({_name(path)},)) or vf.collate(..., per_graph=({_name(path)},))",
             RuntimeWarning,
             stacklevel=4,
         )
         return layout
     if alike:
-        return "per_graph" if lengths[0] else "rows"  # none in this batch, of what has other lengths in others
+        return "per_graph" if lengths[0] else "rows"  # of length 0: rows, of which this batch happens to have none
     sizes = ", ".join(f"{n} for {graph.num_vertices} vertices and {graph.num_edges} edges"
                       for n, graph in list(zip(lengths, graphs[0], strict=True))[:4])  # fmt: skip
     raise InputError(
@@ -98,15 +100,15 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
 
 
 def _counts(graphs: list[InputGraph]) -> Iterator[tuple[str, list[int]]]:
-    """What rows can be of, and how many there are in each graph."""
+    """What may have a row each (vertices, edges, leaves, ...), and how many of them each graph has."""
     yield "vertices", [graph.num_vertices for graph in graphs]
     yield "edges", [graph.num_edges for graph in graphs]
     leaves = [int((graph.offset[1:] == graph.offset[:-1]).sum()) for graph in graphs]
     yield "leaves", leaves
     yield "inner vertices", [graph.num_vertices - count for graph, count in zip(graphs, leaves, strict=True)]
-    of_kind = [Counter(() if graph.kind is None else graph.kind.tolist()) for graph in graphs]
-    for kind in dict.fromkeys(chain.from_iterable(of_kind)):
-        yield f"vertices of kind {kind!r}", [counts[kind] for counts in of_kind]
+    kind_counts = [Counter(() if graph.kind is None else graph.kind.tolist()) for graph in graphs]
+    for kind in dict.fromkeys(chain.from_iterable(kind_counts)):
+        yield f"vertices of kind {kind!r}", [counts[kind] for counts in kind_counts]
 
 
 def _join_arrays(path: Path, items: list[Any], shapes: list[tuple[int, ...]], layout: str) -> Any:

@@ -364,6 +364,9 @@ TO_ROWS = {
     "edges mean matrix": ("m", "v.mean({a})"),
     "edges max": ("v", "v.max({a})"),
     "edges max int": ("i", "v.max({a})"),
+    "edges min": ("v", "v.min({a})"),
+    "edges min int": ("i", "v.min({a})"),
+    "edges logsumexp": ("v", "v.logsumexp({a}).clamp(min=-5)"),
     "edges scalar": ("s", "v.sum({a})"),
     "attended": ("vv", "v.sum(v.softmax({a}.sum(-1))[:, None] * {b})"),
 }

@@ -34,7 +34,7 @@ def max_edges(values: Tensor, counts: Tensor) -> Tensor:
         owner = _owners(counts, len(values)).view(-1, *[1] * (values.dim() - 1)).expand_as(values)
         return into.scatter_reduce_(0, owner, small, "amax", include_self=False).to(values.dtype)
     largest = _segment_reduce(values, "max", counts)
-    return torch.where((counts > 0).view(-1, *[1] * (values.dim() - 1)), largest, 0)
+    return torch.where(_column_of(counts > 0, values), largest, 0)
 
 
 def _owners(counts: Tensor, edges: int) -> Tensor:
@@ -102,8 +102,8 @@ SEGMENT_MAX = torch.ops.vertexflow.segment_max.default
 
 
 def column(counts: Tensor, like: Tensor) -> Tensor:
-    """One number a row, to be multiplied with rows such as `like` has."""
-    return counts.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+    """One number a row, in the dtype of `like`, so that rows like those of `like` can be multiplied by it."""
+    return _column_of(counts.to(like.dtype), like)
 
 
 def segment_softmax(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
@@ -111,3 +111,27 @@ def segment_softmax(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
     largest = segment_max(values.detach(), counts)
     powers = torch.exp(values - expand(largest, counts, edges))
     return powers / expand(segment_sum(powers, counts), counts, edges)
+
+
+def segment_min(values: Tensor, counts: Tensor) -> Tensor:
+    """[edges, ...] -> [rows, ...]: the minimum over each vertex's edges; zeros where there are none."""
+    if not values.is_floating_point():  # ~ reverses the order of all integers, - all but that of the least one
+        return torch.where(_column_of(counts > 0, values), ~segment_max(~values, counts), 0)
+    return torch.where(_column_of(counts > 0, values), -segment_max(-values, counts), 0)
+
+
+def segment_logsumexp(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
+    """[edges, ...] -> [rows, ...]: log of the sum of exponentials over each vertex's edges, whose number is `edges`.
+
+    -inf where there are none, or where all are -inf; these have gradients of zero.
+    """
+    largest = segment_max(values.detach(), counts)
+    largest = torch.where(largest.isfinite(), largest, 0)
+    total = segment_sum(torch.exp(values - expand(largest, counts, edges)), counts)
+    is_zero = total == 0
+    return torch.where(is_zero, -torch.inf, largest + torch.log(torch.where(is_zero, 1, total)))
+
+
+def _column_of(rows: Tensor, like: Tensor) -> Tensor:
+    """One entry a row, with as many dimensions as `like`."""
+    return rows.view(-1, *[1] * (like.dim() - 1))

@@ -197,8 +197,8 @@ def finder(argument: Given) -> Callable[[Run], Tensor | int]:
 
 
 def _of_parents(parents: Parents | None, field: str) -> Tensor | int:
-    found: Tensor | None = getattr(parents, field, None)
-    return 0 if found is None else found
+    array: Tensor | None = getattr(parents, field, None)
+    return 0 if array is None else array
 
 
 def _rows(values: Values, node: fx.Node, width: int) -> Tensor:

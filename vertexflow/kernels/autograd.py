@@ -78,13 +78,13 @@ class _Prepared(torch.autograd.Function):
             )
         ctx.set_materialize_grads(False)
         ctx.bound, ctx.order, ctx.prepared = bound, order, prepared
-        ctx.save_for_backward(memory, *(flat[at] for at in prepared.read))
+        save_tensors(ctx, [memory, *prepared.read_back(flat)])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        _check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
-        memory, *read = ctx.saved_tensors
+        check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
+        memory, *read = saved_tensors(ctx)
         return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, memory, read, grads))
 
 
@@ -119,17 +119,36 @@ def keep(ctx: Any, bound: Bound, values: Sequence[Values]) -> None:
         ctx.layouts.append(arena.layout)
         ctx.read.append(nodes)
         saved += [*arena.flats.values(), *(of[node] for node in nodes)]
-    ctx.save_for_backward(*saved)
+    save_tensors(ctx, saved)
 
 
 def kept(ctx: Any) -> list[Values]:
     """What was saved, for each group."""
-    saved = iter(ctx.saved_tensors)
+    saved = iter(saved_tensors(ctx))
     values = []
     for layout, nodes in zip(ctx.layouts, ctx.read, strict=True):
         arena = Arena(layout, {dtype: next(saved) for dtype in layout.sizes})
         values.append(Values([(node, next(saved)) for node in nodes], arena))
     return values
+
+
+def save_tensors(ctx: Any, tensors: Sequence[Tensor]) -> None:
+    """Save tensors as they are now: what changes them in place is noticed, what gives a parameter other data is not theirs."""
+    detached = [tensor.detach() for tensor in tensors]
+    ctx.save_for_backward(*detached)
+    ctx.forms = [(tensor.dtype, tensor.shape) for tensor in detached]
+
+
+def saved_tensors(ctx: Any) -> list[Tensor]:
+    """What was saved; native code will read it as what it was."""
+    saved = list(ctx.saved_tensors)
+    check_plain("saved tensor", {str(at): tensor for at, tensor in enumerate(saved)})
+    if [(tensor.dtype, tensor.shape) for tensor in saved] != ctx.forms:
+        raise VertexFlowError(
+            "a tensor that a vertex function saved for its backward pass came back of another dtype or shape; let "
+            "torch.autograd.graph.saved_tensors_hooks unpack what they packed"
+        )
+    return saved
 
 
 def gradients(
@@ -143,9 +162,7 @@ def gradients(
 
     `values` are what the forward saved; `pushed` and `state` the gradients of outputs and states, in the batch's order.
     """
-    _check_backward(pushed)
-    for one, of in zip(bound.compiled, values, strict=True):
-        of.update(one.program.trace.constants)
+    check_backward(pushed)
     for name, groups in bound.pushes.items():
         for group, rows in zip(groups, order.vertices_among(groups), strict=True):
             node = bound.compiled[group].program.trace.push_grads.get(name)
@@ -158,7 +175,7 @@ def gradients(
     return [*flat, *(_input_gradient(bound, order, values, name) for name in bound.pulls)], external
 
 
-def _check_backward(pushed: Mapping[str, Tensor]) -> None:
+def check_backward(pushed: Mapping[str, Tensor]) -> None:
     """Refuse what cannot be gone back through."""
     if torch.is_grad_enabled():
         raise VertexFlowError(

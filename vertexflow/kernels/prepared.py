@@ -81,14 +81,13 @@ class Backward:
     calls: _core.Calls
     alive: list[Tensor]
     rest: int
-    constants: list[Tensor]
     made: list[New]
     sums: list[list[int]]  # the gradient of each parameter, and then input, is the sum of these
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or the one row of them."""
         rest = _rest(self.rest)
-        given = [*map(_plain, read), *map(_plain, self.constants)]
+        given = [*map(_plain, read)]
         made = [_new(*new) for new in self.made]
         self.calls.run([0, _address(rest), *map(_address, (kept, *given, *grads, *made))], self.rest)
         return [reduce(add, [made[at] for at in some]) if some else None for some in self.sums]
@@ -99,9 +98,14 @@ class Prepared:
     """Both passes; the second is written once it is known to which outputs gradients come."""
 
     forward: Forward
-    read: list[int]  # the parameters, and then inputs, that the backward pass reads
+    read: list[int]  # which of parameters, inputs and constants the backward pass reads
     zeros: list[Tensor]  # a row for each output
     backwards: dict[tuple[bool, ...], Backward] = field(default_factory=dict)
+
+    def read_back(self, flat: Sequence[Tensor]) -> list[Tensor]:
+        """What the backward pass reads, beside what the forward pass kept."""
+        every = [*flat, *self.forward.constants]
+        return [every[at] for at in self.read]
 
     def backward(
         self, bound: Bound, order: Order, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor | None]
@@ -121,11 +125,11 @@ class Prepared:
 
 def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     """What runs over a structure are; None where something is not native code."""
-    found = bound.prepared.get(order)
-    if found is None and bound.is_native is not False and not order.num_external and order.vertex.device == _CPU:
+    found, is_native = bound.prepared.get(order), bound.is_native  # which other threads find out, too
+    if found is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             found = _prepare(bound, order)
-            if bound.is_native is None and bound.wants_gradients:  # what can be for one structure, can be for others
+            if is_native is None and bound.wants_gradients:  # what can be for one structure, can be for others
                 found.backward_for(bound, order, (True,) * len(found.zeros))
             bound.is_native, bound.prepared[order] = True, found
         except Unprepared:
@@ -135,20 +139,13 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
 
 def _prepare(bound: Bound, order: Order) -> Prepared:
     windows = windows_of(bound.compiled, order)
-    later = [read_later(one) for one in bound.compiled]
-    read = [
-        at
-        for at, (name, groups) in enumerate(bound.params.items())
-        if any(bound.compiled[group].program.trace.params[name] in later[group] for group in groups)
-    ]
-    read += [
-        at
-        for at, (name, groups) in enumerate(bound.pulls.items(), len(bound.params))
-        if any(
-            windows[group].are_several and bound.compiled[group].program.trace.pulls[name] in later[group]
-            for group in groups
-        )
-    ]
+    later = {node for one in bound.compiled for node in read_later(one)}
+    traces = [one.program.trace for one in bound.compiled]
+    nodes = [[traces[group].params[name] for group in groups] for name, groups in bound.params.items()]
+    for name, groups in bound.pulls.items():  # inputs are taken again, if windows are
+        nodes.append([traces[group].pulls[name] for group in groups if windows[group].are_several])
+    nodes += [[node] for node in bound.constants]
+    read = [at for at, some in enumerate(nodes) if later.intersection(some)]
     likes = (bound.compiled[groups[0]].program.trace.output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
     return Prepared(_forward(bound, order, windows), read, zeros)
@@ -213,10 +210,9 @@ def _backward(
     writer, programs = Writer(bound, order), [one.program for one in bound.compiled]
     windows = [each.windows for each in before]
     rest, kept = Piece(writer.address("rest")), writer.address("kept")
-    flat = _flat(bound)
+    every: list[Hashable] = [*_flat(bound), *bound.constants]
     for at in read:
-        writer.address(flat[at])
-    constants = _constants(writer, bound)
+        writer.address(every[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
     rooms = [Rooms(some, _given(writer, one)) for some, one in zip(windows, bound.compiled, strict=True)]
     takes: list[list[InBatch]] = [[] for _ in rooms]
@@ -283,7 +279,7 @@ def _backward(
     if writer.num_seeds or not number_of.keys() >= {key for some in sums for key in some}:
         raise Unprepared("gradients that no loop makes")
     terms = [[number_of[key] for key in some] for some in sums]
-    return Backward(writer.calls(), writer.alive, rest.size, constants, list(made.values()), terms)
+    return Backward(writer.calls(), writer.alive, rest.size, list(made.values()), terms)
 
 
 def _flat(bound: Bound) -> list[tuple[str, str]]:

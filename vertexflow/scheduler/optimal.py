@@ -12,14 +12,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Wide = np.ndarray[Any, np.dtype[np.int64]]
 
 STATES = 200_000
-MEMORY = 2**31  # bits that the sets of vertices in all states may take
+MEMORY = 2**31  # bits that the sets of vertices of all states may take together
 
 
 def optimal(num_vertices: int, child: Array, offset: Array, kind: Array | None, states: int = STATES) -> Wide:
     """A schedule with the fewest steps, where a step runs vertices of one kind.
 
-    Every step runs all vertices of its kind that are ready. That is never worse: whoever ran only some of them has done a
-    subset, and every later step that was possible for him still is.
+    Every step runs all vertices of its kind that are ready. That is never worse: whatever steps follow one that ran fewer of
+    them are possible after it as well.
 
     The search is A* over the sets of vertices that are done, bounded below by `lower_bound` of what remains. A kind whose
     remaining vertices are all ready runs at once: its one step may as well come first.
@@ -41,8 +41,8 @@ def optimal(num_vertices: int, child: Array, offset: Array, kind: Array | None, 
     kinds, count = _kinds(num_vertices, kind)
     chain = _chains(order, above, kinds, count)
     needed = [sum(1 << low for low in set(lower)) for lower in below]
-    of_kind = [_set(v for v in order if kinds[v] == k) for k in range(count)]
-    # Of each kind, the vertices that begin a chain of that many.
+    kind_vertices = [_set(v for v in order if kinds[v] == k) for k in range(count)]
+    # For each kind, by length: the vertices at which a chain of that many vertices of the kind begins.
     begins: list[dict[int, int]] = [{} for _ in range(count)]
     for v in order:
         begins[kinds[v]][chain[v]] = begins[kinds[v]].get(chain[v], 0) | 1 << v
@@ -64,10 +64,10 @@ def optimal(num_vertices: int, child: Array, offset: Array, kind: Array | None, 
             return _steps(num_vertices, path)
         if best[done] < bound:
             continue
-        runnable = [k for k in range(count) if ready & of_kind[k]]
-        forced = [k for k in runnable if of_kind[k] & ~done & ~ready == 0]
+        runnable = [k for k in range(count) if ready & kind_vertices[k]]
+        forced = [k for k in runnable if kind_vertices[k] & ~done & ~ready == 0]
         for k in forced[:1] or runnable:
-            batch = ready & of_kind[k]
+            batch = ready & kind_vertices[k]
             after = done | batch
             # The chains of other kinds remain: a longest one need not begin with what has just run.
             shorter = not begins[k][remaining[k]] & ~after
@@ -133,8 +133,8 @@ def _chains(order: list[int], above: list[list[int]], kinds: list[int], count: i
         for up in set(above[v]):
             np.maximum(most[v], most[up], out=most[v])
         most[v, kinds[v]] += 1
-    own: list[int] = most[np.arange(len(kinds)), kinds].tolist()
-    return own
+    lengths: list[int] = most[np.arange(len(kinds)), kinds].tolist()
+    return lengths
 
 
 def _set(vertices: Any) -> int:

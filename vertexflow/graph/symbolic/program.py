@@ -1,4 +1,4 @@
-"""What a partition is: parts of a joint graph, each a graph of its own, and what is kept between them."""
+"""The result of a partition: the parts of a joint graph, each a graph of its own, and the values kept between them."""
 
 from __future__ import annotations
 
@@ -26,35 +26,53 @@ class Part:
     inputs: list[fx.Node]
     outputs: list[fx.Node]
 
+    @property
+    def placeholders(self) -> dict[fx.Node, fx.Node]:
+        """The placeholders of `graph`, with the node of the joint graph that each stands for."""
+        nodes = [node for node in self.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
+        return dict(zip(nodes, self.inputs, strict=True))
+
+    @property
+    def results(self) -> tuple[fx.Node, ...]:
+        """The nodes of `graph` that are the values of `outputs`."""
+        results: tuple[fx.Node, ...] = next(reversed(self.graph.nodes)).args[0] if self.outputs else ()
+        return results
+
 
 @dataclass
 class Program:
-    """All parts of a vertex function for one set of wanted gradients, and what is kept between them.
+    """All parts of a vertex function for one set of wanted gradients, and the values kept between them.
 
     Parts are named by stage, with `_inner` for what leaves do not need and `_leaf` for the core of vertices without
-    children. `whole` are the values that are kept for all rows; other kept values are kept for inner rows only.
+    children. Inner rows are those of vertices with children.
     """
 
     trace: Trace
     parts: dict[str, Part] = field(default_factory=dict)
     made_by: dict[fx.Node, str] = field(default_factory=dict)  # stage of each computed node
-    kept: list[fx.Node] = field(default_factory=list)  # values made step by step and read by another stage
-    whole: set[fx.Node] = field(default_factory=set)
-    once: set[fx.Node] = field(default_factory=set)  # values without rows, of such values and parameters
-    leaf_operands: dict[fx.Node, set[int]] = field(default_factory=dict)  # of a cat: what is read of leaves' rows
+    kept: list[fx.Node] = field(default_factory=list)  # values with a buffer over all steps: another stage reads them
+    whole: set[fx.Node] = field(
+        default_factory=set
+    )  # values whose leaf rows are read; of others, inner rows only are computed
+    once: set[fx.Node] = field(default_factory=set)  # values without rows, computed from parameters and such values
+    leaf_operands: dict[fx.Node, set[int]] = field(
+        default_factory=dict
+    )  # of a cat: the operands that leaves' rows need
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     state_grads: dict[str, fx.Node] = field(default_factory=dict)
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     saved: list[fx.Node] = field(default_factory=list)  # forward values that the backward reads
-    read_constants: list[fx.Node] = field(default_factory=list)  # parameters and buffers that the backward reads
+    read_constants: list[fx.Node] = field(
+        default_factory=list
+    )  # parameters, buffers and others that the backward reads
 
     @property
     def wants_gradients(self) -> bool:
         return bool(self.param_grads or self.pull_grads or self.gather_grads)
 
     def is_whole(self, node: fx.Node) -> bool:
-        """Whether a value has rows for all vertices, not for those with children only."""
+        """Whether a value has rows for all vertices, not only for those with children."""
         role = role_of(node)
         return node in self.whole or isinstance(role, Pull | Counts | Param) or comes_from_caller(role)

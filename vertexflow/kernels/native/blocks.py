@@ -47,7 +47,7 @@ from ..lower.loops import (
     writes,
 )
 from ..lower.scalar import wide
-from ..lower.views import of_vertex
+from ..lower.views import vertex_shape
 from ..memory import room_of
 from .body import write_statements
 from .cpp import TYPES
@@ -239,7 +239,7 @@ class Blocks:
         """From one row of a value to the next: gathered ones are columns of a buffer of all slots."""
         slots = {node: slot for (_, slot), node in self.program.gathers.items()}
         beside = self.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        return beside * math.prod(of_vertex(origin))
+        return beside * math.prod(vertex_shape(origin))
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
         name, sort = self._fresh(node), self._type(node)

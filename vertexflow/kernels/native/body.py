@@ -10,7 +10,7 @@ from itertools import count
 import torch
 from torch import fx
 
-from ..lower.index import ANY, Index, Var, of
+from ..lower.index import ANY, Index, Var, index_of
 from ..lower.loops import (
     Accumulate,
     Columns,
@@ -134,13 +134,13 @@ class _Writer:
         with self._all(nest.variables, SIMD):
             for store in nest.stores:
                 value = stored(self.text(store.value), store.value.dtype)
-                self.line(f"{self._target(store, of(Var('i')))} = {value};")
+                self.line(f"{self._target(store, index_of(Var('i')))} = {value};")
 
     def _accumulate(self, what: Accumulate) -> None:
         if what.store.value.dtype in HALVES:
             return self._accumulate_wide(what)
-        (*outer, last), store = what.kept or (None,), what.store
-        target = self._target(store, of(what.row))
+        (*outer, last), store = what.free or (None,), what.store
+        target = self._target(store, index_of(what.row))
         kind = store.value.dtype
         with self._each(what.row, what.over.value, SHARED):
             if what.is_over_edges:
@@ -152,12 +152,12 @@ class _Writer:
                     self.line(
                         f"{target} = {number(0, kind) if what.is_over_edges else self._nothing(what.operation, kind)};"
                     )
-                with self._over(what.summed, start), self._all(inner, SIMD):
+                with self._over(what.reduced, start), self._all(inner, SIMD):
                     self.line(f"{target} = {self._joined(what, target)};")
 
     def _accumulate_wide(self, what: Accumulate) -> None:
         """Of half precision: some neighbouring columns at a time, in float, which is rounded once."""
-        *outer, last = what.kept or (Var("j", 1),)
+        *outer, last = what.free or (Var("j", 1),)
         store, dtype = what.store, what.store.value.dtype
         total = f"sum[{last} - first]"
         nothing = number(0, dtype) if what.is_over_edges else self._nothing(what.operation, dtype)
@@ -171,10 +171,10 @@ class _Writer:
                 with self._with(SIMD), self.nested(head, last):
                     self.line(f"{total} = {nothing};")
                 start = "from" if what.is_over_edges else "0"
-                with self._over(what.summed, start), self._with(SIMD), self.nested(head, last):
+                with self._over(what.reduced, start), self._with(SIMD), self.nested(head, last):
                     self.line(f"{total} = {self._joined(what, total)};")
                 with self._with(SIMD), self.nested(head, last):
-                    self.line(f"{self._target(store, of(what.row))} = {stored(rounded(total, dtype), dtype)};")
+                    self.line(f"{self._target(store, index_of(what.row))} = {stored(rounded(total, dtype), dtype)};")
 
     def _bounds_of_edges(self) -> None:
         self.line("const Long from = i < without ? 0 : first_edge[i] - first_edge[without];")
@@ -184,7 +184,7 @@ class _Writer:
         """What a sum or maximum is after one more element of it."""
         value = self.text(what.store.value)
         text = spell(JOINED[what.operation], what.store.value.dtype, [total, value])
-        is_first = f"{what.summed[0]} == from" if what.is_over_edges and what.operation != "sum" else ""
+        is_first = f"{what.reduced[0]} == from" if what.is_over_edges and what.operation != "sum" else ""
         return f"({is_first} ? {value} : {text})" if is_first else text
 
     def _sum_of_rows(self, what: SumOfRows) -> None:
@@ -194,7 +194,7 @@ class _Writer:
         with self._with(SHARED), self.nested(f"for (Long first = 0; first < {n}; first += 64)"):
             self.line(f"const Long last = std::min<Long>(first + 64, {n});")
             self.line(f"{register(dtype)} sum[64] = {{}};")
-            with self._each(what.row, what.over.value), self._all(what.summed):
+            with self._each(what.row, what.over.value), self._all(what.reduced):
                 head = f"for (Long {column} = first; {column} < last; ++{column})"
                 with self._with(SIMD), self.nested(head, column):
                     self.line(f"sum[{column} - first] += {self.text(what.value)};")
@@ -244,7 +244,7 @@ class _Writer:
                 return loaded(f"{name}[{at}]", expression.dtype)
             case Draw():
                 row, column = place(expression.row), place(expression.column)
-                first = "first_of_edges" if expression.of_edges else "group_start + start"
+                first = "first_of_edges" if expression.per_edge else "group_start + start"
                 return f"uniform<{register(expression.dtype)}>(seed, {expression.stream}u, {first} + {row}, {column})"
             case Position():
                 return f"{register(expression.dtype)}({place(expression.at)})"
@@ -277,15 +277,15 @@ class _Writer:
         return name
 
     def _choice(self, choice: Choose) -> str:
-        pieces, at, nothing = list(choice.pieces), place(choice.at), number(0, choice.dtype)
+        branches, at, nothing = list(choice.branches), place(choice.at), number(0, choice.dtype)
         text, reached = "", choice.at.least
-        for piece in pieces:
-            value = self.text(piece.value)
-            if piece.start > reached:
-                text += f"{at} < {piece.start} ? {nothing} : "
-            reached = piece.stop
-            text += f"{at} < {piece.stop} ? {value} : " if choice.at.most >= piece.stop else value
-        return f"({text}{nothing})" if not pieces or choice.at.most >= pieces[-1].stop else f"({text})"
+        for branch in branches:
+            value = self.text(branch.value)
+            if branch.start > reached:
+                text += f"{at} < {branch.start} ? {nothing} : "
+            reached = branch.stop
+            text += f"{at} < {branch.stop} ? {value} : " if choice.at.most >= branch.stop else value
+        return f"({text}{nothing})" if not branches or choice.at.most >= branches[-1].stop else f"({text})"
 
     def _total(self, reduce: Reduce) -> str:
         name, kind = self._fresh("sum" if reduce.operation == "sum" else reduce.operation), reduce.dtype

@@ -1,0 +1,217 @@
+"""A batch in parts, one after the other: the values of each part are dropped, and computed again in the backward pass.
+
+Outputs and gradients are those of the whole batch; memory holds what the largest part needs. `torch.utils.checkpoint` does
+the same with the model as it is when backward comes. This runs the very programs of the forward pass again, on the same
+tensors, even if the model has changed since, and refuses tensors that were changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from ..errors import VertexFlowError
+from . import autograd, pool
+from .bound import Bound
+from .order import Order
+
+Role = Literal["tensor", "input", "external"]  # parameters and buffers; inputs; states of external vertices
+Key = tuple[Role, str]
+Tensors = Mapping[Key, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class BoundPart:
+    """Some graphs of a batch with the programs that compute them, and how many rows they have of each input and of the states of
+    external vertices."""
+
+    bound: Bound
+    order: Order
+    num_inputs: Mapping[str, int]
+    num_external: int
+
+    def num_rows(self, key: Key) -> int:
+        """How many rows the part has of an input, or of the states of external vertices."""
+        return self.num_external if key[0] == "external" else self.num_inputs[key[1]]
+
+    def num_outputs(self, name: str) -> int:
+        """How many rows the part has of an output."""
+        return sum(self.order.groups[group].num_rows for group in self.bound.pushes.get(name, []))
+
+    def constants(self) -> Iterator[Tensor]:
+        """Tensors that programs read and that are neither parameters nor inputs."""
+        for compiled in self.bound.compiled:
+            yield from compiled.program.trace.constants.values()
+
+    def run(self, rows: Tensors) -> dict[str, Tensor]:
+        """The outputs of this part."""
+        by_role: dict[Role, dict[str, Tensor]] = {"tensor": {}, "input": {}, "external": {}}
+        for (role, name), value in rows.items():
+            by_role[role][name] = value
+        return autograd.run(self.bound, self.order, by_role["tensor"], by_role["input"], by_role["external"])
+
+
+def run_parts(
+    parts: Sequence[BoundPart],
+    tensors: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    external: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """`autograd.run` for all parts together; rows of inputs, external vertices and outputs are in the order of the parts."""
+    if len(parts) == 1:
+        return autograd.run(parts[0].bound, parts[0].order, tensors, inputs, external)
+    read = {name for part in parts for name in part.bound.params}
+    tensors_read: dict[Key, Tensor] = {("tensor", name): value for name, value in tensors.items() if name in read}
+    tensors_read |= {("input", name): value for name, value in inputs.items()}
+    tensors_read |= {("external", name): value for name, value in external.items()}
+    names = list(dict.fromkeys(name for part in parts for name in part.bound.pushes))
+    if any(part.bound.wants_gradients for part in parts):
+        outputs = _Parts.apply(parts, names, list(tensors_read), *tensors_read.values())  # type: ignore[no-untyped-call]
+    else:
+        outputs, _ = _run_all(parts, names, tensors_read)
+    return dict(zip(names, outputs, strict=True))
+
+
+def _run_all(
+    parts: Sequence[BoundPart], names: Sequence[str], tensors: Tensors
+) -> tuple[tuple[Tensor, ...], list[_Randomness]]:
+    """The outputs of these names, and the states of the random generators before each part."""
+    outputs: dict[str, Tensor] = {}
+    starts = dict.fromkeys(names, 0)
+    randomness = []
+    for part, rows in zip(parts, _rows_of_parts(parts, tensors), strict=True):
+        randomness.append(_Randomness(part.order.vertex.device))
+        for name, value in part.run(rows).items():
+            if name not in outputs:
+                total = sum(other_part.num_outputs(name) for other_part in parts)
+                outputs[name] = pool.empty((total, *value.shape[1:]), value.dtype, value.device)
+            outputs[name].narrow(0, starts[name], len(value)).copy_(value)
+            starts[name] += len(value)
+    return tuple(outputs[name] for name in names), randomness
+
+
+def _rows_of_parts(parts: Sequence[BoundPart], tensors: Tensors) -> Iterator[dict[Key, Tensor]]:
+    """For each part, its rows of inputs and of external states, and all parameters and buffers."""
+    starts = dict.fromkeys(tensors, 0)
+    for part in parts:
+        rows = {}
+        for key, value in tensors.items():
+            if key[0] == "tensor":
+                rows[key] = value
+            else:
+                count = part.num_rows(key)
+                rows[key] = value.narrow(0, starts[key], count)
+                starts[key] += count
+        yield rows
+
+
+class _Parts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, parts: Sequence[BoundPart], names: Sequence[str], keys: Sequence[Key], *values: Tensor
+    ) -> tuple[Tensor, ...]:
+        outputs, randomness = _run_all(parts, names, dict(zip(keys, values, strict=True)))
+        differentiable = {name for part in parts for name in part.bound.differentiable}
+        ctx.mark_non_differentiable(
+            *(value for name, value in zip(names, outputs, strict=True) if name not in differentiable)
+        )
+        ctx.set_materialize_grads(False)
+        ctx.parts, ctx.names, ctx.keys, ctx.randomness = parts, names, keys, randomness
+        ctx.constants = list({id(constant): constant for part in parts for constant in part.constants()}.values())
+        autograd.save_tensors(ctx, [*values, *ctx.constants])
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        pushed = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
+        autograd.check_backward(pushed)
+        saved = autograd.saved_tensors(ctx)
+        tensors = dict(zip(ctx.keys, saved, strict=False))
+        _check_constants(saved[len(tensors) :], ctx.constants)
+        wanted = [key for key, wants in zip(ctx.keys, ctx.needs_input_grad[3:], strict=True) if wants]
+        starts = dict.fromkeys(pushed, 0)
+        gradients = _Gradients(tensors)
+        for part, rows, randomness in zip(ctx.parts, _rows_of_parts(ctx.parts, tensors), ctx.randomness, strict=True):
+            leaves = {key: rows[key].detach().requires_grad_() for key in wanted}
+            with torch.enable_grad(), randomness.again():
+                outputs = part.run({**rows, **leaves})
+            grads_of_part = {}
+            for name in pushed.keys() & outputs.keys():
+                grads_of_part[name] = pushed[name].narrow(0, starts[name], len(outputs[name]))
+                starts[name] += len(outputs[name])
+            gradients.add(part, _backward(outputs, grads_of_part, leaves))
+        return (None, None, None, *map(gradients.total.get, ctx.keys))
+
+
+def _check_constants(saved: Sequence[Tensor], constants: Sequence[Tensor]) -> None:
+    """Refuse to compute again with other data. (Changes in place are noticed by PyTorch itself.)"""
+    for saved_constant, constant in zip(saved, constants, strict=True):
+        if saved_constant.untyped_storage().data_ptr() != constant.untyped_storage().data_ptr():
+            raise VertexFlowError(
+                f"a tensor {list(saved_constant.shape)} that a vertex function read has been given other data before its "
+                "backward pass, which computes with it once more (max_vertices); call backward before it changes"
+            )
+
+
+def _backward(outputs: Mapping[str, Tensor], grads: Mapping[str, Tensor], leaves: Tensors) -> dict[Key, Tensor | None]:
+    """The gradients of leaves, from those of some outputs."""
+    through = [name for name in grads if outputs[name].requires_grad]
+    if not through:
+        return dict.fromkeys(leaves)
+    gradients = torch.autograd.grad(
+        [outputs[name] for name in through],
+        list(leaves.values()),
+        [grads[name] for name in through],
+        allow_unused=True,
+    )
+    return dict(zip(leaves, gradients, strict=True))
+
+
+class _Gradients:
+    """The gradients of the whole batch, collected from those of its parts."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.total: dict[Key, Tensor] = {}
+        self._tensors = tensors
+        self._starts = dict.fromkeys(tensors, 0)
+
+    def add(self, part: BoundPart, gradients: Mapping[Key, Tensor | None]) -> None:
+        """Add the gradients of the next part: summed for parameters, concatenated for rows."""
+        for key, gradient in gradients.items():
+            if key[0] == "tensor":
+                if gradient is not None:
+                    self.total[key] = self.total[key].add_(gradient) if key in self.total else gradient
+                continue
+            if key not in self.total:
+                tensor = self._tensors[key]
+                self.total[key] = pool.empty(tensor.shape, tensor.dtype, tensor.device)
+            rows = self.total[key].narrow(0, self._starts[key], part.num_rows(key))
+            if gradient is None:
+                rows.zero_()
+            else:
+                rows.copy_(gradient)
+            self._starts[key] += len(rows)
+
+
+class _Randomness:
+    """The states of PyTorch's random generators at some moment."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cpu = torch.get_rng_state()
+        self._device = device
+        like = torch.empty(0, device=device)
+        self._devices, self._states = get_device_states(like)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Put the generators into these states, and afterwards back."""
+        with torch.random.fork_rng(self._devices, device_type=self._device.type if self._devices else "cuda"):
+            torch.set_rng_state(self._cpu)
+            set_device_states(self._devices, self._states)
+            yield
