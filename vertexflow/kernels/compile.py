@@ -17,15 +17,15 @@ from .compiled import Compiled, Loop, NoSteps
 _AVAILABLE = ("eager", "torch", "native", "triton")
 
 
-def named_backend(backend: str) -> str:
-    """The backend that the environment variable `VERTEXFLOW_BACKEND` names if it is set, else `backend`."""
-    name = os.environ.get("VERTEXFLOW_BACKEND") or backend
+def named_backend(requested: str) -> str:
+    """The backend that the environment variable `VERTEXFLOW_BACKEND` names if it is set, else the requested one."""
+    name = os.environ.get("VERTEXFLOW_BACKEND") or requested
     return "native" if name == "compile" else name  # its former name
 
 
-def choose_backend(asked: str, device: torch.device | None = None) -> str:
+def choose_backend(requested: str, device: torch.device | None = None) -> str:
     """The backend to use where this one is named: another one in place of `"auto"`."""
-    name = named_backend(asked)
+    name = named_backend(requested)
     if name == "auto":
         on_cpu = device is None or device.type == "cpu"
         if on_cpu:

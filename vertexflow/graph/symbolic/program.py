@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from .roles import Counts, Param, Pull, comes_from_caller, role_of
+from .roles import Counts, Gather, Grad, Param, Pull, Scatter, comes_from_caller, role_of
 from .trace import Trace
 
 FORWARD = ("eager", "core", "lazy")
@@ -76,3 +76,16 @@ class Program:
         """Whether a value has rows for all vertices, not only for those with children."""
         role = role_of(node)
         return node in self.whole or isinstance(role, Pull | Counts | Param) or comes_from_caller(role)
+
+    def exchanged(self, core: str, node: fx.Node) -> Gather | Grad | None:
+        """How a core exchanges a value with children or parents: as `Gather` (gathered), `Grad(Scatter)` (received) or
+        `Grad(Gather)` (sent); None for a value that it does not exchange."""
+        role = role_of(node)
+        if core == "core":
+            return role if isinstance(role, Gather) else None
+        if core != "grad_core":
+            return None
+        if isinstance(role, Grad) and isinstance(role.of, Scatter):
+            return role
+        sent = next((key for key, grad in self.gather_grads.items() if grad is node), None)
+        return None if sent is None else Grad(Gather(*sent))

@@ -66,10 +66,10 @@ def _is_asked(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
 
 def _quadratic_in(node: fx.Node) -> int:
     """The extent in which the time of a decomposed operation is quadratic; 0 if there is none."""
-    which = 2 if node.target in positions.LOOKING_UP else 0
-    if node.target not in CUMULATIVE and not which:
+    position = 2 if node.target in positions.LOOKING_UP else 0
+    if node.target not in CUMULATIVE and not position:
         return 0
-    shape = cast(fx.Node, node.args[which]).meta["val"].shape
+    shape = cast(fx.Node, node.args[position]).meta["val"].shape
     extent = shape[cast(int, node.args[1])] if shape else 1
     return extent if isinstance(extent, int) else 0
 

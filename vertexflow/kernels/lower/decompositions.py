@@ -331,6 +331,6 @@ def table(target: Any = None) -> dict[Any, Callable[..., Any]]:
     """The decompositions of operations that have no loops themselves; of those on demand, only that of `target`."""
     from torch._decomp import decomposition_table
 
-    kept = known_targets() | _LOOK_AT_VALUES | (RULES.keys() - STAY)  # the canonical pass replaces aliases
-    table = {target: rule for target, rule in decomposition_table.items() if target not in kept}
+    not_decomposed = known_targets() | _LOOK_AT_VALUES | (RULES.keys() - STAY)  # the canonical pass replaces aliases
+    table = {target: rule for target, rule in decomposition_table.items() if target not in not_decomposed}
     return {**table, **_OWN, **({target: ON_DEMAND[target]} if target is not None else {})}

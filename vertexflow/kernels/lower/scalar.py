@@ -6,8 +6,8 @@ Expressions are compared by identity. `Elements` builds each once, so that equal
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -29,15 +29,22 @@ class Expression:
             *(expression.variables for expression in self.subexpressions), *(set(at.variables()) for at in self.places)
         )
 
-    @property
+    @cached_property
     def subexpressions(self) -> tuple[Expression, ...]:
         """The expressions that it is computed from."""
-        return ()
+        values = (value.value if isinstance(value, Branch) else value for value in self._contents())
+        return tuple(value for value in values if isinstance(value, Expression))
 
-    @property
+    @cached_property
     def places(self) -> tuple[Index, ...]:
         """The places that it reads at, or compares."""
-        return ()
+        return tuple(value for value in self._contents() if isinstance(value, Index))
+
+    def _contents(self) -> Iterator[object]:
+        """The values of all fields (every expression is a dataclass), and the elements of those that are tuples."""
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            yield from value if isinstance(value, tuple) else (value,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +64,6 @@ class Load(Expression):
     column: Index
     dtype: torch.dtype
 
-    @property
-    def places(self) -> tuple[Index, ...]:
-        return (self.column,) if self.row is None else (self.row, self.column)
-
 
 @dataclass(frozen=True, eq=False)
 class Position(Expression):
@@ -68,10 +71,6 @@ class Position(Expression):
 
     at: Index
     dtype: torch.dtype
-
-    @property
-    def places(self) -> tuple[Index, ...]:
-        return (self.at,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +83,6 @@ class Draw(Expression):
     column: Index
     dtype: torch.dtype
 
-    @property
-    def places(self) -> tuple[Index, ...]:
-        return (self.row, self.column)
-
 
 @dataclass(frozen=True, eq=False)
 class Cast(Expression):
@@ -95,10 +90,6 @@ class Cast(Expression):
 
     operand: Expression
     dtype: torch.dtype
-
-    @property
-    def subexpressions(self) -> tuple[Expression, ...]:
-        return (self.operand,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +99,6 @@ class Apply(Expression):
     operation: str
     operands: tuple[Expression, ...]
     dtype: torch.dtype
-
-    @property
-    def subexpressions(self) -> tuple[Expression, ...]:
-        return self.operands
 
 
 @dataclass(frozen=True)
@@ -131,14 +118,6 @@ class Choose(Expression):
     branches: tuple[Branch, ...]
     dtype: torch.dtype
 
-    @property
-    def subexpressions(self) -> tuple[Expression, ...]:
-        return tuple(branch.value for branch in self.branches)
-
-    @property
-    def places(self) -> tuple[Index, ...]:
-        return (self.at,)
-
 
 @dataclass(frozen=True, eq=False)
 class Reduce(Expression):
@@ -151,10 +130,6 @@ class Reduce(Expression):
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         return self.value.dtype
-
-    @property
-    def subexpressions(self) -> tuple[Expression, ...]:
-        return (self.value,)
 
     @cached_property
     def variables(self) -> frozenset[Var]:

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from ...graph.symbolic.nodes import has_rows
+from ...graph.symbolic.roles import Gather, role_of
 from ..operations import SPLIT, Unsupported, first_of_piece, integer, integers
 from .index import ANY, ZERO, Index, index_at, linear, unravel
 
@@ -48,6 +49,12 @@ def vertex_shape(node: fx.Node) -> list[int]:
 def width(node: fx.Node) -> int:
     """How many elements a row of a value has; for a value without rows, how many elements it has."""
     return math.prod(vertex_shape(node) if has_rows(node) else extents(node))
+
+
+def stride(node: fx.Node, num_slots: int) -> int:
+    """The distance from one row of a value to the next in memory: a gathered slot is columns of a buffer of all slots."""
+    role = role_of(node)
+    return width(node) * (num_slots if isinstance(role, Gather) and role.slot >= 0 else 1)
 
 
 def split_off(node: fx.Node, coords: Coords) -> tuple[Index, Coords]:

@@ -1,4 +1,4 @@
-"""Native code of parts, compiled and ready to be run over the steps of a batch."""
+"""Parts as native code, compiled and ready to run over the steps of a batch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Loop(Addressed):
         return {one: (one.dtype, most[one.over] * one.width) for one in needed}
 
     def bind(self, run: Run) -> Bound:
-        """The arguments of one run; what is the same in every run over a structure is kept."""
+        """The arguments of one run; those that are the same in every run over a structure are kept."""
         for node, shape in self.results:
             run.values[node] = room_for(node, shape)
         known = self.templates.get(run.group)
@@ -64,7 +64,7 @@ class Loop(Addressed):
 
 
 def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
-    """The parts of a program that can be native code, compiled; and why the others cannot."""
+    """Loops for the parts of a program that can be native code, compiled; and why other parts cannot."""
     sources: dict[str, Sources] = {}
     reasons: dict[str, str] = {}
     for name in program.parts:
@@ -78,20 +78,24 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     if not sources:
         return {}, reasons
     functions = [function for part in sources.values() for function in part.functions]
-    called = {one for function in functions for one in function.arguments if isinstance(one, Function)} - {COMPANY}
-    library = {one: library_of(one, floats_of(program)) for one in called}
+    called = {callee for function in functions for callee in function.arguments if isinstance(callee, Function)} - {
+        COMPANY
+    }
+    library = {callee: library_of(callee, floats_of(program)) for callee in called}
     with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
         rows = pool.submit(load, rows_source())
         products = {dtype: pool.submit(load, source_of(dtype), contract=True) for dtype in set(library.values())}
         company = pool.submit(load, company_source())
         loops = load("\n".join([preamble(program), *(function.text for function in functions)]))
-    own: dict[OfLoop, int] = {one: address_of(products[library[one]].result(), one.name) for one in called}
-    own |= {one: address_of(rows.result(), one.name) for one in MOVES}
-    own[COMPANY] = address_of(company.result(), COMPANY.name)
+    addresses: dict[OfLoop, int] = {
+        callee: address_of(products[library[callee]].result(), callee.name) for callee in called
+    }
+    addresses |= {callee: address_of(rows.result(), callee.name) for callee in MOVES}
+    addresses[COMPANY] = address_of(company.result(), COMPANY.name)
     ready: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
-        pieces = [_loop(function, loops, own, program) for function in part.functions]
-        ready[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.inner, part.leaf)
+        part_loops = [_loop(function, loops, addresses, program) for function in part.functions]
+        ready[name] = part_loops[0] if len(part_loops) == 1 else Cut("native code", part_loops, part.inner, part.leaf)
     return ready, reasons
 
 

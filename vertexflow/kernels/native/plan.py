@@ -120,7 +120,9 @@ def columns(node: fx.Node, *front: int, through_views: bool = True) -> Columns |
     first = entries[0]
     if first is None or count == 1:
         return first
-    is_contiguous = all(one == Columns(first.array, number * extent) for number, one in enumerate(entries))
+    is_contiguous = all(
+        entry_columns == Columns(first.array, number * extent) for number, entry_columns in enumerate(entries)
+    )
     is_alone = width(first.array) == count * extent and not isinstance(role_of(first.array), Gather)
     return first if is_contiguous and is_alone else None
 

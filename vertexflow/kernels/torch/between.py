@@ -82,8 +82,8 @@ def _of_room(node: fx.Node, scratch: Scratch, room: Tensor) -> Rows:
     flat = room.view(-1)
     if scratch.over is Over.ELEMENTS:
         shape = list(map(int, node.meta["val"].shape))
-        whole = flat[: math.prod(shape)].view(shape)
-        return lambda step: whole
+        elements = flat[: math.prod(shape)].view(shape)
+        return lambda step: elements
     inner, dim, is_over_edges = vertex_shape(node), node.meta["rows"].dim, scratch.over is Over.EDGES
     width, count = math.prod(inner), node.meta["rows"].per_vertex
 

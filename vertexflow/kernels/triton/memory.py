@@ -53,8 +53,10 @@ def receive(lines: Lines, at: Received, row: Index, column: Index, dtype: str) -
     variable = row_of(row)
     in_rows = lines.blocks[variable.name].mask
     rows, columns = lines.shape(lines.names_in((row, column)))
-    whole = f"tl.broadcast_to({lines.mask(row, column)}, ({rows}, {columns}))"
-    return f"received({at.arguments}, absolute + {variable}, {place(column)}, {in_rows}, {whole}, {at.width}, {dtype})"
+    full_mask = f"tl.broadcast_to({lines.mask(row, column)}, ({rows}, {columns}))"
+    return (
+        f"received({at.arguments}, absolute + {variable}, {place(column)}, {in_rows}, {full_mask}, {at.width}, {dtype})"
+    )
 
 
 def _times(row: str, width: int | str) -> str:

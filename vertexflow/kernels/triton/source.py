@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from torch import fx
 
 from ...graph.symbolic.nodes import has_rows, on_edges, title
 from ...graph.symbolic.program import Part, Program
-from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, comes_from_caller, role_of
+from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Gather, Grad, Scatter, comes_from_caller, role_of
 from ..arguments import (
     By,
     Given,
@@ -29,6 +28,7 @@ from ..arguments import (
 )
 from ..lower.calls import leave_to_pytorch
 from ..lower.decompose import decomposed
+from ..lower.views import stride
 from ..memory import room_of
 from ..operations import Unsupported
 from ..torch.between import Between
@@ -240,10 +240,6 @@ class _Values:
         """Where the inputs and outputs of a call of PyTorch lie."""
         return {node: self.origins.get(node) or self.room(node) for node in (*call.inputs, *call.outputs)}
 
-    def state_of(self, origin: fx.Node, table: dict[Any, fx.Node]) -> Any:
-        """The key of a node in a table of the program."""
-        return next((key for key, node in table.items() if node is origin), None)
-
 
 class _Arguments:
     """The arguments of one kernel, collected while it is written."""
@@ -278,17 +274,13 @@ class _Arguments:
         origin = values.origin(node)
         if not has_rows(origin):
             return Shared(self.pointer(Whole(origin), title(origin)))
-        if values.core == "core":
-            key = values.state_of(origin, program.gathers)
-            if key is not None:
-                return self._gathered(*key)
-        else:
-            state = values.state_of(origin, program.state_grads)
-            if state is not None:
+        match program.exchanged(values.core, origin):
+            case Gather(state, slot):
+                return self._gathered(state, slot)
+            case Grad(Scatter(state)):
                 return self._received(state)
-            key = values.state_of(origin, program.gather_grads)
-            if key is not None:
-                return self._sent(*key)
+            case Grad(Gather(state, slot)):
+                return self._sent(state, slot)
         return self._value(origin)
 
     def kept(self, node: fx.Node) -> Rows:
@@ -298,17 +290,16 @@ class _Arguments:
 
     def _value(self, origin: fx.Node) -> Rows:
         program = self.values.program
-        slots = {node: slot for (_, slot), node in program.gathers.items()}
-        num_slots = self.values.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        width = num_slots * math.prod(space_of(origin)[1])
+        space_of(origin)  # refuses a value whose vertices lie interleaved
+        width = stride(origin, self.values.slots)
         first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
         layout = origin.meta["rows"]
         argument = Value(origin, width // layout.per_vertex)
         pointer = self.pointer(argument, title(origin))
-        stride = ""
-        if comes_from_caller(role_of(origin)):  # all rows may be one, of zeros
-            stride = self._named(Stride(origin), title(origin), "stride")
-        return Rows(pointer, width, first, stride=stride)
+        stride_name = ""
+        if comes_from_caller(role_of(origin)):  # its rows may all be the same memory
+            stride_name = self._named(Stride(origin), title(origin), "stride")
+        return Rows(pointer, width, first, stride=stride_name)
 
     def _scratch(self, node: fx.Node) -> Rows:
         room = self.values.room(node)

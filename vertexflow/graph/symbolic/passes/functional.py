@@ -97,7 +97,7 @@ def _is_alone(node: fx.Node) -> bool:
     """Whether no other value is a view of this value's memory, but for the results of operations that write to all of it."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
-    if any(one.alias_info is not None for one in (*node.target._schema.arguments, *node.target._schema.returns)):
+    if any(value.alias_info is not None for value in (*node.target._schema.arguments, *node.target._schema.returns)):
         return False
     for user in node.users:
         schema = getattr(user.target, "_schema", None)

@@ -1,12 +1,13 @@
 """Mixing of rows that the values at hand hide: if all rows of an operand are equal, an operation that mixes them shows nothing.
 
 `(x > 100).flip(0)` equals `x > 100` where no row is that large, and a flipped column of tokens equals itself where all tokens
-are equal. So such an operation runs once more, on other numbers.
+are equal. So such an operation runs once more, on other numbers. So does a convolution, with other weights: along
+rows, with weights 0, 1, 0, it shows nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +34,12 @@ def alike_nodes(values: Values, blocks: Blocks) -> set[fx.Node]:
             if len(rows) and torch.equal(rows, rows[:1].expand_as(rows)):
                 alike.add(node)
     return alike
+
+
+def weights_of_neighbours(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """The values without rows that decide how much of its neighbours an entry gets."""
+    convolved = (node for node in nodes if node.target == aten.convolution.default)
+    return {operand for node in convolved for operand in node.all_input_nodes if operand.meta.get("rows") is None}
 
 
 def drawn(value: Tensor) -> Tensor:

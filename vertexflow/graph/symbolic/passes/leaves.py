@@ -107,8 +107,8 @@ def _negligible(node: fx.Node, tensors: list[fx.Node], zero: list[bool], uniform
     """Whether a product with zeros is zero: if the other factors are no data, which might be NaN, or if it sums over rows."""
     if any(isinstance(factor, float) and not math.isfinite(factor) for factor in node.args):
         return False
-    others = [tensor for tensor, is_zero in zip(tensors, zero, strict=True) if not is_zero]
-    return node.meta.get("rows") is None or all(other in uniform for other in others)
+    factors = [tensor for tensor, is_zero in zip(tensors, zero, strict=True) if not is_zero]
+    return node.meta.get("rows") is None or all(nonzero in uniform for nonzero in factors)
 
 
 def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
@@ -117,11 +117,11 @@ def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node]
         return None
     if images[left] is ZERO and images[right] is ZERO:
         return ZERO
-    kept = right if images[left] is ZERO else left
-    unchanged = kept is left or (node.target is aten.add.Tensor and node.kwargs.get("alpha", 1) == 1)
-    value, before = node.meta["val"], kept.meta["val"]
+    remaining = right if images[left] is ZERO else left
+    unchanged = remaining is left or (node.target is aten.add.Tensor and node.kwargs.get("alpha", 1) == 1)
+    value, before = node.meta["val"], remaining.meta["val"]
     if unchanged and same_shape(value, before) and value.dtype == before.dtype:
-        return images[kept]
+        return images[remaining]
     return None
 
 
@@ -147,15 +147,15 @@ def _fold_greater(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.N
 
 
 def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
-    condition, _, other = node.args
-    if not isinstance(condition, fx.Node) or not isinstance(other, fx.Node) or images[condition] is not ZERO:
+    condition, _, otherwise = node.args
+    if not isinstance(condition, fx.Node) or not isinstance(otherwise, fx.Node) or images[condition] is not ZERO:
         return None
-    if images[other] is ZERO or (other.target is aten.full.default and other.args[1] == 0):
+    if images[otherwise] is ZERO or (otherwise.target is aten.full.default and otherwise.args[1] == 0):
         uniform.add(node)  # the operand that is not chosen does not matter, even if it is NaN
         return ZERO
-    value, before = node.meta["val"], other.meta["val"]
+    value, before = node.meta["val"], otherwise.meta["val"]
     if same_shape(value, before) and value.dtype == before.dtype:
-        return images[other]
+        return images[otherwise]
     return None
 
 

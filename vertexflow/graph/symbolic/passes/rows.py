@@ -16,7 +16,7 @@ from ..isolation import generators_in, seed
 from ..nodes import ARANGES, ancestors, is_view
 from ..sizes import is_size, sizes_as_values
 from .closeness import agree, magnitude, same, tolerance
-from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows
+from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows, weights_of_neighbours
 from .row_layout import RowLayout, blocks, divisors, joined, layout_of, take
 from .samples import BOLDNESS, Samples
 from .widened import in_float64, means_the_same, run_as_traced, run_in_float64
@@ -146,6 +146,7 @@ class _Check:
         self.outer.clear()
         with torch.no_grad():
             alike = alike_nodes(base, lambda value, node: blocks(value, node.meta["rows"], 1))
+            alike |= weights_of_neighbours(self.order)
             self.new_numbers = {node: drawn(base[node].cpu()) for node in alike - self.places}
             parts = [self._on_rows(base, selection) for selection in _SELECTIONS]
             outputs = {*self.trace.scatters.values(), *self.trace.pushes.values()}
@@ -208,9 +209,9 @@ class _Check:
             ) from error
 
     def _tolerance(self, node: fx.Node) -> float:
-        made = node.all_input_nodes[0] if node.target is operator.getitem else node
-        nodes = [node, *node.all_input_nodes, *made.all_input_nodes]
-        return tolerance(nodes, (lambda dtype: dtype) if made in self.as_traced else in_float64)
+        producer = node.all_input_nodes[0] if node.target is operator.getitem else node
+        nodes = [node, *node.all_input_nodes, *producer.all_input_nodes]
+        return tolerance(nodes, (lambda dtype: dtype) if producer in self.as_traced else in_float64)
 
     def _expected(self, node: fx.Node, base: Values, selection: tuple[int, ...]) -> Any:
         value, layout = base[node], node.meta.get("rows")
@@ -275,7 +276,10 @@ class _Check:
         arranged = [self.outer.get(source, 1) for source in reader.all_input_nodes]
         if not new_numbers or layout is None or outer is None or None in arranged:
             return False
-        part = {s: take(x, s.meta["rows"], selection, self.outer.get(s) or 1) for s, x in new_numbers.items()}
+        part = {
+            s: take(x, s.meta["rows"], selection, self.outer.get(s) or 1) if s.meta["rows"] else x
+            for s, x in new_numbers.items()
+        }
         results = []
         for numbers in ({**base, **new_numbers}, {**values, **part}):
             on_cpu = {s: x.cpu() if isinstance(x := numbers[s], Tensor) else x for s in reader.all_input_nodes}

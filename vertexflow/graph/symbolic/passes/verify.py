@@ -50,7 +50,7 @@ def is_canonical(node: fx.Node) -> bool:
         return False
     arguments: dict[str, Any] = dict(zip(names, node.args, strict=True))
     dim_arguments = [arguments[name] for name in DIMS & arguments.keys() if arguments[name] is not None]
-    dims = [dim for one in dim_arguments for dim in (one if isinstance(one, Sequence) else [one])]
+    dims = [dim for value in dim_arguments for dim in (value if isinstance(value, Sequence) else [value])]
     if not dims:
         return True
     shape = (node if target in DIMS_OF_RESULT else node.all_input_nodes[0]).meta["val"].shape
