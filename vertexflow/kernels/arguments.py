@@ -150,7 +150,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Memory:
-    """A number that generated code keeps from one of its calls to the next of the same run; 0 at first."""
+    """A number that is 0 at the first of the calls for a run, and kept from one to the next, or 1 at later ones."""
 
     name: str
 

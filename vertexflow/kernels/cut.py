@@ -8,7 +8,7 @@ from typing import Any
 
 from .compiled import Loop
 from .memory import Buffers, room_of_a_step
-from .order import Ints, RowGroup, Step
+from .order import Extent, Ints, RowGroup, Step
 from .run import Run
 from .torch.between import Between, Rows
 
@@ -55,12 +55,12 @@ class Cut:
             return self.what
         return f"{self.what}, with calls of PyTorch in each step ({', '.join(dict.fromkeys(called))})"
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
-        rooms = {key: size for loop in self.loops for key, size in loop.scratch(group).items()}
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
+        rooms = {key: size for loop in self.loops for key, size in loop.scratch(group, extent).items()}
         return {
             **rooms,
-            **{room: room_of_a_step(room, group) for call in (*self.inner, *self.leaf) for room in call.rooms},
+            **{room: room_of_a_step(room, group, extent) for call in (*self.inner, *self.leaf) for room in call.rooms},
         }
 
     def bind(self, run: Run) -> Arguments:

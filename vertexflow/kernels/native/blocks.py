@@ -33,7 +33,19 @@ from ..arguments import (
     Value,
     Whole,
 )
-from ..lower.loops import Accumulate, Matrix, Outer, Over, Product, Statement, asks_for_owners, draws, reads, writes
+from ..lower.loops import (
+    Accumulate,
+    Matrix,
+    Outer,
+    Over,
+    Product,
+    Statement,
+    SumOfRows,
+    asks_for_owners,
+    draws,
+    reads,
+    writes,
+)
 from ..lower.scalar import wide
 from ..lower.views import stride
 from ..memory import room_of
@@ -44,6 +56,7 @@ from .products import FUNCTIONS, dtype_of, function_of, packed_size
 
 COMPANY = Function("company")  # in the library that knows of other processes
 PACKED = Memory("packed")  # whether weights were packed
+ADDS = Memory("adds")  # whether sums over rows are added to what is there
 INDICES = "const Index* const"
 
 
@@ -116,6 +129,8 @@ class Blocks:
         for statement in statements:
             if isinstance(statement, Product | Outer):
                 self._function("product" if isinstance(statement, Product) else "outer", dtype_of(statement))
+        if any(isinstance(statement, Outer | SumOfRows) for statement in statements):
+            self.argument(ADDS, "const bool", "adds")
         matrices = [statement.b for statement in statements if isinstance(statement, Product)]
         weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
         stages = write_statements(statements, names, weights, self._arriving(inputs) if not self.number else {})

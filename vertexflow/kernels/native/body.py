@@ -59,7 +59,7 @@ def write_statements(
     `names` are the C++ names of the values that lie in memory: the element in column j of row i of the value `x` is
     `x[i * x_ld + j]`; a value without rows has no `_ld`. `weights` are the names of what products read. `arriving` are values
     that earlier lines compute, and what threads divide there (as `_split_of`); "gathered": rows, if they are not read where
-    they were.
+    they were. Sums over rows are added to what is already there if the argument `adds` is true.
     """
     lines: list[str] = []
     numbers = count(1)  # all statements of a step are in one block
@@ -198,6 +198,8 @@ class _Writer:
                 head = f"for (Long {column} = first; {column} < last; ++{column})"
                 with self._with(SIMD), self.nested(head, column):
                     self.line(f"sum[{column} - first] += {self.text(what.value)};")
+            before = loaded(f"{out}[first + j]", dtype)
+            self.line(f"for (Long j = 0; adds && j < last - first; ++j) sum[j] += {before};")
             if dtype not in HALVES:
                 self.line(f"std::copy(sum, sum + last - first, {out} + first);")
                 return
@@ -213,7 +215,7 @@ class _Writer:
     def _outer(self, outer: Outer) -> None:
         a, b = self._rows_of(outer.a, outer), self._rows_of(outer.b, outer)
         function = function_of("outer", dtype_of(outer)).name
-        self.line(f"{function}({_rows(outer)}, {a}, {outer.n}, {b}, {outer.k}, {self._columns(outer.out)});")
+        self.line(f"{function}({_rows(outer)}, {a}, {outer.n}, {b}, {outer.k}, {self._columns(outer.out)}, adds);")
 
     def _rows_of(self, columns: Columns, product: Product | Outer) -> str:
         """Two C++ arguments: the address of the first row, and the distance from one row to the next."""

@@ -16,9 +16,9 @@ from ..cut import Cut
 from ..lower.loops import Over
 from ..memory import Buffers, room_for, room_of_a_step
 from ..operations import Unsupported
-from ..order import Ints, RowGroup
+from ..order import Extent, Ints, RowGroup
 from ..run import Run
-from .blocks import COMPANY, PACKED
+from .blocks import ADDS, COMPANY, PACKED
 from .build import address_of, load
 from .products import library_of, rows_source, source_of
 from .source import Source, Sources, company_source, floats_of, preamble, write_part
@@ -41,12 +41,12 @@ class Loop(Addressed):
         """In a few words, how a part runs."""
         return "native code, over all steps" if self.source.part in CORES else "native code"
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
         needed = [argument for argument in self.arguments if isinstance(argument, Scratch)]
         if self.source.part in CORES:
-            return {one: room_of_a_step(one, group) for one in needed}
-        most = {Over.ELEMENTS: 1, Over.ROWS: group.num_rows, Over.EDGES: group.num_edges}
+            return {one: room_of_a_step(one, group, extent) for one in needed}
+        most = {Over.ELEMENTS: 1, Over.ROWS: extent.rows, Over.EDGES: extent.edges}
         return {one: (one.dtype, most[one.over] * one.width) for one in needed}
 
     def bind(self, run: Run) -> Bound:
@@ -104,4 +104,6 @@ def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], progr
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
     outputs = program.parts[source.part].outputs
     results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
-    return Loop(address_of(library, source.name), source.arguments, {**own, PACKED: 0}, results, source, function)
+    return Loop(
+        address_of(library, source.name), source.arguments, {**own, PACKED: 0, ADDS: 0}, results, source, function
+    )

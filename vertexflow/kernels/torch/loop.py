@@ -15,7 +15,7 @@ from ...graph.symbolic.roles import CHILDREN
 from ..arguments import By, Gathered, Received
 from ..edges import ChildRows, EdgeRows
 from ..memory import Buffers, cut, first_gathered, first_row, slots_of
-from ..order import Ints, RowGroup, Step
+from ..order import Extent, Ints, RowGroup, Step
 from ..run import Run
 from .calls import Calls
 
@@ -58,8 +58,8 @@ class _Loop:
         """In a few words, how a part runs."""
         return "calls of PyTorch"
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
         return {}
 
 

@@ -21,7 +21,7 @@ from ..binding import Bound, Numbers, Template, key_of, template
 from ..cut import Cut
 from ..memory import Buffers, room_of_a_step
 from ..operations import Unsupported
-from ..order import Ints, RowGroup
+from ..order import Extent, Ints, RowGroup
 from ..run import Run
 from .build import interprets, load
 from .launch import Binaries, Call, Native, driver, is_watched
@@ -84,9 +84,9 @@ class Loop:
         """For each of `pointers`, the value that Triton compiles into a kernel: a missing pointer (0), a stride of 1."""
         return np.array([isinstance(pointer, Stride) for pointer in self.pointers], np.int64)
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
-        return {one: room_of_a_step(one, group) for one in self.pointers if isinstance(one, Scratch)}
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
+        return {one: room_of_a_step(one, group, extent) for one in self.pointers if isinstance(one, Scratch)}
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
