@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from vertexflow.kernels.triton.ahead import TARGETS, Kernel, Resources, compile_ahead, kernels_of
+from vertexflow.kernels.triton.ahead import TARGETS, Resources, TypedKernel, compile_ahead, kernels_of
 
 from .zoo import ZOO
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     if os.environ.get("TRITON_INTERPRET", "0") == "1":
         return _refuse("compiling ahead of time needs Triton's compiler: unset TRITON_INTERPRET")
     os.environ["VERTEXFLOW_BACKEND"] = "torch"  # models are called to be traced
-    kernels: dict[tuple[str, Kernel], str] = {}
+    kernels: dict[tuple[str, TypedKernel], str] = {}
     for model in options.models or ZOO:
         for kernel in _kernels(
             model, min(options.hidden, SMALL.get(model, options.hidden)), DTYPES[options.dtype], options.dag
@@ -72,13 +72,13 @@ def _refuse(why: str) -> int:
     return 2
 
 
-def _kernels(name: str, hidden: int, dtype: torch.dtype, dag: bool) -> Iterator[Kernel]:
+def _kernels(name: str, hidden: int, dtype: torch.dtype, dag: bool) -> Iterator[TypedKernel]:
     """The kernels of a model, with gradients of everything."""
     animal = ZOO[name](hidden)
     animal.model.to(dtype)
     animal.model(animal.graphs, **animal.inputs(dtype))
     for function in animal.functions():
-        for kept in function._programs.states.values():
+        for kept in function._programs.versions.values():
             for compiled in kept.compiled.values():
                 for one in compiled.values():
                     yield from kernels_of(one.program, dag)

@@ -47,7 +47,7 @@ def test_every_policy_gives_the_same(case, data):
     batch = vf.pack(graphs)
     with torch.no_grad():
         case.model(batch, **case.inputs)
-    (traces,) = case.model._programs.seen.kept.traces.values()
+    (traces,) = case.model._programs.seen.version.traces.values()
     for policy in [*POLICIES, "fsm"]:
         print(f"policy {policy}")
         scheduled = batch.with_schedule(vf.schedule(batch, policy, traces["vertex"].num_slots))

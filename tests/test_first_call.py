@@ -65,7 +65,7 @@ def test_in_several_threads_at_once(backend, expected):
     assert not failures
     for values in found:
         torch.testing.assert_close(values, expected)
-    assert len(model._programs.seen.kept.traces) == 1
+    assert len(model._programs.seen.version.traces) == 1
     assert_untouched(model)
 
 

@@ -16,7 +16,7 @@ from vertexflow import programs
 from vertexflow.graph.symbolic.sizes import StepSizes
 from vertexflow.kernels import pool
 from vertexflow.kernels.compiled import Compiled
-from vertexflow.programs import MOST_STATES
+from vertexflow.programs import MOST_VERSIONS
 from vertexflow.scheduler import cache
 
 from .models import FromCode
@@ -70,7 +70,7 @@ def test_10_000_different_structures(monkeypatch):
     assert resident() - before < 4 << 20
     assert len(cache._kept) < 600
     assert sum(cache._size(arrays, made) for arrays, made in cache._kept.values()) == cache._bytes <= 1 << 20
-    assert len(model._programs.states) == 1
+    assert len(model._programs.versions) == 1
     assert len(batch.derived.orders) < 8
 
 
@@ -97,9 +97,9 @@ def test_200_states_of_one_model_on_one_batch():
         model.scale = 1.0 + number
         model(batch, x=x)
         if number in (99, 199):
-            assert programs_alive() - before <= MOST_STATES
+            assert programs_alive() - before <= MOST_VERSIONS
             sizes.append(resident())
-    assert len(model._programs.states) == MOST_STATES
+    assert len(model._programs.versions) == MOST_VERSIONS
     assert sizes[1] - sizes[0] < 16 << 20
     del model
     assert programs_alive() == before  # though the batch is still there
@@ -130,7 +130,7 @@ def test_large_pieces_of_memory_that_wait_are_limited(monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*traced in 8 different states")
 def test_traces_that_nobody_has_any_more_are_gone(monkeypatch):
     """PyTorch would remember the sizes of each, and the text of its graph."""
-    monkeypatch.setattr(programs, "MOST_STATES", 2)
+    monkeypatch.setattr(programs, "MOST_VERSIONS", 2)
     model, x = chained(), torch.randn(2, SIZE)
 
     others = [

@@ -37,14 +37,14 @@ class ReturnsOutputs(nn.Module):
         return of_call(result, (*args, *kwargs.values(), *self.parameters()))
 
     def _get_backward_hooks(self) -> tuple[list[Any], list[Any]]:
-        return [], _hooks(self)[1]  # what PyTorch's own `_call_impl` shall call
+        return [], _hooks(self)[1]  # PyTorch's own `_call_impl` shall call the non-full hooks alone
 
     def _get_backward_pre_hooks(self) -> list[Any]:
         return []
 
 
 def _hooks(module: nn.Module) -> tuple[list[Any], list[Any]]:
-    """Full backward hooks, and those of the old kind."""
+    """Full backward hooks, and non-full ones (`register_backward_hook`)."""
     return nn.Module._get_backward_hooks(module)  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -54,7 +54,7 @@ def _call_with_hooks(module: nn.Module, call: Callable[..., Any], args: tuple[An
         return call(*args, **kwargs)
     hook = BackwardHook(module, full, before)
     result = call(*hook.setup_input_hook(args), **kwargs)  # type: ignore[no-untyped-call]
-    if not isinstance(result, Outputs):  # a forward hook made something else of it
+    if not isinstance(result, Outputs):  # a forward hook replaced the outputs
         return hook.setup_output_hook(result)  # type: ignore[no-untyped-call]
     values = hook.setup_output_hook(tuple(result.values()))  # type: ignore[no-untyped-call]
     return Outputs(zip(result, values, strict=True))

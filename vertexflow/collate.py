@@ -111,12 +111,12 @@ def _pack(graphs: list[InputGraph], policy: str | Policy | None, num_slots: int 
 def _graphs_of(path: Path, owner: Any, graphs: dict[Path, list[InputGraph]]) -> list[InputGraph]:
     """The graphs whose vertices the numbers of a field are."""
     if owner is not None:
-        (place,) = named([owner], "index", graphs, "graph")
-        return graphs[place]
+        (graph_path,) = named([owner], "index", graphs, "graph")
+        return graphs[graph_path]
     if len(graphs) != 1:
-        have = f"have {len(graphs)} graphs ({', '.join(map(shown, graphs))})" if graphs else "have no graph"
+        available = f"have {len(graphs)} graphs ({', '.join(map(shown, graphs))})" if graphs else "have no graph"
         raise InputError(
-            f"{shown(path)} is named in `index`, but samples {have}; say whose vertices it numbers: "
+            f"{shown(path)} is named in `index`, but samples {available}; say whose vertices it numbers: "
             f"index={{{path[0] if len(path) == 1 else path!r}: name of the graph's field}}"
         )
     return next(iter(graphs.values()))

@@ -17,7 +17,7 @@ from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.symbolic.method import code_of
-from .graph.symbolic.roles import Pull, Role, is_of_edges
+from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
 from .graph.symbolic.vertex import Vertex
 from .inputs import check_inputs
@@ -41,8 +41,7 @@ def run_eager(
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """What `model(graphs, ...)` pushes, by name. `tensors` are what stands for the model's parameters and buffers, if
-    anything does."""
+    """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
     tensors = _own_tensors(model) if tensors is None else tensors
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     methods = methods_in(batch, model._methods)
@@ -55,8 +54,8 @@ def run_eager(
     if initial is not None:
         batch = batch.with_initial()
         external = model._initial_states(initial, batch.num_external, dtypes, device)
-    reads = dict.fromkeys(methods, Reads(0, every=True))
-    order, of_groups = order_of(batch, methods, reads, model.policy, batch.schedule, device)
+    reads = dict.fromkeys(methods, Reads(0, ragged=True))
+    order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
     slots = _slots(batch, order.lists)
     calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
@@ -65,41 +64,42 @@ def run_eager(
     def probe(name: str, into: Uses) -> None:
         _probe(calls[name], into, model, dtypes, inputs, device)
 
-    rows = InputRows(order, of_groups, counts, inputs, uses, model._methods, initial is not None, probe)
+    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, probe)
     states = Pieces.of_rows(order.num_rows + order.num_external, device)
     if external:
         states.add(np.arange(order.num_rows, order.num_rows + order.num_external), external)
-    of_group = [calls[name] for name in of_groups]
+    group_calls = [calls[name] for name in group_methods]
     computation = Computation(
-        of_group, [uses[name] for name in of_groups], model.state, dtypes, inputs, rows.select
+        group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, rows.select
     )  # fmt: skip
     pushed = run_steps(order, slots, computation, states)
     for name in calls:
-        if name not in of_groups:  # no vertex of its kinds is in this batch
+        if name not in group_methods:  # no vertex of its kinds is in this batch
             rows.ask(name)
     known = inputs
-    if rows.failed:  # what the others pull, that were not called, is not known
+    if rows.failed:  # nothing is known of what those methods pull, so that no input can be called superfluous
         known = {name: value for name, value in inputs.items() if any(name in use.pulls for use in uses.values())}
     _check_calls(uses, known, counts, model._methods, "the batch")
     rows.check()
-    _check_slots(batch, methods, of_groups, uses)
+    _check_slots(batch, methods, group_methods, uses)
     outputs = {name: in_batch_order(order, name, parts) for name, parts in pushed.items()}
-    for one in uses.values():
-        for name, like in one.pushes.items():
+    for method_uses in uses.values():
+        for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
     return outputs
 
 
 @dataclass
 class InputRows:
-    """Which rows of the inputs are whose, found out as methods pull them.
+    """Which rows of an input belong to which vertices, decided when a method first pulls it.
 
-    An input has rows of the vertices (or edges) of those kinds only that pull it. Which these are is not known before all
-    methods have run, but the number of its rows tells, as a rule; else every method is called once on a made-up vertex.
+    An input has rows only for the vertices (or edges) of the kinds that pull it. Which kinds these are is known for certain
+    when all methods have run. Before, the number of its rows tells as a rule; else every method is called once on a made-up
+    vertex.
     """
 
     order: Order
-    of_groups: tuple[str, ...]  # the method of each group of rows
+    group_methods: tuple[str, ...]  # the method of each group of rows
     counts: Mapping[str, tuple[int, int]]  # vertices and edges of each method
     inputs: Mapping[str, Tensor]
     uses: Mapping[str, Uses]
@@ -107,74 +107,76 @@ class InputRows:
     has_initial: bool
     probe: Callable[[str, Uses], None]
     taken: dict[str, frozenset[str]] = field(default_factory=dict)  # by input: the methods that are taken to pull it
-    asked: dict[str, Uses] = field(default_factory=dict)  # by method
-    failed: dict[str, Exception] = field(default_factory=dict)
+    answers: dict[str, Uses] = field(default_factory=dict)  # by method: what it used on the made-up vertex
+    failed: dict[str, Exception] = field(default_factory=dict)  # by method: what it raised there
 
-    def select(self, name: str, of_edges: bool, group: int) -> Tensor:
-        """The rows of an input that the vertices of a group read, or their edges."""
-        if of_edges and self.has_initial:
+    def select(self, name: str, is_edge_input: bool, group: int) -> Tensor:
+        """The rows of an input that the vertices of a group read, or the edges to their children."""
+        if is_edge_input and self.has_initial:
             raise InputError(
                 f"initial states come by edges that have no row of the edge input {name!r}; leave out one or the other"
             )
         if name not in self.taken:
-            self.taken[name] = self._pulling(name, of_edges, self.of_groups[group])
-        if self.of_groups[group] not in self.taken[name]:
+            self.taken[name] = self._methods_pulling(name, is_edge_input, self.group_methods[group])
+        if self.group_methods[group] not in self.taken[name]:
             self._refuse(name)
-        groups = [number for number, method in enumerate(self.of_groups) if method in self.taken[name]]
-        among = self.order.edges_among(groups) if of_edges else self.order.vertices_among(groups)
-        return among[groups.index(group)]
+        groups = [number for number, method in enumerate(self.group_methods) if method in self.taken[name]]
+        rows_of_groups = self.order.edges_among(groups) if is_edge_input else self.order.vertices_among(groups)
+        return rows_of_groups[groups.index(group)]
 
-    def _pulling(self, name: str, of_edges: bool, method: str) -> frozenset[str]:
+    def _methods_pulling(self, name: str, is_edge_input: bool, method: str) -> frozenset[str]:
         """The methods of this batch that pull an input, as far as its number of rows tells."""
-        others = [other for other in dict.fromkeys(self.of_groups) if other != method]
+        other_methods = [other_method for other_method in dict.fromkeys(self.group_methods) if other_method != method]
         count = len(self.inputs[name])
-        if len(others) < _MOST_CHOICES:
+        if len(other_methods) < _MOST_CHOICES:
             choices = [
                 frozenset((method, *more))
-                for size in range(len(others) + 1)
-                for more in itertools.combinations(others, size)
-                if sum(self.counts[one][of_edges] for one in (method, *more)) == count
+                for size in range(len(other_methods) + 1)
+                for more in itertools.combinations(other_methods, size)
+                if sum(self.counts[choice][is_edge_input] for choice in (method, *more)) == count
             ]
             if not choices:
                 self._refuse(name)
             if len(choices) == 1:
                 return choices[0]
-        for other in others:
-            self.ask(other)
-            if other in self.failed:
+        for other_method in other_methods:
+            self.ask(other_method)
+            if other_method in self.failed:
                 raise InputError(
-                    f"input {name!r} has {count} rows, which fits several choices of kinds, and method `{other}` cannot be "
-                    "asked whether it pulls it: it fails for one vertex without children"
-                ) from self.failed[other]
-        return frozenset((method, *(other for other in others if name in self.asked[other].pulls)))
+                    f"input {name!r} has {count} rows, which fits several choices of kinds, and method `{other_method}` cannot "
+                    "be asked whether it pulls it: it fails for one vertex without children"
+                ) from self.failed[other_method]
+        return frozenset(
+            (method, *(other_method for other_method in other_methods if name in self.answers[other_method].pulls))
+        )
 
     def ask(self, method: str) -> None:
-        """Call a method on a made-up vertex, to see what it uses; what it does with other vertices stays to be seen."""
-        if method in self.asked or method in self.failed:
+        """Call a method on a made-up vertex to see what it uses; on other vertices it may use more."""
+        if method in self.answers or method in self.failed:
             return
-        seen = Uses(self.uses[method].code)
+        use = Uses(self.uses[method].code)
         try:
-            self.probe(method, seen)
+            self.probe(method, use)
         except Exception as error:
             self.failed[method] = error
             return
-        self.asked[method] = seen
-        if method not in self.of_groups:
-            self.uses[method].pulls.update(seen.pulls)
-            self.uses[method].pushes.update(seen.pushes)
+        self.answers[method] = use
+        if method not in self.group_methods:
+            self.uses[method].pulls.update(use.pulls)
+            self.uses[method].pushes.update(use.pushes)
 
     def check(self) -> None:
-        """Refuse inputs of which other methods than those that were taken to pull them did so."""
+        """Refuse inputs that were not pulled by just those methods that they were taken to be pulled by."""
         for name, methods in self.taken.items():
-            if methods != {method for method in self.of_groups if name in self.uses[method].pulls}:
+            if methods != {method for method in self.group_methods if name in self.uses[method].pulls}:
                 self._refuse(name)
 
     def _refuse(self, name: str) -> NoReturn:
         uses = {}
-        for method, seen in self.uses.items():
+        for method, use in self.uses.items():
             self.ask(method)
-            asked = self.asked.get(method, seen)
-            uses[method] = Uses(seen.code, {**asked.pulls, **seen.pulls}, asked.pushes)
+            answer = self.answers.get(method, use)
+            uses[method] = Uses(use.code, {**answer.pulls, **use.pulls}, answer.pushes)
         if not self.failed:
             check_together(uses, self.inputs)
         check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
@@ -190,22 +192,24 @@ class _Call:
     def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
         self.method: Method = getattr(model, name)
         self.code = code_of(self.method, name)
-        own = _own_tensors(model)
+        own_tensors = _own_tensors(model)
         self.scope = _Scope(model, self.method)
-        self.given = {f"module.{name}": tensor for name, tensor in tensors.items() if own.get(name) is not tensor}
+        self.substitutes = {
+            f"module.{name}": tensor for name, tensor in tensors.items() if own_tensors.get(name) is not tensor
+        }
 
     def __call__(self, v: Vertex) -> object:
-        return torch.func.functional_call(self.scope, self.given, (v,)) if self.given else self.method(v)
+        return torch.func.functional_call(self.scope, self.substitutes, (v,)) if self.substitutes else self.method(v)
 
     def without_effect(self, v: Vertex) -> None:
-        """Call it with copies of its buffers and of the state of the generators of random numbers."""
+        """Call the method on copies of its buffers and of the state of the random number generators."""
         buffers = {f"module.{name}": buffer.clone() for name, buffer in self.scope.module.named_buffers()}
         with torch.no_grad(), torch.random.fork_rng():
-            torch.func.functional_call(self.scope, {**buffers, **self.given}, (v,))
+            torch.func.functional_call(self.scope, {**buffers, **self.substitutes}, (v,))
 
 
 class _Scope(nn.Module):
-    """Makes a method callable by `functional_call`, which calls `forward`."""
+    """A module whose `forward` is a method of another module, as `functional_call` needs it."""
 
     def __init__(self, module: nn.Module, method: Method) -> None:
         super().__init__()
@@ -224,14 +228,14 @@ def _probe(
     inputs: Mapping[str, Tensor],
     device: torch.device,
 ) -> None:
-    """Call a method on one vertex without children, whose inputs are the first rows that there are, to see what it uses."""
+    """Call a method on one vertex without children, whose inputs are the first row of each input, to see what it uses."""
 
     def leaf(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if isinstance(role, Pull):
-            uses.pulls[role.name] = role.of_edges
-            if not role.of_edges and len(inputs[role.name]):
+            uses.pulls[role.name] = role.per_edge
+            if not role.per_edge and len(inputs[role.name]):
                 return inputs[role.name].detach()[:1].clone()
-        rows = 0 if is_of_edges(role) else 1
+        rows = 0 if is_per_edge(role) else 1
         return torch.zeros((rows, *shape), dtype=dtype, device=device)
 
     v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)
@@ -259,25 +263,25 @@ def _check_calls(
     kinds: Mapping[Any, str],
     where: str,
 ) -> None:
-    """Refuse what is refused of a trace before it runs: here it is known when all methods have run."""
+    """Make the checks that are made of traces before they run; without traces, they wait until all methods have run."""
     check_together(uses, inputs)
     check_rows(uses, inputs, counts, kinds, where)
 
 
 def _check_slots(
-    batch: GraphBatch | Growth, methods: tuple[str, ...], of_groups: tuple[str, ...], uses: Mapping[str, Uses]
+    batch: GraphBatch | Growth, methods: tuple[str, ...], group_methods: tuple[str, ...], uses: Mapping[str, Uses]
 ) -> None:
     """Refuse children in slots that the method did not gather."""
     structure = batch
     if isinstance(batch, GraphBatch):
-        structure, of_groups = group_by_method(batch, methods)
-    slots = [uses[name].num_slots for name in of_groups]
+        structure, group_methods = group_by_method(batch, methods)
+    slots = [uses[name].num_slots for name in group_methods]
     if batch.num_slots > min(slots):  # else there are no such children
-        schedule(structure, "depth", slots, [uses[name].reads_edges for name in of_groups])
+        schedule(structure, "depth", slots, [uses[name].reads_edges for name in group_methods])
 
 
 class EagerFrontier(Frontier):
-    """A run that grows whose vertices are computed by the user's method itself."""
+    """A run that grows, with vertices computed by the user's method itself."""
 
     def __init__(self, model: VertexFunction, device: torch.device) -> None:
         self._model = model
@@ -299,22 +303,22 @@ class EagerFrontier(Frontier):
         (name,) = model._methods.values()
         call = _Call(model, name, tensors)
         uses = Uses(call.code)
-        made = schedule(growth, model.policy, 0, True)
-        log.show("schedule", made)
-        lists = edge_lists(growth, made)
-        order = order_on(made, device, lists=lists)
-        count, rest = growth.num_vertices, growth.num_external
-        counts = {name: (count, len(growth.child))}
-        states = Pieces.of_rows(count + rest, device)
-        before = self._states.select(external)
+        growth_schedule = schedule(growth, model.policy, 0, True)
+        log.show("schedule", growth_schedule)
+        lists = edge_lists(growth, growth_schedule)
+        order = order_on(growth_schedule, device, lists=lists)
+        num_new, num_external = growth.num_vertices, growth.num_external
+        counts = {name: (num_new, len(growth.child))}
+        states = Pieces.of_rows(num_new + num_external, device)
+        selection = self._states.select(external)
         states.add(
-            np.arange(count, count + rest),
-            {state: self._states.read(before, state, shape, dtypes[state]) for state, shape in model.state.items()},
+            np.arange(num_new, num_new + num_external),
+            {state: self._states.read(selection, state, shape, dtypes[state]) for state, shape in model.state.items()},
         )
 
-        def select(pulled: str, of_edges: bool, group: int) -> Tensor:
+        def select(pulled: str, is_edge_input: bool, group: int) -> Tensor:
             check_rows({name: uses}, {pulled: inputs[pulled]}, counts, model._methods, "the extension")
-            return (order.edges_among if of_edges else order.vertices_among)([group])[0]
+            return (order.edges_among if is_edge_input else order.vertices_among)([group])[0]
 
         computation = Computation([call], [uses], model.state, dtypes, inputs, select)
         pushed = run_steps(order, _slots(growth, lists), computation, states)
@@ -327,11 +331,11 @@ class EagerFrontier(Frontier):
                     f"this extension pushed {sorted(outputs)}, those before {sorted(self._uses.pushes)}; push the same always"
                 )
             note_pushes(self._uses, outputs)
-        all_rows = states.select(made.row.astype(np.int64))
+        all_rows = states.select(growth_schedule.row.astype(np.int64))
         self._states.append(
-            {state: states.read(all_rows, state, shape, dtypes[state]) for state, shape in model.state.items()}, count
+            {state: states.read(all_rows, state, shape, dtypes[state]) for state, shape in model.state.items()}, num_new
         )
-        self._pushes.append(outputs, count)
+        self._pushes.append(outputs, num_new)
         self._uses = uses
         return uses.is_edge_input
 

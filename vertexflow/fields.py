@@ -13,13 +13,13 @@ from .errors import InputError, InputTypeError
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch
 
-_ATOMS = {int, float, bool, str, type(None)}  # at once, where nothing else is in a list
+_ATOMS = {int, float, bool, str, type(None)}  # a list of nothing else is rows, without a look at each element
 
 Path = tuple[Any, ...]  # the keys and positions that lead to a field
 
 
 def divide(samples: list[Any]) -> dict[Path, list[Any]]:
-    """The fields of samples of one form: by where they are, the value of each sample."""
+    """The fields of samples of one form: by path, the values of all samples."""
     fields: dict[Path, list[Any]] = {}
     _divide(samples, (), fields)
     return fields
@@ -63,15 +63,16 @@ def rebuild(sample: Any, values: Mapping[Path, Any], path: Path = ()) -> Any:
     return dataclasses.replace(sample, **joined)
 
 
-def named(names: Iterable[Any], what: str, fields: Mapping[Path, Any], sort: str = "field") -> list[Path]:
-    """Where the fields of these names are."""
+def named(names: Iterable[Any], argument: str, fields: Mapping[Path, Any], noun: str = "field") -> list[Path]:
+    """The paths of the fields that a user named."""
     places = []
     for name in [names] if isinstance(names, (str, int)) else names:
         path = name if isinstance(name, tuple) else (name,)
         if path not in fields:
-            have = ", ".join(repr(known[0] if len(known) == 1 else known) for known in fields if known)
+            names_known = [repr(known[0] if len(known) == 1 else known) for known in fields if known]
             raise InputError(
-                f"vf.collate(..., {what}=...) names {name!r}, but samples have no such {sort}; they have {have or 'none'}"
+                f"vf.collate(..., {argument}=...) names {name!r}, but samples have no such {noun}; they have "
+                f"{', '.join(names_known) or 'none'}"
             )
         places.append(path)
     return places

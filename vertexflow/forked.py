@@ -14,7 +14,7 @@ _computes = False  # whether a model was called in this process
 
 
 def note_call() -> None:
-    """From now on children may lack threads."""
+    """Remember that this process has computed: children that it forks from now on may lack threads."""
     global _computes
     _computes = True
 

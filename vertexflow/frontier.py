@@ -41,7 +41,8 @@ class Growth:
         return f"row {vertex} of `children` (vertex {self.start + vertex})"
 
 
-# Given a structure and inputs by name: the parameters by name, the order of the vertices, and the compiled programs.
+# From a structure, inputs by name, and whether earlier vertices want gradients: the parameters by name, the order of the
+# vertices, and the compiled programs.
 Prepare = Callable[[Growth, Mapping[str, Tensor], bool], tuple[dict[str, Tensor], Order, Bound]]
 
 
@@ -107,11 +108,11 @@ class Frontier:
     def _add(self, growth: Growth, external: np.ndarray[Any, np.dtype[np.int64]], inputs: dict[str, Tensor]) -> Tensor:
         if not growth.num_vertices:
             return torch.empty(0, dtype=torch.int64)
-        given = {
-            name: row.expand(len(growth.child) if of_edges else growth.num_vertices, *row.shape)
-            for name, (row, of_edges) in self._zeros.items()
+        all_inputs = {
+            name: row.expand(len(growth.child) if per_edge else growth.num_vertices, *row.shape)
+            for name, (row, per_edge) in self._zeros.items()
         } | inputs
-        is_edge_input = self._compute(growth, external, given)
+        is_edge_input = self._compute(growth, external, all_inputs)
         for name, value in inputs.items():
             row = torch.zeros(value.shape[1:], dtype=value.dtype, device=value.device)
             self._zeros.setdefault(name, (row, is_edge_input(name)))
@@ -120,7 +121,7 @@ class Frontier:
     def _compute(
         self, growth: Growth, external: np.ndarray[Any, np.dtype[np.int64]], inputs: Mapping[str, Tensor]
     ) -> Callable[[str], bool]:
-        """Compute new vertices and keep what they are; returns which of the inputs are for edges."""
+        """Compute new vertices and keep their states and outputs; returns the function that says which inputs are of edges."""
         through = self._token.requires_grad
         tensors, order, bound = self._prepare(growth, inputs, through)
         rows = torch.from_numpy(external).to(self._device, non_blocking=True)
@@ -171,32 +172,32 @@ class Frontier:
 
 
 def _growth(children: Any, start: int) -> tuple[Growth, np.ndarray[Any, np.dtype[np.int64]]]:
-    """The structure of new vertices, and the vertices that were there before and that they read, each once."""
+    """The structure of new vertices, and the earlier vertices that they read, each once."""
     try:
-        rows = np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
+        table = np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
     except ValueError as error:
         raise GraphError(
             "children must be a table [new vertices, slots], with as many slots in each row; -1 stands where there is no child"
         ) from error
-    if rows.ndim != 2:
-        raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {rows.shape}")
-    if rows.dtype.kind not in "iu" and rows.size:
-        raise InputTypeError(f"children must be integers, not {rows.dtype}")
-    rows = rows.astype(np.int64, copy=False)
-    count, slots = rows.shape
-    wrong = np.argwhere((rows < -1) | (rows >= start + count))
+    if table.ndim != 2:
+        raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {table.shape}")
+    if table.dtype.kind not in "iu" and table.size:
+        raise InputTypeError(f"children must be integers, not {table.dtype}")
+    table = table.astype(np.int64, copy=False)
+    count, slots = table.shape
+    wrong = np.argwhere((table < -1) | (table >= start + count))
     if len(wrong):
         row, slot = wrong[0].tolist()
         raise GraphError(
-            f"row {row} of `children` names vertex {rows[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} and "
+            f"row {row} of `children` names vertex {table[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} and "
             f"the new ones, {start} to {start + count - 1}; -1 means that there is none"
         )
-    present = rows >= 0
-    child = rows[present]
-    before = child < start
-    external, number = np.unique(child[before], return_inverse=True)
-    child[~before] -= start
-    child[before] = count + number
+    present = table >= 0
+    child = table[present]
+    is_earlier = child < start
+    external, number = np.unique(child[is_earlier], return_inverse=True)
+    child[~is_earlier] -= start
+    child[is_earlier] = count + number
     offset = np.zeros(count + 1, np.int32)
     np.cumsum(present.sum(1), out=offset[1:])
     slot = np.nonzero(present)[1].astype(np.int32)

@@ -30,11 +30,11 @@ from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
 from .kernels.order import Order, order_on
-from .kernels.parts import Part, run_parts
+from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
 from .outputs import Outputs
-from .programs import Asked, Configuration, Kept, Programs
+from .programs import Configuration, Programs, Request, Version
 from .scheduler import FSM, Policy, edge_lists, schedule
 
 
@@ -99,9 +99,9 @@ class VertexFunction(ReturnsOutputs):
     ) -> None:
         super().__init__()
         self.state: dict[str, tuple[int, ...]]
-        self.__dict__["state"] = shapes_of(state)  # which cannot be set by others
+        self.__dict__["state"] = shapes_of(state)  # past `__setattr__`, which refuses to set it
         self.state_dtype = state_dtype
-        dtypes_of(self.state, state_dtype, torch.float32)  # what cannot be is refused here already
+        dtypes_of(self.state, state_dtype, torch.float32)  # an impossible dtype is refused here already
         self.backend = backend
         self.policy = policy
         self.max_vertices = max_vertices
@@ -159,16 +159,16 @@ class VertexFunction(ReturnsOutputs):
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
     ) -> Outputs:
-        """`forward`, perhaps with other parameters and buffers than those of the module."""
+        """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
         if named_backend(self.backend) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
-        kept, own = programs.see(self._programs, self)
-        tensors = own if tensors is None else tensors
+        version, own_tensors = programs.see(self._programs, self)
+        tensors = own_tensors if tensors is None else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = kinds.methods_in(batch, self._methods)
         device = check_inputs(tensors, inputs)
-        traces = self._trace(kept, inputs, tensors, device)
+        traces = self._trace(version, inputs, tensors, device)
         batch = batch.reversed() if reverse else batch
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
         parts = [batch] if self.max_vertices is None else [part.batch for part in split(batch, self.max_vertices)]
@@ -178,25 +178,25 @@ class VertexFunction(ReturnsOutputs):
             parts = [part.with_initial() for part in parts]
             dtypes = next(iter(traces.values())).state_dtypes
             external = self._initial_states(initial, sum(part.num_external for part in parts), dtypes, device)
-        reads = {name: Reads(one.num_slots, one.reads_edges) for name, one in traces.items()}
+        reads = {name: Reads(trace.num_slots, trace.reads_edges) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
 
-        def bind(part: GraphBatch) -> Part:
+        def bind(part: GraphBatch) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
             ahead = part.schedule
             if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
                 ahead = None  # it was made for another model
-            order, of_groups = order_of(part, methods, reads, self.policy, ahead, device)
-            bound = self._bind(kept, traces, inputs, tensors, device, through, of_groups)
+            order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
+            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods)
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
-            return Part(bound, order, counts, part.num_external)
+            return BoundPart(bound, order, counts, part.num_external)
 
         outputs = run_parts([bind(part) for part in parts], tensors, inputs, external)
         for trace in traces.values():  # of kinds that are not in this batch
             for name, node in trace.pushes.items():
                 if name not in outputs:
-                    given = [*tensors.values(), *inputs.values()] if name in trace.push_grads else []
-                    outputs[name] = autograd.no_rows(node, device, [value for value in given if value.requires_grad])
+                    leaves = [*tensors.values(), *inputs.values()] if name in trace.push_grads else []
+                    outputs[name] = autograd.no_rows(node, device, [value for value in leaves if value.requires_grad])
         return Outputs(outputs)
 
     @uncompiled
@@ -222,8 +222,8 @@ class VertexFunction(ReturnsOutputs):
             >>> run[new].h.sum().backward()
         """
         kinds.check_written(self, VertexFunction, grows=True)
-        given = (*self.parameters(), *self.buffers(), *inputs.values())
-        device = next((tensor.device for tensor in given), torch.device("cpu"))
+        tensors = (*self.parameters(), *self.buffers(), *inputs.values())
+        device = next((tensor.device for tensor in tensors), torch.device("cpu"))
         is_eager = named_backend(self.backend) == "eager"
         run = EagerFrontier(self, device) if is_eager else Frontier(self._prepare_growth, device)
         if graphs is not None:
@@ -238,18 +238,18 @@ class VertexFunction(ReturnsOutputs):
     def _prepare_growth(
         self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
-        kept, tensors = programs.see(self._programs, self)
+        version, tensors = programs.see(self._programs, self)
         device = check_inputs(tensors, inputs)
-        traces = self._trace(kept, inputs, tensors, device)
+        traces = self._trace(version, inputs, tensors, device)
         ((name, trace),) = traces.items()
         kinds.check_rows(
             traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension"
         )
-        made = schedule(growth, self.policy, trace.num_slots, trace.reads_edges)
-        log.show("schedule", made)
-        lists = edge_lists(growth, made) if trace.reads_edges else None
-        bound = self._bind(kept, traces, inputs, tensors, device, through, (name,))
-        return tensors, order_on(made, device, lists=lists), bound
+        growth_schedule = schedule(growth, self.policy, trace.num_slots, trace.reads_edges)
+        log.show("schedule", growth_schedule)
+        lists = edge_lists(growth, growth_schedule) if trace.reads_edges else None
+        bound = self._bind(version, traces, inputs, tensors, device, through, (name,))
+        return tensors, order_on(growth_schedule, device, lists=lists), bound
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:
@@ -257,7 +257,7 @@ class VertexFunction(ReturnsOutputs):
         return report.symbolic_graph(self._programs, self.backend)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "symbolic_graph":  # there is none, which `hasattr` shall know, and others why
+        if name == "symbolic_graph":  # the property raised: `hasattr` says no, and anyone else is told why
             return report.symbolic_graph(self._programs, self.backend)
         return super().__getattr__(name)
 
@@ -268,7 +268,7 @@ class VertexFunction(ReturnsOutputs):
     def _initial_states(
         self, initial: Mapping[str, Tensor], count: int, dtypes: StateDtypes, device: torch.device
     ) -> dict[str, Tensor]:
-        """The rows of every state that vertices without children read."""
+        """The rows that vertices without children read of every state."""
         if not isinstance(initial, Mapping):
             raise InputTypeError(f'initial is a {type(initial).__name__}; give a mapping from states, {{"h": h0}}')
         for name, value in initial.items():
@@ -277,11 +277,11 @@ class VertexFunction(ReturnsOutputs):
                 raise InputError(f"initial has {name!r}, but there is no such state; the states are {known}")
             if isinstance(value, Tensor):
                 check_plain("the initial state", {name: value}, closely=True)
-            want = (count, *self.state[name])
-            if not isinstance(value, Tensor) or tuple(value.shape) != want or value.device != device:
-                given = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+            shape_wanted = (count, *self.state[name])
+            if not isinstance(value, Tensor) or tuple(value.shape) != shape_wanted or value.device != device:
+                actual = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
                 raise InputError(
-                    f"initial[{name!r}] is {given}; give a tensor of shape {list(want)} on {device}, one row for each "
+                    f"initial[{name!r}] is {actual}; give a tensor of shape {list(shape_wanted)} on {device}, one row for each "
                     "vertex without children"
                 )
             if not becomes_state(name, value, dtypes):
@@ -298,46 +298,46 @@ class VertexFunction(ReturnsOutputs):
 
     @property
     def _programs(self) -> Programs:
-        """What this model became; of a copy, nothing yet."""
-        have: Programs | None = getattr(self, "_kept_programs", None)
-        if have is None:
-            have = self._kept_programs = Programs()
-        return have
+        """The versions of this model; a copy of the model begins without any."""
+        model_programs: Programs | None = getattr(self, "_kept_programs", None)
+        if model_programs is None:
+            model_programs = self._kept_programs = Programs()
+        return model_programs
 
     def _trace(
-        self, kept: Kept, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
+        self, version: Version, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
     ) -> dict[str, Trace]:
         def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
             dtypes = dtypes_of(self.state, self.state_dtype, usual_dtype(tensors, inputs))
-            made = {
+            traces = {
                 name: prepare(self, name, self.state, dtypes, inputs, tensors, device)
                 for name in dict.fromkeys(self._methods.values())
             }
-            kinds.check_together(made, inputs)
-            return made
+            kinds.check_together(traces, inputs)
+            return traces
 
         configuration = Configuration.of(tensors, inputs, device, self.state_dtype)
-        return programs.traces(self._programs, self, kept, configuration, make)
+        return programs.traces(self._programs, self, version, configuration, make)
 
     def _bind(
         self,
-        kept: Kept,
+        version: Version,
         traces: Mapping[str, Trace],
         inputs: Mapping[str, Tensor],
         tensors: Mapping[str, Tensor],
         device: torch.device,
         through: bool,
-        of_groups: tuple[str, ...],
+        group_methods: tuple[str, ...],
     ) -> Bound:
-        """Every method compiled for the gradients that are wanted; with `through`, gradients are sent in any case."""
-        asked = Asked((), (), False, named_backend(self.backend), device)
+        """The programs of a batch, compiled for the gradients that are wanted; with `through`, children get theirs anyway."""
+        request = Request((), (), False, named_backend(self.backend), device)
         if torch.is_grad_enabled():
             params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
             wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
-            asked = Asked(params, wanted, through, asked.backend, device)
+            request = Request(params, wanted, through, request.backend, device)
         with without_autocast(device.type):
-            return programs.bound(self._programs, kept, traces, asked, of_groups)
+            return programs.bound(self._programs, version, traces, request, group_methods)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -13,11 +13,11 @@ from .kernels.plain import check_plain, check_real
 
 
 def check_arguments(unnamed: tuple[object, ...], reverse: object) -> None:
-    """Refuse arguments of a model's call that were given without a name, and a direction that is none."""
+    """Refuse inputs that were given without a name, and a `reverse` that is no bool."""
     if unnamed:
-        kinds = ", ".join(type(one).__name__ for one in unnamed)
+        types = ", ".join(type(argument).__name__ for argument in unnamed)
         raise InputTypeError(
-            f"the model was given {kinds} without a name after the graphs; give inputs by the names that the vertex "
+            f"the model was given {types} without a name after the graphs; give inputs by the names that the vertex "
             "function pulls: model(batch, x=x)"
         )
     if not isinstance(reverse, (bool, np.bool_)):
@@ -25,7 +25,7 @@ def check_arguments(unnamed: tuple[object, ...], reverse: object) -> None:
 
 
 def check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
-    """The device of parameters and inputs."""
+    """The device of the parameters and inputs; refuses inputs that are no plain tensors with rows, or lie elsewhere."""
     check_real()
     check_plain("parameter or buffer", tensors)
     device = next((tensor.device for tensor in tensors.values()), None)

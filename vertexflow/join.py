@@ -43,7 +43,7 @@ def join_field(path: Path, items: list[Any], layout: str | None, graphs: Sequenc
 def join_index(path: Path, items: list[Any], per_graph: bool, graphs: list[InputGraph]) -> Tensor:
     """A field of vertex numbers in the batch, in which the vertices of each graph come after those of the graphs before."""
     moved = []
-    before = 0
+    offset = 0
     for index, (item, graph) in enumerate(zip(items, graphs, strict=True)):
         values = item if isinstance(item, Tensor) else torch.as_tensor(_array(path, index, item))
         if values.numel() == 0 and isinstance(item, list):
@@ -59,8 +59,8 @@ def join_index(path: Path, items: list[Any], per_graph: bool, graphs: list[Input
                 f"{shown(path)}: sample {index} has the vertex number {int(wrong[0])}, which is out of range; its graph has "
                 f"the vertices 0 to {graph.num_vertices - 1} (-1: none)"
             )
-        moved.append(torch.where(values < 0, values, values + before))
-        before += graph.num_vertices
+        moved.append(torch.where(values < 0, values, values + offset))
+        offset += graph.num_vertices
     joined = join_field(path, moved, "per_graph" if per_graph else "rows", ())
     assert isinstance(joined, Tensor)
     return joined
@@ -71,24 +71,26 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
     lengths = [shape[0] if shape else -1 for shape in shapes]
     if not graphs or any(len(shape) != 1 for shape in shapes):
         return "rows"
-    alike = len(set(lengths)) == 1
-    counted = next((what for of_field in graphs for what, counts in _counts(of_field) if counts == lengths), None)
-    if counted is not None and not (alike and lengths[0]):
+    is_one_length = len(set(lengths)) == 1
+    row_owner = next(
+        (owner for field_graphs in graphs for owner, counts in _counts(field_graphs) if counts == lengths), None
+    )
+    if row_owner is not None and not (is_one_length and lengths[0]):
         return "rows"
-    if counted is not None:
+    if row_owner is not None:
         # One number a graph is more often its label than the row of its only leaf.
-        layout = "per_graph" if lengths[0] == 1 and counted not in ("vertices", "edges") else "rows"
-        taken = "rows" if layout == "rows" else "one vector for each graph"
+        layout = "per_graph" if lengths[0] == 1 and row_owner not in ("vertices", "edges") else "rows"
+        meaning = "rows" if layout == "rows" else "one vector for each graph"
         warnings.warn(
-            f"vf.collate: {shown(path)} has one entry for each of the {counted} in every sample of this batch, but also "
-            f"one length in all: it is taken as {taken}. Say what it is for every batch, with "
+            f"vf.collate: {shown(path)} has one entry for each of the {row_owner} in every sample of this batch, but also "
+            f"one length in all: it is taken as {meaning}. Say what it is for every batch, with "
             f"vf.collate(..., rows=({_name(path)},)) or vf.collate(..., per_graph=({_name(path)},))",
             RuntimeWarning,
             stacklevel=4,
         )
         return layout
-    if alike:
-        return "per_graph" if lengths[0] else "rows"  # none in this batch, of what has other lengths in others
+    if is_one_length:
+        return "per_graph" if lengths[0] else "rows"  # of length 0: rows, of which this batch happens to have none
     sizes = ", ".join(f"{n} for {graph.num_vertices} vertices and {graph.num_edges} edges"
                       for n, graph in list(zip(lengths, graphs[0], strict=True))[:4])  # fmt: skip
     raise InputError(
@@ -98,15 +100,15 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
 
 
 def _counts(graphs: list[InputGraph]) -> Iterator[tuple[str, list[int]]]:
-    """What rows can be of, and how many there are in each graph."""
+    """What may have a row each (vertices, edges, leaves, ...), and how many of them each graph has."""
     yield "vertices", [graph.num_vertices for graph in graphs]
     yield "edges", [graph.num_edges for graph in graphs]
     leaves = [int((graph.offset[1:] == graph.offset[:-1]).sum()) for graph in graphs]
     yield "leaves", leaves
     yield "inner vertices", [graph.num_vertices - count for graph, count in zip(graphs, leaves, strict=True)]
-    of_kind = [Counter(() if graph.kind is None else graph.kind.tolist()) for graph in graphs]
-    for kind in dict.fromkeys(chain.from_iterable(of_kind)):
-        yield f"vertices of kind {kind!r}", [counts[kind] for counts in of_kind]
+    kind_counts = [Counter(() if graph.kind is None else graph.kind.tolist()) for graph in graphs]
+    for kind in dict.fromkeys(chain.from_iterable(kind_counts)):
+        yield f"vertices of kind {kind!r}", [counts[kind] for counts in kind_counts]
 
 
 def _join_arrays(path: Path, items: list[Any], shapes: list[tuple[int, ...]], layout: str) -> Any:

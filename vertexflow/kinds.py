@@ -87,26 +87,26 @@ def vertex(*kinds: Any) -> Callable[[Method], Method]:
 
 def methods_of(cls: type, base: type) -> dict[Any, str]:
     """The name of the method of each kind; `{None: "vertex"}` if there is one method for all."""
-    found: dict[Any, str] = {}
+    methods: dict[Any, str] = {}
     names = dict.fromkeys(name for part in reversed(cls.__mro__) for name in vars(part))
     for name in names:
         for kind in getattr(inspect.getattr_static(cls, name, None), "_vertexflow_kinds", ()):
-            if kind in found:
+            if kind in methods:
                 raise VertexFunctionError(
-                    f"{cls.__name__} has two methods for vertices of kind {kind!r}, `{found[kind]}` and `{name}`; leave one"
+                    f"{cls.__name__} has two methods for vertices of kind {kind!r}, `{methods[kind]}` and `{name}`; leave one"
                 )
             if name != "vertex" and hasattr(base, name):
                 raise VertexFunctionError(
                     f"method `{name}` of {cls.__name__} would take the place of `VertexFunction.{name}`; give it another name"
                 )
-            found[kind] = name
-    own = getattr(cls, "vertex", None)
-    if found and own is not getattr(base, "vertex", None) and "vertex" not in found.values():
+            methods[kind] = name
+    common_method = getattr(cls, "vertex", None)
+    if methods and common_method is not getattr(base, "vertex", None) and "vertex" not in methods.values():
         raise VertexFunctionError(
-            f"{cls.__name__} has a method `vertex` for all vertices and methods for kinds ({_listed(found)}); "
+            f"{cls.__name__} has a method `vertex` for all vertices and methods for kinds ({_listed(methods)}); "
             "write one or the others"
         )
-    return found or {None: "vertex"}
+    return methods or {None: "vertex"}
 
 
 def check_written(model: Any, base: type, grows: bool = False) -> None:
@@ -150,18 +150,18 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
         return {methods[0]: (batch.num_vertices, batch.num_edges)}
     counts = batch.derived.kind_counts
     if counts is None:
-        of_vertices = np.bincount(batch.kind_index, minlength=len(methods))  # type: ignore[arg-type]
-        of_edges = np.bincount(batch.kind_index, np.diff(batch.offset), len(methods))  # type: ignore[arg-type]
-        counts = batch.derived.kind_counts = of_vertices.tolist(), of_edges.astype(np.int64).tolist()
+        vertex_counts = np.bincount(batch.kind_index, minlength=len(methods))  # type: ignore[arg-type]
+        edge_counts = np.bincount(batch.kind_index, np.diff(batch.offset), len(methods))  # type: ignore[arg-type]
+        counts = batch.derived.kind_counts = vertex_counts.tolist(), edge_counts.astype(np.int64).tolist()
     sums: dict[str, tuple[int, int]] = {}
     for method, vertices, edges in zip(methods, *counts, strict=True):
-        before = sums.get(method, (0, 0))
-        sums[method] = before[0] + vertices, before[1] + edges
+        previous = sums.get(method, (0, 0))
+        sums[method] = previous[0] + vertices, previous[1] + edges
     return sums
 
 
 def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> None:
-    """Refuse methods that do not fit together, and inputs that none of them pulls."""
+    """Refuse methods that use a name in different ways, and inputs that no method pulls."""
     if not any(use.pushes for use in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"
@@ -169,19 +169,18 @@ def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> No
         )
     first: dict[tuple[str, str], tuple[str, Any]] = {}
     for method, use in used.items():
-        of_inputs = {name: use.is_edge_input(name) for name in use.pulls}
         outputs = {name: use.output(name) for name in use.pushes}
-        said = {("input", name): "for edges" if edges else "for vertices" for name, edges in of_inputs.items()}
-        said |= {
+        uses = {("input", name): "for edges" if use.is_edge_input(name) else "for vertices" for name in use.pulls}
+        uses |= {
             ("output", name): f"as {str(value.dtype)[6:]}{['n', *map(int, value.shape[1:])]}".replace("'", "")
             for name, value in outputs.items()
         }
-        for what, how in said.items():
-            other, before = first.setdefault(what, (method, how))
-            if before != how:
-                verb = "pulls" if what[0] == "input" else "pushes"
+        for (sort, name), how in uses.items():
+            first_method, first_how = first.setdefault((sort, name), (method, how))
+            if first_how != how:
+                verb = "pulls" if sort == "input" else "pushes"
                 raise VertexFunctionError(
-                    f"method `{other}` {verb} {what[1]!r} {before}, method `{method}` {how}; give two {what[0]}s of two names"
+                    f"method `{first_method}` {verb} {name!r} {first_how}, method `{method}` {how}; give two {sort}s of two names"
                 )
     pulled = dict.fromkeys(name for use in used.values() for name in use.pulls)
     for name in inputs:
@@ -195,12 +194,12 @@ def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> No
 def count_inputs(
     used: Mapping[str, Used], names: Iterable[str], counts: Mapping[str, tuple[int, int]]
 ) -> dict[str, int]:
-    """How many rows inputs of these names have, where methods compute so many vertices and edges."""
+    """How many rows each of these inputs must have, given how many vertices and edges each method computes."""
     rows = {}
     for name in names:
         pulling = _pulling(used, name)
-        of_edges = used[pulling[0]].is_edge_input(name)
-        rows[name] = sum([counts.get(method, (0, 0))[of_edges] for method in pulling])
+        is_edge_input = used[pulling[0]].is_edge_input(name)
+        rows[name] = sum([counts.get(method, (0, 0))[is_edge_input] for method in pulling])
     return rows
 
 
@@ -220,27 +219,27 @@ def check_rows(
     for (name, value), count in zip(inputs.items(), count_inputs(used, inputs, counts).values(), strict=True):
         if value.shape[0] != count:
             pulling = _pulling(used, name)
-            of_edges = used[pulling[0]].is_edge_input(name)
-            what, order = ("vertex", "in the order of their numbers")
-            if of_edges:
-                what, order = ("edge", "in the order in which edges were given (batch.edge_index)")
-            some = [kind for kind, method in kinds.items() if method in pulling]
-            of_kinds = f" of kind {_listed(some, ' or ')}" if len(pulling) < len(used) else ""
-            if of_kinds and of_edges:
-                of_kinds = f" to the children of vertices{of_kinds}"
+            is_edge_input = used[pulling[0]].is_edge_input(name)
+            owner, order = ("vertex", "in the order of their numbers")
+            if is_edge_input:
+                owner, order = ("edge", "in the order in which edges were given (batch.edge_index)")
+            pulling_kinds = [kind for kind, method in kinds.items() if method in pulling]
+            kind_clause = f" of kind {_listed(pulling_kinds, ' or ')}" if len(pulling) < len(used) else ""
+            if kind_clause and is_edge_input:
+                kind_clause = f" to the children of vertices{kind_clause}"
             raise InputError(
-                f"input {name!r} has {len(value)} rows, but {where} has {count} {'edges' if of_edges else 'vertices'}"
-                f"{of_kinds}: give one row {'an' if of_edges else 'a'} {what}, {order}"
+                f"input {name!r} has {len(value)} rows, but {where} has {count} {'edges' if is_edge_input else 'vertices'}"
+                f"{kind_clause}: give one row {'an' if is_edge_input else 'a'} {owner}, {order}"
             )
 
 
 def refuse_edge_inputs(used: Mapping[str, Used]) -> None:
     """Refuse inputs of edges beside initial states."""
     for use in used.values():
-        of_edges = [name for name in use.pulls if use.is_edge_input(name)]
-        if of_edges:
+        edge_inputs = [name for name in use.pulls if use.is_edge_input(name)]
+        if edge_inputs:
             raise InputError(
-                f"initial states come by edges that have no row of the edge input {of_edges[0]!r}; leave out one or the "
+                f"initial states come by edges that have no row of the edge input {edge_inputs[0]!r}; leave out one or the "
                 "other"
             )
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-TOPICS = ("trace", "passes", "schedule", "kernels")
 
-
-def show(topic: str, what: object) -> None:
-    """Print `what` if the environment variable asks for `topic`; it is only turned into text then."""
+def show(topic: str, content: object) -> None:
+    """Print `content` if the environment variable `VERTEXFLOW_LOG` names `topic`; only then is it turned into text."""
     if topic in os.environ.get("VERTEXFLOW_LOG", "").split(","):
-        print(f"[vertexflow {topic}]\n{what}", file=sys.stderr)
+        print(f"[vertexflow {topic}]\n{content}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Schedules of batches on devices, kept with the batch for all models that read children in the same way."""
+"""The order in which a batch is computed on a device, kept with the batch for all models that read children alike."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .scheduler import Policy, Schedule, cached_schedule, edge_lists
 
 
 class Reads(NamedTuple):
-    """How a method reads children: in so many slots, and perhaps all of them, however many."""
+    """How a method reads children: by slot, from how many slots; if `ragged`, also all children, however many there are."""
 
     num_slots: int
-    every: bool
+    ragged: bool
 
 
 class Key(NamedTuple):
-    """What tells the orders of a batch from each other."""
+    """By what the orders of a batch are kept."""
 
-    methods: tuple[str, ...]  # of each kind
+    methods: tuple[str, ...]  # by kind
     reads: tuple[Reads, ...]
-    is_ahead: bool
+    is_ahead: bool  # whether the schedule came with the batch
     device: torch.device
 
 
-class Kept(NamedTuple):
-    """An order, the method of each group of its rows, and the policy that it was made by."""
+class KeptOrder(NamedTuple):
+    """An order, the method of each group of its rows, and the policy that chose its steps."""
 
     order: Order
     methods: tuple[str, ...]
@@ -48,32 +48,33 @@ def order_of(
 ) -> tuple[Order, tuple[str, ...]]:
     """The schedule of a batch on a device, and the method of each group of its rows.
 
-    `methods` are those of each kind, `reads` is by method; `ahead` a schedule that is to be used, else it is made by `policy`.
+    `methods` has the method of each kind, `reads` how each method reads children. `ahead` is a schedule that was made before;
+    with None, `policy` makes one.
     """
     key = Key(methods, tuple(reads[name] for name in methods), ahead is not None, device)
-    kept: Kept | None = batch.derived.orders.get(key)
-    if kept is None or (ahead is None and kept.policy is not policy):
-        kept = batch.derived.orders[key] = _made(batch, methods, reads, policy, ahead, device)
-    return kept.order, kept.methods
+    entry: KeptOrder | None = batch.derived.orders.get(key)
+    if entry is None or (ahead is None and entry.policy is not policy):
+        entry = batch.derived.orders[key] = _make_order(batch, methods, reads, policy, ahead, device)
+    return entry.order, entry.methods
 
 
-def _made(
+def _make_order(
     batch: GraphBatch,
     methods: tuple[str, ...],
     reads: Mapping[str, Reads],
     policy: str | Policy,
     ahead: Schedule | None,
     device: torch.device,
-) -> Kept:
-    made, arrays = ahead, None
-    if made is None:
+) -> KeptOrder:
+    batch_schedule, arrays = ahead, None
+    if batch_schedule is None:
         structure, methods = group_by_method(batch, methods)
-        of_groups = [reads[name] for name in methods]
-        made = cached_schedule(
-            structure, policy, tuple(r.num_slots for r in of_groups), tuple(r.every for r in of_groups)
+        group_reads = [reads[name] for name in methods]
+        batch_schedule = cached_schedule(
+            structure, policy, tuple(r.num_slots for r in group_reads), tuple(r.ragged for r in group_reads)
         )
-        log.show("schedule", made)
+        log.show("schedule", batch_schedule)
     elif batch.device == device:
         arrays = batch.schedule_indices
-    lists = edge_lists(batch, made) if any(reads[name].every for name in methods) else None
-    return Kept(order_on(made, device, arrays, lists), methods, policy)
+    lists = edge_lists(batch, batch_schedule) if any(reads[name].ragged for name in methods) else None
+    return KeptOrder(order_on(batch_schedule, device, arrays, lists), methods, policy)

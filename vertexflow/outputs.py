@@ -38,8 +38,8 @@ class Outputs(dict[str, Tensor]):
         return self[name]
 
     def __missing__(self, name: object) -> Tensor:
-        there = ", ".join(map(repr, self)) or "nothing, or no vertex was computed yet"
-        raise OutputError(f"there is no output {name!r}; the vertex function pushed {there}")
+        pushed = ", ".join(map(repr, self)) or "nothing, or no vertex was computed yet"
+        raise OutputError(f"there is no output {name!r}; the vertex function pushed {pushed}")
 
     def __setattr__(self, name: str, value: Tensor) -> None:
         if hasattr(type(self), name):
@@ -68,8 +68,8 @@ class Outputs(dict[str, Tensor]):
 class InCheckpoint(Outputs):
     """What a call inside `torch.utils.checkpoint(..., use_reentrant=True)` returned.
 
-    Such a checkpoint sees tensors only if they are returned alone or in a tuple; those of a mapping come out of it without a
-    gradient. So they can be read inside, and not outside.
+    Such a checkpoint tracks tensors only if they are returned alone or in a tuple; tensors in a mapping come out of it without
+    a gradient. So these entries can be read inside the checkpoint, and outside they raise.
     """
 
     __slots__ = ()
@@ -97,11 +97,11 @@ class InCheckpoint(Outputs):
         return "Outputs(of a checkpoint)"
 
 
-def of_call(outputs: Outputs, given: Iterable[object]) -> Outputs:
-    """What a call returns to its caller; `given` is all that may require grad of what it computed with."""
+def of_call(outputs: Outputs, sources: Iterable[object]) -> Outputs:
+    """What a call returns to its caller; `sources` are the tensors that it computed with, among other objects."""
     if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or type(outputs) is not Outputs:
         return outputs
-    wants_gradient = any(isinstance(value, Tensor) and value.requires_grad for value in given)
+    wants_gradient = any(isinstance(value, Tensor) and value.requires_grad for value in sources)
     return InCheckpoint(outputs) if wants_gradient and _is_in_checkpoint() else outputs
 
 

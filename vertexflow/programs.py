@@ -27,18 +27,18 @@ from .kernels.bound import Bound, bind
 from .kernels.compile import choose_backend, compile_program
 from .kernels.compiled import Compiled
 
-MOST_STATES = 32  # of a model that are kept; the least recently seen go first
-_MANY_STATES = 8  # from which on a warning says what changes
+MOST_VERSIONS = 32  # of a model that are kept; the least recently used go first
+_MANY_VERSIONS = 8  # so many versions, and a warning says what changes
 
 _CPU = torch.device("cpu")
 _DICTIONARY = operator.attrgetter("__dict__")
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Configuration(NamedTuple):
-    """What traces depend on, beside the state of the model."""
+    """What a trace depends on beside the version of the model."""
 
     tensors: tuple[tuple[str, torch.dtype, torch.Size], ...]
     inputs: tuple[tuple[str, torch.dtype, torch.Size], ...]  # with the shape of a row
@@ -65,60 +65,64 @@ class Configuration(NamedTuple):
 
 
 def _default_device() -> torch.device:
-    """As `torch.get_default_device()`, which looks longer where nobody has set one."""
+    """What `torch.get_default_device()` returns; that takes longer where nobody has set a device, as is usual."""
     is_set = torch._C._len_torch_function_stack() or getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
     return torch.get_default_device() if is_set else _CPU
 
 
-class Asked(NamedTuple):
-    """What programs are compiled for: the parameters and inputs whose gradients are wanted; with `through`, gradients are sent
-    to children in any case."""
+class Request(NamedTuple):
+    """What programs are compiled for: the parameters and inputs whose gradients are wanted, and whether children get gradients
+    whatever these are (`through`: an initial state, or an earlier part of a run, wants its own)."""
 
     params: tuple[str, ...]
     inputs: tuple[str, ...]
     through: bool
-    backend: str  # by its name: which one "auto" is, is chosen when programs are compiled
+    backend: str  # as it was named: "auto" becomes another when programs are compiled
     device: torch.device
 
 
-Traces = tuple[int, ...]  # those of all methods, by address: `Kept` keeps them
+Traces = tuple[
+    int, ...
+]  # the traces of all methods by their addresses, which stay valid while `Version` keeps the traces
 
 
 @dataclass
-class Kept:
-    """What a model became in one of its states."""
+class Version:
+    """A model with its attributes as they were at some call: its traces and all that was compiled of them."""
 
-    alive: list[Any]  # what the key of the state speaks of by its address
-    traces: dict[Configuration, dict[str, Trace]] = field(default_factory=dict)  # a trace a method
-    compiled: dict[tuple[Traces, Asked], dict[str, Compiled]] = field(default_factory=dict)
-    # By methods of groups: these together, and those of all kinds.
-    bound: dict[tuple[Traces, Asked, tuple[str, ...]], tuple[Bound, dict[str, Compiled]]] = field(default_factory=dict)
+    alive: list[Any]  # the objects that the version's key names by address, so that no other object gets that address
+    traces: dict[Configuration, dict[str, Trace]] = field(default_factory=dict)  # by method
+    compiled: dict[tuple[Traces, Request], dict[str, Compiled]] = field(default_factory=dict)
+    # By the methods of a batch's groups: their programs together; and the programs of all methods.
+    bound: dict[tuple[Traces, Request, tuple[str, ...]], tuple[Bound, dict[str, Compiled]]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A model as it was seen last: a snapshot, where its parameters and buffers are, and what is kept for that state."""
+    """A model as it was at its last call: a snapshot, where its parameters and buffers are, and its version."""
 
     snapshot: Snapshot
     places: list[tuple[str, dict[str, Any], str]]  # qualified name, and the dictionary and key that hold the tensor
-    num_tensors: int  # that are different ones: two places may hold the same
-    attributes: list[int]  # the dictionary of what was set on each of the tensors, by its address
-    kept: Kept
+    num_tensors: int  # without duplicates: two places may hold one tensor
+    attributes: list[int]  # of each tensor, the address of the dictionary of its own attributes, or 0
+    version: Version
 
 
 @dataclass
 class Programs:
-    """All that is kept of a model. `latest` is for reports only: the programs of whichever call came last."""
+    """All versions of a model. `latest` is for reports only: the programs of whichever call came last."""
 
-    states: OrderedDict[Hashable, Kept] = field(default_factory=OrderedDict)
+    versions: OrderedDict[Hashable, Version] = field(default_factory=OrderedDict)
     seen: Seen | None = None
     latest: Mapping[str, Compiled] | None = None
-    num_states: int = 0
-    unwatched: set[Path] = field(default_factory=set)  # what functions wrote to while they were traced: counts, logs
+    num_versions: int = 0
+    unwatched: set[Path] = field(default_factory=set)  # what functions write to when they are traced: counters, logs
 
 
-def see(programs: Programs, model: nn.Module) -> tuple[Kept, dict[str, Tensor]]:
-    """What is kept for the state that `model` is in, and its parameters and buffers by qualified name."""
+def see(programs: Programs, model: nn.Module) -> tuple[Version, dict[str, Tensor]]:
+    """The version that `model` is in now, and its parameters and buffers by qualified name."""
     seen = programs.seen
     if seen is None or seen.snapshot.modules[0]() is not model or not seen.snapshot.is_current():
         with isolation.lock:
@@ -128,11 +132,11 @@ def see(programs: Programs, model: nn.Module) -> tuple[Kept, dict[str, Tensor]]:
         with isolation.lock:
             seen = programs.seen = _look(programs, model)
         tensors = {name: holder[key] for name, holder, key in seen.places}
-    return seen.kept, tensors if len(tensors) == seen.num_tensors else _once_each(tensors)
+    return seen.version, tensors if len(tensors) == seen.num_tensors else _once_each(tensors)
 
 
 def _fetch(seen: Seen) -> dict[str, Tensor] | None:
-    """The parameters and buffers by the names of their places; None where some were tied, untied or taken away since."""
+    """The parameters and buffers by the names of their places; None if some were tied, untied or removed since."""
     tensors = {name: holder[key] for name, holder, key in seen.places}
     different = {id(tensor) for tensor in tensors.values() if tensor is not None}
     is_complete = not any(tensor is None for tensor in tensors.values())
@@ -141,67 +145,75 @@ def _fetch(seen: Seen) -> dict[str, Tensor] | None:
 
 
 def _attributes(tensors: Mapping[str, Tensor]) -> list[int]:
-    """What holds the attributes that were set on tensors; 0 for most, which have none."""
-    return [id(held) if held else 0 for held in map(_DICTIONARY, tensors.values())]
+    """The addresses of the dictionaries of the tensors' own attributes; 0 for most tensors, which have none."""
+    return [id(attributes) if attributes else 0 for attributes in map(_DICTIONARY, tensors.values())]
 
 
 def traces(
-    programs: Programs, model: nn.Module, kept: Kept, configuration: Configuration, make: Callable[[], dict[str, Trace]]
+    programs: Programs,
+    model: nn.Module,
+    version: Version,
+    configuration: Configuration,
+    make: Callable[[], dict[str, Trace]],
 ) -> dict[str, Trace]:
     """The traces for a configuration, made by the first thread that asks for them."""
 
-    def made() -> dict[str, Trace]:
-        found = make()
-        _forget_written(programs, model, kept)
-        return found
+    def make_and_forget() -> dict[str, Trace]:
+        result = make()
+        _unwatch_written(programs, model, version)
+        return result
 
-    return _made(kept.traces, configuration, made)
+    return _get_or_make(version.traces, configuration, make_and_forget)
 
 
-def _forget_written(programs: Programs, model: nn.Module, kept: Kept) -> None:
-    """What functions have just written to, and nobody else: a hook that counts its calls. It would change at each trace."""
+def _unwatch_written(programs: Programs, model: nn.Module, version: Version) -> None:
+    """Watch no longer what functions wrote to while they were just traced, as a hook that counts its calls does: it would
+    change with every trace, and so ask for another."""
     seen = programs.seen
-    if seen is None or seen.kept is not kept or seen.snapshot.is_current():
+    if seen is None or seen.version is not version or seen.snapshot.is_current():
         return
     changed = seen.snapshot.differing(take_snapshot(model, programs.unwatched))
-    programs.unwatched.intersection_update(seen.snapshot.skipped)  # others are gone
+    programs.unwatched.intersection_update(seen.snapshot.skipped)  # other paths are no longer in the model
     programs.unwatched.update(path for path in changed if any(isinstance(part, Held) for part in path))
     snapshot = take_snapshot(model, programs.unwatched)
-    for key in [key for key, state in programs.states.items() if state is kept]:
-        del programs.states[key]
-    programs.states[snapshot.key, _ties(model)] = kept
+    for key in [key for key, other_version in programs.versions.items() if other_version is version]:
+        del programs.versions[key]
+    programs.versions[snapshot.key, _ties(model)] = version
     programs.seen = replace(seen, snapshot=snapshot)
-    kept.alive += snapshot.alive
+    version.alive += snapshot.alive
 
 
-def bound(programs: Programs, kept: Kept, traces: Mapping[str, Trace], asked: Asked, methods: tuple[str, ...]) -> Bound:
-    """The compiled methods of the groups of rows of a batch, together; all methods are compiled."""
-    of_traces = tuple(map(id, traces.values()))
+def bound(
+    programs: Programs, version: Version, traces: Mapping[str, Trace], request: Request, methods: tuple[str, ...]
+) -> Bound:
+    """The programs of `methods`, which are those of a batch's groups of rows; compiles the programs of all methods."""
+    trace_ids = tuple(map(id, traces.values()))
 
-    def made() -> tuple[Bound, dict[str, Compiled]]:
-        compiled = _made(kept.compiled, (of_traces, asked), lambda: _compiled(traces, asked))
+    def make() -> tuple[Bound, dict[str, Compiled]]:
+        compiled = _get_or_make(version.compiled, (trace_ids, request), lambda: _compiled(traces, request))
         return bind(compiled[name] for name in methods), compiled
 
-    found, programs.latest = _made(kept.bound, (of_traces, asked, methods), made)
-    return found
+    result, programs.latest = _get_or_make(version.bound, (trace_ids, request, methods), make)
+    return result
 
 
-def _compiled(traces: Mapping[str, Trace], asked: Asked) -> dict[str, Compiled]:
-    every, wanted, through = traces.values(), (asked.params, asked.inputs), asked.through
-    states = {state for trace in every for state in trace.state} if through else wanted_states(every, *wanted)
+def _compiled(traces: Mapping[str, Trace], request: Request) -> dict[str, Compiled]:
+    all_traces, wanted, through = traces.values(), (request.params, request.inputs), request.through
+    states = {state for trace in all_traces for state in trace.state} if through else wanted_states(all_traces, *wanted)
     programs = {name: partition(trace, *wanted, through, states) for name, trace in traces.items()}
-    if len(programs) > 1 and any(program.state_grads for program in programs.values()):  # what others send
+    # Where one method gets gradients from its parents, all methods must send them: any may be the parent.
+    if len(programs) > 1 and any(program.state_grads for program in programs.values()):
         programs = {name: partition(trace, *wanted, True, states) for name, trace in traces.items()}
     log.show("trace", SymbolicGraph(programs))
-    backend = choose_backend(asked.backend, asked.device)
+    backend = choose_backend(request.backend, request.device)
     compiled = {name: compile_program(program, backend) for name, program in programs.items()}
-    for method, one in compiled.items():
-        _say_what_is_slow(method, one)
+    for method, method_compiled in compiled.items():
+        _say_what_is_slow(method, method_compiled)
     return compiled
 
 
 def _say_what_is_slow(method: str, compiled: Compiled) -> None:
-    """Warn of what leaves the generated code in each step; Python says the same once."""
+    """Warn of what leaves the generated code in each step; Python shows equal warnings once."""
     reasons = dict.fromkeys(compiled.reasons[core] for core in CORES if core in compiled.reasons)
     if reasons:
         warnings.warn(
@@ -212,9 +224,9 @@ def _say_what_is_slow(method: str, compiled: Compiled) -> None:
         )
 
 
-def _made(table: dict[Key, Made], key: Key, make: Callable[[], Made]) -> Made:
-    have = table.get(key)
-    if have is None:
+def _get_or_make(table: dict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
+    value = table.get(key)
+    if value is None:
         with isolation.lock:
             if key not in table:
                 try:
@@ -222,13 +234,13 @@ def _made(table: dict[Key, Made], key: Key, make: Callable[[], Made]) -> Made:
                         table[key] = make()
                 finally:
                     isolation.forget_sizes()
-            have = table[key]
-    return have
+            value = table[key]
+    return value
 
 
 @contextmanager
 def _no_other_errors() -> Iterator[None]:
-    """What a vertex function cannot be made into is refused, whatever it failed on; lack of memory stays what it is."""
+    """Refuse a vertex function that fails to be compiled, for whatever reason; lack of memory stays what it is."""
     try:
         yield
     except (VertexFlowError, MemoryError, torch.OutOfMemoryError):
@@ -241,26 +253,26 @@ def _no_other_errors() -> Iterator[None]:
 
 
 def _look(programs: Programs, model: nn.Module) -> Seen:
-    """Take a snapshot of the model, and find what is kept for a state like this one."""
+    """Take a snapshot of the model, and look up the version that it shows, or begin one."""
     forked.note_call()
-    snapshot, before = take_snapshot(model, programs.unwatched), programs.seen
+    snapshot, previous = take_snapshot(model, programs.unwatched), programs.seen
     key = (snapshot.key, _ties(model))
-    if key not in programs.states:
-        programs.states[key] = Kept(snapshot.alive)
-        programs.num_states += 1
-        if programs.num_states == _MANY_STATES and before is not None:
-            _warn(model, before.snapshot.changes(snapshot))
-        while len(programs.states) > MOST_STATES:
-            programs.states.popitem(last=False)
-    programs.states.move_to_end(key)
+    if key not in programs.versions:
+        programs.versions[key] = Version(snapshot.alive)
+        programs.num_versions += 1
+        if programs.num_versions == _MANY_VERSIONS and previous is not None:
+            _warn(model, previous.snapshot.changes(snapshot))
+        while len(programs.versions) > MOST_VERSIONS:
+            programs.versions.popitem(last=False)
+    programs.versions.move_to_end(key)
     places = _places(model)
     tensors = {name: holder[key] for name, holder, key in places}
     different = set(map(id, tensors.values()))
-    return Seen(snapshot, places, len(different), _attributes(tensors), programs.states[key])
+    return Seen(snapshot, places, len(different), _attributes(tensors), programs.versions[key])
 
 
 def _places(model: nn.Module) -> list[tuple[str, dict[str, Any], str]]:
-    """Where parameters are, and then buffers."""
+    """Where the parameters are, and after them the buffers."""
     prefixes = list(model.named_modules())
     places: list[tuple[str, dict[str, Any], str]] = []
     for holders in ("_parameters", "_buffers"):
@@ -295,8 +307,8 @@ def _once_each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _warn(model: nn.Module, changed: list[str]) -> None:
     warnings.warn(
-        f"{type(model).__name__} was traced in {_MANY_STATES} different states, which takes long each time; the last change was "
-        f"of {', '.join(changed[:3]) or 'its parts'}: pass what changes often as an input, or keep it in a buffer",
+        f"{type(model).__name__} was traced in {_MANY_VERSIONS} different states, which takes long each time; the last change "
+        f"was of {', '.join(changed[:3]) or 'its parts'}: pass what changes often as an input, or keep it in a buffer",
         UserWarning,
         stacklevel=6,
     )

@@ -53,7 +53,7 @@ def test_steps_equal_those_of_a_loop_by_hand(precision, backend, tmp_path):
     assert losses == steps_by_hand(other, torch.optim.Adam(other.parameters(), lr=0.1), forward, clip=0.5)
     assert all(torch.equal(ours.grad, p.grad) for ours, p in zip(model.parameters(), other.parameters(), strict=True))
     same_parameters(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), other)
-    assert model.tree._programs.num_states == 1
+    assert model.tree._programs.num_versions == 1
 
     accelerator.save_state(tmp_path)
     torch.nn.init.zeros_(model.tree.u.weight)

@@ -60,7 +60,7 @@ def test_steps_equal_those_of_a_loop_by_hand(precision, backend, tmp_path):
     losses = steps_by_hand(other, torch.optim.Adam(other.parameters(), lr=0.1), forward, clip=0.5, steps=3)
     assert lit.losses == losses
     same_parameters(lit.model, other)
-    assert lit.model.tree._programs.num_states == 1
+    assert lit.model.tree._programs.num_versions == 1
 
     fit.save_checkpoint(tmp_path / "model.ckpt")
     again = Lit.load_from_checkpoint(tmp_path / "model.ckpt", model=classifier(backend).to(dtype), weights_only=True)

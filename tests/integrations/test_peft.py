@@ -68,7 +68,7 @@ def test_adapters_are_seen_at_the_next_call(backend):
     model.unmerge_adapter()
     torch.testing.assert_close(run(), one)
 
-    seen = tree._programs.num_states
+    seen = tree._programs.num_versions
     for _ in range(2):  # all of them were seen before
         model.set_adapter("other")
         torch.testing.assert_close(run(), two)
@@ -79,7 +79,7 @@ def test_adapters_are_seen_at_the_next_call(backend):
         model.merge_adapter()
         torch.testing.assert_close(run(), one)
         model.unmerge_adapter()
-    assert tree._programs.num_states == seen
+    assert tree._programs.num_versions == seen
 
     whole = model.merge_and_unload()
     assert whole is tree

@@ -20,9 +20,10 @@ extern "C" void products(Long threads, const Weight& w, Long rows, const T* a, L
         product(rows, a, lda, w, bias, out, ldo);
     }
 }
-extern "C" void outers(Long threads, Long rows, const T* a, Long lda, Long n, const T* b, Long ldb, Long k, T* out) {
+extern "C" void outers(Long threads, Long rows, const T* a, Long lda, Long n, const T* b, Long ldb, Long k, T* out,
+                       Long adds) {
 #pragma omp parallel num_threads(threads)
-    outer(rows, a, lda, n, b, ldb, k, out);
+    outer(rows, a, lda, n, b, ldb, k, out, adds);
 }
 """
 
@@ -110,12 +111,14 @@ def test_rows_times_a_weight(library, is_transposed, rows, n, k):
 def test_a_sum_over_rows(library, rows, n, k):
     dtype = library.dtype
     a, b = between_nan(rows, n, dtype), between_nan(rows, k, dtype, beside=5)
-    found = []
+    found, epsilon = [], torch.finfo(dtype).eps
     for threads in (1, 2, 3):
         out = torch.full((n, k), torch.nan, dtype=dtype)
-        library.outers(*long(threads, rows), at(a), *long(n + 3, n), at(b), *long(k + 5, k), at(out))
-        found.append(out)
-    epsilon = torch.finfo(dtype).eps
+        arguments = (*long(threads, rows), at(a), *long(n + 3, n), at(b), *long(k + 5, k), at(out))
+        library.outers(*arguments, *long(0))
+        found.append(out.clone())
+        library.outers(*arguments, *long(1))  # the same once more
+        torch.testing.assert_close(out, 2 * found[-1], rtol=epsilon * 8, atol=epsilon * 8 * max(rows, 1))
     wanted = a[:, :n].double().t() @ b[:, :k].double()
     torch.testing.assert_close(found[0].double(), wanted, rtol=epsilon * 8, atol=epsilon * 4 * max(rows, 1))
     assert all(torch.equal(found[0], other) for other in found[1:])

@@ -85,5 +85,10 @@ def test_a_sum_over_rows(library, rows, n, k):
     a, b = (torch.full((rows, size + 5), torch.nan, dtype=torch.bfloat16) for size in (n, k))
     a[:, :n], b[:, :k] = torch.randn(rows, n), torch.randn(rows, k)
     out = torch.full((n, k), torch.nan, dtype=torch.bfloat16)
-    library.outer_bfloat16(*long(rows), at(a), *long(n + 5, n), at(b), *long(k + 5, k), at(out))
-    assert_close(out, a[:, :n].double().t() @ b[:, :k].double(), rows)
+    arguments = (*long(rows), at(a), *long(n + 5, n), at(b), *long(k + 5, k), at(out))
+    library.outer_bfloat16(*arguments, *long(0))
+    wanted = a[:, :n].double().t() @ b[:, :k].double()
+    assert_close(out, wanted, rows)
+    before = out.double()
+    library.outer_bfloat16(*arguments, *long(1))  # the same once more
+    assert_close(out, before + wanted, rows)

@@ -116,7 +116,7 @@ def test_over_chains_it_is_a_gru():
 def test_layers_of_one_size_are_traced_once():
     model = DAGNN(4, 4, num_layers=3, bidirectional=True)
     model([DIAMOND.graph()], torch.randn(4, 4))
-    assert len(model.layers[0]._programs.seen.kept.traces) == 1
+    assert len(model.layers[0]._programs.seen.version.traces) == 1
 
 
 def test_a_state_dict_comes_back(monkeypatch):

@@ -34,7 +34,7 @@ def max_edges(values: Tensor, counts: Tensor) -> Tensor:
         owner = _owners(counts, len(values)).view(-1, *[1] * (values.dim() - 1)).expand_as(values)
         return into.scatter_reduce_(0, owner, small, "amax", include_self=False).to(values.dtype)
     largest = _segment_reduce(values, "max", counts)
-    return torch.where((counts > 0).view(-1, *[1] * (values.dim() - 1)), largest, 0)
+    return torch.where(_column_of(counts > 0, values), largest, 0)
 
 
 def _owners(counts: Tensor, edges: int) -> Tensor:
@@ -102,8 +102,8 @@ SEGMENT_MAX = torch.ops.vertexflow.segment_max.default
 
 
 def column(counts: Tensor, like: Tensor) -> Tensor:
-    """One number a row, to be multiplied with rows such as `like` has."""
-    return counts.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+    """One number a row, in the dtype of `like`, so that rows like those of `like` can be multiplied by it."""
+    return _column_of(counts.to(like.dtype), like)
 
 
 def segment_softmax(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
@@ -115,7 +115,7 @@ def segment_softmax(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
 
 def segment_min(values: Tensor, counts: Tensor) -> Tensor:
     """[edges, ...] -> [rows, ...]: the minimum over each vertex's edges; zeros where there are none."""
-    if not values.is_floating_point():  # ~ turns the order of all integers round, - not that of the least
+    if not values.is_floating_point():  # ~ reverses the order of all integers, - all but that of the least one
         return torch.where(_column_of(counts > 0, values), ~segment_max(~values, counts), 0)
     return torch.where(_column_of(counts > 0, values), -segment_max(-values, counts), 0)
 
@@ -132,5 +132,6 @@ def segment_logsumexp(values: Tensor, counts: Tensor, edges: Any) -> Tensor:
     return torch.where(is_zero, -torch.inf, largest + torch.log(torch.where(is_zero, 1, total)))
 
 
-def _column_of(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (like.dim() - 1))
+def _column_of(rows: Tensor, like: Tensor) -> Tensor:
+    """One entry a row, with as many dimensions as `like`."""
+    return rows.view(-1, *[1] * (like.dim() - 1))

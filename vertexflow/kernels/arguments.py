@@ -1,7 +1,4 @@
-"""What generated loops are called with: each argument is named by one of these, and is memory or a number for one run.
-
-A loop prints what it reads and writes there, and `finder` tells what that is in a run.
-"""
+"""The arguments of generated loops: each is memory or a number in one run, which `finder` looks up."""
 
 from __future__ import annotations
 
@@ -29,27 +26,27 @@ class By(Enum):
 
 
 class OfGroup(Enum):
-    """What is known of a group of rows: counts, and index arrays."""
+    """Counts and index arrays of a group of rows."""
 
-    START = "start"  # its first row in a state
+    START = "start"  # the group's first row in a state
     NUM_LEAVES = "num_leaves"
     NUM_COMPUTED = "num_computed"  # rows and edges
     CHILD_ROWS = "child_rows"  # the row of a state that each slot of each row with children reads
     EDGE_ROWS = "edge_rows"  # the row of a state that each edge reads
     EDGE_OFFSET = "edge_offset"  # where the edges of each row with children begin
-    EDGE_OWNER = "edge_owner"  # the row that each edge is of
+    EDGE_OWNER = "edge_owner"  # the row that each edge belongs to
 
 
 @dataclass(frozen=True)
 class ParentPlaces:
-    """Which rows of `SentByAll` are for a row of a state: those of one row after those of another."""
+    """The rows of `SentByAll` that are sent to each row of a state, row after row."""
 
     by: By
 
 
 @dataclass(frozen=True)
 class ParentOffset:
-    """Where those of each row begin among `ParentPlaces`; missing where each row has one."""
+    """Where the places of each row begin in `ParentPlaces`; missing where each row has one place."""
 
     by: By
 
@@ -63,7 +60,7 @@ class State:
 
 @dataclass(frozen=True)
 class Value:
-    """A value of the joint graph that has rows; `width` elements lie between the beginnings of two entries."""
+    """A value of the joint graph that has rows; entries begin `width` elements apart."""
 
     node: fx.Node
     width: int
@@ -71,28 +68,28 @@ class Value:
 
 @dataclass(frozen=True)
 class Stride:
-    """How many elements lie between the beginnings of two rows of a value: 0, if all rows are the same memory."""
+    """The distance from one row of a value to the next in elements: 0 if all rows are the same memory."""
 
     node: fx.Node
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A value as it lies in memory, in one piece: a parameter."""
+    """A value without rows, contiguous: a parameter."""
 
     node: fx.Node
 
 
 @dataclass(frozen=True)
 class Result:
-    """A value without rows that the loop makes."""
+    """A value without rows that the loop computes."""
 
     node: fx.Node
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Room for what is gathered of a state: of a step, or of all."""
+    """Memory for the gathered rows of a state, of one step or of all steps."""
 
     state: str
     by: By
@@ -100,14 +97,14 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Received:
-    """Room for the gradient of a state that rows receive: of a step, or of all."""
+    """Memory for the gradients of a state that rows receive, in one step or in all steps."""
 
     state: str
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """Room that a part needs for itself: `width` elements for each row, or edge, that is computed at a time, or in all."""
+    """Memory that a part needs for itself: `width` elements for each row, or edge, that is computed at a time, or once."""
 
     part: str
     name: str
@@ -153,20 +150,20 @@ class Function:
 
 @dataclass(frozen=True)
 class Memory:
-    """A number that generated code keeps from one of its calls to the next of the same run; 0 at first."""
+    """A number that is 0 at the first of the calls for a run, and kept from one to the next, or 1 at later ones."""
 
     name: str
 
 
 OfStructure = OfGroup | ParentPlaces | ParentOffset  # the same in every run over a structure
 Buffer = Gathered | Received | Scratch
-OfLoop = Function | Memory  # which the loop knows itself
+OfLoop = Function | Memory  # known to the loop itself, without a run
 Given = Value | Whole | State | Result | Buffer | Sent | SentByAll | Outside | Stride | Seed | OfStructure
 Argument = Given | OfLoop
 
 
 def finder(argument: Given) -> Callable[[Run], Tensor | int]:
-    """What finds an argument in a run: 0 if it is missing."""
+    """The function that looks an argument up in a run; 0 stands for a missing one."""
     match argument:
         case State(name):
             return lambda run: run.states[name]
@@ -197,14 +194,14 @@ def finder(argument: Given) -> Callable[[Run], Tensor | int]:
 
 
 def _of_parents(parents: Parents | None, field: str) -> Tensor | int:
-    found: Tensor | None = getattr(parents, field, None)
-    return 0 if found is None else found
+    array: Tensor | None = getattr(parents, field, None)
+    return 0 if array is None else array
 
 
 def _rows(values: Values, node: fx.Node, width: int) -> Tensor:
-    """A value with its rows in front, one behind the other."""
+    """A value with its rows in dimension 0, contiguous."""
     value = values[node]
-    if value.is_neg():  # its memory has the other sign
+    if value.is_neg():  # a lazy negation, whose memory has the other sign
         value = values[node] = value.resolve_neg()
     rows = _rows_first(value, node)
     if _is_one_row(rows):
@@ -226,12 +223,12 @@ def _stride(rows: Tensor) -> int:
 
 
 def _is_one_row(rows: Tensor) -> bool:
-    """Whether all rows are the same memory, as zeros are for a gradient that is not there."""
+    """Whether all rows are the same memory: the zeros that stand for a missing gradient."""
     return rows.stride(0) == 0 and rows[0].is_contiguous() if len(rows) > 1 else False
 
 
-def _of_group(what: OfGroup, group: RowGroup) -> Tensor | int:
-    match what:
+def _of_group(field: OfGroup, group: RowGroup) -> Tensor | int:
+    match field:
         case OfGroup.START:
             return group.start
         case OfGroup.NUM_LEAVES:
@@ -241,7 +238,7 @@ def _of_group(what: OfGroup, group: RowGroup) -> Tensor | int:
         case OfGroup.CHILD_ROWS:
             return group.child_rows
     assert group.edges is not None
-    match what:
+    match field:
         case OfGroup.EDGE_ROWS:
             return group.edges.child_rows
         case OfGroup.EDGE_OFFSET:

@@ -64,6 +64,11 @@ class Addressed:
         """The arguments that the loop knows; 0 for others."""
         return [self.own[each] if isinstance(each, OfLoop) else 0 for each in self.arguments]
 
+    @cached_property
+    def known_later(self) -> list[int]:
+        """The same for other calls of a run than the first."""
+        return [1 if isinstance(each, Memory) else at for each, at in zip(self.arguments, self.known, strict=True)]
+
 
 @dataclass(frozen=True)
 class Bound:

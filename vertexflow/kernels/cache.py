@@ -1,4 +1,4 @@
-"""Where generated code is kept on disk."""
+"""Generated and compiled code, kept on disk."""
 
 from __future__ import annotations
 
@@ -11,44 +11,49 @@ from pathlib import Path
 
 from .. import log
 
-_SEAL = b"\n# whole: "  # and a hash of what stands before it; a comment in Python, behind what is loaded of a library
+# Before a hash of the file up to here: in Python a comment, in a library behind everything that is loaded.
+_SEAL = b"\n# whole: "
 
 
 def cache_folder() -> Path:
     """The environment variable `VERTEXFLOW_CACHE`, or the user's cache folder."""
-    asked = os.environ.get("VERTEXFLOW_CACHE")
-    return Path(asked) if asked else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vertexflow"
+    configured = os.environ.get("VERTEXFLOW_CACHE")
+    return (
+        Path(configured)
+        if configured
+        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vertexflow"
+    )
 
 
 def kept(name: str, make: Callable[[Path], object]) -> Path:
-    """The file of this name, made unless it has been before: in the cache folder, or where there is no writing to that, in a
-    temporary one. It appears whole, or not at all; one that was damaged since is made again.
+    """The file of this name, made by `make` unless it was before, in the cache folder, or in a temporary one if that cannot be
+    written. The file appears complete or not at all, and one that was damaged since is made again.
 
     Raises:
-        OSError: there is no writing to a temporary folder either.
+        OSError: a temporary folder cannot be written either.
     """
     try:
-        return _made(cache_folder(), name, make)
+        return _make_once(cache_folder(), name, make)
     except OSError:
         return kept_aside(name, make)
 
 
 def kept_aside(name: str, make: Callable[[Path], object]) -> Path:
-    """As `kept`, in a temporary folder of this process."""
-    return _made(Path(_private_folder()), name, make)
+    """Like `kept`, in a temporary folder of this process."""
+    return _make_once(Path(_private_folder()), name, make)
 
 
-def _made(folder: Path, name: str, make: Callable[[Path], object]) -> Path:
+def _make_once(folder: Path, name: str, make: Callable[[Path], object]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     if not _is_whole(path):
         log.show("kernels", f"making {path}")
-        with tempfile.TemporaryDirectory(dir=folder) as beside:
-            new = Path(beside) / name
-            make(new)
-            with new.open("ab") as file:
-                file.write(_seal(new.read_bytes()))
-            os.replace(new, path)  # not written over: a library that is in use must not change
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            new_file = Path(temporary) / name
+            make(new_file)
+            with new_file.open("ab") as file:
+                file.write(_seal(new_file.read_bytes()))
+            os.replace(new_file, path)  # a new file: the old one, a library, may be in use
     return path
 
 

@@ -31,7 +31,7 @@ from .binding import Addressed
 from .bound import Bound
 from .compiled import NoSteps
 from .edges import Exchange
-from .memory import ALIGNED, Layout, Values
+from .memory import ALIGNED, Values
 from .order import Ints, Order, Step
 from .run import Run
 
@@ -74,14 +74,6 @@ class Piece:
         self.size += -(-rows * bytes // ALIGNED) * ALIGNED
         return place
 
-    def add(self, layout: Layout, places: Places) -> None:
-        """Room for all that a layout has."""
-        starts = {dtype: self.room(size, dtype.itemsize).offset for dtype, size in layout.sizes.items()}
-        for key, place in layout.places.items():
-            size = place.dtype.itemsize
-            rows, stride = (place.shape[0], place.strides[0]) if place.shape else (1, 0)
-            places[key] = At(self.address, starts[place.dtype] + place.offset * size, stride * size, rows)
-
 
 class Writer:
     """Writes calls down."""
@@ -94,7 +86,8 @@ class Writer:
         self._numbers: list[int] = []
         self._address_of: list[int] = []  # 0: none
         self._calls: list[tuple[int, int, Ints]] = []
-        self._written: dict[tuple[int, str], int] = {}
+        self._written: dict[tuple[int, str, int], int] = {}
+        self._begun: set[tuple[int, str]] = set()
         native = (loop for one in bound.compiled for loop in one.loops.values() if isinstance(loop, Addressed))
         self._moves = next((loop.own for loop in native), {})
         self._parents = Exchange({By.SLOT: order.parents, By.EDGE: order.edge_parents})
@@ -112,22 +105,23 @@ class Writer:
         numbers, address_of = np.array(self._numbers, np.int64), np.array(self._address_of, np.int64)
         return _core.Calls(numbers, address_of, len(self._addresses) + 1, self._calls)
 
-    def run(self, group: int, part: str, places: Places, steps: Ints) -> None:
-        """Run the loop of a part for these steps, if there is such a part."""
+    def run(self, group: int, part: str, places: Places, steps: Ints, window: int) -> None:
+        """Run the loop of a part for these steps, which are of one window, if there is such a part."""
         loop = self.bound.compiled[group].loops.get(part)
         if loop is None or isinstance(loop, NoSteps):
             return
         if not isinstance(loop, Addressed):
             raise Unprepared(f"{part} is no native code")
-        if (group, part) not in self._written:
+        if (group, part, window) not in self._written:
             run = Run(self.order.groups[group], Values({}), exchange=self._parents)
-            found: list[At | int] = [*loop.known]
+            found: list[At | int] = [*(loop.known_later if (group, part) in self._begun else loop.known)]
             for at, key in loop.lying:
                 found[at] = places[key]
             for at, argument in loop.others:
                 found[at] = self._other(argument, run, places)
-            self._written[group, part] = self._arguments(found)
-        self._calls.append((loop.address, self._written[group, part], steps.reshape(-1)))
+            self._written[group, part, window] = self._arguments(found)
+            self._begun.add((group, part))
+        self._calls.append((loop.address, self._written[group, part, window], steps.reshape(-1)))
 
     def take(self, to: At, source: At, index: Tensor) -> None:
         """Rows `index` of `source`, one after the other."""

@@ -17,15 +17,15 @@ from .compiled import Compiled, Loop, NoSteps
 _AVAILABLE = ("eager", "torch", "native", "triton")
 
 
-def named_backend(asked: str) -> str:
-    """The backend that is asked for: by the environment variable `VERTEXFLOW_BACKEND` if that is set, else by the user."""
-    name = os.environ.get("VERTEXFLOW_BACKEND") or asked
-    return "native" if name == "compile" else name  # as it was called before
+def named_backend(requested: str) -> str:
+    """The backend that the environment variable `VERTEXFLOW_BACKEND` names if it is set, else the requested one."""
+    name = os.environ.get("VERTEXFLOW_BACKEND") or requested
+    return "native" if name == "compile" else name  # its former name
 
 
-def choose_backend(asked: str, device: torch.device | None = None) -> str:
-    """The backend to use where this one is asked for: not `"auto"`."""
-    name = named_backend(asked)
+def choose_backend(requested: str, device: torch.device | None = None) -> str:
+    """The backend to use where this one is named: another one in place of `"auto"`."""
+    name = named_backend(requested)
     if name == "auto":
         on_cpu = device is None or device.type == "cpu"
         if on_cpu:
@@ -47,12 +47,12 @@ def choose_backend(asked: str, device: torch.device | None = None) -> str:
 
 
 def compile_program(program: Program, backend: str) -> Compiled:
-    """Every part of `program` as a loop: with the backends "native" and "triton" as theirs, where that is possible."""
+    """Every part of `program` as a loop of the backend where that is possible, else as calls of PyTorch."""
     loops: dict[str, Loop] = {core: NoSteps() for core in CORES if core not in program.parts}
     reasons: Mapping[str, str] = {}
     if backend == "native":
-        made, reasons = native.loops_of(program)
-        loops.update(made)
+        native_loops, reasons = native.loops_of(program)
+        loops.update(native_loops)
     elif backend == "triton":
         kernels, reasons = triton.loops_of(program)
         loops.update(kernels)

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from ..graph.symbolic.program import BACKWARD, FORWARD, Program
 from .memory import Arena, Buffers, Layout, backward_layout, forward_layouts
-from .order import Ints, RowGroup
+from .order import Extent, Ints, RowGroup
 from .run import Run
 
 
@@ -31,8 +31,8 @@ class Loop(Protocol):
     def describe(self, part: str) -> str:
         """In a few words, how that part runs, which is the one it was made of or its variant for leaves."""
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
 
     def bind(self, run: Run) -> Any:
         """The arguments of one run."""
@@ -49,7 +49,7 @@ class NoSteps:
     def describe(self, part: str) -> str:
         return "nothing"
 
-    def scratch(self, group: RowGroup) -> Buffers:
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
         return {}
 
     def bind(self, run: Run) -> None:
@@ -78,20 +78,27 @@ class Compiled:
         """Memory for one backward pass."""
         return self.backward_layout(group).allocate()
 
-    def forward_layouts(self, group: RowGroup) -> tuple[Layout, Layout]:
-        """Where values of the forward pass lie that the backward pass reads, and the rest."""
-        layouts = self._forward.get(group)
+    def forward_layouts(self, group: RowGroup, window: Extent | None = None) -> tuple[Layout, Layout]:
+        """Where values of the forward pass lie that the backward pass reads, and the rest, for which there may be room for a
+        window of so many rows."""
+        layouts = self._forward.get(group) if window is None else None
         if layouts is None:
             parts = self._in_arenas(FORWARD)
-            layouts = self._forward[group] = forward_layouts(self.program, group, parts, self._scratch(parts, group))
+            scratch = self._scratch(parts, group, window or group.extent)
+            layouts = forward_layouts(self.program, group, parts, scratch, window)
+            if window is None:
+                self._forward[group] = layouts
         return layouts
 
-    def backward_layout(self, group: RowGroup) -> Layout:
-        """Where values of the backward pass lie."""
-        layout = self._backward.get(group)
+    def backward_layout(self, group: RowGroup, window: Extent | None = None) -> Layout:
+        """Where values of the backward pass lie, for which there may be room for a window."""
+        layout = self._backward.get(group) if window is None else None
         if layout is None:
             parts = self._in_arenas(BACKWARD)
-            layout = self._backward[group] = backward_layout(self.program, group, parts, self._scratch(parts, group))
+            scratch = self._scratch(parts, group, window or group.extent)
+            layout = backward_layout(self.program, group, parts, scratch, window)
+            if window is None:
+                self._backward[group] = layout
         return layout
 
     def _in_arenas(self, stages: Iterable[str]) -> list[str]:
@@ -99,5 +106,5 @@ class Compiled:
         names = [name for stage in stages for name in (stage, f"{stage}_inner")]
         return [name for name in names if name in self.loops and self.loops[name].in_arenas]
 
-    def _scratch(self, parts: Iterable[str], group: RowGroup) -> Buffers:
-        return {key: size for name in parts for key, size in self.loops[name].scratch(group).items()}
+    def _scratch(self, parts: Iterable[str], group: RowGroup, extent: Extent) -> Buffers:
+        return {key: size for name in parts for key, size in self.loops[name].scratch(group, extent).items()}

@@ -1,4 +1,4 @@
-"""A core that is cut around what its backend does not have: loops, between which PyTorch is called in each step."""
+"""A core that is cut around operations that its backend does not have: loops, with calls of PyTorch between them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from .compiled import Loop
 from .memory import Buffers, room_of_a_step
-from .order import Ints, RowGroup, Step
+from .order import Extent, Ints, RowGroup, Step
 from .run import Run
 from .torch.between import Between, Rows
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What one run gives to the loops, and to the calls between them."""
+    """The arguments of the loops, and of the calls between them, in one run."""
 
     group: RowGroup
     loops: list[Any]
@@ -25,8 +25,8 @@ class Arguments:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Loops that run one after the other in each step, the first `len(inner) + 1` of them for vertices with children, the
-    first `len(leaf) + 1` for others; between two of them stands what PyTorch computes."""
+    """Loops that run one after the other in each step, with a call of PyTorch between two of them: the first `len(inner) + 1` for
+    vertices with children, the first `len(leaf) + 1` for others."""
 
     what: str  # the loops are
     loops: Sequence[Loop]
@@ -35,7 +35,7 @@ class Cut:
 
     @property
     def in_arenas(self) -> bool:
-        """All that it makes is written to its place."""
+        """All results are written to their places in arenas."""
         return True
 
     @property
@@ -49,18 +49,18 @@ class Cut:
         return "\n".join([*(loop.text for loop in self.loops), *(call.text for call in (*self.inner, *self.leaf))])
 
     def describe(self, part: str) -> str:
-        """In a few words, how a part runs."""
+        """How a part runs, in a few words."""
         called = [name for call in (self.leaf if part.endswith("_leaf") else self.inner) for name in call.operations]
         if not called:
             return self.what
         return f"{self.what}, with calls of PyTorch in each step ({', '.join(dict.fromkeys(called))})"
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
-        rooms = {key: size for loop in self.loops for key, size in loop.scratch(group).items()}
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
+        rooms = {key: size for loop in self.loops for key, size in loop.scratch(group, extent).items()}
         return {
             **rooms,
-            **{room: room_of_a_step(room, group) for call in (*self.inner, *self.leaf) for room in call.rooms},
+            **{room: room_of_a_step(room, group, extent) for call in (*self.inner, *self.leaf) for room in call.rooms},
         }
 
     def bind(self, run: Run) -> Arguments:

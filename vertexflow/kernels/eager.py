@@ -1,7 +1,7 @@
 """The backend "eager": the user's own methods over a schedule, step after step on real tensors, under PyTorch's autograd.
 
-Nothing is traced. What a step scatters is kept as it is, one piece a step, and what a later step gathers is selected out of
-the pieces, so that gradients, also gradients of gradients, are autograd's own.
+Nothing is traced. What a step scatters is kept as it is, as one piece, and what a later step gathers is selected from the
+pieces, so that gradients, and gradients of gradients, are autograd's own.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Method = Callable[[Vertex], object]
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows out of several pieces: of each piece in turn the rows `places`, then all of these in the order `order`."""
+    """How to read rows from several pieces: some rows of each piece, concatenated, then put in the order `order`."""
 
     pieces: list[tuple[int, Tensor | None, int]]  # number of the piece (-1: zeros), its rows (None: all), how many
-    order: Tensor | None  # None: as they are
+    order: Tensor | None  # None: they are in order already
 
 
 @dataclass
 class Pieces:
-    """Rows that were computed piece by piece: row r is row `at[r]` of piece `piece[r]`."""
+    """Rows that are computed piece by piece: row r is row `at[r]` of piece `piece[r]` (-1: not computed)."""
 
     device: torch.device
     pieces: list[dict[str, Tensor]] = field(default_factory=list)
@@ -45,17 +45,17 @@ class Pieces:
 
     @classmethod
     def of_rows(cls, count: int, device: torch.device) -> Pieces:
-        """Room for `count` rows, none of which is computed."""
+        """`count` rows, none of them computed yet."""
         return cls(device, [], np.full(count, -1, np.int64), np.zeros(count, np.int64))
 
     def add(self, rows: Ints, values: Mapping[str, Tensor]) -> None:
-        """Keep a piece: `values`, by name, are these rows."""
+        """Add a piece, the values of these rows by name."""
         self.piece[rows] = len(self.pieces)
         self.at[rows] = np.arange(len(rows))
         self.pieces.append(dict(values))
 
     def append(self, values: Mapping[str, Tensor], count: int) -> None:
-        """Keep a piece of `count` rows that follow all others."""
+        """Add a piece of `count` rows that follow all others."""
         self.piece = np.concatenate([self.piece, np.full(count, len(self.pieces), np.int64)])
         self.at = np.concatenate([self.at, np.arange(count)])
         self.pieces.append(dict(values))
@@ -73,7 +73,7 @@ class Pieces:
         return Selection(parts, None if is_sorted else self._index(np.argsort(by_piece)))
 
     def read(self, selection: Selection, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """The selected rows of the values of this name, a tensor of their own."""
+        """The selected rows of the values of this name, as a new tensor."""
         parts = [
             torch.zeros((count, *shape), dtype=dtype, device=self.device)
             if places is None or name not in self.pieces[number]
@@ -91,11 +91,11 @@ class Pieces:
 
 @dataclass
 class Uses:
-    """What the calls of a method were seen to use: what is known of a method without a trace."""
+    """What a method was seen to use when it was called: all that is known of a method without a trace."""
 
     code: CodeType
-    pulls: dict[str, bool] = field(default_factory=dict)  # of vertices (False), of edges (True)
-    pushes: dict[str, Tensor] = field(default_factory=dict)  # without rows, for shape and dtype
+    pulls: dict[str, bool] = field(default_factory=dict)  # by name: for vertices (False) or for edges (True)
+    pushes: dict[str, Tensor] = field(default_factory=dict)  # by name: a tensor without rows, for shape and dtype
     num_slots: int = 0
     reads_edges: bool = False
 
@@ -128,14 +128,14 @@ class Computation:
     state: Mapping[str, Shape]
     state_dtypes: StateDtypes
     inputs: Mapping[str, Tensor]
-    # Which rows of an input the vertices of a group read, or their edges (True); raises where there is no such row.
+    # From an input's name, whether it is pulled for edges, and a group: the rows of the input that the group reads.
     select: Callable[[str, bool, int], Tensor]
 
 
 def run_steps(order: Order, slots: Ints, computation: Computation, states: Pieces) -> dict[str, list[Pushed]]:
     """Run every step of a schedule. Returns what each step pushed, by name; the states are left in `states`.
 
-    `slots` are those of all edges, in the order of `order.lists`; `states` has what external vertices are.
+    `slots` are those of all edges, in the order of `order.lists`; `states` has the states of external vertices already.
     """
     assert order.lists is not None
     pushed: dict[str, list[Pushed]] = {}
@@ -169,9 +169,9 @@ class _Leaf:
     computation: Computation
     group: int
     uses: Uses
-    bounds: Mapping[bool, tuple[int, int]]  # of the step, among the rows (False) and edges (True) of the group
+    bounds: Mapping[bool, tuple[int, int]]  # the step's part of the group's rows (False) and edges (True)
     states: Pieces
-    child_rows: Ints  # an entry an edge of the step, as `slots` and `owner`, the vertex of each edge
+    child_rows: Ints  # an entry for each edge of the step, as in `slots` and `owner` (the vertex of each edge)
     slots: Ints
     owner: Ints
     counts: Tensor
@@ -183,12 +183,12 @@ class _Leaf:
         if not isinstance(role, Pull):
             self.uses.reads_edges = True
             return self.counts.clone()
-        name, of_edges = role.name, role.of_edges
-        if self.uses.pulls.setdefault(name, of_edges) is not of_edges:
+        name, per_edge = role.name, role.per_edge
+        if self.uses.pulls.setdefault(name, per_edge) is not per_edge:
             raise VertexFunctionError(
                 f"input {name!r} is pulled for vertices and for edges; give two inputs of two names"
             )
-        rows = self.computation.select(name, of_edges, self.group)[slice(*self.bounds[of_edges])]
+        rows = self.computation.select(name, per_edge, self.group)[slice(*self.bounds[per_edge])]
         return self.computation.inputs[name].index_select(0, rows)
 
     def _selection(self, slot: int) -> Selection:
@@ -207,16 +207,16 @@ class _Leaf:
 
 
 def note_pushes(uses: Uses, pushed: Mapping[str, Tensor]) -> None:
-    """Remember what outputs a method has, and refuse one that is another in this step."""
+    """Remember a method's outputs, and refuse an output whose shape or dtype differs from that in an earlier step."""
     for name, value in pushed.items():
-        before = uses.pushes.setdefault(name, value.detach()[:0])
-        if before.shape[1:] != value.shape[1:] or before.dtype != value.dtype:
-            shown = [f"{str(x.dtype)[6:]} [rows, {', '.join(map(str, x.shape[1:]))}]" for x in (before, value)]
+        first = uses.pushes.setdefault(name, value.detach()[:0])
+        if first.shape[1:] != value.shape[1:] or first.dtype != value.dtype:
+            shown = [f"{str(x.dtype)[6:]} [rows, {', '.join(map(str, x.shape[1:]))}]" for x in (first, value)]
             raise VertexFunctionError(f"output {name!r} is {shown[0]} in one step and {shown[1]} in another")
 
 
 def in_batch_order(order: Order, name: str, parts: Sequence[Pushed]) -> Tensor:
-    """What steps pushed under a name, as one tensor in the order of the batch."""
+    """What the steps pushed under a name, as one tensor in the order of the batch."""
     groups = sorted({part.group for part in parts})
     missing = sum(order.groups[group].num_rows for group in groups) - sum(part.stop - part.start for part in parts)
     if missing:

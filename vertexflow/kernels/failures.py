@@ -1,4 +1,4 @@
-"""What PyTorch's operations raise while a program runs (an index out of range, say), with the line of the vertex function."""
+"""Errors of PyTorch's operations while a program runs (an index out of range, say), with the line of the vertex function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..graph.symbolic.trace import Trace
 
 
 def raise_with_line(error: Exception, function: Callable[..., Any], trace: Trace) -> NoReturn:
-    """Raise an error of a part's function as one that names the line; lack of memory stays what PyTorch says."""
+    """Raise an error of a part's function as one that names the line; lack of memory stays what it is."""
     if isinstance(error, (VertexFlowError, torch.OutOfMemoryError, MemoryError)):
         raise error
     made_by: dict[int, fx.Node] = getattr(function, "made_by", {})

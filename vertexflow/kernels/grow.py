@@ -1,9 +1,9 @@
-"""A run that grows: states and outputs are kept as vertices are added, and autograd can go back through all of it.
+"""A run that grows: states and outputs are kept as vertices are added, and backward goes through all extensions.
 
-Every extension and every reading is one node of PyTorch's autograd graph. A token, a tensor without content, runs from
-each extension to the next and to the readings in between, so that backward meets readings before the extension that they
-read, and extensions in reverse. Gradients themselves lie in buffers of one row a vertex, so that going back is linear in
-what was computed, however often the run was extended.
+Every extension and every reading is one node of PyTorch's autograd graph. A token, a tensor without content, connects each
+extension to the next one and to the readings in between, so that backward visits readings before the extension that they
+read, and extensions in reverse. The gradients themselves lie in buffers of one row a vertex, so that backward takes a time
+linear in what was computed, however often the run was extended.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ class Grown:
 
     def add(self, states: Mapping[str, Tensor], pushes: Mapping[str, Tensor], count: int) -> None:
         """Append `count` rows to every buffer."""
-        for buffers, new in ((self.states, states), (self.pushes, pushes)):
-            for name, rows in new.items():
-                have = buffers.get(name)
-                if have is None or len(have) < self.count + count:
+        for buffers, additions in ((self.states, states), (self.pushes, pushes)):
+            for name, rows in additions.items():
+                buffer = buffers.get(name)
+                if buffer is None or len(buffer) < self.count + count:
                     larger = rows.new_empty((max(2 * self.count, self.count + count), *rows.shape[1:]))
-                    if have is not None:
-                        larger[: self.count] = have[: self.count]
+                    if buffer is not None:
+                        larger[: self.count] = buffer[: self.count]
                     buffers[name] = larger
                 buffers[name][self.count : self.count + count] = rows
         self.count += count
 
     def gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The buffers of this call of backward, of states and of pushes; they are filled by name as need arises."""
+        """The gradient buffers of this call of backward, for states and for pushes by name; they are created when needed."""
         task = torch._C._current_graph_task_id()
         if self._gradients is None or self._gradients[0] != task:
             self._gradients = (task, {}, {})
         return self._gradients[1:]
 
     def add_gradient(self, buffers: dict[str, Tensor], name: str, rows: Tensor, grad: Tensor) -> None:
-        """Add `grad` to the given rows; a row may stand there more than once, and the order of the sum is fixed."""
+        """Add `grad` to the given rows; a row may be given more than once, and the order of the sum is fixed."""
         if name not in buffers:
             buffers[name] = grad.new_zeros((self.count, *grad.shape[1:]))
         buffers[name].index_put_((rows,), grad, accumulate=True)
@@ -67,9 +67,9 @@ def extend(
     tensors: Mapping[str, Tensor],
     inputs: Mapping[str, Tensor],
 ) -> Tensor:
-    """Compute `order.num_rows` vertices that follow those that there are, and add them. Returns the new token.
+    """Compute `order.num_rows` new vertices and add them. Returns the new token.
 
-    `external` int64 [num_external]: the vertices that these read; `inputs` are in vertex order.
+    `external` int64 [num_external]: the earlier vertices that the new ones read; `inputs` are in vertex order.
     """
     flat = bound.flat(tensors, inputs)
     return _Extend.apply(grown, bound, order, external, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
@@ -86,8 +86,10 @@ class _Extend(torch.autograd.Function):
     def forward(
         ctx: Any, grown: Grown, bound: Bound, order: Order, external: Tensor, token: Tensor, *flat: Tensor
     ) -> Tensor:
-        before = {name: rows.index_select(0, external) for name, rows in grown.states.items()} if len(external) else {}
-        outputs, values = outputs_and_values(bound, order, flat, before)
+        children = (
+            {name: rows.index_select(0, external) for name, rows in grown.states.items()} if len(external) else {}
+        )
+        outputs, values = outputs_and_values(bound, order, flat, children)
         ctx.start = grown.count
         scatters = bound.compiled[0].program.trace.scatters
         states = {name: values[0][node].index_select(0, order.row) for name, node in scatters.items()}
@@ -100,14 +102,14 @@ class _Extend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order, grown = ctx.order, ctx.grown
-        of_states, of_pushes = grown.gradients()
+        state_gradients, push_gradients = grown.gradients()
         rows = slice(ctx.start, ctx.start + order.num_rows)
-        pushed = {name: grads[rows] for name, grads in of_pushes.items()}
+        pushed = {name: grads[rows] for name, grads in push_gradients.items()}
         flat, external = gradients(
-            ctx.bound, order, kept(ctx), pushed, {name: grads[rows] for name, grads in of_states.items()}
+            ctx.bound, order, kept(ctx), pushed, {name: grads[rows] for name, grads in state_gradients.items()}
         )
         for name, sums in external.items():
-            grown.add_gradient(of_states, name, ctx.external, sums)
+            grown.add_gradient(state_gradients, name, ctx.external, sums)
         return (None, None, None, None, grad, *flat)
 
 
@@ -124,10 +126,10 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        given = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
-        check_plain("the gradient of output", given)
-        _, of_pushes = ctx.grown.gradients()
-        for name, grad in given.items():
-            ctx.grown.add_gradient(of_pushes, name, ctx.rows, grad)
-        token = next((grad.new_zeros(()) for grad in given.values()), None)
+        gradients_by_name = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
+        check_plain("the gradient of output", gradients_by_name)
+        _, push_gradients = ctx.grown.gradients()
+        for name, grad in gradients_by_name.items():
+            ctx.grown.add_gradient(push_gradients, name, ctx.rows, grad)
+        token = next((grad.new_zeros(()) for grad in gradients_by_name.values()), None)
         return (None, token, None, *(None for _ in ctx.names))

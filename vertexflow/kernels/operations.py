@@ -1,4 +1,4 @@
-"""The operations of a symbolic graph by what they are, and their arguments: for all backends that generate code."""
+"""The operations of a symbolic graph in groups, and access to their arguments, for all backends that generate code."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 from torch import fx
 
 from ..graph import segments
-from ..graph.symbolic.nodes import has_rows
 
 aten = torch.ops.aten
 
 PRODUCTS = {aten.mm.default, aten.addmm.default}
 SEGMENTS = {segments.SEGMENT_SUM, segments.SEGMENT_MAX}
 PADS = {aten.slice_backward.default, aten.select_backward.default}  # zeros around a value
-CONSTANT = aten.full.default  # a number, which is its second argument, in every element
+CONSTANT = aten.full.default  # its second argument in every element
 SPLIT = aten.split_with_sizes.default
 VIEWS = {
     operator.getitem, SPLIT, aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dims,
@@ -27,12 +26,6 @@ VIEWS = {
 
 class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
     """Why a part cannot become code of a backend."""
-
-
-def trailing(node: fx.Node) -> list[int]:
-    """The shape of one row; of a value without rows, its shape."""
-    shape = node.meta["val"].shape
-    return [int(extent) for extent in (shape[1:] if has_rows(node) else shape)]
 
 
 def is_empty(node: fx.Node) -> bool:
@@ -50,16 +43,6 @@ def integers(node: fx.Node, position: int) -> list[int]:
     return list(cast("list[int]", node.args[position]))
 
 
-def is_transpose(node: fx.Node) -> bool:
-    """Whether a matrix is seen from the other side."""
-    return node.target is aten.permute.default and integers(node, 1) == [1, 0]
-
-
-def puts_between(pad: fx.Node) -> bool:
-    """Whether zeros are put between elements, too, not only around them."""
-    return pad.target is aten.slice_backward.default and integer(pad, 5) != 1
-
-
 def first_of_piece(item: fx.Node) -> int:
-    """Where a piece of a split begins."""
+    """The position in the whole at which a piece of a split begins."""
     return sum(integers(item.all_input_nodes[0], 1)[: integer(item, 1)])

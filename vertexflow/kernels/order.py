@@ -43,6 +43,14 @@ class EdgeSlice:
     owner: Tensor  # int32 [num_edges]: the row of the group that each edge is of
 
 
+class Extent(NamedTuple):
+    """How many rows there is room for: of all that a value has rows for, of those with children, and of edges."""
+
+    rows: int
+    inner: int
+    edges: int
+
+
 @dataclass(frozen=True, eq=False)
 class RowGroup:
     """The rows of one kind, numbered from 0: rows [start, start + num_rows) of a state. The first have no children."""
@@ -63,6 +71,11 @@ class RowGroup:
     @property
     def num_edges(self) -> int:
         return 0 if self.edges is None else self.edges.num_edges
+
+    @property
+    def extent(self) -> Extent:
+        """All of its rows."""
+        return Extent(self.num_rows, self.num_inner, self.num_edges)
 
     @cached_property
     def all_rows(self) -> Ints:

@@ -1,4 +1,4 @@
-"""Whether tensors are plain memory: generated code takes their addresses, and knows nothing of wrappers around them."""
+"""Refuse tensors that are not plain memory: generated code takes their addresses, and knows nothing of wrappers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MODES = (
     torch._C._TorchDispatchModeKey.FUNCTIONAL,
 )
 _data_ptr = Tensor.data_ptr
-_HIGH = 1 << 32  # the addresses of freed memory are small: they are offsets
+_HIGH = 1 << 32  # a smaller "address" is an offset into freed memory
 
 
 def check_real() -> None:
@@ -48,11 +48,11 @@ def check_real() -> None:
         )
 
 
-def check_plain(what: str, tensors: Mapping[str, Tensor], closely: bool = False) -> None:
-    """Refuse tensors that are not memory in rows and columns; `what` they are: "input", "parameter or buffer", ...
+def check_plain(noun: str, tensors: Mapping[str, Tensor], closely: bool = False) -> None:
+    """Refuse tensors that are not strided memory; `noun` says what they are: "input", "parameter or buffer", ...
 
-    Parameters are many and the same at each call: without `closely`, those whose type is usual and that have an address
-    pass, and what else is wrong with them is left to tracing.
+    Parameters are many, and the same at each call: without `closely`, tensors of the usual types that have an address pass, and
+    whatever else is wrong with them is left to tracing.
 
     Raises:
         InputTypeError: a subclass of tensors with operations of its own (DTensor, FakeTensor, ...), a sparse, nested,
@@ -63,63 +63,63 @@ def check_plain(what: str, tensors: Mapping[str, Tensor], closely: bool = False)
         for name, tensor in tensors.items():
             if forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
                 raise InputTypeError(
-                    f"{what} {name!r} is a dual tensor of forward-mode differentiation, which vertex functions do not have; "
+                    f"{noun} {name!r} is a dual tensor of forward-mode differentiation, which vertex functions do not have; "
                     "use backward() or torch.autograd.grad"
                 )
     try:
         usual = not closely and _PLAIN.issuperset(map(type, tensors.values()))
         if usual and min(map(_data_ptr, tensors.values()), default=_HIGH) >= _HIGH:
             return
-    except RuntimeError:  # one has no address
+    except RuntimeError:  # some tensor has no address
         pass
     for name, tensor in tensors.items():
-        _check_one(f"{what} {name!r}", tensor)
+        _check_one(f"{noun} {name!r}", tensor)
 
 
-def _check_one(what: str, tensor: Tensor) -> None:
+def _check_one(noun: str, tensor: Tensor) -> None:
     kind = type(tensor)
     if nn.parameter.is_lazy(tensor):
         raise VertexFunctionError(
-            f"{what} has no shape yet, because its module is a lazy one; call that module once on some rows, or give it its "
+            f"{noun} has no shape yet, because its module is a lazy one; call that module once on some rows, or give it its "
             "sizes"
         )
     if kind not in _PLAIN and not _is_memory_alone(kind):
         raise InputTypeError(
-            f"{what} is a {kind.__name__}, which is more than its memory; {_remedy(what, kind.__name__)}"
+            f"{noun} is a {kind.__name__}, which is more than its memory; {_remedy(noun, kind.__name__)}"
         )
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         raise InputTypeError(
-            f"{what} is wrapped by a transform of torch.func that has ended; use what the transform returns"
+            f"{noun} is wrapped by a transform of torch.func that has ended; use what the transform returns"
         )
     if torch._C._functorch.is_legacy_batchedtensor(tensor):
         raise InputTypeError(
-            f"{what} is a batch of several (is_grads_batched, vectorize=True); ask for one after the other"
+            f"{noun} is a batch of several (is_grads_batched, vectorize=True); ask for one after the other"
         )
     layout = (
         "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else str(tensor.layout)[6:].lstrip("_")
     )
     if layout != "strided":
-        how = ".dequantize()" if layout == "quantized" else ".to_dense()"
+        remedy = ".dequantize()" if layout == "quantized" else ".to_dense()"
         if layout in ("nested", "jagged"):
-            how = "torch.cat(list(x.unbind())): one row a vertex, graph after graph"
-        if what.startswith("the gradient"):
-            how = "by the option sparse=False of what was computed with this output"
-        raise InputTypeError(f"{what} is a {layout} tensor; give an ordinary one, {how}")
+            remedy = "torch.cat(list(x.unbind())): one row a vertex, graph after graph"
+        if noun.startswith("the gradient"):
+            remedy = "by the option sparse=False of what was computed with this output"
+        raise InputTypeError(f"{noun} is a {layout} tensor; give an ordinary one, {remedy}")
     if tensor.is_meta:
         raise InputError(
-            f"{what} is on the device meta, without memory; make it real first, with model.to_empty(device=...) and its weights"
+            f"{noun} is on the device meta, without memory; make it real first, with model.to_empty(device=...) and its weights"
         )
     if tensor._is_zerotensor():
-        raise InputTypeError(f"{what} is a lazy tensor of zeros; give an ordinary one, torch.zeros(...)")
+        raise InputTypeError(f"{noun} is a lazy tensor of zeros; give an ordinary one, torch.zeros(...)")
     if tensor.numel() and not tensor.untyped_storage().nbytes():
         raise InputError(
-            f"the memory of {what} was freed (by untyped_storage().resize_(0), as FSDP does between calls); call the module "
+            f"the memory of {noun} was freed (by untyped_storage().resize_(0), as FSDP does between calls); call the module "
             "that FSDP wraps, or use a tensor that has its memory"
         )
 
 
 def _is_memory_alone(kind: type) -> bool:
-    """Whether operations on a subclass of tensors mean what they mean on tensors."""
+    """Whether a subclass of tensors leaves all operations as they are."""
     functions = {Tensor.__torch_function__.__func__, nn.Parameter.__torch_function__}  # type: ignore[attr-defined]
     function = kind.__torch_function__  # type: ignore[attr-defined]
     return (
@@ -127,9 +127,9 @@ def _is_memory_alone(kind: type) -> bool:
     )
 
 
-def _remedy(what: str, kind: str) -> str:
+def _remedy(noun: str, kind: str) -> str:
     if kind == "DTensor":
-        if what.startswith("input"):
+        if noun.startswith("input"):
             return "give x.full_tensor(), or the rows of this rank, x.to_local()"
         return (
             "fully_shard the vertex function itself, which gathers its parameters before each call, and not the modules inside "
@@ -137,6 +137,6 @@ def _remedy(what: str, kind: str) -> str:
         )
     if kind == "FakeTensor":
         return "give one with real values"
-    known = {"AsyncCollectiveTensor": "x.wait()", "NestedTensor": "x.values()", "MaskedTensor": "x.to_tensor(0)"}
-    how = known.get(kind, "x.as_subclass(torch.Tensor) or what its library has for that")
-    return f"give an ordinary one, {how}"
+    remedies = {"AsyncCollectiveTensor": "x.wait()", "NestedTensor": "x.values()", "MaskedTensor": "x.to_tensor(0)"}
+    remedy = remedies.get(kind, "x.as_subclass(torch.Tensor) or what its library has for that")
+    return f"give an ordinary one, {remedy}"

@@ -1,8 +1,8 @@
-"""Large pieces of CPU memory that are used again.
+"""A pool of large pieces of CPU memory.
 
-The C library gives large pieces back to the system when they are freed, and the system fills fresh ones with zeros, page by
-page: in a training step of a large batch that takes as long as a third of the products. A piece comes back here when the
-last tensor in it is gone, whoever had it.
+The C library returns large pieces to the system when they are freed, and the system fills fresh ones with zeros, page by page:
+in a training step of a large batch that takes a third as long as the matrix products. A piece comes back to the pool when
+the last tensor in it is gone, whoever had it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LARGE = 4 << 20  # bytes from which on a piece is kept; smaller ones the C library keeps by itself
-KEPT = 1 << 30  # bytes that wait to be used again, at most
+LARGE = 4 << 20  # bytes; smaller pieces are kept by the C library itself
+KEPT = 1 << 30  # bytes in free pieces, at most
 
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 _free: list[_Bytes] = []
@@ -29,7 +29,7 @@ _lock = Lock()
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """As `torch.empty`."""
+    """Like `torch.empty`, in memory of the pool."""
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or size < LARGE:
         return torch.empty(tuple(shape), dtype=dtype, device=device)
@@ -40,19 +40,19 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def clear() -> None:
-    """Give everything that waits back to the system."""
+    """Return all free pieces to the system."""
     with _lock:
         _collect()
         _free.clear()
 
 
 def _take(size: int) -> _Bytes:
-    """The smallest piece that fits without wasting more than it holds, or a new one."""
+    """The smallest free piece of at least this size and at most twice as much, or a new one."""
     with _lock:
         _collect()
-        fitting = [at for at, piece in enumerate(_free) if size <= piece.nbytes <= 2 * size]
+        fitting = [number for number, piece in enumerate(_free) if size <= piece.nbytes <= 2 * size]
         if fitting:
-            return _free.pop(min(fitting, key=lambda at: _free[at].nbytes))
+            return _free.pop(min(fitting, key=lambda number: _free[number].nbytes))
     return np.empty(size + size // 8, np.uint8)  # the next batch may be a little larger
 
 
@@ -66,20 +66,20 @@ def _give_back(piece: _Bytes) -> None:
 
 
 def _collect() -> None:
-    """Let what came back wait, as much as may; the lock is held."""
+    """Make returned pieces free ones, up to the limit; the caller holds the lock."""
     while True:
         try:
             _free.append(_returned.get_nowait())
         except Empty:
             break
-    while sum(each.nbytes for each in _free) > KEPT:
+    while sum(piece.nbytes for piece in _free) > KEPT:
         _free.pop(0)
 
 
-def _renew() -> None:
-    """In a forked process: another thread may have held the lock."""
+def _renew_lock() -> None:
+    """In a forked process, the lock may be held by a thread that is not there."""
     global _lock
     _lock = Lock()
 
 
-os.register_at_fork(after_in_child=_renew)
+os.register_at_fork(after_in_child=_renew_lock)

@@ -108,10 +108,10 @@ class DAGNN(ReturnsOutputs):
         return out
 
     def _run(self, batch: GraphBatch, x: Tensor, layer: int, direction: int) -> Tensor:
-        """Through the first layer with the weights of the one wanted: those of one size are traced once."""
+        """Run the first layer with the weights of this one, so that layers of one size share a trace."""
         weights: dict[str, Tensor] = dict(self.layers[direction * self.num_layers + layer].named_parameters())
-        given = {"x": x, "reverse": direction == 1}
-        h: Tensor = torch.func.functional_call(self.layers[0], weights, (batch,), given).h
+        arguments = {"x": x, "reverse": direction == 1}
+        h: Tensor = torch.func.functional_call(self.layers[0], weights, (batch,), arguments).h
         return h
 
 

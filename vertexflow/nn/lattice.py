@@ -109,20 +109,20 @@ def lattice(length: int, words: Iterable[tuple[int, int]]) -> InputGraph:
         raise GraphError(f"a sentence of {length} characters; give at least 1")
     if not isinstance(words, Iterable):
         raise InputTypeError(f"words are pairs (first, last) of characters, not {type(words).__name__}")
-    edges = [(at - 1, at) for at in range(1, length)]
-    count = 0
+    edges = [(index - 1, index) for index in range(1, length)]
+    num_words = 0
     for word in words:
         try:
             first, last = map(operator.index, word)
         except (TypeError, ValueError):
             raise InputTypeError(
-                f"word {count} is {word!r}; give a pair of integers, its first and last character"
+                f"word {num_words} is {word!r}; give a pair of integers, its first and last character"
             ) from None
         if not 0 <= first < last < length:
             raise GraphError(
-                f"word {count} is from character {first} to {last}, of a sentence of {length}; give the first and the "
+                f"word {num_words} is from character {first} to {last}, of a sentence of {length}; give the first and the "
                 f"last of two characters or more, within 0 to {length - 1}"
             )
-        edges += [(first, length + count), (length + count, last)]
-        count += 1
-    return graph(length + count, edges, kind=["char"] * length + ["word"] * count)
+        edges += [(first, length + num_words), (length + num_words, last)]
+        num_words += 1
+    return graph(length + num_words, edges, kind=["char"] * length + ["word"] * num_words)

@@ -92,21 +92,21 @@ class ChainRNN(ReturnsOutputs, nn.RNNBase):
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         return Outputs(h=x, **{name: torch.stack(rows) for name, rows in final.items()})
 
-    def _initial(self, hx: Tensor | tuple[Tensor, ...] | None, graphs: int) -> list[Tensor]:
-        """The initial value of each state, if there are any."""
+    def _initial(self, hx: Tensor | tuple[Tensor, ...] | None, num_graphs: int) -> list[Tensor]:
+        """The initial value of each state; no values if `hx` was left out."""
         if hx is None:
             return []
-        given = [hx] if isinstance(hx, Tensor) else list(hx)
-        want = (self.num_layers * (2 if self.bidirectional else 1), graphs, self.hidden_size)
-        if len(given) != len(self.cell.state) or not all(isinstance(state, Tensor) for state in given):
+        states = [hx] if isinstance(hx, Tensor) else list(hx)
+        shape = (self.num_layers * (2 if self.bidirectional else 1), num_graphs, self.hidden_size)
+        if len(states) != len(self.cell.state) or not all(isinstance(state, Tensor) for state in states):
             names = ", ".join(f"{name}_0" for name in self.cell.state)
             raise InputError(f"hx must be {'the tensor' if len(self.cell.state) == 1 else 'a tuple'} {names}")
-        for name, state in zip(self.cell.state, given, strict=True):
-            if tuple(state.shape) != want:
+        for name, state in zip(self.cell.state, states, strict=True):
+            if tuple(state.shape) != shape:
                 raise InputError(
-                    f"{name}_0 has the shape {list(state.shape)}; give [layers and directions, graphs, hidden], {list(want)}"
+                    f"{name}_0 has the shape {list(state.shape)}; give [layers and directions, graphs, hidden], {list(shape)}"
                 )
-        return given
+        return states
 
     def _run(
         self, batch: GraphBatch, x: Tensor, layer: int, direction: int, initial: list[Tensor]

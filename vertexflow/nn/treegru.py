@@ -50,8 +50,8 @@ class TreeGRU(VertexFunction):
         children = [v.gather(k).h for k in range(self.arity)]
         xz, xr, xn = self.w(v.pull("x")).chunk(3, -1)
         update, *resets = self.u_gates(torch.cat(children, -1)).chunk(1 + self.arity, -1)
-        kept = [torch.sigmoid(xr + r) * h for r, h in zip(resets, children, strict=True)]
-        n = torch.tanh(xn + self.u_new(torch.cat(kept, -1)))
+        reset_states = [torch.sigmoid(xr + r) * h for r, h in zip(resets, children, strict=True)]
+        n = torch.tanh(xn + self.u_new(torch.cat(reset_states, -1)))
         h = n + torch.sigmoid(xz + update) * (torch.stack(children).sum(0) - n)
         v.scatter(h=h)
         v.push(h=h)

@@ -1,4 +1,4 @@
-"""In what order: policies, and the schedule that they make of a batch."""
+"""In what order vertices are computed: policies, and the schedule of a batch."""
 
 from .cache import cached_schedule
 from .edges import EdgeLists, edge_lists

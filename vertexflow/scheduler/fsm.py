@@ -1,9 +1,9 @@
 """A policy that is learned: a finite state machine whose state is which kinds are ready, the most numerous first.
 
 After ED-Batch (Chen et al., ICML 2023, arXiv 2302.03851): tabular Q-learning on sample batches. A vertex is unblocked if
-it waits for no other of its own kind. Where all unblocked vertices of a kind are ready, some shortest schedule runs them
-now, and so does the machine, without asking its table; elsewhere a choice costs one step, and less the larger the part of
-the unblocked vertices that is ready.
+it waits for no other vertex of its own kind. Where all unblocked vertices of a kind are ready, some shortest schedule runs
+them now, and so does the machine, without asking its table. Any other choice has the reward -1, plus a part of
+`ready_weight`: the part of the unblocked vertices that is ready.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ class FSM:
         random = np.random.default_rng(seed)
         values: dict[State, dict[Any, float]] = {}
         best = cls()
-        fewest = sum(_count(best, batch) for batch in samples)
+        fewest = sum(_num_steps(best, batch) for batch in samples)
         for episode in range(episodes if runs else 0):
-            exploring = 0.5 * (1 - episode / episodes)
-            runs[episode % len(runs)].play(values, random, exploring, learning_rate, discount, ready_weight)
+            exploration = 0.5 * (1 - episode / episodes)
+            runs[episode % len(runs)].play(values, random, exploration, learning_rate, discount, ready_weight)
             if episode % 10 == 9 or episode == episodes - 1:
-                found = cls({state: _best(of_kind) for state, of_kind in values.items() if len(state) > 1})
-                count = sum(_count(found, batch) for batch in samples)
+                machine = cls({state: _best(kind_values) for state, kind_values in values.items() if len(state) > 1})
+                count = sum(_num_steps(machine, batch) for batch in samples)
                 if count < fewest:
-                    best, fewest = found, count
+                    best, fewest = machine, count
         return best
 
     def steps(self, structure: Structure) -> Ints:
@@ -83,11 +83,11 @@ class FSM:
         if kinds is None:
             return greedy(structure, None)
         if kinds not in self._tables:
-            number = {kind: at for at, kind in enumerate(kinds)}
+            number_of = {kind: number for number, kind in enumerate(kinds)}
             self._tables[kinds] = {
-                tuple(number[kind] for kind in state): number[action]
+                tuple(number_of[kind] for kind in state): number_of[action]
                 for state, action in self.actions.items()
-                if number.keys() >= {*state, action}
+                if number_of.keys() >= {*state, action}
             }
         return greedy(structure, self._tables[kinds])
 
@@ -113,41 +113,41 @@ class _Run:
         self,
         values: dict[State, dict[Any, float]],
         random: np.random.Generator,
-        exploring: float,
+        exploration: float,
         learning_rate: float,
         discount: float,
         ready_weight: float,
     ) -> None:
-        """One episode: the value of each choice moves towards its reward and what could be had afterwards."""
+        """One episode of Q-learning: the value of each choice moves towards its reward plus the best value after it."""
         self.run.reset()
-        before: tuple[dict[Any, float], Any] | None = None
+        previous: tuple[dict[Any, float], Any] | None = None
         reward = 0.0
         while True:
-            while (certain := self.run.complete()) >= 0:
-                self.run.run(certain)
+            while (certain_kind := self.run.complete()) >= 0:
+                self.run.run(certain_kind)
                 reward -= 1
-            done = self.run.done()
+            is_done = self.run.done()
             state = self._state()
-            of_kind = values.setdefault(state, dict.fromkeys(state, 0.0)) if not done else {}
-            if before is not None:
-                then, action = before
-                ahead = 0.0 if done else max(of_kind.values())
-                then[action] += learning_rate * (reward + discount * ahead - then[action])
-            if done:
+            kind_values = values.setdefault(state, dict.fromkeys(state, 0.0)) if not is_done else {}
+            if previous is not None:
+                previous_values, action = previous
+                future = 0.0 if is_done else max(kind_values.values())
+                previous_values[action] += learning_rate * (reward + discount * future - previous_values[action])
+            if is_done:
                 return
-            explore = random.random() < exploring
-            chosen = state[random.integers(len(state))] if explore else _best(of_kind)
-            number = self.kinds.index(chosen)
-            before, reward = (of_kind, chosen), -1 + ready_weight * self.run.part_ready(number)
-            self.run.run(number)
+            explores = random.random() < exploration
+            chosen = state[random.integers(len(state))] if explores else _best(kind_values)
+            action_number = self.kinds.index(chosen)
+            previous, reward = (kind_values, chosen), -1 + ready_weight * self.run.part_ready(action_number)
+            self.run.run(action_number)
 
     def _state(self) -> State:
         return tuple(self.kinds[number] for number in self.run.state())
 
 
-def _best(of_kind: Mapping[Any, float]) -> Any:
-    return max(of_kind, key=of_kind.__getitem__)  # the most numerous of equals
+def _best(kind_values: Mapping[Any, float]) -> Any:
+    return max(kind_values, key=kind_values.__getitem__)  # of equal ones the first, which is the most numerous
 
 
-def _count(policy: FSM, batch: Structure) -> int:
+def _num_steps(policy: FSM, batch: Structure) -> int:
     return int(policy.steps(batch).max()) + 1

@@ -12,14 +12,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Wide = np.ndarray[Any, np.dtype[np.int64]]
 
 STATES = 200_000
-MEMORY = 2**31  # bits that the sets of vertices in all states may take
+MEMORY = 2**31  # bits that the sets of vertices of all states may take together
 
 
 def optimal(num_vertices: int, child: Array, offset: Array, kind: Array | None, states: int = STATES) -> Wide:
     """A schedule with the fewest steps, where a step runs vertices of one kind.
 
-    Every step runs all vertices of its kind that are ready. That is never worse: whoever ran only some of them has done a
-    subset, and every later step that was possible for him still is.
+    Every step runs all vertices of its kind that are ready. That is never worse: whatever steps follow one that ran fewer of
+    them are possible after it as well.
 
     The search is A* over the sets of vertices that are done, bounded below by `lower_bound` of what remains. A kind whose
     remaining vertices are all ready runs at once: its one step may as well come first.
@@ -37,12 +37,12 @@ def optimal(num_vertices: int, child: Array, offset: Array, kind: Array | None, 
     Raises:
         GraphError: the graph is too large for a search.
     """
-    order, below, above = _in_order(num_vertices, child, offset)
+    order, children, parents = _in_order(num_vertices, child, offset)
     kinds, count = _kinds(num_vertices, kind)
-    chain = _chains(order, above, kinds, count)
-    needed = [sum(1 << low for low in set(lower)) for lower in below]
-    of_kind = [_set(v for v in order if kinds[v] == k) for k in range(count)]
-    # Of each kind, the vertices that begin a chain of that many.
+    chain = _chains(order, parents, kinds, count)
+    needed = [sum(1 << child_needed for child_needed in set(children_of_vertex)) for children_of_vertex in children]
+    kind_vertices = [_set(v for v in order if kinds[v] == k) for k in range(count)]
+    # For each kind, by length: the vertices at which a chain of that many vertices of the kind begins.
     begins: list[dict[int, int]] = [{} for _ in range(count)]
     for v in order:
         begins[kinds[v]][chain[v]] = begins[kinds[v]].get(chain[v], 0) | 1 << v
@@ -52,7 +52,7 @@ def optimal(num_vertices: int, child: Array, offset: Array, kind: Array | None, 
     limit = min(states, MEMORY // max(num_vertices, 1))
     bound = sum(longest)
     best = {0: bound}  # of each state, the steps so far and the bound of what remains
-    start = (0, _set(v for v in order if not below[v]), longest, None)
+    start = (0, _set(v for v in order if not children[v]), longest, None)
     # No step takes a state further than one beyond the bound, so that two stacks are the whole queue.
     stack: list[tuple[int, int, tuple[int, ...], Any]] = [start]
     later: list[tuple[int, int, tuple[int, ...], Any]] = []
@@ -64,10 +64,10 @@ def optimal(num_vertices: int, child: Array, offset: Array, kind: Array | None, 
             return _steps(num_vertices, path)
         if best[done] < bound:
             continue
-        runnable = [k for k in range(count) if ready & of_kind[k]]
-        forced = [k for k in runnable if of_kind[k] & ~done & ~ready == 0]
+        runnable = [k for k in range(count) if ready & kind_vertices[k]]
+        forced = [k for k in runnable if kind_vertices[k] & ~done & ~ready == 0]
         for k in forced[:1] or runnable:
-            batch = ready & of_kind[k]
+            batch = ready & kind_vertices[k]
             after = done | batch
             # The chains of other kinds remain: a longest one need not begin with what has just run.
             shorter = not begins[k][remaining[k]] & ~after
@@ -79,7 +79,7 @@ def optimal(num_vertices: int, child: Array, offset: Array, kind: Array | None, 
                     f"the policy 'optimal' found no schedule of {num_vertices} vertices of {count} kinds within {limit} "
                     "states; it is for small graphs: use 'agenda' or 'fsm'"
                 )
-            freed = _set(up for v in _members(batch) for up in above[v] if needed[up] & ~after == 0)
+            freed = _set(parent for v in _members(batch) for parent in parents[v] if needed[parent] & ~after == 0)
             left = (*remaining[:k], remaining[k] - shorter, *remaining[k + 1 :])
             (stack if shorter else later).append((after, ready & ~batch | freed, left, (batch, path)))
 
@@ -90,9 +90,9 @@ def lower_bound(num_vertices: int, child: Array, offset: Array, kind: Array | No
     The vertices of one kind on a path are in different steps, and so are vertices of different kinds. Arguments as for
     `optimal`; what a cycle keeps from being ready is left out.
     """
-    order, _, above = _in_order(num_vertices, child, offset)
+    order, _, parents = _in_order(num_vertices, child, offset)
     kinds, count = _kinds(num_vertices, kind)
-    chain = _chains(order, above, kinds, count)
+    chain = _chains(order, parents, kinds, count)
     longest = [0] * count
     for v in order:
         longest[kinds[v]] = max(longest[kinds[v]], chain[v])
@@ -103,19 +103,19 @@ def _in_order(num_vertices: int, child: Array, offset: Array) -> tuple[list[int]
     """The vertices, children first, without those that never get ready; and the children and parents of each vertex."""
     ends = offset.tolist()
     edges = child.tolist()
-    below = [[c for c in edges[ends[v] : ends[v + 1]] if c < num_vertices] for v in range(num_vertices)]
-    above: list[list[int]] = [[] for _ in range(num_vertices)]
-    for v, lower in enumerate(below):
-        for c in lower:
-            above[c].append(v)
-    waiting = [len(lower) for lower in below]
+    children = [[c for c in edges[ends[v] : ends[v + 1]] if c < num_vertices] for v in range(num_vertices)]
+    parents: list[list[int]] = [[] for _ in range(num_vertices)]
+    for v, children_of_vertex in enumerate(children):
+        for c in children_of_vertex:
+            parents[c].append(v)
+    waiting = [len(children_of_vertex) for children_of_vertex in children]
     order = [v for v in range(num_vertices) if not waiting[v]]
     for v in order:
-        for up in above[v]:
-            waiting[up] -= 1
-            if not waiting[up]:
-                order.append(up)
-    return order, below, above
+        for parent in parents[v]:
+            waiting[parent] -= 1
+            if not waiting[parent]:
+                order.append(parent)
+    return order, children, parents
 
 
 def _kinds(num_vertices: int, kind: Array | None) -> tuple[list[int], int]:
@@ -126,15 +126,15 @@ def _kinds(num_vertices: int, kind: Array | None) -> tuple[list[int], int]:
     return numbers.tolist(), len(codes)
 
 
-def _chains(order: list[int], above: list[list[int]], kinds: list[int], count: int) -> list[int]:
+def _chains(order: list[int], parents: list[list[int]], kinds: list[int], count: int) -> list[int]:
     """Of each vertex, the most vertices of its kind on a path from it to a root, itself included."""
     most = np.zeros((len(kinds), count), np.int64)
     for v in reversed(order):
-        for up in set(above[v]):
-            np.maximum(most[v], most[up], out=most[v])
+        for parent in set(parents[v]):
+            np.maximum(most[v], most[parent], out=most[v])
         most[v, kinds[v]] += 1
-    own: list[int] = most[np.arange(len(kinds)), kinds].tolist()
-    return own
+    lengths: list[int] = most[np.arange(len(kinds)), kinds].tolist()
+    return lengths
 
 
 def _set(vertices: Any) -> int:

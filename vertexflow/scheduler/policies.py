@@ -1,8 +1,8 @@
 """Policies: which step each vertex is computed in.
 
-A policy is an object with one method, `steps(structure)`, which answers with one integer for each vertex: vertices of one
-number (and one kind) are computed together, and every child must have a smaller number than its parents. `POLICIES` names
-those that come with vertexflow. One of your own:
+A policy is an object with one method, `steps(structure)`, which returns one integer for each vertex: vertices of the same
+number and kind are computed together, and every child must have a smaller number than its parents. `POLICIES` names the
+policies that come with vertexflow. One of your own:
 
     class OneAtATime:
         def steps(self, structure):
@@ -27,7 +27,7 @@ class Structure(Protocol):
     """What a schedule is made of; a `GraphBatch` is one.
 
     The children of vertex v are `child[offset[v]:offset[v + 1]]`, and `slot` says which of v's slots each fills; int32.
-    `edge` is the number that the user gave the edge of each entry of `child`; None: the same.
+    `edge` is the user's number of the edge of each entry of `child`; None: the entries are in the user's order.
     Numbers from `num_vertices` on, of which there are `num_external`, are vertices that have been computed already.
     Graph g has the vertices `graph_offset[g]:graph_offset[g + 1]`; with None, all belong to one graph.
     `kind_index` [V] is the number of each vertex's kind among `kinds`; both are None where there are no kinds.
@@ -95,10 +95,10 @@ class Optimal:
 
 
 def greedy(structure: Structure, table: dict[tuple[int, ...], int] | None) -> Ints:
-    """Step after step, choose one of the ready kinds: the one whose vertices have the lowest average depth.
+    """Step after step, run one of the ready kinds: the one whose vertices have the lowest average depth.
 
-    With a table, choose first a kind of which everything is ready that does not wait for others of that kind, since that
-    is never a mistake; then what the table names for the ready kinds, which it lists the most numerous first.
+    With a table, which names the kind to run for the ready kinds, listed the most numerous first, its choice comes before
+    that. Before both comes a kind whose unblocked vertices (see `fsm.py`) are all ready: to run it is never a mistake.
     """
     kinds = 1 if structure.kinds is None else len(structure.kinds)
     return _core.greedy(

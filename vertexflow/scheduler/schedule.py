@@ -15,8 +15,8 @@ from .policies import POLICIES, Ints, Policy, Structure
 
 
 class Group(NamedTuple):
-    """The rows of one kind: [start, inner) are its vertices without children, [inner, stop) the others, whose children in
-    `slots` slots each stand in the flat `child_rows` from `position` on."""
+    """The rows of one kind: [start, inner) are its vertices without children, [inner, stop) the others. Each of these has
+    `slots` entries in the flat `child_rows`, which begin at `position`."""
 
     start: int
     inner: int
@@ -48,7 +48,8 @@ class Schedule:
         read_at: [S], if `is_tree` and where a step's rows are read at consecutive positions of `child_rows`, the first of
             them; else -1.
         child_rows: [P], for each inner row the row of the child in each slot, V + X where there is none.
-        parent_edge_of_row: [V + X], if `is_tree`, where `child_rows` has that row, P for a root; else None.
+        parent_edge_of_row: [V + X], if `is_tree`: the position in `child_rows` at which each row is read, P for a root; else
+            None.
         parent_offset, parent_edge: [V + X + 1], [E], unless `is_tree`; row r is read at the positions
             `parent_edge[parent_offset[r]:parent_offset[r + 1]]` of `child_rows`, in ascending order.
         arrays, table: the memory that these are views of.
@@ -174,35 +175,38 @@ def schedule(
     """
     if not isinstance(batch.kinds, (tuple, list, type(None))):
         raise InputTypeError(f"kinds must be a tuple or None, not {type(batch.kinds).__name__}")
-    kinds = 1 if batch.kinds is None else len(batch.kinds)
-    slots = _of_each_kind(batch.num_slots if num_slots is None else num_slots, kinds)
+    num_kinds = 1 if batch.kinds is None else len(batch.kinds)
+    slots = _slots_by_kind(batch.num_slots if num_slots is None else num_slots, num_kinds)
     at_most = num_slots is None and batch.kinds is not None
-    beyond = [ragged] * kinds if isinstance(ragged, bool) else list(ragged)
-    structure = batch.child, batch.slot, batch.offset, batch.kind_index, kinds, batch.num_external
+    ragged_kinds = [ragged] * num_kinds if isinstance(ragged, bool) else list(ragged)
+    structure = batch.child, batch.slot, batch.offset, batch.kind_index, num_kinds, batch.num_external
     name = policy if isinstance(policy, str) else type(policy).__name__
-    native = isinstance(policy, str) and policy in ("depth", "height")
+    is_native = isinstance(policy, str) and policy in ("depth", "height")
     try:
-        if not native:
+        if not is_native:
             _core.check(*structure)  # a policy may trust what it is given
             _require_size(batch)
     except (_core.Malformed, TypeError, ValueError) as error:
         _explain(error, batch, name, slots)
-    steps = name if native else _steps_of(name, _chosen(policy, batch), batch)  # what a policy raises is its own
+    # Outside the blocks around: an exception of the policy's own stays what it is.
+    steps = name if is_native else _steps_of(name, _resolve_policy(policy, batch), batch)
     try:
-        arrays, table, groups, is_tree = _core.schedule(*structure, slots, steps, batch.graph_offset, beyond, at_most)
+        arrays, table, group_rows, is_tree = _core.schedule(
+            *structure, slots, steps, batch.graph_offset, ragged_kinds, at_most
+        )
         _require_size(batch)
     except (_core.Malformed, TypeError, ValueError) as error:
         _explain(error, batch, name, slots)
-    of_kind = tuple(Group._make(line) for line in groups.tolist())
-    return Schedule(name, batch.num_vertices, batch.num_external, batch.kinds, of_kind, is_tree, arrays, table)
+    groups = tuple(Group._make(row) for row in group_rows.tolist())
+    return Schedule(name, batch.num_vertices, batch.num_external, batch.kinds, groups, is_tree, arrays, table)
 
 
-def _of_each_kind(num_slots: int | Sequence[int], kinds: int) -> list[int]:
-    slots = [num_slots] * kinds if isinstance(num_slots, (int, np.integer)) else num_slots
+def _slots_by_kind(num_slots: int | Sequence[int], num_kinds: int) -> list[int]:
+    slots = [num_slots] * num_kinds if isinstance(num_slots, (int, np.integer)) else num_slots
     if not isinstance(slots, (list, tuple)) or not all(isinstance(count, (int, np.integer)) for count in slots):
         raise InputTypeError(f"num_slots is {num_slots!r}; give an integer, or one for each kind")
-    if len(slots) != kinds:
-        raise GraphError(f"num_slots has {len(slots)} entries for {kinds} kinds; give one for each")
+    if len(slots) != num_kinds:
+        raise GraphError(f"num_slots has {len(slots)} entries for {num_kinds} kinds; give one for each")
     wrong = next((count for count in slots if not 0 <= count < 2**31), None)
     if wrong is not None:
         raise GraphError(f"num_slots is {wrong}; give how many slots the vertex function gathers")
@@ -214,7 +218,7 @@ def _require_size(batch: Structure) -> None:
         raise _core.Malformed("num_vertices", len(batch.offset) - 1, -1)
 
 
-def _chosen(policy: str | Policy, batch: Structure) -> Policy:
+def _resolve_policy(policy: str | Policy, batch: Structure) -> Policy:
     if isinstance(policy, str):
         if policy == "fsm":
             return FSM.learn([batch])
@@ -232,7 +236,7 @@ def _chosen(policy: str | Policy, batch: Structure) -> Policy:
 
 
 def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
-    """What a policy answered, as numbers below V that rise as its own do."""
+    """The policy's step of each vertex, renumbered where that is needed for all numbers to be below V."""
     answer = policy.steps(batch)
     try:
         step = np.asarray(answer)
@@ -255,56 +259,54 @@ def _steps_of(name: str, policy: Policy, batch: Structure) -> Ints:
 
 
 def _explain(error: Exception, batch: Structure, policy: str, num_slots: list[int]) -> NoReturn:
-    """Say what the core found wrong with a structure, or with what a policy made of it."""
+    """Turn what the core refused about a structure, or about a policy's steps, into an error of ours."""
     if not isinstance(error, _core.Malformed):
         names = ("child", "slot", "offset", "kind_index", "graph_offset")
         wrong = [name for name in names if not isinstance(getattr(batch, name), (np.ndarray, type(None)))]
         wrong += [name for name in names[:3] if getattr(batch, name) is None]
-        said = f"{' and '.join(wrong)}: give NumPy arrays of int32" if wrong else str(error).splitlines()[0]
-        sort = InputTypeError if isinstance(error, TypeError) else GraphError
-        raise sort(f"the structure's arrays cannot be used: {said}") from error
-    what, where, other = error.args
-    if what == "cycle":
+        detail = f"{' and '.join(wrong)}: give NumPy arrays of int32" if wrong else str(error).splitlines()[0]
+        error_class = InputTypeError if isinstance(error, TypeError) else GraphError
+        raise error_class(f"the structure's arrays cannot be used: {detail}") from error
+    problem, index, vertex = error.args
+    if problem == "cycle":
         raise GraphError(
-            f"a cycle: {_locate(batch, where)} depends on itself or on a cycle and is never ready"
+            f"a cycle: {_locate(batch, index)} depends on itself or on a cycle and is never ready"
         ) from None
-    if what == "slots":
-        slots = num_slots[0 if batch.kind_index is None else int(batch.kind_index[other])]
+    if problem == "slots":
+        slots = num_slots[0 if batch.kind_index is None else int(batch.kind_index[vertex])]
         gathered = f"gathers slots 0 to {slots - 1}" if slots else "gathers no child"
         raise GraphError(
-            f"more children than slots gathered: {_locate(batch, other)} has a child in slot {batch.slot[where]}, but "
+            f"more children than slots gathered: {_locate(batch, vertex)} has a child in slot {batch.slot[index]}, but "
             f"the vertex function {gathered}; gather that slot too, or give graphs with fewer children"
         ) from None
-    if what == "step order":
-        child = int(batch.child[where])
+    if problem == "step order":
+        child = int(batch.child[index])
         raise GraphError(
-            f"policy {policy!r} puts {_locate(batch, other)} no later than its child, {_locate(batch, child)}; "
+            f"policy {policy!r} puts {_locate(batch, vertex)} no later than its child, {_locate(batch, child)}; "
             "children come first"
         ) from None
-    if what == "too many slots":
+    if problem == "too many slots":
         raise GraphError(
-            f"the slots that are gathered make {where} places for children; at most 2**31 - 1 are possible"
+            f"the slots that are gathered make {index} places for children; at most 2**31 - 1 are possible"
         ) from None
-    if what == "child":
-        said = f"child[{where}] is {batch.child[where]}, which is out of range"
-    elif what == "slot order":
-        said = f"slot[{where}] is {batch.slot[where]}; a vertex's slots must rise from 0, none twice"
-    elif what == "offset":
-        said = f"offset falls at vertex {where}, or does not run from 0 to {len(batch.child)}"
-    elif what == "kind" and batch.kind_index is not None:
-        kinds = 1 if batch.kinds is None else len(batch.kinds)
-        said = (
-            f"kind_index of vertex {where} is {batch.kind_index[where]}, which is out of range; there are {kinds} kinds"
-        )
-    elif what == "kinds":
-        said = "kinds is empty; where there are no kinds, it is None"
-    elif what == "graph_offset":
-        said = f"graph_offset must rise from 0 to {len(batch.offset) - 1}"
-    elif what == "num_vertices":
-        said = f"num_vertices is {batch.num_vertices}, but offset is that of {where} vertices"
+    if problem == "child":
+        detail = f"child[{index}] is {batch.child[index]}, which is out of range"
+    elif problem == "slot order":
+        detail = f"slot[{index}] is {batch.slot[index]}; a vertex's slots must rise from 0, none twice"
+    elif problem == "offset":
+        detail = f"offset falls at vertex {index}, or does not run from 0 to {len(batch.child)}"
+    elif problem == "kind" and batch.kind_index is not None:
+        num_kinds = 1 if batch.kinds is None else len(batch.kinds)
+        detail = f"kind_index of vertex {index} is {batch.kind_index[index]}, which is out of range; there are {num_kinds} kinds"
+    elif problem == "kinds":
+        detail = "kinds is empty; where there are no kinds, it is None"
+    elif problem == "graph_offset":
+        detail = f"graph_offset must rise from 0 to {len(batch.offset) - 1}"
+    elif problem == "num_vertices":
+        detail = f"num_vertices is {batch.num_vertices}, but offset is that of {index} vertices"
     else:
-        said = f"{what} ({where})"
-    raise GraphError(f"the structure's arrays are inconsistent: {said}") from None
+        detail = f"{problem} ({index})"
+    raise GraphError(f"the structure's arrays are inconsistent: {detail}") from None
 
 
 def _locate(batch: Structure, vertex: int) -> str:

@@ -531,13 +531,14 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_view = (T* const)a[13];
     T* const scratch_1 = (T* const)a[14];
     T* const scratch_2 = (T* const)a[15];
-    const Long num_computed = (Long)a[16];
-    Long& packed = a[17];
+    const bool adds = (bool)a[16];
+    const Long num_computed = (Long)a[17];
+    Long& packed = a[18];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[18];
+    T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
-    const Index* const edge_offset = (Index* const)a[19];
+    const Index* const edge_offset = (Index* const)a[20];
     if (must_pack)
 #pragma omp parallel if (144 > serial)
     {
@@ -600,7 +601,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
                 product(rows, v_cat_1, v_cat_1_ld, weight_0, nullptr, v_mm_6, v_mm_6_ld);
-                outer(rows, v_cat_1, v_cat_1_ld, 24, v_pull_x, v_pull_x_ld, 6, p_mm_7);
+                outer(rows, v_cat_1, v_cat_1_ld, 24, v_pull_x, v_pull_x_ld, 6, p_mm_7, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 24; first += 64) {
                     const Long last = std::min<Long>(first + 64, 24);
@@ -611,6 +612,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat_1[i * v_cat_1_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 meeting.wait(team);
@@ -632,6 +634,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_cat = (T* const)a[8];
     T* const p_mm_2 = (T* const)a[9];
     T* const p_mm_4 = (T* const)a[10];
+    const bool adds = (bool)a[11];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 9);
         for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
@@ -652,8 +655,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_sigmoid_backward_2 = p_sigmoid_backward_2 + first_of_edges * v_sigmoid_backward_2_ld;
                 constexpr Long v_cat_ld = 18;
                 T* const v_cat = p_cat + (start - num_leaves) * v_cat_ld;
-                outer(edges, v_sigmoid_backward_2, v_sigmoid_backward_2_ld, 6, v_kids_h, v_kids_h_ld, 6, p_mm_2);
-                outer(rows, v_cat, v_cat_ld, 18, v_segment_sum, v_segment_sum_ld, 6, p_mm_4);
+                outer(edges, v_sigmoid_backward_2, v_sigmoid_backward_2_ld, 6, v_kids_h, v_kids_h_ld, 6, p_mm_2, adds);
+                outer(rows, v_cat, v_cat_ld, 18, v_segment_sum, v_segment_sum_ld, 6, p_mm_4, adds);
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();

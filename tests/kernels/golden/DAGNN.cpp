@@ -641,11 +641,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_view_1 = (T* const)a[16];
     T* const p_view = (T* const)a[17];
     T* const scratch_1 = (T* const)a[18];
-    const Long num_computed = (Long)a[19];
-    Long& packed = a[20];
+    const bool adds = (bool)a[19];
+    const Long num_computed = (Long)a[20];
+    Long& packed = a[21];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[21];
+    T* const room_0 = (T* const)a[22];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
 #pragma omp parallel if (108 > serial)
@@ -693,8 +694,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
                 product(rows, v_cat_1, v_cat_1_ld, weight_0, nullptr, v_mm_5, v_mm_5_ld);
-                outer(rows, v_grad_scatter_score, v_grad_scatter_score_ld, 1, v_h, v_h_ld, 6, p_mm_1);
-                outer(rows, v_cat_1, v_cat_1_ld, 18, v_pull_x, v_pull_x_ld, 6, p_mm_6);
+                outer(rows, v_grad_scatter_score, v_grad_scatter_score_ld, 1, v_h, v_h_ld, 6, p_mm_1, adds);
+                outer(rows, v_cat_1, v_cat_1_ld, 18, v_pull_x, v_pull_x_ld, 6, p_mm_6, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 18; first += 64) {
                     const Long last = std::min<Long>(first + 64, 18);
@@ -705,6 +706,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat[i * v_cat_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 #pragma omp for schedule(static) nowait
@@ -717,6 +719,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat_1[i * v_cat_1_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view_1[first + j];
                     std::copy(sum, sum + last - first, p_view_1 + first);
                 }
                 meeting.wait(team);
@@ -735,6 +738,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_segment_sum_1 = (T* const)a[5];
     T* const p_cat = (T* const)a[6];
     T* const p_mm_4 = (T* const)a[7];
+    const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 6);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
@@ -751,7 +755,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_message = p_segment_sum_1 + (start - num_leaves) * v_message_ld;
                 constexpr Long v_cat_ld = 18;
                 T* const v_cat = p_cat + start * v_cat_ld;
-                outer(rows, v_cat, v_cat_ld, 18, v_message, v_message_ld, 6, p_mm_4);
+                outer(rows, v_cat, v_cat_ld, 18, v_message, v_message_ld, 6, p_mm_4, adds);
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();

@@ -72,11 +72,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_view = (T* const)a[13];
     T* const scratch_1 = (T* const)a[14];
     T* const scratch_2 = (T* const)a[15];
-    const Long num_computed = (Long)a[16];
-    Long& packed = a[17];
+    const bool adds = (bool)a[16];
+    const Long num_computed = (Long)a[17];
+    Long& packed = a[18];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[18];
+    T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 6};
     if (must_pack)
 #pragma omp parallel if (36 > serial)
@@ -118,7 +119,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                     }
                 }
                 product(rows, v_grad_scatter_message, v_grad_scatter_message_ld, weight_0, nullptr, v_mm, v_mm_ld);
-                outer(rows, v_grad_scatter_message, v_grad_scatter_message_ld, 6, v_h, v_h_ld, 6, p_mm_1);
+                outer(rows, v_grad_scatter_message, v_grad_scatter_message_ld, 6, v_h, v_h_ld, 6, p_mm_1, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 6; first += 64) {
                     const Long last = std::min<Long>(first + 64, 6);
@@ -129,6 +130,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_grad_scatter_message[i * v_grad_scatter_message_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 meeting.wait(team);
@@ -686,6 +688,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_mm_4 = (T* const)a[11];
     T* const p_view = (T* const)a[12];
     T* const p_view_1 = (T* const)a[13];
+    const bool adds = (bool)a[14];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 4);
         for (last = first + 1; last < steps + count && pays_threads(*last, 4) == pays;) ++last;
@@ -708,8 +711,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 T* const v_tanh_backward = p_tanh_backward + start * v_tanh_backward_ld;
                 constexpr Long v_cat_1_ld = 18;
                 T* const v_cat_1 = p_cat_1 + start * v_cat_1_ld;
-                outer(rows, v_grad_scatter_message, v_grad_scatter_message_ld, 6, v_h, v_h_ld, 6, p_mm_3);
-                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_mul, v_mul_ld, 6, p_mm_4);
+                outer(rows, v_grad_scatter_message, v_grad_scatter_message_ld, 6, v_h, v_h_ld, 6, p_mm_3, adds);
+                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_mul, v_mul_ld, 6, p_mm_4, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 6; first += 64) {
                     const Long last = std::min<Long>(first + 64, 6);
@@ -720,6 +723,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_grad_scatter_message[i * v_grad_scatter_message_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 #pragma omp for schedule(static) nowait
@@ -732,6 +736,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat_1[i * v_cat_1_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view_1[first + j];
                     std::copy(sum, sum + last - first, p_view_1 + first);
                 }
                 meeting.wait(team);
@@ -753,6 +758,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_cat_1 = (T* const)a[8];
     T* const p_mm_6 = (T* const)a[9];
     T* const p_mm_9 = (T* const)a[10];
+    const bool adds = (bool)a[11];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 11);
         for (last = first + 1; last < steps + count && pays_threads(*last, 11) == pays;) ++last;
@@ -773,8 +779,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_cat = p_cat + (start - num_leaves) * v_cat_ld;
                 constexpr Long v_cat_1_ld = 18;
                 T* const v_cat_1 = p_cat_1 + start * v_cat_1_ld;
-                outer(rows, v_cat, v_cat_ld, 12, v_before_h, v_before_h_ld, 6, p_mm_6);
-                outer(rows, v_cat_1, v_cat_1_ld, 18, v_a, v_a_ld, 6, p_mm_9);
+                outer(rows, v_cat, v_cat_ld, 12, v_before_h, v_before_h_ld, 6, p_mm_6, adds);
+                outer(rows, v_cat_1, v_cat_1_ld, 18, v_a, v_a_ld, 6, p_mm_9, adds);
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();

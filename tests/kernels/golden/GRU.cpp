@@ -388,11 +388,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_view_1 = (T* const)a[13];
     T* const p_view = (T* const)a[14];
     T* const scratch_1 = (T* const)a[15];
-    const Long num_computed = (Long)a[16];
-    Long& packed = a[17];
+    const bool adds = (bool)a[16];
+    const Long num_computed = (Long)a[17];
+    Long& packed = a[18];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[18];
+    T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
 #pragma omp parallel if (108 > serial)
@@ -436,7 +437,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
                 product(rows, v_cat_1, v_cat_1_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
-                outer(rows, v_cat_1, v_cat_1_ld, 18, v_pull_x, v_pull_x_ld, 6, p_mm_3);
+                outer(rows, v_cat_1, v_cat_1_ld, 18, v_pull_x, v_pull_x_ld, 6, p_mm_3, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 18; first += 64) {
                     const Long last = std::min<Long>(first + 64, 18);
@@ -447,6 +448,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat[i * v_cat_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 #pragma omp for schedule(static) nowait
@@ -459,6 +461,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat_1[i * v_cat_1_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view_1[first + j];
                     std::copy(sum, sum + last - first, p_view_1 + first);
                 }
                 meeting.wait(team);
@@ -477,6 +480,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_gather_h_0 = (T* const)a[5];
     T* const p_cat = (T* const)a[6];
     T* const p_mm_1 = (T* const)a[7];
+    const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 6);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
@@ -493,7 +497,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_before = p_gather_h_0 + (start - num_leaves) * v_before_ld;
                 constexpr Long v_cat_ld = 18;
                 T* const v_cat = p_cat + start * v_cat_ld;
-                outer(rows, v_cat, v_cat_ld, 18, v_before, v_before_ld, 6, p_mm_1);
+                outer(rows, v_cat, v_cat_ld, 18, v_before, v_before_ld, 6, p_mm_1, adds);
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();

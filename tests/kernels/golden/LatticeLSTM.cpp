@@ -365,11 +365,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_mm_6 = (T* const)a[11];
     T* const p_mm_7 = (T* const)a[12];
     T* const p_view = (T* const)a[13];
-    const Long num_computed = (Long)a[14];
-    Long& packed = a[15];
+    const bool adds = (bool)a[14];
+    const Long num_computed = (Long)a[15];
+    Long& packed = a[16];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[16];
+    T* const room_0 = (T* const)a[17];
     const Weight weight_0 = {p_params_4, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
 #pragma omp parallel if (108 > serial)
@@ -399,8 +400,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 constexpr Long v_mm_6_ld = 6;
                 T* const v_mm_6 = p_mm_6 + start * v_mm_6_ld;
                 product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_6, v_mm_6_ld);
-                outer(rows, v_grad_scatter_h, v_grad_scatter_h_ld, 6, v_c, v_c_ld, 6, p_mm_2);
-                outer(rows, v_cat, v_cat_ld, 18, v_x, v_x_ld, 6, p_mm_7);
+                outer(rows, v_grad_scatter_h, v_grad_scatter_h_ld, 6, v_c, v_c_ld, 6, p_mm_2, adds);
+                outer(rows, v_cat, v_cat_ld, 18, v_x, v_x_ld, 6, p_mm_7, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 18; first += 64) {
                     const Long last = std::min<Long>(first + 64, 18);
@@ -411,6 +412,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat[i * v_cat_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 meeting.wait(team);
@@ -429,6 +431,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_gather_h_0 = (T* const)a[5];
     T* const p_cat = (T* const)a[6];
     T* const p_mm_4 = (T* const)a[7];
+    const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 6);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
@@ -445,7 +448,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_first_h = p_gather_h_0 + (start - num_leaves) * v_first_h_ld;
                 constexpr Long v_cat_ld = 18;
                 T* const v_cat = p_cat + start * v_cat_ld;
-                outer(rows, v_cat, v_cat_ld, 18, v_first_h, v_first_h_ld, 6, p_mm_4);
+                outer(rows, v_cat, v_cat_ld, 18, v_first_h, v_first_h_ld, 6, p_mm_4, adds);
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
@@ -1181,15 +1184,16 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_view_1 = (T* const)a[13];
     T* const scratch_1 = (T* const)a[14];
     T* const scratch_2 = (T* const)a[15];
-    const Long num_computed = (Long)a[16];
-    Long& packed = a[17];
+    const bool adds = (bool)a[16];
+    const Long num_computed = (Long)a[17];
+    Long& packed = a[18];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[18];
+    T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
-    T* const room_1 = (T* const)a[19];
+    T* const room_1 = (T* const)a[20];
     const Weight weight_1 = {p_params_7, packs ? room_1 : nullptr, false, 6, 6};
-    const Index* const edge_offset = (Index* const)a[20];
+    const Index* const edge_offset = (Index* const)a[21];
     if (must_pack)
 #pragma omp parallel if (144 > serial)
     {
@@ -1225,7 +1229,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 const Index* const first_edge = edge_offset + (start - num_leaves);
                 const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
                 product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_5, v_mm_5_ld);
-                outer(rows, v_cat, v_cat_ld, 18, v_x, v_x_ld, 6, p_mm_6);
+                outer(rows, v_cat, v_cat_ld, 18, v_x, v_x_ld, 6, p_mm_6, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 18; first += 64) {
                     const Long last = std::min<Long>(first + 64, 18);
@@ -1236,6 +1240,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat[i * v_cat_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view_1[first + j];
                     std::copy(sum, sum + last - first, p_view_1 + first);
                 }
                 #pragma omp for schedule(static) nowait
@@ -1284,6 +1289,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_2 = (T* const)a[9];
     T* const p_mm_3 = (T* const)a[10];
     T* const p_view = (T* const)a[11];
+    const bool adds = (bool)a[12];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 9);
         for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
@@ -1304,8 +1310,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_segment_sum_3 = p_segment_sum_3 + start * v_segment_sum_3_ld;
                 constexpr Long v_cat_ld = 18;
                 T* const v_cat = p_cat + start * v_cat_ld;
-                outer(rows, v_segment_sum_3, v_segment_sum_3_ld, 6, v_x, v_x_ld, 6, p_mm_2);
-                outer(rows, v_cat, v_cat_ld, 18, v_before_h, v_before_h_ld, 6, p_mm_3);
+                outer(rows, v_segment_sum_3, v_segment_sum_3_ld, 6, v_x, v_x_ld, 6, p_mm_2, adds);
+                outer(rows, v_cat, v_cat_ld, 18, v_before_h, v_before_h_ld, 6, p_mm_3, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 6; first += 64) {
                     const Long last = std::min<Long>(first + 64, 6);
@@ -1316,6 +1322,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_segment_sum_3[i * v_segment_sum_3_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 meeting.wait(team);

@@ -593,6 +593,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_view_7 = (T* const)a[11];
     T* const scratch_1 = (T* const)a[12];
     T* const scratch_2 = (T* const)a[13];
+    const bool adds = (bool)a[14];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 117);
         for (last = first + 1; last < steps + count && pays_threads(*last, 117) == pays;) ++last;
@@ -633,8 +634,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                     }
                 }
                 meeting.wait(team);
-                outer(rows * 6, v__unsafe_view_2, v__unsafe_view_2_ld / 6, 6, v__unsafe_view, v__unsafe_view_ld / 6, 12, p_mm_1);
-                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_cat_1, v_cat_1_ld, 12, p_mm_4);
+                outer(rows * 6, v__unsafe_view_2, v__unsafe_view_2_ld / 6, 6, v__unsafe_view, v__unsafe_view_ld / 6, 12, p_mm_1, adds);
+                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_cat_1, v_cat_1_ld, 12, p_mm_4, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 6; first += 64) {
                     const Long last = std::min<Long>(first + 64, 6);
@@ -645,6 +646,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_tanh_backward[i * v_tanh_backward_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view_7[first + j];
                     std::copy(sum, sum + last - first, p_view_7 + first);
                 }
                 meeting.wait(team);

@@ -510,11 +510,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_mm_4 = (T* const)a[14];
     T* const p_view = (T* const)a[15];
     T* const scratch_1 = (T* const)a[16];
-    const Long num_computed = (Long)a[17];
-    Long& packed = a[18];
+    const bool adds = (bool)a[17];
+    const Long num_computed = (Long)a[18];
+    Long& packed = a[19];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[19];
+    T* const room_0 = (T* const)a[20];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
     if (must_pack)
 #pragma omp parallel if (144 > serial)
@@ -565,7 +566,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
                 product(rows, v_cat_2, v_cat_2_ld, weight_0, nullptr, v_mm_3, v_mm_3_ld);
-                outer(rows, v_cat_2, v_cat_2_ld, 24, v_pull_x, v_pull_x_ld, 6, p_mm_4);
+                outer(rows, v_cat_2, v_cat_2_ld, 24, v_pull_x, v_pull_x_ld, 6, p_mm_4, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 24; first += 64) {
                     const Long last = std::min<Long>(first + 64, 24);
@@ -576,6 +577,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat_2[i * v_cat_2_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 meeting.wait(team);
@@ -594,6 +596,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_gather_h = (T* const)a[5];
     T* const p_cat_1 = (T* const)a[6];
     T* const p_mm_1 = (T* const)a[7];
+    const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 40);
         for (last = first + 1; last < steps + count && pays_threads(*last, 40) == pays;) ++last;
@@ -610,7 +613,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_children_h = p_gather_h + (start - num_leaves) * v_children_h_ld;
                 constexpr Long v_cat_1_ld = 36;
                 T* const v_cat_1 = p_cat_1 + (start - num_leaves) * v_cat_1_ld;
-                outer(rows, v_cat_1, v_cat_1_ld, 36, v_children_h, v_children_h_ld, 18, p_mm_1);
+                outer(rows, v_cat_1, v_cat_1_ld, 36, v_children_h, v_children_h_ld, 18, p_mm_1, adds);
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();

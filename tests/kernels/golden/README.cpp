@@ -404,11 +404,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_mm_3 = (T* const)a[8];
     T* const p_mm_4 = (T* const)a[9];
     T* const p_view = (T* const)a[10];
-    const Long num_computed = (Long)a[11];
-    Long& packed = a[12];
+    const bool adds = (bool)a[11];
+    const Long num_computed = (Long)a[12];
+    Long& packed = a[13];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[13];
+    T* const room_0 = (T* const)a[14];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
 #pragma omp parallel if (108 > serial)
@@ -434,7 +435,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 constexpr Long v_mm_3_ld = 6;
                 T* const v_mm_3 = p_mm_3 + start * v_mm_3_ld;
                 product(rows, v_cat_2, v_cat_2_ld, weight_0, nullptr, v_mm_3, v_mm_3_ld);
-                outer(rows, v_cat_2, v_cat_2_ld, 18, v_pull_x, v_pull_x_ld, 6, p_mm_4);
+                outer(rows, v_cat_2, v_cat_2_ld, 18, v_pull_x, v_pull_x_ld, 6, p_mm_4, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 18; first += 64) {
                     const Long last = std::min<Long>(first + 64, 18);
@@ -445,6 +446,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat_2[i * v_cat_2_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 meeting.wait(team);
@@ -463,6 +465,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_gather_h = (T* const)a[5];
     T* const p_cat_2 = (T* const)a[6];
     T* const p_mm_1 = (T* const)a[7];
+    const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 22);
         for (last = first + 1; last < steps + count && pays_threads(*last, 22) == pays;) ++last;
@@ -479,7 +482,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_children_h = p_gather_h + (start - num_leaves) * v_children_h_ld;
                 constexpr Long v_cat_2_ld = 30;
                 T* const v_cat_2 = p_cat_2 + start * v_cat_2_ld;
-                outer(rows, v_cat_2, v_cat_2_ld, 30, v_children_h, v_children_h_ld, 12, p_mm_1);
+                outer(rows, v_cat_2, v_cat_2_ld, 30, v_children_h, v_children_h_ld, 12, p_mm_1, adds);
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();

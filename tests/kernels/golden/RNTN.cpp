@@ -401,6 +401,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_2 = (T* const)a[8];
     T* const p_view_10 = (T* const)a[9];
     T* const p_view_5 = (T* const)a[10];
+    const bool adds = (bool)a[11];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 58);
         for (last = first + 1; last < steps + count && pays_threads(*last, 58) == pays;) ++last;
@@ -419,8 +420,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_tanh_backward = p_tanh_backward + (start - num_leaves) * v_tanh_backward_ld;
                 constexpr Long v_bmm_2_ld = 72;
                 T* const v_bmm_2 = p_bmm_2 + (start - num_leaves) * v_bmm_2_ld;
-                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_children_h, v_children_h_ld, 12, p_mm_2);
-                outer(rows, v_bmm_2, v_bmm_2_ld, 72, v_children_h, v_children_h_ld, 12, p_view_10);
+                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_children_h, v_children_h_ld, 12, p_mm_2, adds);
+                outer(rows, v_bmm_2, v_bmm_2_ld, 72, v_children_h, v_children_h_ld, 12, p_view_10, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 6; first += 64) {
                     const Long last = std::min<Long>(first + 64, 6);
@@ -431,6 +432,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_tanh_backward[i * v_tanh_backward_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view_5[first + j];
                     std::copy(sum, sum + last - first, p_view_5 + first);
                 }
                 meeting.wait(team);

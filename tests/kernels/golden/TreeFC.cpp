@@ -298,6 +298,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_threshold_backward = (T* const)a[6];
     T* const p_mm_1 = (T* const)a[7];
     T* const p_view = (T* const)a[8];
+    const bool adds = (bool)a[9];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 4);
         for (last = first + 1; last < steps + count && pays_threads(*last, 4) == pays;) ++last;
@@ -314,7 +315,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_children_h = p_gather_h + (start - num_leaves) * v_children_h_ld;
                 constexpr Long v_threshold_backward_ld = 6;
                 T* const v_threshold_backward = p_threshold_backward + (start - num_leaves) * v_threshold_backward_ld;
-                outer(rows, v_threshold_backward, v_threshold_backward_ld, 6, v_children_h, v_children_h_ld, 12, p_mm_1);
+                outer(rows, v_threshold_backward, v_threshold_backward_ld, 6, v_children_h, v_children_h_ld, 12, p_mm_1, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 6; first += 64) {
                     const Long last = std::min<Long>(first + 64, 6);
@@ -325,6 +326,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_threshold_backward[i * v_threshold_backward_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 meeting.wait(team);

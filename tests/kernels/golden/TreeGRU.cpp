@@ -529,11 +529,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_mm_7 = (T* const)a[14];
     T* const p_view = (T* const)a[15];
     T* const scratch_1 = (T* const)a[16];
-    const Long num_computed = (Long)a[17];
-    Long& packed = a[18];
+    const bool adds = (bool)a[17];
+    const Long num_computed = (Long)a[18];
+    Long& packed = a[19];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[19];
+    T* const room_0 = (T* const)a[20];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
 #pragma omp parallel if (108 > serial)
@@ -580,8 +581,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
                 product(rows, v_cat_3, v_cat_3_ld, weight_0, nullptr, v_mm_6, v_mm_6_ld);
-                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_cat_1, v_cat_1_ld, 12, p_mm_2);
-                outer(rows, v_cat_3, v_cat_3_ld, 18, v_pull_x, v_pull_x_ld, 6, p_mm_7);
+                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_cat_1, v_cat_1_ld, 12, p_mm_2, adds);
+                outer(rows, v_cat_3, v_cat_3_ld, 18, v_pull_x, v_pull_x_ld, 6, p_mm_7, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 18; first += 64) {
                     const Long last = std::min<Long>(first + 64, 18);
@@ -592,6 +593,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                             sum[j - first] += v_cat_3[i * v_cat_3_ld + j];
                         }
                     }
+                    for (Long j = 0; adds && j < last - first; ++j) sum[j] += p_view[first + j];
                     std::copy(sum, sum + last - first, p_view + first);
                 }
                 meeting.wait(team);
@@ -610,6 +612,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_cat = (T* const)a[5];
     T* const p_cat_2 = (T* const)a[6];
     T* const p_mm_4 = (T* const)a[7];
+    const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
         const bool pays = pays_threads(*first, 13);
         for (last = first + 1; last < steps + count && pays_threads(*last, 13) == pays;) ++last;
@@ -626,7 +629,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 T* const v_cat = p_cat + (start - num_leaves) * v_cat_ld;
                 constexpr Long v_cat_2_ld = 18;
                 T* const v_cat_2 = p_cat_2 + (start - num_leaves) * v_cat_2_ld;
-                outer(rows, v_cat_2, v_cat_2_ld, 18, v_cat, v_cat_ld, 12, p_mm_4);
+                outer(rows, v_cat_2, v_cat_2_ld, 18, v_cat, v_cat_ld, 12, p_mm_4, adds);
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();

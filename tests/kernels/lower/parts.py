@@ -9,10 +9,10 @@ import torch
 
 from vertexflow.graph.symbolic.roles import Counts, role_of
 from vertexflow.kernels.lower.decompose import decomposed
-from vertexflow.kernels.lower.interpret import Step, run
+from vertexflow.kernels.lower.interpret import StepMemory, run
 from vertexflow.kernels.lower.verify import verify
 from vertexflow.kernels.lower.views import width
-from vertexflow.kernels.native.plan import in_order, is_join, plan, stored_as
+from vertexflow.kernels.native.plan import in_order, is_join, plan_part, stored_as
 from vertexflow.kernels.native.statements import statements_of
 from vertexflow.kernels.torch.source import compile_part
 
@@ -37,7 +37,7 @@ def _check_part(part, trace, generator):
     tensors = [_tensor(node, rows, edges, generator) for node in placeholders]
     function, _ = compile_part(part, {})
     expected = function(rows, edges, *tensors)
-    made = plan(decomposed(part, trace))
+    made = plan_part(decomposed(part, trace))
     inputs = [node for node in made.part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
     arrays = {node: _rows_of(node, tensor) for node, tensor in zip(inputs, tensors, strict=True)}
     for node in (*made.stored, *made.copies):
@@ -47,7 +47,7 @@ def _check_part(part, trace, generator):
     (statements,) = statements_of(made)
     verify(statements)
     offsets = np.cumsum([0, *COUNTS])
-    run(statements, Step(arrays, rows, np.repeat(np.arange(rows), COUNTS), offsets))
+    run(statements, StepMemory(arrays, rows, np.repeat(np.arange(rows), COUNTS), offsets))
     results = next(reversed(made.part.graph.nodes)).args[0]
     stored = {output: node for node, output in made.stored.items() if output is not None}
     for output, result, value in zip(part.outputs, results, expected, strict=True):

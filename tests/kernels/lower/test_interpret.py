@@ -12,7 +12,7 @@ from benchmarks.zoo import ZOO
 from vertexflow.kernels.lower.decompose import decomposed
 from vertexflow.kernels.lower.loops import draws
 from vertexflow.kernels.lower.verify import verify
-from vertexflow.kernels.native.plan import plan
+from vertexflow.kernels.native.plan import plan_part
 from vertexflow.kernels.native.statements import statements_of
 
 from ...models import FromCode
@@ -136,7 +136,7 @@ def test_random_numbers_are_drawn_in_loops(layer):
         v.push(h=h)
 
     program = program_of(FromCode(vertex, {"h": SIZE}), [vf.chain(3)], x=torch.randn(3, SIZE))
-    made = plan(decomposed(program.parts["core"], program.trace))
+    made = plan_part(decomposed(program.parts["core"], program.trace))
     (statements,) = statements_of(made)
     verify(statements)
     assert any(map(draws, statements))

@@ -134,14 +134,14 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
     if num_vertices > LARGEST:
         raise GraphError(f"num_vertices is {num_vertices}; a graph has at most {LARGEST} vertices")
     child, parent = _edge_arrays(edges)
-    given = None if slots is None else _int_array(slots, "slots")
-    if given is not None and len(given) != len(child):
-        raise GraphError(f"{len(given)} slots for {len(child)} edges; give one slot for each edge")
+    slot_of_edge = None if slots is None else _int_array(slots, "slots")
+    if slot_of_edge is not None and len(slot_of_edge) != len(child):
+        raise GraphError(f"{len(slot_of_edge)} slots for {len(child)} edges; give one slot for each edge")
     kinds, numbers = (None, None) if kind is None else number_kinds(kind, int(num_vertices))
     try:
-        return InputGraph(_core.graph(int(num_vertices), child, parent, given, numbers), kinds)
+        return InputGraph(_core.graph(int(num_vertices), child, parent, slot_of_edge, numbers), kinds)
     except _core.Malformed as error:
-        _explain(error, int(num_vertices), child, parent, given)
+        _explain(error, int(num_vertices), child, parent, slot_of_edge)
 
 
 @uncompiled
@@ -163,23 +163,24 @@ def tree(nested: Any) -> InputGraph:
     leaves: list[Any] = []
     child: list[int] = []
     counts: list[int] = []
+    # Of each tuple that is still open: its elements, and the children that were read so far.
     stack: list[tuple[Any, list[int]]] = [(nested, [])] if isinstance(nested, (tuple, list)) else []
     if not stack:
         leaves.append(nested)
     while stack:
-        node, done = stack[-1]
-        if len(done) < len(node):
-            item = node[len(done)]
-            if isinstance(item, (tuple, list)):
-                stack.append((item, []))
+        elements, children = stack[-1]
+        if len(children) < len(elements):
+            element = elements[len(children)]
+            if isinstance(element, (tuple, list)):
+                stack.append((element, []))
             else:
-                done.append(len(leaves))
-                leaves.append(item)
+                children.append(len(leaves))
+                leaves.append(element)
             continue
-        if not node:
+        if not elements:
             raise GraphError(f"an empty tuple in {_shortened(nested)}; a vertex without children is a number or None")
-        child += done
-        counts.append(len(done))
+        child += children
+        counts.append(len(children))
         stack.pop()
         if stack:
             stack[-1][1].append(-len(counts))
@@ -193,16 +194,16 @@ def from_post_order(leaves: Wide, child: list[int], counts: list[int]) -> InputG
     order, `counts` how many each has; a child is i for leaf i, and -1 - i for inner vertex i, because the numbers of
     inner vertices are known only when all leaves are.
     """
-    found, sizes = np.array(child, dtype=np.int64), np.array(counts, dtype=np.int64)
+    children, sizes = np.array(child, dtype=np.int64), np.array(counts, dtype=np.int64)
     ends = np.cumsum(sizes)
-    slot = np.arange(len(found)) - np.repeat(ends - sizes, sizes)
-    found = np.where(found < 0, len(leaves) - 1 - found, leaves[np.maximum(found, 0)])
+    slot = np.arange(len(children)) - np.repeat(ends - sizes, sizes)
+    children = np.where(children < 0, len(leaves) - 1 - children, leaves[np.maximum(children, 0)])
     offset = np.concatenate((np.zeros(len(leaves) + 1, np.int64), ends))
-    return _sorted_graph(offset, found, slot, num_slots=int(sizes.max(initial=0)))
+    return _sorted_graph(offset, children, slot, num_slots=int(sizes.max(initial=0)))
 
 
 def _sorted_graph(offset: Wide, child: Wide, slot: Wide, num_slots: int) -> InputGraph:
-    """A graph from arrays that are what `InputGraph` documents, with edges in that order."""
+    """A graph from arrays as `InputGraph` documents them: edges are given sorted by parent and slot."""
     if len(offset) > LARGEST:
         raise GraphError(f"{len(offset) - 1} vertices; a graph has at most {LARGEST}")
     structure = np.empty(HEADER + len(offset) + 2 * len(child), np.int32)
@@ -258,26 +259,26 @@ def chain(length: int) -> InputGraph:
     return _sorted_graph(offset, np.arange(length - 1), np.zeros(length - 1, np.int64), num_slots=int(length > 1))
 
 
-def _int_array(values: Any, what: str) -> Wide:
-    array = _array(values, what)
+def _int_array(values: Any, name: str) -> Wide:
+    array = _array(values, name)
     if array.size > LARGEST:
-        raise GraphError(f"{what}: {array.size} of them; a graph has at most {LARGEST} vertices and edges")
+        raise GraphError(f"{name}: {array.size} of them; a graph has at most {LARGEST} vertices and edges")
     if array.size == 0:
         return np.zeros(0, np.int64)
     if array.dtype.kind not in "iu":
-        raise InputTypeError(f"{what} must be integers, not {array.dtype}")
+        raise InputTypeError(f"{name} must be integers, not {array.dtype}")
     if array.ndim != 1:
-        raise GraphError(f"{what} must be one list of numbers, not an array of shape {array.shape}")
+        raise GraphError(f"{name} must be one list of numbers, not an array of shape {array.shape}")
     if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
-        raise GraphError(f"{what}: {array.max()} is out of range; a graph has at most {LARGEST} vertices and edges")
+        raise GraphError(f"{name}: {array.max()} is out of range; a graph has at most {LARGEST} vertices and edges")
     return np.ascontiguousarray(array, np.int64)
 
 
-def _array(values: Any, what: str) -> np.ndarray[Any, Any]:
+def _array(values: Any, name: str) -> np.ndarray[Any, Any]:
     try:
         return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # a ragged list, a sparse tensor, one of bfloat16
-        raise InputTypeError(f"{what} cannot be read as an array: {str(error).splitlines()[0]}") from error
+        raise InputTypeError(f"{name} cannot be read as an array: {str(error).splitlines()[0]}") from error
 
 
 def _edge_arrays(edges: Any) -> tuple[Wide, Wide]:
@@ -285,16 +286,16 @@ def _edge_arrays(edges: Any) -> tuple[Wide, Wide]:
         edges = _array(edges, "edges")
     if isinstance(edges, np.ndarray):
         if edges.ndim != 2 or edges.shape[0] != 2:
-            turned = "; transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else ""
+            hint = "; transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else ""
             raise GraphError(
-                f"an array of edges has the shape [2, E] (children, then parents), not {list(edges.shape)}{turned}"
+                f"an array of edges has the shape [2, E] (children, then parents), not {list(edges.shape)}{hint}"
             )
         rows = edges
     else:
         if not isinstance(edges, Iterable):
             raise InputTypeError(f"edges are pairs (child, parent) or an array [2, E], not {type(edges).__name__}")
         pairs = [tuple(pair) if isinstance(pair, Iterable) else (pair,) for pair in edges]
-        wrong = next((at for at, pair in enumerate(pairs) if len(pair) != 2), None)
+        wrong = next((index for index, pair in enumerate(pairs) if len(pair) != 2), None)
         if wrong is not None:
             raise GraphError(f"edge {wrong} is {pairs[wrong]!r}; give pairs (child, parent)")
         try:
@@ -305,22 +306,22 @@ def _edge_arrays(edges: Any) -> tuple[Wide, Wide]:
 
 
 def _explain(error: Exception, num_vertices: int, child: Wide, parent: Wide, slots: Wide | None) -> NoReturn:
-    """Say what the core found wrong with the edges of a graph."""
-    what, where, *_ = error.args
-    if what in ("child", "parent"):
+    """Turn what the core refused about the edges of a graph into a `GraphError`."""
+    problem, index, *_ = error.args
+    if problem in ("child", "parent"):
         raise GraphError(
-            f"edge {where} ({child[where]} -> {parent[where]}): {what} {(child if what == 'child' else parent)[where]} is "
+            f"edge {index} ({child[index]} -> {parent[index]}): {problem} {(child if problem == 'child' else parent)[index]} is "
             f"out of range; the vertices are 0 to {num_vertices - 1}"
         ) from None
-    if what == "cycle":
-        path = [*map(str, where[:8]), *["..."] * (len(where) > 8), str(where[0])]
+    if problem == "cycle":
+        path = [*map(str, index[:8]), *["..."] * (len(index) > 8), str(index[0])]
         raise GraphError(
-            f"the graph has a cycle through vertex {where[0]}, {' -> '.join(path)}; no vertex can depend on itself"
+            f"the graph has a cycle through vertex {index[0]}, {' -> '.join(path)}; no vertex can depend on itself"
         ) from None
-    if slots is not None and what == "slot":
-        sort = "negative" if slots[where] < 0 else "too large"
-        raise GraphError(f"edge {where} ({child[where]} -> {parent[where]}): slot {slots[where]} is {sort}") from None
-    if slots is not None and what == "slot twice":
+    if slots is not None and problem == "slot":
+        fault = "negative" if slots[index] < 0 else "too large"
+        raise GraphError(f"edge {index} ({child[index]} -> {parent[index]}): slot {slots[index]} is {fault}") from None
+    if slots is not None and problem == "slot twice":
         order = np.lexsort((slots, parent))
         twice = np.flatnonzero((np.diff(parent[order]) == 0) & (np.diff(slots[order]) == 0))
         first, second = int(order[twice[0]]), int(order[twice[0] + 1])

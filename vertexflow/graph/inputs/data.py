@@ -21,43 +21,43 @@ def add_edge_data(graph: InputGraph, name: str, rows: Rows) -> None:
     Raises:
         GraphError: vertices have that name as well.
     """
-    kept = f"edge_{name}" if name in graph.data and name not in graph.edge_names else name
-    if kept in graph.data and kept not in graph.edge_names:
+    stored_name = f"edge_{name}" if name in graph.data and name not in graph.edge_names else name
+    if stored_name in graph.data and stored_name not in graph.edge_names:
         raise GraphError(
-            f"vertices have {name!r} and {kept!r}, so that there is no name left for {name!r} of the edges; rename one"
+            f"vertices have {name!r} and {stored_name!r}, so that there is no name left for {name!r} of the edges; rename one"
         )
-    graph.data[kept] = rows
-    if kept not in graph.edge_names:
-        graph.edge_names.append(kept)
+    graph.data[stored_name] = rows
+    if stored_name not in graph.edge_names:
+        graph.edge_names.append(stored_name)
 
 
 def join_data(graphs: Sequence[InputGraph]) -> tuple[dict[str, Rows], frozenset[str]]:
     """The arrays that all graphs have, graph after graph, and the names of those with a row an edge.
 
     Raises:
-        GraphError: arrays of one name that are of vertices here and of edges there, have another number of rows, or do not
-            fit together.
+        GraphError: arrays of one name that belong to vertices in one graph and to edges in another, that have another number
+            of rows, or whose rows have different shapes.
     """
     joined: dict[str, Rows] = {}
     for name in graphs[0].data if graphs else ():
         if not all(name in graph.data for graph in graphs):
             continue
-        of_edges = name in graphs[0].edge_names
+        is_edge = name in graphs[0].edge_names
         rows = [graph.data[name] for graph in graphs]
         for index, graph in enumerate(graphs):
-            if (name in graph.edge_names) != of_edges:
+            if (name in graph.edge_names) != is_edge:
                 raise GraphError(
-                    f"data {name!r} of graph {index} has a row for each {'vertex' if of_edges else 'edge'}, that of graph 0 for "
-                    f"each {'edge' if of_edges else 'vertex'}; give it one meaning (`graph.edge_names`)"
+                    f"data {name!r} of graph {index} has a row for each {'vertex' if is_edge else 'edge'}, that of graph 0 for "
+                    f"each {'edge' if is_edge else 'vertex'}; give it one meaning (`graph.edge_names`)"
                 )
-            count, what, one = graph.num_vertices, "vertices", "vertex"
-            if of_edges:
-                count, what, one = graph.num_edges, "edges", "edge"
+            count, owners, owner = graph.num_vertices, "vertices", "vertex"
+            if is_edge:
+                count, owners, owner = graph.num_edges, "edges", "edge"
             if len(rows[index]) != count:
-                advice = "" if of_edges else "; rows of edges are told by graph.edge_names.append(...)"
+                advice = "" if is_edge else "; rows of edges are told by graph.edge_names.append(...)"
                 raise GraphError(
-                    f"data {name!r} of graph {index} has {len(rows[index])} rows for {count} {what}; "
-                    f"give one for each {one}{advice}"
+                    f"data {name!r} of graph {index} has {len(rows[index])} rows for {count} {owners}; "
+                    f"give one for each {owner}{advice}"
                 )
         try:
             joined[name] = np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""What is found out about the structure of a batch when it is first asked for, and kept with it."""
+"""What is derived from the structure of a batch when it is first needed, and kept with the batch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Derived:
 
     reversed: GraphBatch | None = None
     with_initial: GraphBatch | None = None
-    # How many vertices each graph has of some kinds (of none: of all), by these and the device.
+    # How many vertices of these kinds each graph has (without kinds: how many vertices), by kinds and device.
     graph_sizes: dict[tuple[tuple[Any, ...], torch.device], Tensor] = field(default_factory=dict)
     kind_counts: tuple[list[int], list[int]] | None = None  # the vertices of each kind, and the edges to their children
-    parts: dict[int, tuple[BatchPart, ...]] = field(default_factory=dict)  # by the most vertices of one
-    others: dict[Any, Any] = field(default_factory=dict)  # what users of a batch keep with it
+    parts: dict[int, tuple[BatchPart, ...]] = field(default_factory=dict)  # by the most vertices of a part
+    user_cache: dict[Any, Any] = field(default_factory=dict)  # `batch.cache`: what users keep with the batch
     orders: dict[Hashable, Any] = field(default_factory=dict)  # schedules on devices, by how children are read

@@ -15,7 +15,7 @@ Wide = np.ndarray[Any, np.dtype[np.int64]]
 def edge_index_of(child: Ints, offset: Ints, edge: Ints | None) -> Wide:
     """int64 [2, E]: the child and the parent of each edge, in the order in which edges were given.
 
-    `edge` is the number that the user gave each entry of `child`; None: they are in that order.
+    `edge` is the user's number of the edge of each entry of `child`; None: the entries are in the user's order.
 
     Raises:
         GraphError: `edge` does not have each of 0 .. E - 1 once.

@@ -36,17 +36,17 @@ def number_kinds(kind: Any, num_vertices: int) -> tuple[tuple[Any, ...], np.ndar
         values = [_plain(vertex, value) for vertex, value in enumerate(values)]
     types = {type(value): vertex for vertex, value in reversed(list(enumerate(values)))}
     if len(types) > 1:  # among them are True, 1 and 1.0, which are equal
-        some = " and ".join(f"{values[vertex]!r} (vertex {vertex})" for vertex in sorted(types.values())[:2])
-        raise InputTypeError(f"kinds of several types cannot be sorted: {some}; use one type, such as str")
+        examples = " and ".join(f"{values[vertex]!r} (vertex {vertex})" for vertex in sorted(types.values())[:2])
+        raise InputTypeError(f"kinds of several types cannot be sorted: {examples}; use one type, such as str")
     if float in types and not all(value == value for value in values):
         raise InputTypeError("a kind is NaN, which is equal to no kind; use strings or integers")
     names = sorted(set(values))
-    number = {name: at for at, name in enumerate(names)}
-    return tuple(names), np.fromiter(map(number.__getitem__, values), np.int32, len(values))
+    number_of = {name: number for number, name in enumerate(names)}
+    return tuple(names), np.fromiter(map(number_of.__getitem__, values), np.int32, len(values))
 
 
 def _plain(vertex: int, value: Any) -> Any:
-    """A string or number as Python's own; None as well, which does not go with others."""
+    """The value as one of Python's own types, from a scalar of NumPy or PyTorch or a member of an enum."""
     value = value.item() if isinstance(value, np.generic) or _is_scalar(value) else value
     for type_ in _TYPES:
         if type(value) is type_:
@@ -69,17 +69,17 @@ def _is_scalar(value: Any) -> bool:
 
 
 def join_kinds(
-    of_graph: list[tuple[Any, ...] | None],
+    graph_kinds: list[tuple[Any, ...] | None],
 ) -> tuple[tuple[Any, ...], list[np.ndarray[Any, np.dtype[np.int32]]]]:
     """The kinds of all graphs together, and the number of each graph's kinds among them.
 
     Raises:
         GraphError: some have none, or they are of several types.
     """
-    without = next((index for index, kinds in enumerate(of_graph) if kinds is None), None)
+    without = next((index for index, kinds in enumerate(graph_kinds) if kinds is None), None)
     if without is not None:
         raise GraphError(f"graph {without} has no kinds, but others have; give all graphs kinds, or none")
-    present = [kinds for kinds in of_graph if kinds is not None]
+    present = [kinds for kinds in graph_kinds if kinds is not None]
     for index, kinds in enumerate(present):
         if type(kinds[0]) is not type(present[0][0]):
             raise GraphError(
@@ -87,5 +87,5 @@ def join_kinds(
                 "use one type"
             )
     joined = sorted(set().union(*present))
-    number = {kind: at for at, kind in enumerate(joined)}
-    return tuple(joined), [np.array([number[kind] for kind in kinds], np.int32) for kinds in present]
+    number_of = {kind: number for number, kind in enumerate(joined)}
+    return tuple(joined), [np.array([number_of[kind] for kind in kinds], np.int32) for kinds in present]

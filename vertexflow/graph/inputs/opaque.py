@@ -1,4 +1,4 @@
-"""Frozen dataclasses that nobody takes apart."""
+"""Frozen dataclasses that other libraries take for ordinary objects."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ Class = TypeVar("Class", bound=type)
 
 
 def opaque(cls: Class) -> Class:
-    """Makes a dataclass one that is not known as such.
+    """Hide that a class is a dataclass: `dataclasses.is_dataclass` then says no.
 
-    Whoever converts the tensors among a model's inputs (Lightning in the precisions "bf16-true" and "64-true", DDP and FSDP in
-    mixed precision) rebuilds the dataclasses that it meets, field by field, at every step: frozen ones are refused, and of
-    others all that was derived from them is lost. What is no dataclass stays as it is.
+    Libraries that convert the tensors among a model's inputs (Lightning in the precisions "bf16-true" and "64-true", DDP and
+    FSDP in mixed precision) rebuild every dataclass that they meet, field by field, at every step: they fail on frozen ones,
+    and whatever was derived from the others is lost. Other objects they leave alone.
     """
     for name in ("__dataclass_fields__", "__replace__"):  # the second one since Python 3.13
         if name in vars(cls):

@@ -46,8 +46,8 @@ class GraphBatch:
             computed.
         indices: int32, the first three, the graphs' sizes and the schedule's arrays in one tensor, once it was pinned or
             moved; else None.
-        num_external: how many vertices it reads that are not in it, numbered from V on; 0 unless made so.
-        derived: what was found out about the structure, and `cache`, what users keep with the batch; left behind by pickle.
+        num_external: how many vertices outside the batch it reads, numbered from V on; 0 but for `with_initial`.
+        derived: what was derived from the structure so far, and `cache`, what users keep with the batch; not pickled.
     """
 
     num_graphs: int
@@ -64,7 +64,7 @@ class GraphBatch:
     device: torch.device = field(default=torch.device("cpu"))
     indices: Tensor | None = field(default=None, repr=False)
     derived: Derived = field(default_factory=Derived, repr=False)
-    graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; left behind as well
+    graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; not pickled either
     num_external: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class GraphBatch:
 
     @property
     def cache(self) -> dict[Any, Any]:
-        return self.derived.others
+        return self.derived.user_cache
 
     @property
     def kind(self) -> np.ndarray[Any, Any] | None:
@@ -131,7 +131,7 @@ class GraphBatch:
 
     @uncompiled
     def of_kind(self, *kinds: Any) -> Tensor:
-        """int64: the vertices of these kinds, in their order. Raises `GraphError` for kinds where the graphs have none."""
+        """int64: the vertices of these kinds, in ascending order. Raises `GraphError` if the graphs have no kinds."""
         return torch.from_numpy(np.flatnonzero(self._is_of_kind(kinds))).to(self.device, non_blocking=True)
 
     # Readouts: each is one segment operation over the vertices of every graph.
@@ -140,7 +140,7 @@ class GraphBatch:
     def sum(self, values: Tensor, *kinds: Any) -> Tensor:
         """The sum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`.
 
-        With `kinds`, here and below, `values` have rows of the vertices of these kinds only, as what they push has.
+        With `kinds`, here and below, `values` have a row for each vertex of these kinds only, as outputs that they push have.
 
         Raises:
             InputError: `values` have another number of rows.
@@ -177,12 +177,13 @@ class GraphBatch:
     def _counts(self, values: Tensor, kinds: tuple[Any, ...], call: str) -> Tensor:
         rows = self._num_rows(kinds)
         if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != rows:
-            given = (
-                f"{len(values)} rows" if isinstance(values, Tensor) and values.dim() else repr(type(values).__name__)
-            )
-            of_kinds = f" of kind {' or '.join(map(repr, kinds))}" if kinds else ""
+            has_rows = isinstance(values, Tensor) and values.dim()
+            given = f"{len(values)} rows" if has_rows else repr(type(values).__name__)
+            kind_clause = f" of kind {' or '.join(map(repr, kinds))}" if kinds else ""
             advice = "" if kinds or self.kinds is None else '; name the kinds that have rows: batch.sum(values, "leaf")'
-            raise InputError(f"batch.{call} takes one row for each of {rows} vertices{of_kinds}, not {given}{advice}")
+            raise InputError(
+                f"batch.{call} takes one row for each of {rows} vertices{kind_clause}, not {given}{advice}"
+            )
         return self._graph_sizes(kinds)
 
     def _num_rows(self, kinds: tuple[Any, ...]) -> int:
@@ -190,19 +191,19 @@ class GraphBatch:
 
     def _graph_sizes(self, kinds: tuple[Any, ...]) -> Tensor:
         """int64 [G]: how many vertices each graph has, of these kinds."""
-        known, key = self.derived.graph_sizes, (kinds, self.device)
-        if key not in known:
+        cached_sizes, key = self.derived.graph_sizes, (kinds, self.device)
+        if key not in cached_sizes:
             sizes = self._indices_part(3)
             if kinds:
-                of_kind = self._host_parts[2][self._is_of_kind(kinds)]
-                sizes = self._moved(np.bincount(of_kind, minlength=self.num_graphs))
-            known[key] = sizes
-        return known[key]
+                graph_numbers = self._host_parts[2][self._is_of_kind(kinds)]
+                sizes = self._moved(np.bincount(graph_numbers, minlength=self.num_graphs))
+            cached_sizes[key] = sizes
+        return cached_sizes[key]
 
     def _is_of_kind(self, kinds: tuple[Any, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         if self.kinds is None or self.kind_index is None:
             raise GraphError(f"the vertices of kind {kinds[0]!r} were asked for, but the graphs have no kinds")
-        return np.isin(self.kind_index, [at for at, kind in enumerate(self.kinds) if kind in kinds])
+        return np.isin(self.kind_index, [number for number, kind in enumerate(self.kinds) if kind in kinds])
 
     @cached_property
     def _host_parts(self) -> tuple[Ints, Ints, Ints, Ints]:
@@ -220,7 +221,7 @@ class GraphBatch:
             return self.indices[start : start + len(parts[number])].long()
 
     def _moved(self, array: np.ndarray[Any, Any]) -> Tensor:
-        """On the device; also where gradients are wanted later, if it is first asked for in inference mode."""
+        """The array as a tensor on the device; no inference tensor, so that autograd may save it later."""
         with torch.inference_mode(False):
             return torch.from_numpy(array).to(self.device, non_blocking=True)
 
@@ -242,42 +243,42 @@ class GraphBatch:
         Raises:
             GraphError: arrays that are no structure.
         """
-        made = self.derived.reversed
-        if made is None:
+        batch = self.derived.reversed
+        if batch is None:
             try:
                 blob, num_slots = _core.reversed(self.child, self.slot, self.offset, self.edge)
             except (_core.Malformed, TypeError, ValueError) as error:
-                said = " ".join(map(str, error.args[:2]))
-                raise GraphError(f"the structure's arrays are inconsistent: {said}") from error
+                problem = " ".join(map(str, error.args[:2]))
+                raise GraphError(f"the structure's arrays are inconsistent: {problem}") from error
             start, edges = self.num_vertices + 1, self.num_edges
             offset, child, slot, edge = np.split(blob, (start, start + edges, start + 2 * edges))
-            made = self._restructured(child=child, slot=slot, offset=offset, edge=edge, num_slots=num_slots)
-            self.derived.reversed = made
-        return made
+            batch = self._restructured(child=child, slot=slot, offset=offset, edge=edge, num_slots=num_slots)
+            self.derived.reversed = batch
+        return batch
 
     def with_initial(self) -> GraphBatch:
-        """The batch in which every vertex without children reads an external one, in slot 0: its initial state."""
-        made = self.derived.with_initial
-        if made is None:
+        """The batch in which every vertex without children reads an external vertex in slot 0: its initial state."""
+        batch = self.derived.with_initial
+        if batch is None:
             leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
-            new = np.arange(len(leaves), dtype=np.int32)
-            more = np.zeros(self.num_vertices + 1, np.int32)
-            more[leaves + 1] = 1
+            external = np.arange(len(leaves), dtype=np.int32)
+            edges_added = np.zeros(self.num_vertices + 1, np.int32)
+            edges_added[leaves + 1] = 1
             is_new = np.zeros(self.num_edges + len(leaves), np.bool_)
-            is_new[self.offset[leaves] + new] = True
+            is_new[self.offset[leaves] + external] = True
             child, slot, edge = np.zeros((3, len(is_new)), np.int32)
-            child[is_new], edge[is_new] = new + self.num_vertices, new + self.num_edges
+            child[is_new], edge[is_new] = external + self.num_vertices, external + self.num_edges
             np.logical_not(is_new, out=is_new)
             child[is_new], slot[is_new] = self.child, self.slot
             edge[is_new] = np.arange(self.num_edges) if self.edge is None else self.edge
-            made = self.derived.with_initial = self._restructured(
-                child=child, slot=slot, edge=edge, offset=self.offset + np.cumsum(more, dtype=np.int32),
+            batch = self.derived.with_initial = self._restructured(
+                child=child, slot=slot, edge=edge, offset=self.offset + np.cumsum(edges_added, dtype=np.int32),
                 num_slots=max(self.num_slots, 1), num_external=len(leaves),
             )  # fmt: skip
-        return made
+        return batch
 
     def _restructured(self, **arrays: Any) -> GraphBatch:
-        """The batch with other edges between its vertices, of which nothing is known yet but its data."""
+        """The batch with other edges between its vertices: nothing derived is kept but the joined `data`."""
         changed = replaced(self, **arrays, schedule=None, indices=None, device=torch.device("cpu"), derived=Derived())
         if "_joined_data" in self.__dict__:
             changed.__dict__["_joined_data"] = self._joined_data
@@ -324,7 +325,7 @@ class GraphBatch:
 
 
 def replaced(batch: GraphBatch, **changes: Any) -> GraphBatch:
-    """The batch with other values in some of its fields, and nothing found out about it yet but what is in `derived`."""
+    """The batch with other values in some of its fields; what was derived lazily is kept only where it is in `derived`."""
     return GraphBatch(**(_fields(batch) | changes))
 
 
@@ -385,16 +386,14 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
 
 
 def _explained(error: Exception, graphs: list[Any]) -> VertexFlowError:
-    what, where, _ = error.args
-    if what == "not a graph":
+    problem, number, _ = error.args
+    if problem == "not a graph":
         return InputTypeError(
-            f"element {where} of the list is a {type(graphs[where]).__name__}, not an input graph; "
+            f"element {number} of the list is a {type(graphs[number]).__name__}, not an input graph; "
             "make one with vf.graph, vf.tree, vf.chain or a reader"
         )
-    if what == "too large":
-        return GraphError(
-            f"{where} vertices or edges in one batch; a batch has at most {LARGEST} of each: pack fewer graphs"
-        )
+    if problem == "too large":
+        return GraphError(f"{number} vertices or edges in one batch; a batch has at most {LARGEST}: pack fewer graphs")
     return GraphError(
-        f"a graph's structure is no such array ({where} elements); make graphs with vf.graph and its like"
+        f"a graph's structure is no such array ({number} elements); make graphs with vf.graph and its like"
     )

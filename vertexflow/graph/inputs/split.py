@@ -1,4 +1,4 @@
-"""Batches in parts of whole graphs, for what is too large to be computed at once."""
+"""Batches cut between graphs into parts, for batches that are too large to be computed at once."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ def split(batch: GraphBatch, max_vertices: int) -> tuple[BatchPart, ...]:
     if max_vertices < 1:
         raise InputError(f"max_vertices is {max_vertices}; give 1 or more, the most vertices of a part")
     if batch.num_vertices <= max_vertices:
-        whole = slice(0, batch.num_graphs), slice(0, batch.num_vertices), slice(0, batch.num_edges)
-        return (BatchPart(batch, *whole),)
-    known = batch.derived.parts.get(max_vertices)
-    if known is None:
+        everything = slice(0, batch.num_graphs), slice(0, batch.num_vertices), slice(0, batch.num_edges)
+        return (BatchPart(batch, *everything),)
+    parts = batch.derived.parts.get(max_vertices)
+    if parts is None:
         if batch.num_external:
             raise GraphError("a batch that reads vertices outside it cannot be split; split it before")
         cuts = _cuts(batch.graph_offset, max_vertices)
-        known = tuple(_part(batch, first, end) for first, end in pairwise(cuts))
-        batch.derived.parts[max_vertices] = known
-    return known
+        parts = tuple(_part(batch, first, end) for first, end in pairwise(cuts))
+        batch.derived.parts[max_vertices] = parts
+    return parts
 
 
 def _cuts(graph_offset: Ints, max_vertices: int) -> list[int]:

@@ -44,7 +44,7 @@ def unroll(graph: Any, rounds: int) -> InputGraph:
     """
     rounds, count, source, target = _checked(graph, rounds)
     total, edges = count * (rounds + 1), rounds * (count + len(source))
-    order, offset = _one_round(count, target)
+    order, offset = _sorted_by_target(count, target)
     child = np.concatenate((np.arange(count), source))[order]
     slot = np.arange(len(child)) - np.repeat(offset[:-1], np.diff(offset))
     flags = HAS_KINDS | HAS_EDGES * bool((order[1:] < order[:-1]).any())
@@ -82,8 +82,9 @@ def unrolled_edges(graph: Any, rounds: int) -> Wide:
     return np.tile(np.concatenate((np.full(count, -1), np.arange(len(source)))), rounds)
 
 
-def _one_round(count: int, target: Wide) -> tuple[Wide, Wide]:
-    """The order by target of `count` edges from each vertex to itself and then all others, and where each target begins."""
+def _sorted_by_target(count: int, target: Wide) -> tuple[Wide, Wide]:
+    """The edges of one round (`count` from each vertex to itself, then the graph's own) in the order of their targets, and
+    where the edges of each target begin in that order."""
     target = np.concatenate((np.arange(count), target))
     offset = np.concatenate(([0], np.cumsum(np.bincount(target))))
     return np.argsort(target, kind="stable"), offset
@@ -115,7 +116,7 @@ def _edges_of(graph: Any) -> tuple[int, Wide, Wide]:
     elif isinstance(graph, tuple) and len(graph) == 2:
         count, pairs = graph[0], _edge_arrays(graph[1])
     elif hasattr(graph, "nodes") and hasattr(graph, "adj") and hasattr(graph, "is_directed"):  # networkx
-        count, pairs = graph.number_of_nodes(), _of_networkx(graph)
+        count, pairs = graph.number_of_nodes(), _networkx_edges(graph)
     elif hasattr(graph, "edge_index"):  # PyTorch Geometric
         count, pairs = graph.num_nodes, _edge_arrays(graph.edge_index)
     elif callable(getattr(graph, "num_nodes", None)) and callable(getattr(graph, "edges", None)):  # DGL
@@ -141,9 +142,9 @@ def _edges_of(graph: Any) -> tuple[int, Wide, Wide]:
     return int(count), source, target
 
 
-def _of_networkx(graph: Any) -> tuple[Wide, Wide]:
-    number = {node: at for at, node in enumerate(graph.nodes)}
-    pairs = [(number[source], number[target]) for source, target, *_ in graph.edges]
+def _networkx_edges(graph: Any) -> tuple[Wide, Wide]:
+    number_of = {node: number for number, node in enumerate(graph.nodes)}
+    pairs = [(number_of[source], number_of[target]) for source, target, *_ in graph.edges]
     if not graph.is_directed():
         pairs += [(target, source) for source, target in pairs]
     source, target = np.array(pairs, np.int64).reshape(-1, 2).T

@@ -1,4 +1,4 @@
-"""Operations that PyTorch has no derivative of: they are computed all the same, and refused where a gradient reaches them."""
+"""Operations that PyTorch has no derivative of: the forward pass computes them, and a gradient that reaches them is refused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class DerivativeError(VertexFunctionError):
 
 
 def refuse(grad: Tensor, value: Tensor, message: str) -> Tensor:
-    """Stands for a gradient of `value` that there is none of, given that of the result: zeros where that is zero.
+    """The gradient of `value` where PyTorch has none, from the gradient `grad` of the result: zeros if `grad` is zero.
 
     Raises:
-        VertexFunctionError: it is not.
+        VertexFunctionError: `grad` is not zero.
     """
     if not is_passing() and bool(grad.any()):
         raise VertexFunctionError(message)
@@ -35,7 +35,7 @@ torch.library.register_fake("vertexflow::no_derivative", lambda grad, value, mes
 
 
 class _Refused(torch.autograd.Function):
-    """Results that were computed without these operands' gradients, as if made of the operands."""
+    """Results that were computed from detached operands, put back into autograd's graph: `refuse` is their derivative."""
 
     @staticmethod
     def forward(ctx: Any, message: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -53,74 +53,74 @@ class _Refused(torch.autograd.Function):
 
 
 def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], where: Callable[[], str]) -> Any:
-    """`function(*args, **kwargs)`, where gradients of operands that PyTorch does not compute are refused when they are asked
-    for. `where` tells the line of the call."""
+    """`function(*args, **kwargs)`, with a derivative that refuses the gradients that PyTorch does not compute. `where` tells the
+    line of the call."""
     name = str(getattr(function, "__name__", function))
-    in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
-    given, spec = pytree.tree_flatten((args, kwargs))
+    is_in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+    inputs, spec = pytree.tree_flatten((args, kwargs))
 
     def compute(leaves: Sequence[Any]) -> Any:
         args, kwargs = pytree.tree_unflatten(leaves, spec)
-        return function(*((args[0].clone(), *args[1:]) if in_place else args), **kwargs)
+        return function(*((args[0].clone(), *args[1:]) if is_in_place else args), **kwargs)
 
-    in_place = in_place and bool(given) and isinstance(given[0], Tensor)
-    operands = _differentiable(given)
-    result, failures = _computed(compute, given, operands)
+    is_in_place = is_in_place and bool(inputs) and isinstance(inputs[0], Tensor)
+    operands = _differentiable(inputs)
+    result, failures = _compute_without_forbidden(compute, inputs, operands)
     outputs = _differentiable(pytree.tree_leaves(result))
     if outputs and not failures:
         failures = [(value, error) for value in operands if (error := _failure(outputs, value)) is not None]
     if not failures:
-        return function(*args, **kwargs) if in_place else result
+        return function(*args, **kwargs) if is_in_place else result
     error = failures[0][1]
-    what = "whose derivative cannot be traced: its shapes depend on values"
+    reason = "whose derivative cannot be traced: its shapes depend on values"
     if not isinstance(error, (DynamicOutputShapeException, DataDependentOutputException)):
-        what = "of which PyTorch gives no derivative"
+        reason = "of which PyTorch gives no derivative"
     message = (
-        f"a gradient reaches `{name}`, {what} ({error}); call .detach() on its operand where the gradient is not wanted\n"
+        f"a gradient reaches `{name}`, {reason} ({error}); call .detach() on its operand where the gradient is not wanted\n"
         f"  in the vertex function, {where()}"
     )
     refused = [value for value, _ in failures]
-    leaves, spec_of_result = pytree.tree_flatten(compute([_apart(value, refused) for value in given]))
+    leaves, spec_of_result = pytree.tree_flatten(compute([_without_gradient(value, refused) for value in inputs]))
     results = [leaf for leaf in leaves if _is_real(leaf)]
-    made = dict(zip(map(id, results), _Refused.apply(message, len(results), *results, *refused), strict=True))  # type: ignore[no-untyped-call]
-    if in_place:
-        return args[0].copy_(made[id(leaves[0])])
-    return pytree.tree_unflatten([made.get(id(leaf), leaf) for leaf in leaves], spec_of_result)
+    guarded = dict(zip(map(id, results), _Refused.apply(message, len(results), *results, *refused), strict=True))  # type: ignore[no-untyped-call]
+    if is_in_place:
+        return args[0].copy_(guarded[id(leaves[0])])
+    return pytree.tree_unflatten([guarded.get(id(leaf), leaf) for leaf in leaves], spec_of_result)
 
 
 def is_forbidden(error: Exception) -> bool:
-    """Whether PyTorch does not compute an operation at all of a tensor that requires grad."""
+    """Whether PyTorch refuses to compute an operation at all on a tensor that requires grad."""
     return "is not differentiable with respect to argument" in str(error)
 
 
-def _computed(
-    compute: Callable[[Sequence[Any]], Any], given: Sequence[Any], operands: Sequence[Tensor]
+def _compute_without_forbidden(
+    compute: Callable[[Sequence[Any]], Any], inputs: Sequence[Any], operands: Sequence[Tensor]
 ) -> tuple[Any, list[tuple[Tensor, Exception]]]:
-    """A result, and the operands that may not require grad in it, each with what PyTorch says of it."""
+    """The result, and the operands that must not require grad in it, each with PyTorch's error."""
     forbidden: list[tuple[Tensor, Exception]] = []
     try:
-        return compute(given), forbidden
-    except RuntimeError as first:
-        if not is_forbidden(first):
+        return compute(inputs), forbidden
+    except RuntimeError as first_error:
+        if not is_forbidden(first_error):
             raise
-        error = first
+        error = first_error
     for value in operands:
         try:
-            return compute([_apart(one, [*(v for v, _ in forbidden), value]) for one in given]), [
+            return compute([_without_gradient(leaf, [*(v for v, _ in forbidden), value]) for leaf in inputs]), [
                 *forbidden,
                 (value, error),
             ]
-        except RuntimeError as other:
-            if not is_forbidden(other):
+        except RuntimeError as next_error:
+            if not is_forbidden(next_error):
                 raise
-            if str(other) != str(error):  # of another operand: this one was the one
+            if str(next_error) != str(error):  # the error is now about another operand: detaching this one helped
                 forbidden.append((value, error))
-                error = other
+                error = next_error
     raise error
 
 
-def _apart(value: Any, refused: Sequence[Tensor]) -> Any:
-    return value.detach() if any(value is one for one in refused) else value
+def _without_gradient(value: Any, refused: Sequence[Tensor]) -> Any:
+    return value.detach() if any(value is tensor for tensor in refused) else value
 
 
 def _differentiable(values: Sequence[Any]) -> list[Tensor]:
@@ -132,7 +132,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _failure(outputs: Sequence[Tensor], value: Tensor) -> Exception | None:
-    """What PyTorch says of the derivative with respect to one operand, if it does not give it."""
+    """PyTorch's error for the derivative with respect to one operand, if it has no such derivative."""
     with disable_proxy_modes_tracing():
         try:
             torch.autograd.grad(

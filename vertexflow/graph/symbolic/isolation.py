@@ -1,4 +1,4 @@
-"""Tracing as if nothing were going on around it, wherever a model's first call happens."""
+"""Tracing undisturbed by the modes that are on where a model's first call happens, and without effects on its surroundings."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import _disable_current_modes
 
-# Whatever makes something of a vertex function holds it: PyTorch's tracing is made for one thread at a time.
+# Held while a vertex function is looked at, traced or compiled: PyTorch's tracing is for one thread at a time.
 lock = threading.RLock()
 
 
 def _renew_lock() -> None:
     global lock
-    lock = threading.RLock()  # who held the old one is not in this process
+    lock = threading.RLock()  # the thread that held the old one is not in this process
 
 
 os.register_at_fork(after_in_child=_renew_lock)
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """For whatever is not the vertex function itself: what autocast makes of that is in its graph."""
+    """Switch autocast off for everything but the vertex function: its casts are recorded in the graph already."""
     on = torch.is_autocast_enabled(device_type)
     return torch.amp.autocast(device_type, enabled=False) if on else nullcontext()
 
 
 @contextmanager
 def isolated(device: torch.device) -> Iterator[None]:
-    """The trace has the derivative in it, also if the caller wants none, and nobody around it sees fake tensors.
+    """Trace with the derivative even where the caller switched gradients off, and show no fake tensor to anything around.
 
-    Switched off are inference mode, `no_grad`, anomaly detection, hooks on saved tensors (checkpointing has them), dispatch
-    modes, the cache of parametrizations, compiled submodules and the checks of distributions.
-    Random numbers go on as if none had been drawn.
+    Switched off are inference mode, `no_grad`, anomaly detection, hooks on saved tensors (checkpointing sets them), dispatch
+    modes, the cache of parametrizations, compiled submodules and the checks of distributions. Afterwards, random numbers
+    continue as if none had been drawn.
     """
     cuda = [device] if device.type == "cuda" else []
     with ExitStack() as stack:
@@ -56,21 +56,20 @@ def isolated(device: torch.device) -> Iterator[None]:
         stack.enter_context(_distributions_unchecked())
         if "torch._dynamo" in sys.modules:  # importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(
-                torch._dynamo.config.patch(error_on_nested_fx_trace=False)
-            )  # asked before the stance is
+            # The stance alone is not enough: PyTorch looks at this setting before.
+            stack.enter_context(torch._dynamo.config.patch(error_on_nested_fx_trace=False))
         yield
 
 
 def forget_sizes() -> None:
-    """PyTorch remembers what it found out about sizes, with all of the trace that these were of, for as long as it runs."""
+    """Empty PyTorch's caches of facts about symbolic sizes, which would keep the whole trace in memory for ever."""
     for method in vars(ShapeEnv).values():
         if hasattr(method, "cache_clear"):
             method.cache_clear()
 
 
 def forget_source(module: fx.GraphModule) -> None:
-    """It keeps the text of every graph, too, to be shown where its code fails; of ours, which are interpreted, none runs."""
+    """Drop the source text that PyTorch keeps of every graph for tracebacks: the code of ours never runs, it is interpreted."""
     filename = type(module).forward.__code__.co_filename
     graph_module._loader.eval_cache.pop(filename, None)
     linecache.cache.pop(filename, None)
@@ -84,7 +83,7 @@ def generators_in(nodes: Iterable[fx.Node]) -> list[torch.Generator]:
 
 @contextmanager
 def restored(generators: Iterable[torch.Generator]) -> Iterator[None]:
-    """Random generators give the same numbers afterwards."""
+    """Put the random generators back afterwards."""
     states = [(generator, generator.get_state()) for generator in generators]
     try:
         yield
@@ -94,7 +93,7 @@ def restored(generators: Iterable[torch.Generator]) -> Iterator[None]:
 
 
 def seed(device: torch.device, generators: Iterable[torch.Generator]) -> None:
-    """Set the random numbers of a device, and of no other one, and these generators."""
+    """Seed the CPU's generator, that of `device`, and these; no other device's, unlike `torch.manual_seed`."""
     torch.default_generator.manual_seed(0)
     for generator in generators:
         generator.manual_seed(0)
@@ -118,9 +117,9 @@ def _without_cached_parametrizations() -> Iterator[None]:
 
 @contextmanager
 def _distributions_unchecked() -> Iterator[None]:
-    """`torch.distributions` checks arguments by looking at their values, of which there are none while tracing.
+    """Let distributions skip the checks of their arguments, which look at values: there are none while tracing.
 
-    So no distribution in a vertex function checks its arguments; one that is asked to (`validate_args=True`) is refused.
+    A distribution that is told to check (`validate_args=True`) fails, and the vertex function is refused.
     """
     before = Distribution._validate_args
     Distribution.set_default_validate_args(False)

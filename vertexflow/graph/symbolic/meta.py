@@ -1,4 +1,4 @@
-"""Shapes of what PyTorch draws from gamma and Dirichlet distributions, which it does not tell of tensors without values."""
+"""Shapes of samples of gamma and Dirichlet distributions, which some versions of PyTorch do not compute for fake tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 _library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
 
 
-def _like_first(value: Tensor, *others: object, generator: object = None) -> Tensor:
+def _like_first(value: Tensor, *operands: object, generator: object = None) -> Tensor:
     return torch.empty_like(value)
 
 

@@ -49,15 +49,15 @@ def ancestors(nodes: list[fx.Node]) -> set[fx.Node]:
 
 def descendants(graph: fx.Graph, sources: Iterable[fx.Node]) -> set[fx.Node]:
     """All nodes that depend on `sources`, themselves included."""
-    found = set(sources)
+    reached = set(sources)
     for node in graph.nodes:
-        if any(argument in found for argument in node.all_input_nodes):
-            found.add(node)
-    return found
+        if any(argument in reached for argument in node.all_input_nodes):
+            reached.add(node)
+    return reached
 
 
 def sources(node: fx.Node) -> list[fx.Node]:
-    """The computed nodes and placeholders that `node` is made of, looking through views; a size is made of nothing."""
+    """The node itself; of a view, the computed nodes and placeholders that it shows; of a size or a constant, nothing."""
     if not is_free(node):
         return [node]
     if isinstance(node.meta.get("val"), (torch.SymInt, int)):
@@ -78,16 +78,16 @@ def has_rows(node: fx.Node) -> bool:
 
 
 def on_edges(node: fx.Node) -> bool:
-    """Whether the value has a row for each edge to a child, not for each vertex (of several results: any of them)."""
+    """Whether the value has a row for each edge to a child instead of each vertex (of several results: whether any has)."""
     if isinstance(node.meta.get("val"), torch.Tensor):
         layout = node.meta.get("rows")
         return layout is not None and bool(layout.edges)
     return any(on_edges(user) for user in node.users if user.target is operator.getitem)
 
 
-def same_shape(one: torch.Tensor, other: torch.Tensor) -> bool:
+def same_shape(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether two shapes are the same for every step."""
-    return one.dim() == other.dim() and all(map(same_size, one.shape, other.shape))
+    return first.dim() == second.dim() and all(map(same_size, first.shape, second.shape))
 
 
 def title(node: fx.Node) -> str:
@@ -99,5 +99,5 @@ def title(node: fx.Node) -> str:
 
 
 def operands(node: fx.Node) -> list[fx.Node]:
-    """The tensors in the list that is the node's first argument (of `cat`, `stack`)."""
+    """The tensors that a `cat` or `stack` joins: its first argument is a list."""
     return cast("list[fx.Node]", node.args[0])

@@ -1,4 +1,4 @@
-"""Functions of PyTorch that cannot be traced with a number of rows that is not known, in terms of others that can."""
+"""Functions of PyTorch that cannot be traced with a symbolic number of rows, in terms of others that can."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .vertex import same_size
 
 
 def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """`torch.take_along_dim`: `torch.gather` of operands that are broadcast along all dimensions but one."""
+    """`torch.take_along_dim`: a `torch.gather` whose operands are broadcast along all dimensions but `dim`."""
     if dim is None or x.dim() != indices.dim() or not -x.dim() <= dim < x.dim():
         return torch.take_along_dim(x, indices, dim)
     dim %= x.dim()
@@ -24,7 +24,7 @@ def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor
 
 
 def _drawn(function: Callable[..., Tensor], fill: str) -> Callable[..., Tensor]:
-    """`torch.randn(..., generator=g)` and its like, as PyTorch computes them: memory that is filled with random numbers."""
+    """`torch.randn(..., generator=g)` and its like as PyTorch computes them: `fill` fills new memory with random numbers."""
 
     def draw(*args: Any, generator: torch.Generator | None = None, **options: Any) -> Tensor:
         if generator is None:
@@ -36,7 +36,7 @@ def _drawn(function: Callable[..., Tensor], fill: str) -> Callable[..., Tensor]:
 
 
 def randint(*args: Any, generator: torch.Generator | None = None, **options: Any) -> Tensor:
-    """`torch.randint` with a generator, which draws numbers from 0 on and adds `low`."""
+    """`torch.randint`; with a generator it draws from 0 to `high - low` and adds `low`."""
     if generator is None:
         return torch.randint(*args, **options)
     bounds, size = (args, options.pop("size")) if "size" in options else (args[:-1], args[-1])
@@ -47,18 +47,18 @@ def randint(*args: Any, generator: torch.Generator | None = None, **options: Any
 
 
 def random_(x: Tensor, *bounds: Any, generator: torch.Generator | None = None, **named: Any) -> Tensor:
-    """`Tensor.random_` with two bounds, which draws as with one; a graph's code has no word for that with a bound `from`."""
+    """`Tensor.random_` with one bound: the argument `from` of that with two is a keyword of Python, which no graph can write."""
     bounds = (*bounds, *(named[name] for name in ("from", "to") if name in named))
     if len(bounds) < 2 or None in bounds:
         return x.random_(*bounds, generator=generator)
     return x.random_(bounds[1] - bounds[0], generator=generator).add_(bounds[0])
 
 
-def _sign(function: Callable[..., Tensor], of_real: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`torch.sgn` and its like; the derivative of `torch.sign` is the same for real numbers, and does not ask for sizes."""
+def _sign(function: Callable[..., Tensor], real_function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.sgn` and its like, for real numbers by `torch.sign`, whose derivative does not ask for sizes."""
 
     def sign(input: Tensor, **options: Any) -> Tensor:
-        return (function if input.is_complex() else of_real)(input, **options)
+        return (function if input.is_complex() else real_function)(input, **options)
 
     return sign
 

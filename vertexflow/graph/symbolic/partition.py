@@ -31,8 +31,8 @@ def partition(
 ) -> Program:
     """Cut `trace` for the gradients of these parameters and inputs (none: forward only).
 
-    `states` are those whose gradients are sent to children; with `through`, they are in any case: there are some outside that
-    want them.
+    `states` are the states whose gradients are sent to children. With `through` they are sent even if no parameter or input
+    here depends on them: somebody outside this method wants them.
     """
     program = Program(trace)
     program.param_grads = {name: trace.param_grads[name] for name in wanted_params if name in trace.param_grads}
@@ -75,7 +75,7 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> 
 
 
 def _made_once(program: Program) -> None:
-    """Find `program.once`, in the order of the graph: what a value is made of is known before it."""
+    """Find `program.once`, in the order of the graph: the operands of a node are decided before it."""
     for node in program.trace.graph.nodes:
         if node in program.made_by and not has_rows(node):
             read = reads(node)
@@ -92,7 +92,7 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
     members: dict[str, list[fx.Node]] = {}
     for node in program.made_by:
         members.setdefault(_part_of(program, node), []).append(node)
-    extra: dict[str, list[fx.Node]] = {}  # views that only the caller sees are made by the last stage
+    extra: dict[str, list[fx.Node]] = {}  # views that only the caller reads, which the last stage makes
     for stage, nodes in finals.items():
         for node in dict.fromkeys(node for node in nodes if is_free(node)):
             inner = any(_part_of(program, source).endswith("_inner") for source in sources(node))
@@ -126,10 +126,13 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
 
 
 def _refuse_interleaved(program: Program) -> None:
-    """Values whose vertices do not lie side by side can be kept by a step for its own gradient, but not be cut."""
+    """Refuse values that another part would have to cut into rows although the entries of a vertex do not lie side by side.
+
+    Inside a step, and for its own gradient, they may be kept whole.
+    """
     trace = program.trace
     pairs = [(_part_of(program, node), source) for node in program.made_by for source in reads(node)]
-    # Views that only the caller sees are made after all steps.
+    # Views that only the caller reads are made after all steps.
     seen = [*trace.pushes.values(), *program.pull_grads.values(), *program.param_grads.values()]
     pairs += [("caller", source) for node in seen if is_free(node) for source in sources(node)]
     for part, source in pairs:
@@ -152,7 +155,7 @@ def _refuse_interleaved(program: Program) -> None:
 
 
 def _refuse_without_rows(program: Program) -> None:
-    """What every step makes anew, and is no row of, has no place in buffers of all rows."""
+    """Refuse values without rows that every step computes anew and another part reads: buffers of all rows cannot hold them."""
     for core in CORES:
         for node in program.parts[core].outputs if core in program.parts else ():
             if node.meta.get("rows") is None:
@@ -171,14 +174,14 @@ def _part_of(program: Program, node: fx.Node) -> str:
 
 
 def _kept(program: Program, readers: dict[fx.Node, set[str]]) -> list[fx.Node]:
-    """What must be held in a buffer of all steps: values that a core makes, gathers or receives for another stage."""
+    """The values that need a buffer over all steps: those that a core computes, gathers or receives and another stage reads."""
     placeholders = {**dict.fromkeys(program.gathers.values(), "core"),
                     **dict.fromkeys(program.state_grads.values(), "grad_core")}  # fmt: skip
-    kept = [node for node, core in placeholders.items() if readers.get(node, set()) - {core}]
+    nodes = [node for node, core in placeholders.items() if readers.get(node, set()) - {core}]
     for core in CORES:
         if core in program.parts:
-            kept += program.parts[core].outputs
-    return kept
+            nodes += program.parts[core].outputs
+    return nodes
 
 
 def _is_forward_value(program: Program, node: fx.Node) -> bool:

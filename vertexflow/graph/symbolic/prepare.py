@@ -33,8 +33,7 @@ def prepare(
 ) -> Trace:
     """Trace the method of this name once, simplify the graph, and refuse it if it mixes rows.
 
-    `inputs` are the first call's; `tensors` are the module's parameters and buffers by qualified
-    name, or what stands for them.
+    `inputs` are the first call's; `tensors` are the parameters and buffers by qualified name, the module's own or others.
     """
     try:
         with isolated(device):
@@ -61,7 +60,7 @@ def _simplify(trace: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, 
 
 
 def _described(inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
-    """What the vertex function was given: many errors are wrong dtypes or widths."""
-    given = [f"{name}: {str(x.dtype)[6:]}[{', '.join(['n', *map(str, x.shape[1:])])}]" for name, x in inputs.items()]
+    """The dtypes and shapes that the vertex function was given, for messages: many errors are a wrong dtype or width."""
+    shapes = [f"{name}: {str(x.dtype)[6:]}[{', '.join(['n', *map(str, x.shape[1:])])}]" for name, x in inputs.items()]
     dtypes = sorted({str(tensor.dtype)[6:] for tensor in tensors.values() if tensor.is_floating_point()})
-    return f"inputs {', '.join(given) or 'none'}; parameters {', '.join(dtypes) or 'none'}"
+    return f"inputs {', '.join(shapes) or 'none'}; parameters {', '.join(dtypes) or 'none'}"

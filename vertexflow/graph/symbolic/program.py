@@ -1,4 +1,4 @@
-"""What a partition is: parts of a joint graph, each a graph of its own, and what is kept between them."""
+"""The result of a partition: the parts of a joint graph, each a graph of its own, and the values kept between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from .roles import Counts, Param, Pull, comes_from_caller, role_of
+from .roles import Counts, Gather, Grad, Param, Pull, Scatter, comes_from_caller, role_of
 from .trace import Trace
 
 FORWARD = ("eager", "core", "lazy")
@@ -26,22 +26,38 @@ class Part:
     inputs: list[fx.Node]
     outputs: list[fx.Node]
 
+    @property
+    def placeholders(self) -> dict[fx.Node, fx.Node]:
+        """The placeholders of `graph`, with the node of the joint graph that each stands for."""
+        nodes = [node for node in self.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
+        return dict(zip(nodes, self.inputs, strict=True))
+
+    @property
+    def results(self) -> tuple[fx.Node, ...]:
+        """The nodes of `graph` that are the values of `outputs`."""
+        results: tuple[fx.Node, ...] = next(reversed(self.graph.nodes)).args[0] if self.outputs else ()
+        return results
+
 
 @dataclass
 class Program:
-    """All parts of a vertex function for one set of wanted gradients, and what is kept between them.
+    """All parts of a vertex function for one set of wanted gradients, and the values kept between them.
 
     Parts are named by stage, with `_inner` for what leaves do not need and `_leaf` for the core of vertices without
-    children. `whole` are the values that are kept for all rows; other kept values are kept for inner rows only.
+    children. Inner rows are those of vertices with children.
     """
 
     trace: Trace
     parts: dict[str, Part] = field(default_factory=dict)
     made_by: dict[fx.Node, str] = field(default_factory=dict)  # stage of each computed node
-    kept: list[fx.Node] = field(default_factory=list)  # values made step by step and read by another stage
-    whole: set[fx.Node] = field(default_factory=set)
-    once: set[fx.Node] = field(default_factory=set)  # values without rows, of such values and parameters
-    leaf_operands: dict[fx.Node, set[int]] = field(default_factory=dict)  # of a cat: what is read of leaves' rows
+    kept: list[fx.Node] = field(default_factory=list)  # values with a buffer over all steps: another stage reads them
+    whole: set[fx.Node] = field(
+        default_factory=set
+    )  # values whose leaf rows are read; of others, inner rows only are computed
+    once: set[fx.Node] = field(default_factory=set)  # values without rows, computed from parameters and such values
+    leaf_operands: dict[fx.Node, set[int]] = field(
+        default_factory=dict
+    )  # of a cat: the operands that leaves' rows need
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     state_grads: dict[str, fx.Node] = field(default_factory=dict)
@@ -57,6 +73,19 @@ class Program:
         return bool(self.param_grads or self.pull_grads or self.gather_grads)
 
     def is_whole(self, node: fx.Node) -> bool:
-        """Whether a value has rows for all vertices, not for those with children only."""
+        """Whether a value has rows for all vertices, not only for those with children."""
         role = role_of(node)
         return node in self.whole or isinstance(role, Pull | Counts | Param) or comes_from_caller(role)
+
+    def exchanged(self, core: str, node: fx.Node) -> Gather | Grad | None:
+        """How a core exchanges a value with children or parents: as `Gather` (gathered), `Grad(Scatter)` (received) or
+        `Grad(Gather)` (sent); None for a value that it does not exchange."""
+        role = role_of(node)
+        if core == "core":
+            return role if isinstance(role, Gather) else None
+        if core != "grad_core":
+            return None
+        if isinstance(role, Grad) and isinstance(role.of, Scatter):
+            return role
+        sent = next((key for key, grad in self.gather_grads.items() if grad is node), None)
+        return None if sent is None else Grad(Gather(*sent))

@@ -1,4 +1,4 @@
-"""Names that a vertex function cannot give to its states, inputs, outputs and attributes, because they mean something already."""
+"""Names that states, inputs, outputs and attributes of a vertex function cannot have, because they mean something already."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .method import without_init
 
 # What a call takes beside inputs, and what a gathered state offers beside states.
 ARGUMENTS = frozenset({"self", "graphs", "initial", "reverse", "shared"})
-_OF_A_CHILD = frozenset({"self", "pull", "expand", "gather"})
+_NOT_STATES = frozenset({"self", "pull", "expand", "gather"})
 
 METHODS = frozenset({"vertex", "forward", "start", "explain", "symbolic_graph"})
 SETTINGS = frozenset({"backend", "policy", "state_dtype", "max_vertices"})
@@ -23,7 +23,7 @@ def check_state_name(name: object) -> None:
     """Refuse a state that `v.gather(0).name` could not read."""
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(f"state {name!r} is not a Python name; give one that can stand behind a dot: v.gather(0).h")
-    if name in _OF_A_CHILD or name.startswith("_"):
+    if name in _NOT_STATES or name.startswith("_"):
         why = (
             "names that begin with _ are kept for vertexflow"
             if name[0] == "_"
@@ -53,18 +53,18 @@ def check_output_name(name: str) -> None:
 
 
 def check_attribute(owner: nn.Module, name: str, value: Any) -> None:
-    """Refuse to put a module or tensor where `VertexFunction` has something of its own, and another state behind its back; and
-    in a module that is not initialised."""
+    """Refuse an attribute that would hide one of `VertexFunction`'s own, a change of `state`, and modules and tensors before
+    `__init__`."""
     if "_parameters" not in owner.__dict__ and isinstance(value, (nn.Module, Tensor)):
         raise VertexFunctionError(without_init(owner))
     if name not in ATTRIBUTES:
         return
-    held = isinstance(value, (nn.Module, Tensor)) and not (name == "policy" and hasattr(value, "steps"))
+    is_module_or_tensor = isinstance(value, (nn.Module, Tensor)) and not (name == "policy" and hasattr(value, "steps"))
     if name == "state":
         why = "which holds the shapes of the states: they are given to super().__init__(state=...), and stay"
-    elif name in SETTINGS and held:
+    elif name in SETTINGS and is_module_or_tensor:
         why = "which is a setting of every vertex function"
-    elif name in METHODS and (held or not callable(value)):
+    elif name in METHODS and (is_module_or_tensor or not callable(value)):
         why = "which is a method or property of every vertex function"
     else:
         return

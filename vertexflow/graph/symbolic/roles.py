@@ -1,4 +1,4 @@
-"""What the placeholders and the outputs of a joint graph are: `node.meta["role"]` of the placeholders."""
+"""The roles of the placeholders and outputs of a joint graph; a placeholder's is its `node.meta["role"]`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pull:
     """An input, with a row for each vertex, or for each edge to a child."""
 
     name: str
-    of_edges: bool = False
+    per_edge: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Gather:
-    """A state of the children in a slot, or of those in all slots, or of all children."""
+    """A state of the child in a slot, of the children in all slots side by side (`ALL_SLOTS`), or of all (`CHILDREN`)."""
 
     state: str
     slot: int
@@ -54,7 +54,7 @@ class Push:
 
 @dataclass(frozen=True)
 class Grad:
-    """The gradient of one of these: it comes to what is scattered and pushed, and goes to the others."""
+    """The gradient of one of these: a placeholder for what is scattered or pushed, an output for the others."""
 
     of: Param | Pull | Gather | Scatter | Push
 
@@ -63,23 +63,23 @@ Role = Param | Pull | Counts | Gather | Scatter | Push | Grad
 
 
 def role_of(node: fx.Node) -> Role | None:
-    """What a placeholder is; None for other nodes, and for the tensors that only tell the numbers of rows and edges."""
+    """The role of a placeholder; None for other nodes, and for the two placeholders that only tell how many rows and edges."""
     role: Role | None = node.meta.get("role")
     return role
 
 
-def is_of_edges(role: Role | None) -> bool:
+def is_per_edge(role: Role | None) -> bool:
     """Whether a value has a row for each edge to a child."""
     match role:
-        case Pull(_, of_edges):
-            return of_edges
+        case Pull(_, per_edge):
+            return per_edge
         case Gather(_, slot):
             return slot == CHILDREN
     return False
 
 
 def comes_from_caller(role: Role | None) -> bool:
-    """Whether a value is the gradient of an output, whose rows may all be the same memory, of zeros."""
+    """Whether a value is the gradient of an output. Its rows may all be the same memory: an expanded row of zeros."""
     return isinstance(role, Grad) and isinstance(role.of, Push)
 
 
@@ -88,8 +88,8 @@ def name_of(role: Role) -> str:
     match role:
         case Param(name):
             return f"param_{name.replace('.', '_')}"
-        case Pull(name, of_edges):
-            return f"{'edge' if of_edges else 'pull'}_{name}"
+        case Pull(name, per_edge):
+            return f"{'edge' if per_edge else 'pull'}_{name}"
         case Counts():
             return "counts"
         case Gather(state, slot):

@@ -1,4 +1,4 @@
-"""The symbolic graph of a vertex function as text that can be read."""
+"""The symbolic graph of a vertex function as text for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SymbolicGraph:
     """A vertex function cut into parts. `print(model.symbolic_graph)` shows every node with its shape and source line.
 
     `part(name)` gives one part as an ordinary `torch.fx.GraphModule`; its first arguments are the numbers of rows and of edges.
-    `programs` are those of each method of the vertex function, by name.
+    `programs` has the program of each method of the vertex function, by name.
     """
 
     programs: Mapping[str, Program]
@@ -37,7 +37,7 @@ class SymbolicGraph:
     def parts(self) -> dict[str, Part]:
         """The parts by name: `eager`, `core`, `lazy`, `grad_eager`, `grad_core`, `grad_lazy`.
 
-        With `_leaf`: specialised to vertices without children. With `_inner`: not needed of such vertices. Where there are
+        With `_leaf`: specialised to vertices without children. With `_inner`: not needed for such vertices. Where there are
         several methods, the method's name comes first: `node.core`.
         """
         if len(self.programs) == 1:
@@ -54,12 +54,14 @@ class SymbolicGraph:
 
     def __str__(self) -> str:
         alone = len(self.programs) == 1
-        return "\n\n".join(_described("" if alone else f" `{name}`", one) for name, one in self.programs.items())
+        return "\n\n".join(
+            _described("" if alone else f" `{name}`", program) for name, program in self.programs.items()
+        )
 
 
 @dataclass(frozen=True)
 class AfterPass:
-    """The whole graph of a vertex function, with its derivative, as a pass has left it."""
+    """The joint graph of a vertex function and its derivative as a pass left it."""
 
     name: str
     trace: Trace
@@ -97,9 +99,9 @@ def _graph_lines(graph: fx.Graph, trace: Trace) -> list[str]:
             rows.append((f"{node.name}: {_shape(node, trace)}", f"{name}({', '.join(arguments)})", line))
         elif node.op == "output":
             results = [node for node in node.args[0] if node is not None]
-    left = max((len(name) for name, _, _ in rows), default=0)
-    right = max((len(call) for _, call, _ in rows if len(call) < 70), default=0)
-    lines = [f"{name:<{left}} = {call:<{right}}  {line}".rstrip() for name, call, line in rows]
+    name_width = max((len(name) for name, _, _ in rows), default=0)
+    call_width = max((len(call) for _, call, _ in rows if len(call) < 70), default=0)
+    lines = [f"{name:<{name_width}} = {call:<{call_width}}  {line}".rstrip() for name, call, line in rows]
     return [*lines, f"return {', '.join(node.name for node in results)}"]
 
 

@@ -1,4 +1,4 @@
-"""The numbers of vertices and edges of a step as symbols, and what Python may ask of them: nothing that differs between steps."""
+"""The numbers of vertices and edges of a step as symbols. Python may ask of them only what is the same for every step."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from ...errors import VertexFunctionError
 from .nodes import ARANGES
 
-# Python of these may ask: PyTorch's is right for tensors of any size, and this package's own checks are.
+# Folders whose Python may ask anything: PyTorch's answers hold for tensors of any size, and so do this package's own.
 _TRUSTED = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 _VALUES = ("Tensor", "number", "float")  # types of arguments that say what is in a tensor, not how long it is
-# Where Python asks a symbolic number for its truth or its value; PyTorch's C++ asks a `SymNode` at once.
+# The methods by which Python asks a symbolic number for its truth or value; PyTorch's C++ goes past them, to the `SymNode`.
 _ASKS: set[int] = {  # by identity: the hash of code is slow
     id(method.__code__)
     for kind in (torch.SymInt, torch.SymFloat, torch.SymBool)
     for name in ("__bool__", "__int__", "__index__", "__float__")
     if (method := getattr(kind, name, None)) is not None and hasattr(method, "__code__")
 }
-_LAYOUT = fake_impls.conv.__code__  # asks which library convolves, for the strides of the result alone
-_VERTICES = (1, 2, 3, 4, 5, 13, 64, 1_000_003)  # a step has a vertex at least
+_LAYOUT = fake_impls.conv.__code__  # asks for sizes only to choose the strides of a convolution's result
+_VERTICES = (1, 2, 3, 4, 5, 13, 64, 1_000_003)  # a step has at least one vertex
 _EDGES = (0, 1, 2, 3, 4, 7, 29, 1_000_033)
-_USUAL = [
-    (n, e) for n in (2, 3, 64, 1_000_003) for e in (5, 7, 1_000_033)
-]  # PyTorch itself asks whether a size is 0 or 1
+# Guards are tried on these: without 0 and 1, because PyTorch itself guards against them.
+_USUAL = [(n, e) for n in (2, 3, 64, 1_000_003) for e in (5, 7, 1_000_033)]
 
 
 class StepSizes(ShapeEnv):
-    """A `ShapeEnv` for one number of vertices and one of edges, both of a step.
+    """A `ShapeEnv` with two symbols: the number of vertices of a step, and the number of edges to their children.
 
-    PyTorch's own Python may look at them: what it decides is right for any size of a tensor. Where the user's looks, and
+    PyTorch's own Python may ask for them: what it decides is right for tensors of any size. Where the user's code asks and
     the answer is not the same for every step, a `VertexFunctionError` is raised at once.
     """
 
@@ -49,10 +48,10 @@ class StepSizes(ShapeEnv):
         super().__init__(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         self.rows: sympy.Symbol | None = None
         self.edges: sympy.Symbol | None = None
-        self._answers: dict[tuple[Any, ...], sympy.Basic] = {}  # PyTorch asks the same again and again
+        self._answers: dict[tuple[Any, ...], sympy.Basic] = {}  # PyTorch asks the same questions again and again
 
     def create_symbol(self, *args: Any, **options: Any) -> sympy.Expr:
-        """The first symbol is the number of vertices; the second that of edges, of which there may be none."""
+        """The first symbol is the number of vertices, the second the number of edges, which may be 0."""
         if self.rows is None:
             symbol = super().create_symbol(*args, **options)
             self.rows = symbol if isinstance(symbol, sympy.Symbol) else None
@@ -64,26 +63,26 @@ class StepSizes(ShapeEnv):
         return symbol
 
     def _get_user_frame(self) -> FrameType:
-        """PyTorch would look for the user's, and import its compilers to tell their files apart: half a second for a note."""
+        """Any frame: PyTorch wants the user's for its logs, and imports its compilers to find it, which takes half a second."""
         return sys._getframe()
 
     def evaluate_sym_node(self, sym_node: SymNode, *args: Any, **options: Any) -> sympy.Basic:
         expression = sym_node.expr
         if expression is sympy.true or expression is sympy.false:
             return expression
-        if expression.free_symbols and _asked_for_layout():  # by one thread, PyTorch convolves few rows in another way
+        if expression.free_symbols and _asked_for_layout():  # how PyTorch convolves may depend on the number of rows
             return expression.subs({self.rows: 64, self.edges: 64})
         if expression.free_symbols and _asked_by_user() and not self._is_constant(expression):
             raise VertexFunctionError(self._refusal(expression))
         key = (expression, args, *sorted(options.items()), self._suppress_guards_tls())
         if key not in self._answers:
-            before = len(self.guards)
+            num_guards = len(self.guards)
             self._answers[key] = super().evaluate_sym_node(sym_node, *args, **options)
-            self.check_guards(before)
+            self.check_guards(num_guards)
         return self._answers[key]
 
     def check_guards(self, start: int = 0) -> None:
-        """Refuse what holds for this number of rows or edges only: PyTorch took the number as a plain one."""
+        """Refuse guards that hold only for some numbers of rows or edges: PyTorch used such a number as a plain one."""
         for guard in self.guards[start:]:
             if not all(guard.expr.subs({self.rows: n, self.edges: e}) == True for n, e in _USUAL):  # noqa: E712 (SymPy)
                 raise VertexFunctionError(self._refusal(guard.expr, "mixes rows, or takes"))
@@ -106,7 +105,7 @@ class StepSizes(ShapeEnv):
 
 
 def _asked_for_layout() -> bool:
-    """Whether PyTorch asks in order to lay out the result of a convolution, which any step may have as any other."""
+    """Whether PyTorch asks in order to choose the memory layout of a convolution's result."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename.startswith(_TRUSTED[0]):
         if frame.f_code is _LAYOUT:
@@ -116,13 +115,13 @@ def _asked_for_layout() -> bool:
 
 
 def _asked_by_user() -> bool:
-    """Whether the symbolic number is being asked for by Python outside PyTorch."""
+    """Whether Python outside of PyTorch and vertexflow asks for the symbolic number."""
     frame: FrameType | None = sys._getframe(2)
-    asked = False
+    is_asking = False
     while frame is not None:
         if id(frame.f_code) in _ASKS:
-            asked = True
-        elif asked:
+            is_asking = True
+        elif is_asking:
             return not frame.f_code.co_filename.startswith(_TRUSTED)
         elif not frame.f_code.co_filename.startswith(_TRUSTED):
             return False
@@ -133,8 +132,8 @@ def _asked_by_user() -> bool:
 def sizes_as_values(nodes: Iterable[fx.Node]) -> Iterator[fx.Node]:
     """The operations that compute values from a number of rows: `x * x.shape[0]`, `torch.full((3,), x.shape[0])`.
 
-    A size says how long a tensor is; PyTorch's operators take such a number as an `int`, and what is in a tensor as a
-    `Scalar`, a float or a tensor. What becomes of `torch.arange(x.shape[0])` is seen when it runs.
+    Operators declare arguments that are lengths as `int`, and arguments that are values as `Scalar`, float or tensor.
+    `torch.arange(x.shape[0])` is left to `check_rows`, which runs the graph.
     """
     for node in nodes:
         schema: Any = getattr(node.target, "_schema", None)

@@ -1,4 +1,4 @@
-"""The user's lines: which of them made a node of a trace, and which of them failed, with the tensors that were there."""
+"""The user's lines: which line computed a node of a trace, and which line failed, with the tensors in its variables."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from .open_sizes import OPEN_SIZES
 from .vertex import Gathered
 
 _ASKS_FOR_GRADIENT = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
-_INSTEAD = {**CELLS, **OPEN_SIZES}  # by the name of PyTorch's function
+_REPLACEMENTS = {**CELLS, **OPEN_SIZES}  # by the name of PyTorch's function
 Place = tuple[str, int]  # a file and a line
 
 
 class SourceLines(TorchFunctionMode):
     """Notes, for every node as it is recorded, the line of the vertex function and the user's name for its value.
 
-    With `without_derivative`, operations that PyTorch has no derivative of are found, and refused where a gradient reaches them.
+    With `without_derivative`, every operation is tried for its derivative; without one, it becomes one that refuses gradients.
     """
 
     def __init__(self, code: CodeType, without_derivative: bool = False) -> None:
@@ -50,25 +50,25 @@ class SourceLines(TorchFunctionMode):
                 "the vertex function asks whether a tensor requires grad, which may change from call to call; the trace has the "
                 "derivative of everything, and what is wanted of it is chosen later. Read an attribute of your own instead"
             )
-        inner: FrameType | None = None  # the deepest frame of the user's own code
+        deepest: FrameType | None = None  # the deepest frame of the user's own code
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not self.code:
-            if inner is None and is_users(frame.f_code.co_filename):
-                inner = frame
+            if deepest is None and is_users(frame.f_code.co_filename):
+                deepest = frame
             frame = frame.f_back
-        function = _INSTEAD.get(getattr(func, "__name__", ""), func)
+        function = _REPLACEMENTS.get(getattr(func, "__name__", ""), func)
         kwargs = kwargs or {}
         if self.without_derivative and frame is not None:
-            result = derivatives.call(function, args, kwargs, lambda: _where(frame, inner))
+            result = derivatives.call(function, args, kwargs, lambda: _where(frame, deepest))
         else:
             try:
                 result = function(*args, **kwargs)
             except RuntimeError as error:
                 if frame is None or not derivatives.is_forbidden(error):
                     raise
-                result = derivatives.call(function, args, kwargs, lambda: _where(frame, inner))
+                result = derivatives.call(function, args, kwargs, lambda: _where(frame, deepest))
         if frame is not None and get_proxy_mode() is not None:
-            self._note(frame, inner)
+            self._note(frame, deepest)
         return result
 
     def _note(self, frame: FrameType, inner: FrameType | None) -> None:
@@ -106,18 +106,18 @@ def _name(tensor: Tensor, name: str) -> None:
 
 
 def where(filename: str, line: int | None, inner: Place | None = None) -> str:
-    """`model.py:17: h = self.cell(x)`, and the line of the user's that this came to, if it is another."""
+    """`model.py:17: h = self.cell(x)`, and the user's line deeper in the call, `inner`, if there is one."""
     if line is None:
         return filename
-    said = f"{filename}:{line}: `{linecache.getline(filename, line).strip()}`"
-    return said if inner is None else f"{said}\n  there in {where(*inner)}"
+    text = f"{filename}:{line}: `{linecache.getline(filename, line).strip()}`"
+    return text if inner is None else f"{text}\n  there in {where(*inner)}"
 
 
 @contextmanager
 def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
     """Turn whatever fails inside the vertex function into an error that names its line and shows its tensors.
 
-    `rows` and `edges` are fake tensors of one entry a vertex, and an edge: their sizes are shown as n and e.
+    `rows` and `edges` are fake tensors with one entry for each vertex, and for each edge; their sizes are shown as n and e.
     """
     torch_log = logging.getLogger("torch._subclasses.fake_tensor")
     disabled, torch_log.disabled = torch_log.disabled, True  # it would print each failure that is reported below
@@ -129,7 +129,7 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
         if isinstance(error, VertexFlowError):
             error.args = (f"{_with_letters(str(error), letters)}\n{place}",)
             raise
-        operator = getattr(error, "func", None)  # of what PyTorch does not compute without values
+        operator = getattr(error, "func", None)  # which PyTorch cannot compute without values
         if operator is not None and operator is not torch.ops.aten._local_scalar_dense.default:
             message = (
                 f"the vertex function depends on the value of a tensor: `{operator}` gives a shape, or tells Python something, "
@@ -142,8 +142,8 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
                 "traced once for all vertices: use torch.where(condition, a, b) or arithmetic with masks instead"
             )
         else:
-            said = _with_letters(str(error), letters) + _of_hints(str(error), rows, edges)
-            message = f"the vertex function failed: {type(error).__name__}: {said}"
+            text = _with_letters(str(error), letters) + _of_hints(str(error), rows, edges)
+            message = f"the vertex function failed: {type(error).__name__}: {text}"
         raise VertexFunctionError(f"{message}\n{place}") from error
     finally:
         torch_log.disabled = disabled
@@ -151,7 +151,7 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
 
 @contextmanager
 def placed(code: CodeType) -> Iterator[None]:
-    """Let refusals name the line of the vertex function; whatever else is raised stays as it is."""
+    """Add the line of the vertex function to refusals; other exceptions stay as they are."""
     try:
         yield
     except VertexFlowError as error:
@@ -171,7 +171,7 @@ def _place_of(error: BaseException, code: CodeType, letters: Mapping[str, str]) 
     step = error.__traceback__
     while step is not None:
         if step.tb_frame.f_code is code:
-            frames = []  # what stands before is our own
+            frames = []  # the frames above are our own
         if frames or step.tb_frame.f_code is code:
             frames.append((step.tb_frame, step.tb_lineno))
         step = step.tb_next
@@ -187,7 +187,7 @@ def _place_of(error: BaseException, code: CodeType, letters: Mapping[str, str]) 
 
 
 def _shown_locals(frame: FrameType, letters: Mapping[str, str]) -> list[str]:
-    """`  where x: float32[n, 3], left.h: float32[n, 5]`, the tensors that a function has names for; no line if none."""
+    """A line `  where x: float32[n, 3], left.h: float32[n, 5]` of the tensors in a function's variables; without any, none."""
     tensors: dict[str, Tensor] = {}
     for name, value in frame.f_locals.items():
         if isinstance(value, Tensor):
@@ -203,12 +203,12 @@ def _shape(value: Tensor, letters: Mapping[str, str]) -> str:
 
 
 def _with_letters(text: str, letters: Mapping[str, str]) -> str:
-    """`s26` and its like, PyTorch's names for unknown sizes, as n and e."""
+    """The text with n and e in place of PyTorch's names for symbolic sizes, such as `s26`."""
     return re.sub(r"\bs\d+\b", lambda name: letters.get(name[0], name[0]), text)
 
 
 def _of_hints(text: str, *probes: Tensor) -> str:
-    """What the numbers in a message mean that stand for unknown sizes: PyTorch sometimes shows these instead."""
+    """`(13 is n, ...)`: an explanation of the numbers that stand for symbolic sizes, which PyTorch's messages sometimes show."""
     sizes: list[Any] = [probe.shape[0] for probe in probes]
     known = [
         (letter, size.node.hint) for letter, size in zip("ne", sizes, strict=True) if isinstance(size, torch.SymInt)
@@ -219,7 +219,7 @@ def _of_hints(text: str, *probes: Tensor) -> str:
 
 @functools.cache
 def is_users(filename: str) -> bool:
-    """Whether a file is the user's own: not Python's, not an installed package, not this one, not made at run time."""
+    """Whether a file is the user's own: no part of Python, of an installed package or of this one, and not made at run time."""
     if filename.startswith("<"):
         return filename.startswith("<ipython-input") or filename == "<stdin>"
     path = os.path.realpath(filename)
@@ -228,7 +228,7 @@ def is_users(filename: str) -> bool:
 
 @functools.cache
 def _others_folders() -> tuple[str, ...]:
-    """Where the code of others lies: the standard library, installed packages, PyTorch, vertexflow."""
+    """The folders of code that is not the user's: the standard library, installed packages, PyTorch, vertexflow."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = [sysconfig.get_path(name) for name in names] + site.getsitepackages() + [site.getusersitepackages()]
     folders += [str(Path(__file__).parents[2]), os.path.dirname(torch.__file__)]

@@ -1,6 +1,6 @@
-"""A copy of a module to be traced in its place, with other tensors as parameters, that shares nothing that can be written to.
+"""A copy of a module to be traced in its place, with other tensors as parameters and containers of its own.
 
-While one thread traces, others may use the module, and whatever happens in the trace, the module stays as it was.
+While one thread traces the copy, others may use the module, and whatever the trace does, the module stays as it was.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ...errors import VertexFunctionError
 from .watch.look import take_snapshot
 from .watch.parameters import attributes_of, dress
 
-_LARGEST = 1000  # entries of a container beyond which it is shared: a vocabulary, not a list of layers
+_LARGEST = 1000  # entries; a larger container is shared, not copied: it is a vocabulary, not a list of layers
 
 
 def stand_in(module: nn.Module, tensors: Mapping[int, Tensor]) -> nn.Module:
-    """A copy of `module` and its submodules; `tensors` are what takes the place of others, by `id`.
+    """A copy of `module` and its submodules; `tensors` has the tensor that replaces each parameter and buffer, by its `id`.
 
-    Lists, dictionaries and the like are copied with it; other objects, hooks and functions among them, are shared.
+    Lists, dictionaries and the like are copied as well; other objects, hooks and functions among them, are shared.
     """
     copier = _Copier(tensors)
     for tensor in (*module.parameters(), *module.buffers()):
@@ -38,22 +38,21 @@ def stand_in(module: nn.Module, tensors: Mapping[int, Tensor]) -> nn.Module:
 
 @contextmanager
 def unchanged(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """Refuse what is set on the module or on what it shares with others, and put that back; yields a list that will hold
-    the names of those of `tensors`, its parameters and buffers, that were written to.
+    """Refuse and undo changes of the module and of the objects that it shares with others. Yields a list, which in the end
+    holds the names of the parameters and buffers, `tensors`, that were written to.
 
     Raises:
         VertexFunctionError: an attribute was set, a submodule exchanged, a list appended to.
     """
-    before = take_snapshot(
-        module, of_functions=False
-    )  # in which others may write: what counts operations has such hooks
+    # Not inside functions: other tools' hooks may write there, such as those that count operations.
+    before = take_snapshot(module, inside_functions=False)
     places = [(part, key, value) for part in module.modules() for key, value in _tensors_in(part)]
     attributes = {name: attributes_of(tensor) for name, tensor in tensors.items()}
     versions = {name: tensor._version for name, tensor in tensors.items()}
     written: list[str] = []
     try:
         yield written
-        changed = before.changes(take_snapshot(module, of_functions=False))
+        changed = before.changes(take_snapshot(module, inside_functions=False))
         changed += [f"{name}.{key}" for name, old in attributes.items() for key in _set_on(tensors[name], old)]
         changed += [key for part, key, value in places if dict(_tensors_in(part)).get(key) is not value]
         if changed:
@@ -67,15 +66,15 @@ def unchanged(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[list
 
 
 def _tensors_in(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The parameters and buffers of a module itself, those that are there."""
-    held = {**module._parameters, **module._buffers}
-    return [(key, value) for key, value in held.items() if value is not None]
+    """The parameters and buffers of a module itself, not those of its submodules."""
+    tensors = {**module._parameters, **module._buffers}
+    return [(key, value) for key, value in tensors.items() if value is not None]
 
 
 def _set_on(tensor: Tensor, before: Mapping[str, Any]) -> list[str]:
-    """The attributes of a tensor that are no longer what they were."""
-    now, missing = attributes_of(tensor), object()
-    return [name for name in {**before, **now} if now.get(name, missing) is not before.get(name, missing)]
+    """The names of a tensor's attributes that changed."""
+    after, missing = attributes_of(tensor), object()
+    return [name for name in {**before, **after} if after.get(name, missing) is not before.get(name, missing)]
 
 
 class _Copier:
@@ -84,7 +83,7 @@ class _Copier:
         self.copies: dict[int, Any] = {}
 
     def copy(self, value: Any) -> Any:
-        """The copy of a value, the same one each time."""
+        """The copy of a value: each time the same copy."""
         if id(value) in self.copies:
             return self.copies[id(value)]
         if isinstance(value, Tensor):
@@ -135,5 +134,5 @@ class _Copier:
         elif isinstance(value, tuple) and hasattr(value, "_make"):
             copy = value._make(map(self.copy, value))
         else:
-            copy = value  # of a class of its own, which we cannot know how to make
+            copy = value  # of a class that we do not know how to construct
         return copy

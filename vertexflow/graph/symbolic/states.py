@@ -22,11 +22,11 @@ Dtypes = Mapping[str, torch.dtype]
 
 
 class StateDtypes(dict[str, torch.dtype]):
-    """The dtype of each state; `asked` are the states whose dtype the user chose."""
+    """The dtype of each state; `chosen` are the states whose dtype the user chose."""
 
-    def __init__(self, dtypes: Dtypes, asked: Iterable[str] = ()) -> None:
+    def __init__(self, dtypes: Dtypes, chosen: Iterable[str] = ()) -> None:
         super().__init__(dtypes)
-        self.asked = frozenset(asked)
+        self.chosen = frozenset(chosen)
 
 
 def shapes_of(state: Mapping[str, int | Sequence[int]]) -> dict[str, Shape]:
@@ -40,17 +40,19 @@ def shapes_of(state: Mapping[str, int | Sequence[int]]) -> dict[str, Shape]:
     return {name: _shape(name, size) for name, size in state.items()}
 
 
-def dtypes_of(state: Mapping[str, Shape], asked: torch.dtype | Dtypes | None, usual: torch.dtype) -> StateDtypes:
-    """The dtype of each state: what is asked for, of all or by name, else the usual one.
+def dtypes_of(
+    state: Mapping[str, Shape], state_dtype: torch.dtype | Dtypes | None, default: torch.dtype
+) -> StateDtypes:
+    """The dtype of each state: that of `state_dtype`, which is one for all states or a mapping by name, else the default.
 
     Raises:
-        InputError: what is asked for is no dtype of real numbers, integers or booleans, or no state has that name.
+        InputError: a dtype is not of real numbers, integers or booleans, or no state has the name.
     """
-    if not isinstance(asked, (torch.dtype, Mapping, type(None))):
+    if not isinstance(state_dtype, (torch.dtype, Mapping, type(None))):
         raise InputTypeError(
-            f"state_dtype is {asked!r}; give a dtype, such as torch.float32, or a mapping from states to dtypes"
+            f"state_dtype is {state_dtype!r}; give a dtype, such as torch.float32, or a mapping from states to dtypes"
         )
-    named = dict.fromkeys(state, asked) if isinstance(asked, torch.dtype) else dict(asked or {})
+    named = dict.fromkeys(state, state_dtype) if isinstance(state_dtype, torch.dtype) else dict(state_dtype or {})
     for name, dtype in named.items():
         if name not in state:
             known = ", ".join(map(repr, state)) or "none"
@@ -60,45 +62,50 @@ def dtypes_of(state: Mapping[str, Shape], asked: torch.dtype | Dtypes | None, us
             if isinstance(dtype, torch.dtype) and dtype.is_complex:
                 advice = "states are not complex: keep torch.view_as_real(value), a state with a last dimension of 2"
             raise InputError(f"state_dtype of {name!r} is {dtype}; {advice}")
-    return StateDtypes({name: named.get(name, usual) for name in state}, named)
+    return StateDtypes({name: named.get(name, default) for name in state}, named)
 
 
 def usual_dtype(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.dtype:
-    """The dtype of states that none was asked for: that of the first parameter, buffer or input of real numbers."""
+    """The default dtype of states: that of the first parameter, buffer or input of real numbers."""
     floating = (tensor.dtype for tensor in (*tensors.values(), *inputs.values()) if tensor.is_floating_point())
     return next(floating, torch.get_default_dtype())
 
 
 def becomes_state(name: str, value: Tensor, dtypes: StateDtypes) -> bool:
-    """Whether a value may become a state by a change of its dtype that nobody wrote.
+    """Whether a value may be converted to the dtype of its state although the user did not write the conversion.
 
-    Real numbers become shorter under autocast, and where `state_dtype` asks for real numbers of some state: the others then have
-    their dtypes on purpose, too. Nothing becomes another sort of number.
+    It may if the state's dtype holds the value exactly. Real numbers may also lose digits: under autocast, and where
+    `state_dtype` chose the dtype of some state of real numbers, since the dtypes of the others are then intended as well. Nothing
+    becomes another sort of number.
     """
-    dtype, to = value.dtype, dtypes[name]
-    same_sort = dtype.is_complex == to.is_complex and dtype.is_floating_point == to.is_floating_point
-    same_sort &= (dtype == torch.bool) == (to == torch.bool)
-    on_purpose = any(dtypes[asked].is_floating_point for asked in dtypes.asked)
-    on_purpose |= torch.is_autocast_enabled(value.device.type)
-    return same_sort and (torch.promote_types(dtype, to) == to or (to.is_floating_point and on_purpose))
+    dtype, state_dtype = value.dtype, dtypes[name]
+    is_same_sort = (
+        dtype.is_complex == state_dtype.is_complex and dtype.is_floating_point == state_dtype.is_floating_point
+    )
+    is_same_sort &= (dtype == torch.bool) == (state_dtype == torch.bool)
+    is_intended = any(dtypes[state].is_floating_point for state in dtypes.chosen)
+    is_intended |= torch.is_autocast_enabled(value.device.type)
+    return is_same_sort and (
+        torch.promote_types(dtype, state_dtype) == state_dtype or (state_dtype.is_floating_point and is_intended)
+    )
 
 
 def as_state(name: str, value: Tensor, dtypes: StateDtypes) -> Tensor:
-    """What is scattered as a state, in the dtype of that.
+    """A value that is scattered as a state, converted to the state's dtype.
 
     Raises:
         VertexFunctionError: the state does not hold the value as it is.
     """
-    dtype, to = value.dtype, dtypes[name]
+    dtype, state_dtype = value.dtype, dtypes[name]
     if becomes_state(name, value, dtypes):
-        return value.to(to)
-    ours, theirs = str(to)[6:], str(dtype)[6:]
-    other = f', or VertexFunction(..., state_dtype={{"{name}": {dtype}}})' if dtype in STATES else ""
+        return value.to(state_dtype)
+    state_type, value_type = str(state_dtype)[6:], str(dtype)[6:]
+    advice = f', or VertexFunction(..., state_dtype={{"{name}": {dtype}}})' if dtype in STATES else ""
     if dtype.is_complex:
-        other = ", or keep torch.view_as_real(value), a state with a last dimension of 2"
+        advice = ", or keep torch.view_as_real(value), a state with a last dimension of 2"
     raise VertexFunctionError(
-        f"v.scatter({name}=...): the value is of {theirs}, but the state is of {ours}, which does not hold it exactly; write "
-        f"{name}=value.to({to}) if that is meant{other}"
+        f"v.scatter({name}=...): the value is of {value_type}, but the state is of {state_type}, which does not hold it exactly; "
+        f"write {name}=value.to({state_dtype}) if that is meant{advice}"
     )
 
 
@@ -109,9 +116,9 @@ def widest(dtypes: Dtypes, usual: torch.dtype) -> torch.dtype:
 
 def _shape(name: str, size: int | Sequence[int]) -> Shape:
     check_state_name(name)
-    given: Any = size
+    sizes: Any = size
     try:
-        shape = tuple(map(_extent, given if isinstance(given, Sequence) and not isinstance(given, str) else [given]))
+        shape = tuple(map(_extent, sizes if isinstance(sizes, Sequence) and not isinstance(sizes, str) else [sizes]))
     except TypeError:
         raise InputTypeError(
             f"state {name!r} has size {size!r}; give one vertex's size, or a shape, as integers"

@@ -25,7 +25,7 @@ from .derivatives import DerivativeError
 from .isolation import forget_source, without_autocast
 from .method import code_of
 from .passes.functional import remove_mutations
-from .roles import CHILDREN, Counts, Gather, Grad, Param, Pull, Push, Role, Scatter, is_of_edges, name_of, role_of
+from .roles import CHILDREN, Counts, Gather, Grad, Param, Pull, Push, Role, Scatter, is_per_edge, name_of, role_of
 from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
 from .stand_in import stand_in, unchanged
@@ -62,14 +62,14 @@ class Trace:
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
-    # What operations were taken apart into, by what they do and to what: the parts of a program have many alike.
+    # The decompositions of operations, by operation and operands: the parts of a program have many operations in common.
     pieces: dict[str, fx.Graph | None] = field(default_factory=dict)
 
     @property
     def widest_dtype(self) -> torch.dtype:
         """A dtype that holds the numbers of all states; without any, that of the parameters."""
-        given = (node.meta["val"].dtype for node in (*self.params.values(), *self.pulls.values()))
-        return widest(self.state_dtypes, next((d for d in given if d.is_floating_point), torch.get_default_dtype()))
+        dtypes = (node.meta["val"].dtype for node in (*self.params.values(), *self.pulls.values()))
+        return widest(self.state_dtypes, next((d for d in dtypes if d.is_floating_point), torch.get_default_dtype()))
 
     @property
     def reads_edges(self) -> bool:
@@ -78,7 +78,7 @@ class Trace:
 
     def is_edge_input(self, name: str) -> bool:
         """Whether an input has a row for each edge instead of each vertex."""
-        return is_of_edges(role_of(self.pulls[name]))
+        return is_per_edge(role_of(self.pulls[name]))
 
     def output(self, name: str) -> Tensor:
         """A fake tensor like the pushed output of this name."""
@@ -94,10 +94,10 @@ class Trace:
         """`[2*n, 4] (n vertices)`, the shape of a node's value to be read."""
         letters = {self.rows: sympy.Symbol("n"), self.edges: sympy.Symbol("e")}
         sizes = [size.node.expr if isinstance(size, torch.SymInt) else size for size in node.meta["val"].shape]
-        known = {symbol for size in sizes if not isinstance(size, int) for symbol in size.free_symbols}
-        meant = [words for symbol, words in ((self.rows, "n vertices"), (self.edges, "e edges")) if symbol in known]
+        symbols = {symbol for size in sizes if not isinstance(size, int) for symbol in size.free_symbols}
+        legend = [words for symbol, words in ((self.rows, "n vertices"), (self.edges, "e edges")) if symbol in symbols]
         shown = ", ".join(str(size if isinstance(size, int) else size.subs(letters)) for size in sizes)
-        return f"[{shown}]" + (f" ({', '.join(meant)})" if meant else "")
+        return f"[{shown}]" + (f" ({', '.join(legend)})" if legend else "")
 
     def where(self, node: fx.Node) -> str:
         """`model.py:17: h = x.mean(0)`, the line of the vertex function that made `node`."""
@@ -115,9 +115,11 @@ def trace(
 ) -> Trace:
     """Run the method of this name once, on a stand-in of `module`, and return its `Trace`.
 
-    `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. `tensors` are the module's
-    parameters and buffers by qualified name, or what stands for them. Raises
-    `VertexFunctionError`, naming the line of the method, for whatever cannot be traced.
+    `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. `tensors` are the parameters
+    and buffers by qualified name, the module's own or others.
+
+    Raises:
+        VertexFunctionError: the method cannot be traced; the message names its line.
     """
     try:
         return _trace(module, method, state, state_dtypes, inputs, tensors, device, False)
@@ -135,7 +137,7 @@ def _trace(
     device: torch.device,
     without_derivative: bool,
 ) -> Trace:
-    """`trace`, for a vertex function that perhaps has operations without derivative."""
+    """`trace`; with `without_derivative`, for a vertex function that has operations without derivative."""
     env = StepSizes()
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     mode.cache_enabled = False  # few operations come twice, and keeping them takes longer than asking PyTorch again
@@ -145,29 +147,26 @@ def _trace(
     fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
     for name, _ in module.named_parameters():
         if fakes[name].is_floating_point() or fakes[name].is_complex():
-            fakes[name].requires_grad_()  # frozen ones too: what is wanted is chosen later
+            fakes[name].requires_grad_()  # frozen ones too: which gradients are wanted is chosen later
 
     code = code_of(getattr(module, method), method)
     lines = SourceLines(code, without_derivative)
     written: list[str] = []
-    made: dict[Role, Tensor] = {}
+    leaves: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
     def joint(params: dict[str, Tensor], probe: Tensor, edge_probe: Tensor) -> list[Tensor]:
         rows, edges = probe.shape[0], edge_probe.shape[0]
 
         def make(role: Role, tensor: Tensor) -> None:
-            _node_of(tensor).meta["role"] = role  # at once: a tensor changed in place would answer with another node
-            made[role] = tensor
+            _node_of(tensor).meta["role"] = role  # now: once a tensor was changed in place, its node is another one
+            leaves[role] = tensor
 
         def leaf(role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
-            with (
-                torch.inference_mode(False),
-                torch.enable_grad(),
-            ):  # also where the first reading is in `torch.no_grad()`
-                tensor = torch.empty((edges if is_of_edges(role) else rows, *shape), dtype=dtype, device=device)
+            with torch.inference_mode(False), torch.enable_grad():  # the user may read it first inside `no_grad`
+                tensor = torch.empty((edges if is_per_edge(role) else rows, *shape), dtype=dtype, device=device)
                 make(role, tensor.requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor)
-                return tensor.clone()  # which the user may change in place
+                return tensor.clone()  # the user may change it in place
 
         for name, value in params.items():
             make(Param(name), value)
@@ -184,16 +183,14 @@ def _trace(
         if differentiable:
             for role in differentiable:
                 make(Grad(role), torch.empty_like(values[role]))
-            given = [(role, value) for role, value in made.items() if isinstance(role, Param | Pull | Gather)]
-            wanted = [role for role, value in given if value.requires_grad]
+            sources = [(role, value) for role, value in leaves.items() if isinstance(role, Param | Pull | Gather)]
+            wanted = [role for role, value in sources if value.requires_grad]
             try:
-                with without_autocast(
-                    device.type
-                ):  # as `backward` is called: each derivative in the dtype of its operation
+                with without_autocast(device.type):  # as `backward` is called, so that derivatives keep their dtypes
                     grads = torch.autograd.grad(
                         [values[role] for role in differentiable],
-                        [made[role] for role in wanted],
-                        [made[Grad(role)] for role in differentiable],
+                        [leaves[role] for role in wanted],
+                        [leaves[Grad(role)] for role in differentiable],
                         allow_unused=True,
                     )
             except Exception as error:
@@ -231,7 +228,7 @@ def _node_of(tensor: Tensor) -> fx.Node:
 
 
 def _placeholders(graph: fx.Graph) -> None:
-    """The empty tensors that stand for gathers, pulls and incoming gradients become placeholders of the graph."""
+    """Turn the empty tensors that stand for gathers, pulls and incoming gradients into placeholders of the graph."""
     first = next(iter(graph.nodes))
     for node in list(graph.nodes):
         role = role_of(node)
@@ -244,7 +241,7 @@ def _placeholders(graph: fx.Graph) -> None:
 
 
 def _check_constants(trace: Trace, module: nn.Module) -> None:
-    """Tensors that the method read from outside are kept as constants, but never a forgotten parameter."""
+    """Keep tensors that the method reads from outside as constants; refuse those that require grad, a forgotten parameter."""
     for node in trace.graph.nodes:
         if node.op != "get_attr":
             continue

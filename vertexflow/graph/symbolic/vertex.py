@@ -15,10 +15,9 @@ from .reserved import check_input_name, check_output_name
 from .roles import CHILDREN, Counts, Gather, Pull, Role
 from .states import STATES, Shape, StateDtypes, as_state
 
-_SELECTED = frozenset(
-    {*STATES, torch.complex32, torch.complex64, torch.complex128}
-)  # dtypes that have all operations on rows
-MOST_SLOTS = 1 << 10  # every slot takes room for every vertex
+# The dtypes for which PyTorch can select rows.
+_SELECTED = frozenset({*STATES, torch.complex32, torch.complex64, torch.complex128})
+MOST_SLOTS = 1 << 10  # each slot takes memory for every vertex
 
 
 class Gathered:
@@ -86,9 +85,9 @@ class Children(Gathered):
         )
 
     def pull(self, name: str) -> Tensor:
-        """The rows of the edge input passed to the model as `name=`, `[edges, ...]`: that of each edge, whatever order it was
-        given in (`batch.edge_index`)."""
-        return self._v._pull(name, of_edges=True)
+        """The row that each edge has in the edge input passed to the model as `name=`, `[edges, ...]`; the caller gives rows in
+        the order of `batch.edge_index`, and they are sorted here."""
+        return self._v._pull(name, per_edge=True)
 
     def expand(self, value: Tensor) -> Tensor:
         """A tensor of the vertex, `[rows, ...]`, repeated for each of its edges, `[edges, ...]`."""
@@ -119,10 +118,10 @@ class Vertex:
         self._rows = rows
         self._edges: Any = edges
         self._children: Children | None = None
-        self._number: Tensor | None = None
+        self._num_children: Tensor | None = None
         self._gathered: dict[int, Gathered] = {}
         self._pulled: dict[str, Tensor] = {}
-        self._of_edges: dict[str, bool] = {}  # what is pulled
+        self._is_per_edge: dict[str, bool] = {}  # what is pulled
         self.scattered: dict[str, Tensor] = {}
         self.pushed: dict[str, Tensor] = {}
 
@@ -161,7 +160,7 @@ class Vertex:
 
     def pull(self, name: str) -> Tensor:
         """The row of the input passed to the model as `name=`, `[rows, ...]`."""
-        return self._pull(name, of_edges=False)
+        return self._pull(name, per_edge=False)
 
     @property
     def children(self) -> Children:
@@ -224,35 +223,35 @@ class Vertex:
         self._check_edges("v.softmax(...)", values)
         return segments.segment_softmax(values, self._counts(), self._edges)
 
-    def _pull(self, name: str, of_edges: bool) -> Tensor:
-        call, each = ("v.children.pull", "edge") if of_edges else ("v.pull", "vertex")
+    def _pull(self, name: str, per_edge: bool) -> Tensor:
+        call, owner = ("v.children.pull", "edge") if per_edge else ("v.pull", "vertex")
         check_input_name(call, name)
         if name not in self._inputs:
-            given = _listed(self._inputs) if self._inputs else "none"
+            available = _listed(self._inputs) if self._inputs else "none"
             raise InputError(
-                f"{call}({name!r}): the model was not given this input (given: {given}); call model(batch, {name}=...)"
+                f"{call}({name!r}): the model was not given this input (given: {available}); call model(batch, {name}=...)"
             )
-        if self._of_edges.setdefault(name, of_edges) != of_edges:
+        if self._is_per_edge.setdefault(name, per_edge) != per_edge:
             raise VertexFunctionError(
                 f"{call}({name!r}): this input is pulled for vertices and for edges; give two inputs of two names"
             )
         if name not in self._pulled:
-            given_tensor = self._inputs[name]
-            if given_tensor.dtype not in _SELECTED:
-                raise InputTypeError(_not_selected(f"input {name!r}", given_tensor.dtype))
-            if given_tensor.dim() == 0:
+            value = self._inputs[name]
+            if value.dtype not in _SELECTED:
+                raise InputTypeError(_not_selected(f"input {name!r}", value.dtype))
+            if value.dim() == 0:
                 raise InputError(
-                    f"input {name!r} has no dimension; give one row {'a' if each[0] == 'v' else 'an'} {each}"
+                    f"input {name!r} has no dimension; give one row {'a' if owner[0] == 'v' else 'an'} {owner}"
                 )
-            shape = tuple(given_tensor.shape[1:])
-            self._pulled[name] = self._leaf(Pull(name, of_edges), shape, given_tensor.dtype)
+            shape = tuple(value.shape[1:])
+            self._pulled[name] = self._leaf(Pull(name, per_edge), shape, value.dtype)
         return self._pulled[name]
 
     def _counts(self) -> Tensor:
         """int64 [rows]: how many children each vertex has."""
-        if self._number is None:
-            self._number = self._leaf(Counts(), (), torch.int64)
-        return self._number
+        if self._num_children is None:
+            self._num_children = self._leaf(Counts(), (), torch.int64)
+        return self._num_children
 
     def scatter(self, *unnamed: Tensor, **state: Tensor) -> None:
         """Publish this vertex's state to the vertices that gather it; every state once, by its name: `v.scatter(h=h)`."""
@@ -264,12 +263,12 @@ class Vertex:
                 )
             if name in self.scattered:
                 raise VertexFunctionError(f"v.scatter({name}=...): state {name!r} is scattered twice")
-            want = self._state[name]
+            shape = self._state[name]
             self._check_rows(f"v.scatter({name}=...)", value)
-            if tuple(value.shape[1:]) != want:
+            if tuple(value.shape[1:]) != shape:
                 raise VertexFunctionError(
                     f"v.scatter({name}=...): one vertex's {name!r} has shape {tuple(value.shape[1:])}, "
-                    f"but the state was declared with shape {want}"
+                    f"but the state was declared with shape {shape}"
                 )
             self.scattered[name] = as_state(name, value, self._state_dtypes)
 
@@ -315,7 +314,7 @@ def _refuse_unnamed(call: str, unnamed: Sequence[object], name: str) -> None:
 
 
 def _plain(call: str, value: object) -> Tensor:
-    """The value, if it is a tensor of numbers, one after the other in memory."""
+    """The value, if it is a dense tensor with values, of a dtype whose rows can be selected."""
     if not isinstance(value, Tensor):
         raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
     if value.layout != torch.strided:
@@ -332,15 +331,15 @@ def _not_selected(call: str, dtype: torch.dtype) -> str:
     return f"{call}: the tensor is of {dtype}, of which PyTorch does not select rows; convert it, with .to({to})"
 
 
-def _not_a_list(what: str) -> VertexFunctionError:
+def _not_a_list(attempt: str) -> VertexFunctionError:
     return VertexFunctionError(
-        f"{what}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
+        f"{attempt}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
     )
 
 
-def same_size(one: int | torch.SymInt, other: int | torch.SymInt) -> bool:
-    """Whether two sizes are the same for every step; `==` would compare the numbers that stand for symbolic ones."""
-    first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (one, other))
+def same_size(first_size: int | torch.SymInt, second_size: int | torch.SymInt) -> bool:
+    """Whether two sizes are the same for every step; `==` would compare symbolic sizes by their example values."""
+    first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (first_size, second_size))
     return bool(first == second)
 
 

@@ -1,8 +1,8 @@
-"""Bessel's functions, and what is made of them: Airy's function, spherical ones.
+"""Bessel functions, spherical Bessel functions, and the Airy function.
 
 Numbers without a source are coefficients of the series themselves. Tables are those of Cephes (Moshier, `j0.c`, `j1.c`, `k0.c`,
-`k1.c`, `airy.c`, the constant first), as PyTorch reads them: where a denominator there has a highest coefficient of 1 that is not
-in its table, PyTorch has none, and near 5 its J and Y are right to six digits only. So are these, which give what PyTorch gives.
+`k1.c`, `airy.c`, the constant first), as PyTorch reads them: it leaves out the highest coefficient of some denominators, a 1 that
+Cephes does not tabulate, so that its J and Y near 5 are right to six digits only. These functions agree with PyTorch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _FIRST: tuple[tuple[Table, Table], ...] = (
 _SQUARED_ZEROS = (
     (5.783185962946784521, 30.47126234366208640),
     (14.68197064212389326, 49.21845632169460367),
-)  # the two least of J
+)  # the two least zeros of J_0 and of J_1
 _SECOND: tuple[tuple[Table, Table], ...] = (
     ((-1.8495080043698668e16, 4.4273326857256984e16, -3466283033847297.0, 87590639439536.7, -982136065717.9115,
       5435264770.518765, -14663929.59039716, 15592.436785523574),
@@ -86,8 +86,8 @@ def _second(order: int) -> Callable[[Tensor], Tensor]:
             near = x * ratio + (2 / math.pi) * (_near(1, x) * torch.log(x) - 1.0 / x)
         else:
             near = ratio + (2 / math.pi) * torch.log(x) * _near(0, x)
-        found = torch.where(x <= 5.0, near, _far(order, x, torch.sin, torch.cos, 1.0))
-        return torch.where(x == 0.0, -math.inf, found)
+        value = torch.where(x <= 5.0, near, _far(order, x, torch.sin, torch.cos, 1.0))
+        return torch.where(x == 0.0, -math.inf, value)
 
     return second
 
@@ -95,8 +95,8 @@ def _second(order: int) -> Callable[[Tensor], Tensor]:
 def _near(order: int, x: Tensor) -> Tensor:
     square = x * x
     zeros = (square - _SQUARED_ZEROS[order][0]) * (square - _SQUARED_ZEROS[order][1])
-    found = zeros * quotient(square, *_FIRST[order])
-    return x * found if order else found
+    value = zeros * quotient(square, *_FIRST[order])
+    return x * value if order else value
 
 
 def _far(order: int, x: Tensor, main: Callable[..., Tensor], other: Callable[..., Tensor], sign: float) -> Tensor:
@@ -111,8 +111,8 @@ def _far(order: int, x: Tensor, main: Callable[..., Tensor], other: Callable[...
 def _spherical(x: Tensor) -> Tensor:
     """`sin(x) / x`, near zero by its series (DLMF 10.53.1)."""
     near = series(x * x, [Fraction((-1) ** k, math.factorial(2 * k + 1)) for k in range(7)])
-    found = torch.where(torch.abs(x) < 0.5, near, torch.sin(x) / x)
-    return torch.where(torch.isinf(x), 0.0, found)
+    value = torch.where(torch.abs(x) < 0.5, near, torch.sin(x) / x)
+    return torch.where(torch.isinf(x), 0.0, value)
 
 
 # Modified, of the first kind
@@ -134,16 +134,16 @@ def _modified(order: int, is_scaled: bool) -> Callable[[Tensor], Tensor]:
             near = near * torch.exp(-size)
         else:
             far = far * torch.exp(size)
-        found = torch.where(size < end, near, far)
-        return torch.where(x < 0.0, -found, found) if order else found
+        value = torch.where(size < end, near, far)
+        return torch.where(x < 0.0, -value, value) if order else value
 
     return modified
 
 
 @cache
 def _modified_terms(order: int, eps: float) -> tuple[float, list[Fraction], list[Fraction]]:
-    """From where on the asymptotic series serves, which comes as near as `exp(-2 * x)`, and the coefficients of both series:
-    there, what is left out of them is below rounding."""
+    """The x from which the asymptotic series is used (its best accuracy is `exp(-2 * x)`), and the coefficients of both series,
+    cut off where the remaining terms at that x are below rounding."""
     end = math.ceil(-math.log(eps / 4) / 2)
     powers, terms = [Fraction(1)], [Fraction(1)]
     while powers[-1] * Fraction(end, 2) ** (2 * len(powers) - 2) > math.exp(end) / 8 * eps / 8:
@@ -188,8 +188,8 @@ def _decaying(order: int, is_scaled: bool) -> Callable[[Tensor], Tensor]:
             near = near * torch.exp(x)
         else:
             far = far * torch.exp(-x)
-        found = torch.where(x <= 2.0, near, far)
-        return torch.where(x == 0.0, math.inf, found) if order else found
+        value = torch.where(x <= 2.0, near, far)
+        return torch.where(x == 0.0, math.inf, value) if order else value
 
     return decaying
 
@@ -235,9 +235,9 @@ def _airy(x: Tensor) -> Tensor:
     even, odd = _airy_terms(Fraction(0)), _airy_terms(Fraction(1))
     cube = x * x * x
     near = 0.355028053887817239260 * series(cube, even) - 0.258819403792806798405 * x * series(cube, odd)
-    found = torch.where(x < -2.09, left, torch.where(x < 2.09, near, right))
-    found = torch.where(x > 103.892, 0.0, found)
-    return torch.where(torch.isinf(x), math.nan, found)
+    value = torch.where(x < -2.09, left, torch.where(x < 2.09, near, right))
+    value = torch.where(x > 103.892, 0.0, value)
+    return torch.where(torch.isinf(x), math.nan, value)
 
 
 def _airy_terms(start: Fraction) -> list[Fraction]:

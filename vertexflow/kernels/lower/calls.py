@@ -1,13 +1,13 @@
-"""Operations that loops do not know: PyTorch is called for them between two loops of a step, and the loops go on.
+"""Operations that have no loops: PyTorch is called for them between the loops of a step.
 
-What a call reads, loops leave in memory in front of it, as copies; what it makes, they find there. Everything else of a part
-stays in loops.
+Before a call, loops copy to memory what it reads; its results lie in memory, where later loops read them. All other operations
+of a part stay in loops.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,54 +23,65 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Called:
-    """What PyTorch computes in a part, with the views of that which only PyTorch reads; and the copies that it is given."""
+    """What PyTorch computes in a part, with views that only it reads (`nodes`), the `copies` of values that it is given, and
+    the `reasons` why."""
 
     nodes: frozenset[fx.Node] = frozenset()
     copies: frozenset[fx.Node] = frozenset()
+    reasons: tuple[str, ...] = ()
 
 
-def with_copies(part: Part, unknown: Mapping[fx.Node, str]) -> tuple[Part, Called]:
-    """The part, with a copy of every value that loops make and an operation in `unknown` reads.
-
-    `unknown` says of each operation why loops do not know it.
+def leave_to_pytorch(part: Part, check: Callable[[fx.Node], None], may_call: bool = True) -> tuple[Part, Called]:
+    """Leave the operations that `check` refuses to PyTorch. In the part that is returned, every value that loops compute and
+    such an operation reads has a copy.
 
     Raises:
-        Unsupported: more is unknown than known, and calls alone are faster.
+        Unsupported: without `may_call`, an operation is refused; or a placeholder is; or so many operations are that calls
+            alone are faster.
     """
+    unknown: dict[fx.Node, str] = {}
+    for node in part.graph.nodes:
+        if node.op in ("placeholder", "call_function"):
+            try:
+                check(node)
+            except Unsupported as reason:
+                if node.op == "placeholder" or not may_call:
+                    raise
+                unknown[node] = str(reason)
+    if not unknown:
+        return part, Called()
     known = [node for node in part.graph.nodes if _is_computed(node) and node not in unknown]
     if len(known) <= sum(map(_is_computed, unknown)):
         raise Unsupported(next(iter(unknown.values())))
     graph = fx.Graph()
-    ours: dict[fx.Node, fx.Node] = {}
+    copied: dict[fx.Node, fx.Node] = {}
     called: set[fx.Node] = set()
     copies: dict[fx.Node, fx.Node] = {}
     for node in part.graph.nodes:
-        given = dict(ours)
+        images = dict(copied)
         if node in unknown:
             for source in node.all_input_nodes:
                 if not _is_given_as_it_is(source, unknown):
                     if source not in copies:
-                        copies[source] = graph.call_function(aten.clone.default, (ours[source],))
+                        copies[source] = graph.call_function(aten.clone.default, (copied[source],))
                         copies[source].meta = dict(source.meta)
-                    given[source] = copies[source]
-        ours[node] = graph.node_copy(node, given.__getitem__)
+                    images[source] = copies[source]
+        copied[node] = graph.node_copy(node, images.__getitem__)
         if node in unknown:
-            called.add(ours[node])
-    return Part(part.name, graph, part.inputs, part.outputs), Called(frozenset(called), frozenset(copies.values()))
-
-
-def reasons_of(unknown: Mapping[fx.Node, str]) -> list[str]:
-    """Why PyTorch is called, each once; items of an operation with several results have no reason of their own."""
-    return list(dict.fromkeys(reason for node, reason in unknown.items() if node.target is not operator.getitem))
+            called.add(copied[node])
+    # The items of an operation with several results have no reason of their own.
+    reasons = dict.fromkeys(reason for node, reason in unknown.items() if node.target is not operator.getitem)
+    rewritten = Part(part.name, graph, part.inputs, part.outputs)
+    return rewritten, Called(frozenset(called), frozenset(copies.values()), tuple(reasons))
 
 
 def _is_computed(node: fx.Node) -> bool:
-    """Whether a node is work, not another view of some."""
+    """Whether a node computes something, and is no view."""
     return node.op == "call_function" and node.target not in VIEWS and isinstance(node.meta.get("val"), (Tensor, tuple))
 
 
 def _is_given_as_it_is(node: fx.Node, unknown: Collection[fx.Node]) -> bool:
-    """Whether PyTorch can be given a value without a loop that copies it: it lies in memory row by row, or PyTorch made it."""
+    """Whether PyTorch can read a value without a copy: because it lies in memory row by row, or PyTorch computed it."""
     if node in unknown or not isinstance(node.meta.get("val"), (Tensor, list, tuple)):
         return True
     if node.op == "placeholder":
@@ -81,16 +92,19 @@ def _is_given_as_it_is(node: fx.Node, unknown: Collection[fx.Node]) -> bool:
 
 
 def calls_of(part: Part, called: Called, level: Mapping[fx.Node, int]) -> dict[int, Part]:
-    """What PyTorch computes at each level, as parts whose inputs and outputs are values of this part's graph.
+    """The calls of PyTorch at each level, as parts whose inputs and outputs are values of this part's graph.
 
     Raises:
-        Unsupported: loops cannot read what a call makes.
+        Unsupported: loops cannot read the result of a call.
     """
     by_level: dict[int, list[fx.Node]] = {}
     for node in part.graph.nodes:
         if node in called.nodes:
             by_level.setdefault(level[node], []).append(node)
-    calls = {at: _call(f"{part.name}_call_{at}", nodes, called, level) for at, nodes in sorted(by_level.items())}
+    calls = {
+        call_level: _call(f"{part.name}_call_{call_level}", nodes, called, level)
+        for call_level, nodes in sorted(by_level.items())
+    }
     for call in calls.values():
         for node in call.outputs:
             _check_output(node)
@@ -99,16 +113,18 @@ def calls_of(part: Part, called: Called, level: Mapping[fx.Node, int]) -> dict[i
 
 def _call(name: str, nodes: list[fx.Node], called: Called, level: Mapping[fx.Node, int]) -> Part:
     graph, inputs = fx.Graph(), list[fx.Node]()
-    ours = {size: graph.placeholder(size) for size in ("rows", "edges")}
+    size_placeholders = {size: graph.placeholder(size) for size in ("rows", "edges")}
     copies: dict[fx.Node, fx.Node] = {}
-    here = level[nodes[0]]
+    call_level = level[nodes[0]]
 
     def copy(node: fx.Node) -> fx.Node:
         if node not in copies:
-            is_size = node.op == "placeholder" and node.name in ours
+            is_size = node.op == "placeholder" and node.name in size_placeholders
             if is_size:
-                copies[node] = ours[node.name]
-            elif node.op == "placeholder" or node in called.copies or (node in called.nodes and level[node] < here):
+                copies[node] = size_placeholders[node.name]
+            elif (
+                node.op == "placeholder" or node in called.copies or (node in called.nodes and level[node] < call_level)
+            ):
                 inputs.append(node)
                 copies[node] = graph.placeholder(node.name)
                 copies[node].meta = dict(node.meta)
@@ -125,14 +141,14 @@ def _call(name: str, nodes: list[fx.Node], called: Called, level: Mapping[fx.Nod
             outputs.append(node)
     for placeholder in [copies[node] for node in reversed(inputs)]:
         next(iter(graph.nodes)).prepend(placeholder)
-    for size in reversed(ours.values()):
+    for size in reversed(size_placeholders.values()):
         next(iter(graph.nodes)).prepend(size)
     graph.output(tuple(copies[node] for node in outputs))
     return Part(name, graph, inputs, outputs)
 
 
 def _is_read_elsewhere(node: fx.Node, called: Called, level: Mapping[fx.Node, int]) -> bool:
-    """Whether loops read a value that PyTorch makes, or a later call does."""
+    """Whether loops or a later call read a value that PyTorch computes."""
 
     def is_elsewhere(user: fx.Node) -> bool:
         if user in called.nodes:

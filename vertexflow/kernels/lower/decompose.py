@@ -1,6 +1,6 @@
-"""Graph in, graph out: operations of a part that loops do not know are taken apart into those that they do (`decompositions`).
+"""Graph in, graph out: operations of a part that have no loops are decomposed into operations that have (`decompositions`).
 
-What nothing is known of stays as it is.
+An operation without a decomposition stays as it is.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ aten = torch.ops.aten
 
 
 def decomposed(part: Part, trace: Trace, widest: int = 64) -> Part:
-    """The part with its operations taken apart, where they can be; the same part if there is nothing to do.
+    """The part with its operations decomposed, where they can be; the same part if there is nothing to do.
 
-    What takes in loops a time that grows with the square of an extent is taken apart up to the extent `widest`
-    (64 is not measured: no GPU was there).
+    Operations that loops compute in a time quadratic in some extent are decomposed up to the extent `widest`. (The default of
+    64, for GPUs, was not measured.)
     """
-    given = [node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
-    joint = dict(zip(given, part.inputs, strict=True))
-    asked = {node for node in part.graph.nodes if _is_asked(node, joint) and _quadratic_in(node) <= widest}
-    if not asked:
+    joint = part.placeholders
+    targets = {node for node in part.graph.nodes if _is_asked(node, joint) and _quadratic_in(node) <= widest}
+    if not targets:
         return part
     graph = fx.Graph()
     copies: dict[fx.Node, Any] = {}
     for node in part.graph.nodes:
-        pieces = _pieces(node, trace) if node in asked else None
+        pieces = _pieces(node, trace) if node in targets else None
         if pieces is not None:
             sources = [copies[x] for x in _tensors_of(node)] or [_empty(graph.node_copy(node, copies.__getitem__))]
             copies[node] = _inlined(pieces, sources, graph, node)
@@ -54,23 +53,23 @@ def decomposed(part: Part, trace: Trace, widest: int = 64) -> Part:
 
 
 def _is_asked(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
-    if node.kwargs.get("generator") is not None:  # whose numbers are wanted
+    if node.kwargs.get("generator") is not None:  # the user wants that generator's numbers
         return False
     if node.target in NOT_OF_HALVES and node.meta["val"].dtype in HALVES:
         return False
     if node.target is aten.addmm.default:
         return not adds_bias(node)
     if node.target in positions.LOOKING_UP:
-        return positions.is_there(node, joint)
+        return positions.is_in_range(node, joint)
     return isinstance(node.target, OpOverload) and not is_known(node) and node.target in table()
 
 
 def _quadratic_in(node: fx.Node) -> int:
-    """The extent whose square tells how much there is to do, where loops compute each element of many; else nothing."""
-    which = 2 if node.target in positions.LOOKING_UP else 0
-    if node.target not in CUMULATIVE and not which:
+    """The extent in which the time of a decomposed operation is quadratic; 0 if there is none."""
+    position = 2 if node.target in positions.LOOKING_UP else 0
+    if node.target not in CUMULATIVE and not position:
         return 0
-    shape = cast(fx.Node, node.args[which]).meta["val"].shape
+    shape = cast(fx.Node, node.args[position]).meta["val"].shape
     extent = shape[cast(int, node.args[1])] if shape else 1
     return extent if isinstance(extent, int) else 0
 
@@ -80,20 +79,20 @@ def _tensors_of(node: fx.Node) -> list[fx.Node]:
 
 
 def _empty(drawn: fx.Node) -> fx.Node:
-    """In the place of an operation that has only sizes a value that tells them."""
+    """Replace an operation that reads only sizes by an empty tensor of these sizes, which its decomposition can read."""
     sizes = next(argument for argument in drawn.args if isinstance(argument, Sequence))
     drawn.target, drawn.args, drawn.kwargs = aten.empty.memory_format, (sizes,), {}
     return drawn
 
 
 def adds_bias(addmm: fx.Node) -> bool:
-    """Whether what a product is added to is the same for all rows, and is added as it is."""
+    """Whether an `addmm` adds a bias that is the same for all rows, without factors."""
     bias, value = cast(fx.Node, addmm.args[0]), addmm.meta["val"]
     return not addmm.kwargs and not has_rows(bias) and bias.meta["val"].shape == value.shape[1:]
 
 
 def _pieces(node: fx.Node, trace: Trace) -> fx.Graph | None:
-    """What `node` is taken apart into, which is found out once for all operations that do the same to the same."""
+    """The decomposition of `node`, computed once for all nodes with the same operation, operand layouts and arguments."""
     sources = _tensors_of(node)
 
     def described(source: fx.Node) -> str:
@@ -101,8 +100,8 @@ def _pieces(node: fx.Node, trace: Trace) -> fx.Graph | None:
             return str(_size(source, trace))
         return f"{sources.index(source)}: {_layout(source.meta['val'])}"
 
-    given = fx.node.map_arg((node.args, node.kwargs), described)
-    key = f"{node.target} {given} -> {fx.node.map_aggregate(node.meta['val'], _layout)}"
+    arguments = fx.node.map_arg((node.args, node.kwargs), described)
+    key = f"{node.target} {arguments} -> {fx.node.map_aggregate(node.meta['val'], _layout)}"
     if key not in trace.pieces:
         trace.pieces[key] = _taken_apart(node, trace)
     return trace.pieces[key]
@@ -113,18 +112,18 @@ def _layout(value: Any) -> str:
 
 
 def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:
-    """A graph of known operations that computes what `node` does; None if there is none."""
+    """A graph of known operations that computes what `node` does; None if there is no decomposition."""
     sources = _tensors_of(node)
     sizes = [source for source in node.all_input_nodes if source not in sources]
 
     def run(*tensors: Tensor) -> Any:
         if not sources:
             return _rounded(OF_SIZES[node.target](*map(_widened, tensors), *node.args), node)
-        given: dict[fx.Node, Any] = {
+        operands: dict[fx.Node, Any] = {
             **dict(zip(sources, map(_widened, tensors), strict=True)),
             **{size: _extent(_size(size, trace), tensors) for size in sizes},
         }
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), operands.__getitem__)
         return _rounded(cast(OpOverload, node.target)(*args, **kwargs), node)
 
     values = [source.meta["val"] for source in sources or [node]]
@@ -136,12 +135,12 @@ def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:
         canonical(Trace(graph, trace.rows, trace.edges, {}, trace.state_dtypes, 0, trace.filename))
         graph.eliminate_dead_code()
         return graph if _is_understood(graph, trace) and _gives_the_same(graph, node) else None
-    except Exception:  # whatever a decomposition stumbles over: the operation stays whole
+    except Exception:  # whatever a decomposition fails on, the operation stays whole
         return None
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    """Half precision is rounded once, as in PyTorch's own kernels, not after each piece."""
+    """A value of half precision in float32: like PyTorch's own kernels, decompositions round once, in the end."""
     return tensor.to(wide(tensor.dtype))
 
 
@@ -153,7 +152,7 @@ def _rounded(results: Any, node: fx.Node) -> Any:
 
 
 def _gives_the_same(graph: fx.Graph, node: fx.Node) -> bool:
-    """Whether all results have the shapes and dtypes that the operation's have: of some decompositions they have not."""
+    """Whether the results have the shapes and dtypes of the operation's own, which is not so for some decompositions."""
     results, values = next(reversed(graph.nodes)).args[0], node.meta["val"]
     results = results if isinstance(results, (list, tuple)) else [results]
     values = values if isinstance(values, (list, tuple)) else [values]
@@ -162,24 +161,24 @@ def _gives_the_same(graph: fx.Graph, node: fx.Node) -> bool:
         for result, value in zip(results, values, strict=True)
         if isinstance(result, fx.Node)
     ]
-    return all(ours.dtype == value.dtype and same_shape(ours, value) for ours, value in pairs)
+    return all(result_value.dtype == value.dtype and same_shape(result_value, value) for result_value, value in pairs)
 
 
 def _size(node: fx.Node, trace: Trace) -> Any:
-    """The expression that a size of a part's graph is."""
+    """A size in a part's graph as an expression in the trace's symbols."""
     if node.target is operator.mul:
         return _size(cast(fx.Node, node.args[0]), trace) * node.args[1]
     return {"rows": trace.rows, "edges": trace.edges}[node.name]
 
 
 def _extent(size: Any, tensors: Iterable[Tensor]) -> Any:
-    """The size of a tensor that this expression is of."""
+    """The symbolic size of one of these tensors that has this expression."""
     extents: list[Any] = [extent for x in tensors for extent in x.shape if isinstance(extent, torch.SymInt)]
     return next(extent for extent in extents if extent.node.expr == size)
 
 
 def _is_understood(graph: fx.Graph, trace: Trace) -> bool:
-    """Whether all operations are known and leave the vertices of a value one beside the other; notes where rows are."""
+    """Whether all operations are known and interleave no rows; notes the layout of rows."""
     for node in graph.nodes:
         value = node.meta.get("val")
         if node.op == "get_attr" or (isinstance(value, (list, tuple)) and not is_known(node) and node.op != "output"):
@@ -194,7 +193,7 @@ def _is_understood(graph: fx.Graph, trace: Trace) -> bool:
 
 
 def _interleaves(reshape: fx.Node) -> bool:
-    """Whether rows and what is in front of them change places in memory."""
+    """Whether a reshape moves elements across the dimension of rows, which would interleave the rows in memory."""
 
     def in_front(node: fx.Node) -> int:
         layout, shape = node.meta["rows"], node.meta["val"].shape
@@ -204,11 +203,11 @@ def _interleaves(reshape: fx.Node) -> bool:
 
 
 def _inlined(pieces: fx.Graph, sources: Sequence[fx.Node], graph: fx.Graph, node: fx.Node) -> Any:
-    """Copy the pieces of `node` into a graph; what stands for its value there, or a tuple of such."""
-    given, copies = iter(sources), {}
+    """Copy the decomposition of `node` into a graph; returns the node that has its value there, or a tuple of nodes."""
+    remaining_sources, copies = iter(sources), {}
     for piece in pieces.nodes:
         if piece.op == "placeholder":
-            copies[piece] = next(given)
+            copies[piece] = next(remaining_sources)
         elif piece.op == "output":
             return fx.node.map_arg(piece.args[0], copies.__getitem__)
         else:

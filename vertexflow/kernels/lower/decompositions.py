@@ -1,7 +1,6 @@
-"""How operations are taken apart into those that loops know: functions of tensors that end in known operations.
+"""Decompositions of operations into those that have loops, as functions of tensors.
 
-PyTorch's own decompositions do most of that; here are those of what PyTorch takes apart otherwise, or into what it has no
-operations of its own for.
+Most are PyTorch's own. Here are those of operations that PyTorch does not decompose, or not into operations that have loops.
 """
 
 from __future__ import annotations
@@ -63,15 +62,17 @@ def _group_norm(
     var, mean = _var_mean(grouped, [2], correction=0, keepdim=True)
     scale = torch.rsqrt(var + eps)
     out = ((grouped - mean) * scale).reshape(x.shape)
-    beside = [1] * (x.dim() - 2)
-    out = out if weight is None else out * weight.view(channels, *beside)
-    out = out if bias is None else out + bias.view(channels, *beside)
+    ones = [1] * (x.dim() - 2)
+    out = out if weight is None else out * weight.view(channels, *ones)
+    out = out if bias is None else out + bias.view(channels, *ones)
     return out, mean.squeeze(2), scale.squeeze(2)
 
 
 def _unfold_backward(grad: Tensor, shape: Sequence[int], dim: int, size: int, step: int) -> Tensor:
     end = (grad.shape[dim] - 1) * step + 1
-    placed = [aten.slice_backward(grad.select(-1, at), shape, dim, at, at + end, step) for at in range(size)]
+    placed = [
+        aten.slice_backward(grad.select(-1, index), shape, dim, index, index + end, step) for index in range(size)
+    ]
     return cast(Tensor, sum(placed[1:], placed[0]))
 
 
@@ -86,10 +87,10 @@ def _diagonal_scatter(x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0,
 
 
 def _on_diagonal(x: Tensor, shape: Sequence[int], offset: int, dim1: int, dim2: int) -> tuple[Tensor, Tensor]:
-    """Which elements of a value of this shape are on a diagonal, and a value that has `x` there."""
+    """Which elements of a value of this shape lie on a diagonal, and a value with `x` on that diagonal."""
     down, across = shape[dim1], shape[dim2]
-    before = max(-offset, 0)
-    by_row = _padded(x, [before, down - before - x.shape[-1]]).unsqueeze(-1).expand(*x.shape[:-1], down, across)
+    rows_above = max(-offset, 0)
+    by_row = _padded(x, [rows_above, down - rows_above - x.shape[-1]]).unsqueeze(-1).expand(*x.shape[:-1], down, across)
     numbers = [torch.arange(count, device=x.device) for count in (down, across)]
     is_on = numbers[1].unsqueeze(0) - numbers[0].unsqueeze(1) == offset
     order = [dim for dim in range(len(shape)) if dim not in (dim1, dim2)] + [dim1, dim2]
@@ -100,15 +101,15 @@ def _on_diagonal(x: Tensor, shape: Sequence[int], offset: int, dim1: int, dim2: 
 def _diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     rank = x.dim() + 1
     dims, extent = [dim1 % rank, dim2 % rank], x.shape[-1] + abs(offset)
-    others = iter(x.shape[:-1])
-    shape = [extent if dim in dims else next(others) for dim in range(rank)]
+    remaining = iter(x.shape[:-1])
+    shape = [extent if dim in dims else next(remaining) for dim in range(rank)]
     return _diagonal_backward(x, shape, offset, *dims)
 
 
 def _cross(a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor:
     shape = (a * b).shape
-    one, two = ([_rolled(x.expand(shape), (-by,), (dim % len(shape),)) for x in (a, b)] for by in (1, 2))
-    return one[0] * two[1] - two[0] * one[1]
+    once, twice = ([_rolled(x.expand(shape), (-by,), (dim % len(shape),)) for x in (a, b)] for by in (1, 2))
+    return once[0] * twice[1] - twice[0] * once[1]
 
 
 def _cumulative(reduce: Callable[..., Tensor], neutral: int) -> Callable[..., Tensor]:
@@ -140,16 +141,16 @@ def _split_dim(x: Tensor, dim: int, outer: int) -> Tensor:
 
 
 def _padded(x: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
-    """Zeros, or another number, around a value; one dimension after the other, the last first."""
+    """A value padded with a number, one dimension after the other, the last dimension first."""
     for number in range(len(pad) // 2):
-        dim, (before, behind) = x.dim() - 1 - number, pad[2 * number : 2 * number + 2]
-        cut = x.narrow(dim, max(-before, 0), x.shape[dim] - max(-before, 0) - max(-behind, 0))
+        dim, (num_before, num_behind) = x.dim() - 1 - number, pad[2 * number : 2 * number + 2]
+        cut = x.narrow(dim, max(-num_before, 0), x.shape[dim] - max(-num_before, 0) - max(-num_behind, 0))
 
         def filling(extent: int, dim: int = dim, like: Tensor = cut) -> list[Tensor]:
             shape = [*like.shape[:dim], max(extent, 0), *like.shape[dim + 1 :]]
             return [torch.full(shape, value, dtype=like.dtype, device=like.device)] if extent > 0 else []
 
-        x = torch.cat([*filling(before), cut, *filling(behind)], dim)
+        x = torch.cat([*filling(num_before), cut, *filling(num_behind)], dim)
     return x
 
 
@@ -189,7 +190,7 @@ def _angle(x: Tensor) -> Tensor:
 
 def _rounded_to(x: Tensor, *, decimals: int) -> Tensor:
     if not x.is_floating_point():
-        raise NotImplementedError("digits of whole numbers")
+        raise NotImplementedError("digits of integers")
     power = 10.0 ** abs(decimals)
     return torch.round(x / power) * power if decimals < 0 else torch.round(x * power) / power
 
@@ -205,8 +206,8 @@ def _dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
         return x.clone(), torch.ones_like(x, dtype=torch.bool)
     if p == 1:
         return torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool)
-    kept = torch.rand_like(x) >= p
-    return kept * x * (1 / (1 - p)), kept
+    is_kept = torch.rand_like(x) >= p
+    return is_kept * x * (1 / (1 - p)), is_kept
 
 
 def _bernoulli(x: Tensor, p: float, *, generator: object = None) -> Tensor:
@@ -222,7 +223,7 @@ def _uniform(x: Tensor, low: float = 0.0, high: float = 1.0, *, generator: objec
 
 
 def _exponential(x: Tensor, rate: float = 1.0, *, generator: object = None) -> Tensor:
-    """Positive and finite: of a logarithm that is neither zero nor infinite."""
+    """Exponentially distributed numbers, positive and finite: the argument of the logarithm is clamped below 1."""
     if not rate > 0:
         raise ValueError(f"{rate} is no rate")
     least = torch.finfo(torch.float32).eps / 2
@@ -262,7 +263,7 @@ def _normal_like(x: Tensor, **options: Any) -> Tensor:
 
 
 def _hardsigmoid_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """With a sixth as PyTorch has it, also for float64: rounded to float32."""
+    """With PyTorch's value of a sixth, which is rounded to float32 even for float64."""
     return _where((x > -3) & (x < 3), grad * 0.1666666716337204, 0)
 
 
@@ -303,35 +304,33 @@ def _addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
     return product if beta == 0 else product + (x if beta == 1 else x * beta)
 
 
-ON_DEMAND: dict[Any, Callable[..., Any]] = {
+ON_DEMAND: dict[Any, Callable[..., Any]] = {  # only for a node for which `decompose` asks
     aten.addmm.default: _addmm,
     **positions.LOOKING_UP,
-}  # not wherever they are met
+}
 
-OF_SIZES: dict[Any, Callable[..., Any]] = {  # instead of tensors; here the first is a tensor that has them
+OF_SIZES: dict[Any, Callable[..., Any]] = {  # operations that read only sizes; `like` is a tensor of these sizes
     aten.randn.default: lambda like, size: torch.randn_like(like),
     aten.normal.float_float: lambda like, mean, std, size: _normal(like, mean, std),
 }  # fmt: skip
 
 CUMULATIVE = {aten.cumsum.default, aten.cumprod.default, aten.cummax.default, aten.cummin.default}
 
-NOT_OF_HALVES = {  # PyTorch rounds the pieces of these to half precision, each for itself; a neighbour in float32 is none
+NOT_OF_HALVES = {  # not decomposed in half precision: the first rounds each step to it, the second counts in its own steps
     aten.round.decimals,
     aten.nextafter.default,
 }
 
-_LOOK_AT_VALUES = {  # and raise errors, which loops cannot, and what they are taken apart into would not
+_LOOK_AT_VALUES = {  # these raise errors for some values, which neither loops nor their decompositions do
     aten.bernoulli.default, aten.binary_cross_entropy.default, aten.normal.float_Tensor, aten.normal.Tensor_Tensor,
 }  # fmt: skip
 
 
 @cache
 def table(target: Any = None) -> dict[Any, Callable[..., Any]]:
-    """How operations are taken apart; not those that are known whole, or are taken apart on demand, but for `target`."""
+    """The decompositions of operations that have no loops themselves; of those on demand, only that of `target`."""
     from torch._decomp import decomposition_table
 
-    whole = (
-        known_targets() | _LOOK_AT_VALUES | (RULES.keys() - STAY)
-    )  # the canonical pass knows what is another's alias
-    table = {target: rule for target, rule in decomposition_table.items() if target not in whole}
+    not_decomposed = known_targets() | _LOOK_AT_VALUES | (RULES.keys() - STAY)  # the canonical pass replaces aliases
+    table = {target: rule for target, rule in decomposition_table.items() if target not in not_decomposed}
     return {**table, **_OWN, **({target: ON_DEMAND[target]} if target is not None else {})}

@@ -1,7 +1,7 @@
-"""What an element of a value is, and where it lies: an operation of the symbolic graph as a scalar expression.
+"""Elements of the values of a graph as scalar expressions.
 
-Views cost nothing: they are other places in what they are of. Concatenations and padding are choices between places. All else
-that is not in memory is computed where it is needed.
+Views cost nothing: their elements are elements of another value. Concatenations and padding choose between places. Other values
+that are not in memory are computed where they are needed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dty
 
 from ...graph import segments
 from ...graph.symbolic.nodes import ARANGES, has_rows, operands
-from ..operations import CONSTANT, PADS, PRODUCTS, SPLIT, Unsupported, integer
-from .index import ZERO, Index, Owner, Var, linear, of
+from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
+from .index import ZERO, Index, Owner, Var, index_of, linear
 from .pointwise import POINTWISE
 from .scalar import (
     DTYPES,
     FLOATS,
     HALVES,
+    Branch,
     Choose,
     Draw,
     Expression,
     Load,
-    Piece,
     Position,
     Reduce,
     apply,
@@ -37,7 +37,7 @@ from .scalar import (
     in_dtype,
     wide,
 )
-from .views import VIEWS, Coords, broadcast, extents, moved, of_vertex, split_off
+from .views import VIEWS, Coords, broadcast, extents, split_off, through_view, vertex_shape
 
 aten = torch.ops.aten
 
@@ -54,52 +54,52 @@ _EMPTY = {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.defa
 
 @cache
 def known_targets() -> frozenset[Any]:
-    """The operations that there are expressions for."""
+    """The operations whose results have expressions."""
     tables = (POINTWISE, VIEWS, _REDUCTIONS, _JOINS, _DRAWS, _EMPTY, PADS, PRODUCTS, ARANGES)
-    others = (CONSTANT, _COPY, SPLIT, segments.EXPAND, aten.bmm.default, aten.clone.default)
-    return frozenset((*others, *(target for table in tables for target in table)))
+    single_targets = (CONSTANT, _COPY, SPLIT, segments.EXPAND, aten.bmm.default, aten.clone.default)
+    return frozenset((*single_targets, *(target for table in tables for target in table)))
 
 
 def is_known(node: fx.Node) -> bool:
-    """Whether there is an expression for an operation."""
+    """Whether the elements of a node's value have expressions."""
     if node.target is operator.getitem:
         return node.all_input_nodes[0].target is SPLIT
     return node.target in known_targets()
 
 
 def is_reduction(node: fx.Node) -> bool:
-    """Whether each element is made of several, in a dimension that the result has not."""
+    """Whether each element of the result is a sum, maximum or the like over a dimension that the result does not have."""
     return node.target in _REDUCTIONS or node.target in PRODUCTS or node.target is aten.bmm.default
 
 
 class Elements:
-    """Elements of the values of one graph; those of the values `there` lie in memory."""
+    """The elements of the values of one graph; those of the values `in_memory` are loaded."""
 
-    def __init__(self, there: Collection[fx.Node]) -> None:
-        self.there = there
+    def __init__(self, in_memory: Collection[fx.Node]) -> None:
+        self.in_memory = in_memory
         self.known: dict[tuple[fx.Node, Coords], Expression] = {}
         self.num_variables = 0
 
     def element(self, node: fx.Node, coords: Coords) -> Expression:
-        """The element at `coords`; the same expression whenever it is asked for."""
+        """The element of a value at `coords`: the same expression at every call."""
         key = (node, coords)
         if key not in self.known:
             self.known[key] = self._element(node, coords)
         return self.known[key]
 
     def variable(self, extent: int) -> Index:
-        """The place that a new variable is, which has the values in [0, extent)."""
+        """A new variable with values in [0, extent), as a place."""
         if extent == 1:
             return ZERO
         self.num_variables += 1
-        return of(Var(f"r{self.num_variables}", extent))
+        return index_of(Var(f"r{self.num_variables}", extent))
 
     def _element(self, node: fx.Node, coords: Coords) -> Expression:
-        if 0 in extents(node):  # nobody asks for it in the end
+        if 0 in extents(node):  # no loop reaches it
             return constant(0, node.meta["val"].dtype)
-        if node in self.there:
+        if node in self.in_memory:
             return load(node, coords)
-        view = moved(node, coords)
+        view = through_view(node, coords)
         if view is not None:
             return self.element(*view)
         target: Any = node.target
@@ -125,21 +125,21 @@ class Elements:
         raise Unsupported(f"{node.name} is made by {target}")
 
     def reduction(self, node: fx.Node, coords: Coords) -> Expression:
-        """The element of a sum, of a maximum and so on, or of a product of matrices, as what it is made of."""
+        """An element of a reduction or of a matrix product as an expression in elements of the operands."""
         if node.target not in _REDUCTIONS:
             return self._product(node, coords)
         source = node.all_input_nodes[0]
-        asked: Any = node.args[1]
-        dims = [asked] if isinstance(asked, int) else sorted(asked)
+        dim_argument: Any = node.args[1]
+        dims = [dim_argument] if isinstance(dim_argument, int) else sorted(dim_argument)
         rest = iter([place for dim, place in enumerate(coords) if dim not in dims] if node.args[2] else coords)
         places = {dim: self.variable(extents(source)[dim]) for dim in dims}
-        whole = tuple(places[dim] if dim in places else next(rest) for dim in range(source.meta["val"].dim()))
+        source_coords = tuple(places[dim] if dim in places else next(rest) for dim in range(source.meta["val"].dim()))
         dtype = node.meta["val"].dtype
-        value = in_dtype(self.element(source, whole), wide(dtype))
+        value = in_dtype(self.element(source, source_coords), wide(dtype))
         return in_dtype(_reduce(_REDUCTIONS[node.target], list(places.values()), value), dtype)
 
     def _product(self, node: fx.Node, coords: Coords) -> Expression:
-        """Products of matrices, the first dimension of which may be many."""
+        """An element of a matrix product, perhaps of batches of matrices."""
         if node.target is aten.addmm.default and node.kwargs:
             raise Unsupported(f"{node.name} adds more than a bias")
         a, b = cast("tuple[fx.Node, fx.Node]", node.args[-2:])
@@ -150,7 +150,7 @@ class Elements:
         return in_dtype(self.with_bias(node, total, coords), dtype)
 
     def with_bias(self, product: fx.Node, total: Expression, coords: Coords) -> Expression:
-        """The element of a product, plus that of a bias if there is one."""
+        """The element `total` of a product, plus the element of its bias if it has one."""
         if product.target is not aten.addmm.default:
             return total
         bias = cast(fx.Node, product.args[0])
@@ -178,71 +178,70 @@ class Elements:
     def _choice(self, node: fx.Node, coords: Coords) -> Expression:
         """An element of a concatenation, or of a stack."""
         dim, is_stack, dtype = integer(node, 1), node.target is aten.stack.default, node.meta["val"].dtype
-        place, start, pieces = coords[dim], 0, []
+        place, start, branches = coords[dim], 0, []
         for operand in operands(node):
             extent = 1 if is_stack else extents(operand)[dim]
             if place.most >= start and place.least < start + extent:
                 inner = () if is_stack else ((place + -start).clipped(extent),)
                 value = in_dtype(self.element(operand, (*coords[:dim], *inner, *coords[dim + 1 :])), dtype)
-                pieces.append(Piece(start, start + extent, value))
+                branches.append(Branch(start, start + extent, value))
             start += extent
-        return _choose(place, pieces, dtype)
+        return _choose(place, branches, dtype)
 
     def _padded(self, node: fx.Node, coords: Coords) -> Expression:
-        """An element of a value that is zero but for a slice, or for every so many of its elements."""
+        """An element of a value that is zero outside of a slice, which may have a step."""
         dim, start, source = integer(node, 2), integer(node, 3), node.all_input_nodes[0]
         place, dtype = coords[dim], node.meta["val"].dtype
         if node.target is aten.select_backward.default:
             value = self.element(source, (*coords[:dim], *coords[dim + 1 :]))
-            return _choose(place, [Piece(start, start + 1, value)], dtype)
+            return _choose(place, [Branch(start, start + 1, value)], dtype)
         stop, step, extent = integer(node, 4), integer(node, 5), extents(source)[dim]
         if place.most < start or place.least >= stop or not extent:
             return constant(0, dtype)
         inside = (place + -start).clipped(stop - start)
         value = self.element(source, (*coords[:dim], (inside // step).clipped(extent), *coords[dim + 1 :]))
         if step != 1:
-            value = _choose(inside % step, [Piece(0, 1, value)], dtype)
-        return _choose(place, [Piece(start, stop, value)], dtype)
+            value = _choose(inside % step, [Branch(0, 1, value)], dtype)
+        return _choose(place, [Branch(start, stop, value)], dtype)
 
 
 def load(node: fx.Node, coords: Coords) -> Load:
-    """The element of a value that lies in memory, the vertices or edges that it has rows for one behind the other."""
+    """The element at `coords` of a value in memory, where the rows of vertices (or edges) lie one after the other."""
     dtype = node.meta["val"].dtype
     if not has_rows(node):
         return Load(node, None, linear(coords, extents(node)), dtype)
     row, inner = split_off(node, coords)
     if not row.is_row:
         raise Unsupported(f"{node.name} is read at {row}, which could not be told to be the vertex itself")
-    return Load(node, row, linear(inner, of_vertex(node)), dtype)
+    return Load(node, row, linear(inner, vertex_shape(node)), dtype)
 
 
 def computed_in(node: fx.Node) -> torch.dtype:
-    """The dtype that the operands of a pointwise operation are brought to."""
+    """The dtype to which the operands of a pointwise operation are converted."""
     dtype: torch.dtype = node.meta["val"].dtype
     if dtype != torch.bool:
         return dtype
-    given = [argument.meta["val"] if isinstance(argument, fx.Node) else argument for argument in node.args]
-    numbers = (x for x in given if isinstance(x, (Tensor, int, float)))
+    operand_values = [argument.meta["val"] if isinstance(argument, fx.Node) else argument for argument in node.args]
+    numbers = (x for x in operand_values if isinstance(x, (Tensor, int, float)))
     return elementwise_dtypes(*numbers, type_promotion_kind=_PROMOTION)[0]
 
 
-def check_dtypes(node: fx.Node) -> None:
-    """Refuse a value of a dtype that loops do not know.
-
-    Raises:
-        Unsupported: naming it.
-    """
-    value = node.meta.get("val")
-    if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
-        raise Unsupported(f"{node.name} is of {str(value.dtype)[6:]}")
+def check_known(node: fx.Node, part: str) -> None:
+    """Raise `Unsupported` for an operation, or a dtype, that loops do not have, and for a placeholder that they cannot read;
+    name the stream of random numbers that an operation of this part draws."""
+    for source in (node, *node.all_input_nodes):
+        value = source.meta.get("val")
+        if isinstance(value, Tensor) and value.dtype not in DTYPES | HALVES:
+            raise Unsupported(f"{source.name} is of {str(value.dtype)[6:]}")
+    node.meta["stream"] = f"{part}/{node.name}"
+    if node.op == "placeholder":
+        check_rows(node, node)
+    elif not is_known(node) and node.target not in SEGMENTS:
+        raise Unsupported(f"{node.name} is made by {node.target}")
 
 
 def check_rows(named: fx.Node, node: fx.Node) -> None:
-    """Refuse a value whose elements of one vertex, or edge, cannot lie one beside the other.
-
-    Raises:
-        Unsupported: naming it.
-    """
+    """Raise `Unsupported` for `node`, on behalf of `named`, if the elements of one vertex (or edge) cannot lie side by side."""
     layout = node.meta.get("rows")
     if layout is not None and layout.per_vertex > 1 and any(extent != 1 for extent in extents(node)[: layout.dim]):
         raise Unsupported(f"{named.name} has several rows for a vertex in dimension {layout.dim}")
@@ -264,7 +263,7 @@ def _draw(node: fx.Node, coords: Coords) -> Draw:
         zlib.crc32(node.meta["stream"].encode()),
         node.meta["rows"].edges,
         row,
-        linear(inner, of_vertex(node)),
+        linear(inner, vertex_shape(node)),
         node.meta["val"].dtype,
     )
 
@@ -274,7 +273,7 @@ def _reduce(operation: str, places: list[Index], value: Expression) -> Expressio
     return Reduce(operation, variables, value) if variables else value
 
 
-def _choose(place: Index, pieces: list[Piece], dtype: torch.dtype) -> Expression:
-    if len(pieces) == 1 and place.least >= pieces[0].start and place.most < pieces[0].stop:
-        return pieces[0].value
-    return Choose(place, tuple(pieces), dtype)
+def _choose(place: Index, branches: list[Branch], dtype: torch.dtype) -> Expression:
+    if len(branches) == 1 and place.least >= branches[0].start and place.most < branches[0].stop:
+        return branches[0].value
+    return Choose(place, tuple(branches), dtype)

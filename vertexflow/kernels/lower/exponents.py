@@ -1,4 +1,4 @@
-"""Mantissas and exponents of floating point numbers, and their neighbours: exactly, by products with powers of two."""
+"""`frexp` and `nextafter`, computed exactly by products with powers of two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ aten = torch.ops.aten
 
 
 def _frexp(x: Tensor) -> tuple[Tensor, Tensor]:
-    """A number in [0.5, 1), with the sign, and the power of two that it is to be multiplied with."""
+    """The mantissa, in [0.5, 1) with the sign, and the exponent."""
     largest = 512 if x.dtype == torch.float64 else 64
     steps = [largest, *(2**k for k in range(largest.bit_length() - 1, -1, -1))]
     size, exponent = torch.abs(x), torch.zeros_like(x, dtype=torch.int32)
@@ -30,8 +30,8 @@ def _frexp(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nextafter(x: Tensor, other: Tensor) -> Tensor:
-    """A little more than half the distance to the next number is added, and the sum rounded to that (Rump, Zimmermann, Boldo and
-    Melquiond, "Computing predecessor and successor in rounding to nearest", 2009)."""
+    """The next number towards `other`: a little more than half the distance is added, so that the sum rounds to it (Rump,
+    Zimmermann, Boldo and Melquiond, "Computing predecessor and successor in rounding to nearest", 2009)."""
     info = torch.finfo(x.dtype)
     unit, least = info.eps / 2, info.smallest_normal * info.eps
     size = torch.abs(x)
@@ -42,8 +42,8 @@ def _nextafter(x: Tensor, other: Tensor) -> Tensor:
     step = scaled * (unit * (1 + 2 * unit))
     moved = torch.where(is_away, scaled + step, scaled - step)
     moved = torch.where(is_small, moved / scale, moved)
-    of_least = torch.where(is_away, size + least, size - least)
-    moved = torch.where(size < 2 * info.smallest_normal, of_least, moved)
+    among_least = torch.where(is_away, size + least, size - least)
+    moved = torch.where(size < 2 * info.smallest_normal, among_least, moved)
     moved = torch.copysign(torch.where(torch.isinf(x), info.max, moved), x)
     moved = torch.where(x == 0.0, torch.copysign(torch.full_like(other, least), other), moved)
     moved = torch.where(x == other, other, moved)

@@ -1,7 +1,7 @@
-"""Where an element lies along a dimension: a sum of multiples of loop variables, simplified as it is made.
+"""Where an element lies along a dimension: a linear combination of loop variables, simplified as it is built.
 
-Chunks, reshapes and concatenations of a vertex function only move elements; with places in this form, what they read is known
-when a loop is written, and nothing is left of them in it.
+Chunks, reshapes and concatenations of a vertex function only move elements. With places in this form, the element that they
+read is known when a loop is written, and the loop does nothing for them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-ANY = 2**62  # how many vertices there are; more than any other number
+ANY = 2**62  # stands for the unknown number of vertices or edges: larger than any other extent
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Clipped:
-    """A place that is moved into [0, bound), so that what is there can be read; whoever reads it knows that it is not meant."""
+    """A place clipped into [0, bound), so that it can be read; where it was outside, the value that is read is not used."""
 
     at: Index
     bound: int
@@ -48,7 +48,7 @@ class Clipped:
 
 @dataclass(frozen=True)
 class Quotient:
-    """`at // by`, or the remainder, of a place that is not negative and could not be simplified."""
+    """`at // by`, or `at % by`, which could not be simplified; `at` is not negative."""
 
     at: Index
     by: int
@@ -79,7 +79,7 @@ class Index:
 
     @property
     def is_row(self) -> bool:
-        """Whether it is a vertex, or an edge, or the vertex of an edge, and nothing else."""
+        """Whether the place is just a vertex, an edge, or the vertex of an edge."""
         if self.constant or len(self.terms) != 1:
             return False
         ((atom, factor),) = self.terms
@@ -94,34 +94,34 @@ class Index:
         return Index(tuple((atom, factor * by) for atom, factor in self.terms) if by else (), self.constant * by)
 
     def __floordiv__(self, by: int) -> Index:
-        whole, rest = self._split(by)
-        return whole if rest.is_within(by) else whole + _quotient(rest, by, is_remainder=False)
+        multiple, rest = self._split(by)
+        return multiple if rest.is_within(by) else multiple + _quotient(rest, by, is_remainder=False)
 
     def __mod__(self, by: int) -> Index:
         _, rest = self._split(by)
         return rest if rest.is_within(by) else _quotient(rest, by, is_remainder=True)
 
     def is_within(self, bound: int) -> bool:
-        """Whether it certainly is in [0, bound)."""
+        """Whether the place certainly lies in [0, bound)."""
         return self.least >= 0 and self.most < bound
 
     def clipped(self, bound: int) -> Index:
-        """The same place where it is in [0, bound), and another one there where it is not."""
+        """The place where it lies in [0, bound), else another one in there."""
         if bound == 1:
             return ZERO
         return self if self.is_within(bound) else Index(((Clipped(self, bound), 1),))
 
     def _split(self, by: int) -> tuple[Index, Index]:
-        """A multiple of `by`, divided by it, and the rest, which is not negative."""
-        whole = tuple((atom, factor // by) for atom, factor in self.terms if factor % by == 0)
+        """The place as `multiple * by + rest`, with a rest that is not negative."""
+        multiple = tuple((atom, factor // by) for atom, factor in self.terms if factor % by == 0)
         rest = Index(tuple((atom, factor) for atom, factor in self.terms if factor % by), self.constant % by)
-        borrowed = -(rest.least // by) if rest.least < 0 else 0  # of the multiple, where something goes backwards
+        borrowed = -(rest.least // by) if rest.least < 0 else 0  # from the multiple, where a factor is negative
         if borrowed * by >= ANY:
             return Index(), self
-        return Index(whole, self.constant // by - borrowed), rest + borrowed * by
+        return Index(multiple, self.constant // by - borrowed), rest + borrowed * by
 
     def variables(self) -> Iterator[Var]:
-        """All variables in it."""
+        """All variables that the place depends on."""
         for atom, _ in self.terms:
             if isinstance(atom, Var):
                 yield atom
@@ -129,7 +129,7 @@ class Index:
                 yield from (atom.edge if isinstance(atom, Owner) else atom.at).variables()
 
     def quotients(self) -> Iterator[Quotient]:
-        """All quotients and remainders in it."""
+        """All quotients and remainders in the place."""
         for atom, _ in self.terms:
             if isinstance(atom, Quotient):
                 yield atom
@@ -137,32 +137,35 @@ class Index:
                 yield from atom.at.quotients()
 
     def offset_from(self, variable: Var) -> int | None:
-        """How far behind `variable` it is; None if it is another sum."""
+        """c, if the place is `variable + c`, else None."""
         return self.constant if self.terms == ((variable, 1),) else None
 
-    def __str__(self) -> str:
-        terms = [_term(atom, factor) for atom, factor in self.terms]
-        text = " + ".join(terms)
-        if not terms:
+    def spell(self, term: Callable[[Atom, int], str]) -> str:
+        """The place as an expression, with `term(atom, factor)` for each of its terms."""
+        text = " + ".join(term(atom, factor) for atom, factor in self.terms)
+        if not text:
             return str(self.constant)
         return f"{text} {'+' if self.constant > 0 else '-'} {abs(self.constant)}" if self.constant else text
+
+    def __str__(self) -> str:
+        return self.spell(_term)
 
 
 ZERO = Index()
 
 
-def of(variable: Var) -> Index:
-    """The place that a variable is."""
+def index_of(variable: Var) -> Index:
+    """A variable as a place."""
     return Index(((variable, 1),))
 
 
-def at(number: int) -> Index:
-    """A place that is always the same."""
+def index_at(number: int) -> Index:
+    """A number as a place."""
     return Index((), number)
 
 
 def linear(coords: Sequence[Index], shape: Sequence[int]) -> Index:
-    """The place of an element in memory that holds a value of this shape; the first extent may be any."""
+    """The position in row-major memory of the element at `coords` of a value of this shape; the first extent does not matter."""
     flat, stride = ZERO, 1
     for place, extent in zip(reversed(coords), reversed(shape), strict=True):
         flat, stride = flat + place * stride, stride * max(extent, 1)
@@ -170,7 +173,7 @@ def linear(coords: Sequence[Index], shape: Sequence[int]) -> Index:
 
 
 def unravel(flat: Index, shape: Sequence[int]) -> tuple[Index, ...]:
-    """The coordinates of an element by its place in memory; the first extent may be any."""
+    """The coordinates of the element at a position in row-major memory; the first extent does not matter."""
     coords: list[Index] = []
     for extent in reversed(shape[1:]):
         coords.append(flat % max(extent, 1))
@@ -178,23 +181,23 @@ def unravel(flat: Index, shape: Sequence[int]) -> tuple[Index, ...]:
     return (*([flat] if shape else []), *reversed(coords))
 
 
-def substituted(place: Index, known: Callable[[Atom], Index | None]) -> Index:
-    """The same place with others for some of what it is made of, simplified anew."""
-    total = at(place.constant)
+def substituted(place: Index, replacement_of: Callable[[Atom], Index | None]) -> Index:
+    """The place with some of its atoms replaced, simplified anew."""
+    total = index_at(place.constant)
     for atom, factor in place.terms:
-        total = total + _substituted(atom, known) * factor
+        total = total + _substituted(atom, replacement_of) * factor
     return total
 
 
-def _substituted(atom: Atom, known: Callable[[Atom], Index | None]) -> Index:
-    found = known(atom)
-    if found is not None:
-        return found
+def _substituted(atom: Atom, replacement_of: Callable[[Atom], Index | None]) -> Index:
+    replacement = replacement_of(atom)
+    if replacement is not None:
+        return replacement
     match atom:
         case Clipped():
-            return substituted(atom.at, known).clipped(atom.bound)
+            return substituted(atom.at, replacement_of).clipped(atom.bound)
         case Quotient():
-            place = substituted(atom.at, known)
+            place = substituted(atom.at, replacement_of)
             return place % atom.by if atom.is_remainder else place // atom.by
         case _:
             return Index(((atom, 1),))
@@ -215,7 +218,7 @@ def _quotient(place: Index, by: int, is_remainder: bool) -> Index:
 
 
 def _sum(terms: list[tuple[Atom, int]], constant: int) -> Index:
-    """Like terms together, and `x // n * n + x % n` as x."""
+    """The sum with like terms collected, and with x for `x // n * n + x % n`."""
     sums: dict[Atom, int] = {}
     for atom, factor in terms:
         sums[atom] = sums.get(atom, 0) + factor

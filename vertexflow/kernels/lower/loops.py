@@ -1,6 +1,6 @@
-"""Loops over expressions: the statements that a step of a part is made of.
+"""The statements of a step of a part: loops over rows, edges or elements that store the values of expressions.
 
-All threads of a team, or all programs of a grid, share out the rows (or edges, or columns) of a statement in the same way.
+The rows (or edges, or columns) of every statement are divided among the threads of a team in the same way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .scalar import Draw, Expression, Load
 
 
 class Over(Enum):
-    """What a statement goes over: the rows of a step, its edges, or nothing but the elements of a value without rows."""
+    """What a statement loops over: the rows of a step, its edges, or only the elements of a value without rows."""
 
     ROWS = "rows"
     EDGES = "edges"
@@ -26,7 +26,7 @@ class Over(Enum):
 
 @dataclass(frozen=True)
 class Store:
-    """A value that is written to column `column` of the row, of `target`."""
+    """Write `value` to column `column` of the loop's row of `target`."""
 
     target: fx.Node
     column: Index
@@ -35,7 +35,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Nest:
-    """Loops over the elements of a row, the last of them in neighbouring places, and what is stored in it."""
+    """Nested loops over the elements of a row, innermost last (over neighbouring elements), around some stores."""
 
     variables: tuple[Var, ...]
     stores: tuple[Store, ...]
@@ -43,7 +43,7 @@ class Nest:
 
 @dataclass(frozen=True)
 class Elementwise:
-    """Nests, one after the other, for each row."""
+    """For each row, nests one after the other."""
 
     over: Over
     row: Var
@@ -52,28 +52,28 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Accumulate:
-    """Of each row, for all `kept`: column `store.column` of the target is the "sum", "max" or so of `store.value` over all that
-    `summed` may be; or over the edges of the row, if `summed` is one variable without bound. Zero where there is nothing."""
+    """For each row and all values of the variables `free`: store the reduction (`operation`) of `store.value` over the variables
+    `reduced`; or over the edges of the row, if `reduced` is one variable without bound. A row without edges gets zeros."""
 
     over: Over
     row: Var
-    kept: tuple[Var, ...]
-    summed: tuple[Var, ...]
+    free: tuple[Var, ...]
+    reduced: tuple[Var, ...]
     operation: str
     store: Store
 
     @property
     def is_over_edges(self) -> bool:
-        return self.summed[0].bound == ANY
+        return self.reduced[0].bound == ANY
 
 
 @dataclass(frozen=True)
 class SumOfRows:
-    """Element `column` of the target, which has no rows, is the sum of `value` over all rows, and all that `summed` may be."""
+    """Store the sum of `value` over all rows and the variables `reduced` in element `column` of the target, which has no rows."""
 
     over: Over
     row: Var
-    summed: tuple[Var, ...]
+    reduced: tuple[Var, ...]
     column: Var
     target: fx.Node
     value: Expression
@@ -81,7 +81,7 @@ class SumOfRows:
 
 @dataclass(frozen=True)
 class Columns:
-    """Neighbouring columns of a value in memory, from `first` on."""
+    """Contiguous columns of a value in memory, beginning at `first`."""
 
     array: fx.Node
     first: int
@@ -89,7 +89,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix [k, n] of a parameter from element `first` on; if `transposed`, it lies there as [n, k]."""
+    """A matrix [k, n] in a parameter, beginning at element `first`; if `transposed`, it is stored as [n, k]."""
 
     array: fx.Node
     first: int
@@ -100,7 +100,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Product:
-    """`out = a @ b`, plus a bias if there is one: rows times a parameter. Each row is `repeat` rows, one behind the other."""
+    """`out = a @ b`, plus a bias if there is one: rows times a parameter. Each row of the step counts as `repeat` rows."""
 
     over: Over
     repeat: int
@@ -112,7 +112,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Outer:
-    """`out[n, k] = a.t() @ b`, a sum over rows, `repeat` for each one: the gradient of a parameter."""
+    """`out[n, k] = a.t() @ b`, a sum over rows: the gradient of a parameter. Each row of the step counts as `repeat` rows."""
 
     over: Over
     repeat: int
@@ -127,7 +127,7 @@ Statement = Elementwise | Accumulate | SumOfRows | Product | Outer
 
 
 def over_of(node: fx.Node) -> Over:
-    """What the rows of a value are."""
+    """What the rows of a value belong to."""
     return Over.EDGES if on_edges(node) else Over.ROWS if has_rows(node) else Over.ELEMENTS
 
 
@@ -148,15 +148,15 @@ def expressions(statement: Statement) -> Iterator[Expression]:
         if expression not in seen:
             seen.add(expression)
             yield expression
-            stack += expression.parts
+            stack += expression.subexpressions
 
 
 def reads(statement: Statement) -> set[fx.Node]:
     """The values in memory that a statement reads."""
     match statement:
         case Product():
-            others = [] if statement.bias is None else [statement.bias.array]
-            return {statement.a.array, statement.b.array, *others}
+            bias = [] if statement.bias is None else [statement.bias.array]
+            return {statement.a.array, statement.b.array, *bias}
         case Outer():
             return {statement.a.array, statement.b.array}
         case _:
@@ -177,7 +177,7 @@ def writes(statement: Statement) -> set[fx.Node]:
 
 
 def asks_for_owners(statement: Statement) -> bool:
-    """Whether a statement needs to know which row an edge belongs to."""
+    """Whether a statement reads which row an edge belongs to."""
     return any(_has_owner(place) for expression in expressions(statement) for place in expression.places)
 
 

@@ -1,7 +1,7 @@
-"""What one element of the result of a pointwise operation is: the one place where such an operation is understood.
+"""Pointwise operations: one element of the result as an expression in elements of the operands.
 
-An entry gets the elements of the operands in the dtype that the operation is computed in, numbers among them; None for what is
-not given; and what is no number (`approximate="tanh"`) as it is.
+An entry of `POINTWISE` gets the operands' elements, and numbers, in the dtype that the operation is computed in; None for
+arguments that are None; and strings (`approximate="tanh"`) as they are.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def _clamp(x: Expression, least: Expression | None = None, most: Expression | No
 def _rounded_division(a: Expression, b: Expression, rounding_mode: str | None = None) -> Expression:
     if rounding_mode is None:
         return apply("div", a, b)
-    return _divided({"floor": "floor_divide", "trunc": "trunc_divide"}[rounding_mode])(a, b)
+    return _division({"floor": "floor_divide", "trunc": "trunc_divide"}[rounding_mode])(a, b)
 
 
-def _divided(operation: str) -> Entry:
-    """A quotient or a remainder; PyTorch raises an error where an integer is divided by zero, and loops cannot."""
+def _division(operation: str) -> Entry:
+    """A quotient or a remainder. Where an integer may be divided by zero, PyTorch raises an error, which loops cannot."""
 
     def entry(a: Expression, b: Expression) -> Expression:
         if not b.dtype.is_floating_point and not (isinstance(b, Constant) and b.value):
@@ -84,7 +84,7 @@ def _divided(operation: str) -> Entry:
 
 
 def _lcm(a: Expression, b: Expression) -> Expression:
-    """In 32 bits at least, as PyTorch."""
+    """The least common multiple, in 32 bits at least, like PyTorch."""
     dtype = a.dtype if a.dtype in (torch.int32, torch.int64) else torch.int32
     a, b = in_dtype(a, dtype), in_dtype(b, dtype)
     divisor = apply("gcd", a, b)
@@ -144,12 +144,12 @@ def _is_true(x: Expression) -> Expression:
     return x if x.dtype == torch.bool else apply("ne", x, like(x, 0))
 
 
-def _question(operation: str) -> Entry:
+def _predicate(operation: str) -> Entry:
     return lambda x: apply(operation, x) if x.dtype.is_floating_point else constant(False, torch.bool)
 
 
-def _of_floats(operation: str) -> Entry:
-    """Of integers, the number itself."""
+def _rounding(operation: str) -> Entry:
+    """`floor` and its like, which leave integers as they are."""
     return lambda x: apply(operation, x) if x.dtype.is_floating_point else x
 
 
@@ -160,19 +160,21 @@ def _unary() -> dict[Any, Entry]:
 
 
 def _binary(names: str, *overloads: str, prefix: str = "", make: Callable[[str], Entry] = _plain) -> dict[Any, Entry]:
-    """Operations whose overloads differ in which operand is a number."""
+    """Entries for operations of two operands whose overloads differ in which operand is a number."""
     packets = {name: getattr(aten, prefix + name) for name in names.split()}
-    return {getattr(packet, one): make(prefix + name) for name, packet in packets.items() for one in overloads}
+    return {
+        getattr(packet, overload): make(prefix + name) for name, packet in packets.items() for overload in overloads
+    }
 
 
 def _shifts() -> dict[Any, Entry]:
     left, right = _plain("shift_left"), _plain("shift_right")
     overloads = ("Tensor", "Tensor_Scalar", "Scalar_Tensor")
     return {
-        **{getattr(aten.bitwise_left_shift, one): left for one in overloads},
-        **{getattr(aten.bitwise_right_shift, one): right for one in overloads},
-        **{getattr(aten.__lshift__, one): left for one in ("Tensor", "Scalar")},
-        **{getattr(aten.__rshift__, one): right for one in ("Tensor", "Scalar")},
+        **{getattr(aten.bitwise_left_shift, overload): left for overload in overloads},
+        **{getattr(aten.bitwise_right_shift, overload): right for overload in overloads},
+        **{getattr(aten.__lshift__, overload): left for overload in ("Tensor", "Scalar")},
+        **{getattr(aten.__rshift__, overload): right for overload in ("Tensor", "Scalar")},
     }
 
 
@@ -181,7 +183,7 @@ POINTWISE: dict[Any, Entry] = {
     **_binary("eq ne lt le gt ge", "Tensor", "Scalar"),
     **_binary("and or xor", "Tensor", "Scalar", prefix="bitwise_"),
     **_shifts(),
-    **_binary("fmod remainder", "Tensor", "Scalar", make=_divided),
+    **_binary("fmod remainder", "Tensor", "Scalar", make=_division),
     **_binary("maximum minimum atan2 hypot", "default"),
     aten.add.Tensor: _add,
     aten.sub.Tensor: lambda a, b, alpha=None: apply("sub", a, _scaled(b, alpha)),
@@ -203,16 +205,16 @@ POINTWISE: dict[Any, Entry] = {
     aten.gcd.default: _plain("gcd"),
     aten.lcm.default: _lcm,
     **_binary("copysign", "Tensor", "Scalar"),
-    **{getattr(aten, name).default: _of_floats(name) for name in ("floor", "ceil", "trunc", "round")},
+    **{getattr(aten, name).default: _rounding(name) for name in ("floor", "ceil", "trunc", "round")},
     aten.sigmoid_backward.default: _sigmoid_backward,
     aten.tanh_backward.default: _tanh_backward,
     aten.silu_backward.default: _silu_backward,
     aten.gelu_backward.default: _gelu_backward,
     aten.threshold_backward.default: _threshold_backward,
     aten.where.self: _plain("where"),
-    aten.isnan.default: _question("isnan"),
-    aten.isinf.default: _question("isinf"),
-    aten.signbit.default: _question("signbit"),
+    aten.isnan.default: _predicate("isnan"),
+    aten.isinf.default: _predicate("isinf"),
+    aten.signbit.default: _predicate("signbit"),
     aten.bitwise_not.default: _plain("bitwise_not"),
     aten.logical_not.default: _logical("not"),
     **{getattr(aten, f"logical_{name}").default: _logical(name) for name in ("and", "or", "xor")},

@@ -1,6 +1,6 @@
-"""Orthogonal polynomials: by their recurrences (DLMF 18.9), which are operations of their own, as PyTorch computes them.
+"""Orthogonal polynomials by their recurrences (DLMF 18.9), as PyTorch computes them.
 
-An operation of `RECURRENCES` takes a place, the polynomial of degree 1 there, and the degree.
+The recurrences are scalar operations (`RECURRENCES`) of x, the polynomial of degree 1 at x, and the degree.
 """
 
 from __future__ import annotations
@@ -20,53 +20,54 @@ Entry = Callable[..., Expression]
 RECURRENCES = ("chebyshev", "hermite_h", "hermite_he", "laguerre", "legendre")
 
 
-def _steps(
-    name: str, x: Expression, first: Expression, n: Expression, known: Expression, value: Expression
+def _by_recurrence(
+    name: str, x: Expression, first: Expression, n: Expression, is_known: Expression, value: Expression
 ) -> Expression:
-    """By its recurrence; where `known`, it is `value`, and no step is taken of what may be millions. Of no degree, zero."""
-    found = apply("where", known, value, apply(name, x, first, apply("where", known, like(n, 0), n)))
-    return apply("where", apply("lt", n, like(n, 0)), like(x, 0), found)
+    """The polynomial by its recurrence, which may take millions of steps; where `is_known`, `value` instead, without a step.
+    Zero for negative degrees."""
+    value_at_degree = apply("where", is_known, value, apply(name, x, first, apply("where", is_known, like(n, 0), n)))
+    return apply("where", apply("lt", n, like(n, 0)), like(x, 0), value_at_degree)
 
 
 def _hermite(name: str, first: Callable[[Expression], Expression]) -> Entry:
-    """PyTorch gives none of high degrees."""
+    """A Hermite polynomial; for high degrees NaN, as in PyTorch."""
 
     def entry(x: Expression, degree: Expression) -> Expression:
-        n = _whole(degree)
+        n = _degree(degree)
         is_high = apply("gt", n, like(n, 128 if x.dtype == torch.float32 else 512))
-        return _steps(name, x, first(x), n, is_high, like(x, math.nan))
+        return _by_recurrence(name, x, first(x), n, is_high, like(x, math.nan))
 
     return entry
 
 
 def _laguerre(x: Expression, degree: Expression) -> Expression:
-    return _steps("laguerre", x, apply("sub", like(x, 1), x), _whole(degree), _is(x, 0), like(x, 1))
+    return _by_recurrence("laguerre", x, apply("sub", like(x, 1), x), _degree(degree), _is(x, 0), like(x, 1))
 
 
 def _legendre(x: Expression, degree: Expression) -> Expression:
-    n = _whole(degree)
-    return _steps("legendre", x, x, n, _is(apply("abs", x), 1), apply("where", _is(x, 1), like(x, 1), _sign(n)))
+    n = _degree(degree)
+    return _by_recurrence("legendre", x, x, n, _is(apply("abs", x), 1), apply("where", _is(x, 1), like(x, 1), _sign(n)))
 
 
-Ends = Callable[[Expression], tuple[Expression, Expression]]  # of a degree, the values at 1 and at -1
+Ends = Callable[[Expression], tuple[Expression, Expression]]  # from the degree to the values at 1 and at -1
 Wave = Callable[[Expression, Expression, Expression, Expression], Expression]
 
 
 def _chebyshev(
     first: Callable[[Expression], Expression], ends: Ends, wave: Wave, least: int, is_shifted: bool
 ) -> Entry:
-    """Above degree `least`, between -1 and 1, it is `wave`: of x, the angle that x is the cosine of, the degree, and the value
-    where that angle is too small to be told from none."""
+    """A Chebyshev polynomial. Above degree `least`, between -1 and 1, it is `wave(x, acos(x), degree, at_end)`, where `at_end` is
+    the value at the nearer of -1 and 1, to be used where the angle rounds to that end's."""
 
     def entry(x: Expression, degree: Expression) -> Expression:
-        n = _whole(degree)
+        n = _degree(degree)
         x = _plus(_doubled(x), -1) if is_shifted else x
         size, (right, left) = apply("abs", x), ends(n)
         is_wave = apply("bitwise_and", apply("lt", size, like(x, 1)), apply("gt", n, like(n, least)))
         at_end = left if is_shifted else apply("where", apply("gt", x, like(x, 0)), right, left)
         value = apply("where", is_wave, wave(x, apply("acos", x), n, at_end), apply("where", _is(x, 1), right, left))
         is_known = apply("bitwise_or", is_wave, _is(size, 1))
-        return _steps("chebyshev", x, first(x), n, is_known, value)
+        return _by_recurrence("chebyshev", x, first(x), n, is_known, value)
 
     return entry
 
@@ -91,7 +92,7 @@ def _wave_w(x: Expression, angle: Expression, n: Expression, at_end: Expression)
     return apply("where", _is(apply("cos", half), 1), at_end, apply("div", wave, apply("sin", half)))
 
 
-def _whole(degree: Expression) -> Expression:
+def _degree(degree: Expression) -> Expression:
     is_degree = apply("lt", apply("abs", degree), like(degree, 2.0**63))
     return apply("where", is_degree, apply("trunc", degree), like(degree, -1))
 
@@ -117,6 +118,7 @@ def _odd(n: Expression) -> Expression:
     return _plus(_doubled(n), 1)
 
 
+# The polynomial of degree 1, the values at both ends, the wave, and the least degree for it, also of the shifted polynomial.
 _CHEBYSHEV: dict[str, tuple[Callable[[Expression], Expression], Ends, Wave, int, int]] = {
     "t": (lambda x: x, lambda n: (like(n, 1), _sign(n)), _wave_t, 6, 6),
     "u": (_doubled, lambda n: (_plus(n, 1), apply("mul", _sign(n), _plus(n, 1))), _wave_u, 8, 6),
@@ -128,8 +130,11 @@ _BY_NAME: dict[str, Entry] = {
     "hermite_polynomial_he": _hermite("hermite_he", lambda x: x),
     "laguerre_polynomial_l": _laguerre,
     "legendre_polynomial_p": _legendre,
-    **{f"chebyshev_polynomial_{name}": _chebyshev(*one[:3], one[3], False) for name, one in _CHEBYSHEV.items()},
-    **{f"shifted_chebyshev_polynomial_{name}": _chebyshev(*one[:3], one[4], True) for name, one in _CHEBYSHEV.items()},
+    **{
+        f"{prefix}chebyshev_polynomial_{name}": _chebyshev(first, ends, wave, least[is_shifted], is_shifted)
+        for prefix, is_shifted in (("", False), ("shifted_", True))
+        for name, (first, ends, wave, *least) in _CHEBYSHEV.items()
+    },
 }
 POLYNOMIALS: dict[Any, Entry] = {
     getattr(getattr(aten, f"special_{name}"), overload): entry

@@ -1,7 +1,7 @@
-"""Where something is along a dimension, and what is there: `argmax`, `max.dim`, `cummax`; `gather` and `scatter` there.
+"""Decompositions that find positions along a dimension (`argmax`, `max.dim`, `cummax`) or read there (`gather`, `scatter`).
 
-Loops cannot raise an error for a position that is not there, so only positions that certainly are there are looked up in loops:
-those that these operations found.
+Loops cannot raise an error for a position out of range, so they read only at positions that are certainly in range: those that
+such an operation found.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from ..operations import SPLIT, VIEWS, integer
 
 aten = torch.ops.aten
 
-_FIND = {aten.argmax.default, aten.argmin.default}  # positions along the dimension that is their second argument
+_FIND = {aten.argmax.default, aten.argmin.default}  # positions along the dimension given as second argument
 _FIND_BESIDE_VALUES = {aten.max.dim, aten.min.dim, aten.cummax.default, aten.cummin.default}
 
 
-def is_there(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
-    """Whether a `gather` or `scatter` certainly finds its positions; `joint` says of placeholders what they are elsewhere."""
+def is_in_range(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> bool:
+    """Whether the positions of a `gather` or `scatter` are certainly in range; `joint` maps placeholders to the joint graph."""
     x, index = cast(fx.Node, node.args[0]), cast(fx.Node, node.args[2])
     extent = x.meta["val"].shape[integer(node, 1)]
     while (source := _looked_through(index, joint)) is not None:
         index = source
     if index.target is operator.getitem and index.args[1] == 1:
         index = index.all_input_nodes[0]
-        finds = index.target in _FIND_BESIDE_VALUES
+        is_search = index.target in _FIND_BESIDE_VALUES
     else:
-        finds = index.target in _FIND and index.args[1] is not None
-    if not finds:
+        is_search = index.target in _FIND and index.args[1] is not None
+    if not is_search:
         return False
     searched = index.all_input_nodes[0].meta["val"].shape[integer(index, 1)]
     return isinstance(extent, int) and isinstance(searched, int) and searched <= extent
 
 
 def _looked_through(node: fx.Node, joint: Mapping[fx.Node, fx.Node]) -> fx.Node | None:
-    """What has the same elements, if a node is a view or another name of it."""
+    """The node whose elements a view, or a placeholder, has; None for other nodes."""
     if node.op == "placeholder":
         return joint.get(node)
     is_item = node.target is operator.getitem and node.all_input_nodes[0].target is not SPLIT
@@ -56,72 +56,76 @@ def _where(condition: Tensor, x: Tensor, other: float) -> Tensor:
     return cast(Tensor, aten.where.self(condition, x, filled))
 
 
-def _end(dtype: torch.dtype, of_largest: bool) -> float:
-    """What is never larger, or smaller, than another number."""
+def _end(dtype: torch.dtype, is_largest: bool) -> float:
+    """The least number of a dtype, or the largest: where the search for the largest, or smallest, begins."""
     if dtype == torch.bool:
-        return not of_largest
+        return not is_largest
     if dtype.is_floating_point:
-        return float("-inf" if of_largest else "inf")
+        return float("-inf" if is_largest else "inf")
     limits = torch.iinfo(dtype)
-    return limits.min if of_largest else limits.max
+    return limits.min if is_largest else limits.max
 
 
 def _is_best(x: Tensor, best: Tensor) -> Tensor:
-    """Whether a number is the largest, or smallest; where one is NaN, that is."""
+    """Whether each number is `best`, or NaN, which counts as the best."""
     return (x == best) | torch.isnan(x) if x.is_floating_point() else x == best
 
 
 def _gathered(x: Tensor, dim: int, index: Tensor, sparse_grad: bool = False) -> Tensor:
-    """The elements at these positions, with their signs of zero."""
+    """The elements at these positions, by a maximum, which keeps the sign of zeros."""
     _check_shapes(x, dim, index)
     x = x.unsqueeze(dim)
     is_meant = _numbers(x, dim + 1) == index.unsqueeze(dim + 1)
     return torch.amax(_where(is_meant, x, _end(x.dtype, True)), dim + 1)
 
 
-def _check_shapes(x: Tensor, dim: int, *others: Tensor) -> None:
-    for other in others:
-        if any(ours != theirs for at, (ours, theirs) in enumerate(zip(x.shape, other.shape, strict=True)) if at != dim):
+def _check_shapes(x: Tensor, dim: int, *tensors: Tensor) -> None:
+    for tensor in tensors:
+        if any(
+            extent != other_extent
+            for number, (extent, other_extent) in enumerate(zip(x.shape, tensor.shape, strict=True))
+            if number != dim
+        ):
             raise NotImplementedError("positions of a part of a value")
 
 
-def _found(of_largest: bool) -> Callable[..., Tensor]:
+def _position_of_best(is_largest: bool) -> Callable[..., Tensor]:
     """The first position of the largest number, or the smallest."""
 
-    def found(x: Tensor, dim: int | None, keepdim: bool = False) -> Tensor:
+    def position(x: Tensor, dim: int | None, keepdim: bool = False) -> Tensor:
         if dim is None:
             raise NotImplementedError("a position among all elements")
-        best = (torch.amax if of_largest else torch.amin)(x, dim, True)
+        best = (torch.amax if is_largest else torch.amin)(x, dim, True)
         return torch.amin(_where(_is_best(x, best), _numbers(x, dim), x.shape[dim]), dim, keepdim)
 
-    return found
+    return position
 
 
-def _with_value(of_largest: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-    def found(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-        index = _found(of_largest)(x, dim, True)
+def _with_value(is_largest: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    def value_and_position(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+        index = _position_of_best(is_largest)(x, dim, True)
         value = _gathered(x, dim, index)
         return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
 
-    return found
+    return value_and_position
 
 
-def _cumulated(of_largest: bool) -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
-    """Up to each position the largest number, or the smallest, and where it was last."""
+def _cumulated(is_largest: bool) -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
+    """For each position the largest (or smallest) number up to it, and its last position."""
 
     def cumulated(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        each, numbers = x.unsqueeze(dim), _numbers(x, dim)
+        candidates, numbers = x.unsqueeze(dim), _numbers(x, dim)
         is_before = numbers.unsqueeze(0) <= numbers.unsqueeze(1)
-        kept = _where(is_before, each, _end(x.dtype, of_largest))
-        best = (torch.amax if of_largest else torch.amin)(kept, dim + 1, True)
-        index = torch.amax(_where(is_before & _is_best(each, best), numbers.unsqueeze(0), 0), dim + 1)
+        earlier = _where(is_before, candidates, _end(x.dtype, is_largest))
+        best = (torch.amax if is_largest else torch.amin)(earlier, dim + 1, True)
+        index = torch.amax(_where(is_before & _is_best(candidates, best), numbers.unsqueeze(0), 0), dim + 1)
         return _gathered(x, dim, index), index
 
     return cumulated
 
 
 def _scattered(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """`x`, at one position of which is another number."""
+    """`x` with another number at one position along the dimension."""
     _check_shapes(x, dim, index, source)
     if index.shape[dim] != 1 or source.shape[dim] != 1:
         raise NotImplementedError("several positions, which may be the same")
@@ -144,11 +148,11 @@ def _filled(x: Tensor, dim: int, index: Tensor, value: float) -> Tensor:
 
 
 FINDING: dict[Any, Callable[..., Any]] = {
-    aten.argmax.default: _found(True), aten.argmin.default: _found(False),
+    aten.argmax.default: _position_of_best(True), aten.argmin.default: _position_of_best(False),
     aten.max.dim: _with_value(True), aten.min.dim: _with_value(False),
     aten.cummax.default: _cumulated(True), aten.cummin.default: _cumulated(False),
 }  # fmt: skip
-LOOKING_UP: dict[Any, Callable[..., Any]] = {  # what is taken apart where `is_there`
+LOOKING_UP: dict[Any, Callable[..., Any]] = {  # decomposed only if `is_in_range`
     aten.gather.default: _gathered, aten.scatter.src: _scattered, aten.scatter_add.default: _added,
     aten.scatter.value: _filled,
 }  # fmt: skip

@@ -1,13 +1,13 @@
-"""Scalar expressions: what one element of a value is, made of loads, constants and operations; and what operations there are.
+"""Scalar expressions, which say what one element of a value is: loads, constants, and the operations that there are.
 
-An expression is compared by identity: who makes one keeps it for whoever asks again, so that it is printed once.
+Expressions are compared by identity. `Elements` builds each once, so that equal ones are printed once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -18,24 +18,33 @@ from .index import Index, Var
 
 
 class Expression:
-    """What all have: a dtype, and the variables that it depends on."""
+    """Base class: an expression has a dtype, and depends on variables of the loops around it."""
 
     dtype: torch.dtype
 
     @cached_property
     def variables(self) -> frozenset[Var]:
-        """The variables of loops around it."""
-        return frozenset().union(*(part.variables for part in self.parts), *(set(at.variables()) for at in self.places))
+        """The loop variables that the expression depends on."""
+        return frozenset().union(
+            *(expression.variables for expression in self.subexpressions), *(set(at.variables()) for at in self.places)
+        )
 
-    @property
-    def parts(self) -> tuple[Expression, ...]:
-        """The expressions that it is made of."""
-        return ()
+    @cached_property
+    def subexpressions(self) -> tuple[Expression, ...]:
+        """The expressions that it is computed from."""
+        values = (value.value if isinstance(value, Branch) else value for value in self._contents())
+        return tuple(value for value in values if isinstance(value, Expression))
 
-    @property
+    @cached_property
     def places(self) -> tuple[Index, ...]:
-        """The places that it reads, or asks for."""
-        return ()
+        """The places that it reads at, or compares."""
+        return tuple(value for value in self._contents() if isinstance(value, Index))
+
+    def _contents(self) -> Iterator[object]:
+        """The values of all fields (every expression is a dataclass), and the elements of those that are tuples."""
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            yield from value if isinstance(value, tuple) else (value,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +57,12 @@ class Constant(Expression):
 
 @dataclass(frozen=True, eq=False)
 class Load(Expression):
-    """Element `column` of row `row` of a value that lies in memory; of a value without rows (None), element `column`."""
+    """Element `column` of row `row` of a value in memory; for a value without rows, `row` is None."""
 
     array: fx.Node
     row: Index | None
     column: Index
     dtype: torch.dtype
-
-    @property
-    def places(self) -> tuple[Index, ...]:
-        return (self.column,) if self.row is None else (self.row, self.column)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +72,16 @@ class Position(Expression):
     at: Index
     dtype: torch.dtype
 
-    @property
-    def places(self) -> tuple[Index, ...]:
-        return (self.at,)
-
 
 @dataclass(frozen=True, eq=False)
 class Draw(Expression):
-    """A random number in [0, 1): always the same for a seed of the run, a stream, a row, or edge, and a column."""
+    """A random number in [0, 1), determined by the run's seed, the stream, the row (or edge) and the column."""
 
     stream: int
-    of_edges: bool
+    per_edge: bool
     row: Index
     column: Index
     dtype: torch.dtype
-
-    @property
-    def places(self) -> tuple[Index, ...]:
-        return (self.row, self.column)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,27 +91,19 @@ class Cast(Expression):
     operand: Expression
     dtype: torch.dtype
 
-    @property
-    def parts(self) -> tuple[Expression, ...]:
-        return (self.operand,)
-
 
 @dataclass(frozen=True, eq=False)
 class Apply(Expression):
-    """An operation of `OPERATIONS` on operands of the dtypes that it wants."""
+    """An operation of `OPERATIONS` on operands of the dtypes that it takes."""
 
     operation: str
     operands: tuple[Expression, ...]
     dtype: torch.dtype
 
-    @property
-    def parts(self) -> tuple[Expression, ...]:
-        return self.operands
-
 
 @dataclass(frozen=True)
-class Piece:
-    """Where a `Choose` takes its value from: at places in [start, stop)."""
+class Branch:
+    """The value of a `Choose` at places in [start, stop)."""
 
     start: int
     stop: int
@@ -123,24 +112,16 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class Choose(Expression):
-    """The value of the piece that `at` lies in; zero where it lies in none. Pieces are in rising order and do not overlap."""
+    """The value of the branch in which `at` lies, zero if it lies in none. Branches are in ascending order, without overlap."""
 
     at: Index
-    pieces: tuple[Piece, ...]
+    branches: tuple[Branch, ...]
     dtype: torch.dtype
-
-    @property
-    def parts(self) -> tuple[Expression, ...]:
-        return tuple(piece.value for piece in self.pieces)
-
-    @property
-    def places(self) -> tuple[Index, ...]:
-        return (self.at,)
 
 
 @dataclass(frozen=True, eq=False)
 class Reduce(Expression):
-    """ "sum", "prod", "max" or "min" of a value over all that its own variables may be; a NaN is the largest and the least."""
+    """The "sum", "prod", "max" or "min" of a value over all values of the variables `over`; "max" and "min" of NaN are NaN."""
 
     operation: str
     over: tuple[Var, ...]
@@ -150,10 +131,6 @@ class Reduce(Expression):
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         return self.value.dtype
 
-    @property
-    def parts(self) -> tuple[Expression, ...]:
-        return (self.value,)
-
     @cached_property
     def variables(self) -> frozenset[Var]:
         return self.value.variables - set(self.over)
@@ -161,32 +138,31 @@ class Reduce(Expression):
 
 @dataclass(frozen=True)
 class Signature:
-    """What an operation takes and gives: `operands` numbers of one dtype among `takes`; a boolean if `is_question`."""
+    """An operation takes `operands` numbers of one dtype, one of `takes`, and returns that dtype, or a boolean (predicates)."""
 
     operands: int
     takes: frozenset[torch.dtype]
-    is_question: bool = False
+    is_predicate: bool = False
 
 
 FLOATS = frozenset((torch.float32, torch.float64))
 INTEGERS = frozenset((torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8))
 BOOLS = frozenset((torch.bool,))
 DTYPES = FLOATS | INTEGERS | BOOLS
-HALVES = frozenset(
-    (torch.float16, torch.bfloat16)
-)  # for memory and for products: operations compute in float32, and round
+# In memory and as operands of matrix products; other operations compute in float32 and round.
+HALVES = frozenset((torch.float16, torch.bfloat16))
 
 
 def _signatures() -> dict[str, Signature]:
     number, any_dtype = FLOATS | INTEGERS, DTYPES
     table: dict[str, Signature] = {}
 
-    def add(names: str, operands: int, takes: Iterable[torch.dtype], is_question: bool = False) -> None:
-        table.update({name: Signature(operands, frozenset(takes), is_question) for name in names.split()})
+    def add(names: str, operands: int, takes: Iterable[torch.dtype], is_predicate: bool = False) -> None:
+        table.update({name: Signature(operands, frozenset(takes), is_predicate) for name in names.split()})
 
     add("add sub mul floor_divide trunc_divide remainder fmod", 2, number)
     add("gcd", 2, INTEGERS)
-    add("chebyshev hermite_h hermite_he laguerre legendre", 3, FLOATS)  # `polynomials.py` says of what
+    add("chebyshev hermite_h hermite_he laguerre legendre", 3, FLOATS)  # see `polynomials.py`
     add("maximum minimum", 2, any_dtype)
     add("neg abs sign", 1, number)
     add("div pow atan2 hypot copysign", 2, FLOATS)
@@ -197,26 +173,25 @@ def _signatures() -> dict[str, Signature]:
         FLOATS,
     )
     add("erf erfc lgamma sigmoid silu floor ceil trunc round relu", 1, FLOATS)
-    add("isnan isinf signbit", 1, FLOATS, is_question=True)
-    add("eq ne lt le gt ge", 2, any_dtype, is_question=True)
+    add("isnan isinf signbit", 1, FLOATS, is_predicate=True)
+    add("eq ne lt le gt ge", 2, any_dtype, is_predicate=True)
     add("bitwise_and bitwise_or bitwise_xor", 2, INTEGERS | BOOLS)
-    add(
-        "shift_left shift_right", 2, INTEGERS
-    )  # by more bits than there are, or fewer than none: zero, or the sign everywhere
+    # A shift by more bits than there are, or by fewer than 0, gives 0, or the sign in every bit.
+    add("shift_left shift_right", 2, INTEGERS)
     add("bitwise_not", 1, INTEGERS | BOOLS)
     return table
 
 
-JOINED = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}  # what a reduction does with two numbers
+JOINED = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}  # a reduction's operation on two numbers
 
-OPERATIONS = _signatures()  # besides "where", which takes a boolean and two of any dtype
+OPERATIONS = _signatures()  # beside "where", which takes a boolean and two values of any dtype
 
 
 def apply(operation: str, *operands: Expression) -> Expression:
-    """An operation on operands, which have the dtype that the result is computed in.
+    """An operation on operands of one dtype, in which it is computed.
 
     Raises:
-        Unsupported: it is not defined for numbers of that dtype.
+        Unsupported: the operation is not defined for that dtype.
     """
     dtype = operands[-1].dtype
     if operation == "where":
@@ -224,11 +199,11 @@ def apply(operation: str, *operands: Expression) -> Expression:
     signature = OPERATIONS[operation]
     if dtype not in signature.takes:
         raise Unsupported(f"{operation} of {str(dtype)[6:]}")
-    return Apply(operation, operands, torch.bool if signature.is_question else dtype)
+    return Apply(operation, operands, torch.bool if signature.is_predicate else dtype)
 
 
 def in_dtype(operand: Expression, dtype: torch.dtype) -> Expression:
-    """An expression in a dtype."""
+    """An expression converted to a dtype."""
     if operand.dtype == dtype:
         return operand
     if isinstance(operand, Constant):
@@ -237,12 +212,12 @@ def in_dtype(operand: Expression, dtype: torch.dtype) -> Expression:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which numbers of a dtype are computed."""
+    """The dtype in which values of a dtype are computed: float32 for half precision."""
     return torch.float32 if dtype in HALVES else dtype
 
 
 def neutral(operation: str, dtype: torch.dtype) -> Constant:
-    """What a reduction of numbers of a dtype begins with."""
+    """The neutral element of a reduction in a dtype."""
     if operation in ("sum", "prod"):
         return constant(operation == "prod", dtype)
     is_max = operation == "max"
@@ -255,10 +230,10 @@ def neutral(operation: str, dtype: torch.dtype) -> Constant:
 
 
 def constant(value: bool | int | float, dtype: torch.dtype) -> Constant:
-    """A number in a dtype, as PyTorch makes it one.
+    """A number converted to a dtype as by PyTorch.
 
     Raises:
-        Unsupported: the dtype has no such number.
+        Unsupported: the dtype cannot represent the number.
     """
     try:
         return Constant(torch.tensor(value, dtype=dtype).item(), dtype)
@@ -267,5 +242,5 @@ def constant(value: bool | int | float, dtype: torch.dtype) -> Constant:
 
 
 def like(x: Expression, value: float) -> Expression:
-    """A number in the dtype of an expression."""
+    """A number in the dtype of the expression `x`."""
     return constant(value, x.dtype)

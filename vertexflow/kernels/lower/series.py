@@ -1,4 +1,4 @@
-"""What special functions are made of: polynomials of tensors, without loops."""
+"""Building blocks of special functions: polynomials and sums of tensors, unrolled."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def in_double(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """In float64, whatever the dtype is: of what would not leave enough digits otherwise."""
+    """The function computed in float64 whatever the dtype, for functions that lose many digits."""
     return lambda x: function(x.to(torch.float64)).to(torch.result_type(x, 1.0))
 
 
 def in_floats(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """In the dtype itself; of whole numbers, in the default one."""
+    """The function computed in the operand's dtype; for integers, in the default dtype."""
     return lambda x: function(x.to(torch.result_type(x, 1.0)))
 
 
@@ -28,23 +28,23 @@ def series(x: Tensor, coefficients: Sequence[float | Fraction]) -> Tensor:
     return result
 
 
-def quotient(x: Tensor, above: Sequence[float], below: Sequence[float]) -> Tensor:
+def quotient(x: Tensor, numerator: Sequence[float], denominator: Sequence[float]) -> Tensor:
     """The quotient of two polynomials."""
-    return series(x, above) / series(x, below)
+    return series(x, numerator) / series(x, denominator)
 
 
 def chebyshev(x: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """The sum of `coefficients[k]` times Chebyshev's polynomial k of `x / 2`, half of the first; `x` in [-2, 2] (Clenshaw).
+    """The sum of `coefficients[k] * T_k(x / 2)`, with half of the first coefficient, for `x` in [-2, 2] (Clenshaw).
 
-    What the dtype would round away is left out: none of these polynomials is larger than 1.
+    Coefficients that the dtype would round away are left out: no Chebyshev polynomial is larger than 1 there.
     """
-    kept = [one for one in coefficients if abs(one) > torch.finfo(x.dtype).eps / 16]
-    before = result = torch.zeros_like(x)
+    significant = [value for value in coefficients if abs(value) > torch.finfo(x.dtype).eps / 16]
+    second_last = result = torch.zeros_like(x)
     last = result
-    for coefficient in reversed(kept):
-        before, last = last, result
-        result = x * last - before + coefficient
-    return 0.5 * (result - before)
+    for coefficient in reversed(significant):
+        second_last, last = last, result
+        result = x * last - second_last + coefficient
+    return 0.5 * (result - second_last)
 
 
 def total(terms: Sequence[Tensor]) -> Tensor:

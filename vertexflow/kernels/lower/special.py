@@ -1,6 +1,6 @@
-"""Error functions, and derivatives of the gamma function, by exponentials and series: to some units in the last place.
+"""Error functions, and derivatives of the gamma function, by exponentials and series, right to some units in the last place.
 
-Coefficients are those of the series themselves, cut where what is left out is below rounding.
+Coefficients are those of the series themselves, cut off where the remaining terms are below rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .series import in_double, in_floats, quotient, series, total
 aten = torch.ops.aten
 
 
-# The error function: scaled, and from its value
+# The error function: scaled, and its inverse
 
 
 def _erfcx(x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ _FARTHER = (4.84990639842, 1.01030045676, -0.000138629632, -0.000214977476, 7.55
 
 
 def _erfinv(x: Tensor) -> Tensor:
-    """To seven digits, and for float64 with one of Halley's steps, which makes them three times as many."""
+    """To seven digits; for float64 with one of Halley's steps, which triples the number of digits."""
     size = torch.abs(x)
     rest = 1.0 - size
     w = -torch.log(rest * (1.0 + size))
@@ -57,7 +57,7 @@ def _erfinv(x: Tensor) -> Tensor:
     return torch.copysign(torch.where(rest == 0.0, torch.full_like(y, math.inf), y), x)
 
 
-# The normal distribution: which number is as far from the left (tables of Cephes (Moshier), `ndtri.c`, the constant first)
+# The quantiles of the normal distribution (tables of Cephes (Moshier), `ndtri.c`, the constant first)
 
 _MIDDLE = (
     (-1.2391658386738125, 13.931260938727968, -56.67628574690703, 98.00107541859997, -59.96335010141079),
@@ -89,9 +89,9 @@ def _ndtri(x: Tensor) -> Tensor:
     inverse = 1.0 / size
     ratio = torch.where(size < 8.0, quotient(inverse, *_OUTSIDE), quotient(inverse, *_FAR_OUTSIDE))
     outside = size - torch.log(size) / size - inverse * ratio
-    found = torch.where(rest > end, middle, torch.where(is_right, outside, -outside))
-    found = torch.where(x == 0.0, -math.inf, torch.where(x == 1.0, math.inf, found))
-    return torch.where((x < 0.0) | (x > 1.0), math.nan, found)
+    value = torch.where(rest > end, middle, torch.where(is_right, outside, -outside))
+    value = torch.where(x == 0.0, -math.inf, torch.where(x == 1.0, math.inf, value))
+    return torch.where((x < 0.0) | (x > 1.0), math.nan, value)
 
 
 # Gamma function: derivatives of its logarithm
@@ -104,34 +104,34 @@ _BERNOULLI = [Fraction(*number) for number in (
 
 
 def _digamma(x: Tensor) -> Tensor:
-    """Reflected to the right (DLMF 5.5.4), moved beyond 10 (5.5.2); there the asymptotic series (5.11.2)."""
+    """By reflection to the right (DLMF 5.5.4), recurrence beyond 10 (5.5.2), and there the asymptotic series (5.11.2)."""
     right = torch.where(x < 0.0, 1.0 - x, x)
     is_near = right < 10.0
     moved = torch.where(is_near, right + 10.0, right)
-    before = total([1.0 / (right + float(k)) for k in range(10)])
+    skipped = total([1.0 / (right + float(k)) for k in range(10)])
     inverse = 1.0 / moved
     square = inverse * inverse
     tail = series(square, [number / (2 * k) for k, number in enumerate(_BERNOULLI[:7], 1)]) * square
-    found = torch.log(moved) - 0.5 * inverse - tail
-    found = torch.where(is_near, found - before, found)
+    value = torch.log(moved) - 0.5 * inverse - tail
+    value = torch.where(is_near, value - skipped, value)
     fraction = x - torch.trunc(x)
     mirrored = math.pi / torch.tan(math.pi * fraction.to(torch.float64))  # which may cancel, near a zero
-    found = torch.where(x < 0.0, found - mirrored.to(x.dtype), found)
-    found = torch.where((x < 0.0) & (fraction == 0.0), torch.full_like(x, math.nan), found)
-    return torch.where(x == 0.0, torch.copysign(torch.full_like(x, math.inf), -x), found)
+    value = torch.where(x < 0.0, value - mirrored.to(x.dtype), value)
+    value = torch.where((x < 0.0) & (fraction == 0.0), torch.full_like(x, math.nan), value)
+    return torch.where(x == 0.0, torch.copysign(torch.full_like(x, math.inf), -x), value)
 
 
 def _trigamma(x: Tensor) -> Tensor:
-    """As PyTorch has it: moved by 6, and its series (DLMF 5.15.8) cut after four terms, which are right to nine digits."""
+    """As in PyTorch: moved by 6, and the series (DLMF 5.15.8) cut off after four terms, which gives nine digits."""
     is_left = x < 0.5
     right = torch.where(is_left, 1.0 - x, x)
-    before = total([1.0 / ((right + float(k)) * (right + float(k))) for k in range(6)])
+    skipped = total([1.0 / ((right + float(k)) * (right + float(k))) for k in range(6)])
     moved = right + 6.0
     square = 1.0 / (moved * moved)
     tail = square * (1 / 6 - square * (1 / 30 - square * (1 / 42)))
-    found = before + (1.0 + 1.0 / (2.0 * moved) + tail) / moved
+    value = skipped + (1.0 + 1.0 / (2.0 * moved) + tail) / moved
     sine = torch.sin(math.pi * x)
-    return torch.where(is_left, (math.pi * math.pi) / (sine * sine) - found, found)
+    return torch.where(is_left, (math.pi * math.pi) / (sine * sine) - value, value)
 
 
 def _polygamma(order: int, x: Tensor) -> Tensor:
@@ -145,39 +145,40 @@ def _polygamma(order: int, x: Tensor) -> Tensor:
 
 
 def _zeta(x: Tensor | float, q: Tensor | float) -> Tensor:
-    """The sum of `(q + k) ** -x` over k from 0 on (DLMF 25.11.1); for negative `q`, as PyTorch has it, of whole `x` only.
+    """The sum of `(q + k) ** -x` over k = 0, 1, ... (DLMF 25.11.1); for negative `q`, as in PyTorch, only for integer `x`.
 
-    There it is that over all whole k, which is made of two on the right of zero, without those on the left of `q`.
+    For negative `q` it is the sum over all integers k, which is two sums over positive numbers, without the terms left of `q`.
     """
     dtype = torch.result_type(x, q)
     dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
-    device = next(one.device for one in (x, q) if isinstance(one, Tensor))
+    device = next(number.device for number in (x, q) if isinstance(number, Tensor))
     x, q = (
-        one.to(dtype) if isinstance(one, Tensor) else torch.full((), one, dtype=dtype, device=device) for one in (x, q)
+        number.to(dtype) if isinstance(number, Tensor) else torch.full((), number, dtype=dtype, device=device)
+        for number in (x, q)
     )
     below = torch.floor(q)
     is_left = q < 0.0
     three = torch.stack([torch.where(is_left, q - below, q), torch.ceil(q) - q, 1.0 - q], -1)
-    found, mirrored, outside = _zeta_right(x.unsqueeze(-1), three).unbind(-1)
+    value, mirrored, outside = _zeta_right(x.unsqueeze(-1), three).unbind(-1)
     sign = torch.where(torch.fmod(x, 2.0) == 0.0, torch.ones_like(x), -1.0)
-    left = (found + sign * mirrored) - sign * outside  # of the first two nothing may be left
+    left = (value + sign * mirrored) - sign * outside  # the first two may cancel
     left = torch.where(torch.isinf(x), math.inf, torch.where(x == torch.floor(x), left, math.nan))
-    found = torch.where(is_left, left, found)
-    found = torch.where((q <= 0.0) & (q == below), math.inf, found)
-    return torch.where(x < 1.0, math.nan, torch.where(x == 1.0, math.inf, found))
+    value = torch.where(is_left, left, value)
+    value = torch.where((q <= 0.0) & (q == below), math.inf, value)
+    return torch.where(x < 1.0, math.nan, torch.where(x == 1.0, math.inf, value))
 
 
 def _zeta_right(x: Tensor, q: Tensor) -> Tensor:
     """For positive `q`: ten terms, and the rest of them by Euler and Maclaurin's formula (DLMF 25.11.7)."""
     terms = [torch.pow(q + float(k), -x) for k in range(10)]
-    found, end = total(terms), q + 9.0
+    value, end = total(terms), q + 9.0
     square = 1.0 / (end * end)
     numbers = [float(number / math.factorial(2 * k)) for k, number in enumerate(_BERNOULLI, 1)]
     bend = torch.full_like(end, numbers[-1])
     for k in range(len(numbers) - 1, 0, -1):
         bend = numbers[k - 1] + (x + float(2 * k - 1)) * (x + float(2 * k)) * square * bend
     rest = terms[-1] * end / (x - 1.0) + terms[-1] * (x / end * bend - 0.5)
-    return torch.where(terms[-1] < 2.0**-53 * found, found, found + rest)  # of what is infinite, nothing is left
+    return torch.where(terms[-1] < 2.0**-53 * value, value, value + rest)  # not infinity minus infinity
 
 
 SPECIAL: dict[Any, Callable[..., Tensor]] = {

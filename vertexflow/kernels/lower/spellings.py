@@ -1,4 +1,4 @@
-"""The spelling of scalar operations in NumPy."""
+"""Scalar operations in NumPy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     return np.dtype(str(dtype)[6:])
 
 
-def _of_each(function: Callable[[float], float]) -> Callable[[Array], Array]:
+def _elementwise(function: Callable[[float], float]) -> Callable[[Array], Array]:
     def safe(x: float) -> float:
         try:
             return function(x)
@@ -41,18 +41,18 @@ def _gcd(a: Array, b: Array) -> Array:
 
 
 _STEPS: dict[str, Callable[..., Array]] = {  # the polynomial of degree k + 1 from those of degree k and k - 1
-    "chebyshev": lambda k, x, last, before: (x + x) * last - before,
-    "hermite_h": lambda k, x, last, before: (x + x) * last - 2 * k * before,
-    "hermite_he": lambda k, x, last, before: x * last - k * before,
-    "laguerre": lambda k, x, last, before: ((2 * k + (1 - x)) * last - k * before) / (k + 1),
-    "legendre": lambda k, x, last, before: ((2 * k + 1) * x * last - k * before) / (k + 1),
+    "chebyshev": lambda k, x, last, second_last: (x + x) * last - second_last,
+    "hermite_h": lambda k, x, last, second_last: (x + x) * last - 2 * k * second_last,
+    "hermite_he": lambda k, x, last, second_last: x * last - k * second_last,
+    "laguerre": lambda k, x, last, second_last: ((2 * k + (1 - x)) * last - k * second_last) / (k + 1),
+    "legendre": lambda k, x, last, second_last: ((2 * k + 1) * x * last - k * second_last) / (k + 1),
 }
 
 
 def _polynomial(step: Callable[..., Array], x: Array, first: Array, degree: Array) -> Array:
-    before, last, k = np.ones_like(x), np.where(degree < 1, np.ones_like(x), first), 1
+    second_last, last, k = np.ones_like(x), np.where(degree < 1, np.ones_like(x), first), 1
     while (goes_on := (k < degree) & (last == last)).any():
-        last, before = np.where(goes_on, step(k, x, last, before), last), np.where(goes_on, last, before)
+        last, second_last = np.where(goes_on, step(k, x, last, second_last), last), np.where(goes_on, last, second_last)
         k += 1
     return last
 
@@ -66,7 +66,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "multiply_add": lambda a, b, c: a * b + c, "where": np.where, "sigmoid": _sigmoid,
     "silu": lambda x: x / (1 + np.exp(-x)), "relu": lambda x: np.where(x < 0, 0, x), "rsqrt": lambda x: 1 / np.sqrt(x),
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
-    "erf": _of_each(math.erf), "erfc": _of_each(math.erfc), "lgamma": _of_each(math.lgamma), "round": np.rint,
+    "erf": _elementwise(math.erf), "erfc": _elementwise(math.erfc), "lgamma": _elementwise(math.lgamma), "round": np.rint,
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "bitwise_and": np.bitwise_and, "bitwise_or": np.bitwise_or, "bitwise_xor": np.bitwise_xor, "bitwise_not": np.invert,
     "shift_left": np.left_shift, "shift_right": np.right_shift,
@@ -88,7 +88,7 @@ def _mixed(x: Any) -> Any:
 def uniform(seed: int, stream: int, row: Array, column: Array) -> Array:
     """The random numbers of `Draw` in float64, 24 bits of each."""
     low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32 & 0xFFFFFFFF)
-    of_stream = _mixed(np.asarray(np.uint32(stream) ^ low))
-    of_row = _mixed(row.astype(np.uint32) + of_stream) ^ high
-    hashed: Array = _mixed(column.astype(np.uint32) + of_row)
+    stream_hash = _mixed(np.asarray(np.uint32(stream) ^ low))
+    row_hash = _mixed(row.astype(np.uint32) + stream_hash) ^ high
+    hashed: Array = _mixed(column.astype(np.uint32) + row_hash)
     return np.asarray((hashed >> np.uint32(8)) * 2.0**-24)

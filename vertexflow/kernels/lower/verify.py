@@ -1,4 +1,4 @@
-"""What every loop must be, checked before it is printed: all reads and writes inside their rows, all operands of their dtypes."""
+"""The verifier of loops, run before they are printed: reads and writes lie inside their rows, operands have their dtypes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .views import width
 
 
 class BrokenLoopError(Exception):
-    """A loop that would read or write what is not its own, or compute something else: a defect of vertexflow."""
+    """A loop that would read or write out of bounds, or compute something else: a defect of vertexflow."""
 
 
 def verify(statements: Iterable[Statement]) -> None:
@@ -32,14 +32,14 @@ def verify(statements: Iterable[Statement]) -> None:
                     for store in nest.stores:
                         _store(store, scope)
             case Accumulate():
-                if statement.is_over_edges and len(statement.summed) > 1:
+                if statement.is_over_edges and len(statement.reduced) > 1:
                     raise BrokenLoopError(f"{statement.store.target.name} goes over edges and more")
-                _column(statement.store.target, statement.store.column, {*statement.kept})
-                _value(statement.store, {statement.row, *statement.kept, *statement.summed})
+                _column(statement.store.target, statement.store.column, {*statement.free})
+                _value(statement.store, {statement.row, *statement.free, *statement.reduced})
             case SumOfRows():
                 if statement.column.bound != width(statement.target):
                     raise BrokenLoopError(f"{statement.target.name} has other columns than its sum")
-                _Checker({statement.row, statement.column, *statement.summed}).check(statement.value)
+                _Checker({statement.row, statement.column, *statement.reduced}).check(statement.value)
             case Product():
                 _product(statement)
             case Outer():
@@ -89,13 +89,13 @@ def _value(store: Store, scope: set[Var]) -> None:
 def _column(array: fx.Node, column: Index, scope: set[Var]) -> None:
     if column.least < 0 or column.most >= width(array):
         raise BrokenLoopError(f"column {column} is not in a row of {array.name}, which has {width(array)}")
-    strange = set(column.variables()) - scope
-    if strange:
-        raise BrokenLoopError(f"column {column} of {array.name} depends on {', '.join(map(str, strange))}")
+    unbound = set(column.variables()) - scope
+    if unbound:
+        raise BrokenLoopError(f"column {column} of {array.name} depends on {', '.join(map(str, unbound))}")
 
 
 class _Checker:
-    """Checks expressions that may use the variables of `scope`; each once in each scope."""
+    """Checks expressions that may use the variables in `scope`, each expression once."""
 
     def __init__(self, scope: set[Var]) -> None:
         self.scope = scope
@@ -128,8 +128,8 @@ class _Checker:
                 self._variables(expression.at)
             case Constant() | Cast():
                 pass
-        for part in expression.parts:
-            self.check(part)
+        for subexpression in expression.subexpressions:
+            self.check(subexpression)
 
     def _row(self, load: Load) -> None:
         if (load.row is None) == has_rows(load.array):
@@ -141,17 +141,17 @@ class _Checker:
             raise BrokenLoopError(f"{load.row} is no row of {load.array.name}")
 
     def _variables(self, place: Index) -> None:
-        strange = set(place.variables()) - self.scope
-        if strange:
-            raise BrokenLoopError(f"{place} depends on {', '.join(map(str, strange))}")
+        unbound = set(place.variables()) - self.scope
+        if unbound:
+            raise BrokenLoopError(f"{place} depends on {', '.join(map(str, unbound))}")
 
     def _choice(self, choice: Choose) -> None:
         self._variables(choice.at)
-        reached = None
-        for piece in choice.pieces:
-            if piece.value.dtype != choice.dtype or (reached is not None and piece.start < reached):
-                raise BrokenLoopError("the pieces of a choice are of several dtypes, or overlap")
-            reached = piece.stop
+        previous_stop = None
+        for branch in choice.branches:
+            if branch.value.dtype != choice.dtype or (previous_stop is not None and branch.start < previous_stop):
+                raise BrokenLoopError("the branches of a choice are of several dtypes, or overlap")
+            previous_stop = branch.stop
 
 
 def _signature(apply: Apply) -> None:
@@ -160,7 +160,7 @@ def _signature(apply: Apply) -> None:
         is_right = len(dtypes) == 3 and dtypes == [torch.bool, apply.dtype, apply.dtype]
     else:
         signature = OPERATIONS[apply.operation]
-        result = torch.bool if signature.is_question else dtypes[0]
+        result = torch.bool if signature.is_predicate else dtypes[0]
         is_right = len(dtypes) == signature.operands and set(dtypes) <= signature.takes and len(set(dtypes)) == 1
         is_right = is_right and apply.dtype == result
     if not is_right:

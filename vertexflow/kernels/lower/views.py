@@ -1,4 +1,4 @@
-"""Where the element of a view lies in the value that it is of."""
+"""Where an element of a view lies in the value that it views."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from torch import fx
 
 from ...graph.symbolic.nodes import has_rows
+from ...graph.symbolic.roles import Gather, role_of
 from ..operations import SPLIT, Unsupported, first_of_piece, integer, integers
-from .index import ANY, ZERO, Index, at, linear, unravel
+from .index import ANY, ZERO, Index, index_at, linear, unravel
 
 aten = torch.ops.aten
 
 Coords = tuple[Index, ...]
 
 
-def moved(node: fx.Node, coords: Coords) -> tuple[fx.Node, Coords] | None:
-    """For a view, the value that it is of, and where the element at `coords` is there; None for other operations."""
+def through_view(node: fx.Node, coords: Coords) -> tuple[fx.Node, Coords] | None:
+    """For a view, the value that it views and the coordinates there of its element at `coords`; None for other operations."""
     target = node.target
     if target is operator.getitem and node.all_input_nodes[0].target is SPLIT:
         split = node.all_input_nodes[0]
@@ -34,23 +35,30 @@ def moved(node: fx.Node, coords: Coords) -> tuple[fx.Node, Coords] | None:
 
 
 def extents(node: fx.Node) -> list[int]:
-    """The shape of a value; along the dimension of its rows, `ANY` for each entry that a vertex has there."""
+    """The shape of a value, with `ANY` times the entries of a vertex as the extent of the dimension of its rows."""
     return [size if isinstance(size, int) else ANY * node.meta["rows"].per_vertex for size in node.meta["val"].shape]
 
 
-def of_vertex(node: fx.Node) -> list[int]:
-    """The shape of what a value has for one vertex, or edge: without the dimension of its rows, or with how many there are."""
+def vertex_shape(node: fx.Node) -> list[int]:
+    """The shape of one vertex's (or edge's) part of a value. The dimension of rows is dropped, unless a vertex has several
+    entries there, whose number is then its extent."""
     layout, shape = node.meta["rows"], extents(node)
     return [*shape[: layout.dim], *([layout.per_vertex] if layout.per_vertex > 1 else []), *shape[layout.dim + 1 :]]
 
 
 def width(node: fx.Node) -> int:
-    """How many elements a row of a value has; a value without rows, how many elements."""
-    return math.prod(of_vertex(node) if has_rows(node) else extents(node))
+    """How many elements a row of a value has; for a value without rows, how many elements it has."""
+    return math.prod(vertex_shape(node) if has_rows(node) else extents(node))
+
+
+def stride(node: fx.Node, num_slots: int) -> int:
+    """The distance from one row of a value to the next in memory: a gathered slot is columns of a buffer of all slots."""
+    role = role_of(node)
+    return width(node) * (num_slots if isinstance(role, Gather) and role.slot >= 0 else 1)
 
 
 def split_off(node: fx.Node, coords: Coords) -> tuple[Index, Coords]:
-    """The vertex of an element, and where it is in what the value has for that."""
+    """The vertex (or edge) of the element at `coords`, and the element's coordinates in that vertex's part of the value."""
     dim, count = node.meta["rows"].dim, node.meta["rows"].per_vertex
     place = coords[dim]
     inner = () if count == 1 else (place % count,)
@@ -58,7 +66,7 @@ def split_off(node: fx.Node, coords: Coords) -> tuple[Index, Coords]:
 
 
 def put_back(node: fx.Node, row: Index, inner: Coords) -> Coords:
-    """The place of an element by its vertex, and by where it is in what the value has for that."""
+    """The inverse of `split_off`: the coordinates of an element from its vertex and its coordinates in that vertex's part."""
     dim, count = node.meta["rows"].dim, node.meta["rows"].per_vertex
     if count == 1:
         return (*inner[:dim], row, *inner[dim:])
@@ -66,11 +74,11 @@ def put_back(node: fx.Node, row: Index, inner: Coords) -> Coords:
 
 
 def broadcast(node: fx.Node, coords: Coords) -> Coords:
-    """Where the element of an operand is that meets the element at `coords` of the result."""
+    """The coordinates in an operand of the element that broadcasts to the element at `coords` of the result."""
     shape = node.meta["val"].shape
-    ours = coords[len(coords) - len(shape) :]
+    aligned = coords[len(coords) - len(shape) :]
     return tuple(
-        ZERO if isinstance(size, int) and size == 1 else place for size, place in zip(shape, ours, strict=True)
+        ZERO if isinstance(size, int) and size == 1 else place for size, place in zip(shape, aligned, strict=True)
     )
 
 
@@ -81,7 +89,7 @@ def _slice(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
 
 def _select(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
     dim = integer(node, 1)
-    return (*coords[:dim], at(integer(node, 2)), *coords[dim:])
+    return (*coords[:dim], index_at(integer(node, 2)), *coords[dim:])
 
 
 def _unsqueeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
@@ -90,8 +98,8 @@ def _unsqueeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
 
 
 def _squeeze(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    rest, dims = iter(coords), integers(node, 1)
-    return tuple(ZERO if dim in dims else next(rest) for dim in range(source.meta["val"].dim()))
+    remaining, dims = iter(coords), integers(node, 1)
+    return tuple(ZERO if dim in dims else next(remaining) for dim in range(source.meta["val"].dim()))
 
 
 def _expand(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
@@ -115,14 +123,14 @@ def _flip(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
 
 
 def _diagonal(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    offset, one, other = (integer(node, position) for position in (1, 2, 3))
+    offset, first_dim, second_dim = (integer(node, position) for position in (1, 2, 3))
     along, rest = coords[-1], iter(coords[:-1])
-    places = {one: along + max(-offset, 0), other: along + max(offset, 0)}
+    places = {first_dim: along + max(-offset, 0), second_dim: along + max(offset, 0)}
     return tuple(places[dim] if dim in places else next(rest) for dim in range(source.meta["val"].dim()))
 
 
 def _unfold(node: fx.Node, source: fx.Node, coords: Coords) -> Coords:
-    """Windows, of which the last dimension counts the places."""
+    """Windows along a dimension; the last dimension of the view counts the elements of a window."""
     dim, step = integer(node, 1), integer(node, 3)
     return (*coords[:dim], coords[dim] * step + coords[-1], *coords[dim + 1 : -1])
 

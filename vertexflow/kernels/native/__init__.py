@@ -1,4 +1,4 @@
-"""Cores as native code: generated from the symbolic graph, compiled once, run over all steps without Python in between."""
+"""The backend `native`: parts as C++, generated from the symbolic graph, compiled once, and run over all steps by one call."""
 
 from .build import compiler
 from .loop import loops_of

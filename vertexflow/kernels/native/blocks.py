@@ -1,4 +1,4 @@
-"""The lines of one part for one step in C++: what it gathers or receives, then its statements; and the arguments they need."""
+"""The C++ lines of one part for one step, which gather or receive and then run its statements, and the arguments they need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import fx
 
 from ...graph.symbolic.nodes import has_rows, on_edges
 from ...graph.symbolic.program import CORES, Part, Program
-from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, comes_from_caller, role_of
+from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, Gather, Grad, Scatter, comes_from_caller, role_of
 from ..arguments import (
     Argument,
     By,
@@ -33,25 +33,38 @@ from ..arguments import (
     Value,
     Whole,
 )
-from ..lower.loops import Accumulate, Matrix, Outer, Over, Product, Statement, asks_for_owners, draws, reads, writes
+from ..lower.loops import (
+    Accumulate,
+    Matrix,
+    Outer,
+    Over,
+    Product,
+    Statement,
+    SumOfRows,
+    asks_for_owners,
+    draws,
+    reads,
+    writes,
+)
 from ..lower.scalar import wide
-from ..lower.views import of_vertex
+from ..lower.views import stride
 from ..memory import room_of
 from .body import write_statements
 from .cpp import TYPES
 from .plan import Plan
 from .products import FUNCTIONS, dtype_of, function_of, packed_size
 
-COMPANY = Function("company")  # of the library that knows of other processes
+COMPANY = Function("company")  # in the library that knows of other processes
 PACKED = Memory("packed")  # whether weights were packed
+ADDS = Memory("adds")  # whether sums over rows are added to what is there
 INDICES = "const Index* const"
 
 
 class Blocks:
     """Writes the blocks of one function, and collects the arguments that they need.
 
-    A part is one function, or, where PyTorch is called in between, several: they share `rooms`, which is the scratch memory of
-    the part's values. What is gathered or received is so by the first.
+    A part is one function, or several where PyTorch is called in between: these share `rooms`, the scratch memory of the part's
+    values. The first of them gathers and receives.
     """
 
     def __init__(self, program: Program, name: str, rooms: dict[fx.Node, Scratch], number: int = 0) -> None:
@@ -60,34 +73,34 @@ class Blocks:
         self.arguments: list[Argument] = []
         self.declarations: list[str] = []
         self.declared: dict[Argument, str] = {}
-        self.weights: dict[tuple[Any, ...], str] = {}  # what products read
-        self.packing: list[str] = []  # and the lines that pack it
+        self.weights: dict[tuple[Any, ...], str] = {}  # the names of matrices that products read
+        self.packing: list[str] = []  # the lines that pack these
         self.slots = program.trace.num_slots
-        self.taken: set[str] = set()  # names of values in the block that is being written
-        self.dtype = wide(program.trace.widest_dtype)  # which the code calls T
+        self.taken: set[str] = set()  # the names of values in the current block
+        self.dtype = wide(program.trace.widest_dtype)  # the type T of the code
         for function in FUNCTIONS if program.trace.widest_dtype == self.dtype else ():
             self._function(function, self.dtype)
         self.argument(COMPANY, "Company* const", "company")
         self.argument(OfGroup.NUM_LEAVES, "const Long", "num_leaves")
 
-    def argument(self, what: Argument, sort: str, name: str) -> str:
+    def argument(self, argument: Argument, c_type: str, name: str) -> str:
         """The C++ name of an argument, which is declared at its first use."""
-        if what not in self.declared:
-            self.declared[what] = name
-            cast = "" if sort == "Long&" else f"({sort.removeprefix('const ')})"
-            self.declarations.append(f"{sort} {name} = {cast}a[{len(self.arguments)}];")
-            self.arguments.append(what)
-        return self.declared[what]
+        if argument not in self.declared:
+            self.declared[argument] = name
+            cast = "" if c_type == "Long&" else f"({c_type.removeprefix('const ')})"
+            self.declarations.append(f"{c_type} {name} = {cast}a[{len(self.arguments)}];")
+            self.arguments.append(argument)
+        return self.declared[argument]
 
     def _function(self, name: str, dtype: torch.dtype) -> str:
         """The C++ name of a function of the library of products of a dtype."""
         function = function_of(name, dtype)
-        sort = name.title() if dtype == self.dtype else f"{name.title()}Of<{TYPES[dtype]}>"
-        return self.argument(function, f"const {sort}", function.name)
+        c_type = name.title() if dtype == self.dtype else f"{name.title()}Of<{TYPES[dtype]}>"
+        return self.argument(function, f"const {c_type}", function.name)
 
-    def block(self, made: Plan, statements: Sequence[Statement], leaf: bool, is_cut: bool) -> list[str]:
-        """The lines that run these statements of a plan for one step; `leaf`: of vertices without children."""
-        part = made.part
+    def block(self, plan: Plan, statements: Sequence[Statement], is_leaf: bool, is_cut: bool) -> list[str]:
+        """The lines that run some statements of a plan for one step, with `is_leaf` one of vertices without children."""
+        part = plan.part
         used = {node for statement in statements for node in reads(statement) | writes(statement)}
         lines: list[str] = []
         names: dict[fx.Node, str] = {}
@@ -96,26 +109,28 @@ class Blocks:
             node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
         ]
         inputs = dict(zip(part.inputs, placeholders, strict=True))
-        exchanged = self._exchanged(part, leaf) if not self.number else []
-        for node in exchanged:  # also what other parts alone read
+        exchanged = self._exchanged(part, is_leaf) if not self.number else []
+        for node in exchanged:  # even if only other parts read it
             inputs.setdefault(node, node)
         for origin, node in inputs.items():
             if not isinstance(role_of(origin), Counts) and (not is_cut or node in used or origin in exchanged):
                 names[node] = self._value(node, origin, lines)
-        for node, output in made.stored.items():
+        for node, output in plan.stored.items():
             if is_cut and node not in used:
                 continue
             if output is None:
                 names[node] = self._scratch(node, lines)
             else:
                 names[node] = self._value(node, output, lines) if has_rows(node) else self._result(output)
-        for output in made.copies:
+        for output in plan.copies:
             if not is_cut or output in used:
                 names[output] = self._value(output, output, lines) if has_rows(output) else self._result(output)
         origins = {node: origin for origin, node in inputs.items()}
         for statement in statements:
             if isinstance(statement, Product | Outer):
                 self._function("product" if isinstance(statement, Product) else "outer", dtype_of(statement))
+        if any(isinstance(statement, Outer | SumOfRows) for statement in statements):
+            self.argument(ADDS, "const bool", "adds")
         matrices = [statement.b for statement in statements if isinstance(statement, Product)]
         weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
         stages = write_statements(statements, names, weights, self._arriving(inputs) if not self.number else {})
@@ -134,7 +149,7 @@ class Blocks:
         return [*lines, *stages]
 
     def _weight(self, origin: fx.Node, matrix: Matrix) -> str:
-        """The name of a parameter that products read, with room to pack it in."""
+        """The name of a matrix that products read; there is memory in which it may be packed."""
         if not self.weights:
             self.argument(OfGroup.NUM_COMPUTED, "const Long", "num_computed")
             self.argument(PACKED, "Long&", "packed")  # kept between the calls of one batch
@@ -142,39 +157,38 @@ class Blocks:
             self.declarations.append("packed = packs;")
         key = (origin, matrix.first, matrix.n, matrix.k, matrix.transposed)
         if key not in self.weights:
-            number, n, k, dtype, sort = len(self.weights), matrix.n, matrix.k, _dtype(origin), self._type(origin)
-            plain = self.argument(Whole(origin), f"const {sort}* const", f"p_{origin.name}")
+            number, n, k, dtype, c_type = len(self.weights), matrix.n, matrix.k, _dtype(origin), self._type(origin)
+            parameter = self.argument(Whole(origin), f"const {c_type}* const", f"p_{origin.name}")
             name, size, pack = f"room_{number}", packed_size(n, k, dtype), self._function("pack", dtype)
-            room = self.argument(Scratch(self.function, name, size, Over.ELEMENTS, dtype), f"{sort}* const", name)
+            room = self.argument(Scratch(self.function, name, size, Over.ELEMENTS, dtype), f"{c_type}* const", name)
             self.weights[key] = f"weight_{number}"
             self.packing.append(f"{pack}({self.weights[key]});")
             first, transposed = f" + {matrix.first}" if matrix.first else "", "true" if matrix.transposed else "false"
-            self.declarations.append(
-                f"const {_weight(sort)} weight_{number} = {{{plain}{first}, packs ? {room} : nullptr, {transposed}, {n}, {k}}};"
-            )
+            fields = f"{parameter}{first}, packs ? {room} : nullptr, {transposed}, {n}, {k}"
+            self.declarations.append(f"const {_weight(c_type)} weight_{number} = {{{fields}}};")
         return self.weights[key]
 
     def _fresh(self, node: fx.Node) -> str:
-        """A name that no other value of this block has: some are of the part's graph, some of the joint graph."""
+        """A name that no other value of this block has, be it a value of the part's graph or of the joint graph."""
         name = f"v_{node.name}"
         while name in self.taken:
             name += "_"
         self.taken.add(name)
         return name
 
-    def _exchanged(self, part: Part, leaf: bool) -> list[fx.Node]:
-        """What is gathered, or received, for the rows of a step."""
+    def _exchanged(self, part: Part, is_leaf: bool) -> list[fx.Node]:
+        """The values that are gathered, or received, for the rows of a step."""
         program = self.program
         if self.name not in CORES:
             return []
         if self.name == "core":
-            return [] if leaf else list(program.gathers.values())
+            return [] if is_leaf else list(program.gathers.values())
         return [
-            node for node in program.state_grads.values() if not leaf or node in program.whole or node in part.inputs
+            node for node in program.state_grads.values() if not is_leaf or node in program.whole or node in part.inputs
         ]
 
     def _arriving(self, inputs: dict[fx.Node, fx.Node]) -> dict[fx.Node, str]:
-        """What is gathered, or received, in front of the statements, and what threads share out there."""
+        """The values that are gathered, or received, before the statements run, and what threads divide there."""
         if self.name == "core":
             slots = {node: slot for (_, slot), node in self.program.gathers.items()}
             split = {node: "edges" if slot == CHILDREN else "gathered" for node, slot in slots.items()}
@@ -183,54 +197,46 @@ class Blocks:
         return {node: split[origin] for origin, node in inputs.items() if origin in split}
 
     def _value(self, node: fx.Node, origin: fx.Node, lines: list[str]) -> str:
-        """The pointer to the first of a step's rows of a value."""
+        """The name of a pointer to the step's rows of a value; appends the lines that define it."""
         name, program = self._fresh(node), self.program
-        sort = self._type(origin)
+        c_type = self._type(origin)
         if not has_rows(node):
-            return self.argument(Whole(origin), f"const {sort}* const", f"p_{origin.name}")
-        if self.name == "core":
-            for (state, slot), gathered in program.gathers.items():
-                if gathered is origin:
-                    self._gathered(name, state, slot, origin, lines)
-                    return name
-        elif self.name == "grad_core":
-            for state, received in program.state_grads.items():
-                if received is origin:
-                    self._received(name, state, origin, lines)
-                    return name
-            for (state, slot), sent in program.gather_grads.items():
-                if sent is origin:
-                    self._sent(name, state, slot, lines)
-                    return name
-        width = self.width_of(origin)
-        each = width // origin.meta["rows"].per_vertex
-        pointer = self.argument(Value(origin, each), f"{sort}* const", f"p_{origin.name}")
-        ld = f"constexpr Long {name}_ld = {width};"
-        whole = program.is_whole(origin)
+            return self.argument(Whole(origin), f"const {c_type}* const", f"p_{origin.name}")
+        match program.exchanged(self.name, origin):
+            case Gather(state, slot):
+                self._gathered(name, state, slot, origin, lines)
+                return name
+            case Grad(Scatter(state)):
+                self._received(name, state, origin, lines)
+                return name
+            case Grad(Gather(state, slot)):
+                self._sent(name, state, slot, lines)
+                return name
+        width = stride(origin, self.slots)
+        entry_width = width // origin.meta["rows"].per_vertex
+        pointer = self.argument(Value(origin, entry_width), f"{c_type}* const", f"p_{origin.name}")
+        declared_stride = f"constexpr Long {name}_ld = {width};"
+        is_whole = program.is_whole(origin)
         if self.name not in CORES and origin in program.parts[self.name].outputs:
-            whole = not self.name.endswith("_inner")
-        first = "first_of_edges" if on_edges(node) else self._first(whole)
-        if comes_from_caller(role_of(origin)):  # all rows may be one, of zeros
-            ld = f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
-        lines += [ld, f"{sort}* const {name} = {pointer} + {first} * {name}_ld;"]
+            is_whole = not self.name.endswith("_inner")
+        first = "first_of_edges" if on_edges(node) else self._first(is_whole)
+        if comes_from_caller(role_of(origin)):  # its rows may all be the same memory
+            declared_stride = (
+                f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
+            )
+        lines += [declared_stride, f"{c_type}* const {name} = {pointer} + {first} * {name}_ld;"]
         return name
 
     @staticmethod
-    def _first(whole: bool) -> str:
-        """The first of a step's rows in a buffer: of all rows, or of those with children."""
-        return "start" if whole else "(start - num_leaves)"
-
-    def width_of(self, origin: fx.Node) -> int:
-        """From one row of a value to the next: gathered ones are columns of a buffer of all slots."""
-        slots = {node: slot for (_, slot), node in self.program.gathers.items()}
-        beside = self.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        return beside * math.prod(of_vertex(origin))
+    def _first(is_whole: bool) -> str:
+        """The step's first row in a buffer of all rows, or of those with children only."""
+        return "start" if is_whole else "(start - num_leaves)"
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
-        name, sort = self._fresh(node), self._type(node)
+        name, c_type = self._fresh(node), self._type(node)
         room = room_of(node, self.rooms, self.name)
-        pointer = self.argument(room, f"{sort}* const", room.name)
-        lines += [f"{sort}* const {name} = {pointer};", f"constexpr Long {name}_ld = {room.width};"]
+        pointer = self.argument(room, f"{c_type}* const", room.name)
+        lines += [f"{c_type}* const {name} = {pointer};", f"constexpr Long {name}_ld = {room.width};"]
         return name
 
     def _result(self, output: fx.Node) -> str:
@@ -241,82 +247,86 @@ class Blocks:
         """The type of a value's elements."""
         dtype = _dtype(node)
         if dtype == torch.bool:
-            return "std::uint8_t"  # what is read as bool is not vectorised
+            return "std::uint8_t"  # loops that read bool are not vectorised
         return "T" if dtype == self.dtype else TYPES[dtype]
 
     def _width(self, state: str) -> int:
         return math.prod(self.program.trace.state[state])
 
     def _gathered(self, name: str, state: str, slot: int, origin: fx.Node, lines: list[str]) -> None:
-        width, kept, sort = self._width(state), origin in self.program.kept, self._type(origin)
-        source = self.argument(State(state), f"const {sort}* const", f"state_{state}")
+        width, is_kept, c_type = self._width(state), origin in self.program.kept, self._type(origin)
+        source = self.argument(State(state), f"const {c_type}* const", f"state_{state}")
         if slot == CHILDREN:
             rows = self.argument(OfGroup.EDGE_ROWS, INDICES, "edge_rows")
-            to = self.argument(Gathered(state, By.EDGE), f"{sort}* const", f"listed_{state}")
+            room = self.argument(Gathered(state, By.EDGE), f"{c_type}* const", f"listed_{state}")
             lines += [
-                f"{sort}* const {name} = {to}{f' + first_of_edges * {width}' if kept else ''};",
+                f"{c_type}* const {name} = {room}{f' + first_of_edges * {width}' if is_kept else ''};",
                 f"constexpr Long {name}_ld = {width};",
             ]
             if not self.number:
                 lines.append(f"gather({source}, {rows} + first_of_edges, edges, 1, {width}, {name});")
             return
-        every = f"g_{state}"
-        if every not in self.taken:
-            self.taken.add(every)
-            nodes = [node for (of, at), node in self.program.gathers.items() if of == state and at != CHILDREN]
+        all_slots = f"g_{state}"
+        if all_slots not in self.taken:
+            self.taken.add(all_slots)
+            nodes = [
+                node
+                for (state_name, slot_number), node in self.program.gathers.items()
+                if state_name == state and slot_number != CHILDREN
+            ]
             kept_nodes = [node for node in nodes if node in self.program.kept]
             first = self._first(any(self.program.is_whole(node) for node in kept_nodes))
             rows = self.argument(OfGroup.CHILD_ROWS, INDICES, "child_rows")
-            to = self.argument(Gathered(state, By.SLOT), f"{sort}* const", f"gathered_{state}")
-            place = f"{to}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
-            gather = (
-                f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {place});"
+            room = self.argument(Gathered(state, By.SLOT), f"{c_type}* const", f"gathered_{state}")
+            address = f"{room}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
+            gather = f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {address});"
+            lines.append(
+                f"const {c_type}* const {all_slots} = reads_from < 0 ? {address} : {source} + reads_from * {width};"
             )
-            lines.append(f"const {sort}* const {every} = reads_from < 0 ? {place} : {source} + reads_from * {width};")
             if not self.number:
                 lines.append(gather if kept_nodes else f"if (reads_from < 0) {gather}")
-        lines.append(f"const {sort}* const {name} = {every}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
+        lines.append(f"const {c_type}* const {name} = {all_slots}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
     def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
-        width, kept, sort = self._width(state), origin in self.program.kept, self._type(origin)
-        to = self.argument(Received(state), f"{sort}* const", f"received_{state}")
+        width, is_kept, c_type = self._width(state), origin in self.program.kept, self._type(origin)
+        room = self.argument(Received(state), f"{c_type}* const", f"received_{state}")
         start = self.argument(OfGroup.START, "const Long", "group_start")
-        outside = self.argument(Outside(state), f"const {sort}* const", f"outside_{state}")
+        outside = self.argument(Outside(state), f"const {c_type}* const", f"outside_{state}")
         parents = []
-        for what, by in (("placed", By.SLOT), ("listed", By.EDGE)):
+        for prefix, by in (("placed", By.SLOT), ("listed", By.EDGE)):
             fields = [
-                self.argument(SentByAll(state, by), f"const {sort}* const", f"{what}_sent_{state}"),
-                self.argument(ParentPlaces(by), INDICES, f"{what}_places"),
-                self.argument(ParentOffset(by), INDICES, f"{what}_offset"),
+                self.argument(SentByAll(state, by), f"const {c_type}* const", f"{prefix}_sent_{state}"),
+                self.argument(ParentPlaces(by), INDICES, f"{prefix}_places"),
+                self.argument(ParentOffset(by), INDICES, f"{prefix}_offset"),
             ]
-            parents.append(f"Parents<{sort}>{{{', '.join(fields)}}}")
+            parents.append(f"Parents<{c_type}>{{{', '.join(fields)}}}")
         sent, offset, listed = f"placed_sent_{state}", "placed_offset", f"listed_sent_{state}"
         lines += [
-            f"{sort}* {name} = {to}{f' + {self._first(self.program.is_whole(origin))} * {width}' if kept else ''};",
+            f"{c_type}* {name} = {room}{f' + {self._first(self.program.is_whole(origin))} * {width}' if is_kept else ''};",
             f"constexpr Long {name}_ld = {width};",
         ]
         call = f"receive({parents[0]}, {parents[1]}, {outside}, {start} + start, rows, {width}, {name});"
-        if not kept:
+        if not is_kept:
             lines += [
                 f"if ({sent} && !{offset} && !{listed} && !{outside} && read_at >= 0)",
-                f"    {name} = const_cast<{sort}*>({sent}) + read_at * {width};",
+                f"    {name} = const_cast<{c_type}*>({sent}) + read_at * {width};",
             ]
         if not self.number:
-            lines.append(call if kept else f"else {call}")
+            lines.append(call if is_kept else f"else {call}")
 
     def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
-        width, sort = self._width(state), TYPES[self.program.trace.state_dtypes[state]]
+        width, c_type = self._width(state), TYPES[self.program.trace.state_dtypes[state]]
         if slot == CHILDREN:
-            to = self.argument(Sent(state, By.EDGE), f"{sort}* const", f"send_edges_{state}")
+            room = self.argument(Sent(state, By.EDGE), f"{c_type}* const", f"send_edges_{state}")
             lines += [
-                f"{sort}* const {name} = {to} + first_of_edges * {width};",
+                f"{c_type}* const {name} = {room} + first_of_edges * {width};",
                 f"constexpr Long {name}_ld = {width};",
             ]
             return
-        to = self.argument(Sent(state, By.SLOT), f"{sort}* const", f"send_{state}")
+        room = self.argument(Sent(state, By.SLOT), f"{c_type}* const", f"send_{state}")
         column = f" + {slot * width}" if slot != ALL_SLOTS else ""
-        lines.append(f"{sort}* const {name} = {to} + (start - num_leaves) * {self.slots * width}{column};")
+        lines.append(f"{c_type}* const {name} = {room} + (start - num_leaves) * {self.slots * width}{column};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
 
@@ -325,5 +335,5 @@ def _dtype(node: fx.Node) -> torch.dtype:
     return dtype
 
 
-def _weight(sort: str) -> str:
-    return "Weight" if sort == "T" else f"WeightOf<{sort}>"
+def _weight(c_type: str) -> str:
+    return "Weight" if c_type == "T" else f"WeightOf<{c_type}>"

@@ -1,4 +1,4 @@
-"""The C++ of one part over the rows of one step: its statements as loops, shared out among the threads of a team."""
+"""The C++ of one part over the rows of one step: its statements as loops, divided among the threads of a team."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import count
 import torch
 from torch import fx
 
-from ..lower.index import ANY, Index, Var, of
+from ..lower.index import ANY, Index, Var, index_of
 from ..lower.loops import (
     Accumulate,
     Columns,
@@ -57,19 +57,19 @@ def write_statements(
     """The lines that compute one step, for every thread of a team, up to a barrier.
 
     `names` are the C++ names of the values that lie in memory: the element in column j of row i of the value `x` is
-    `x[i * x_ld + j]`; what has no rows has no `_ld`. `weights` are the names of what products read. `arriving` are the values
-    that the lines before make, and what threads share out there (as `_split_of`); "gathered": rows, if they are not read where
-    they were.
+    `x[i * x_ld + j]`; a value without rows has no `_ld`. `weights` are the names of what products read. `arriving` are values
+    that earlier lines compute, and what threads divide there (as `_split_of`); "gathered": rows, if they are not read where
+    they were. Sums over rows are added to what is already there if the argument `adds` is true.
     """
     lines: list[str] = []
     numbers = count(1)  # all statements of a step are in one block
-    unseen = dict(arriving)  # what other threads may not see yet, and what was shared out where it was made
+    unseen = dict(arriving)  # values that other threads may not see yet, and how the threads divided their computation
     for statement in statements:
         split = _split_of(statement)
         awaited = {unseen[value] for value in reads(statement) if value in unseen and not _is_own(unseen[value], split)}
         if awaited == {"gathered"}:
             lines += ["if (reads_from < 0) {", BARRIER, "}"]
-            unseen = {value: made for value, made in unseen.items() if made != "gathered"}
+            unseen = {value: known_split for value, known_split in unseen.items() if known_split != "gathered"}
         elif awaited:
             lines.append(BARRIER)
             unseen.clear()
@@ -78,19 +78,19 @@ def write_statements(
     return [*lines, BARRIER]
 
 
-def _is_own(made: str, split: str) -> bool:
-    """Whether each thread reads only what it has made itself: rows, or edges, are always shared out in the same way."""
-    return (made, split) in (("rows", "rows"), ("edges", "edges"), ("gathered", "rows"))
+def _is_own(split_before: str, split: str) -> bool:
+    """Whether each thread reads only what it computed itself: rows, or edges, are always divided in the same way."""
+    return (split_before, split) in (("rows", "rows"), ("edges", "edges"), ("gathered", "rows"))
 
 
 def _split_of(statement: Statement) -> str:
-    """What threads share out: rows, edges or elements; columns of a result."""
+    """What threads divide among them: rows, edges or elements, or columns of a result."""
     return "columns" if isinstance(statement, (Product, Outer, SumOfRows)) else statement.over.value
 
 
 @dataclass
 class _Scope:
-    """A loop that is being written: its variable, its lines so far, and the names of what is known in it."""
+    """A loop that is being written: its variable, its lines so far, and the C++ variables of expressions in it."""
 
     variable: Var | None = None
     lines: list[str] = field(default_factory=list)
@@ -98,7 +98,7 @@ class _Scope:
 
 
 class _Writer:
-    """Writes one statement. What an expression needs is computed in lines of the outermost loop that has all its variables."""
+    """Writes one statement: each expression as a line in the outermost loop that has all of its variables."""
 
     def __init__(self, names: Mapping[fx.Node, str], weights: Mapping[Matrix, str], numbers: Iterator[int]) -> None:
         self.names, self.weights, self.numbers = names, weights, numbers
@@ -134,57 +134,57 @@ class _Writer:
         with self._all(nest.variables, SIMD):
             for store in nest.stores:
                 value = stored(self.text(store.value), store.value.dtype)
-                self.line(f"{self._target(store, of(Var('i')))} = {value};")
+                self.line(f"{self._target(store, index_of(Var('i')))} = {value};")
 
-    def _accumulate(self, what: Accumulate) -> None:
-        if what.store.value.dtype in HALVES:
-            return self._accumulate_wide(what)
-        (*outer, last), store = what.kept or (None,), what.store
-        target = self._target(store, of(what.row))
+    def _accumulate(self, loop: Accumulate) -> None:
+        if loop.store.value.dtype in HALVES:
+            return self._accumulate_wide(loop)
+        (*outer, last), store = loop.free or (None,), loop.store
+        target = self._target(store, index_of(loop.row))
         kind = store.value.dtype
-        with self._each(what.row, what.over.value, SHARED):
-            if what.is_over_edges:
+        with self._each(loop.row, loop.over.value, SHARED):
+            if loop.is_over_edges:
                 self._bounds_of_edges()
             with self._all(tuple(outer)):
                 inner = (last,) if last is not None else ()
-                start = "from" if what.is_over_edges else "0"
+                start = "from" if loop.is_over_edges else "0"
                 with self._all(inner, SIMD):
                     self.line(
-                        f"{target} = {number(0, kind) if what.is_over_edges else self._nothing(what.operation, kind)};"
+                        f"{target} = {number(0, kind) if loop.is_over_edges else self._nothing(loop.operation, kind)};"
                     )
-                with self._over(what.summed, start), self._all(inner, SIMD):
-                    self.line(f"{target} = {self._joined(what, target)};")
+                with self._over(loop.reduced, start), self._all(inner, SIMD):
+                    self.line(f"{target} = {self._joined(loop, target)};")
 
-    def _accumulate_wide(self, what: Accumulate) -> None:
-        """Of half precision: some neighbouring columns at a time, in float, which is rounded once."""
-        *outer, last = what.kept or (Var("j", 1),)
-        store, dtype = what.store, what.store.value.dtype
+    def _accumulate_wide(self, loop: Accumulate) -> None:
+        """The same for half precision: 64 neighbouring columns at a time, summed in float and rounded once."""
+        *outer, last = loop.free or (Var("j", 1),)
+        store, dtype = loop.store, loop.store.value.dtype
         total = f"sum[{last} - first]"
-        nothing = number(0, dtype) if what.is_over_edges else self._nothing(what.operation, dtype)
+        nothing = number(0, dtype) if loop.is_over_edges else self._nothing(loop.operation, dtype)
         head = f"for (Long {last} = first; {last} < stop; ++{last})"
-        with self._each(what.row, what.over.value, SHARED):
-            if what.is_over_edges:
+        with self._each(loop.row, loop.over.value, SHARED):
+            if loop.is_over_edges:
                 self._bounds_of_edges()
             with self._all(tuple(outer)), self.nested(f"for (Long first = 0; first < {last.bound}; first += 64)"):
                 self.line(f"const Long stop = std::min<Long>(first + 64, {last.bound});")
                 self.line(f"{register(dtype)} sum[64];")
                 with self._with(SIMD), self.nested(head, last):
                     self.line(f"{total} = {nothing};")
-                start = "from" if what.is_over_edges else "0"
-                with self._over(what.summed, start), self._with(SIMD), self.nested(head, last):
-                    self.line(f"{total} = {self._joined(what, total)};")
+                start = "from" if loop.is_over_edges else "0"
+                with self._over(loop.reduced, start), self._with(SIMD), self.nested(head, last):
+                    self.line(f"{total} = {self._joined(loop, total)};")
                 with self._with(SIMD), self.nested(head, last):
-                    self.line(f"{self._target(store, of(what.row))} = {stored(rounded(total, dtype), dtype)};")
+                    self.line(f"{self._target(store, index_of(loop.row))} = {stored(rounded(total, dtype), dtype)};")
 
     def _bounds_of_edges(self) -> None:
         self.line("const Long from = i < without ? 0 : first_edge[i] - first_edge[without];")
         self.line("const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];")
 
-    def _joined(self, what: Accumulate, total: str) -> str:
-        """What a sum or maximum is after one more element of it."""
-        value = self.text(what.store.value)
-        text = spell(JOINED[what.operation], what.store.value.dtype, [total, value])
-        is_first = f"{what.summed[0]} == from" if what.is_over_edges and what.operation != "sum" else ""
+    def _joined(self, loop: Accumulate, total: str) -> str:
+        """The new total of a sum or maximum after one more element."""
+        value = self.text(loop.store.value)
+        text = spell(JOINED[loop.operation], loop.store.value.dtype, [total, value])
+        is_first = f"{loop.reduced[0]} == from" if loop.is_over_edges and loop.operation != "sum" else ""
         return f"({is_first} ? {value} : {text})" if is_first else text
 
     def _sum_of_rows(self, what: SumOfRows) -> None:
@@ -194,10 +194,12 @@ class _Writer:
         with self._with(SHARED), self.nested(f"for (Long first = 0; first < {n}; first += 64)"):
             self.line(f"const Long last = std::min<Long>(first + 64, {n});")
             self.line(f"{register(dtype)} sum[64] = {{}};")
-            with self._each(what.row, what.over.value), self._all(what.summed):
+            with self._each(what.row, what.over.value), self._all(what.reduced):
                 head = f"for (Long {column} = first; {column} < last; ++{column})"
                 with self._with(SIMD), self.nested(head, column):
                     self.line(f"sum[{column} - first] += {self.text(what.value)};")
+            before = loaded(f"{out}[first + j]", dtype)
+            self.line(f"for (Long j = 0; adds && j < last - first; ++j) sum[j] += {before};")
             if dtype not in HALVES:
                 self.line(f"std::copy(sum, sum + last - first, {out} + first);")
                 return
@@ -213,10 +215,10 @@ class _Writer:
     def _outer(self, outer: Outer) -> None:
         a, b = self._rows_of(outer.a, outer), self._rows_of(outer.b, outer)
         function = function_of("outer", dtype_of(outer)).name
-        self.line(f"{function}({_rows(outer)}, {a}, {outer.n}, {b}, {outer.k}, {self._columns(outer.out)});")
+        self.line(f"{function}({_rows(outer)}, {a}, {outer.n}, {b}, {outer.k}, {self._columns(outer.out)}, adds);")
 
     def _rows_of(self, columns: Columns, product: Product | Outer) -> str:
-        """Where rows begin, and how far the next one is."""
+        """Two C++ arguments: the address of the first row, and the distance from one row to the next."""
         apart = f" / {product.repeat}" if product.repeat > 1 else ""
         return f"{self._columns(columns)}, {self.names[columns.array]}_ld{apart}"
 
@@ -232,31 +234,36 @@ class _Writer:
     # Expressions
 
     def text(self, expression: Expression) -> str:
-        """A name for an expression, or what is as short."""
+        """An expression as C++: a variable that is computed before, or an expression as short as that."""
         match expression:
             case Constant():
                 return number(expression.value, expression.dtype)
             case Load():
-                name, at = self.names[expression.array], place(expression.column)
-                at = at if expression.row is None else f"{_row(expression.row)} * {name}_ld + {at}"
-                return loaded(f"{name}[{at}]", expression.dtype)
+                name, offset = self.names[expression.array], place(expression.column)
+                if expression.row is not None:
+                    offset = f"{_row(expression.row)} * {name}_ld + {offset}"
+                return loaded(f"{name}[{offset}]", expression.dtype)
             case Draw():
                 row, column = place(expression.row), place(expression.column)
-                first = "first_of_edges" if expression.of_edges else "group_start + start"
+                first = "first_of_edges" if expression.per_edge else "group_start + start"
                 return f"uniform<{register(expression.dtype)}>(seed, {expression.stream}u, {first} + {row}, {column})"
             case Position():
                 return f"{register(expression.dtype)}({place(expression.at)})"
         scope = self._scope_of(expression)
-        known = self.scopes[scope].known
-        if expression not in known:
-            rest, self.scopes = self.scopes[scope + 1 :], self.scopes[: scope + 1]
-            known[expression] = self._total(expression) if isinstance(expression, Reduce) else self._named(expression)
-            self.scopes += rest
-        return known[expression]
+        variables = self.scopes[scope].known
+        if expression not in variables:
+            inner_scopes, self.scopes = self.scopes[scope + 1 :], self.scopes[: scope + 1]
+            variables[expression] = (
+                self._total(expression) if isinstance(expression, Reduce) else self._named(expression)
+            )
+            self.scopes += inner_scopes
+        return variables[expression]
 
     def _scope_of(self, expression: Expression) -> int:
-        inner = (at for at, scope in enumerate(self.scopes) if scope.variable in expression.variables)
-        return max(inner, default=next((at for at, scope in enumerate(self.scopes) if scope.variable is None), 0))
+        depths = (depth for depth, scope in enumerate(self.scopes) if scope.variable in expression.variables)
+        return max(
+            depths, default=next((depth for depth, scope in enumerate(self.scopes) if scope.variable is None), 0)
+        )
 
     def _named(self, expression: Expression) -> str:
         match expression:
@@ -275,15 +282,15 @@ class _Writer:
         return name
 
     def _choice(self, choice: Choose) -> str:
-        pieces, at, nothing = list(choice.pieces), place(choice.at), number(0, choice.dtype)
-        text, reached = "", choice.at.least
-        for piece in pieces:
-            value = self.text(piece.value)
-            if piece.start > reached:
-                text += f"{at} < {piece.start} ? {nothing} : "
-            reached = piece.stop
-            text += f"{at} < {piece.stop} ? {value} : " if choice.at.most >= piece.stop else value
-        return f"({text}{nothing})" if not pieces or choice.at.most >= pieces[-1].stop else f"({text})"
+        branches, place_text, zero = list(choice.branches), place(choice.at), number(0, choice.dtype)
+        text, stop_before = "", choice.at.least
+        for branch in branches:
+            value = self.text(branch.value)
+            if branch.start > stop_before:
+                text += f"{place_text} < {branch.start} ? {zero} : "
+            stop_before = branch.stop
+            text += f"{place_text} < {branch.stop} ? {value} : " if choice.at.most >= branch.stop else value
+        return f"({text}{zero})" if not branches or choice.at.most >= branches[-1].stop else f"({text})"
 
     def _total(self, reduce: Reduce) -> str:
         name, kind = self._fresh("sum" if reduce.operation == "sum" else reduce.operation), reduce.dtype
@@ -296,7 +303,7 @@ class _Writer:
 
     @staticmethod
     def _nothing(operation: str, dtype: torch.dtype) -> str:
-        """What a sum or a maximum begins with."""
+        """The neutral element of a sum or maximum."""
         return number(neutral(operation, dtype).value, dtype)
 
     def _fresh(self, name: str) -> str:
@@ -309,7 +316,7 @@ class _Writer:
 
     @contextmanager
     def nested(self, head: str, variable: Var | None = None) -> Iterator[None]:
-        """Lines in a loop, with what is known in it."""
+        """Write lines inside a loop."""
         depth = len(self.scopes)
         self.scopes.append(_Scope(variable))
         yield
@@ -327,16 +334,16 @@ class _Writer:
 
     @contextmanager
     def _with(self, pragma: str) -> Iterator[None]:
-        """A line in front of a loop, behind all lines that are made for what is in it."""
+        """Write a pragma directly in front of a loop, after the lines that the loop's body adds before the loop."""
         lines = self.scopes[-1].lines
         yield
         if pragma:
-            head = max(at for at, line in enumerate(lines) if not line.startswith((" ", "}")))
+            head = max(number for number, line in enumerate(lines) if not line.startswith((" ", "}")))
             lines.insert(head, pragma)
 
     @contextmanager
     def _all(self, variables: Sequence[Var], pragma: str = "") -> Iterator[None]:
-        """Loops over all that variables may be, the last of them as the pragma says."""
+        """Write nested loops over the values of variables, the innermost with the pragma."""
         if not variables:
             yield
             return

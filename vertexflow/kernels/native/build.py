@@ -19,27 +19,28 @@ FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping
 
 
 def compiler() -> str | None:
-    """The C++ compiler: the environment variable `CXX`, which may have options, or one that is found."""
+    """The command of the C++ compiler: the environment variable `CXX`, which may have options, or else one on the PATH."""
     return os.environ.get("CXX", "").strip() or _find_compiler(os.environ.get("PATH", ""))
 
 
 def load(source: str, contract: bool = False) -> ctypes.CDLL:
-    """The library made of `source`, compiled unless it has been before.
+    """`source` as a library, compiled unless it was before.
 
-    With `contract`, a product and what is added to it are rounded once: sums are faster, and not what PyTorch computes.
+    With `contract`, a product and the sum that it is added to are rounded once: faster, but not bit for bit what PyTorch
+    computes.
 
     Raises:
         BackendError: there is no compiler, or it failed, or what it made cannot be loaded.
     """
-    found = compiler()
-    if found is None:
+    command = compiler()
+    if command is None:
         raise BackendError(
             'backend "native" needs a C++ compiler (g++ or clang++; CXX names one); or use backend="torch"'
         )
-    more = [] if contract else shlex.split(os.environ.get("VERTEXFLOW_CXXFLAGS", ""))
-    flags = (*FLAGS, f"-ffp-contract={'fast' if contract else 'off'}", *more)
-    name = hashlib.sha256("\0".join((source, found, *flags, _machine())).encode()).hexdigest()[:32]
-    make = partial(_compile, found, flags, source)
+    extra_flags = [] if contract else shlex.split(os.environ.get("VERTEXFLOW_CXXFLAGS", ""))
+    flags = (*FLAGS, f"-ffp-contract={'fast' if contract else 'off'}", *extra_flags)
+    name = hashlib.sha256("\0".join((source, command, *flags, _machine())).encode()).hexdigest()[:32]
+    make = partial(_compile, command, flags, source)
     try:
         return ctypes.CDLL(str(kept(f"{name}.so", make)))
     except OSError:  # a folder that no code may run from, a library that was made on another system
@@ -48,13 +49,13 @@ def load(source: str, contract: bool = False) -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise BackendError(
-            f"what {found} makes of generated code cannot be loaded: {error}; let CXX name another compiler, TMPDIR a folder "
+            f"what {command} makes of generated code cannot be loaded: {error}; let CXX name another compiler, TMPDIR a folder "
             'that code may run from, or use backend="torch"'
         ) from error
 
 
 def address_of(library: ctypes.CDLL, name: str) -> int:
-    """Where a function of a library is."""
+    """The address of a function in a library."""
     return ctypes.cast(library[name], ctypes.c_void_p).value or 0
 
 
@@ -63,14 +64,14 @@ def _compile(command: str, flags: tuple[str, ...], source: str, to: Path) -> Non
     code.write_text(source, encoding="utf-8")
     words = [*_words(command), *flags, str(code), "-o", str(to)]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+        result = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
         raise BackendError(
             f"the C++ compiler {words[0]!r} cannot be run ({error.strerror}); let CXX name one that is there (and its "
             'options), or unset it, or use backend="torch"'
         ) from error
-    if done.returncode:
-        raise BackendError(f"{command} could not compile generated code:\n{done.stderr[:2000]}")
+    if result.returncode:
+        raise BackendError(f"{command} could not compile generated code:\n{result.stderr[:2000]}")
 
 
 def _words(command: str) -> list[str]:
@@ -90,7 +91,7 @@ def _find_compiler(path: str) -> str | None:
 
 @cache
 def _machine() -> str:
-    """What tells machines apart on which code for this one may not run."""
+    """A description of this machine, different for machines that might not run its code."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")

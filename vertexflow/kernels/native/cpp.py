@@ -1,6 +1,6 @@
-"""The spelling of scalar operations in C++, and of numbers and types.
+"""Scalar operations, numbers, types and places in C++.
 
-Half precision is for memory and for products: in registers its numbers are floats, which are rounded where PyTorch rounds them.
+Half precision is for memory and for products: in registers such numbers are floats, rounded where PyTorch rounds them.
 """
 
 from __future__ import annotations
@@ -48,36 +48,35 @@ def spell(operation: str, dtype: torch.dtype, operands: list[str]) -> str:
 
 
 def register(dtype: torch.dtype) -> str:
-    """The type of such numbers in registers."""
+    """The type of values of a dtype in registers."""
     return TYPES[wide(dtype)]
 
 
 def loaded(text: str, dtype: torch.dtype) -> str:
-    """Numbers that lie in memory."""
+    """A value in memory, converted to its type in registers."""
     if dtype == torch.bool:
         return f"({text} != 0)"
     return f"widened({text})" if dtype in HALVES else text
 
 
 def stored(text: str, dtype: torch.dtype) -> str:
-    """Numbers of this dtype as they lie in memory."""
+    """A value in a register, converted to its type in memory."""
     return f"narrowed<{TYPES[dtype]}>({text})" if dtype in HALVES else text
 
 
 def rounded(text: str, dtype: torch.dtype) -> str:
-    """Numbers in registers, rounded to half precision if `dtype` is that."""
+    """A value in a register, rounded to half precision if `dtype` is one."""
     return f"rounded<{TYPES[dtype]}>({text})" if dtype in HALVES else text
 
 
-def converted(text: str, given: torch.dtype, wanted: torch.dtype) -> str:
-    """Numbers of one dtype as numbers of another."""
-    if wanted == torch.bool:
-        return f"({text} != {number(0, given)})"
-    if given == torch.bool:  # a conversion would not be vectorised
-        return f"({text} ? {number(1, wanted)} : {number(0, wanted)})"
-    return rounded(
-        f"{register(wanted)}({text})", wanted
-    )  # of float64 PyTorch, too, makes half precision by way of float32
+def converted(text: str, source: torch.dtype, target: torch.dtype) -> str:
+    """A value of one dtype converted to another."""
+    if target == torch.bool:
+        return f"({text} != {number(0, source)})"
+    if source == torch.bool:  # a conversion would not be vectorised
+        return f"({text} ? {number(1, target)} : {number(0, target)})"
+    # PyTorch, too, converts float64 to half precision by way of float32.
+    return rounded(f"{register(target)}({text})", target)
 
 
 def number(value: bool | int | float, dtype: torch.dtype) -> str:
@@ -96,10 +95,7 @@ def number(value: bool | int | float, dtype: torch.dtype) -> str:
 
 def place(index: Index) -> str:
     """A place as an expression of the type Long."""
-    text = " + ".join(_term(atom, factor) for atom, factor in index.terms)
-    if not text:
-        return str(index.constant)
-    return f"{text} {'+' if index.constant > 0 else '-'} {abs(index.constant)}" if index.constant else text
+    return index.spell(_term)
 
 
 def _term(atom: Atom, factor: int) -> str:

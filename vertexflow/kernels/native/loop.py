@@ -1,4 +1,4 @@
-"""Native code of parts, compiled and ready to be run over the steps of a batch."""
+"""Parts as native code, compiled and ready to run over the steps of a batch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..cut import Cut
 from ..lower.loops import Over
 from ..memory import Buffers, room_for, room_of_a_step
 from ..operations import Unsupported
-from ..order import Ints, RowGroup
+from ..order import Extent, Ints, RowGroup
 from ..run import Run
-from .blocks import COMPANY, PACKED
+from .blocks import ADDS, COMPANY, PACKED
 from .build import address_of, load
 from .products import library_of, rows_source, source_of
 from .source import Source, Sources, company_source, floats_of, preamble, write_part
@@ -41,16 +41,16 @@ class Loop(Addressed):
         """In a few words, how a part runs."""
         return "native code, over all steps" if self.source.part in CORES else "native code"
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
         needed = [argument for argument in self.arguments if isinstance(argument, Scratch)]
         if self.source.part in CORES:
-            return {one: room_of_a_step(one, group) for one in needed}
-        most = {Over.ELEMENTS: 1, Over.ROWS: group.num_rows, Over.EDGES: group.num_edges}
+            return {one: room_of_a_step(one, group, extent) for one in needed}
+        most = {Over.ELEMENTS: 1, Over.ROWS: extent.rows, Over.EDGES: extent.edges}
         return {one: (one.dtype, most[one.over] * one.width) for one in needed}
 
     def bind(self, run: Run) -> Bound:
-        """The arguments of one run; what is the same in every run over a structure is kept."""
+        """The arguments of one run; those that are the same in every run over a structure are kept."""
         for node, shape in self.results:
             run.values[node] = room_for(node, shape)
         known = self.templates.get(run.group)
@@ -64,7 +64,7 @@ class Loop(Addressed):
 
 
 def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
-    """The parts of a program that can be native code, compiled; and why the others cannot."""
+    """Loops for the parts of a program that can be native code, compiled; and why other parts cannot."""
     sources: dict[str, Sources] = {}
     reasons: dict[str, str] = {}
     for name in program.parts:
@@ -78,20 +78,24 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     if not sources:
         return {}, reasons
     functions = [function for part in sources.values() for function in part.functions]
-    called = {one for function in functions for one in function.arguments if isinstance(one, Function)} - {COMPANY}
-    library = {one: library_of(one, floats_of(program)) for one in called}
+    called = {callee for function in functions for callee in function.arguments if isinstance(callee, Function)} - {
+        COMPANY
+    }
+    library = {callee: library_of(callee, floats_of(program)) for callee in called}
     with ThreadPoolExecutor(1) as pool:  # two compilers at once, the first time on a machine
         rows = pool.submit(load, rows_source())
         products = {dtype: pool.submit(load, source_of(dtype), contract=True) for dtype in set(library.values())}
         company = pool.submit(load, company_source())
         loops = load("\n".join([preamble(program), *(function.text for function in functions)]))
-    own: dict[OfLoop, int] = {one: address_of(products[library[one]].result(), one.name) for one in called}
-    own |= {one: address_of(rows.result(), one.name) for one in MOVES}
-    own[COMPANY] = address_of(company.result(), COMPANY.name)
+    addresses: dict[OfLoop, int] = {
+        callee: address_of(products[library[callee]].result(), callee.name) for callee in called
+    }
+    addresses |= {callee: address_of(rows.result(), callee.name) for callee in MOVES}
+    addresses[COMPANY] = address_of(company.result(), COMPANY.name)
     ready: dict[str, Loop | Cut] = {}
     for name, part in sources.items():
-        pieces = [_loop(function, loops, own, program) for function in part.functions]
-        ready[name] = pieces[0] if len(pieces) == 1 else Cut("native code", pieces, part.inner, part.leaf)
+        part_loops = [_loop(function, loops, addresses, program) for function in part.functions]
+        ready[name] = part_loops[0] if len(part_loops) == 1 else Cut("native code", part_loops, part.inner, part.leaf)
     return ready, reasons
 
 
@@ -100,4 +104,6 @@ def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], progr
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
     outputs = program.parts[source.part].outputs
     results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
-    return Loop(address_of(library, source.name), source.arguments, {**own, PACKED: 0}, results, source, function)
+    return Loop(
+        address_of(library, source.name), source.arguments, {**own, PACKED: 0, ADDS: 0}, results, source, function
+    )

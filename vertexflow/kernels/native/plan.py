@@ -1,7 +1,7 @@
-"""Cut a part into stages that native code can run one after the other: loops over elements, products, segment reductions.
+"""Cut a part into stages that native code runs one after the other: loops over elements, products, segment reductions.
 
-A value is *stored* if it is an output, if a product reads it, or if it is made before a product or a segment sum and read
-after it; every other value is computed where it is needed, inside a loop.
+A value is *stored* if it is an output, if a product reads it, or if it is computed before a product or a segment sum and read
+after it. Every other value is computed where it is needed, inside a loop.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ...graph.symbolic.nodes import has_rows, is_view, on_edges, operands
 from ...graph.symbolic.passes.row_layout import RowLayout
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.roles import Counts, Gather, role_of
-from ..lower.calls import Called, calls_of, reasons_of, with_copies
-from ..lower.elements import check_dtypes, check_rows, is_known, is_reduction, load
-from ..lower.index import ZERO, Var, at, of
+from ..lower.calls import Called, calls_of, leave_to_pytorch
+from ..lower.elements import check_known, check_rows, is_reduction, load
+from ..lower.index import ZERO, Var, index_at, index_of
 from ..lower.loops import Columns
-from ..lower.views import Coords, extents, moved, put_back, width
+from ..lower.views import Coords, extents, put_back, through_view, width
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, VIEWS, Unsupported, is_empty
 
 aten = torch.ops.aten
@@ -37,16 +37,16 @@ ROW = Var("i")
 
 @dataclass
 class Stage:
-    """What can run once all stages before it have: first the loops, then the others, and PyTorch's operations at the end."""
+    """What can run after all earlier stages: first the loops that store values, then the other statements, then `call`."""
 
-    stores: list[fx.Node] = field(default_factory=list)
+    stores: list[fx.Node] = field(default_factory=list)  # values that loops over elements store
     copies: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)  # a value, and the output that it is copied to
     products: list[fx.Node] = field(default_factory=list)  # of rows with parameters
     outers: list[fx.Node] = field(default_factory=list)  # products that sum over rows
     segments: list[fx.Node] = field(default_factory=list)  # reductions over the edges of each row
     reductions: list[fx.Node] = field(default_factory=list)  # over elements of each row
     sums: list[fx.Node] = field(default_factory=list)  # over rows
-    call: Part | None = None  # what PyTorch computes behind it
+    call: Part | None = None  # what PyTorch computes at the end
 
 
 @dataclass
@@ -56,23 +56,27 @@ class Plan:
     part: Part
     stages: list[Stage]
     stored: dict[fx.Node, fx.Node | None]  # a computed value -> the output of the part that it is, or None: scratch
-    copies: list[fx.Node]  # further outputs, which some values are copied to
+    copies: list[fx.Node]  # further outputs, to which values are copied
     reasons: list[str] = field(default_factory=list)  # why PyTorch is called
 
 
-def plan(part: Part, may_call: bool = False, of_products: torch.dtype | None = None) -> Plan:
-    """The stages of a part; with `may_call`, what native code does not have is left to PyTorch in between. All products with
-    parameters, and those over rows, are of this dtype or of bfloat16.
+def plan_part(part: Part, may_call: bool = False, product_dtype: torch.dtype | None = None) -> Plan:
+    """The stages of a part; with `may_call`, operations that native code does not have are left to PyTorch in between. Products
+    with parameters, and those over rows, are of `product_dtype` or of bfloat16.
 
     Raises:
         Unsupported: an operation, a dtype or a layout that native code does not have; the message says which.
     """
-    unknown = _unknown(part, may_call, of_products)
-    part, called = with_copies(part, unknown) if unknown else (part, Called())
+
+    def check(node: fx.Node) -> None:
+        _check(node, part.name)
+        _check_product(node, product_dtype)
+
+    part, called = leave_to_pytorch(part, check, may_call)
     nodes = [node for node in part.graph.nodes if node.op in ("placeholder", "call_function")]
     outputs: dict[fx.Node, fx.Node] = {}
-    copies: list[tuple[fx.Node, fx.Node]] = []  # outputs that are another name of a value
-    for output, result in zip(part.outputs, _results(part), strict=True):
+    copies: list[tuple[fx.Node, fx.Node]] = []  # values, and outputs that are copies of them
+    for output, result in zip(part.outputs, part.results, strict=True):
         _check_output(output, result)
         if not has_rows(result):
             result = in_order(result)
@@ -94,66 +98,53 @@ def plan(part: Part, may_call: bool = False, of_products: torch.dtype | None = N
         stages[stage - 1].call = call
     if copies:
         stages.append(Stage(copies=copies))
-    return Plan(part, stages, stored, [output for _, output in copies], reasons_of(unknown))
-
-
-def _unknown(part: Part, may_call: bool, of_products: torch.dtype | None) -> dict[fx.Node, str]:
-    """The operations that native code does not have, each with the reason."""
-    unknown = {}
-    for node in part.graph.nodes:
-        if node.op in ("placeholder", "call_function"):
-            try:
-                _check(node, part.name)
-                _check_product(node, of_products)
-            except Unsupported as reason:
-                if node.op == "placeholder" or not may_call:
-                    raise
-                unknown[node] = str(reason)
-    return unknown
+    return Plan(part, stages, stored, [output for _, output in copies], [*called.reasons])
 
 
 def base(node: fx.Node) -> fx.Node:
-    """The value that a view is of."""
+    """The value that a view, or a view of a view, is of; another node itself."""
     while node.target in VIEWS:
         node = node.all_input_nodes[0]
     return node
 
 
 def columns(node: fx.Node, *front: int, through_views: bool = True) -> Columns | None:
-    """Where the last dimension of `node` lies as neighbouring columns of rows; None if it does not.
+    """The contiguous columns in which the last dimension of `node` lies in each row; None if it does not lie so.
 
-    `front` are the places in the dimensions before that of the rows. Several entries of a row lie one behind the other, and
-    nothing else is in that row.
+    `front` are the places in the dimensions before that of the rows. The entries of a row that has several must fill the row in
+    memory, one after the other.
     """
     *_, extent = extents(node)
     count, inner = node.meta["rows"].per_vertex, Var("k", extent)
-    entries = [_columns(node, (*map(at, front), *entry), inner, through_views) for entry in _entries(count)]
+    entries = [_columns(node, (*map(index_at, front), *entry), inner, through_views) for entry in _entries(count)]
     first = entries[0]
     if first is None or count == 1:
         return first
-    behind = all(one == Columns(first.array, number * extent) for number, one in enumerate(entries))
+    is_contiguous = all(
+        entry_columns == Columns(first.array, number * extent) for number, entry_columns in enumerate(entries)
+    )
     is_alone = width(first.array) == count * extent and not isinstance(role_of(first.array), Gather)
-    return first if behind and is_alone else None
+    return first if is_contiguous and is_alone else None
 
 
 def _entries(count: int) -> list[Coords]:
-    return [(at(number),) for number in range(count)] if count > 1 else [()]
+    return [(index_at(number),) for number in range(count)] if count > 1 else [()]
 
 
 def _columns(node: fx.Node, entry: Coords, inner: Var, through_views: bool) -> Columns | None:
-    last = of(inner) if inner.bound > 1 else ZERO
-    coords = put_back(node, of(ROW), (*entry, last))
-    while through_views and (view := moved(node, coords)) is not None:
+    last = index_of(inner) if inner.bound > 1 else ZERO
+    coords = put_back(node, index_of(ROW), (*entry, last))
+    while through_views and (view := through_view(node, coords)) is not None:
         node, coords = view
     if not has_rows(node):
         return None
     place = load(node, coords)
     first = place.column.constant
-    return Columns(node, first) if place.row == of(ROW) and place.column == last + first else None
+    return Columns(node, first) if place.row == index_of(ROW) and place.column == last + first else None
 
 
 def holder(node: fx.Node) -> fx.Node:
-    """The value that lies in memory for a product to read the rows of `node`: itself if it is no columns of another."""
+    """The value in memory from which a product reads the rows of `node`: the one whose columns it is, else itself."""
     place = columns(node, *[0] * (node.meta["val"].dim() - 2))
     return place.array if place is not None else node
 
@@ -167,7 +158,7 @@ def is_outer(node: fx.Node) -> bool:
 
 
 def is_product(node: fx.Node) -> bool:
-    """Whether rows are multiplied with a parameter, or with a matrix for each entry in front of the rows."""
+    """Whether rows are multiplied by a parameter, or by one of its matrices for each entry in front of the rows."""
     if node.target not in MATRICES or not has_rows(node):
         return False
     a, b = factors(node)
@@ -176,12 +167,12 @@ def is_product(node: fx.Node) -> bool:
 
 
 def factors(node: fx.Node) -> tuple[fx.Node, fx.Node]:
-    """The two matrices of a product."""
+    """The two matrices that a product multiplies."""
     return cast("tuple[fx.Node, fx.Node]", node.args[-2:])
 
 
 def flipped(node: fx.Node) -> fx.Node:
-    """The rows of a matrix that an outer product reads from the other side."""
+    """The matrix of rows whose transpose an outer product reads."""
     order = list(range(node.meta["val"].dim()))
     order[-2:] = order[:-3:-1]
     if node.target is aten.permute.default and node.args[1] == order:
@@ -190,7 +181,7 @@ def flipped(node: fx.Node) -> fx.Node:
 
 
 def is_sum_of_rows(node: fx.Node) -> bool:
-    """Whether a reduction sums over rows, and perhaps over more."""
+    """Whether a reduction sums over rows, and perhaps over further dimensions."""
     source = node.all_input_nodes[0]
     if node.target is not aten.sum.dim_IntList or has_rows(node) or not has_rows(source):
         return False
@@ -198,18 +189,13 @@ def is_sum_of_rows(node: fx.Node) -> bool:
 
 
 def is_inline(node: fx.Node) -> bool:
-    """Whether a reduction is over the last elements of a row, so that it is made in front of a loop over these."""
+    """Whether a reduction is over the last dimensions of a row, so that it is computed in front of a loop over these."""
     if not is_reduction(node) or node.target in MATRICES or not has_rows(node):
         return False
-    source, asked = node.all_input_nodes[0], cast(Any, node.args[1])
-    dims, layout = ([asked] if isinstance(asked, int) else asked), node.meta["rows"]
-    others = [dim for dim, extent in enumerate(extents(source)) if dim not in dims and extent != 1]
-    return not dims or all(dim < min(dims) for dim in others if dim != layout.dim or layout.per_vertex > 1)
-
-
-def _results(part: Part) -> tuple[fx.Node, ...]:
-    results: Any = next(reversed(part.graph.nodes)).args[0] if part.outputs else ()
-    return tuple(results)
+    source, dim_argument = node.all_input_nodes[0], cast(Any, node.args[1])
+    dims, layout = ([dim_argument] if isinstance(dim_argument, int) else dim_argument), node.meta["rows"]
+    other_dims = [dim for dim, extent in enumerate(extents(source)) if dim not in dims and extent != 1]
+    return not dims or all(dim < min(dims) for dim in other_dims if dim != layout.dim or layout.per_vertex > 1)
 
 
 def _check(node: fx.Node, part: str) -> None:
@@ -217,21 +203,14 @@ def _check(node: fx.Node, part: str) -> None:
     if node.name in ("rows", "edges") or isinstance(value, (int, torch.SymInt)) or node.target is operator.mul:
         return
     is_counts = isinstance(role_of(node), Counts)
-    others = (segments.EXPAND, *SEGMENTS, "output")
-    if is_counts and all(user.target in others and user.args[0] is not node for user in node.users):
-        return  # loops over edges know it; as numbers they do not
+    readers = (segments.EXPAND, *SEGMENTS, "output")
+    if is_counts and all(user.target in readers and user.args[0] is not node for user in node.users):
+        return  # loops over edges know where these begin and end
     if is_counts:
         raise Unsupported(f"{node.name} is read as numbers")
-    for one in (node, *node.all_input_nodes):
-        check_dtypes(one)
-    node.meta["stream"] = f"{part}/{node.name}"  # of random numbers
     if node.meta.get("interleaved"):
         raise Unsupported(f"{node.name} does not have its vertices one beside the other")
-    if node.op == "placeholder":
-        check_rows(node, node)
-        return
-    if not is_known(node) and node.target not in SEGMENTS:
-        raise Unsupported(f"{node.name} is made by {node.target}")
+    check_known(node, part)
     if node.target in MATRICES and any(map(is_empty, (node, *node.all_input_nodes))):
         raise Unsupported(f"{node.name} is a product without elements")
     if node.target in MATRICES and not (is_outer(node) or is_product(node)) and not _is_of_rows(node):
@@ -247,16 +226,16 @@ def _check(node: fx.Node, part: str) -> None:
 
 def _check_product(node: fx.Node, dtype: torch.dtype | None) -> None:
     if node.target in MATRICES and dtype is not None and not _is_of_rows(node):
-        given = {one.meta["val"].dtype for one in (node, *node.all_input_nodes)}
-        if given not in ({dtype}, {torch.bfloat16}):
-            names = ", ".join(sorted(str(other)[6:] for other in given))
+        dtypes = {factor.meta["val"].dtype for factor in (node, *node.all_input_nodes)}
+        if dtypes not in ({dtype}, {torch.bfloat16}):
+            names = ", ".join(sorted(str(found_dtype)[6:] for found_dtype in dtypes))
             raise Unsupported(f"{node.name} is a product of {names} beside {str(dtype)[6:]}")
 
 
 def _is_of_rows(node: fx.Node) -> bool:
-    """Whether matrices of one row are multiplied."""
-    both = (*factors(node), node)
-    return node.target is BMM and all(has_rows(one) and one.meta["rows"].dim == 0 for one in both)
+    """Whether two matrices of the same vertex are multiplied, for every vertex."""
+    matrices = (*factors(node), node)
+    return node.target is BMM and all(has_rows(matrix) and matrix.meta["rows"].dim == 0 for matrix in matrices)
 
 
 def _check_output(output: fx.Node, result: fx.Node) -> None:
@@ -265,13 +244,13 @@ def _check_output(output: fx.Node, result: fx.Node) -> None:
 
 
 def _levels(nodes: list[fx.Node], called: Called) -> dict[fx.Node, int]:
-    """After how many products, segment sums and calls, one depending on the other, a value is there."""
+    """The level of each value: how many products, segment sums and calls, each depending on the one before, it comes after."""
     level: dict[fx.Node, int] = {}
-    slow: set[fx.Node] = set()  # what a sum does not compute for itself, because others do so, too
+    slow: set[fx.Node] = set()  # values too expensive to be computed inside several loops
     for node in nodes:
-        before = max((level.get(source, 0) for source in node.all_input_nodes), default=0)
+        level_before = max((level.get(source, 0) for source in node.all_input_nodes), default=0)
         if node in called.nodes:
-            level[node] = max([1, before, *(level[x] + 1 for x in node.all_input_nodes if x in called.copies)])
+            level[node] = max([1, level_before, *(level[x] + 1 for x in node.all_input_nodes if x in called.copies)])
             continue
         crosses = is_between_loops(node)
         if node.target is segments.EXPAND:
@@ -281,12 +260,12 @@ def _levels(nodes: list[fx.Node], called: Called) -> dict[fx.Node, int]:
             crosses |= is_inline(node) and is_made_of_slow
         elif node.target in SLOW or is_made_of_slow:
             slow.add(node)
-        level[node] = before + crosses
+        level[node] = level_before + crosses
     return level
 
 
 def is_between_loops(node: fx.Node) -> bool:
-    """Whether an operation is no loop over the elements of its result."""
+    """Whether an operation is no part of a loop over the elements of its result."""
     return node.target in SEGMENTS or (is_reduction(node) and not is_inline(node))
 
 
@@ -312,24 +291,24 @@ def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[fx.Node]:
 def _stages(nodes: list[fx.Node], level: dict[fx.Node, int], stored: dict[fx.Node, fx.Node | None]) -> list[Stage]:
     stages = [Stage() for _ in range(max(level.values(), default=0) + 1)]
     for node in nodes:
-        before = stages[level[node] - 1]
+        stage_before = stages[level[node] - 1]
         if is_outer(node):
-            before.outers.append(node)
+            stage_before.outers.append(node)
         elif is_product(node):
-            before.products.append(node)
+            stage_before.products.append(node)
         elif node.target in SEGMENTS:
-            before.segments.append(node)
+            stage_before.segments.append(node)
         elif is_between_loops(node):
-            (before.reductions if has_rows(node) else before.sums).append(node)
+            (stage_before.reductions if has_rows(node) else stage_before.sums).append(node)
         elif node in stored:
             stages[level[node]].stores.append(node)
     return stages
 
 
 def work_of(plan: Plan) -> int:
-    """How many elements a row is worth, to judge whether threads pay: those that are stored, and some for each product."""
+    """The work of a row in elements, to judge whether threads pay: elements stored, and a sixteenth of those multiplied."""
     stages = plan.stages
-    stored = sum(width(piece.value) for stage in stages for store in stage.stores for piece in stored_as(store))
+    stored = sum(width(placement.value) for stage in stages for store in stage.stores for placement in stored_as(store))
     stored += sum(width(value) for stage in stages for value, _ in stage.copies)
     products = sum(factors(node)[1].meta["val"].numel() for stage in stages for node in stage.products)
     products += sum(node.meta["val"].numel() for stage in stages for node in stage.outers)
@@ -337,8 +316,8 @@ def work_of(plan: Plan) -> int:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A value, and where it is written: to `target`, there from place `start` of dimension `dim` on."""
+class Placement:
+    """Where a value is written: to `target`, beginning at place `start` of dimension `dim`."""
 
     value: fx.Node
     target: fx.Node
@@ -346,30 +325,30 @@ class Stored:
     start: int = 0
 
 
-def stored_as(node: fx.Node) -> list[Stored]:
-    """The values that are written where a stored value is: the pieces of a concatenation, each for itself."""
+def stored_as(node: fx.Node) -> list[Placement]:
+    """What is written to store a value: of a concatenation, each operand for itself."""
     if not is_join(node):
-        return [Stored(node, node)]
-    start, dim, pieces = 0, cast(int, node.args[1]), []
+        return [Placement(node, node)]
+    start, dim, placements = 0, cast(int, node.args[1]), []
     for operand in operands(node):
         if operand.target is not aten.empty.memory_format:  # nobody reads it
-            pieces.append(Stored(operand, node, dim, start))
+            placements.append(Placement(operand, node, dim, start))
         start += extents(operand)[dim]
-    return pieces
+    return placements
 
 
 def is_join(node: fx.Node) -> bool:
-    """Whether values with rows are put one beside the other."""
+    """Whether a node joins values with rows side by side, in another dimension than that of the rows."""
     if node.target is not aten.cat.default or not has_rows(node):
         return False
     return all(has_rows(operand) and node.args[1] != operand.meta["rows"].dim for operand in operands(node))
 
 
 def in_order(node: fx.Node) -> fx.Node:
-    """The value whose elements lie in memory in the same order, so that both are computed in one loop."""
+    """The value of which a node is a copy or reshape with the same order of elements in memory; else the node itself."""
     while node.target in (aten.clone.default, aten.reshape.default, aten.squeeze.dims, aten.unsqueeze.default):
         source = node.all_input_nodes[0]
-        is_plain = all(one.meta["rows"] == RowLayout(0, 1, on_edges(node)) for one in (node, source))
+        is_plain = all(value.meta["rows"] == RowLayout(0, 1, on_edges(node)) for value in (node, source))
         if has_rows(node) and not is_plain:
             break
         node = source

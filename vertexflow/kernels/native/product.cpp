@@ -220,7 +220,8 @@ extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const 
         }
 }
 
-extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long ldb, Long k, T* out) {
+extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long ldb, Long k, T* out, bool adds) {
+    if (!rows && adds) return;
     const Long blocks = (n + tall - 1) / tall, panels = (k + wide - 1) / wide;
     const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
     const bool by_panels = k > n && panels >= team;  // else by blocks
@@ -244,7 +245,7 @@ extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long 
                 for (Long p = 0; p < depth; ++p) copy<wide>(columns, b + (from + p) * ldb + column, right + p * wide);
                 for (Long i = 0; i < count; ++i) {
                     T* const to = out + at[i] * k + column;
-                    tile<tall, true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right, from ? to : nullptr, k, to, k,
+                    tile<tall, true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right, from || adds ? to : nullptr, k, to, k,
                                       columns});
                 }
             }

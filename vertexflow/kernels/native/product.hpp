@@ -21,9 +21,9 @@ using PackOf = void (*)(const WeightOf<X>& w);
 template <class X>
 using ProductOf = void (*)(Long rows, const X* a, Long lda, const WeightOf<X>& w, const X* bias, X* out, Long ldo);
 
-// out [n, k] = the transpose of a [rows, n] times b [rows, k]: the gradient of a weight.
+// out [n, k] = the transpose of a [rows, n] times b [rows, k], the gradient of a weight; or, if it `adds`, is so much more.
 template <class X>
-using OuterOf = void (*)(Long rows, const X* a, Long lda, Long n, const X* b, Long ldb, Long k, X* out);
+using OuterOf = void (*)(Long rows, const X* a, Long lda, Long n, const X* b, Long ldb, Long k, X* out, bool adds);
 
 using Weight = WeightOf<T>;
 using Pack = PackOf<T>;

@@ -145,7 +145,8 @@ extern "C" void product_bfloat16(Long rows, const bfloat16* a, Long lda, const W
     }
 }
 
-extern "C" void outer_bfloat16(Long rows, const bfloat16* a, Long lda, Long n, const bfloat16* b, Long ldb, Long k, bfloat16* out) {
+extern "C" void outer_bfloat16(Long rows, const bfloat16* a, Long lda, Long n, const bfloat16* b, Long ldb, Long k, bfloat16* out,
+                               bool adds) {
     const Long tiles = (n + tall - 1) / tall, thread = omp_get_thread_num(), team = omp_get_num_threads();
     const Long begin = tiles * thread / team * tall, end = std::min(n, tiles * (thread + 1) / team * tall);
     if (begin >= end) return;
@@ -182,9 +183,10 @@ extern "C" void outer_bfloat16(Long rows, const bfloat16* a, Long lda, Long n, c
                 }
             }
             for (Long i = 0; i < height; ++i)
-                for (Long column = 0; column < width; column += wide)
-                    finish(sums.get() + column * padded + i * wide, nullptr, std::min(wide, width - column),
-                           out + (first + i) * k + start + column);
+                for (Long column = 0; column < width; column += wide) {
+                    bfloat16* const to = out + (first + i) * k + start + column;
+                    finish(sums.get() + column * padded + i * wide, adds ? to : nullptr, std::min(wide, width - column), to);
+                }
         }
     }
 }

@@ -1,4 +1,4 @@
-"""The libraries beside generated code: of matrix products, one for each dtype that has them, and of what moves rows."""
+"""The libraries that generated code calls: matrix products, a library for each dtype, and functions that move rows."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ DEEPEST = 32  # rows of a panel of bfloat16, of which there are so many or a mul
 
 
 def source_of(dtype: torch.dtype) -> str:
-    """The library of products of a dtype."""
+    """The source of the library of products of a dtype."""
     if dtype == torch.bfloat16:
         return joined(torch.float32, "half.hpp", "product.hpp", "block_bfloat16.hpp", "product_bfloat16.cpp")
     return joined(dtype, "product.hpp", "product.cpp")
 
 
 def rows_source() -> str:
-    """The library of what moves rows."""
+    """The source of the library that moves rows."""
     return files(__package__).joinpath("rows.cpp").read_text(encoding="utf-8")
 
 
 def joined(dtype: torch.dtype, *names: str) -> str:
-    """Files of this folder, one behind the other; T is a type in them."""
-    parts = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names)
-    return "\n".join([f"using T = {TYPES[dtype]};", *parts])
+    """Files of this folder, one after the other, with T as the type of this dtype."""
+    texts = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names)
+    return "\n".join([f"using T = {TYPES[dtype]};", *texts])
 
 
 def function_of(name: str, dtype: torch.dtype) -> Function:
-    """One of the `FUNCTIONS` of a dtype: under this name generated code calls it, too."""
+    """One of the `FUNCTIONS` for a dtype, under the name by which generated code calls it."""
     return Function(name if dtype in OF_FLOATS else f"{name}_{str(dtype)[6:]}")
 
 
 def library_of(function: Function, floats: torch.dtype) -> torch.dtype:
-    """The dtype of the library that a function is in; `floats` is that of functions of floating point numbers."""
+    """The dtype of the library that has a function; functions without a dtype in their name are in that of `floats`."""
     return floats if function.name in FUNCTIONS else torch.bfloat16
 
 
 def dtype_of(statement: Product | Outer) -> torch.dtype:
-    """The dtype of the numbers that are multiplied."""
+    """The dtype of the values that a product multiplies."""
     dtype: torch.dtype = statement.out.array.meta["val"].dtype
     return dtype
 

@@ -18,16 +18,16 @@ from ..operations import Unsupported
 from ..torch.between import Between
 from .blocks import Blocks
 from .cpp import TYPES
-from .plan import Plan, plan, work_of
+from .plan import Plan, plan_part, work_of
 from .products import OF_FLOATS, joined
 from .statements import statements_of
 
-MOST_CUMULATED = 12  # elements that loops sum so far, each anew, in less time than a call of PyTorch takes
+MOST_CUMULATED = 12  # up to this extent loops, which sum anew for each element, take less time than a call of PyTorch
 
 
 @dataclass(frozen=True)
 class Source:
-    """A function in C++, and what it is called with, in that order."""
+    """A function in C++, and its arguments in their order."""
 
     part: str
     name: str
@@ -37,24 +37,24 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """A part as functions that are called for each step, one after the other; of a core, together with its variant for leaves.
+    """A part as functions that are called for each step, one after the other; a core together with its variant for leaves.
 
-    Between two of them stands what PyTorch computes for vertices with children, and for leaves.
+    Between two of them is a call of PyTorch: one of `inner` for vertices with children, one of `leaf` for leaves.
     """
 
     functions: list[Source]
     inner: list[Between]
     leaf: list[Between]
-    reasons: list[str]  # for that
+    reasons: list[str]  # why PyTorch is called
 
 
 def preamble(program: Program) -> str:
-    """What stands in front of all functions of a program."""
+    """The source in front of the functions of a program."""
     return joined(floats_of(program), "half.hpp", "product.hpp", "team.hpp", "runtime.hpp")
 
 
 def company_source() -> str:
-    """The library that knows of other processes, for all generated code together."""
+    """The library that knows of other processes, which all generated code shares."""
     return joined(torch.float32, "product.hpp", "team.hpp", "company.cpp")
 
 
@@ -64,24 +64,24 @@ def floats_of(program: Program) -> torch.dtype:
 
 
 def write_part(program: Program, name: str) -> Sources:
-    """A part as functions over steps; of a core, together with its variant for vertices without children.
+    """A part as functions over steps; a core together with its variant for vertices without children.
 
     Raises:
-        Unsupported: it has something that native code has not, and that PyTorch cannot be called for in between; the message
-            says what.
+        Unsupported: native code lacks something that the part needs, and PyTorch cannot be called for it in between; the
+            message says what.
     """
     dtype = floats_of(program)
-    for other in (*program.trace.state_dtypes.values(), dtype):
-        if other not in TYPES:
-            raise Unsupported(f"states are of {str(other)[6:]}")
+    for state_dtype in (*program.trace.state_dtypes.values(), dtype):
+        if state_dtype not in TYPES:
+            raise Unsupported(f"states are of {str(state_dtype)[6:]}")
     if dtype not in OF_FLOATS:
         raise Unsupported(f"states are of {str(dtype)[6:]}")
     if name not in CORES and set(program.parts[name].outputs).intersection(program.gather_grads.values()):
         raise Unsupported("it sends gradients to children")
     names = (name, f"{name}_leaf") if name in CORES else (name,)
     parts = [program.parts.get(part, Part(part, fx.Graph(), [], [])) for part in names]
-    plans = [plan(decomposed(part, program.trace, MOST_CUMULATED), name in CORES, dtype) for part in parts]
-    statements = [statements_of(made) for made in plans]
+    plans = [plan_part(decomposed(part, program.trace, MOST_CUMULATED), name in CORES, dtype) for part in parts]
+    statements = [statements_of(plan) for plan in plans]
     for groups in statements:
         verify([statement for group in groups for statement in group])
     rooms: dict[fx.Node, Scratch] = {}
@@ -90,40 +90,37 @@ def write_part(program: Program, name: str) -> Sources:
     for number in range(count):
         writer = Blocks(program, name, rooms, number)
         blocks = [
-            _indented(writer.block(made, groups[number], leaf, count > 1), 12 + 4 * len(plans))
+            _indented(writer.block(plan, groups[number], leaf, count > 1), 12 + 4 * len(plans))
             if number < len(groups)
             else ""
-            for made, groups, leaf in zip(plans, statements, (False, True), strict=False)
+            for plan, groups, leaf in zip(plans, statements, (False, True), strict=False)
         ]
         functions.append(
             Source(name, writer.function, _function(writer, blocks, max(map(work_of, plans))), writer.arguments)
         )
     inner, leaf = (
-        [call for made in some for call in _calls(program, name, made, rooms)] for some in (plans[:1], plans[1:])
+        [call for plan in some_plans for call in _calls(program, name, plan, rooms)]
+        for some_plans in (plans[:1], plans[1:])
     )
-    return Sources(functions, inner, leaf, [reason for made in plans for reason in made.reasons])
+    return Sources(functions, inner, leaf, [reason for plan in plans for reason in plan.reasons])
 
 
-def _calls(program: Program, name: str, made: Plan, rooms: dict[fx.Node, Scratch]) -> list[Between]:
-    """What PyTorch computes in a plan, in its order."""
-    part = made.part
-    placeholders = [
-        node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")
-    ]
-    origins = dict(zip(placeholders, part.inputs, strict=True))
+def _calls(program: Program, name: str, plan: Plan, rooms: dict[fx.Node, Scratch]) -> list[Between]:
+    """The calls of PyTorch in a plan, in their order."""
+    origins = plan.part.placeholders
 
     def place(node: fx.Node) -> fx.Node | Scratch:
         return origins.get(node) or room_of(node, rooms, name)
 
     return [
         Between.of(program, stage.call, {node: place(node) for node in (*stage.call.inputs, *stage.call.outputs)})
-        for stage in made.stages
+        for stage in plan.stages
         if stage.call is not None
     ]
 
 
 def _function(writer: Blocks, blocks: list[str], work: int) -> str:
-    """A function that runs a block for each step: of vertices with children, or of leaves if there is one for these."""
+    """A function that runs a block for each step: with two blocks, the second for steps of leaves."""
     body = blocks[0]
     if len(blocks) == 2:
         body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 16, but=blocks)
@@ -157,5 +154,5 @@ def _function(writer: Blocks, blocks: list[str], work: int) -> str:
 
 
 def _indented(lines: Sequence[str], by: int, but: Sequence[str] = ()) -> str:
-    """Lines as text; those in `but` stay where they are."""
+    """Lines as text, indented, except for those in `but`."""
     return "\n".join(line if line in but else " " * by + line for line in lines)

@@ -1,4 +1,4 @@
-"""The backend `torch`, the reference: each part as calls of PyTorch, anywhere; and what other backends cannot do."""
+"""The backend `torch`, the reference: each part as calls of PyTorch, on any device, and parts that other backends cannot run."""
 
 from .loop import loops_of
 

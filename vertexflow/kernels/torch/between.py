@@ -1,4 +1,4 @@
-"""Calls of PyTorch between two loops of a step: for the operations of a core that the loops of another backend do not know."""
+"""Calls of PyTorch between two loops of a step, for operations of a core that another backend does not have."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from ...graph.symbolic.nodes import has_rows, on_edges
 from ...graph.symbolic.program import Part, Program
 from ..arguments import Scratch
 from ..lower.loops import Over
-from ..lower.views import of_vertex
+from ..lower.views import vertex_shape
 from ..memory import first_row
 from ..order import Step
 from ..run import Run
 from .calls import Calls
 
-Rows = Callable[[Step], Tensor]  # a value in one step
+Rows = Callable[[Step], Tensor]  # from a step to its rows of a value
 
 
 @dataclass(frozen=True, eq=False)
 class Between:
-    """A part of a step that PyTorch computes, and where what it reads and makes lies."""
+    """A part of a step that PyTorch computes, and where its inputs and outputs lie."""
 
     program: Program
     calls: Calls
-    places: Mapping[fx.Node, fx.Node | Scratch]  # a value of the joint graph, or room for the rows of one step
+    places: Mapping[
+        fx.Node, fx.Node | Scratch
+    ]  # a value of the joint graph, or scratch memory for the rows of one step
 
     @classmethod
     def of(cls, program: Program, part: Part, places: Mapping[fx.Node, fx.Node | Scratch]) -> Between:
@@ -43,17 +45,17 @@ class Between:
 
     @property
     def operations(self) -> list[str]:
-        """The names of what is called."""
+        """The names of the operations that are called."""
         targets: list[Any] = [node.target for node in self.calls.part.graph.nodes if node.op == "call_function"]
         return list(dict.fromkeys(str(target) for target in targets if hasattr(target, "overloadpacket")))
 
     @property
     def rooms(self) -> list[Scratch]:
-        """The memory of a step that it reads and writes."""
+        """The scratch memory that it reads and writes."""
         return [place for place in self.places.values() if isinstance(place, Scratch)]
 
     def bind(self, run: Run) -> list[Rows]:
-        """What finds each input and output in a step of one run."""
+        """For each input and output, the function from a step to its rows in one run."""
         return [self._rows(node, run) for node in [*self.calls.part.inputs, *self.calls.part.outputs]]
 
     def run(self, bound: list[Rows], step: Step) -> None:
@@ -76,17 +78,17 @@ class Between:
 
 
 def _of_room(node: fx.Node, scratch: Scratch, room: Tensor) -> Rows:
-    """The rows of one step, which begin where their room does."""
+    """The rows of a value in scratch memory, which has only those of one step."""
     flat = room.view(-1)
     if scratch.over is Over.ELEMENTS:
         shape = list(map(int, node.meta["val"].shape))
-        whole = flat[: math.prod(shape)].view(shape)
-        return lambda step: whole
-    inner, dim, over_edges = of_vertex(node), node.meta["rows"].dim, scratch.over is Over.EDGES
+        elements = flat[: math.prod(shape)].view(shape)
+        return lambda step: elements
+    inner, dim, is_over_edges = vertex_shape(node), node.meta["rows"].dim, scratch.over is Over.EDGES
     width, count = math.prod(inner), node.meta["rows"].per_vertex
 
     def rows(step: Step) -> Tensor:
-        number = step.edge_stop - step.edge_start if over_edges else step.stop - step.start
+        number = step.edge_stop - step.edge_start if is_over_edges else step.stop - step.start
         value = flat[: number * width].view(number, *inner)
         return value.movedim(0, dim) if count == 1 else value.flatten(0, 1)
 

@@ -17,8 +17,8 @@ from .source import compile_part
 
 @dataclass(frozen=True)
 class Calls:
-    """A part as a function of the numbers of rows and edges, its inputs, and the outputs that it writes into given memory.
-    It returns the others."""
+    """A part as a function of the numbers of rows and edges, its inputs, and memory for the outputs in `written`; it returns the
+    other outputs."""
 
     part: Part
     function: Callable[..., tuple[Tensor, ...]]
@@ -28,11 +28,11 @@ class Calls:
 
     @classmethod
     def of(cls, part: Part, written: Mapping[fx.Node, bool]) -> Calls:
-        """Compile a part. It writes the outputs in `written` into given memory, which is contiguous where the mapping says so."""
+        """Compile a part that writes the outputs in `written` into given memory, contiguous where the mapping says so."""
         return cls(part, *compile_part(part, written), list(written), any(map(on_edges, part.graph.nodes)))
 
     def __call__(self, trace: Trace, rows: int, edges: int, values: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        """Compute rows; an error names the line of the vertex function."""
+        """Compute the outputs; an error names the line of the vertex function."""
         try:
             if rows and (edges or not self.knows_edges):
                 return self.function(rows, edges, *values)

@@ -1,6 +1,6 @@
-"""What a part computes where there is no row, or no edge: PyTorch is not called then, some of its kernels divide by their number.
+"""What a part computes for no rows, or no edges, without calling those of PyTorch's kernels that divide by their number.
 
-What has rows has none; what is summed over rows is zero; what is made of neither is computed as ever.
+Values with rows are empty, sums over rows are zero, and everything else is computed as always.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ...graph.symbolic.program import Part
 def run_without(part: Part, rows: int, edges: int, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """The outputs of a part whose inputs have this number of rows and edges, one of which is 0."""
     values: dict[fx.Node, Any] = {}
-    given = iter([rows, edges, *inputs])
+    arguments = iter([rows, edges, *inputs])
     for node in part.graph.nodes:
         if node.op == "placeholder":
-            values[node] = next(given)
+            values[node] = next(arguments)
         elif node.op == "output":
             return tuple(values[result] for result in node.args[0])
         elif _reads_nothing(node, rows, edges):
@@ -34,15 +34,17 @@ def run_without(part: Part, rows: int, edges: int, inputs: Sequence[Tensor | Non
 
 
 def _reads_nothing(node: fx.Node, rows: int, edges: int) -> bool:
-    """Whether an operation makes, or reads, a value without elements because there are no rows, or no edges."""
+    """Whether an operation's result, or all that it reads with rows, is empty because there are no rows, or no edges."""
     if node.target is operator.getitem or isinstance(node.meta.get("val"), (int, torch.SymInt)):
         return False
-    is_empty = [(edges if on_edges(one) else rows) == 0 for one in (node, *node.all_input_nodes) if has_rows(one)]
+    is_empty = [
+        (edges if on_edges(operand) else rows) == 0 for operand in (node, *node.all_input_nodes) if has_rows(operand)
+    ]
     return bool(is_empty) and (is_empty[0] if has_rows(node) else all(is_empty))
 
 
 def _layouts(node: fx.Node) -> Any:
-    """Where the rows of a value are; of an operation with several results, by number."""
+    """The layout of a value's rows; for several results, a layout by number."""
     if isinstance(node.meta["val"], Tensor):
         return node.meta.get("rows")
     return {user.args[1]: user.meta.get("rows") for user in node.users if user.target is operator.getitem}
@@ -50,7 +52,7 @@ def _layouts(node: fx.Node) -> Any:
 
 def _empty(value: Any, layout: Any, rows: int, edges: int) -> Any:
     if isinstance(value, (list, tuple)):
-        return [_empty(one, layout.get(number), rows, edges) for number, one in enumerate(value)]
+        return [_empty(item, layout.get(number), rows, edges) for number, item in enumerate(value)]
     if value is None:
         return None
     shape = [size if isinstance(size, int) else 0 for size in value.shape]

@@ -1,4 +1,4 @@
-"""Parts as calls of PyTorch: cores once a step, on slices of all rows; others once."""
+"""Parts as calls of PyTorch: cores once a step, on slices of all rows; other parts once."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ...graph.symbolic.roles import CHILDREN
 from ..arguments import By, Gathered, Received
 from ..edges import ChildRows, EdgeRows
 from ..memory import Buffers, cut, first_gathered, first_row, slots_of
-from ..order import Ints, RowGroup, Step
+from ..order import Extent, Ints, RowGroup, Step
 from ..run import Run
 from .calls import Calls
 
 
-def loops_of(program: Program, others: Collection[str]) -> dict[str, Once | Steps]:
-    """The parts of a program but for `others`."""
+def loops_of(program: Program, done: Collection[str]) -> dict[str, Once | Steps]:
+    """Loops for the parts of a program that are not `done` by another backend."""
     loops: dict[str, Once | Steps] = {}
     for name, part in program.parts.items():
-        if name in others or name.endswith("_leaf"):
+        if name in done or name.endswith("_leaf"):
             continue
-        made, leaf = _calls(program, part), program.parts.get(f"{name}_leaf")
+        calls, leaf = _calls(program, part), program.parts.get(f"{name}_leaf")
         if name in CORES:
-            loops[name] = Steps(program, made, None if leaf is None else _calls(program, leaf))
+            loops[name] = Steps(program, calls, None if leaf is None else _calls(program, leaf))
         else:
-            loops[name] = Once(program, made)
+            loops[name] = Once(program, calls)
     return loops
 
 
@@ -39,7 +39,7 @@ def _calls(program: Program, part: Part) -> Calls:
 
 
 def _written(program: Program, part: Part) -> dict[fx.Node, bool]:
-    """The outputs that a part writes into given memory, and whether that is contiguous: all of cores, and states."""
+    """The outputs that a part writes into given memory (all outputs of cores, and states), and whether that is contiguous."""
     trace = program.trace
     states = set(trace.scatters.values())
     columns = {node for (_, slot), node in program.gather_grads.items() if slot >= 0 and trace.num_slots > 1}
@@ -52,14 +52,14 @@ def _written(program: Program, part: Part) -> dict[fx.Node, bool]:
 
 
 class _Loop:
-    """What is the same of all loops here."""
+    """What both kinds of loops have in common."""
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
         return "calls of PyTorch"
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
         return {}
 
 
@@ -70,7 +70,7 @@ class Once(_Loop):
     program: Program
     calls: Calls
     in_arenas = keeps = False
-    # For each group of rows: which of the rows of each input are read.
+    # For each group of rows: the inputs and written outputs, and which of their rows are used.
     cuts: WeakKeyDictionary[RowGroup, list[tuple[fx.Node, tuple[int, int, int] | None]]] = field(
         default_factory=WeakKeyDictionary
     )
@@ -91,24 +91,25 @@ class Once(_Loop):
         if cuts is None:
             read = [*calls.part.inputs, *calls.written]
             cuts = self.cuts[group] = [(node, cut(self.program, node, group, start)) for node in read]
-        given = [values[node] if rows is None else values[node].narrow(*rows) for node, rows in cuts]
-        results = calls(self.program.trace, stop - start, end - first, given)
-        made = (node for node in calls.part.outputs if node not in calls.written)
-        values.update(zip(made, results, strict=True))
+        arguments_of_calls = [values[node] if rows is None else values[node].narrow(*rows) for node, rows in cuts]
+        results = calls(self.program.trace, stop - start, end - first, arguments_of_calls)
+        results_returned = (node for node in calls.part.outputs if node not in calls.written)
+        values.update(zip(results_returned, results, strict=True))
 
 
-# Of each value of a core: all its rows, their dimension, how many each has, and the first of them (-1: it has a row an edge).
+# For each value of a core: the tensor with all of its rows, their dimension, the entries of a row, and the first row (-1: the
+# rows are edges).
 _Slices = list[tuple[fx.Node, "Tensor | None", int, int, int]]
 
 
 class _Exchange(Protocol):
-    """What steps read of children or parents, and write for them."""
+    """What steps read from children or parents, and write for them."""
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
-        """The values that are of one step."""
+        """The values that are gathered, received or sent in one step."""
 
     def finish(self, steps: Sequence[Step]) -> None:
-        """See to it that they are there for others, too."""
+        """Complete the values that other parts read."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class _Arguments:
 
 @dataclass(frozen=True, eq=False)
 class Steps(_Loop):
-    """A core: of vertices with children, and of others, of which there may be nothing to compute."""
+    """A core: for vertices with children, and for leaves, for which there may be nothing to compute."""
 
     program: Program
     inner: Calls
@@ -144,15 +145,15 @@ class Steps(_Loop):
 
     def run(self, arguments: _Arguments, steps: Ints) -> None:
         """Compute these steps, one after the other."""
-        each = [Step._make(line) for line in steps.tolist()]
-        for step in each:
+        all_steps = [Step._make(line) for line in steps.tolist()]
+        for step in all_steps:
             is_leaf = step.start < arguments.group.num_leaves
             calls, slices = (self.leaf, arguments.leaf) if is_leaf else (self.inner, arguments.inner)
-            given = arguments.exchange.of_step(step, is_leaf)
+            exchanged = arguments.exchange.of_step(step, is_leaf)
             if calls is not None and step.start < step.stop:
-                values = [_slice(step, given, *one) for one in slices]
+                values = [_slice(step, exchanged, *value_slice) for value_slice in slices]
                 calls(self.program.trace, step.stop - step.start, step.edge_stop - step.edge_start, values)
-        arguments.exchange.finish(each)
+        arguments.exchange.finish(all_steps)
 
     def _slices(self, calls: Calls, run: Run) -> _Slices:
         slices = []
@@ -166,16 +167,16 @@ class Steps(_Loop):
 
 def _slice(
     step: Step,
-    given: Mapping[fx.Node, Tensor],
+    exchanged: Mapping[fx.Node, Tensor],
     node: fx.Node,
     value: Tensor | None,
     dim: int,
     per_vertex: int,
     base: int,
 ) -> Tensor | None:
-    """A value in one step: one of the `given` ones, or some of its rows."""
-    if node in given:
-        return given[node]
+    """A value in one step: one that is exchanged, or the step's rows of `value`."""
+    if node in exchanged:
+        return exchanged[node]
     if dim < 0 or value is None:
         return value
     start, stop = (step.edge_start, step.edge_stop) if base < 0 else (step.start - base, step.stop - base)
@@ -186,7 +187,7 @@ def _slice(
 
 @dataclass(frozen=True)
 class _Gathers:
-    """What is gathered of the states of children: in slots, and over edges."""
+    """The gathered states of children: by slot, and over edges."""
 
     states: Mapping[str, Tensor]
     rows: dict[str, EdgeRows]
@@ -194,30 +195,30 @@ class _Gathers:
 
     @classmethod
     def of(cls, program: Program, run: Run) -> _Gathers:
-        """With room for what is gathered."""
+        """Take the buffers for gathered rows from a run."""
         rows, kids = {}, {}
         for name, shape in program.trace.state.items():
-            nodes, every = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
+            nodes, all_children = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
             if nodes:
                 room, base = run.values.buffer(Gathered(name, By.SLOT)), first_gathered(program, run.group, nodes)
                 rows[name] = EdgeRows(room, nodes, run.group, shape, base)
-            if every is not None:
+            if all_children is not None:
                 room = run.values.buffer(Gathered(name, By.EDGE))
-                kids[name] = ChildRows(room, every, run.group, every in program.kept)
+                kids[name] = ChildRows(room, all_children, run.group, all_children in program.kept)
         return cls(run.states, rows, kids)
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
         """The rows that a step gathers."""
-        given: dict[fx.Node, Tensor] = {}
+        gathered: dict[fx.Node, Tensor] = {}
         if not is_leaf:
             for name, rows in self.rows.items():
-                given.update(rows.read(self.states[name], step))
+                gathered.update(rows.read(self.states[name], step))
             for name, kids in self.kids.items():
-                given[kids.node] = kids.read(self.states[name], step.edge_start, step.edge_stop)
-        return given
+                gathered[kids.node] = kids.read(self.states[name], step.edge_start, step.edge_stop)
+        return gathered
 
     def finish(self, steps: Sequence[Step]) -> None:
-        """Gather what was read where it is."""
+        """Gather the rows that steps read in place, for other parts."""
         for name, rows in self.rows.items():
             rows.fill(self.states[name], steps)
 
@@ -227,12 +228,12 @@ class _Receives:
     """The gradients of states that come from parents, and those that are sent to children."""
 
     run: Run
-    received: dict[str, tuple[fx.Node, Tensor, int]]  # with the row that the room begins with
+    received: dict[str, tuple[fx.Node, Tensor, int]]  # by state: the value, its buffer, and the buffer's first row
     of_leaves: set[fx.Node]
 
     @classmethod
     def of(cls, program: Program, run: Run, leaf_reads: set[fx.Node]) -> _Receives:
-        """With room for what is received."""
+        """Take the buffers for received gradients from a run."""
         received = {}
         for name, node in program.state_grads.items():
             base = first_row(program, run.group, node) if node in program.kept else -1
@@ -242,17 +243,17 @@ class _Receives:
         )
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
-        """What rows of a step receive, and where what they send belongs."""
-        given, run = {}, self.run
+        """The gradients that the rows of a step receive, and the memory for those that they send."""
+        values, run = {}, self.run
         for name, (node, room, base) in self.received.items():
             if not is_leaf or node in self.of_leaves:
-                given[node] = run.exchange.receive(name, run.group, step, room, base)
+                values[node] = run.exchange.receive(name, run.group, step, room, base)
         if not is_leaf:
             for rows in run.sent.values():
-                given.update(rows.views(step.start, step.stop))
+                values.update(rows.views(step.start, step.stop))
             for kids in run.sent_by_edge.values():
-                given[kids.node] = kids.part(step.edge_start, step.edge_stop)
-        return given
+                values[kids.node] = kids.part(step.edge_start, step.edge_stop)
+        return values
 
     def finish(self, steps: Sequence[Step]) -> None:
-        """All is there."""
+        """Nothing is left to do."""

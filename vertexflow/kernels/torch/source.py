@@ -1,6 +1,6 @@
-"""A part as a Python function of calls of PyTorch that write where the executor wants it.
+"""A part as a Python function of calls of PyTorch, which write into memory that the executor provides.
 
-The generated source is ordinary Python and can be read: `VERTEXFLOW_LOG=kernels` prints it.
+The generated source is ordinary Python: `VERTEXFLOW_LOG=kernels` prints it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class _Writer:
         self.results: tuple[fx.Node, ...] = self.nodes[-1].args[0]
         self.constants: dict[str, Any] = {}
         self.lines: list[str] = []
-        self.made_by: dict[int, fx.Node] = {}  # of lines, counted from 1: the node that is computed there
-        self.place: dict[fx.Node, str] = {}  # where a node's value is to be written
-        self.allocate: dict[fx.Node, list[str]] = {}  # lines that must stand before a node
+        self.made_by: dict[int, fx.Node] = {}  # by line, counted from 1: the node that is computed there
+        self.place: dict[fx.Node, str] = {}  # the memory into which a node's value is written
+        self.allocate: dict[fx.Node, list[str]] = {}  # lines that must come before a node
         self.copies: list[str] = []
         self.outs: list[str] = []
         self.returned: list[str] = []
@@ -77,29 +77,29 @@ class _Writer:
                 self._place_operands(node)
 
     def _place_operands(self, cat: fx.Node) -> None:
-        """The operands of a concatenation are computed where they belong in it, so that nothing is copied."""
+        """Let the operands of a concatenation be computed at their places in it, so that nothing is copied."""
         operands: list[fx.Node] = cat.args[0]  # type: ignore[assignment]
         value, dim = cat.meta["val"], cat.args[1]
-        ours = [_can_write(node, contiguous=False) and node not in self.place for node in operands]
-        fits = all(node.meta["val"].dtype == value.dtype for node in operands)
-        if value.dim() != 2 or dim != 1 or not all(ours) or not fits or len(set(operands)) < len(operands):
+        can_place = [_can_write(node, contiguous=False) and node not in self.place for node in operands]
+        same_dtype = all(node.meta["val"].dtype == value.dtype for node in operands)
+        if value.dim() != 2 or dim != 1 or not all(can_place) or not same_dtype or len(set(operands)) < len(operands):
             return
         first = min(operands, key=self.nodes.index)
         if cat in self.place:
-            home = self.place[cat]
+            target = self.place[cat]
         else:
-            home = cat.name
+            target = cat.name
             rows, width = value.shape[0], value.shape[1]
             self.allocate.setdefault(first, []).append(
-                f"{home} = torch.empty(({self._rows(cat, rows)}, {width}), "
+                f"{target} = torch.empty(({self._rows(cat, rows)}, {width}), "
                 f"dtype={value.dtype}, device={self._text(value.device)})"
             )
         start = 0
         for node in operands:
             stop = start + node.meta["val"].shape[1]
-            self.place[node] = f"{home}[:, {start}:{stop}]"
+            self.place[node] = f"{target}[:, {start}:{stop}]"
             start = stop
-        self.place[cat] = home
+        self.place[cat] = target
         cat.meta["assembled"] = True
 
     def _rows(self, node: fx.Node, size: Any) -> str:
@@ -203,7 +203,7 @@ def _out_variant(node: fx.Node) -> tuple[Any, str] | None:
         overload = getattr(packet, name)
         arguments = overload._schema.arguments
         plain = [(a.name, str(a.type)) for a in arguments if not (a.alias_info and a.alias_info.is_write)]
-        written = [a.name for a in arguments if a.alias_info and a.alias_info.is_write and a.kwarg_only]
-        if plain == wanted and len(written) == 1:
-            return overload, written[0]
+        outs = [a.name for a in arguments if a.alias_info and a.alias_info.is_write and a.kwarg_only]
+        if plain == wanted and len(outs) == 1:
+            return overload, outs[0]
     return None

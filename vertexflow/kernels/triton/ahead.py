@@ -1,4 +1,4 @@
-"""Compile kernels ahead of time, for GPUs that are not there, and read what they take: registers, spills, shared memory."""
+"""Compile kernels ahead of time, for GPUs that need not be there, and read what they use: registers, spills, shared memory."""
 
 from __future__ import annotations
 
@@ -48,9 +48,8 @@ TYPES = {
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A kernel of some source: the types of its arguments, "constexpr" for what is known; how products are computed; its
-    tile."""
+class TypedKernel:
+    """A kernel in some source: the types of its arguments ("constexpr" for constants), the precision of products, its tile."""
 
     name: str
     source: str
@@ -61,8 +60,8 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a kernel takes on one target: rows and columns of a program, registers of a thread, bytes of a thread that do
-    not fit into them, and bytes of shared memory of a program."""
+    """What a kernel uses on one target: rows and columns of a program, registers of a thread, bytes that a thread spills, and
+    bytes of shared memory of a program."""
 
     kernel: str
     target: str
@@ -73,29 +72,31 @@ class Resources:
     shared: int
 
 
-def kernels_of(program: Program, dag: bool = False) -> list[Kernel]:
+def kernels_of(program: Program, dag: bool = False) -> list[TypedKernel]:
     """The kernels of both cores of a program.
 
-    `dag`: as for graphs whose vertices have several parents, which sum what these sent.
+    `dag`: as for graphs whose vertices have several parents, and sum the gradients that these send.
 
     Raises:
         vertexflow.kernels.operations.Unsupported: as `write_core`.
     """
-    found: list[Kernel] = []
+    kernels: list[TypedKernel] = []
     for core in CORES:
         if core in program.parts:
             for source in write_core(program, core).pieces:
                 module = load(source.text)
                 launches = (*source.inner, *source.leaf)
-                found += [_kernel(getattr(module, each.name), program, source.text, each, dag) for each in launches]
-    return found
+                kernels += [
+                    _kernel(getattr(module, launch.name), program, source.text, launch, dag) for launch in launches
+                ]
+    return kernels
 
 
-def _kernel(function: Any, program: Program, text: str, launch: Launch, dag: bool) -> Kernel:
+def _kernel(function: Any, program: Program, text: str, launch: Launch, dag: bool) -> TypedKernel:
     names = list(function.arg_names)
     types = [_type(program, pointer, dag) for pointer in launch.pointers]
     types += ["i32"] * (len(names) - len(types) - 4) + ["constexpr"] * 4
-    return Kernel(launch.name, text, dict(zip(names, types, strict=True)), precision(), launch.tile)
+    return TypedKernel(launch.name, text, dict(zip(names, types, strict=True)), precision(), launch.tile)
 
 
 def _type(program: Program, pointer: Given, dag: bool) -> str:
@@ -124,7 +125,7 @@ def _type(program: Program, pointer: Given, dag: bool) -> str:
             return f"*{TYPES[program.trace.state_dtypes[state]]}"
 
 
-def compile_ahead(kernel: Kernel, target: str) -> Resources:
+def compile_ahead(kernel: TypedKernel, target: str) -> Resources:
     """Compile a kernel for one of `TARGETS`, with the largest tile that does not spill; no GPU is needed for that.
 
     Raises:
@@ -133,13 +134,13 @@ def compile_ahead(kernel: Kernel, target: str) -> Resources:
     if interprets():
         raise BackendError("kernels cannot be compiled while Triton's interpreter runs them; unset TRITON_INTERPRET")
     for size in kernel.tile.sizes:
-        found = _compile(kernel, target, size)
-        if not found.spills:
+        resources = _compile(kernel, target, size)
+        if not resources.spills:
             break
-    return found
+    return resources
 
 
-def _compile(kernel: Kernel, target: str, size: tuple[int, int]) -> Resources:
+def _compile(kernel: TypedKernel, target: str, size: tuple[int, int]) -> Resources:
     function = getattr(load(kernel.source), kernel.name)
 
     import triton
@@ -149,15 +150,17 @@ def _compile(kernel: Kernel, target: str, size: tuple[int, int]) -> Resources:
     names, kinds = list(kernel.signature), list(kernel.signature.values())
     constants: dict[str, Any] = {name: None for name, kind in kernel.signature.items() if kind == "constexpr"}
     constants.update(zip(names[-4:], (*kernel.tile.blocks(size), kernel.precision), strict=True))
-    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(kinds) if kind.startswith("*")}
+    aligned = {(position,): [["tt.divisibility", 16]] for position, kind in enumerate(kinds) if kind.startswith("*")}
     source = ASTSource(function, dict(kernel.signature), constants, aligned)
-    made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": WARPS})
-    registers, spills = _of_ptx(made.asm["ptx"]) if "ptx" in made.asm else _of_amd(made.asm["amdgcn"])
-    return Resources(kernel.name, target, *size, registers, spills, int(made.metadata.shared))
+    binary = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": WARPS})
+    registers, spills = (
+        _resources_of_ptx(binary.asm["ptx"]) if "ptx" in binary.asm else _resources_of_amd(binary.asm["amdgcn"])
+    )
+    return Resources(kernel.name, target, *size, registers, spills, int(binary.metadata.shared))
 
 
-def _of_ptx(ptx: str) -> tuple[int, int]:
-    """Registers and bytes of spills, as NVIDIA's assembler tells them, which comes with Triton."""
+def _resources_of_ptx(ptx: str) -> tuple[int, int]:
+    """Registers and bytes of spills as told by NVIDIA's assembler, which comes with Triton."""
     from triton import knobs
 
     with tempfile.TemporaryDirectory() as folder:
@@ -165,12 +168,12 @@ def _of_ptx(ptx: str) -> tuple[int, int]:
         path.write_text(ptx, encoding="utf-8")
         architecture = re.findall(r"\.target\s+(\w+)", ptx)[0]
         command = [str(knobs.nvidia.ptxas.path), "-v", f"--gpu-name={architecture}", str(path), "-o", os.devnull]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    spills = re.findall(r"(\d+) bytes spill stores", said)
-    return int(re.findall(r"Used (\d+) registers", said)[0]), sum(map(int, spills))
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spills = re.findall(r"(\d+) bytes spill stores", output)
+    return int(re.findall(r"Used (\d+) registers", output)[0]), sum(map(int, spills))
 
 
-def _of_amd(code: str) -> tuple[int, int]:
-    """Vector registers and bytes of spills, from what the assembly says of itself."""
+def _resources_of_amd(code: str) -> tuple[int, int]:
+    """Vector registers and bytes of spills as the assembly states them."""
     numbers = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)", code)}
     return numbers["vgpr_count"], 4 * numbers["vgpr_spill_count"]

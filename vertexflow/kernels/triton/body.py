@@ -1,4 +1,4 @@
-"""The Triton code of one kernel: a program computes BLOCK_M rows by BLOCK_N columns of all values that it stores."""
+"""The Triton code of one kernel: a program computes BLOCK_M rows by BLOCK_N columns of every value that it stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx
 from ...graph import segments
 from ..arguments import Given, OfGroup
 from ..lower.elements import Elements
-from ..lower.index import ZERO, Atom, Index, Owner, Var, at, of, substituted, unravel
+from ..lower.index import ZERO, Atom, Index, Owner, Var, index_at, index_of, substituted, unravel
 from ..lower.scalar import (
     HALVES,
     JOINED,
@@ -32,27 +32,27 @@ from ..lower.scalar import (
     wide,
 )
 from ..lower.verify import verify_value
-from ..lower.views import Coords, of_vertex, put_back
+from ..lower.views import Coords, put_back, vertex_shape
 from ..operations import SEGMENTS
 from . import memory
 from .lines import Block, Lines, Scope
 from .places import Place, Received, Rows
-from .plan import FEW, Kernel, Plan, Store, is_fused, source_of, space_of
+from .plan import FEW, ColumnStore, Kernel, Plan, is_fused, source_of, space_of
 from .products import accumulator, write_products
 from .spellings import EXACT, REDUCTIONS, converted, number, place, register, rounded, spell, takes_bare_numbers
 from .tiles import Tile, power_of_two
 
-CHUNK = 256  # elements of a row that are summed at once
+CHUNK = 256  # elements of a row that are summed in one turn of a loop
 
 
 class Places(Protocol):
-    """Where values lie that are in memory."""
+    """Where values in memory lie."""
 
     def place(self, node: fx.Node) -> Place:
         """The place of a value, or of an output of the part."""
 
     def kept(self, node: fx.Node) -> Rows:
-        """The place of a value that is received, once it is stored."""
+        """The place of a received gradient after it was stored."""
 
     def pointer(self, argument: Given, name: str) -> str:
         """The name of an argument."""
@@ -62,21 +62,21 @@ class Places(Protocol):
 
 
 class KernelWriter(Lines):
-    """Writes the body of a kernel: what an expression needs, in lines of the outermost scope that has all its variables."""
+    """Writes the body of a kernel: each expression as a line in the outermost scope that has all of its variables."""
 
-    def __init__(self, made: Plan, kernel: Kernel, tile: Tile, places: Places) -> None:
+    def __init__(self, plan: Plan, kernel: Kernel, tile: Tile, places: Places) -> None:
         super().__init__()
-        self.made, self.kernel, self.tile, self.places = made, kernel, tile, places
+        self.plan, self.kernel, self.tile, self.places = plan, kernel, tile, places
         self.m, self.j = Var("m"), Var("j", tile.columns)
         self.blocks["m"] = Block(0, "in_rows", "BLOCK_M")
         self.blocks["j"] = Block(0, "in_columns" if tile.columns % tile.sizes[0][1] else "", columns="BLOCK_N")
         self.accumulators: dict[tuple[fx.Node, int], str] = {}
-        self.owners: dict[str, Var] = {}  # the row that an edge belongs to
-        self.bound: dict[Var, Index] = {}  # what variables of sums are, while these are written
-        self.names: dict[Any, frozenset[str]] = {}  # of the variables that expressions depend on
-        self.widest = 1  # elements of a row that are in registers at once, besides the tile
-        nodes = [*made.part.graph.nodes, *made.ready]
-        self.elements = Elements({node for node in nodes if self.in_memory(node) or _is_apart(node)})
+        self.owners: dict[str, Var] = {}  # by the variable of an edge, that of the row that it belongs to
+        self.bound: dict[Var, Index] = {}  # the places of a reduction's variables while it is written
+        self.names: dict[Any, frozenset[str]] = {}  # by expression: the variables that it depends on
+        self.widest = 1  # the most elements of a row that are in registers at once, beside the tile
+        nodes = [*plan.part.graph.nodes, *plan.ready]
+        self.elements = Elements({node for node in nodes if self.in_memory(node) or _has_own_lines(node)})
 
     def write(self) -> list[str]:
         """The lines of the body."""
@@ -96,64 +96,64 @@ class KernelWriter(Lines):
         return [*head, *self.scopes[0].lines, *body.lines]
 
     def in_memory(self, node: fx.Node) -> bool:
-        """Whether a value is there before the kernel begins."""
-        if node in self.made.ready and self.made.ready[node] <= self.kernel.level:
+        """Whether a value is in memory before the kernel begins."""
+        if node in self.plan.ready and self.plan.ready[node] <= self.kernel.level:
             return True
         return node.op == "placeholder" and node.name not in ("rows", "edges") and not self._is_received(node)
 
     def _is_received(self, node: fx.Node) -> bool:
         return isinstance(self.places.place(node), Received)
 
-    def made_place(self, node: fx.Node) -> Any:
-        """Where a value lies that is in memory."""
-        found = self.places.place(node)
-        return self.places.kept(node) if isinstance(found, Received) else found
+    def place_in_memory(self, node: fx.Node) -> Any:
+        """Where a value in memory lies."""
+        place_of_value = self.places.place(node)
+        return self.places.kept(node) if isinstance(place_of_value, Received) else place_of_value
 
-    def _store(self, store: Store) -> None:
-        shape, row = list(space_of(store.value)[1]), of(self.m)
-        is_one = math.prod(shape) == 1
-        once = is_one and self.tile.columns > 1  # in one program of those that share the rows
-        column = ZERO if is_one else of(self.j)
+    def _store(self, store: ColumnStore) -> None:
+        shape, row = list(space_of(store.value)[1]), index_of(self.m)
+        is_single = math.prod(shape) == 1
+        is_once = is_single and self.tile.columns > 1  # in one program of those that share the rows
+        column = ZERO if is_single else index_of(self.j)
         element = self.element(store.value, put_back(store.value, row, unravel(column + store.first, shape)))
         value = self.text(in_dtype(element, store.target.meta["val"].dtype))
-        mask = self.mask(row, column) + (" & (tl.program_id(1) == 0)" if once else "")
-        self.line(memory.write(self, self.made_place(store.target), self.m, column + store.offset, value, mask))
+        mask = self.mask(row, column) + (" & (tl.program_id(1) == 0)" if is_once else "")
+        self.line(memory.write(self, self.place_in_memory(store.target), self.m, column + store.offset, value, mask))
 
     # Expressions
 
     def element(self, node: fx.Node, coords: Coords) -> Expression:
-        """An element of a value as an expression, which reads nothing but what is its own."""
-        found = self.elements.element(node, coords)
-        verify_value(found, {variable for place in coords for variable in place.variables()})
-        return found
+        """An element of a value as an expression, verified to read nothing out of bounds."""
+        expression = self.elements.element(node, coords)
+        verify_value(expression, {variable for place in coords for variable in place.variables()})
+        return expression
 
     def text(self, expression: Expression) -> str:
-        """The name of an expression; what it needs is computed in lines before it."""
+        """The variable of an expression; it is written, with all that it needs, if it was not yet."""
         key = self._key(expression)
-        known = self.find(key)
-        if known is None:
+        name = self.find(key)
+        if name is None:
             with self._outermost(self.names_of(expression)) as depth:
-                known = self._named(expression, depth)
-                self.scopes[depth].known[key] = known
-        return known
+                name = self._named(expression, depth)
+                self.scopes[depth].known[key] = name
+        return name
 
     def place_of(self, index: Index) -> Index:
-        """A place by the variables of the kernel."""
+        """A place in terms of the variables of the kernel."""
 
-        def known(atom: Atom) -> Index | None:
+        def replacement(atom: Atom) -> Index | None:
             if isinstance(atom, Owner):
-                return of(self._owner(memory.row_of(self.place_of(atom.edge))))
+                return index_of(self._owner(memory.row_of(self.place_of(atom.edge))))
             return self.bound.get(atom) if isinstance(atom, Var) else None
 
-        return substituted(index, known)
+        return substituted(index, replacement)
 
     def names_of(self, expression: Expression) -> frozenset[str]:
         """The variables of the kernel that an expression depends on."""
         key = self._key(expression)
         if key not in self.names:
-            own = {v.name for v in expression.over} if isinstance(expression, Reduce) else set()
+            own_variables = {v.name for v in expression.over} if isinstance(expression, Reduce) else set()
             places = self.names_in(map(self.place_of, expression.places))
-            self.names[key] = frozenset(places).union(*map(self.names_of, expression.parts)) - own
+            self.names[key] = frozenset(places).union(*map(self.names_of, expression.subexpressions)) - own_variables
         return self.names[key]
 
     def _key(self, expression: Expression) -> Any:
@@ -161,7 +161,7 @@ class KernelWriter(Lines):
 
     @contextmanager
     def _outermost(self, names: frozenset[str]) -> Iterator[int]:
-        """Write into the outermost scope that has these variables; the first is for what products need, too."""
+        """Write into the outermost scope that has these variables; scope 0 comes before the products, for what these need."""
         depth = max((self.blocks[name].depth for name in names), default=0)
         depth = max(depth, min(1, len(self.scopes) - 1))
         inner, self.scopes = self.scopes[depth + 1 :], self.scopes[: depth + 1]
@@ -208,28 +208,28 @@ class KernelWriter(Lines):
         return spell(apply.operation, dtype, texts)
 
     def _drawn(self, draw: Draw) -> str:
-        row = f"{'edge_start' if draw.of_edges else 'absolute'} + {memory.row_of(self.place_of(draw.row))}"
+        row = f"{'edge_start' if draw.per_edge else 'absolute'} + {memory.row_of(self.place_of(draw.row))}"
         column = self.text(Position(draw.column, torch.int64))
         return f"uniform({self.places.seed()}, {draw.stream}, {row}, {column}, {register(draw.dtype)})"
 
     def _choice(self, choice: Choose) -> str:
-        where, nothing = self.place_of(choice.at), constant(0, choice.dtype)
-        pieces = [piece for piece in choice.pieces if where.most >= piece.start and where.least < piece.stop]
-        found: list[tuple[int, Expression]] = []  # below which place it is which value
-        reached = where.least
-        for piece in pieces:
-            found += [(piece.start, nothing)] if piece.start > reached else []
-            found.append((piece.stop, piece.value))
-            reached = piece.stop
-        found += [(where.most + 1, nothing)] if where.most >= reached else []
-        *before, (_, last) = found
+        index, zero = self.place_of(choice.at), constant(0, choice.dtype)
+        branches = [branch for branch in choice.branches if index.most >= branch.start and index.least < branch.stop]
+        stops_and_values: list[tuple[int, Expression]] = []  # below which place it is which value
+        reached = index.least
+        for branch in branches:
+            stops_and_values += [(branch.start, zero)] if branch.start > reached else []
+            stops_and_values.append((branch.stop, branch.value))
+            reached = branch.stop
+        stops_and_values += [(index.most + 1, zero)] if index.most >= reached else []
+        *earlier, (_, last) = stops_and_values
         text = self.text(last)
-        for stop, value in reversed(before):
-            text = f"tl.where({place(where)} < {stop}, {self.text(value)}, {text})"
+        for stop, value in reversed(earlier):
+            text = f"tl.where({place(index)} < {stop}, {self.text(value)}, {text})"
         return text
 
     def _loaded(self, load: Load) -> str:
-        """The elements of a value in memory, or of one that has lines of its own."""
+        """The elements of a value in memory, or of one that is computed by lines of its own."""
         node, column = load.array, self.place_of(load.column)
         if self.in_memory(node):
             raw = self.raw(load)
@@ -237,9 +237,9 @@ class KernelWriter(Lines):
         assert load.row is not None
         row = self.place_of(load.row)
         if node.op == "placeholder":
-            found = self.places.place(node)
-            assert isinstance(found, Received)
-            text = memory.receive(self, found, row, column, register(load.dtype))
+            received = self.places.place(node)
+            assert isinstance(received, Received)
+            text = memory.receive(self, received, row, column, register(load.dtype))
             return self.let(node.name, rounded(text, load.dtype))
         if is_fused(node):
             return self.let(node.name, rounded(accumulator(self, node, row, column), load.dtype))
@@ -248,7 +248,7 @@ class KernelWriter(Lines):
     def raw(self, load: Load) -> str:
         """The elements of a value as they lie in memory."""
         row = None if load.row is None else self.place_of(load.row)
-        text = memory.read(self, self.made_place(load.array), row, self.place_of(load.column))
+        text = memory.read(self, self.place_in_memory(load.array), row, self.place_of(load.column))
         return self.let(load.array.name, text)
 
     # Sums
@@ -261,14 +261,14 @@ class KernelWriter(Lines):
             del self.bound[variable]
 
     def _total(self, reduce: Reduce) -> str:
-        """A sum, or maximum, over the elements of a row: of few at once, of many in a loop."""
+        """A reduction over elements of a row: unrolled if they are few, else in a loop."""
         sizes = [variable.bound for variable in reduce.over]
         count, dtype = math.prod(sizes), torch.int32 if reduce.dtype == torch.bool else reduce.dtype
         operation, value = reduce.operation, in_dtype(reduce.value, dtype)
-        nothing = neutral(operation, dtype)
+        neutral_element = neutral(operation, dtype)
 
-        def joined(one: str, other: str) -> str:
-            return spell(JOINED[operation], dtype, [one, other])
+        def combined(total: str, addend: str) -> str:
+            return spell(JOINED[operation], dtype, [total, addend])
 
         def at_place(flat: Index) -> str:
             with self._binding(reduce.over, unravel(flat, sizes)):
@@ -276,24 +276,30 @@ class KernelWriter(Lines):
 
         rows, columns = self.shape(self.names_of(reduce))
         if count <= FEW:
-            found = [at_place(at(one)) for one in range(count)] or [self.text(nothing)]
-            for other in found[1:]:
-                found[0] = joined(found[0], other)
-            name = self.let(operation, found[0])
+            texts = [at_place(index_at(number)) for number in range(count)] or [self.text(neutral_element)]
+            for text in texts[1:]:
+                texts[0] = combined(texts[0], text)
+            name = self.let(operation, texts[0])
         elif columns == "1" and count <= CHUNK:
             name = self.let(operation, self._row_total(at_place, ZERO, count, count, reduce))
         else:
             name = self.fresh(operation)
-            self.line(f"{name} = tl.full(({rows}, {columns}), {number(nothing.value, dtype)}, {register(dtype)})")
+            self.line(
+                f"{name} = tl.full(({rows}, {columns}), {number(neutral_element.value, dtype)}, {register(dtype)})"
+            )
             r = Var(self.fresh("r"), count)
             with self.nested(f"for {r} in range(0, {count}{f', {CHUNK}' if columns == '1' else ''}):"):
                 self.blocks[r.name] = Block(len(self.scopes) - 1, "")
-                more = self._row_total(at_place, of(r), CHUNK, count, reduce) if columns == "1" else at_place(of(r))
-                self.line(f"{name} = {joined(name, more)}")
+                addend = (
+                    self._row_total(at_place, index_of(r), CHUNK, count, reduce)
+                    if columns == "1"
+                    else at_place(index_of(r))
+                )
+                self.line(f"{name} = {combined(name, addend)}")
         return self.let(operation, f"{name} != 0") if reduce.dtype == torch.bool else name
 
     def _row_total(self, value: Callable[[Index], str], start: Index, size: int, count: int, reduce: Reduce) -> str:
-        """The sum, or maximum, of `value` over `size` places of `count`, from `start` on."""
+        """The reduction of `value` over `size` of its `count` places, beginning at `start`."""
         key, power = ("range", start, size, count), power_of_two(size)
         name = self.find(key)
         if name is None:
@@ -302,10 +308,10 @@ class KernelWriter(Lines):
             name = self.block("r", numbers, count, ("1", str(power)), masked=True, depth=depth).name
             self.scopes[depth].known[key] = name
         self.widest = max(self.widest, power)
-        found, dtype = value(of(Var(name, count))), reduce.dtype
-        nothing = neutral(reduce.operation, torch.int32 if dtype == torch.bool else dtype)
-        found = f"tl.where({self.blocks[name].mask}, {found}, {self.text(nothing)})"
-        return REDUCTIONS[reduce.operation].format(found)
+        text, dtype = value(index_of(Var(name, count))), reduce.dtype
+        neutral_element = neutral(reduce.operation, torch.int32 if dtype == torch.bool else dtype)
+        text = f"tl.where({self.blocks[name].mask}, {text}, {self.text(neutral_element)})"
+        return REDUCTIONS[reduce.operation].format(text)
 
     def _segment(self, node: fx.Node, row: Index, column: Index) -> str:
         """A sum, or maximum, over the edges of each row; zeros where there are none."""
@@ -323,8 +329,8 @@ class KernelWriter(Lines):
             self.line(f"{edge} = {first} + {number_of_edge}")
             self.blocks[edge.name] = Block(len(self.scopes) - 1, inside, rows)
             self.owners[edge.name] = memory.row_of(row)
-            inner = unravel(column, of_vertex(source))
-            value = self.text(in_dtype(self.element(source, put_back(source, of(edge), inner)), kind))
+            inner = unravel(column, vertex_shape(source))
+            value = self.text(in_dtype(self.element(source, put_back(source, index_of(edge), inner)), kind))
             self.line(f"{name} = tl.where({inside}, {spell(JOINED[operation], kind, [name, value])}, {name})")
             self.line(f"{number_of_edge} += 1")
         if not is_sum:
@@ -336,22 +342,22 @@ class KernelWriter(Lines):
         )
 
     def _edges_of(self, row: Var) -> tuple[str, str]:
-        """Variables for the first edge of rows, counted from the step's first, and for how many there are."""
+        """Variables with the first edge of each row, counted from the step's first edge, and with how many edges it has."""
         key, depth = ("edges", row), self.blocks[row.name].depth
-        known = self.find(key)
-        if known is None:
+        name = self.find(key)
+        if name is None:
             pointer, in_rows = self.places.pointer(OfGroup.EDGE_OFFSET, "edge_offset"), self.blocks[row.name].mask
-            known = self.fresh("first_edge")
-            self.line(f"{known} = tl.load({pointer} + inner + {row}, mask={in_rows}, other=0)", depth)
-            count = f"tl.load({pointer} + inner + {row} + 1, mask={in_rows}, other=0) - {known}"
-            self.line(f"{known}_count = {count}", depth)
-            self.line(f"{known}_count_most = tl.max({known}_count)", depth)
-            self.line(f"{known} = ({known} - tl.load({pointer} + inner)).to(tl.int64)", depth)
-            self.scopes[depth].known[key] = known
-        return known, f"{known}_count"
+            name = self.fresh("first_edge")
+            self.line(f"{name} = tl.load({pointer} + inner + {row}, mask={in_rows}, other=0)", depth)
+            count = f"tl.load({pointer} + inner + {row} + 1, mask={in_rows}, other=0) - {name}"
+            self.line(f"{name}_count = {count}", depth)
+            self.line(f"{name}_count_most = tl.max({name}_count)", depth)
+            self.line(f"{name} = ({name} - tl.load({pointer} + inner)).to(tl.int64)", depth)
+            self.scopes[depth].known[key] = name
+        return name, f"{name}_count"
 
     def _owner(self, edge: Var) -> Var:
-        """The variable for the row that an edge belongs to."""
+        """The variable with the rows that edges belong to."""
         if edge.name in self.owners:
             return self.owners[edge.name]
         depth, in_edges = self.blocks[edge.name].depth, self.blocks[edge.name].mask
@@ -368,13 +374,13 @@ def _is_negative_zero(number: Constant) -> bool:
     return number.value == 0 and math.copysign(1, number.value) < 0
 
 
-def _is_apart(node: fx.Node) -> bool:
-    """Whether a value has lines of its own, which are not those of an expression."""
+def _has_own_lines(node: fx.Node) -> bool:
+    """Whether a value is loaded or computed by lines of its own, not as an expression."""
     return node.op == "placeholder" or node.target in SEGMENTS or is_fused(node)
 
 
 def _is_exact(expression: Expression, dtype: torch.dtype) -> bool:
-    """Whether numbers are float32 and rounded to a narrower dtype already: elements of that, perhaps with the other sign."""
+    """Whether values in float32 are exact in a narrower dtype: cast from it, or chosen or negated among such values."""
     if expression.dtype != torch.float32:
         return False
     if isinstance(expression, Cast):
@@ -382,6 +388,6 @@ def _is_exact(expression: Expression, dtype: torch.dtype) -> bool:
     if isinstance(expression, Constant):
         return constant(expression.value, dtype).value == expression.value
     if isinstance(expression, Choose):
-        return all(_is_exact(piece.value, dtype) for piece in expression.pieces)
+        return all(_is_exact(branch.value, dtype) for branch in expression.branches)
     operands = expression.operands if isinstance(expression, Apply) and expression.operation in EXACT else ()
     return bool(operands) and all(_is_exact(x, dtype) for x in operands if x.dtype == expression.dtype)

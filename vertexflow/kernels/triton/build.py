@@ -13,17 +13,17 @@ from ..cache import kept
 
 
 def is_available() -> bool:
-    """Whether there is a Triton to import."""
+    """Whether the package triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 
 def interprets() -> bool:
-    """Whether Triton's interpreter is asked for, which computes with tensors of the CPU."""
+    """Whether Triton's interpreter is on, which runs kernels on the CPU."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 def load(source: str) -> ModuleType:
-    """The module made of `source`, which is written to the cache folder: Triton compiles functions that lie in files.
+    """`source` as a module, imported from the cache folder: Triton compiles only functions that lie in files.
 
     Raises:
         BackendError: Triton is not installed.

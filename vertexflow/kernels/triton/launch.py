@@ -1,4 +1,4 @@
-"""One kernel of a step: compiled and launched by Triton when it is first needed; what the native core needs to launch it."""
+"""One kernel of a step: compiled, and at first launched, by Triton; then the native core has what it needs to launch it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Native = tuple[bool, int, Numbers, Numbers]  # whether its rows are edges, its c
 
 @dataclass(eq=False)
 class Binaries:
-    """A kernel as compiled for one device and alignment of its arguments, by the size that its programs should have: their
-    own size, which is less if it would spill, and the kernel. `variants` are the same for the native core: both sizes, the
-    function of the driver (0: not compiled, or Triton must launch it) and its bytes of shared memory."""
+    """A kernel as compiled for one device and one alignment of its arguments. `kernels` has, by the size that its programs should
+    have, the size that they have (smaller, if that would spill) and the compiled kernel. `variants` is the same for the native
+    core: both sizes, the driver's function (0: not compiled, or Triton must launch it) and the bytes of shared memory."""
 
     launch: Launch
     kernels: dict[Size, tuple[Size, Any]] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class Binaries:
     def __post_init__(self) -> None:
         self.variants = np.array([[*size, *size, 0, 0] for size in self.launch.tile.sizes], np.int64)
 
-    def add(self, size: Size, own: Size, kernel: Any, bits: list[int]) -> None:
-        """Keep a kernel whose arguments have so many bits."""
-        self.kernels[size] = own, kernel
+    def add(self, size: Size, own_size: Size, kernel: Any, bits: list[int]) -> None:
+        """Keep a compiled kernel; `bits` are those of its arguments."""
+        self.kernels[size] = own_size, kernel
         line = self.variants[self.launch.tile.sizes.index(size)]
-        line[2:4], line[5] = own, kernel.metadata.shared
-        line[4] = function_of(kernel, bits)  # the last, since another thread may be launching
+        line[2:4], line[5] = own_size, kernel.metadata.shared
+        line[4] = function_of(kernel, bits)  # last, since another thread may launch the kernel as soon as it is there
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Call:
 
     @functools.cached_property
     def addresses(self) -> tuple[int | None, ...]:
-        """What a compiled kernel takes for its pointers."""
+        """The pointers as a compiled kernel takes them."""
         return tuple(value.data_ptr() if isinstance(value, Tensor) else value for value in self.pointers)
 
     def start(self, rows: int, numbers: tuple[int, ...], stream: int, multiprocessors: int) -> None:
-        """Launch it for so many rows, by Triton, and compile it before if that was not done."""
+        """Launch the kernel for `rows` rows by Triton, compiled first if it is not yet."""
         tile = self.launch.tile
         size = tile.size(rows, multiprocessors)
         kernel, pointers, options = self.function, self.pointers, {}
@@ -69,32 +69,32 @@ class Call:
         down, across = tile.grid(rows, size)
         kernel[down, across, 1](*pointers, *numbers, *tile.blocks(size), self.precision, **options)
 
-    def _compile(self, binaries: Binaries, most: Size, numbers: tuple[int, ...]) -> None:
+    def _compile(self, binaries: Binaries, largest: Size, numbers: tuple[int, ...]) -> None:
         tile = self.launch.tile
-        for size in tile.sizes[tile.sizes.index(most) :]:
+        for size in tile.sizes[tile.sizes.index(largest) :]:
             log.show("kernels", f"compiling {self.launch.name}, tiles of {size}, unless Triton has kept it")
-            given = (*self.pointers, *numbers, *tile.blocks(size), self.precision)
-            kernel = self.function.warmup(*given, grid=(1,), num_warps=WARPS)
-            kernel.run  # noqa: B018 - brings it to the device, which tells what it spills
+            arguments = (*self.pointers, *numbers, *tile.blocks(size), self.precision)
+            kernel = self.function.warmup(*arguments, grid=(1,), num_warps=WARPS)
+            kernel.run  # noqa: B018 - loads it onto the device, which tells how much it spills
             if not kernel.n_spills:
                 break
         bits = [32 if isinstance(argument, Stride) else 64 for argument in self.launch.pointers]
         sizes = zip(bits, self.pointers, strict=True)
-        binaries.add(most, size, kernel, [n for n, value in sizes if value is not None and (n, value) != (32, 1)])
+        binaries.add(largest, size, kernel, [n for n, value in sizes if value is not None and (n, value) != (32, 1)])
 
 
 def function_of(kernel: Any, bits: list[int]) -> int:
-    """The driver's function of a compiled kernel, if that takes arguments of so many bits, the numbers of a step and up to two
-    pointers that Triton adds for what no kernel here uses; 0 if not, or if there is more to a launch of it."""
-    made = kernel.metadata
-    is_plain = made.num_ctas == 1 and made.num_warps == WARPS and "ptx" in kernel.asm
+    """The driver's function of a compiled kernel, if its arguments have these bits, followed by the numbers of a step and up to
+    two pointers that Triton adds (which no kernel here uses); 0 if not, or if a launch needs anything else."""
+    metadata = kernel.metadata
+    is_plain = metadata.num_ctas == 1 and metadata.num_warps == WARPS and "ptx" in kernel.asm
     needs = ("launch_cooperative_grid", "launch_pdl", "global_scratch_size", "profile_scratch_size")
-    if not is_plain or any(getattr(made, need, True) for need in needs):
+    if not is_plain or any(getattr(metadata, need, True) for need in needs):
         return 0
     head = kernel.asm["ptx"].partition(".entry")[2].partition(")")[0]
-    found = list(map(int, re.findall(r"\.param \.[a-z](\d+)", head)))
+    actual = list(map(int, re.findall(r"\.param \.[a-z](\d+)", head)))
     expected = [*bits, *[32] * len(INTEGERS)]
-    if found[: len(expected)] != expected or found[len(expected) :] not in ([], [64], [64, 64]):
+    if actual[: len(expected)] != expected or actual[len(expected) :] not in ([], [64], [64, 64]):
         return 0
     return int(kernel.function)
 
@@ -109,7 +109,7 @@ def driver() -> int:
 
 
 def is_watched() -> bool:
-    """Whether somebody, such as a profiler, asked Triton to be told of launches."""
+    """Whether a profiler or the like asked Triton to be told of launches."""
     from triton import knobs
 
     hooks = (knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook)

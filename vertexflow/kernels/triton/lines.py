@@ -1,4 +1,4 @@
-"""Lines of a kernel as they are written: what is known in which scope, what variables are blocks, and their masks."""
+"""The lines of a kernel while it is written: its scopes and the variables in each, blocks, and their masks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RESERVED = {*keyword.kwlist, *CALLS.values(), "tl", "m", "j", "in_rows", "in_col
 
 
 def identifier(name: str) -> str:
-    """A name in Python like this one, which is a user's and may be any text."""
+    """A Python identifier like this name, which is a user's and may be any text."""
     return re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII)
 
 
 @dataclass
 class Scope:
-    """Lines, and the names of what they compute."""
+    """Lines, and the variables that they compute, by what these are."""
 
     lines: list[str] = field(default_factory=list)
     known: dict[Any, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Block:
-    """A variable that is a block of values: the scope that it is made in, its mask if there is one, its rows and columns."""
+    """A variable that is a block of values: the depth of its scope, its mask if it has one, its rows and columns."""
 
     depth: int
     mask: str
@@ -49,37 +49,37 @@ class Lines:
         self.taken = set(RESERVED)
 
     def find(self, key: Any) -> str | None:
-        """The name of what is known by `key`."""
+        """The variable that was computed for `key`, in any open scope."""
         return next((scope.known[key] for scope in reversed(self.scopes) if key in scope.known), None)
 
     def fresh(self, name: str) -> str:
-        """A name that nothing else has."""
+        """A name like this one that is not taken."""
         name = identifier(name)
-        number, found = 1, name
-        while found in self.taken:
+        number, unique = 1, name
+        while unique in self.taken:
             number += 1
-            found = f"{name}_{number}"
-        self.taken.add(found)
-        return found
+            unique = f"{name}_{number}"
+        self.taken.add(unique)
+        return unique
 
     def line(self, text: str, depth: int = -1) -> None:
         """Add a line to a scope."""
         self.scopes[depth].lines.append(text)
 
     def let(self, name: str, expression: str, depth: int = -1) -> str:
-        """A variable for an expression, which is computed once in a scope."""
+        """A variable for an expression, computed once in a scope."""
         if expression.isidentifier():
             return expression
-        found = self.find(expression)
-        if found is None:
-            found = self.scopes[depth].known[expression] = self.fresh(name)
-            self.line(f"{found} = {expression}", depth)
-        return found
+        variable = self.find(expression)
+        if variable is None:
+            variable = self.scopes[depth].known[expression] = self.fresh(name)
+            self.line(f"{variable} = {expression}", depth)
+        return variable
 
     def block(
         self, name: str, expression: str, bound: int, shape: tuple[str, str], masked: bool, depth: int = -1
     ) -> Var:
-        """A new variable that is a block of the numbers below `bound`, and of others where it is masked."""
+        """A new variable that is a block of numbers; with `masked`, some may not be below `bound`, which a mask tells."""
         variable = Var(self.fresh(name), bound)
         self.line(f"{variable} = {expression}", depth)
         mask = ""
@@ -91,7 +91,7 @@ class Lines:
 
     @contextmanager
     def nested(self, head: str) -> Iterator[None]:
-        """Lines that stand indented under `head`."""
+        """Write lines indented under `head`."""
         scope = Scope()
         self.scopes.append(scope)
         yield
@@ -99,13 +99,13 @@ class Lines:
         self.scopes[-1].lines += [head, *(f"    {line}" for line in scope.lines)]
 
     def mask(self, *places: Index) -> str:
-        """The condition under which elements at these places are there."""
-        found = [self.blocks[name].mask for name in self.names_in(places)]
-        found += [condition for place in places for condition in conditions(place)]
-        return " & ".join(dict.fromkeys(filter(None, found)))
+        """The condition under which there are elements at these places."""
+        masks = [self.blocks[name].mask for name in self.names_in(places)]
+        masks += [condition for place in places for condition in conditions(place)]
+        return " & ".join(dict.fromkeys(filter(None, masks)))
 
     def shape(self, names: Iterable[str]) -> tuple[str, str]:
-        """How many rows and columns a block has that depends on these variables."""
+        """The rows and columns of a block that depends on these variables."""
         rows, columns = "1", "1"
         for name in names:
             block = self.blocks[name]

@@ -1,4 +1,4 @@
-"""Cores as launches of Triton kernels: a fixed number for each step, none of which waits for the host."""
+"""Cores as launches of Triton kernels: a fixed number for each step, without waiting for the host."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..binding import Bound, Numbers, Template, key_of, template
 from ..cut import Cut
 from ..memory import Buffers, room_of_a_step
 from ..operations import Unsupported
-from ..order import Ints, RowGroup
+from ..order import Extent, Ints, RowGroup
 from ..run import Run
 from .build import interprets, load
 from .launch import Binaries, Call, Native, driver, is_watched
@@ -31,8 +31,8 @@ from .tiles import WARPS
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels of steps of vertices with children and of others, as they are compiled for arguments of one alignment;
-    and the same for the native core: whether their rows are edges, their columns, what is compiled, and their arguments."""
+    """The kernels as compiled for arguments of one alignment, by name; and for the native core those of steps with children, and
+    of steps without: whether rows are edges, the columns, the compiled variants, and the places of the arguments."""
 
     binaries: dict[str, Binaries]
     native: tuple[list[Native], list[Native]]
@@ -40,7 +40,7 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What one run over a structure gives to its kernels: addresses and numbers, and the tensors behind them by name."""
+    """The arguments of the kernels in one run: addresses and numbers, and `value`, which gives the tensor behind an address."""
 
     bound: Bound
     kernels: Kernels
@@ -62,7 +62,7 @@ class Loop:
 
     @property
     def keeps(self) -> bool:
-        """Gathered rows are read where they are."""
+        """Whether gathered rows are kept in buffers: kernels of a core read them where they are."""
         return self.source.name != "core"
 
     @property
@@ -76,17 +76,17 @@ class Loop:
 
     @cached_property
     def pointers(self) -> list[Given]:
-        """What all kernels are given, each once."""
+        """The arguments of all kernels, without duplicates."""
         return list(dict.fromkeys(pointer for launch in self.launches for pointer in launch.pointers))
 
     @cached_property
     def folded(self) -> Numbers:
-        """Of each of them, the number that Triton compiles into a kernel: a pointer that is missing, a stride of 1."""
+        """For each of `pointers`, the value that Triton compiles into a kernel: a missing pointer (0), a stride of 1."""
         return np.array([isinstance(pointer, Stride) for pointer in self.pointers], np.int64)
 
-    def scratch(self, group: RowGroup) -> Buffers:
-        """The further buffers that one run needs."""
-        return {one: room_of_a_step(one, group) for one in self.pointers if isinstance(one, Scratch)}
+    def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
+        """The further buffers that one run needs; no more than `extent` is computed at a time."""
+        return {one: room_of_a_step(one, group, extent) for one in self.pointers if isinstance(one, Scratch)}
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
@@ -94,11 +94,11 @@ class Loop:
         return f"Triton kernels, {count} launch{'es' if count != 1 else ''} a step"
 
     def bind(self, run: Run) -> Arguments:
-        """The arguments of one run, and the kernels that are compiled for these."""
-        known = self.templates.get(run.group)
-        if known is None:
-            known = self.templates[run.group] = template(self.pointers, run, {})
-        bound = known.complete(run)
+        """The arguments of one run, and the kernels compiled for such arguments."""
+        kept_template = self.templates.get(run.group)
+        if kept_template is None:
+            kept_template = self.templates[run.group] = template(self.pointers, run, {})
+        bound = kept_template.complete(run)
         group, device = run.group, run.values.arenas[0].layout.device
 
         def value(pointer: Given) -> Tensor | int | None:
@@ -106,13 +106,13 @@ class Loop:
                 return int(bound.numbers[self.pointers.index(pointer)])
             key = key_of(pointer)
             placed = None if key is None else run.values.in_arena(key)
-            found = finder(pointer)(run) if placed is None else placed
-            return found if isinstance(found, Tensor) else None
+            tensor = finder(pointer)(run) if placed is None else placed
+            return tensor if isinstance(tensor, Tensor) else None
 
         return Arguments(bound, self._kernels(bound.numbers, device), group.num_leaves, group.start, device, value)
 
     def _kernels(self, numbers: Numbers, device: torch.device) -> Kernels:
-        """The kernels for such arguments; they are compiled later."""
+        """The kernels for arguments like these; each is compiled at its first launch."""
         is_seed = np.array([isinstance(pointer, Seed) for pointer in self.pointers], bool)
         is_folded, is_aligned = (numbers == self.folded) & ~is_seed, (numbers % 16 == 0) & ~is_seed
         key = (is_folded.tobytes(), is_aligned.tobytes(), precision(), device)
@@ -121,8 +121,15 @@ class Loop:
             places = {pointer: at for at, pointer in enumerate(self.pointers) if not is_folded[at]}
 
             def native(launch: Launch) -> Native:
-                given = np.array([places[pointer] for pointer in launch.pointers if pointer in places], np.int64)
-                return launch.on_edges, launch.tile.columns, binaries[launch.name].variants.reshape(-1), given
+                places_of_pointers = np.array(
+                    [places[pointer] for pointer in launch.pointers if pointer in places], np.int64
+                )
+                return (
+                    launch.on_edges,
+                    launch.tile.columns,
+                    binaries[launch.name].variants.reshape(-1),
+                    places_of_pointers,
+                )
 
             inner, leaf = list(map(native, self.source.inner)), list(map(native, self.source.leaf))
             self.kernels[key] = Kernels(binaries, (inner, leaf))
@@ -139,13 +146,18 @@ class Loop:
                 at += 1
 
     def _native(self, arguments: Arguments, steps: Ints, stream: int, multiprocessors: int) -> Callable[[int], int]:
-        """What launches all kernels that are compiled, from a number on, and tells where it stopped."""
+        """A function that launches kernels from a number on until one is not compiled, and returns the number of that one."""
         cuda = 0 if interprets() or is_watched() else driver()
         if not cuda:
             return lambda at: at
-        given = (*arguments.kernels.native, arguments.bound.numbers, arguments.num_leaves, arguments.group_start)
+        run_arguments = (
+            *arguments.kernels.native,
+            arguments.bound.numbers,
+            arguments.num_leaves,
+            arguments.group_start,
+        )
         lines = steps.reshape(-1)
-        return lambda at: _core.launch(cuda, stream, multiprocessors, 32 * WARPS, *given, lines, at)
+        return lambda at: _core.launch(cuda, stream, multiprocessors, 32 * WARPS, *run_arguments, lines, at)
 
     def _start(
         self,
@@ -156,7 +168,7 @@ class Loop:
         stream: int,
         multiprocessors: int,
     ) -> None:
-        """Launch one kernel of a step by Triton; `calls` are those that this run has needed."""
+        """Launch one kernel of a step by Triton; `calls` are those of this run so far, by name."""
         start, stop, _, _, _, edge_start, edge_stop = line
         inner = start - arguments.num_leaves
         launches = self.source.inner if inner >= 0 else self.source.leaf
@@ -184,7 +196,7 @@ class Loop:
 
 @contextmanager
 def _device(device: torch.device) -> Iterator[tuple[int, int]]:
-    """A device as the current one: its stream, and how many multiprocessors it has."""
+    """Make a device the current one; yields its stream and its number of multiprocessors."""
     if device.type != "cuda":
         yield 0, 1
         return
@@ -194,12 +206,12 @@ def _device(device: torch.device) -> Iterator[tuple[int, int]]:
 
 
 def precision() -> str:
-    """How products of float32 are computed, by PyTorch's own switch, however it was set."""
+    """The precision of products of float32, as PyTorch's own switch is set."""
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
-    """The cores of a program that can be Triton kernels; and why the others, or pieces of them, cannot."""
+    """Loops for the cores of a program that can be Triton kernels; and why other cores, or operations in them, cannot."""
     loops: dict[str, Loop | Cut] = {}
     reasons: dict[str, str] = {}
     for name in CORES:

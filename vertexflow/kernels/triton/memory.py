@@ -1,4 +1,4 @@
-"""Reading and writing of what lies in memory, as Triton expressions."""
+"""Loads and stores of values in memory, as Triton expressions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .spellings import place
 
 
 def row_of(at: Index) -> Var:
-    """The variable that a row is."""
+    """The variable of a row; raises `Unsupported` where the elements of one row lie in several."""
     if not at.is_row:
         raise Unsupported("elements of one row lie in several")
     (row,) = at.variables()
@@ -18,7 +18,7 @@ def row_of(at: Index) -> Var:
 
 
 def read(lines: Lines, place: Shared | Rows | Gathered, row: Index | None, column: Index) -> str:
-    """The elements of a value in these columns of rows, as they lie in memory; of one without rows, these elements."""
+    """A load of the elements of a value at a row and column; without rows, `row` is None."""
     places = (column,) if row is None else (row, column)
     mask = lines.mask(*places)
     text = f"tl.load({address(lines, place, row, column)}{f', mask={mask}, other=0' if mask else ''})"
@@ -26,19 +26,19 @@ def read(lines: Lines, place: Shared | Rows | Gathered, row: Index | None, colum
 
 
 def write(lines: Lines, at: Rows, row: Var, column: Index, value: str, mask: str) -> str:
-    """A store of elements in these columns."""
+    """A store of `value` at a row and column."""
     return f"tl.store({_added(_row_start(lines, at, row), column)}, {value}, mask={mask})"
 
 
 def address(lines: Lines, at: Shared | Rows | Gathered, row: Index | None, column: Index) -> str:
-    """Where elements are."""
+    """The address of the elements at a row and column."""
     if isinstance(at, Shared):
         return _added(at.pointer, column)
     assert row is not None
     variable = row_of(row)
     if isinstance(at, Rows):
         return _added(_row_start(lines, at, variable), column)
-    if at.beside == 1:
+    if at.num_side_by_side == 1:
         return _added(_child_start(lines, at, variable, at.slot), column)
     slot, within = column // at.width, column % at.width
     if not slot.terms:
@@ -49,12 +49,14 @@ def address(lines: Lines, at: Shared | Rows | Gathered, row: Index | None, colum
 
 
 def receive(lines: Lines, at: Received, row: Index, column: Index, dtype: str) -> str:
-    """The gradient of a state that comes to rows."""
+    """A call that computes the gradient of a state that rows receive."""
     variable = row_of(row)
     in_rows = lines.blocks[variable.name].mask
     rows, columns = lines.shape(lines.names_in((row, column)))
-    whole = f"tl.broadcast_to({lines.mask(row, column)}, ({rows}, {columns}))"
-    return f"received({at.arguments}, absolute + {variable}, {place(column)}, {in_rows}, {whole}, {at.width}, {dtype})"
+    full_mask = f"tl.broadcast_to({lines.mask(row, column)}, ({rows}, {columns}))"
+    return (
+        f"received({at.arguments}, absolute + {variable}, {place(column)}, {in_rows}, {full_mask}, {at.width}, {dtype})"
+    )
 
 
 def _times(row: str, width: int | str) -> str:
@@ -67,7 +69,7 @@ def _added(pointer: str, column: Index) -> str:
 
 
 def _row_start(lines: Lines, at: Rows, row: Var) -> str:
-    """A variable for where the rows of a value begin, made once where its row is known."""
+    """A variable with the addresses at which rows of a value begin, computed once in the scope of `row`."""
     number = f"({at.first} + {row})" if at.first else row.name
     column = f" + {at.column}" if at.column else ""
     text = f"{at.pointer} + {_times(number, at.stride or at.width)}{column}"
@@ -75,7 +77,7 @@ def _row_start(lines: Lines, at: Rows, row: Var) -> str:
 
 
 def _child_start(lines: Lines, at: Gathered, row: Var, slot: int) -> str:
-    """The same for rows of a child's state."""
+    """The same for the rows of children's states."""
     block = lines.blocks[row.name]
     number = f"{_times(f'({at.first} + {row})', at.slots)}{f' + {slot}' if slot else ''}"
     load = f"tl.load({at.index} + {number}, mask={block.mask}, other=0).to(tl.int64)"

@@ -14,8 +14,8 @@ class Shared:
 
 @dataclass(frozen=True)
 class Rows:
-    """A row for each vertex, or edge, `width` elements from one to the next, or as many as the argument `stride`; that of
-    the step's first is number `first`. The value begins with column `column`."""
+    """A row for each vertex, or edge, `width` elements apart, or as many as the argument `stride` says; the step's first row is
+    row `first`. The value begins at column `column`."""
 
     pointer: str
     width: int
@@ -26,8 +26,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Rows of a state: for row m of the step, those that `index` has from `(first + m) * slots + slot` on, `beside` of
-    them one beside the other."""
+    """Rows of a state, side by side: for row m of the step, the `num_side_by_side` rows that `index` names from
+    `(first + m) * slots + slot` on."""
 
     pointer: str
     width: int
@@ -35,12 +35,12 @@ class Gathered:
     first: str
     slots: int = 1
     slot: int = 0
-    beside: int = 1
+    num_side_by_side: int = 1
 
 
 @dataclass(frozen=True)
 class Received:
-    """The gradient of a state, as a call with these arguments before the row, the column and so on."""
+    """The gradient of a state, received by a call whose first arguments are these."""
 
     arguments: str
     width: int

@@ -1,9 +1,9 @@
 """Cut a core into kernels: what one launch computes, and what lies in memory between launches.
 
-A kernel stores values of one shape, over tiles of rows and columns, and computes in registers all that leads to them: from
-products, whose results are never stored unless somebody needs them otherwise, from sums over edges, from gathered rows.
-Kernels have *levels*: those of one level do not depend on each other. A value is stored if it is an output, if a product
-reads it, or if a later level needs it and cannot make it again from what lies in memory.
+A kernel stores values of one shape, over tiles of rows and columns, and computes in registers everything that leads to them:
+matrix products, which are stored only if something else needs them, sums over edges, gathered rows. Kernels have *levels*: those
+of one level do not depend on each other. A value is stored if it is an output, if a product reads it, or if a later level needs
+it and cannot compute it again from what lies in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx
@@ -21,9 +21,8 @@ from ...graph import segments
 from ...graph.symbolic.nodes import has_rows, on_edges, operands
 from ...graph.symbolic.program import Part
 from ..lower.calls import Called, calls_of
-from ..lower.elements import check_rows, is_known, is_reduction
-from ..lower.scalar import DTYPES, HALVES
-from ..lower.views import VIEWS, of_vertex
+from ..lower.elements import check_known, check_rows, is_reduction
+from ..lower.views import VIEWS, vertex_shape
 from ..operations import CONSTANT, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
 from .tiles import ACROSS
 from .turns import MOST_TURNS, Turns, turns_of
@@ -37,7 +36,7 @@ Space = tuple[bool, tuple[int, ...]]  # whether rows are edges, and the shape of
 
 
 @dataclass(frozen=True)
-class Store:
+class ColumnStore:
     """Elements of a value, from column `first` on, written to `target` from column `offset` on."""
 
     value: fx.Node
@@ -52,37 +51,39 @@ class Kernel:
 
     level: int
     space: Space
-    stores: list[Store] = field(default_factory=list)
+    stores: list[ColumnStore] = field(default_factory=list)
 
 
 @dataclass
 class Plan:
-    """The kernels of a part, in their order, and what lies in memory while they run."""
+    """The kernels of a part, in the order of their launches, and the values that lie in memory while they run."""
 
     part: Part
     kernels: list[Kernel]
     stored: dict[fx.Node, fx.Node | None]  # a value -> the output of the part that it is, or None: scratch
-    ready: dict[fx.Node, int]  # the level from which on a stored value is in memory
-    calls: dict[int, Part] = field(default_factory=dict)  # what PyTorch computes in front of the kernels of a level
+    ready: dict[fx.Node, int]  # the first level at which a stored value is in memory
+    calls: dict[int, Part] = field(
+        default_factory=dict
+    )  # by level: what PyTorch computes before the kernels of the level
 
 
-class Apart(Exception):  # noqa: N818 - it is caught by whoever plans
-    """A product is read in a way that its accumulators do not allow: its result must be stored."""
+class MustBeStored(Exception):  # noqa: N818 - a request to plan again, not a failure
+    """A product is read in a way that its accumulators do not allow: its result must be stored first."""
 
     def __init__(self, product: fx.Node) -> None:
         super().__init__(product.name)
         self.product = product
 
 
-def plan(part: Part, called: Called, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]) -> Plan:
-    """The kernels of a part. `called` is what is left to PyTorch; `received` are placeholders, of its graph or of the joint
-    graph, that are sums over what parents sent, and whether these are to be stored; the results of the products in `apart`
-    are stored before anybody reads them.
+def plan_part(part: Part, called: Called, received: Mapping[fx.Node, bool], stored_first: Collection[fx.Node]) -> Plan:
+    """The kernels of a part. `called` is what is left to PyTorch. `received` has the placeholders, of the part's or the joint
+    graph, that are gradients received from parents, and whether they are to be stored. The results of the products in
+    `stored_first` are stored before they are read.
 
     Raises:
         Unsupported: an operation, a dtype or a layout that there are no kernels for; the message says which.
     """
-    return _Planner(part, called, received, apart).plan()
+    return _Planner(part, called, received, stored_first).plan()
 
 
 def sole_rows(node: fx.Node) -> bool:
@@ -92,14 +93,14 @@ def sole_rows(node: fx.Node) -> bool:
 
 
 def space_of(node: fx.Node) -> Space:
-    """Where the elements of a value are."""
+    """The space of a value's elements."""
     if node.meta.get("rows") is None or node.meta.get("interleaved"):
         raise Unsupported(f"{node.name} does not have its vertices one beside the other")
-    return on_edges(node), tuple(of_vertex(node))
+    return on_edges(node), tuple(vertex_shape(node))
 
 
 def is_fused(product: fx.Node) -> bool:
-    """Whether a product is computed in tiles; others, and narrow ones, are sums over elements of their factors."""
+    """Whether a product is computed in tiles, by `tl.dot`; others, and narrow ones, are sums over elements of their factors."""
     if product.target not in PRODUCTS or not sole_rows(product):
         return False
     a, b, bias = factors(product)
@@ -115,17 +116,17 @@ def source_of(node: fx.Node) -> fx.Node:
 
 
 def is_sum(node: fx.Node) -> bool:
-    """Whether each element is made of several: of a row, or of the edges of one."""
+    """Whether each element is a sum, maximum or the like over elements of a row, or over its edges."""
     return is_reduction(node) or node.target in SEGMENTS
 
 
 def is_free(node: fx.Node) -> bool:
-    """Whether a value is elements of another, or these in another dtype."""
+    """Whether a value only moves or converts elements of another."""
     return node.target in FREE
 
 
 def factors(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None]:
-    """Of a product `a @ b`, plus a bias if there is one: a, b and the bias."""
+    """The operands a, b and bias (or None) of a product."""
     a, b = node.args[-2:]
     bias = node.args[0] if node.target is aten.addmm.default else None
     return cast("tuple[fx.Node, fx.Node, fx.Node | None]", (a, b, bias))
@@ -133,12 +134,12 @@ def factors(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node | None]:
 
 class _Planner:
     def __init__(
-        self, part: Part, called: Called, received: Mapping[fx.Node, bool], apart: Collection[fx.Node]
+        self, part: Part, called: Called, received: Mapping[fx.Node, bool], stored_first: Collection[fx.Node]
     ) -> None:
-        self.part, self.called, self.received, self.apart = part, called, received, apart
+        self.part, self.called, self.received, self.stored_first = part, called, received, stored_first
         self.level: dict[fx.Node, int] = {}
-        self.fresh: set[fx.Node] = set()  # made of accumulators
-        self.heavy: set[fx.Node] = set()  # made of sums that take time
+        self.fresh: set[fx.Node] = set()  # values computed from accumulators of products
+        self.heavy: set[fx.Node] = set()  # values computed from other sums, which take time
         self.turns: dict[fx.Node, Turns] = {}
         self.stored: dict[fx.Node, fx.Node | None] = {}
         self.crossed: set[fx.Node] = set()  # stored values that later levels read
@@ -151,66 +152,67 @@ class _Planner:
         self.crossed |= self.called.copies
         for node in dict.fromkeys([*self.received, *nodes]):
             if node in self.called.nodes:
-                own = [self.level[source] for source in node.all_input_nodes if source in self.level]
-                of_copies = [self.level[source] + 1 for source in node.all_input_nodes if source in self.called.copies]
-                self.level[node] = max([1, *own, *of_copies])
+                levels = [self.level[source] for source in node.all_input_nodes if source in self.level]
+                levels_after_copies = [
+                    self.level[source] + 1 for source in node.all_input_nodes if source in self.called.copies
+                ]
+                self.level[node] = max([1, *levels, *levels_after_copies])
             elif isinstance(node.meta.get("val"), Tensor):
                 self._place(node)
         calls = calls_of(self.part, self.called, self.level)
-        made = {node: level for level, call in calls.items() for node in call.outputs}
-        self.stored.update(dict.fromkeys(made))
-        stores = [store for node in self.stored if node not in made for store in self._stores(node)]
-        stores += [Store(value, output) for value, output in copies if math.prod(space_of(value)[1])]
+        called = {node: level for level, call in calls.items() for node in call.outputs}
+        self.stored.update(dict.fromkeys(called))
+        stores = [store for node in self.stored if node not in called for store in self._stores(node)]
+        stores += [ColumnStore(value, output) for value, output in copies if math.prod(space_of(value)[1])]
         kernels = self._kernels(stores)
         ready: dict[fx.Node, int] = {}
         for kernel in kernels:
             for store in kernel.stores:
                 ready[store.target] = max(ready.get(store.target, 0), kernel.level + 1)
-        ready.update(made)
+        ready.update(called)
         return Plan(self.part, kernels, self.stored, {node: ready.get(node, 0) for node in self.stored}, calls)
 
-    def _kernels(self, stores: list[Store]) -> list[Kernel]:
-        """What is stored at one level, of one shape, together. What needs no sums, and nobody reads at the next level, is
-        stored wherever there is a kernel; so is a single element a row, which fits into any, but for a sum where each of
-        the programs across a row would take it anew."""
+    def _kernels(self, stores: list[ColumnStore]) -> list[Kernel]:
+        """One kernel for the stores of one level and shape. A value that needs no sums, and that no later level reads, joins any
+        kernel of its shape that is late enough. So does a single element a row in a kernel of any shape, unless it is a sum,
+        which each of several programs across a row would compute again."""
         kernels: dict[tuple[int, Space], Kernel] = {}
         stores = sorted(stores, key=lambda store: (self._is_narrow(store), self._is_light(store)))
         for store in stores:
             level, space = self.level[store.value], space_of(store.value)
-            found = [key for key in kernels if key[0] >= level and key[1] == space]
+            fitting = [key for key in kernels if key[0] >= level and key[1] == space]
             if self._is_narrow(store):
                 widest = ACROSS if store.value in self.heavy else math.inf
-                beside = [key for key in kernels if key[1][0] == space[0] and math.prod(key[1][1]) <= widest]
-                found += [key for key in beside if key[0] >= level]
+                wide_enough = [key for key in kernels if key[1][0] == space[0] and math.prod(key[1][1]) <= widest]
+                fitting += [key for key in wide_enough if key[0] >= level]
             if not self._is_light(store):
-                found = [key for key in found if key[0] == level]
-            key = found[-1] if found else (level, space)
+                fitting = [key for key in fitting if key[0] == level]
+            key = fitting[-1] if fitting else (level, space)
             kernels.setdefault(key, Kernel(*key)).stores.append(store)
         return sorted(kernels.values(), key=lambda kernel: kernel.level)
 
-    def _is_light(self, store: Store) -> bool:
+    def _is_light(self, store: ColumnStore) -> bool:
         return store.value not in self.fresh | self.heavy and store.target not in self.crossed
 
-    def _is_narrow(self, store: Store) -> bool:
+    def _is_narrow(self, store: ColumnStore) -> bool:
         return store.value not in self.fresh and store.offset == 0 and math.prod(space_of(store.value)[1]) == 1
 
-    def _stores(self, node: fx.Node) -> list[Store]:
+    def _stores(self, node: fx.Node) -> list[ColumnStore]:
         if not math.prod(space_of(node)[1]):
             return []
         if node.target is not aten.cat.default or not _joins_columns(node):
-            return [Store(node, node)]
+            return [ColumnStore(node, node)]
         start, stores = 0, []
         for operand in operands(node):
             if operand.target is not aten.empty.memory_format:  # nobody reads it
-                stores.append(Store(operand, node, start))
+                stores.append(ColumnStore(operand, node, start))
             start += int(operand.meta["val"].shape[1])
         return stores
 
     def _outputs(self) -> list[tuple[fx.Node, fx.Node]]:
-        """Note what is stored because somebody else reads it; returns the outputs that are copies, and of what."""
+        """Note the outputs in `stored`; returns those that are copies of other values: pairs (value, output)."""
         copies = []
-        results: Any = next(reversed(self.part.graph.nodes)).args[0] if self.part.outputs else ()
-        for output, result in zip(self.part.outputs, results, strict=True):
+        for output, result in zip(self.part.outputs, self.part.results, strict=True):
             if not has_rows(result):
                 raise Unsupported(f"{output.name} has no rows")
             check_rows(output, result)
@@ -222,7 +224,7 @@ class _Planner:
         return copies
 
     def _place(self, node: fx.Node) -> None:
-        """Find the level at which a value can be computed first."""
+        """Find the first level at which a value can be computed."""
         if node.op == "placeholder":
             self.level[node] = 0
             if node in self.received:
@@ -231,9 +233,9 @@ class _Planner:
             self._place_product(node)
         elif node.target is aten.cat.default and node in self.stored:
             self.level[node] = max(map(self._level_of, operands(node)))
-            for found in (self.fresh, self.heavy):
-                if any(operand in found for operand in operands(node)):
-                    found.add(node)
+            for marked in (self.fresh, self.heavy):
+                if any(operand in marked for operand in operands(node)):
+                    marked.add(node)
         else:
             self._place_computed(node)
 
@@ -244,7 +246,7 @@ class _Planner:
             self._store(a)
             self.level[node] = max(self.level[node], self._ready(a))
         self.fresh.add(node)
-        if node in self.apart:
+        if node in self.stored_first:
             self.stored.setdefault(node, None)
             self.crossed.add(node)
 
@@ -274,17 +276,17 @@ class _Planner:
                 self.heavy |= {node} if source in self.heavy else set()
 
     def _level_of(self, node: fx.Node) -> int:
-        """The level from which on others can read a value."""
+        """The first level at which other values can read a value."""
         base = viewed(node)
-        apart = base in self.apart or (
+        is_stored_first = base in self.stored_first or (
             base.target is aten.cat.default
             and base in self.stored
             and len({self.level.get(operand) for operand in operands(base)}) > 1
         )
-        return self._ready(base) if apart else self.level.get(node, 0)
+        return self._ready(base) if is_stored_first else self.level.get(node, 0)
 
     def _ready(self, node: fx.Node) -> int:
-        """The level from which on a value that is stored is in memory."""
+        """The first level at which a stored value is in memory."""
         base = viewed(node)
         if base.op == "placeholder" and base not in self.received:
             return 0
@@ -295,16 +297,16 @@ class _Planner:
         return base in self.stored and self._ready(base) <= level
 
     def _is_read_in_place(self, node: fx.Node) -> bool:
-        """Whether a product reads an operand from where it lies: columns of placeholders, one beside the other."""
+        """Whether a product reads an operand from where it lies: it is columns of placeholders side by side."""
         if node.target is aten.cat.default and _joins_columns(node):
             return all(map(self._is_read_in_place, operands(node)))
         if is_free(node):
             return self._is_read_in_place(viewed(node))
-        is_there = node.op == "placeholder" and node not in self.received
-        return is_there or node in self.called.nodes or node.target is CONSTANT
+        is_in_memory = node.op == "placeholder" and node not in self.received
+        return is_in_memory or node in self.called.nodes or node.target is CONSTANT
 
     def _store(self, node: fx.Node) -> None:
-        """Let a value be in memory at the next level."""
+        """Store a value, for later levels to read."""
         base = viewed(node)
         if base.op == "placeholder" and base not in self.received:
             return
@@ -313,7 +315,7 @@ class _Planner:
         self.crossed.add(base)
 
     def _cross(self, node: fx.Node) -> None:
-        """Let a later level be able to make a value again."""
+        """Make a value available to later levels: stored, or computed again from stored values."""
         if self._is_made_again(node):
             self._mark_crossed(node)
         else:
@@ -335,12 +337,12 @@ class _Planner:
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         """The values that an operation reads."""
-        found = [source_of(source) if source.target is SPLIT else source for source in node.all_input_nodes]
-        return [source for source in found if source in self.level]
+        sources = [source_of(source) if source.target is SPLIT else source for source in node.all_input_nodes]
+        return [source for source in sources if source in self.level]
 
 
 def viewed(node: fx.Node) -> fx.Node:
-    """The value that a view, or a copy in another dtype, is of."""
+    """The value whose elements a node moves or converts; the node itself if it computes some."""
     while is_free(node):
         node = looked_through(node)
     return node
@@ -356,37 +358,10 @@ def _joins_columns(cat: fx.Node) -> bool:
     return sole_rows(cat) and cat.meta["val"].dim() == 2 and integer(cat, 1) == 1
 
 
-def unknown(part: Part) -> dict[fx.Node, str]:
-    """The operations that there are no kernels for, each with the reason.
-
-    Raises:
-        Unsupported: there are none that read what the part is given.
-    """
-    reasons = {}
-    for node in part.graph.nodes:
-        if node.op in ("placeholder", "call_function"):
-            try:
-                _check(node, part.name)
-            except Unsupported as reason:
-                if node.op == "placeholder":
-                    raise
-                reasons[node] = str(reason)
-    return reasons
-
-
-def _check(node: fx.Node, part: str) -> None:
-    value, target = node.meta.get("val"), node.target
-    node.meta["stream"] = f"{part}/{node.name}"  # of random numbers
-    if isinstance(value, (int, torch.SymInt)) or target is operator.mul:
+def check(node: fx.Node, part: str) -> None:
+    """Raise `Unsupported` for an operation that there are no kernels for."""
+    if isinstance(node.meta.get("val"), (int, torch.SymInt)) or node.target is operator.mul:
         return
-    for one in (node, *node.all_input_nodes):
-        given = one.meta.get("val")
-        if isinstance(given, Tensor) and given.dtype not in DTYPES | HALVES:
-            raise Unsupported(f"{one.name} is of {str(given.dtype)[6:]}")
-    if node.op == "placeholder":
-        check_rows(node, node)
-        return
-    if not is_known(node) and target not in SEGMENTS:
-        raise Unsupported(f"{node.name} is made by {target}")
+    check_known(node, part)
     if is_reduction(node) and not has_rows(node):
         raise Unsupported(f"{node.name} sums over rows")

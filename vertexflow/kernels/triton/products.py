@@ -1,4 +1,4 @@
-"""Products of a kernel: their results in registers, a tile for each block of columns that is read, before all else."""
+"""The matrix products of a kernel, computed first: an accumulator in registers for each tile of columns that is read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import fx
 
 from ...graph.symbolic.nodes import operands
-from ..lower.index import Index, of
+from ..lower.index import Index, index_of
 from ..lower.scalar import Cast, Expression, Load, in_dtype, wide
 from ..lower.views import broadcast
 from .places import Gathered
-from .plan import Apart, factors, source_of, space_of
+from .plan import MustBeStored, factors, source_of, space_of
 from .spellings import TYPES, register
 
 if TYPE_CHECKING:
@@ -24,16 +24,16 @@ Tiles = list[tuple[fx.Node, int]]  # products, with the first column of the tile
 
 
 def accumulator(writer: KernelWriter, node: fx.Node, row: Index, column: Index) -> str:
-    """An expression for columns of a product's result, which is computed before all else.
+    """An expression for columns of a product's result, and its accumulator.
 
     Raises:
-        Apart: what is read is no tile of it.
+        MustBeStored: the columns that are read are no tile of the result.
     """
     columns, offset = writer.tile.columns, column.offset_from(writer.j)
-    if row != of(writer.m) or offset is None or space_of(node)[0] != writer.kernel.space[0]:
-        raise Apart(node)
+    if row != index_of(writer.m) or offset is None or space_of(node)[0] != writer.kernel.space[0]:
+        raise MustBeStored(node)
     if offset < 0 or offset + columns > int(node.meta["val"].shape[1]):
-        raise Apart(node)
+        raise MustBeStored(node)
     key = (node, offset)
     if key not in writer.accumulators:
         writer.accumulators[key] = writer.fresh(f"{node.name}_{offset // columns}")
@@ -45,54 +45,54 @@ def accumulator(writer: KernelWriter, node: fx.Node, row: Index, column: Index) 
 
 
 def write_products(writer: KernelWriter) -> None:
-    """Lines that compute all tiles that were asked for; those with the same operand together."""
+    """Write the lines that compute all accumulators, those with the same left operand together."""
     by_operand: dict[fx.Node, Tiles] = {}
     for node, offset in writer.accumulators:
         by_operand.setdefault(factors(node)[0], []).append((node, offset))
-    for a, wanted in by_operand.items():
-        for key in wanted:
+    for a, tiles in by_operand.items():
+        for key in tiles:
             kind = register(key[0].meta["val"].dtype)
             writer.line(f"{writer.accumulators[key]} = tl.zeros((BLOCK_M, BLOCK_N), {kind})", 0)
         start = 0
         for piece, first, width in _pieces(writer, a):
-            _add_products(writer, a, piece, first, width, start, wanted)
+            _add_products(writer, a, piece, first, width, start, tiles)
             start += width
 
 
 def _add_products(
-    writer: KernelWriter, a: fx.Node, piece: fx.Node, first: int, width: int, start: int, wanted: Tiles
+    writer: KernelWriter, a: fx.Node, piece: fx.Node, first: int, width: int, start: int, tiles: Tiles
 ) -> None:
-    """Add the product of `width` columns of `piece`, which are those of `a` from `start` on, with rows of weights."""
+    """Add the product of `width` columns of `piece`, which are the columns of `a` from `start` on, with rows of weights."""
     k, dtype = writer.fresh("k"), a.meta["val"].dtype
     masked = bool(width % writer.tile.block_k)
     with writer.nested(f"for {k} in range(0, {width}, BLOCK_K):"):
         numbers = f"{k} + tl.arange(0, BLOCK_K)"
         across = writer.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
         down = writer.block("down", f"{numbers}[:, None]", width, ("BLOCK_K", "1"), masked)
-        left = writer.element(piece, (of(writer.m), of(across) + first))
+        left = writer.element(piece, (index_of(writer.m), index_of(across) + first))
         left_text = _operand(writer, left, dtype, ("BLOCK_M", "BLOCK_K"))
-        for node, offset in wanted:
-            right = writer.element(factors(node)[1], (of(down) + start, of(writer.j) + offset))
+        for node, offset in tiles:
+            right = writer.element(factors(node)[1], (index_of(down) + start, index_of(writer.j) + offset))
             right_text = _operand(writer, right, dtype, ("BLOCK_K", "BLOCK_N"))
             name = writer.accumulators[node, offset]
             writer.line(f"{name} = add_product({name}, {left_text}, {right_text}, PRECISION)")
 
 
 def _operand(writer: KernelWriter, value: Expression, dtype: torch.dtype, shape: tuple[str, str]) -> str:
-    """A value as `tl.dot` takes it: all of its elements, in the dtype of the product, which rounds float32 as a cast does."""
+    """A value as an operand of `tl.dot`: with all of its elements, in the dtype of the product, to which casts round as well."""
     if isinstance(value, Cast) and value.operand.dtype in (torch.float32, dtype):
         value = value.operand
     if isinstance(value, Load) and writer.in_memory(value.array):
-        text, given = writer.raw(value), value.dtype
+        text, text_dtype = writer.raw(value), value.dtype
     else:
-        text, given = writer.text(value), wide(value.dtype)
+        text, text_dtype = writer.text(value), wide(value.dtype)
     if writer.shape(writer.names_of(value)) != shape:
         text = f"tl.broadcast_to({text}, ({', '.join(shape)}))"
-    return text if given == dtype else f"{text}.to({TYPES[dtype]})"
+    return text if text_dtype == dtype else f"{text}.to({TYPES[dtype]})"
 
 
 def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int]]:
-    """The values that an operand is made of, side by side: each with its first column and the number of columns."""
+    """The values that form an operand side by side, each with its first column and the number of columns."""
     width = int(node.meta["val"].shape[1])
     if not writer.in_memory(node):
         if node.target is aten.cat.default:
@@ -100,7 +100,7 @@ def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int
         if node.target is aten._to_copy.default and source_of(node).meta["val"].dtype == torch.float32:
             return _pieces(writer, source_of(node))  # `tl.dot` takes it rounded as it is
     elif node.op == "placeholder":
-        place = writer.made_place(node)
-        if isinstance(place, Gathered) and place.beside > 1:
-            return [(node, slot * place.width, place.width) for slot in range(place.beside)]
+        place = writer.place_in_memory(node)
+        if isinstance(place, Gathered) and place.num_side_by_side > 1:
+            return [(node, slot * place.width, place.width) for slot in range(place.num_side_by_side)]
     return [(node, 0, width)]

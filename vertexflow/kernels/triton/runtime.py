@@ -1,4 +1,4 @@
-"""What generated kernels call. Arithmetic is in the precision of the operands, float32 at least."""
+"""Functions that generated kernels call. They compute in the precision of the operands, in float32 at least."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTERPRETED = tl.constexpr(IS_INTERPRETED)
 
 
 def by_numpy(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """What the interpreter lacks."""
+    """A function that Triton's interpreter lacks, by NumPy."""
     from triton.runtime.interpreter import TensorHandle
 
     def call(*operands: Any) -> Any:
@@ -48,7 +48,7 @@ if IS_INTERPRETED:
     libdevice = SimpleNamespace(
         **{name: by_numpy(function) for name, function in NUMPY.items()}, rint=by_numpy(np.rint)
     )
-    largest, least, product_of_row = (by_numpy(each, axis=1, keepdims=True) for each in (np.max, np.min, np.prod))
+    largest, least, product_of_row = (by_numpy(reduce, axis=1, keepdims=True) for reduce in (np.max, np.min, np.prod))
 else:
     from triton.language.extra import libdevice
 
@@ -195,7 +195,7 @@ def mixed(x):
 
 @triton.jit
 def uniform(seed, stream: tl.constexpr, row, column, dtype: tl.constexpr):
-    """Random numbers in [0, 1), 24 bits of each: those that native code draws (native/runtime.hpp)."""
+    """Random numbers in [0, 1) of 24 bits, the same as in native code (native/runtime.hpp)."""
     seeds = tl.full((1, 1), seed, tl.int64)
     of_stream = mixed(tl.full((1, 1), stream, tl.uint32) ^ seeds.to(tl.uint32))
     of_row = mixed(row.to(tl.uint32) + of_stream) ^ (seeds >> 32).to(tl.uint32)

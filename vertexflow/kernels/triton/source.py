@@ -1,16 +1,15 @@
-"""The Triton source of a core: its kernels, what each is called with, and where that belongs."""
+"""The Triton source of a core: its kernels, and the arguments of each."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from torch import fx
 
 from ...graph.symbolic.nodes import has_rows, on_edges, title
 from ...graph.symbolic.program import Part, Program
-from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, comes_from_caller, role_of
+from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Gather, Grad, Scatter, comes_from_caller, role_of
 from ..arguments import (
     By,
     Given,
@@ -27,8 +26,9 @@ from ..arguments import (
     Value,
     Whole,
 )
-from ..lower.calls import Called, reasons_of, with_copies
+from ..lower.calls import leave_to_pytorch
 from ..lower.decompose import decomposed
+from ..lower.views import stride
 from ..memory import room_of
 from ..operations import Unsupported
 from ..torch.between import Between
@@ -36,7 +36,7 @@ from . import tiles
 from .body import KernelWriter
 from .lines import identifier
 from .places import Gathered, Place, Received, Rows, Shared
-from .plan import Apart, Kernel, Plan, Store, is_fused, plan, space_of, unknown
+from .plan import ColumnStore, Kernel, MustBeStored, Plan, check, is_fused, plan_part, space_of
 from .spellings import TYPES
 from .tiles import Tile
 
@@ -57,7 +57,7 @@ from vertexflow.kernels.triton.runtime import *  # noqa: F403
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel of a step: its name, what it is called with, its tile, and whether its rows are edges."""
+    """One kernel of a step: its name, its arguments, its tile, whether its rows are edges, and the products in it."""
 
     name: str
     pointers: list[Given]
@@ -68,7 +68,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Source:
-    """Triton source, and what is launched for each step: of vertices with children, and of others."""
+    """Triton source, and the kernels to launch for a step of vertices with children (`inner`) or without (`leaf`)."""
 
     name: str
     text: str
@@ -78,37 +78,37 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """A core as sources that run one after the other in each step; between two of them stands what PyTorch computes, for
-    vertices with children and for others."""
+    """A core as sources that run one after the other in each step. Between two of them is a call of PyTorch: one of `inner` for
+    vertices with children, one of `leaf` for others."""
 
     pieces: list[Source]
     inner: list[Between]
     leaf: list[Between]
-    reasons: list[str]  # for that
+    reasons: list[str]  # why PyTorch is called
 
 
 def write_core(program: Program, name: str) -> Sources:
     """The kernels of a core, together with those of its variant for vertices without children.
 
     Raises:
-        Unsupported: it has something that there are no kernels for, and that PyTorch cannot be called for in between; the
-            message says what.
+        Unsupported: there are no kernels for something in the core, and PyTorch cannot be called for it in between; the message
+            says what.
     """
     for dtype in program.trace.state_dtypes.values():
         if dtype not in TYPES:
             raise Unsupported(f"states are of {str(dtype)[6:]}")
-    written = []
-    for part in (name, f"{name}_leaf"):
-        made = decomposed(program.parts.get(part, Part(part, fx.Graph(), [], [])), program.trace)
-        written.append(_write_part(program, name, made))
+    parts = []
+    for part_name in (name, f"{name}_leaf"):
+        part = program.parts.get(part_name, Part(part_name, fx.Graph(), [], []))
+        parts.append(_write_part(program, name, decomposed(part, program.trace)))
     pieces = []
-    for number in range(max(len(one.kernels) for one in written)):
-        both = [one.kernels[number] if number < len(one.kernels) else [] for one in written]
-        texts = [text for kernels in both for text, _ in kernels]
-        inner, leaf = ([launch for _, launch in kernels] for kernels in both)
+    for number in range(max(len(part.kernels) for part in parts)):
+        kernels_of_both = [part.kernels[number] if number < len(part.kernels) else [] for part in parts]
+        texts = [text for kernels in kernels_of_both for text, _ in kernels]
+        inner, leaf = ([launch for _, launch in kernels] for kernels in kernels_of_both)
         pieces.append(Source(name, "\n\n".join([HEAD, *texts]), inner, leaf))
-    of_inner, of_leaf = (one.calls for one in written)
-    return Sources(pieces, of_inner, of_leaf, [reason for one in written for reason in one.reasons])
+    inner_calls, leaf_calls = (part.calls for part in parts)
+    return Sources(pieces, inner_calls, leaf_calls, [reason for part in parts for reason in part.reasons])
 
 
 @dataclass(frozen=True)
@@ -117,66 +117,67 @@ class _Written:
 
     kernels: list[list[tuple[str, Launch]]]
     calls: list[Between]
-    reasons: list[str]
+    reasons: tuple[str, ...]
 
 
 def _write_part(program: Program, core: str, part: Part) -> _Written:
-    reasons = unknown(part)
-    part, called = with_copies(part, reasons) if reasons else (part, Called())
-    apart: set[fx.Node] = set()
+    name = part.name
+    part, called = leave_to_pytorch(part, lambda node: check(node, name))
+    stored_first: set[fx.Node] = set()
     while True:
         values = _Values(program, core, part)
-        made = plan(part, called, values.received(), apart)
-        values.made = made
+        plan = plan_part(part, called, values.received(), stored_first)
+        values.plan = plan
         try:
-            written = [_write_kernel(values, made, kernel, number) for number, kernel in enumerate(made.kernels)]
-            if _store_by_chunks(made, [launch.products for _, launch in written]):
-                written = [_write_kernel(values, made, kernel, number) for number, kernel in enumerate(made.kernels)]
+            written = [_write_kernel(values, plan, kernel, number) for number, kernel in enumerate(plan.kernels)]
+            if _store_by_chunks(plan, [launch.products for _, launch in written]):
+                written = [_write_kernel(values, plan, kernel, number) for number, kernel in enumerate(plan.kernels)]
             break
-        except Apart as found:
-            if found.product in apart:
-                raise Unsupported(f"{found.product.name} is read in too many ways") from None
-            apart.add(found.product)
-    groups: list[list[tuple[str, Launch]]] = [[] for _ in range(len(made.calls) + 1)]
-    for kernel, piece in zip(made.kernels, written, strict=True):
-        groups[sum(level <= kernel.level for level in made.calls)].append(piece)
-    calls = [Between.of(program, call, values.places(call)) for call in made.calls.values()]
-    return _Written(groups, calls, reasons_of(reasons))
+        except MustBeStored as error:
+            if error.product in stored_first:
+                raise Unsupported(f"{error.product.name} is read in too many ways") from None
+            stored_first.add(error.product)
+    groups: list[list[tuple[str, Launch]]] = [[] for _ in range(len(plan.calls) + 1)]
+    for kernel, kernel_written in zip(plan.kernels, written, strict=True):
+        groups[sum(level <= kernel.level for level in plan.calls)].append(kernel_written)
+    calls = [Between.of(program, call, values.places(call)) for call in plan.calls.values()]
+    return _Written(groups, calls, called.reasons)
 
 
-def _store_by_chunks(made: Plan, products: list[set[fx.Node]]) -> bool:
-    """Let kernels that have the result of a product in their accumulators store it, instead of kernels that would compute it
-    once more; `products` are those of each kernel."""
-    found = False
-    for kernel in list(made.kernels):
+def _store_by_chunks(plan: Plan, products: list[set[fx.Node]]) -> bool:
+    """Let kernels that have the result of a product in their accumulators store it, and drop kernels that would compute it only
+    for that. `products` has the products of each kernel; returns whether anything changed."""
+    is_changed = False
+    for kernel in list(plan.kernels):
         product = kernel.stores[0].value
         if len(kernel.stores) > 1 or not is_fused(product) or kernel.stores[0].target is not product:
             continue
-        for other, of_other in zip(made.kernels, products, strict=True):
-            width, columns = math.prod(kernel.space[1]), math.prod(other.space[1])
-            same = other is not kernel and other.level == kernel.level and other.space[0] == kernel.space[0]
-            if same and product in of_other and width % columns == 0:
-                other.stores += [Store(product, product, start, start) for start in range(0, width, columns)]
-                del products[made.kernels.index(kernel)]
-                made.kernels.remove(kernel)
-                found = True
+        for other_kernel, other_products in zip(plan.kernels, products, strict=True):
+            width, columns = math.prod(kernel.space[1]), math.prod(other_kernel.space[1])
+            is_beside = (other_kernel.level, other_kernel.space[0]) == (kernel.level, kernel.space[0])
+            if other_kernel is not kernel and is_beside and product in other_products and width % columns == 0:
+                chunks = [ColumnStore(product, product, start, start) for start in range(0, width, columns)]
+                other_kernel.stores += chunks
+                del products[plan.kernels.index(kernel)]
+                plan.kernels.remove(kernel)
+                is_changed = True
                 break
-    return found
+    return is_changed
 
 
-def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> tuple[str, Launch]:
+def _write_kernel(values: _Values, plan: Plan, kernel: Kernel, number: int) -> tuple[str, Launch]:
     columns = math.prod(kernel.space[1])
     tile = tiles.choose(columns, 0, 1)
-    for _ in range(2):  # how large it may be is known when it is written
+    for _ in range(2):  # how large a tile may be is known once the kernel is written
         arguments = _Arguments(values)
-        writer = KernelWriter(made, kernel, tile, arguments)
+        writer = KernelWriter(plan, kernel, tile, arguments)
         lines = writer.write()
         if len(writer.accumulators) > MOST_ACCUMULATORS:
-            of_products = [product for product, _ in writer.accumulators]
-            raise Apart(max(of_products, key=of_products.count))
+            products_of_accumulators = [product for product, _ in writer.accumulators]
+            raise MustBeStored(max(products_of_accumulators, key=products_of_accumulators.count))
         tile = tiles.choose(columns, len(writer.accumulators), writer.widest)
     name = f"{values.part.name}_{number}"
-    what = ", ".join(dict.fromkeys(store.target.name for store in kernel.stores))
+    targets = ", ".join(dict.fromkeys(store.target.name for store in kernel.stores))
     typed = {"seed": "seed: tl.int64"}  # however small it is
     signature = [*(typed.get(name, name) for name in arguments.names.values()), *INTEGERS]
     signature += [f"{block}: tl.constexpr" for block in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")]
@@ -185,7 +186,7 @@ def _write_kernel(values: _Values, made: Plan, kernel: Kernel, number: int) -> t
         f"def {name}(",
         *(f"    {line}," for line in _wrapped(signature)),
         "):",
-        f'    """Of {"edges" if kernel.space[0] else "rows"} of {columns} elements: {what}."""',
+        f'    """Of {"edges" if kernel.space[0] else "rows"} of {columns} elements: {targets}."""',
         *(f"    {line}" for line in lines),
     ]
     products = {product for product, _ in writer.accumulators}
@@ -204,19 +205,18 @@ def _wrapped(words: list[str]) -> list[str]:
 
 
 class _Values:
-    """Where the values of a part lie, for all of its kernels."""
+    """Where the values of a part lie; shared by all of its kernels."""
 
     def __init__(self, program: Program, core: str, part: Part) -> None:
         self.program, self.core, self.part = program, core, part
         self.slots = program.trace.num_slots
         self.is_leaf = part.name != core
-        self.made: Plan | None = None
-        given = [node for node in part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
-        self.origins = dict(zip(given, part.inputs, strict=True))
+        self.plan: Plan | None = None
+        self.origins = part.placeholders
         self.rooms: dict[fx.Node, Scratch] = {}
 
     def received(self) -> dict[fx.Node, bool]:
-        """The gradients of states that come to the rows of a step, and whether somebody else reads them, too."""
+        """The gradients of states that the rows of a step receive, and whether another part reads them as well."""
         if self.core != "grad_core":
             return {}
         program, nodes = self.program, {origin: node for node, origin in self.origins.items()}
@@ -227,42 +227,38 @@ class _Values:
         }
 
     def origin(self, node: fx.Node) -> fx.Node:
-        """The node of the joint graph that a value in memory is."""
-        output = self.made.stored.get(node) if self.made is not None else None
+        """The node of the joint graph whose value a node in memory has."""
+        output = self.plan.stored.get(node) if self.plan is not None else None
         return output or self.origins.get(node, node)
 
     def room(self, node: fx.Node) -> Scratch:
         """The memory of a value that lies there during one step."""
-        space_of(node)  # which has rows
+        space_of(node)  # refuses a value without rows
         return room_of(node, self.rooms, self.part.name)
 
     def places(self, call: Part) -> dict[fx.Node, fx.Node | Scratch]:
-        """Where what PyTorch reads and makes lies."""
+        """Where the inputs and outputs of a call of PyTorch lie."""
         return {node: self.origins.get(node) or self.room(node) for node in (*call.inputs, *call.outputs)}
-
-    def state_of(self, origin: fx.Node, table: dict[Any, fx.Node]) -> Any:
-        """The key of a node in a table of the program."""
-        return next((key for key, node in table.items() if node is origin), None)
 
 
 class _Arguments:
-    """What one kernel is called with, by what it reads and writes."""
+    """The arguments of one kernel, collected while it is written."""
 
     def __init__(self, values: _Values) -> None:
         self.values = values
         self.names: dict[Given, str] = {}
 
     def pointer(self, argument: Given, name: str) -> str:
-        """The name of an argument, like this one, which others may have, too."""
+        """The name of an argument: `name`, made unique."""
         return self._named(argument, name, "ptr")
 
     def _named(self, argument: Given, name: str, kind: str) -> str:
         name = identifier(name)
-        number, found = 1, f"{name}_{kind}"
-        while argument not in self.names and found in self.names.values():
+        number, unique = 1, f"{name}_{kind}"
+        while argument not in self.names and unique in self.names.values():
             number += 1
-            found = f"{name}_{number}_{kind}"
-        return self.names.setdefault(argument, found)
+            unique = f"{name}_{number}_{kind}"
+        return self.names.setdefault(argument, unique)
 
     def seed(self) -> str:
         """The name of the seed of random numbers."""
@@ -271,44 +267,39 @@ class _Arguments:
     def place(self, node: fx.Node) -> Place:
         """The place of a value, or of an output of the part."""
         values, program = self.values, self.values.program
-        assert values.made is not None
-        is_scratch = node in values.made.stored and values.made.stored[node] is None and node.op != "placeholder"
+        assert values.plan is not None
+        is_scratch = node in values.plan.stored and values.plan.stored[node] is None and node.op != "placeholder"
         if is_scratch:
             return self._scratch(node)
         origin = values.origin(node)
         if not has_rows(origin):
             return Shared(self.pointer(Whole(origin), title(origin)))
-        if values.core == "core":
-            found = values.state_of(origin, program.gathers)
-            if found is not None:
-                return self._gathered(*found)
-        else:
-            state = values.state_of(origin, program.state_grads)
-            if state is not None:
+        match program.exchanged(values.core, origin):
+            case Gather(state, slot):
+                return self._gathered(state, slot)
+            case Grad(Scatter(state)):
                 return self._received(state)
-            found = values.state_of(origin, program.gather_grads)
-            if found is not None:
-                return self._sent(*found)
+            case Grad(Gather(state, slot)):
+                return self._sent(state, slot)
         return self._value(origin)
 
     def kept(self, node: fx.Node) -> Rows:
-        """The place of a gradient that is received, once it is stored."""
+        """The place of a received gradient after it was stored."""
         origin = self.values.origin(node)
         return self._value(origin) if origin in self.values.program.kept else self._scratch(node)
 
     def _value(self, origin: fx.Node) -> Rows:
         program = self.values.program
-        slots = {node: slot for (_, slot), node in program.gathers.items()}
-        beside = self.values.slots if slots.get(origin, CHILDREN) >= 0 else 1
-        width = beside * math.prod(space_of(origin)[1])
+        space_of(origin)  # refuses a value whose vertices lie interleaved
+        width = stride(origin, self.values.slots)
         first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
         layout = origin.meta["rows"]
         argument = Value(origin, width // layout.per_vertex)
         pointer = self.pointer(argument, title(origin))
-        stride = ""
-        if comes_from_caller(role_of(origin)):  # all rows may be one, of zeros
-            stride = self._named(Stride(origin), title(origin), "stride")
-        return Rows(pointer, width, first, stride=stride)
+        stride_name = ""
+        if comes_from_caller(role_of(origin)):  # its rows may all be the same memory
+            stride_name = self._named(Stride(origin), title(origin), "stride")
+        return Rows(pointer, width, first, stride=stride_name)
 
     def _scratch(self, node: fx.Node) -> Rows:
         room = self.values.room(node)
@@ -322,15 +313,17 @@ class _Arguments:
         if slot == CHILDREN:
             return Gathered(pointer, width, self.pointer(OfGroup.EDGE_ROWS, "edge_rows"), "edge_start")
         index, slots = self.pointer(OfGroup.CHILD_ROWS, "child_rows"), self.values.slots
-        every = slot == ALL_SLOTS
-        return Gathered(pointer, width, index, "inner", slots, 0 if every else slot, slots if every else 1)
+        is_all_slots = slot == ALL_SLOTS
+        return Gathered(
+            pointer, width, index, "inner", slots, 0 if is_all_slots else slot, slots if is_all_slots else 1
+        )
 
     def _received(self, state: str) -> Received:
         names = []
-        for what, by in (("placed", By.SLOT), ("listed", By.EDGE)):
-            names.append(self.pointer(SentByAll(state, by), f"{what}_sent_{state}"))
-            names.append(self.pointer(ParentPlaces(by), f"{what}_places"))
-            names.append(self.pointer(ParentOffset(by), f"{what}_offset"))
+        for prefix, by in (("placed", By.SLOT), ("listed", By.EDGE)):
+            names.append(self.pointer(SentByAll(state, by), f"{prefix}_sent_{state}"))
+            names.append(self.pointer(ParentPlaces(by), f"{prefix}_places"))
+            names.append(self.pointer(ParentOffset(by), f"{prefix}_offset"))
         names.append(self.pointer(Outside(state), f"outside_{state}"))
         return Received(", ".join(names), self._width(state))
 

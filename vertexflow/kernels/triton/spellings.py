@@ -1,7 +1,7 @@
-"""The spelling of scalar operations in Triton, and of numbers, types and places.
+"""Scalar operations, numbers, types and places in Triton.
 
-Half precision is for memory and for products. In registers its numbers are float32, and what is cast to half precision is rounded
-to it there, as PyTorch rounds it: to the nearest, of two the even one.
+Half precision is for memory and for products. In registers such numbers are float32, rounded to half precision where PyTorch
+rounds them: to the nearest, ties to even.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OF_BOOLEANS = {
 }  # fmt: skip
 OF_FLOATS = {"trunc_divide": "libdevice.trunc({0} / {1})",
              **{name: f"polynomial({{0}}, {{1}}, {{2}}, '{name}')" for name in RECURRENCES}}  # fmt: skip
-# Whose results are among their operands, perhaps with the other sign.
+# Operations whose result is one of their operands, perhaps with the other sign, or zero.
 EXACT = {"where", "maximum", "minimum", "neg", "abs", "relu"}
 REDUCTIONS = {"sum": "tl.sum({0}, 1, keep_dims=True)", "prod": "product_of_row({0})", "max": "largest({0})",
               "min": "least({0})"}  # fmt: skip
@@ -59,27 +59,27 @@ def spell(operation: str, dtype: torch.dtype, operands: list[str]) -> str:
 
 
 def takes_bare_numbers(operation: str, dtype: torch.dtype) -> bool:
-    """Whether a number may stand beside an operand as it is: it has the dtype of the other one."""
+    """Whether a number may be written as a literal beside the other operand, whose dtype it takes."""
     return operation in SIGNS and dtype != torch.bool
 
 
 def register(dtype: torch.dtype) -> str:
-    """The type of such numbers in registers."""
+    """The type of values of a dtype in registers."""
     return TYPES[wide(dtype)]
 
 
 def rounded(text: str, dtype: torch.dtype) -> str:
-    """Numbers of float32, rounded to a narrower dtype if `dtype` is one."""
+    """Values in float32, rounded to half precision if `dtype` is one."""
     return f"({text}).to({TYPES[dtype]}).to(tl.float32)" if dtype in HALVES else text
 
 
-def converted(text: str, given: torch.dtype, wanted: torch.dtype) -> str:
-    """Numbers of one dtype as numbers of another."""
-    if wanted == torch.bool:
+def converted(text: str, source: torch.dtype, target: torch.dtype) -> str:
+    """Values of one dtype converted to another."""
+    if target == torch.bool:
         return f"{text} != 0"
-    if register(given) != register(wanted):  # of float64 PyTorch, too, makes half precision by way of float32
-        text = f"{text}.to({register(wanted)})"
-    return text if given == torch.bool else rounded(text, wanted)
+    if register(source) != register(target):  # PyTorch, too, converts float64 to half precision by way of float32
+        text = f"{text}.to({register(target)})"
+    return text if source == torch.bool else rounded(text, target)
 
 
 def number(value: bool | int | float, dtype: torch.dtype) -> str:
@@ -90,23 +90,20 @@ def number(value: bool | int | float, dtype: torch.dtype) -> str:
 
 
 def place(index: Index) -> str:
-    """A place as an expression; what is clipped is not, since what is there is not read."""
-    text = " + ".join(_term(atom, factor) for atom, factor in index.terms)
-    if not text:
-        return str(index.constant)
-    return f"{text} {'+' if index.constant > 0 else '-'} {abs(index.constant)}" if index.constant else text
+    """A place as an expression. Clipped places are not clipped here: the mask keeps them from being read (`conditions`)."""
+    return index.spell(_term)
 
 
 def conditions(index: Index) -> list[str]:
-    """Under which a place is meant."""
-    found: list[str] = []
+    """The conditions under which the clipped places in a place were inside their bounds."""
+    texts: list[str] = []
     for atom, _ in index.terms:
         if isinstance(atom, (Clipped, Quotient)):
-            found += conditions(atom.at)
+            texts += conditions(atom.at)
         if isinstance(atom, Clipped):
-            found += [f"({place(atom.at)} >= 0)"] if atom.at.least < 0 else []
-            found += [f"({place(atom.at)} < {atom.bound})"] if atom.at.most >= atom.bound else []
-    return found
+            texts += [f"({place(atom.at)} >= 0)"] if atom.at.least < 0 else []
+            texts += [f"({place(atom.at)} < {atom.bound})"] if atom.at.most >= atom.bound else []
+    return texts
 
 
 def _term(atom: Atom, factor: int) -> str:

@@ -1,4 +1,4 @@
-"""How large a piece of a kernel's work one program does: a rule, so that nothing has to be tuned at the first call."""
+"""How large the tile of one program is: by a rule, so that nothing is tuned at the first call."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ REGISTERS = 40  # of each thread for accumulators, at most
 
 @dataclass(frozen=True)
 class Tile:
-    """Of `columns` elements a row, a program computes as many, of as many rows, as the first of `sizes` (rows, columns) with
-    which all multiprocessors have work, and nothing spills; products go over `block_k` of their operand at a time."""
+    """The tiles of a kernel whose rows have `columns` elements: the first of `sizes` (rows, columns of a program) that gives all
+    multiprocessors work and does not spill. Products go over `block_k` columns of their operand at a time."""
 
     columns: int
     block_k: int
     sizes: tuple[tuple[int, int], ...]
 
     def size(self, rows: int, multiprocessors: int) -> tuple[int, int]:
-        """The rows and columns of a program in a step of so many rows."""
+        """The rows and columns of a program in a step of `rows` rows."""
         return next(
             (size for size in self.sizes if math.prod(self.grid(rows, size)) >= multiprocessors), self.sizes[-1]
         )
 
     def grid(self, rows: int, size: tuple[int, int]) -> tuple[int, int]:
-        """The programs of this size, down and across, for so many rows."""
+        """How many programs of this size there are, down and across, for `rows` rows."""
         return -(-rows // size[0]), -(-self.columns // size[1])
 
     def blocks(self, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -36,16 +36,16 @@ class Tile:
 
 
 def power_of_two(count: int) -> int:
-    """The least power of two that is not less."""
+    """The least power of two that is not less than `count`."""
     return 1 << max(count - 1, 0).bit_length()
 
 
 def choose(columns: int, accumulators: int, widest: int) -> Tile:
-    """The tile of a kernel with so many accumulators, and rows of so many elements in registers besides.
+    """The tile of a kernel with this number of accumulators, and with `widest` further elements of a row in registers.
 
-    A program has 128 threads. Accumulators leave room in their registers for what is computed from them; without
-    accumulators a thread has 4 elements, which are one load of 16 bytes in float32. A step of few rows has more programs in
-    smaller pieces: what one takes is the time of the step.
+    A program has 128 threads. Accumulators leave registers for what is computed from them; without accumulators a thread has
+    4 elements, one load of 16 bytes in float32. A step of few rows uses smaller tiles: the time of one program is the time
+    of the step.
     """
     if not accumulators:
         block_n = min(power_of_two(columns), ACROSS)

@@ -154,6 +154,11 @@ def test_the_number_of_edges_is_no_value_and_num_children_is_named():
         run(lambda v, x, m: x + v.sum(v.children.h) / v.children.h.shape[0])
 
 
+def along_rows(x, weights):
+    """A convolution along the vertices."""
+    return F.conv1d(x.t()[:, None], weights[None, None].to(x.dtype), padding=1)[:, 0].t()
+
+
 MIXES = {
     "mean": lambda v, x, m: x - x.mean(0),
     "mean of ones": lambda v, x, m: x - v.pull("ones").mean(0),
@@ -194,6 +199,9 @@ MIXES = {
     "running number of outliers": lambda v, x, m: x + (x.abs() > 100).cumsum(0),
     "flipped numbers of children": lambda v, x, m: x * (1 + (v.num_children > 10).flip(0)[:, None]),
     "flipped tokens that are one": lambda v, x, m: x + F.one_hot(v.pull("ones").long().flip(0)[:, 0], SIZE),
+    "neighbours of weight 0": lambda v, x, m: along_rows(x, torch.tensor([0.0, 1.0, 0.0])),
+    "neighbours of little weight": lambda v, x, m: along_rows(x, torch.tensor([1e-9, 1.0, 0.0])),
+    "neighbours of weight 0 by now": lambda v, x, m: along_rows(x, F.relu(m.weight.detach()[0, :3] - 100)),
     "far places": lambda v, x, m: torch.where(torch.arange(x.shape[0])[:, None] > 100, -x, x),
 }
 

@@ -74,16 +74,16 @@ def from_aiger(source: str | os.PathLike[str] | bytes) -> InputGraph:
     parents = np.repeat(np.arange(first, len(variables)), 2)
     edges = np.stack((vertex[: 2 * num_gates], parents))
     try:
-        made = graph(len(variables), edges, slots=np.tile([0, 1], num_gates))
+        circuit = graph(len(variables), edges, slots=np.tile([0, 1], num_gates))
     except GraphError as error:
         raise GraphError(f"{file.name}: {error} (vertex {first} is the gate of line {first_gate})") from None
     sizes = (has_constant, num_inputs, num_latches, num_gates)
-    made.data["type"] = np.repeat(np.array([CONSTANT, INPUT, LATCH, AND]), sizes)
-    made.data["inverted"] = np.zeros((len(variables), 2), bool)
-    made.data["inverted"][first:] = gates[:, 1:] & 1
-    made.data["output"] = np.zeros(len(variables), bool)
-    made.data["output"][vertex[2 * num_gates :]] = True
-    return made
+    circuit.data["type"] = np.repeat(np.array([CONSTANT, INPUT, LATCH, AND]), sizes)
+    circuit.data["inverted"] = np.zeros((len(variables), 2), bool)
+    circuit.data["inverted"][first:] = gates[:, 1:] & 1
+    circuit.data["output"] = np.zeros(len(variables), bool)
+    circuit.data["output"][vertex[2 * num_gates :]] = True
+    return circuit
 
 
 def _read(source: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
@@ -116,19 +116,19 @@ class _Lines:
         self.line += 1
         return line
 
-    def rows(self, what: str, count: int, width: int, most: int | None = None) -> Wide:
-        """The next `count` lines of `width` numbers, as an array [count, width]; what follows up to `most` is dropped."""
+    def rows(self, item: str, count: int, width: int, max_width: int | None = None) -> Wide:
+        """The next `count` lines of `width` numbers, as [count, width]; more numbers, up to `max_width`, are dropped."""
         rows = []
-        for at in range(count):
+        for row in range(count):
             if self.position == len(self.data):
                 self.fail(
-                    self.line + 1, f"the file ends after {at} of {count} lines with one {what} each; it is truncated"
+                    self.line + 1, f"the file ends after {row} of {count} lines with one {item} each; it is truncated"
                 )
             line = self.next()
             words = line.split()
-            if not width <= len(words) <= (most or width) or not all(word.isdigit() for word in words):
-                few = f"{width} or {most} numbers" if most else f"{width} number{'s' * (width > 1)}"
-                self.fail(self.line, f"{_shown(line)} is no {what}; it is written as {few}")
+            if not width <= len(words) <= (max_width or width) or not all(word.isdigit() for word in words):
+                expected = f"{width} or {max_width} numbers" if max_width else f"{width} number{'s' * (width > 1)}"
+                self.fail(self.line, f"{_shown(line)} is no {item}; it is written as {expected}")
             wrong = next((word for word in words if len(word) > 18 or int(word) > self.largest), None)
             if wrong is not None:
                 self.fail(
@@ -148,14 +148,16 @@ def _header(file: _Lines) -> tuple[bool, list[int]]:
     if not 5 <= len(words) <= 9 or not all(word.isdigit() and len(word) <= 18 for word in words):
         file.fail(1, f"the header {_shown(line)} is not {form.decode()} M I L O A, and at most B C J F after it")
     header = [int(word) for word in words] + [0] * (9 - len(words))
-    most, parts = header[0], header[1] + header[2] + header[4]
-    if most > LARGEST:
-        file.fail(1, f"the header says {most} variables; a graph has at most {LARGEST} vertices")
+    num_variables, num_defined = header[0], header[1] + header[2] + header[4]
+    if num_variables > LARGEST:
+        file.fail(1, f"the header says {num_variables} variables; a graph has at most {LARGEST} vertices")
     binary = form == b"aig"
-    if parts > most or (binary and parts < most):
-        should = "exactly that" if binary else "at least that"
-        file.fail(1, f"inputs, latches and gates are {parts} variables; M must be {should}, and is {most}")
-    file.largest = 2 * most + 1
+    if num_defined > num_variables or (binary and num_defined < num_variables):
+        bound = "exactly that" if binary else "at least that"
+        file.fail(
+            1, f"inputs, latches and gates are {num_defined} variables; M must be {bound}, and is {num_variables}"
+        )
+    file.largest = 2 * num_variables + 1
     return binary, header
 
 
@@ -174,16 +176,16 @@ def _binary_gates(file: _Lines, first: int, count: int) -> Wide:
     Gate i has the literal 2 * (first + i). The file holds how much the first operand is below that, and how much the
     second is below the first: 7 bits a byte, the lowest first, and the top bit says that more follow.
     """
-    left = np.frombuffer(file.data, np.uint8, offset=file.position)
-    ends = np.flatnonzero(left < 128)[: 2 * count]
+    content = np.frombuffer(file.data, np.uint8, offset=file.position)
+    ends = np.flatnonzero(content < 128)[: 2 * count]
     if len(ends) < 2 * count:
-        complete = f"after {len(ends) // 2} of {count} gates"
-        raise GraphError(f"{file.name}, byte {len(file.data)}: the file ends {complete}; it is truncated")
+        progress = f"after {len(ends) // 2} of {count} gates"
+        raise GraphError(f"{file.name}, byte {len(file.data)}: the file ends {progress}; it is truncated")
     starts = np.concatenate((np.zeros(min(count, 1), np.int64), ends[:-1] + 1))
     sizes = ends - starts + 1
     gate = 2 * (first + np.arange(count))
     if sizes.max(initial=0) <= _LONGEST:
-        used = left[: ends[-1] + 1 if count else 0]
+        used = content[: ends[-1] + 1 if count else 0]
         shift = 7 * (np.arange(len(used)) - np.repeat(starts, sizes))
         delta = np.zeros(2 * count, np.int64)
         np.add.at(delta, np.repeat(np.arange(2 * count), sizes), (used & 127).astype(np.int64) << shift)
@@ -193,10 +195,11 @@ def _binary_gates(file: _Lines, first: int, count: int) -> Wide:
     else:
         wrong = sizes > _LONGEST
     if wrong.any():
-        at = int(wrong.argmax())
+        operand = int(wrong.argmax())
+        byte = file.position + starts[operand]
         raise GraphError(
-            f"{file.name}, byte {file.position + starts[at]}: operand {at % 2} of the gate {gate[at // 2]} is out of range; "
-            "operands come before their gate, so the file is damaged or the header is wrong"
+            f"{file.name}, byte {byte}: operand {operand % 2} of the gate {gate[operand // 2]} is out of range; operands come "
+            "before their gate, so the file is damaged or the header is wrong"
         )
     return np.stack((gate, upper, lower), axis=1)
 
@@ -205,24 +208,27 @@ def _check_definitions(file: _Lines, literals: Wide, line: Wide) -> None:
     """Every definition of an ASCII file is a positive literal, and of another variable."""
     wrong = np.flatnonzero((literals < 2) | (literals & 1 == 1))
     if len(wrong):
-        at = wrong[0]
-        file.fail(line[at], f"the literal {literals[at]} cannot be defined; give an even literal, 2 or more")
+        index = wrong[0]
+        file.fail(line[index], f"the literal {literals[index]} cannot be defined; give an even literal, 2 or more")
     order = np.argsort(literals, kind="stable")
     again = order[1:][np.diff(literals[order]) == 0]
     if len(again):
-        at = again.min()
-        earlier = line[np.flatnonzero(literals == literals[at])[0]]
-        file.fail(line[at], f"the literal {literals[at]} is defined twice, first in line {earlier}; remove one of them")
+        index = again.min()
+        earlier = line[np.flatnonzero(literals == literals[index])[0]]
+        file.fail(
+            line[index], f"the literal {literals[index]} is defined twice, first in line {earlier}; remove one of them"
+        )
 
 
 def _check_operands(file: _Lines, literals: Wide, line: Wide, variables: Wide) -> None:
     """Every operand and output of an ASCII file is defined."""
     missing = np.flatnonzero(~np.isin(literals >> 1, variables))
     if len(missing):
-        at = missing[0]
-        variable = literals[at] >> 1
+        index = missing[0]
+        variable = literals[index] >> 1
         file.fail(
-            line[at], f"the literal {literals[at]} is read, but no input, latch or gate defines the variable {variable}"
+            line[index],
+            f"the literal {literals[index]} is read, but no input, latch or gate defines the variable {variable}",
         )
 
 

@@ -79,14 +79,14 @@ def _tree(name: str, first: int, words: list[list[str]]) -> InputGraph:
     head = np.array(heads, np.int64)
     child = np.flatnonzero(head >= 0)
     try:
-        made = graph(len(words), np.stack([child, head[child]]))
+        tree = graph(len(words), np.stack([child, head[child]]))
     except GraphError as error:
         _fail(name, first, f"in the sentence that begins here, {error} (vertex 0 is the first word)")
     for at, column in enumerate(_COLUMNS, 1):
-        made.data[column] = np.array([columns[at] for columns in words], dtype=object)
-    made.data["deprel"] = np.array([columns[7] for columns in words], dtype=object)
-    made.data["head"] = head
-    return made
+        tree.data[column] = np.array([columns[at] for columns in words], dtype=object)
+    tree.data["deprel"] = np.array([columns[7] for columns in words], dtype=object)
+    tree.data["head"] = head
+    return tree
 
 
 def _fail(name: str, line: int, message: str) -> NoReturn:

@@ -46,20 +46,20 @@ def from_networkx(source: Any, kind: str | None = None, slot: str | None = None)
             "with edges from children to parents"
         )
     nodes = list(source.nodes)
-    number = {node: at for at, node in enumerate(nodes)}
+    number_of = {node: number for number, node in enumerate(nodes)}
     edges = list(source.edges(data=True))
-    pairs = [(number[child], number[parent]) for child, parent, _ in edges]
+    pairs = [(number_of[child], number_of[parent]) for child, parent, _ in edges]
     kinds = None if kind is None else [_attribute(source.nodes[node], kind, f"node {node!r}") for node in nodes]
-    slots = None if slot is None else [_attribute(found, slot, f"edge {a!r} -> {b!r}") for a, b, found in edges]
-    made = graph(len(nodes), pairs, kind=kinds, slots=slots)
-    made.data["node"] = _column(nodes)
+    slots = None if slot is None else [_attribute(data, slot, f"edge {a!r} -> {b!r}") for a, b, data in edges]
+    input_graph = graph(len(nodes), pairs, kind=kinds, slots=slots)
+    input_graph.data["node"] = _column(nodes)
     for name in source.nodes[nodes[0]]:
         if isinstance(name, str) and name not in ("node", kind) and all(name in source.nodes[node] for node in nodes):
-            made.data[name] = _column([source.nodes[node][name] for node in nodes], name, "vertex")
+            input_graph.data[name] = _column([source.nodes[node][name] for node in nodes], name, "vertex")
     for name in edges[0][2] if edges else ():
-        if isinstance(name, str) and name != slot and all(name in found for _, _, found in edges):
-            add_edge_data(made, name, _column([found[name] for _, _, found in edges], name, "edge"))
-    return made
+        if isinstance(name, str) and name != slot and all(name in attributes for _, _, attributes in edges):
+            add_edge_data(input_graph, name, _column([attributes[name] for _, _, attributes in edges], name, "edge"))
+    return input_graph
 
 
 def to_networkx(source: InputGraph) -> Any:
@@ -80,18 +80,20 @@ def to_networkx(source: InputGraph) -> Any:
     if source.kinds is not None and "kind" in source.data:
         raise GraphError("vertices have data 'kind', where to_networkx writes the kinds; rename it")
     data, edge_names = join_data([source])
-    made = networkx.MultiDiGraph()
+    digraph = networkx.MultiDiGraph()
     kinds = source.kind
-    of_nodes = {name: rows for name, rows in data.items() if name not in ("node", *edge_names)}
-    of_edges = {name: data[name] for name in edge_names}
+    node_data = {name: rows for name, rows in data.items() if name not in ("node", *edge_names)}
+    edge_data = {name: data[name] for name in edge_names}
     for vertex in range(source.num_vertices):
-        attributes = {name: rows[vertex] for name, rows in of_nodes.items()}
-        made.add_node(vertex, **attributes, **({} if kinds is None else {"kind": kinds[vertex].item()}))
+        attributes = {name: rows[vertex] for name, rows in node_data.items()}
+        digraph.add_node(vertex, **attributes, **({} if kinds is None else {"kind": kinds[vertex].item()}))
     slots = source.slot if source.edge is None else source.slot[np.argsort(source.edge)]
-    for at, (child, parent) in enumerate(source.edge_index.T.tolist()):
-        key = made.add_edge(child, parent)
-        made.edges[child, parent, key].update({name: rows[at] for name, rows in of_edges.items()}, slot=int(slots[at]))
-    return made
+    for edge, (child, parent) in enumerate(source.edge_index.T.tolist()):
+        key = digraph.add_edge(child, parent)
+        digraph.edges[child, parent, key].update(
+            {name: rows[edge] for name, rows in edge_data.items()}, slot=int(slots[edge])
+        )
+    return digraph
 
 
 @uncompiled
@@ -133,36 +135,41 @@ def from_edge_index(source: Any, num_vertices: int | None = None, kind: Any = No
     else:
         edges = source if isinstance(source, torch.Tensor) else np.asarray(source)
         count = int(edges.max()) + 1 if num_vertices is None and 0 not in edges.shape else 0
-    made = graph(count if num_vertices is None else num_vertices, edges, kind=kind, slots=slots)
+    input_graph = graph(count if num_vertices is None else num_vertices, edges, kind=kind, slots=slots)
     for name, value in rows.items():
-        if isinstance(value, torch.Tensor) and value.dim() and len(value) == made.num_vertices:
-            made.data[name] = value.detach().cpu().numpy()
+        if isinstance(value, torch.Tensor) and value.dim() and len(value) == input_graph.num_vertices:
+            input_graph.data[name] = value.detach().cpu().numpy()
     for name, value in edge_rows.items():
         # What Geometric joins along another dimension, such as `edge_label_index` [2, L], is no row an edge.
-        if isinstance(value, torch.Tensor) and "index" not in name and value.dim() and len(value) == made.num_edges:
-            add_edge_data(made, name, value.detach().cpu().numpy())
-    return made
+        if (
+            isinstance(value, torch.Tensor)
+            and "index" not in name
+            and value.dim()
+            and len(value) == input_graph.num_edges
+        ):
+            add_edge_data(input_graph, name, value.detach().cpu().numpy())
+    return input_graph
 
 
-def _attribute(found: Mapping[str, Any], name: str, where: str) -> Any:
-    if name not in found:
-        raise GraphError(f"{where} has no attribute {name!r}; give it to all of them")
-    return found[name]
+def _attribute(attributes: Mapping[str, Any], name: str, owner: str) -> Any:
+    if name not in attributes:
+        raise GraphError(f"{owner} has no attribute {name!r}; give it to all of them")
+    return attributes[name]
 
 
-def _column(values: list[Any], name: str | None = None, each: str = "vertex") -> np.ndarray[Any, Any]:
-    """Numbers as an array of numbers, vectors of them (of an attribute of this name) as its rows, anything else as objects."""
+def _column(values: list[Any], name: str | None = None, owner: str = "vertex") -> np.ndarray[Any, Any]:
+    """Numbers as an array; vectors, where they are an attribute and so have a `name`, as its rows; anything else as objects."""
     if all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in values):
         return np.array(values)
     if name is not None and all(isinstance(value, (list, np.ndarray, torch.Tensor)) for value in values):
         rows = [row for row in map(_vector, values) if row is not None]
         if len(rows) == len(values):
-            other = next((at for at, row in enumerate(rows) if row.shape != rows[0].shape), None)
-            if other is None:
+            differing = next((index for index, row in enumerate(rows) if row.shape != rows[0].shape), None)
+            if differing is None:
                 return np.stack(rows)
             raise GraphError(
-                f"the attribute {name!r} has the shape {list(rows[0].shape)} at {each} 0, but {list(rows[other].shape)} at "
-                f"{each} {other}; give all of them vectors of one length, or make them tuples to keep them as they are"
+                f"the attribute {name!r} has the shape {list(rows[0].shape)} at {owner} 0, but {list(rows[differing].shape)} at "
+                f"{owner} {differing}; give all of them vectors of one length, or make them tuples to keep them as they are"
             )
     return np.fromiter(values, object, len(values))
 

@@ -34,17 +34,17 @@ def from_nltk(tree: Any) -> InputGraph:
     """
     if not _is_tree(tree):
         raise InputTypeError(f"from_nltk takes an nltk.Tree, not {type(tree).__name__}")
-    found = LabelledTree()
-    # Of each tree that is being read: itself, its elements, and the numbers of those that were read.
+    labelled = LabelledTree()
+    # Of each tree that is still open: itself, its elements, and the numbers of the children that were read so far.
     stack: list[tuple[Any, list[Any], list[int]]] = [(tree, list(tree), [])]
     while True:
-        node, elements, done = stack[-1]
+        node, elements, children = stack[-1]
         if len(elements) == 1 and isinstance(elements[0], str):
-            number = found.add([node.label(), elements[0]], [])
-        elif len(done) < len(elements):
-            element = elements[len(done)]
+            number = labelled.add([node.label(), elements[0]], [])
+        elif len(children) < len(elements):
+            element = elements[len(children)]
             if isinstance(element, str):
-                done.append(found.add([None, element], []))
+                children.append(labelled.add([None, element], []))
             elif _is_tree(element):
                 stack.append((element, list(element), []))
             else:
@@ -55,13 +55,13 @@ def from_nltk(tree: Any) -> InputGraph:
         elif not elements:
             raise GraphError(f"nothing is below {node.label()!r}; a leaf is a label with a token, such as (NN dog)")
         else:
-            number = found.add([node.label()], done)
+            number = labelled.add([node.label()], children)
         stack.pop()
         if not stack:
-            made = from_post_order(np.arange(len(found.tokens)), found.child, found.counts)
-            made.data["label"] = np.fromiter(found.leaf_labels + found.inner_labels, object)
-            made.data["token"] = np.fromiter(found.tokens + [""] * len(found.inner_labels), object)
-            return made
+            input_graph = from_post_order(np.arange(len(labelled.tokens)), labelled.child, labelled.counts)
+            input_graph.data["label"] = np.fromiter(labelled.leaf_labels + labelled.inner_labels, object)
+            input_graph.data["token"] = np.fromiter(labelled.tokens + [""] * len(labelled.inner_labels), object)
+            return input_graph
         stack[-1][2].append(number)
 
 
@@ -78,20 +78,20 @@ def to_nltk(graph: InputGraph) -> Any:
     if (parents > 1).any() or (parents == 0).sum() != 1 or not {"label", "token"} <= graph.data.keys():
         raise GraphError("to_nltk takes one tree with the data 'label' and 'token', as from_nltk and from_ptb give it")
     labels, tokens = graph.data["label"].tolist(), graph.data["token"].tolist()
-    made: dict[int, Any] = {}
+    subtrees: dict[int, Any] = {}
     stack = [int(np.flatnonzero(parents == 0)[0])]
     while stack:
         vertex = stack[-1]
         children = graph.child[graph.offset[vertex] : graph.offset[vertex + 1]].tolist()
-        missing = [child for child in children if child not in made]
+        missing = [child for child in children if child not in subtrees]
         if missing:
             stack += missing
             continue
         stack.pop()
-        below = [made.pop(child) for child in children] or [tokens[vertex]]
-        bare = labels[vertex] is None and not children
-        made[vertex] = tokens[vertex] if bare else nltk.Tree(labels[vertex], below)
-    (root,) = made.values()
+        content = [subtrees.pop(child) for child in children] or [tokens[vertex]]
+        is_bare_token = labels[vertex] is None and not children
+        subtrees[vertex] = tokens[vertex] if is_bare_token else nltk.Tree(labels[vertex], content)
+    (root,) = subtrees.values()
     return root
 
 

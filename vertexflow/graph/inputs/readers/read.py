@@ -84,7 +84,7 @@ class _Reader:
     def read(self) -> list[InputGraph]:
         trees: list[InputGraph] = []
         tree = LabelledTree()
-        # Of each open bracket: where it is, its label and token, and its children, numbered as for `from_post_order`.
+        # Of each open bracket: its position, its words (label and token), its children, numbered as for `from_post_order`.
         open_: list[tuple[int, list[Any], list[int]]] = []
         for match in _TOKEN.finditer(self.text):
             word, position = match.group(), match.start()
@@ -97,27 +97,27 @@ class _Reader:
             elif word != ")":
                 if not open_:
                     self.fail(position, f"{word!r} stands outside of brackets")
-                said, children = open_[-1][1:]
-                if not said and children:
+                words, children = open_[-1][1:]
+                if not words and children:
                     self.fail(position, f"{word!r} stands behind a tree in a bracket without a label")
-                if len(said) > 1 or children:
+                if len(words) > 1 or children:
                     self.fail(position, f"{word!r} is one token too many; a leaf is (label token)")
-                said.append(word if said else self.label(word, position))
+                words.append(word if words else self.label(word, position))
             else:
                 if not open_:
                     self.fail(position, "unbalanced brackets: a ')' that closes nothing")
-                _, said, children = open_.pop()
-                if not said and len(children) == 1:  # the bracket around a whole tree
+                _, words, children = open_.pop()
+                if not words and len(children) == 1:  # the bracket around a whole tree
                     trees.append(tree.graph(self.num_labels is not None))
                     tree = LabelledTree()
                     continue
-                if not said and children:
+                if not words and children:
                     self.fail(position, f"a bracket without a label around {len(children)} trees; give it a label")
-                if not said:
+                if not words:
                     self.fail(position, "empty brackets; a leaf is (label token)")
-                if len(said) == 1 and not children:
-                    self.fail(position, f"'({said[0]})' has a label but neither a token nor children")
-                number = tree.add(said, children)
+                if len(words) == 1 and not children:
+                    self.fail(position, f"'({words[0]})' has a label but neither a token nor children")
+                number = tree.add(words, children)
                 if open_:
                     open_[-1][2].append(number)
                 else:
@@ -147,18 +147,19 @@ class LabelledTree:
         self.child: list[int] = []
         self.counts: list[int] = []
 
-    def add(self, said: list[Any], children: list[int]) -> int:
-        if len(said) > 1:
-            self.leaf_labels.append(said[0])
-            self.tokens.append(said[1])
+    def add(self, words: list[Any], children: list[int]) -> int:
+        """Add a vertex, of whom `words` are the label and, at a leaf, the token; returns its number for its parent."""
+        if len(words) > 1:
+            self.leaf_labels.append(words[0])
+            self.tokens.append(words[1])
             return len(self.tokens) - 1
-        self.inner_labels.append(said[0])
+        self.inner_labels.append(words[0])
         self.child += children
         self.counts.append(len(children))
         return -len(self.inner_labels)
 
     def graph(self, integers: bool) -> InputGraph:
-        made = from_post_order(np.arange(len(self.tokens)), self.child, self.counts)
-        made.data["label"] = np.array(self.leaf_labels + self.inner_labels, dtype=np.int64 if integers else None)
-        made.data["token"] = np.array(self.tokens + [""] * len(self.inner_labels), dtype=object)
-        return made
+        tree = from_post_order(np.arange(len(self.tokens)), self.child, self.counts)
+        tree.data["label"] = np.array(self.leaf_labels + self.inner_labels, dtype=np.int64 if integers else None)
+        tree.data["token"] = np.array(self.tokens + [""] * len(self.inner_labels), dtype=object)
+        return tree

@@ -1,1 +1,1 @@
-"""What is done to a symbolic graph between its trace and its parts, a pass or what passes share in each file."""
+"""Passes over a symbolic graph between its trace and its partition, and what they share."""

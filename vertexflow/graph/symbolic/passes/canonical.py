@@ -1,10 +1,10 @@
-"""Graph in, graph out: every operation is written in one way, so that no pass and no backend behind this one knows another.
+"""Graph in, graph out: every operation is written in one way, the only one that later passes and backends need to know.
 
-After it:
-- arguments that have defaults are there, in their places; keyword arguments are there only where they change something;
-- dimensions are counted from the front, and a reduction of all dimensions lists them;
-- slices and selections of static extents lie within these: `0 <= start <= end <= extent`, `0 <= index < extent`;
-- of operations that are one another's alias, one is left (`RULES`), and none that changes nothing.
+After this pass:
+- all positional arguments are given, defaults too; keyword arguments are given only where they are no defaults;
+- dimensions are counted from the front, and a reduction over all dimensions lists them;
+- bounds of slices and indices of selections lie within a static extent: `0 <= start <= end <= extent`, `0 <= index < extent`;
+- of operations that are aliases of each other one is left (`RULES`), and operations that change nothing are gone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def canonical(trace: Trace) -> None:
                 f"vertexflow's to choose: index, reshape or permute instead\n  in the vertex function, {trace.where(node)}"
             )
         _fill_in(node)
-        if node.target in _MASKED and _indexes_rows(node):  # which the mask may hide in this call
+        if node.target in _MASKED and _indexes_rows(node):  # `check_rows` may miss it: the mask may hide it there
             raise VertexFunctionError(
                 f"the vertex function mixes rows: `{node.target}` takes an index along the dimension of the vertices of a step"
                 f"\n  in the vertex function, {trace.where(node)}"
@@ -62,7 +62,7 @@ def canonical(trace: Trace) -> None:
 
 
 def _fill_in(node: fx.Node) -> None:
-    """Defaults where arguments have places; none where they have names."""
+    """Give positional arguments their defaults, and drop keyword arguments that are defaults."""
     kwargs, schema = dict(node.kwargs), cast(OpOverload, node.target)._schema
     args = list(node.args)
     for argument in schema.arguments:

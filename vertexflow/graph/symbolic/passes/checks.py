@@ -1,7 +1,7 @@
-"""Graph in, graph out: operations that only check, which nothing depends on, become operations that something depends on.
+"""Graph in, graph out: checks whose result nobody reads become operations that a value passes through.
 
-PyTorch records `torch.linalg.cholesky` as a factorisation and a check of what it says about each matrix. As a value that goes
-through the check, the factor is used only where the check has passed.
+PyTorch records `torch.linalg.cholesky` as a factorisation, whose second result says whether it failed, and a check of that. Nodes
+that nobody reads are dropped; so the factor goes through the check, and is used only where the check has passed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _passing: ContextVar[bool] = ContextVar("passing", default=False)
 
 
 def check(value: Tensor, tested: Tensor, call: str, message: str, where: str) -> Tensor:
-    """`value`, once `tested` is what it must be: without errors, of `call` in torch.linalg, or true without a call.
+    """A copy of `value`, if the check passes. `tested` has the error codes of the function `call` of torch.linalg; with an
+    empty `call`, it is an assertion's condition.
 
     Raises:
-        LinAlgError: as torch.linalg has it, with the line of the vertex function.
-        VertexFunctionError: an assertion of the vertex function does not hold.
+        LinAlgError: that of torch.linalg, with the line of the vertex function.
+        VertexFunctionError: the assertion does not hold.
     """
     if is_passing():
         return value.clone()
@@ -53,13 +54,13 @@ CHECK = torch.ops.vertexflow.check.default
 
 
 def is_passing() -> bool:
-    """Whether checks pass, whatever they check."""
+    """Whether all checks pass at present, whatever they check."""
     return _passing.get()
 
 
 @contextmanager
 def all_pass() -> Iterator[None]:
-    """In here, checks pass: on numbers that nobody gave."""
+    """Let all checks pass: the graph runs on numbers that are not the user's."""
     token = _passing.set(True)
     try:
         yield
@@ -69,36 +70,38 @@ def all_pass() -> Iterator[None]:
 
 def keep_checks(trace: Trace) -> None:
     """Rewrite `trace.graph` in place; the tables of `trace` follow."""
-    place = {node: at for at, node in enumerate(trace.graph.nodes)}
+    position = {node: index for index, node in enumerate(trace.graph.nodes)}
     for node in list(trace.graph.nodes):
         tested: Any = node.args[0] if node.args else None
         if node.target is aten._linalg_check_errors.default and isinstance(tested, fx.Node):
-            value = _factor(tested, node, place)
+            value = _factor(tested, node, position)
             if value is not None:
                 new = insert(node, CHECK, value, tested, node.args[1], "", trace.where(node), val=value.meta["val"])
-                place[new] = place[node]
-                before = [user for user in value.users if user is new or place[user] < place[node]]
+                position[new] = position[node]
+                earlier_users = [user for user in value.users if user is new or position[user] < position[node]]
                 replace(trace, value, new)
-                for user in before:
+                for user in earlier_users:
                     user.replace_input_with(new, value)
             else:
                 _attach(trace, node, tested, str(node.args[1]), "")
         elif node.target in _ASSERTS and isinstance(tested, fx.Node):
-            if tested.target in _ALL:  # of all rows of a step, where the trace has all rows
+            if tested.target in _ALL:  # the reduction would mix rows; `check` reduces the rows of a step itself
                 tested = tested.args[0]
             _attach(trace, node, tested, "", str(node.args[1]) if len(node.args) > 1 else "a value is zero, or false")
 
 
-def _factor(tested: fx.Node, node: fx.Node, place: dict[fx.Node, int]) -> fx.Node | None:
-    """What was computed beside the errors that are checked, and is used afterwards."""
+def _factor(tested: fx.Node, node: fx.Node, position: dict[fx.Node, int]) -> fx.Node | None:
+    """The result of the operation whose error codes are checked that is used after the check, if there is one."""
     if tested.target is not operator.getitem:
         return None
-    results = [item for item in tested.all_input_nodes[0].users if item is not tested and place[item] < place[node]]
-    return next((item for item in results if any(place[user] > place[node] for user in item.users)), None)
+    results = [
+        item for item in tested.all_input_nodes[0].users if item is not tested and position[item] < position[node]
+    ]
+    return next((item for item in results if any(position[user] > position[node] for user in item.users)), None)
 
 
 def _attach(trace: Trace, node: fx.Node, tested: fx.Node, call: str, message: str) -> None:
-    """Let an output of the vertex function wait for a check."""
+    """Send an output of the vertex function through a check."""
     table = trace.pushes or trace.scatters
     name, value = next(iter(table.items()))
     last = next(reversed(trace.graph.nodes))

@@ -1,4 +1,4 @@
-"""Whether two results are the same but for rounding, as far as their operation and its operands allow."""
+"""Whether two results of an operation differ by rounding only, given how large its operands are."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, fx
 
 
 def same(value: Tensor, expected: Tensor) -> bool:
-    """Whether both are equal, and none is NaN."""
+    """Whether both tensors are equal, without any NaN."""
     if value.shape != expected.shape or value.dtype != expected.dtype or value.dtype == torch.complex32:
         return False  # PyTorch does not compare complex32
     return torch.equal(value, expected)
 
 
 def agree(value: Tensor, expected: Tensor, limit: float, scale: float = 0.0) -> bool:
-    """Whether both are the same but for rounding: products of more rows may be added up in another order, and of terms as large
-    as `scale` little may be left. `limit` is the root of the distance between numbers of the dtype.
+    """Whether both tensors differ by rounding only. Products of more rows may be summed in another order, and terms as large as
+    `scale` may cancel. `limit` is the square root of the dtype's machine epsilon.
     """
     if value.shape != expected.shape or value.dtype != expected.dtype:
         return False
@@ -36,7 +36,7 @@ def agree(value: Tensor, expected: Tensor, limit: float, scale: float = 0.0) -> 
 
 
 def tolerance(nodes: Iterable[fx.Node], computed_in: Callable[[torch.dtype], torch.dtype]) -> float:
-    """The `limit` of what these operations compute; `computed_in` says in which dtype, instead of their own."""
+    """The `limit` for the values of these nodes; `computed_in` maps their dtypes to those that they were computed in."""
     values = (node.meta.get("val") for node in nodes)
     dtypes = {computed_in(value.dtype) for value in values if isinstance(value, Tensor)}
     return max(
@@ -45,12 +45,12 @@ def tolerance(nodes: Iterable[fx.Node], computed_in: Callable[[torch.dtype], tor
 
 
 def magnitude(operands: Iterable[fx.Node], base: Mapping[fx.Node, Any]) -> float:
-    """How large the terms may be that an operation adds up: its largest operand, or the product of the two largest."""
+    """A bound of the terms that an operation sums: its largest element, or the product of those of its two largest operands."""
     tensors = (base[node] for node in operands if isinstance(base.get(node), Tensor))
     sizes = [
         float(torch.where(torch.isfinite(tensor), tensor, 0).abs().max())
         for tensor in tensors
         if tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.complex32
     ]
-    one, other = sorted([*sizes, 0.0, 0.0])[-2:]
-    return max(other, one * other)
+    largest, second = sorted([*sizes, 0.0, 0.0])[-2:]
+    return max(second, largest * second)

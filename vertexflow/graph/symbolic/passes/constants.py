@@ -1,7 +1,7 @@
-"""Graph in, graph out: values without elements, and fresh memory, are made of nothing.
+"""Graph in, graph out: values without elements, and uninitialised memory, become constants that read nothing.
 
-`[rows * 0, 0]`, to which matrices without elements are flattened, has no rows to be kept in; as an operation of a gathered state
-it would be computed step by step nevertheless.
+A value of shape `[rows * 0, 0]`, to which matrices without elements are flattened, has no rows and so no place in a buffer; but
+as long as it reads a gathered state, it would have to be computed step by step.
 """
 
 from __future__ import annotations

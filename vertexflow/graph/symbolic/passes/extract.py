@@ -1,4 +1,4 @@
-"""Copy nodes of the joint graph into the graph of a part, where views and sizes are made anew."""
+"""Copy nodes of the joint graph into the graph of a part, which repeats the views and sizes that it needs."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ aten = torch.ops.aten
 
 
 def extract(name: str, outputs: list[fx.Node], members: set[fx.Node], trace: Trace) -> Part:
-    """A graph of its own that makes `outputs` from the values of other parts, repeating views and sizes."""
+    """The part that computes `outputs`: `members` are its nodes, the values of other nodes are its inputs."""
     copier = _Copier(trace, lambda node: node in members or is_free(node), lambda node: node)
     copier.copy_all(outputs)
     return copier.finish(name, outputs, [copier.env[node] for node in outputs])
 
 
 def extract_leaf_core(program: Program, core: str, images: Mapping[fx.Node, Image]) -> Part | None:
-    """The core specialised to vertices without children: only what is needed of them, with zeros folded away."""
+    """The core specialised to vertices without children: zeros are folded, and only what their rows need is computed."""
     outputs = [node for node in program.parts[core].outputs if node in program.whole and not on_edges(node)]
     if not outputs:
         return None
 
     def is_computed(node: fx.Node) -> bool:
         origin = node.meta.get("origin")
-        if origin is None:  # a zero or a bias, which takes the place of something folded
+        if origin is None:  # a zero or a bias that replaces a folded node
             return True
         return origin.op == "call_function" and (is_free(origin) or program.made_by.get(origin) == core)
 
     copier = _Copier(program.trace, is_computed, lambda node: node.meta["origin"])
     pieces = {node: _pieces_read(program, node, images) for node in outputs}
-    wanted = [images[node] for node in outputs if pieces[node] is None]
-    wanted += [images[piece] for found in pieces.values() for piece in found or () if piece is not None]
+    needed = [images[node] for node in outputs if pieces[node] is None]
+    needed += [images[piece] for operands_read in pieces.values() for piece in operands_read or () if piece is not None]
     names = {images[node]: title(node) for node in outputs}
-    copier.copy_all([image for image in wanted if isinstance(image, fx.Node)], names)
+    copier.copy_all([image for image in needed if isinstance(image, fx.Node)], names)
 
     def made_of(node: fx.Node) -> fx.Node:
         image = images[node]
@@ -65,7 +65,7 @@ def extract_leaf_core(program: Program, core: str, images: Mapping[fx.Node, Imag
 
 
 def _pieces_read(program: Program, node: fx.Node, images: Mapping[fx.Node, Image]) -> list[fx.Node | None] | None:
-    """Of a concatenation, the operands that somebody reads, None for others; None if all are, or for other nodes."""
+    """Of a concatenation some of whose operands nobody reads: its operands, with None for those; None for other nodes."""
     read = program.leaf_operands.get(node)
     if read is None or len(read) == len(operands(node)) or images[node] is ZERO:
         return None
@@ -73,15 +73,15 @@ def _pieces_read(program: Program, node: fx.Node, images: Mapping[fx.Node, Image
 
 
 def _unread(operand: fx.Node) -> tuple[Any, ...]:
-    """What makes columns that nobody reads: nothing has to be written to them, but PyTorch's products on CPUs with AMX read past
-    the columns that they are given in bfloat16, and what is there must then be no NaN."""
+    """The operation that creates columns that nobody reads, and its arguments. They may stay uninitialised, except in bfloat16 on
+    a CPU: there PyTorch's products (with AMX) read past the columns that they are given, and must meet no NaN."""
     value = operand.meta["val"]
     reads_past = value.dtype == torch.bfloat16 and value.device.type == "cpu"
     return (aten.full.default, 0) if reads_past else (aten.empty.memory_format,)
 
 
 class _Copier:
-    """Builds the graph of a part: computed nodes are copied, what they read of others becomes an input."""
+    """Builds the graph of a part: computed nodes are copied, and other nodes that they read become inputs."""
 
     def __init__(
         self, trace: Trace, is_computed: Callable[[fx.Node], bool], origin: Callable[[fx.Node], fx.Node]
@@ -112,11 +112,11 @@ class _Copier:
     def fresh(self, like: fx.Node, create: Any, *filling: Any) -> fx.Node:
         """A new tensor of the shape and dtype of `like`, made by `aten.full` or `aten.empty`."""
         value = like.meta["val"]
-        made = self.graph.call_function(
+        node = self.graph.call_function(
             create, (self._sized(list(value.shape)), *filling), {"dtype": value.dtype, "device": value.device}
         )
-        made.meta = dict(like.meta)
-        return made
+        node.meta = dict(like.meta)
+        return node
 
     def finish(self, name: str, outputs: list[fx.Node], results: list[fx.Node]) -> Part:
         """Close the graph, with its placeholders in front."""
@@ -140,7 +140,7 @@ class _Copier:
             return self._sized(node.meta["val"])  # type: ignore[no-any-return]
         args = fx.node.map_arg(node.args, self.env.__getitem__)
         kwargs = fx.node.map_arg(node.kwargs, self.env.__getitem__)
-        if node.meta.get("synthetic"):  # a zero or a bias for every row, whose shape is known now
+        if node.meta.get("synthetic"):  # a zero or a bias in every row: its sizes are filled in here
             position = 0 if node.target is aten.full.default else 1
             args = (*args[:position], list(node.meta["val"].shape), *args[position + 1 :])
         args, kwargs = self._sized(args), self._sized(kwargs)
@@ -149,12 +149,12 @@ class _Copier:
         return copy
 
     def _sized(self, value: Any) -> Any:
-        """Symbolic sizes, wherever they stand in an argument, as multiples of the part's `rows` or `edges`."""
+        """An argument with its symbolic sizes, however deep, replaced by multiples of the part's `rows` or `edges`."""
         if isinstance(value, torch.SymInt):
             if value.node.expr.is_Integer:
                 return int(value.node.expr)
-            of_edges = self.trace.edges in value.node.expr.free_symbols
-            count, symbol = (self.edges, self.trace.edges) if of_edges else (self.rows, self.trace.rows)
+            per_edge = self.trace.edges in value.node.expr.free_symbols
+            count, symbol = (self.edges, self.trace.edges) if per_edge else (self.rows, self.trace.rows)
             factor = value.node.expr / symbol
             assert factor.is_Integer, f"size {value} is no multiple of the number of rows or edges"
             return count if factor == 1 else self.graph.call_function(operator.mul, (count, int(factor)))

@@ -1,4 +1,4 @@
-"""Graph in, graph out: the same computation without operations that change a tensor in place."""
+"""Graph in, graph out: the same computation without operations that change tensors in place."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
     """Replace `trace.graph` by an equal one in which `x.add_(y)` and its like are `add(x, y)` of a new value.
 
-    Dropout on the CPU and users' `x += y` record such operations; the partition reorders nodes and so needs values
-    that never change. Raises `VertexFunctionError` if a parameter or a buffer is written to.
+    Dropout on the CPU and users' `x += y` record such operations; the partition reorders nodes, and so needs values that never
+    change.
+
+    Raises:
+        VertexFunctionError: a parameter or a buffer is written to.
     """
     graph = trace.graph
     if not any(map(_mutates, graph.nodes)):
@@ -39,22 +42,22 @@ def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
     copier = _Copier(module, trace)
     examples = [node.meta["val"] for node in placeholders]
     with mode, enable_python_dispatcher(), torch.no_grad():
-        new = make_fx(torch.func.functionalize(lambda *values: copier.run(*values)))(*examples)
-    forget_source(new)
-    for old, node in zip(placeholders, [n for n in new.graph.nodes if n.op == "placeholder"], strict=True):
+        functional = make_fx(torch.func.functionalize(lambda *values: copier.run(*values)))(*examples)
+    forget_source(functional)
+    for old, node in zip(placeholders, [n for n in functional.graph.nodes if n.op == "placeholder"], strict=True):
         node.meta.update({key: old.meta[key] for key in ("role", "name") if key in old.meta})
-    for node in new.graph.nodes:
+    for node in functional.graph.nodes:
         if node.op == "get_attr":
-            node.meta["constant"] = getattr(new, str(node.target))
-    trace.graph = new.graph
+            node.meta["constant"] = getattr(functional, str(node.target))
+    trace.graph = functional.graph
 
 
 def _write_to_new_values(graph: fx.Graph) -> None:
-    """Do it where it is plain, as in PyTorch's derivatives: what is written to was just made, and nothing looks into it.
+    """Handle the simple case, usual in PyTorch's derivatives: no other value shares the memory of the tensor written to.
 
-    Else the whole graph is traced once more, which takes as long as the first time.
+    Whatever remains needs the whole graph to be traced once more, which takes as long as the first time.
     """
-    order = {node: at for at, node in enumerate(graph.nodes)}
+    position = {node: index for index, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         written = node.args[0] if _mutates(node) and node.args else None
         function = _out_of_place(node.target)
@@ -62,37 +65,39 @@ def _write_to_new_values(graph: fx.Graph) -> None:
             continue
         arguments = fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
         try:
-            value, before = function(*arguments[0], **arguments[1]), written.meta["val"]
-        except Exception:  # shapes that do not fit together; it is said when the graph is traced once more
+            value, previous = function(*arguments[0], **arguments[1]), written.meta["val"]
+        except Exception:  # shapes that do not fit together: reported when the graph is traced once more
             return
-        if value.dtype != before.dtype or value.shape != before.shape or value.stride() != before.stride():
+        if value.dtype != previous.dtype or value.shape != previous.shape or value.stride() != previous.stride():
             continue
         node.target, node.meta["val"] = function, value
-        for user in [user for user in written.users if order[user] > order[node]]:
+        for user in [user for user in written.users if position[user] > position[node]]:
             user.replace_input_with(written, node)
 
 
 def _out_of_place(target: Any) -> Any:
-    """`add.Tensor` for `add_.Tensor`; None where there is no such pair of the same operands."""
+    """`add.Tensor` for `add_.Tensor`; None where there is no such operation with the same operands."""
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
         return None
     if torch.Tag.nondeterministic_seeded in target.tags:  # it may have a generator, which is no value of the graph
         return None
     name, operands = target.overloadpacket.__name__, target._schema.arguments
-    written = [one for one in operands if one.alias_info is not None]
+    written = [operand for operand in operands if operand.alias_info is not None]
     packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") and len(written) == 1 else None
     function = getattr(packet, target._overloadname, None)
     if function is None or function._schema.is_mutable or len(function._schema.returns) != 1:
         return None
-    same = [one.name for one in operands] == [one.name for one in function._schema.arguments]
-    return function if same else None
+    has_same_operands = [operand.name for operand in operands] == [
+        operand.name for operand in function._schema.arguments
+    ]
+    return function if has_same_operands else None
 
 
 def _is_alone(node: fx.Node) -> bool:
-    """Whether a value has memory of its own, which none but those that write to all of it look into."""
+    """Whether no other value is a view of this value's memory, but for the results of operations that write to all of it."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
-    if any(one.alias_info is not None for one in (*node.target._schema.arguments, *node.target._schema.returns)):
+    if any(value.alias_info is not None for value in (*node.target._schema.arguments, *node.target._schema.returns)):
         return False
     for user in node.users:
         schema = getattr(user.target, "_schema", None)
@@ -107,32 +112,32 @@ def _is_alone(node: fx.Node) -> bool:
 
 
 class _Copier(fx.Interpreter):
-    """Runs a graph under a tracer and hands the user's lines and names on to the new nodes."""
+    """Runs a graph under a tracer, and gives the new nodes the old nodes' lines and names."""
 
     def __init__(self, module: fx.GraphModule, trace: Trace) -> None:
         super().__init__(module)
         self.trace = trace
-        self.made: dict[fx.Node, fx.Node] = {}  # the first new node that an old one became
+        self.first_copies: dict[fx.Node, fx.Node] = {}  # by old node: the first of the new nodes that it became
 
     def run_node(self, n: fx.Node) -> Any:
         graph = get_proxy_mode().tracer.graph  # type: ignore[union-attr]
-        before = next(reversed(graph.nodes), None)
+        previous = next(reversed(graph.nodes), None)
         try:
             result = super().run_node(n)
-        except Exception as error:  # shapes that do not fit: nothing looked at what was written in place before
-            said = str(error).split("\n")[0].replace(str(self.trace.rows), "n").replace(str(self.trace.edges), "e")
+        except Exception as error:  # shapes that do not fit, unnoticed as long as nothing read the tensor written to
+            reason = str(error).split("\n")[0].replace(str(self.trace.rows), "n").replace(str(self.trace.edges), "e")
             raise VertexFunctionError(
-                f"the vertex function failed: {type(error).__name__}: {said}\n  in the vertex function, {self.trace.where(n)}"
+                f"the vertex function failed: {type(error).__name__}: {reason}\n  in the vertex function, {self.trace.where(n)}"
             ) from error
         node = last = next(reversed(graph.nodes), None)
-        while node is not None and node is not before and node.op != "root":
+        while node is not None and node is not previous and node.op != "root":
             node.meta.setdefault("line", n.meta.get("line"))
-            self.made[n] = node
+            self.first_copies[n] = node
             node = node.prev
-        if n.target is operator.getitem and n.all_input_nodes[0] in self.made:
-            pieces = self.made[n.all_input_nodes[0]].users
+        if n.target is operator.getitem and n.all_input_nodes[0] in self.first_copies:
+            pieces = self.first_copies[n.all_input_nodes[0]].users
             last = next((piece for piece in pieces if piece.args[1:] == n.args[1:]), None)
-        if last is not None and last is not before and n.op == "call_function" and "name" in n.meta:
+        if last is not None and last is not previous and n.op == "call_function" and "name" in n.meta:
             last.meta.setdefault("name", n.meta["name"])
         return result
 

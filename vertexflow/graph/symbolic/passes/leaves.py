@@ -1,7 +1,7 @@
 """Graph in, graph out: the joint graph of a vertex without children, whose gathers are zero.
 
-Zeros are propagated structurally, so that `U @ 0` is not computed at all. Products with parameters fold; a product of a
-zero with a value that comes from an input is still computed, so that a NaN there is not hidden.
+Zeros are propagated through operations, so that `U @ 0` is not computed at all. Products of zeros with parameters are zeros;
+their products with values that depend on an input are still computed, so that a NaN in the input is not hidden.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def fold_zeros(
 ) -> dict[fx.Node, Image]:
     """The image of every node of `trace.graph` in a new graph where each gather is zero: a node, or `ZERO`.
 
-    With `inside`, only these nodes are folded: others are read as they are, or are zero where `known` says so.
+    With `inside`, only these nodes are folded; of the others, `known` says which are zero.
     """
     graph = fx.Graph()
     images: dict[fx.Node, Image] = {}
     gathers = set(trace.gathers.values())
-    uniform: set[fx.Node] = set()  # does not depend on what is in the rows: parameters, zeros, random masks
+    uniform: set[fx.Node] = set()  # values that do not depend on the inputs' rows: parameters, zeros, random masks
 
     def materialised(node: fx.Node) -> fx.Node:
         image = images[node]
@@ -64,7 +64,7 @@ def fold_zeros(
 
     for node in trace.graph.nodes:
         if on_edges(node):
-            images[node] = ZERO  # there are none
+            images[node] = ZERO  # a vertex without children has no edges
             continue
         if node.op in ("placeholder", "get_attr"):
             if not isinstance(role_of(node), Pull | Grad):
@@ -86,7 +86,7 @@ def fold_zeros(
 
 
 def _fold(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
-    """What `node` becomes when it need not be computed; None where it must be."""
+    """The image of `node` if it need not be computed, else None."""
     tensors = [argument for argument in node.all_input_nodes if not isinstance(argument.meta.get("val"), torch.SymInt)]
     zero = [images[argument] is ZERO for argument in tensors]
     if not any(zero):
@@ -104,11 +104,11 @@ def _fold(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], gr
 
 
 def _negligible(node: fx.Node, tensors: list[fx.Node], zero: list[bool], uniform: set[fx.Node]) -> bool:
-    """Zero times a value is dropped if that value is no data, or if the product only sums over rows; not what is NaN."""
+    """Whether a product with zeros is zero: if the other factors are no data, which might be NaN, or if it sums over rows."""
     if any(isinstance(factor, float) and not math.isfinite(factor) for factor in node.args):
         return False
-    others = [tensor for tensor, is_zero in zip(tensors, zero, strict=True) if not is_zero]
-    return node.meta.get("rows") is None or all(other in uniform for other in others)
+    factors = [tensor for tensor, is_zero in zip(tensors, zero, strict=True) if not is_zero]
+    return node.meta.get("rows") is None or all(nonzero in uniform for nonzero in factors)
 
 
 def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
@@ -117,11 +117,11 @@ def _fold_sum(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node]
         return None
     if images[left] is ZERO and images[right] is ZERO:
         return ZERO
-    kept = right if images[left] is ZERO else left
-    unchanged = kept is left or (node.target is aten.add.Tensor and node.kwargs.get("alpha", 1) == 1)
-    value, before = node.meta["val"], kept.meta["val"]
-    if unchanged and same_shape(value, before) and value.dtype == before.dtype:
-        return images[kept]
+    remaining = right if images[left] is ZERO else left
+    unchanged = remaining is left or (node.target is aten.add.Tensor and node.kwargs.get("alpha", 1) == 1)
+    value, unfolded = node.meta["val"], remaining.meta["val"]
+    if unchanged and same_shape(value, unfolded) and value.dtype == unfolded.dtype:
+        return images[remaining]
     return None
 
 
@@ -147,15 +147,15 @@ def _fold_greater(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.N
 
 
 def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
-    condition, _, other = node.args
-    if not isinstance(condition, fx.Node) or not isinstance(other, fx.Node) or images[condition] is not ZERO:
+    condition, _, otherwise = node.args
+    if not isinstance(condition, fx.Node) or not isinstance(otherwise, fx.Node) or images[condition] is not ZERO:
         return None
-    if images[other] is ZERO or (other.target is aten.full.default and other.args[1] == 0):
-        uniform.add(node)  # what was not chosen does not matter, not even if it is NaN
+    if images[otherwise] is ZERO or (otherwise.target is aten.full.default and otherwise.args[1] == 0):
+        uniform.add(node)  # the operand that is not chosen does not matter, even if it is NaN
         return ZERO
-    value, before = node.meta["val"], other.meta["val"]
-    if same_shape(value, before) and value.dtype == before.dtype:
-        return images[other]
+    value, unfolded = node.meta["val"], otherwise.meta["val"]
+    if same_shape(value, unfolded) and value.dtype == unfolded.dtype:
+        return images[otherwise]
     return None
 
 

@@ -1,4 +1,4 @@
-"""Which values somebody reads of vertices without children: what is not read is not computed for them."""
+"""Which values are read of vertices without children: others are not computed for them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Images = dict[fx.Node, Image]
 
 
 def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images]) -> None:
-    """Find `program.whole`: the values whose rows of vertices without children somebody reads.
+    """Find `program.whole`: the values that are read of vertices without children.
 
-    Where only some operands of a concatenation are read, they are noted in `program.leaf_operands`.
+    For a concatenation, `program.leaf_operands` gets those of its operands that are read.
     """
     trace, stage, whole = program.trace, program.made_by, program.whole
     stack = [
@@ -35,7 +35,7 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
             if node in rowless or (node in whole and parts <= seen):
                 continue
             if node in stage and not has_rows(node) and not any(has_rows(source) for source in reads(node)):
-                rowless.add(node)  # what is computed of parameters, or of sums over rows
+                rowless.add(node)  # computed from parameters, or from sums over rows
                 stack += node.all_input_nodes
                 continue
             if node.op == "call_function" and not has_rows(node) and zeros[node] is ZERO:
@@ -49,25 +49,25 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
             read = [operands(node)[index] for index in parts - seen] if parts else [node]
             for wanted in read:
                 stack += _leaf_reads(folded[stage[node]][wanted], stage, stage[node])
-    results = [node for node in stage if node.target is operator.getitem]  # those of one operation stay together
+    results = [node for node in stage if node.target is operator.getitem]  # the results of one operation stay together
     whole.update(node.all_input_nodes[0] for node in results if node in whole)
     whole.update(node for node in results if node.all_input_nodes[0] in whole)
 
 
 def _operand_sources(node: fx.Node, stage: dict[fx.Node, str]) -> list[tuple[fx.Node, set[int]]]:
-    """As `sources`, with the operands that are read of each concatenation that a core makes (of others: none)."""
+    """As `sources`; for each concatenation in a core with the operands of it that are read, for other nodes with none."""
     if not is_free(node):
-        every = set(range(len(operands(node)))) if _core_cat(node, stage) else set()
-        return [(node, every)]
+        indices = set(range(len(operands(node)))) if _core_cat(node, stage) else set()
+        return [(node, indices)]
     cat = node.all_input_nodes[0] if node.all_input_nodes else None
     if cat is not None and node.target is aten.slice.Tensor and _core_cat(cat, stage) and node.args[1] == 1:
         start, stop = cast("tuple[int, int]", node.args[2:4])
-        at, read = 0, set()
+        column, read = 0, set()
         for index, operand in enumerate(operands(cat)):
             width = operand.meta["val"].shape[1]
-            if at < stop and at + width > start:
+            if column < stop and column + width > start:
                 read.add(index)
-            at += width
+            column += width
         return [(cat, read)]
     return [pair for argument in node.all_input_nodes for pair in _operand_sources(argument, stage)]
 
@@ -78,8 +78,8 @@ def _core_cat(node: fx.Node, stage: dict[fx.Node, str]) -> bool:
 
 
 def _leaf_reads(image: Image, stage: dict[fx.Node, str], core: str) -> list[fx.Node]:
-    """The values of other stages that the folded core reads to make `image`."""
-    found: list[fx.Node] = []
+    """The values of other stages that the folded core reads to compute `image`."""
+    values: list[fx.Node] = []
     stack, seen = [image] if isinstance(image, fx.Node) else [], set()
     while stack:
         node = stack.pop()
@@ -88,7 +88,7 @@ def _leaf_reads(image: Image, stage: dict[fx.Node, str], core: str) -> list[fx.N
         seen.add(node)
         origin = node.meta.get("origin")
         if origin is not None and (origin.op != "call_function" or not (is_free(origin) or stage.get(origin) == core)):
-            found.append(origin)
+            values.append(origin)
         else:
             stack += node.all_input_nodes
-    return found
+    return values

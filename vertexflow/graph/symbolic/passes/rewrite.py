@@ -1,4 +1,4 @@
-"""The two steps that rewrites of a joint graph are made of: a new node, and its use instead of an old one."""
+"""The two steps of every rewrite of a joint graph: insert a new node, and replace an old one by it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 def insert(before: fx.Node, target: Any, *args: Any, val: Any = None, **kwargs: Any) -> fx.Node:
-    """A new node in front of another, with that one's line; its fake value is computed unless it is given as `val`."""
+    """A new node in front of `before`, from the same source line; its fake value is computed unless it is given as `val`."""
     with before.graph.inserting_before(before):
         node = before.graph.call_function(target, args, kwargs)
     if val is None:
-        given, named = fx.node.map_arg((args, kwargs), lambda argument: argument.meta["val"])
-        val = target(*given, **named)
+        values, named_values = fx.node.map_arg((args, kwargs), lambda argument: argument.meta["val"])
+        val = target(*values, **named_values)
     node.meta = {"val": val, "line": before.meta.get("line")}
     return node
 
 
 def replace(trace: Trace, old: fx.Node, new: fx.Node) -> None:
-    """Let every use of `old`, in the graph and in the tables, be `new`."""
+    """Replace every use of `old` by `new`, in the graph and in the tables of `trace`."""
     old.replace_all_uses_with(new)
     if "name" in old.meta:
         new.meta.setdefault("name", old.meta["name"])

@@ -1,4 +1,4 @@
-"""Which dimension of a value holds the vertices, and how the entries of some of them are taken out of it."""
+"""Which dimension of a value holds the vertices, and how the entries of some vertices are selected."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from .samples import OWNER
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Dimension `dim` of a value has `per_vertex` entries for each vertex, those of one vertex side by side.
-
-    With `edges`, the same for each edge to a child instead of each vertex.
-    """
+    """Dimension `dim` of a value has `per_vertex` entries for each vertex; with `edges`, for each edge to a child."""
 
     dim: int
     per_vertex: int = 1
@@ -25,24 +22,24 @@ class RowLayout:
 
 
 def layout_of(value: Tensor, rows: sympy.Symbol, edges: sympy.Symbol) -> RowLayout | None:
-    """Where a value has its rows; None if it has none.
+    """The layout of a value's rows; None if it has no rows.
 
     Raises:
-        ValueError: its shape is none of a value with rows.
+        ValueError: no value with rows has such a shape.
     """
     symbolic: list[tuple[int, Any]] = [(dim, n) for dim, n in enumerate(value.shape) if isinstance(n, torch.SymInt)]
     if not symbolic:
         return None
     dim, size = symbolic[0]
-    of_edges = edges in size.node.expr.free_symbols
-    per_vertex = size.node.expr / (edges if of_edges else rows)
+    per_edge = edges in size.node.expr.free_symbols
+    per_vertex = size.node.expr / (edges if per_edge else rows)
     if len(symbolic) > 1 or not per_vertex.is_Integer:
         raise ValueError("no shape of a value with rows")
-    return RowLayout(dim, int(per_vertex), of_edges)
+    return RowLayout(dim, int(per_vertex), per_edge)
 
 
 def take(value: Tensor, layout: RowLayout, selection: tuple[int, ...], outer: int) -> Tensor:
-    """The entries of these vertices. Those of one vertex lie in `outer` places, as many rows apart as there are."""
+    """The entries of the vertices in `selection`. The entries of a vertex lie in `outer` runs: `[outer, vertices, inner]`."""
     rows = list(selection)
     if layout.edges:
         rows = [edge for row in selection for edge, owner in enumerate(OWNER) if owner == row]
@@ -53,7 +50,7 @@ def take(value: Tensor, layout: RowLayout, selection: tuple[int, ...], outer: in
 
 
 def blocks(value: Tensor, layout: RowLayout, outer: int) -> Tensor:
-    """The value with its vertices (or edges) in front, one row each."""
+    """The value with its vertices (or edges) in dimension 0."""
     inner = layout.per_vertex // outer
     count = value.shape[layout.dim] // layout.per_vertex
     shape = (*value.shape[: layout.dim], outer, count, inner, *value.shape[layout.dim + 1 :])

@@ -1,4 +1,4 @@
-"""The proof that every operation of a graph treats vertices alike and apart."""
+"""A check, by running it, that every operation of a graph computes each vertex by itself, and all vertices alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..isolation import generators_in, seed
 from ..nodes import ARANGES, ancestors, is_view
 from ..sizes import is_size, sizes_as_values
 from .closeness import agree, magnitude, same, tolerance
-from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows
+from .hidden import alike_nodes, compares_places, drawn, takes_values_of_rows, weights_of_neighbours
 from .row_layout import RowLayout, blocks, divisors, joined, layout_of, take
 from .samples import BOLDNESS, Samples
 from .widened import in_float64, means_the_same, run_as_traced, run_in_float64
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 Values = dict[fx.Node, Any]
 
-# The rows that are computed again, apart from the others and in other places: many, one without children, one with one.
+# The rows that are computed again, without the others and in other places: two rows with several children, moved; a row
+# without children; a row with one child.
 _SELECTIONS = ((2, 0), (1,), (3,))
 _FRESH = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
-# Each number is drawn for its own row, but how many numbers the generator gives depends on values.
+# How many random numbers these take from the generator depends on values, and so does what later rows get.
 _UNSTEADY = ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet", "rrelu_with_noise_functional")
 
 
@@ -37,10 +38,10 @@ def check_rows(trace: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
     """Refuse a vertex function that mixes rows, naming the line; note every value's `RowLayout` in `meta["rows"]`.
 
     Shapes alone cannot tell `x.flip(0)` from `x`, nor `x / x.shape[0]` from `x / 2`. So the graph is run on a few rows, and
-    then every operation again on some of these rows, moved: what it gives must be the same rows of what it gave. An
-    operation that reads other rows, their number or their place gives something else.
-    `constants` are the parameters and buffers. Values whose vertices lie interleaved (a copying transpose) get
-    `meta["interleaved"]` and are kept out of buffers.
+    then every operation again on some of these rows in other places: its result must be the same rows of its first result.
+    The result of an operation that reads other rows, their number or their positions differs.
+    `constants` are the parameters and buffers. Values in which the entries of a vertex lie interleaved with those of others
+    (after a copying transpose) get `meta["interleaved"]` and are kept out of buffers.
     """
     for node in trace.graph.nodes:
         if isinstance(node.meta.get("val"), Tensor):
@@ -55,14 +56,14 @@ def check_rows(trace: Trace, inputs: Mapping[str, Tensor], constants: Mapping[st
 
 
 def _check(check: _Check, inputs: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> None:
-    """Refuse a graph that mixes rows, or that takes none of the numbers that are tried."""
+    """Refuse a graph that mixes rows, or that fails on all samples."""
     samples = Samples(check.trace, inputs, constants, check.run)
     complete, failure = False, None
     for boldness in BOLDNESS:
         try:
             base = check.run(samples.draw(boldness), check.order)
         except VertexFunctionError as error:
-            failure = error  # it does not take such numbers; the next are more like the user's
+            failure = error  # it does not accept such numbers; the next ones are more like the user's
             continue
         check.compare(base)
         if complete or not any(_has_nan(value) for value in base.values()):
@@ -95,9 +96,9 @@ def _refuse_sizes(trace: Trace, nodes: Iterable[fx.Node]) -> None:
         )
 
 
-def _mixing(trace: Trace, node: fx.Node, what: str) -> str:
+def _mixing(trace: Trace, node: fx.Node, result: str) -> str:
     return (
-        f"the vertex function mixes rows: `{node.target}` makes {what}. Dimension 0 holds the vertices of a step, which "
+        f"the vertex function mixes rows: `{node.target}` makes {result}. Dimension 0 holds the vertices of a step, which "
         "must not see each other; reduce or normalise over other dimensions (dim=-1), and gather what comes from children"
         f"\n  in the vertex function, {trace.where(node)}"
     )
@@ -106,16 +107,16 @@ def _mixing(trace: Trace, node: fx.Node, what: str) -> str:
 class _Check:
     """One graph, run on all rows and then, operation by operation, on some of them.
 
-    In float64, but for operations that cannot be: rows that differ by less than float32 or half precision rounds are told apart.
+    It runs in float64 where that is possible, so that rows are told apart whose difference float32 would round away.
     """
 
     def __init__(self, trace: Trace, order: list[fx.Node], forward: set[fx.Node]) -> None:
         self.trace, self.order, self.forward = trace, order, forward
-        self.as_traced = {node for node in order if not means_the_same(node)}  # which run in their own dtypes
-        # Random numbers are not drawn again, and memory that was not written is not read.
-        self.given = {node for node in order if _is_random(node) or _name(node) in _FRESH}
-        self.given |= {node for node in order if node.target is operator.getitem and node.args[0] in self.given}
-        # The places of rows may be used to find them (`x[torch.arange(len(x)), k]`), where what is found is compared.
+        self.as_traced = {node for node in order if not means_the_same(node)}  # operations that run in their own dtypes
+        # Random numbers are not drawn again, nor is memory allocated again: the first run's values are reused.
+        self.reused = {node for node in order if _is_random(node) or _name(node) in _FRESH}
+        self.reused |= {node for node in order if node.target is operator.getitem and node.args[0] in self.reused}
+        # Positions of rows may serve as indices (`x[torch.arange(len(x)), k]`): there, the rows that are read are compared.
         self.places = {node for node in order if node.target in ARANGES and node.meta["rows"] is not None}
         for node in order:
             source = node.all_input_nodes[0] if node.all_input_nodes else None
@@ -126,8 +127,8 @@ class _Check:
             ):
                 self.places.add(node)  # such as the number of each entry's bag, for the derivative of an EmbeddingBag
                 node.meta["places"] = True
-        self.outer: dict[fx.Node, int | None] = {}  # how several entries a vertex are arranged, see `take`
-        self.others: Values = {}  # other numbers for values that are the same in all rows
+        self.outer: dict[fx.Node, int | None] = {}  # how the several entries of a vertex are arranged, see `take`
+        self.new_numbers: Values = {}  # random numbers in place of values that are equal in all rows
 
     def run(self, leaves: Mapping[fx.Node, Any], wanted: list[fx.Node]) -> Values:
         """All values of the graph that `wanted` need."""
@@ -141,16 +142,17 @@ class _Check:
         return values
 
     def compare(self, base: Values) -> None:
-        """Refuse an operation that gives other rows where it is given only some of them, elsewhere."""
+        """Refuse an operation whose rows differ when it runs on some of the rows only, in other places."""
         self.outer.clear()
         with torch.no_grad():
             alike = alike_nodes(base, lambda value, node: blocks(value, node.meta["rows"], 1))
-            self.others = {node: drawn(base[node].cpu()) for node in alike - self.places}
+            alike |= weights_of_neighbours(self.order)
+            self.new_numbers = {node: drawn(base[node].cpu()) for node in alike - self.places}
             parts = [self._on_rows(base, selection) for selection in _SELECTIONS]
             outputs = {*self.trace.scatters.values(), *self.trace.pushes.values()}
             for node in outputs & self.places:
                 raise VertexFunctionError(_mixing(self.trace, node, "values of the rows' places"))
-            for node in self.given:
+            for node in self.reused:
                 self._check_random(node, base)
             for node in self.trace.param_grads.values():
                 total = torch.stack([part[node] for part in parts]).sum(0)
@@ -164,28 +166,30 @@ class _Check:
     def _on_rows(self, base: Values, selection: tuple[int, ...]) -> Values:
         values: Values = {}
         for node in self.order:
-            if node.op == "placeholder" or node in self.given:
+            if node.op == "placeholder" or node in self.reused:
                 self._arrange(node)
                 values[node] = self._expected(node, base, selection)
                 continue
             value = self._compute(node, values)
-            of_sums = isinstance(value, Tensor) and node.meta["rows"] is None and node not in self.forward
-            if not isinstance(value, Tensor) or of_sums or node in self.places:
-                values[node] = value  # a size, several results, a sum over rows or what is made of it
+            is_from_sums = isinstance(value, Tensor) and node.meta["rows"] is None and node not in self.forward
+            if not isinstance(value, Tensor) or is_from_sums or node in self.places:
+                values[node] = value  # a size, several results, a sum over rows or a value computed from one
                 continue
             expected = self._match(node, base, value, selection, values)
             expected = expected or self._rearranged(node, base, values, selection)
             in_forward = node in self.forward
             if expected is None or (in_forward and takes_values_of_rows(node, value)):
                 without = node.meta["rows"] is None
-                what = (
+                fault = (
                     "without a row for each vertex" if without else "that depends on other rows, their number or place"
                 )
-                raise VertexFunctionError(_mixing(self.trace, node, f"a value {what}"))
+                raise VertexFunctionError(_mixing(self.trace, node, f"a value {fault}"))
             is_hidden = in_forward and self._is_hidden(node, base, values, selection, self.outer.get(node, 1))
             if is_hidden or (in_forward and compares_places(node, self.places)):
                 raise VertexFunctionError(_mixing(self.trace, node, "a value that depends on other rows, or on places"))
-            values[node] = expected[0]  # the base's: rounding does not add up, and the next operation is seen alone
+            values[node] = expected[
+                0
+            ]  # from the first run: rounding does not add up, and each operation is judged alone
         return values
 
     def _compute(self, node: fx.Node, values: Values) -> Any:
@@ -193,7 +197,7 @@ class _Check:
             return in_float64(node.meta["constant"])
         try:
             if node not in self.as_traced:
-                with contextlib.suppress(Exception):  # there is none in float64, or it does not take such numbers
+                with contextlib.suppress(Exception):  # not implemented in float64, or it fails on such numbers
                     return run_in_float64(node, values)
             result = run_as_traced(node, values)
             self.as_traced.add(node)
@@ -205,9 +209,9 @@ class _Check:
             ) from error
 
     def _tolerance(self, node: fx.Node) -> float:
-        made = node.all_input_nodes[0] if node.target is operator.getitem else node
-        nodes = [node, *node.all_input_nodes, *made.all_input_nodes]
-        return tolerance(nodes, (lambda dtype: dtype) if made in self.as_traced else in_float64)
+        producer = node.all_input_nodes[0] if node.target is operator.getitem else node
+        nodes = [node, *node.all_input_nodes, *producer.all_input_nodes]
+        return tolerance(nodes, (lambda dtype: dtype) if producer in self.as_traced else in_float64)
 
     def _expected(self, node: fx.Node, base: Values, selection: tuple[int, ...]) -> Any:
         value, layout = base[node], node.meta.get("rows")
@@ -218,9 +222,9 @@ class _Check:
     def _match(
         self, node: fx.Node, base: Values, value: Tensor, selection: tuple[int, ...], values: Values
     ) -> tuple[Tensor] | None:
-        """The rows of the base's value, if `value` is what they are; notes how entries are arranged.
+        """The selected rows of the first run's value, if `value` equals them; notes how entries are arranged.
 
-        Where all rows are the same, any arrangement fits these numbers, so that others choose.
+        Where all rows are equal, any arrangement fits these numbers, so that new numbers decide.
         """
         layout = node.meta["rows"]
         several = layout is not None and layout.per_vertex > 1
@@ -247,7 +251,7 @@ class _Check:
     def _rearranged(
         self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...]
     ) -> tuple[Tensor] | None:
-        """`_match` with another arrangement of random numbers that the operation reads: any is right."""
+        """`_match`, trying other arrangements of the random numbers that the operation reads: any of them is right."""
         free = [source for source in node.all_input_nodes if self.outer.get(source, 1) is None]
         for outer in divisors(max((source.meta["rows"].per_vertex for source in free), default=1)):
             if all(source.meta["rows"].per_vertex % outer == 0 for source in free):
@@ -262,19 +266,24 @@ class _Check:
     def _is_hidden(
         self, node: fx.Node, base: Values, values: Values, selection: tuple[int, ...], outer: int | None
     ) -> bool:
-        """Whether an operation that read the same in all rows mixes others, which it may not take (an index, a factor);
-        its result is arranged as `outer` says."""
+        """Whether an operation that read equal rows mixes rows when these get new numbers, on which it may fail (an index, a
+        factor); `outer` is the arrangement of its result."""
         reader = node.all_input_nodes[0] if node.target is operator.getitem else node
-        others = {source: self.others[source] for source in reader.all_input_nodes if source in self.others}
+        new_numbers = {
+            source: self.new_numbers[source] for source in reader.all_input_nodes if source in self.new_numbers
+        }
         layout = node.meta["rows"]
         arranged = [self.outer.get(source, 1) for source in reader.all_input_nodes]
-        if not others or layout is None or outer is None or None in arranged:
+        if not new_numbers or layout is None or outer is None or None in arranged:
             return False
-        part = {s: take(x, s.meta["rows"], selection, self.outer.get(s) or 1) for s, x in others.items()}
+        part = {
+            s: take(x, s.meta["rows"], selection, self.outer.get(s) or 1) if s.meta["rows"] else x
+            for s, x in new_numbers.items()
+        }
         results = []
-        for given in ({**base, **others}, {**values, **part}):
-            on_cpu = {s: x.cpu() if isinstance(x := given[s], Tensor) else x for s in reader.all_input_nodes}
-            try:  # on a GPU a number out of range would be fatal
+        for numbers in ({**base, **new_numbers}, {**values, **part}):
+            on_cpu = {s: x.cpu() if isinstance(x := numbers[s], Tensor) else x for s in reader.all_input_nodes}
+            try:  # on the CPU: on a GPU a number out of range would be fatal
                 result = self._compute(reader, on_cpu)
             except VertexFunctionError:
                 return False
@@ -283,7 +292,7 @@ class _Check:
         return not agree(results[1], expected, self._tolerance(node))
 
     def _arrange(self, node: fx.Node) -> None:
-        """Random numbers lie as what they are drawn for; without such, the first operation that reads them says how."""
+        """Arrange random numbers like the operand they are drawn for; without one, the first operation that reads them does."""
         layout = node.meta.get("rows")
         if layout is not None and layout.per_vertex > 1 and node not in self.outer:
             self.outer[node] = None
@@ -297,7 +306,7 @@ class _Check:
             node.meta.update(interleaved=True, outer=outer)
 
     def _check_random(self, node: fx.Node, base: Values) -> None:
-        """Random numbers for each row, which depend on that row only."""
+        """Refuse random numbers of a row that depend on other rows."""
         name, value = _name(node), node.meta.get("val")
         sources = [source for source in node.all_input_nodes if source.meta.get("rows") is not None]
         if name == "randperm" and node.meta["rows"] is not None:
@@ -307,7 +316,7 @@ class _Check:
         if isinstance(value, Tensor) and node.meta["rows"] is None:
             raise VertexFunctionError(_mixing(self.trace, node, "a value without a row for each vertex"))
         results = []
-        for first in (0, -1):  # once as it was, once with another first row
+        for first in (0, -1):  # once as they are, once with another first row
             values = dict(base)
             for source in sources:
                 arranged = self.outer.get(source) or 1
@@ -315,13 +324,13 @@ class _Check:
                 values[source] = joined(torch.cat([rows[[first]], rows[1:]]), source.meta["rows"], arranged)
             _seed(self.order)
             results.append(self._compute(node, values))
-        items = [node] if isinstance(value, Tensor) else [user for user in node.users if user in self.given]
+        items = [node] if isinstance(value, Tensor) else [user for user in node.users if user in self.reused]
         for item in items:
             pair = [result if item is node else result[item.args[1]] for result in results]
             layout = item.meta["rows"]
             arranged = self.outer.get(item) or 1
-            one, other = (blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
-            if layout is None or not agree(one, other, self._tolerance(node)):
+            first_result, second_result = (blocks(result, layout, arranged)[1:] for result in pair) if layout else pair
+            if layout is None or not agree(first_result, second_result, self._tolerance(node)):
                 raise VertexFunctionError(_mixing(self.trace, node, "random numbers that depend on other rows"))
 
     @cached_property
@@ -330,7 +339,7 @@ class _Check:
 
 
 def _summed(node: fx.Node) -> list[fx.Node]:
-    """The values with rows that a value without rows, a gradient of a parameter, is made of."""
+    """The values with rows that a gradient of a parameter, which has none, is computed from."""
     seen, stack = {node}, [node]
     sources: list[fx.Node] = []
     while stack:
@@ -359,6 +368,6 @@ def _name(node: fx.Node) -> str:
 
 
 def _seed(order: list[fx.Node]) -> None:
-    """The check draws the same random numbers every time; the caller puts the generators back."""
+    """Let the check draw the same random numbers every time; the caller restores the generators."""
     device = next(node.meta["val"].device for node in order if isinstance(node.meta.get("val"), Tensor))
     seed(device, generators_in(order))

@@ -1,7 +1,7 @@
-"""The rules of the canonical pass: each is given a node and says which stands for it.
+"""The rules of the canonical pass: a rule takes a node and returns the node that replaces it.
 
-That is the node itself, perhaps with another operation or other arguments, or another one. Nodes in front of it are canonical
-already, and its arguments are complete, its dimensions counted from the front.
+That may be the node itself, with another operation or other arguments. The nodes in front of it are canonical already; its
+arguments are complete, and its dimensions are counted from the front.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from .rewrite import insert
 aten = torch.ops.aten
 Rule = Callable[[fx.Node], fx.Node]
 
-END = sys.maxsize  # of a slice to the end of an extent that is not known
-DIMS_OF_RESULT = {  # whose dimensions are the result's, not those of what is read
+END = sys.maxsize  # the end of a slice that reaches to the end of a symbolic extent
+DIMS_OF_RESULT = {  # operations whose argument `dim` counts dimensions of the result, not of the operand
     aten.unsqueeze.default, aten.cat.default, aten.stack.default, aten.diag_embed.default, aten.slice_backward.default,
     aten.select_backward.default, aten.diagonal_backward.default, aten.unfold_backward.default,
 }  # fmt: skip
 
 
 def rank_of(node: fx.Node) -> int:
-    """How many dimensions there are to choose from."""
+    """How many dimensions the node's argument `dim` chooses from."""
     values = (
         [node.meta.get("val")] if node.target in DIMS_OF_RESULT else [n.meta.get("val") for n in node.all_input_nodes]
     )
@@ -48,13 +48,13 @@ def has_symbols(node: fx.Node) -> bool:
     return any(isinstance(size, torch.SymInt) for size in _shape(node))
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two sizes, or shapes, are the same whatever the number of rows is."""
-    if isinstance(one, Sequence):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    if isinstance(one, torch.SymInt) and isinstance(other, torch.SymInt):
-        return bool(one.node.expr == other.node.expr)
-    return isinstance(one, int) and isinstance(other, int) and one == other
+def _is_same(first: Any, second: Any) -> bool:
+    """Whether two sizes, or shapes, are equal for every number of rows."""
+    if isinstance(first, Sequence):
+        return len(first) == len(second) and all(map(_is_same, first, second))
+    if isinstance(first, torch.SymInt) and isinstance(second, torch.SymInt):
+        return bool(first.node.expr == second.node.expr)
+    return isinstance(first, int) and isinstance(second, int) and first == second
 
 
 def source_itself(node: fx.Node) -> fx.Node:
@@ -67,7 +67,7 @@ def source_if_the_same(node: fx.Node) -> fx.Node:
 
 
 def with_tensor(target: Any) -> Rule:
-    """Of operations that take a number for a tensor (comparisons do not), one is left; it names the factor of what is added."""
+    """`add.Scalar` becomes `add.Tensor`, with its third argument by name, and the like; comparisons keep their `.Scalar`."""
 
     def rule(node: fx.Node) -> fx.Node:
         if len(node.args) > 2 and node.args[2] != 1:
@@ -79,15 +79,15 @@ def with_tensor(target: Any) -> Rule:
 
 
 def resized(target: Any) -> Rule:
-    """Sizes that are -1 are given, but for the number of rows; what has the shape already stays as it is."""
+    """Sizes of -1 become numbers, except the number of rows; an operand that has the shape already is the result."""
 
     def rule(node: fx.Node) -> fx.Node:
         if _is_same(_shape(node), _shape(source_of(node))):
             return source_of(node)
         node.target = target
-        asked: Any = node.args[1]
-        node.update_arg(1, [size if isinstance(size, int) else given
-                            for size, given in zip(_shape(node), asked, strict=True)])  # fmt: skip
+        sizes: Any = node.args[1]
+        node.update_arg(1, [size if isinstance(size, int) else size_argument
+                            for size, size_argument in zip(_shape(node), sizes, strict=True)])  # fmt: skip
         return node
 
     return rule
@@ -99,13 +99,13 @@ def permuted(node: fx.Node) -> fx.Node:
     if node.target is aten.t.default:
         dims.reverse()
     elif node.target is aten.transpose.int:
-        one, other = cast("tuple[int, int]", node.args[1:])
-        dims[one], dims[other] = other, one
+        first, second = cast("tuple[int, int]", node.args[1:])
+        dims[first], dims[second] = second, first
     else:
         dims = cast("list[int]", node.args[1])
     if source.target is aten.permute.default:  # nodes before this one are canonical
-        before = cast("list[int]", source.args[1])
-        source, dims = source_of(source), [before[dim] for dim in dims]
+        earlier_dims = cast("list[int]", source.args[1])
+        source, dims = source_of(source), [earlier_dims[dim] for dim in dims]
     if dims == list(range(rank)):
         return source
     node.target, node.args = aten.permute.default, (source, dims)
@@ -113,10 +113,14 @@ def permuted(node: fx.Node) -> fx.Node:
 
 
 def squeezed(node: fx.Node) -> fx.Node:
-    """Only what is always one: a step may have a single row."""
-    asked: Any = node.args[1] if len(node.args) > 1 else range(rank_of(node))
+    """Only dimensions that are 1 in every step are dropped: a step may have a single row."""
+    dims_named: Any = node.args[1] if len(node.args) > 1 else range(rank_of(node))
     shape = _shape(source_of(node))
-    dims = [dim for dim in ([asked] if isinstance(asked, int) else sorted(asked)) if shape and _is_same(shape[dim], 1)]
+    dims = [
+        dim
+        for dim in ([dims_named] if isinstance(dims_named, int) else sorted(dims_named))
+        if shape and _is_same(shape[dim], 1)
+    ]
     if not dims:
         return source_of(node)
     node.target, node.args = aten.squeeze.dims, (source_of(node), dims)
@@ -132,7 +136,7 @@ def split(node: fx.Node) -> fx.Node:
 
 
 def unbound(node: fx.Node) -> fx.Node:
-    """Each of the pieces is a selection."""
+    """Each piece becomes a selection."""
     for item in list(node.users):
         index = item.args[1]
         item.target, item.args = aten.select.int, (source_of(node), node.args[1], index)
@@ -140,18 +144,18 @@ def unbound(node: fx.Node) -> fx.Node:
 
 
 def joined(node: fx.Node) -> fx.Node:
-    """What has no elements is left out, and a single operand is the result, where the dtype stays the same."""
+    """Operands without elements are dropped, and a single operand is the result, unless that would change the dtype."""
     (operands, dim), value = cast("tuple[list[fx.Node], int]", node.args), node.meta["val"]
     if any(operand.meta["val"].dtype != value.dtype for operand in operands):
         return node
     operands = [operand for operand in operands if len(_shape(operand)) == value.dim()]  # not empty ones of any shape
-    kept = [operand for operand in operands if not _is_same(_shape(operand)[dim], 0)] or operands[:1]
-    node.update_arg(0, kept)
-    return kept[0] if len(kept) == 1 else node
+    with_elements = [operand for operand in operands if not _is_same(_shape(operand)[dim], 0)] or operands[:1]
+    node.update_arg(0, with_elements)
+    return with_elements[0] if len(with_elements) == 1 else node
 
 
 def sliced(shape_of: Callable[[fx.Node], fx.Node], first: int) -> Rule:
-    """Bounds of a slice, the first of which is argument number `first`, of what `shape_of` tells the shape of."""
+    """The bounds of a slice, arguments `first` and `first + 1`, come to lie in the extent of the node `shape_of(node)`."""
 
     def rule(node: fx.Node) -> fx.Node:
         dim, start, end, step = cast("tuple[int, Any, Any, int]", node.args[first - 1 : first + 3])
@@ -192,48 +196,48 @@ def selected(shape_of: Callable[[fx.Node], fx.Node], position: int) -> Rule:
 
 
 def slice_replaced(node: fx.Node) -> fx.Node:
-    """What stands before it, the new piece, and what stands behind it, side by side."""
-    whole, new, dim, start, _, step = cast("tuple[fx.Node, fx.Node, int, Any, Any, int]", node.args)
-    extent, width = _shape(node)[dim], _shape(new)[dim]
+    """The part before the slice, the new piece, and the part behind it, concatenated."""
+    original, replacement, dim, start, _, step = cast("tuple[fx.Node, fx.Node, int, Any, Any, int]", node.args)
+    extent, width = _shape(node)[dim], _shape(replacement)[dim]
     if isinstance(extent, int) and step == 1:
         start = _within(start, 0, extent)
-        return _around(node, whole, new, dim, start, start + width)
-    if step == 1 and _is_same(width, extent):  # of all rows
-        return _in_dtype_of(node, new)
+        return _around(node, original, replacement, dim, start, start + width)
+    if step == 1 and _is_same(width, extent):  # all rows are replaced
+        return _in_dtype_of(node, replacement)
     return sliced(lambda node: node, 3)(node)
 
 
 def row_replaced(node: fx.Node) -> fx.Node:
-    whole, new, dim, index = cast("tuple[fx.Node, fx.Node, int, int]", node.args)
+    original, replacement, dim, index = cast("tuple[fx.Node, fx.Node, int, int]", node.args)
     extent = _shape(node)[dim]
     if not isinstance(extent, int):
         return node
     index %= extent
-    return _around(node, whole, insert(node, aten.unsqueeze.default, new, dim), dim, index, index + 1)
+    return _around(node, original, insert(node, aten.unsqueeze.default, replacement, dim), dim, index, index + 1)
 
 
-def _around(node: fx.Node, whole: fx.Node, new: fx.Node, dim: int, start: int, end: int) -> fx.Node:
+def _around(node: fx.Node, original: fx.Node, replacement: fx.Node, dim: int, start: int, end: int) -> fx.Node:
     value, extent = node.meta["val"], cast(int, _shape(node)[dim])
     if start == end:
-        return whole
-    pieces = [_in_dtype_of(node, new)]
+        return original
+    pieces = [_in_dtype_of(node, replacement)]
     if start:
-        pieces.insert(0, insert(node, aten.slice.Tensor, whole, dim, 0, start, 1))
+        pieces.insert(0, insert(node, aten.slice.Tensor, original, dim, 0, start, 1))
     if end < extent:
-        pieces.append(insert(node, aten.slice.Tensor, whole, dim, end, extent, 1))
+        pieces.append(insert(node, aten.slice.Tensor, original, dim, end, extent, 1))
     return insert(node, aten.cat.default, pieces, dim, val=value) if len(pieces) > 1 else pieces[0]
 
 
 def _in_dtype_of(node: fx.Node, value: fx.Node) -> fx.Node:
-    """A value, converted in front of `node` if it is of another dtype than that, or lies elsewhere."""
-    given, wanted = value.meta["val"], node.meta["val"]
-    if (given.dtype, given.device) == (wanted.dtype, wanted.device):
+    """A value, converted in front of `node` if its dtype or device is not that of `node`."""
+    fake, wanted = value.meta["val"], node.meta["val"]
+    if (fake.dtype, fake.device) == (wanted.dtype, wanted.device):
         return value
     return insert(node, aten._to_copy.default, value, dtype=wanted.dtype, device=wanted.device)
 
 
 def summed(target: Any) -> Rule:
-    """A reduction of everything lists all dimensions."""
+    """A reduction over everything lists all dimensions."""
 
     def rule(node: fx.Node) -> fx.Node:
         node.target, node.args = target, (source_of(node), list(range(rank_of(node))), False)
@@ -243,7 +247,7 @@ def summed(target: Any) -> Rule:
 
 
 def in_its_dtype(node: fx.Node) -> fx.Node:
-    """A dtype is named only where it is another than that of what is read."""
+    """A dtype is given only where it is not the operand's."""
     if node.kwargs.get("dtype") == source_of(node).meta["val"].dtype:
         node.kwargs = {name: value for name, value in node.kwargs.items() if name != "dtype"}
     return node
@@ -263,7 +267,7 @@ def _sizes(node: fx.Node, of: fx.Node) -> list[Any]:
 
 
 def copied(node: fx.Node) -> fx.Node:
-    """Of what is written over, only the shape and the dtype stay."""
+    """The tensor that is overwritten gives only its shape and its dtype."""
     over, value = cast("tuple[fx.Node, fx.Node]", node.args[:2])
     value = _in_dtype_of(node, value)
     if not _is_same(_shape(value), _shape(over)):
@@ -272,7 +276,7 @@ def copied(node: fx.Node) -> fx.Node:
 
 
 def filled(node: fx.Node) -> fx.Node:
-    """A constant of a shape: what it was made like, which may have rows, is not read."""
+    """A constant becomes `full`, which does not read the tensor that it takes its shape from."""
     name, value = str(node.target).split(".")[1], node.meta["val"]
     number = next((number for word, number in (("zeros", 0), ("ones", 1)) if word in name), node.args[-1])
     if name.endswith("_like") or name == "fill":
@@ -290,7 +294,7 @@ def _constant(node: fx.Node, number: Any, like: Tensor) -> fx.Node:
 
 
 def masked_fill(node: fx.Node) -> fx.Node:
-    """`where`, in the dtype of what is filled."""
+    """`where`, in the dtype of the tensor that is filled."""
     (source, mask, value), result = node.args, node.meta["val"]
     if is_size(value):
         return node  # refused later, with the line
@@ -306,7 +310,7 @@ def prelu(node: fx.Node) -> fx.Node:
 
 
 def prelu_backward(node: fx.Node) -> fx.Node:
-    """Each of its two results is an operation of its own."""
+    """Each of the two results becomes an operation of its own."""
     grad, x, weight = node.args
     positive = insert(node, aten.gt.Scalar, x, 0)
     for item in list(node.users):
@@ -319,15 +323,19 @@ def prelu_backward(node: fx.Node) -> fx.Node:
 
 
 def solved(node: fx.Node) -> fx.Node:
-    """The factors of a matrix without rows are an operation of their own, which does not read the rows that are solved for."""
-    matrix, given = cast("tuple[fx.Node, fx.Node]", node.args)
-    if has_symbols(matrix) or not has_symbols(given):
+    """Solving for rows with a matrix without rows factorises the matrix in an operation of its own, which reads no rows."""
+    matrix, right_side = cast("tuple[fx.Node, fx.Node]", node.args)
+    if has_symbols(matrix) or not has_symbols(right_side):
         return node
     factors = insert(node, aten.linalg_lu_factor_ex.default, matrix)
-    both = [insert(node, operator.getitem, factors, number) for number in range(2)]
+    factor_and_pivots = [insert(node, operator.getitem, factors, number) for number in range(2)]
     for item in list(node.users):
         if item.args[1] == 0:
-            item.target, item.args, item.kwargs = aten.linalg_lu_solve.default, (*both, given), node.kwargs
+            item.target, item.args, item.kwargs = (
+                aten.linalg_lu_solve.default,
+                (*factor_and_pivots, right_side),
+                node.kwargs,
+            )
         else:
             item.args = (factors, cast(int, item.args[1]) - 1)
     return factors
@@ -357,10 +365,10 @@ def determinant(lu: int) -> Rule:
 
 
 def dense(*operands: int, unchecked: tuple[int, ...] = ()) -> Rule:
-    """Of operators whose kernels want operands without gaps; the copies that PyTorch makes of these were taken for aliases.
+    """Make these operands contiguous, for operators whose kernels need that; PyTorch's own copies were removed as aliases.
 
-    Those at `unchecked` are copied in any case: what comes in for an output that the caller did not use is one row of zeros,
-    seen as many, and the state of one child lies between those of others.
+    The operands in `unchecked` are always copied, because at run time they may have strides that the trace does not show: the
+    gradient of an output that nobody used is one row of zeros, expanded, and a child's state lies between those of others.
     """
 
     def rule(node: fx.Node) -> fx.Node:

@@ -1,4 +1,4 @@
-"""Graph in, graph out: rewrites that keep the values of a trace and spare work when it runs."""
+"""Graph in, graph out: rewrites that keep the values of a trace and save work when it runs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def simplify(trace: Trace) -> None:
 
 
 def _gather_all_slots_at_once(trace: Trace) -> None:
-    """`cat([v.gather(0).h, v.gather(1).h], -1)`, every slot in order, is what gathering all slots side by side reads.
+    """Turn `cat([v.gather(0).h, v.gather(1).h], -1)`, with every slot in order, into one gather of all slots side by side.
 
-    The gathers of such a state become one placeholder of all slots, `[rows, slots * size]`, and nothing is concatenated.
+    The gathers of such a state become one placeholder, `[rows, slots * size]`, and nothing is concatenated.
     """
     for name, shape in trace.state.items():
         slots = [trace.gathers.get((name, slot)) for slot in range(trace.num_slots)]
@@ -41,15 +41,15 @@ def _gather_all_slots_at_once(trace: Trace) -> None:
         first = slots[0]
         assert first is not None
         cats = [user for user in first.users if user.target is aten.cat.default]
-        whole = [cat for cat in cats if operands(cat) == slots and cat.args[1] == 1]
+        all_slots = [cat for cat in cats if operands(cat) == slots and cat.args[1] == 1]
         uses = {user for slot in slots for user in slot.users}  # type: ignore[union-attr]
         published = {*trace.scatters.values(), *trace.pushes.values()}
-        if not whole or uses != set(whole) or published & set(slots):
+        if not all_slots or uses != set(all_slots) or published & set(slots):
             continue
         with trace.graph.inserting_before(next(iter(trace.graph.nodes))):
             joined = trace.graph.placeholder(f"gather_{name}")
-        joined.meta = {"role": Gather(name, ALL_SLOTS), "val": whole[0].meta["val"], "name": f"children_{name}"}
-        for cat in whole:
+        joined.meta = {"role": Gather(name, ALL_SLOTS), "val": all_slots[0].meta["val"], "name": f"children_{name}"}
+        for cat in all_slots:
             replace(trace, cat, joined)
         grads = [trace.gather_grads.pop((name, slot), None) for slot in range(trace.num_slots)]
         for slot in range(trace.num_slots):
@@ -61,7 +61,7 @@ def _gather_all_slots_at_once(trace: Trace) -> None:
 
 
 def _join(trace: Trace, pieces: list[fx.Node]) -> fx.Node:
-    """The concatenation of `pieces` along dimension 1: the value itself where they are its slices in order."""
+    """The concatenation of `pieces` along dimension 1: if they are all the slices of one value, in order, that value."""
     source: Any = pieces[0].args[0] if pieces[0].target is aten.slice.Tensor else None
     start = 0
     for piece in pieces:
@@ -80,7 +80,7 @@ def _join(trace: Trace, pieces: list[fx.Node]) -> fx.Node:
 
 
 def _share_concatenations(trace: Trace) -> None:
-    """A concatenation whose operands lie in a row inside a longer one is a slice of that."""
+    """Turn a concatenation whose operands are successive operands of a longer one into a slice of that."""
     cats = [node for node in trace.graph.nodes if node.target is aten.cat.default and _along_features(node)]
     cats.sort(key=lambda node: -len(operands(node)))
     for index, short in enumerate(cats):
@@ -92,7 +92,7 @@ def _share_concatenations(trace: Trace) -> None:
                 continue
             offset = sum(node.meta["val"].shape[1] for node in longer[:start])
             width = sum(node.meta["val"].shape[1] for node in wanted)
-            # The slice stands where the later of the two stood, or it would be used before it is made.
+            # The slice goes behind the later of the two, and nobody may read it before.
             order = {node: position for position, node in enumerate(trace.graph.nodes)}
             if order[long] > order[short] and any(order[user] < order[long] for user in short.users):
                 continue
@@ -110,9 +110,9 @@ def _along_features(cat: fx.Node) -> bool:
 
 
 def _split_mixed_results(trace: Trace) -> None:
-    """Let sums over rows be nodes apart from rows that the same operation computes (the gradient of a LayerNorm),
+    """Split an operation that computes both rows and sums over rows (the gradient of a LayerNorm) in two.
 
-    so that the rows can be computed step by step and the sums once over all vertices.
+    The rows can then be computed step by step, and the sums once over all vertices.
     """
     for node in list(trace.graph.nodes):
         items = [user for user in node.users if user.target is operator.getitem]
@@ -134,14 +134,14 @@ def _symbolic(node: fx.Node) -> bool:
 
 
 def _own_what_is_exchanged(trace: Trace) -> None:
-    """Every state and every gradient sent to a child is computed by a node of its own, which can write it in place."""
+    """Give every state, and every gradient sent to a child, a node of its own, which can write it where it belongs."""
     taken: set[fx.Node] = set()
     tables: list[dict[Any, fx.Node]] = [trace.scatters, trace.gather_grads]
-    of_others = {*trace.pull_grads.values(), *trace.param_grads.values(), *trace.pushes.values()}
+    other_results = {*trace.pull_grads.values(), *trace.param_grads.values(), *trace.pushes.values()}
     for table in tables:
         for key, node in list(table.items()):
-            # A gradient to a child lies in the order of edges, so that nobody else can read it there.
-            shared = node in taken or (table is trace.gather_grads and (bool(node.users) or node in of_others))
+            # A gradient to a child is written in the order of edges, where no other node can read it.
+            shared = node in taken or (table is trace.gather_grads and (bool(node.users) or node in other_results))
             if node.op != "call_function" or is_free(node) or shared:
                 original = node
                 with trace.graph.inserting_after(node):
@@ -158,7 +158,7 @@ def _name_states(trace: Trace) -> None:
 
 
 def _drop_dead(trace: Trace) -> None:
-    """Keep placeholders and what some output needs."""
+    """Erase all nodes but placeholders and the ancestors of outputs."""
     keep: set[fx.Node] = set()
     stack: list[fx.Node] = [
         node

@@ -1,4 +1,4 @@
-"""What `canonical` promises, checked in another way than it is made."""
+"""A check of what `canonical` promises, independent of its rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-STAY = {  # operations of the table that others become, or that later passes make
+STAY = {  # operations with a rule that a canonical graph has nevertheless: rules or later passes create them
     aten.clone.default, aten._to_copy.default, aten.reshape.default, aten.expand.default, aten.permute.default,
     aten.squeeze.dims, aten.cat.default, aten.split_with_sizes.default, aten.slice.Tensor, aten.slice_backward.default,
     aten.slice_scatter.default, aten.select.int, aten.select_backward.default, aten.select_scatter.default,
@@ -26,7 +26,7 @@ STAY = {  # operations of the table that others become, or that later passes mak
     aten._linalg_solve_ex.default, aten._linalg_det.default, aten._linalg_slogdet.default,
     aten.native_group_norm_backward.default,
 }  # fmt: skip
-_BOUNDS = {  # what lies within the extent along the dimension, in rising order
+_BOUNDS = {  # arguments that lie within the extent along the dimension, in ascending order
     aten.slice.Tensor: ("start", "end"), aten.slice_backward.default: ("start", "end"),
     aten.slice_scatter.default: ("start", "end"), aten.select.int: ("index",), aten.select_backward.default: ("index",),
     aten.select_scatter.default: ("index",),
@@ -34,7 +34,7 @@ _BOUNDS = {  # what lies within the extent along the dimension, in rising order
 
 
 def check_canonical(trace: Trace) -> None:
-    """Refuse a graph that is not canonical: what is behind relies on it, and would compute something else in silence."""
+    """Refuse a graph that is not canonical: later passes and backends rely on it, and would silently compute something else."""
     for node in trace.graph.nodes:
         if isinstance(node.target, OpOverload) and not is_canonical(node):
             raise VertexFunctionError(
@@ -44,20 +44,20 @@ def check_canonical(trace: Trace) -> None:
 
 
 def is_canonical(node: fx.Node) -> bool:
-    """Whether a call of an operator is written as all are."""
+    """Whether a call of an operator is in canonical form."""
     target: Any = node.target
     names = [argument.name for argument in target._schema.arguments if not argument.kwarg_only]
     if (target in RULES and target not in STAY) or len(node.args) != len(names):
         return False
-    given: dict[str, Any] = dict(zip(names, node.args, strict=True))
-    asked = [given[name] for name in DIMS & given.keys() if given[name] is not None]
-    dims = [dim for one in asked for dim in (one if isinstance(one, Sequence) else [one])]
+    arguments: dict[str, Any] = dict(zip(names, node.args, strict=True))
+    dim_arguments = [arguments[name] for name in DIMS & arguments.keys() if arguments[name] is not None]
+    dims = [dim for value in dim_arguments for dim in (value if isinstance(value, Sequence) else [value])]
     if not dims:
         return True
     shape = (node if target in DIMS_OF_RESULT else node.all_input_nodes[0]).meta["val"].shape
     if not all(0 <= dim < max(len(shape), 1) for dim in dims):
         return False
-    bounds = [given[name] for name in _BOUNDS.get(target, ())]
+    bounds = [arguments[name] for name in _BOUNDS.get(target, ())]
     if not bounds or not isinstance(shape[dims[0]], int):
         return True
     last = shape[dims[0]] - (len(bounds) == 1)

@@ -1,4 +1,4 @@
-"""Which states send gradients back to the vertices that scattered them: those that something wanted was made into."""
+"""Which states need gradients: those that depend on a parameter or input whose gradient is wanted."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def wanted_states(
     traces: Collection[Trace], wanted_params: Iterable[str], wanted_pulls: Iterable[str]
 ) -> frozenset[str]:
-    """The states that depend on these parameters and inputs, perhaps by way of other states, in any of the methods."""
+    """The states that depend on these parameters and inputs in any of the methods, directly or through other states."""
     params, pulls = set(wanted_params), set(wanted_pulls)
     states: set[str] = set()
-    before = -1
-    while len(states) > before:
-        before = len(states)
+    num_before = -1
+    while len(states) > num_before:
+        num_before = len(states)
         for trace in traces:
             sources = [node for name, node in trace.params.items() if name in params]
             sources += [node for name, node in trace.pulls.items() if name in pulls]

@@ -1,4 +1,4 @@
-"""A graph's operations on values in float64, whatever dtype they were traced in."""
+"""The operations of a graph, run on values in float64 whatever dtype they were traced in."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ _WIDER = {
     torch.float8_e4m3fn: torch.float64, torch.float8_e4m3fnuz: torch.float64, torch.float8_e5m2: torch.float64,
     torch.float8_e5m2fnuz: torch.float64,
 }  # fmt: skip
-_BITS = {aten.view.dtype, aten.frexp.Tensor, aten.nextafter.default}  # which depend on how numbers are written
-_FROM_HALF = {aten._softmax.default, aten._log_softmax.default}  # their last argument: convert half precision
+_BITS = {aten.view.dtype, aten.frexp.Tensor, aten.nextafter.default}  # which depend on the bits of numbers
+_FROM_HALF = {
+    aten._softmax.default,
+    aten._log_softmax.default,
+}  # their last argument says to convert from half precision
 _KNOWN = {"aten", "prims", segments.EXPAND.namespace}
 
 
 def means_the_same(node: fx.Node) -> bool:
-    """Whether an operation is known to mean the same in float64; one that somebody else wrote may ask for the dtype."""
+    """Whether an operation is known to compute the same function in float64; a user's own operator may look at the dtype."""
     return node.target not in _BITS and getattr(node.target, "namespace", "aten") in _KNOWN
 
 
@@ -37,7 +40,7 @@ def in_float64(value: Any) -> Any:
 
 
 def run_in_float64(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-    """What an operation makes of values that are in float64."""
+    """The result of an operation on values in float64."""
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     if node.target in _FROM_HALF:
         args = (*args[:2], False)
@@ -46,11 +49,11 @@ def run_in_float64(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
 
 
 def run_as_traced(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-    """The same in the dtypes that the operation was traced in; what it makes is in float64 again."""
+    """The same with operands converted to the dtypes that they were traced in; the result is in float64 again."""
 
-    def given(source: fx.Node) -> Any:
+    def value_in_its_dtype(source: fx.Node) -> Any:
         value = values[source]
         return value.to(source.meta["val"].dtype) if isinstance(value, Tensor) else value
 
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), given)
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), value_in_its_dtype)
     return tree_map(in_float64, node.target(*args, **kwargs))  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What is set on parameters and buffers, and what is made of them; while tracing, fake tensors look like what they stand for."""
+"""Attributes of parameters and buffers, which fake tensors carry while tracing, and attributes that hooks compute from them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ....errors import VertexFunctionError
 
 
 def attributes_of(tensor: Tensor) -> dict[str, Any]:
-    """What was set on a tensor, or on the one that it stands for."""
-    of_fakes = names_of_fakes()
-    return {name: value for name, value in vars(tensor).items() if name not in of_fakes}
+    """The attributes that were set on a tensor, or, of a fake one, on the tensor that it stands for."""
+    fake_names = names_of_fakes()
+    return {name: value for name, value in vars(tensor).items() if name not in fake_names}
 
 
 def dress(fake: Tensor, tensor: Tensor, attributes: Mapping[str, Any]) -> None:
-    """Give a fake tensor the attributes of the one that it stands for; `isinstance` says of it what it says of that one."""
+    """Make a fake tensor look like the tensor that it stands for: with its attributes, and a parameter for `isinstance`."""
     for name, value in attributes.items():
         if name in names_of_fakes():
             raise VertexFunctionError(
@@ -42,7 +42,7 @@ def names_of_fakes() -> frozenset[str]:
 
 
 def set_by_hooks(module: nn.Module) -> set[str]:
-    """Attributes that PyTorch's own hooks compute anew of parameters, each time before the module runs."""
+    """The attributes that PyTorch's own hooks compute from parameters each time before the module runs."""
     names = (
         hook._tensor_name if isinstance(hook, BasePruningMethod) else hook.name
         for hook in module._forward_pre_hooks.values()

@@ -1,4 +1,4 @@
-"""What functions may read that nobody passes to them, as their code tells: variables around them, and attributes by name."""
+"""What a function may read beside its arguments, as its code tells: variables around it, and attributes by name."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 from ..source_lines import is_users
 
 _MADE_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
-_OF_MAKING = {"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__"}
+_RUN_WITHOUT_INSTANCE = {"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__"}
 _GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 
 @dataclass(frozen=True)
-class Reads:
-    """The names of global variables that code reads, and all names that could be those of attributes."""
+class NamesRead:
+    """The names of global variables that code reads, and all names in it that could be names of attributes."""
 
     variables: frozenset[str]
     names: frozenset[str]
 
 
 @functools.lru_cache(maxsize=4096)
-def reads(code: types.CodeType) -> Reads:
+def reads(code: types.CodeType) -> NamesRead:
     """What a function's code reads, and that of the functions and comprehensions written in it."""
     variables = {str(step.argval) for step in dis.get_instructions(code) if step.opname in _GLOBALS}
     names = {*code.co_names, *_words(code.co_consts)}  # a string may be the name in `getattr(self, "scale")`
@@ -34,7 +34,7 @@ def reads(code: types.CodeType) -> Reads:
         if isinstance(inner, types.CodeType):
             variables |= reads(inner).variables
             names |= reads(inner).names
-    return Reads(frozenset(variables), frozenset(names))
+    return NamesRead(frozenset(variables), frozenset(names))
 
 
 def _words(constants: tuple[Any, ...]) -> Iterator[str]:
@@ -46,12 +46,12 @@ def _words(constants: tuple[Any, ...]) -> Iterator[str]:
 
 
 def can_be_read(code: types.CodeType) -> bool:
-    """Whether it is code of the user's; what libraries read of their own is not looked at."""
+    """Whether code is the user's own; what libraries read is not watched."""
     return code.co_filename == "<string>" or is_users(code.co_filename)
 
 
 def is_users_module(name: object) -> bool:
-    """Whether a module of this name is none of a library."""
+    """Whether the Python module of this name is the user's own, not a library's."""
     module = sys.modules.get(name) if isinstance(name, str) else None
     filename = getattr(module, "__file__", None)
     if filename is None:
@@ -71,15 +71,17 @@ def function_in(attribute: Any) -> types.FunctionType | None:
 
 
 def is_operator(name: str) -> bool:
-    """Whether code runs a method without its name: `table[key]`, `with`, a call."""
-    return name[:2] == name[-2:] == "__" and name not in _OF_MAKING
+    """Whether Python runs a method of this name where code does not name it: `table[key]`, `with`, a call."""
+    return name[:2] == name[-2:] == "__" and name not in _RUN_WITHOUT_INSTANCE
 
 
 def slots(cls: type) -> list[str]:
     """The attributes that objects of a Python class have without a dictionary."""
-    parts = [part for part in cls.__mro__ if part.__flags__ & _MADE_IN_PYTHON]
-    given = [(part, vars(part).get("__slots__", ())) for part in parts]
-    names = [(part, name) for part, some in given for name in ((some,) if isinstance(some, str) else some)]
-    private = [(part, name) for part, name in names if name[:2] == "__" and name[-2:] != "__"]
-    hidden = [f"_{part.__name__.lstrip('_')}{name}" for part, name in private]  # as Python calls them from outside
+    names: list[tuple[type, str]] = []
+    for base in cls.__mro__:
+        if base.__flags__ & _MADE_IN_PYTHON:
+            declared = vars(base).get("__slots__", ())
+            names += [(base, name) for name in ((declared,) if isinstance(declared, str) else declared)]
+    private = [(base, name) for base, name in names if name[:2] == "__" and name[-2:] != "__"]
+    hidden = [f"_{base.__name__.lstrip('_')}{name}" for base, name in private]  # as Python calls them from outside
     return [name for _, name in names if name[:2] != "__"] + hidden

@@ -1,8 +1,8 @@
-"""What a module looked like when it was traced, to notice at the next call whatever may have changed since.
+"""What a module looked like when it was traced, to notice at the next call whatever has changed since.
 
-Parameters and buffers are not looked at here: they are fetched at every call. All else that a vertex method can read of a
-module decides what its trace is: attributes, submodules, hooks, patched methods, what lies in containers and objects, and what
-functions read beside their arguments.
+Everything that a vertex method can read of a module decides what its trace is: attributes, submodules, hooks, patched methods,
+the contents of containers and objects, and what functions read beside their arguments. Only parameters and buffers are left
+out: they are fetched at every call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Path = tuple[Any, ...]
 
 
 class Held:
-    """Stands in a path for a function, or what variables are in, whose contents come behind it: the same, not an equal one."""
+    """An element of a path: the function, or the dictionary of globals, by identity, whose contents the path leads into."""
 
     def __init__(self, by: Any) -> None:
         self.by = by
@@ -34,33 +34,36 @@ class Held:
 
 @dataclass
 class Snapshot:
-    """Everything watched of one module. `is_current()` is cheap; `key` tells whether two snapshots lead to the same trace."""
+    """Everything watched of one module. `is_current()` is cheap; `key` tells whether two snapshots lead to the same trace.
 
-    live: list[Any] = field(default_factory=list)  # dictionaries, lists, classes, and so on
-    kept: list[tuple[Any, ...]] = field(default_factory=list)  # and what was in them
+    Each list of objects stands beside the list, or lists, of what they held.
+    """
+
+    containers: list[Any] = field(default_factory=list)  # dictionaries, lists, classes, functions, cells
+    container_contents: list[tuple[Any, ...]] = field(default_factory=list)
     sets: list[Any] = field(default_factory=list)  # and deques
     set_contents: list[Any] = field(default_factory=list)
-    set_ids: list[list[int]] = field(default_factory=list)  # in order, for `==` of tensors is a tensor
+    set_ids: list[list[int]] = field(default_factory=list)  # addresses: elements may be tensors, whose `==` is a tensor
     modules: list[Callable[[], nn.Module | None]] = field(
         default_factory=list
-    )  # weak: a model shall not hold itself alive
+    )  # weak: a model must not keep itself alive
     classes: list[type] = field(default_factory=list)
-    names: list[dict[str, Any]] = field(default_factory=list)  # places of parameters and buffers
-    name_lists: list[tuple[str, ...]] = field(default_factory=list)
-    empty: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # of these, those that are None
-    large: list[Any] = field(default_factory=list)
+    holders: list[dict[str, Any]] = field(default_factory=list)  # the dictionaries of parameters and buffers
+    holder_keys: list[tuple[str, ...]] = field(default_factory=list)
+    empty_places: list[tuple[dict[str, Any], str]] = field(default_factory=list)  # entries of `holders` that were None
+    large: list[Any] = field(default_factory=list)  # containers of which only the length is watched
     lengths: list[int] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)  # that are attributes only
+    tensors: list[Tensor] = field(default_factory=list)  # that are neither parameters nor buffers
     versions: list[int] = field(default_factory=list)
     arrays: list[Any] = field(default_factory=list)  # small ones
-    contents: list[bytes] = field(default_factory=list)
-    slots: list[tuple[Any, str]] = field(default_factory=list)  # objects without a dictionary, and their attributes
+    array_contents: list[bytes] = field(default_factory=list)
+    slots: list[tuple[Any, str]] = field(default_factory=list)  # an object and one of its `__slots__`
     slot_values: list[Any] = field(default_factory=list)
-    leaves: dict[Path, Hashable] = field(default_factory=dict)  # every value, as a key
+    leaves: dict[Path, Hashable] = field(default_factory=dict)  # a hashable stand-in for every value
     alive: list[Any] = field(
         default_factory=list
-    )  # whatever is in `leaves` by its address, which is then nobody else's
-    skipped: list[Path] = field(default_factory=list)  # that were not to be looked at
+    )  # what `leaves` has by address, so that no other object gets that address
+    skipped: list[Path] = field(default_factory=list)  # unwatched paths that were met
 
     @property
     def key(self) -> Hashable:
@@ -68,16 +71,16 @@ class Snapshot:
         return tuple(self.leaves.items())
 
     def is_current(self) -> bool:
-        """Whether nothing has changed since."""
+        """Whether nothing that is watched has changed since."""
         return (
-            _core.holds_the_same(self.live, self.kept)
+            _core.holds_the_same(self.containers, self.container_contents)
             and [type(module()) for module in self.modules] == self.classes
-            and _core.have_keys(self.names, self.name_lists)
-            and [holder[name] for holder, name in self.empty].count(None) == len(self.empty)
+            and _core.have_keys(self.holders, self.holder_keys)
+            and [holder[name] for holder, name in self.empty_places].count(None) == len(self.empty_places)
             and [*map(len, self.large)] == self.lengths
             and [tensor._version for tensor in self.tensors] == self.versions
-            and (not self.arrays or [*map(bytes_of, self.arrays)] == self.contents)
-            and (not self.sets or [[*map(id, held)] for held in self.sets] == self.set_ids)
+            and (not self.arrays or [*map(bytes_of, self.arrays)] == self.array_contents)
+            and (not self.sets or [[*map(id, contents)] for contents in self.sets] == self.set_ids)
             and all(
                 getattr(value, name, None) is old
                 for (value, name), old in zip(self.slots, self.slot_values, strict=True)
@@ -85,23 +88,23 @@ class Snapshot:
         )
 
     def restore(self) -> None:
-        """Put back what was there."""
-        for container, held in zip(self.live, self.kept, strict=True):
+        """Give every watched object back what it held."""
+        for container, contents in zip(self.containers, self.container_contents, strict=True):
             if isinstance(container, list):
-                container[:] = held
+                container[:] = contents
             elif isinstance(container, tuple):
-                _restore_some(container[0], dict(zip(container[1:], held[1:], strict=True)))
+                _restore_some(container[0], dict(zip(container[1:], contents[1:], strict=True)))
             elif isinstance(container, dict):
                 container.clear()
-                container.update(zip(held[::2], held[1::2], strict=True))
+                container.update(zip(contents[::2], contents[1::2], strict=True))
             else:
-                _restore_class(container, dict(zip(held[::2], held[1::2], strict=True)))
-        for array, content in zip(self.arrays, self.contents, strict=True):
+                _restore_class(container, dict(zip(contents[::2], contents[1::2], strict=True)))
+        for array, content in zip(self.arrays, self.array_contents, strict=True):
             if bytes_of(array) != content:
                 _restore_array(array, content)
-        for container, held in zip(self.sets, self.set_contents, strict=True):
+        for container, contents in zip(self.sets, self.set_contents, strict=True):
             container.clear()
-            (container.update if isinstance(container, set) else container.extend)(held)
+            (container.update if isinstance(container, set) else container.extend)(contents)
         for (value, name), old in zip(self.slots, self.slot_values, strict=True):
             if getattr(value, name, None) is not old:
                 setattr(value, name, old)
@@ -140,7 +143,7 @@ def _restore_class(cls: type, attributes: dict[str, Any]) -> None:
 
 
 def _prominence(path: Path) -> tuple[bool, int]:
-    """Attributes of the module come before those of submodules, and attributes of classes last."""
+    """A key for sorting: attributes of the module before those of submodules, and those of classes last."""
     return bool(path) and isinstance(path[0], type), len(path)
 
 
@@ -152,5 +155,5 @@ def _named(path: Path) -> str:
 
 
 def bytes_of(array: Any) -> bytes:
-    """What is in an array of NumPy's, a `bytearray` or an `array.array`."""
+    """The contents of a NumPy array, a `bytearray` or an `array.array`."""
     return array.tobytes() if hasattr(array, "tobytes") else bytes(array)
