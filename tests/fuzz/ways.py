@@ -268,6 +268,15 @@ def nothing(call: Call) -> None:
     call.check(call.run())
 
 
+def in_parts(call: Call) -> None:
+    """Of one graph each, or of some; computed once more in the backward pass."""
+    call.model.max_vertices = call.rng.choice([1, 4, 10])
+    try:
+        call.check(call.run())
+    finally:
+        call.model.max_vertices = None
+
+
 Way = Callable[[Call], None]
 WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace anew
     "train": (train, 6),
@@ -297,6 +306,7 @@ WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace 
     "accumulated": (accumulated, 3),
     "anomalies": (with_anomalies_detected, 2),
     "nothing": (nothing, 1),
+    "in parts": (in_parts, 5),
     **{f"changed {name}": (changed_between(change), 1) for name, change in CHANGES.items()},
 }
 assert {*INPUTS}.isdisjoint(EDGE_INPUTS)
