@@ -109,7 +109,7 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
 
 def rows_of_a_window(rows: int, width: int) -> int:
     """How many of the rows of a group, whose states have `width` numbers, a window has at most."""
-    return max(NUMBERS // width, -(-rows // MOST))
+    return max(NUMBERS // max(width, 1), -(-rows // MOST))
 
 
 def visits(order: Order, windows: Sequence[Windows]) -> list[Visit]:
