@@ -360,6 +360,16 @@ def test_steps_are_cut_where_windows_are():
         assert reads == of_whole
 
 
+def test_without_states():
+    def vertex(self, v):
+        v.push(y=v.pull("x") * self.scale)
+
+    model = FromCode(vertex, {}, scale=nn.Parameter(torch.randn(3)))
+    model.backend = "native"
+    x = torch.randn(4, 3)
+    assert torch.equal(model([vf.graph(1, [])] * 4, x=x).y, x * model.scale)
+
+
 def test_how_many_rows_a_window_has():
     assert windows.rows_of_a_window(10_000, 512) == 512
     assert windows.rows_of_a_window(10**6, 16) == 16384

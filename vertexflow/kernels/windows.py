@@ -109,7 +109,7 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
 
 def rows_of_a_window(rows: int, width: int) -> int:
     """How many rows a window has at most, of a group with so many rows whose states have `width` elements."""
-    return max(WINDOW_SIZE // width, -(-rows // MAX_WINDOWS))
+    return max(WINDOW_SIZE // max(width, 1), -(-rows // MAX_WINDOWS))
 
 
 def visits(order: Order, windows: Sequence[Windows]) -> list[Visit]:

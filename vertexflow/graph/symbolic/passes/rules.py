@@ -341,6 +341,29 @@ def solved(node: fx.Node) -> fx.Node:
     return factors
 
 
+def determinant(lu: int) -> Rule:
+    """Make the matrix contiguous, so that result number `lu` holds the factors of its transpose.
+
+    PyTorch factorizes the transpose of a contiguous matrix, and a matrix of other strides itself. Strides can differ between the
+    trace and a run, and with the number of rows, while the derivative solves with the factors in the way that the trace recorded.
+    """
+
+    def rule(node: fx.Node) -> fx.Node:
+        matrix = cast(fx.Node, node.args[0])
+        if matrix.meta["val"].is_complex():  # PyTorch always factorizes it itself
+            return node
+        readers = [item for item in node.users if item.args[1] == lu]
+        while readers:
+            user = readers.pop()
+            if user.target is aten.linalg_lu_solve.default:
+                user.kwargs = {name: value for name, value in user.kwargs.items() if name != "adjoint"}
+            else:  # the derivative perturbs the factors of a singular matrix first
+                readers += user.users
+        return dense(0, unchecked=(0,))(node)
+
+    return rule
+
+
 def dense(*operands: int, unchecked: tuple[int, ...] = ()) -> Rule:
     """Make these operands contiguous, for operators whose kernels need that; PyTorch's own copies were removed as aliases.
 
