@@ -241,7 +241,8 @@ def _placeholders(graph: fx.Graph) -> None:
 
 
 def _check_constants(trace: Trace, module: nn.Module) -> None:
-    """Keep tensors that the method reads from outside as constants; refuse those that require grad, a forgotten parameter."""
+    """Keep tensors that the method reads from outside as constants; refuse those that require grad, a forgotten parameter, and
+    those whose memory was freed."""
     for node in trace.graph.nodes:
         if node.op != "get_attr":
             continue
@@ -253,7 +254,16 @@ def _check_constants(trace: Trace, module: nn.Module) -> None:
                 "the vertex function uses a tensor that requires grad but is no parameter of the module; register it "
                 f"(self.name = nn.Parameter(...)) or pass it as an input\n  in the vertex function, {trace.where(node)}"
             )
+        if isinstance(value, Tensor) and value.layout == torch.strided and _is_freed(value):
+            raise VertexFunctionError(
+                f"the memory of a tensor {list(value.shape)} that the vertex function reads was freed (by "
+                f"untyped_storage().resize_(0))\n  in the vertex function, {trace.where(node)}"
+            )
         node.meta["constant"] = value
+
+
+def _is_freed(tensor: Tensor) -> bool:
+    return tensor.device.type != "meta" and bool(tensor.numel()) and not tensor.untyped_storage().nbytes()
 
 
 def _bind(trace: Trace, roles: list[Role]) -> None:
