@@ -327,6 +327,17 @@ def test_inference_mode(sizes):
     assert check(sizes, compute) > 3
 
 
+def test_an_input_made_in_inference_mode(sizes):
+    """Whose gradients of parameters are computed, however many windows there are: a copy of it is kept."""
+    model = BinaryTreeLSTM(3, 4).double()
+    model.backend = "native"
+    batch = vf.pack([vf.tree((((0, 1), 2), 3))])
+    with torch.inference_mode():
+        x = torch.randn(batch.num_vertices, 3, dtype=torch.float64)
+
+    assert check(sizes, lambda: torch.autograd.grad(model(batch, x=x).h.sum(), list(model.parameters()))) > 2
+
+
 def test_several_threads_at_once(sizes):
     model = BinaryTreeLSTM(3, 4).double()
     model.backend = "native"

@@ -135,8 +135,9 @@ def kept_values(ctx: Any) -> list[Values]:
 
 def save_tensors(ctx: Any, tensors: Sequence[Tensor]) -> None:
     """Save tensors as they are now: changes in place are noticed, while a parameter that is given other data (`p.data = ...`)
-    leaves them as they are."""
-    detached = [tensor.detach() for tensor in tensors]
+    leaves them as they are. Inference tensors, in which no change would be noticed, are copied.
+    """
+    detached = [tensor.clone() if tensor.is_inference() else tensor.detach() for tensor in tensors]
     ctx.save_for_backward(*detached)
     ctx.forms = [(tensor.dtype, tensor.shape) for tensor in detached]
 

@@ -144,7 +144,8 @@ def _trace(
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
     edge_probe = mode.from_tensor(torch.empty(_EDGES_HINT), symbolic_context=rows_context)
-    fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
+    plain = {name: tensor.clone() if tensor.is_inference() else tensor.detach() for name, tensor in tensors.items()}
+    fakes = {name: mode.from_tensor(tensor, static_shapes=True) for name, tensor in plain.items()}
     for name, _ in module.named_parameters():
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: which gradients are wanted is chosen later
