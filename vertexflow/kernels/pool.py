@@ -36,7 +36,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     piece = _take(size)
     used = piece[:size]
     weakref.finalize(used, _give_back, piece).atexit = False
-    return torch.from_numpy(used).view(dtype).view(tuple(shape))
+    return torch.from_numpy(used).view(dtype).view(tuple(shape)).detach()  # no view: users may change it in place
 
 
 def clear() -> None:
