@@ -65,7 +65,7 @@ def test_where_the_cache_cannot_be_used_code_lies_aside(
         monkeypatch.setattr(os, "replace", _refuse_in(folder))
     else:
         folder.mkdir()
-        monkeypatch.setattr(build, "kept", lambda name, make: folder)  # which cannot be loaded
+        monkeypatch.setattr(build, "cached_file", lambda name, make: folder)  # which cannot be loaded
     assert answer(f"{SOURCE} // {blocked}") == 42
     assert len(list((tmp_path / "aside").glob("*.so"))) == 1
 
