@@ -355,7 +355,9 @@ def _temporary(size: int) -> Tensor:
 
 def _plain(tensor: Tensor) -> Tensor:
     """The tensor, contiguous, and without a lazy negation."""
-    return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()
+    if tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj():
+        return tensor
+    return tensor.resolve_conj().resolve_neg().contiguous()
 
 
 def _rows(grad: Tensor) -> Tensor:
