@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -51,8 +51,7 @@ class _Run(torch.autograd.Function):
     def forward(ctx: Any, bound: Bound, order: Order, names: tuple[str, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
         external = dict(zip(names, tensors, strict=False))
         outputs, values = outputs_and_values(bound, order, tensors[len(names) :], external)
-        _mark_non_differentiable(ctx, bound, outputs)
-        ctx.set_materialize_grads(False)
+        set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
         ctx.bound, ctx.order, ctx.names = bound, order, names
         keep_values(ctx, bound, values)
         return outputs
@@ -70,8 +69,7 @@ class _PreparedRun(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bound: Bound, order: Order, prepared: Prepared, *flat: Tensor) -> tuple[Tensor, ...]:
         outputs, kept = prepared.forward.run(flat)
-        _mark_non_differentiable(ctx, bound, outputs)
-        ctx.set_materialize_grads(False)
+        set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
         ctx.bound, ctx.order, ctx.prepared = bound, order, prepared
         save_tensors(ctx, [kept, *prepared.read_back(flat)])
         return outputs
@@ -83,10 +81,10 @@ class _PreparedRun(torch.autograd.Function):
         return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads))
 
 
-def _mark_non_differentiable(ctx: Any, bound: Bound, outputs: Sequence[Tensor]) -> None:
-    if len(bound.differentiable) < len(outputs):
-        named = zip(outputs, bound.pushes, strict=True)
-        ctx.mark_non_differentiable(*(output for output, name in named if name not in bound.differentiable))
+def set_differentiable(ctx: Any, outputs: Mapping[str, Tensor], differentiable: Set[str]) -> None:
+    """Declare which outputs have gradients; a missing gradient of an output stays None."""
+    ctx.mark_non_differentiable(*(output for name, output in outputs.items() if name not in differentiable))
+    ctx.set_materialize_grads(False)
 
 
 class _NoRows(torch.autograd.Function):

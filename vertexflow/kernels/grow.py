@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .autograd import gradients, keep_values, kept_values, outputs_and_values
+from .autograd import gradients, keep_values, kept_values, outputs_and_values, set_differentiable
 from .bound import Bound
 from .order import Order
 from .plain import check_plain
@@ -117,10 +117,7 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grown: Grown, token: Tensor, rows: Tensor, *names: str) -> tuple[Tensor, ...]:
         outputs = tuple(grown.pushes[name].index_select(0, rows) for name in names)
-        ctx.mark_non_differentiable(
-            *(out for out, name in zip(outputs, names, strict=True) if name not in grown.differentiable)
-        )
-        ctx.set_materialize_grads(False)
+        set_differentiable(ctx, dict(zip(names, outputs, strict=True)), grown.differentiable)
         ctx.grown, ctx.rows, ctx.names = grown, rows, names
         return outputs
 

@@ -28,8 +28,7 @@ Tensors = Mapping[Key, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class BoundPart:
-    """Some graphs of a batch with the programs that compute them, and how many rows they have of each input and of the states of
-    external vertices."""
+    """Some graphs of a batch, the programs that compute them, and their numbers of rows of inputs and of external states."""
 
     bound: Bound
     order: Order
@@ -125,10 +124,7 @@ class _Parts(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         outputs, randomness = _run_all(parts, names, dict(zip(keys, values, strict=True)))
         differentiable = {name for part in parts for name in part.bound.differentiable}
-        ctx.mark_non_differentiable(
-            *(value for name, value in zip(names, outputs, strict=True) if name not in differentiable)
-        )
-        ctx.set_materialize_grads(False)
+        autograd.set_differentiable(ctx, dict(zip(names, outputs, strict=True)), differentiable)
         ctx.parts, ctx.names, ctx.keys, ctx.randomness = parts, names, keys, randomness
         ctx.constants = list({id(constant): constant for part in parts for constant in part.constants()}.values())
         autograd.save_tensors(ctx, [*values, *ctx.constants])
@@ -141,11 +137,11 @@ class _Parts(torch.autograd.Function):
         saved = autograd.saved_tensors(ctx)
         tensors = dict(zip(ctx.keys, saved, strict=False))
         _check_constants(saved[len(tensors) :], ctx.constants)
-        wanted = [key for key, wants in zip(ctx.keys, ctx.needs_input_grad[3:], strict=True) if wants]
+        keys = [key for key, needs_grad in zip(ctx.keys, ctx.needs_input_grad[3:], strict=True) if needs_grad]
         starts = dict.fromkeys(pushed, 0)
         gradients = _Gradients(tensors)
         for part, rows, randomness in zip(ctx.parts, _rows_of_parts(ctx.parts, tensors), ctx.randomness, strict=True):
-            leaves = {key: rows[key].detach().requires_grad_() for key in wanted}
+            leaves = {key: rows[key].detach().requires_grad_() for key in keys}
             with torch.enable_grad(), randomness.again():
                 outputs = part.run({**rows, **leaves})
             grads_of_part = {}
@@ -168,13 +164,13 @@ def _check_constants(saved: Sequence[Tensor], constants: Sequence[Tensor]) -> No
 
 def _backward(outputs: Mapping[str, Tensor], grads: Mapping[str, Tensor], leaves: Tensors) -> dict[Key, Tensor | None]:
     """The gradients of leaves, from those of some outputs."""
-    through = [name for name in grads if outputs[name].requires_grad]
-    if not through:
+    names = [name for name in grads if outputs[name].requires_grad]
+    if not names:
         return dict.fromkeys(leaves)
     gradients = torch.autograd.grad(
-        [outputs[name] for name in through],
+        [outputs[name] for name in names],
         list(leaves.values()),
-        [grads[name] for name in through],
+        [grads[name] for name in names],
         allow_unused=True,
     )
     return dict(zip(leaves, gradients, strict=True))
@@ -225,11 +221,11 @@ class _Randomness:
         with torch.random.fork_rng(self._devices, device_type=self._device.type if self._devices else "cuda"):
             torch.set_rng_state(self._cpu)
             set_device_states(self._devices, self._states)
-            now = [(generator, generator.get_state()) for generator, _ in self._generators]
+            later_states = [(generator, generator.get_state()) for generator, _ in self._generators]
             for generator, state in self._generators:
                 generator.set_state(state)
             try:
                 yield
             finally:
-                for generator, state in now:
+                for generator, state in later_states:
                     generator.set_state(state)

@@ -33,7 +33,6 @@ from .transfers import (
     Transfer,
     allocate_sent,
     along_of,
-    batch_rows,
     gather,
     inputs,
     joined,
@@ -276,7 +275,9 @@ def _backward(
         if any(nodes.values()):
             sums[-1].append(name)
             address = writer.address(("input gradient", name))
-            terms[name], transfers = joined(address, batch_rows(bound, order, name), nodes, along_of(bound, name))
+            terms[name], transfers = joined(
+                address, order.batch_rows(groups, bound.is_edge_input(name)), nodes, along_of(bound, name)
+            )
             for number, transfer in transfers.items():
                 puts[number].append(transfer)
     for number, window, steps, is_first, is_last in visits_back(order, windows):

@@ -38,31 +38,29 @@ def along_of(bound: Bound, name: str) -> Along:
     return Along.EDGES if bound.is_edge_input(name) else Along.ROWS
 
 
-def batch_rows(bound: Bound, order: Order, name: str) -> list[Tensor]:
-    """Which rows of an input belong to each group that pulls it, see `Order.batch_rows`."""
-    return order.batch_rows(bound.pulls[name], bound.is_edge_input(name))
-
-
 def inputs(writer: Writer, group: int) -> list[Transfer]:
     """The transfers of the inputs that a group pulls, of those whose addresses are known."""
     transfers, bound = [], writer.bound
     for name, node in bound.compiled[group].program.trace.pulls.items():
         address = writer.known_address(("input", name))
         if address is not None:
-            index = batch_rows(bound, writer.order, name)[bound.pulls[name].index(group)]
+            groups = bound.pulls[name]
+            rows = writer.order.batch_rows(groups, bound.is_edge_input(name))[groups.index(group)]
             tensor = Location(address, 0, size_of_row(node), 0)
-            transfers.append(Transfer(node, tensor, index, along_of(bound, name)))
+            transfers.append(Transfer(node, tensor, rows, along_of(bound, name)))
     return transfers
 
 
 def joined(
-    address: int, index: Sequence[Tensor], nodes: Mapping[int, fx.Node | None], along: Along
+    address: int, batch_rows: Sequence[Tensor], nodes: Mapping[int, fx.Node | None], along: Along
 ) -> tuple[TensorSpec, dict[int, Transfer]]:
     """A tensor in the order of the batch, joined from values of these groups, and the transfer from each group."""
     like = next(filter(None, nodes.values()))
-    value, num_rows = like.meta["val"], sum(map(len, index))
+    value, num_rows = like.meta["val"], sum(map(len, batch_rows))
     tensor = Location(address, 0, size_of_row(like), num_rows)
-    transfers = {group: Transfer(nodes[group], tensor, rows, along) for group, rows in zip(nodes, index, strict=True)}
+    transfers = {
+        group: Transfer(nodes[group], tensor, rows, along) for group, rows in zip(nodes, batch_rows, strict=True)
+    }
     return ((num_rows, *map(int, value.shape[1:])), value.dtype), transfers
 
 

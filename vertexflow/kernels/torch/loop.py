@@ -229,7 +229,7 @@ class _Receives:
 
     run: Run
     received: dict[str, tuple[fx.Node, Tensor, int]]  # by state: the value, its buffer, and the buffer's first row
-    of_leaves: set[fx.Node]
+    read_at_leaves: set[fx.Node]
 
     @classmethod
     def of(cls, program: Program, run: Run, leaf_reads: set[fx.Node]) -> _Receives:
@@ -238,15 +238,14 @@ class _Receives:
         for name, node in program.state_grads.items():
             base = first_row(program, run.group, node) if node in program.buffered else -1
             received[name] = (node, run.values.buffer(Received(name)), base)
-        return cls(
-            run, received, {node for node, _, _ in received.values() if node in program.leaf_rows or node in leaf_reads}
-        )
+        nodes = [node for node, _, _ in received.values()]
+        return cls(run, received, {node for node in nodes if node in program.leaf_rows or node in leaf_reads})
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
         """The gradients that the rows of a step receive, and the memory for those that they send."""
         values, run = {}, self.run
         for name, (node, buffer, base) in self.received.items():
-            if not is_leaf or node in self.of_leaves:
+            if not is_leaf or node in self.read_at_leaves:
                 values[node] = run.exchange.receive(name, run.group, step, buffer, base)
         if not is_leaf:
             for rows in run.sent.values():
