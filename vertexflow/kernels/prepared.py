@@ -41,7 +41,7 @@ from .moved import (
     zero_leaves,
 )
 from .order import Order
-from .pool import LARGE, empty
+from .pool import LARGE, empty, empty_for_a_call
 from .rooms import Rooms
 from .windows import Windows, visits, visits_back, windows_of
 
@@ -330,7 +330,7 @@ def _new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 def _rest(size: int) -> Tensor:
     """Memory for the time of a run, which native code finds itself if it is small."""
-    return _NOTHING if size < LARGE else empty((size,), torch.uint8, _CPU)
+    return _NOTHING if size < LARGE else empty_for_a_call(size)
 
 
 def _plain(tensor: Tensor) -> Tensor:
