@@ -20,7 +20,8 @@ from .lower.scalar import HALVES
 from .memory import Along
 from .order import Extent, Ints, Order, RowGroup, Step
 
-NUMBERS = 2**18  # of the states, in a window
+NUMBERS = 2**17  # of the states, in a window
+FEW = 2 * NUMBERS  # that are not worth more than one
 MOST = 64  # windows
 
 
@@ -109,7 +110,7 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
 
 def rows_of_a_window(rows: int, width: int) -> int:
     """How many of the rows of a group, whose states have `width` numbers, a window has at most."""
-    return max(NUMBERS // width, -(-rows // MOST))
+    return rows if rows * width <= FEW else max(NUMBERS // width, -(-rows // MOST))
 
 
 def visits(order: Order, windows: Sequence[Windows]) -> list[Visit]:
