@@ -327,6 +327,17 @@ def test_inference_mode(sizes):
     assert check(sizes, compute) > 3
 
 
+def test_an_input_made_in_inference_mode(sizes):
+    """Whose gradients of parameters are computed, however many windows there are: a copy of it is kept."""
+    model = BinaryTreeLSTM(3, 4).double()
+    model.backend = "native"
+    batch = vf.pack([vf.tree((((0, 1), 2), 3))])
+    with torch.inference_mode():
+        x = torch.randn(batch.num_vertices, 3, dtype=torch.float64)
+
+    assert check(sizes, lambda: torch.autograd.grad(model(batch, x=x).h.sum(), list(model.parameters()))) > 2
+
+
 def test_several_threads_at_once(sizes):
     model = BinaryTreeLSTM(3, 4).double()
     model.backend = "native"
@@ -358,6 +369,16 @@ def test_steps_are_cut_where_windows_are():
         reads = [line[2] + row for line in lines if line[2] >= 0 for row in range(line[1] - line[0])]
         of_whole = [line[2] + row for line in order.table if line[2] >= 0 for row in range(line[1] - line[0])]
         assert reads == of_whole
+
+
+def test_without_states():
+    def vertex(self, v):
+        v.push(y=v.pull("x") * self.scale)
+
+    model = FromCode(vertex, {}, scale=nn.Parameter(torch.randn(3)))
+    model.backend = "native"
+    x = torch.randn(4, 3)
+    assert torch.equal(model([vf.graph(1, [])] * 4, x=x).y, x * model.scale)
 
 
 def test_how_many_rows_a_window_has():

@@ -133,8 +133,11 @@ def kept(ctx: Any) -> list[Values]:
 
 
 def save_tensors(ctx: Any, tensors: Sequence[Tensor]) -> None:
-    """Save tensors as they are now: what changes them in place is noticed, what gives a parameter other data is not theirs."""
-    detached = [tensor.detach() for tensor in tensors]
+    """Save tensors as they are now: what changes them in place is noticed, what gives a parameter other data is not theirs.
+
+    Of inference tensors, in which nothing would be noticed, copies are saved.
+    """
+    detached = [tensor.clone() if tensor.is_inference() else tensor.detach() for tensor in tensors]
     ctx.save_for_backward(*detached)
     ctx.forms = [(tensor.dtype, tensor.shape) for tensor in detached]
 

@@ -44,8 +44,15 @@ class BoundPart:
         """How many rows the part has of an output."""
         return sum(self.order.groups[group].num_rows for group in self.bound.pushes.get(name, []))
 
-    def constants(self) -> Iterator[Tensor]:
+    def constants(self) -> list[Tensor]:
         """Tensors that programs read and that are neither parameters nor inputs."""
+        return [value for value in self._others() if isinstance(value, Tensor)]
+
+    def generators(self) -> list[torch.Generator]:
+        """Generators that programs draw random numbers from, beside PyTorch's own."""
+        return [value for value in self._others() if isinstance(value, torch.Generator)]
+
+    def _others(self) -> Iterator[Tensor | torch.Generator]:
         for compiled in self.bound.compiled:
             yield from compiled.program.trace.constants.values()
 
@@ -86,7 +93,7 @@ def _run_all(
     starts = dict.fromkeys(names, 0)
     randomness = []
     for part, rows in zip(parts, _rows_of_parts(parts, tensors), strict=True):
-        randomness.append(_Randomness(part.order.vertex.device))
+        randomness.append(_Randomness(part.order.vertex.device, part.generators()))
         for name, value in part.run(rows).items():
             if name not in outputs:
                 total = sum(other_part.num_outputs(name) for other_part in parts)
@@ -186,7 +193,9 @@ class _Gradients:
         for key, gradient in gradients.items():
             if key[0] == "tensor":
                 if gradient is not None:
-                    self.total[key] = self.total[key].add_(gradient) if key in self.total else gradient
+                    self.total[key] = (
+                        self.total[key].add_(gradient) if key in self.total else gradient.clone()
+                    )  # two may be one
                 continue
             if key not in self.total:
                 tensor = self._tensors[key]
@@ -200,13 +209,14 @@ class _Gradients:
 
 
 class _Randomness:
-    """The states of PyTorch's random generators at some moment."""
+    """The states of PyTorch's random generators, and of others, at some moment."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, others: Sequence[torch.Generator]) -> None:
         self._cpu = torch.get_rng_state()
         self._device = device
         like = torch.empty(0, device=device)
         self._devices, self._states = get_device_states(like)
+        self._others = [(generator, generator.get_state()) for generator in others]
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -214,4 +224,11 @@ class _Randomness:
         with torch.random.fork_rng(self._devices, device_type=self._device.type if self._devices else "cuda"):
             torch.set_rng_state(self._cpu)
             set_device_states(self._devices, self._states)
-            yield
+            now = [(generator, generator.get_state()) for generator, _ in self._others]
+            for generator, state in self._others:
+                generator.set_state(state)
+            try:
+                yield
+            finally:
+                for generator, state in now:
+                    generator.set_state(state)

@@ -110,6 +110,7 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
 
 def rows_of_a_window(rows: int, width: int) -> int:
     """How many of the rows of a group, whose states have `width` numbers, a window has at most."""
+    width = max(width, 1)  # of a vertex function without states
     return rows if rows * width <= FEW else max(NUMBERS // width, -(-rows // MOST))
 
 

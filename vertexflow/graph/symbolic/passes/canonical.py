@@ -134,6 +134,8 @@ RULES: dict[Any, rules.Rule] = {
     aten._prelu_kernel.default: rules.prelu,
     aten._prelu_kernel_backward.default: rules.prelu_backward,
     aten._linalg_solve_ex.default: rules.solved,
+    aten._linalg_det.default: rules.determinant(lu=1),
+    aten._linalg_slogdet.default: rules.determinant(lu=2),
     aten.native_group_norm.default: rules.dense(0, unchecked=(0,)),
     aten.native_group_norm_backward.default: rules.dense(0, 1, unchecked=(0, 1)),
 }  # fmt: skip

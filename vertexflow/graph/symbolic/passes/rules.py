@@ -341,6 +341,29 @@ def solved(node: fx.Node) -> fx.Node:
     return factors
 
 
+def determinant(lu: int) -> Rule:
+    """Result number `lu` holds the factors of the matrix, or of its transpose where it lies without gaps: here it does.
+
+    Where a matrix lies may differ from the trace, and with the number of rows; how the derivative solves with its factors was
+    recorded as the trace found it.
+    """
+
+    def rule(node: fx.Node) -> fx.Node:
+        matrix = cast(fx.Node, node.args[0])
+        if matrix.meta["val"].is_complex():  # whose factors are always its own
+            return node
+        reading = [item for item in node.users if item.args[1] == lu]
+        while reading:
+            user = reading.pop()
+            if user.target is aten.linalg_lu_solve.default:
+                user.kwargs = {name: value for name, value in user.kwargs.items() if name != "adjoint"}
+            else:  # the factors of a singular matrix are moved a little
+                reading += user.users
+        return dense(0, unchecked=(0,))(node)
+
+    return rule
+
+
 def dense(*operands: int, unchecked: tuple[int, ...] = ()) -> Rule:
     """Make these operands contiguous, for operators whose kernels need that; PyTorch's own copies were removed as aliases.
 

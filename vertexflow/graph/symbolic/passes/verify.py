@@ -23,7 +23,8 @@ STAY = {  # operations with a rule that a canonical graph has nevertheless: rule
     aten.squeeze.dims, aten.cat.default, aten.split_with_sizes.default, aten.slice.Tensor, aten.slice_backward.default,
     aten.slice_scatter.default, aten.select.int, aten.select_backward.default, aten.select_scatter.default,
     aten.sum.dim_IntList, aten.mean.dim, aten.full.default, aten.native_group_norm.default,
-    aten._linalg_solve_ex.default, aten.native_group_norm_backward.default,
+    aten._linalg_solve_ex.default, aten._linalg_det.default, aten._linalg_slogdet.default,
+    aten.native_group_norm_backward.default,
 }  # fmt: skip
 _BOUNDS = {  # arguments that lie within the extent along the dimension, in ascending order
     aten.slice.Tensor: ("start", "end"), aten.slice_backward.default: ("start", "end"),
