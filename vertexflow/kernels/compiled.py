@@ -18,18 +18,18 @@ class Loop(Protocol):
 
     @property
     def in_arenas(self) -> bool:
-        """Whether all that it makes, and has rows, is written to its place in an arena; else it makes new tensors."""
+        """Whether it writes outputs that have rows to their places in an arena; else they are new tensors."""
 
     @property
     def keeps(self) -> bool:
-        """Whether it keeps, where others read it later, what comes to its rows: gathered states, received gradients."""
+        """Whether it writes the states that it gathers, and the gradients that it receives, to buffers that later parts read."""
 
     @property
     def text(self) -> str:
         """The generated code."""
 
     def describe(self, part: str) -> str:
-        """In a few words, how that part runs, which is the one it was made of or its variant for leaves."""
+        """In a few words, how its part, or the variant of that for leaves, runs."""
 
     def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
         """The further buffers that one run needs; no more than `extent` is computed at a time."""
@@ -61,17 +61,19 @@ class NoSteps:
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A program, and a loop for each of its parts; there is one for both cores in any case."""
+    """A program, and a loop for each of its parts; both cores have one even if the program has no such part."""
 
     program: Program
     loops: Mapping[str, Loop]
-    reasons: Mapping[str, str] = field(default_factory=dict)  # why parts are not code of the backend that was asked for
-    # Where values lie, for each group of rows that there is.
+    reasons: Mapping[str, str] = field(
+        default_factory=dict
+    )  # why the backend that was asked for has no code for a part
+    # The layouts of each group of rows.
     _forward: WeakKeyDictionary[RowGroup, tuple[Layout, Layout]] = field(default_factory=WeakKeyDictionary)
     _backward: WeakKeyDictionary[RowGroup, Layout] = field(default_factory=WeakKeyDictionary)
 
     def forward_arenas(self, group: RowGroup) -> list[Arena]:
-        """Memory for one forward pass: for what the backward pass reads, and for the rest."""
+        """Memory for one forward pass: what the backward pass reads, and what is temporary."""
         return [layout.allocate() for layout in self.forward_layouts(group)]
 
     def backward_arena(self, group: RowGroup) -> Arena:
@@ -79,8 +81,7 @@ class Compiled:
         return self.backward_layout(group).allocate()
 
     def forward_layouts(self, group: RowGroup, window: Extent | None = None) -> tuple[Layout, Layout]:
-        """Where values of the forward pass lie that the backward pass reads, and the rest, for which there may be room for a
-        window of so many rows."""
+        """The layouts of the forward pass, see `memory.forward_layouts`; those without a window are kept."""
         layouts = self._forward.get(group) if window is None else None
         if layouts is None:
             parts = self._in_arenas(FORWARD)
@@ -91,7 +92,7 @@ class Compiled:
         return layouts
 
     def backward_layout(self, group: RowGroup, window: Extent | None = None) -> Layout:
-        """Where values of the backward pass lie, for which there may be room for a window."""
+        """The layout of the backward pass, see `memory.backward_layout`; the one without a window is kept."""
         layout = self._backward.get(group) if window is None else None
         if layout is None:
             parts = self._in_arenas(BACKWARD)

@@ -46,13 +46,13 @@ class BoundPart:
 
     def constants(self) -> list[Tensor]:
         """Tensors that programs read and that are neither parameters nor inputs."""
-        return [value for value in self._others() if isinstance(value, Tensor)]
+        return [value for value in self._constants() if isinstance(value, Tensor)]
 
     def generators(self) -> list[torch.Generator]:
         """Generators that programs draw random numbers from, beside PyTorch's own."""
-        return [value for value in self._others() if isinstance(value, torch.Generator)]
+        return [value for value in self._constants() if isinstance(value, torch.Generator)]
 
-    def _others(self) -> Iterator[Tensor | torch.Generator]:
+    def _constants(self) -> Iterator[Tensor | torch.Generator]:
         for compiled in self.bound.compiled:
             yield from compiled.program.trace.constants.values()
 
@@ -193,9 +193,10 @@ class _Gradients:
         for key, gradient in gradients.items():
             if key[0] == "tensor":
                 if gradient is not None:
-                    self.total[key] = (
-                        self.total[key].add_(gradient) if key in self.total else gradient.clone()
-                    )  # two may be one
+                    if key in self.total:
+                        self.total[key].add_(gradient)
+                    else:
+                        self.total[key] = gradient.clone()  # the same tensor may be the gradient of two parameters
                 continue
             if key not in self.total:
                 tensor = self._tensors[key]
@@ -209,14 +210,14 @@ class _Gradients:
 
 
 class _Randomness:
-    """The states of PyTorch's random generators, and of others, at some moment."""
+    """The states of PyTorch's random generators, and of further ones, at some moment."""
 
-    def __init__(self, device: torch.device, others: Sequence[torch.Generator]) -> None:
+    def __init__(self, device: torch.device, generators: Sequence[torch.Generator]) -> None:
         self._cpu = torch.get_rng_state()
         self._device = device
         like = torch.empty(0, device=device)
         self._devices, self._states = get_device_states(like)
-        self._others = [(generator, generator.get_state()) for generator in others]
+        self._generators = [(generator, generator.get_state()) for generator in generators]
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -224,8 +225,8 @@ class _Randomness:
         with torch.random.fork_rng(self._devices, device_type=self._device.type if self._devices else "cuda"):
             torch.set_rng_state(self._cpu)
             set_device_states(self._devices, self._states)
-            now = [(generator, generator.get_state()) for generator, _ in self._others]
-            for generator, state in self._others:
+            now = [(generator, generator.get_state()) for generator, _ in self._generators]
+            for generator, state in self._generators:
                 generator.set_state(state)
             try:
                 yield

@@ -33,7 +33,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or size < LARGE:
         return torch.empty(tuple(shape), dtype=dtype, device=device)
-    return _bytes(size, 2 * size).view(dtype).view(tuple(shape))
+    return _bytes(size, 2 * size).view(dtype).view(tuple(shape)).detach()  # no view: users may change it in place
 
 
 def empty_for_a_call(size: int) -> Tensor:

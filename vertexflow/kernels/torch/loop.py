@@ -200,11 +200,11 @@ class _Gathers:
         for name, shape in program.trace.state.items():
             nodes, all_children = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
             if nodes:
-                room, base = run.values.buffer(Gathered(name, By.SLOT)), first_gathered(program, run.group, nodes)
-                rows[name] = EdgeRows(room, nodes, run.group, shape, base)
+                buffer, base = run.values.buffer(Gathered(name, By.SLOT)), first_gathered(program, run.group, nodes)
+                rows[name] = EdgeRows(buffer, nodes, run.group, shape, base)
             if all_children is not None:
-                room = run.values.buffer(Gathered(name, By.EDGE))
-                kids[name] = ChildRows(room, all_children, run.group, all_children in program.kept)
+                buffer = run.values.buffer(Gathered(name, By.EDGE))
+                kids[name] = ChildRows(buffer, all_children, run.group, all_children in program.kept)
         return cls(run.states, rows, kids)
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
@@ -245,9 +245,9 @@ class _Receives:
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
         """The gradients that the rows of a step receive, and the memory for those that they send."""
         values, run = {}, self.run
-        for name, (node, room, base) in self.received.items():
+        for name, (node, buffer, base) in self.received.items():
             if not is_leaf or node in self.of_leaves:
-                values[node] = run.exchange.receive(name, run.group, step, room, base)
+                values[node] = run.exchange.receive(name, run.group, step, buffer, base)
         if not is_leaf:
             for rows in run.sent.values():
                 values.update(rows.views(step.start, step.stop))
