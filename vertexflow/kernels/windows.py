@@ -149,7 +149,7 @@ def has_rounded_sums(program: Program) -> bool:
 
     They are all sums over rows, which windows add to: a gradient that is not is refused when it is traced.
     """
-    sums = (node for node in program.made_by if not has_rows(node) and any(map(has_rows, node.all_input_nodes)))
+    sums = (node for node in program.stage_of if not has_rows(node) and any(map(has_rows, node.all_input_nodes)))
     return any(getattr(node.meta["val"], "dtype", None) in HALVES for node in sums)
 
 

@@ -43,9 +43,9 @@ def test_columns_are_kept_and_not_the_value():
 def test_a_difference_of_kept_values_is_computed_again():
     program, found = kept(gru, u=nn.Linear(SIZE, 2 * SIZE))
     assert not any(target == "aten.sub.Tensor" for target, _ in found)
-    again = [node for node in program.made_by if node.meta.get("again")]
+    again = [node for node in program.stage_of if node.meta.get("again")]
     assert [str(node.target) for node in again] == ["aten.sub.Tensor"]
-    assert program.made_by[again[0]] in BACKWARD
+    assert program.stage_of[again[0]] in BACKWARD
 
 
 def test_a_value_of_which_all_columns_are_read_is_kept():
