@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..graph.symbolic.program import BACKWARD, FORWARD, Program
 from .memory import Arena, Buffers, Layout, backward_layout, forward_layouts
 from .order import Extent, Ints, RowGroup
 from .run import Run
+
+Laid = TypeVar("Laid", Layout, tuple[Layout, Layout])
 
 
 class Loop(Protocol):
@@ -65,9 +67,8 @@ class Compiled:
 
     program: Program
     loops: Mapping[str, Loop]
-    reasons: Mapping[str, str] = field(
-        default_factory=dict
-    )  # why the backend that was asked for has no code for a part
+    # Why the backend that was asked for has no code for a part.
+    reasons: Mapping[str, str] = field(default_factory=dict)
     # The layouts of each group of rows.
     _forward: WeakKeyDictionary[RowGroup, tuple[Layout, Layout]] = field(default_factory=WeakKeyDictionary)
     _backward: WeakKeyDictionary[RowGroup, Layout] = field(default_factory=WeakKeyDictionary)
@@ -82,30 +83,26 @@ class Compiled:
 
     def forward_layouts(self, group: RowGroup, window: Extent | None = None) -> tuple[Layout, Layout]:
         """The layouts of the forward pass, see `memory.forward_layouts`; those without a window are kept."""
-        layouts = self._forward.get(group) if window is None else None
-        if layouts is None:
-            parts = self._in_arenas(FORWARD)
-            scratch = self._scratch(parts, group, window or group.extent)
-            layouts = forward_layouts(self.program, group, parts, scratch, window)
-            if window is None:
-                self._forward[group] = layouts
-        return layouts
+        if window is not None:
+            return self._lay_out(forward_layouts, FORWARD, group, window)
+        if group not in self._forward:
+            self._forward[group] = self._lay_out(forward_layouts, FORWARD, group, None)
+        return self._forward[group]
 
     def backward_layout(self, group: RowGroup, window: Extent | None = None) -> Layout:
         """The layout of the backward pass, see `memory.backward_layout`; the one without a window is kept."""
-        layout = self._backward.get(group) if window is None else None
-        if layout is None:
-            parts = self._in_arenas(BACKWARD)
-            scratch = self._scratch(parts, group, window or group.extent)
-            layout = backward_layout(self.program, group, parts, scratch, window)
-            if window is None:
-                self._backward[group] = layout
-        return layout
+        if window is not None:
+            return self._lay_out(backward_layout, BACKWARD, group, window)
+        if group not in self._backward:
+            self._backward[group] = self._lay_out(backward_layout, BACKWARD, group, None)
+        return self._backward[group]
 
-    def _in_arenas(self, stages: Iterable[str]) -> list[str]:
-        """The parts of these stages that write to arenas."""
+    def _lay_out(
+        self, lay_out: Callable[..., Laid], stages: Iterable[str], group: RowGroup, window: Extent | None
+    ) -> Laid:
+        """Lay out the parts of these stages that write to arenas, and their scratch memory."""
         names = [name for stage in stages for name in (stage, f"{stage}_inner")]
-        return [name for name in names if name in self.loops and self.loops[name].in_arenas]
-
-    def _scratch(self, parts: Iterable[str], group: RowGroup, extent: Extent) -> Buffers:
-        return {key: size for name in parts for key, size in self.loops[name].scratch(group, extent).items()}
+        parts = [name for name in names if name in self.loops and self.loops[name].in_arenas]
+        extent = window or group.extent
+        scratch = {key: size for name in parts for key, size in self.loops[name].scratch(group, extent).items()}
+        return lay_out(self.program, group, parts, scratch, window)

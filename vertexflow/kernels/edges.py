@@ -84,22 +84,22 @@ class EdgeRows:
 
 @dataclass(frozen=True)
 class ChildRows:
-    """A row for each edge to a group's children: of all steps if they are kept, else of one step at a time."""
+    """A row for each edge to a group's children."""
 
     data: Tensor
     node: fx.Node
     group: RowGroup
-    kept: bool
+    all_steps: bool  # whether `data` has the edges of all steps, or of one at a time
 
     @classmethod
     def for_gradients(cls, node: fx.Node, group: RowGroup, sent: Tensor) -> ChildRows:
         """The part of a group in the gradients that all groups send to children."""
         assert group.edges is not None
-        return cls(sent[group.edges.start : group.edges.start + group.edges.num_edges], node, group, kept=True)
+        return cls(sent[group.edges.start : group.edges.start + group.edges.num_edges], node, group, all_steps=True)
 
     def part(self, first: int, end: int) -> Tensor:
         """The rows of edges [first, end)."""
-        return self.data[first:end] if self.kept else self.data[: end - first]
+        return self.data[first:end] if self.all_steps else self.data[: end - first]
 
     def read(self, state: Tensor, first: int, end: int) -> Tensor:
         """Gather the children's rows of `state` for edges [first, end)."""

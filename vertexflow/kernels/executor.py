@@ -101,8 +101,8 @@ class _Forward:
             if base >= 0:
                 rows = EdgeRows(values.buffer(Gathered(name, By.SLOT)), nodes, group, shape, base)
                 rows.gather_all(self.run.states[name])
-            if all_children is not None and all_children in program.kept:
-                kids = ChildRows(values.buffer(Gathered(name, By.EDGE)), all_children, group, kept=True)
+            if all_children is not None and all_children in program.buffered:
+                kids = ChildRows(values.buffer(Gathered(name, By.EDGE)), all_children, group, all_steps=True)
                 kids.read(self.run.states[name], 0, group.num_edges)
 
 
@@ -153,9 +153,9 @@ class _Backward:
         for name, data in run.exchange.sent[By.SLOT].items():
             nodes = slots_of(program.gather_grads, name)
             run.sent[name] = EdgeRows.for_gradients(nodes, group, data)
-            if any(program.made_by[node] == "grad_eager" for node in nodes):
+            if any(program.stage_of[node] == "grad_eager" for node in nodes):
                 for node, column in run.sent[name].views(group.num_leaves, group.num_rows).items():
-                    if program.made_by[node] == "grad_eager":
+                    if program.stage_of[node] == "grad_eager":
                         inner = cut(program, node, group, group.num_leaves)
                         column.copy_(values[node] if inner is None else values[node].narrow(*inner))
         for name, data in run.exchange.sent[By.EDGE].items():
@@ -165,14 +165,14 @@ class _Backward:
                 data[group.edges.start : group.edges.start + group.edges.num_edges].zero_()
                 continue
             run.sent_by_edge[name] = ChildRows.for_gradients(node_of_edges, group, data)
-            if program.made_by[node_of_edges] == "grad_eager":
+            if program.stage_of[node_of_edges] == "grad_eager":
                 run.sent_by_edge[name].data.copy_(values[node_of_edges])
 
     def receive(self) -> None:
         """Receive the gradients of states that parts other than the core read, unless the core keeps them."""
         program, run = self.compiled.program, self.run
         for name, node in program.state_grads.items() if not self.steps.loop.keeps else ():
-            if node in program.kept:
+            if node in program.buffered:
                 base = first_row(program, run.group, node)
                 step = Step(base, run.group.num_rows)
                 run.exchange.receive(name, run.group, step, run.values.buffer(Received(name)), base)

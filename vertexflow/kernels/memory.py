@@ -167,8 +167,8 @@ def backward_layout(
     widest = min(max((step.stop - step.start for step in steps), default=0 if steps else group.num_rows), extent.rows)
     for name, node in program.state_grads.items():
         value = node.meta["val"]
-        if node in program.kept:
-            along = Along.ROWS if program.is_whole(node) else Along.INNER
+        if node in program.buffered:
+            along = Along.ROWS if program.has_leaf_rows(node) else Along.INNER
             shape = (along.count(extent), *value.shape[1:])
             layout.places[node] = layout.add(Received(name), value.dtype, shape, along=along)
         else:
@@ -203,8 +203,8 @@ def slots_of(nodes: Mapping[tuple[str, int], fx.Node], name: str) -> dict[fx.Nod
 
 
 def first_row(program: Program, group: RowGroup, node: fx.Node) -> int:
-    """The row of its group that a kept value begins with."""
-    return 0 if program.is_whole(node) else group.num_leaves
+    """The row of its group that a buffered value begins with."""
+    return 0 if program.has_leaf_rows(node) else group.num_leaves
 
 
 def cut(program: Program, node: fx.Node, group: RowGroup, start: int) -> tuple[int, int, int] | None:
@@ -242,38 +242,41 @@ def empty_for(node: fx.Node, shape: Sequence[int]) -> Tensor:
 
 def first_gathered(program: Program, group: RowGroup, nodes: Iterable[fx.Node]) -> int:
     """The row that the buffer of these gathered values begins with; -1 if it holds the rows of one step at a time."""
-    kept = [node for node in nodes if node in program.kept]
-    return min((first_row(program, group, node) for node in kept), default=-1)
+    buffered = [node for node in nodes if node in program.buffered]
+    return min((first_row(program, group, node) for node in buffered), default=-1)
 
 
 def place_gathered(layout: Layout, program: Program, group: RowGroup, extent: Extent, name: str, by: By) -> None:
-    """A place for the gathered rows of a state: those of an extent if some of their values are kept, else those of a step.
+    """A place for the gathered rows of a state: of an extent if some of their values are buffered, else of one step.
 
     Rows gathered by slots stand side by side, so that each value is a column.
     """
     nodes, shape = gathered_by(program, name, by), program.trace.state[name]
     if not nodes:
         return
-    dtype, kept, key = nodes[0].meta["val"].dtype, [node for node in nodes if node in program.kept], Gathered(name, by)
+    key, dtype = Gathered(name, by), nodes[0].meta["val"].dtype
+    buffered = [node for node in nodes if node in program.buffered]
     if by is By.EDGE:
         widest = min(max((step.edge_stop - step.edge_start for step in group.steps), default=0), extent.edges)
-        buffer = layout.add(key, dtype, (extent.edges if kept else widest, *shape), along=Along.EDGES if kept else None)
-        layout.places.update(dict.fromkeys(kept, buffer))
+        count, along = (extent.edges, Along.EDGES) if buffered else (widest, None)
+        buffer = layout.add(key, dtype, (count, *shape), along=along)
+        layout.places.update(dict.fromkeys(buffered, buffer))
         return
+
     slots = group.num_slots
-    if not kept:
+    if not buffered:
         inner = [step for step in group.steps if step.start >= group.num_leaves]
         widest = max((step.stop - step.start for step in inner if step.reads_from < 0), default=0)
         layout.add(key, dtype, (min(widest, extent.rows) * slots, *shape))
         return
-    along = Along.ROWS if any(map(program.is_whole, kept)) else Along.INNER
+    along = Along.ROWS if any(map(program.has_leaf_rows, buffered)) else Along.INNER
     buffer = layout.add(key, dtype, (along.count(extent) * slots, *shape), along=along, per_row=slots)
     for node, slot in slots_of(program.gathers, name).items():
-        if node in program.kept:
-            is_whole = program.is_whole(node)
-            first = group.num_leaves if along is Along.ROWS and not is_whole else 0  # row of the buffer
+        if node in program.buffered:
+            has_leaf_rows = program.has_leaf_rows(node)
+            first = group.num_leaves if along is Along.ROWS and not has_leaf_rows else 0  # row of the buffer
             column, row_shape = (0, (slots * shape[0],)) if slot == ALL_SLOTS else (slot * math.prod(shape), shape)
-            count = extent.rows if is_whole else extent.inner
+            count = extent.rows if has_leaf_rows else extent.inner
             strides = (buffer.row_stride, *((1,) if slot == ALL_SLOTS else buffer.strides[1:]))
             offset = buffer.offset + first * buffer.row_stride + column
             layout.places[node] = Place(dtype, offset, (count, *row_shape), strides, along, buffer.row_stride)
@@ -292,8 +295,8 @@ def _outputs(program: Program, parts: Iterable[str], extent: Extent) -> dict[fx.
             layout = node.meta.get("rows")
             if layout is None:
                 continue
-            # Elsewhere by the part's name: outputs may be views there, which `is_whole` knows nothing of.
-            is_inner = not program.is_whole(node) if name in CORES else name.endswith("_inner")
+            # Elsewhere by the part's name: outputs may be views there, which `has_leaf_rows` does not know.
+            is_inner = not program.has_leaf_rows(node) if name in CORES else name.endswith("_inner")
             along = Along.EDGES if layout.edges else Along.INNER if is_inner else Along.ROWS
             shape = [0 if dim == layout.dim else int(size) for dim, size in enumerate(node.meta["val"].shape)]
             shape[layout.dim] = along.count(extent) * layout.per_vertex

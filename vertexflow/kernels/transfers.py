@@ -121,8 +121,8 @@ def receive(
     """Receive the gradients of states for the rows of a window, where no core does and other parts read them."""
     group, window = memory.windows.group, memory.windows.all[number]
     for name, node in program.state_grads.items():
-        if node in program.kept:
-            first, count = window.range(Along.ROWS if program.is_whole(node) else Along.INNER)
+        if node in program.buffered:
+            first, count = window.range(Along.ROWS if program.has_leaf_rows(node) else Along.INNER)
             to = memory.in_window[number][Received(name)].part(first, count)
             first += group.start + first_row(program, group, node)
             sent_to_state = {key.by: location for key, location in sent.items() if key.state == name}
@@ -169,7 +169,7 @@ def locate_sent(
         if has_gaps:
             writer.zero(sent_by_group)
         memory.set(Sent(key.state, key.by), sent_by_group)
-        if any(program.made_by[node] == "grad_eager" for node in nodes):
+        if any(program.stage_of[node] == "grad_eager" for node in nodes):
             raise Unprepared("gradients that are sent before the steps")
 
 

@@ -184,7 +184,9 @@ class Blocks:
         if self.name == "core":
             return [] if is_leaf else list(program.gathers.values())
         return [
-            node for node in program.state_grads.values() if not is_leaf or node in program.whole or node in part.inputs
+            node
+            for node in program.state_grads.values()
+            if not is_leaf or node in program.leaf_rows or node in part.inputs
         ]
 
     def _arriving(self, inputs: dict[fx.Node, fx.Node]) -> dict[fx.Node, str]:
@@ -216,10 +218,10 @@ class Blocks:
         entry_width = width // origin.meta["rows"].per_vertex
         pointer = self.argument(Value(origin, entry_width), f"{c_type}* const", f"p_{origin.name}")
         declared_stride = f"constexpr Long {name}_ld = {width};"
-        is_whole = program.is_whole(origin)
+        has_leaf_rows = program.has_leaf_rows(origin)
         if self.name not in CORES and origin in program.parts[self.name].outputs:
-            is_whole = not self.name.endswith("_inner")
-        first = "first_of_edges" if on_edges(node) else self._first(is_whole)
+            has_leaf_rows = not self.name.endswith("_inner")
+        first = "first_of_edges" if on_edges(node) else self._first(has_leaf_rows)
         if comes_from_caller(role_of(origin)):  # its rows may all be the same memory
             declared_stride = (
                 f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
@@ -228,9 +230,9 @@ class Blocks:
         return name
 
     @staticmethod
-    def _first(is_whole: bool) -> str:
+    def _first(has_leaf_rows: bool) -> str:
         """The step's first row in a buffer of all rows, or of those with children only."""
-        return "start" if is_whole else "(start - num_leaves)"
+        return "start" if has_leaf_rows else "(start - num_leaves)"
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
         name, c_type = self._fresh(node), self._type(node)
@@ -254,13 +256,13 @@ class Blocks:
         return math.prod(self.program.trace.state[state])
 
     def _gathered(self, name: str, state: str, slot: int, origin: fx.Node, lines: list[str]) -> None:
-        width, is_kept, c_type = self._width(state), origin in self.program.kept, self._type(origin)
+        width, is_buffered, c_type = self._width(state), origin in self.program.buffered, self._type(origin)
         source = self.argument(State(state), f"const {c_type}* const", f"state_{state}")
         if slot == CHILDREN:
             rows = self.argument(GroupArgument.EDGE_ROWS, INDICES, "edge_rows")
             buffer = self.argument(Gathered(state, By.EDGE), f"{c_type}* const", f"listed_{state}")
             lines += [
-                f"{c_type}* const {name} = {buffer}{f' + first_of_edges * {width}' if is_kept else ''};",
+                f"{c_type}* const {name} = {buffer}{f' + first_of_edges * {width}' if is_buffered else ''};",
                 f"constexpr Long {name}_ld = {width};",
             ]
             if not self.number:
@@ -274,22 +276,22 @@ class Blocks:
                 for (state_name, slot_number), node in self.program.gathers.items()
                 if state_name == state and slot_number != CHILDREN
             ]
-            kept_nodes = [node for node in nodes if node in self.program.kept]
-            first = self._first(any(self.program.is_whole(node) for node in kept_nodes))
+            buffered_nodes = [node for node in nodes if node in self.program.buffered]
+            first = self._first(any(self.program.has_leaf_rows(node) for node in buffered_nodes))
             rows = self.argument(GroupArgument.CHILD_ROWS, INDICES, "child_rows")
             buffer = self.argument(Gathered(state, By.SLOT), f"{c_type}* const", f"gathered_{state}")
-            address = f"{buffer}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
+            address = f"{buffer}{f' + {first} * {self.slots * width}' if buffered_nodes else ''}"
             gather = f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {address});"
             lines.append(
                 f"const {c_type}* const {all_slots} = reads_from < 0 ? {address} : {source} + reads_from * {width};"
             )
             if not self.number:
-                lines.append(gather if kept_nodes else f"if (reads_from < 0) {gather}")
+                lines.append(gather if buffered_nodes else f"if (reads_from < 0) {gather}")
         lines.append(f"const {c_type}* const {name} = {all_slots}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
     def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
-        width, is_kept, c_type = self._width(state), origin in self.program.kept, self._type(origin)
+        width, is_buffered, c_type = self._width(state), origin in self.program.buffered, self._type(origin)
         buffer = self.argument(Received(state), f"{c_type}* const", f"received_{state}")
         start = self.argument(GroupArgument.START, "const Long", "group_start")
         outside = self.argument(Outside(state), f"const {c_type}* const", f"outside_{state}")
@@ -302,18 +304,19 @@ class Blocks:
             ]
             parents.append(f"Parents<{c_type}>{{{', '.join(fields)}}}")
         sent, offset, listed = f"placed_sent_{state}", "placed_offset", f"listed_sent_{state}"
+        first = self._first(self.program.has_leaf_rows(origin))
         lines += [
-            f"{c_type}* {name} = {buffer}{f' + {self._first(self.program.is_whole(origin))} * {width}' if is_kept else ''};",
+            f"{c_type}* {name} = {buffer}{f' + {first} * {width}' if is_buffered else ''};",
             f"constexpr Long {name}_ld = {width};",
         ]
         call = f"receive({parents[0]}, {parents[1]}, {outside}, {start} + start, rows, {width}, {name});"
-        if not is_kept:
+        if not is_buffered:
             lines += [
                 f"if ({sent} && !{offset} && !{listed} && !{outside} && read_at >= 0)",
                 f"    {name} = const_cast<{c_type}*>({sent}) + read_at * {width};",
             ]
         if not self.number:
-            lines.append(call if is_kept else f"else {call}")
+            lines.append(call if is_buffered else f"else {call}")
 
     def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
         width, c_type = self._width(state), TYPES[self.program.trace.state_dtypes[state]]

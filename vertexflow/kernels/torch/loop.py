@@ -204,7 +204,7 @@ class _Gathers:
                 rows[name] = EdgeRows(buffer, nodes, run.group, shape, base)
             if all_children is not None:
                 buffer = run.values.buffer(Gathered(name, By.EDGE))
-                kids[name] = ChildRows(buffer, all_children, run.group, all_children in program.kept)
+                kids[name] = ChildRows(buffer, all_children, run.group, all_children in program.buffered)
         return cls(run.states, rows, kids)
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
@@ -236,10 +236,10 @@ class _Receives:
         """Take the buffers for received gradients from a run."""
         received = {}
         for name, node in program.state_grads.items():
-            base = first_row(program, run.group, node) if node in program.kept else -1
+            base = first_row(program, run.group, node) if node in program.buffered else -1
             received[name] = (node, run.values.buffer(Received(name)), base)
         return cls(
-            run, received, {node for node, _, _ in received.values() if node in program.whole or node in leaf_reads}
+            run, received, {node for node, _, _ in received.values() if node in program.leaf_rows or node in leaf_reads}
         )
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:

@@ -51,7 +51,7 @@ class Places(Protocol):
     def place(self, node: fx.Node) -> ValuePlace:
         """The place of a value, or of an output of the part."""
 
-    def kept(self, node: fx.Node) -> Rows:
+    def buffered_place(self, node: fx.Node) -> Rows:
         """The place of a received gradient after it was stored."""
 
     def pointer(self, argument: RunArgument, name: str) -> str:
@@ -107,7 +107,7 @@ class KernelWriter(Lines):
     def place_in_memory(self, node: fx.Node) -> Any:
         """Where a value in memory lies."""
         place_of_value = self.places.place(node)
-        return self.places.kept(node) if isinstance(place_of_value, ReceivedGradient) else place_of_value
+        return self.places.buffered_place(node) if isinstance(place_of_value, ReceivedGradient) else place_of_value
 
     def _store(self, store: ColumnStore) -> None:
         shape, row = list(space_of(store.value)[1]), index_of(self.m)

@@ -221,9 +221,9 @@ class _Values:
             return {}
         program, nodes = self.program, {origin: node for node, origin in self.origins.items()}
         return {
-            nodes.get(origin, origin): origin in program.kept and (not self.is_leaf or origin in program.whole)
+            nodes.get(origin, origin): origin in program.buffered and (not self.is_leaf or origin in program.leaf_rows)
             for origin in program.state_grads.values()
-            if origin in nodes or (origin in program.kept and (not self.is_leaf or origin in program.whole))
+            if origin in nodes or (origin in program.buffered and (not self.is_leaf or origin in program.leaf_rows))
         }
 
     def origin(self, node: fx.Node) -> fx.Node:
@@ -283,16 +283,16 @@ class _Arguments:
                 return self._sent(state, slot)
         return self._value(origin)
 
-    def kept(self, node: fx.Node) -> Rows:
+    def buffered_place(self, node: fx.Node) -> Rows:
         """The place of a received gradient after it was stored."""
         origin = self.values.origin(node)
-        return self._value(origin) if origin in self.values.program.kept else self._scratch(node)
+        return self._value(origin) if origin in self.values.program.buffered else self._scratch(node)
 
     def _value(self, origin: fx.Node) -> Rows:
         program = self.values.program
         space_of(origin)  # refuses a value whose vertices lie interleaved
         width = stride(origin, self.values.slots)
-        first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
+        first = "edge_start" if on_edges(origin) else "start" if program.has_leaf_rows(origin) else "inner"
         layout = origin.meta["rows"]
         argument = Value(origin, width // layout.per_vertex)
         pointer = self.pointer(argument, title(origin))
