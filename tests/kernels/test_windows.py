@@ -382,6 +382,7 @@ def test_without_states():
 
 
 def test_how_many_rows_a_window_has():
-    assert windows.rows_of_a_window(10_000, 512) == 512
-    assert windows.rows_of_a_window(10**6, 16) == 16384
+    assert windows.rows_of_a_window(512, 512) == 512  # not worth more than one
+    assert windows.rows_of_a_window(10_000, 512) == 256
+    assert windows.rows_of_a_window(5 * 10**5, 16) == 8192
     assert windows.rows_of_a_window(10**7, 16) == -(-(10**7) // 64)  # no more than 64 windows

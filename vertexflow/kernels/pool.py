@@ -33,10 +33,19 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or size < LARGE:
         return torch.empty(tuple(shape), dtype=dtype, device=device)
-    piece = _take(size)
+    return _bytes(size, 2 * size).view(dtype).view(tuple(shape)).detach()  # no view: users may change it in place
+
+
+def empty_for_a_call(size: int) -> Tensor:
+    """Bytes in memory of the pool, soon given back: a free piece of any larger size serves."""
+    return _bytes(size, KEPT)
+
+
+def _bytes(size: int, most: int) -> Tensor:
+    piece = _take(size, most)
     used = piece[:size]
     weakref.finalize(used, _give_back, piece).atexit = False
-    return torch.from_numpy(used).view(dtype).view(tuple(shape)).detach()  # no view: users may change it in place
+    return torch.from_numpy(used)
 
 
 def clear() -> None:
@@ -46,13 +55,16 @@ def clear() -> None:
         _free.clear()
 
 
-def _take(size: int) -> _Bytes:
-    """The smallest free piece of at least this size and at most twice as much, or a new one."""
+def _take(size: int, most: int) -> _Bytes:
+    """The smallest free piece of at least this size and at most another, or a new one in the place of one that is too small."""
     with _lock:
         _collect()
-        fitting = [number for number, piece in enumerate(_free) if size <= piece.nbytes <= 2 * size]
+        fitting = [number for number, piece in enumerate(_free) if size <= piece.nbytes <= most]
         if fitting:
             return _free.pop(min(fitting, key=lambda number: _free[number].nbytes))
+        small = [number for number, piece in enumerate(_free) if piece.nbytes < size]
+        if small:
+            _free.pop(max(small, key=lambda number: _free[number].nbytes))
     return np.empty(size + size // 8, np.uint8)  # the next batch may be a little larger
 
 

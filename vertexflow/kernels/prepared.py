@@ -27,7 +27,7 @@ from .compiled import Compiled, NoSteps
 from .group_memory import GroupMemory
 from .memory import Along, gathered_again
 from .order import Order
-from .pool import LARGE, empty
+from .pool import LARGE, empty, empty_for_a_call
 from .transfers import (
     TensorSpec,
     Transfer,
@@ -351,7 +351,7 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 def _temporary(size: int) -> Tensor:
     """The memory for one pass, which native code allocates itself if it is small."""
-    return _NOTHING if size < LARGE else empty((size,), torch.uint8, _CPU)
+    return _NOTHING if size < LARGE else empty_for_a_call(size)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from .lower.scalar import HALVES
 from .memory import Along
 from .order import Extent, Ints, Order, RowGroup, Step
 
-WINDOW_SIZE = 2**18  # elements of the states
+WINDOW_SIZE = 2**17  # elements of the states
+ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
 MAX_WINDOWS = 64
 
 
@@ -109,7 +110,8 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
 
 def rows_of_a_window(rows: int, width: int) -> int:
     """How many rows a window has at most, of a group with so many rows whose states have `width` elements."""
-    return max(WINDOW_SIZE // max(width, 1), -(-rows // MAX_WINDOWS))
+    width = max(width, 1)
+    return rows if rows * width <= ONE_WINDOW else max(WINDOW_SIZE // width, -(-rows // MAX_WINDOWS))
 
 
 def visits(order: Order, windows: Sequence[Windows]) -> list[Visit]:

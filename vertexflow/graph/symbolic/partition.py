@@ -42,6 +42,7 @@ def partition(
         program.gather_grads = {key: node for key, node in trace.gather_grads.items() if key[0] in states}
     roots += program.gather_grads.values()
     forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
+    forward |= {node for node in ancestors(roots) if node.meta.get("copies")}
     backward = ancestors(roots) - forward
     _stages(program, forward, backward)
     program.gathers = {key: node for key, node in trace.gathers.items() if node in forward or node in ancestors(roots)}
@@ -68,9 +69,15 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> 
         if node.target is operator.getitem:  # an item of an operation with several results stays with it
             program.stage_of[node] = program.stage_of[node.all_input_nodes[0]]
             continue
+        if node.meta.get("copies"):
+            (source,) = sources(node.all_input_nodes[0])
+            program.stage_of[node] = program.stage_of[source]
+            continue
         names, depends, needed = FORWARD, after_gather, before_scatter
         if node not in forward:
             names, depends, needed = BACKWARD, after_state_grad, before_gather_grad
+            if node.meta.get("again") and after_state_grad.issuperset(node.users):  # no earlier than it is read
+                depends = {node}
         program.stage_of[node] = names[0] if node not in depends else names[1] if node in needed else names[2]
 
 
