@@ -88,8 +88,8 @@ def test_a_large_output_may_be_changed_in_place(backend):
 
     model = FromCode(vertex, {}, scale=nn.Parameter(torch.ones(1)))
     model.backend = backend
-    x = torch.ones(1, ROWS, requires_grad=True)
-    out = model([vf.graph(1, [])], x=x)
+    x = torch.ones(ROWS // 64, 64, requires_grad=True)
+    out = model([vf.graph(len(x), [])], x=x)
     out.one.mul_(2).add_(out.other)
     out.one.sum().backward()
     assert (x.grad == 3).all()
