@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -37,8 +38,7 @@ class Along(Enum):
         return count
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A strided tensor inside the memory of its dtype; offsets and strides count elements."""
 
     dtype: torch.dtype
@@ -72,10 +72,13 @@ class Layout:
         """
         aligned, offset = ALIGNED // dtype.itemsize, self.sizes.get(dtype, 0)
         order = [rows, *(dim for dim in range(len(shape)) if dim != rows)] if shape else []
-        strides = tuple(math.prod(shape[inner] for inner in order[order.index(dim) + 1 :]) for dim in range(len(shape)))
+        strides, size = [0] * len(shape), 1
+        for dim in reversed(order):
+            strides[dim] = size
+            size *= shape[dim]
         row_stride = strides[rows] * per_row if along is not None else 0
-        self.places[key] = Place(dtype, offset, tuple(shape), strides, along, row_stride)
-        self.sizes[dtype] = offset + -(-math.prod(shape) // aligned) * aligned
+        self.places[key] = Place(dtype, offset, tuple(shape), tuple(strides), along, row_stride)
+        self.sizes[dtype] = offset + -(-size // aligned) * aligned
         return self.places[key]
 
     def allocate(self) -> Arena:
@@ -138,11 +141,12 @@ def forward_layouts(
     backward pass.
     """
     kept, temporary = (Layout(group.child_rows.device) for _ in range(2))
-    saved = set(program.saved)
-    for is_saved, layout, extent in ((True, kept, group.extent), (False, temporary, window or group.extent)):
-        for node, (shape, along) in _outputs(program, parts, extent).items():
-            if node not in program.trace.scatters.values() and (node in saved) == is_saved:
-                _add_rows(layout, node, shape, along)
+    saved, states = set(program.saved), set(program.trace.scatters.values())
+    for node, along in _outputs(program, parts).items():
+        if node in saved and node not in states:
+            _add_rows(kept, node, along, group.extent)
+        elif node not in states:
+            _add_rows(temporary, node, along, window or group.extent)
     for name in program.trace.state:
         for by in By:
             nodes = gathered_by(program, name, by)
@@ -160,9 +164,9 @@ def backward_layout(
     with a `window`, for so many rows at a time, and for states that are gathered again."""
     layout, extent = Layout(group.child_rows.device), window or group.extent
     sent = set(program.gather_grads.values())
-    for node, (sizes, along) in _outputs(program, parts, extent).items():
+    for node, along in _outputs(program, parts).items():
         if node not in sent:
-            _add_rows(layout, node, sizes, along)
+            _add_rows(layout, node, along, extent)
     steps = group.steps if "grad_core" in program.parts else []
     widest = min(max((step.stop - step.start for step in steps), default=0 if steps else group.num_rows), extent.rows)
     for name, node in program.state_grads.items():
@@ -282,23 +286,22 @@ def place_gathered(layout: Layout, program: Program, group: RowGroup, extent: Ex
             layout.places[node] = Place(dtype, offset, (count, *row_shape), strides, along, buffer.row_stride)
 
 
-def _add_rows(layout: Layout, node: fx.Node, shape: Sequence[int], along: Along) -> None:
-    rows = node.meta["rows"]
-    layout.add(node, node.meta["val"].dtype, shape, rows.dim, along, rows.per_vertex)
+def _add_rows(layout: Layout, node: fx.Node, along: Along, extent: Extent) -> None:
+    """A place for an output, with so many rows."""
+    value, rows = node.meta["val"], node.meta["rows"]
+    shape = [0 if dim == rows.dim else int(size) for dim, size in enumerate(value.shape)]
+    shape[rows.dim] = along.count(extent) * rows.per_vertex
+    layout.add(node, value.dtype, shape, rows.dim, along, rows.per_vertex)
 
 
-def _outputs(program: Program, parts: Iterable[str], extent: Extent) -> dict[fx.Node, tuple[list[int], Along]]:
-    """The outputs of parts that have rows: their shapes for so many rows, and what they have rows for."""
-    shapes: dict[fx.Node, tuple[list[int], Along]] = {}
+def _outputs(program: Program, parts: Iterable[str]) -> dict[fx.Node, Along]:
+    """The outputs of parts that have rows, and what they have rows for."""
+    outputs: dict[fx.Node, Along] = {}
     for name in parts:
         for node in program.parts[name].outputs if name in program.parts else ():
             layout = node.meta.get("rows")
-            if layout is None:
-                continue
-            # Elsewhere by the part's name: outputs may be views there, which `has_leaf_rows` does not know.
-            is_inner = not program.has_leaf_rows(node) if name in CORES else name.endswith("_inner")
-            along = Along.EDGES if layout.edges else Along.INNER if is_inner else Along.ROWS
-            shape = [0 if dim == layout.dim else int(size) for dim, size in enumerate(node.meta["val"].shape)]
-            shape[layout.dim] = along.count(extent) * layout.per_vertex
-            shapes[node] = shape, along
-    return shapes
+            if layout is not None:
+                # Elsewhere by the part's name: outputs may be views there, which `has_leaf_rows` does not know.
+                is_inner = not program.has_leaf_rows(node) if name in CORES else name.endswith("_inner")
+                outputs[node] = Along.EDGES if layout.edges else Along.INNER if is_inner else Along.ROWS
+    return outputs

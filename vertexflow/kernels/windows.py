@@ -116,6 +116,10 @@ def rows_of_a_window(rows: int, width: int) -> int:
 
 def visits(order: Order, windows: Sequence[Windows]) -> list[Visit]:
     """All visits in the order of execution; windows without steps, which have no rows, come first."""
+    if sorted(number for number, *_ in order.runs) == [*range(len(windows))] and not any(
+        group.are_several for group in windows
+    ):
+        return [Visit(number, 0, order.table[start:end], True, True) for number, start, end in order.runs]
     runs: list[tuple[int, int, Ints]] = []
     for number, start, end in order.runs:
         steps = order.table[start:end]
