@@ -37,12 +37,13 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def empty_for_a_call(size: int) -> Tensor:
-    """Bytes in memory of the pool, soon given back: a free piece of any larger size serves."""
+    """Bytes for the time of one call: soon given back, they may lie in a free piece of any size."""
     return _bytes(size, KEPT)
 
 
-def _bytes(size: int, most: int) -> Tensor:
-    piece = _take(size, most)
+def _bytes(size: int, max_size: int) -> Tensor:
+    """Bytes in a piece of at most `max_size`, which goes back to the pool when the tensor is freed."""
+    piece = _take(size, max_size)
     used = piece[:size]
     weakref.finalize(used, _give_back, piece).atexit = False
     return torch.from_numpy(used)
@@ -55,16 +56,17 @@ def clear() -> None:
         _free.clear()
 
 
-def _take(size: int, most: int) -> _Bytes:
-    """The smallest free piece of at least this size and at most another, or a new one in the place of one that is too small."""
+def _take(size: int, max_size: int) -> _Bytes:
+    """The smallest free piece of at least `size` and at most `max_size`; else a new one, for which the largest that is too
+    small is freed."""
     with _lock:
         _collect()
-        fitting = [number for number, piece in enumerate(_free) if size <= piece.nbytes <= most]
+        fitting = [number for number, piece in enumerate(_free) if size <= piece.nbytes <= max_size]
         if fitting:
             return _free.pop(min(fitting, key=lambda number: _free[number].nbytes))
-        small = [number for number, piece in enumerate(_free) if piece.nbytes < size]
-        if small:
-            _free.pop(max(small, key=lambda number: _free[number].nbytes))
+        too_small = [number for number, piece in enumerate(_free) if piece.nbytes < size]
+        if too_small:
+            _free.pop(max(too_small, key=lambda number: _free[number].nbytes))
     return np.empty(size + size // 8, np.uint8)  # the next batch may be a little larger
 
 
