@@ -190,9 +190,21 @@ def test_outputs_of_no_grad_are_plain():
     model = TreeRNN(3, 4)
     with torch.no_grad():
         assert not model(GRAPHS, x=torch.randn(12, 3)).h.requires_grad
+    with torch.inference_mode(), torch.enable_grad():  # which changes nothing there, as for PyTorch's operators
+        assert not model(GRAPHS, x=torch.randn(12, 3)).h.requires_grad
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_a_model_made_in_inference_mode(backend):
+    """Its parameters are inference tensors, in which PyTorch counts no changes."""
+    usual, x = TreeRNN(3, 4), torch.randn(12, 3)
     with torch.inference_mode():
-        inferred = model(GRAPHS, x=torch.randn(12, 3)).h
-    assert inferred.shape == (12, 4)
+        model = TreeRNN(3, 4)
+        model.backend = usual.backend = backend
+        for factor in (1.0, 2.0):
+            usual.u.weight.mul_(factor)
+            model.load_state_dict(usual.state_dict())
+            assert torch.equal(model(GRAPHS, x=x).h, usual(GRAPHS, x=x).h)
 
 
 def test_a_chain_of_100_000_vertices():

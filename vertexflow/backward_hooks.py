@@ -49,10 +49,10 @@ def _hooks(module: nn.Module) -> tuple[list[Any], list[Any]]:
 
 
 def _call_with_hooks(module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    full, before = _hooks(module)[0], nn.Module._get_backward_pre_hooks(module)  # type: ignore[no-untyped-call]
-    if not (full or before):
+    full, full_pre = _hooks(module)[0], nn.Module._get_backward_pre_hooks(module)  # type: ignore[no-untyped-call]
+    if not (full or full_pre):
         return call(*args, **kwargs)
-    hook = BackwardHook(module, full, before)
+    hook = BackwardHook(module, full, full_pre)
     result = call(*hook.setup_input_hook(args), **kwargs)  # type: ignore[no-untyped-call]
     if not isinstance(result, Outputs):  # a forward hook replaced the outputs
         return hook.setup_output_hook(result)  # type: ignore[no-untyped-call]

@@ -121,7 +121,7 @@ class InputRows:
         if self.group_methods[group] not in self.taken[name]:
             self._refuse(name)
         groups = [number for number, method in enumerate(self.group_methods) if method in self.taken[name]]
-        rows_of_groups = self.order.edges_among(groups) if is_edge_input else self.order.vertices_among(groups)
+        rows_of_groups = self.order.batch_rows(groups, is_edge_input)
         return rows_of_groups[groups.index(group)]
 
     def _methods_pulling(self, name: str, is_edge_input: bool, method: str) -> frozenset[str]:
@@ -318,7 +318,7 @@ class EagerFrontier(Frontier):
 
         def select(pulled: str, is_edge_input: bool, group: int) -> Tensor:
             check_rows({name: uses}, {pulled: inputs[pulled]}, counts, model._methods, "the extension")
-            return (order.edges_among if is_edge_input else order.vertices_among)([group])[0]
+            return order.batch_rows([group], is_edge_input)[0]
 
         computation = Computation([call], [uses], model.state, dtypes, inputs, select)
         pushed = run_steps(order, _slots(growth, lists), computation, states)

@@ -332,7 +332,7 @@ class VertexFunction(ReturnsOutputs):
     ) -> Bound:
         """The programs of a batch, compiled for the gradients that are wanted; with `through`, children get theirs anyway."""
         request = Request((), (), False, named_backend(self.backend), device)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
             wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
             request = Request(params, wanted, through, request.backend, device)

@@ -44,12 +44,12 @@ def test_a_damaged_library_is_compiled_again(folder: Path, left: float) -> None:
 
 
 def test_a_damaged_source_of_triton_kernels_is_written_again(folder: Path) -> None:
-    path = cache.kept("kernel.py", lambda to: to.write_text("x = 1\ny = 2\n"))
+    path = cache.cached_file("kernel.py", lambda to: to.write_text("x = 1\ny = 2\n"))
     times = path.stat().st_mtime_ns
-    assert cache.kept("kernel.py", lambda to: to.write_text("not asked")) == path
+    assert cache.cached_file("kernel.py", lambda to: to.write_text("not asked")) == path
     assert path.stat().st_mtime_ns == times
     path.write_text("x = 1\n")
-    cache.kept("kernel.py", lambda to: to.write_text("x = 1\ny = 2\n"))
+    cache.cached_file("kernel.py", lambda to: to.write_text("x = 1\ny = 2\n"))
     scope: dict[str, int] = {}
     exec(path.read_text(), scope)
     assert scope["y"] == 2
@@ -65,7 +65,7 @@ def test_where_the_cache_cannot_be_used_code_lies_aside(
         monkeypatch.setattr(os, "replace", _refuse_in(folder))
     else:
         folder.mkdir()
-        monkeypatch.setattr(build, "kept", lambda name, make: folder)  # which cannot be loaded
+        monkeypatch.setattr(build, "cached_file", lambda name, make: folder)  # which cannot be loaded
     assert answer(f"{SOURCE} // {blocked}") == 42
     assert len(list((tmp_path / "aside").glob("*.so"))) == 1
 

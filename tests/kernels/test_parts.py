@@ -175,6 +175,42 @@ def test_dropout_is_the_same_in_both_passes_and_the_generator_is_left_alone(x):
     assert torch.equal(x.grad, h.detach())
 
 
+def test_generators_of_ones_own_draw_the_same_in_both_passes():
+    generator = torch.Generator().manual_seed(0)
+
+    def vertex(self, v):
+        x = v.pull("x")
+        h = x * torch.rand(x.shape[0], 1, generator=generator) + v.gather(0).h
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 1})
+    model.max_vertices = 2
+    x = torch.ones(6, 1).requires_grad_()
+    h = model([vf.chain(1)] * 6, x=x).h
+    after = torch.rand(1, generator=generator)
+    h.sum().backward()
+    assert torch.equal(x.grad, h.detach())
+    assert len(h.unique()) == 6
+    assert not torch.equal(torch.rand(1, generator=generator), after)
+
+
+def test_parameters_with_the_same_gradient():
+    """It is one tensor, to which the next part is not added twice."""
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") + v.gather(0).h @ (self.one + self.other))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    one, other = (nn.Parameter(torch.randn(3, 3, dtype=torch.float64)) for _ in range(2))
+    model = FromCode(vertex, {"h": 3}, one=one, other=other)
+    batch, x = vf.pack([vf.chain(3)] * 4), torch.randn(12, 3, dtype=torch.float64)
+    whole = gradients(model, batch, x)
+    model.max_vertices = 3
+    same(gradients(model, batch, x), whole)
+
+
 def test_what_became_of_the_model_since_does_not_matter(model, x):
     expected = gradients(model, batch_of_trees(), x)
     model.max_vertices = 10

@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.masked import masked_tensor
 
 import vertexflow as vf
-from tests.models import TreeRNN
+from tests.models import FromCode, TreeRNN
 
 BATCH = vf.pack([vf.tree(((0, 1), (2, 3))), vf.chain(4), vf.tree(0)])
 MODEL = TreeRNN(3, 4)
@@ -106,6 +106,19 @@ def test_initial_states_and_gradients_are_looked_at_too(case):
         with pytest.raises((vf.InputError, vf.InputTypeError), match="sparse=False" if case == "sparse" else message):
             out.backward(make(torch.ones(12, 3)))
         assert x.grad is None
+
+
+def test_a_tensor_of_the_vertex_function_whose_memory_was_freed():
+    table = torch.ones(3)
+
+    def vertex(self, v):
+        v.push(y=v.pull("x") * table)
+
+    model = FromCode(vertex, {})
+    model([vf.graph(1, [])], x=torch.ones(1, 3))
+    table.untyped_storage().resize_(0)
+    with pytest.raises(vf.VertexFunctionError, match=r"memory of a tensor \[3\] .* was freed.*\n.*test_plain\.py"):
+        model([vf.graph(1, [])], x=torch.ones(1, 3))
 
 
 def of_x(x: torch.Tensor) -> torch.Tensor:

@@ -6,11 +6,12 @@ import gc
 
 import pytest
 import torch
+from torch import nn
 
 import vertexflow as vf
 from vertexflow.kernels import pool
 
-from ..models import TreeRNN
+from ..models import FromCode, TreeRNN
 
 CPU = torch.device("cpu")
 ROWS = pool.LARGE // 4  # of one float each
@@ -76,3 +77,19 @@ def test_results_stay_as_they_are_through_later_steps(monkeypatch):
     (again,) = torch.autograd.grad(loss, x)
     for found, expected in zip([out, grad, again], [*kept, kept[1]], strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_a_large_output_may_be_changed_in_place(backend):
+    """As a small one; PyTorch forbids it where a function returns several views."""
+
+    def vertex(self, v):
+        v.push(one=v.pull("x") * self.scale, other=v.pull("x"))
+
+    model = FromCode(vertex, {}, scale=nn.Parameter(torch.ones(1)))
+    model.backend = backend
+    x = torch.ones(ROWS // 64, 64, requires_grad=True)
+    out = model([vf.graph(len(x), [])], x=x)
+    out.one.mul_(2).add_(out.other)
+    out.one.sum().backward()
+    assert (x.grad == 3).all()

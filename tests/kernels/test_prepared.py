@@ -9,6 +9,7 @@ import vertexflow as vf
 from benchmarks.zoo import ZOO
 from vertexflow.kernels import autograd, native
 
+from ..models import FromCode
 from ..promises import Circuit
 
 needs_a_compiler = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
@@ -135,3 +136,34 @@ def test_what_users_get_is_theirs_alone():
     others = {name: torch.randn_like(value).requires_grad_() for name, value in inputs.items()}
     by_random(values_of(animal.model(batch, **others)))
     agree(values, before)
+
+
+@needs_a_compiler
+def test_a_tensor_of_the_vertex_function_that_is_given_other_data():
+    """Of which PyTorch counts no change; native code would read it as what it was."""
+    table = torch.ones(3)
+
+    def vertex(self, v):
+        v.push(y=v.pull("x") * table)
+
+    model, x = FromCode(vertex, {}), torch.randn(1, 3)
+    model.backend = "native"
+    for other in (table.data, torch.full((3,), 3.0, dtype=torch.float16)):
+        table.data = other
+        assert torch.equal(model([vf.graph(1, [])], x=x).y, x * table)
+
+
+@needs_a_compiler
+def test_lazily_conjugated_numbers_that_pass_through():
+    """No loop computes with them; their rows are moved as they lie in memory."""
+
+    def vertex(self, v):
+        v.push(y=2.0 * v.pull("x"), z=v.pull("z"))
+
+    model = FromCode(vertex, {})
+    model.backend = "native"
+    z, coming = (torch.randn(2, 3, dtype=torch.complex64).conj() for _ in range(2))
+    z.requires_grad_()
+    out = model([vf.graph(1, [])] * 2, x=torch.ones(2, 3), z=z).z
+    assert torch.equal(out, z)
+    assert torch.equal(torch.autograd.grad(out, z, coming)[0], coming)

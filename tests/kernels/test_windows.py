@@ -327,6 +327,17 @@ def test_inference_mode(sizes):
     assert check(sizes, compute) > 3
 
 
+def test_an_input_made_in_inference_mode(sizes):
+    """Whose gradients of parameters are computed, however many windows there are: a copy of it is kept."""
+    model = BinaryTreeLSTM(3, 4).double()
+    model.backend = "native"
+    batch = vf.pack([vf.tree((((0, 1), 2), 3))])
+    with torch.inference_mode():
+        x = torch.randn(batch.num_vertices, 3, dtype=torch.float64)
+
+    assert check(sizes, lambda: torch.autograd.grad(model(batch, x=x).h.sum(), list(model.parameters()))) > 2
+
+
 def test_several_threads_at_once(sizes):
     model = BinaryTreeLSTM(3, 4).double()
     model.backend = "native"
@@ -360,7 +371,18 @@ def test_steps_are_cut_where_windows_are():
         assert reads == of_whole
 
 
+def test_without_states():
+    def vertex(self, v):
+        v.push(y=v.pull("x") * self.scale)
+
+    model = FromCode(vertex, {}, scale=nn.Parameter(torch.randn(3)))
+    model.backend = "native"
+    x = torch.randn(4, 3)
+    assert torch.equal(model([vf.graph(1, [])] * 4, x=x).y, x * model.scale)
+
+
 def test_how_many_rows_a_window_has():
-    assert windows.rows_of_a_window(10_000, 512) == 512
-    assert windows.rows_of_a_window(10**6, 16) == 16384
+    assert windows.rows_of_a_window(512, 512) == 512  # not worth more than one
+    assert windows.rows_of_a_window(10_000, 512) == 256
+    assert windows.rows_of_a_window(5 * 10**5, 16) == 8192
     assert windows.rows_of_a_window(10**7, 16) == -(-(10**7) // 64)  # no more than 64 windows

@@ -25,7 +25,7 @@ class By(Enum):
     EDGE = "edge"
 
 
-class OfGroup(Enum):
+class GroupArgument(Enum):
     """Counts and index arrays of a group of rows."""
 
     START = "start"  # the group's first row in a state
@@ -155,14 +155,14 @@ class Memory:
     name: str
 
 
-OfStructure = OfGroup | ParentPlaces | ParentOffset  # the same in every run over a structure
+StructureArgument = GroupArgument | ParentPlaces | ParentOffset  # the same in every run over a structure
 Buffer = Gathered | Received | Scratch
-OfLoop = Function | Memory  # known to the loop itself, without a run
-Given = Value | Whole | State | Result | Buffer | Sent | SentByAll | Outside | Stride | Seed | OfStructure
-Argument = Given | OfLoop
+LoopArgument = Function | Memory  # known to the loop itself, without a run
+RunArgument = Value | Whole | State | Result | Buffer | Sent | SentByAll | Outside | Stride | Seed | StructureArgument
+Argument = RunArgument | LoopArgument
 
 
-def finder(argument: Given) -> Callable[[Run], Tensor | int]:
+def finder(argument: RunArgument) -> Callable[[Run], Tensor | int]:
     """The function that looks an argument up in a run; 0 stands for a missing one."""
     match argument:
         case State(name):
@@ -185,7 +185,7 @@ def finder(argument: Given) -> Callable[[Run], Tensor | int]:
             return lambda run: run.exchange.outside.get(state, 0)
         case Seed():
             return lambda run: run.seed
-        case OfGroup():
+        case GroupArgument():
             return lambda run: _of_group(argument, run.group)
         case ParentPlaces(by):
             return lambda run: _of_parents(run.exchange.parents[by], "places")
@@ -227,21 +227,21 @@ def _is_one_row(rows: Tensor) -> bool:
     return rows.stride(0) == 0 and rows[0].is_contiguous() if len(rows) > 1 else False
 
 
-def _of_group(field: OfGroup, group: RowGroup) -> Tensor | int:
+def _of_group(field: GroupArgument, group: RowGroup) -> Tensor | int:
     match field:
-        case OfGroup.START:
+        case GroupArgument.START:
             return group.start
-        case OfGroup.NUM_LEAVES:
+        case GroupArgument.NUM_LEAVES:
             return group.num_leaves
-        case OfGroup.NUM_COMPUTED:
+        case GroupArgument.NUM_COMPUTED:
             return group.num_rows + group.num_edges
-        case OfGroup.CHILD_ROWS:
+        case GroupArgument.CHILD_ROWS:
             return group.child_rows
     assert group.edges is not None
     match field:
-        case OfGroup.EDGE_ROWS:
+        case GroupArgument.EDGE_ROWS:
             return group.edges.child_rows
-        case OfGroup.EDGE_OFFSET:
+        case GroupArgument.EDGE_OFFSET:
             return group.edges.offset
-        case OfGroup.EDGE_OWNER:
+        case GroupArgument.EDGE_OWNER:
             return group.edges.owner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -26,16 +26,16 @@ def run(
     inputs: Mapping[str, Tensor],
     external: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Run the vertex functions over a schedule.
+    """Run the vertex functions over a schedule; returns the pushed outputs.
 
     `tensors` are the parameters and buffers by qualified name, `external` the states of the external vertices. Inputs and
     outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch. Gradients flow to
-    what the programs were made for, and to `external`.
+    the tensors for which the programs compute gradients, and to `external`.
     """
     flat = bound.flat(tensors, inputs)
     prepared = prepared_for(bound, order)
     if prepared is not None and bound.wants_gradients:
-        outputs = _Prepared.apply(bound, order, prepared, *flat)  # type: ignore[no-untyped-call]
+        outputs = _PreparedRun.apply(bound, order, prepared, *flat)  # type: ignore[no-untyped-call]
     elif prepared is not None:
         outputs, _ = prepared.forward.run(flat)
     elif bound.wants_gradients:
@@ -48,44 +48,43 @@ def run(
 
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, bound: Bound, order: Order, names: tuple[str, ...], *given: Tensor) -> tuple[Tensor, ...]:
-        external = dict(zip(names, given, strict=False))
-        outputs, values = outputs_and_values(bound, order, given[len(names) :], external)
-        ctx.mark_non_differentiable(
-            *(out for out, name in zip(outputs, bound.pushes, strict=True) if name not in bound.differentiable)
-        )
-        ctx.set_materialize_grads(False)
+    def forward(ctx: Any, bound: Bound, order: Order, names: tuple[str, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
+        external = dict(zip(names, tensors, strict=False))
+        outputs, values = outputs_and_values(bound, order, tensors[len(names) :], external)
+        set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
         ctx.bound, ctx.order, ctx.names = bound, order, names
-        keep(ctx, bound, values)
+        keep_values(ctx, bound, values)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pushed = {name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None}
-        flat, external = gradients(ctx.bound, ctx.order, kept(ctx), pushed, {})
+        flat, external = gradients(ctx.bound, ctx.order, kept_values(ctx), pushed, {})
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
 
 
-class _Prepared(torch.autograd.Function):
-    """The same, where it is native code altogether."""
+class _PreparedRun(torch.autograd.Function):
+    """The same where both passes are prepared."""
 
     @staticmethod
     def forward(ctx: Any, bound: Bound, order: Order, prepared: Prepared, *flat: Tensor) -> tuple[Tensor, ...]:
-        outputs, memory = prepared.forward.run(flat)
-        if len(bound.differentiable) < len(outputs):
-            ctx.mark_non_differentiable(
-                *(out for out, name in zip(outputs, bound.pushes, strict=True) if name not in bound.differentiable)
-            )
-        ctx.set_materialize_grads(False)
+        outputs, kept = prepared.forward.run(flat)
+        set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
         ctx.bound, ctx.order, ctx.prepared = bound, order, prepared
-        save_tensors(ctx, [memory, *prepared.read_back(flat)])
+        save_tensors(ctx, [kept, *prepared.read_back(flat)])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
-        memory, *read = saved_tensors(ctx)
-        return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, memory, read, grads))
+        kept, *read = saved_tensors(ctx)
+        return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads))
+
+
+def set_differentiable(ctx: Any, outputs: Mapping[str, Tensor], differentiable: Set[str]) -> None:
+    """Declare which outputs have gradients; a missing gradient of an output stays None."""
+    ctx.mark_non_differentiable(*(output for name, output in outputs.items() if name not in differentiable))
+    ctx.set_materialize_grads(False)
 
 
 class _NoRows(torch.autograd.Function):
@@ -99,7 +98,7 @@ class _NoRows(torch.autograd.Function):
 
 
 def no_rows(node: fx.Node, device: torch.device, wanted: Sequence[Tensor]) -> Tensor:
-    """An output of which this batch has no row; backward may go through it and finds nothing that `wanted` depend on."""
+    """An output that has no row in this batch; the gradients that a backward pass finds through it, for `wanted`, are None."""
     if not (wanted and torch.is_grad_enabled()):
         return _no_rows(node, device)
     return _NoRows.apply(node, device, *wanted)  # type: ignore[no-any-return, no-untyped-call]
@@ -110,20 +109,20 @@ def _no_rows(node: fx.Node, device: torch.device) -> Tensor:
     return torch.empty((0, *value.shape[1:]), dtype=value.dtype, device=device)
 
 
-def keep(ctx: Any, bound: Bound, values: Sequence[Values]) -> None:
-    """Save what the backward reads: an arena whole, other values each for itself."""
+def keep_values(ctx: Any, bound: Bound, values: Sequence[Values]) -> None:
+    """Save the values that the backward pass reads: the memory of arenas, and tensors that do not lie in them."""
     ctx.layouts, ctx.read, saved = [], [], []
-    for one, of in zip(bound.compiled, values, strict=True):
-        arena = of.arenas[0]
-        nodes = [node for node in (*one.program.read_constants, *one.program.saved) if node not in arena.layout.places]
+    for compiled, values_of_group in zip(bound.compiled, values, strict=True):
+        arena, program = values_of_group.arenas[0], compiled.program
+        nodes = [node for node in (*program.read_constants, *program.saved) if node not in arena.layout.places]
         ctx.layouts.append(arena.layout)
         ctx.read.append(nodes)
-        saved += [*arena.flats.values(), *(of[node] for node in nodes)]
+        saved += [*arena.flats.values(), *(values_of_group[node] for node in nodes)]
     save_tensors(ctx, saved)
 
 
-def kept(ctx: Any) -> list[Values]:
-    """What was saved, for each group."""
+def kept_values(ctx: Any) -> list[Values]:
+    """The saved values of each group."""
     saved = iter(saved_tensors(ctx))
     values = []
     for layout, nodes in zip(ctx.layouts, ctx.read, strict=True):
@@ -133,16 +132,18 @@ def kept(ctx: Any) -> list[Values]:
 
 
 def save_tensors(ctx: Any, tensors: Sequence[Tensor]) -> None:
-    """Save tensors as they are now: what changes them in place is noticed, what gives a parameter other data is not theirs."""
-    detached = [tensor.detach() for tensor in tensors]
+    """Save tensors as they are now: changes in place are noticed, while a parameter that is given other data (`p.data = ...`)
+    leaves them as they are. Inference tensors, in which no change would be noticed, are copied.
+    """
+    detached = [tensor.clone() if tensor.is_inference() else tensor.detach() for tensor in tensors]
     ctx.save_for_backward(*detached)
     ctx.forms = [(tensor.dtype, tensor.shape) for tensor in detached]
 
 
 def saved_tensors(ctx: Any) -> list[Tensor]:
-    """What was saved; native code will read it as what it was."""
+    """The saved tensors, checked: native code reads them as the dtype and shape that they were saved with."""
     saved = list(ctx.saved_tensors)
-    check_plain("saved tensor", {str(at): tensor for at, tensor in enumerate(saved)})
+    check_plain("saved tensor", {str(number): tensor for number, tensor in enumerate(saved)})
     if [(tensor.dtype, tensor.shape) for tensor in saved] != ctx.forms:
         raise VertexFlowError(
             "a tensor that a vertex function saved for its backward pass came back of another dtype or shape; let "
@@ -158,13 +159,14 @@ def gradients(
     pushed: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
 ) -> tuple[list[Tensor | None], dict[str, Tensor]]:
-    """The gradients of parameters and inputs, as many as the programs have, and of the states of external vertices.
+    """The gradients of parameters and inputs, None where the programs compute none, and of the states of external vertices.
 
-    `values` are what the forward saved; `pushed` and `state` the gradients of outputs and states, in the batch's order.
+    `values` are those that the forward pass saved; `pushed` and `state` are the gradients of outputs and of states, in the
+    batch's order.
     """
     check_backward(pushed)
     for name, groups in bound.pushes.items():
-        for group, rows in zip(groups, order.vertices_among(groups), strict=True):
+        for group, rows in zip(groups, order.batch_rows(groups), strict=True):
             node = bound.compiled[group].program.trace.push_grads.get(name)
             if node is not None:
                 values[group][node] = _rows_of(pushed.get(name), rows, node)
@@ -176,7 +178,7 @@ def gradients(
 
 
 def check_backward(pushed: Mapping[str, Tensor]) -> None:
-    """Refuse what cannot be gone back through."""
+    """Refuse a backward pass that is to be differentiated itself, and gradients that are no plain tensors."""
     if torch.is_grad_enabled():
         raise VertexFlowError(
             "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
@@ -189,25 +191,24 @@ def check_backward(pushed: Mapping[str, Tensor]) -> None:
 def outputs_and_values(
     bound: Bound, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor] | None = None
 ) -> tuple[tuple[Tensor, ...], list[Values]]:
-    """The pushed outputs, in the batch's order, and all values of the forward parts of each group.
+    """Run the forward pass: the pushed outputs, in the batch's order, and the values of each group.
 
     `flat` are parameters, then inputs; `external` are the states of external vertices.
     """
     tensors = dict(zip([*bound.params, *bound.pulls], flat, strict=True))
     values: list[Values] = []
-    for one in bound.compiled:
-        trace = one.program.trace
+    for compiled in bound.compiled:
+        trace = compiled.program.trace
         values.append(Values({**{node: tensors[name] for name, node in trace.params.items()}, **trace.constants}))
     for name, groups in bound.pulls.items():
-        among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
-        for group, rows in zip(groups, among, strict=True):
+        for group, rows in zip(groups, order.batch_rows(groups, bound.is_edge_input(name)), strict=True):
             values[group][bound.compiled[group].program.trace.pulls[name]] = _select(tensors[name], rows)
     with without_autocast(order.vertex.device.type):  # the graph has its casts in it
         run_forward(bound.compiled, order, values, external)
     outputs = []
     for name, groups in bound.pushes.items():
-        nodes = {group: bound.compiled[group].program.trace.pushes[name] for group in groups}
-        outputs.append(_in_batch_order(order, {group: values[group][node] for group, node in nodes.items()}))
+        pushed = {group: values[group][bound.compiled[group].program.trace.pushes[name]] for group in groups}
+        outputs.append(_in_batch_order(order, groups, pushed))
     return tuple(outputs), values
 
 
@@ -216,33 +217,25 @@ def _select(values: Tensor, rows: Tensor) -> Tensor:
     return torch.index_select(values, 0, rows, out=out)
 
 
-def _in_batch_order(order: Order, rows: Mapping[int, Tensor]) -> Tensor:
-    """What groups have for each of their rows, as one tensor in the order of the batch."""
-    if len(order.groups) == 1:
-        return _select(rows[0], order.row)
-    first = next(iter(rows.values()))
-    joined = first.new_empty((sum(map(len, rows.values())), *first.shape[1:]))
-    for part, places in zip(rows.values(), order.vertices_among(list(rows)), strict=True):
-        joined.index_copy_(0, places.long(), part)
-    return joined
-
-
 def _input_gradient(bound: Bound, order: Order, values: Sequence[Values], name: str) -> Tensor | None:
     groups = bound.pulls[name]
     nodes = {group: bound.compiled[group].program.pull_grads.get(name) for group in groups}
-    found = {group: values[group][node] for group, node in nodes.items() if node is not None}
-    if not found:
-        return None
-    if len(order.groups) == 1 and not bound.is_edge_input(name):
-        return _select(found[0], order.row)
-    among = order.edges_among(groups) if bound.is_edge_input(name) else order.vertices_among(groups)
-    first = next(iter(found.values()))
-    joined = first.new_empty((sum(map(len, among)), *first.shape[1:]))
-    for group, places in zip(groups, among, strict=True):
-        if group in found:
-            joined.index_copy_(0, places.long(), found[group])
+    grads = {group: values[group][node] for group, node in nodes.items() if node is not None}
+    return _in_batch_order(order, groups, grads, bound.is_edge_input(name)) if grads else None
+
+
+def _in_batch_order(order: Order, groups: Sequence[int], rows: Mapping[int, Tensor], of_edges: bool = False) -> Tensor:
+    """One tensor in the order of the batch, with the rows of these groups; zeros for a group without `rows`."""
+    if len(order.groups) == 1 and not of_edges:
+        return _select(rows[0], order.row)
+    batch_rows = order.batch_rows(groups, of_edges)
+    like = next(iter(rows.values()))
+    joined = like.new_empty((sum(map(len, batch_rows)), *like.shape[1:]))
+    for group, index in zip(groups, batch_rows, strict=True):
+        if group in rows:
+            joined.index_copy_(0, index.long(), rows[group])
         else:
-            joined.index_fill_(0, places.long(), 0)
+            joined.index_fill_(0, index.long(), 0)
     return joined
 
 

@@ -1,4 +1,4 @@
-"""The vertex functions of a batch, compiled, and which of them use which tensors."""
+"""The compiled vertex functions of a batch, and which of them use which tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, fx
 
 from .arguments import Whole
-from .binding import Addressed
+from .binding import AddressedLoop
 from .compiled import Compiled
 
 if TYPE_CHECKING:
@@ -21,30 +21,31 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Bound:
-    """The compiled vertex functions of each group of rows, and which of the groups use what, by name."""
+    """The compiled vertex function of each group of rows, and the groups that use each parameter, input and output, by name."""
 
     compiled: tuple[Compiled, ...]
     params: dict[str, list[int]]
     pulls: dict[str, list[int]]
     pushes: dict[str, list[int]]
     prepared: WeakKeyDictionary[Order, Prepared]
-    is_native: bool | None = None  # whether that is possible; None: not known yet
+    is_native: bool | None = None  # whether runs can be prepared; None: not known yet
 
     @cached_property
     def wants_gradients(self) -> bool:
-        return any(one.program.wants_gradients for one in self.compiled)
+        return any(function.program.wants_gradients for function in self.compiled)
 
     @cached_property
     def differentiable(self) -> set[str]:
-        """The names of pushed outputs that gradients can come back for."""
-        return {name for one in self.compiled for name in one.program.trace.push_grads}
+        """The names of pushed outputs that have gradients."""
+        return {name for function in self.compiled for name in function.program.trace.push_grads}
 
     @cached_property
     def constants(self) -> dict[fx.Node, Tensor]:
-        """Tensors of the vertex functions that native code reads as they are."""
-        native = (loop for one in self.compiled for loop in one.loops.values() if isinstance(loop, Addressed))
+        """The constants of the vertex functions that native code reads."""
+        loops = (loop for function in self.compiled for loop in function.loops.values())
+        native = (loop for loop in loops if isinstance(loop, AddressedLoop))
         read = {argument.node for loop in native for argument in loop.arguments if isinstance(argument, Whole)}
-        constants = (item for one in self.compiled for item in one.program.trace.constants.items())
+        constants = (item for function in self.compiled for item in function.program.trace.constants.items())
         return {node: value for node, value in constants if node in read}
 
     def is_edge_input(self, name: str) -> bool:
@@ -56,10 +57,10 @@ class Bound:
 
 
 def bind(compiled: Iterable[Compiled]) -> Bound:
-    """The compiled vertex functions of each group of rows, together."""
+    """Join the compiled vertex functions of each group of rows."""
     bound = Bound(tuple(compiled), {}, {}, {}, WeakKeyDictionary())
-    for group, one in enumerate(bound.compiled):
-        trace = one.program.trace
+    for group, function in enumerate(bound.compiled):
+        trace = function.program.trace
         for table, names in ((bound.params, trace.params), (bound.pulls, trace.pulls), (bound.pushes, trace.pushes)):
             for name in names:
                 table.setdefault(name, []).append(group)

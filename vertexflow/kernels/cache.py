@@ -25,7 +25,7 @@ def cache_folder() -> Path:
     )
 
 
-def kept(name: str, make: Callable[[Path], object]) -> Path:
+def cached_file(name: str, make: Callable[[Path], object]) -> Path:
     """The file of this name, made by `make` unless it was before, in the cache folder, or in a temporary one if that cannot be
     written. The file appears complete or not at all, and one that was damaged since is made again.
 
@@ -35,11 +35,11 @@ def kept(name: str, make: Callable[[Path], object]) -> Path:
     try:
         return _make_once(cache_folder(), name, make)
     except OSError:
-        return kept_aside(name, make)
+        return temporary_file(name, make)
 
 
-def kept_aside(name: str, make: Callable[[Path], object]) -> Path:
-    """Like `kept`, in a temporary folder of this process."""
+def temporary_file(name: str, make: Callable[[Path], object]) -> Path:
+    """Like `cached_file`, in a temporary folder of this process."""
     return _make_once(Path(_private_folder()), name, make)
 
 

@@ -1,6 +1,6 @@
 """Calls of native functions, written down before the addresses of a run are known.
 
-An argument is a number, or so many bytes behind one of these addresses: a piece of memory, a parameter, an input, an output.
+An argument is a number, or so many bytes behind an address of the run: of a memory region, a parameter, an input or an output.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .arguments import (
     Argument,
     By,
     Function,
-    OfGroup,
+    GroupArgument,
     Outside,
     ParentOffset,
     ParentPlaces,
@@ -27,7 +27,7 @@ from .arguments import (
     Stride,
     finder,
 )  # fmt: skip
-from .binding import Addressed
+from .binding import AddressedLoop
 from .bound import Bound
 from .compiled import NoSteps
 from .edges import Exchange
@@ -44,147 +44,149 @@ class Unprepared(Exception):  # noqa: N818 - a reason, not a failure
     """Why runs cannot be written down."""
 
 
-class At(NamedTuple):
-    """Where rows lie: the first is so many bytes behind an address, which is known by its number, each `stride` bytes behind
-    the one before."""
+class Location(NamedTuple):
+    """Where rows lie: the first `offset` bytes behind an address, the others `stride` bytes apart."""
 
-    address: int
+    address: int  # its number, see `Writer.address`
     offset: int
     stride: int
-    rows: int
+    num_rows: int
 
-    def part(self, start: int, rows: int) -> At:
-        """Some of the rows."""
-        return At(self.address, self.offset + start * self.stride, self.stride, rows)
+    def part(self, start: int, count: int) -> Location:
+        """Rows [start, start + count)."""
+        return Location(self.address, self.offset + start * self.stride, self.stride, count)
 
 
-Places = dict[Hashable, At]  # of values, buffers and other arguments
+Locations = dict[Hashable, Location]  # of values, by node, and of buffers and other arguments
 
 
 @dataclass
-class Piece:
-    """A piece of memory, while places in it are given away."""
+class Region:
+    """Memory of a run, which grows while rows are placed in it, one behind the other."""
 
     address: int
     size: int = 0  # bytes
 
-    def room(self, rows: int, bytes: int) -> At:
-        """Room for rows of so many bytes."""
-        place = At(self.address, self.size, bytes, rows)
-        self.size += -(-rows * bytes // ALIGNED) * ALIGNED
-        return place
+    def allocate(self, num_rows: int, bytes: int) -> Location:
+        """Place rows of so many bytes."""
+        location = Location(self.address, self.size, bytes, num_rows)
+        self.size += -(-num_rows * bytes // ALIGNED) * ALIGNED
+        return location
 
 
 class Writer:
-    """Writes calls down."""
+    """Writes down the calls of one pass over a structure."""
 
     def __init__(self, bound: Bound, order: Order) -> None:
         self.bound, self.order = bound, order
-        self.alive: list[Tensor] = []  # whose addresses are among the numbers
+        self.alive: list[Tensor] = []  # tensors whose addresses are among the numbers
         self.num_seeds = 0
-        self._addresses: dict[Hashable, int] = {}  # by what is there; their numbers, from 1 on
+        self._addresses: dict[Hashable, int] = {}  # what lies there: the number of the address, from 1 on
+        # The arguments of all calls: a number, and the number of the address that it is added to, or 0.
         self._numbers: list[int] = []
-        self._address_of: list[int] = []  # 0: none
-        self._calls: list[tuple[int, int, Ints]] = []
-        self._written: dict[tuple[int, str, int], int] = {}
+        self._address_of: list[int] = []
+        self._calls: list[tuple[int, int, Ints]] = []  # function, position of the first argument, steps
+        self._arguments_of: dict[tuple[int, str, int], int] = {}  # by group, part and window: position of the first
         self._begun: set[tuple[int, str]] = set()
-        native = (loop for one in bound.compiled for loop in one.loops.values() if isinstance(loop, Addressed))
-        self._moves = next((loop.own for loop in native), {})
+        native = (
+            loop for compiled in bound.compiled for loop in compiled.loops.values() if isinstance(loop, AddressedLoop)
+        )
+        self._functions = next((loop.loop_numbers for loop in native), {})
         self._parents = Exchange({By.SLOT: order.parents, By.EDGE: order.edge_parents})
 
-    def address(self, what: Hashable) -> int:
-        """The number of an address, the next one if it is new."""
-        return self._addresses.setdefault(what, len(self._addresses) + 1)
+    def address(self, key: Hashable) -> int:
+        """The number of the address where something lies, the next one if it is new."""
+        return self._addresses.setdefault(key, len(self._addresses) + 1)
 
-    def known(self, what: Hashable) -> int | None:
-        """The number of an address, if it has one."""
-        return self._addresses.get(what)
+    def known_address(self, key: Hashable) -> int | None:
+        """The number of the address where something lies, if it has one."""
+        return self._addresses.get(key)
 
     def calls(self) -> _core.Calls:
-        """All that was written."""
+        """All calls that were written down."""
         numbers, address_of = np.array(self._numbers, np.int64), np.array(self._address_of, np.int64)
         return _core.Calls(numbers, address_of, len(self._addresses) + 1, self._calls)
 
-    def run(self, group: int, part: str, places: Places, steps: Ints, window: int) -> None:
-        """Run the loop of a part for these steps, which are of one window, if there is such a part."""
+    def run(self, group: int, part: str, locations: Locations, steps: Ints, window: int) -> None:
+        """Run the loop of a part, if there is one, for these steps, which are all in one window."""
         loop = self.bound.compiled[group].loops.get(part)
         if loop is None or isinstance(loop, NoSteps):
             return
-        if not isinstance(loop, Addressed):
+        if not isinstance(loop, AddressedLoop):
             raise Unprepared(f"{part} is no native code")
-        if (group, part, window) not in self._written:
+        if (group, part, window) not in self._arguments_of:
             run = Run(self.order.groups[group], Values({}), exchange=self._parents)
-            found: list[At | int] = [*(loop.known_later if (group, part) in self._begun else loop.known)]
-            for at, key in loop.lying:
-                found[at] = places[key]
-            for at, argument in loop.others:
-                found[at] = self._other(argument, run, places)
-            self._written[group, part, window] = self._arguments(found)
+            arguments: list[Location | int] = [
+                *(loop.later_numbers if (group, part) in self._begun else loop.first_numbers)
+            ]
+            for position, key in loop.tensors:
+                arguments[position] = locations[key]
+            for position, argument in loop.run_arguments:
+                arguments[position] = self._argument(argument, run, locations)
+            self._arguments_of[group, part, window] = self._write(arguments)
             self._begun.add((group, part))
-        self._calls.append((loop.address, self._written[group, part, window], steps.reshape(-1)))
+        self._calls.append((loop.address, self._arguments_of[group, part, window], steps.reshape(-1)))
 
-    def take(self, to: At, source: At, index: Tensor) -> None:
-        """Rows `index` of `source`, one after the other."""
-        self._move(TAKE, to, [to, source, self._of(index), to.stride, source.stride], len(index))
+    def take(self, to: Location, source: Location, index: Tensor) -> None:
+        """Copy rows `index` of `source`, one after the other."""
+        self._move(TAKE, to, [to, source, self._pointer(index), to.stride, source.stride], len(index))
 
-    def put(self, to: At, source: At, index: Tensor) -> None:
-        """Rows of `source` become rows `index`."""
-        self._move(PUT, to, [to, source, self._of(index), to.stride, source.stride], len(index))
+    def put(self, to: Location, source: Location, index: Tensor) -> None:
+        """Copy the rows of `source`, one after the other, to rows `index`."""
+        self._move(PUT, to, [to, source, self._pointer(index), to.stride, source.stride], len(index))
 
-    def zero(self, to: At, index: Tensor | None = None) -> None:
-        """Rows become zero: all, or those of an index."""
-        rows, which = (to.rows, 0) if index is None else (len(index), self._of(index))
-        self._move(ZERO, to, [to, which, to.stride], rows)
+    def zero(self, to: Location, index: Tensor | None = None) -> None:
+        """Fill rows `index`, or all rows, with zeros."""
+        count, pointer = (to.num_rows, 0) if index is None else (len(index), self._pointer(index))
+        self._move(ZERO, to, [to, pointer, to.stride], count)
 
-    def receive(self, to: At, dtype: torch.dtype, first: int, sent: Mapping[By, At]) -> None:
-        """What parents sent to rows of a state, the first of which is this one."""
+    def receive(self, to: Location, dtype: torch.dtype, first: int, sent: Mapping[By, Location]) -> None:
+        """Sum what parents sent to consecutive rows of a state, from `first` on."""
         if dtype not in RECEIVE:
             raise Unprepared(f"gradients of {str(dtype)[6:]}")
-        of_parents: list[At | int] = []
+        terms: list[Location | int] = []
         for by, parents in ((By.SLOT, self.order.parents), (By.EDGE, self.order.edge_parents)):
-            found = sent.get(by)
-            if found is None or parents is None:
-                of_parents += [0, 0, 0]
+            if by not in sent or parents is None:
+                terms += [0, 0, 0]
             else:
-                of_parents += [
-                    found,
-                    self._of(parents.places),
-                    0 if parents.offset is None else self._of(parents.offset),
-                ]
-        self._move(RECEIVE[dtype], to, [to, to.stride // dtype.itemsize, first, *of_parents], to.rows)
+                offset = 0 if parents.offset is None else self._pointer(parents.offset)
+                terms += [sent[by], self._pointer(parents.places), offset]
+        self._move(RECEIVE[dtype], to, [to, to.stride // dtype.itemsize, first, *terms], to.num_rows)
 
-    def _move(self, function: Function, to: At, arguments: Sequence[At | int], rows: int) -> None:
-        if function not in self._moves:
+    def _move(self, function: Function, to: Location, arguments: Sequence[Location | int], num_rows: int) -> None:
+        if function not in self._functions:
             raise Unprepared("there is no native code")
-        if rows and to.stride:
-            steps = np.array(Step(0, rows), np.int32)
-            self._calls.append((self._moves[function], self._arguments(arguments), steps))
+        if num_rows and to.stride:
+            steps = np.array(Step(0, num_rows), np.int32)
+            self._calls.append((self._functions[function], self._write(arguments), steps))
 
-    def _arguments(self, arguments: Sequence[At | int]) -> int:
-        """Write arguments; the place of the first."""
+    def _write(self, arguments: Sequence[Location | int]) -> int:
+        """Write the arguments of a call; returns the position of the first."""
         first = len(self._numbers)
-        self._numbers += [each.offset if isinstance(each, At) else each for each in arguments]
-        self._address_of += [each.address if isinstance(each, At) else 0 for each in arguments]
+        for argument in arguments:
+            number, address = (argument.offset, argument.address) if isinstance(argument, Location) else (argument, 0)
+            self._numbers.append(number)
+            self._address_of.append(address)
         return first
 
-    def _other(self, argument: Argument, run: Run, places: Places) -> At | int:
-        """An argument that is not where something lies in any run."""
+    def _argument(self, argument: Argument, run: Run, locations: Locations) -> Location | int:
+        """An argument that is not the address of a tensor in every run."""
         match argument:
             case Stride(node):
                 dtype: torch.dtype = node.meta["val"].dtype
-                return places[node].stride // dtype.itemsize
+                return locations[node].stride // dtype.itemsize
             case SentByAll():
-                return places.get(argument, 0)
+                return locations.get(argument, 0)
             case Outside():
                 return 0
             case Seed():
                 self.num_seeds += (Seed, run.group) not in self._addresses
-                return At(self.address((Seed, run.group)), 0, 0, 1)
-            case OfGroup() | ParentPlaces() | ParentOffset():
-                found = finder(argument)(run)
-                return self._of(found) if isinstance(found, Tensor) else found
+                return Location(self.address((Seed, run.group)), 0, 0, 1)
+            case GroupArgument() | ParentPlaces() | ParentOffset():
+                value = finder(argument)(run)
+                return self._pointer(value) if isinstance(value, Tensor) else value
         raise AssertionError(argument)
 
-    def _of(self, tensor: Tensor) -> int:
+    def _pointer(self, tensor: Tensor) -> int:
         self.alive.append(tensor)
         return tensor.data_ptr()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from ..graph.symbolic.program import BACKWARD, FORWARD, Program
@@ -12,24 +12,26 @@ from .memory import Arena, Buffers, Layout, backward_layout, forward_layouts
 from .order import Extent, Ints, RowGroup
 from .run import Run
 
+Laid = TypeVar("Laid", Layout, tuple[Layout, Layout])
+
 
 class Loop(Protocol):
     """A part as code of a backend that runs over steps; a core is one together with its variant for leaves."""
 
     @property
     def in_arenas(self) -> bool:
-        """Whether all that it makes, and has rows, is written to its place in an arena; else it makes new tensors."""
+        """Whether it writes outputs that have rows to their places in an arena; else they are new tensors."""
 
     @property
     def keeps(self) -> bool:
-        """Whether it keeps, where others read it later, what comes to its rows: gathered states, received gradients."""
+        """Whether it writes the states that it gathers, and the gradients that it receives, to buffers that later parts read."""
 
     @property
     def text(self) -> str:
         """The generated code."""
 
     def describe(self, part: str) -> str:
-        """In a few words, how that part runs, which is the one it was made of or its variant for leaves."""
+        """In a few words, how its part, or the variant of that for leaves, runs."""
 
     def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
         """The further buffers that one run needs; no more than `extent` is computed at a time."""
@@ -61,17 +63,18 @@ class NoSteps:
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A program, and a loop for each of its parts; there is one for both cores in any case."""
+    """A program, and a loop for each of its parts; both cores have one even if the program has no such part."""
 
     program: Program
     loops: Mapping[str, Loop]
-    reasons: Mapping[str, str] = field(default_factory=dict)  # why parts are not code of the backend that was asked for
-    # Where values lie, for each group of rows that there is.
+    # Why the backend that was asked for has no code for a part.
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    # The layouts of each group of rows.
     _forward: WeakKeyDictionary[RowGroup, tuple[Layout, Layout]] = field(default_factory=WeakKeyDictionary)
     _backward: WeakKeyDictionary[RowGroup, Layout] = field(default_factory=WeakKeyDictionary)
 
     def forward_arenas(self, group: RowGroup) -> list[Arena]:
-        """Memory for one forward pass: for what the backward pass reads, and for the rest."""
+        """Memory for one forward pass: what the backward pass reads, and what is temporary."""
         return [layout.allocate() for layout in self.forward_layouts(group)]
 
     def backward_arena(self, group: RowGroup) -> Arena:
@@ -79,32 +82,27 @@ class Compiled:
         return self.backward_layout(group).allocate()
 
     def forward_layouts(self, group: RowGroup, window: Extent | None = None) -> tuple[Layout, Layout]:
-        """Where values of the forward pass lie that the backward pass reads, and the rest, for which there may be room for a
-        window of so many rows."""
-        layouts = self._forward.get(group) if window is None else None
-        if layouts is None:
-            parts = self._in_arenas(FORWARD)
-            scratch = self._scratch(parts, group, window or group.extent)
-            layouts = forward_layouts(self.program, group, parts, scratch, window)
-            if window is None:
-                self._forward[group] = layouts
-        return layouts
+        """The layouts of the forward pass, see `memory.forward_layouts`; those without a window are kept."""
+        if window is not None:
+            return self._lay_out(forward_layouts, FORWARD, group, window)
+        if group not in self._forward:
+            self._forward[group] = self._lay_out(forward_layouts, FORWARD, group, None)
+        return self._forward[group]
 
     def backward_layout(self, group: RowGroup, window: Extent | None = None) -> Layout:
-        """Where values of the backward pass lie, for which there may be room for a window."""
-        layout = self._backward.get(group) if window is None else None
-        if layout is None:
-            parts = self._in_arenas(BACKWARD)
-            scratch = self._scratch(parts, group, window or group.extent)
-            layout = backward_layout(self.program, group, parts, scratch, window)
-            if window is None:
-                self._backward[group] = layout
-        return layout
+        """The layout of the backward pass, see `memory.backward_layout`; the one without a window is kept."""
+        if window is not None:
+            return self._lay_out(backward_layout, BACKWARD, group, window)
+        if group not in self._backward:
+            self._backward[group] = self._lay_out(backward_layout, BACKWARD, group, None)
+        return self._backward[group]
 
-    def _in_arenas(self, stages: Iterable[str]) -> list[str]:
-        """The parts of these stages that write to arenas."""
+    def _lay_out(
+        self, lay_out: Callable[..., Laid], stages: Iterable[str], group: RowGroup, window: Extent | None
+    ) -> Laid:
+        """Lay out the parts of these stages that write to arenas, and their scratch memory."""
         names = [name for stage in stages for name in (stage, f"{stage}_inner")]
-        return [name for name in names if name in self.loops and self.loops[name].in_arenas]
-
-    def _scratch(self, parts: Iterable[str], group: RowGroup, extent: Extent) -> Buffers:
-        return {key: size for name in parts for key, size in self.loops[name].scratch(group, extent).items()}
+        parts = [name for name in names if name in self.loops and self.loops[name].in_arenas]
+        extent = window or group.extent
+        scratch = {key: size for name in parts for key, size in self.loops[name].scratch(group, extent).items()}
+        return lay_out(self.program, group, parts, scratch, window)

@@ -223,7 +223,7 @@ def in_batch_order(order: Order, name: str, parts: Sequence[Pushed]) -> Tensor:
         raise VertexFunctionError(
             f"output {name!r} was pushed in some steps and not in others; push it for all vertices of a kind, or for none"
         )
-    among = dict(zip(groups, order.vertices_among(groups), strict=True))
-    places = torch.cat([among[part.group][part.start : part.stop] for part in parts]).long()
+    batch_rows = dict(zip(groups, order.batch_rows(groups), strict=True))
+    places = torch.cat([batch_rows[part.group][part.start : part.stop] for part in parts]).long()
     joined = torch.cat([part.rows for part in parts])
     return joined.index_select(0, torch.argsort(places))

@@ -1,4 +1,4 @@
-"""Rows that belong to edges: what a step gathers from children, and the gradients that it sends back to them."""
+"""Rows that belong to edges: the states that a step gathers from children, and the gradients that it sends to them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, fx
 from ..graph.symbolic.program import Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
 from .arguments import By
-from .memory import room_for
+from .memory import empty_for
 from .order import Order, Parents, RowGroup, Step
 
 
 @dataclass(frozen=True)
 class EdgeRows:
-    """`num_slots` rows side by side for each inner row of a group; `nodes` are the values that are columns of it."""
+    """`num_slots` rows side by side for each row with children of a group; `nodes` are the values that are columns of this."""
 
     data: Tensor  # [count * num_slots, *shape]
     nodes: dict[fx.Node, int]  # the slot of each value, or ALL_SLOTS
@@ -27,7 +27,7 @@ class EdgeRows:
 
     @classmethod
     def for_gradients(cls, nodes: dict[fx.Node, int], group: RowGroup, sent: Tensor) -> EdgeRows:
-        """The places of a group among all gradients that are sent to children."""
+        """The part of a group in the gradients that all groups send to children."""
         data = sent[group.position : group.position + group.num_inner * group.num_slots]
         slots = set(nodes.values())
         if slots != {ALL_SLOTS} and len(slots) < group.num_slots:
@@ -35,7 +35,7 @@ class EdgeRows:
         return cls(data, nodes, group, tuple(sent.shape[1:]), group.num_leaves)
 
     def read(self, state: Tensor, step: Step) -> dict[fx.Node, Tensor]:
-        """The children's rows of `state`: gathered, or a slice of it where they are one."""
+        """The children's rows of `state`: a slice of it where they are consecutive, else gathered."""
         if step.reads_from >= 0:
             count = (step.stop - step.start) * self.group.num_slots
             return self._columns(state[step.reads_from : step.reads_from + count], step.stop - step.start)
@@ -47,7 +47,7 @@ class EdgeRows:
         self._gather(state, self.group.num_leaves, self.group.num_rows)
 
     def fill(self, state: Tensor, steps: Iterable[Step]) -> None:
-        """Gather what these steps have read as slices, where somebody reads it later."""
+        """Gather what these steps have read as slices, if the buffer is kept for later parts."""
         runs: list[tuple[int, int]] = []
         for step in steps if self.base >= 0 else ():
             if step.reads_from >= 0:
@@ -84,22 +84,22 @@ class EdgeRows:
 
 @dataclass(frozen=True)
 class ChildRows:
-    """A row for each edge to a group's children, of all steps if they are kept, else of one step at a time."""
+    """A row for each edge to a group's children."""
 
     data: Tensor
     node: fx.Node
     group: RowGroup
-    kept: bool
+    all_steps: bool  # whether `data` has the edges of all steps, or of one at a time
 
     @classmethod
     def for_gradients(cls, node: fx.Node, group: RowGroup, sent: Tensor) -> ChildRows:
-        """The edges of a group among all gradients that are sent to children."""
+        """The part of a group in the gradients that all groups send to children."""
         assert group.edges is not None
-        return cls(sent[group.edges.start : group.edges.start + group.edges.num_edges], node, group, kept=True)
+        return cls(sent[group.edges.start : group.edges.start + group.edges.num_edges], node, group, all_steps=True)
 
     def part(self, first: int, end: int) -> Tensor:
         """The rows of edges [first, end)."""
-        return self.data[first:end] if self.kept else self.data[: end - first]
+        return self.data[first:end] if self.all_steps else self.data[: end - first]
 
     def read(self, state: Tensor, first: int, end: int) -> Tensor:
         """Gather the children's rows of `state` for edges [first, end)."""
@@ -109,32 +109,35 @@ class ChildRows:
 
 @dataclass(frozen=True)
 class Exchange:
-    """The gradients of states between all groups: of each state, a row for each place in `child_rows`, and one of zeros for
-    those that nobody reads; and, for vertex functions that read all children, a row for each edge."""
+    """The gradients of states that all groups send to children.
+
+    Each state has a row for each position in `child_rows`, and a row of zeros, which rows receive that nobody reads; where
+    vertex functions read all children, it has a row for each edge.
+    """
 
     parents: Mapping[By, Parents | None] = field(default_factory=dict)
     sent: Mapping[By, dict[str, Tensor]] = field(default_factory=dict)
-    outside: Mapping[str, Tensor] = field(default_factory=dict)  # what does not come from parents
+    outside: Mapping[str, Tensor] = field(default_factory=dict)  # gradients that do not come from parents
 
     @classmethod
     def between(cls, programs: Sequence[Program], order: Order, outside: Mapping[str, Tensor]) -> Exchange:
-        """Room for what the groups of an order send."""
+        """Allocate what the groups of an order send."""
         by_slot: dict[str, Tensor] = {}
         by_edge: dict[str, Tensor] = {}
         for program in programs:
             for (name, slot), node in program.gather_grads.items():
                 shape = program.trace.state[name]
                 if slot == CHILDREN and name not in by_edge:
-                    by_edge[name] = room_for(node, (order.num_edges, *shape))
+                    by_edge[name] = empty_for(node, (order.num_edges, *shape))
                 elif slot != CHILDREN and name not in by_slot:
-                    by_slot[name] = room_for(node, (order.num_positions + 1, *shape))
+                    by_slot[name] = empty_for(node, (order.num_positions + 1, *shape))
                     by_slot[name][-1].zero_()
         parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}
         return cls(parents, {By.SLOT: by_slot, By.EDGE: by_edge}, outside)
 
     def receive(self, name: str, group: RowGroup, step: Step, buffer: Tensor, base: int) -> Tensor:
-        """The gradient of a state that comes to the rows of a step, in `buffer`, which begins with row `base` (-1: with
-        the step)."""
+        """The gradient of a state that the rows of a step receive, in `buffer`, which begins with row `base` (-1: with the
+        step)."""
         by_slot, outside = self.sent[By.SLOT].get(name), self.outside.get(name)
         if (
             by_slot is not None
@@ -151,8 +154,8 @@ class Exchange:
                 out += outside[group.start + step.start : group.start + step.stop]
         return out
 
-    def sent_outside(self, state: Mapping[str, tuple[int, ...]], order: Order) -> dict[str, Tensor]:
-        """What was sent to external vertices."""
+    def sent_to_external(self, state: Mapping[str, tuple[int, ...]], order: Order) -> dict[str, Tensor]:
+        """The gradients of the states of external vertices."""
         first, count = order.num_rows, order.num_external
         sums = {}
         for name in state if count else ():
@@ -163,25 +166,25 @@ class Exchange:
         return sums
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         for sent in self.sent.values():
             sent.clear()
 
     def _sum(self, name: str, start: int, stop: int, out: Tensor) -> None:
-        """What all parents sent to rows [start, stop) of a state."""
+        """Sum what all parents sent to rows [start, stop) of a state."""
         terms = [(sent[name], self.parents[by]) for by, sent in self.sent.items() if name in sent]
         if not terms:
             out.zero_()
         for number, (sent, parents) in enumerate(terms):
             assert parents is not None
-            to = torch.empty_like(out) if number else out
-            _sum_over_parents(sent, parents, start, stop, to)
+            term = torch.empty_like(out) if number else out
+            _sum_over_parents(sent, parents, start, stop, term)
             if number:
-                out += to
+                out += term
 
 
 def _sum_over_parents(sent: Tensor, parents: Parents, start: int, stop: int, out: Tensor) -> None:
-    """The gradient of the state of rows [start, stop): what their parents sent, summed in a fixed order.
+    """Sum, in a fixed order, what parents sent to rows [start, stop) of a state.
 
     In a forest every row has one parent at most, and this is a copy; else it is a segment sum without atomics.
     """

@@ -1,6 +1,7 @@
 """Run programs over a schedule: eager parts once, cores step by step, lazy parts once, over buffers in row order.
 
-Each group of rows, which is all vertices of a kind, has its own program; they meet in the states and in what is sent back.
+Each group of rows, which are the vertices of one kind, has its own program; groups read each other's states, and send each
+other gradients.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..graph.symbolic.roles import CHILDREN
 from .arguments import By, Gathered, Received
 from .compiled import Compiled
 from .edges import ChildRows, EdgeRows, Exchange
-from .memory import Values, cut, first_gathered, first_row, room_for, slots_of
+from .memory import Values, cut, empty_for, first_gathered, first_row, slots_of
 from .order import Ints, Order, RowGroup, Step
 from .run import Run
 
@@ -25,23 +26,26 @@ def run_forward(
     values: Sequence[Values],
     external: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Add to `values` every value of the forward parts; `compiled` and `values` are those of each group of rows.
+    """Compute the values of the forward parts and add them to `values`; `compiled` and `values` have an entry for each group.
 
-    `values` hold the parameters, buffers and inputs, with their rows in row order; `external` are the states of the
-    external vertices.
+    At first, `values` hold parameters, buffers and inputs, the latter in row order; `external` are the states of the external
+    vertices.
     """
     trace = compiled[0].program.trace
     states: dict[str, Tensor] = {}
     for name, node in trace.scatters.items():
-        states[name] = room_for(node, (order.num_rows + order.num_external + 1, *trace.state[name]))
+        states[name] = empty_for(node, (order.num_rows + order.num_external + 1, *trace.state[name]))
         states[name][-1].zero_()  # the row that a missing child reads
         if order.num_external:
             states[name][order.num_rows : -1].copy_((external or {})[name])
-    runs = [_Forward(*of_group, states) for of_group in zip(compiled, order.groups, values, strict=True)]
-    for group, first, end in order.runs:
-        runs[group].steps.run(order.table[first:end])
-    for run in runs:
-        run.finish()
+    passes = [
+        _Forward(program, group, values_of_group, states)
+        for program, group, values_of_group in zip(compiled, order.groups, values, strict=True)
+    ]
+    for number, first, end in order.runs:
+        passes[number].steps.run(order.table[first:end])
+    for forward in passes:
+        forward.finish()
 
 
 class _Steps:
@@ -83,22 +87,22 @@ class _Forward:
         self.steps = _Steps(compiled, "core", self.run)
 
     def finish(self) -> None:
-        """Compute what no step does."""
+        """Run the parts that follow the steps."""
         if not self.steps.loop.keeps:
             self._gather()
         _run_once(self.compiled, "lazy", self.run)
 
     def _gather(self) -> None:
-        """Gather what others than the core read."""
+        """Gather the states that parts other than the core read."""
         program, group, values = self.compiled.program, self.run.group, self.run.values
         for name, shape in program.trace.state.items():
-            nodes, every = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
+            nodes, all_children = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
             base = first_gathered(program, group, nodes)
             if base >= 0:
                 rows = EdgeRows(values.buffer(Gathered(name, By.SLOT)), nodes, group, shape, base)
                 rows.gather_all(self.run.states[name])
-            if every is not None and every in program.kept:
-                kids = ChildRows(values.buffer(Gathered(name, By.EDGE)), every, group, kept=True)
+            if all_children is not None and all_children in program.buffered:
+                kids = ChildRows(values.buffer(Gathered(name, By.EDGE)), all_children, group, all_steps=True)
                 kids.read(self.run.states[name], 0, group.num_edges)
 
 
@@ -108,25 +112,28 @@ def run_backward(
     values: Sequence[Values],
     state_grads: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Add to `values`, those of each group, the gradients that the programs want.
+    """Compute the gradients of the programs and add them to `values`; returns those of the states of the external vertices.
 
-    `values` hold constants, saved forward values and the gradients of pushed outputs; `state_grads` are what comes to the
-    states from elsewhere, in row order. Returns the gradients of the states of the external vertices.
+    At first, `values` hold constants, saved forward values and the gradients of pushed outputs; `state_grads` are gradients of
+    states that do not come from parents, in row order.
     """
-    exchange = Exchange.between([one.program for one in compiled], order, state_grads or {})
-    runs = [_Backward(*of_group, exchange) for of_group in zip(compiled, order.groups, values, strict=True)]
-    last = len(order.steps)
-    for group, first, end in reversed(order.runs):
-        runs[group].steps.run(order.backwards[last - end : last - first])
-    for run in runs:
-        run.receive()
-    outside = exchange.sent_outside(compiled[0].program.trace.state, order)
-    for run in runs:
-        run.forget_sent()
-    exchange.clear()  # its memory serves the gradients of weights
-    for run in runs:
-        run.finish()
-    return outside
+    exchange = Exchange.between([function.program for function in compiled], order, state_grads or {})
+    passes = [
+        _Backward(program, group, values_of_group, exchange)
+        for program, group, values_of_group in zip(compiled, order.groups, values, strict=True)
+    ]
+    num_steps = len(order.steps)
+    for number, first, end in reversed(order.runs):
+        passes[number].steps.run(order.backwards[num_steps - end : num_steps - first])
+    for backward in passes:
+        backward.receive()
+    external = exchange.sent_to_external(compiled[0].program.trace.state, order)
+    for backward in passes:
+        backward.forget_sent()
+    exchange.clear()  # the gradients of weights can use its memory
+    for backward in passes:
+        backward.finish()
+    return external
 
 
 class _Backward:
@@ -141,43 +148,43 @@ class _Backward:
         self.steps = _Steps(compiled, "grad_core", self.run)
 
     def _send_early(self) -> None:
-        """Find the places of what is sent, and send what no core makes."""
+        """Locate the gradients that are sent to children, and send those that the core does not compute."""
         program, run, group, values = self.compiled.program, self.run, self.run.group, self.run.values
         for name, data in run.exchange.sent[By.SLOT].items():
             nodes = slots_of(program.gather_grads, name)
             run.sent[name] = EdgeRows.for_gradients(nodes, group, data)
-            if any(program.made_by[node] == "grad_eager" for node in nodes):
-                for node, place in run.sent[name].views(group.num_leaves, group.num_rows).items():
-                    if program.made_by[node] == "grad_eager":
+            if any(program.stage_of[node] == "grad_eager" for node in nodes):
+                for node, column in run.sent[name].views(group.num_leaves, group.num_rows).items():
+                    if program.stage_of[node] == "grad_eager":
                         inner = cut(program, node, group, group.num_leaves)
-                        place.copy_(values[node] if inner is None else values[node].narrow(*inner))
+                        column.copy_(values[node] if inner is None else values[node].narrow(*inner))
         for name, data in run.exchange.sent[By.EDGE].items():
-            every = program.gather_grads.get((name, CHILDREN))
-            if every is None:
+            node_of_edges = program.gather_grads.get((name, CHILDREN))
+            if node_of_edges is None:
                 assert group.edges is not None
                 data[group.edges.start : group.edges.start + group.edges.num_edges].zero_()
                 continue
-            run.sent_by_edge[name] = ChildRows.for_gradients(every, group, data)
-            if program.made_by[every] == "grad_eager":
-                run.sent_by_edge[name].data.copy_(values[every])
+            run.sent_by_edge[name] = ChildRows.for_gradients(node_of_edges, group, data)
+            if program.stage_of[node_of_edges] == "grad_eager":
+                run.sent_by_edge[name].data.copy_(values[node_of_edges])
 
     def receive(self) -> None:
-        """What others than a core read of the gradients that come to the rows, if no core keeps it."""
+        """Receive the gradients of states that parts other than the core read, unless the core keeps them."""
         program, run = self.compiled.program, self.run
         for name, node in program.state_grads.items() if not self.steps.loop.keeps else ():
-            if node in program.kept:
+            if node in program.buffered:
                 base = first_row(program, run.group, node)
                 step = Step(base, run.group.num_rows)
                 run.exchange.receive(name, run.group, step, run.values.buffer(Received(name)), base)
 
     def forget_sent(self) -> None:
-        """Let go of what was sent."""
+        """Release the gradients that were sent."""
         self.run.sent.clear()
         self.run.sent_by_edge.clear()
         self.steps.arguments = None
 
     def finish(self) -> None:
-        """Compute what no step does."""
+        """Run the parts that follow the steps."""
         _run_once(self.compiled, "grad_lazy", self.run)
 
 

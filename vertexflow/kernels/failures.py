@@ -16,11 +16,11 @@ def raise_with_line(error: Exception, function: Callable[..., Any], trace: Trace
     """Raise an error of a part's function as one that names the line; lack of memory stays what it is."""
     if isinstance(error, (VertexFlowError, torch.OutOfMemoryError, MemoryError)):
         raise error
-    made_by: dict[int, fx.Node] = getattr(function, "made_by", {})
+    node_of_line: dict[int, fx.Node] = getattr(function, "node_of_line", {})
     step, node = error.__traceback__, None
     while step is not None:
         if step.tb_frame.f_code is getattr(function, "__code__", None):
-            node = made_by.get(step.tb_lineno)
+            node = node_of_line.get(step.tb_lineno)
         step = step.tb_next
     where = "" if node is None else f"\n  in the vertex function, {trace.where(node)}"
     kind = LinAlgError if isinstance(error, torch.linalg.LinAlgError) else VertexFunctionError  # type: ignore[attr-defined]

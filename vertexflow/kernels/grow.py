@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .autograd import gradients, keep, kept, outputs_and_values
+from .autograd import gradients, keep_values, kept_values, outputs_and_values, set_differentiable
 from .bound import Bound
 from .order import Order
 from .plain import check_plain
@@ -96,7 +96,7 @@ class _Extend(torch.autograd.Function):
         grown.add(states, dict(zip(bound.pushes, outputs, strict=True)), order.num_rows)
         grown.differentiable.update(bound.differentiable)
         ctx.grown, ctx.bound, ctx.order, ctx.external = grown, bound, order, external
-        keep(ctx, bound, values)
+        keep_values(ctx, bound, values)
         return token.new_zeros(())
 
     @staticmethod
@@ -106,7 +106,7 @@ class _Extend(torch.autograd.Function):
         rows = slice(ctx.start, ctx.start + order.num_rows)
         pushed = {name: grads[rows] for name, grads in push_gradients.items()}
         flat, external = gradients(
-            ctx.bound, order, kept(ctx), pushed, {name: grads[rows] for name, grads in state_gradients.items()}
+            ctx.bound, order, kept_values(ctx), pushed, {name: grads[rows] for name, grads in state_gradients.items()}
         )
         for name, sums in external.items():
             grown.add_gradient(state_gradients, name, ctx.external, sums)
@@ -117,10 +117,7 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grown: Grown, token: Tensor, rows: Tensor, *names: str) -> tuple[Tensor, ...]:
         outputs = tuple(grown.pushes[name].index_select(0, rows) for name in names)
-        ctx.mark_non_differentiable(
-            *(out for out, name in zip(outputs, names, strict=True) if name not in grown.differentiable)
-        )
-        ctx.set_materialize_grads(False)
+        set_differentiable(ctx, dict(zip(names, outputs, strict=True)), grown.differentiable)
         ctx.grown, ctx.rows, ctx.names = grown, rows, names
         return outputs
 

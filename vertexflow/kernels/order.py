@@ -1,4 +1,4 @@
-"""A schedule as the executor uses it: steps, the rows of each kind, and index arrays on the device."""
+"""A schedule as the executor uses it: steps, the group of rows of each kind, and index arrays on the device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Ints = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Step(NamedTuple):
-    """Rows [start, stop) of a group. Where they read consecutive rows of a state, the first of these, and where they are
-    read at consecutive positions, the first of those; else -1. With edge lists, the group's edges [edge_start, edge_stop).
+    """Rows [start, stop) of a group, which do not depend on each other, and the group's edges [edge_start, edge_stop) to their
+    children, if there are edge lists.
     """
 
     start: int
     stop: int
-    reads_from: int = -1
-    read_at: int = -1
+    reads_from: int = -1  # the children are consecutive rows of a state, from this one on; -1: they are not
+    read_at: int = -1  # the rows are read at consecutive positions of `child_rows`, from this one on; -1: they are not
     group: int = 0
     edge_start: int = 0
     edge_stop: int = 0
@@ -33,18 +33,20 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class EdgeSlice:
-    """The edges to the children of one group, a slice of all edges in the order of rows."""
+    """The edges from the rows of one group to their children: a slice of all edges, which are sorted by row."""
 
     start: int
     num_edges: int
-    child_rows: Tensor  # int32 [num_edges]
-    counts: Tensor  # int64 [rows of the group]: how many children each row has
-    offset: Tensor  # int32 [rows with children + 1]: where the edges of each begin, among all edges
-    owner: Tensor  # int32 [num_edges]: the row of the group that each edge is of
+    child_rows: Tensor  # int32 [num_edges]: the child's row in a state
+    counts: Tensor  # int64 [num_rows]: the number of children of each row
+    offset: (
+        Tensor  # int32 [num_inner + 1]: where the edges of each row with children begin, among the edges of all groups
+    )
+    owner: Tensor  # int32 [num_edges]: the row of the group that the edge begins at
 
 
 class Extent(NamedTuple):
-    """How many rows there is room for: of all that a value has rows for, of those with children, and of edges."""
+    """A number of rows, how many of these have children, and how many edges lead to those."""
 
     rows: int
     inner: int
@@ -53,16 +55,18 @@ class Extent(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RowGroup:
-    """The rows of one kind, numbered from 0: rows [start, start + num_rows) of a state. The first have no children."""
+    """The rows of one kind, numbered from 0: rows [start, start + num_rows) of a state, first the leaves."""
 
     start: int
     num_rows: int
     num_leaves: int
     num_slots: int
-    position: int  # the first of its places in the `child_rows` of all groups
-    child_rows: Tensor  # [(num_rows - num_leaves) * num_slots]: row of each child in a state; the last row: none
+    position: int  # where its `child_rows` begin in those of all groups
+    child_rows: (
+        Tensor  # [num_inner * num_slots]: the row of each child in a state; where a child is missing, the last row
+    )
     steps: list[Step]  # those of this group
-    edges: EdgeSlice | None  # for vertex functions that read all children
+    edges: EdgeSlice | None  # only for vertex functions that read all children
 
     @property
     def num_inner(self) -> int:
@@ -74,7 +78,7 @@ class RowGroup:
 
     @property
     def extent(self) -> Extent:
-        """All of its rows."""
+        """Its size."""
         return Extent(self.num_rows, self.num_inner, self.num_edges)
 
     @cached_property
@@ -90,37 +94,41 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Parents:
-    """Who reads each row: `places[offset[r]:offset[r + 1]]`; with offset None, the one place `places[r]`."""
+    """Where each row of a state is read: row r at `places[offset[r]:offset[r + 1]]`, or, without `offset`, at `places[r]` alone.
+
+    A place is a position in the `child_rows` of all groups, or the number of an edge.
+    """
 
     places: Tensor  # int32
-    offset: Tensor | None  # int32 [rows + external + 1]
-    bounds: Ints | None  # the same on the host
+    offset: Tensor | None  # int32 [num_rows + num_external + 1]
+    bounds: Ints | None  # `offset` on the host
 
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """Index arrays are int32, on the device. The rows of external vertices, computed before, follow those of all groups."""
+    """A schedule on a device, where its index arrays are int32.
+
+    In a state, the rows of external vertices, which were computed before, follow those of all groups.
+    """
 
     num_rows: int
     num_external: int
     num_positions: int
     num_edges: int
     steps: list[Step]  # in the order of execution
-    table: Ints  # [S, 7], the same as an array
+    table: Ints  # [len(steps), 7]: the same steps as an array
     groups: list[RowGroup]
     vertex: Tensor  # [num_rows]: the vertex of each row
     row: Tensor  # [num_rows]: the row of each vertex
-    parents: Parents  # by place in the `child_rows` of all groups
-    edge_parents: Parents | None  # by edge
+    parents: Parents  # whose places are positions in `child_rows`
+    edge_parents: Parents | None  # whose places are edges
     schedule: Schedule
     lists: EdgeLists | None
-    # By groups: what `vertices_among` and `edges_among` have answered.
-    of_vertices: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
-    of_edges: dict[tuple[int, ...], list[Tensor]] = field(default_factory=dict)
+    _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
-        """Steps of one group in a row: the group, the first of them, and the end."""
+        """Runs of consecutive steps [first, end) of the same group, as (group, first, end)."""
         bounds = [0, *(np.flatnonzero(np.diff(self.table[:, 4])) + 1).tolist(), len(self.table)]
         return [(int(self.table[first, 4]), first, end) for first, end in itertools.pairwise(bounds)]
 
@@ -129,43 +137,43 @@ class Order:
         """`table` from the last step to the first."""
         return np.ascontiguousarray(self.table[::-1])
 
-    def vertices_among(self, groups: Sequence[int]) -> list[Tensor]:
-        """For tensors of one row for each vertex of these groups, in the batch's order: the row of that of each row of
-        each of these groups."""
-        if tuple(groups) not in self.of_vertices:
-            bounds = [(group.start, group.start + group.num_rows) for group in self.groups]
-            self.of_vertices[tuple(groups)] = self._among(groups, self.schedule.order, bounds)
-        return self.of_vertices[tuple(groups)]
+    def batch_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[Tensor]:
+        """Indices into a tensor in the batch's order: of each of these groups, entry i is the row of its i-th row, or edge.
 
-    def edges_among(self, groups: Sequence[int]) -> list[Tensor]:
-        """For tensors of one row for each edge to the children of these groups, in the order in which edges were given: the
-        row of that of each edge of each of these groups."""
-        if tuple(groups) not in self.of_edges:
+        The tensor has a row for each vertex of these groups, or for each edge to their children, and no other rows.
+        """
+        key = (of_edges, tuple(groups))
+        if key not in self._batch_rows:
+            self._batch_rows[key] = self._find_batch_rows(groups, of_edges)
+        return self._batch_rows[key]
+
+    def _find_batch_rows(self, groups: Sequence[int], of_edges: bool) -> list[Tensor]:
+        if not of_edges and len(groups) == len(self.groups) == 1:
+            return [self.vertex]
+        if of_edges:
             assert self.lists is not None
-            edges = [group.edges for group in self.groups if group.edges is not None]
-            bounds = [(part.start, part.start + part.num_edges) for part in edges]
-            self.of_edges[tuple(groups)] = self._among(groups, self.lists.edge, bounds)
-        return self.of_edges[tuple(groups)]
-
-    def _among(self, groups: Sequence[int], numbers: Ints, bounds: list[tuple[int, int]]) -> list[Tensor]:
-        """Of `numbers`, all vertices or edges in the order of rows, those within the bounds of each of these groups, counted
-        among them alone."""
-        parts = [numbers[slice(*bounds[group])] for group in groups]
-        if len(groups) < len(self.groups):
+            numbers = self.lists.edge
+            slices = [group.edges for group in self.groups if group.edges is not None]
+            bounds = [(edges.start, edges.start + edges.num_edges) for edges in slices]
+        else:
+            numbers = self.schedule.order
+            bounds = [(group.start, group.start + group.num_rows) for group in self.groups]
+        numbers_of_groups = [numbers[slice(*bounds[group])] for group in groups]
+        if len(groups) < len(self.groups):  # count without the vertices, or edges, of other groups
             rank = np.zeros(len(numbers) + 1, np.int32)
-            for part in parts:
-                rank[part] = 1
+            for numbers_of_group in numbers_of_groups:
+                rank[numbers_of_group] = 1
             np.cumsum(rank, out=rank)
-            parts = [rank[part] - 1 for part in parts]
+            numbers_of_groups = [rank[numbers_of_group] - 1 for numbers_of_group in numbers_of_groups]
         with torch.inference_mode(False):  # they are kept, and used where gradients are wanted
-            joined = torch.from_numpy(np.concatenate(parts)).to(self.vertex.device, non_blocking=True)
-            return list(torch.split(joined, [len(part) for part in parts]))
+            joined = torch.from_numpy(np.concatenate(numbers_of_groups)).to(self.vertex.device, non_blocking=True)
+            return list(torch.split(joined, [len(numbers_of_group) for numbers_of_group in numbers_of_groups]))
 
 
 def order_on(
     schedule: Schedule, device: torch.device, arrays: Tensor | None = None, lists: EdgeLists | None = None
 ) -> Order:
-    """Bring a schedule to a device, in one piece; `arrays` are its arrays where they are there already."""
+    """Bring a schedule to a device in one copy, or take its `arrays` if they are there already."""
     with torch.inference_mode(False):  # orders are kept, and used where gradients are wanted
         return _order_on(schedule, device, arrays, lists)
 
@@ -175,8 +183,8 @@ def _order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None, l
         arrays = torch.from_numpy(schedule.arrays).to(device, non_blocking=True)
     rows, total = schedule.num_vertices, schedule.num_vertices + schedule.num_external
     sizes = [rows, rows, schedule.num_positions]
-    rest = len(arrays) - sum(sizes)
-    sizes += [0, rest] if schedule.is_tree else [total + 1, rest - total - 1]
+    size_of_parents = len(arrays) - sum(sizes)
+    sizes += [0, size_of_parents] if schedule.is_tree else [total + 1, size_of_parents - total - 1]
     vertex, row, child_rows, parent_offset, parent_places = torch.split(arrays, sizes)
     table, edge_parents = _table(schedule, lists), None
     steps = [Step._make(line) for line in table.tolist()]
@@ -210,14 +218,13 @@ def _order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None, l
         edge_parents=edge_parents,
         schedule=schedule,
         lists=lists,
-        of_vertices={(0,): [vertex]} if len(groups) == 1 else {},
     )
 
 
 def _table(schedule: Schedule, lists: EdgeLists | None) -> Ints:
-    """The steps, a line each as in `Step`, with rows and edges as their group counts them."""
+    """The steps, one in a line with the fields of `Step`; rows and edges are counted within the group."""
     first, inner = np.array([[group.start, group.inner] for group in schedule.groups], np.int32).T
-    leaves = np.cumsum(inner - first, dtype=np.int32)[schedule.step_kinds]  # up to and with this group
+    leaves = np.cumsum(inner - first, dtype=np.int32)[schedule.step_kinds]  # in this group and those before it
     table = np.zeros((len(schedule.table), 7), np.int32)
     table[:, :5] = schedule.table
     table[:, :2] -= first[schedule.step_kinds, None]
@@ -230,20 +237,29 @@ def _table(schedule: Schedule, lists: EdgeLists | None) -> Ints:
 
 
 def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tuple[list[EdgeSlice | None], Parents]:
-    """Bring edge lists to a device, in one piece: the slice of each group, and who reads each row."""
+    """Bring edge lists to a device in one copy: the slice of each group, and the edges over which each row is read."""
     arrays = torch.from_numpy(lists.arrays).to(device, non_blocking=True)
-    parts = (lists.offset, lists.edge, lists.child_row, lists.parent_offset, lists.parent_edge)
-    offset, _, child_rows, parent_offset, parent_edges = torch.split(arrays, [len(part) for part in parts])
+    on_host = (lists.offset, lists.edge, lists.child_row, lists.parent_offset, lists.parent_edge)
+    offset, _, child_rows, parent_offset, parent_edges = torch.split(arrays, list(map(len, on_host)))
     counts = (offset[1:] - offset[:-1]).long()
     edges: list[EdgeSlice | None] = []
-    at = 0  # among the rows with children
+    first = 0  # row with children of this group, counted over all groups
     for group in schedule.groups:
-        end = at + group.stop - group.inner
-        start, stop = int(lists.offset[at]), int(lists.offset[end])
-        of_rows = torch.zeros(group.stop - group.start, dtype=torch.int64, device=device)
-        of_rows[group.inner - group.start :] = counts[at:end]
-        owner = np.repeat(np.arange(group.inner, group.stop, dtype=np.int32), np.diff(lists.offset[at : end + 1]))
-        owner_on = torch.from_numpy(owner - np.int32(group.start)).to(device, non_blocking=True)
-        edges.append(EdgeSlice(start, stop - start, child_rows[start:stop], of_rows, offset[at : end + 1], owner_on))
-        at = end
+        end = first + group.stop - group.inner
+        start, stop = int(lists.offset[first]), int(lists.offset[end])
+        counts_of_group = torch.zeros(group.stop - group.start, dtype=torch.int64, device=device)
+        counts_of_group[group.inner - group.start :] = counts[first:end]
+        rows = np.arange(group.inner - group.start, group.stop - group.start, dtype=np.int32)
+        owner = np.repeat(rows, np.diff(lists.offset[first : end + 1]))
+        edges.append(
+            EdgeSlice(
+                start,
+                stop - start,
+                child_rows[start:stop],
+                counts_of_group,
+                offset[first : end + 1],
+                torch.from_numpy(owner).to(device, non_blocking=True),
+            )
+        )
+        first = end
     return edges, Parents(parent_edges, parent_offset, lists.parent_offset)

@@ -28,8 +28,7 @@ Tensors = Mapping[Key, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class BoundPart:
-    """Some graphs of a batch with the programs that compute them, and how many rows they have of each input and of the states of
-    external vertices."""
+    """Some graphs of a batch, the programs that compute them, and their numbers of rows of inputs and of external states."""
 
     bound: Bound
     order: Order
@@ -44,8 +43,15 @@ class BoundPart:
         """How many rows the part has of an output."""
         return sum(self.order.groups[group].num_rows for group in self.bound.pushes.get(name, []))
 
-    def constants(self) -> Iterator[Tensor]:
+    def constants(self) -> list[Tensor]:
         """Tensors that programs read and that are neither parameters nor inputs."""
+        return [value for value in self._constants() if isinstance(value, Tensor)]
+
+    def generators(self) -> list[torch.Generator]:
+        """Generators that programs draw random numbers from, beside PyTorch's own."""
+        return [value for value in self._constants() if isinstance(value, torch.Generator)]
+
+    def _constants(self) -> Iterator[Tensor | torch.Generator]:
         for compiled in self.bound.compiled:
             yield from compiled.program.trace.constants.values()
 
@@ -86,7 +92,7 @@ def _run_all(
     starts = dict.fromkeys(names, 0)
     randomness = []
     for part, rows in zip(parts, _rows_of_parts(parts, tensors), strict=True):
-        randomness.append(_Randomness(part.order.vertex.device))
+        randomness.append(_Randomness(part.order.vertex.device, part.generators()))
         for name, value in part.run(rows).items():
             if name not in outputs:
                 total = sum(other_part.num_outputs(name) for other_part in parts)
@@ -118,10 +124,7 @@ class _Parts(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         outputs, randomness = _run_all(parts, names, dict(zip(keys, values, strict=True)))
         differentiable = {name for part in parts for name in part.bound.differentiable}
-        ctx.mark_non_differentiable(
-            *(value for name, value in zip(names, outputs, strict=True) if name not in differentiable)
-        )
-        ctx.set_materialize_grads(False)
+        autograd.set_differentiable(ctx, dict(zip(names, outputs, strict=True)), differentiable)
         ctx.parts, ctx.names, ctx.keys, ctx.randomness = parts, names, keys, randomness
         ctx.constants = list({id(constant): constant for part in parts for constant in part.constants()}.values())
         autograd.save_tensors(ctx, [*values, *ctx.constants])
@@ -134,11 +137,11 @@ class _Parts(torch.autograd.Function):
         saved = autograd.saved_tensors(ctx)
         tensors = dict(zip(ctx.keys, saved, strict=False))
         _check_constants(saved[len(tensors) :], ctx.constants)
-        wanted = [key for key, wants in zip(ctx.keys, ctx.needs_input_grad[3:], strict=True) if wants]
+        keys = [key for key, needs_grad in zip(ctx.keys, ctx.needs_input_grad[3:], strict=True) if needs_grad]
         starts = dict.fromkeys(pushed, 0)
         gradients = _Gradients(tensors)
         for part, rows, randomness in zip(ctx.parts, _rows_of_parts(ctx.parts, tensors), ctx.randomness, strict=True):
-            leaves = {key: rows[key].detach().requires_grad_() for key in wanted}
+            leaves = {key: rows[key].detach().requires_grad_() for key in keys}
             with torch.enable_grad(), randomness.again():
                 outputs = part.run({**rows, **leaves})
             grads_of_part = {}
@@ -161,13 +164,13 @@ def _check_constants(saved: Sequence[Tensor], constants: Sequence[Tensor]) -> No
 
 def _backward(outputs: Mapping[str, Tensor], grads: Mapping[str, Tensor], leaves: Tensors) -> dict[Key, Tensor | None]:
     """The gradients of leaves, from those of some outputs."""
-    through = [name for name in grads if outputs[name].requires_grad]
-    if not through:
+    names = [name for name in grads if outputs[name].requires_grad]
+    if not names:
         return dict.fromkeys(leaves)
     gradients = torch.autograd.grad(
-        [outputs[name] for name in through],
+        [outputs[name] for name in names],
         list(leaves.values()),
-        [grads[name] for name in through],
+        [grads[name] for name in names],
         allow_unused=True,
     )
     return dict(zip(leaves, gradients, strict=True))
@@ -186,7 +189,10 @@ class _Gradients:
         for key, gradient in gradients.items():
             if key[0] == "tensor":
                 if gradient is not None:
-                    self.total[key] = self.total[key].add_(gradient) if key in self.total else gradient
+                    if key in self.total:
+                        self.total[key].add_(gradient)
+                    else:
+                        self.total[key] = gradient.clone()  # the same tensor may be the gradient of two parameters
                 continue
             if key not in self.total:
                 tensor = self._tensors[key]
@@ -200,13 +206,14 @@ class _Gradients:
 
 
 class _Randomness:
-    """The states of PyTorch's random generators at some moment."""
+    """The states of PyTorch's random generators, and of further ones, at some moment."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, generators: Sequence[torch.Generator]) -> None:
         self._cpu = torch.get_rng_state()
         self._device = device
         like = torch.empty(0, device=device)
         self._devices, self._states = get_device_states(like)
+        self._generators = [(generator, generator.get_state()) for generator in generators]
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -214,4 +221,11 @@ class _Randomness:
         with torch.random.fork_rng(self._devices, device_type=self._device.type if self._devices else "cuda"):
             torch.set_rng_state(self._cpu)
             set_device_states(self._devices, self._states)
-            yield
+            later_states = [(generator, generator.get_state()) for generator, _ in self._generators]
+            for generator, state in self._generators:
+                generator.set_state(state)
+            try:
+                yield
+            finally:
+                for generator, state in later_states:
+                    generator.set_state(state)

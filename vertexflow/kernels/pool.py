@@ -33,10 +33,20 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or size < LARGE:
         return torch.empty(tuple(shape), dtype=dtype, device=device)
-    piece = _take(size)
+    return _bytes(size, 2 * size).view(dtype).view(tuple(shape)).detach()  # no view: users may change it in place
+
+
+def empty_for_a_call(size: int) -> Tensor:
+    """Bytes for the time of one call: soon given back, they may lie in a free piece of any size."""
+    return _bytes(size, KEPT)
+
+
+def _bytes(size: int, max_size: int) -> Tensor:
+    """Bytes in a piece of at most `max_size`, which goes back to the pool when the tensor is freed."""
+    piece = _take(size, max_size)
     used = piece[:size]
     weakref.finalize(used, _give_back, piece).atexit = False
-    return torch.from_numpy(used).view(dtype).view(tuple(shape))
+    return torch.from_numpy(used)
 
 
 def clear() -> None:
@@ -46,13 +56,17 @@ def clear() -> None:
         _free.clear()
 
 
-def _take(size: int) -> _Bytes:
-    """The smallest free piece of at least this size and at most twice as much, or a new one."""
+def _take(size: int, max_size: int) -> _Bytes:
+    """The smallest free piece of at least `size` and at most `max_size`; else a new one, for which the largest that is too
+    small is freed."""
     with _lock:
         _collect()
-        fitting = [number for number, piece in enumerate(_free) if size <= piece.nbytes <= 2 * size]
+        fitting = [number for number, piece in enumerate(_free) if size <= piece.nbytes <= max_size]
         if fitting:
             return _free.pop(min(fitting, key=lambda number: _free[number].nbytes))
+        too_small = [number for number, piece in enumerate(_free) if piece.nbytes < size]
+        if too_small:
+            _free.pop(max(too_small, key=lambda number: _free[number].nbytes))
     return np.empty(size + size // 8, np.uint8)  # the next batch may be a little larger
 
 

@@ -1,4 +1,4 @@
-"""What is there of one group of rows while a program runs over a batch: what loops are bound to."""
+"""The data of one group of rows in one run of a program over a batch: what loops are bound to."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Run:
     values: Values
     states: Mapping[str, Tensor] = field(default_factory=dict)
     exchange: Exchange = field(default_factory=Exchange)
-    sent: dict[str, EdgeRows] = field(default_factory=dict)  # by this group, of each state: in slots
+    # The gradients of each state that this group sends to children: through slots, or over edges.
+    sent: dict[str, EdgeRows] = field(default_factory=dict)
     sent_by_edge: dict[str, ChildRows] = field(default_factory=dict)
 
     @cached_property
     def seed(self) -> int:
-        """The seed of all random numbers of loops, drawn as PyTorch's own are, on the host, when it is first asked for."""
+        """The seed of the random numbers of all loops, drawn when it is first used, on the host, by PyTorch's generator."""
         return int(torch.randint(2**62, ()))

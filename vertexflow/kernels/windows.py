@@ -1,6 +1,6 @@
-"""Windows: consecutive rows of a group, for which all parts of a pass are run before the next ones are.
+"""Windows: consecutive rows of a group, for which all parts of a pass run before any part runs for the next window.
 
-What passes from one part to another, and is not kept for the backward pass, then has room for the rows of one window.
+Values that parts pass to each other, and that are not kept for the backward pass, then need memory for the rows of one window.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from .lower.scalar import HALVES
 from .memory import Along
 from .order import Extent, Ints, Order, RowGroup, Step
 
-NUMBERS = 2**18  # of the states, in a window
-MOST = 64  # windows
+WINDOW_SIZE = 2**17  # elements of the states
+ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
+MAX_WINDOWS = 64
 
 
 class Window(NamedTuple):
-    """Rows [start, stop) of a group; its rows with children [inner, inner_stop), counted from the first of these; its edges."""
+    """Rows [start, stop) of a group; those of them with children are rows [inner, inner_stop) of all with children; its edges."""
 
     start: int
     stop: int
@@ -39,7 +40,7 @@ class Window(NamedTuple):
         return Extent(self.stop - self.start, self.inner_stop - self.inner, self.edge_stop - self.edge_start)
 
     def range(self, along: Along) -> tuple[int, int]:
-        """The first of what something has rows for, and how many of that there are."""
+        """The first row, row with children, or edge, and how many there are."""
         match along:
             case Along.ROWS:
                 return self.start, self.stop - self.start
@@ -51,7 +52,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """All windows of a group, in the order in which its rows are computed."""
+    """All windows of a group, in order; if there is only one, it has all rows."""
 
     group: RowGroup
     all: list[Window]
@@ -62,7 +63,7 @@ class Windows:
 
     @property
     def extent(self) -> Extent | None:
-        """Room for each of them; None if there is one, of all rows."""
+        """The largest extent of a window; None if there is only one."""
         return (
             Extent(*map(max, zip(*(window.extent for window in self.all), strict=True))) if self.are_several else None
         )
@@ -76,7 +77,7 @@ class Windows:
         return np.array([step], np.int32)
 
     def inner_rows(self, number: int) -> Ints:
-        """Those with children."""
+        """The rows with children of a window as one step."""
         if not self.are_several:
             return self.group.inner_rows
         window, leaves = self.all[number], self.group.num_leaves
@@ -87,103 +88,115 @@ class Windows:
 
 
 class Visit(NamedTuple):
-    """Steps of a window of a group that are computed one after the other: the first of that window, the last, or others."""
+    """Consecutive steps that are all in one window of one group."""
 
     group: int
     window: int
     steps: Ints
-    is_first: bool
+    is_first: bool  # of the visits of this window
     is_last: bool
 
 
 def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
     """The windows of each group."""
-    found = []
-    for number, (one, group) in enumerate(zip(compiled, order.groups, strict=True)):
-        width = sum(map(math.prod, one.program.trace.state.values()))
+    windows_of_groups = []
+    for number, (function, group) in enumerate(zip(compiled, order.groups, strict=True)):
+        width = sum(map(math.prod, function.program.trace.state.values()))
         rows = min(rows_of_a_window(group.num_rows, width), group.num_rows)
-        pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(one.program)
-        found.append(Windows(group, _windows(group, -(-group.num_rows // rows) if pays else 1)))
-    return found
+        pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(function.program)
+        windows_of_groups.append(Windows(group, _windows(group, -(-group.num_rows // rows) if pays else 1)))
+    return windows_of_groups
 
 
 def rows_of_a_window(rows: int, width: int) -> int:
-    """How many of the rows of a group, whose states have `width` numbers, a window has at most."""
-    return max(NUMBERS // width, -(-rows // MOST))
+    """How many rows a window has at most, of a group with so many rows whose states have `width` elements."""
+    width = max(width, 1)
+    return rows if rows * width <= ONE_WINDOW else max(WINDOW_SIZE // width, -(-rows // MAX_WINDOWS))
 
 
 def visits(order: Order, windows: Sequence[Windows]) -> list[Visit]:
-    """What is computed, in order; windows without steps, which have no rows, come first."""
-    lines: list[tuple[int, int, Ints]] = []
-    for number, first, end in order.runs:
-        steps = order.table[first:end]
+    """All visits in the order of execution; windows without steps, which have no rows, come first."""
+    if sorted(number for number, *_ in order.runs) == [*range(len(windows))] and not any(
+        group.are_several for group in windows
+    ):
+        return [Visit(number, 0, order.table[start:end], True, True) for number, start, end in order.runs]
+    runs: list[tuple[int, int, Ints]] = []
+    for number, start, end in order.runs:
+        steps = order.table[start:end]
         if windows[number].are_several:
-            lines += ((number, window, some) for window, some in _cut(steps, windows[number]))
+            runs += ((number, window, part) for window, part in _cut(steps, windows[number]))
         else:
-            lines.append((number, 0, steps))
-    seen = {(number, window) for number, window, _ in lines}
-    nothing = np.zeros((0, len(Step._fields)), np.int32)
-    every = ((number, window) for number, one in enumerate(windows) for window in range(len(one.all)))
-    lines = [*((*each, nothing) for each in every if each not in seen), *lines]
-    lasts = {each[:2]: at for at, each in enumerate(lines)}
-    firsts = {each[:2]: at for at, each in reversed([*enumerate(lines)])}
-    return [Visit(*each, firsts[each[:2]] == at, lasts[each[:2]] == at) for at, each in enumerate(lines)]
+            runs.append((number, 0, steps))
+    with_steps = {(number, window) for number, window, _ in runs}
+    no_steps = np.zeros((0, len(Step._fields)), np.int32)
+    all_windows = ((number, window) for number, group in enumerate(windows) for window in range(len(group.all)))
+    runs = [*((*key, no_steps) for key in all_windows if key not in with_steps), *runs]
+    last = {(number, window): at for at, (number, window, _) in enumerate(runs)}
+    first: dict[tuple[int, int], int] = {}
+    for at, (number, window, _) in enumerate(runs):
+        first.setdefault((number, window), at)
+    return [
+        Visit(number, window, steps, first[number, window] == at, last[number, window] == at)
+        for at, (number, window, steps) in enumerate(runs)
+    ]
 
 
 def visits_back(order: Order, windows: Sequence[Windows]) -> Iterator[Visit]:
-    """The same from the last step to the first."""
+    """All visits in the order of the backward pass, from the last step to the first."""
     for visit in reversed(visits(order, windows)):
         steps = np.ascontiguousarray(visit.steps[::-1])
         yield Visit(visit.group, visit.window, steps, visit.is_last, visit.is_first)
 
 
 def has_rounded_sums(program: Program) -> bool:
-    """Whether sums over rows are in half precision, so that they would be rounded once for each window. (All others can be added
-    up window by window: a gradient that is no sum over the vertices is refused when it is traced.)"""
-    made = (node for node in program.made_by if not has_rows(node) and any(map(has_rows, node.all_input_nodes)))
-    return any(getattr(node.meta["val"], "dtype", None) in HALVES for node in made)
+    """Whether values without rows that are computed from rows are in half precision, so that each window would round them.
+
+    They are all sums over rows, which windows add to: a gradient that is not is refused when it is traced.
+    """
+    sums = (node for node in program.stage_of if not has_rows(node) and any(map(has_rows, node.all_input_nodes)))
+    return any(getattr(node.meta["val"], "dtype", None) in HALVES for node in sums)
 
 
 def _is_in_order(order: Order, number: int) -> bool:
-    """Whether the rows of a group are computed in their order: else a window would be come back to."""
+    """Whether the rows of a group are computed in their order, so that no window is left before all its rows are computed."""
     starts = order.table[order.table[:, 4] == number, 0]
     return bool((np.diff(starts) >= 0).all())
 
 
 def _windows(group: RowGroup, count: int) -> list[Window]:
-    """So many windows of as many rows each, to within one."""
+    """So many windows, whose numbers of rows differ by one at most."""
     offset = None
     if group.edges is not None:
         offset = group.edges.offset.numpy() - group.edges.start
-    found = []
+    windows = []
     for number in range(count):
-        start, stop = (group.num_rows * at // count for at in (number, number + 1))
-        inner, inner_stop = (max(0, at - group.num_leaves) for at in (start, stop))
+        start, stop = (group.num_rows * bound // count for bound in (number, number + 1))
+        inner, inner_stop = (max(0, row - group.num_leaves) for row in (start, stop))
         edges = (0, 0) if offset is None else (int(offset[inner]), int(offset[inner_stop]))
-        found.append(Window(start, stop, inner, inner_stop, *edges))
-    return found
+        windows.append(Window(start, stop, inner, inner_stop, *edges))
+    return windows
 
 
 def _cut(steps: Ints, windows: Windows) -> Iterator[tuple[int, Ints]]:
-    """Steps by the windows that they are in; one that is in several is cut, since its rows do not depend on each other."""
+    """Consecutive steps by their window; a step in several windows is cut, since its rows do not depend on each other."""
     group = windows.group
     starts, stops = np.array([(window.start, window.stop) for window in windows.all]).T
     first = np.searchsorted(stops, steps[:, 0], "right")
     last = np.maximum(first, np.searchsorted(starts, steps[:, 1], "left") - 1)
     counts = last - first + 1
-    step = np.repeat(np.arange(len(steps)), counts)
-    window = np.arange(len(step)) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    lines = steps[step]
-    before = lines[:, 0].copy()
-    lines[:, 0] = np.maximum(before, starts[window])
-    lines[:, 1] = np.minimum(lines[:, 1], stops[window])
-    skipped = lines[:, 0] - before
-    lines[:, 2] += np.where(lines[:, 2] >= 0, skipped * group.num_slots, 0).astype(np.int32)
-    lines[:, 3] += np.where(lines[:, 3] >= 0, skipped, 0).astype(np.int32)
+    step_of_piece = np.repeat(np.arange(len(steps)), counts)
+    window_of_piece = np.arange(len(step_of_piece)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    pieces = steps[step_of_piece]
+    start_of_step = pieces[:, 0].copy()
+    pieces[:, 0] = np.maximum(start_of_step, starts[window_of_piece])
+    pieces[:, 1] = np.minimum(pieces[:, 1], stops[window_of_piece])
+    skipped = pieces[:, 0] - start_of_step
+    pieces[:, 2] += np.where(pieces[:, 2] >= 0, skipped * group.num_slots, 0).astype(np.int32)
+    pieces[:, 3] += np.where(pieces[:, 3] >= 0, skipped, 0).astype(np.int32)
     if group.edges is not None:
         offset = group.edges.offset.numpy() - group.edges.start
-        lines[:, 5:] = offset[np.maximum(0, lines[:, :2] - group.num_leaves)]
-    bounds = [0, *(np.flatnonzero(np.diff(window)) + 1).tolist(), len(window)]
+        pieces[:, 5:] = offset[np.maximum(0, pieces[:, :2] - group.num_leaves)]
+    bounds = [0, *(np.flatnonzero(np.diff(window_of_piece)) + 1).tolist(), len(window_of_piece)]
     for begin, end in itertools.pairwise(bounds):
         if begin < end:
-            yield int(window[begin]), np.ascontiguousarray(lines[begin:end])
+            yield int(window_of_piece[begin]), np.ascontiguousarray(pieces[begin:end])

@@ -64,15 +64,15 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_expand_1 = (T* const)a[15];
     T* const p_div = (T* const)a[16];
     T* const p_segment_sum_1 = (T* const)a[17];
-    T* const p_addmm_1 = (T* const)a[18];
+    T* const p_clone_default = (T* const)a[18];
     T* const p_sigmoid = (T* const)a[19];
     T* const p_tanh = (T* const)a[20];
     T* const p_sigmoid_1 = (T* const)a[21];
-    T* const p_sub_1 = (T* const)a[22];
-    T* const p_add_3 = (T* const)a[23];
-    T* const p_mm = (T* const)a[24];
-    T* const scratch_1 = (T* const)a[25];
-    T* const scratch_2 = (T* const)a[26];
+    T* const p_add_3 = (T* const)a[22];
+    T* const p_mm = (T* const)a[23];
+    T* const scratch_1 = (T* const)a[24];
+    T* const scratch_2 = (T* const)a[25];
+    T* const scratch_3 = (T* const)a[26];
     const Long num_computed = (Long)a[27];
     Long& packed = a[28];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
@@ -90,8 +90,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 48);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 48) == pays;) ++last;
+        const bool pays = pays_threads(*first, 40);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 40) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -118,16 +118,14 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_div = p_div + first_of_edges * v_div_ld;
                     constexpr Long v_message_ld = 6;
                     T* const v_message = p_segment_sum_1 + (start - num_leaves) * v_message_ld;
-                    constexpr Long v_addmm_1_ld = 18;
-                    T* const v_addmm_1 = p_addmm_1 + start * v_addmm_1_ld;
+                    constexpr Long v_clone_default_ld = 6;
+                    T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                    constexpr Long v_sub_1_ld = 6;
-                    T* const v_sub_1 = p_sub_1 + start * v_sub_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_add_3 + start * v_h_ld;
                     constexpr Long v_score_ld = 1;
@@ -136,6 +134,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_segment_max_ld = 1;
                     T* const v_segment_sum = scratch_2;
                     constexpr Long v_segment_sum_ld = 1;
+                    T* const v_addmm_1 = scratch_3;
+                    constexpr Long v_addmm_1_ld = 18;
                     const Index* const owner = owner_of + first_of_edges;
                     const Index* const first_edge = edge_offset + (start - num_leaves);
                     const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
@@ -197,6 +197,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
+                            v_clone_default[i * v_clone_default_ld + j0] = v_addmm_1[i * v_addmm_1_ld + j0 + 12];
                             const float t5 = v_addmm[i * v_addmm_ld + j0] + v_addmm_1[i * v_addmm_1_ld + j0];
                             const float t6 = sigmoid(t5);
                             v_sigmoid[i * v_sigmoid_ld + j0] = t6;
@@ -208,7 +209,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t11 = sigmoid(t10);
                             v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t11;
                             const float t12 = v_message[i * v_message_ld + j0] - t9;
-                            v_sub_1[i * v_sub_1_ld + j0] = t12;
                             const float t13 = t11 * t12;
                             const float t14 = t9 + t13;
                             v_h[i * v_h_ld + j0] = t14;
@@ -220,24 +220,23 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                 } else {
                     constexpr Long v_addmm_ld = 18;
                     T* const v_addmm = p_addmm + start * v_addmm_ld;
+                    constexpr Long v_clone_default_ld = 6;
+                    T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                    constexpr Long v_sub_1_ld = 6;
-                    T* const v_sub_1 = p_sub_1 + start * v_sub_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_add_3 + start * v_h_ld;
                     constexpr Long v_score_ld = 1;
                     T* const v_score = p_mm + start * v_score_ld;
-                    constexpr Long v_addmm_1_ld = 18;
-                    T* const v_addmm_1 = p_addmm_1 + start * v_addmm_1_ld;
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
+                            v_clone_default[i * v_clone_default_ld + j0] = p_params_4[j0 + 12];
                             const float t1 = v_addmm[i * v_addmm_ld + j0] + p_params_4[j0];
                             const float t2 = sigmoid(t1);
                             v_sigmoid[i * v_sigmoid_ld + j0] = t2;
@@ -249,7 +248,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t7 = sigmoid(t6);
                             v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t7;
                             const float t8 = float(0.0) - t5;
-                            v_sub_1[i * v_sub_1_ld + j0] = t8;
                             const float t9 = t7 * t8;
                             const float t10 = t5 + t9;
                             v_h[i * v_h_ld + j0] = t10;
@@ -257,13 +255,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     }
                     meeting.wait(team);
                     product(rows, v_h, v_h_ld, weight_1, nullptr, v_score, v_score_ld);
-                    #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < rows; ++i) {
-                        #pragma omp simd
-                        for (Long j0 = 0; j0 < 18; ++j0) {
-                            v_addmm_1[i * v_addmm_1_ld + j0] = p_params_4[j0];
-                        }
-                    }
                     meeting.wait(team);
                 }
             }
@@ -339,11 +330,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_exp = (T* const)a[23];
     T* const p_expand_1 = (T* const)a[24];
     T* const p_div = (T* const)a[25];
-    T* const p_addmm_1 = (T* const)a[26];
-    T* const p_sigmoid = (T* const)a[27];
-    T* const p_tanh = (T* const)a[28];
-    T* const p_sigmoid_1 = (T* const)a[29];
-    T* const p_sub_1 = (T* const)a[30];
+    T* const p_segment_sum_1 = (T* const)a[26];
+    T* const p_clone_default = (T* const)a[27];
+    T* const p_sigmoid = (T* const)a[28];
+    T* const p_tanh = (T* const)a[29];
+    T* const p_sigmoid_1 = (T* const)a[30];
     T* const p_div_2 = (T* const)a[31];
     T* const p_sigmoid_backward = (T* const)a[32];
     T* const p_tanh_backward = (T* const)a[33];
@@ -358,18 +349,20 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const scratch_5 = (T* const)a[42];
     T* const scratch_6 = (T* const)a[43];
     T* const scratch_7 = (T* const)a[44];
-    const Long num_computed = (Long)a[45];
-    Long& packed = a[46];
+    T* const scratch_8 = (T* const)a[45];
+    const Long num_computed = (Long)a[46];
+    Long& packed = a[47];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[47];
+    T* const room_0 = (T* const)a[48];
     const Weight weight_0 = {p_params_5, packs ? room_0 : nullptr, false, 6, 1};
-    T* const room_1 = (T* const)a[48];
+    T* const room_1 = (T* const)a[49];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, false, 6, 18};
-    const Index* const owner_of = (Index* const)a[49];
-    const Index* const edge_offset = (Index* const)a[50];
-    T* const scratch_8 = (T* const)a[51];
+    const Index* const owner_of = (Index* const)a[50];
+    const Index* const edge_offset = (Index* const)a[51];
     T* const scratch_9 = (T* const)a[52];
+    T* const scratch_10 = (T* const)a[53];
+    T* const scratch_11 = (T* const)a[54];
     if (must_pack)
 #pragma omp parallel if (114 > serial)
     {
@@ -377,8 +370,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 69);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 69) == pays;) ++last;
+        const bool pays = pays_threads(*first, 75);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 75) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -407,16 +400,16 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_expand_1 = p_expand_1 + first_of_edges * v_expand_1_ld;
                     constexpr Long v_div_ld = 1;
                     T* const v_div = p_div + first_of_edges * v_div_ld;
-                    constexpr Long v_addmm_1_ld = 18;
-                    T* const v_addmm_1 = p_addmm_1 + start * v_addmm_1_ld;
+                    constexpr Long v_message_ld = 6;
+                    T* const v_message = p_segment_sum_1 + (start - num_leaves) * v_message_ld;
+                    constexpr Long v_clone_default_ld = 6;
+                    T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                    constexpr Long v_sub_1_ld = 6;
-                    T* const v_sub_1 = p_sub_1 + start * v_sub_1_ld;
                     constexpr Long v_div_2_ld = 1;
                     T* const v_div_2 = p_div_2 + first_of_edges * v_div_2_ld;
                     constexpr Long v_sigmoid_backward_ld = 6;
@@ -435,15 +428,17 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_mm_2_ld = 6;
                     T* const v_add_4 = scratch_2;
                     constexpr Long v_add_4_ld = 6;
-                    T* const v_mm_3 = scratch_3;
+                    T* const v_sub_tensor = scratch_3;
+                    constexpr Long v_sub_tensor_ld = 6;
+                    T* const v_mm_3 = scratch_4;
                     constexpr Long v_mm_3_ld = 6;
-                    T* const v_mul_3 = scratch_4;
+                    T* const v_mul_3 = scratch_5;
                     constexpr Long v_mul_3_ld = 6;
-                    T* const v_add_7 = scratch_5;
+                    T* const v_add_7 = scratch_6;
                     constexpr Long v_add_7_ld = 6;
-                    T* const v_segment_sum_2 = scratch_6;
+                    T* const v_segment_sum_2 = scratch_7;
                     constexpr Long v_segment_sum_2_ld = 1;
-                    T* const v_div_3 = scratch_7;
+                    T* const v_div_3 = scratch_8;
                     constexpr Long v_div_3_ld = 1;
                     const Index* const owner = owner_of + first_of_edges;
                     const Index* const first_edge = edge_offset + (start - num_leaves);
@@ -452,8 +447,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            v_add_4[i * v_add_4_ld + j0] = t1;
+                            const float t1 = v_message[i * v_message_ld + j0] - v_n[i * v_n_ld + j0];
+                            v_sub_tensor[i * v_sub_tensor_ld + j0] = t1;
+                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            v_add_4[i * v_add_4_ld + j0] = t2;
                         }
                     }
                     meeting.wait(team);
@@ -463,29 +460,29 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t2 = v_add_4[i * v_add_4_ld + j0] + v_mm_2[i * v_mm_2_ld + j0];
-                            const float t3 = t2 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_mul_3[i * v_mul_3_ld + j0] = t3;
-                            const float t4 = t2 * v_sub_1[i * v_sub_1_ld + j0];
-                            const float t5 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t6 = t4 * t5;
-                            const float t7 = t6 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t7;
-                            const float t8 = -t3;
-                            const float t9 = t2 + t8;
-                            const float t10 = -v_n[i * v_n_ld + j0];
-                            const float t11 = fused(t10, v_n[i * v_n_ld + j0], float(1.0));
-                            const float t12 = t9 * t11;
-                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t12;
-                            const float t13 = t12 * v_addmm_1[i * v_addmm_1_ld + j0 + 12];
-                            const float t14 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t15 = t13 * t14;
-                            const float t16 = t15 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t16;
-                            v_cat[i * v_cat_ld + j0] = t16;
-                            v_cat[i * v_cat_ld + j0 + 6] = t7;
-                            const float t17 = t12 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 12] = t17;
+                            const float t3 = v_add_4[i * v_add_4_ld + j0] + v_mm_2[i * v_mm_2_ld + j0];
+                            const float t4 = t3 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_mul_3[i * v_mul_3_ld + j0] = t4;
+                            const float t5 = t3 * v_sub_tensor[i * v_sub_tensor_ld + j0];
+                            const float t6 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t7 = t5 * t6;
+                            const float t8 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t8;
+                            const float t9 = -t4;
+                            const float t10 = t3 + t9;
+                            const float t11 = -v_n[i * v_n_ld + j0];
+                            const float t12 = fused(t11, v_n[i * v_n_ld + j0], float(1.0));
+                            const float t13 = t10 * t12;
+                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t13;
+                            const float t14 = t13 * v_clone_default[i * v_clone_default_ld + j0];
+                            const float t15 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t16 = t14 * t15;
+                            const float t17 = t16 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t17;
+                            v_cat[i * v_cat_ld + j0] = t17;
+                            v_cat[i * v_cat_ld + j0 + 6] = t8;
+                            const float t18 = t13 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 12] = t18;
                         }
                     }
                     meeting.wait(team);
@@ -495,25 +492,25 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t18 = v_mul_3[i * v_mul_3_ld + j0] + v_mm_3[i * v_mm_3_ld + j0];
-                            v_add_7[i * v_add_7_ld + j0] = t18;
+                            const float t19 = v_mul_3[i * v_mul_3_ld + j0] + v_mm_3[i * v_mm_3_ld + j0];
+                            v_add_7[i * v_add_7_ld + j0] = t19;
                         }
                     }
                     meeting.wait(team);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
-                        float sum19 = float(0.0);
-                        #pragma omp simd reduction(+:sum19)
+                        float sum20 = float(0.0);
+                        #pragma omp simd reduction(+:sum20)
                         for (Long r1 = 0; r1 < 6; ++r1) {
-                            const float t20 = v_add_7[(owner[i] - start) * v_add_7_ld + r1] * v_kids_h[i * v_kids_h_ld + r1];
-                            sum19 = sum19 + t20;
+                            const float t21 = v_add_7[(owner[i] - start) * v_add_7_ld + r1] * v_kids_h[i * v_kids_h_ld + r1];
+                            sum20 = sum20 + t21;
                         }
-                        const float t21 = sum19 / v_expand_1[i * v_expand_1_ld + 0];
-                        v_div_3[i * v_div_3_ld + 0] = t21;
+                        const float t22 = sum20 / v_expand_1[i * v_expand_1_ld + 0];
+                        v_div_3[i * v_div_3_ld + 0] = t22;
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t22 = v_add_7[(owner[i] - start) * v_add_7_ld + j0] * v_div[i * v_div_ld + 0];
-                            v_mul_7[i * v_mul_7_ld + j0] = t22;
+                            const float t23 = v_add_7[(owner[i] - start) * v_add_7_ld + j0] * v_div[i * v_div_ld + 0];
+                            v_mul_7[i * v_mul_7_ld + j0] = t23;
                         }
                     }
                     #pragma omp for schedule(static) nowait
@@ -522,23 +519,23 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
                         v_segment_sum_2[i * v_segment_sum_2_ld + 0] = float(0.0);
                         for (Long e = from; e < to; ++e) {
-                            float sum23 = float(0.0);
-                            #pragma omp simd reduction(+:sum23)
+                            float sum24 = float(0.0);
+                            #pragma omp simd reduction(+:sum24)
                             for (Long r1 = 0; r1 < 6; ++r1) {
-                                const float t24 = v_add_7[(owner[e] - start) * v_add_7_ld + r1] * v_kids_h[e * v_kids_h_ld + r1];
-                                sum23 = sum23 + t24;
+                                const float t25 = v_add_7[(owner[e] - start) * v_add_7_ld + r1] * v_kids_h[e * v_kids_h_ld + r1];
+                                sum24 = sum24 + t25;
                             }
-                            const float t25 = -sum23;
-                            const float t26 = t25 * v_div_2[e * v_div_2_ld + 0];
-                            v_segment_sum_2[i * v_segment_sum_2_ld + 0] = v_segment_sum_2[i * v_segment_sum_2_ld + 0] + t26;
+                            const float t26 = -sum24;
+                            const float t27 = t26 * v_div_2[e * v_div_2_ld + 0];
+                            v_segment_sum_2[i * v_segment_sum_2_ld + 0] = v_segment_sum_2[i * v_segment_sum_2_ld + 0] + t27;
                         }
                     }
                     meeting.wait(team);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
-                        const float t27 = v_div_3[i * v_div_3_ld + 0] + v_segment_sum_2[(owner[i] - start) * v_segment_sum_2_ld + 0];
-                        const float t28 = t27 * v_exp[i * v_exp_ld + 0];
-                        v_mul_10[i * v_mul_10_ld + 0] = t28;
+                        const float t28 = v_div_3[i * v_div_3_ld + 0] + v_segment_sum_2[(owner[i] - start) * v_segment_sum_2_ld + 0];
+                        const float t29 = t28 * v_exp[i * v_exp_ld + 0];
+                        v_mul_10[i * v_mul_10_ld + 0] = t29;
                     }
                     meeting.wait(team);
                 } else {
@@ -552,16 +549,14 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     receive(Parents<T>{placed_sent_score, placed_places, placed_offset}, Parents<T>{listed_sent_score, listed_places, listed_offset}, outside_score, group_start + start, rows, 1, v_grad_scatter_score);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
-                    constexpr Long v_addmm_1_ld = 18;
-                    T* const v_addmm_1 = p_addmm_1 + start * v_addmm_1_ld;
+                    constexpr Long v_clone_default_ld = 6;
+                    T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                    constexpr Long v_sub_1_ld = 6;
-                    T* const v_sub_1 = p_sub_1 + start * v_sub_1_ld;
                     constexpr Long v_sigmoid_backward_ld = 6;
                     T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
                     constexpr Long v_tanh_backward_ld = 6;
@@ -570,16 +565,20 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_backward_1 = p_sigmoid_backward_1 + start * v_sigmoid_backward_1_ld;
                     constexpr Long v_cat_ld = 18;
                     T* const v_cat = p_cat + start * v_cat_ld;
-                    T* const v_mm_2 = scratch_8;
+                    T* const v_mm_2 = scratch_9;
                     constexpr Long v_mm_2_ld = 6;
-                    T* const v_add_4 = scratch_9;
+                    T* const v_add_4 = scratch_10;
                     constexpr Long v_add_4_ld = 6;
+                    T* const v_sub_tensor = scratch_11;
+                    constexpr Long v_sub_tensor_ld = 6;
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            v_add_4[i * v_add_4_ld + j0] = t1;
+                            const float t1 = float(0.0) - v_n[i * v_n_ld + j0];
+                            v_sub_tensor[i * v_sub_tensor_ld + j0] = t1;
+                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            v_add_4[i * v_add_4_ld + j0] = t2;
                         }
                     }
                     meeting.wait(team);
@@ -589,28 +588,28 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t2 = v_add_4[i * v_add_4_ld + j0] + v_mm_2[i * v_mm_2_ld + j0];
-                            const float t3 = t2 * v_sub_1[i * v_sub_1_ld + j0];
-                            const float t4 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t5 = t3 * t4;
-                            const float t6 = t5 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t6;
-                            const float t7 = t2 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t8 = -t7;
-                            const float t9 = t2 + t8;
-                            const float t10 = -v_n[i * v_n_ld + j0];
-                            const float t11 = fused(t10, v_n[i * v_n_ld + j0], float(1.0));
-                            const float t12 = t9 * t11;
-                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t12;
-                            const float t13 = t12 * v_addmm_1[i * v_addmm_1_ld + j0 + 12];
-                            const float t14 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t15 = t13 * t14;
-                            const float t16 = t15 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t16;
-                            v_cat[i * v_cat_ld + j0] = t16;
-                            v_cat[i * v_cat_ld + j0 + 6] = t6;
-                            const float t17 = t12 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 12] = t17;
+                            const float t3 = v_add_4[i * v_add_4_ld + j0] + v_mm_2[i * v_mm_2_ld + j0];
+                            const float t4 = t3 * v_sub_tensor[i * v_sub_tensor_ld + j0];
+                            const float t5 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t6 = t4 * t5;
+                            const float t7 = t6 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t7;
+                            const float t8 = t3 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t9 = -t8;
+                            const float t10 = t3 + t9;
+                            const float t11 = -v_n[i * v_n_ld + j0];
+                            const float t12 = fused(t11, v_n[i * v_n_ld + j0], float(1.0));
+                            const float t13 = t10 * t12;
+                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t13;
+                            const float t14 = t13 * v_clone_default[i * v_clone_default_ld + j0];
+                            const float t15 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t16 = t14 * t15;
+                            const float t17 = t16 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t17;
+                            v_cat[i * v_cat_ld + j0] = t17;
+                            v_cat[i * v_cat_ld + j0 + 6] = t7;
+                            const float t18 = t13 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 12] = t18;
                         }
                     }
                     meeting.wait(team);

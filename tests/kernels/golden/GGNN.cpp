@@ -173,16 +173,16 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_sub = (T* const)a[18];
     T* const p_sigmoid = (T* const)a[19];
     T* const p_sigmoid_1 = (T* const)a[20];
-    T* const p_mul = (T* const)a[21];
-    T* const p_tanh = (T* const)a[22];
-    T* const p_rsub = (T* const)a[23];
-    T* const p_add_3 = (T* const)a[24];
-    T* const p_addmm_1 = (T* const)a[25];
-    T* const scratch_1 = (T* const)a[26];
-    T* const scratch_2 = (T* const)a[27];
-    T* const scratch_3 = (T* const)a[28];
-    T* const scratch_4 = (T* const)a[29];
-    T* const scratch_5 = (T* const)a[30];
+    T* const p_tanh = (T* const)a[21];
+    T* const p_rsub = (T* const)a[22];
+    T* const p_add_3 = (T* const)a[23];
+    T* const p_addmm_1 = (T* const)a[24];
+    T* const scratch_1 = (T* const)a[25];
+    T* const scratch_2 = (T* const)a[26];
+    T* const scratch_3 = (T* const)a[27];
+    T* const scratch_4 = (T* const)a[28];
+    T* const scratch_5 = (T* const)a[29];
+    T* const scratch_6 = (T* const)a[30];
     const Long num_computed = (Long)a[31];
     Long& packed = a[32];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
@@ -196,8 +196,9 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_3 = (T* const)a[36];
     const Weight weight_3 = {p_params_1, packs ? room_3 : nullptr, true, 6, 6};
     const Index* const edge_offset = (Index* const)a[37];
-    T* const scratch_6 = (T* const)a[38];
-    T* const scratch_7 = (T* const)a[39];
+    T* const scratch_7 = (T* const)a[38];
+    T* const scratch_8 = (T* const)a[39];
+    T* const scratch_9 = (T* const)a[40];
     if (must_pack)
 #pragma omp parallel if (252 > serial)
     {
@@ -219,8 +220,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                 [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
                 if (start >= num_leaves) {
-                    const T* const g_h = reads_from < 0 ? gathered_h + (start - num_leaves) * 6 : state_h + reads_from * 6;
-                    gather(state_h, child_rows + (start - num_leaves) * 1, rows, 1, 6, gathered_h + (start - num_leaves) * 6);
+                    const T* const g_h = reads_from < 0 ? gathered_h + start * 6 : state_h + reads_from * 6;
+                    gather(state_h, child_rows + (start - num_leaves) * 1, rows, 1, 6, gathered_h + start * 6);
                     const T* const v_before_h = g_h + 0;
                     constexpr Long v_before_h_ld = 6;
                     const T* const g_message = reads_from < 0 ? gathered_message : state_message + reads_from * 6;
@@ -236,8 +237,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_z = p_sigmoid + start * v_z_ld;
                     constexpr Long v_r_ld = 6;
                     T* const v_r = p_sigmoid_1 + start * v_r_ld;
-                    constexpr Long v_mul_ld = 6;
-                    T* const v_mul = p_mul + start * v_mul_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_rsub_ld = 6;
@@ -254,7 +253,9 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_mm_ld = 12;
                     T* const v_mm_1 = scratch_4;
                     constexpr Long v_mm_1_ld = 6;
-                    T* const v_mul_1 = scratch_5;
+                    T* const v_mul = scratch_5;
+                    constexpr Long v_mul_ld = 6;
+                    T* const v_mul_1 = scratch_6;
                     constexpr Long v_mul_1_ld = 6;
                     const Index* const first_edge = edge_offset + (start - num_leaves);
                     const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
@@ -330,17 +331,17 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_z = p_sigmoid + start * v_z_ld;
                     constexpr Long v_r_ld = 6;
                     T* const v_r = p_sigmoid_1 + start * v_r_ld;
-                    constexpr Long v_mul_ld = 6;
-                    T* const v_mul = p_mul + start * v_mul_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_add_3 + start * v_h_ld;
                     constexpr Long v_message_ld = 6;
                     T* const v_message = p_addmm_1 + start * v_message_ld;
-                    T* const v_mm_1 = scratch_6;
+                    T* const v_mm_1 = scratch_7;
                     constexpr Long v_mm_1_ld = 6;
-                    T* const v_mul_1 = scratch_7;
+                    T* const v_mul = scratch_8;
+                    constexpr Long v_mul_ld = 6;
+                    T* const v_mul_1 = scratch_9;
                     constexpr Long v_mul_1_ld = 6;
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
@@ -465,7 +466,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
                 if (start >= num_leaves) {
                     constexpr Long v_before_h_ld = 6;
-                    T* const v_before_h = p_gather_h_0 + (start - num_leaves) * v_before_h_ld;
+                    T* const v_before_h = p_gather_h_0 + start * v_before_h_ld;
                     T* v_grad_scatter_h = received_h;
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
@@ -679,19 +680,21 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     const Pack pack = (Pack)a[2];
     Company* const company = (Company* const)a[3];
     const Long num_leaves = (Long)a[4];
-    T* const p_grad_scatter_message = (T* const)a[5];
-    T* const p_mul = (T* const)a[6];
-    T* const p_add_3 = (T* const)a[7];
-    T* const p_tanh_backward = (T* const)a[8];
-    T* const p_cat_1 = (T* const)a[9];
-    T* const p_mm_3 = (T* const)a[10];
-    T* const p_mm_4 = (T* const)a[11];
-    T* const p_view = (T* const)a[12];
-    T* const p_view_1 = (T* const)a[13];
-    const bool adds = (bool)a[14];
+    T* const p_gather_h_0 = (T* const)a[5];
+    T* const p_grad_scatter_message = (T* const)a[6];
+    T* const p_sigmoid_1 = (T* const)a[7];
+    T* const p_add_3 = (T* const)a[8];
+    T* const p_tanh_backward = (T* const)a[9];
+    T* const p_cat_1 = (T* const)a[10];
+    T* const p_mm_3 = (T* const)a[11];
+    T* const p_mm_4 = (T* const)a[12];
+    T* const p_view = (T* const)a[13];
+    T* const p_view_1 = (T* const)a[14];
+    T* const scratch_1 = (T* const)a[15];
+    const bool adds = (bool)a[16];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 4);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 4) == pays;) ++last;
+        const bool pays = pays_threads(*first, 10);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 10) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -701,18 +704,31 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
                 [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
+                constexpr Long v_before_h_ld = 6;
+                T* const v_before_h = p_gather_h_0 + start * v_before_h_ld;
                 constexpr Long v_grad_scatter_message_ld = 6;
                 T* const v_grad_scatter_message = p_grad_scatter_message + start * v_grad_scatter_message_ld;
-                constexpr Long v_mul_ld = 6;
-                T* const v_mul = p_mul + start * v_mul_ld;
+                constexpr Long v_r_ld = 6;
+                T* const v_r = p_sigmoid_1 + start * v_r_ld;
                 constexpr Long v_h_ld = 6;
                 T* const v_h = p_add_3 + start * v_h_ld;
                 constexpr Long v_tanh_backward_ld = 6;
                 T* const v_tanh_backward = p_tanh_backward + start * v_tanh_backward_ld;
                 constexpr Long v_cat_1_ld = 18;
                 T* const v_cat_1 = p_cat_1 + start * v_cat_1_ld;
+                T* const v_mul_tensor = scratch_1;
+                constexpr Long v_mul_tensor_ld = 6;
+                #pragma omp for schedule(static) nowait
+                for (Long i = 0; i < rows; ++i) {
+                    #pragma omp simd
+                    for (Long j0 = 0; j0 < 6; ++j0) {
+                        const float t1 = v_r[i * v_r_ld + j0] * v_before_h[i * v_before_h_ld + j0];
+                        v_mul_tensor[i * v_mul_tensor_ld + j0] = t1;
+                    }
+                }
                 outer(rows, v_grad_scatter_message, v_grad_scatter_message_ld, 6, v_h, v_h_ld, 6, p_mm_3, adds);
-                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_mul, v_mul_ld, 6, p_mm_4, adds);
+                meeting.wait(team);
+                outer(rows, v_tanh_backward, v_tanh_backward_ld, 6, v_mul_tensor, v_mul_tensor_ld, 6, p_mm_4, adds);
                 #pragma omp for schedule(static) nowait
                 for (Long first = 0; first < 6; first += 64) {
                     const Long last = std::min<Long>(first + 64, 6);
@@ -772,7 +788,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
                 constexpr Long v_before_h_ld = 6;
-                T* const v_before_h = p_gather_h_0 + (start - num_leaves) * v_before_h_ld;
+                T* const v_before_h = p_gather_h_0 + start * v_before_h_ld;
                 constexpr Long v_a_ld = 6;
                 T* const v_a = p_sub + (start - num_leaves) * v_a_ld;
                 constexpr Long v_cat_ld = 12;

@@ -57,12 +57,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const T* const p_params_2 = (T* const)a[8];
     const T* const p_params_4 = (T* const)a[9];
     T* const p_addmm = (T* const)a[10];
-    T* const p_addmm_1 = (T* const)a[11];
+    T* const p_clone_default = (T* const)a[11];
     T* const p_sigmoid = (T* const)a[12];
     T* const p_tanh = (T* const)a[13];
     T* const p_sigmoid_1 = (T* const)a[14];
-    T* const p_sub = (T* const)a[15];
-    T* const p_add_3 = (T* const)a[16];
+    T* const p_add_3 = (T* const)a[15];
+    T* const scratch_1 = (T* const)a[16];
     const Long num_computed = (Long)a[17];
     Long& packed = a[18];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
@@ -75,8 +75,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 48);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 48) == pays;) ++last;
+        const bool pays = pays_threads(*first, 36);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 36) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -93,18 +93,18 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_before_ld = 6;
                     constexpr Long v_addmm_ld = 18;
                     T* const v_addmm = p_addmm + start * v_addmm_ld;
-                    constexpr Long v_addmm_1_ld = 18;
-                    T* const v_addmm_1 = p_addmm_1 + start * v_addmm_1_ld;
+                    constexpr Long v_clone_default_ld = 6;
+                    T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                    constexpr Long v_sub_ld = 6;
-                    T* const v_sub = p_sub + start * v_sub_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_add_3 + start * v_h_ld;
+                    T* const v_addmm_1 = scratch_1;
+                    constexpr Long v_addmm_1_ld = 18;
                     if (reads_from < 0) {
                     meeting.wait(team);
                     }
@@ -114,6 +114,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
+                            v_clone_default[i * v_clone_default_ld + j0] = v_addmm_1[i * v_addmm_1_ld + j0 + 12];
                             const float t1 = v_addmm[i * v_addmm_ld + j0] + v_addmm_1[i * v_addmm_1_ld + j0];
                             const float t2 = sigmoid(t1);
                             v_sigmoid[i * v_sigmoid_ld + j0] = t2;
@@ -125,7 +126,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t7 = sigmoid(t6);
                             v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t7;
                             const float t8 = v_before[i * v_before_ld + j0] - t5;
-                            v_sub[i * v_sub_ld + j0] = t8;
                             const float t9 = t7 * t8;
                             const float t10 = t5 + t9;
                             v_h[i * v_h_ld + j0] = t10;
@@ -135,22 +135,21 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                 } else {
                     constexpr Long v_addmm_ld = 18;
                     T* const v_addmm = p_addmm + start * v_addmm_ld;
+                    constexpr Long v_clone_default_ld = 6;
+                    T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                    constexpr Long v_sub_ld = 6;
-                    T* const v_sub = p_sub + start * v_sub_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_add_3 + start * v_h_ld;
-                    constexpr Long v_addmm_1_ld = 18;
-                    T* const v_addmm_1 = p_addmm_1 + start * v_addmm_1_ld;
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
+                            v_clone_default[i * v_clone_default_ld + j0] = p_params_4[j0 + 12];
                             const float t1 = v_addmm[i * v_addmm_ld + j0] + p_params_4[j0];
                             const float t2 = sigmoid(t1);
                             v_sigmoid[i * v_sigmoid_ld + j0] = t2;
@@ -162,17 +161,9 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t7 = sigmoid(t6);
                             v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t7;
                             const float t8 = float(0.0) - t5;
-                            v_sub[i * v_sub_ld + j0] = t8;
                             const float t9 = t7 * t8;
                             const float t10 = t5 + t9;
                             v_h[i * v_h_ld + j0] = t10;
-                        }
-                    }
-                    #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < rows; ++i) {
-                        #pragma omp simd
-                        for (Long j0 = 0; j0 < 18; ++j0) {
-                            v_addmm_1[i * v_addmm_1_ld + j0] = p_params_4[j0];
                         }
                     }
                     meeting.wait(team);
@@ -189,23 +180,23 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Pack pack = (Pack)a[2];
     Company* const company = (Company* const)a[3];
     const Long num_leaves = (Long)a[4];
-    T* const received_h = (T* const)a[5];
-    const Long group_start = (Long)a[6];
-    const T* const outside_h = (T* const)a[7];
-    const T* const placed_sent_h = (T* const)a[8];
-    const Index* const placed_places = (Index* const)a[9];
-    const Index* const placed_offset = (Index* const)a[10];
-    const T* const listed_sent_h = (T* const)a[11];
-    const Index* const listed_places = (Index* const)a[12];
-    const Index* const listed_offset = (Index* const)a[13];
-    T* const p_grad_push_h = (T* const)a[14];
-    const Long ld_grad_push_h = (Long)a[15];
-    const T* const p_params_2 = (T* const)a[16];
-    T* const p_addmm_1 = (T* const)a[17];
-    T* const p_sigmoid = (T* const)a[18];
-    T* const p_tanh = (T* const)a[19];
-    T* const p_sigmoid_1 = (T* const)a[20];
-    T* const p_sub = (T* const)a[21];
+    T* const p_gather_h_0 = (T* const)a[5];
+    T* const received_h = (T* const)a[6];
+    const Long group_start = (Long)a[7];
+    const T* const outside_h = (T* const)a[8];
+    const T* const placed_sent_h = (T* const)a[9];
+    const Index* const placed_places = (Index* const)a[10];
+    const Index* const placed_offset = (Index* const)a[11];
+    const T* const listed_sent_h = (T* const)a[12];
+    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_offset = (Index* const)a[14];
+    T* const p_grad_push_h = (T* const)a[15];
+    const Long ld_grad_push_h = (Long)a[16];
+    const T* const p_params_2 = (T* const)a[17];
+    T* const p_clone_default = (T* const)a[18];
+    T* const p_sigmoid = (T* const)a[19];
+    T* const p_tanh = (T* const)a[20];
+    T* const p_sigmoid_1 = (T* const)a[21];
     T* const p_sigmoid_backward = (T* const)a[22];
     T* const p_tanh_backward = (T* const)a[23];
     T* const p_sigmoid_backward_1 = (T* const)a[24];
@@ -237,6 +228,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                 [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
                 if (start >= num_leaves) {
+                    constexpr Long v_before_ld = 6;
+                    T* const v_before = p_gather_h_0 + (start - num_leaves) * v_before_ld;
                     T* v_grad_scatter_h = received_h;
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
@@ -244,16 +237,14 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
-                    constexpr Long v_addmm_1_ld = 18;
-                    T* const v_addmm_1 = p_addmm_1 + start * v_addmm_1_ld;
+                    constexpr Long v_clone_default_ld = 6;
+                    T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                    constexpr Long v_sub_ld = 6;
-                    T* const v_sub = p_sub + start * v_sub_ld;
                     constexpr Long v_sigmoid_backward_ld = 6;
                     T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
                     constexpr Long v_tanh_backward_ld = 6;
@@ -275,26 +266,27 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             const float t2 = t1 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
                             v_mul_2[i * v_mul_2_ld + j0] = t2;
-                            const float t3 = t1 * v_sub[i * v_sub_ld + j0];
-                            const float t4 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t5 = t3 * t4;
-                            const float t6 = t5 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t6;
-                            const float t7 = -t2;
-                            const float t8 = t1 + t7;
-                            const float t9 = -v_n[i * v_n_ld + j0];
-                            const float t10 = fused(t9, v_n[i * v_n_ld + j0], float(1.0));
-                            const float t11 = t8 * t10;
-                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t11;
-                            const float t12 = t11 * v_addmm_1[i * v_addmm_1_ld + j0 + 12];
-                            const float t13 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t14 = t12 * t13;
-                            const float t15 = t14 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t15;
-                            v_cat[i * v_cat_ld + j0] = t15;
-                            v_cat[i * v_cat_ld + j0 + 6] = t6;
-                            const float t16 = t11 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 12] = t16;
+                            const float t3 = v_before[i * v_before_ld + j0] - v_n[i * v_n_ld + j0];
+                            const float t4 = t1 * t3;
+                            const float t5 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t6 = t4 * t5;
+                            const float t7 = t6 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t7;
+                            const float t8 = -t2;
+                            const float t9 = t1 + t8;
+                            const float t10 = -v_n[i * v_n_ld + j0];
+                            const float t11 = fused(t10, v_n[i * v_n_ld + j0], float(1.0));
+                            const float t12 = t9 * t11;
+                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t12;
+                            const float t13 = t12 * v_clone_default[i * v_clone_default_ld + j0];
+                            const float t14 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t15 = t13 * t14;
+                            const float t16 = t15 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t16;
+                            v_cat[i * v_cat_ld + j0] = t16;
+                            v_cat[i * v_cat_ld + j0 + 6] = t7;
+                            const float t17 = t12 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 12] = t17;
                         }
                     }
                     meeting.wait(team);
@@ -304,8 +296,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t17 = v_mul_2[i * v_mul_2_ld + j0] + v_mm[i * v_mm_ld + j0];
-                            v_add_6[i * v_add_6_ld + j0] = t17;
+                            const float t18 = v_mul_2[i * v_mul_2_ld + j0] + v_mm[i * v_mm_ld + j0];
+                            v_add_6[i * v_add_6_ld + j0] = t18;
                         }
                     }
                     meeting.wait(team);
@@ -317,16 +309,14 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
-                    constexpr Long v_addmm_1_ld = 18;
-                    T* const v_addmm_1 = p_addmm_1 + start * v_addmm_1_ld;
+                    constexpr Long v_clone_default_ld = 6;
+                    T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
-                    constexpr Long v_sub_ld = 6;
-                    T* const v_sub = p_sub + start * v_sub_ld;
                     constexpr Long v_sigmoid_backward_ld = 6;
                     T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
                     constexpr Long v_tanh_backward_ld = 6;
@@ -340,27 +330,28 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            const float t2 = t1 * v_sub[i * v_sub_ld + j0];
-                            const float t3 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t4 = t2 * t3;
-                            const float t5 = t4 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t5;
-                            const float t6 = t1 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t7 = -t6;
-                            const float t8 = t1 + t7;
-                            const float t9 = -v_n[i * v_n_ld + j0];
-                            const float t10 = fused(t9, v_n[i * v_n_ld + j0], float(1.0));
-                            const float t11 = t8 * t10;
-                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t11;
-                            const float t12 = t11 * v_addmm_1[i * v_addmm_1_ld + j0 + 12];
-                            const float t13 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t14 = t12 * t13;
-                            const float t15 = t14 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t15;
-                            v_cat[i * v_cat_ld + j0] = t15;
-                            v_cat[i * v_cat_ld + j0 + 6] = t5;
-                            const float t16 = t11 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 12] = t16;
+                            const float t2 = float(0.0) - v_n[i * v_n_ld + j0];
+                            const float t3 = t1 * t2;
+                            const float t4 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t5 = t3 * t4;
+                            const float t6 = t5 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t6;
+                            const float t7 = t1 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t8 = -t7;
+                            const float t9 = t1 + t8;
+                            const float t10 = -v_n[i * v_n_ld + j0];
+                            const float t11 = fused(t10, v_n[i * v_n_ld + j0], float(1.0));
+                            const float t12 = t9 * t11;
+                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t12;
+                            const float t13 = t12 * v_clone_default[i * v_clone_default_ld + j0];
+                            const float t14 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t15 = t13 * t14;
+                            const float t16 = t15 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t16;
+                            v_cat[i * v_cat_ld + j0] = t16;
+                            v_cat[i * v_cat_ld + j0 + 6] = t6;
+                            const float t17 = t12 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 12] = t17;
                         }
                     }
                     meeting.wait(team);

@@ -592,34 +592,33 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_exp = (T* const)a[20];
     T* const p_sigmoid_1 = (T* const)a[21];
     T* const p_exp_1 = (T* const)a[22];
-    T* const p_mul = (T* const)a[23];
-    T* const p_add_2 = (T* const)a[24];
-    T* const p_add_3 = (T* const)a[25];
-    T* const p_sub = (T* const)a[26];
-    T* const p_clamp_max = (T* const)a[27];
-    T* const p_add_5 = (T* const)a[28];
-    T* const p_sigmoid_2 = (T* const)a[29];
-    T* const p_tanh_1 = (T* const)a[30];
-    T* const p_mul_5 = (T* const)a[31];
-    T* const scratch_1 = (T* const)a[32];
-    T* const scratch_2 = (T* const)a[33];
-    T* const scratch_3 = (T* const)a[34];
-    T* const scratch_4 = (T* const)a[35];
-    const Long num_computed = (Long)a[36];
-    Long& packed = a[37];
+    T* const p_add_2 = (T* const)a[23];
+    T* const p_add_3 = (T* const)a[24];
+    T* const p_sub = (T* const)a[25];
+    T* const p_clamp_max = (T* const)a[26];
+    T* const p_add_5 = (T* const)a[27];
+    T* const p_sigmoid_2 = (T* const)a[28];
+    T* const p_tanh_1 = (T* const)a[29];
+    T* const p_mul_5 = (T* const)a[30];
+    T* const scratch_1 = (T* const)a[31];
+    T* const scratch_2 = (T* const)a[32];
+    T* const scratch_3 = (T* const)a[33];
+    T* const scratch_4 = (T* const)a[34];
+    const Long num_computed = (Long)a[35];
+    Long& packed = a[36];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[38];
+    T* const room_0 = (T* const)a[37];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 18, 6};
-    const Index* const edge_offset = (Index* const)a[39];
+    const Index* const edge_offset = (Index* const)a[38];
     if (must_pack)
 #pragma omp parallel if (108 > serial)
     {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 85);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 85) == pays;) ++last;
+        const bool pays = pays_threads(*first, 79);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 79) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -661,8 +660,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_1 = p_sigmoid_1 + first_of_edges * v_sigmoid_1_ld;
                     constexpr Long v_exp_1_ld = 6;
                     T* const v_exp_1 = p_exp_1 + first_of_edges * v_exp_1_ld;
-                    constexpr Long v_of_words_ld = 6;
-                    T* const v_of_words = p_mul + first_of_edges * v_of_words_ld;
                     constexpr Long v_add_2_ld = 6;
                     T* const v_add_2 = p_add_2 + start * v_add_2_ld;
                     constexpr Long v_add_3_ld = 6;
@@ -698,8 +695,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t2;
                             const float t3 = exp_of(t2);
                             v_exp_1[i * v_exp_1_ld + j0] = t3;
-                            const float t4 = t3 * v_kids_is_word[i * v_kids_is_word_ld + 0];
-                            v_of_words[i * v_of_words_ld + j0] = t4;
                         }
                     }
                     if (reads_from < 0) {
@@ -718,7 +713,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         for (Long e = from; e < to; ++e) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                const float t5 = v_of_words[e * v_of_words_ld + j0] * v_kids_c[e * v_kids_c_ld + j0];
+                                const float t4 = v_exp_1[e * v_exp_1_ld + j0] * v_kids_is_word[e * v_kids_is_word_ld + 0];
+                                const float t5 = t4 * v_kids_c[e * v_kids_c_ld + j0];
                                 v_segment_sum[i * v_segment_sum_ld + j0] = v_segment_sum[i * v_segment_sum_ld + j0] + t5;
                             }
                         }
@@ -734,7 +730,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         for (Long e = from; e < to; ++e) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                v_segment_sum_1[i * v_segment_sum_1_ld + j0] = v_segment_sum_1[i * v_segment_sum_1_ld + j0] + v_of_words[e * v_of_words_ld + j0];
+                                const float t6 = v_exp_1[e * v_exp_1_ld + j0] * v_kids_is_word[e * v_kids_is_word_ld + 0];
+                                v_segment_sum_1[i * v_segment_sum_1_ld + j0] = v_segment_sum_1[i * v_segment_sum_1_ld + j0] + t6;
                             }
                         }
                     }
@@ -749,39 +746,39 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     }
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
-                        const float t6 = smaller(v_segment_sum_2[i * v_segment_sum_2_ld + 0], float(1.0));
-                        v_clamp_max[i * v_clamp_max_ld + 0] = t6;
+                        const float t7 = smaller(v_segment_sum_2[i * v_segment_sum_2_ld + 0], float(1.0));
+                        v_clamp_max[i * v_clamp_max_ld + 0] = t7;
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t7 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
-                            const float t8 = sigmoid(t7);
-                            v_i_1[i * v_i_1_ld + j0] = t8;
-                            const float t9 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
-                            const float t10 = tanh_of(t9);
-                            v_g_1[i * v_g_1_ld + j0] = t10;
-                            const float t11 = exp_of(t8);
-                            v_own[i * v_own_ld + j0] = t11;
-                            const float t12 = t11 * t10;
-                            const float t13 = t12 + v_segment_sum[i * v_segment_sum_ld + j0];
-                            v_add_2[i * v_add_2_ld + j0] = t13;
-                            const float t14 = t11 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
-                            v_add_3[i * v_add_3_ld + j0] = t14;
-                            const float t15 = t10 - v_before_c[i * v_before_c_ld + j0];
-                            v_sub[i * v_sub_ld + j0] = t15;
-                            const float t16 = t8 * t15;
-                            const float t17 = v_before_c[i * v_before_c_ld + j0] + t16;
-                            const float t18 = t13 / t14;
-                            const float t19 = t18 - t17;
-                            const float t20 = t6 * t19;
-                            const float t21 = t17 + t20;
-                            v_c[i * v_c_ld + j0] = t21;
-                            const float t22 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
-                            const float t23 = sigmoid(t22);
-                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t23;
-                            const float t24 = tanh_of(t21);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t24;
-                            const float t25 = t23 * t24;
-                            v_h[i * v_h_ld + j0] = t25;
+                            const float t8 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
+                            const float t9 = sigmoid(t8);
+                            v_i_1[i * v_i_1_ld + j0] = t9;
+                            const float t10 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
+                            const float t11 = tanh_of(t10);
+                            v_g_1[i * v_g_1_ld + j0] = t11;
+                            const float t12 = exp_of(t9);
+                            v_own[i * v_own_ld + j0] = t12;
+                            const float t13 = t12 * t11;
+                            const float t14 = t13 + v_segment_sum[i * v_segment_sum_ld + j0];
+                            v_add_2[i * v_add_2_ld + j0] = t14;
+                            const float t15 = t12 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
+                            v_add_3[i * v_add_3_ld + j0] = t15;
+                            const float t16 = t11 - v_before_c[i * v_before_c_ld + j0];
+                            v_sub[i * v_sub_ld + j0] = t16;
+                            const float t17 = t9 * t16;
+                            const float t18 = v_before_c[i * v_before_c_ld + j0] + t17;
+                            const float t19 = t14 / t15;
+                            const float t20 = t19 - t18;
+                            const float t21 = t7 * t20;
+                            const float t22 = t18 + t21;
+                            v_c[i * v_c_ld + j0] = t22;
+                            const float t23 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
+                            const float t24 = sigmoid(t23);
+                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t24;
+                            const float t25 = tanh_of(t22);
+                            v_tanh_1[i * v_tanh_1_ld + j0] = t25;
+                            const float t26 = t24 * t25;
+                            v_h[i * v_h_ld + j0] = t26;
                         }
                     }
                     meeting.wait(team);
@@ -926,21 +923,21 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_exp = (T* const)a[25];
     T* const p_sigmoid_1 = (T* const)a[26];
     T* const p_exp_1 = (T* const)a[27];
-    T* const p_mul = (T* const)a[28];
-    T* const p_add_3 = (T* const)a[29];
-    T* const p_sub = (T* const)a[30];
-    T* const p_clamp_max = (T* const)a[31];
-    T* const p_sigmoid_2 = (T* const)a[32];
-    T* const p_tanh_1 = (T* const)a[33];
-    T* const p_div_2 = (T* const)a[34];
-    float* const send_c = (float* const)a[35];
-    float* const send_edges_c = (float* const)a[36];
-    T* const p_sigmoid_backward_1 = (T* const)a[37];
-    float* const send_edges_h = (float* const)a[38];
-    T* const p_cat = (T* const)a[39];
-    float* const send_h = (float* const)a[40];
-    T* const scratch_1 = (T* const)a[41];
-    T* const scratch_2 = (T* const)a[42];
+    T* const p_add_3 = (T* const)a[28];
+    T* const p_sub = (T* const)a[29];
+    T* const p_clamp_max = (T* const)a[30];
+    T* const p_sigmoid_2 = (T* const)a[31];
+    T* const p_tanh_1 = (T* const)a[32];
+    T* const p_div_2 = (T* const)a[33];
+    float* const send_c = (float* const)a[34];
+    float* const send_edges_c = (float* const)a[35];
+    T* const p_sigmoid_backward_1 = (T* const)a[36];
+    float* const send_edges_h = (float* const)a[37];
+    T* const p_cat = (T* const)a[38];
+    float* const send_h = (float* const)a[39];
+    T* const scratch_1 = (T* const)a[40];
+    T* const scratch_2 = (T* const)a[41];
+    T* const scratch_3 = (T* const)a[42];
     const Long num_computed = (Long)a[43];
     Long& packed = a[44];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
@@ -954,8 +951,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 60);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 60) == pays;) ++last;
+        const bool pays = pays_threads(*first, 66);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 66) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -992,8 +989,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_1 = p_sigmoid_1 + first_of_edges * v_sigmoid_1_ld;
                     constexpr Long v_exp_1_ld = 6;
                     T* const v_exp_1 = p_exp_1 + first_of_edges * v_exp_1_ld;
-                    constexpr Long v_of_words_ld = 6;
-                    T* const v_of_words = p_mul + first_of_edges * v_of_words_ld;
                     constexpr Long v_add_3_ld = 6;
                     T* const v_add_3 = p_add_3 + start * v_add_3_ld;
                     constexpr Long v_sub_ld = 6;
@@ -1022,49 +1017,59 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_mul_11_ld = 6;
                     T* const v_div_3 = scratch_2;
                     constexpr Long v_div_3_ld = 6;
+                    T* const v_mul_tensor = scratch_3;
+                    constexpr Long v_mul_tensor_ld = 6;
                     const Index* const owner = owner_of + first_of_edges;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < edges; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = v_exp_1[i * v_exp_1_ld + j0] * v_kids_is_word[i * v_kids_is_word_ld + 0];
+                            v_mul_tensor[i * v_mul_tensor_ld + j0] = t1;
+                        }
+                    }
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            const float t2 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t3 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t4 = fused(t3, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t5 = t2 * t4;
-                            const float t6 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t5;
-                            const float t7 = t6 * v_clamp_max[i * v_clamp_max_ld + 0];
-                            const float t8 = -t7;
-                            const float t9 = t6 + t8;
-                            const float t10 = t9 * v_i[i * v_i_ld + j0];
-                            const float t11 = -t10;
-                            const float t12 = t9 + t11;
-                            v_add_9[i * v_add_9_ld + j0] = t12;
-                            const float t13 = -t7;
-                            const float t14 = t13 * v_div_2[i * v_div_2_ld + j0];
-                            v_mul_11[i * v_mul_11_ld + j0] = t14;
-                            const float t15 = t7 / v_add_3[i * v_add_3_ld + j0];
-                            v_div_3[i * v_div_3_ld + j0] = t15;
-                            const float t16 = t9 * v_sub[i * v_sub_ld + j0];
-                            const float t17 = t15 * v_g[i * v_g_ld + j0];
-                            const float t18 = t14 + t17;
-                            const float t19 = t18 * v_own[i * v_own_ld + j0];
-                            const float t20 = t16 + t19;
-                            const float t21 = float(1.0) - v_i[i * v_i_ld + j0];
-                            const float t22 = t20 * t21;
-                            const float t23 = t22 * v_i[i * v_i_ld + j0];
-                            v_cat[i * v_cat_ld + j0] = t23;
-                            const float t24 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t25 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t26 = t24 * t25;
-                            const float t27 = t26 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 6] = t27;
-                            const float t28 = t15 * v_own[i * v_own_ld + j0];
-                            const float t29 = t10 + t28;
-                            const float t30 = -v_g[i * v_g_ld + j0];
-                            const float t31 = fused(t30, v_g[i * v_g_ld + j0], float(1.0));
-                            const float t32 = t29 * t31;
-                            v_cat[i * v_cat_ld + j0 + 12] = t32;
+                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t4 = -v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t5 = fused(t4, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
+                            const float t6 = t3 * t5;
+                            const float t7 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t6;
+                            const float t8 = t7 * v_clamp_max[i * v_clamp_max_ld + 0];
+                            const float t9 = -t8;
+                            const float t10 = t7 + t9;
+                            const float t11 = t10 * v_i[i * v_i_ld + j0];
+                            const float t12 = -t11;
+                            const float t13 = t10 + t12;
+                            v_add_9[i * v_add_9_ld + j0] = t13;
+                            const float t14 = -t8;
+                            const float t15 = t14 * v_div_2[i * v_div_2_ld + j0];
+                            v_mul_11[i * v_mul_11_ld + j0] = t15;
+                            const float t16 = t8 / v_add_3[i * v_add_3_ld + j0];
+                            v_div_3[i * v_div_3_ld + j0] = t16;
+                            const float t17 = t10 * v_sub[i * v_sub_ld + j0];
+                            const float t18 = t16 * v_g[i * v_g_ld + j0];
+                            const float t19 = t15 + t18;
+                            const float t20 = t19 * v_own[i * v_own_ld + j0];
+                            const float t21 = t17 + t20;
+                            const float t22 = float(1.0) - v_i[i * v_i_ld + j0];
+                            const float t23 = t21 * t22;
+                            const float t24 = t23 * v_i[i * v_i_ld + j0];
+                            v_cat[i * v_cat_ld + j0] = t24;
+                            const float t25 = t2 * v_tanh_1[i * v_tanh_1_ld + j0];
+                            const float t26 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t27 = t25 * t26;
+                            const float t28 = t27 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t28;
+                            const float t29 = t16 * v_own[i * v_own_ld + j0];
+                            const float t30 = t11 + t29;
+                            const float t31 = -v_g[i * v_g_ld + j0];
+                            const float t32 = fused(t31, v_g[i * v_g_ld + j0], float(1.0));
+                            const float t33 = t30 * t32;
+                            v_cat[i * v_cat_ld + j0 + 12] = t33;
                         }
                     }
                     meeting.wait(team);
@@ -1073,17 +1078,17 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t33 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_of_words[i * v_of_words_ld + j0];
-                            v_mul_12[i * v_mul_12_ld + j0] = t33;
-                            const float t34 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
-                            const float t35 = v_mul_11[(owner[i] - start) * v_mul_11_ld + j0] + t34;
-                            const float t36 = t35 * v_kids_is_word[i * v_kids_is_word_ld + 0];
-                            const float t37 = t36 * v_exp_1[i * v_exp_1_ld + j0];
-                            const float t38 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t39 = t37 * t38;
-                            const float t40 = t39 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t40;
-                            v_clone_default_1[i * v_clone_default_1_ld + j0] = t40;
+                            const float t34 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_mul_tensor[i * v_mul_tensor_ld + j0];
+                            v_mul_12[i * v_mul_12_ld + j0] = t34;
+                            const float t35 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
+                            const float t36 = v_mul_11[(owner[i] - start) * v_mul_11_ld + j0] + t35;
+                            const float t37 = t36 * v_kids_is_word[i * v_kids_is_word_ld + 0];
+                            const float t38 = t37 * v_exp_1[i * v_exp_1_ld + j0];
+                            const float t39 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t40 = t38 * t39;
+                            const float t41 = t40 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t41;
+                            v_clone_default_1[i * v_clone_default_1_ld + j0] = t41;
                         }
                     }
                     meeting.wait(team);

@@ -101,7 +101,7 @@ def main(name: str, size: int) -> None:
         function.backend = "triton"
     inputs = animal.inputs(torch.float32)
     compiled, seen = [], {"triton": [], "native": []}
-    run, address = loop.Loop.run, ctypes.cast(launch_kernel, ctypes.c_void_p).value
+    run, address = loop.TritonLoop.run, ctypes.cast(launch_kernel, ctypes.c_void_p).value
 
     def count(*arguments, **options):
         compiled[-1] += 1
@@ -117,7 +117,7 @@ def main(name: str, size: int) -> None:
     with (
         mock.patch("triton.compiler.compile", count),
         absent.absent_gpu(absent.Driver(Recorder, Utils()), STREAM),
-        mock.patch.object(loop.Loop, "run", run_twice),
+        mock.patch.object(loop.TritonLoop, "run", run_twice),
     ):  # fmt: skip
         for _ in range(2):
             for found in seen.values():

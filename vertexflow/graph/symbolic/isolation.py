@@ -121,9 +121,9 @@ def _distributions_unchecked() -> Iterator[None]:
 
     A distribution that is told to check (`validate_args=True`) fails, and the vertex function is refused.
     """
-    before = Distribution._validate_args
+    previous = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:
         yield
     finally:
-        Distribution.set_default_validate_args(before)
+        Distribution.set_default_validate_args(previous)

@@ -42,12 +42,13 @@ def partition(
         program.gather_grads = {key: node for key, node in trace.gather_grads.items() if key[0] in states}
     roots += program.gather_grads.values()
     forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
+    forward |= {node for node in ancestors(roots) if node.meta.get("copies")}
     backward = ancestors(roots) - forward
     _stages(program, forward, backward)
     program.gathers = {key: node for key, node in trace.gathers.items() if node in forward or node in ancestors(roots)}
     program.state_grads = {name: node for name, node in trace.state_grads.items() if node in backward}
     zeros = fold_zeros(trace)
-    folded = {core: fold_zeros(trace, [n for n, s in program.made_by.items() if s == core], zeros) for core in CORES}
+    folded = {core: fold_zeros(trace, [n for n, s in program.stage_of.items() if s == core], zeros) for core in CORES}
     needed_at_leaves(program, zeros, folded)
     _made_once(program)
     _refuse_interleaved(program)
@@ -66,21 +67,27 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> 
         if node.op != "call_function" or is_free(node) or node not in forward | backward:
             continue
         if node.target is operator.getitem:  # an item of an operation with several results stays with it
-            program.made_by[node] = program.made_by[node.all_input_nodes[0]]
+            program.stage_of[node] = program.stage_of[node.all_input_nodes[0]]
+            continue
+        if node.meta.get("copies"):
+            (source,) = sources(node.all_input_nodes[0])
+            program.stage_of[node] = program.stage_of[source]
             continue
         names, depends, needed = FORWARD, after_gather, before_scatter
         if node not in forward:
             names, depends, needed = BACKWARD, after_state_grad, before_gather_grad
-        program.made_by[node] = names[0] if node not in depends else names[1] if node in needed else names[2]
+            if node.meta.get("again") and after_state_grad.issuperset(node.users):  # no earlier than it is read
+                depends = {node}
+        program.stage_of[node] = names[0] if node not in depends else names[1] if node in needed else names[2]
 
 
 def _made_once(program: Program) -> None:
-    """Find `program.once`, in the order of the graph: the operands of a node are decided before it."""
+    """Find `program.without_rows`, in the order of the graph: the operands of a node are decided before it."""
     for node in program.trace.graph.nodes:
-        if node in program.made_by and not has_rows(node):
+        if node in program.stage_of and not has_rows(node):
             read = reads(node)
             if not any(has_rows(source) or _part_of(program, source).endswith("_inner") for source in read):
-                program.once.add(node)
+                program.without_rows.add(node)
 
 
 def _build_parts(program: Program, folded: dict[str, Images]) -> None:
@@ -90,7 +97,7 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
         "grad_lazy": [*program.pull_grads.values(), *program.param_grads.values()],
     }
     members: dict[str, list[fx.Node]] = {}
-    for node in program.made_by:
+    for node in program.stage_of:
         members.setdefault(_part_of(program, node), []).append(node)
     extra: dict[str, list[fx.Node]] = {}  # views that only the caller reads, which the last stage makes
     for stage, nodes in finals.items():
@@ -116,7 +123,7 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
         leaf = extract_leaf_core(program, stage, folded[stage]) if stage in CORES and stage in program.parts else None
         if leaf is not None:
             program.parts[leaf.name] = leaf
-    program.kept = _kept(program, readers)
+    program.buffered = _buffered(program, readers)
     in_backward = {p for stage in BACKWARD for p in (stage, f"{stage}_inner", f"{stage}_leaf")}
     read_back = dict.fromkeys(
         node for name, part in program.parts.items() if name in in_backward for node in part.inputs
@@ -131,7 +138,7 @@ def _refuse_interleaved(program: Program) -> None:
     Inside a step, and for its own gradient, they may be kept whole.
     """
     trace = program.trace
-    pairs = [(_part_of(program, node), source) for node in program.made_by for source in reads(node)]
+    pairs = [(_part_of(program, node), source) for node in program.stage_of for source in reads(node)]
     # Views that only the caller reads are made after all steps.
     seen = [*trace.pushes.values(), *program.pull_grads.values(), *program.param_grads.values()]
     pairs += [("caller", source) for node in seen if is_free(node) for source in sources(node)]
@@ -168,12 +175,12 @@ def _refuse_without_rows(program: Program) -> None:
 
 
 def _part_of(program: Program, node: fx.Node) -> str:
-    stage = program.made_by.get(node, "")
-    is_whole = not stage or stage in CORES or node in program.whole or node in program.once
-    return stage if is_whole else f"{stage}_inner"
+    stage = program.stage_of.get(node, "")
+    over_all_rows = not stage or stage in CORES or node in program.leaf_rows or node in program.without_rows
+    return stage if over_all_rows else f"{stage}_inner"
 
 
-def _kept(program: Program, readers: dict[fx.Node, set[str]]) -> list[fx.Node]:
+def _buffered(program: Program, readers: dict[fx.Node, set[str]]) -> list[fx.Node]:
     """The values that need a buffer over all steps: those that a core computes, gathers or receives and another stage reads."""
     placeholders = {**dict.fromkeys(program.gathers.values(), "core"),
                     **dict.fromkeys(program.state_grads.values(), "grad_core")}  # fmt: skip
@@ -185,4 +192,4 @@ def _kept(program: Program, readers: dict[fx.Node, set[str]]) -> list[fx.Node]:
 
 
 def _is_forward_value(program: Program, node: fx.Node) -> bool:
-    return isinstance(role_of(node), Pull | Gather) or program.made_by.get(node, "grad") in FORWARD
+    return isinstance(role_of(node), Pull | Gather) or program.stage_of.get(node, "grad") in FORWARD

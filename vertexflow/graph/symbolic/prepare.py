@@ -14,6 +14,7 @@ from .passes.arrange import put_side_by_side
 from .passes.canonical import canonical
 from .passes.checks import all_pass, keep_checks
 from .passes.constants import forget_sources
+from .passes.keep_less import keep_less
 from .passes.rows import check_rows
 from .passes.simplify import simplify
 from .passes.verify import check_canonical
@@ -56,6 +57,8 @@ def _simplify(trace: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, 
         if put_side_by_side(trace):
             log.show("passes", AfterPass(put_side_by_side.__name__, trace))
             check_rows(trace, inputs, tensors)
+    keep_less(trace)
+    log.show("passes", AfterPass(keep_less.__name__, trace))
     check_canonical(trace)
 
 

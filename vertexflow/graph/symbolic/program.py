@@ -49,33 +49,29 @@ class Program:
 
     trace: Trace
     parts: dict[str, Part] = field(default_factory=dict)
-    made_by: dict[fx.Node, str] = field(default_factory=dict)  # stage of each computed node
-    kept: list[fx.Node] = field(default_factory=list)  # values with a buffer over all steps: another stage reads them
-    whole: set[fx.Node] = field(
-        default_factory=set
-    )  # values whose leaf rows are read; of others, inner rows only are computed
-    once: set[fx.Node] = field(default_factory=set)  # values without rows, computed from parameters and such values
-    leaf_operands: dict[fx.Node, set[int]] = field(
-        default_factory=dict
-    )  # of a cat: the operands that leaves' rows need
+    stage_of: dict[fx.Node, str] = field(default_factory=dict)  # of each computed node
+    buffered: list[fx.Node] = field(default_factory=list)  # have a buffer over all steps: another stage reads them
+    # Computed values whose leaf rows are read; of other values, only the inner rows are computed.
+    leaf_rows: set[fx.Node] = field(default_factory=set)
+    without_rows: set[fx.Node] = field(default_factory=set)  # values computed from parameters and such values alone
+    leaf_operands: dict[fx.Node, set[int]] = field(default_factory=dict)  # of a cat: those that its leaf rows need
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     state_grads: dict[str, fx.Node] = field(default_factory=dict)
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     saved: list[fx.Node] = field(default_factory=list)  # forward values that the backward reads
-    read_constants: list[fx.Node] = field(
-        default_factory=list
-    )  # parameters, buffers and others that the backward reads
+    # Parameters, buffers and other constants that the backward reads.
+    read_constants: list[fx.Node] = field(default_factory=list)
 
     @property
     def wants_gradients(self) -> bool:
         return bool(self.param_grads or self.pull_grads or self.gather_grads)
 
-    def is_whole(self, node: fx.Node) -> bool:
+    def has_leaf_rows(self, node: fx.Node) -> bool:
         """Whether a value has rows for all vertices, not only for those with children."""
         role = role_of(node)
-        return node in self.whole or isinstance(role, Pull | Counts | Param) or comes_from_caller(role)
+        return node in self.leaf_rows or isinstance(role, Pull | Counts | Param) or comes_from_caller(role)
 
     def exchanged(self, core: str, node: fx.Node) -> Gather | Grad | None:
         """How a core exchanges a value with children or parents: as `Gather` (gathered), `Grad(Scatter)` (received) or

@@ -144,7 +144,8 @@ def _trace(
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
     edge_probe = mode.from_tensor(torch.empty(_EDGES_HINT), symbolic_context=rows_context)
-    fakes = {name: mode.from_tensor(tensor.detach(), static_shapes=True) for name, tensor in tensors.items()}
+    plain = {name: tensor.clone() if tensor.is_inference() else tensor.detach() for name, tensor in tensors.items()}
+    fakes = {name: mode.from_tensor(tensor, static_shapes=True) for name, tensor in plain.items()}
     for name, _ in module.named_parameters():
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: which gradients are wanted is chosen later
@@ -241,7 +242,8 @@ def _placeholders(graph: fx.Graph) -> None:
 
 
 def _check_constants(trace: Trace, module: nn.Module) -> None:
-    """Keep tensors that the method reads from outside as constants; refuse those that require grad, a forgotten parameter."""
+    """Keep tensors that the method reads from outside as constants; refuse those that require grad, a forgotten parameter, and
+    those whose memory was freed."""
     for node in trace.graph.nodes:
         if node.op != "get_attr":
             continue
@@ -253,7 +255,16 @@ def _check_constants(trace: Trace, module: nn.Module) -> None:
                 "the vertex function uses a tensor that requires grad but is no parameter of the module; register it "
                 f"(self.name = nn.Parameter(...)) or pass it as an input\n  in the vertex function, {trace.where(node)}"
             )
+        if isinstance(value, Tensor) and value.layout == torch.strided and _is_freed(value):
+            raise VertexFunctionError(
+                f"the memory of a tensor {list(value.shape)} that the vertex function reads was freed (by "
+                f"untyped_storage().resize_(0))\n  in the vertex function, {trace.where(node)}"
+            )
         node.meta["constant"] = value
+
+
+def _is_freed(tensor: Tensor) -> bool:
+    return tensor.device.type != "meta" and bool(tensor.numel()) and not tensor.untyped_storage().nbytes()
 
 
 def _bind(trace: Trace, roles: list[Role]) -> None:

@@ -156,15 +156,15 @@ def _zeta(x: Tensor | float, q: Tensor | float) -> Tensor:
         number.to(dtype) if isinstance(number, Tensor) else torch.full((), number, dtype=dtype, device=device)
         for number in (x, q)
     )
-    below = torch.floor(q)
+    floor = torch.floor(q)
     is_left = q < 0.0
-    three = torch.stack([torch.where(is_left, q - below, q), torch.ceil(q) - q, 1.0 - q], -1)
+    three = torch.stack([torch.where(is_left, q - floor, q), torch.ceil(q) - q, 1.0 - q], -1)
     value, mirrored, outside = _zeta_right(x.unsqueeze(-1), three).unbind(-1)
     sign = torch.where(torch.fmod(x, 2.0) == 0.0, torch.ones_like(x), -1.0)
     left = (value + sign * mirrored) - sign * outside  # the first two may cancel
     left = torch.where(torch.isinf(x), math.inf, torch.where(x == torch.floor(x), left, math.nan))
     value = torch.where(is_left, left, value)
-    value = torch.where((q <= 0.0) & (q == below), math.inf, value)
+    value = torch.where((q <= 0.0) & (q == floor), math.inf, value)
     return torch.where(x < 1.0, math.nan, torch.where(x == 1.0, math.inf, value))
 
 

@@ -17,8 +17,8 @@ from ..arguments import (
     By,
     Function,
     Gathered,
+    GroupArgument,
     Memory,
-    OfGroup,
     Outside,
     ParentOffset,
     ParentPlaces,
@@ -48,7 +48,7 @@ from ..lower.loops import (
 )
 from ..lower.scalar import wide
 from ..lower.views import stride
-from ..memory import room_of
+from ..memory import scratch_of
 from .body import write_statements
 from .cpp import TYPES
 from .plan import Plan
@@ -63,12 +63,12 @@ INDICES = "const Index* const"
 class Blocks:
     """Writes the blocks of one function, and collects the arguments that they need.
 
-    A part is one function, or several where PyTorch is called in between: these share `rooms`, the scratch memory of the part's
+    A part is one function, or several where PyTorch is called in between: these share `scratch`, the scratch memory of the part's
     values. The first of them gathers and receives.
     """
 
-    def __init__(self, program: Program, name: str, rooms: dict[fx.Node, Scratch], number: int = 0) -> None:
-        self.program, self.name, self.rooms, self.number = program, name, rooms, number
+    def __init__(self, program: Program, name: str, scratch: dict[fx.Node, Scratch], number: int = 0) -> None:
+        self.program, self.name, self.scratch, self.number = program, name, scratch, number
         self.function = f"{name}_{number}" if number else name
         self.arguments: list[Argument] = []
         self.declarations: list[str] = []
@@ -81,7 +81,7 @@ class Blocks:
         for function in FUNCTIONS if program.trace.widest_dtype == self.dtype else ():
             self._function(function, self.dtype)
         self.argument(COMPANY, "Company* const", "company")
-        self.argument(OfGroup.NUM_LEAVES, "const Long", "num_leaves")
+        self.argument(GroupArgument.NUM_LEAVES, "const Long", "num_leaves")
 
     def argument(self, argument: Argument, c_type: str, name: str) -> str:
         """The C++ name of an argument, which is declared at its first use."""
@@ -135,23 +135,23 @@ class Blocks:
         weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
         stages = write_statements(statements, names, weights, self._arriving(inputs) if not self.number else {})
         if any(map(asks_for_owners, statements)):
-            owner = self.argument(OfGroup.EDGE_OWNER, INDICES, "owner_of")
+            owner = self.argument(GroupArgument.EDGE_OWNER, INDICES, "owner_of")
             lines.append(f"const Index* const owner = {owner} + first_of_edges;")
         if any(isinstance(statement, Accumulate) and statement.is_over_edges for statement in statements):
-            offset = self.argument(OfGroup.EDGE_OFFSET, INDICES, "edge_offset")
+            offset = self.argument(GroupArgument.EDGE_OFFSET, INDICES, "edge_offset")
             lines.append(f"const Index* const first_edge = {offset} + (start - num_leaves);")
             lines.append(
                 "const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first"
             )
         if any(map(draws, statements)):
             self.argument(Seed(), "const std::uint64_t", "seed")
-            self.argument(OfGroup.START, "const Long", "group_start")
+            self.argument(GroupArgument.START, "const Long", "group_start")
         return [*lines, *stages]
 
     def _weight(self, origin: fx.Node, matrix: Matrix) -> str:
         """The name of a matrix that products read; there is memory in which it may be packed."""
         if not self.weights:
-            self.argument(OfGroup.NUM_COMPUTED, "const Long", "num_computed")
+            self.argument(GroupArgument.NUM_COMPUTED, "const Long", "num_computed")
             self.argument(PACKED, "Long&", "packed")  # kept between the calls of one batch
             self.declarations.append("const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;")
             self.declarations.append("packed = packs;")
@@ -160,11 +160,11 @@ class Blocks:
             number, n, k, dtype, c_type = len(self.weights), matrix.n, matrix.k, _dtype(origin), self._type(origin)
             parameter = self.argument(Whole(origin), f"const {c_type}* const", f"p_{origin.name}")
             name, size, pack = f"room_{number}", packed_size(n, k, dtype), self._function("pack", dtype)
-            room = self.argument(Scratch(self.function, name, size, Over.ELEMENTS, dtype), f"{c_type}* const", name)
+            buffer = self.argument(Scratch(self.function, name, size, Over.ELEMENTS, dtype), f"{c_type}* const", name)
             self.weights[key] = f"weight_{number}"
             self.packing.append(f"{pack}({self.weights[key]});")
             first, transposed = f" + {matrix.first}" if matrix.first else "", "true" if matrix.transposed else "false"
-            fields = f"{parameter}{first}, packs ? {room} : nullptr, {transposed}, {n}, {k}"
+            fields = f"{parameter}{first}, packs ? {buffer} : nullptr, {transposed}, {n}, {k}"
             self.declarations.append(f"const {_weight(c_type)} weight_{number} = {{{fields}}};")
         return self.weights[key]
 
@@ -184,7 +184,9 @@ class Blocks:
         if self.name == "core":
             return [] if is_leaf else list(program.gathers.values())
         return [
-            node for node in program.state_grads.values() if not is_leaf or node in program.whole or node in part.inputs
+            node
+            for node in program.state_grads.values()
+            if not is_leaf or node in program.leaf_rows or node in part.inputs
         ]
 
     def _arriving(self, inputs: dict[fx.Node, fx.Node]) -> dict[fx.Node, str]:
@@ -216,10 +218,10 @@ class Blocks:
         entry_width = width // origin.meta["rows"].per_vertex
         pointer = self.argument(Value(origin, entry_width), f"{c_type}* const", f"p_{origin.name}")
         declared_stride = f"constexpr Long {name}_ld = {width};"
-        is_whole = program.is_whole(origin)
+        has_leaf_rows = program.has_leaf_rows(origin)
         if self.name not in CORES and origin in program.parts[self.name].outputs:
-            is_whole = not self.name.endswith("_inner")
-        first = "first_of_edges" if on_edges(node) else self._first(is_whole)
+            has_leaf_rows = not self.name.endswith("_inner")
+        first = "first_of_edges" if on_edges(node) else self._first(has_leaf_rows)
         if comes_from_caller(role_of(origin)):  # its rows may all be the same memory
             declared_stride = (
                 f"const Long {name}_ld = {self.argument(Stride(origin), 'const Long', f'ld_{origin.name}')};"
@@ -228,15 +230,15 @@ class Blocks:
         return name
 
     @staticmethod
-    def _first(is_whole: bool) -> str:
+    def _first(has_leaf_rows: bool) -> str:
         """The step's first row in a buffer of all rows, or of those with children only."""
-        return "start" if is_whole else "(start - num_leaves)"
+        return "start" if has_leaf_rows else "(start - num_leaves)"
 
     def _scratch(self, node: fx.Node, lines: list[str]) -> str:
         name, c_type = self._fresh(node), self._type(node)
-        room = room_of(node, self.rooms, self.name)
-        pointer = self.argument(room, f"{c_type}* const", room.name)
-        lines += [f"{c_type}* const {name} = {pointer};", f"constexpr Long {name}_ld = {room.width};"]
+        buffer = scratch_of(node, self.scratch, self.name)
+        pointer = self.argument(buffer, f"{c_type}* const", buffer.name)
+        lines += [f"{c_type}* const {name} = {pointer};", f"constexpr Long {name}_ld = {buffer.width};"]
         return name
 
     def _result(self, output: fx.Node) -> str:
@@ -254,13 +256,13 @@ class Blocks:
         return math.prod(self.program.trace.state[state])
 
     def _gathered(self, name: str, state: str, slot: int, origin: fx.Node, lines: list[str]) -> None:
-        width, is_kept, c_type = self._width(state), origin in self.program.kept, self._type(origin)
+        width, is_buffered, c_type = self._width(state), origin in self.program.buffered, self._type(origin)
         source = self.argument(State(state), f"const {c_type}* const", f"state_{state}")
         if slot == CHILDREN:
-            rows = self.argument(OfGroup.EDGE_ROWS, INDICES, "edge_rows")
-            room = self.argument(Gathered(state, By.EDGE), f"{c_type}* const", f"listed_{state}")
+            rows = self.argument(GroupArgument.EDGE_ROWS, INDICES, "edge_rows")
+            buffer = self.argument(Gathered(state, By.EDGE), f"{c_type}* const", f"listed_{state}")
             lines += [
-                f"{c_type}* const {name} = {room}{f' + first_of_edges * {width}' if is_kept else ''};",
+                f"{c_type}* const {name} = {buffer}{f' + first_of_edges * {width}' if is_buffered else ''};",
                 f"constexpr Long {name}_ld = {width};",
             ]
             if not self.number:
@@ -274,24 +276,24 @@ class Blocks:
                 for (state_name, slot_number), node in self.program.gathers.items()
                 if state_name == state and slot_number != CHILDREN
             ]
-            kept_nodes = [node for node in nodes if node in self.program.kept]
-            first = self._first(any(self.program.is_whole(node) for node in kept_nodes))
-            rows = self.argument(OfGroup.CHILD_ROWS, INDICES, "child_rows")
-            room = self.argument(Gathered(state, By.SLOT), f"{c_type}* const", f"gathered_{state}")
-            address = f"{room}{f' + {first} * {self.slots * width}' if kept_nodes else ''}"
+            buffered_nodes = [node for node in nodes if node in self.program.buffered]
+            first = self._first(any(self.program.has_leaf_rows(node) for node in buffered_nodes))
+            rows = self.argument(GroupArgument.CHILD_ROWS, INDICES, "child_rows")
+            buffer = self.argument(Gathered(state, By.SLOT), f"{c_type}* const", f"gathered_{state}")
+            address = f"{buffer}{f' + {first} * {self.slots * width}' if buffered_nodes else ''}"
             gather = f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {address});"
             lines.append(
                 f"const {c_type}* const {all_slots} = reads_from < 0 ? {address} : {source} + reads_from * {width};"
             )
             if not self.number:
-                lines.append(gather if kept_nodes else f"if (reads_from < 0) {gather}")
+                lines.append(gather if buffered_nodes else f"if (reads_from < 0) {gather}")
         lines.append(f"const {c_type}* const {name} = {all_slots}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
     def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
-        width, is_kept, c_type = self._width(state), origin in self.program.kept, self._type(origin)
-        room = self.argument(Received(state), f"{c_type}* const", f"received_{state}")
-        start = self.argument(OfGroup.START, "const Long", "group_start")
+        width, is_buffered, c_type = self._width(state), origin in self.program.buffered, self._type(origin)
+        buffer = self.argument(Received(state), f"{c_type}* const", f"received_{state}")
+        start = self.argument(GroupArgument.START, "const Long", "group_start")
         outside = self.argument(Outside(state), f"const {c_type}* const", f"outside_{state}")
         parents = []
         for prefix, by in (("placed", By.SLOT), ("listed", By.EDGE)):
@@ -302,31 +304,32 @@ class Blocks:
             ]
             parents.append(f"Parents<{c_type}>{{{', '.join(fields)}}}")
         sent, offset, listed = f"placed_sent_{state}", "placed_offset", f"listed_sent_{state}"
+        first = self._first(self.program.has_leaf_rows(origin))
         lines += [
-            f"{c_type}* {name} = {room}{f' + {self._first(self.program.is_whole(origin))} * {width}' if is_kept else ''};",
+            f"{c_type}* {name} = {buffer}{f' + {first} * {width}' if is_buffered else ''};",
             f"constexpr Long {name}_ld = {width};",
         ]
         call = f"receive({parents[0]}, {parents[1]}, {outside}, {start} + start, rows, {width}, {name});"
-        if not is_kept:
+        if not is_buffered:
             lines += [
                 f"if ({sent} && !{offset} && !{listed} && !{outside} && read_at >= 0)",
                 f"    {name} = const_cast<{c_type}*>({sent}) + read_at * {width};",
             ]
         if not self.number:
-            lines.append(call if is_kept else f"else {call}")
+            lines.append(call if is_buffered else f"else {call}")
 
     def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
         width, c_type = self._width(state), TYPES[self.program.trace.state_dtypes[state]]
         if slot == CHILDREN:
-            room = self.argument(Sent(state, By.EDGE), f"{c_type}* const", f"send_edges_{state}")
+            buffer = self.argument(Sent(state, By.EDGE), f"{c_type}* const", f"send_edges_{state}")
             lines += [
-                f"{c_type}* const {name} = {room} + first_of_edges * {width};",
+                f"{c_type}* const {name} = {buffer} + first_of_edges * {width};",
                 f"constexpr Long {name}_ld = {width};",
             ]
             return
-        room = self.argument(Sent(state, By.SLOT), f"{c_type}* const", f"send_{state}")
+        buffer = self.argument(Sent(state, By.SLOT), f"{c_type}* const", f"send_{state}")
         column = f" + {slot * width}" if slot != ALL_SLOTS else ""
-        lines.append(f"{c_type}* const {name} = {room} + (start - num_leaves) * {self.slots * width}{column};")
+        lines.append(f"{c_type}* const {name} = {buffer} + (start - num_leaves) * {self.slots * width}{column};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
 
 

@@ -187,17 +187,17 @@ class _Writer:
         is_first = f"{loop.reduced[0]} == from" if loop.is_over_edges and loop.operation != "sum" else ""
         return f"({is_first} ? {value} : {text})" if is_first else text
 
-    def _sum_of_rows(self, what: SumOfRows) -> None:
-        """Some neighbouring columns at a time."""
-        dtype, column, n = what.value.dtype, what.column, what.column.bound
-        out = f"{self.names[what.target]}"
+    def _sum_of_rows(self, statement: SumOfRows) -> None:
+        """A sum over rows, for 64 neighbouring columns at a time."""
+        dtype, column, n = statement.value.dtype, statement.column, statement.column.bound
+        out = f"{self.names[statement.target]}"
         with self._with(SHARED), self.nested(f"for (Long first = 0; first < {n}; first += 64)"):
             self.line(f"const Long last = std::min<Long>(first + 64, {n});")
             self.line(f"{register(dtype)} sum[64] = {{}};")
-            with self._each(what.row, what.over.value), self._all(what.reduced):
+            with self._each(statement.row, statement.over.value), self._all(statement.reduced):
                 head = f"for (Long {column} = first; {column} < last; ++{column})"
                 with self._with(SIMD), self.nested(head, column):
-                    self.line(f"sum[{column} - first] += {self.text(what.value)};")
+                    self.line(f"sum[{column} - first] += {self.text(statement.value)};")
             before = loaded(f"{out}[first + j]", dtype)
             self.line(f"for (Long j = 0; adds && j < last - first; ++j) sum[j] += {before};")
             if dtype not in HALVES:

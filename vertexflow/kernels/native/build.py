@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from ...errors import BackendError
-from ..cache import kept, kept_aside
+from ..cache import cached_file, temporary_file
 
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 
@@ -42,9 +42,9 @@ def load(source: str, contract: bool = False) -> ctypes.CDLL:
     name = hashlib.sha256("\0".join((source, command, *flags, _machine())).encode()).hexdigest()[:32]
     make = partial(_compile, command, flags, source)
     try:
-        return ctypes.CDLL(str(kept(f"{name}.so", make)))
+        return ctypes.CDLL(str(cached_file(f"{name}.so", make)))
     except OSError:  # a folder that no code may run from, a library that was made on another system
-        path = kept_aside(f"{name}.so", make)
+        path = temporary_file(f"{name}.so", make)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:

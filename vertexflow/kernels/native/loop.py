@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from ...graph.symbolic.program import CORES, Program
-from ..arguments import Function, OfLoop, Scratch
-from ..binding import Addressed, Bound, Template, template
+from ..arguments import Function, LoopArgument, Scratch
+from ..binding import AddressedLoop, BoundArguments, Template, bind_arguments
 from ..calls import MOVES
 from ..cut import Cut
 from ..lower.loops import Over
-from ..memory import Buffers, room_for, room_of_a_step
+from ..memory import Buffers, empty_for, size_in_a_step
 from ..operations import Unsupported
 from ..order import Extent, Ints, RowGroup
 from ..run import Run
@@ -25,7 +25,7 @@ from .source import Source, Sources, company_source, floats_of, preamble, write_
 
 
 @dataclass(frozen=True, eq=False)
-class Loop(Addressed):
+class NativeLoop(AddressedLoop):
     """A part as a native function over steps."""
 
     source: Source
@@ -45,25 +45,22 @@ class Loop(Addressed):
         """The further buffers that one run needs; no more than `extent` is computed at a time."""
         needed = [argument for argument in self.arguments if isinstance(argument, Scratch)]
         if self.source.part in CORES:
-            return {one: room_of_a_step(one, group, extent) for one in needed}
-        most = {Over.ELEMENTS: 1, Over.ROWS: extent.rows, Over.EDGES: extent.edges}
-        return {one: (one.dtype, most[one.over] * one.width) for one in needed}
+            return {scratch: size_in_a_step(scratch, group, extent) for scratch in needed}
+        counts = {Over.ELEMENTS: 1, Over.ROWS: extent.rows, Over.EDGES: extent.edges}
+        return {scratch: (scratch.dtype, counts[scratch.over] * scratch.width) for scratch in needed}
 
-    def bind(self, run: Run) -> Bound:
-        """The arguments of one run; those that are the same in every run over a structure are kept."""
+    def bind(self, run: Run) -> BoundArguments:
+        """The arguments of one run, with memory for the results."""
         for node, shape in self.results:
-            run.values[node] = room_for(node, shape)
-        known = self.templates.get(run.group)
-        if known is None:
-            known = self.templates[run.group] = template(self.arguments, run, self.own)
-        return known.complete(run)
+            run.values[node] = empty_for(node, shape)
+        return bind_arguments(self.arguments, run, self.templates, self.loop_numbers)
 
-    def run(self, arguments: Bound, steps: Ints) -> None:
+    def run(self, arguments: BoundArguments, steps: Ints) -> None:
         """Compute these steps, lines [n, 7] as in `Step`, one after the other."""
         self.function(arguments.numbers.ctypes.data, steps.ctypes.data, len(steps))
 
 
-def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
+def loops_of(program: Program) -> tuple[dict[str, NativeLoop | Cut], dict[str, str]]:
     """Loops for the parts of a program that can be native code, compiled; and why other parts cannot."""
     sources: dict[str, Sources] = {}
     reasons: dict[str, str] = {}
@@ -87,23 +84,22 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
         products = {dtype: pool.submit(load, source_of(dtype), contract=True) for dtype in set(library.values())}
         company = pool.submit(load, company_source())
         loops = load("\n".join([preamble(program), *(function.text for function in functions)]))
-    addresses: dict[OfLoop, int] = {
+    addresses: dict[LoopArgument, int] = {
         callee: address_of(products[library[callee]].result(), callee.name) for callee in called
     }
     addresses |= {callee: address_of(rows.result(), callee.name) for callee in MOVES}
     addresses[COMPANY] = address_of(company.result(), COMPANY.name)
-    ready: dict[str, Loop | Cut] = {}
+    ready: dict[str, NativeLoop | Cut] = {}
     for name, part in sources.items():
         part_loops = [_loop(function, loops, addresses, program) for function in part.functions]
         ready[name] = part_loops[0] if len(part_loops) == 1 else Cut("native code", part_loops, part.inner, part.leaf)
     return ready, reasons
 
 
-def _loop(source: Source, library: ctypes.CDLL, own: Mapping[OfLoop, int], program: Program) -> Loop:
+def _loop(source: Source, library: ctypes.CDLL, addresses: Mapping[LoopArgument, int], program: Program) -> NativeLoop:
     function = getattr(library, source.name)
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], None
     outputs = program.parts[source.part].outputs
     results = [(node, tuple(map(int, node.meta["val"].shape))) for node in outputs if node.meta.get("rows") is None]
-    return Loop(
-        address_of(library, source.name), source.arguments, {**own, PACKED: 0, ADDS: 0}, results, source, function
-    )
+    loop_numbers = {**addresses, PACKED: 0, ADDS: 0}
+    return NativeLoop(address_of(library, source.name), source.arguments, loop_numbers, results, source, function)

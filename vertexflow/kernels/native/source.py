@@ -13,7 +13,7 @@ from ..arguments import Argument, Scratch
 from ..lower.decompose import decomposed
 from ..lower.scalar import wide
 from ..lower.verify import verify
-from ..memory import room_of
+from ..memory import scratch_of
 from ..operations import Unsupported
 from ..torch.between import Between
 from .blocks import Blocks
@@ -84,11 +84,11 @@ def write_part(program: Program, name: str) -> Sources:
     statements = [statements_of(plan) for plan in plans]
     for groups in statements:
         verify([statement for group in groups for statement in group])
-    rooms: dict[fx.Node, Scratch] = {}
+    scratch: dict[fx.Node, Scratch] = {}
     count = max(map(len, statements))
     functions = []
     for number in range(count):
-        writer = Blocks(program, name, rooms, number)
+        writer = Blocks(program, name, scratch, number)
         blocks = [
             _indented(writer.block(plan, groups[number], leaf, count > 1), 12 + 4 * len(plans))
             if number < len(groups)
@@ -99,18 +99,18 @@ def write_part(program: Program, name: str) -> Sources:
             Source(name, writer.function, _function(writer, blocks, max(map(work_of, plans))), writer.arguments)
         )
     inner, leaf = (
-        [call for plan in some_plans for call in _calls(program, name, plan, rooms)]
+        [call for plan in some_plans for call in _calls(program, name, plan, scratch)]
         for some_plans in (plans[:1], plans[1:])
     )
     return Sources(functions, inner, leaf, [reason for plan in plans for reason in plan.reasons])
 
 
-def _calls(program: Program, name: str, plan: Plan, rooms: dict[fx.Node, Scratch]) -> list[Between]:
+def _calls(program: Program, name: str, plan: Plan, scratch: dict[fx.Node, Scratch]) -> list[Between]:
     """The calls of PyTorch in a plan, in their order."""
     origins = plan.part.placeholders
 
     def place(node: fx.Node) -> fx.Node | Scratch:
-        return origins.get(node) or room_of(node, rooms, name)
+        return origins.get(node) or scratch_of(node, scratch, name)
 
     return [
         Between.of(program, stage.call, {node: place(node) for node in (*stage.call.inputs, *stage.call.outputs)})

@@ -50,7 +50,7 @@ class Between:
         return list(dict.fromkeys(str(target) for target in targets if hasattr(target, "overloadpacket")))
 
     @property
-    def rooms(self) -> list[Scratch]:
+    def scratch(self) -> list[Scratch]:
         """The scratch memory that it reads and writes."""
         return [place for place in self.places.values() if isinstance(place, Scratch)]
 
@@ -66,7 +66,7 @@ class Between:
     def _rows(self, node: fx.Node, run: Run) -> Rows:
         place = self.places[node]
         if isinstance(place, Scratch):
-            return _of_room(node, place, run.values.buffer(place))
+            return _rows_of_scratch(node, place, run.values.buffer(place))
         value, layout = run.values[place], node.meta.get("rows")
         if layout is None:
             return lambda step: value
@@ -77,9 +77,9 @@ class Between:
         return lambda step: value.narrow(dim, (step.start - base) * count, (step.stop - step.start) * count)
 
 
-def _of_room(node: fx.Node, scratch: Scratch, room: Tensor) -> Rows:
+def _rows_of_scratch(node: fx.Node, scratch: Scratch, buffer: Tensor) -> Rows:
     """The rows of a value in scratch memory, which has only those of one step."""
-    flat = room.view(-1)
+    flat = buffer.view(-1)
     if scratch.over is Over.ELEMENTS:
         shape = list(map(int, node.meta["val"].shape))
         elements = flat[: math.prod(shape)].view(shape)

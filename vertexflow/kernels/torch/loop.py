@@ -200,11 +200,11 @@ class _Gathers:
         for name, shape in program.trace.state.items():
             nodes, all_children = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
             if nodes:
-                room, base = run.values.buffer(Gathered(name, By.SLOT)), first_gathered(program, run.group, nodes)
-                rows[name] = EdgeRows(room, nodes, run.group, shape, base)
+                buffer, base = run.values.buffer(Gathered(name, By.SLOT)), first_gathered(program, run.group, nodes)
+                rows[name] = EdgeRows(buffer, nodes, run.group, shape, base)
             if all_children is not None:
-                room = run.values.buffer(Gathered(name, By.EDGE))
-                kids[name] = ChildRows(room, all_children, run.group, all_children in program.kept)
+                buffer = run.values.buffer(Gathered(name, By.EDGE))
+                kids[name] = ChildRows(buffer, all_children, run.group, all_children in program.buffered)
         return cls(run.states, rows, kids)
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
@@ -229,25 +229,24 @@ class _Receives:
 
     run: Run
     received: dict[str, tuple[fx.Node, Tensor, int]]  # by state: the value, its buffer, and the buffer's first row
-    of_leaves: set[fx.Node]
+    read_at_leaves: set[fx.Node]
 
     @classmethod
     def of(cls, program: Program, run: Run, leaf_reads: set[fx.Node]) -> _Receives:
         """Take the buffers for received gradients from a run."""
         received = {}
         for name, node in program.state_grads.items():
-            base = first_row(program, run.group, node) if node in program.kept else -1
+            base = first_row(program, run.group, node) if node in program.buffered else -1
             received[name] = (node, run.values.buffer(Received(name)), base)
-        return cls(
-            run, received, {node for node, _, _ in received.values() if node in program.whole or node in leaf_reads}
-        )
+        nodes = [node for node, _, _ in received.values()]
+        return cls(run, received, {node for node in nodes if node in program.leaf_rows or node in leaf_reads})
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
         """The gradients that the rows of a step receive, and the memory for those that they send."""
         values, run = {}, self.run
-        for name, (node, room, base) in self.received.items():
-            if not is_leaf or node in self.of_leaves:
-                values[node] = run.exchange.receive(name, run.group, step, room, base)
+        for name, (node, buffer, base) in self.received.items():
+            if not is_leaf or node in self.read_at_leaves:
+                values[node] = run.exchange.receive(name, run.group, step, buffer, base)
         if not is_leaf:
             for rows in run.sent.values():
                 values.update(rows.views(step.start, step.stop))

@@ -41,7 +41,7 @@ def compile_part(part: Part, in_place: Mapping[fx.Node, bool]) -> tuple[Callable
     source = writer.source()
     scope: dict[str, Any] = {"torch": torch, "aten": aten, "segments": segments, **writer.constants}
     exec(compile(source, f"<vertexflow {part.name}>", "exec"), scope)
-    scope[part.name].made_by = writer.made_by
+    scope[part.name].node_of_line = writer.node_of_line
     return scope[part.name], source
 
 
@@ -54,7 +54,7 @@ class _Writer:
         self.results: tuple[fx.Node, ...] = self.nodes[-1].args[0]
         self.constants: dict[str, Any] = {}
         self.lines: list[str] = []
-        self.made_by: dict[int, fx.Node] = {}  # by line, counted from 1: the node that is computed there
+        self.node_of_line: dict[int, fx.Node] = {}  # by line, counted from 1: the node that is computed there
         self.place: dict[fx.Node, str] = {}  # the memory into which a node's value is written
         self.allocate: dict[fx.Node, list[str]] = {}  # lines that must come before a node
         self.copies: list[str] = []
@@ -117,7 +117,7 @@ class _Writer:
                 continue
             self.lines += self.allocate.get(node, [])
             self._emit(node)
-            self.made_by[len(self.lines) + 1] = node  # behind the line of `def`
+            self.node_of_line[len(self.lines) + 1] = node  # behind the line of `def`
             dying = [n.name for n, user in last.items() if user is node and n.op != "placeholder"]
             if dying:
                 self.lines.append(f"del {', '.join(dying)}")

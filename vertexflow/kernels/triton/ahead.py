@@ -19,13 +19,13 @@ from ...graph.symbolic.roles import CHILDREN
 from ..arguments import (
     By,
     Gathered,
-    Given,
-    OfGroup,
+    GroupArgument,
     Outside,
     ParentOffset,
     ParentPlaces,
     Received,
     Result,
+    RunArgument,
     Scratch,
     Seed,
     Sent,
@@ -99,7 +99,7 @@ def _kernel(function: Any, program: Program, text: str, launch: Launch, dag: boo
     return TypedKernel(launch.name, text, dict(zip(names, types, strict=True)), precision(), launch.tile)
 
 
-def _type(program: Program, pointer: Given, dag: bool) -> str:
+def _type(program: Program, pointer: RunArgument, dag: bool) -> str:
     """The type of an argument, as Triton writes it; "constexpr" for one that is missing."""
     sends = {By.EDGE if slot == CHILDREN else By.SLOT for _, slot in program.gather_grads}
     match pointer:
@@ -115,7 +115,7 @@ def _type(program: Program, pointer: Given, dag: bool) -> str:
             return "*i32" if by in sends else "constexpr"
         case ParentOffset(by):
             return "*i32" if by in sends and dag else "constexpr"
-        case OfGroup():
+        case GroupArgument():
             return "*i32"
         case Scratch():
             return f"*{TYPES[pointer.dtype]}"

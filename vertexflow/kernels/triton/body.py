@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from ...graph import segments
-from ..arguments import Given, OfGroup
+from ..arguments import GroupArgument, RunArgument
 from ..lower.elements import Elements
 from ..lower.index import ZERO, Atom, Index, Owner, Var, index_at, index_of, substituted, unravel
 from ..lower.scalar import (
@@ -36,7 +36,7 @@ from ..lower.views import Coords, put_back, vertex_shape
 from ..operations import SEGMENTS
 from . import memory
 from .lines import Block, Lines, Scope
-from .places import Place, Received, Rows
+from .places import ReceivedGradient, Rows, ValuePlace
 from .plan import FEW, ColumnStore, Kernel, Plan, is_fused, source_of, space_of
 from .products import accumulator, write_products
 from .spellings import EXACT, REDUCTIONS, converted, number, place, register, rounded, spell, takes_bare_numbers
@@ -48,13 +48,13 @@ CHUNK = 256  # elements of a row that are summed in one turn of a loop
 class Places(Protocol):
     """Where values in memory lie."""
 
-    def place(self, node: fx.Node) -> Place:
+    def place(self, node: fx.Node) -> ValuePlace:
         """The place of a value, or of an output of the part."""
 
-    def kept(self, node: fx.Node) -> Rows:
+    def buffered_place(self, node: fx.Node) -> Rows:
         """The place of a received gradient after it was stored."""
 
-    def pointer(self, argument: Given, name: str) -> str:
+    def pointer(self, argument: RunArgument, name: str) -> str:
         """The name of an argument."""
 
     def seed(self) -> str:
@@ -102,12 +102,12 @@ class KernelWriter(Lines):
         return node.op == "placeholder" and node.name not in ("rows", "edges") and not self._is_received(node)
 
     def _is_received(self, node: fx.Node) -> bool:
-        return isinstance(self.places.place(node), Received)
+        return isinstance(self.places.place(node), ReceivedGradient)
 
     def place_in_memory(self, node: fx.Node) -> Any:
         """Where a value in memory lies."""
         place_of_value = self.places.place(node)
-        return self.places.kept(node) if isinstance(place_of_value, Received) else place_of_value
+        return self.places.buffered_place(node) if isinstance(place_of_value, ReceivedGradient) else place_of_value
 
     def _store(self, store: ColumnStore) -> None:
         shape, row = list(space_of(store.value)[1]), index_of(self.m)
@@ -238,7 +238,7 @@ class KernelWriter(Lines):
         row = self.place_of(load.row)
         if node.op == "placeholder":
             received = self.places.place(node)
-            assert isinstance(received, Received)
+            assert isinstance(received, ReceivedGradient)
             text = memory.receive(self, received, row, column, register(load.dtype))
             return self.let(node.name, rounded(text, load.dtype))
         if is_fused(node):
@@ -346,7 +346,7 @@ class KernelWriter(Lines):
         key, depth = ("edges", row), self.blocks[row.name].depth
         name = self.find(key)
         if name is None:
-            pointer, in_rows = self.places.pointer(OfGroup.EDGE_OFFSET, "edge_offset"), self.blocks[row.name].mask
+            pointer, in_rows = self.places.pointer(GroupArgument.EDGE_OFFSET, "edge_offset"), self.blocks[row.name].mask
             name = self.fresh("first_edge")
             self.line(f"{name} = tl.load({pointer} + inner + {row}, mask={in_rows}, other=0)", depth)
             count = f"tl.load({pointer} + inner + {row} + 1, mask={in_rows}, other=0) - {name}"
@@ -362,7 +362,7 @@ class KernelWriter(Lines):
             return self.owners[edge.name]
         depth, in_edges = self.blocks[edge.name].depth, self.blocks[edge.name].mask
         owner = Var(self.fresh("owner"))
-        pointer = self.places.pointer(OfGroup.EDGE_OWNER, "owner")
+        pointer = self.places.pointer(GroupArgument.EDGE_OWNER, "owner")
         load = f"tl.load({pointer} + edge_start + {edge}, mask={in_edges}, other=0)"
         self.line(f"{owner} = ({load} - start).to(tl.int64)", depth)
         self.blocks[owner.name] = Block(depth, in_edges, self.blocks[edge.name].rows)

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 from ...errors import BackendError
-from ..cache import kept
+from ..cache import cached_file
 
 
 def is_available() -> bool:
@@ -32,7 +32,7 @@ def load(source: str) -> ModuleType:
         raise BackendError('backend "triton" needs the package triton (pip install triton); or use backend="torch"')
     name = f"vertexflow_triton_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     if name not in sys.modules:
-        path = kept(f"{name}.py", lambda to: to.write_text(source, encoding="utf-8"))
+        path = cached_file(f"{name}.py", lambda to: to.write_text(source, encoding="utf-8"))
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None

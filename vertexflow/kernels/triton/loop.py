@@ -16,10 +16,10 @@ from torch import Tensor
 from ... import _core
 from ...errors import BackendError, VertexFlowError
 from ...graph.symbolic.program import CORES, Program
-from ..arguments import Given, Scratch, Seed, Stride, finder
-from ..binding import Bound, Numbers, Template, key_of, template
+from ..arguments import RunArgument, Scratch, Seed, Stride, finder
+from ..binding import BoundArguments, Numbers, Template, bind_arguments, key_of
 from ..cut import Cut
-from ..memory import Buffers, room_of_a_step
+from ..memory import Buffers, size_in_a_step
 from ..operations import Unsupported
 from ..order import Extent, Ints, RowGroup
 from ..run import Run
@@ -39,19 +39,19 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class KernelArguments:
     """The arguments of the kernels in one run: addresses and numbers, and `value`, which gives the tensor behind an address."""
 
-    bound: Bound
+    bound: BoundArguments
     kernels: Kernels
     num_leaves: int
     group_start: int
     device: torch.device
-    value: Callable[[Given], Tensor | int | None]
+    value: Callable[[RunArgument], Tensor | int | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Loop:
+class TritonLoop:
     """A core as kernels that are launched for each step."""
 
     source: Source
@@ -75,7 +75,7 @@ class Loop:
         return [*self.source.inner, *self.source.leaf]
 
     @cached_property
-    def pointers(self) -> list[Given]:
+    def pointers(self) -> list[RunArgument]:
         """The arguments of all kernels, without duplicates."""
         return list(dict.fromkeys(pointer for launch in self.launches for pointer in launch.pointers))
 
@@ -86,22 +86,21 @@ class Loop:
 
     def scratch(self, group: RowGroup, extent: Extent) -> Buffers:
         """The further buffers that one run needs; no more than `extent` is computed at a time."""
-        return {one: room_of_a_step(one, group, extent) for one in self.pointers if isinstance(one, Scratch)}
+        return {
+            scratch: size_in_a_step(scratch, group, extent) for scratch in self.pointers if isinstance(scratch, Scratch)
+        }
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
         count = len(self.source.leaf if part.endswith("_leaf") else self.source.inner)
         return f"Triton kernels, {count} launch{'es' if count != 1 else ''} a step"
 
-    def bind(self, run: Run) -> Arguments:
+    def bind(self, run: Run) -> KernelArguments:
         """The arguments of one run, and the kernels compiled for such arguments."""
-        kept_template = self.templates.get(run.group)
-        if kept_template is None:
-            kept_template = self.templates[run.group] = template(self.pointers, run, {})
-        bound = kept_template.complete(run)
+        bound = bind_arguments(self.pointers, run, self.templates, {})
         group, device = run.group, run.values.arenas[0].layout.device
 
-        def value(pointer: Given) -> Tensor | int | None:
+        def value(pointer: RunArgument) -> Tensor | int | None:
             if isinstance(pointer, Stride | Seed):
                 return int(bound.numbers[self.pointers.index(pointer)])
             key = key_of(pointer)
@@ -109,7 +108,9 @@ class Loop:
             tensor = finder(pointer)(run) if placed is None else placed
             return tensor if isinstance(tensor, Tensor) else None
 
-        return Arguments(bound, self._kernels(bound.numbers, device), group.num_leaves, group.start, device, value)
+        return KernelArguments(
+            bound, self._kernels(bound.numbers, device), group.num_leaves, group.start, device, value
+        )
 
     def _kernels(self, numbers: Numbers, device: torch.device) -> Kernels:
         """The kernels for arguments like these; each is compiled at its first launch."""
@@ -135,7 +136,7 @@ class Loop:
             self.kernels[key] = Kernels(binaries, (inner, leaf))
         return self.kernels[key]
 
-    def run(self, arguments: Arguments, steps: Ints) -> None:
+    def run(self, arguments: KernelArguments, steps: Ints) -> None:
         """Launch the kernels of these steps, lines [n, 7] as in `Step`, one after the other."""
         with _device(arguments.device) as (stream, multiprocessors):
             native, at = self._native(arguments, steps, stream, multiprocessors), 0
@@ -145,7 +146,9 @@ class Loop:
                 self._start(arguments, calls, steps[at // width].tolist(), at % width, stream, multiprocessors)
                 at += 1
 
-    def _native(self, arguments: Arguments, steps: Ints, stream: int, multiprocessors: int) -> Callable[[int], int]:
+    def _native(
+        self, arguments: KernelArguments, steps: Ints, stream: int, multiprocessors: int
+    ) -> Callable[[int], int]:
         """A function that launches kernels from a number on until one is not compiled, and returns the number of that one."""
         cuda = 0 if interprets() or is_watched() else driver()
         if not cuda:
@@ -161,7 +164,7 @@ class Loop:
 
     def _start(
         self,
-        arguments: Arguments,
+        arguments: KernelArguments,
         calls: dict[str, Call],
         line: list[int],
         number: int,
@@ -210,9 +213,9 @@ def precision() -> str:
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
-def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
+def loops_of(program: Program) -> tuple[dict[str, TritonLoop | Cut], dict[str, str]]:
     """Loops for the cores of a program that can be Triton kernels; and why other cores, or operations in them, cannot."""
-    loops: dict[str, Loop | Cut] = {}
+    loops: dict[str, TritonLoop | Cut] = {}
     reasons: dict[str, str] = {}
     for name in CORES:
         if name in program.parts:
@@ -228,6 +231,6 @@ def loops_of(program: Program) -> tuple[dict[str, Loop | Cut], dict[str, str]]:
     return loops, reasons
 
 
-def _loop(source: Source) -> Loop:
+def _loop(source: Source) -> TritonLoop:
     module = load(source.text)
-    return Loop(source, {launch.name: getattr(module, launch.name) for launch in (*source.inner, *source.leaf)})
+    return TritonLoop(source, {launch.name: getattr(module, launch.name) for launch in (*source.inner, *source.leaf)})

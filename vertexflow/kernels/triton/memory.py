@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..lower.index import Index, Var
 from ..operations import Unsupported
 from .lines import Lines
-from .places import Gathered, Received, Rows, Shared
+from .places import GatheredRows, ReceivedGradient, Rows, Shared
 from .spellings import place
 
 
@@ -17,7 +17,7 @@ def row_of(at: Index) -> Var:
     return row
 
 
-def read(lines: Lines, place: Shared | Rows | Gathered, row: Index | None, column: Index) -> str:
+def read(lines: Lines, place: Shared | Rows | GatheredRows, row: Index | None, column: Index) -> str:
     """A load of the elements of a value at a row and column; without rows, `row` is None."""
     places = (column,) if row is None else (row, column)
     mask = lines.mask(*places)
@@ -30,7 +30,7 @@ def write(lines: Lines, at: Rows, row: Var, column: Index, value: str, mask: str
     return f"tl.store({_added(_row_start(lines, at, row), column)}, {value}, mask={mask})"
 
 
-def address(lines: Lines, at: Shared | Rows | Gathered, row: Index | None, column: Index) -> str:
+def address(lines: Lines, at: Shared | Rows | GatheredRows, row: Index | None, column: Index) -> str:
     """The address of the elements at a row and column."""
     if isinstance(at, Shared):
         return _added(at.pointer, column)
@@ -48,7 +48,7 @@ def address(lines: Lines, at: Shared | Rows | Gathered, row: Index | None, colum
     return _added(f"{at.pointer} + {_times(child, at.width)}", within)
 
 
-def receive(lines: Lines, at: Received, row: Index, column: Index, dtype: str) -> str:
+def receive(lines: Lines, at: ReceivedGradient, row: Index, column: Index, dtype: str) -> str:
     """A call that computes the gradient of a state that rows receive."""
     variable = row_of(row)
     in_rows = lines.blocks[variable.name].mask
@@ -76,7 +76,7 @@ def _row_start(lines: Lines, at: Rows, row: Var) -> str:
     return lines.let(f"{at.pointer.removesuffix('_ptr')}_rows", text, lines.blocks[row.name].depth)
 
 
-def _child_start(lines: Lines, at: Gathered, row: Var, slot: int) -> str:
+def _child_start(lines: Lines, at: GatheredRows, row: Var, slot: int) -> str:
     """The same for the rows of children's states."""
     block = lines.blocks[row.name]
     number = f"{_times(f'({at.first} + {row})', at.slots)}{f' + {slot}' if slot else ''}"

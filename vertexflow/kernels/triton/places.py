@@ -25,7 +25,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatheredRows:
     """Rows of a state, side by side: for row m of the step, the `num_side_by_side` rows that `index` names from
     `(first + m) * slots + slot` on."""
 
@@ -39,11 +39,11 @@ class Gathered:
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedGradient:
     """The gradient of a state, received by a call whose first arguments are these."""
 
     arguments: str
     width: int
 
 
-Place = Shared | Rows | Gathered | Received
+ValuePlace = Shared | Rows | GatheredRows | ReceivedGradient

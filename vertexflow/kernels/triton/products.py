@@ -11,7 +11,7 @@ from ...graph.symbolic.nodes import operands
 from ..lower.index import Index, index_of
 from ..lower.scalar import Cast, Expression, Load, in_dtype, wide
 from ..lower.views import broadcast
-from .places import Gathered
+from .places import GatheredRows
 from .plan import MustBeStored, factors, source_of, space_of
 from .spellings import TYPES, register
 
@@ -101,6 +101,6 @@ def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int
             return _pieces(writer, source_of(node))  # `tl.dot` takes it rounded as it is
     elif node.op == "placeholder":
         place = writer.place_in_memory(node)
-        if isinstance(place, Gathered) and place.num_side_by_side > 1:
+        if isinstance(place, GatheredRows) and place.num_side_by_side > 1:
             return [(node, slot * place.width, place.width) for slot in range(place.num_side_by_side)]
     return [(node, 0, width)]

@@ -12,11 +12,11 @@ from ...graph.symbolic.program import Part, Program
 from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Gather, Grad, Scatter, comes_from_caller, role_of
 from ..arguments import (
     By,
-    Given,
-    OfGroup,
+    GroupArgument,
     Outside,
     ParentOffset,
     ParentPlaces,
+    RunArgument,
     Scratch,
     Seed,
     Sent,
@@ -29,13 +29,13 @@ from ..arguments import (
 from ..lower.calls import leave_to_pytorch
 from ..lower.decompose import decomposed
 from ..lower.views import stride
-from ..memory import room_of
+from ..memory import scratch_of
 from ..operations import Unsupported
 from ..torch.between import Between
 from . import tiles
 from .body import KernelWriter
 from .lines import identifier
-from .places import Gathered, Place, Received, Rows, Shared
+from .places import GatheredRows, ReceivedGradient, Rows, Shared, ValuePlace
 from .plan import ColumnStore, Kernel, MustBeStored, Plan, check, is_fused, plan_part, space_of
 from .spellings import TYPES
 from .tiles import Tile
@@ -60,7 +60,7 @@ class Launch:
     """One kernel of a step: its name, its arguments, its tile, whether its rows are edges, and the products in it."""
 
     name: str
-    pointers: list[Given]
+    pointers: list[RunArgument]
     tile: Tile
     on_edges: bool
     products: set[fx.Node]
@@ -213,7 +213,7 @@ class _Values:
         self.is_leaf = part.name != core
         self.plan: Plan | None = None
         self.origins = part.placeholders
-        self.rooms: dict[fx.Node, Scratch] = {}
+        self.scratch: dict[fx.Node, Scratch] = {}
 
     def received(self) -> dict[fx.Node, bool]:
         """The gradients of states that the rows of a step receive, and whether another part reads them as well."""
@@ -221,9 +221,9 @@ class _Values:
             return {}
         program, nodes = self.program, {origin: node for node, origin in self.origins.items()}
         return {
-            nodes.get(origin, origin): origin in program.kept and (not self.is_leaf or origin in program.whole)
+            nodes.get(origin, origin): origin in program.buffered and (not self.is_leaf or origin in program.leaf_rows)
             for origin in program.state_grads.values()
-            if origin in nodes or (origin in program.kept and (not self.is_leaf or origin in program.whole))
+            if origin in nodes or (origin in program.buffered and (not self.is_leaf or origin in program.leaf_rows))
         }
 
     def origin(self, node: fx.Node) -> fx.Node:
@@ -231,14 +231,14 @@ class _Values:
         output = self.plan.stored.get(node) if self.plan is not None else None
         return output or self.origins.get(node, node)
 
-    def room(self, node: fx.Node) -> Scratch:
+    def scratch_memory(self, node: fx.Node) -> Scratch:
         """The memory of a value that lies there during one step."""
         space_of(node)  # refuses a value without rows
-        return room_of(node, self.rooms, self.part.name)
+        return scratch_of(node, self.scratch, self.part.name)
 
     def places(self, call: Part) -> dict[fx.Node, fx.Node | Scratch]:
         """Where the inputs and outputs of a call of PyTorch lie."""
-        return {node: self.origins.get(node) or self.room(node) for node in (*call.inputs, *call.outputs)}
+        return {node: self.origins.get(node) or self.scratch_memory(node) for node in (*call.inputs, *call.outputs)}
 
 
 class _Arguments:
@@ -246,13 +246,13 @@ class _Arguments:
 
     def __init__(self, values: _Values) -> None:
         self.values = values
-        self.names: dict[Given, str] = {}
+        self.names: dict[RunArgument, str] = {}
 
-    def pointer(self, argument: Given, name: str) -> str:
+    def pointer(self, argument: RunArgument, name: str) -> str:
         """The name of an argument: `name`, made unique."""
         return self._named(argument, name, "ptr")
 
-    def _named(self, argument: Given, name: str, kind: str) -> str:
+    def _named(self, argument: RunArgument, name: str, kind: str) -> str:
         name = identifier(name)
         number, unique = 1, f"{name}_{kind}"
         while argument not in self.names and unique in self.names.values():
@@ -264,7 +264,7 @@ class _Arguments:
         """The name of the seed of random numbers."""
         return self.names.setdefault(Seed(), "seed")
 
-    def place(self, node: fx.Node) -> Place:
+    def place(self, node: fx.Node) -> ValuePlace:
         """The place of a value, or of an output of the part."""
         values, program = self.values, self.values.program
         assert values.plan is not None
@@ -283,16 +283,16 @@ class _Arguments:
                 return self._sent(state, slot)
         return self._value(origin)
 
-    def kept(self, node: fx.Node) -> Rows:
+    def buffered_place(self, node: fx.Node) -> Rows:
         """The place of a received gradient after it was stored."""
         origin = self.values.origin(node)
-        return self._value(origin) if origin in self.values.program.kept else self._scratch(node)
+        return self._value(origin) if origin in self.values.program.buffered else self._scratch(node)
 
     def _value(self, origin: fx.Node) -> Rows:
         program = self.values.program
         space_of(origin)  # refuses a value whose vertices lie interleaved
         width = stride(origin, self.values.slots)
-        first = "edge_start" if on_edges(origin) else "start" if program.is_whole(origin) else "inner"
+        first = "edge_start" if on_edges(origin) else "start" if program.has_leaf_rows(origin) else "inner"
         layout = origin.meta["rows"]
         argument = Value(origin, width // layout.per_vertex)
         pointer = self.pointer(argument, title(origin))
@@ -302,30 +302,30 @@ class _Arguments:
         return Rows(pointer, width, first, stride=stride_name)
 
     def _scratch(self, node: fx.Node) -> Rows:
-        room = self.values.room(node)
-        return Rows(self.pointer(room, room.name), room.width, "")
+        buffer = self.values.scratch_memory(node)
+        return Rows(self.pointer(buffer, buffer.name), buffer.width, "")
 
     def _width(self, state: str) -> int:
         return math.prod(self.values.program.trace.state[state])
 
-    def _gathered(self, state: str, slot: int) -> Gathered:
+    def _gathered(self, state: str, slot: int) -> GatheredRows:
         pointer, width = self.pointer(State(state), f"state_{state}"), self._width(state)
         if slot == CHILDREN:
-            return Gathered(pointer, width, self.pointer(OfGroup.EDGE_ROWS, "edge_rows"), "edge_start")
-        index, slots = self.pointer(OfGroup.CHILD_ROWS, "child_rows"), self.values.slots
+            return GatheredRows(pointer, width, self.pointer(GroupArgument.EDGE_ROWS, "edge_rows"), "edge_start")
+        index, slots = self.pointer(GroupArgument.CHILD_ROWS, "child_rows"), self.values.slots
         is_all_slots = slot == ALL_SLOTS
-        return Gathered(
+        return GatheredRows(
             pointer, width, index, "inner", slots, 0 if is_all_slots else slot, slots if is_all_slots else 1
         )
 
-    def _received(self, state: str) -> Received:
+    def _received(self, state: str) -> ReceivedGradient:
         names = []
         for prefix, by in (("placed", By.SLOT), ("listed", By.EDGE)):
             names.append(self.pointer(SentByAll(state, by), f"{prefix}_sent_{state}"))
             names.append(self.pointer(ParentPlaces(by), f"{prefix}_places"))
             names.append(self.pointer(ParentOffset(by), f"{prefix}_offset"))
         names.append(self.pointer(Outside(state), f"outside_{state}"))
-        return Received(", ".join(names), self._width(state))
+        return ReceivedGradient(", ".join(names), self._width(state))
 
     def _sent(self, state: str, slot: int) -> Rows:
         width = self._width(state)

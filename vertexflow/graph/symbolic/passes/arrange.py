@@ -83,11 +83,11 @@ def _split_entries(trace: Trace, value: fx.Node, before: fx.Node) -> tuple[int, 
     """The dimension of a vertex's outer entries in the shape of `value` with outer entries, vertices and inner entries as
     dimensions of their own; and that shape."""
     layout, outer, shape = value.meta["rows"], value.meta["outer"], value.meta["val"].shape
-    wanted = trace.edges if layout.edges else trace.rows
+    num_rows = trace.edges if layout.edges else trace.rows
     source = next(
         node for node in trace.graph.nodes
         if node.op == "placeholder" and isinstance(node.meta["val"], Tensor) and node.meta["val"].dim()
-        and isinstance(node.meta["val"].shape[0], torch.SymInt) and node.meta["val"].shape[0].node.expr == wanted
+        and isinstance(node.meta["val"].shape[0], torch.SymInt) and node.meta["val"].shape[0].node.expr == num_rows
     )  # fmt: skip
     rows = insert(before, aten.sym_size.int, source, 0)
     return layout.dim, [*shape[: layout.dim], outer, rows, layout.per_vertex // outer, *shape[layout.dim + 1 :]]

@@ -26,7 +26,7 @@ def extract(name: str, outputs: list[fx.Node], members: set[fx.Node], trace: Tra
 
 def extract_leaf_core(program: Program, core: str, images: Mapping[fx.Node, Image]) -> Part | None:
     """The core specialised to vertices without children: zeros are folded, and only what their rows need is computed."""
-    outputs = [node for node in program.parts[core].outputs if node in program.whole and not on_edges(node)]
+    outputs = [node for node in program.parts[core].outputs if node in program.leaf_rows and not on_edges(node)]
     if not outputs:
         return None
 
@@ -34,7 +34,7 @@ def extract_leaf_core(program: Program, core: str, images: Mapping[fx.Node, Imag
         origin = node.meta.get("origin")
         if origin is None:  # a zero or a bias that replaces a folded node
             return True
-        return origin.op == "call_function" and (is_free(origin) or program.made_by.get(origin) == core)
+        return origin.op == "call_function" and (is_free(origin) or program.stage_of.get(origin) == core)
 
     copier = _Copier(program.trace, is_computed, lambda node: node.meta["origin"])
     pieces = {node: _pieces_read(program, node, images) for node in outputs}

@@ -17,11 +17,11 @@ Images = dict[fx.Node, Image]
 
 
 def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images]) -> None:
-    """Find `program.whole`: the values that are read of vertices without children.
+    """Find `program.leaf_rows`: the values that are read of vertices without children.
 
     For a concatenation, `program.leaf_operands` gets those of its operands that are read.
     """
-    trace, stage, whole = program.trace, program.made_by, program.whole
+    trace, stage, leaf_rows = program.trace, program.stage_of, program.leaf_rows
     stack = [
         *trace.scatters.values(),
         *trace.pushes.values(),
@@ -32,7 +32,7 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
     while stack:
         for node, parts in _operand_sources(stack.pop(), stage):
             seen = program.leaf_operands.get(node, set())
-            if node in rowless or (node in whole and parts <= seen):
+            if node in rowless or (node in leaf_rows and parts <= seen):
                 continue
             if node in stage and not has_rows(node) and not any(has_rows(source) for source in reads(node)):
                 rowless.add(node)  # computed from parameters, or from sums over rows
@@ -40,7 +40,7 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
                 continue
             if node.op == "call_function" and not has_rows(node) and zeros[node] is ZERO:
                 continue  # a sum over rows to which leaves add nothing
-            whole.add(node)
+            leaf_rows.add(node)
             if parts:
                 program.leaf_operands[node] = seen | parts
             if stage.get(node) not in CORES:
@@ -50,8 +50,8 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
             for wanted in read:
                 stack += _leaf_reads(folded[stage[node]][wanted], stage, stage[node])
     results = [node for node in stage if node.target is operator.getitem]  # the results of one operation stay together
-    whole.update(node.all_input_nodes[0] for node in results if node in whole)
-    whole.update(node for node in results if node.all_input_nodes[0] in whole)
+    leaf_rows.update(node.all_input_nodes[0] for node in results if node in leaf_rows)
+    leaf_rows.update(node for node in results if node.all_input_nodes[0] in leaf_rows)
 
 
 def _operand_sources(node: fx.Node, stage: dict[fx.Node, str]) -> list[tuple[fx.Node, set[int]]]:

@@ -342,23 +342,23 @@ def solved(node: fx.Node) -> fx.Node:
 
 
 def determinant(lu: int) -> Rule:
-    """Result number `lu` holds the factors of the matrix, or of its transpose where it lies without gaps: here it does.
+    """Make the matrix contiguous, so that result number `lu` holds the factors of its transpose.
 
-    Where a matrix lies may differ from the trace, and with the number of rows; how the derivative solves with its factors was
-    recorded as the trace found it.
+    PyTorch factorizes the transpose of a contiguous matrix, and a matrix of other strides itself. Strides can differ between the
+    trace and a run, and with the number of rows, while the derivative solves with the factors in the way that the trace recorded.
     """
 
     def rule(node: fx.Node) -> fx.Node:
         matrix = cast(fx.Node, node.args[0])
-        if matrix.meta["val"].is_complex():  # whose factors are always its own
+        if matrix.meta["val"].is_complex():  # PyTorch always factorizes it itself
             return node
-        reading = [item for item in node.users if item.args[1] == lu]
-        while reading:
-            user = reading.pop()
+        readers = [item for item in node.users if item.args[1] == lu]
+        while readers:
+            user = readers.pop()
             if user.target is aten.linalg_lu_solve.default:
                 user.kwargs = {name: value for name, value in user.kwargs.items() if name != "adjoint"}
-            else:  # the factors of a singular matrix are moved a little
-                reading += user.users
+            else:  # the derivative perturbs the factors of a singular matrix first
+                readers += user.users
         return dense(0, unchecked=(0,))(node)
 
     return rule

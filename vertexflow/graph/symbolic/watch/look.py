@@ -25,7 +25,7 @@ from torch.nn.modules import module as torch_modules
 from ..reserved import SETTINGS
 from .parameters import names_of_fakes, set_by_hooks
 from .reads import can_be_read, function_in, is_operator, is_users_module, reads, slots
-from .snapshot import Held, Path, Snapshot, bytes_of
+from .snapshot import Held, Path, Snapshot, bytes_of, data_of
 
 LARGEST = (
     1000  # entries of a container, and values below an object, from which on only the number of entries is watched
@@ -166,11 +166,9 @@ class _Walk:
         if id(value) in self.registered:
             self.snapshot.leaves[path] = ("registered", self.registered[id(value)])
             return
-        version = None if value.is_inference() else value._version  # inference tensors have no version
-        if version is not None:
-            self.snapshot.tensors.append(value)
-            self.snapshot.versions.append(version)
-        self.snapshot.leaves[path] = (id(value), version)
+        self.snapshot.tensors.append(value)
+        self.snapshot.tensor_contents.append(data_of(value))
+        self.snapshot.leaves[path] = (id(value), *data_of(value))
         self.snapshot.alive.append(value)
 
     def array(self, path: Path, value: Any) -> None:

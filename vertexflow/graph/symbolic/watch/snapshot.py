@@ -54,7 +54,7 @@ class Snapshot:
     large: list[Any] = field(default_factory=list)  # containers of which only the length is watched
     lengths: list[int] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)  # that are neither parameters nor buffers
-    versions: list[int] = field(default_factory=list)
+    tensor_contents: list[Hashable] = field(default_factory=list)
     arrays: list[Any] = field(default_factory=list)  # small ones
     array_contents: list[bytes] = field(default_factory=list)
     slots: list[tuple[Any, str]] = field(default_factory=list)  # an object and one of its `__slots__`
@@ -78,7 +78,7 @@ class Snapshot:
             and _core.have_keys(self.holders, self.holder_keys)
             and [holder[name] for holder, name in self.empty_places].count(None) == len(self.empty_places)
             and [*map(len, self.large)] == self.lengths
-            and [tensor._version for tensor in self.tensors] == self.versions
+            and [*map(data_of, self.tensors)] == self.tensor_contents
             and (not self.arrays or [*map(bytes_of, self.arrays)] == self.array_contents)
             and (not self.sets or [[*map(id, contents)] for contents in self.sets] == self.set_ids)
             and all(
@@ -152,6 +152,16 @@ def _named(path: Path) -> str:
     shown = (part for part in path if not isinstance(part, Held) and part not in hidden)
     names = (part.__qualname__ if isinstance(part, type) else str(part) for part in shown)
     return ".".join(names) or "the module itself"
+
+
+def data_of(tensor: Tensor) -> tuple[Hashable, ...]:
+    """What differs once a tensor was changed in place, or was given other data."""
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError:  # it has none
+        address = 0
+    version = None if tensor.is_inference() else tensor._version  # inference tensors have no version
+    return version, address, tensor.dtype, tensor.shape
 
 
 def bytes_of(array: Any) -> bytes:

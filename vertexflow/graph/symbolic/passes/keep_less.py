@@ -1,0 +1,85 @@
+"""Graph in, graph out: the forward pass keeps less for the derivative.
+
+Where the derivative reads some columns of a value, only these are kept. A sum or product of values that are kept is not kept
+itself, but computed again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx
+
+from ..nodes import ancestors, has_rows, is_free, reads, sources
+from .rewrite import insert
+
+if TYPE_CHECKING:
+    from ..trace import Trace
+
+aten = torch.ops.aten
+
+CHEAP = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.neg.default}
+
+
+def keep_less(trace: Trace) -> None:
+    """Rewrite `trace.graph` in place.
+
+    `meta["copies"]` marks copies of columns, which belong to the part that computes their source, and `meta["again"]` values
+    that are computed again, which belong to the part that reads them.
+    """
+    forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
+    _keep_columns(trace, forward)
+    _compute_again(trace, forward)
+
+
+def _keep_columns(trace: Trace, forward: set[fx.Node]) -> None:
+    """Copy the columns of a value that the derivative reads, if it does not read all of them."""
+    views_of: dict[fx.Node, list[fx.Node]] = {}  # of each value, those that the derivative reads; also the value itself
+    for node in trace.graph.nodes:
+        if has_rows(node) and isinstance(node.meta["val"], Tensor) and _readers(node, forward):
+            for source in sources(node):
+                views_of.setdefault(source, []).append(node)
+    for source, views in views_of.items():
+        is_computed = source in forward and source.op == "call_function" and source not in trace.scatters.values()
+        if is_computed and source not in views and sum(map(_width, views)) < _width(source):
+            for view in views:
+                readers = _readers(view, forward)
+                copy = insert(view.next, aten.clone.default, view)
+                copy.meta |= {"rows": view.meta["rows"], "line": view.meta.get("line"), "copies": True}
+                for reader in readers:
+                    reader.replace_input_with(view, copy)
+
+
+def _compute_again(trace: Trace, forward: set[fx.Node]) -> None:
+    """Compute cheap values again for the derivative if it reads all their operands, which are thus kept anyway."""
+    exchanged = {*trace.scatters.values(), *trace.gathers.values(), *trace.pulls.values()}
+    for node in list(trace.graph.nodes):
+        if node not in forward or node.target not in CHEAP or not has_rows(node) or node in exchanged:
+            continue
+        readers = _readers(node, forward)
+        has_read_views = any(_is_read(user, forward) for user in node.users if is_free(user))
+        are_kept = (_is_read(source, forward) for source in reads(node) if has_rows(source))
+        if readers and not has_read_views and all(are_kept):
+            again = insert(node.next, node.target, *node.args, **node.kwargs)
+            again.meta |= {"rows": node.meta["rows"], "line": node.meta.get("line"), "again": True}
+            for reader in readers:
+                reader.replace_input_with(node, again)
+
+
+def _readers(node: fx.Node, forward: set[fx.Node]) -> list[fx.Node]:
+    """The operations of the derivative that read a value directly, not through a view."""
+    return [user for user in node.users if user not in forward and user.op == "call_function" and not is_free(user)]
+
+
+def _is_read(node: fx.Node, forward: set[fx.Node]) -> bool:
+    """Whether the derivative reads a value, or a view of it."""
+    return bool(_readers(node, forward)) or any(_is_read(user, forward) for user in node.users if is_free(user))
+
+
+def _width(node: fx.Node) -> float:
+    """The number of elements of a row; NaN, which is less than no number, if they do not lie one after the other."""
+    value, rows = node.meta["val"], node.meta.get("rows")
+    is_plain = isinstance(value, Tensor) and rows is not None and rows.dim == 0 and rows.per_vertex == 1
+    return math.prod(map(int, value.shape[1:])) if is_plain and not node.meta.get("interleaved") else math.nan

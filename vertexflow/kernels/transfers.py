@@ -1,0 +1,177 @@
+"""Rows that move: from the order of a batch to that of its schedule and back, and between vertices and their children."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from ..graph.symbolic.program import Program
+from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
+from .arguments import By, Gathered, Received, Sent, SentByAll, State
+from .bound import Bound
+from .calls import Location, Region, Unprepared, Writer
+from .group_memory import GroupMemory
+from .memory import Along, first_gathered, first_row, gathered_by, slots_of
+from .order import Order, RowGroup
+
+TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and dtype of a tensor that a run makes for its caller
+
+
+class Transfer(NamedTuple):
+    """A copy between a value of a group and a tensor in the order of the batch.
+
+    Row `batch_rows[i]` of the tensor belongs to row, or edge, i of the group.
+    """
+
+    node: fx.Node | None  # None: zeros
+    tensor: Location
+    batch_rows: Tensor
+    along: Along
+
+
+def along_of(bound: Bound, name: str) -> Along:
+    """What an input has rows for."""
+    return Along.EDGES if bound.is_edge_input(name) else Along.ROWS
+
+
+def inputs(writer: Writer, group: int) -> list[Transfer]:
+    """The transfers of the inputs that a group pulls, of those whose addresses are known."""
+    transfers, bound = [], writer.bound
+    for name, node in bound.compiled[group].program.trace.pulls.items():
+        address = writer.known_address(("input", name))
+        if address is not None:
+            groups = bound.pulls[name]
+            rows = writer.order.batch_rows(groups, bound.is_edge_input(name))[groups.index(group)]
+            tensor = Location(address, 0, size_of_row(node), 0)
+            transfers.append(Transfer(node, tensor, rows, along_of(bound, name)))
+    return transfers
+
+
+def joined(
+    address: int, batch_rows: Sequence[Tensor], nodes: Mapping[int, fx.Node | None], along: Along
+) -> tuple[TensorSpec, dict[int, Transfer]]:
+    """A tensor in the order of the batch, joined from values of these groups, and the transfer from each group."""
+    like = next(filter(None, nodes.values()))
+    value, num_rows = like.meta["val"], sum(map(len, batch_rows))
+    tensor = Location(address, 0, size_of_row(like), num_rows)
+    transfers = {
+        group: Transfer(nodes[group], tensor, rows, along) for group, rows in zip(nodes, batch_rows, strict=True)
+    }
+    return ((num_rows, *map(int, value.shape[1:])), value.dtype), transfers
+
+
+def take(writer: Writer, memory: GroupMemory, number: int, transfers: Sequence[Transfer]) -> None:
+    """Copy the rows of a window from the order of the batch."""
+    for node, tensor, index, along in transfers:
+        first, count = memory.windows.all[number].range(along)
+        writer.take(memory.in_window[number][node].part(first, count), tensor, index[first : first + count])
+
+
+def put(writer: Writer, memory: GroupMemory, number: int, transfers: Sequence[Transfer]) -> None:
+    """Copy the rows of a window into the order of the batch."""
+    for node, tensor, index, along in transfers:
+        first, count = memory.windows.all[number].range(along)
+        if node is None:
+            writer.zero(tensor, index[first : first + count])
+            continue
+        layout, source = node.meta["rows"], memory.in_window[number].get(node)
+        if source is None or layout.dim or layout.per_vertex != 1:
+            raise Unprepared(f"{node.name} does not lie in rows")
+        assert source.num_rows == len(index), f"{node.name} has not as many rows as vertices"
+        writer.put(tensor, source.part(first, count), index[first : first + count])
+
+
+def zero_leaves(writer: Writer, program: Program, memory: GroupMemory, number: int) -> None:
+    """Zero what the leaves of a window have gathered, where they have rows for that."""
+    group, window = memory.windows.group, memory.windows.all[number]
+    count = (min(window.stop, group.num_leaves) - window.start) * group.num_slots
+    for name in program.trace.state if count > 0 else ():
+        key = Gathered(name, By.SLOT)
+        if key in memory.in_window[number] and first_gathered(program, group, slots_of(program.gathers, name)) == 0:
+            writer.zero(memory.in_window[number][key].part(window.start * group.num_slots, count))
+
+
+def gather(
+    writer: Writer, program: Program, memory: GroupMemory, number: int, states: Sequence[tuple[str, By]]
+) -> None:
+    """Gather states for the rows of a window, where parts other than a core read them."""
+    group, window, locations = memory.windows.group, memory.windows.all[number], memory.in_window[number]
+    for name, by in states:
+        base = first_gathered(program, group, gathered_by(program, name, by))
+        if base >= 0 and by is By.SLOT:
+            first, end = (row * group.num_slots for row in (window.inner, window.inner_stop))
+            to = locations[Gathered(name, by)].part((group.num_leaves - base) * group.num_slots + first, end - first)
+            writer.take(to, locations[State(name)], group.child_rows[first:end])
+        elif base >= 0:
+            assert group.edges is not None
+            first, count = window.range(Along.EDGES)
+            index = group.edges.child_rows[first : first + count]
+            writer.take(locations[Gathered(name, by)].part(first, count), locations[State(name)], index)
+
+
+def receive(
+    writer: Writer, program: Program, memory: GroupMemory, number: int, sent: Mapping[SentByAll, Location]
+) -> None:
+    """Receive the gradients of states for the rows of a window, where no core does and other parts read them."""
+    group, window = memory.windows.group, memory.windows.all[number]
+    for name, node in program.state_grads.items():
+        if node in program.buffered:
+            first, count = window.range(Along.ROWS if program.has_leaf_rows(node) else Along.INNER)
+            to = memory.in_window[number][Received(name)].part(first, count)
+            first += group.start + first_row(program, group, node)
+            sent_to_state = {key.by: location for key, location in sent.items() if key.state == name}
+            writer.receive(to, node.meta["val"].dtype, first, sent_to_state)
+
+
+def allocate_sent(
+    writer: Writer, region: Region, programs: Sequence[Program], order: Order
+) -> dict[SentByAll, Location]:
+    """Allocate the gradients that all groups send to their children."""
+    sent: dict[SentByAll, Location] = {}
+    for program in programs:
+        for (name, slot), node in program.gather_grads.items():
+            key = SentByAll(name, By.EDGE if slot == CHILDREN else By.SLOT)
+            if key not in sent:
+                size = math.prod(program.trace.state[name]) * node.meta["val"].dtype.itemsize
+                num_rows = order.num_edges if slot == CHILDREN else order.num_positions + 1
+                sent[key] = region.allocate(num_rows, size)
+                if slot != CHILDREN:
+                    writer.zero(sent[key].part(num_rows - 1, 1))  # what rows receive that nobody reads
+    return sent
+
+
+def locate_sent(
+    writer: Writer, program: Program, group: RowGroup, sent: Mapping[SentByAll, Location], memory: GroupMemory
+) -> None:
+    """Locate what a group sends within what all groups send; zero it where the group sends nothing."""
+    for key, location in sent.items():
+        memory.set(key, location)
+        if key.by is By.SLOT:
+            nodes = slots_of(program.gather_grads, key.state)
+            slots = set(nodes.values())
+            sent_by_group = location.part(group.position, group.num_inner * group.num_slots)
+            has_gaps = slots != {ALL_SLOTS} and len(slots) < group.num_slots
+        else:
+            assert group.edges is not None
+            nodes = {
+                node: slot
+                for (name, slot), node in program.gather_grads.items()
+                if (name, slot) == (key.state, CHILDREN)
+            }
+            sent_by_group = location.part(group.edges.start, group.edges.num_edges)
+            has_gaps = not nodes
+        if has_gaps:
+            writer.zero(sent_by_group)
+        memory.set(Sent(key.state, key.by), sent_by_group)
+        if any(program.stage_of[node] == "grad_eager" for node in nodes):
+            raise Unprepared("gradients that are sent before the steps")
+
+
+def size_of_row(node: fx.Node) -> int:
+    """The size of a row of a value, in bytes."""
+    value = node.meta["val"]
+    return math.prod(map(int, value.shape[1:])) * int(value.dtype.itemsize)
