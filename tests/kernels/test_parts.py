@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -269,6 +272,28 @@ def test_backward_twice_and_gradients_of_gradients(model, x):
     same(first, torch.autograd.grad(loss, model.u.weight, retain_graph=True))
     with pytest.raises(vf.VertexFlowError, match="gradients of gradients"):
         torch.autograd.grad(loss, model.u.weight, create_graph=True)
+
+
+def test_parts_use_the_same_memory_one_after_the_other():
+    """In a process of its own: what the C library does depends on all that was there before."""
+    program = """
+import torch, vertexflow as vf
+from benchmarks.device import status
+model = vf.nn.NaryTreeLSTM(64, 64)
+model.max_vertices = 512
+def nested(depth):
+    return None if not depth else (nested(depth - 1), nested(depth - 1))
+tree = vf.tree(nested(8))  # 511 vertices
+def step(count):
+    batch = vf.pack([tree] * count)
+    model(batch, x=torch.ones(batch.num_vertices, 64)).h[batch.roots].sum().backward()
+step(4)
+before = status("VmRSS")
+step(60)
+print((status("VmRSS") - before) >> 20)
+"""
+    grown = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert int(grown) < 40  # it was 94 where pieces of each part came from the C library
 
 
 def test_less_is_kept_between_the_passes(model):

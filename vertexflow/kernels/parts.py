@@ -93,7 +93,9 @@ def _run_all(
     randomness = []
     for part, rows in zip(parts, _rows_of_parts(parts, tensors), strict=True):
         randomness.append(_Randomness(part.order.vertex.device, part.generators()))
-        for name, value in part.run(rows).items():
+        with pool.smaller_pieces():
+            outputs_of_part = part.run(rows)
+        for name, value in outputs_of_part.items():
             if name not in outputs:
                 total = sum(other_part.num_outputs(name) for other_part in parts)
                 outputs[name] = pool.empty((total, *value.shape[1:]), value.dtype, value.device)
@@ -142,13 +144,15 @@ class _Parts(torch.autograd.Function):
         gradients = _Gradients(tensors)
         for part, rows, randomness in zip(ctx.parts, _rows_of_parts(ctx.parts, tensors), ctx.randomness, strict=True):
             leaves = {key: rows[key].detach().requires_grad_() for key in keys}
-            with torch.enable_grad(), randomness.again():
+            with torch.enable_grad(), randomness.again(), pool.smaller_pieces():
                 outputs = part.run({**rows, **leaves})
             grads_of_part = {}
             for name in pushed.keys() & outputs.keys():
                 grads_of_part[name] = pushed[name].narrow(0, starts[name], len(outputs[name]))
                 starts[name] += len(outputs[name])
-            gradients.add(part, _backward(outputs, grads_of_part, leaves))
+            with pool.smaller_pieces():
+                gradients_of_part = _backward(outputs, grads_of_part, leaves)
+            gradients.add(part, gradients_of_part)
         return (None, None, None, *map(gradients.total.get, ctx.keys))
 
 

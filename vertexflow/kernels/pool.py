@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 LARGE = 4 << 20  # bytes; smaller pieces are kept by the C library itself
+LARGE_OF_PARTS = 256 << 10  # the same while one part of a batch is computed after the other
 KEPT = 1 << 30  # bytes in free pieces, at most
 
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -28,10 +31,33 @@ _returned: SimpleQueue[_Bytes] = SimpleQueue()  # a finalizer may run anywhere, 
 _lock = Lock()
 
 
+class _OfThread(threading.local):
+    takes_smaller = False
+
+
+_of_thread = _OfThread()
+
+
+def is_large(size: int) -> bool:
+    """Whether a piece of so many bytes is the pool's."""
+    return size >= (LARGE_OF_PARTS if _of_thread.takes_smaller else LARGE)
+
+
+@contextmanager
+def smaller_pieces() -> Iterator[None]:
+    """Smaller pieces are the pool's as well. The C library would fill gaps between them with what each part of a batch leaves
+    behind, and take fresh memory for the next part: it grows as if the parts were computed at once."""
+    before, _of_thread.takes_smaller = _of_thread.takes_smaller, True
+    try:
+        yield
+    finally:
+        _of_thread.takes_smaller = before
+
+
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Like `torch.empty`, in memory of the pool."""
     size = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu" or size < LARGE:
+    if device.type != "cpu" or not is_large(size):
         return torch.empty(tuple(shape), dtype=dtype, device=device)
     return _bytes(size, 2 * size).view(dtype).view(tuple(shape)).detach()  # no view: users may change it in place
 

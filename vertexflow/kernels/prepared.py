@@ -27,7 +27,7 @@ from .compiled import Compiled, NoSteps
 from .group_memory import GroupMemory
 from .memory import Along, gathered_again
 from .order import Order
-from .pool import LARGE, empty, empty_for_a_call
+from .pool import empty, empty_for_a_call, is_large
 from .transfers import (
     TensorSpec,
     Transfer,
@@ -47,7 +47,6 @@ from .windows import Windows, visits, visits_back, windows_of
 
 _CPU = torch.device("cpu")
 _NOTHING = torch.empty(0)  # at address 0
-_SMALL = LARGE // 16  # elements of any dtype
 _address = Tensor.data_ptr
 
 
@@ -344,14 +343,14 @@ def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, windo
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    if math.prod(shape) < _SMALL:
-        return torch.empty(shape, dtype=dtype, device=_CPU)
-    return empty(shape, dtype, _CPU)
+    if is_large(math.prod(shape) * dtype.itemsize):
+        return empty(shape, dtype, _CPU)
+    return torch.empty(shape, dtype=dtype, device=_CPU)
 
 
 def _temporary(size: int) -> Tensor:
     """The memory for one pass, which native code allocates itself if it is small."""
-    return _NOTHING if size < LARGE else empty_for_a_call(size)
+    return empty_for_a_call(size) if is_large(size) else _NOTHING
 
 
 def _plain(tensor: Tensor) -> Tensor:
