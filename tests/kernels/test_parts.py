@@ -78,6 +78,17 @@ def test_outputs_and_gradients_of_a_loss_of_all_graphs(model, x, runs, backend, 
     assert runs == [10, 10, 10]
 
 
+def test_gradients_in_half_precision_are_added_up_in_float32(x):
+    torch.manual_seed(0)
+    model = TreeRNN(3, 4).bfloat16()
+    batch, x = vf.pack([vf.tree(TREE) for _ in range(300)]), x.bfloat16().repeat(50, 1)
+    grads = []
+    for model.max_vertices in (None, 5):
+        (grad,) = torch.autograd.grad(model(batch, x=x).h.sum(), model.w.bias)
+        grads.append(grad.float())
+    torch.testing.assert_close(grads[1], grads[0], rtol=2**-7, atol=0)  # two units in the last place
+
+
 def test_a_batch_that_is_small_enough_runs_once(model, x, runs):
     model.max_vertices = 30
     gradients(model, batch_of_trees(), x)

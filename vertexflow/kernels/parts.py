@@ -153,7 +153,7 @@ class _Parts(torch.autograd.Function):
             with pool.smaller_pieces():
                 gradients_of_part = _backward(outputs, grads_of_part, leaves)
             gradients.add(part, gradients_of_part)
-        return (None, None, None, *map(gradients.total.get, ctx.keys))
+        return (None, None, None, *map(gradients.total().get, ctx.keys))
 
 
 def _check_constants(saved: Sequence[Tensor], constants: Sequence[Tensor]) -> None:
@@ -184,8 +184,9 @@ class _Gradients:
     """The gradients of the whole batch, collected from those of its parts."""
 
     def __init__(self, tensors: Tensors) -> None:
-        self.total: dict[Key, Tensor] = {}
         self._tensors = tensors
+        self._rows: dict[Key, Tensor] = {}
+        self._sums: dict[Key, Tensor] = {}  # in float32 where parameters are of half precision
         self._starts = dict.fromkeys(tensors, 0)
 
     def add(self, part: BoundPart, gradients: Mapping[Key, Tensor | None]) -> None:
@@ -193,20 +194,25 @@ class _Gradients:
         for key, gradient in gradients.items():
             if key[0] == "tensor":
                 if gradient is not None:
-                    if key in self.total:
-                        self.total[key].add_(gradient)
-                    else:
-                        self.total[key] = gradient.clone()  # the same tensor may be the gradient of two parameters
+                    if key in self._sums:
+                        self._sums[key].add_(gradient)
+                    else:  # a copy: the same tensor may be the gradient of two parameters
+                        is_half = gradient.dtype in (torch.bfloat16, torch.float16)
+                        self._sums[key] = gradient.to(torch.float32 if is_half else gradient.dtype, copy=True)
                 continue
-            if key not in self.total:
+            if key not in self._rows:
                 tensor = self._tensors[key]
-                self.total[key] = pool.empty(tensor.shape, tensor.dtype, tensor.device)
-            rows = self.total[key].narrow(0, self._starts[key], part.num_rows(key))
+                self._rows[key] = pool.empty(tensor.shape, tensor.dtype, tensor.device)
+            rows = self._rows[key].narrow(0, self._starts[key], part.num_rows(key))
             if gradient is None:
                 rows.zero_()
             else:
                 rows.copy_(gradient)
             self._starts[key] += len(rows)
+
+    def total(self) -> dict[Key, Tensor]:
+        """The gradients of the whole batch, of what has any."""
+        return {**self._rows, **{key: value.to(self._tensors[key].dtype) for key, value in self._sums.items()}}
 
 
 class _Randomness:
