@@ -6,7 +6,8 @@ Each contestant has a process of its own, in which a batch of two graphs has bee
 are there. What *must be kept* is what a workload counts, states and saved activations, and beside it weight gradients and index
 arrays: of each vertex its row and of each row its vertex, of each edge its two ends, in 4 bytes each. MiB above what the process
 held: after the forward pass, at the peak, and after the step, gradients and output gone: what is retained. `then` is the same of
-the last of `--steps` steps, above what the process held before the first. Linux only.
+the last of `--steps` steps, above what the process held before the first; `ms` the median time of the steps after the first
+(ask for more of them). Linux only.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import argparse
 import ctypes
 import gc
 import json
+import statistics
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,12 +77,16 @@ def show(name: str, settings: OneModel, steps: int, max_vertices: int | None) ->
         must = found["kept"]
         if not number:
             print(f"{name}, hidden {settings.hidden}, {found['title']}: {must / MIB:.1f} MiB must be kept")
-            print(f"    {'':30} {'forward':>8} {'peak':>8} {'of kept':>8} {'retained':>9} {'then':>8} {'retained':>9}")
-        first, last = found["steps"][0], found["steps"][-1]
+            print(
+                f"    {'':30} {'forward':>8} {'peak':>8} {'of kept':>8} {'retained':>9} {'then':>8} {'retained':>9} {'ms':>8}"
+            )
+        steps_of = found["steps"]
+        first, last = steps_of[0], steps_of[-1]
         forward = "" if first["forward"] is None else f"{first['forward'] / MIB:.1f}"
         print(
             f"    {contestant:30} {forward:>8} {first['peak'] / MIB:8.1f} {first['peak'] / must:8.2f} "
-            f"{first['retained'] / MIB:9.1f} {last['peak'] / MIB:8.1f} {last['retained'] / MIB:9.1f}"
+            f"{first['retained'] / MIB:9.1f} {last['peak'] / MIB:8.1f} {last['retained'] / MIB:9.1f} "
+            f"{statistics.median(step['seconds'] for step in steps_of[1:] or steps_of) * 1e3:8.1f}"
         )
 
 
@@ -124,11 +131,18 @@ def kept_bytes(case: Case) -> int:
     return (case.kept + weights) * next(case.model.parameters()).element_size() + 4 * case.num_indices
 
 
-def _weighed(model: nn.Module, contestant: Contestant, start: int) -> dict[str, int | None]:
+def _weighed(model: nn.Module, contestant: Contestant, start: int) -> dict[str, float | None]:
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark begins again
+    begin = time.perf_counter()
     forward = _step(model, contestant)
+    seconds = time.perf_counter() - begin
     peak = status("VmHWM") - start
-    return {"forward": forward and forward - start, "peak": peak, "retained": status("VmRSS") - start}
+    return {
+        "forward": forward and forward - start,
+        "peak": peak,
+        "retained": status("VmRSS") - start,
+        "seconds": seconds,
+    }
 
 
 def _step(model: nn.Module, contestant: Contestant) -> int | None:
