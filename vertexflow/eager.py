@@ -26,6 +26,7 @@ from .kernels.order import Order, order_on
 from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in
 from .orders import Reads, order_of
 from .scheduler import EdgeLists, edge_lists, schedule
+from .selection import pushing, selection_of
 
 if TYPE_CHECKING:
     from .function import VertexFunction
@@ -39,6 +40,7 @@ def run_eager(
     graphs: GraphBatch | Sequence[InputGraph],
     reverse: bool,
     initial: Mapping[str, Tensor] | None,
+    wanted: Tensor | None,
     inputs: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
@@ -48,6 +50,7 @@ def run_eager(
     device = check_inputs(tensors, inputs)
     usual = usual_dtype(tensors, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
+    selection = None if wanted is None else selection_of(batch, wanted)
     batch = batch.reversed() if reverse else batch
     counts = count_rows(batch, methods)
     external: dict[str, Tensor] = {}
@@ -86,7 +89,7 @@ def run_eager(
     for method_uses in uses.values():
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
-    return outputs
+    return outputs if selection is None else selection.of_all(outputs, pushing(batch, methods, uses))
 
 
 @dataclass

@@ -26,7 +26,7 @@ def run(
     inputs: Mapping[str, Tensor],
     external: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Run the vertex functions over a schedule; returns the pushed outputs.
+    """Run the vertex functions over a schedule; returns the pushed outputs, of the selected vertices if some are selected.
 
     `tensors` are the parameters and buffers by qualified name, `external` the states of the external vertices. Inputs and
     outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch. Gradients flow to
@@ -43,7 +43,14 @@ def run(
     else:
         with torch.no_grad():
             outputs, _ = outputs_and_values(bound, order, flat, external)
-    return dict(zip(bound.pushes, outputs, strict=True))
+    by_name = dict(zip(bound.pushes, outputs, strict=True))
+    if prepared is None and order.selected is not None:
+        return {name: value.index_select(0, _selected(bound, order, name)) for name, value in by_name.items()}
+    return by_name
+
+
+def _selected(bound: Bound, order: Order, name: str) -> Tensor:
+    return torch.from_numpy(order.selected_outputs(bound.pushes[name])).to(order.vertex.device, non_blocking=True)
 
 
 class _Run(torch.autograd.Function):

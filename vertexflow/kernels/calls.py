@@ -35,9 +35,9 @@ from .memory import ALIGNED, Values
 from .order import Ints, Order, Step
 from .run import Run
 
-TAKE, PUT, ZERO = map(Function, ("take", "put", "zero"))
+COPY, ZERO = map(Function, ("copy", "zero"))
 RECEIVE = {dtype: Function(f"receive_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
-MOVES = (TAKE, PUT, ZERO, *RECEIVE.values())  # functions that move rows
+MOVES = (COPY, ZERO, *RECEIVE.values())  # functions that move rows
 
 
 class Unprepared(Exception):  # noqa: N818 - a reason, not a failure
@@ -127,18 +127,21 @@ class Writer:
             self._begun.add((group, part))
         self._calls.append((loop.address, self._arguments_of[group, part, window], steps.reshape(-1)))
 
-    def take(self, to: Location, source: Location, index: Tensor) -> None:
-        """Copy rows `index` of `source`, one after the other."""
-        self._move(TAKE, to, [to, source, self._pointer(index), to.stride, source.stride], len(index))
-
-    def put(self, to: Location, source: Location, index: Tensor) -> None:
-        """Copy the rows of `source`, one after the other, to rows `index`."""
-        self._move(PUT, to, [to, source, self._pointer(index), to.stride, source.stride], len(index))
+    def copy(self, to: Location, source: Location, to_rows: Tensor | None, source_rows: Tensor | None) -> None:
+        """Copy rows `source_rows` of `source` to rows `to_rows`; in place of one of them None: all, in order."""
+        rows = to_rows if source_rows is None else source_rows
+        assert rows is not None, "nothing to move"
+        indices = [0 if index is None else self._pointer(index) for index in (to_rows, source_rows)]
+        self._move(COPY, to, [to, source, *indices, to.stride, source.stride], len(rows))
 
     def zero(self, to: Location, index: Tensor | None = None) -> None:
         """Fill rows `index`, or all rows, with zeros."""
         count, pointer = (to.num_rows, 0) if index is None else (len(index), self._pointer(index))
         self._move(ZERO, to, [to, pointer, to.stride], count)
+
+    def row_of_zeros(self, size: int, num_rows: int) -> Location:
+        """One row of so many bytes, all zero, which stands for many."""
+        return Location(0, self._pointer(torch.zeros(size, dtype=torch.uint8)), 0, num_rows)
 
     def receive(self, to: Location, dtype: torch.dtype, first: int, sent: Mapping[By, Location]) -> None:
         """Sum what parents sent to consecutive rows of a state, from `first` on."""

@@ -41,7 +41,7 @@ class BoundPart:
 
     def num_outputs(self, name: str) -> int:
         """How many rows the part has of an output."""
-        return sum(self.order.groups[group].num_rows for group in self.bound.pushes.get(name, []))
+        return self.order.num_outputs(self.bound.pushes.get(name, []))
 
     def constants(self) -> list[Tensor]:
         """Tensors that programs read and that are neither parameters nor inputs."""
