@@ -40,8 +40,8 @@ def run_eager(
     graphs: GraphBatch | Sequence[InputGraph],
     reverse: bool,
     initial: Mapping[str, Tensor] | None,
-    wanted: Tensor | None,
     inputs: Mapping[str, Tensor],
+    wanted: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
     tensors = _own_tensors(model) if tensors is None else tensors

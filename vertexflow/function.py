@@ -155,7 +155,7 @@ class VertexFunction(ReturnsOutputs):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         check_arguments(unnamed, reverse)
-        return self._run(None, graphs, reverse, initial, outputs, inputs)
+        return self._run(None, graphs, reverse, initial, inputs, outputs)
 
     def _run(
         self,
@@ -163,13 +163,13 @@ class VertexFunction(ReturnsOutputs):
         graphs: GraphBatch | Sequence[InputGraph],
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
-        wanted: Tensor | None,
         inputs: Mapping[str, Tensor],
+        wanted: Tensor | None = None,
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
         if named_backend(self.backend) == "eager":
-            return Outputs(run_eager(self, tensors, graphs, reverse, initial, wanted, inputs))
+            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)

@@ -67,17 +67,20 @@ def selection_of(batch: GraphBatch, outputs: object) -> Selection:
     """
     if not isinstance(outputs, Tensor):
         raise InputTypeError(
-            f"outputs is a {type(outputs).__name__}; give a tensor of vertices, such as batch.roots (an input cannot have this name)"
+            f"outputs is a {type(outputs).__name__}; give a tensor of vertices, such as batch.roots (no input "
+            "can have this name)"
         )
-    if outputs.dim() != 1 or outputs.is_floating_point() or outputs.is_complex():
+    if outputs.dim() != 1 or outputs.dtype not in (torch.int64, torch.int32, torch.bool):
         raise InputError(
-            f"outputs is {str(outputs.dtype)[6:]} {list(outputs.shape)}; give integers [count], the vertices whose outputs are "
+            f"outputs is {str(outputs.dtype)[6:]} {list(outputs.shape)}; give int64 [count], the vertices whose outputs are "
             "wanted, or booleans [num_vertices]"
         )
     vertices = _on_host(batch, outputs)
     if outputs.dtype is torch.bool:
         if len(vertices) != batch.num_vertices:
-            raise InputError(f"outputs has {len(vertices)} booleans for {batch.num_vertices} vertices; give one a vertex")
+            raise InputError(
+                f"outputs has {len(vertices)} booleans for {batch.num_vertices} vertices; give one a vertex"
+            )
         vertices = np.flatnonzero(vertices)
     vertices = vertices.astype(np.int64, copy=False)
     wrong = np.flatnonzero((vertices < 0) | (vertices >= batch.num_vertices))

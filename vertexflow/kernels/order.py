@@ -154,7 +154,7 @@ class Order:
         key = vertices.tobytes()
         if key not in self._selecting:
             if len(self._selecting) == MOST_SELECTIONS:
-                del self._selecting[next(iter(self._selecting))]
+                self._selecting.pop(next(iter(list(self._selecting))), None)  # which another thread may have done
             self._selecting[key] = replace(self, selected=vertices, _selecting={})
         return self._selecting[key]
 
@@ -166,7 +166,8 @@ class Order:
         is_in_groups = np.zeros(self.num_rows, np.int64)
         for group in groups:
             is_in_groups[self._vertices(group)] = 1
-        return (np.cumsum(is_in_groups) - 1)[self.selected[is_in_groups[self.selected] == 1]]
+        positions: Wide = (np.cumsum(is_in_groups) - 1)[self.selected[is_in_groups[self.selected] == 1]]
+        return positions
 
     def output_rows(self, groups: Sequence[int]) -> list[OutputRows]:
         """Which row of a group is which row of the outputs, for each of these groups."""
@@ -174,14 +175,15 @@ class Order:
         if self.selected is None:
             return [OutputRows(None, index) for index in batch_rows]
         positions = self.selected_outputs(groups)
-        output_of = np.full(sum(map(len, batch_rows)), -1, np.int32)
-        output_of[positions] = np.arange(len(positions), dtype=np.int32)
-        outputs_of_groups = [output_of[index.numpy()] for index in batch_rows]
+        output_at = np.full(sum(map(len, batch_rows)), -1, np.int32)
+        output_at[positions] = np.arange(len(positions), dtype=np.int32)
+        rows_of_groups = []
         with torch.inference_mode(False):
-            return [
-                OutputRows(torch.from_numpy(np.flatnonzero(outputs >= 0).astype(np.int32)), torch.from_numpy(outputs[outputs >= 0]))
-                for outputs in outputs_of_groups
-            ]
+            for index in batch_rows:
+                outputs = output_at[index.numpy()]
+                rows = np.flatnonzero(outputs >= 0).astype(np.int32)
+                rows_of_groups.append(OutputRows(torch.from_numpy(rows), torch.from_numpy(outputs[rows])))
+        return rows_of_groups
 
     def num_outputs(self, groups: Sequence[int]) -> int:
         """How many rows an output has that these groups push."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ..graph.symbolic.program import Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
@@ -132,8 +132,10 @@ def gather(
             gathered, state, index = locations[Gathered(name, by)], locations[State(name)], group.child_rows[first:end]
             has_leaves = base == 0 and window.start < group.num_leaves
             if not has_leaves and gathered.stride == state.stride and _are_consecutive(index.numpy()):
-                offset = state.offset + (int(index[0]) - position) * state.stride
-                locations[Gathered(name, by)] = state._replace(offset=offset, num_rows=gathered.num_rows)
+                skipped = state.offset + (int(index[0]) - position) * state.stride - gathered.offset
+                for key in (Gathered(name, by), *filter(locations.__contains__, gathered_by(program, name, by))):
+                    location = locations[key]
+                    locations[key] = location._replace(address=state.address, offset=location.offset + skipped)
             else:
                 writer.copy(gathered.part(position, end - first), state, None, index)
         elif base >= 0:
