@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import vertexflow as vf
 from vertexflow.kernels import native, windows
@@ -51,6 +52,45 @@ def test_kinds_that_push_different_outputs(case, data):
             pushing = [vertex for vertex, kind in enumerate(case.kinds) if name in case.model.methods[kind].pushed]
             rows = [pushing.index(vertex) for vertex in vertices if vertex in pushing]
             assert torch.equal(value, whole[name][rows]), name
+
+
+class Sentence(vf.VertexFunction):
+    """Words and phrases, both of which push `h`, and the latter `score`."""
+
+    def __init__(self):
+        super().__init__(state={"h": 3})
+        self.join = nn.Linear(6, 3)
+
+    @vf.vertex("word")
+    def word(self, v):
+        h = torch.tanh(v.pull("x"))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    @vf.vertex("phrase")
+    def phrase(self, v):
+        h = torch.tanh(self.join(torch.cat([v.gather(0).h, v.gather(1).h], -1)))
+        v.scatter(h=h)
+        v.push(h=h, score=h.sum(-1))
+
+
+@pytest.mark.parametrize("backend", ["eager", "torch", "auto"])
+@pytest.mark.parametrize("outputs", [[4, 2], [0, 1, 3], [4], [2, 4, 5, 7], [1, 1, 4, 4]])
+def test_an_output_of_one_kind(backend, outputs):
+    kind = ["word", "word", "phrase", "word", "phrase"]
+    graphs = [vf.graph(5, [(0, 2), (1, 2), (2, 4), (3, 4)], kind=kind), vf.graph(3, [(1, 0), (2, 0)], kind=kind[2::-1])]
+    batch, kinds = vf.pack(graphs), kind + kind[2::-1]
+    model, x = Sentence().double(), torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    model.backend = backend
+    phrases = [vertex for vertex, name in enumerate(kinds) if name == "phrase"]
+    whole = model(batch, x=x)
+    expected = [whole.h[outputs], whole.score[[phrases.index(vertex) for vertex in outputs if vertex in phrases]]]
+    some = model(batch, x=x, outputs=torch.tensor(outputs))
+    for ours, wanted in zip((some.h, some.score), expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-14)
+        weight = torch.linspace(-1, 1, ours.numel(), dtype=ours.dtype).view_as(ours)
+        slopes = [torch.autograd.grad((value * weight).sum(), x, retain_graph=True) for value in (ours, wanted)]
+        torch.testing.assert_close(*slopes, rtol=0, atol=1e-14)
 
 
 def trained(model, batch, x, outputs, is_asked):
