@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from .. import _core
 from .arguments import (
     Argument,
     By,
+    FirstSending,
     Function,
     GroupArgument,
     Outside,
@@ -32,7 +34,7 @@ from .bound import Bound
 from .compiled import NoSteps
 from .edges import Exchange
 from .memory import ALIGNED, Values
-from .order import Ints, Order, Step
+from .order import Ints, Order, RowGroup, Step
 from .run import Run
 
 COPY, ZERO = map(Function, ("copy", "zero"))
@@ -182,6 +184,8 @@ class Writer:
                 return locations.get(argument, 0)
             case Outside():
                 return 0
+            case FirstSending():
+                return self._first_sending(run.group)
             case Seed():
                 self.num_seeds += (Seed, run.group) not in self._addresses
                 return Location(self.address((Seed, run.group)), 0, 0, 1)
@@ -189,6 +193,24 @@ class Writer:
                 value = finder(argument)(run)
                 return self._pointer(value) if isinstance(value, Tensor) else value
         raise AssertionError(argument)
+
+    def _first_sending(self, group: RowGroup) -> int:
+        """The first row of a group with a child whose gradient is read, or the number of its rows."""
+        rows = group.num_leaves + np.arange(len(group.child_rows)) // max(group.num_slots, 1)
+        sending = [rows[self._is_read[group.child_rows.numpy()]]]
+        if group.edges is not None:
+            sending.append(group.edges.owner.numpy()[self._is_read[group.edges.child_rows.numpy()]])
+        return min((int(rows.min()) for rows in sending if len(rows)), default=group.num_rows)
+
+    @cached_property
+    def _is_read(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether the gradient that a row of a state receives is read; false for a child that is missing."""
+        is_read = np.ones(self.order.num_rows + self.order.num_external + 1, np.bool_)
+        is_read[-1] = False
+        for compiled, group in zip(self.bound.compiled, self.order.groups, strict=True):
+            if not compiled.program.receives_at_leaves:
+                is_read[group.start : group.start + group.num_leaves] = False
+        return is_read
 
     def _pointer(self, tensor: Tensor) -> int:
         self.alive.append(tensor)
