@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +21,7 @@ from .graph.symbolic.method import code_of
 from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
 from .graph.symbolic.vertex import Vertex
-from .inputs import check_inputs
+from .inputs import check_inputs, check_shared
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on
 from .kinds import (
@@ -49,13 +49,15 @@ def run_eager(
     reverse: bool,
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
+    shared: Mapping[str, Tensor] | None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
     tensors = _own_tensors(model) if tensors is None else tensors
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     methods = methods_in(batch, model._methods)
     device = check_inputs(tensors, inputs)
-    usual = usual_dtype(tensors, inputs)
+    shared = check_shared(tensors, inputs, shared)
+    usual = usual_dtype({**tensors, **shared}, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
     batch = batch.reversed() if reverse else batch
     counts = count_rows(batch, methods)
@@ -71,7 +73,7 @@ def run_eager(
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
     def probe(name: str, into: Uses) -> None:
-        _probe(calls[name], into, model, dtypes, inputs, device)
+        _probe(calls[name], into, model, dtypes, inputs, shared, device)
 
     rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, probe)
     states = Pieces.of_rows(order.num_rows + order.num_external, device)
@@ -79,17 +81,18 @@ def run_eager(
         states.add(np.arange(order.num_rows, order.num_rows + order.num_external), external)
     group_calls = [calls[name] for name in group_methods]
     computation = Computation(
-        group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, rows.select
+        group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, shared, rows.select
     )  # fmt: skip
     pushed = run_steps(order, slots, computation, states)
     for name in calls:
         if name not in group_methods:  # no vertex of its kinds is in this batch
             rows.ask(name)
-    known = inputs
-    if rows.failed:  # nothing is known of what those methods pull, so that no input can be called superfluous
-        known = {name: value for name, value in inputs.items() if any(name in use.pulls for use in uses.values())}
+    known, known_shared = [*inputs], [*shared]
+    if rows.failed:  # nothing is known of what those methods read, so that nothing can be called superfluous
+        known = [name for name in inputs if any(name in use.pulls for use in uses.values())]
+        known_shared = [name for name in shared if any(name in use.shared for use in uses.values())]
     settle_pushes(uses, rows.ask, rows.answers)
-    _check_calls(uses, known, counts, model._methods, "the batch")
+    _check_calls(uses, {name: inputs[name] for name in known}, known_shared, counts, model._methods, "the batch")
     if initial is not None:
         refuse_edges(uses)
     rows.check()
@@ -179,6 +182,7 @@ class InputRows:
             self.uses[method].pushes.update(use.pushes)
             self.uses[method].push_sorts.update(use.push_sorts)
             self.uses[method].reads_edges |= use.reads_edges
+            self.uses[method].shared |= use.shared
 
     def check(self) -> None:
         """Refuse inputs that were not pulled by just those methods that they were taken to be pulled by."""
@@ -193,7 +197,7 @@ class InputRows:
             answer = self.answers.get(method, use)
             uses[method] = replace(answer, pulls={**answer.pulls, **use.pulls})
         if not self.failed:
-            check_together(uses, self.inputs)
+            check_together(uses, self.inputs, ())
         check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
         raise InputError(
             f"input {name!r} has {len(self.inputs[name])} rows, and which kinds of vertices pull it depends on values; give "
@@ -241,6 +245,7 @@ def _probe(
     model: VertexFunction,
     dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
+    shared: Mapping[str, Tensor],
     device: torch.device,
 ) -> None:
     """Call a method on one vertex without children, whose inputs are the first row of each input, to see what it uses."""
@@ -255,8 +260,11 @@ def _probe(
         rows = 0 if is_per_edge(role) else 1
         return torch.zeros((rows, *shape), dtype=dtype, device=device)
 
-    v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)
+    v = Vertex(
+        model.state, dtypes, inputs, leaf, 1, 0, {name: value.detach().clone() for name, value in shared.items()}
+    )
     call.without_effect(v)
+    uses.shared |= v.shared_names
     note_pushes(uses, v.pushed, v.push_sorts)
 
 
@@ -293,12 +301,13 @@ def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
 def _check_calls(
     uses: Mapping[str, Uses],
     inputs: Mapping[str, Tensor],
+    shared: Iterable[str],
     counts: Mapping[str, tuple[int, int]],
     kinds: Mapping[Any, str],
     where: str,
 ) -> None:
     """Make the checks that are made of traces before they run; without traces, they wait until all methods have run."""
-    check_together(uses, inputs)
+    check_together(uses, inputs, shared)
     check_rows(uses, inputs, counts, kinds, where)
 
 
@@ -317,8 +326,9 @@ def _check_slots(
 class EagerFrontier(Frontier):
     """A run that grows, with vertices computed by the user's method itself."""
 
-    def __init__(self, model: VertexFunction, device: torch.device) -> None:
+    def __init__(self, model: VertexFunction, device: torch.device, shared: Mapping[str, Tensor]) -> None:
         self._model = model
+        self._shared = shared
         self._device = device
         self._states = Pieces(device)
         self._pushes = Pieces(device)
@@ -333,7 +343,7 @@ class EagerFrontier(Frontier):
         model = self._model
         tensors = _own_tensors(model)
         device = check_inputs(tensors, inputs)
-        dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype(tensors, inputs))
+        dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype({**tensors, **self._shared}, inputs))
         (name,) = model._methods.values()
         call = _Call(model, name, tensors)
         uses = Uses(call.code)
@@ -354,10 +364,10 @@ class EagerFrontier(Frontier):
             check_rows({name: uses}, {pulled: inputs[pulled]}, counts, model._methods, "the extension")
             return order.batch_rows([group], is_edge_input)[0]
 
-        computation = Computation([call], [uses], model.state, dtypes, inputs, select)
+        computation = Computation([call], [uses], model.state, dtypes, inputs, self._shared, select)
         pushed = run_steps(order, _slots(growth, lists), computation, states)
         self._settle(name, call, uses, dtypes, inputs)
-        _check_calls({name: uses}, inputs, counts, model._methods, "the extension")
+        _check_calls({name: uses}, inputs, self._shared, counts, model._methods, "the extension")
         refuse_edge_outputs({name: uses})
         _check_slots(growth, (name,), (name,), {name: uses})
         outputs = {
@@ -383,7 +393,7 @@ class EagerFrontier(Frontier):
         def ask(method: str) -> None:
             answer = Uses(uses.code)
             with contextlib.suppress(Exception):
-                _probe(call, answer, self._model, dtypes, inputs, self._device)
+                _probe(call, answer, self._model, dtypes, inputs, self._shared, self._device)
                 answers[method] = answer
 
         settle_pushes({name: uses}, ask, answers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -29,6 +29,9 @@ class Used(Protocol):
 
     @property
     def pushes(self) -> Mapping[str, object]: ...
+
+    @property
+    def shared(self) -> Collection[str]: ...
 
     def is_edge_input(self, name: str) -> bool: ...
 
@@ -162,8 +165,8 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
     return sums
 
 
-def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> None:
-    """Refuse methods that use a name in different ways, and inputs that no method pulls."""
+def check_together(used: Mapping[str, Used], inputs: Iterable[str], shared: Iterable[str]) -> None:
+    """Refuse methods that use a name in different ways, and inputs and shared tensors, by name, that no method reads."""
     if not any(use.pushes for use in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"
@@ -194,6 +197,13 @@ def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> No
             raise InputError(
                 f"the model was given the input {name!r}, but the vertex function never pulls it "
                 f"(it pulls: {_listed(pulled) or 'nothing'}); use v.pull({name!r}) or leave it out"
+            )
+    read = sorted({name for use in used.values() for name in use.shared})
+    for name in shared:
+        if name not in read:
+            raise InputError(
+                f"the model was given the shared tensor {name!r}, but the vertex function never reads it "
+                f"(it reads: {_listed(read) or 'none'}); use v.shared({name!r}) or leave it out"
             )
 
 
