@@ -22,7 +22,17 @@ from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
 from .graph.symbolic.vertex import Vertex
 from .inputs import check_inputs, check_shared
-from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
+from .kernels.eager import (
+    Computation,
+    Ints,
+    Method,
+    Pieces,
+    Uses,
+    in_batch_order,
+    note_pushes,
+    run_steps,
+    settle_pushes,
+)
 from .kernels.order import Order, order_on
 from .kinds import (
     check_rows,
@@ -266,23 +276,6 @@ def _probe(
     call.without_effect(v)
     uses.shared |= v.shared_names
     note_pushes(uses, v.pushed, v.push_sorts)
-
-
-def settle_pushes(uses: Mapping[str, Uses], ask: Callable[[str], None], answers: Mapping[str, Uses]) -> None:
-    """Decide by a made-up vertex, which has no edge, whether an output has a row a vertex or an edge, where all steps had as many
-    of each."""
-    for method, use in uses.items():
-        for name, sorts in use.push_sorts.items():
-            if len(sorts) == 1 or not use.reads_edges:
-                continue
-            ask(method)
-            if name not in (answers[method].push_sorts if method in answers else ()):
-                raise VertexFunctionError(
-                    f"every step of method `{method}` has as many vertices as edges, so that output {name!r} may have a row for "
-                    "each of either, and the method cannot be asked: it fails, or pushes other outputs, for one vertex without "
-                    "children; another backend knows"
-                )
-            use.push_sorts[name] = answers[method].push_sorts[name]
 
 
 def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:

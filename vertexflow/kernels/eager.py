@@ -228,6 +228,23 @@ def note_pushes(uses: Uses, pushed: Mapping[str, Tensor], sorts: Mapping[str, se
             raise VertexFunctionError(f"output {name!r} is {shown[0]} in one step and {shown[1]} in another")
 
 
+def settle_pushes(uses: Mapping[str, Uses], ask: Callable[[str], None], answers: Mapping[str, Uses]) -> None:
+    """Decide by a made-up vertex, which has no edge, whether an output has a row a vertex or an edge, where all steps had as many
+    of each."""
+    for method, use in uses.items():
+        for name, sorts in use.push_sorts.items():
+            if len(sorts) == 1 or not use.reads_edges:
+                continue
+            ask(method)
+            if name not in (answers[method].push_sorts if method in answers else ()):
+                raise VertexFunctionError(
+                    f"every step of method `{method}` has as many vertices as edges, so that output {name!r} may have a row for "
+                    "each of either, and the method cannot be asked: it fails, or pushes other outputs, for one vertex without "
+                    "children; another backend knows"
+                )
+            use.push_sorts[name] = answers[method].push_sorts[name]
+
+
 def in_batch_order(order: Order, name: str, parts: Sequence[Pushed], per_edge: bool) -> Tensor:
     """What the steps pushed under a name, as one tensor in the order of the batch."""
     groups = sorted({part.group for part in parts})
