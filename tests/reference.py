@@ -34,7 +34,8 @@ class AllChildren:
 class OneVertex:
     """The `v` of one vertex. `children` are the states by slot, `edge_inputs` the inputs of its edges by name."""
 
-    def __init__(self, children, inputs, edge_inputs, shapes, dtypes):
+    def __init__(self, children, inputs, edge_inputs, shapes, dtypes, edge_numbers=()):
+        self.edge_numbers = list(edge_numbers)
         self.by_slot = children
         self.edge_inputs = edge_inputs
         self.inputs = inputs
@@ -100,7 +101,8 @@ def run_reference(
     initial=None,
     states=None,
 ):
-    """What `model(graph, **inputs)` must return: pushed name -> rows of the vertices that push it, in vertex order.
+    """What `model(graph, **inputs)` must return: pushed name -> rows of the vertices that push it, in vertex order. What is
+    pushed under a name that begins with "edge_" has a row an edge instead, in the order of `edges`.
 
     `edge_inputs` have a row for each edge, in the order of `edges`. `methods`: the method of each vertex, if they
     are of several kinds; inputs have rows for all vertices and edges nevertheless. `initial`: name of a state -> what
@@ -139,9 +141,16 @@ def run_reference(
                         else torch.zeros(1, *shape, dtype=dtypes[name])
                         for name, shape in model.state.items()
                     }
-                done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtypes)
+                done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtypes, own)
                 (model.vertex if methods is None else methods[vertex])(done[vertex])
     if states is not None:
         states += [value for one in done for value in one.state.values()]
     names = dict.fromkeys(name for one in done for name in one.outputs)
-    return {name: torch.cat([one.outputs[name] for one in done if name in one.outputs]) for name in names}
+    outputs = {}
+    for name in names:
+        pushing = [one for one in done if name in one.outputs]
+        outputs[name] = torch.cat([one.outputs[name] for one in pushing])
+        if name.startswith("edge_"):
+            numbers_given = [number for one in pushing for number in one.edge_numbers]
+            outputs[name] = outputs[name][sorted(range(len(numbers_given)), key=numbers_given.__getitem__)]
+    return outputs

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -23,7 +24,15 @@ from .graph.symbolic.vertex import Vertex
 from .inputs import check_inputs
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on
-from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in
+from .kinds import (
+    check_rows,
+    check_together,
+    count_rows,
+    group_by_method,
+    methods_in,
+    refuse_edge_outputs,
+    refuse_edges,
+)
 from .orders import Reads, order_of
 from .scheduler import EdgeLists, edge_lists, schedule
 
@@ -79,10 +88,14 @@ def run_eager(
     known = inputs
     if rows.failed:  # nothing is known of what those methods pull, so that no input can be called superfluous
         known = {name: value for name, value in inputs.items() if any(name in use.pulls for use in uses.values())}
+    settle_pushes(uses, rows.ask, rows.answers)
     _check_calls(uses, known, counts, model._methods, "the batch")
+    if initial is not None:
+        refuse_edges(uses)
     rows.check()
     _check_slots(batch, methods, group_methods, uses)
-    outputs = {name: in_batch_order(order, name, parts) for name, parts in pushed.items()}
+    edge_outputs = {name for use in uses.values() for name in use.pushes if use.is_edge_output(name)}
+    outputs = {name: in_batch_order(order, name, parts, name in edge_outputs) for name, parts in pushed.items()}
     for method_uses in uses.values():
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
@@ -164,6 +177,8 @@ class InputRows:
         if method not in self.group_methods:
             self.uses[method].pulls.update(use.pulls)
             self.uses[method].pushes.update(use.pushes)
+            self.uses[method].push_sorts.update(use.push_sorts)
+            self.uses[method].reads_edges |= use.reads_edges
 
     def check(self) -> None:
         """Refuse inputs that were not pulled by just those methods that they were taken to be pulled by."""
@@ -176,7 +191,7 @@ class InputRows:
         for method, use in self.uses.items():
             self.ask(method)
             answer = self.answers.get(method, use)
-            uses[method] = Uses(use.code, {**answer.pulls, **use.pulls}, answer.pushes)
+            uses[method] = replace(answer, pulls={**answer.pulls, **use.pulls})
         if not self.failed:
             check_together(uses, self.inputs)
         check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
@@ -233,14 +248,33 @@ def _probe(
     def leaf(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if isinstance(role, Pull):
             uses.pulls[role.name] = role.per_edge
+            uses.reads_edges |= role.per_edge
             if not role.per_edge and len(inputs[role.name]):
                 return inputs[role.name].detach()[:1].clone()
+        uses.reads_edges |= is_per_edge(role)
         rows = 0 if is_per_edge(role) else 1
         return torch.zeros((rows, *shape), dtype=dtype, device=device)
 
     v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)
     call.without_effect(v)
-    note_pushes(uses, v.pushed)
+    note_pushes(uses, v.pushed, v.push_sorts)
+
+
+def settle_pushes(uses: Mapping[str, Uses], ask: Callable[[str], None], answers: Mapping[str, Uses]) -> None:
+    """Decide by a made-up vertex, which has no edge, whether an output has a row a vertex or an edge, where all steps had as many
+    of each."""
+    for method, use in uses.items():
+        for name, sorts in use.push_sorts.items():
+            if len(sorts) == 1 or not use.reads_edges:
+                continue
+            ask(method)
+            if name not in (answers[method].push_sorts if method in answers else ()):
+                raise VertexFunctionError(
+                    f"every step of method `{method}` has as many vertices as edges, so that output {name!r} may have a row for "
+                    "each of either, and the method cannot be asked: it fails, or pushes other outputs, for one vertex without "
+                    "children; another backend knows"
+                )
+            use.push_sorts[name] = answers[method].push_sorts[name]
 
 
 def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
@@ -322,15 +356,19 @@ class EagerFrontier(Frontier):
 
         computation = Computation([call], [uses], model.state, dtypes, inputs, select)
         pushed = run_steps(order, _slots(growth, lists), computation, states)
+        self._settle(name, call, uses, dtypes, inputs)
         _check_calls({name: uses}, inputs, counts, model._methods, "the extension")
+        refuse_edge_outputs({name: uses})
         _check_slots(growth, (name,), (name,), {name: uses})
-        outputs = {pushed_name: in_batch_order(order, pushed_name, parts) for pushed_name, parts in pushed.items()}
+        outputs = {
+            pushed_name: in_batch_order(order, pushed_name, parts, False) for pushed_name, parts in pushed.items()
+        }
         if self._uses is not None:
             if outputs.keys() != self._uses.pushes.keys():
                 raise VertexFunctionError(
                     f"this extension pushed {sorted(outputs)}, those before {sorted(self._uses.pushes)}; push the same always"
                 )
-            note_pushes(self._uses, outputs)
+            note_pushes(self._uses, outputs, {pushed_name: {False} for pushed_name in outputs})
         all_rows = states.select(growth_schedule.row.astype(np.int64))
         self._states.append(
             {state: states.read(all_rows, state, shape, dtypes[state]) for state, shape in model.state.items()}, num_new
@@ -338,6 +376,17 @@ class EagerFrontier(Frontier):
         self._pushes.append(outputs, num_new)
         self._uses = uses
         return uses.is_edge_input
+
+    def _settle(self, name: str, call: _Call, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]) -> None:
+        answers: dict[str, Uses] = {}
+
+        def ask(method: str) -> None:
+            answer = Uses(uses.code)
+            with contextlib.suppress(Exception):
+                _probe(call, answer, self._model, dtypes, inputs, self._device)
+                answers[method] = answer
+
+        settle_pushes({name: uses}, ask, answers)
 
     def _read(self, index: Tensor) -> dict[str, Tensor]:
         if self._uses is None:

@@ -140,7 +140,9 @@ class VertexFunction(ReturnsOutputs):
 
         Returns:
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
-            batch's own vertex order; of vertices of the kinds that push it only, where there are kinds.
+            batch's own vertex order, or, if a row for each edge to a child was pushed, `[num_edges, ...]`, in the order of
+            `batch.edge_index`; of vertices of the kinds that push it only, or of the edges to their children, where there are
+            kinds.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
@@ -174,7 +176,7 @@ class VertexFunction(ReturnsOutputs):
         parts = [batch] if self.max_vertices is None else [part.batch for part in split(batch, self.max_vertices)]
         external: dict[str, Tensor] = {}
         if initial is not None:
-            kinds.refuse_edge_inputs(traces)
+            kinds.refuse_edges(traces)
             parts = [part.with_initial() for part in parts]
             dtypes = next(iter(traces.values())).state_dtypes
             external = self._initial_states(initial, sum(part.num_external for part in parts), dtypes, device)
@@ -242,6 +244,7 @@ class VertexFunction(ReturnsOutputs):
         device = check_inputs(tensors, inputs)
         traces = self._trace(version, inputs, tensors, device)
         ((name, trace),) = traces.items()
+        kinds.refuse_edge_outputs(traces)
         kinds.check_rows(
             traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension"
         )

@@ -21,6 +21,7 @@ FEATURES = {  # what there is to be had, by what it is of
     "states": ["float16 state", "bfloat16 state", "integer state", "boolean state", "short integer state"],
     "structure": [
         "kinds", "a kind without vertices", "slots", "any number of children", "edge inputs", "edge inputs, edges shuffled",
+        "edge outputs", "edge outputs of kinds",
         "reverse", "initial", "one graph", "one vertex", "8 parents or more", "8 children or more", "no edges",
         "reduced, without children",
     ],
@@ -54,6 +55,8 @@ def _of_function(case: Case) -> Iterator[str]:
             yield "slots"
         if method.ragged:
             yield "any number of children"
+            if any(name.startswith("edge_") for name, _ in method.push):
+                yield "edge outputs of kinds" if function.has_kinds else "edge outputs"
             yield from (step[0] for step in method.program)
 
 

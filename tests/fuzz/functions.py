@@ -128,6 +128,8 @@ def _draw_method(rng: random.Random, states: list[str], kinds: bool, kind: str) 
     pushes: list[list[Any]] = [[f"{kind}{i}", _draw_place(rng)] for i in range(rng.randint(0 if kinds else 1, 3))]
     if kinds and (kind == "a" or rng.random() < 0.5):
         pushes.append(["p", _draw_place(rng)])
+    if ragged and rng.random() < 0.4:
+        pushes.append([f"edge_{'p' if kinds and rng.random() < 0.5 else kind}", _draw_place(rng)])
     return Method(
         inputs=rng.sample([*INPUTS], rng.randint(0 if kinds else 1, 4)),
         slots=rng.randint(0, 2) if ragged else (3 if kinds else rng.randint(1, 3)),

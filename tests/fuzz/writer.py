@@ -80,8 +80,9 @@ class Writer:
         self.lines.append(f"v.scatter({', '.join(states)})")
         pushes = []
         for name, at in self.method.push:
-            value = self.rows[at % len(self.rows)]
-            if name == "p":  # of all kinds, and so in one dtype
+            values = self.edges if name.startswith("edge_") else self.rows
+            value = values[at % len(values)]
+            if name in ("p", "edge_p"):  # of all kinds, and so in one dtype
                 value = f"{self.vector(value, at)}{'' if self.function.is_exact else f'.to({self.function.floats})'}"
             pushes.append(f"{name}={value}")
         if pushes:

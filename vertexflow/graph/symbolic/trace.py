@@ -30,7 +30,7 @@ from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
 from .stand_in import stand_in, unchanged
 from .states import Shape, StateDtypes, widest
-from .vertex import Vertex
+from .vertex import Vertex, same_size
 
 # The sizes that stand for "any number" of rows and of edges while tracing: primes that few models use as a width.
 _ROWS_HINT = 13
@@ -74,11 +74,16 @@ class Trace:
     @property
     def reads_edges(self) -> bool:
         """Whether the vertex function reads all children of a vertex, not only those in numbered slots."""
-        return self.counts is not None or any(slot == CHILDREN for _, slot in self.gathers)
+        gathers_all = self.counts is not None or any(slot == CHILDREN for _, slot in self.gathers)
+        return gathers_all or any(map(self.is_edge_input, self.pulls)) or any(map(self.is_edge_output, self.pushes))
 
     def is_edge_input(self, name: str) -> bool:
         """Whether an input has a row for each edge instead of each vertex."""
         return is_per_edge(role_of(self.pulls[name]))
+
+    def is_edge_output(self, name: str) -> bool:
+        """Whether an output has a row for each edge instead of each vertex."""
+        return same_size(self.output(name).shape[0], self.edges)
 
     def output(self, name: str) -> Tensor:
         """A fake tensor like the pushed output of this name."""
