@@ -16,7 +16,7 @@ from vertexflow.kernels.calls import Writer
 from .agreement import compare, expect
 from .budget import tries
 from .kinds import kinds_cases
-from .models import BinaryTreeLSTM, TreeRNN
+from .models import BinaryTreeLSTM, FromCode, TreeRNN
 from .strategies import cases
 
 needs_native = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
@@ -231,3 +231,25 @@ def test_dtypes_of_numbers():
         assert torch.equal(model(batch, x=x, outputs=torch.tensor([4, 1], dtype=dtype)).h, whole[[4, 1]])
     mask = torch.from_numpy(np.array([True, False, False, True, True, False]))
     assert torch.equal(model(batch, x=x, outputs=mask).h, whole[mask])
+
+
+def test_outputs_of_edges_come_for_all_edges():
+    def vertex(self, v):
+        kids = v.children
+        weight = v.softmax(kids.h.sum(-1))
+        h = torch.tanh(v.pull("x") + v.sum(weight[:, None] * kids.h))
+        v.scatter(h=h)
+        v.push(h=h, weight=weight)
+
+    model, batch = FromCode(vertex, {"h": 3}).double(), vf.pack([vf.tree(((0, 1), 2)), vf.chain(3)])
+    x = torch.randn(batch.num_vertices, 3, dtype=torch.float64, requires_grad=True)
+    for model.backend in ("eager", "torch", "auto"):
+        for model.max_vertices in (None, 3):
+            whole, some = model(batch, x=x), model(batch, x=x, outputs=batch.roots.flip(0))
+            torch.testing.assert_close(some.weight, whole.weight, rtol=0, atol=1e-14)
+            torch.testing.assert_close(some.h, whole.h[batch.roots.flip(0)], rtol=0, atol=1e-14)
+            slopes = [
+                torch.autograd.grad(h.square().sum() + weight.square().sum(), x)
+                for h, weight in ((some.h, some.weight), (whole.h[batch.roots], whole.weight))
+            ]
+            torch.testing.assert_close(*slopes, rtol=0, atol=1e-14)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from . import kinds, log, programs, report
 from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
-from .errors import InputError, InputTypeError, VertexFunctionError
+from .errors import VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
@@ -20,12 +21,13 @@ from .graph.inputs.split import split
 from .graph.symbolic.isolation import without_autocast
 from .graph.symbolic.prepare import prepare
 from .graph.symbolic.reserved import check_attribute
+from .graph.symbolic.roles import shared_key
 from .graph.symbolic.show import SymbolicGraph
-from .graph.symbolic.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of, usual_dtype
+from .graph.symbolic.states import Dtypes, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
-from .inputs import check_arguments, check_inputs
+from .inputs import check_arguments, check_inputs, check_shared, initial_states
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
@@ -124,6 +126,7 @@ class VertexFunction(ReturnsOutputs):
         *unnamed: Any,
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
+        shared: Mapping[str, Tensor] | None = None,
         outputs: Tensor | None = None,
         **inputs: Tensor,
     ) -> Outputs:
@@ -135,6 +138,8 @@ class VertexFunction(ReturnsOutputs):
             initial: what vertices without children read in slot 0, as if a child were there: by name of the state,
                 `[number of such vertices, *shape]`, in their order (`batch.leaves`; with `reverse`, `batch.roots`). For a
                 batch of sequences that is one row a sequence. States that are left out are zero.
+            shared: tensors that all vertices share, by the names that the vertex function reads (`v.shared`), of any shape: they
+                have no rows, are used as parameters are, and may have been computed and require grad.
             outputs: the vertices whose outputs are wanted, such as `batch.roots`, `[count]`, in any order, or booleans
                 `[num_vertices]`; None: all. Native code writes no other rows and reads no gradients of others, which saves
                 memory and time. (On a GPU, others than `batch.roots` and `batch.leaves` are copied to the host, which waits.)
@@ -145,8 +150,10 @@ class VertexFunction(ReturnsOutputs):
 
         Returns:
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
-            batch's own vertex order; of vertices of the kinds that push it only, where there are kinds. With `outputs`, a row
-            for each of these, in their order.
+            batch's own vertex order, or, if a row for each edge to a child was pushed, `[num_edges, ...]`, in the order of
+            `batch.edge_index`; of vertices of the kinds that push it only, or of the edges to their children, where there are
+            kinds. With `outputs`, outputs of
+            vertices have a row for each of these, in their order.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
@@ -155,7 +162,7 @@ class VertexFunction(ReturnsOutputs):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         check_arguments(unnamed, reverse)
-        return self._run(None, graphs, reverse, initial, inputs, outputs)
+        return self._run(None, graphs, reverse, initial, inputs, shared, outputs)
 
     def _run(
         self,
@@ -164,18 +171,21 @@ class VertexFunction(ReturnsOutputs):
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
+        shared: Mapping[str, Tensor] | None = None,
         wanted: Tensor | None = None,
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
         if named_backend(self.backend) == "eager":
-            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, wanted))
+            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
+        shared = check_shared(tensors, inputs, shared)
+        tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}} if shared else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = kinds.methods_in(batch, self._methods)
         device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, device)
+        traces = self._trace(version, inputs, tensors, shared, device)
         selection = None if wanted is None else selection_of(batch, wanted)
         batch = batch.reversed() if reverse else batch
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
@@ -185,10 +195,11 @@ class VertexFunction(ReturnsOutputs):
             parts, starts = [piece.batch for piece in pieces], [piece.vertices.start for piece in pieces]
         external: dict[str, Tensor] = {}
         if initial is not None:
-            kinds.refuse_edge_inputs(traces)
+            kinds.refuse_edges(traces)
             parts = [part.with_initial() for part in parts]
             dtypes = next(iter(traces.values())).state_dtypes
-            external = self._initial_states(initial, sum(part.num_external for part in parts), dtypes, device)
+            count = sum(part.num_external for part in parts)
+            external = initial_states(initial, self.state, count, dtypes, device)
         reads = {name: Reads(trace.num_slots, trace.reads_edges) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
 
@@ -213,12 +224,19 @@ class VertexFunction(ReturnsOutputs):
         return Outputs(outputs if selection is None else selection.as_given(outputs, pushing(batch, methods, traces)))
 
     @uncompiled
-    def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
+    def start(
+        self,
+        graphs: GraphBatch | Sequence[InputGraph] | None = None,
+        *,
+        shared: Mapping[str, Tensor] | None = None,
+        **inputs: Tensor,
+    ) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.
 
         Args:
             graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
                 children, and without inputs the run begins empty.
+            shared: tensors that all vertices of the run share, as in a call of the model.
             inputs: one tensor for each name that the vertex function pulls, one row a vertex, or a row an edge of the graphs in
                 the order in which these were given.
 
@@ -235,10 +253,15 @@ class VertexFunction(ReturnsOutputs):
             >>> run[new].h.sum().backward()
         """
         kinds.check_written(self, VertexFunction, grows=True)
-        tensors = (*self.parameters(), *self.buffers(), *inputs.values())
+        shared = check_shared(dict(self.named_parameters()), inputs, shared)
+        tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
         is_eager = named_backend(self.backend) == "eager"
-        run = EagerFrontier(self, device) if is_eager else Frontier(self._prepare_growth, device)
+        run = (
+            EagerFrontier(self, device, shared)
+            if is_eager
+            else Frontier(functools.partial(self._prepare_growth, shared), device)
+        )
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
             arrays = batch.child, batch.slot, batch.offset, batch.edge
@@ -249,12 +272,14 @@ class VertexFunction(ReturnsOutputs):
         return run
 
     def _prepare_growth(
-        self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
+        self, shared: Mapping[str, Tensor], growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
         version, tensors = programs.see(self._programs, self)
+        tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
         device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, device)
+        traces = self._trace(version, inputs, tensors, shared, device)
         ((name, trace),) = traces.items()
+        kinds.refuse_edge_outputs(traces)
         kinds.check_rows(
             traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension"
         )
@@ -278,37 +303,6 @@ class VertexFunction(ReturnsOutputs):
         """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
         return report.explain(self._programs, self.backend, self._methods.values())
 
-    def _initial_states(
-        self, initial: Mapping[str, Tensor], count: int, dtypes: StateDtypes, device: torch.device
-    ) -> dict[str, Tensor]:
-        """The rows that vertices without children read of every state."""
-        if not isinstance(initial, Mapping):
-            raise InputTypeError(f'initial is a {type(initial).__name__}; give a mapping from states, {{"h": h0}}')
-        for name, value in initial.items():
-            if name not in self.state:
-                known = ", ".join(map(repr, self.state)) or "none"
-                raise InputError(f"initial has {name!r}, but there is no such state; the states are {known}")
-            if isinstance(value, Tensor):
-                check_plain("the initial state", {name: value}, closely=True)
-            shape_wanted = (count, *self.state[name])
-            if not isinstance(value, Tensor) or tuple(value.shape) != shape_wanted or value.device != device:
-                actual = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(
-                    f"initial[{name!r}] is {actual}; give a tensor of shape {list(shape_wanted)} on {device}, one row for each "
-                    "vertex without children"
-                )
-            if not becomes_state(name, value, dtypes):
-                raise InputError(
-                    f"initial[{name!r}] is of {str(value.dtype)[6:]}, but the state is of {str(dtypes[name])[6:]}; give "
-                    f"initial[{name!r}].to({dtypes[name]})"
-                )
-        return {
-            name: initial[name].to(dtypes[name])
-            if name in initial
-            else torch.zeros((count, *shape), dtype=dtypes[name], device=device)
-            for name, shape in self.state.items()
-        }
-
     @property
     def _programs(self) -> Programs:
         """The versions of this model; a copy of the model begins without any."""
@@ -318,16 +312,21 @@ class VertexFunction(ReturnsOutputs):
         return model_programs
 
     def _trace(
-        self, version: Version, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
+        self,
+        version: Version,
+        inputs: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        shared: Collection[str],
+        device: torch.device,
     ) -> dict[str, Trace]:
         def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
             dtypes = dtypes_of(self.state, self.state_dtype, usual_dtype(tensors, inputs))
             traces = {
-                name: prepare(self, name, self.state, dtypes, inputs, tensors, device)
+                name: prepare(self, name, self.state, dtypes, inputs, tensors, shared, device)
                 for name in dict.fromkeys(self._methods.values())
             }
-            kinds.check_together(traces, inputs)
+            kinds.check_together(traces, inputs, shared)
             return traces
 
         configuration = Configuration.of(tensors, inputs, device, self.state_dtype)

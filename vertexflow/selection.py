@@ -38,21 +38,19 @@ class Selection:
     def as_given(self, outputs: Mapping[str, Tensor], is_pushed: Mapping[str, Mask | None]) -> dict[str, Tensor]:
         """Outputs of the vertices in ascending order, in the order in which they were given.
 
-        `is_pushed` tells, for each output, which vertices push it; None: all.
+        `is_pushed` tells, for each output of vertices, which push it; None: all. Those of edges stay as they are.
         """
         if self.vertices is self.ascending:
             return dict(outputs)
-        return {
-            name: _rows(value, np.unique(self._pushing(is_pushed[name]), return_inverse=True)[1])
-            for name, value in outputs.items()
-        }
+        places = {name: np.unique(self._pushing(mask), return_inverse=True)[1] for name, mask in is_pushed.items()}
+        return {name: _rows(value, places[name]) if name in places else value for name, value in outputs.items()}
 
     def of_all(self, outputs: Mapping[str, Tensor], is_pushed: Mapping[str, Mask | None]) -> dict[str, Tensor]:
         """The same from outputs of all vertices."""
-        selected = {}
-        for name, value in outputs.items():
-            given, mask = self._pushing(is_pushed[name]), is_pushed[name]
-            selected[name] = _rows(value, given if mask is None else (np.cumsum(mask) - 1)[given])
+        selected = dict(outputs)
+        for name, mask in is_pushed.items():
+            given = self._pushing(mask)
+            selected[name] = _rows(outputs[name], given if mask is None else (np.cumsum(mask) - 1)[given])
         return selected
 
     def _pushing(self, is_pushed: Mask | None) -> Wide:
@@ -94,9 +92,9 @@ def selection_of(batch: GraphBatch, outputs: object) -> Selection:
 
 
 def pushing(batch: GraphBatch, methods: Sequence[str], used: Mapping[str, Used]) -> dict[str, Mask | None]:
-    """Which vertices push each output, by its name; None: all. `methods` has the method of each kind."""
+    """Which vertices push each output of vertices, by its name; None: all. `methods` has the method of each kind."""
     is_pushed: dict[str, Mask | None] = {}
-    for name in {name for use in used.values() for name in use.pushes}:
+    for name in {name for use in used.values() for name in use.pushes if not use.is_edge_output(name)}:
         of_kinds = np.array([name in used[method].pushes for method in methods])
         is_everywhere = batch.kind_index is None or of_kinds.all()
         is_pushed[name] = None if is_everywhere else of_kinds[batch.kind_index]

@@ -26,11 +26,11 @@ def run(
     inputs: Mapping[str, Tensor],
     external: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Run the vertex functions over a schedule; returns the pushed outputs, of the selected vertices if some are selected.
+    """Run the vertex functions over a schedule; returns the pushed outputs.
 
     `tensors` are the parameters and buffers by qualified name, `external` the states of the external vertices. Inputs and
-    outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch. Gradients flow to
-    the tensors for which the programs compute gradients, and to `external`.
+    outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch; outputs of vertices only
+    for those that the order selects. Gradients flow to the tensors for which the programs compute gradients, and to `external`.
     """
     flat = bound.flat(tensors, inputs)
     prepared = prepared_for(bound, order)
@@ -45,7 +45,11 @@ def run(
             outputs, _ = outputs_and_values(bound, order, flat, external)
     by_name = dict(zip(bound.pushes, outputs, strict=True))
     if prepared is None and order.selected is not None:
-        return {name: value.index_select(0, _selected(bound, order, name)) for name, value in by_name.items()}
+        by_name |= {
+            name: value.index_select(0, _selected(bound, order, name))
+            for name, value in by_name.items()
+            if not bound.is_edge_output(name)
+        }
     return by_name
 
 
@@ -173,7 +177,7 @@ def gradients(
     """
     check_backward(pushed)
     for name, groups in bound.pushes.items():
-        for group, rows in zip(groups, order.batch_rows(groups), strict=True):
+        for group, rows in zip(groups, order.batch_rows(groups, bound.is_edge_output(name)), strict=True):
             node = bound.compiled[group].program.trace.push_grads.get(name)
             if node is not None:
                 values[group][node] = _rows_of(pushed.get(name), rows, node)
@@ -215,7 +219,7 @@ def outputs_and_values(
     outputs = []
     for name, groups in bound.pushes.items():
         pushed = {group: values[group][bound.compiled[group].program.trace.pushes[name]] for group in groups}
-        outputs.append(_in_batch_order(order, groups, pushed))
+        outputs.append(_in_batch_order(order, groups, pushed, bound.is_edge_output(name)))
     return tuple(outputs), values
 
 

@@ -169,10 +169,10 @@ class Order:
         positions: Wide = (np.cumsum(is_in_groups) - 1)[self.selected[is_in_groups[self.selected] == 1]]
         return positions
 
-    def output_rows(self, groups: Sequence[int]) -> list[OutputRows]:
-        """Which row of a group is which row of the outputs, for each of these groups."""
-        batch_rows = self.batch_rows(groups)
-        if self.selected is None:
+    def output_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[OutputRows]:
+        """Which row, or edge, of a group is which row of the outputs, for each of these groups."""
+        batch_rows = self.batch_rows(groups, of_edges)
+        if self.selected is None or of_edges:
             return [OutputRows(None, index) for index in batch_rows]
         positions = self.selected_outputs(groups)
         output_at = np.full(sum(map(len, batch_rows)), -1, np.int32)
@@ -185,11 +185,11 @@ class Order:
                 rows_of_groups.append(OutputRows(torch.from_numpy(rows), torch.from_numpy(outputs[rows])))
         return rows_of_groups
 
-    def num_outputs(self, groups: Sequence[int]) -> int:
+    def num_outputs(self, groups: Sequence[int], of_edges: bool = False) -> int:
         """How many rows an output has that these groups push."""
-        if self.selected is not None:
+        if self.selected is not None and not of_edges:
             return len(self.selected_outputs(groups))
-        return sum(self.groups[group].num_rows for group in groups)
+        return sum(map(len, self.batch_rows(groups, of_edges)))
 
     def _vertices(self, group: int) -> Ints:
         first = self.groups[group].start

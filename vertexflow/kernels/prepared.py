@@ -187,7 +187,8 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
     specs, puts = [], defaultdict(list)
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
-        spec, transfers = joined(address, order.output_rows(pushing), nodes, Along.ROWS)
+        along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
+        spec, transfers = joined(address, order.output_rows(pushing, along is Along.EDGES), nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
             puts[number].append(transfer)
@@ -235,13 +236,14 @@ def _backward(
             locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
-        for number, rows in zip(pushing, order.output_rows(pushing), strict=True):
+        along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
+        for number, rows in zip(pushing, order.output_rows(pushing, along is Along.EDGES), strict=True):
             node = programs[number].trace.push_grads.get(name)
             if node is not None and (has_rows or rows.rows is not None):
                 size = size_of_row(node)
-                memory_of_groups[number].allocate(temporary, node, Along.ROWS, size)
+                memory_of_groups[number].allocate(temporary, node, along, size)
                 gradient = Location(pushed[name], 0, size if has_rows else 0, 0)
-                takes[number].append(Transfer(node, gradient, rows, Along.ROWS))
+                takes[number].append(Transfer(node, gradient, rows, along))
             elif node is not None:
                 memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
     sent = allocate_sent(writer, temporary, programs, order)
