@@ -279,13 +279,16 @@ def in_parts(call: Call) -> None:
 
 
 def some_outputs_at_a_time(call: Call) -> None:
-    """Those of some vertices, then of all others: rows side by side, whose gradients add up."""
+    """Those of some vertices, then of all others: rows side by side, whose gradients add up. Outputs of edges are those of all."""
     chosen = torch.tensor([call.rng.random() < 0.3 for _ in range(call.batch.num_vertices)])
     first = chosen.nonzero()[:, 0].flip(0)
     calls = [call.run(given={**call.arguments(), "outputs": outputs}) for outputs in (first, ~chosen)]
     vertices, joined = torch.cat([first, (~chosen).nonzero()[:, 0]]).tolist(), {}
     kinds = call.sample.kinds
     for name in calls[0]:
+        if name.startswith("edge_"):  # which come for all edges
+            joined[name] = calls[0][name]
+            continue
         pushing = [kind for kind, method in call.function.methods.items() if name in [push[0] for push in method.push]]
         places = [vertex for vertex in vertices if kinds is None or kinds[vertex] in pushing]
         joined[name] = torch.cat([outputs[name] for outputs in calls])[np.argsort(places)]
