@@ -21,6 +21,7 @@ from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
 from .graph.symbolic.vertex import Vertex
 from .inputs import check_inputs
+from .kernels import autograd
 from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
 from .kernels.order import Order, order_on
 from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in
@@ -54,6 +55,8 @@ def run_eager(
     if initial is not None:
         batch = batch.with_initial()
         external = model._initial_states(initial, batch.num_external, dtypes, device)
+    if not batch.num_graphs:
+        return _run_empty(model, tensors, dtypes, inputs, external, device)
     reads = dict.fromkeys(methods, Reads(0, ragged=True))
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
@@ -87,6 +90,24 @@ def run_eager(
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
     return outputs
+
+
+def _run_empty(
+    model: VertexFunction,
+    tensors: Mapping[str, Tensor],
+    dtypes: StateDtypes,
+    inputs: Mapping[str, Tensor],
+    external: Mapping[str, Tensor],
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """The outputs of a batch without graphs; every method is called on a made-up vertex to see what it pushes."""
+    calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
+    uses = {name: Uses(call.code) for name, call in calls.items()}
+    for name, call in calls.items():
+        _probe(call, uses[name], model, dtypes, inputs, device)
+    _check_calls(uses, inputs, dict.fromkeys(calls, (0, 0)), model._methods, "the batch")
+    likes = {name: like for method_uses in uses.values() for name, like in method_uses.pushes.items()}
+    return autograd.without_rows(likes, [*tensors.values(), *inputs.values(), *external.values()])
 
 
 @dataclass

@@ -180,6 +180,9 @@ class VertexFunction(ReturnsOutputs):
             external = self._initial_states(initial, sum(part.num_external for part in parts), dtypes, device)
         reads = {name: Reads(trace.num_slots, trace.reads_edges) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
+        if not batch.num_graphs:
+            bound = self._bind(version, traces, inputs, tensors, device, through, methods)
+            return Outputs(autograd.run_empty(bound, device, tensors, inputs, external))
 
         def bind(part: GraphBatch) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
