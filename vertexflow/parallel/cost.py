@@ -118,6 +118,8 @@ def _sizes_of_graphs(batch: GraphBatch) -> Floats:
 
 def _steps(batch: GraphBatch) -> np.ndarray[Any, np.dtype[np.int64]]:
     """int64 [G]: in how many steps each graph alone is computed by depth; a step is of one kind."""
+    if not batch.num_graphs:
+        return np.zeros(0, np.int64)
     depth = _core.depth(batch.child, batch.slot, batch.offset, 0).astype(np.int64)
     graph = np.repeat(np.arange(batch.num_graphs), np.diff(batch.graph_offset))
     kind = np.zeros(1, np.int64) if batch.kind_index is None else batch.kind_index
