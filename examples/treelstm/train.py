@@ -85,6 +85,7 @@ def train(
     sampler = vf.parallel.BalancedSampler(task.train, options.batch_size, seed=options.seed * 100_003)
     trained_on = shared_batches(task.train, sampler)
     valid = evaluated(task.valid, options)
+    vf.parallel.check_same(model=model, sampler=sampler, epochs=options.epochs, done=len(history))
     call = DistributedDataParallel(model) if ranks.count() > 1 else model
 
     def save_last() -> None:

@@ -171,7 +171,36 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
     assert total.item() == 2 * (dist.get_rank() % 2) + 2
 
 
+def of_ranks_that_disagree(mesh: DeviceMesh) -> None:
+    rank, num_ranks = mesh.get_local_rank(), mesh.size()
+    graphs = CASES["slots"].graphs
+    model, sampler = CASES["slots"].model(), vf.parallel.BalancedSampler(graphs, 2, num_replicas=1, rank=0)
+    vf.parallel.check_same(group=mesh, model=model, sampler=sampler, options={"lr": 0.1}, x=torch.ones(2))
+    if num_ranks == 1:
+        return
+    is_last = rank == num_ranks - 1
+    others = ", ".join(map(str, range(num_ranks - 1)))
+    on_others = f"on rank{'s' if num_ranks > 2 else ''} {others}"
+    short = vf.parallel.BalancedSampler(graphs[: 6 if is_last else 7], 2, num_replicas=1, rank=0)
+    order = vf.parallel.BalancedSampler(graphs[:: -1 if is_last else 1], 2, num_replicas=1, rank=0)
+    model.out.bias.data += is_last
+    for values, wanted in [
+        ({"sampler": short}, rf"sampler\.num_samples is 7 {on_others}, 6 on rank {num_ranks - 1}; sampler\.costs is"),
+        ({"sampler": order}, r"disagree: sampler\.costs is checksum \w+ on rank"),
+        ({"model": model}, r"disagree: model\.out\.bias is float64 \[1\], checksum \w+ on rank"),
+        (
+            {"options": {"lr": 0.1 + is_last}},
+            rf"options\.lr is 0\.1 {on_others}, 1\.1 on rank {num_ranks - 1}\. Give all",
+        ),
+        ({f"extra{rank}": 1}, "extra0 is 1 on rank 0, nothing on rank"),
+        ({"many": {str(number): rank for number in range(9)}}, "; 5 more differ"),
+    ]:
+        with pytest.raises(vf.InputError, match=wanted):
+            vf.parallel.check_same(group=mesh, **values)
+
+
 PARTS = [
+    of_ranks_that_disagree,
     of_losses_and_gradients,
     of_gradients_that_are_added_up,
     of_functions_of_means,
@@ -196,7 +225,7 @@ def run(tmp_path: Path, num_processes: int, *parts) -> None:
 
 
 def test_two_processes_agree_with_one(tmp_path):
-    run(tmp_path, 2, quick, of_gradients_that_are_added_up, of_functions_of_means)
+    run(tmp_path, 2, of_ranks_that_disagree, quick, of_gradients_that_are_added_up, of_functions_of_means)
 
 
 @pytest.mark.slow

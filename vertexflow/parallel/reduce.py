@@ -127,19 +127,27 @@ def _check_weight(values: Tensor, weight: Any) -> None:
         )
 
 
-def _over_ranks(value: Tensor, group: Any) -> Tensor:
-    """The sum over ranks; its gradient is the number of ranks times that of each."""
+def group_of(group: Any) -> Any:
+    """The process group that is meant; None where there is one process, which has none."""
     if not (distributed.is_available() and distributed.is_initialized()):
         if group is not None:
             raise InputError("a group was given, but torch.distributed is not initialised: init_process_group()")
-        return value
+        return None
     if hasattr(group, "get_group"):
         if group.ndim != 1:
             raise InputError(f"group is a DeviceMesh of {group.ndim} dimensions; name one of them: mesh['data']")
         group = group.get_group()
+    if group is None:
+        return distributed.group.WORLD
     if distributed.get_world_size(group) < 1:
         raise InputError("this rank is not in the group that was given")
-    return _OverRanks.apply(value, group)  # type: ignore[no-any-return, no-untyped-call]
+    return group
+
+
+def _over_ranks(value: Tensor, group: Any) -> Tensor:
+    """The sum over ranks; its gradient is the number of ranks times that of each."""
+    chosen = group_of(group)
+    return value if chosen is None else _OverRanks.apply(value, chosen)  # type: ignore[no-untyped-call]
 
 
 class _OverRanks(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -144,6 +145,10 @@ class BalancedSampler(Sampler[list[int]]):
             >>> (costs.max(1) / costs.mean(1)).mean()          # 1: no rank waits for another
         """
         return self._plan()[2]
+
+    def checksum(self) -> int:
+        """A number that differs where the costs of the samples do, as they do for other data."""
+        return zlib.crc32(self._work.steps.tobytes(), zlib.crc32(self._work.added.tobytes()))
 
     def _plan(self) -> tuple[Ranks, Ranks, Floats]:
         """The samples of each global batch of this epoch, -1 after the last one, their ranks, and the costs of ranks."""
