@@ -104,7 +104,13 @@ def _run_empty(
     calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
     for name, call in calls.items():
-        _probe(call, uses[name], model, dtypes, inputs, device)
+        try:
+            _probe(call, uses[name], model, dtypes, inputs, device)
+        except Exception as error:
+            raise VertexFunctionError(
+                f"the batch has no graphs, and what `{name}` pushes cannot be told: it fails for one vertex without children, "
+                f"{type(error).__name__}: {error}"
+            ) from error
     _check_calls(uses, inputs, dict.fromkeys(calls, (0, 0)), model._methods, "the batch")
     likes = {name: like for method_uses in uses.values() for name, like in method_uses.pushes.items()}
     return autograd.without_rows(likes, [*tensors.values(), *inputs.values(), *external.values()])
