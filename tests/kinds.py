@@ -91,7 +91,8 @@ class KindsFunction(RaggedFunction):
                 values = edges if on_edges and edges else rows
                 values.append(OPERATIONS[operation](self, values[a % len(values)], values[b % len(values)]))
         v.scatter(h=torch.tanh(rows[-1]), m=torch.tanh(self.as_state(rows[-2] if len(rows) > 1 else rows[-1])))
-        v.push(**{name: rows[index % len(rows)] for name, index in method.pushed.items()})
+        v.push(**{name: rows[index % len(rows)] for name, index in method.pushed.items() if name in "pq"})
+        v.push(**{name: edges[index % len(edges)] for name, index in method.pushed.items() if name not in "pq"})
 
 
 @dataclass
@@ -149,7 +150,7 @@ def methods(draw, operations: list[str]) -> Method:
         slots=draw(st.integers(0, 2)) if ragged else 3,
         ragged=ragged,
         edge_inputs=draw(st.lists(st.sampled_from(EDGE_INPUTS), unique=True)),
-        pushed=draw(st.dictionaries(st.sampled_from(("p", "q")), numbers, max_size=2)),
+        pushed=draw(st.dictionaries(st.sampled_from(("p", "q", *["edge_p"] * ragged)), numbers, max_size=3)),
     )
 
 

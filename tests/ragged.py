@@ -24,7 +24,8 @@ class RaggedFunction(RandomFunction):
     """Runs a drawn program over two lists of values, of vertices and of edges: (operation, on edges, operand, operand).
 
     Operations of `OPERATIONS` work on either; those of `TO_ROWS` read a value of edges and give one of vertices. Children
-    are also read by slot if `slots` is not 0. The last two values of vertices become the state; those in `pushed` are pushed.
+    are also read by slot if `slots` is not 0. The last two values of vertices become the state; those in `pushed` are pushed,
+    beside values of edges at odd ones.
     """
 
     def __init__(self, program, pushed, slots, shape, seed, size=SIZE):
@@ -51,6 +52,7 @@ class RaggedFunction(RandomFunction):
                 values.append(OPERATIONS[operation](self, values[a % len(values)], values[b % len(values)]))
         v.scatter(h=torch.tanh(rows[-1]), m=torch.tanh(self.as_state(rows[-2])))
         v.push(**{f"out{index}": rows[index % len(rows)] for index in self.pushed})
+        v.push(**{f"edge_{index}": edges[index // 2 % len(edges)] for index in self.pushed if index % 2})
 
 
 @st.composite

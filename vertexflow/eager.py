@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import log
+from .eager_methods import MethodCall, own_tensors, probe, run_empty
 from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
-from .graph.symbolic.method import code_of
-from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
-from .graph.symbolic.vertex import Vertex
-from .inputs import check_inputs
-from .kernels import autograd
-from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
+from .inputs import check_inputs, check_shared
+from .kernels.eager import (
+    Computation,
+    Ints,
+    Pieces,
+    Uses,
+    in_batch_order,
+    note_pushes,
+    run_steps,
+    settle_pushes,
+)
 from .kernels.order import Order, order_on
-from .kinds import check_rows, check_together, count_rows, group_by_method, methods_in
+from .kinds import (
+    check_rows,
+    check_together,
+    count_rows,
+    group_by_method,
+    methods_in,
+    refuse_edge_outputs,
+    refuse_edges,
+)
 from .orders import Reads, order_of
 from .scheduler import EdgeLists, edge_lists, schedule
 
@@ -41,13 +56,15 @@ def run_eager(
     reverse: bool,
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
+    shared: Mapping[str, Tensor] | None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
-    tensors = _own_tensors(model) if tensors is None else tensors
+    tensors = own_tensors(model) if tensors is None else tensors
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     methods = methods_in(batch, model._methods)
     device = check_inputs(tensors, inputs)
-    usual = usual_dtype(tensors, inputs)
+    shared = check_shared(tensors, inputs, shared)
+    usual = usual_dtype({**tensors, **shared}, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
     batch = batch.reversed() if reverse else batch
     counts = count_rows(batch, methods)
@@ -56,64 +73,45 @@ def run_eager(
         batch = batch.with_initial()
         external = model._initial_states(initial, batch.num_external, dtypes, device)
     if not batch.num_graphs:
-        return _run_empty(model, tensors, dtypes, inputs, external, device)
+        return run_empty(model, tensors, dtypes, inputs, shared, external, device)
     reads = dict.fromkeys(methods, Reads(0, ragged=True))
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
     slots = _slots(batch, order.lists)
-    calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
+    calls = {name: MethodCall(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
-    def probe(name: str, into: Uses) -> None:
-        _probe(calls[name], into, model, dtypes, inputs, device)
+    def ask(name: str, into: Uses) -> None:
+        probe(calls[name], into, model, dtypes, inputs, shared, device)
 
-    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, probe)
+    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, ask)
     states = Pieces.of_rows(order.num_rows + order.num_external, device)
     if external:
         states.add(np.arange(order.num_rows, order.num_rows + order.num_external), external)
     group_calls = [calls[name] for name in group_methods]
     computation = Computation(
-        group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, rows.select
+        group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, shared, rows.select
     )  # fmt: skip
     pushed = run_steps(order, slots, computation, states)
     for name in calls:
         if name not in group_methods:  # no vertex of its kinds is in this batch
             rows.ask(name)
-    known = inputs
-    if rows.failed:  # nothing is known of what those methods pull, so that no input can be called superfluous
-        known = {name: value for name, value in inputs.items() if any(name in use.pulls for use in uses.values())}
-    _check_calls(uses, known, counts, model._methods, "the batch")
+    known, known_shared = [*inputs], [*shared]
+    if rows.failed:  # nothing is known of what those methods read, so that nothing can be called superfluous
+        known = [name for name in inputs if any(name in use.pulls for use in uses.values())]
+        known_shared = [name for name in shared if any(name in use.shared for use in uses.values())]
+    settle_pushes(uses, rows.ask, rows.answers)
+    _check_calls(uses, {name: inputs[name] for name in known}, known_shared, counts, model._methods, "the batch")
+    if initial is not None:
+        refuse_edges(uses)
     rows.check()
     _check_slots(batch, methods, group_methods, uses)
-    outputs = {name: in_batch_order(order, name, parts) for name, parts in pushed.items()}
+    edge_outputs = {name for use in uses.values() for name in use.pushes if use.is_edge_output(name)}
+    outputs = {name: in_batch_order(order, name, parts, name in edge_outputs) for name, parts in pushed.items()}
     for method_uses in uses.values():
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
     return outputs
-
-
-def _run_empty(
-    model: VertexFunction,
-    tensors: Mapping[str, Tensor],
-    dtypes: StateDtypes,
-    inputs: Mapping[str, Tensor],
-    external: Mapping[str, Tensor],
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """The outputs of a batch without graphs; every method is called on a made-up vertex to see what it pushes."""
-    calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
-    uses = {name: Uses(call.code) for name, call in calls.items()}
-    for name, call in calls.items():
-        try:
-            _probe(call, uses[name], model, dtypes, inputs, device)
-        except Exception as error:
-            raise VertexFunctionError(
-                f"the batch has no graphs, and what `{name}` pushes cannot be told: it fails for one vertex without children, "
-                f"{type(error).__name__}: {error}"
-            ) from error
-    _check_calls(uses, inputs, dict.fromkeys(calls, (0, 0)), model._methods, "the batch")
-    likes = {name: like for method_uses in uses.values() for name, like in method_uses.pushes.items()}
-    return autograd.without_rows(likes, [*tensors.values(), *inputs.values(), *external.values()])
 
 
 @dataclass
@@ -191,6 +189,9 @@ class InputRows:
         if method not in self.group_methods:
             self.uses[method].pulls.update(use.pulls)
             self.uses[method].pushes.update(use.pushes)
+            self.uses[method].push_sorts.update(use.push_sorts)
+            self.uses[method].reads_edges |= use.reads_edges
+            self.uses[method].shared |= use.shared
 
     def check(self) -> None:
         """Refuse inputs that were not pulled by just those methods that they were taken to be pulled by."""
@@ -203,71 +204,14 @@ class InputRows:
         for method, use in self.uses.items():
             self.ask(method)
             answer = self.answers.get(method, use)
-            uses[method] = Uses(use.code, {**answer.pulls, **use.pulls}, answer.pushes)
+            uses[method] = replace(answer, pulls={**answer.pulls, **use.pulls})
         if not self.failed:
-            check_together(uses, self.inputs)
+            check_together(uses, self.inputs, ())
         check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
         raise InputError(
             f"input {name!r} has {len(self.inputs[name])} rows, and which kinds of vertices pull it depends on values; give "
             "each kind an input of its own"
         )
-
-
-class _Call:
-    """A method of the model, with `tensors` as its parameters and buffers where these are not its own."""
-
-    def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
-        self.method: Method = getattr(model, name)
-        self.code = code_of(self.method, name)
-        own_tensors = _own_tensors(model)
-        self.scope = _Scope(model, self.method)
-        self.substitutes = {
-            f"module.{name}": tensor for name, tensor in tensors.items() if own_tensors.get(name) is not tensor
-        }
-
-    def __call__(self, v: Vertex) -> object:
-        return torch.func.functional_call(self.scope, self.substitutes, (v,)) if self.substitutes else self.method(v)
-
-    def without_effect(self, v: Vertex) -> None:
-        """Call the method on copies of its buffers and of the state of the random number generators."""
-        buffers = {f"module.{name}": buffer.clone() for name, buffer in self.scope.module.named_buffers()}
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.func.functional_call(self.scope, {**buffers, **self.substitutes}, (v,))
-
-
-class _Scope(nn.Module):
-    """A module whose `forward` is a method of another module, as `functional_call` needs it."""
-
-    def __init__(self, module: nn.Module, method: Method) -> None:
-        super().__init__()
-        self.module = module
-        self.method = method
-
-    def forward(self, v: Vertex) -> object:
-        return self.method(v)
-
-
-def _probe(
-    call: _Call,
-    uses: Uses,
-    model: VertexFunction,
-    dtypes: StateDtypes,
-    inputs: Mapping[str, Tensor],
-    device: torch.device,
-) -> None:
-    """Call a method on one vertex without children, whose inputs are the first row of each input, to see what it uses."""
-
-    def leaf(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if isinstance(role, Pull):
-            uses.pulls[role.name] = role.per_edge
-            if not role.per_edge and len(inputs[role.name]):
-                return inputs[role.name].detach()[:1].clone()
-        rows = 0 if is_per_edge(role) else 1
-        return torch.zeros((rows, *shape), dtype=dtype, device=device)
-
-    v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)
-    call.without_effect(v)
-    note_pushes(uses, v.pushed)
 
 
 def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
@@ -279,19 +223,16 @@ def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
     return by_number[lists.edge]
 
 
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(itertools.chain(model.named_parameters(), model.named_buffers()))
-
-
 def _check_calls(
     uses: Mapping[str, Uses],
     inputs: Mapping[str, Tensor],
+    shared: Iterable[str],
     counts: Mapping[str, tuple[int, int]],
     kinds: Mapping[Any, str],
     where: str,
 ) -> None:
     """Make the checks that are made of traces before they run; without traces, they wait until all methods have run."""
-    check_together(uses, inputs)
+    check_together(uses, inputs, shared)
     check_rows(uses, inputs, counts, kinds, where)
 
 
@@ -310,8 +251,9 @@ def _check_slots(
 class EagerFrontier(Frontier):
     """A run that grows, with vertices computed by the user's method itself."""
 
-    def __init__(self, model: VertexFunction, device: torch.device) -> None:
+    def __init__(self, model: VertexFunction, device: torch.device, shared: Mapping[str, Tensor]) -> None:
         self._model = model
+        self._shared = shared
         self._device = device
         self._states = Pieces(device)
         self._pushes = Pieces(device)
@@ -324,11 +266,11 @@ class EagerFrontier(Frontier):
 
     def _compute(self, growth: Growth, external: Ints, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
         model = self._model
-        tensors = _own_tensors(model)
+        tensors = own_tensors(model)
         device = check_inputs(tensors, inputs)
-        dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype(tensors, inputs))
+        dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype({**tensors, **self._shared}, inputs))
         (name,) = model._methods.values()
-        call = _Call(model, name, tensors)
+        call = MethodCall(model, name, tensors)
         uses = Uses(call.code)
         growth_schedule = schedule(growth, model.policy, 0, True)
         log.show("schedule", growth_schedule)
@@ -347,17 +289,21 @@ class EagerFrontier(Frontier):
             check_rows({name: uses}, {pulled: inputs[pulled]}, counts, model._methods, "the extension")
             return order.batch_rows([group], is_edge_input)[0]
 
-        computation = Computation([call], [uses], model.state, dtypes, inputs, select)
+        computation = Computation([call], [uses], model.state, dtypes, inputs, self._shared, select)
         pushed = run_steps(order, _slots(growth, lists), computation, states)
-        _check_calls({name: uses}, inputs, counts, model._methods, "the extension")
+        self._settle(name, call, uses, dtypes, inputs)
+        _check_calls({name: uses}, inputs, self._shared, counts, model._methods, "the extension")
+        refuse_edge_outputs({name: uses})
         _check_slots(growth, (name,), (name,), {name: uses})
-        outputs = {pushed_name: in_batch_order(order, pushed_name, parts) for pushed_name, parts in pushed.items()}
+        outputs = {
+            pushed_name: in_batch_order(order, pushed_name, parts, False) for pushed_name, parts in pushed.items()
+        }
         if self._uses is not None:
             if outputs.keys() != self._uses.pushes.keys():
                 raise VertexFunctionError(
                     f"this extension pushed {sorted(outputs)}, those before {sorted(self._uses.pushes)}; push the same always"
                 )
-            note_pushes(self._uses, outputs)
+            note_pushes(self._uses, outputs, {pushed_name: {False} for pushed_name in outputs})
         all_rows = states.select(growth_schedule.row.astype(np.int64))
         self._states.append(
             {state: states.read(all_rows, state, shape, dtypes[state]) for state, shape in model.state.items()}, num_new
@@ -365,6 +311,19 @@ class EagerFrontier(Frontier):
         self._pushes.append(outputs, num_new)
         self._uses = uses
         return uses.is_edge_input
+
+    def _settle(
+        self, name: str, call: MethodCall, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]
+    ) -> None:
+        answers: dict[str, Uses] = {}
+
+        def ask(method: str) -> None:
+            answer = Uses(uses.code)
+            with contextlib.suppress(Exception):
+                probe(call, answer, self._model, dtypes, inputs, self._shared, self._device)
+                answers[method] = answer
+
+        settle_pushes({name: uses}, ask, answers)
 
     def _read(self, index: Tensor) -> dict[str, Tensor]:
         if self._uses is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from .graph.inputs.split import split
 from .graph.symbolic.isolation import without_autocast
 from .graph.symbolic.prepare import prepare
 from .graph.symbolic.reserved import check_attribute
+from .graph.symbolic.roles import shared_key
 from .graph.symbolic.show import SymbolicGraph
 from .graph.symbolic.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
-from .inputs import check_arguments, check_inputs
+from .inputs import check_arguments, check_inputs, check_shared
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
@@ -123,6 +125,7 @@ class VertexFunction(ReturnsOutputs):
         *unnamed: Any,
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
+        shared: Mapping[str, Tensor] | None = None,
         **inputs: Tensor,
     ) -> Outputs:
         """Compute every vertex of every graph.
@@ -133,6 +136,8 @@ class VertexFunction(ReturnsOutputs):
             initial: what vertices without children read in slot 0, as if a child were there: by name of the state,
                 `[number of such vertices, *shape]`, in their order (`batch.leaves`; with `reverse`, `batch.roots`). For a
                 batch of sequences that is one row a sequence. States that are left out are zero.
+            shared: tensors that all vertices share, by the names that the vertex function reads (`v.shared`), of any shape: they
+                have no rows, are used as parameters are, and may have been computed and require grad.
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
                 own vertex order, or, if it is pulled for edges, `[num_edges, ...]`, rows in the order of `batch.edge_index`, in
                 which edges were given; of vertices of the kinds that pull it only, or of the edges that these read, where
@@ -140,7 +145,9 @@ class VertexFunction(ReturnsOutputs):
 
         Returns:
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
-            batch's own vertex order; of vertices of the kinds that push it only, where there are kinds.
+            batch's own vertex order, or, if a row for each edge to a child was pushed, `[num_edges, ...]`, in the order of
+            `batch.edge_index`; of vertices of the kinds that push it only, or of the edges to their children, where there are
+            kinds.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
@@ -149,7 +156,7 @@ class VertexFunction(ReturnsOutputs):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         check_arguments(unnamed, reverse)
-        return self._run(None, graphs, reverse, initial, inputs)
+        return self._run(None, graphs, reverse, initial, inputs, shared)
 
     def _run(
         self,
@@ -158,23 +165,26 @@ class VertexFunction(ReturnsOutputs):
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
+        shared: Mapping[str, Tensor] | None = None,
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
         if named_backend(self.backend) == "eager":
-            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
+            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
+        shared = check_shared(tensors, inputs, shared)
+        tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}} if shared else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = kinds.methods_in(batch, self._methods)
         device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, device)
+        traces = self._trace(version, inputs, tensors, shared, device)
         batch = batch.reversed() if reverse else batch
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
         parts = [batch] if self.max_vertices is None else [part.batch for part in split(batch, self.max_vertices)]
         external: dict[str, Tensor] = {}
         if initial is not None:
-            kinds.refuse_edge_inputs(traces)
+            kinds.refuse_edges(traces)
             parts = [part.with_initial() for part in parts]
             dtypes = next(iter(traces.values())).state_dtypes
             external = self._initial_states(initial, sum(part.num_external for part in parts), dtypes, device)
@@ -203,12 +213,19 @@ class VertexFunction(ReturnsOutputs):
         return Outputs(outputs)
 
     @uncompiled
-    def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
+    def start(
+        self,
+        graphs: GraphBatch | Sequence[InputGraph] | None = None,
+        *,
+        shared: Mapping[str, Tensor] | None = None,
+        **inputs: Tensor,
+    ) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.
 
         Args:
             graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
                 children, and without inputs the run begins empty.
+            shared: tensors that all vertices of the run share, as in a call of the model.
             inputs: one tensor for each name that the vertex function pulls, one row a vertex, or a row an edge of the graphs in
                 the order in which these were given.
 
@@ -225,10 +242,15 @@ class VertexFunction(ReturnsOutputs):
             >>> run[new].h.sum().backward()
         """
         kinds.check_written(self, VertexFunction, grows=True)
-        tensors = (*self.parameters(), *self.buffers(), *inputs.values())
+        shared = check_shared(dict(self.named_parameters()), inputs, shared)
+        tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
         is_eager = named_backend(self.backend) == "eager"
-        run = EagerFrontier(self, device) if is_eager else Frontier(self._prepare_growth, device)
+        run = (
+            EagerFrontier(self, device, shared)
+            if is_eager
+            else Frontier(functools.partial(self._prepare_growth, shared), device)
+        )
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
             arrays = batch.child, batch.slot, batch.offset, batch.edge
@@ -239,12 +261,14 @@ class VertexFunction(ReturnsOutputs):
         return run
 
     def _prepare_growth(
-        self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
+        self, shared: Mapping[str, Tensor], growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
         version, tensors = programs.see(self._programs, self)
+        tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
         device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, device)
+        traces = self._trace(version, inputs, tensors, shared, device)
         ((name, trace),) = traces.items()
+        kinds.refuse_edge_outputs(traces)
         kinds.check_rows(
             traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension"
         )
@@ -308,16 +332,21 @@ class VertexFunction(ReturnsOutputs):
         return model_programs
 
     def _trace(
-        self, version: Version, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
+        self,
+        version: Version,
+        inputs: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        shared: Collection[str],
+        device: torch.device,
     ) -> dict[str, Trace]:
         def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
             dtypes = dtypes_of(self.state, self.state_dtype, usual_dtype(tensors, inputs))
             traces = {
-                name: prepare(self, name, self.state, dtypes, inputs, tensors, device)
+                name: prepare(self, name, self.state, dtypes, inputs, tensors, shared, device)
                 for name in dict.fromkeys(self._methods.values())
             }
-            kinds.check_together(traces, inputs)
+            kinds.check_together(traces, inputs, shared)
             return traces
 
         configuration = Configuration.of(tensors, inputs, device, self.state_dtype)

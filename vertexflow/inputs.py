@@ -24,6 +24,32 @@ def check_arguments(unnamed: tuple[object, ...], reverse: object) -> None:
         raise InputTypeError(f"reverse is {reverse!r}; give True or False (an input cannot have this name)")
 
 
+def check_shared(
+    tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], shared: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """The tensors that all vertices share, by name; refuses what is no plain tensor, or lies elsewhere than others."""
+    if shared is None:
+        return {}
+    if not isinstance(shared, Mapping):
+        raise InputTypeError(
+            f'shared is a {type(shared).__name__}; give a mapping from names to tensors, {{"W": weight}}'
+        )
+    others = (value for value in (*tensors.values(), *inputs.values(), *shared.values()) if isinstance(value, Tensor))
+    device = next((value.device for value in others), None)
+    for name, value in shared.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputTypeError(
+                f"shared has {name!r}: {type(value).__name__}; give names, and a torch.Tensor for each that all vertices share"
+            )
+        if value.device != device:
+            raise InputError(
+                f"the shared tensor {name!r} is on {value.device}, but the model (or an earlier tensor) is on {device}; move one "
+                "with .to(...)"
+            )
+        check_plain("the shared tensor", {name: value}, closely=True)
+    return dict(shared)
+
+
 def check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> torch.device:
     """The device of the parameters and inputs; refuses inputs that are no plain tensors with rows, or lie elsewhere."""
     check_real()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -30,7 +30,12 @@ class Used(Protocol):
     @property
     def pushes(self) -> Mapping[str, object]: ...
 
+    @property
+    def shared(self) -> Collection[str]: ...
+
     def is_edge_input(self, name: str) -> bool: ...
+
+    def is_edge_output(self, name: str) -> bool: ...
 
     def output(self, name: str) -> Tensor:
         """A tensor like the output of this name, with any number of rows."""
@@ -164,8 +169,8 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
     return sums
 
 
-def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> None:
-    """Refuse methods that use a name in different ways, and inputs that no method pulls."""
+def check_together(used: Mapping[str, Used], inputs: Iterable[str], shared: Iterable[str]) -> None:
+    """Refuse methods that use a name in different ways, and inputs and shared tensors, by name, that no method reads."""
     if not any(use.pushes for use in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"
@@ -176,9 +181,13 @@ def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> No
         outputs = {name: use.output(name) for name in use.pushes}
         uses = {("input", name): "for edges" if use.is_edge_input(name) else "for vertices" for name in use.pulls}
         uses |= {
-            ("output", name): f"as {str(value.dtype)[6:]}{['n', *map(int, value.shape[1:])]}".replace("'", "")
+            (
+                "output",
+                name,
+            ): f"as {str(value.dtype)[6:]}{['e' if use.is_edge_output(name) else 'n', *map(int, value.shape[1:])]}"
             for name, value in outputs.items()
         }
+        uses = {key: how.replace("'", "") for key, how in uses.items()}
         for (sort, name), how in uses.items():
             first_method, first_how = first.setdefault((sort, name), (method, how))
             if first_how != how:
@@ -192,6 +201,13 @@ def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> No
             raise InputError(
                 f"the model was given the input {name!r}, but the vertex function never pulls it "
                 f"(it pulls: {_listed(pulled) or 'nothing'}); use v.pull({name!r}) or leave it out"
+            )
+    read = sorted({name for use in used.values() for name in use.shared})
+    for name in shared:
+        if name not in read:
+            raise InputError(
+                f"the model was given the shared tensor {name!r}, but the vertex function never reads it "
+                f"(it reads: {_listed(read) or 'none'}); use v.shared({name!r}) or leave it out"
             )
 
 
@@ -237,15 +253,26 @@ def check_rows(
             )
 
 
-def refuse_edge_inputs(used: Mapping[str, Used]) -> None:
-    """Refuse inputs of edges beside initial states."""
+def refuse_edges(used: Mapping[str, Used]) -> None:
+    """Refuse inputs and outputs of edges beside initial states."""
     for use in used.values():
-        edge_inputs = [name for name in use.pulls if use.is_edge_input(name)]
-        if edge_inputs:
+        edge_inputs = [f"input {name!r}" for name in use.pulls if use.is_edge_input(name)]
+        edge_outputs = [f"output {name!r}" for name in use.pushes if use.is_edge_output(name)]
+        for tensor in (*edge_inputs, *edge_outputs):
             raise InputError(
-                f"initial states come by edges that have no row of the edge input {edge_inputs[0]!r}; leave out one or the "
-                "other"
+                f"initial states come by edges that have no row of the edge {tensor}; leave out one or the other"
             )
+
+
+def refuse_edge_outputs(used: Mapping[str, Used]) -> None:
+    """Refuse outputs of edges of a run that grows."""
+    for use in used.values():
+        for name in use.pushes:
+            if use.is_edge_output(name):
+                raise VertexFunctionError(
+                    f"output {name!r} has a row for each edge to a child, and a run that grows is read by the numbers of "
+                    f"vertices; push what each vertex makes of it, such as v.sum(...), or call the model on whole graphs"
+                )
 
 
 def group_by_method(batch: GraphBatch, methods: tuple[str, ...]) -> tuple[GraphBatch, tuple[str, ...]]:

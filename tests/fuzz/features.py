@@ -21,11 +21,13 @@ FEATURES = {  # what there is to be had, by what it is of
     "states": ["float16 state", "bfloat16 state", "integer state", "boolean state", "short integer state"],
     "structure": [
         "kinds", "a kind without vertices", "slots", "any number of children", "edge inputs", "edge inputs, edges shuffled",
+        "edge outputs", "edge outputs of kinds",
         "reverse", "initial", "one graph", "one vertex", "8 parents or more", "8 children or more", "no edges",
         "reduced, without children",
     ],
     "reductions": [*OF_ROWS, *TO_ROWS, *OF_EDGES, *TO_EDGES],
-    "inputs": [*(f"layout: {name}" for name in LAYOUTS), *(f"special: {name}" for name in SPECIAL), "aliases"],
+    "inputs": [*(f"layout: {name}" for name in LAYOUTS), *(f"special: {name}" for name in SPECIAL), "aliases",
+        "shared", "shared by some kinds"],
     "gradients": ["of all leaves", "not of a parameter", "not of an input", "of no input"],
     "way": [f"way: {name}" for name in WAYS],
 }  # fmt: skip
@@ -49,11 +51,17 @@ def _of_function(case: Case) -> Iterator[str]:
             yield {"n": "integer state", "b": "boolean state"}[state]
         if state == "n" and dtype != "int64":
             yield "short integer state"
+    if function.shared:
+        yield "shared"
+        if len({*map(tuple, (method.shared for method in function.methods.values()))}) > 1:
+            yield "shared by some kinds"
     for method in function.methods.values():
         if method.slots:
             yield "slots"
         if method.ragged:
             yield "any number of children"
+            if any(name.startswith("edge_") for name, _ in method.push):
+                yield "edge outputs of kinds" if function.has_kinds else "edge outputs"
             yield from (step[0] for step in method.program)
 
 

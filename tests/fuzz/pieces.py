@@ -11,8 +11,9 @@ import torch
 
 import vertexflow as vf
 
+from ..agreement import join
 from .call import Call
-from .inputs import Leaves, laid_out, of_pulling_kinds
+from .inputs import Leaves, laid_out, of_pulling_kinds, shared_of
 
 Rows = dict[str, list[torch.Tensor]]
 
@@ -33,6 +34,7 @@ def _in_pieces(call: Call, pieces: list[list[int]]) -> Leaves:
     inputs, edge_inputs, initial = laid_out(function, sample, call.bases)
     rows: Rows = {}
     places: dict[str, list[int]] = {}
+    ends = [edge[0 if sample.reverse else 1] for edge in join(sample.parts)[1]]
     starts = {vertex: at for at, vertex in enumerate(sample.starts())}
     for piece in pieces:
         at = [vertex for index in piece for vertex in _range_of(sizes, index)]
@@ -49,11 +51,16 @@ def _in_pieces(call: Call, pieces: list[list[int]]) -> Leaves:
             own = [starts[vertex] for vertex in at if vertex in starts]
             given["initial"] = {name: value[own] for name, value in initial.items()}
         given["reverse"] = sample.reverse
+        if function.shared:
+            given["shared"] = shared_of(call.bases)
         for name, value in call.run(graphs=part.graphs(), given=given).items():
             rows.setdefault(name, []).append(value)
             pushing = [k for k, method in function.methods.items() if name in [push[0] for push in method.push]]
+            rows_of = (
+                [(edge, ends[edge]) for edge in edges_at] if name.startswith("edge_") else [(row, row) for row in at]
+            )
             places.setdefault(name, []).extend(
-                vertex for vertex in at if sample.kinds is None or sample.kinds[vertex] in pushing
+                row for row, vertex in rows_of if sample.kinds is None or sample.kinds[vertex] in pushing
             )
     return {name: torch.cat(values)[np.argsort(places[name])] for name, values in rows.items()}
 
@@ -66,7 +73,9 @@ def _range_of(sizes: list[int], index: int) -> range:
 def growing(call: Call) -> None:
     """Vertices are added in pieces, and some of them read before the next."""
     sample = call.sample
-    if sample.initial or sample.kinds is not None:  # which runs that grow do not take
+    pushed = [name for method in call.function.methods.values() for name, _ in method.push]
+    edge_outputs = any(name.startswith("edge_") for name in pushed)
+    if sample.initial or sample.kinds is not None or edge_outputs:  # which runs that grow do not take
         return call.check(call.run())
     children = sample.children()
     order: list[int] = []
@@ -84,7 +93,7 @@ def growing(call: Call) -> None:
                 run = _begun(call, order[:stop], children, number)
                 waiting.append(torch.arange(stop))
             else:
-                run = call.model.start() if run is None else run
+                run = call.model.start(shared=shared_of(call.bases)) if run is None else run
                 waiting.append(_extended(call, run, order[start:stop], children, number))
         if call.rng.random() < 0.3:
             assert len(run.extend(np.empty((0, 0), np.int64))) == 0
@@ -106,7 +115,7 @@ def _begun(call: Call, new: list[int], children: Children, number: dict[int, int
     call.rng.shuffle(edges)
     pairs, slots = [edge[:2] for edge in edges], [edge[2] for edge in edges]
     graph = vf.graph(len(new), pairs, slots=slots)
-    return call.model.start([graph], **_given(call, new, [edge[3] for edge in edges]))
+    return call.model.start([graph], shared=shared_of(call.bases), **_given(call, new, [edge[3] for edge in edges]))
 
 
 def _extended(call: Call, run: vf.Frontier, new: list[int], children: Children, number: dict[int, int]) -> torch.Tensor:

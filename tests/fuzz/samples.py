@@ -107,7 +107,8 @@ def draw_sample(rng: random.Random, function: Function, fixed: list[str], small:
         among = rng.choice([list(function.methods), list(function.methods), ["a", "b"], ["c"]])
         kinds = [rng.choice([kind for kind in among if kind in function.methods] or ["a"]) for _ in range(count)]
     one = next(iter(methods))
-    may_start = not function.has_kinds and not one.edge_inputs and (one.ragged or one.slots > 0)
+    has_edges = bool(one.edge_inputs) or any(name.startswith("edge_") for name, _ in one.push)
+    may_start = not function.has_kinds and not has_edges and (one.ragged or one.slots > 0)
     sample = Sample(
         parts=parts,
         kinds=kinds,

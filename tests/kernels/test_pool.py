@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import vertexflow as vf
+from benchmarks.device import status
 from vertexflow.kernels import pool
 
 from ..models import FromCode, TreeRNN
@@ -93,3 +96,20 @@ def test_a_large_output_may_be_changed_in_place(backend):
     out.one.mul_(2).add_(out.other)
     out.one.sum().backward()
     assert (x.grad == 3).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_piece_that_is_let_go_goes_back_to_the_system_though_others_are_kept():
+    """The C library keeps what is freed below other pieces, once it has freed as large a piece."""
+    np.ones(24 << 20, np.uint8)
+    first, second = (pool.empty((16 << 20,), torch.uint8, CPU).fill_(1) for _ in range(2))
+    held = status("VmRSS")
+    del first
+    pool.clear()
+    assert status("VmRSS") < held - (14 << 20)
+    assert second[-1] == 1
+
+
+def test_more_memory_than_there_is_is_said_as_pytorch_and_numpy_say_it():
+    with pytest.raises(MemoryError, match="no memory for"):
+        pool.empty((1 << 60,), torch.uint8, CPU)

@@ -101,7 +101,7 @@ def with_edges(reduce):
         weight = v.softmax(score)
         h = torch.tanh(x + self.join(reduce(v, weight * kids.h)) + v.gather(0).c)
         v.scatter(h=h, c=torch.sin(h))
-        v.push(h=h, again=torch.exp(-h * h))
+        v.push(h=h, again=torch.exp(-h * h), weight=weight, key=torch.sin(kids.h), relation=2 * kids.pull("relation"))
 
     parts = {"read": nn.Linear(4, SIZE), "key": nn.Linear(SIZE, 1), "join": nn.Linear(SIZE, SIZE)}
     return FromCode(vertex, {"h": SIZE, "c": SIZE}, **parts).double()

@@ -207,7 +207,7 @@ def gradients(
     """
     check_backward(pushed)
     for name, groups in bound.pushes.items():
-        for group, rows in zip(groups, order.batch_rows(groups), strict=True):
+        for group, rows in zip(groups, order.batch_rows(groups, bound.is_edge_output(name)), strict=True):
             node = bound.compiled[group].program.trace.push_grads.get(name)
             if node is not None:
                 values[group][node] = _rows_of(pushed.get(name), rows, node)
@@ -249,7 +249,7 @@ def outputs_and_values(
     outputs = []
     for name, groups in bound.pushes.items():
         pushed = {group: values[group][bound.compiled[group].program.trace.pushes[name]] for group in groups}
-        outputs.append(_in_batch_order(order, groups, pushed))
+        outputs.append(_in_batch_order(order, groups, pushed, bound.is_edge_output(name)))
     return tuple(outputs), values
 
 

@@ -59,6 +59,9 @@ class Bound:
     def is_edge_input(self, name: str) -> bool:
         return self.compiled[self.pulls[name][0]].program.trace.is_edge_input(name)
 
+    def is_edge_output(self, name: str) -> bool:
+        return self.compiled[self.pushes[name][0]].program.trace.is_edge_output(name)
+
     def flat(self, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """Parameters, then inputs."""
         return [*(tensors[name] for name in self.params), *(inputs[name] for name in self.pulls)]

@@ -96,6 +96,9 @@ class Uses:
     code: CodeType
     pulls: dict[str, bool] = field(default_factory=dict)  # by name: for vertices (False) or for edges (True)
     pushes: dict[str, Tensor] = field(default_factory=dict)  # by name: a tensor without rows, for shape and dtype
+    # By name: whether what is pushed has a row a vertex (False) or an edge (True); both, while all steps had as many of each.
+    push_sorts: dict[str, set[bool]] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)  # the names of what it shares with other vertices
     num_slots: int = 0
     reads_edges: bool = False
 
@@ -106,16 +109,18 @@ class Uses:
     def is_edge_input(self, name: str) -> bool:
         return self.pulls[name]
 
+    def is_edge_output(self, name: str) -> bool:
+        return self.reads_edges and self.push_sorts[name] == {True}
+
     def output(self, name: str) -> Tensor:
         return self.pushes[name]
 
 
 class Pushed(NamedTuple):
-    """What one step pushed under a name: rows [start, stop) of a group."""
+    """What one step pushed under a name: for rows of a group, or edges."""
 
     group: int
-    start: int
-    stop: int
+    bounds: Mapping[bool, tuple[int, int]]  # the step's part of the group's rows (False) and edges (True)
     rows: Tensor
 
 
@@ -128,6 +133,7 @@ class Computation:
     state: Mapping[str, Shape]
     state_dtypes: StateDtypes
     inputs: Mapping[str, Tensor]
+    shared: Mapping[str, Tensor]
     # From an input's name, whether it is pulled for edges, and a group: the rows of the input that the group reads.
     select: Callable[[str, bool, int], Tensor]
 
@@ -150,15 +156,16 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
         v = Vertex(
             computation.state, computation.state_dtypes, computation.inputs,
             _Leaf(computation, number, uses, bounds, states, child_rows[edges], slots[edges], owner, counts),
-            stop - start, edge_stop - edge_start,
+            stop - start, edge_stop - edge_start, computation.shared,
         )  # fmt: skip
         with placed(uses.code):
             v.finish(computation.methods[number](v))
         rows = np.arange(group.start + start, group.start + stop)
         states.add(rows, {name: value.to(computation.state_dtypes[name]) for name, value in v.scattered.items()})
-        note_pushes(uses, v.pushed)
+        uses.shared |= v.shared_names
+        note_pushes(uses, v.pushed, v.push_sorts)
         for name, value in v.pushed.items():
-            pushed.setdefault(name, []).append(Pushed(number, start, stop, value))
+            pushed.setdefault(name, []).append(Pushed(number, bounds, value))
     return pushed
 
 
@@ -184,6 +191,7 @@ class _Leaf:
             self.uses.reads_edges = True
             return self.counts.clone()
         name, per_edge = role.name, role.per_edge
+        self.uses.reads_edges |= per_edge
         if self.uses.pulls.setdefault(name, per_edge) is not per_edge:
             raise VertexFunctionError(
                 f"input {name!r} is pulled for vertices and for edges; give two inputs of two names"
@@ -206,24 +214,46 @@ class _Leaf:
         return self.selections[slot]
 
 
-def note_pushes(uses: Uses, pushed: Mapping[str, Tensor]) -> None:
+def note_pushes(uses: Uses, pushed: Mapping[str, Tensor], sorts: Mapping[str, set[bool]]) -> None:
     """Remember a method's outputs, and refuse an output whose shape or dtype differs from that in an earlier step."""
     for name, value in pushed.items():
         first = uses.pushes.setdefault(name, value.detach()[:0])
-        if first.shape[1:] != value.shape[1:] or first.dtype != value.dtype:
-            shown = [f"{str(x.dtype)[6:]} [rows, {', '.join(map(str, x.shape[1:]))}]" for x in (first, value)]
+        first_sorts = uses.push_sorts.get(name, sorts[name])
+        uses.push_sorts[name] = first_sorts & sorts[name]
+        if first.shape[1:] != value.shape[1:] or first.dtype != value.dtype or not uses.push_sorts[name]:
+            shown = [
+                f"{str(x.dtype)[6:]} {['edges' if of == {True} else 'rows', *x.shape[1:]]}".replace("'", "")
+                for x, of in ((first, first_sorts), (value, sorts[name]))
+            ]
             raise VertexFunctionError(f"output {name!r} is {shown[0]} in one step and {shown[1]} in another")
 
 
-def in_batch_order(order: Order, name: str, parts: Sequence[Pushed]) -> Tensor:
+def settle_pushes(uses: Mapping[str, Uses], ask: Callable[[str], None], answers: Mapping[str, Uses]) -> None:
+    """Decide by a made-up vertex, which has no edge, whether an output has a row a vertex or an edge, where all steps had as many
+    of each."""
+    for method, use in uses.items():
+        for name, sorts in use.push_sorts.items():
+            if len(sorts) == 1 or not use.reads_edges:
+                continue
+            ask(method)
+            if name not in (answers[method].push_sorts if method in answers else ()):
+                raise VertexFunctionError(
+                    f"every step of method `{method}` has as many vertices as edges, so that output {name!r} may have a row for "
+                    "each of either, and the method cannot be asked: it fails, or pushes other outputs, for one vertex without "
+                    "children; another backend knows"
+                )
+            use.push_sorts[name] = answers[method].push_sorts[name]
+
+
+def in_batch_order(order: Order, name: str, parts: Sequence[Pushed], per_edge: bool) -> Tensor:
     """What the steps pushed under a name, as one tensor in the order of the batch."""
     groups = sorted({part.group for part in parts})
-    missing = sum(order.groups[group].num_rows for group in groups) - sum(part.stop - part.start for part in parts)
-    if missing:
+    batch_rows = dict(zip(groups, order.batch_rows(groups, per_edge), strict=True))
+    bounds = [part.bounds[per_edge] for part in parts]
+    if sum(stop - start for start, stop in bounds) < sum(map(len, batch_rows.values())):
         raise VertexFunctionError(
             f"output {name!r} was pushed in some steps and not in others; push it for all vertices of a kind, or for none"
         )
-    batch_rows = dict(zip(groups, order.batch_rows(groups), strict=True))
-    places = torch.cat([batch_rows[part.group][part.start : part.stop] for part in parts]).long()
+    places = [batch_rows[part.group][slice(*bound)] for part, bound in zip(parts, bounds, strict=True)]
     joined = torch.cat([part.rows for part in parts])
-    return joined.index_select(0, torch.argsort(places))
+    return joined.index_select(0, torch.argsort(torch.cat(places).long()))

@@ -41,7 +41,9 @@ class BoundPart:
 
     def num_outputs(self, name: str) -> int:
         """How many rows the part has of an output."""
-        return sum(self.order.groups[group].num_rows for group in self.bound.pushes.get(name, []))
+        groups = self.bound.pushes.get(name, [])
+        rows = self.order.batch_rows(groups, self.bound.is_edge_output(name)) if groups else []
+        return sum(map(len, rows))
 
     def constants(self) -> list[Tensor]:
         """Tensors that programs read and that are neither parameters nor inputs."""

@@ -8,11 +8,12 @@ the last tensor in it is gone, whoever had it.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
@@ -24,6 +25,8 @@ from torch import Tensor
 LARGE = 4 << 20  # bytes; smaller pieces are kept by the C library itself
 LARGE_OF_PARTS = 256 << 10  # the same while one part of a batch is computed after the other
 KEPT = 1 << 30  # bytes in free pieces, at most
+
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 _free: list[_Bytes] = []
@@ -93,7 +96,20 @@ def _take(size: int, max_size: int) -> _Bytes:
         too_small = [number for number, piece in enumerate(_free) if piece.nbytes < size]
         if too_small:
             _free.pop(max(too_small, key=lambda number: _free[number].nbytes))
-    return np.empty(size + size // 8, np.uint8)  # the next batch may be a little larger
+    return _of_the_system(size + size // 8)  # the next batch may be a little larger
+
+
+def _of_the_system(size: int) -> _Bytes:
+    """A new piece that goes back to the system when it is freed; the C library would keep those below 32 MiB to itself, and
+    often ask the system for the next, larger one all the same."""
+    try:
+        memory = mmap.mmap(-1, size, **_PRIVATE)
+    except OSError as error:
+        raise MemoryError(f"no memory for {size:,} bytes: {error}") from error
+    if size >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
 
 
 def _give_back(piece: _Bytes) -> None:

@@ -187,7 +187,8 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
     specs, puts = [], defaultdict(list)
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
-        spec, transfers = joined(address, order.batch_rows(pushing), nodes, Along.ROWS)
+        along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
+        spec, transfers = joined(address, order.batch_rows(pushing, along is Along.EDGES), nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
             puts[number].append(transfer)
@@ -235,12 +236,13 @@ def _backward(
             locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
-        for number, index in zip(pushing, order.batch_rows(pushing), strict=True):
+        along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
+        for number, index in zip(pushing, order.batch_rows(pushing, along is Along.EDGES), strict=True):
             node = programs[number].trace.push_grads.get(name)
             if node is not None and has_rows:
                 size = size_of_row(node)
-                memory_of_groups[number].allocate(temporary, node, Along.ROWS, size)
-                takes[number].append(Transfer(node, Location(pushed[name], 0, size, 0), index, Along.ROWS))
+                memory_of_groups[number].allocate(temporary, node, along, size)
+                takes[number].append(Transfer(node, Location(pushed[name], 0, size, 0), index, along))
             elif node is not None:
                 memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(index)))
     sent = allocate_sent(writer, temporary, programs, order)

@@ -110,8 +110,10 @@ class Vertex:
         leaf: Callable[[Role, Shape, torch.dtype], Tensor],
         rows: int | torch.SymInt,
         edges: int | torch.SymInt,
+        shared: Mapping[str, Tensor],
     ) -> None:
         self._state = state
+        self._shared = shared
         self._state_dtypes = state_dtypes
         self._inputs = inputs
         self._leaf = leaf
@@ -122,8 +124,11 @@ class Vertex:
         self._gathered: dict[int, Gathered] = {}
         self._pulled: dict[str, Tensor] = {}
         self._is_per_edge: dict[str, bool] = {}  # what is pulled
+        self.shared_names: set[str] = set()  # of what is shared, and read
         self.scattered: dict[str, Tensor] = {}
         self.pushed: dict[str, Tensor] = {}
+        # Whether what is pushed may have a row a vertex (False), or a row an edge (True): both, where there are as many of each.
+        self.push_sorts: dict[str, set[bool]] = {}
 
     def __bool__(self) -> bool:
         raise VertexFunctionError(
@@ -161,6 +166,20 @@ class Vertex:
     def pull(self, name: str) -> Tensor:
         """The row of the input passed to the model as `name=`, `[rows, ...]`."""
         return self._pull(name, per_edge=False)
+
+    def shared(self, name: str) -> Tensor:
+        """The tensor that all vertices share, passed to the model as `shared={name: ...}`, as it is: without rows.
+
+        >>> torch.tanh(v.gather(0).h @ v.shared("W"))
+        """
+        if name not in self._shared:
+            given = _listed(self._shared) if self._shared else "none"
+            raise InputError(
+                f"v.shared({name!r}): the model was not given this tensor (given: {given}); call "
+                f"model(batch, shared={{{name!r}: ...}}, ...)"
+            )
+        self.shared_names.add(name)
+        return self._shared[name]
 
     @property
     def children(self) -> Children:
@@ -273,13 +292,17 @@ class Vertex:
             self.scattered[name] = as_state(name, value, self._state_dtypes)
 
     def push(self, *unnamed: Tensor, **outputs: Tensor) -> None:
-        """Publish outputs of this vertex to the caller: entries, and attributes, of what `model(...)` returns."""
+        """Publish outputs to the caller, entries, and attributes, of what `model(...)` returns: tensors with a row a vertex,
+        `[rows, ...]`, or with a row for each edge to a child, `[edges, ...]`.
+
+        >>> v.push(h=h, attention=v.softmax(scores))
+        """
         _refuse_unnamed("v.push", unnamed, "h")
         for name, value in outputs.items():
             check_output_name(name)
             if name in self.pushed:
                 raise VertexFunctionError(f"v.push({name}=...): output {name!r} is pushed twice")
-            self._check_rows(f"v.push({name}=...)", value)
+            self.push_sorts[name] = self._sorts(f"v.push({name}=...)", value)
             self.pushed[name] = value
 
     def finish(self, returned: object) -> None:
@@ -298,6 +321,18 @@ class Vertex:
             )
         if value.is_complex() or (floating and not value.is_floating_point()):
             raise VertexFunctionError(f"{call} takes floating point values, not {value.dtype}; convert them first")
+
+    def _sorts(self, call: str, value: object) -> set[bool]:
+        """Whether a value has a row a vertex (False), or a row an edge (True)."""
+        value = _plain(call, value)
+        sizes = ((False, self._rows), (True, self._edges)) if value.dim() else ()
+        sorts = {per_edge for per_edge, size in sizes if same_size(value.shape[0], size)}
+        if not sorts:
+            raise VertexFunctionError(
+                f"{call} takes one row a vertex, or one for each edge to a child, but the shape is {tuple(value.shape)}: the "
+                "leading dimension (the vertices of the step, or their edges) was lost or mixed"
+            )
+        return sorts
 
     def _check_rows(self, call: str, value: object) -> None:
         value = _plain(call, value)
@@ -337,7 +372,7 @@ def _not_a_list(attempt: str) -> VertexFunctionError:
     )
 
 
-def same_size(first_size: int | torch.SymInt, second_size: int | torch.SymInt) -> bool:
+def same_size(first_size: Any, second_size: Any) -> bool:
     """Whether two sizes are the same for every step; `==` would compare symbolic sizes by their example values."""
     first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (first_size, second_size))
     return bool(first == second)
