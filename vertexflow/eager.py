@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import log
+from .eager_methods import MethodCall, own_tensors, probe, run_empty
 from .errors import VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
-from .graph.symbolic.method import code_of
-from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
-from .graph.symbolic.vertex import Vertex
 from .input_rows import InputRows
 from .inputs import check_inputs, check_shared, initial_states
 from .kernels.eager import (
     Computation,
     Ints,
-    Method,
     Pieces,
     Uses,
     in_batch_order,
@@ -62,7 +58,7 @@ def run_eager(
     wanted: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
-    tensors = _own_tensors(model) if tensors is None else tensors
+    tensors = own_tensors(model) if tensors is None else tensors
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     methods = methods_in(batch, model._methods)
     device = check_inputs(tensors, inputs)
@@ -76,17 +72,19 @@ def run_eager(
     if initial is not None:
         batch = batch.with_initial()
         external = initial_states(initial, model.state, batch.num_external, dtypes, device)
+    if not batch.num_graphs:
+        return run_empty(model, tensors, dtypes, inputs, shared, external, device)
     reads = dict.fromkeys(methods, Reads(0, ragged=True))
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
     slots = _slots(batch, order.lists)
-    calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
+    calls = {name: MethodCall(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
-    def probe(name: str, into: Uses) -> None:
-        _probe(calls[name], into, model, dtypes, inputs, shared, device)
+    def ask(name: str, into: Uses) -> None:
+        probe(calls[name], into, model, dtypes, inputs, shared, device)
 
-    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, probe)
+    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, ask)
     states = Pieces.of_rows(order.num_rows + order.num_external, device)
     if external:
         states.add(np.arange(order.num_rows, order.num_rows + order.num_external), external)
@@ -116,69 +114,6 @@ def run_eager(
     return outputs if selection is None else selection.of_all(outputs, pushing(batch, methods, uses))
 
 
-class _Call:
-    """A method of the model, with `tensors` as its parameters and buffers where these are not its own."""
-
-    def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
-        self.method: Method = getattr(model, name)
-        self.code = code_of(self.method, name)
-        own_tensors = _own_tensors(model)
-        self.scope = _Scope(model, self.method)
-        self.substitutes = {
-            f"module.{name}": tensor for name, tensor in tensors.items() if own_tensors.get(name) is not tensor
-        }
-
-    def __call__(self, v: Vertex) -> object:
-        return torch.func.functional_call(self.scope, self.substitutes, (v,)) if self.substitutes else self.method(v)
-
-    def without_effect(self, v: Vertex) -> None:
-        """Call the method on copies of its buffers and of the state of the random number generators."""
-        buffers = {f"module.{name}": buffer.clone() for name, buffer in self.scope.module.named_buffers()}
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.func.functional_call(self.scope, {**buffers, **self.substitutes}, (v,))
-
-
-class _Scope(nn.Module):
-    """A module whose `forward` is a method of another module, as `functional_call` needs it."""
-
-    def __init__(self, module: nn.Module, method: Method) -> None:
-        super().__init__()
-        self.module = module
-        self.method = method
-
-    def forward(self, v: Vertex) -> object:
-        return self.method(v)
-
-
-def _probe(
-    call: _Call,
-    uses: Uses,
-    model: VertexFunction,
-    dtypes: StateDtypes,
-    inputs: Mapping[str, Tensor],
-    shared: Mapping[str, Tensor],
-    device: torch.device,
-) -> None:
-    """Call a method on one vertex without children, whose inputs are the first row of each input, to see what it uses."""
-
-    def leaf(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if isinstance(role, Pull):
-            uses.pulls[role.name] = role.per_edge
-            uses.reads_edges |= role.per_edge
-            if not role.per_edge and len(inputs[role.name]):
-                return inputs[role.name].detach()[:1].clone()
-        uses.reads_edges |= is_per_edge(role)
-        rows = 0 if is_per_edge(role) else 1
-        return torch.zeros((rows, *shape), dtype=dtype, device=device)
-
-    v = Vertex(
-        model.state, dtypes, inputs, leaf, 1, 0, {name: value.detach().clone() for name, value in shared.items()}
-    )
-    call.without_effect(v)
-    uses.shared |= v.shared_names
-    note_pushes(uses, v.pushed, v.push_sorts)
-
-
 def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
     """The slot of each entry of the edge lists."""
     if structure.edge is None:
@@ -186,10 +121,6 @@ def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
     by_number = np.empty(len(structure.slot), np.int64)
     by_number[structure.edge] = structure.slot
     return by_number[lists.edge]
-
-
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(itertools.chain(model.named_parameters(), model.named_buffers()))
 
 
 def _check_calls(
@@ -235,11 +166,11 @@ class EagerFrontier(Frontier):
 
     def _compute(self, growth: Growth, external: Ints, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
         model = self._model
-        tensors = _own_tensors(model)
+        tensors = own_tensors(model)
         device = check_inputs(tensors, inputs)
         dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype({**tensors, **self._shared}, inputs))
         (name,) = model._methods.values()
-        call = _Call(model, name, tensors)
+        call = MethodCall(model, name, tensors)
         uses = Uses(call.code)
         growth_schedule = schedule(growth, model.policy, 0, True)
         log.show("schedule", growth_schedule)
@@ -281,13 +212,15 @@ class EagerFrontier(Frontier):
         self._uses = uses
         return uses.is_edge_input
 
-    def _settle(self, name: str, call: _Call, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]) -> None:
+    def _settle(
+        self, name: str, call: MethodCall, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]
+    ) -> None:
         answers: dict[str, Uses] = {}
 
         def ask(method: str) -> None:
             answer = Uses(uses.code)
             with contextlib.suppress(Exception):
-                _probe(call, answer, self._model, dtypes, inputs, self._shared, self._device)
+                probe(call, answer, self._model, dtypes, inputs, self._shared, self._device)
                 answers[method] = answer
 
         settle_pushes({name: uses}, ask, answers)

@@ -202,6 +202,9 @@ class VertexFunction(ReturnsOutputs):
             external = initial_states(initial, self.state, count, dtypes, device)
         reads = {name: Reads(trace.num_slots, trace.reads_edges) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
+        if not batch.num_graphs:
+            bound = self._bind(version, traces, inputs, tensors, device, through, methods)
+            return Outputs(autograd.run_empty(bound, device, tensors, inputs, external))
 
         def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
