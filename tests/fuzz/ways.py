@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -286,6 +287,23 @@ def in_parts(call: Call) -> None:
         call.model.max_vertices = None
 
 
+def some_outputs_at_a_time(call: Call) -> None:
+    """Those of some vertices, then of all others: rows side by side, whose gradients add up. Outputs of edges come for all."""
+    chosen = torch.tensor([call.rng.random() < 0.3 for _ in range(call.batch.num_vertices)])
+    first = chosen.nonzero()[:, 0].flip(0)
+    calls = [call.run(given={**call.arguments(), "outputs": outputs}) for outputs in (first, ~chosen)]
+    vertices, joined = torch.cat([first, (~chosen).nonzero()[:, 0]]).tolist(), {}
+    kinds = call.sample.kinds
+    for name in calls[0]:
+        if name.startswith("edge_"):  # which come for all edges
+            joined[name] = calls[0][name]
+            continue
+        pushing = [kind for kind, method in call.function.methods.items() if name in [push[0] for push in method.push]]
+        places = [vertex for vertex in vertices if kinds is None or kinds[vertex] in pushing]
+        joined[name] = torch.cat([outputs[name] for outputs in calls])[np.argsort(places)]
+    call.check(joined)
+
+
 Way = Callable[[Call], None]
 WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace anew
     "train": (train, 6),
@@ -316,6 +334,7 @@ WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace 
     "anomalies": (with_anomalies_detected, 2),
     "nothing": (nothing, 1),
     "in parts": (in_parts, 5),
+    "some outputs at a time": (some_outputs_at_a_time, 5),
     **{f"changed {name}": (changed_between(change), 1) for name, change in CHANGES.items()},
 }
 assert {*INPUTS}.isdisjoint(EDGE_INPUTS)

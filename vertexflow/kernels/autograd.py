@@ -29,8 +29,8 @@ def run(
     """Run the vertex functions over a schedule; returns the pushed outputs.
 
     `tensors` are the parameters and buffers by qualified name, `external` the states of the external vertices. Inputs and
-    outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch. Gradients flow to
-    the tensors for which the programs compute gradients, and to `external`.
+    outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch; outputs of vertices only
+    for those that the order selects. Gradients flow to the tensors for which the programs compute gradients, and to `external`.
     """
     flat = bound.flat(tensors, inputs)
     prepared = prepared_for(bound, order)
@@ -43,7 +43,18 @@ def run(
     else:
         with torch.no_grad():
             outputs, _ = outputs_and_values(bound, order, flat, external)
-    return dict(zip(bound.pushes, outputs, strict=True))
+    by_name = dict(zip(bound.pushes, outputs, strict=True))
+    if prepared is None and order.selected is not None:
+        by_name |= {
+            name: value.index_select(0, _selected(bound, order, name))
+            for name, value in by_name.items()
+            if not bound.is_edge_output(name)
+        }
+    return by_name
+
+
+def _selected(bound: Bound, order: Order, name: str) -> Tensor:
+    return torch.from_numpy(order.selected_outputs(bound.pushes[name])).to(order.vertex.device, non_blocking=True)
 
 
 def run_empty(
