@@ -61,7 +61,7 @@ def write_statements(
     `x[i * x_ld + j]`; a value without rows has no `_ld`. `weights` are the names of what products read. `arriving` are values
     that earlier lines compute, and what threads divide there (as `_split_of`); "gathered": rows, if they are not read where
     they were. Sums over rows are added to what is already there if the argument `adds` is true. Products that are `sent` are left
-    out of steps before the row `first_sending`.
+    out of steps that end before the row `first_sending`.
     """
     lines: list[str] = []
     numbers = count(1)  # all statements of a step are in one block
@@ -76,7 +76,7 @@ def write_statements(
             lines.append(BARRIER)
             unseen.clear()
         if isinstance(statement, Product) and writes(statement) <= sent:
-            lines.append("if (start >= first_sending)")
+            lines.append("if (start + rows > first_sending)")
         lines += _Writer(names, weights, numbers).write(statement)
         unseen.update(dict.fromkeys(writes(statement), split))
     return [*lines, BARRIER]
