@@ -12,7 +12,8 @@ from torch import Tensor
 from . import kinds, log, programs, report
 from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
-from .errors import InputError, InputTypeError, VertexFunctionError
+from .errors import VertexFunctionError
+from .estimate import Loss, MemoryEstimate, check_estimated, real, rehearse
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
@@ -21,10 +22,11 @@ from .graph.symbolic.isolation import without_autocast
 from .graph.symbolic.prepare import prepare
 from .graph.symbolic.reserved import check_attribute
 from .graph.symbolic.show import SymbolicGraph
-from .graph.symbolic.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of, usual_dtype
+from .graph.symbolic.states import Dtypes, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
+from .initial import initial_states
 from .inputs import check_arguments, check_inputs
 from .kernels import autograd
 from .kernels.bound import Bound
@@ -167,6 +169,26 @@ class VertexFunction(ReturnsOutputs):
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
+        parts, external, traces = self._bind_parts(version, tensors, graphs, reverse, initial, inputs)
+        outputs = run_parts(parts, tensors, inputs, external)
+        for trace in traces.values():  # of kinds that are not in this batch
+            for name, node in trace.pushes.items():
+                if name not in outputs:
+                    leaves = [*tensors.values(), *inputs.values()] if name in trace.push_grads else []
+                    wanted = [value for value in leaves if value.requires_grad]
+                    outputs[name] = autograd.no_rows(node, parts[0].order.vertex.device, wanted)
+        return Outputs(outputs)
+
+    def _bind_parts(
+        self,
+        version: Version,
+        tensors: Mapping[str, Tensor],
+        graphs: GraphBatch | Sequence[InputGraph],
+        reverse: bool,
+        initial: Mapping[str, Tensor] | None,
+        inputs: Mapping[str, Tensor],
+    ) -> tuple[list[BoundPart], dict[str, Tensor], dict[str, Trace]]:
+        """The parts of a batch with the programs that compute them, the states of external vertices, and the traces."""
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = kinds.methods_in(batch, self._methods)
         device = check_inputs(tensors, inputs)
@@ -179,7 +201,8 @@ class VertexFunction(ReturnsOutputs):
             kinds.refuse_edges(traces)
             parts = [part.with_initial() for part in parts]
             dtypes = next(iter(traces.values())).state_dtypes
-            external = self._initial_states(initial, sum(part.num_external for part in parts), dtypes, device)
+            count = sum(part.num_external for part in parts)
+            external = initial_states(self.state, initial, count, dtypes, device)
         reads = {name: Reads(trace.num_slots, trace.reads_edges) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
 
@@ -193,13 +216,57 @@ class VertexFunction(ReturnsOutputs):
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
-        outputs = run_parts([bind(part) for part in parts], tensors, inputs, external)
-        for trace in traces.values():  # of kinds that are not in this batch
-            for name, node in trace.pushes.items():
-                if name not in outputs:
-                    leaves = [*tensors.values(), *inputs.values()] if name in trace.push_grads else []
-                    outputs[name] = autograd.no_rows(node, device, [value for value in leaves if value.requires_grad])
-        return Outputs(outputs)
+        return [bind(part) for part in parts], external, traces
+
+    @uncompiled
+    def estimate_memory(
+        self,
+        graphs: GraphBatch | Sequence[InputGraph],
+        *,
+        training: bool = True,
+        loss: Loss | None = None,
+        holds_outputs: bool = True,
+        reverse: bool = False,
+        initial: Mapping[str, Tensor] | None = None,
+        **inputs: Tensor,
+    ) -> MemoryEstimate:
+        """What a step will take of the memory of a process, on top of parameters, inputs and the optimizer's state.
+
+        The step is gone through without computing anything: every piece of memory is asked for as in a real step and counted.
+        The vertex function is traced and compiled, unless it was already; for inputs on "meta", which have no values to check
+        it with, it is traced once more at the first call. `max_vertices` is heeded: lower it until the peak fits.
+
+        Args:
+            graphs, reverse, initial, inputs: as of `forward`. Inputs may be without memory, `torch.empty(n, 128, device="meta")`;
+                those with `requires_grad` get a gradient here as well.
+            training: with what is kept for the backward pass, and that pass; False: a call under `torch.no_grad()`.
+            loss: from the outputs (on "meta": shapes without values) to a number, to count what it takes and keeps; what it takes
+                for parameters of its own is not. By default each output gets a gradient of its size, and the loss takes nothing.
+            holds_outputs: whether outputs are alive during the backward pass, as in `out = model(batch, x=x)`; False where nobody
+                has them any more, as in `model(batch, x=x).h[batch.roots]`.
+
+        Returns:
+            A `MemoryEstimate` in bytes, readable when printed.
+
+        Raises:
+            BackendError: the model is on a GPU, or its backend is "eager" or "triton".
+            InputError, InputTypeError: what `forward` refuses; a loss that asks for values.
+
+        Example:
+            >>> print(model.estimate_memory(batch, x=torch.empty(batch.num_vertices, 128, device="meta")))
+        """
+        kinds.check_written(self, VertexFunction)
+        check_arguments((), reverse)
+        with torch.inference_mode(False), torch.set_grad_enabled(training):
+            version, tensors = programs.see(self._programs, self)
+            device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
+            check_estimated(self.backend, device)
+            given, given_initial = real(inputs, device), initial and real(initial, device)
+            is_real = all(given[name] is value for name, value in inputs.items())
+            if not is_real and Configuration.of(tensors, given, device, self.state_dtype) not in version.traces:
+                version = Version([])  # checked with zeros only: nobody else is to use its traces
+            parts, external, _ = self._bind_parts(version, tensors, graphs, reverse, given_initial, given)
+            return rehearse(parts, tensors, inputs, external, loss, holds_outputs)
 
     @uncompiled
     def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
@@ -267,37 +334,6 @@ class VertexFunction(ReturnsOutputs):
     def explain(self) -> str:
         """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
         return report.explain(self._programs, self.backend, self._methods.values())
-
-    def _initial_states(
-        self, initial: Mapping[str, Tensor], count: int, dtypes: StateDtypes, device: torch.device
-    ) -> dict[str, Tensor]:
-        """The rows that vertices without children read of every state."""
-        if not isinstance(initial, Mapping):
-            raise InputTypeError(f'initial is a {type(initial).__name__}; give a mapping from states, {{"h": h0}}')
-        for name, value in initial.items():
-            if name not in self.state:
-                known = ", ".join(map(repr, self.state)) or "none"
-                raise InputError(f"initial has {name!r}, but there is no such state; the states are {known}")
-            if isinstance(value, Tensor):
-                check_plain("the initial state", {name: value}, closely=True)
-            shape_wanted = (count, *self.state[name])
-            if not isinstance(value, Tensor) or tuple(value.shape) != shape_wanted or value.device != device:
-                actual = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(
-                    f"initial[{name!r}] is {actual}; give a tensor of shape {list(shape_wanted)} on {device}, one row for each "
-                    "vertex without children"
-                )
-            if not becomes_state(name, value, dtypes):
-                raise InputError(
-                    f"initial[{name!r}] is of {str(value.dtype)[6:]}, but the state is of {str(dtypes[name])[6:]}; give "
-                    f"initial[{name!r}].to({dtypes[name]})"
-                )
-        return {
-            name: initial[name].to(dtypes[name])
-            if name in initial
-            else torch.zeros((count, *shape), dtype=dtypes[name], device=device)
-            for name, shape in self.state.items()
-        }
 
     @property
     def _programs(self) -> Programs:

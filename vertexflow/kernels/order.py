@@ -126,6 +126,15 @@ class Order:
     lists: EdgeLists | None
     _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of all index arrays."""
+        arrays = [self.schedule.arrays, self.schedule.table, self.table]
+        arrays += [] if self.lists is None else [self.lists.arrays]
+        edges = (group.edges for group in self.groups if group.edges is not None)
+        tensors = [tensor for of_group in edges for tensor in (of_group.counts, of_group.owner)]
+        return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
+
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
         """Runs of consecutive steps [first, end) of the same group, as (group, first, end)."""
