@@ -137,7 +137,7 @@ def _of_the_system(size: int) -> _Bytes:
         memory = mmap.mmap(-1, size, **_PRIVATE)
     except OSError as error:
         raise MemoryError(f"no memory for {size:,} bytes: {error}") from error
-    if size >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size >= rehearsal.HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a system without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)

@@ -7,6 +7,7 @@ else, which PyTorch and native code ask the C library for.
 
 from __future__ import annotations
 
+import mmap
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,9 @@ from torch.utils._pytree import tree_map_only
 META = torch.device("meta")
 RETURNED = 32 << 20  # bytes; what is smaller, the C library may keep when it is freed
 ZEROS_UNTOUCHED = 4 << 20  # bytes; so many zeros are the system's own pages until they are written to
+
+HUGE_PAGE = 2 << 20 if hasattr(mmap, "MADV_HUGEPAGE") else 1  # bytes; large memory comes in such pieces
+HUGE = 4 << 20  # bytes; a piece of the pool of this size asks for huge pages
 
 _aten = torch.ops.aten
 _ZEROS = {_aten.zeros.default, _aten.new_zeros.default, _aten.zeros_like.default}
@@ -76,8 +80,9 @@ class Rehearsal:
 
     def in_piece(self, size: int, piece: Piece) -> Tensor:
         """Bytes in a piece, which is free again when the last tensor in it is gone."""
-        self.in_pieces += max(0, size - piece.touched)
-        piece.touched = max(size, piece.touched)
+        touched = min(piece.nbytes, -(-size // HUGE_PAGE) * HUGE_PAGE) if piece.nbytes >= HUGE else size
+        self.in_pieces += max(0, touched - piece.touched)
+        piece.touched = max(touched, piece.touched)
         self._use(size)
         with _disable_current_modes():
             tensor = torch.empty(size, dtype=torch.uint8, device=META)
