@@ -17,6 +17,7 @@ from benchmarks.zoo import ZOO
 from vertexflow.kernels import native, pool, prepared, rehearsal
 
 from .models import FromCode
+from .promises import Circuit
 
 needs_a_compiler = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 SIZE = 64
@@ -100,8 +101,13 @@ def test_outputs_and_gradients_of_every_model(name, backend):
         pytest.skip("a network of several vertex functions")
     function.backend = backend
     batch, inputs = vf.pack(animal.graphs), animal.inputs(torch.float32)
+    torch.manual_seed(0)
+    expected = step(function, vf.pack(animal.graphs), **inputs)
+    function.zero_grad()
     estimate = function.estimate_memory(batch, **inputs)
+    torch.manual_seed(0)
     outputs = step(function, batch, **inputs)
+    assert all(torch.equal(outputs[name], expected[name]) for name in expected)
     assert estimate.outputs == bytes_of(outputs.values())
     grads = [tensor.grad for tensor in (*function.parameters(), *inputs.values()) if tensor.grad is not None]
     assert estimate.gradients == bytes_of(grads)
@@ -127,6 +133,28 @@ def test_kinds_initial_states_and_the_other_direction(backend):
     assert x.grad.shape == (6, 4)
 
 
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("max_vertices", [None, 6])
+@pytest.mark.parametrize("has_kinds", [False, True])
+def test_a_call_after_it_is_as_without_it(has_kinds, backend, max_vertices):
+    """What is kept of a structure, index arrays and prepared calls, is real: any number of children, kinds."""
+    found, kinds = [], ["in", "in", "and", "not", "and"]
+    for estimates in (False, True):
+        torch.manual_seed(0)
+        model, batch = (
+            vf.nn.DAGNN(3, 4, num_layers=1, backend=backend).layers[0],
+            vf.pack([vf.chain(5), vf.tree((0, (1, 2)))] * 2),
+        )
+        model.max_vertices = max_vertices
+        x = torch.randn(batch.num_vertices, 3, requires_grad=True)
+        if estimates:
+            model.estimate_memory(batch, x=x)
+            model.estimate_memory(batch, training=False, x=x)
+        outputs = step(model, batch, x=x)
+        found.append([*outputs.values(), x.grad, *(parameter.grad for parameter in model.parameters())])
+    assert all(map(torch.equal, *found))
+
+
 def test_nothing_is_computed_and_no_trace_of_zeros_is_kept():
     calls = []
 
@@ -135,7 +163,7 @@ def test_nothing_is_computed_and_no_trace_of_zeros_is_kept():
         v.push(y=self.w(v.pull("x")))
 
     model = FromCode(vertex, {}, w=torch.nn.Linear(4, 2))
-    batch = vf.pack([vf.chain(3)])
+    batch = vf.pack([vf.graph(3, [])])
     model.estimate_memory(batch, x=torch.empty(3, 4, device="meta"))
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(not version.traces for version in model._programs.versions.values())
@@ -163,7 +191,7 @@ def test_what_the_loss_takes(lstm):
     """The square is saved by nobody, h is; roots alone enter the loss, and their gradient is as large as h."""
     size = BATCH.num_vertices * SIZE * 4
     estimate = lstm.estimate_memory(BATCH, x=META, loss=lambda out: out.h[BATCH.roots].square().mean())
-    assert estimate.loss == size
+    assert size <= estimate.loss <= size + 8 * len(BATCH.roots)
     of_all = lstm.estimate_memory(BATCH, x=META, loss=lambda out: out.h.square().mean())
     assert of_all.loss == size
     assert of_all.peak > lstm.estimate_memory(BATCH, x=META).peak

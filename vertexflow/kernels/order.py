@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..scheduler import EdgeLists, Schedule
+from . import rehearsal
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -153,7 +154,8 @@ class Order:
         """
         key = (of_edges, tuple(groups))
         if key not in self._batch_rows:
-            self._batch_rows[key] = self._find_batch_rows(groups, of_edges)
+            with rehearsal.interrupted():
+                self._batch_rows[key] = self._find_batch_rows(groups, of_edges)
         return self._batch_rows[key]
 
     def _find_batch_rows(self, groups: Sequence[int], of_edges: bool) -> list[Tensor]:

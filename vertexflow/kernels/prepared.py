@@ -121,7 +121,8 @@ class Prepared:
         """The pass where gradients have rows for some outputs, and only one row for others."""
         backward = self.backwards.get(have_rows)
         if backward is None:
-            backward = _backward(self.forward.memory, self.read, bound, order, have_rows)
+            with rehearsal.interrupted():
+                backward = _backward(self.forward.memory, self.read, bound, order, have_rows)
             self.backwards[have_rows] = backward
         return backward
 
@@ -131,9 +132,12 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     prepared, is_native = bound.prepared.get(order), bound.is_native  # which other threads may set meanwhile
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
-            prepared = _prepare(bound, order)
-            if is_native is None and bound.wants_gradients:  # what can be prepared for one structure, can be for others
-                prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
+            with rehearsal.interrupted():
+                prepared = _prepare(bound, order)
+                if (
+                    is_native is None and bound.wants_gradients
+                ):  # what can be prepared for one structure, can be for others
+                    prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
             bound.is_native, bound.prepared[order] = True, prepared
         except Unprepared:
             bound.is_native, prepared = False, None

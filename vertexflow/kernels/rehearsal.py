@@ -168,6 +168,21 @@ def rehearsed(known: Iterable[Tensor]) -> Iterator[Rehearsal]:
             _of_thread.rehearsal = None
 
 
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """What runs inside is real also in a rehearsal: it is kept for the passes that come after."""
+    rehearsal = current()
+    if rehearsal is None:
+        yield
+        return
+    _of_thread.rehearsal = None
+    try:
+        with _disable_current_modes():
+            yield
+    finally:
+        _of_thread.rehearsal = rehearsal
+
+
 def stand_in(tensor: Tensor) -> Tensor:
     """A tensor without memory in the place of one that is there anyway."""
     with torch.no_grad():
