@@ -141,12 +141,13 @@ def test_a_call_after_it_is_as_without_it(has_kinds, backend, max_vertices):
     found, kinds = [], ["in", "in", "and", "not", "and"]
     for estimates in (False, True):
         torch.manual_seed(0)
-        model, batch = (
-            vf.nn.DAGNN(3, 4, num_layers=1, backend=backend).layers[0],
-            vf.pack([vf.chain(5), vf.tree((0, (1, 2)))] * 2),
-        )
-        model.max_vertices = max_vertices
-        x = torch.randn(batch.num_vertices, 3, requires_grad=True)
+        if has_kinds:
+            model, graph = Circuit(), vf.graph(5, [(0, 2), (1, 2), (2, 3), (3, 4), (0, 4)], kind=kinds)
+            x = torch.randn(4, 8, requires_grad=True)
+        else:
+            model, graph = vf.nn.DAGNN(8, 4, num_layers=1).layers[0], vf.tree((0, (1, 2)))
+            x = torch.randn(10, 8, requires_grad=True)
+        model.backend, model.max_vertices, batch = backend, max_vertices, vf.pack([graph, graph])
         if estimates:
             model.estimate_memory(batch, x=x)
             model.estimate_memory(batch, training=False, x=x)
