@@ -30,7 +30,7 @@ from torch import nn
 import vertexflow as vf
 from vertexflow.kernels import pool
 
-from .device import status
+from .device import size_in, status
 from .harness import OURS, RATE, Case, Contestant, Settings, mean_square
 from .workloads import WORKLOADS
 
@@ -137,11 +137,11 @@ def _weighed(model: nn.Module, contestant: Contestant, start: int) -> dict[str, 
     begin = time.perf_counter()
     forward = _step(model, contestant)
     seconds = time.perf_counter() - begin
-    peak = status("VmHWM") - start
+    now = Path("/proc/self/status").read_text()  # at one moment: between two, memory may grow
     return {
         "forward": forward and forward - start,
-        "peak": peak,
-        "retained": status("VmRSS") - start,
+        "peak": size_in(now, "VmHWM") - start,
+        "retained": size_in(now, "VmRSS") - start,
         "seconds": seconds,
     }
 

@@ -246,11 +246,10 @@ class VertexFunction(ReturnsOutputs):
                 has them any more, as in `model(batch, x=x).h[batch.roots]`.
 
         Returns:
-            A `MemoryEstimate` in bytes, readable when printed.
+            A `MemoryEstimate` in bytes, readable when printed: within 10 % with generated code, less with backend "torch".
 
         Raises:
-            BackendError: the model is on a GPU, or its backend is "eager" or "triton".
-            InputError, InputTypeError: what `forward` refuses; a loss that asks for values.
+            as `forward`; BackendError on a GPU and with "eager"; InputError of a loss that asks for values.
 
         Example:
             >>> print(model.estimate_memory(batch, x=torch.empty(batch.num_vertices, 128, device="meta")))
