@@ -34,7 +34,8 @@ class AllChildren:
 class OneVertex:
     """The `v` of one vertex. `children` are the states by slot, `edge_inputs` the inputs of its edges by name."""
 
-    def __init__(self, children, inputs, edge_inputs, shapes, dtypes, edge_numbers=()):
+    def __init__(self, children, inputs, edge_inputs, shapes, dtypes, edge_numbers=(), shared=None):
+        self.shared_by_name = shared or {}
         self.edge_numbers = list(edge_numbers)
         self.by_slot = children
         self.edge_inputs = edge_inputs
@@ -83,6 +84,9 @@ class OneVertex:
     def pull(self, name):
         return self.inputs[name].clone()
 
+    def shared(self, name):
+        return self.shared_by_name[name]
+
     def scatter(self, **state):
         self.state.update({name: value.to(self.dtypes[name]) for name, value in state.items()})
 
@@ -100,13 +104,15 @@ def run_reference(
     methods=None,
     initial=None,
     states=None,
+    shared=None,
 ):
     """What `model(graph, **inputs)` must return: pushed name -> rows of the vertices that push it, in vertex order. What is
     pushed under a name that begins with "edge_" has a row an edge instead, in the order of `edges`.
 
     `edge_inputs` have a row for each edge, in the order of `edges`. `methods`: the method of each vertex, if they
     are of several kinds; inputs have rows for all vertices and edges nevertheless. `initial`: name of a state -> what
-    vertices without children read in slot 0, in their order. `states`: a list to which the states of all vertices are added.
+    vertices without children read in slot 0, in their order. `shared`: what each
+    vertex shares with others. `states`: a list to which the states of all vertices are added.
     """
     slots: list[dict[int, int]] = [{} for _ in range(num_vertices)]
     numbers: list[dict[int, int]] = [{} for _ in range(num_vertices)]  # of the edges, by slot
@@ -141,7 +147,7 @@ def run_reference(
                         else torch.zeros(1, *shape, dtype=dtypes[name])
                         for name, shape in model.state.items()
                     }
-                done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtypes, own)
+                done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtypes, own, shared and shared[vertex])
                 (model.vertex if methods is None else methods[vertex])(done[vertex])
     if states is not None:
         states += [value for one in done for value in one.state.values()]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules import module as around_all
+from torch.utils import _pytree as pytree
 from torch.utils.hooks import BackwardHook
 
 from .errors import VertexFunctionError
@@ -34,7 +35,7 @@ class ReturnsOutputs(nn.Module):
             result = super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
         if torch.is_grad_enabled() or not isinstance(result, Outputs):
             return result
-        return of_call(result, (*args, *kwargs.values(), *self.parameters()))
+        return of_call(result, (*pytree.tree_leaves(kwargs), *args, *self.parameters()))
 
     def _get_backward_hooks(self) -> tuple[list[Any], list[Any]]:
         return [], _hooks(self)[1]  # PyTorch's own `_call_impl` shall call the non-full hooks alone

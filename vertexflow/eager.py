@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import log
-from .errors import InputError, VertexFunctionError
+from .eager_methods import MethodCall, own_tensors, probe, run_empty
+from .errors import VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
-from .graph.symbolic.method import code_of
-from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
-from .graph.symbolic.vertex import Vertex
-from .inputs import check_inputs
-from .kernels.eager import Computation, Ints, Method, Pieces, Uses, in_batch_order, note_pushes, run_steps
-from .kernels.order import Order, order_on
+from .input_rows import InputRows
+from .inputs import check_inputs, check_shared, initial_states
+from .kernels.eager import (
+    Computation,
+    Ints,
+    Pieces,
+    Uses,
+    in_batch_order,
+    note_pushes,
+    run_steps,
+    settle_pushes,
+)
+from .kernels.order import order_on
 from .kinds import (
     check_rows,
     check_together,
@@ -35,11 +41,10 @@ from .kinds import (
 )
 from .orders import Reads, order_of
 from .scheduler import EdgeLists, edge_lists, schedule
+from .selection import pushing, selection_of
 
 if TYPE_CHECKING:
     from .function import VertexFunction
-
-_MOST_CHOICES = 8  # methods, of which all subsets are tried to find those that pull an input
 
 
 def run_eager(
@@ -49,47 +54,54 @@ def run_eager(
     reverse: bool,
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
+    shared: Mapping[str, Tensor] | None,
+    wanted: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
-    tensors = _own_tensors(model) if tensors is None else tensors
+    tensors = own_tensors(model) if tensors is None else tensors
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     methods = methods_in(batch, model._methods)
     device = check_inputs(tensors, inputs)
-    usual = usual_dtype(tensors, inputs)
+    shared = check_shared(tensors, inputs, shared)
+    usual = usual_dtype({**tensors, **shared}, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
+    selection = None if wanted is None else selection_of(batch, wanted)
     batch = batch.reversed() if reverse else batch
     counts = count_rows(batch, methods)
     external: dict[str, Tensor] = {}
     if initial is not None:
         batch = batch.with_initial()
-        external = model._initial_states(initial, batch.num_external, dtypes, device)
+        external = initial_states(initial, model.state, batch.num_external, dtypes, device)
+    if not batch.num_graphs:
+        return run_empty(model, tensors, dtypes, inputs, shared, external, device)
     reads = dict.fromkeys(methods, Reads(0, ragged=True))
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
     slots = _slots(batch, order.lists)
-    calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
+    calls = {name: MethodCall(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
-    def probe(name: str, into: Uses) -> None:
-        _probe(calls[name], into, model, dtypes, inputs, device)
+    def ask(name: str, into: Uses) -> None:
+        probe(calls[name], into, model, dtypes, inputs, shared, device)
 
-    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, probe)
+    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, ask)
     states = Pieces.of_rows(order.num_rows + order.num_external, device)
     if external:
         states.add(np.arange(order.num_rows, order.num_rows + order.num_external), external)
     group_calls = [calls[name] for name in group_methods]
     computation = Computation(
-        group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, rows.select
+        group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, shared, rows.select
     )  # fmt: skip
     pushed = run_steps(order, slots, computation, states)
     for name in calls:
         if name not in group_methods:  # no vertex of its kinds is in this batch
             rows.ask(name)
-    known = inputs
-    if rows.failed:  # nothing is known of what those methods pull, so that no input can be called superfluous
-        known = {name: value for name, value in inputs.items() if any(name in use.pulls for use in uses.values())}
+    known, known_shared = [*inputs], [*shared]
+    if rows.failed:  # nothing is known of what those methods read, so that nothing can be called superfluous
+        known = [name for name in inputs if any(name in use.pulls for use in uses.values())]
+        known_shared = [name for name in shared if any(name in use.shared for use in uses.values())]
     settle_pushes(uses, rows.ask, rows.answers)
-    _check_calls(uses, known, counts, model._methods, "the batch")
+    _check_calls(uses, {name: inputs[name] for name in known}, known_shared, counts, model._methods, "the batch")
     if initial is not None:
         refuse_edges(uses)
     rows.check()
@@ -99,182 +111,7 @@ def run_eager(
     for method_uses in uses.values():
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
-    return outputs
-
-
-@dataclass
-class InputRows:
-    """Which rows of an input belong to which vertices, decided when a method first pulls it.
-
-    An input has rows only for the vertices (or edges) of the kinds that pull it. Which kinds these are is known for certain
-    when all methods have run. Before, the number of its rows tells as a rule; else every method is called once on a made-up
-    vertex.
-    """
-
-    order: Order
-    group_methods: tuple[str, ...]  # the method of each group of rows
-    counts: Mapping[str, tuple[int, int]]  # vertices and edges of each method
-    inputs: Mapping[str, Tensor]
-    uses: Mapping[str, Uses]
-    kinds: Mapping[Any, str]
-    has_initial: bool
-    probe: Callable[[str, Uses], None]
-    taken: dict[str, frozenset[str]] = field(default_factory=dict)  # by input: the methods that are taken to pull it
-    answers: dict[str, Uses] = field(default_factory=dict)  # by method: what it used on the made-up vertex
-    failed: dict[str, Exception] = field(default_factory=dict)  # by method: what it raised there
-
-    def select(self, name: str, is_edge_input: bool, group: int) -> Tensor:
-        """The rows of an input that the vertices of a group read, or the edges to their children."""
-        if is_edge_input and self.has_initial:
-            raise InputError(
-                f"initial states come by edges that have no row of the edge input {name!r}; leave out one or the other"
-            )
-        if name not in self.taken:
-            self.taken[name] = self._methods_pulling(name, is_edge_input, self.group_methods[group])
-        if self.group_methods[group] not in self.taken[name]:
-            self._refuse(name)
-        groups = [number for number, method in enumerate(self.group_methods) if method in self.taken[name]]
-        rows_of_groups = self.order.batch_rows(groups, is_edge_input)
-        return rows_of_groups[groups.index(group)]
-
-    def _methods_pulling(self, name: str, is_edge_input: bool, method: str) -> frozenset[str]:
-        """The methods of this batch that pull an input, as far as its number of rows tells."""
-        other_methods = [other_method for other_method in dict.fromkeys(self.group_methods) if other_method != method]
-        count = len(self.inputs[name])
-        if len(other_methods) < _MOST_CHOICES:
-            choices = [
-                frozenset((method, *more))
-                for size in range(len(other_methods) + 1)
-                for more in itertools.combinations(other_methods, size)
-                if sum(self.counts[choice][is_edge_input] for choice in (method, *more)) == count
-            ]
-            if not choices:
-                self._refuse(name)
-            if len(choices) == 1:
-                return choices[0]
-        for other_method in other_methods:
-            self.ask(other_method)
-            if other_method in self.failed:
-                raise InputError(
-                    f"input {name!r} has {count} rows, which fits several choices of kinds, and method `{other_method}` cannot "
-                    "be asked whether it pulls it: it fails for one vertex without children"
-                ) from self.failed[other_method]
-        return frozenset(
-            (method, *(other_method for other_method in other_methods if name in self.answers[other_method].pulls))
-        )
-
-    def ask(self, method: str) -> None:
-        """Call a method on a made-up vertex to see what it uses; on other vertices it may use more."""
-        if method in self.answers or method in self.failed:
-            return
-        use = Uses(self.uses[method].code)
-        try:
-            self.probe(method, use)
-        except Exception as error:
-            self.failed[method] = error
-            return
-        self.answers[method] = use
-        if method not in self.group_methods:
-            self.uses[method].pulls.update(use.pulls)
-            self.uses[method].pushes.update(use.pushes)
-            self.uses[method].push_sorts.update(use.push_sorts)
-            self.uses[method].reads_edges |= use.reads_edges
-
-    def check(self) -> None:
-        """Refuse inputs that were not pulled by just those methods that they were taken to be pulled by."""
-        for name, methods in self.taken.items():
-            if methods != {method for method in self.group_methods if name in self.uses[method].pulls}:
-                self._refuse(name)
-
-    def _refuse(self, name: str) -> NoReturn:
-        uses = {}
-        for method, use in self.uses.items():
-            self.ask(method)
-            answer = self.answers.get(method, use)
-            uses[method] = replace(answer, pulls={**answer.pulls, **use.pulls})
-        if not self.failed:
-            check_together(uses, self.inputs)
-        check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
-        raise InputError(
-            f"input {name!r} has {len(self.inputs[name])} rows, and which kinds of vertices pull it depends on values; give "
-            "each kind an input of its own"
-        )
-
-
-class _Call:
-    """A method of the model, with `tensors` as its parameters and buffers where these are not its own."""
-
-    def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
-        self.method: Method = getattr(model, name)
-        self.code = code_of(self.method, name)
-        own_tensors = _own_tensors(model)
-        self.scope = _Scope(model, self.method)
-        self.substitutes = {
-            f"module.{name}": tensor for name, tensor in tensors.items() if own_tensors.get(name) is not tensor
-        }
-
-    def __call__(self, v: Vertex) -> object:
-        return torch.func.functional_call(self.scope, self.substitutes, (v,)) if self.substitutes else self.method(v)
-
-    def without_effect(self, v: Vertex) -> None:
-        """Call the method on copies of its buffers and of the state of the random number generators."""
-        buffers = {f"module.{name}": buffer.clone() for name, buffer in self.scope.module.named_buffers()}
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.func.functional_call(self.scope, {**buffers, **self.substitutes}, (v,))
-
-
-class _Scope(nn.Module):
-    """A module whose `forward` is a method of another module, as `functional_call` needs it."""
-
-    def __init__(self, module: nn.Module, method: Method) -> None:
-        super().__init__()
-        self.module = module
-        self.method = method
-
-    def forward(self, v: Vertex) -> object:
-        return self.method(v)
-
-
-def _probe(
-    call: _Call,
-    uses: Uses,
-    model: VertexFunction,
-    dtypes: StateDtypes,
-    inputs: Mapping[str, Tensor],
-    device: torch.device,
-) -> None:
-    """Call a method on one vertex without children, whose inputs are the first row of each input, to see what it uses."""
-
-    def leaf(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if isinstance(role, Pull):
-            uses.pulls[role.name] = role.per_edge
-            uses.reads_edges |= role.per_edge
-            if not role.per_edge and len(inputs[role.name]):
-                return inputs[role.name].detach()[:1].clone()
-        uses.reads_edges |= is_per_edge(role)
-        rows = 0 if is_per_edge(role) else 1
-        return torch.zeros((rows, *shape), dtype=dtype, device=device)
-
-    v = Vertex(model.state, dtypes, inputs, leaf, 1, 0)
-    call.without_effect(v)
-    note_pushes(uses, v.pushed, v.push_sorts)
-
-
-def settle_pushes(uses: Mapping[str, Uses], ask: Callable[[str], None], answers: Mapping[str, Uses]) -> None:
-    """Decide by a made-up vertex, which has no edge, whether an output has a row a vertex or an edge, where all steps had as many
-    of each."""
-    for method, use in uses.items():
-        for name, sorts in use.push_sorts.items():
-            if len(sorts) == 1 or not use.reads_edges:
-                continue
-            ask(method)
-            if name not in (answers[method].push_sorts if method in answers else ()):
-                raise VertexFunctionError(
-                    f"every step of method `{method}` has as many vertices as edges, so that output {name!r} may have a row for "
-                    "each of either, and the method cannot be asked: it fails, or pushes other outputs, for one vertex without "
-                    "children; another backend knows"
-                )
-            use.push_sorts[name] = answers[method].push_sorts[name]
+    return outputs if selection is None else selection.of_all(outputs, pushing(batch, methods, uses))
 
 
 def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
@@ -286,19 +123,16 @@ def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
     return by_number[lists.edge]
 
 
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(itertools.chain(model.named_parameters(), model.named_buffers()))
-
-
 def _check_calls(
     uses: Mapping[str, Uses],
     inputs: Mapping[str, Tensor],
+    shared: Iterable[str],
     counts: Mapping[str, tuple[int, int]],
     kinds: Mapping[Any, str],
     where: str,
 ) -> None:
     """Make the checks that are made of traces before they run; without traces, they wait until all methods have run."""
-    check_together(uses, inputs)
+    check_together(uses, inputs, shared)
     check_rows(uses, inputs, counts, kinds, where)
 
 
@@ -317,8 +151,9 @@ def _check_slots(
 class EagerFrontier(Frontier):
     """A run that grows, with vertices computed by the user's method itself."""
 
-    def __init__(self, model: VertexFunction, device: torch.device) -> None:
+    def __init__(self, model: VertexFunction, device: torch.device, shared: Mapping[str, Tensor]) -> None:
         self._model = model
+        self._shared = shared
         self._device = device
         self._states = Pieces(device)
         self._pushes = Pieces(device)
@@ -331,11 +166,11 @@ class EagerFrontier(Frontier):
 
     def _compute(self, growth: Growth, external: Ints, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
         model = self._model
-        tensors = _own_tensors(model)
+        tensors = own_tensors(model)
         device = check_inputs(tensors, inputs)
-        dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype(tensors, inputs))
+        dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype({**tensors, **self._shared}, inputs))
         (name,) = model._methods.values()
-        call = _Call(model, name, tensors)
+        call = MethodCall(model, name, tensors)
         uses = Uses(call.code)
         growth_schedule = schedule(growth, model.policy, 0, True)
         log.show("schedule", growth_schedule)
@@ -354,10 +189,10 @@ class EagerFrontier(Frontier):
             check_rows({name: uses}, {pulled: inputs[pulled]}, counts, model._methods, "the extension")
             return order.batch_rows([group], is_edge_input)[0]
 
-        computation = Computation([call], [uses], model.state, dtypes, inputs, select)
+        computation = Computation([call], [uses], model.state, dtypes, inputs, self._shared, select)
         pushed = run_steps(order, _slots(growth, lists), computation, states)
         self._settle(name, call, uses, dtypes, inputs)
-        _check_calls({name: uses}, inputs, counts, model._methods, "the extension")
+        _check_calls({name: uses}, inputs, self._shared, counts, model._methods, "the extension")
         refuse_edge_outputs({name: uses})
         _check_slots(growth, (name,), (name,), {name: uses})
         outputs = {
@@ -377,13 +212,15 @@ class EagerFrontier(Frontier):
         self._uses = uses
         return uses.is_edge_input
 
-    def _settle(self, name: str, call: _Call, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]) -> None:
+    def _settle(
+        self, name: str, call: MethodCall, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]
+    ) -> None:
         answers: dict[str, Uses] = {}
 
         def ask(method: str) -> None:
             answer = Uses(uses.code)
             with contextlib.suppress(Exception):
-                _probe(call, answer, self._model, dtypes, inputs, self._device)
+                probe(call, answer, self._model, dtypes, inputs, self._shared, self._device)
                 answers[method] = answer
 
         settle_pushes({name: uses}, ask, answers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,9 @@ import torch
 from torch import Tensor
 
 from . import kinds, log, programs, report
-from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
-from .estimate import Loss, MemoryEstimate, check_estimated, real, rehearse
+from .estimate import BoundCall, EstimatesMemory, as_they_are
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
@@ -21,13 +21,13 @@ from .graph.inputs.split import split
 from .graph.symbolic.isolation import without_autocast
 from .graph.symbolic.prepare import prepare
 from .graph.symbolic.reserved import check_attribute
+from .graph.symbolic.roles import shared_key
 from .graph.symbolic.show import SymbolicGraph
 from .graph.symbolic.states import Dtypes, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
-from .initial import initial_states
-from .inputs import check_arguments, check_inputs
+from .inputs import check_arguments, check_inputs, check_shared, initial_states
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
@@ -38,9 +38,10 @@ from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Configuration, Programs, Request, Version
 from .scheduler import FSM, Policy, edge_lists, schedule
+from .selection import pushing, selection_of
 
 
-class VertexFunction(ReturnsOutputs):
+class VertexFunction(EstimatesMemory):
     """The computation of one vertex, run over whole batches of input graphs.
 
     Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each
@@ -125,6 +126,8 @@ class VertexFunction(ReturnsOutputs):
         *unnamed: Any,
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
+        shared: Mapping[str, Tensor] | None = None,
+        outputs: Tensor | None = None,
         **inputs: Tensor,
     ) -> Outputs:
         """Compute every vertex of every graph.
@@ -135,6 +138,11 @@ class VertexFunction(ReturnsOutputs):
             initial: what vertices without children read in slot 0, as if a child were there: by name of the state,
                 `[number of such vertices, *shape]`, in their order (`batch.leaves`; with `reverse`, `batch.roots`). For a
                 batch of sequences that is one row a sequence. States that are left out are zero.
+            shared: tensors that all vertices share, by the names that the vertex function reads (`v.shared`), of any shape: they
+                have no rows, are used as parameters are, and may have been computed and require grad.
+            outputs: the vertices whose outputs are wanted, such as `batch.roots`, `[count]`, in any order, or booleans
+                `[num_vertices]`; None: all. Native code writes no other rows and reads no gradients of others, which saves
+                memory and time. (On a GPU, others than `batch.roots` and `batch.leaves` are copied to the host, which waits.)
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
                 own vertex order, or, if it is pulled for edges, `[num_edges, ...]`, rows in the order of `batch.edge_index`, in
                 which edges were given; of vertices of the kinds that pull it only, or of the edges that these read, where
@@ -144,7 +152,8 @@ class VertexFunction(ReturnsOutputs):
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
             batch's own vertex order, or, if a row for each edge to a child was pushed, `[num_edges, ...]`, in the order of
             `batch.edge_index`; of vertices of the kinds that push it only, or of the edges to their children, where there are
-            kinds.
+            kinds. With `outputs`, outputs of
+            vertices have a row for each of these, in their order.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
@@ -153,7 +162,7 @@ class VertexFunction(ReturnsOutputs):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         check_arguments(unnamed, reverse)
-        return self._run(None, graphs, reverse, initial, inputs)
+        return self._run(None, graphs, reverse, initial, inputs, shared, outputs)
 
     def _run(
         self,
@@ -162,24 +171,25 @@ class VertexFunction(ReturnsOutputs):
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
+        shared: Mapping[str, Tensor] | None = None,
+        wanted: Tensor | None = None,
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
-        kinds.check_written(self, VertexFunction)
         if named_backend(self.backend) == "eager":
-            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs))
-        version, own_tensors = programs.see(self._programs, self)
+            kinds.check_written(self, VertexFunction)
+            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
+        version, own_tensors = self._see()
         tensors = own_tensors if tensors is None else tensors
-        parts, external, traces = self._bind_parts(version, tensors, graphs, reverse, initial, inputs)
-        outputs = run_parts(parts, tensors, inputs, external)
-        for trace in traces.values():  # of kinds that are not in this batch
-            for name, node in trace.pushes.items():
-                if name not in outputs:
-                    leaves = [*tensors.values(), *inputs.values()] if name in trace.push_grads else []
-                    wanted = [value for value in leaves if value.requires_grad]
-                    outputs[name] = autograd.no_rows(node, parts[0].order.vertex.device, wanted)
-        return Outputs(outputs)
+        call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
+        outputs = call.run(call.tensors, inputs, call.external)
+        autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
+        return Outputs(call.as_given(outputs))
 
-    def _bind_parts(
+    def _see(self) -> tuple[Version, dict[str, Tensor]]:
+        kinds.check_written(self, VertexFunction)
+        return programs.see(self._programs, self)
+
+    def _bind_call(
         self,
         version: Version,
         tensors: Mapping[str, Tensor],
@@ -187,93 +197,71 @@ class VertexFunction(ReturnsOutputs):
         reverse: bool,
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
-    ) -> tuple[list[BoundPart], dict[str, Tensor], dict[str, Trace]]:
-        """The parts of a batch with the programs that compute them, the states of external vertices, and the traces."""
+        shared: Mapping[str, Tensor] | None,
+        wanted: Tensor | None,
+    ) -> tuple[BoundCall, dict[str, Trace]]:
+        """A call that is checked, traced, compiled and scheduled."""
+        shared = check_shared(tensors, inputs, shared)
+        tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}} if shared else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
         methods = kinds.methods_in(batch, self._methods)
         device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, device)
+        traces = self._trace(version, inputs, tensors, shared, device)
+        selection = None if wanted is None else selection_of(batch, wanted)
         batch = batch.reversed() if reverse else batch
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
-        parts = [batch] if self.max_vertices is None else [part.batch for part in split(batch, self.max_vertices)]
+        parts, starts = [batch], [0]
+        if self.max_vertices is not None:
+            pieces = split(batch, self.max_vertices)
+            parts, starts = [piece.batch for piece in pieces], [piece.vertices.start for piece in pieces]
         external: dict[str, Tensor] = {}
         if initial is not None:
             kinds.refuse_edges(traces)
             parts = [part.with_initial() for part in parts]
             dtypes = next(iter(traces.values())).state_dtypes
             count = sum(part.num_external for part in parts)
-            external = initial_states(self.state, initial, count, dtypes, device)
+            external = initial_states(initial, self.state, count, dtypes, device)
         reads = {name: Reads(trace.num_slots, trace.reads_edges) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
+        if not batch.num_graphs:
+            bound = self._bind(version, traces, inputs, tensors, device, through, methods)
+            return BoundCall(
+                functools.partial(autograd.run_empty, bound, device), tensors, external, device, dict
+            ), traces
 
-        def bind(part: GraphBatch) -> BoundPart:
+        def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
             ahead = part.schedule
             if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
                 ahead = None  # it was made for another model
             order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
+            if selection is not None:
+                order = order.selecting(selection.within(start, start + part.num_vertices))
             bound = self._bind(version, traces, inputs, tensors, device, through, group_methods)
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
-        return [bind(part) for part in parts], external, traces
+        bound_parts = list(map(bind, parts, starts))
+        run, as_given = functools.partial(run_parts, bound_parts), as_they_are
+        if selection is not None:
+            as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
+        size = sum(part.order.num_bytes for part in bound_parts)
+        return BoundCall(run, tensors, external, device, as_given, size), traces
 
     @uncompiled
-    def estimate_memory(
+    def start(
         self,
-        graphs: GraphBatch | Sequence[InputGraph],
+        graphs: GraphBatch | Sequence[InputGraph] | None = None,
         *,
-        training: bool = True,
-        loss: Loss | None = None,
-        holds_outputs: bool = True,
-        reverse: bool = False,
-        initial: Mapping[str, Tensor] | None = None,
+        shared: Mapping[str, Tensor] | None = None,
         **inputs: Tensor,
-    ) -> MemoryEstimate:
-        """What a step will take of the memory of a process, on top of parameters, inputs and the optimizer's state.
-
-        The step is gone through without computing anything: every piece of memory is asked for as in a real step and counted.
-        The vertex function is traced and compiled, unless it was already; for inputs on "meta", which have no values to check
-        it with, it is traced once more at the first call. `max_vertices` is heeded: lower it until the peak fits.
-
-        Args:
-            graphs, reverse, initial, inputs: as of `forward`. Inputs may be without memory, `torch.empty(n, 128, device="meta")`;
-                those with `requires_grad` get a gradient here as well.
-            training: with what is kept for the backward pass, and that pass; False: a call under `torch.no_grad()`.
-            loss: from the outputs (on "meta": shapes without values) to a number, to count what it takes and keeps; what it takes
-                for parameters of its own is not. By default each output gets a gradient of its size, and the loss takes nothing.
-            holds_outputs: whether outputs are alive during the backward pass, as in `out = model(batch, x=x)`; False where nobody
-                has them any more, as in `model(batch, x=x).h[batch.roots]`.
-
-        Returns:
-            A `MemoryEstimate` in bytes, readable when printed: within 10 % with generated code, less with backend "torch".
-
-        Raises:
-            as `forward`; BackendError on a GPU and with "eager"; InputError of a loss that asks for values.
-
-        Example:
-            >>> print(model.estimate_memory(batch, x=torch.empty(batch.num_vertices, 128, device="meta")))
-        """
-        kinds.check_written(self, VertexFunction)
-        check_arguments((), reverse)
-        with torch.inference_mode(False), torch.set_grad_enabled(training):
-            version, tensors = programs.see(self._programs, self)
-            device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
-            check_estimated(self.backend, device)
-            given, given_initial = real(inputs, device), initial and real(initial, device)
-            is_real = all(given[name] is value for name, value in inputs.items())
-            if not is_real and Configuration.of(tensors, given, device, self.state_dtype) not in version.traces:
-                version = Version([])  # checked with zeros only: nobody else is to use its traces
-            parts, external, _ = self._bind_parts(version, tensors, graphs, reverse, given_initial, given)
-            return rehearse(parts, tensors, inputs, external, loss, holds_outputs)
-
-    @uncompiled
-    def start(self, graphs: GraphBatch | Sequence[InputGraph] | None = None, **inputs: Tensor) -> Frontier:
+    ) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.
 
         Args:
             graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
                 children, and without inputs the run begins empty.
+            shared: tensors that all vertices of the run share, as in a call of the model.
             inputs: one tensor for each name that the vertex function pulls, one row a vertex, or a row an edge of the graphs in
                 the order in which these were given.
 
@@ -290,10 +278,15 @@ class VertexFunction(ReturnsOutputs):
             >>> run[new].h.sum().backward()
         """
         kinds.check_written(self, VertexFunction, grows=True)
-        tensors = (*self.parameters(), *self.buffers(), *inputs.values())
+        shared = check_shared(dict(self.named_parameters()), inputs, shared)
+        tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
         is_eager = named_backend(self.backend) == "eager"
-        run = EagerFrontier(self, device) if is_eager else Frontier(self._prepare_growth, device)
+        run = (
+            EagerFrontier(self, device, shared)
+            if is_eager
+            else Frontier(functools.partial(self._prepare_growth, shared), device)
+        )
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
             arrays = batch.child, batch.slot, batch.offset, batch.edge
@@ -304,11 +297,12 @@ class VertexFunction(ReturnsOutputs):
         return run
 
     def _prepare_growth(
-        self, growth: Growth, inputs: Mapping[str, Tensor], through: bool
+        self, shared: Mapping[str, Tensor], growth: Growth, inputs: Mapping[str, Tensor], through: bool
     ) -> tuple[dict[str, Tensor], Order, Bound]:
         version, tensors = programs.see(self._programs, self)
+        tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
         device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, device)
+        traces = self._trace(version, inputs, tensors, shared, device)
         ((name, trace),) = traces.items()
         kinds.refuse_edge_outputs(traces)
         kinds.check_rows(
@@ -343,16 +337,21 @@ class VertexFunction(ReturnsOutputs):
         return model_programs
 
     def _trace(
-        self, version: Version, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor], device: torch.device
+        self,
+        version: Version,
+        inputs: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        shared: Collection[str],
+        device: torch.device,
     ) -> dict[str, Trace]:
         def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
             dtypes = dtypes_of(self.state, self.state_dtype, usual_dtype(tensors, inputs))
             traces = {
-                name: prepare(self, name, self.state, dtypes, inputs, tensors, device)
+                name: prepare(self, name, self.state, dtypes, inputs, tensors, shared, device)
                 for name in dict.fromkeys(self._methods.values())
             }
-            kinds.check_together(traces, inputs)
+            kinds.check_together(traces, inputs, shared)
             return traces
 
         configuration = Configuration.of(tensors, inputs, device, self.state_dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -29,6 +29,9 @@ class Used(Protocol):
 
     @property
     def pushes(self) -> Mapping[str, object]: ...
+
+    @property
+    def shared(self) -> Collection[str]: ...
 
     def is_edge_input(self, name: str) -> bool: ...
 
@@ -128,7 +131,9 @@ def check_written(model: Any, base: type, grows: bool = False) -> None:
 
 
 def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]:
-    """The method of each of `batch.kinds`; of all vertices, if there are none."""
+    """The method of each of `batch.kinds`; of all vertices, if there are none. An empty batch may be of any kinds."""
+    if not batch.num_graphs:
+        return tuple(dict.fromkeys(methods.values()))
     if None in methods:
         return (methods[None],) * len(batch.kinds or (None,))
     if batch.kinds is None or batch.kind_index is None:
@@ -148,6 +153,8 @@ def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]
 
 def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[int, int]]:
     """How many vertices each method computes, and how many edges lead to their children."""
+    if not batch.num_graphs:
+        return dict.fromkeys(methods, (0, 0))
     if len(set(methods)) == 1:
         return {methods[0]: (batch.num_vertices, batch.num_edges)}
     counts = batch.derived.kind_counts
@@ -162,8 +169,8 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
     return sums
 
 
-def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> None:
-    """Refuse methods that use a name in different ways, and inputs that no method pulls."""
+def check_together(used: Mapping[str, Used], inputs: Iterable[str], shared: Iterable[str]) -> None:
+    """Refuse methods that use a name in different ways, and inputs and shared tensors, by name, that no method reads."""
     if not any(use.pushes for use in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"
@@ -194,6 +201,13 @@ def check_together(used: Mapping[str, Used], inputs: Mapping[str, Tensor]) -> No
             raise InputError(
                 f"the model was given the input {name!r}, but the vertex function never pulls it "
                 f"(it pulls: {_listed(pulled) or 'nothing'}); use v.pull({name!r}) or leave it out"
+            )
+    read = sorted({name for use in used.values() for name in use.shared})
+    for name in shared:
+        if name not in read:
+            raise InputError(
+                f"the model was given the shared tensor {name!r}, but the vertex function never reads it "
+                f"(it reads: {_listed(read) or 'none'}); use v.shared({name!r}) or leave it out"
             )
 
 

@@ -12,7 +12,7 @@ import vertexflow as vf
 
 from .expected import Expected, gradients_of
 from .functions import Function
-from .inputs import Leaves, bases_of, laid_out, of_pulling_kinds
+from .inputs import Leaves, bases_of, laid_out, of_pulling_kinds, shared_of
 from .samples import Sample
 
 
@@ -31,9 +31,11 @@ class Call:
         self.bases = bases_of(self.function, self.sample)
 
     def arguments(self, bases: Leaves | None = None) -> dict[str, Any]:
-        inputs, edge_inputs, initial = laid_out(self.function, self.sample, self.bases if bases is None else bases)
+        bases = self.bases if bases is None else bases
+        inputs, edge_inputs, initial = laid_out(self.function, self.sample, bases)
         given = of_pulling_kinds(self.function, self.sample, inputs, edge_inputs)
-        return {**given, "reverse": self.sample.reverse, **({"initial": initial} if initial else {})}
+        shared = {"shared": shared_of(bases)} if self.function.shared else {}
+        return {**given, "reverse": self.sample.reverse, **({"initial": initial} if initial else {}), **shared}
 
     def run(self, model: Any = None, graphs: Any = None, given: dict[str, Any] | None = None) -> Leaves:
         given = self.arguments() if given is None else given

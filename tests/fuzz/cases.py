@@ -98,6 +98,7 @@ def draw_cases(rng: random.Random, triton: bool) -> Iterator[tuple[Models, Case,
     names = [name for name, _ in models.reference.named_parameters()]
     inputs = [name for method in function.methods.values() for name in (*method.inputs, *method.edge_inputs)]
     everything = [*names, *dict.fromkeys(inputs), *(f"initial.{name}" for name in function.states)]
+    everything += [f"shared.{name}" for name in function.shared]
     share = rng.choice([0.1, 0.4, 0.4, 0.9])
     some = [name for name in everything if rng.random() < share]
     some = rng.choice([some, some, some, names, everything[len(names) :]])

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..agreement import join
 from ..reference import run_reference
 from .functions import Function
-from .inputs import Leaves, bases_of, laid_out
+from .inputs import Leaves, bases_of, laid_out, shared_of
 from .samples import Sample
 
 LARGEST = 1e5  # beyond, 1e-10 is no longer a matter of rounding
@@ -81,14 +81,14 @@ class Expected:
 def expect(model: Any, exact: Any, function: Function, sample: Sample) -> Expected:
     """`exact` is the same model in float64."""
     found = _expect(model, function, sample)
-    if sample.special:
+    if sample.special or function.shared:  # zeros times what is shared are zeros, of which reciprocals are infinite
         through = _expect(model, function, sample, through_all=True).gradients
         for name, value in found.gradients.items():
             finite = [gradient.isfinite() for gradient in (value, through[name]) if gradient is not None]
             if finite:
                 found.undefined[f"gradient of {name}"] = ~torch.stack(finite).all(0)
         inner = _expect(model, function, sample, leaves_apart=True).gradients
-        for name, _ in model.named_parameters():
+        for name in (*dict(model.named_parameters()), *(f"shared.{name}" for name in function.shared)):
             value, rest = found.gradients.get(name), inner.get(name)
             if value is not None:
                 is_finite = torch.ones_like(value, dtype=torch.bool) if rest is None else rest.isfinite()
@@ -193,7 +193,10 @@ def reference_outputs(
     inner = {child if sample.reverse else parent for child, parent, _ in edges}
     models = [model if vertex in inner or of_leaves is None else of_leaves for vertex in range(count)]
     methods = [getattr(one, name) for one, name in zip(models, names, strict=True)]
-    return run_reference(model, count, edges, inputs, sample.reverse, edge_inputs, methods, initial, states)
+    shared = shared_of(bases)
+    apart = {name: value.detach().clone() for name, value in shared.items()}
+    shares = [apart if one is of_leaves else shared for one in models]
+    return run_reference(model, count, edges, inputs, sample.reverse, edge_inputs, methods, initial, states, shares)
 
 
 def _same_pattern(one: Tensor, other: Tensor) -> bool:

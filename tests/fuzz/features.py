@@ -26,7 +26,8 @@ FEATURES = {  # what there is to be had, by what it is of
         "reduced, without children",
     ],
     "reductions": [*OF_ROWS, *TO_ROWS, *OF_EDGES, *TO_EDGES],
-    "inputs": [*(f"layout: {name}" for name in LAYOUTS), *(f"special: {name}" for name in SPECIAL), "aliases"],
+    "inputs": [*(f"layout: {name}" for name in LAYOUTS), *(f"special: {name}" for name in SPECIAL), "aliases",
+        "shared", "shared by some kinds"],
     "gradients": ["of all leaves", "not of a parameter", "not of an input", "of no input"],
     "way": [f"way: {name}" for name in WAYS],
 }  # fmt: skip
@@ -50,6 +51,10 @@ def _of_function(case: Case) -> Iterator[str]:
             yield {"n": "integer state", "b": "boolean state"}[state]
         if state == "n" and dtype != "int64":
             yield "short integer state"
+    if function.shared:
+        yield "shared"
+        if len({*map(tuple, (method.shared for method in function.methods.values()))}) > 1:
+            yield "shared by some kinds"
     for method in function.methods.values():
         if method.slots:
             yield "slots"

@@ -28,6 +28,7 @@ INPUTS = {  # name -> shape, and how a row is drawn
     "long": ((6,), torch.randn),
     "y": ((4,), torch.randn),
 }
+SHARED = {"W": (4, 4), "b": (4,)}  # name -> shape of what all vertices share
 EDGE_INPUTS = {"relation": ((3,), torch.randn), "label": ((), torch.randint), "strength": ((), torch.rand)}
 
 
@@ -46,6 +47,7 @@ class Method:
     program: list[list[Any]]
     scatter: list[list[int]]
     push: list[list[Any]]
+    shared: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -72,6 +74,11 @@ class Function:
     def floats(self) -> torch.dtype:
         """The dtype of parameters and inputs."""
         return getattr(torch, self.dtype)  # type: ignore[no-any-return]
+
+    @property
+    def shared(self) -> list[str]:
+        """The names of what any method shares."""
+        return [name for name in SHARED if any(name in method.shared for method in self.methods.values())]
 
     def dtype_of(self, state: str) -> torch.dtype:
         return getattr(torch, self.state_dtypes.get(state) or STATES[state][1] or self.dtype)  # type: ignore[no-any-return]
@@ -138,6 +145,7 @@ def _draw_method(rng: random.Random, states: list[str], kinds: bool, kind: str) 
         program=program,
         scatter=[[-1 - rng.randrange(3), rng.randrange(6)] for _ in states],
         push=pushes,
+        shared=rng.sample([*SHARED], rng.randint(1, 2)) if rng.random() < 0.25 else [],
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..agreement import join
-from .functions import EDGE_INPUTS, INPUTS, STATES, Function, draw_rows
+from .functions import EDGE_INPUTS, INPUTS, SHARED, STATES, Function, draw_rows
 from .samples import Sample
 
 Leaves = dict[str, Tensor]
@@ -26,6 +26,9 @@ def bases_of(function: Function, sample: Sample) -> Leaves:
             shape, dtype = STATES[name][0], function.dtype_of(name)
             values = torch.randn(len(sample.starts()), *shape, dtype=torch.float64, generator=generator)
             bases[f"initial.{name}"] = (values if dtype.is_floating_point else values > 0).to(dtype)
+    for name in function.shared:
+        values = torch.randn(SHARED[name], dtype=torch.float64, generator=generator) / 2
+        bases[f"shared.{name}"] = values.to(function.floats)
     for name, value in bases.items():
         if name in sample.special:
             _make_special(value, sample.special[name], generator)
@@ -75,6 +78,7 @@ def laid_out(function: Function, sample: Sample, bases: Leaves) -> tuple[Leaves,
     for name, value in bases.items():
         if name.startswith("initial."):
             tensors[name] = value
+        if "." in name:
             continue
         shape, rows = {**INPUTS, **EDGE_INPUTS}[name][0], sample.count if name in INPUTS else sample.num_edges
         tensors[name] = _view(value, sample.layouts.get(name, "plain"), rows, shape)
@@ -84,6 +88,12 @@ def laid_out(function: Function, sample: Sample, bases: Leaves) -> tuple[Leaves,
     pulled = {name for method in function.methods.values() for name in (*method.inputs, *method.edge_inputs)}
     inputs = {name: tensors[name] for name in INPUTS if name in pulled}
     return inputs, {name: tensors[name] for name in EDGE_INPUTS if name in pulled}, initial or None
+
+
+def shared_of(bases: Leaves) -> Leaves:
+    """What all vertices share: one as it is, one computed from a leaf and turned."""
+    made = {"W": lambda value: (value * 1.5).mT, "b": lambda value: value}
+    return {name[7:]: made[name[7:]](value) for name, value in bases.items() if name.startswith("shared.")}
 
 
 def _view(base: Tensor, layout: str, rows: int, shape: tuple[int, ...]) -> Tensor:

@@ -13,7 +13,7 @@ import vertexflow as vf
 
 from ..agreement import join
 from .call import Call
-from .inputs import Leaves, laid_out, of_pulling_kinds
+from .inputs import Leaves, laid_out, of_pulling_kinds, shared_of
 
 Rows = dict[str, list[torch.Tensor]]
 
@@ -51,6 +51,8 @@ def _in_pieces(call: Call, pieces: list[list[int]]) -> Leaves:
             own = [starts[vertex] for vertex in at if vertex in starts]
             given["initial"] = {name: value[own] for name, value in initial.items()}
         given["reverse"] = sample.reverse
+        if function.shared:
+            given["shared"] = shared_of(call.bases)
         for name, value in call.run(graphs=part.graphs(), given=given).items():
             rows.setdefault(name, []).append(value)
             pushing = [k for k, method in function.methods.items() if name in [push[0] for push in method.push]]
@@ -91,7 +93,7 @@ def growing(call: Call) -> None:
                 run = _begun(call, order[:stop], children, number)
                 waiting.append(torch.arange(stop))
             else:
-                run = call.model.start() if run is None else run
+                run = call.model.start(shared=shared_of(call.bases)) if run is None else run
                 waiting.append(_extended(call, run, order[start:stop], children, number))
         if call.rng.random() < 0.3:
             assert len(run.extend(np.empty((0, 0), np.int64))) == 0
@@ -113,7 +115,7 @@ def _begun(call: Call, new: list[int], children: Children, number: dict[int, int
     call.rng.shuffle(edges)
     pairs, slots = [edge[:2] for edge in edges], [edge[2] for edge in edges]
     graph = vf.graph(len(new), pairs, slots=slots)
-    return call.model.start([graph], **_given(call, new, [edge[3] for edge in edges]))
+    return call.model.start([graph], shared=shared_of(call.bases), **_given(call, new, [edge[3] for edge in edges]))
 
 
 def _extended(call: Call, run: vf.Frontier, new: list[int], children: Children, number: dict[int, int]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 import vertexflow as vf
 
 from ..reference import OneVertex
-from .functions import EDGE_INPUTS, INPUTS, STATES, Function, Method, draw_rows
+from .functions import EDGE_INPUTS, INPUTS, SHARED, STATES, Function, Method, draw_rows
 from .operations import ALL, ATTRIBUTES, OF_EDGES, OF_ROWS, SIZE, TO_EDGES, TO_ROWS
 
 
@@ -49,6 +49,7 @@ class Writer:
             {name: draw_rows(name, (2, *shape), function.floats) for name, (shape, _) in EDGE_INPUTS.items()},
             shapes,
             dtypes,
+            shared={name: torch.rand(shape).to(function.floats) for name, shape in SHARED.items()},
         )
         self.values: dict[str, Any] = {"torch": torch, "F": F, "v": v, "self": _parts(function.floats)}
         self.lines: list[str] = []
@@ -71,6 +72,13 @@ class Writer:
             self.line("total = v.sum(kids.h)")
             self.rows.append("total")
         given = len(self.rows)
+        for name in self.method.shared if self.rows else ():
+            self.line(f"{name} = v.shared({name!r})")
+            for values, letter in ((self.rows, "r"), (self.edges, "e")):
+                if values:
+                    vector = self.vector(values[-1], 1)
+                    self.line(f"{letter}{name} = {vector} {'@' if name == 'W' else '*'} {name}.to({vector}.dtype)")
+                    values.append(f"{letter}{name}")
         for number, step in enumerate(self.method.program):
             self.step(number, *step)
         states = []

@@ -98,6 +98,7 @@ class Uses:
     pushes: dict[str, Tensor] = field(default_factory=dict)  # by name: a tensor without rows, for shape and dtype
     # By name: whether what is pushed has a row a vertex (False) or an edge (True); both, while all steps had as many of each.
     push_sorts: dict[str, set[bool]] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)  # the names of what it shares with other vertices
     num_slots: int = 0
     reads_edges: bool = False
 
@@ -132,6 +133,7 @@ class Computation:
     state: Mapping[str, Shape]
     state_dtypes: StateDtypes
     inputs: Mapping[str, Tensor]
+    shared: Mapping[str, Tensor]
     # From an input's name, whether it is pulled for edges, and a group: the rows of the input that the group reads.
     select: Callable[[str, bool, int], Tensor]
 
@@ -154,12 +156,13 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
         v = Vertex(
             computation.state, computation.state_dtypes, computation.inputs,
             _Leaf(computation, number, uses, bounds, states, child_rows[edges], slots[edges], owner, counts),
-            stop - start, edge_stop - edge_start,
+            stop - start, edge_stop - edge_start, computation.shared,
         )  # fmt: skip
         with placed(uses.code):
             v.finish(computation.methods[number](v))
         rows = np.arange(group.start + start, group.start + stop)
         states.add(rows, {name: value.to(computation.state_dtypes[name]) for name, value in v.scattered.items()})
+        uses.shared |= v.shared_names
         note_pushes(uses, v.pushed, v.push_sorts)
         for name, value in v.pushed.items():
             pushed.setdefault(name, []).append(Pushed(number, bounds, value))
@@ -223,6 +226,23 @@ def note_pushes(uses: Uses, pushed: Mapping[str, Tensor], sorts: Mapping[str, se
                 for x, of in ((first, first_sorts), (value, sorts[name]))
             ]
             raise VertexFunctionError(f"output {name!r} is {shown[0]} in one step and {shown[1]} in another")
+
+
+def settle_pushes(uses: Mapping[str, Uses], ask: Callable[[str], None], answers: Mapping[str, Uses]) -> None:
+    """Decide by a made-up vertex, which has no edge, whether an output has a row a vertex or an edge, where all steps had as many
+    of each."""
+    for method, use in uses.items():
+        for name, sorts in use.push_sorts.items():
+            if len(sorts) == 1 or not use.reads_edges:
+                continue
+            ask(method)
+            if name not in (answers[method].push_sorts if method in answers else ()):
+                raise VertexFunctionError(
+                    f"every step of method `{method}` has as many vertices as edges, so that output {name!r} may have a row for "
+                    "each of either, and the method cannot be asked: it fails, or pushes other outputs, for one vertex without "
+                    "children; another backend knows"
+                )
+            use.push_sorts[name] = answers[method].push_sorts[name]
 
 
 def in_batch_order(order: Order, name: str, parts: Sequence[Pushed], per_edge: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +30,17 @@ def prepare(
     state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
+    shared: Collection[str],
     device: torch.device,
 ) -> Trace:
     """Trace the method of this name once, simplify the graph, and refuse it if it mixes rows.
 
-    `inputs` are the first call's; `tensors` are the parameters and buffers by qualified name, the module's own or others.
+    `inputs` are the first call's; `tensors` are the parameters and buffers by qualified name, the module's own or others, and by
+    their keys the tensors of the names `shared`.
     """
     try:
         with isolated(device):
-            traced = trace(module, method, state, state_dtypes, inputs, tensors, device)
+            traced = trace(module, method, state, state_dtypes, inputs, tensors, shared, device)
             with without_autocast(device.type):
                 _simplify(traced, inputs, tensors)
     except VertexFunctionError as error:

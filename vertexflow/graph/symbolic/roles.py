@@ -12,7 +12,7 @@ ALL_SLOTS = -1  # the slot of a gather of all slots side by side
 
 @dataclass(frozen=True)
 class Param:
-    """A parameter or a buffer, by its qualified name."""
+    """A parameter or a buffer, by its qualified name; or a tensor that all vertices share, by its `shared_key`."""
 
     name: str
 
@@ -62,6 +62,11 @@ class Grad:
 Role = Param | Pull | Counts | Gather | Scatter | Push | Grad
 
 
+def shared_key(name: str) -> str:
+    """What stands for the qualified name of a parameter, for the shared tensor of this name."""
+    return f"v.shared({name!r})"
+
+
 def role_of(node: fx.Node) -> Role | None:
     """The role of a placeholder; None for other nodes, and for the two placeholders that only tell how many rows and edges."""
     role: Role | None = node.meta.get("role")
@@ -87,7 +92,7 @@ def name_of(role: Role) -> str:
     """A Python name: `gather_h_0`, `gather_h_children`, `grad_push_h`."""
     match role:
         case Param(name):
-            return f"param_{name.replace('.', '_')}"
+            return f"param_{name.removeprefix('v.').replace('.', '_')}"
         case Pull(name, per_edge):
             return f"{'edge' if per_edge else 'pull'}_{name}"
         case Counts():

@@ -6,7 +6,7 @@ of the derivative is recorded in one `torch.fx.Graph` (Cavs calls it F and its d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -25,7 +25,21 @@ from .derivatives import DerivativeError
 from .isolation import forget_source, without_autocast
 from .method import code_of
 from .passes.functional import remove_mutations
-from .roles import CHILDREN, Counts, Gather, Grad, Param, Pull, Push, Role, Scatter, is_per_edge, name_of, role_of
+from .roles import (
+    CHILDREN,
+    Counts,
+    Gather,
+    Grad,
+    Param,
+    Pull,
+    Push,
+    Role,
+    Scatter,
+    is_per_edge,
+    name_of,
+    role_of,
+    shared_key,
+)  # fmt: skip
 from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
 from .stand_in import stand_in, unchanged
@@ -52,6 +66,7 @@ class Trace:
     num_slots: int
     filename: str
     params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
+    shared: frozenset[str] = frozenset()  # the names of the shared tensors that are read
     pulls: dict[str, fx.Node] = field(default_factory=dict)  # of vertices and of edges
     counts: fx.Node | None = None  # how many children each vertex has
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)  # (state, slot)
@@ -116,20 +131,21 @@ def trace(
     state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
+    shared: Collection[str],
     device: torch.device,
 ) -> Trace:
     """Run the method of this name once, on a stand-in of `module`, and return its `Trace`.
 
     `inputs` are the tensors of the first call; only their trailing shapes and dtypes are used. `tensors` are the parameters
-    and buffers by qualified name, the module's own or others.
+    and buffers by qualified name, the module's own or others, and by their keys the tensors of the names `shared`.
 
     Raises:
         VertexFunctionError: the method cannot be traced; the message names its line.
     """
     try:
-        return _trace(module, method, state, state_dtypes, inputs, tensors, device, False)
+        return _trace(module, method, state, state_dtypes, inputs, tensors, shared, device, False)
     except DerivativeError:
-        return _trace(module, method, state, state_dtypes, inputs, tensors, device, True)
+        return _trace(module, method, state, state_dtypes, inputs, tensors, shared, device, True)
 
 
 def _trace(
@@ -139,6 +155,7 @@ def _trace(
     state_dtypes: StateDtypes,
     inputs: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
+    shared: Collection[str],
     device: torch.device,
     without_derivative: bool,
 ) -> Trace:
@@ -151,13 +168,14 @@ def _trace(
     edge_probe = mode.from_tensor(torch.empty(_EDGES_HINT), symbolic_context=rows_context)
     plain = {name: tensor.clone() if tensor.is_inference() else tensor.detach() for name, tensor in tensors.items()}
     fakes = {name: mode.from_tensor(tensor, static_shapes=True) for name, tensor in plain.items()}
-    for name, _ in module.named_parameters():
+    for name in (*dict(module.named_parameters()), *map(shared_key, shared)):
         if fakes[name].is_floating_point() or fakes[name].is_complex():
             fakes[name].requires_grad_()  # frozen ones too: which gradients are wanted is chosen later
 
     code = code_of(getattr(module, method), method)
     lines = SourceLines(code, without_derivative)
     written: list[str] = []
+    read: set[str] = set()
     leaves: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
@@ -176,12 +194,13 @@ def _trace(
 
         for name, value in params.items():
             make(Param(name), value)
-        v = Vertex(state, state_dtypes, inputs, leaf, rows, edges)
+        v = Vertex(state, state_dtypes, inputs, leaf, rows, edges, {name: params[shared_key(name)] for name in shared})
         places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
         copy = stand_in(module, places)
         with lines, unchanged(copy, params) as changes:
             v.finish(getattr(copy, method)(v))
         written.extend(changes)
+        read.update(v.shared_names)
         values: dict[Scatter | Push, Tensor] = {Scatter(name): value for name, value in v.scattered.items()}
         values.update({Push(name): value for name, value in v.pushed.items()})
         results.update(values.items())
@@ -211,15 +230,15 @@ def _trace(
         graph = traced.graph
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
-    trace = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename)
+    trace = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename, shared=frozenset(read))
     _placeholders(graph)
     _check_constants(trace, module)
     with without_autocast(device.type):
         remove_mutations(trace, mode)
     if written:
         raise VertexFunctionError(
-            f"the vertex function writes to {', '.join(map(repr, written))} while it runs; a vertex may only read parameters "
-            f"and buffers\n  in the vertex function, {where(filename, code.co_firstlineno)}"
+            f"the vertex function writes to {', '.join(map(repr, written))} while it runs; a vertex may only read parameters, "
+            f"buffers and what it shares\n  in the vertex function, {where(filename, code.co_firstlineno)}"
         )
     _bind(trace, list(results))
     trace.num_slots = 1 + max((slot for _, slot in trace.gathers if slot != CHILDREN), default=-1)

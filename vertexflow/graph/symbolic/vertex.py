@@ -110,8 +110,10 @@ class Vertex:
         leaf: Callable[[Role, Shape, torch.dtype], Tensor],
         rows: int | torch.SymInt,
         edges: int | torch.SymInt,
+        shared: Mapping[str, Tensor],
     ) -> None:
         self._state = state
+        self._shared = shared
         self._state_dtypes = state_dtypes
         self._inputs = inputs
         self._leaf = leaf
@@ -122,6 +124,7 @@ class Vertex:
         self._gathered: dict[int, Gathered] = {}
         self._pulled: dict[str, Tensor] = {}
         self._is_per_edge: dict[str, bool] = {}  # what is pulled
+        self.shared_names: set[str] = set()  # of what is shared, and read
         self.scattered: dict[str, Tensor] = {}
         self.pushed: dict[str, Tensor] = {}
         # Whether what is pushed may have a row a vertex (False), or a row an edge (True): both, where there are as many of each.
@@ -163,6 +166,20 @@ class Vertex:
     def pull(self, name: str) -> Tensor:
         """The row of the input passed to the model as `name=`, `[rows, ...]`."""
         return self._pull(name, per_edge=False)
+
+    def shared(self, name: str) -> Tensor:
+        """The tensor that all vertices share, passed to the model as `shared={name: ...}`, as it is: without rows.
+
+        >>> torch.tanh(v.gather(0).h @ v.shared("W"))
+        """
+        if name not in self._shared:
+            given = _listed(self._shared) if self._shared else "none"
+            raise InputError(
+                f"v.shared({name!r}): the model was not given this tensor (given: {given}); call "
+                f"model(batch, shared={{{name!r}: ...}}, ...)"
+            )
+        self.shared_names.add(name)
+        return self._shared[name]
 
     @property
     def children(self) -> Children:
