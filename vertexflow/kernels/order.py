@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..scheduler import EdgeLists, Schedule
+from . import rehearsal
 
 MOST_SELECTIONS = 8  # of vertices whose outputs are returned, kept with an order
 
@@ -138,6 +139,15 @@ class Order:
     _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)
     _selecting: dict[bytes, Order] = field(default_factory=dict)
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of all index arrays."""
+        arrays = [self.schedule.arrays, self.schedule.table, self.table]
+        arrays += [] if self.lists is None else [self.lists.arrays]
+        edges = (group.edges for group in self.groups if group.edges is not None)
+        tensors = [tensor for of_group in edges for tensor in (of_group.counts, of_group.owner)]
+        return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
+
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
         """Runs of consecutive steps [first, end) of the same group, as (group, first, end)."""
@@ -203,7 +213,8 @@ class Order:
         """
         key = (of_edges, tuple(groups))
         if key not in self._batch_rows:
-            self._batch_rows[key] = self._find_batch_rows(groups, of_edges)
+            with rehearsal.interrupted():
+                self._batch_rows[key] = self._find_batch_rows(groups, of_edges)
         return self._batch_rows[key]
 
     def _find_batch_rows(self, groups: Sequence[int], of_edges: bool) -> list[Tensor]:
