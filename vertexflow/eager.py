@@ -10,22 +10,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import log
+from .eager_call import Call, own_tensors, probe_method
 from .errors import InputError, VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
-from .graph.symbolic.method import code_of
-from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
-from .graph.symbolic.vertex import Vertex
 from .inputs import check_inputs, check_shared
 from .kernels.eager import (
     Computation,
     Ints,
-    Method,
     Pieces,
     Uses,
     in_batch_order,
@@ -62,7 +59,7 @@ def run_eager(
     shared: Mapping[str, Tensor] | None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
-    tensors = _own_tensors(model) if tensors is None else tensors
+    tensors = own_tensors(model) if tensors is None else tensors
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     methods = methods_in(batch, model._methods)
     device = check_inputs(tensors, inputs)
@@ -79,11 +76,11 @@ def run_eager(
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
     slots = _slots(batch, order.lists)
-    calls = {name: _Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
+    calls = {name: Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
     def probe(name: str, into: Uses) -> None:
-        _probe(calls[name], into, model, dtypes, inputs, shared, device)
+        probe_method(calls[name], into, model, dtypes, inputs, shared, device)
 
     rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, probe)
     states = Pieces.of_rows(order.num_rows + order.num_external, device)
@@ -108,7 +105,11 @@ def run_eager(
     rows.check()
     _check_slots(batch, methods, group_methods, uses)
     edge_outputs = {name for use in uses.values() for name in use.pushes if use.is_edge_output(name)}
-    outputs = {name: in_batch_order(order, name, parts, name in edge_outputs) for name, parts in pushed.items()}
+    outputs = {}
+    for name, parts in pushed.items():
+        methods_pushing, per_edge = {group_methods[part.group] for part in parts}, name in edge_outputs
+        num_rows = sum(counts[method][per_edge] for method in methods_pushing)
+        outputs[name] = in_batch_order(order, name, parts, per_edge, num_rows)
     for method_uses in uses.values():
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
@@ -138,7 +139,7 @@ class InputRows:
 
     def select(self, name: str, is_edge_input: bool, group: int) -> Tensor:
         """The rows of an input that the vertices of a group read, or the edges to their children."""
-        if is_edge_input and self.has_initial:
+        if is_edge_input and self.has_initial and not self.uses[self.group_methods[group]].first_slot:
             raise InputError(
                 f"initial states come by edges that have no row of the edge input {name!r}; leave out one or the other"
             )
@@ -215,69 +216,6 @@ class InputRows:
         )
 
 
-class _Call:
-    """A method of the model, with `tensors` as its parameters and buffers where these are not its own."""
-
-    def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
-        self.method: Method = getattr(model, name)
-        self.code = code_of(self.method, name)
-        own_tensors = _own_tensors(model)
-        self.scope = _Scope(model, self.method)
-        self.substitutes = {
-            f"module.{name}": tensor for name, tensor in tensors.items() if own_tensors.get(name) is not tensor
-        }
-
-    def __call__(self, v: Vertex) -> object:
-        return torch.func.functional_call(self.scope, self.substitutes, (v,)) if self.substitutes else self.method(v)
-
-    def without_effect(self, v: Vertex) -> None:
-        """Call the method on copies of its buffers and of the state of the random number generators."""
-        buffers = {f"module.{name}": buffer.clone() for name, buffer in self.scope.module.named_buffers()}
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.func.functional_call(self.scope, {**buffers, **self.substitutes}, (v,))
-
-
-class _Scope(nn.Module):
-    """A module whose `forward` is a method of another module, as `functional_call` needs it."""
-
-    def __init__(self, module: nn.Module, method: Method) -> None:
-        super().__init__()
-        self.module = module
-        self.method = method
-
-    def forward(self, v: Vertex) -> object:
-        return self.method(v)
-
-
-def _probe(
-    call: _Call,
-    uses: Uses,
-    model: VertexFunction,
-    dtypes: StateDtypes,
-    inputs: Mapping[str, Tensor],
-    shared: Mapping[str, Tensor],
-    device: torch.device,
-) -> None:
-    """Call a method on one vertex without children, whose inputs are the first row of each input, to see what it uses."""
-
-    def leaf(role: Role, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if isinstance(role, Pull):
-            uses.pulls[role.name] = role.per_edge
-            uses.reads_edges |= role.per_edge
-            if not role.per_edge and len(inputs[role.name]):
-                return inputs[role.name].detach()[:1].clone()
-        uses.reads_edges |= is_per_edge(role)
-        rows = 0 if is_per_edge(role) else 1
-        return torch.zeros((rows, *shape), dtype=dtype, device=device)
-
-    v = Vertex(
-        model.state, dtypes, inputs, leaf, 1, 0, {name: value.detach().clone() for name, value in shared.items()}
-    )
-    call.without_effect(v)
-    uses.shared |= v.shared_names
-    note_pushes(uses, v.pushed, v.push_sorts)
-
-
 def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
     """The slot of each entry of the edge lists."""
     if structure.edge is None:
@@ -285,10 +223,6 @@ def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
     by_number = np.empty(len(structure.slot), np.int64)
     by_number[structure.edge] = structure.slot
     return by_number[lists.edge]
-
-
-def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(itertools.chain(model.named_parameters(), model.named_buffers()))
 
 
 def _check_calls(
@@ -334,11 +268,11 @@ class EagerFrontier(Frontier):
 
     def _compute(self, growth: Growth, external: Ints, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
         model = self._model
-        tensors = _own_tensors(model)
+        tensors = own_tensors(model)
         device = check_inputs(tensors, inputs)
         dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype({**tensors, **self._shared}, inputs))
         (name,) = model._methods.values()
-        call = _Call(model, name, tensors)
+        call = Call(model, name, tensors)
         uses = Uses(call.code)
         growth_schedule = schedule(growth, model.policy, 0, True)
         log.show("schedule", growth_schedule)
@@ -364,7 +298,8 @@ class EagerFrontier(Frontier):
         refuse_edge_outputs({name: uses})
         _check_slots(growth, (name,), (name,), {name: uses})
         outputs = {
-            pushed_name: in_batch_order(order, pushed_name, parts, False) for pushed_name, parts in pushed.items()
+            pushed_name: in_batch_order(order, pushed_name, parts, False, num_new)
+            for pushed_name, parts in pushed.items()
         }
         if self._uses is not None:
             if outputs.keys() != self._uses.pushes.keys():
@@ -380,13 +315,13 @@ class EagerFrontier(Frontier):
         self._uses = uses
         return uses.is_edge_input
 
-    def _settle(self, name: str, call: _Call, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]) -> None:
+    def _settle(self, name: str, call: Call, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]) -> None:
         answers: dict[str, Uses] = {}
 
         def ask(method: str) -> None:
             answer = Uses(uses.code)
             with contextlib.suppress(Exception):
-                _probe(call, answer, self._model, dtypes, inputs, self._shared, self._device)
+                probe_method(call, answer, self._model, dtypes, inputs, self._shared, self._device)
                 answers[method] = answer
 
         settle_pushes({name: uses}, ask, answers)

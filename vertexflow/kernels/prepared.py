@@ -24,6 +24,7 @@ from .binding import AddressedLoop
 from .bound import Bound
 from .calls import Location, Locations, Region, Unprepared, Writer
 from .compiled import Compiled, NoSteps
+from .edges import known_of_edges
 from .group_memory import GroupMemory
 from .memory import Along, gathered_again
 from .order import Order
@@ -188,7 +189,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        spec, transfers = joined(address, order.batch_rows(pushing, along is Along.EDGES), nodes, along)
+        spec, transfers = joined(writer, address, pushing, nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
             puts[number].append(transfer)
@@ -276,9 +277,7 @@ def _backward(
         if any(nodes.values()):
             sums[-1].append(name)
             address = writer.address(("input gradient", name))
-            terms[name], transfers = joined(
-                address, order.batch_rows(groups, bound.is_edge_input(name)), nodes, along_of(bound, name)
-            )
+            terms[name], transfers = joined(writer, address, groups, nodes, along_of(bound, name))
             for number, transfer in transfers.items():
                 puts[number].append(transfer)
     for number, window, steps, is_first, is_last in visits_back(order, windows):
@@ -319,6 +318,9 @@ def _group_memory(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemor
         locations: Locations = {
             node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
         }
+        for node, array in known_of_edges(trace, windows_of_group.group):
+            writer.alive.append(array)
+            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
         memory_of_groups.append(GroupMemory(windows_of_group, locations))
     return memory_of_groups
 

@@ -52,12 +52,18 @@ def inputs(writer: Writer, group: int) -> list[Transfer]:
 
 
 def joined(
-    address: int, batch_rows: Sequence[Tensor], nodes: Mapping[int, fx.Node | None], along: Along
+    writer: Writer, address: int, groups: Sequence[int], nodes: Mapping[int, fx.Node | None], along: Along
 ) -> tuple[TensorSpec, dict[int, Transfer]]:
-    """A tensor in the order of the batch, joined from values of these groups, and the transfer from each group."""
+    """A tensor in the order of the batch, joined from values of these groups, and the transfer from each group; rows of edges
+    that the groups do not read are zeros."""
+    order, of_edges = writer.order, along is Along.EDGES
+    batch_rows = order.batch_rows(groups, of_edges)
     like = next(filter(None, nodes.values()))
-    value, num_rows = like.meta["val"], sum(map(len, batch_rows))
+    value, num_rows = like.meta["val"], order.num_batch_rows(groups, of_edges)
     tensor = Location(address, 0, size_of_row(like), num_rows)
+    others = order.other_edges(groups) if of_edges else None
+    if others is not None:
+        writer.zero(tensor, others)
     transfers = {
         group: Transfer(nodes[group], tensor, rows, along) for group, rows in zip(nodes, batch_rows, strict=True)
     }

@@ -1,0 +1,134 @@
+"""`v.children[k:]`: the children in slots k and later, over edges; `kids.slot`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+
+from .agreement import TOLERANCE
+from .models import FromCode
+
+BACKENDS = ("eager", "torch", "native")
+SIZE = 3
+# In no order, with slots left out, vertices with nothing in slot 0, or with that alone.
+EDGES = [(4, 5, 1), (2, 3, 0), (0, 4, 0), (1, 3, 2), (3, 5, 0), (0, 3, 4), (1, 5, 3), (2, 4, 1), (0, 6, 0), (5, 7, 2)]
+
+
+def reference(first, x, w, edges, weight, key, initial=None, reverse=False):
+    """One vertex at a time. Returns h, the attention and the sums of the slots, with rows in the order of edges."""
+    count = len(x)
+    ends = [(parent, child, slot) if reverse else (child, parent, slot) for child, parent, slot in edges]
+    children = [[] for _ in range(count)]
+    for number, (child, parent, slot) in sorted(
+        enumerate(ends), key=lambda edge: (edge[1][1], edge[1][2], edges[edge[0]][1])
+    ):
+        children[parent].append((len(children[parent]) if reverse else slot, child, number))
+    h = [None] * count
+    attention = [x.new_zeros(()) for _ in edges]
+    starts = [vertex for vertex in range(count) if not children[vertex]]
+
+    def compute(vertex):
+        if h[vertex] is not None:
+            return h[vertex]
+        own = children[vertex]
+        previous = next((compute(child) for slot, child, _ in own if slot == 0), x.new_zeros(SIZE))
+        number_of_children = len(own)
+        if initial is not None and vertex in starts:
+            previous, number_of_children = initial[starts.index(vertex)], 1
+        rest = [(slot, compute(child), number) for slot, child, number in own if slot >= first]
+        total = x[vertex] + previous @ weight + 0.1 * number_of_children
+        if rest:
+            states = torch.stack([state for _, state, _ in rest])
+            slots = torch.tensor([slot for slot, *_ in rest], dtype=x.dtype)
+            score = (states + x[vertex]) @ key + w[[number for *_, number in rest]]
+            a = score.softmax(0)
+            for (_, _, number), one in zip(rest, a, strict=True):
+                attention[number] = one
+            total = total + (a[:, None] * states).sum(0) + states.mean(0) + states.amax(0) - 0.5 * states.amin(0)
+            total = total + 0.1 * torch.logsumexp(states * slots[:, None] * 0.1, 0)
+        h[vertex] = torch.tanh(total)
+        return h[vertex]
+
+    rows = torch.stack([compute(vertex) for vertex in range(count)])
+    return rows, torch.stack(attention)
+
+
+def function(first):
+    def vertex(self, v):
+        count = v.num_children
+        kids = v.children[first:]
+        x = v.pull("x")
+        a = v.softmax((kids.h + kids.expand(x)) @ self.key + kids.pull("w"))
+        total = x + v.gather(0).h @ self.weight + 0.1 * count[:, None]
+        total = total + v.sum(a[:, None] * kids.h) + v.mean(kids.h) + v.max(kids.h) - 0.5 * v.min(kids.h)
+        total = total + 0.1 * v.logsumexp(kids.h * kids.slot[:, None] * 0.1).nan_to_num(0, 0, 0)
+        h = torch.tanh(total)
+        v.scatter(h=h)
+        v.push(h=h, a=a, slot=kids.slot)
+
+    torch.manual_seed(0)
+    parts = {"key": nn.Parameter(torch.randn(SIZE)), "weight": nn.Parameter(torch.randn(SIZE, SIZE))}
+    return FromCode(vertex, {"h": SIZE}, **parts).double()
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {first: function(first) for first in (0, 1, 2)}
+
+
+def batch_and_edges(copies):
+    pairs, slots = [edge[:2] for edge in EDGES], [edge[2] for edge in EDGES]
+    graphs = [vf.graph(8, pairs, slots=slots), vf.graph(1, [])] * copies
+    edges = [(child + 9 * at, parent + 9 * at, slot) for at in range(copies) for child, parent, slot in EDGES]
+    return vf.pack(graphs), edges
+
+
+def check(model, first, backend, copies=2, reverse=False, max_vertices=None, with_initial=False):
+    batch, edges = batch_and_edges(copies)
+    torch.manual_seed(1)
+    x = torch.randn(batch.num_vertices, SIZE, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(batch.num_edges, dtype=torch.float64, requires_grad=True)
+    initial = None
+    if with_initial:
+        starts = batch.roots if reverse else batch.leaves
+        initial = torch.randn(len(starts), SIZE, dtype=torch.float64, requires_grad=True)
+    model.backend, model.max_vertices = backend, max_vertices
+    more = {} if initial is None else {"initial": {"h": initial}}
+    out = model(batch, x=x, w=w, reverse=reverse, **more)
+    h, a = reference(first, x, w, edges, model.weight, model.key, initial, reverse)
+    torch.testing.assert_close(out.h, h, **TOLERANCE)
+    torch.testing.assert_close(out.a, a, **TOLERANCE)
+    if not reverse:
+        read = torch.tensor([slot if slot >= first else 0 for *_, slot in edges])
+        assert torch.equal(out.slot, read)
+    leaves = [x, w, model.weight, model.key, *([] if initial is None else [initial])]
+    torch.manual_seed(2)
+    weights = torch.randn_like(h), torch.randn_like(a)
+    ours, theirs = (
+        torch.autograd.grad((one * weights[0]).sum() + (other * weights[1]).sum(), leaves)
+        for one, other in ((out.h, out.a), (h, a))
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, **TOLERANCE)
+    model.max_vertices = None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_against_one_vertex_at_a_time(models, backend, first, reverse):
+    check(models[first], first, backend, reverse=reverse)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_in_parts(models, backend):
+    check(models[1], 1, backend, copies=3, max_vertices=9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_initial_states_are_in_slot_0_and_so_beside_inputs_of_other_edges(models, backend, reverse):
+    check(models[1], 1, backend, reverse=reverse, with_initial=True)
