@@ -22,9 +22,8 @@ def reference(first, x, w, edges, weight, key, initial=None, reverse=False):
     count = len(x)
     ends = [(parent, child, slot) if reverse else (child, parent, slot) for child, parent, slot in edges]
     children = [[] for _ in range(count)]
-    for number, (child, parent, slot) in sorted(
-        enumerate(ends), key=lambda edge: (edge[1][1], edge[1][2], edges[edge[0]][1])
-    ):
+    for number in sorted(range(len(edges)), key=lambda number: edges[number][1:]):  # consumers in order
+        child, parent, slot = ends[number]
         children[parent].append((len(children[parent]) if reverse else slot, child, number))
     h = [None] * count
     attention = [x.new_zeros(()) for _ in edges]
@@ -62,7 +61,7 @@ def function(first):
         kids = v.children[first:]
         x = v.pull("x")
         a = v.softmax((kids.h + kids.expand(x)) @ self.key + kids.pull("w"))
-        total = x + v.gather(0).h @ self.weight + 0.1 * count[:, None]
+        total = x + v.gather(0).h @ self.weight + 0.1 * count.to(x.dtype)[:, None]
         total = total + v.sum(a[:, None] * kids.h) + v.mean(kids.h) + v.max(kids.h) - 0.5 * v.min(kids.h)
         total = total + 0.1 * v.logsumexp(kids.h * kids.slot[:, None] * 0.1).nan_to_num(0, 0, 0)
         h = torch.tanh(total)
@@ -132,3 +131,89 @@ def test_in_parts(models, backend):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_initial_states_are_in_slot_0_and_so_beside_inputs_of_other_edges(models, backend, reverse):
     check(models[1], 1, backend, reverse=reverse, with_initial=True)
+
+
+def ends(v, h, **more):
+    v.scatter(h=h)
+    v.push(h=h, **more)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_choices_in_one_function_are_refused_with_the_line(backend):
+    def mixed(self, v):
+        rest = v.children[1:]
+        a = v.softmax(rest.h)
+        ends(v, v.sum(a * v.children.h))
+
+    def refused(vertex, match):
+        model = FromCode(vertex, {"h": SIZE})
+        model.backend = backend
+        with pytest.raises(vf.VertexFunctionError, match=match) as error:
+            model([vf.graph(3, [(0, 2), (1, 2)])], x=torch.randn(3, SIZE))
+        return str(error.value)
+
+    said = refused(mixed, r"reads v\.children\[1:\] and v\.children: they have different edges")
+    if backend != "eager":
+        assert "ends(v, v.sum(a * v.children.h))" in said
+    refused(
+        lambda self, v: ends(v, v.sum(v.children[1:].h) + v.sum(v.children[2:].h)),
+        r"v\.children\[1:\] and v\.children\[2:\]",
+    )
+    refused(lambda self, v: ends(v, v.sum(v.children.h + v.children[1:].expand(v.pull("x")))), "different edges")
+    refused(lambda self, v: ends(v, v.sum(v.children.h), s=v.children[1:].slot), "different edges")
+    for index, shown in ((0, "0"), (slice(0, 2), ":2"), (slice(-1, None), "-1:"), (slice(1, None, 2), "1::2")):
+        refused(
+            lambda self, v, index=index: ends(v, v.sum(v.children[index].h)),
+            rf"v\.children\[.*{shown}\]: .*slots k and later",
+        )
+    refused(lambda self, v: ends(v, v.sum(v.children[1:][1:].h)), "slots k and later")
+
+
+def test_a_choice_that_is_not_read_is_no_choice():
+    def vertex(self, v):
+        rest, kids = v.children[1:], v.children
+        assert rest is not kids
+        ends(v, v.pull("x") + v.sum(rest.h))
+
+    graph = vf.graph(3, [(0, 2), (1, 2)])
+    x = torch.randn(3, SIZE)
+    out = FromCode(vertex, {"h": SIZE})([graph], x=x)
+    torch.testing.assert_close(out.h[2], x[2] + x[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_runs_that_grow(backend):
+    def vertex(self, v):
+        kids = v.children[1:]
+        h = torch.tanh(v.pull("x") + v.gather(0).h * 0.5 + v.sum(kids.h * kids.pull("w")[:, None]))
+        ends(v, h)
+
+    model = FromCode(vertex, {"h": SIZE}).double()
+    model.backend = backend
+    graph = vf.graph(5, [(0, 2), (1, 2), (2, 3), (0, 3), (1, 3), (3, 4)])
+    x = torch.randn(5, SIZE, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    whole = model([graph], x=x, w=w)
+    run = model.start(x=x[:2], w=w[:0])
+    run.extend([[0, 1]], x=x[2:3], w=w[:2])
+    run.extend([[2, 0, 1], [3, -1, -1]], x=x[3:], w=w[2:])
+    torch.testing.assert_close(run[:].h, whole.h, **TOLERANCE)
+    ours, theirs = (torch.autograd.grad(value.sin().sum(), [x, w]) for value in (run[:].h, whole.h))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, **TOLERANCE)
+
+
+def test_slots_of_all_children_and_their_number():
+    def vertex(self, v):
+        slots = v.children.slot
+        ends(v, v.pull("x"), slot=slots, total=v.sum(slots), count=v.num_children)
+
+    pairs, slots = [edge[:2] for edge in EDGES], [edge[2] for edge in EDGES]
+    model = FromCode(vertex, {"h": SIZE})
+    for backend in BACKENDS:
+        model.backend = backend
+        out = model([vf.graph(8, pairs, slots=slots)], x=torch.randn(8, SIZE))
+        assert out.slot.tolist() == slots
+        parents = torch.tensor([parent for _, parent in pairs])
+        assert torch.equal(out.total, torch.zeros(8, dtype=torch.int64).index_add(0, parents, torch.tensor(slots)))
+        assert torch.equal(out.count, torch.bincount(parents, minlength=8))

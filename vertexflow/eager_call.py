@@ -27,9 +27,7 @@ class Call:
         self.code = code_of(self.method, name)
         own = own_tensors(model)
         self.scope = _Scope(model, self.method)
-        self.substitutes = {
-            f"module.{name}": tensor for name, tensor in tensors.items() if own.get(name) is not tensor
-        }
+        self.substitutes = {f"module.{name}": tensor for name, tensor in tensors.items() if own.get(name) is not tensor}
 
     def __call__(self, v: Vertex) -> object:
         return torch.func.functional_call(self.scope, self.substitutes, (v,)) if self.substitutes else self.method(v)
