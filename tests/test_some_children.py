@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import vertexflow as vf
+from vertexflow.kernels import prepared
 
 from .agreement import TOLERANCE
 from .models import FromCode
@@ -217,3 +218,8 @@ def test_slots_of_all_children_and_their_number():
         parents = torch.tensor([parent for _, parent in pairs])
         assert torch.equal(out.total, torch.zeros(8, dtype=torch.int64).index_add(0, parents, torch.tensor(slots)))
         assert torch.equal(out.count, torch.bincount(parents, minlength=8))
+
+
+def test_rows_of_edges_that_nobody_reads_are_zeros_whatever_the_memory_held(models, monkeypatch):
+    monkeypatch.setattr(prepared, "_empty", lambda shape, dtype: torch.full(shape, 7, dtype=dtype))
+    check(models[2], 2, "native")

@@ -96,12 +96,20 @@ def with_edges(reduce, first):
     """A model that reads children by edges, with inputs of edges, and pushes values of edges."""
 
     def vertex(self, v):
-        kids, x = v.children[first:], self.read(v.pull("x")) * (1 + v.num_children[:, None])
+        kids, x = v.children[first:], self.read(v.pull("x"))
+        if first:  # else it is read as numbers, which leaves native code
+            x = x * (1 + v.num_children[:, None])
         score = self.key(torch.tanh(kids.h + kids.expand(x)) * kids.pull("relation"))
         weight = v.softmax(score)
         h = torch.tanh(x + self.join(reduce(v, weight * kids.h)) + v.gather(0).c)
         v.scatter(h=h, c=torch.sin(h))
-        v.push(h=h, again=torch.exp(-h * h), weight=weight, key=torch.sin(kids.h), relation=kids.pull("relation") + kids.slot[:, None])
+        v.push(
+            h=h,
+            again=torch.exp(-h * h),
+            weight=weight,
+            key=torch.sin(kids.h),
+            relation=kids.pull("relation") + kids.slot[:, None],
+        )
 
     parts = {"read": nn.Linear(4, SIZE), "key": nn.Linear(SIZE, 1), "join": nn.Linear(SIZE, SIZE)}
     return FromCode(vertex, {"h": SIZE, "c": SIZE}, **parts).double()
