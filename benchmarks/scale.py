@@ -62,7 +62,7 @@ def measure(trees: list[vf.InputGraph], size: int, hidden: int) -> list[str]:
 
     def step() -> None:
         model.zero_grad()
-        model(batch, x=x).h[batch.roots].square().mean().backward()
+        model(batch, x=x, outputs=batch.roots).h.square().mean().backward()
 
     times = [median(run, repeats) for run in (lambda: vf.pack(graphs), lambda: vf.schedule(batch), step)]
     costs = [f"{seconds / batch.num_vertices * 1e9:,.0f}" for seconds in times]

@@ -72,7 +72,7 @@ def test_inputs(inputs, error, match):
 def test_graphs():
     model = TreeRNN(3, 4)
     for graphs, error, match in [
-        ([], vf.GraphError, "empty list of graphs"),
+        ([], vf.InputError, "input 'x' has 4 rows, but the batch has 0 vertices"),
         ([vf.chain(1), None], vf.InputTypeError, "element 1"),
         ([vf.tree((0, 1, 2))], vf.GraphError, "graph 0, vertex 3 has a child in slot 2"),
     ]:

@@ -100,7 +100,7 @@ def test_with_a_data_loader(workers: int) -> None:
 @pytest.mark.parametrize(
     ("samples", "error", "message"),
     [
-        ([], InputError, "vf.collate got no samples"),
+        ([], InputError, r"got no samples; where that may be .*vf.collate\(samples, like=dataset\[0\]\)"),
         ([(chain(1), 1), (chain(1), "b")], InputTypeError, r"sample\[1\]: str in sample 1, but int in the first"),
         ([(1,), [1]], InputTypeError, "sample: list in sample 1, but tuple in the first; all samples"),
         ([(1, 2), (1, 2), (1,)], InputError, "sample: sample 2 has 1 fields, the first 2"),
@@ -119,6 +119,25 @@ def test_with_a_data_loader(workers: int) -> None:
 def test_samples_that_do_not_fit_together(samples: list[Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         collate(samples)
+
+
+def test_no_samples_have_the_form_of_one_that_they_are_like() -> None:
+    like = {
+        "graph": tree(((0, 1), 2)),
+        "x": torch.ones(5, 4, dtype=torch.float64),
+        "more": [1.5, Sample(chain(1), "a")],
+    }
+    like["graph"].data["label"] = np.arange(5)
+    like["head"] = [0, 1, 2, 3, -1]
+    options = {"index": {"head": "graph"}, "like": like}
+    made, full = collate([], **options), collate([like], **options)
+    assert made["graph"].num_graphs == made["more"][1].graph.num_graphs == 0
+    assert made["graph"].data["label"].dtype == full["graph"].data["label"].dtype
+    assert len(made["graph"].data["label"]) == 0
+    assert made["more"][1].label == []
+    for ours, wanted in ((made["x"], full["x"]), (made["head"], full["head"]), (made["more"][0], full["more"][0])):
+        assert (ours.dtype, ours.shape) == (wanted.dtype, (0, *wanted.shape[1:]))
+    assert full["graph"].num_graphs == 1
 
 
 # Schedules.

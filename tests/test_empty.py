@@ -1,12 +1,16 @@
-"""Nothing to compute: rows without elements, kinds without vertices, outputs without rows."""
+"""Nothing to compute: rows without elements, kinds without vertices, outputs without rows, batches without graphs."""
 
 from __future__ import annotations
+
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
 import vertexflow as vf
+
+from .models import TreeRNN
 
 BACKENDS = ["torch", "native", "triton"]
 
@@ -106,3 +110,57 @@ def test_leaves_alone_where_an_operation_of_pytorch_divides_by_the_number_of_row
     (out.normal.square().sum() + out.m.sum()).backward()
     assert not out.normal.any()
     assert not x.grad.any()
+
+
+class Unused(TreeRNN):
+    """A tree's network with a parameter that it does not read: its gradient is missing, with graphs and without."""
+
+    def __init__(self):
+        super().__init__(3, 4)
+        self.unused = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "eager"])
+@pytest.mark.parametrize("way", ["forward", "reverse", "initial", "parts"])
+def test_a_batch_without_graphs_gives_gradients_of_zero(backend, way):
+    model = Unused() if backend != "eager" else TreeRNN(3, 4)
+    model.backend = backend
+    leaves = {"x": torch.randn(0, 3, requires_grad=True), **dict(model.named_parameters())}
+    options = {"reverse": way == "reverse"}
+    if way == "initial":
+        leaves["h0"] = torch.randn(0, 4, requires_grad=True)
+        options["initial"] = {"h": leaves["h0"]}
+    if way == "parts":
+        model.max_vertices = 5
+    out = model([], x=leaves["x"], **options)
+    assert out.h.shape == (0, 4)
+    (out.h @ torch.full((4,), torch.inf)).sum().backward()
+    for name, leaf in leaves.items():
+        assert (leaf.grad is None) == name.startswith("unused"), name
+        assert leaf.grad is None or not leaf.grad.any(), name
+    with torch.no_grad():
+        assert not model([], x=leaves["x"]).h.requires_grad
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "eager"])
+def test_a_batch_without_graphs_is_of_any_kinds(backend):
+    model = TwoKinds(backend)
+    batch = vf.pack([])
+    out = model(batch, x=torch.randn(0, 3), y=torch.randn(0, 2))
+    assert (out.h.shape, out.positive.shape, out.positive.dtype) == ((0, 3), (0,), torch.int64)
+    out.h[batch.of_kind("node")].sum().backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_what_a_batch_without_graphs_has():
+    for batch in (vf.pack([]), pickle.loads(pickle.dumps(vf.pack([])))):
+        assert (len(batch), batch.num_vertices, batch.num_edges, batch.data) == (0, 0, 0, {})
+        for index in (batch.roots, batch.leaves, batch.graph_of_vertex, batch.edge_index[0], batch.reversed().roots):
+            assert index.dtype == torch.int64
+            assert not len(index)
+        rows = torch.randn(0, 3)
+        for readout in (batch.sum, batch.mean, batch.max, batch.softmax, batch.expand):
+            assert readout(rows).shape == (0, 3)
+        assert len(vf.split(batch, 3)) == 1
+        with pytest.raises(vf.GraphError, match="the batch is empty: there is nothing to schedule"):
+            vf.schedule(batch)

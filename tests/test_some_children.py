@@ -58,10 +58,9 @@ def reference(first, x, w, edges, weight, key, initial=None, reverse=False):
 
 def function(first):
     def vertex(self, v):
-        count = v.num_children
-        kids = v.children[first:]
-        x = v.pull("x")
+        kids, x = v.children[first:], v.pull("x")
         a = v.softmax((kids.h + kids.expand(x)) @ self.key + kids.pull("w"))
+        count = v.num_children
         total = x + v.gather(0).h @ self.weight + 0.1 * count.to(x.dtype)[:, None]
         total = total + v.sum(a[:, None] * kids.h) + v.mean(kids.h) + v.max(kids.h) - 0.5 * v.min(kids.h)
         total = total + 0.1 * v.logsumexp(kids.h * kids.slot[:, None] * 0.1).nan_to_num(0, 0, 0)

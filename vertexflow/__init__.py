@@ -1,6 +1,6 @@
 """vertexflow: networks whose structure changes with every sample, batched and fused, from the computation of one vertex."""
 
-from . import nn
+from . import nn, parallel
 from ._version import __version__
 from .collate import collate
 from .errors import (
@@ -64,6 +64,7 @@ __all__ = [
     "graph",
     "nn",
     "pack",
+    "parallel",
     "schedule",
     "split",
     "to_networkx",

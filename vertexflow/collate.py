@@ -25,6 +25,7 @@ def collate(
     rows: Names = (),
     per_graph: Names = (),
     index: Names | Mapping[Any, Any] = (),
+    like: Any = None,
 ) -> Any:
     """`vf.pack` for samples with more than a graph: the `collate_fn` of a `torch.utils.data.DataLoader`.
 
@@ -63,12 +64,14 @@ def collate(
         index: fields that are vertex numbers, int64 in the batch: to each is added how many vertices the graphs of earlier
             samples have. -1 means no vertex and stays -1. They are rows unless they are in `per_graph` as well. Where
             samples have several graphs, a mapping says whose vertices they are: `{"head": "sentence"}`.
+        like: a sample, for batches of none, as a rank has where there are fewer samples than ranks: the batch then has the form
+            and the dtypes of a batch with this sample, and no rows.
 
         Fields are named by key, attribute or position; a field inside another by the tuple of both, `("meta", "head")`.
 
     Raises:
-        InputError: no samples, samples that do not fit together, a vertex number out of range, a name that no field has;
-            the message names the field.
+        InputError: no samples and no `like`, samples that do not fit together, a vertex number out of range, a name that no
+            field has; the message names the field.
         InputTypeError: samples of different forms, vertex numbers that are no integers.
         GraphError: as in `vf.pack` and `vf.schedule`.
 
@@ -81,8 +84,13 @@ def collate(
         >>> collate = functools.partial(vf.collate, policy=model.policy, num_slots=2, index=("head",))  # with settings
     """
     samples = list(samples)
-    if not samples:
-        raise InputError("vf.collate got no samples")
+    is_empty = not samples
+    if is_empty and like is None:
+        raise InputError(
+            "vf.collate got no samples; where that may be (more ranks than samples), say what they are like: "
+            "vf.collate(samples, like=dataset[0])"
+        )
+    samples = samples or [like]
     fields = divide(samples)
     owners = index if isinstance(index, Mapping) else dict.fromkeys([index] if isinstance(index, (str, int)) else index)
     are_rows, are_vectors = named(rows, "rows", fields), named(per_graph, "per_graph", fields)
@@ -100,7 +108,18 @@ def collate(
         return join_field(path, items, layout, list(graphs.values()))
 
     graphs = {path: items for path, items in fields.items() if isinstance(items[0], InputGraph)}
-    return rebuild(samples[0], {path: join(path, items) for path, items in fields.items()})
+    joined = {path: join(path, items) for path, items in fields.items()}
+    return rebuild(samples[0], {path: _none_of(value) for path, value in joined.items()} if is_empty else joined)
+
+
+def _none_of(joined: Any) -> Any:
+    """What a field of a batch is in a batch without samples."""
+    if not isinstance(joined, GraphBatch):
+        return joined[:0]
+    data = {name: rows[:0] for name, rows in joined.data.items()}
+    batch = pack([])
+    batch.__dict__["_joined_data"] = data, joined.edge_names
+    return batch
 
 
 def _pack(graphs: list[InputGraph], policy: str | Policy | None, num_slots: int | None) -> GraphBatch:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import log
-from .eager_call import Call, own_tensors, probe_method
-from .errors import InputError, VertexFunctionError
+from .eager_methods import MethodCall, own_tensors, probe, run_empty
+from .errors import VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
-from .inputs import check_inputs, check_shared
+from .input_rows import InputRows
+from .inputs import check_inputs, check_shared, initial_states
 from .kernels.eager import (
     Computation,
     Ints,
@@ -30,7 +29,7 @@ from .kernels.eager import (
     run_steps,
     settle_pushes,
 )
-from .kernels.order import Order, order_on
+from .kernels.order import order_on
 from .kinds import (
     check_rows,
     check_together,
@@ -42,11 +41,10 @@ from .kinds import (
 )
 from .orders import Reads, order_of
 from .scheduler import EdgeLists, edge_lists, schedule
+from .selection import pushing, selection_of
 
 if TYPE_CHECKING:
     from .function import VertexFunction
-
-_MOST_CHOICES = 8  # methods, of which all subsets are tried to find those that pull an input
 
 
 def run_eager(
@@ -57,6 +55,7 @@ def run_eager(
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
     shared: Mapping[str, Tensor] | None,
+    wanted: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
     tensors = own_tensors(model) if tensors is None else tensors
@@ -66,23 +65,26 @@ def run_eager(
     shared = check_shared(tensors, inputs, shared)
     usual = usual_dtype({**tensors, **shared}, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
+    selection = None if wanted is None else selection_of(batch, wanted)
     batch = batch.reversed() if reverse else batch
     counts = count_rows(batch, methods)
     external: dict[str, Tensor] = {}
     if initial is not None:
         batch = batch.with_initial()
-        external = model._initial_states(initial, batch.num_external, dtypes, device)
+        external = initial_states(initial, model.state, batch.num_external, dtypes, device)
+    if not batch.num_graphs:
+        return run_empty(model, tensors, dtypes, inputs, shared, external, device)
     reads = dict.fromkeys(methods, Reads(0, ragged=True))
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
     slots = _slots(batch, order.lists)
-    calls = {name: Call(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
+    calls = {name: MethodCall(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
-    def probe(name: str, into: Uses) -> None:
-        probe_method(calls[name], into, model, dtypes, inputs, shared, device)
+    def ask(name: str, into: Uses) -> None:
+        probe(calls[name], into, model, dtypes, inputs, shared, device)
 
-    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, probe)
+    rows = InputRows(order, group_methods, counts, inputs, uses, model._methods, initial is not None, ask)
     states = Pieces.of_rows(order.num_rows + order.num_external, device)
     if external:
         states.add(np.arange(order.num_rows, order.num_rows + order.num_external), external)
@@ -113,107 +115,7 @@ def run_eager(
     for method_uses in uses.values():
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
-    return outputs
-
-
-@dataclass
-class InputRows:
-    """Which rows of an input belong to which vertices, decided when a method first pulls it.
-
-    An input has rows only for the vertices (or edges) of the kinds that pull it. Which kinds these are is known for certain
-    when all methods have run. Before, the number of its rows tells as a rule; else every method is called once on a made-up
-    vertex.
-    """
-
-    order: Order
-    group_methods: tuple[str, ...]  # the method of each group of rows
-    counts: Mapping[str, tuple[int, int]]  # vertices and edges of each method
-    inputs: Mapping[str, Tensor]
-    uses: Mapping[str, Uses]
-    kinds: Mapping[Any, str]
-    has_initial: bool
-    probe: Callable[[str, Uses], None]
-    taken: dict[str, frozenset[str]] = field(default_factory=dict)  # by input: the methods that are taken to pull it
-    answers: dict[str, Uses] = field(default_factory=dict)  # by method: what it used on the made-up vertex
-    failed: dict[str, Exception] = field(default_factory=dict)  # by method: what it raised there
-
-    def select(self, name: str, is_edge_input: bool, group: int) -> Tensor:
-        """The rows of an input that the vertices of a group read, or the edges to their children."""
-        if is_edge_input and self.has_initial and not self.uses[self.group_methods[group]].first_slot:
-            raise InputError(
-                f"initial states come by edges that have no row of the edge input {name!r}; leave out one or the other"
-            )
-        if name not in self.taken:
-            self.taken[name] = self._methods_pulling(name, is_edge_input, self.group_methods[group])
-        if self.group_methods[group] not in self.taken[name]:
-            self._refuse(name)
-        groups = [number for number, method in enumerate(self.group_methods) if method in self.taken[name]]
-        rows_of_groups = self.order.batch_rows(groups, is_edge_input)
-        return rows_of_groups[groups.index(group)]
-
-    def _methods_pulling(self, name: str, is_edge_input: bool, method: str) -> frozenset[str]:
-        """The methods of this batch that pull an input, as far as its number of rows tells."""
-        other_methods = [other_method for other_method in dict.fromkeys(self.group_methods) if other_method != method]
-        count = len(self.inputs[name])
-        if len(other_methods) < _MOST_CHOICES:
-            choices = [
-                frozenset((method, *more))
-                for size in range(len(other_methods) + 1)
-                for more in itertools.combinations(other_methods, size)
-                if sum(self.counts[choice][is_edge_input] for choice in (method, *more)) == count
-            ]
-            if not choices:
-                self._refuse(name)
-            if len(choices) == 1:
-                return choices[0]
-        for other_method in other_methods:
-            self.ask(other_method)
-            if other_method in self.failed:
-                raise InputError(
-                    f"input {name!r} has {count} rows, which fits several choices of kinds, and method `{other_method}` cannot "
-                    "be asked whether it pulls it: it fails for one vertex without children"
-                ) from self.failed[other_method]
-        return frozenset(
-            (method, *(other_method for other_method in other_methods if name in self.answers[other_method].pulls))
-        )
-
-    def ask(self, method: str) -> None:
-        """Call a method on a made-up vertex to see what it uses; on other vertices it may use more."""
-        if method in self.answers or method in self.failed:
-            return
-        use = Uses(self.uses[method].code)
-        try:
-            self.probe(method, use)
-        except Exception as error:
-            self.failed[method] = error
-            return
-        self.answers[method] = use
-        if method not in self.group_methods:
-            self.uses[method].pulls.update(use.pulls)
-            self.uses[method].pushes.update(use.pushes)
-            self.uses[method].push_sorts.update(use.push_sorts)
-            self.uses[method].reads_edges |= use.reads_edges
-            self.uses[method].shared |= use.shared
-
-    def check(self) -> None:
-        """Refuse inputs that were not pulled by just those methods that they were taken to be pulled by."""
-        for name, methods in self.taken.items():
-            if methods != {method for method in self.group_methods if name in self.uses[method].pulls}:
-                self._refuse(name)
-
-    def _refuse(self, name: str) -> NoReturn:
-        uses = {}
-        for method, use in self.uses.items():
-            self.ask(method)
-            answer = self.answers.get(method, use)
-            uses[method] = replace(answer, pulls={**answer.pulls, **use.pulls})
-        if not self.failed:
-            check_together(uses, self.inputs, ())
-        check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
-        raise InputError(
-            f"input {name!r} has {len(self.inputs[name])} rows, and which kinds of vertices pull it depends on values; give "
-            "each kind an input of its own"
-        )
+    return outputs if selection is None else selection.of_all(outputs, pushing(batch, methods, uses))
 
 
 def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
@@ -272,7 +174,7 @@ class EagerFrontier(Frontier):
         device = check_inputs(tensors, inputs)
         dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype({**tensors, **self._shared}, inputs))
         (name,) = model._methods.values()
-        call = Call(model, name, tensors)
+        call = MethodCall(model, name, tensors)
         uses = Uses(call.code)
         growth_schedule = schedule(growth, model.policy, 0, True)
         log.show("schedule", growth_schedule)
@@ -315,13 +217,15 @@ class EagerFrontier(Frontier):
         self._uses = uses
         return uses.is_edge_input
 
-    def _settle(self, name: str, call: Call, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]) -> None:
+    def _settle(
+        self, name: str, call: MethodCall, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]
+    ) -> None:
         answers: dict[str, Uses] = {}
 
         def ask(method: str) -> None:
             answer = Uses(uses.code)
             with contextlib.suppress(Exception):
-                probe_method(call, answer, self._model, dtypes, inputs, self._shared, self._device)
+                probe(call, answer, self._model, dtypes, inputs, self._shared, self._device)
                 answers[method] = answer
 
         settle_pushes({name: uses}, ask, answers)

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import kinds, log, programs, report
 from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
-from .errors import InputError, InputTypeError, VertexFunctionError
+from .errors import VertexFunctionError
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
@@ -23,11 +23,11 @@ from .graph.symbolic.prepare import prepare
 from .graph.symbolic.reserved import check_attribute
 from .graph.symbolic.roles import shared_key
 from .graph.symbolic.show import SymbolicGraph
-from .graph.symbolic.states import Dtypes, StateDtypes, becomes_state, dtypes_of, shapes_of, usual_dtype
+from .graph.symbolic.states import Dtypes, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
-from .inputs import check_arguments, check_inputs, check_shared
+from .inputs import check_arguments, check_inputs, check_shared, initial_states
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
@@ -38,6 +38,7 @@ from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Configuration, Programs, Request, Version
 from .scheduler import FSM, Policy, edge_lists, schedule
+from .selection import pushing, selection_of
 
 
 class VertexFunction(ReturnsOutputs):
@@ -126,6 +127,7 @@ class VertexFunction(ReturnsOutputs):
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
         shared: Mapping[str, Tensor] | None = None,
+        outputs: Tensor | None = None,
         **inputs: Tensor,
     ) -> Outputs:
         """Compute every vertex of every graph.
@@ -138,6 +140,9 @@ class VertexFunction(ReturnsOutputs):
                 batch of sequences that is one row a sequence. States that are left out are zero.
             shared: tensors that all vertices share, by the names that the vertex function reads (`v.shared`), of any shape: they
                 have no rows, are used as parameters are, and may have been computed and require grad.
+            outputs: the vertices whose outputs are wanted, such as `batch.roots`, `[count]`, in any order, or booleans
+                `[num_vertices]`; None: all. Native code writes no other rows and reads no gradients of others, which saves
+                memory and time. (On a GPU, others than `batch.roots` and `batch.leaves` are copied to the host, which waits.)
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
                 own vertex order, or, if it is pulled for edges, `[num_edges, ...]`, rows in the order of `batch.edge_index`, in
                 which edges were given; of vertices of the kinds that pull it only, or of the edges that these read, where
@@ -147,7 +152,8 @@ class VertexFunction(ReturnsOutputs):
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
             batch's own vertex order, or, if a row for each edge to a child was pushed, `[num_edges, ...]`, in the order of
             `batch.edge_index`; of vertices of the kinds that push it only, or of the edges to their children, where there are
-            kinds.
+            kinds. With `outputs`, outputs of
+            vertices have a row for each of these, in their order.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
@@ -156,7 +162,7 @@ class VertexFunction(ReturnsOutputs):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         check_arguments(unnamed, reverse)
-        return self._run(None, graphs, reverse, initial, inputs, shared)
+        return self._run(None, graphs, reverse, initial, inputs, shared, outputs)
 
     def _run(
         self,
@@ -166,11 +172,12 @@ class VertexFunction(ReturnsOutputs):
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
         shared: Mapping[str, Tensor] | None = None,
+        wanted: Tensor | None = None,
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
         if named_backend(self.backend) == "eager":
-            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared))
+            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
         shared = check_shared(tensors, inputs, shared)
@@ -179,35 +186,45 @@ class VertexFunction(ReturnsOutputs):
         methods = kinds.methods_in(batch, self._methods)
         device = check_inputs(tensors, inputs)
         traces = self._trace(version, inputs, tensors, shared, device)
+        selection = None if wanted is None else selection_of(batch, wanted)
         batch = batch.reversed() if reverse else batch
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
-        parts = [batch] if self.max_vertices is None else [part.batch for part in split(batch, self.max_vertices)]
+        parts, starts = [batch], [0]
+        if self.max_vertices is not None:
+            pieces = split(batch, self.max_vertices)
+            parts, starts = [piece.batch for piece in pieces], [piece.vertices.start for piece in pieces]
         external: dict[str, Tensor] = {}
         if initial is not None:
             kinds.refuse_edges(traces)
             parts = [part.with_initial() for part in parts]
             dtypes = next(iter(traces.values())).state_dtypes
-            external = self._initial_states(initial, sum(part.num_external for part in parts), dtypes, device)
+            count = sum(part.num_external for part in parts)
+            external = initial_states(initial, self.state, count, dtypes, device)
         reads = {name: Reads(trace.num_slots, trace.reads_edges, trace.first_slot) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
+        if not batch.num_graphs:
+            bound = self._bind(version, traces, inputs, tensors, device, through, methods)
+            return Outputs(autograd.run_empty(bound, device, tensors, inputs, external))
 
-        def bind(part: GraphBatch) -> BoundPart:
+        def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
             ahead = part.schedule
             if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
                 ahead = None  # it was made for another model
             order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
+            if selection is not None:
+                order = order.selecting(selection.within(start, start + part.num_vertices))
             bound = self._bind(version, traces, inputs, tensors, device, through, group_methods)
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
-        outputs = run_parts([bind(part) for part in parts], tensors, inputs, external)
+        outputs = run_parts(list(map(bind, parts, starts)), tensors, inputs, external)
         for trace in traces.values():  # of kinds that are not in this batch
             for name, node in trace.pushes.items():
                 if name not in outputs:
                     leaves = [*tensors.values(), *inputs.values()] if name in trace.push_grads else []
                     outputs[name] = autograd.no_rows(node, device, [value for value in leaves if value.requires_grad])
-        return Outputs(outputs)
+        return Outputs(outputs if selection is None else selection.as_given(outputs, pushing(batch, methods, traces)))
 
     @uncompiled
     def start(
@@ -288,37 +305,6 @@ class VertexFunction(ReturnsOutputs):
     def explain(self) -> str:
         """How each part of the last call's program runs: as generated code, or as calls of PyTorch, and why."""
         return report.explain(self._programs, self.backend, self._methods.values())
-
-    def _initial_states(
-        self, initial: Mapping[str, Tensor], count: int, dtypes: StateDtypes, device: torch.device
-    ) -> dict[str, Tensor]:
-        """The rows that vertices without children read of every state."""
-        if not isinstance(initial, Mapping):
-            raise InputTypeError(f'initial is a {type(initial).__name__}; give a mapping from states, {{"h": h0}}')
-        for name, value in initial.items():
-            if name not in self.state:
-                known = ", ".join(map(repr, self.state)) or "none"
-                raise InputError(f"initial has {name!r}, but there is no such state; the states are {known}")
-            if isinstance(value, Tensor):
-                check_plain("the initial state", {name: value}, closely=True)
-            shape_wanted = (count, *self.state[name])
-            if not isinstance(value, Tensor) or tuple(value.shape) != shape_wanted or value.device != device:
-                actual = f"{list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(
-                    f"initial[{name!r}] is {actual}; give a tensor of shape {list(shape_wanted)} on {device}, one row for each "
-                    "vertex without children"
-                )
-            if not becomes_state(name, value, dtypes):
-                raise InputError(
-                    f"initial[{name!r}] is of {str(value.dtype)[6:]}, but the state is of {str(dtypes[name])[6:]}; give "
-                    f"initial[{name!r}].to({dtypes[name]})"
-                )
-        return {
-            name: initial[name].to(dtypes[name])
-            if name in initial
-            else torch.zeros((count, *shape), dtype=dtypes[name], device=device)
-            for name, shape in self.state.items()
-        }
 
     @property
     def _programs(self) -> Programs:

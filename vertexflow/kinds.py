@@ -134,7 +134,9 @@ def check_written(model: Any, base: type, grows: bool = False) -> None:
 
 
 def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]:
-    """The method of each of `batch.kinds`; of all vertices, if there are none."""
+    """The method of each of `batch.kinds`; of all vertices, if there are none. An empty batch may be of any kinds."""
+    if not batch.num_graphs:
+        return tuple(dict.fromkeys(methods.values()))
     if None in methods:
         return (methods[None],) * len(batch.kinds or (None,))
     if batch.kinds is None or batch.kind_index is None:
@@ -154,6 +156,8 @@ def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]
 
 def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[int, int]]:
     """How many vertices each method computes, and how many edges lead to their children."""
+    if not batch.num_graphs:
+        return dict.fromkeys(methods, (0, 0))
     if len(set(methods)) == 1:
         return {methods[0]: (batch.num_vertices, batch.num_edges)}
     counts = batch.derived.kind_counts

@@ -42,7 +42,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
     made, roots = generations(batch), batch.roots
     ordered = x[made.order]
     contestants = [
-        Contestant(OURS, lambda: model(batch, x=x).h[roots]),
+        Contestant(OURS, lambda: model(batch, x=x, outputs=roots).h),
         Contestant("by hand, autograd", lambda: by_hand(model, ordered, made), by_graph=True),
     ]
     skipped = {}

@@ -29,7 +29,7 @@ def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
     from_left = x[batch.leaves]  # the leaves of a tree are numbered so
     inner = settings.batch * (leaves - 1)
     contestants = [
-        Contestant(OURS, lambda: model(batch, x=x).h[roots]),
+        Contestant(OURS, lambda: model(batch, x=x, outputs=roots).h),
         Contestant("by hand, reshaped", lambda: reshaped(model, from_left, settings.batch), by_graph=True),
         Contestant("by hand, autograd", lambda: in_levels(model, by_level, made), by_graph=True),
     ]

@@ -64,7 +64,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
     children, roots = children_of(batch), batch.roots
     by_hand = HandWritten(model, x_by_depth, by_depth)
     contestants = [
-        Contestant(OURS, lambda: model(batch, x=x).h[roots]),
+        Contestant(OURS, lambda: model(batch, x=x, outputs=roots).h),
         Contestant("by hand, with its derivative", by_hand.forward, by_hand.train, by_graph=True),
         Contestant(
             "by hand, autograd", lambda: in_generations(model, x_by_generation, by_generation, node), by_graph=True

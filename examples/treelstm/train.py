@@ -9,21 +9,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 import vertexflow as vf
 
-from .. import checkpoint
+from .. import checkpoint, ranks
 from . import listops, sst
 from .model import MODELS
 from .options import RUN_SETTINGS, contradictions, parser, with_defaults
 from .plot import draw_curves
-from .task import Task
-from .training import batches, random_state, run_epoch, set_random_state
+from .task import Sample, Task
+from .training import random_state, run_epoch, set_random_state, shared_batches
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = with_defaults(options)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    folder = _run_folder(options)
+    device = ranks.join(choose_device(options.device))
+    folder = ranks.from_first(_run_folder(options) if ranks.is_first() else Path())
     try:
         task = load_task(options)
     except (OSError, ValueError) as error:
@@ -48,19 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     model = build_model(options, len(task.words), len(task.classes)).to(device)
-    print(
+    if not ranks.is_first():
+        torch.manual_seed(options.seed * 100_003 + ranks.this())  # dropout is another on each rank
+    say(
         f"{task.name}: {len(task.train)} training trees, {len(task.valid)} for validation; {options.model} with "
-        f"{sum(p.numel() for p in model.parameters()):,} parameters on {device}; run folder {folder}"
+        f"{sum(p.numel() for p in model.parameters()):,} parameters on {ranks.count()} x {device.type}; run folder {folder}"
     )
     try:
         train(options, task, model, device, folder, saved)
     except KeyboardInterrupt:
-        print(f"\nstopped; continue with --resume {folder}", file=sys.stderr)
+        say(f"\nstopped; continue with --resume {folder}", file=sys.stderr)
         sys.exit(130)
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     report(options, task, model, device, folder)
+    ranks.leave()
 
 
 def train(
@@ -73,26 +78,33 @@ def train(
     if saved is not None:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        set_random_state(saved["random"], device)
+        if ranks.this() < len(saved["random"]):  # the run may have had fewer ranks
+            set_random_state(saved["random"][ranks.this()], device)
         history, best, best_epoch = saved["history"], saved["best"], saved["best_epoch"]
-        _write_metrics(folder, history)  # forget an epoch that was cut off
-    valid = batches(task.valid, 2 * options.batch_size)
+        _write_metrics(folder, history)  # forgets an epoch that was cut off
+    sampler = vf.parallel.BalancedSampler(task.train, options.batch_size, seed=options.seed * 100_003)
+    trained_on = shared_batches(task.train, sampler)
+    valid = evaluated(task.valid, options)
+    vf.parallel.check_same(model=model, sampler=sampler, epochs=options.epochs, done=len(history))
+    call = DistributedDataParallel(model) if ranks.count() > 1 else model
 
     def save_last() -> None:
-        state = {"optimizer": optimizer.state_dict(), "random": random_state(device), "history": history}
-        checkpoint.save(
-            folder / "last.pt", _checkpoint(options, task, model) | state | {"best": best, "best_epoch": best_epoch}
-        )
+        state = {
+            "optimizer": optimizer.state_dict(),
+            "random": ranks.from_all(random_state(device)),
+            "history": history,
+        }
+        _save(folder / "last.pt", _checkpoint(options, task, model) | state | {"best": best, "best_epoch": best_epoch})
 
     if saved is None:
         save_last()  # a run can be resumed from its first moment
     for epoch in range(len(history) + 1, options.epochs + 1):
         if epoch - best_epoch > options.patience:
-            print(f"no better epoch since {best_epoch}: stopping early")
+            say(f"no better epoch since {best_epoch}: stopping early")
             break
-        order = torch.Generator().manual_seed(options.seed * 100_003 + epoch)
+        sampler.set_epoch(epoch)
         started = time.perf_counter()
-        trained = run_epoch(model, batches(task.train, options.batch_size, order), device, f"epoch {epoch}", optimizer)
+        trained = run_epoch(call, trained_on, device, f"epoch {epoch}", optimizer)
         checked = run_epoch(model, valid, device, "validation")
         history.append(
             {
@@ -104,11 +116,12 @@ def train(
         )
         if checked.root_accuracy > best:
             best, best_epoch = checked.root_accuracy, epoch
-            checkpoint.save(folder / "best.pt", _checkpoint(options, task, model))
+            _save(folder / "best.pt", _checkpoint(options, task, model))
         save_last()
         _write_metrics(folder, history)
-        draw_curves(history, folder / "curves.png")
-        print(
+        if ranks.is_first():
+            draw_curves(history, folder / "curves.png")
+        say(
             f"epoch {epoch}: loss {trained.loss:.4f}, validation loss {checked.loss:.4f}, root accuracy "
             f"{checked.root_accuracy:.4f}{' (best)' if best_epoch == epoch else ''}, {trained.trees_per_second:.0f} trees/s"
         )
@@ -116,14 +129,28 @@ def train(
 
 def report(options: argparse.Namespace, task: Task, model: torch.nn.Module, device: torch.device, folder: Path) -> None:
     """Evaluate the best epoch's model and print a table."""
+    ranks.from_first(None)  # waits until it is written
     model.load_state_dict(checkpoint.load(folder / "best.pt", device)["model"])
-    tested = run_epoch(model, batches(task.test, 2 * options.batch_size), device, "test")
+    tested = run_epoch(model, evaluated(task.test, options), device, "test")
+    if not ranks.is_first():
+        return
     (folder / "test.json").write_text(json.dumps(asdict(tested)) + "\n")
     table = Table(title=f"{task.name}, {options.model}: {task.test_name}, {len(task.test)} trees")
     for column in ("loss", "root accuracy", "vertex accuracy"):
         table.add_column(column, justify="right")
     table.add_row(f"{tested.loss:.4f}", f"{tested.root_accuracy:.4f}", f"{tested.vertex_accuracy:.4f}")
     Console().print(table)
+
+
+def evaluated(samples: Sequence[Sample], options: argparse.Namespace) -> DataLoader[Sample]:
+    """The batches of validation and test, each shared by all ranks."""
+    return shared_batches(samples, vf.parallel.BalancedSampler(samples, 2 * options.batch_size, shuffle=False))
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print, once for all ranks."""
+    if ranks.is_first():
+        print(text, file=file)
 
 
 def load_task(options: argparse.Namespace) -> Task:
@@ -194,7 +221,15 @@ def _checkpoint(options: argparse.Namespace, task: Task, model: torch.nn.Module)
     }  # fmt: skip
 
 
+def _save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint, once for all ranks."""
+    if ranks.is_first():
+        checkpoint.save(path, content)
+
+
 def _write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    if not ranks.is_first():
+        return
     lines = "".join(json.dumps(entry) + "\n" for entry in history)
     partial = folder / "metrics.partial"
     partial.write_text(lines)

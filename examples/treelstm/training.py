@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import vertexflow as vf
 
+from .. import ranks
 from .task import UNLABELLED, Sample
 
 
@@ -37,6 +38,14 @@ def batches(samples: Sequence[Sample], size: int, order: torch.Generator | None 
     )  # fmt: skip
 
 
+def shared_batches(samples: Sequence[Sample], sampler: vf.parallel.BalancedSampler) -> DataLoader[Sample]:
+    """Packed batches of this rank's share of each global batch; perhaps without a tree in the last one."""
+    return DataLoader(
+        samples,  # type: ignore[arg-type]  # a list has all that a Dataset needs
+        batch_sampler=sampler, collate_fn=partial(vf.collate, rows=(1, 2), like=samples[0]),
+    )  # fmt: skip
+
+
 def run_epoch(
     model: nn.Module,
     loader: DataLoader[Sample],
@@ -45,33 +54,40 @@ def run_epoch(
     optimizer: torch.optim.Optimizer | None = None,
     clip: float = 5.0,
 ) -> Metrics:
-    """Go once over the data: training with an optimizer, evaluation without. The loss is that of all labelled vertices."""
+    """Go once over the data: training with an optimizer, evaluation without. The loss is that of all labelled vertices.
+
+    With several ranks each has its share of each batch in `loader`; the metrics are those of all of them.
+    """
     model.train(optimizer is not None)
-    total_loss = correct = labelled = roots_correct = roots = 0.0
-    trees = 0
+    # Of this rank: the loss; vertices that are right, and labelled; the same of roots. And trees.
+    sums, trees = torch.zeros(5, dtype=torch.float64, device=device), 0
     started = time.perf_counter()
-    with torch.set_grad_enabled(optimizer is not None), tqdm(loader, desc=title, leave=False, unit="batch") as progress:
+    progress = tqdm(loader, desc=title, leave=False, unit="batch", disable=not ranks.is_first())
+    with torch.set_grad_enabled(optimizer is not None), progress:
         for batch, tokens, labels in progress:
             tokens, labels = tokens.to(device), labels.to(device)
             logits = model(batch, token=tokens).logits
-            known = (labels != UNLABELLED).sum().item()
-            loss = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+            known = labels != UNLABELLED
+            losses = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="none")
             if optimizer is not None:
+                loss = vf.parallel.mean(losses, weight=known)  # of all ranks
+                if not math.isfinite(loss.item()):
+                    raise FloatingPointError(f"{title}: the loss is {loss.item()}; a smaller --lr may help")
                 optimizer.zero_grad()
-                (loss / max(known, 1)).backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()
-            total_loss += loss.item()
-            if not math.isfinite(total_loss):
-                raise FloatingPointError(f"{title}: the loss is {loss.item()}; a smaller --lr may help")
             hits = logits.argmax(-1) == labels
-            correct += hits.sum().item()
-            labelled += known
-            roots_correct += hits[batch.roots].sum().item()
-            roots += (labels[batch.roots] != UNLABELLED).sum().item()
+            of_batch = (losses.detach(), hits, known, hits[batch.roots], known[batch.roots])
+            sums += torch.stack([values.sum().double() for values in of_batch])
             trees += len(batch)
+            loss_so_far, _, labelled, *_ = sums.tolist()
             rate = trees / (time.perf_counter() - started)
-            progress.set_postfix_str(f"loss {total_loss / labelled:.3f}, {rate:.0f} trees/s")
+            progress.set_postfix_str(f"loss {loss_so_far / max(labelled, 1):.3f}, {rate:.0f} trees/s")
+    total_loss, correct, labelled, roots_correct, roots = (vf.parallel.sum(value).item() for value in sums)
+    rate = vf.parallel.sum(torch.tensor(trees, device=device)).item() / (time.perf_counter() - started)
+    if not math.isfinite(total_loss):
+        raise FloatingPointError(f"{title}: the loss is {total_loss}; a smaller --lr may help")
     return Metrics(total_loss / labelled, roots_correct / roots, correct / labelled, rate)
 
 

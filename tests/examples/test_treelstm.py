@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +20,7 @@ from examples.treelstm.task import UNLABELLED, encode, vocabulary
 
 from ..data import needs_data
 
+ROOT = Path(__file__).parents[2]
 TINY = [
     "--train-size",
     "40",
@@ -162,6 +168,48 @@ def test_a_resumed_run_is_the_same_run(tmp_path, model):
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+def launched(tmp_path, processes, *arguments):
+    """Run `train` under torchrun; returns what was printed."""
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(free_port())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "VERTEXFLOW_BACKEND": "torch"}
+    done = subprocess.run(
+        [sys.executable, *command, "-m", "examples.treelstm.train", *map(str, arguments), "--threads", "1"],
+        env=environment, cwd=ROOT, text=True, capture_output=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr[-4000:]
+    return done.stdout
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def alike(ours, wanted):
+    """Metrics that differ by rounding alone."""
+    assert len(ours) == len(wanted) > 0
+    for entry, other in zip(ours, wanted, strict=True):
+        for part in ("train", "valid"):
+            assert entry[part] == pytest.approx(other[part], rel=1e-5), (entry["epoch"], part)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(tmp_path, monkeypatch):
+    """Under torchrun; and a run of two, continued by three, of which one has no tree in a last batch of 2."""
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")
+    settings = [*TINY, "--train-size", "34", "--max-depth", "3", "--seed", "3", "--lr", "0.01"]
+    train.main([*settings, "--epochs", "3", "--out", str(tmp_path / "one")])
+    printed = launched(tmp_path, 2, *settings, "--epochs", "2", "--out", tmp_path / "two")
+    assert printed.count("epoch 1:") == printed.count("run folder") == printed.count("root accuracy ┃") == 1
+    alike(metrics(tmp_path / "two"), metrics(tmp_path / "one")[:2])
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+    launched(tmp_path, 3, "--resume", tmp_path / "two", "--epochs", "3", "--device", "cpu")
+    alike(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
+    tests = [json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "two")]
+    assert tests[1]["loss"] == pytest.approx(tests[0]["loss"], rel=1e-5)
+
+
 def test_training_stops_early(tmp_path, capsys, eager):
     train.main([*TINY, "--epochs", "9", "--lr", "0", "--patience", "2", "--out", str(tmp_path / "run")])
     assert len(metrics(tmp_path / "run")) == 3
@@ -169,7 +217,7 @@ def test_training_stops_early(tmp_path, capsys, eager):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys, monkeypatch, eager):
-    monkeypatch.setattr(training.F, "cross_entropy", lambda logits, *_, **__: logits.sum() * float("nan"))
+    monkeypatch.setattr(training.F, "cross_entropy", lambda logits, *_, **__: logits.sum(-1) * float("nan"))
     with pytest.raises(SystemExit) as caught:
         train.main([*TINY, "--epochs", "1", "--out", str(tmp_path / "run")])
     assert caught.value.code == 1

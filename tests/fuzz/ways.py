@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -258,14 +259,23 @@ def in_inference_only(call: Call) -> None:
 
 
 def nothing(call: Call) -> None:
-    """No graphs are refused, and no vertices read are no rows."""
-    try:
-        call.run(graphs=[])
-    except vf.GraphError:
-        pass
-    else:
-        raise AssertionError("a batch of no graphs")
-    call.check(call.run())
+    """No graphs give outputs without rows, whose gradients are zero wherever others are found."""
+    given = call.arguments()
+    initial = {"initial": {name: value[:0] for name, value in given["initial"].items()}} if "initial" in given else {}
+    none = {name: value[:0] if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+    empty, whole = call.run(graphs=[], given={**none, **initial}), call.run()
+    for name, value in whole.items():
+        assert (empty[name].dtype, empty[name].shape) == (value.dtype, (0, *value.shape[1:])), f"{name} of no graphs"
+    losses = [value.sum() for value in empty.values() if value.requires_grad]
+    if losses:
+        leaves = {name: leaf for name, leaf in call.leaves().items() if leaf.requires_grad}
+        found = torch.autograd.grad(losses, list(leaves.values()), allow_unused=True)
+        for (name, wanted), gradient in zip(
+            ((name, call.expected.gradients.get(name)) for name in leaves), found, strict=True
+        ):
+            assert wanted is None or gradient is not None, f"gradient of {name} of no graphs is missing"
+            assert gradient is None or not gradient.any(), f"gradient of {name} of no graphs"
+    call.check(whole)
 
 
 def in_parts(call: Call) -> None:
@@ -275,6 +285,23 @@ def in_parts(call: Call) -> None:
         call.check(call.run())
     finally:
         call.model.max_vertices = None
+
+
+def some_outputs_at_a_time(call: Call) -> None:
+    """Those of some vertices, then of all others: rows side by side, whose gradients add up. Outputs of edges come for all."""
+    chosen = torch.tensor([call.rng.random() < 0.3 for _ in range(call.batch.num_vertices)])
+    first = chosen.nonzero()[:, 0].flip(0)
+    calls = [call.run(given={**call.arguments(), "outputs": outputs}) for outputs in (first, ~chosen)]
+    vertices, joined = torch.cat([first, (~chosen).nonzero()[:, 0]]).tolist(), {}
+    kinds = call.sample.kinds
+    for name in calls[0]:
+        if name.startswith("edge_"):  # which come for all edges
+            joined[name] = calls[0][name]
+            continue
+        pushing = [kind for kind, method in call.function.methods.items() if name in [push[0] for push in method.push]]
+        places = [vertex for vertex in vertices if kinds is None or kinds[vertex] in pushing]
+        joined[name] = torch.cat([outputs[name] for outputs in calls])[np.argsort(places)]
+    call.check(joined)
 
 
 Way = Callable[[Call], None]
@@ -307,6 +334,7 @@ WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace 
     "anomalies": (with_anomalies_detected, 2),
     "nothing": (nothing, 1),
     "in parts": (in_parts, 5),
+    "some outputs at a time": (some_outputs_at_a_time, 5),
     **{f"changed {name}": (changed_between(change), 1) for name, change in CHANGES.items()},
 }
 assert {*INPUTS}.isdisjoint(EDGE_INPUTS)

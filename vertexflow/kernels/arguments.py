@@ -137,6 +137,11 @@ class Outside:
 
 
 @dataclass(frozen=True)
+class FirstSending:
+    """The first row of a group that sends gradients which are read: children of the rows before it are leaves that need none."""
+
+
+@dataclass(frozen=True)
 class Seed:
     """The seed of random numbers."""
 
@@ -158,7 +163,20 @@ class Memory:
 StructureArgument = GroupArgument | ParentPlaces | ParentOffset  # the same in every run over a structure
 Buffer = Gathered | Received | Scratch
 LoopArgument = Function | Memory  # known to the loop itself, without a run
-RunArgument = Value | Whole | State | Result | Buffer | Sent | SentByAll | Outside | Stride | Seed | StructureArgument
+RunArgument = (
+    Value
+    | Whole
+    | State
+    | Result
+    | Buffer
+    | Sent
+    | SentByAll
+    | Outside
+    | Stride
+    | Seed
+    | FirstSending
+    | StructureArgument
+)
 Argument = RunArgument | LoopArgument
 
 
@@ -185,6 +203,8 @@ def finder(argument: RunArgument) -> Callable[[Run], Tensor | int]:
             return lambda run: run.exchange.outside.get(state, 0)
         case Seed():
             return lambda run: run.seed
+        case FirstSending():
+            return lambda run: 0
         case GroupArgument():
             return lambda run: _of_group(argument, run.group)
         case ParentPlaces(by):

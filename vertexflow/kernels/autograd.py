@@ -29,8 +29,8 @@ def run(
     """Run the vertex functions over a schedule; returns the pushed outputs.
 
     `tensors` are the parameters and buffers by qualified name, `external` the states of the external vertices. Inputs and
-    outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch. Gradients flow to
-    the tensors for which the programs compute gradients, and to `external`.
+    outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch; outputs of vertices only
+    for those that the order selects. Gradients flow to the tensors for which the programs compute gradients, and to `external`.
     """
     flat = bound.flat(tensors, inputs)
     prepared = prepared_for(bound, order)
@@ -43,7 +43,59 @@ def run(
     else:
         with torch.no_grad():
             outputs, _ = outputs_and_values(bound, order, flat, external)
-    return dict(zip(bound.pushes, outputs, strict=True))
+    by_name = dict(zip(bound.pushes, outputs, strict=True))
+    if prepared is None and order.selected is not None:
+        by_name |= {
+            name: value.index_select(0, _selected(bound, order, name))
+            for name, value in by_name.items()
+            if not bound.is_edge_output(name)
+        }
+    return by_name
+
+
+def _selected(bound: Bound, order: Order, name: str) -> Tensor:
+    return torch.from_numpy(order.selected_outputs(bound.pushes[name])).to(order.vertex.device, non_blocking=True)
+
+
+def run_empty(
+    bound: Bound,
+    device: torch.device,
+    tensors: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    external: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """`run` for a batch without graphs: outputs without rows, and gradients of zero for what gets any in other batches, so that
+    processes that wait for each other's gradients find the same ones everywhere."""
+    traces = {name: bound.compiled[groups[0]].program.trace for name, groups in bound.pushes.items()}
+    outputs = {name: _no_rows(trace.pushes[name], device) for name, trace in traces.items()}
+    if not bound.wants_gradients:
+        return outputs
+    names = [*filter(bound.has_param_gradient, bound.params)], [*filter(bound.has_input_gradient, bound.pulls)]
+    leaves = [*(tensors[name] for name in names[0]), *(inputs[name] for name in names[1]), *external.values()]
+    differentiable = {name: value for name, value in outputs.items() if name in bound.differentiable}
+    return {**outputs, **without_rows(differentiable, leaves)}
+
+
+def without_rows(outputs: Mapping[str, Tensor], leaves: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Outputs without rows as results of `leaves`, whose gradients are zero, not missing."""
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    real = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
+    if not (wanted and real and torch.is_grad_enabled()):
+        return dict(outputs)
+    made = _WithoutRows.apply(len(real), *real.values(), *wanted)  # type: ignore[no-untyped-call]
+    return {**outputs, **dict(zip(real, made, strict=True))}
+
+
+class _WithoutRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.count, ctx.likes = count, [leaf.new_empty(()).expand(leaf.shape) for leaf in tensors[count:]]
+        return tuple(torch.empty_like(value) for value in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        zeros = (like.new_zeros(like.shape) for like in ctx.likes)
+        return (*(None for _ in range(1 + ctx.count)), *zeros)
 
 
 class _Run(torch.autograd.Function):

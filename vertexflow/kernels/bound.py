@@ -48,6 +48,14 @@ class Bound:
         constants = (item for function in self.compiled for item in function.program.trace.constants.items())
         return {node: value for node, value in constants if node in read}
 
+    def has_param_gradient(self, name: str) -> bool:
+        """Whether a backward pass computes a gradient of this parameter or buffer."""
+        return any(name in self.compiled[group].program.param_grads for group in self.params[name])
+
+    def has_input_gradient(self, name: str) -> bool:
+        """Whether a backward pass computes a gradient of this input."""
+        return any(name in self.compiled[group].program.pull_grads for group in self.pulls[name])
+
     def is_edge_input(self, name: str) -> bool:
         return self.compiled[self.pulls[name][0]].program.trace.is_edge_input(name)
 

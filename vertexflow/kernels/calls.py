@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from .. import _core
 from .arguments import (
     Argument,
     By,
+    FirstSending,
     Function,
     GroupArgument,
     Outside,
@@ -32,12 +34,12 @@ from .bound import Bound
 from .compiled import NoSteps
 from .edges import Exchange
 from .memory import ALIGNED, Values
-from .order import Ints, Order, Step
+from .order import Ints, Order, RowGroup, Step
 from .run import Run
 
-TAKE, PUT, ZERO = map(Function, ("take", "put", "zero"))
+COPY, ZERO = map(Function, ("copy", "zero"))
 RECEIVE = {dtype: Function(f"receive_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
-MOVES = (TAKE, PUT, ZERO, *RECEIVE.values())  # functions that move rows
+MOVES = (COPY, ZERO, *RECEIVE.values())  # functions that move rows
 
 
 class Unprepared(Exception):  # noqa: N818 - a reason, not a failure
@@ -127,18 +129,21 @@ class Writer:
             self._begun.add((group, part))
         self._calls.append((loop.address, self._arguments_of[group, part, window], steps.reshape(-1)))
 
-    def take(self, to: Location, source: Location, index: Tensor) -> None:
-        """Copy rows `index` of `source`, one after the other."""
-        self._move(TAKE, to, [to, source, self._pointer(index), to.stride, source.stride], len(index))
-
-    def put(self, to: Location, source: Location, index: Tensor) -> None:
-        """Copy the rows of `source`, one after the other, to rows `index`."""
-        self._move(PUT, to, [to, source, self._pointer(index), to.stride, source.stride], len(index))
+    def copy(self, to: Location, source: Location, to_rows: Tensor | None, source_rows: Tensor | None) -> None:
+        """Copy rows `source_rows` of `source` to rows `to_rows`; in place of one of them None: all, in order."""
+        rows = to_rows if source_rows is None else source_rows
+        assert rows is not None, "nothing to move"
+        indices = [0 if index is None else self._pointer(index) for index in (to_rows, source_rows)]
+        self._move(COPY, to, [to, source, *indices, to.stride, source.stride], len(rows))
 
     def zero(self, to: Location, index: Tensor | None = None) -> None:
         """Fill rows `index`, or all rows, with zeros."""
         count, pointer = (to.num_rows, 0) if index is None else (len(index), self._pointer(index))
         self._move(ZERO, to, [to, pointer, to.stride], count)
+
+    def row_of_zeros(self, size: int, num_rows: int) -> Location:
+        """One row of so many bytes, all zero, which stands for many."""
+        return Location(0, self._pointer(torch.zeros(size, dtype=torch.uint8)), 0, num_rows)
 
     def receive(self, to: Location, dtype: torch.dtype, first: int, sent: Mapping[By, Location]) -> None:
         """Sum what parents sent to consecutive rows of a state, from `first` on."""
@@ -179,6 +184,8 @@ class Writer:
                 return locations.get(argument, 0)
             case Outside():
                 return 0
+            case FirstSending():
+                return self._first_sending(run.group)
             case Seed():
                 self.num_seeds += (Seed, run.group) not in self._addresses
                 return Location(self.address((Seed, run.group)), 0, 0, 1)
@@ -186,6 +193,24 @@ class Writer:
                 value = finder(argument)(run)
                 return self._pointer(value) if isinstance(value, Tensor) else value
         raise AssertionError(argument)
+
+    def _first_sending(self, group: RowGroup) -> int:
+        """The first row of a group with a child whose gradient is read, or the number of its rows."""
+        rows = group.num_leaves + np.arange(len(group.child_rows)) // max(group.num_slots, 1)
+        sending = [rows[self._is_read[group.child_rows.numpy()]]]
+        if group.edges is not None:
+            sending.append(group.edges.owner.numpy()[self._is_read[group.edges.child_rows.numpy()]])
+        return min((int(rows.min()) for rows in sending if len(rows)), default=group.num_rows)
+
+    @cached_property
+    def _is_read(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether the gradient that a row of a state receives is read; false for a child that is missing."""
+        is_read = np.ones(self.order.num_rows + self.order.num_external + 1, np.bool_)
+        is_read[-1] = False
+        for compiled, group in zip(self.bound.compiled, self.order.groups, strict=True):
+            if not compiled.program.receives_at_leaves:
+                is_read[group.start : group.start + group.num_leaves] = False
+        return is_read
 
     def _pointer(self, tensor: Tensor) -> int:
         self.alive.append(tensor)

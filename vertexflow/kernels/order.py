@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from ..scheduler import EdgeLists, Schedule
 
+MOST_SELECTIONS = 8  # of vertices whose outputs are returned, kept with an order
+
 Ints = np.ndarray[Any, np.dtype[np.int32]]
+Wide = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Step(NamedTuple):
@@ -114,6 +117,13 @@ class Parents:
     bounds: Ints | None  # `offset` on the host
 
 
+class OutputRows(NamedTuple):
+    """Row `rows[i]` of a group, or, without `rows`, row i, is row `batch_rows[i]` of an output; `rows` ascend."""
+
+    rows: Tensor | None  # int32, as is the other
+    batch_rows: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Order:
     """A schedule on a device, where its index arrays are int32.
@@ -134,8 +144,10 @@ class Order:
     edge_parents: Parents | None  # whose places are edges
     schedule: Schedule
     lists: EdgeLists | None
+    selected: Wide | None = None  # the vertices that outputs have a row for, ascending; None: all
     _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)
     _other_edges: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    _selecting: dict[bytes, Order] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
@@ -147,6 +159,53 @@ class Order:
     def backwards(self) -> Ints:
         """`table` from the last step to the first."""
         return np.ascontiguousarray(self.table[::-1])
+
+    def selecting(self, vertices: Wide) -> Order:
+        """This order with `selected`; those of the last few selections are kept."""
+        key = vertices.tobytes()
+        if key not in self._selecting:
+            if len(self._selecting) == MOST_SELECTIONS:
+                self._selecting.pop(next(iter(list(self._selecting))), None)  # which another thread may have done
+            self._selecting[key] = replace(self, selected=vertices, _selecting={})
+        return self._selecting[key]
+
+    def selected_outputs(self, groups: Sequence[int]) -> Wide:
+        """Where the rows that outputs have are among those that outputs of all vertices of these groups would have."""
+        assert self.selected is not None
+        if len(groups) == len(self.groups):
+            return self.selected
+        is_in_groups = np.zeros(self.num_rows, np.int64)
+        for group in groups:
+            is_in_groups[self._vertices(group)] = 1
+        positions: Wide = (np.cumsum(is_in_groups) - 1)[self.selected[is_in_groups[self.selected] == 1]]
+        return positions
+
+    def output_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[OutputRows]:
+        """Which row, or edge, of a group is which row of the outputs, for each of these groups."""
+        batch_rows = self.batch_rows(groups, of_edges)
+        if self.selected is None or of_edges:
+            return [OutputRows(None, index) for index in batch_rows]
+        positions = self.selected_outputs(groups)
+        output_at = np.full(sum(map(len, batch_rows)), -1, np.int32)
+        output_at[positions] = np.arange(len(positions), dtype=np.int32)
+        rows_of_groups = []
+        with torch.inference_mode(False):
+            for index in batch_rows:
+                outputs = output_at[index.numpy()]
+                rows = np.flatnonzero(outputs >= 0).astype(np.int32)
+                rows_of_groups.append(OutputRows(torch.from_numpy(rows), torch.from_numpy(outputs[rows])))
+        return rows_of_groups
+
+    def num_outputs(self, groups: Sequence[int], of_edges: bool = False) -> int:
+        """How many rows an output has that these groups push."""
+        if self.selected is not None and not of_edges:
+            return len(self.selected_outputs(groups))
+        return self.num_batch_rows(groups, of_edges)
+
+    def _vertices(self, group: int) -> Ints:
+        first = self.groups[group].start
+        vertices: Ints = self.schedule.order[first : first + self.groups[group].num_rows]
+        return vertices
 
     def batch_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[Tensor]:
         """Indices into a tensor in the batch's order: of each of these groups, entry i is the row of its i-th row, or edge.
@@ -178,10 +237,10 @@ class Order:
             numbers = self.lists.edge
             slices = [group.edges for group in self.groups if group.edges is not None]
             bounds = [(edges.start, edges.start + edges.num_edges) for edges in slices]
+            numbers_of_groups = [numbers[slice(*bounds[group])] for group in groups]
         else:
             numbers = self.schedule.order
-            bounds = [(group.start, group.start + group.num_rows) for group in self.groups]
-        numbers_of_groups = [numbers[slice(*bounds[group])] for group in groups]
+            numbers_of_groups = [self._vertices(group) for group in groups]
         total = len(numbers)
         if of_edges and self.lists is not None:
             total = self.lists.total

@@ -27,7 +27,7 @@ from .compiled import Compiled, NoSteps
 from .edges import known_of_edges
 from .group_memory import GroupMemory
 from .memory import Along, gathered_again
-from .order import Order
+from .order import Order, OutputRows
 from .pool import empty, empty_for_a_call, is_large
 from .transfers import (
     TensorSpec,
@@ -189,7 +189,8 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        spec, transfers = joined(writer, address, pushing, nodes, along)
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES)
+        spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
             puts[number].append(transfer)
@@ -238,14 +239,15 @@ def _backward(
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        for number, index in zip(pushing, order.batch_rows(pushing, along is Along.EDGES), strict=True):
+        for number, rows in zip(pushing, order.output_rows(pushing, along is Along.EDGES), strict=True):
             node = programs[number].trace.push_grads.get(name)
-            if node is not None and has_rows:
+            if node is not None and (has_rows or rows.rows is not None):
                 size = size_of_row(node)
                 memory_of_groups[number].allocate(temporary, node, along, size)
-                takes[number].append(Transfer(node, Location(pushed[name], 0, size, 0), index, along))
+                gradient = Location(pushed[name], 0, size if has_rows else 0, 0)
+                takes[number].append(Transfer(node, gradient, rows, along))
             elif node is not None:
-                memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(index)))
+                memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
     sent = allocate_sent(writer, temporary, programs, order)
     terms: dict[Hashable, TensorSpec] = {}
     for number, (compiled, group, memory) in enumerate(
@@ -277,7 +279,8 @@ def _backward(
         if any(nodes.values()):
             sums[-1].append(name)
             address = writer.address(("input gradient", name))
-            terms[name], transfers = joined(writer, address, groups, nodes, along_of(bound, name))
+            rows_of_groups = [OutputRows(None, index) for index in order.batch_rows(groups, bound.is_edge_input(name))]
+            terms[name], transfers = joined(writer, address, groups, rows_of_groups, nodes, along_of(bound, name))
             for number, transfer in transfers.items():
                 puts[number].append(transfer)
     for number, window, steps, is_first, is_last in visits_back(order, windows):

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ..graph.symbolic.program import Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
@@ -16,7 +17,7 @@ from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .group_memory import GroupMemory
 from .memory import Along, first_gathered, first_row, gathered_by, slots_of
-from .order import Order, RowGroup
+from .order import Ints, Order, OutputRows, RowGroup
 
 TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and dtype of a tensor that a run makes for its caller
 
@@ -24,13 +25,21 @@ TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and dtype of a tensor 
 class Transfer(NamedTuple):
     """A copy between a value of a group and a tensor in the order of the batch.
 
-    Row `batch_rows[i]` of the tensor belongs to row, or edge, i of the group.
+    `rows` tell which row of the tensor belongs to which row, or edge, of the group.
     """
 
     node: fx.Node | None  # None: zeros
     tensor: Location
-    batch_rows: Tensor
+    rows: OutputRows
     along: Along
+
+    def part(self, first: int, count: int) -> OutputRows:
+        """`rows` for `count` rows of the group from `first` on, and counted from there."""
+        rows, batch_rows = self.rows
+        if rows is None:
+            return OutputRows(None, batch_rows[first : first + count])
+        start, stop = np.searchsorted(rows.numpy(), (first, first + count))
+        return OutputRows(rows[start:stop] - first, batch_rows[start:stop])
 
 
 def along_of(bound: Bound, name: str) -> Along:
@@ -47,48 +56,61 @@ def inputs(writer: Writer, group: int) -> list[Transfer]:
             groups = bound.pulls[name]
             rows = writer.order.batch_rows(groups, bound.is_edge_input(name))[groups.index(group)]
             tensor = Location(address, 0, size_of_row(node), 0)
-            transfers.append(Transfer(node, tensor, rows, along_of(bound, name)))
+            transfers.append(Transfer(node, tensor, OutputRows(None, rows), along_of(bound, name)))
     return transfers
 
 
 def joined(
-    writer: Writer, address: int, groups: Sequence[int], nodes: Mapping[int, fx.Node | None], along: Along
+    writer: Writer,
+    address: int,
+    groups: Sequence[int],
+    rows_of_groups: Sequence[OutputRows],
+    nodes: Mapping[int, fx.Node | None],
+    along: Along,
 ) -> tuple[TensorSpec, dict[int, Transfer]]:
     """A tensor in the order of the batch, joined from values of these groups, and the transfer from each group; rows of edges
     that the groups do not read are zeros."""
-    order, of_edges = writer.order, along is Along.EDGES
-    batch_rows = order.batch_rows(groups, of_edges)
     like = next(filter(None, nodes.values()))
-    value, num_rows = like.meta["val"], order.num_batch_rows(groups, of_edges)
+    value, num_rows = like.meta["val"], sum(len(rows.batch_rows) for rows in rows_of_groups)
+    others = writer.order.other_edges(groups) if along is Along.EDGES else None
+    num_rows += 0 if others is None else len(others)
     tensor = Location(address, 0, size_of_row(like), num_rows)
-    others = order.other_edges(groups) if of_edges else None
     if others is not None:
         writer.zero(tensor, others)
     transfers = {
-        group: Transfer(nodes[group], tensor, rows, along) for group, rows in zip(nodes, batch_rows, strict=True)
+        group: Transfer(nodes[group], tensor, rows, along) for group, rows in zip(nodes, rows_of_groups, strict=True)
     }
     return ((num_rows, *map(int, value.shape[1:])), value.dtype), transfers
 
 
 def take(writer: Writer, memory: GroupMemory, number: int, transfers: Sequence[Transfer]) -> None:
-    """Copy the rows of a window from the order of the batch."""
-    for node, tensor, index, along in transfers:
-        first, count = memory.windows.all[number].range(along)
-        writer.take(memory.in_window[number][node].part(first, count), tensor, index[first : first + count])
+    """Copy the rows of a window from the order of the batch; rows that the tensor has none for become zero."""
+    for transfer in transfers:
+        first, count = memory.windows.all[number].range(transfer.along)
+        to, (rows, batch_rows) = memory.in_window[number][transfer.node].part(first, count), transfer.part(first, count)
+        if rows is not None and not len(rows):
+            zeros = writer.row_of_zeros(to.stride, memory.windows.group.num_rows)
+            memory.in_window[number][transfer.node] = zeros
+            continue
+        if rows is not None:
+            writer.zero(to)
+        writer.copy(to, transfer.tensor, rows, batch_rows)
 
 
 def put(writer: Writer, memory: GroupMemory, number: int, transfers: Sequence[Transfer]) -> None:
     """Copy the rows of a window into the order of the batch."""
-    for node, tensor, index, along in transfers:
-        first, count = memory.windows.all[number].range(along)
+    for transfer in transfers:
+        node, tensor = transfer.node, transfer.tensor
+        first, count = memory.windows.all[number].range(transfer.along)
+        rows, batch_rows = transfer.part(first, count)
         if node is None:
-            writer.zero(tensor, index[first : first + count])
+            writer.zero(tensor, batch_rows)
             continue
         layout, source = node.meta["rows"], memory.in_window[number].get(node)
         if source is None or layout.dim or layout.per_vertex != 1:
             raise Unprepared(f"{node.name} does not lie in rows")
-        assert source.num_rows == len(index), f"{node.name} has not as many rows as vertices"
-        writer.put(tensor, source.part(first, count), index[first : first + count])
+        assert source.num_rows == transfer.along.count(memory.windows.group.extent), f"{node.name} lacks rows"
+        writer.copy(tensor, source.part(first, count), batch_rows, rows)
 
 
 def zero_leaves(writer: Writer, program: Program, memory: GroupMemory, number: int) -> None:
@@ -104,19 +126,30 @@ def zero_leaves(writer: Writer, program: Program, memory: GroupMemory, number: i
 def gather(
     writer: Writer, program: Program, memory: GroupMemory, number: int, states: Sequence[tuple[str, By]]
 ) -> None:
-    """Gather states for the rows of a window, where parts other than a core read them."""
+    """Gather states for the rows of a window, where parts other than a core read them.
+
+    Where the children are consecutive rows of a state, as in sequences of one length, they are read where they are.
+    """
     group, window, locations = memory.windows.group, memory.windows.all[number], memory.in_window[number]
     for name, by in states:
         base = first_gathered(program, group, gathered_by(program, name, by))
         if base >= 0 and by is By.SLOT:
             first, end = (row * group.num_slots for row in (window.inner, window.inner_stop))
-            to = locations[Gathered(name, by)].part((group.num_leaves - base) * group.num_slots + first, end - first)
-            writer.take(to, locations[State(name)], group.child_rows[first:end])
+            position = (group.num_leaves - base) * group.num_slots + first  # in what is gathered
+            gathered, state, index = locations[Gathered(name, by)], locations[State(name)], group.child_rows[first:end]
+            has_leaves = base == 0 and window.start < group.num_leaves
+            if not has_leaves and gathered.stride == state.stride and _are_consecutive(index.numpy()):
+                skipped = state.offset + (int(index[0]) - position) * state.stride - gathered.offset
+                for key in (Gathered(name, by), *filter(locations.__contains__, gathered_by(program, name, by))):
+                    location = locations[key]
+                    locations[key] = location._replace(address=state.address, offset=location.offset + skipped)
+            else:
+                writer.copy(gathered.part(position, end - first), state, None, index)
         elif base >= 0:
             assert group.edges is not None
             first, count = window.range(Along.EDGES)
             index = group.edges.child_rows[first : first + count]
-            writer.take(locations[Gathered(name, by)].part(first, count), locations[State(name)], index)
+            writer.copy(locations[Gathered(name, by)].part(first, count), locations[State(name)], None, index)
 
 
 def receive(
@@ -175,6 +208,10 @@ def locate_sent(
         memory.set(Sent(key.state, key.by), sent_by_group)
         if any(program.stage_of[node] == "grad_eager" for node in nodes):
             raise Unprepared("gradients that are sent before the steps")
+
+
+def _are_consecutive(rows: Ints) -> bool:
+    return len(rows) > 0 and bool((np.diff(rows) == 1).all())
 
 
 def size_of_row(node: fx.Node) -> int:

@@ -173,6 +173,8 @@ def schedule(
                [3, 4],
                [4, 5]], dtype=int32)
     """
+    if not batch.num_vertices and not len(batch.child):
+        raise GraphError("the batch is empty: there is nothing to schedule, and models need no schedule for it")
     if not isinstance(batch.kinds, (tuple, list, type(None))):
         raise InputTypeError(f"kinds must be a tuple or None, not {type(batch.kinds).__name__}")
     num_kinds = 1 if batch.kinds is None else len(batch.kinds)

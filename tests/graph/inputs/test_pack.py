@@ -174,10 +174,6 @@ class TestReversed:
 
 
 class TestRefused:
-    def test_an_empty_list(self) -> None:
-        with pytest.raises(GraphError, match="an empty list of graphs; a batch needs at least one"):
-            pack([])
-
     def test_one_graph_without_a_list(self) -> None:
         with pytest.raises(InputTypeError, match=r"for one graph write vf\.pack\(\[graph\]\)"):
             pack(chain(2))

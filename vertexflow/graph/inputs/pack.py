@@ -15,12 +15,13 @@ from ... import _core
 from ...errors import GraphError, InputError, InputTypeError, VertexFlowError
 from .. import segments
 from ..uncompiled import uncompiled
-from .build import HAS_EDGES, HAS_KINDS, LARGEST, InputGraph, Ints
+from .build import HAS_EDGES, HAS_KINDS, InputGraph, Ints
 from .data import Rows, join_data
 from .derived import Derived
 from .edge_index import edge_index_of
 from .kind_names import join_kinds
 from .opaque import opaque
+from .refusal import refusal
 
 if TYPE_CHECKING:
     from ...scheduler import Schedule
@@ -201,6 +202,8 @@ class GraphBatch:
         return cached_sizes[key]
 
     def _is_of_kind(self, kinds: tuple[Any, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        if not self.num_graphs:
+            return np.zeros(0, np.bool_)
         if self.kinds is None or self.kind_index is None:
             raise GraphError(f"the vertices of kind {kinds[0]!r} were asked for, but the graphs have no kinds")
         return np.isin(self.kind_index, [number for number, kind in enumerate(self.kinds) if kind in kinds])
@@ -243,7 +246,7 @@ class GraphBatch:
         Raises:
             GraphError: arrays that are no structure.
         """
-        batch = self.derived.reversed
+        batch = self.derived.reversed if self.num_graphs else self
         if batch is None:
             try:
                 blob, num_slots = _core.reversed(self.child, self.slot, self.offset, self.edge)
@@ -335,11 +338,12 @@ def _fields(batch: GraphBatch) -> dict[str, Any]:
 
 @uncompiled
 def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
-    """Join input graphs into one batch.
+    """Join input graphs into one batch; of no graphs, into the empty batch, on which every model gives outputs without rows,
+    and gradients of zero.
 
     Raises:
-        GraphError: the list is empty, only some of the graphs have kinds, or their kinds do not fit together, or there
-            are 2**31 vertices or edges, or more.
+        GraphError: only some of the graphs have kinds, or their kinds do not fit together, or there are 2**31 vertices or
+            edges, or more.
         InputTypeError: an element is no input graph.
 
     Example:
@@ -353,7 +357,8 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         raise InputTypeError(f"vf.pack takes a list of input graphs, not {type(graphs).__name__}")
     graphs = list(graphs)
     if not graphs:
-        raise GraphError("an empty list of graphs; a batch needs at least one")
+        none, end = np.zeros(0, np.int32), np.zeros(1, np.int32)
+        return GraphBatch(0, 0, child=none, slot=none, offset=end, graph_offset=end, num_slots=0)
     kinds = None
     try:
         packed = _core.pack(graphs, InputGraph, None)
@@ -363,7 +368,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         assert packed is not None
         blob, graph_offset, num_edges, num_slots, flags = packed
     except _core.Malformed as error:
-        raise _explained(error, graphs) from None
+        raise refusal(error, graphs) from None
     except VertexFlowError:
         raise
     except (TypeError, ValueError) as error:
@@ -382,18 +387,4 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         kind_index=blob[ends[2] : ends[2] + num_vertices] if flags & HAS_KINDS else None,
         edge=blob[len(blob) - num_edges :] if flags & HAS_EDGES else None,
         graphs=graphs,
-    )
-
-
-def _explained(error: Exception, graphs: list[Any]) -> VertexFlowError:
-    problem, number, _ = error.args
-    if problem == "not a graph":
-        return InputTypeError(
-            f"element {number} of the list is a {type(graphs[number]).__name__}, not an input graph; "
-            "make one with vf.graph, vf.tree, vf.chain or a reader"
-        )
-    if problem == "too large":
-        return GraphError(f"{number} vertices or edges in one batch; a batch has at most {LARGEST}: pack fewer graphs")
-    return GraphError(
-        f"a graph's structure is no such array ({number} elements); make graphs with vf.graph and its like"
     )

@@ -68,6 +68,14 @@ class Program:
     def wants_gradients(self) -> bool:
         return bool(self.param_grads or self.pull_grads or self.gather_grads)
 
+    @property
+    def receives_at_leaves(self) -> bool:
+        """Whether the gradients that leaves receive from their parents are read."""
+        leaf = self.parts.get("grad_core_leaf")
+        return any(
+            node in self.leaf_rows or (leaf is not None and node in leaf.inputs) for node in self.state_grads.values()
+        )
+
     def has_leaf_rows(self, node: fx.Node) -> bool:
         """Whether a value has rows for all vertices, not only for those with children."""
         role = role_of(node)

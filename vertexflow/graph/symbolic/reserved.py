@@ -11,7 +11,7 @@ from ...errors import InputError, VertexFunctionError
 from .method import without_init
 
 # What a call takes beside inputs, and what a gathered state offers beside states.
-ARGUMENTS = frozenset({"self", "graphs", "initial", "reverse", "shared"})
+ARGUMENTS = frozenset({"self", "graphs", "initial", "outputs", "reverse", "shared"})
 _NOT_STATES = frozenset({"self", "pull", "expand", "gather"})
 
 METHODS = frozenset({"vertex", "forward", "start", "explain", "symbolic_graph"})

@@ -15,6 +15,7 @@ from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, Gather, Grad, S
 from ..arguments import (
     Argument,
     By,
+    FirstSending,
     Function,
     Gathered,
     GroupArgument,
@@ -133,7 +134,10 @@ class Blocks:
             self.argument(ADDS, "const bool", "adds")
         matrices = [statement.b for statement in statements if isinstance(statement, Product)]
         weights = {matrix: self._weight(origins[matrix.array], matrix) for matrix in matrices}
-        stages = write_statements(statements, names, weights, self._arriving(inputs) if not self.number else {})
+        sent = set() if is_leaf or is_cut else self._sent_alone(plan, statements)
+        if any(isinstance(statement, Product) and writes(statement) <= sent for statement in statements):
+            self.argument(FirstSending(), "const Long", "first_sending")
+        stages = write_statements(statements, names, weights, self._arriving(inputs) if not self.number else {}, sent)
         if any(map(asks_for_owners, statements)):
             owner = self.argument(GroupArgument.EDGE_OWNER, INDICES, "owner_of")
             lines.append(f"const Index* const owner = {owner} + first_of_edges;")
@@ -188,6 +192,16 @@ class Blocks:
             for node in program.state_grads.values()
             if not is_leaf or node in program.leaf_rows or node in part.inputs
         ]
+
+    def _sent_alone(self, plan: Plan, statements: Sequence[Statement]) -> set[fx.Node]:
+        """The values that are sent to children, read by nothing else, and not read where children are leaves."""
+        program = self.program
+        if self.name != "grad_core" or program.receives_at_leaves:
+            return set()
+        read_elsewhere = {node for part in program.parts.values() for node in part.inputs}
+        gradients = [node for node in program.gather_grads.values() if node not in read_elsewhere]
+        read = {node for statement in statements for node in reads(statement)}
+        return {node for node, output in plan.stored.items() if output in gradients and node not in read}
 
     def _arriving(self, inputs: dict[fx.Node, fx.Node]) -> dict[fx.Node, str]:
         """The values that are gathered, or received, before the statements run, and what threads divide there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -53,13 +53,15 @@ def write_statements(
     names: Mapping[fx.Node, str],
     weights: Mapping[Matrix, str],
     arriving: Mapping[fx.Node, str],
+    sent: Set[fx.Node] = frozenset(),
 ) -> list[str]:
     """The lines that compute one step, for every thread of a team, up to a barrier.
 
     `names` are the C++ names of the values that lie in memory: the element in column j of row i of the value `x` is
     `x[i * x_ld + j]`; a value without rows has no `_ld`. `weights` are the names of what products read. `arriving` are values
     that earlier lines compute, and what threads divide there (as `_split_of`); "gathered": rows, if they are not read where
-    they were. Sums over rows are added to what is already there if the argument `adds` is true.
+    they were. Sums over rows are added to what is already there if the argument `adds` is true. Products that are `sent` are left
+    out of steps before the row `first_sending`.
     """
     lines: list[str] = []
     numbers = count(1)  # all statements of a step are in one block
@@ -73,6 +75,8 @@ def write_statements(
         elif awaited:
             lines.append(BARRIER)
             unseen.clear()
+        if isinstance(statement, Product) and writes(statement) <= sent:
+            lines.append("if (start >= first_sending)")
         lines += _Writer(names, weights, numbers).write(statement)
         unseen.update(dict.fromkeys(writes(statement), split))
     return [*lines, BARRIER]

@@ -19,22 +19,16 @@ void each_row(const Index* steps, Long count, Long bytes, Move move) {
 
 }  // namespace
 
-// The row `index[i]` of `from`, whose rows begin `stride` bytes apart, becomes row i.
-extern "C" void take(Long* a, const Index* steps, Long count) {
+// The row `from_index[i]` of `from`, whose rows begin `stride` bytes apart, becomes row `to_index[i]`; without an index, row i.
+extern "C" void copy(Long* a, const Index* steps, Long count) {
     char* const to = (char*)a[0];
     const char* const from = (const char*)a[1];
-    const Index* const index = (const Index*)a[2];
-    const Long bytes = a[3], stride = a[4];
-    each_row(steps, count, bytes, [=](Long i) { std::memcpy(to + i * bytes, from + index[i] * stride, bytes); });
-}
-
-// Row i becomes row `index[i]`.
-extern "C" void put(Long* a, const Index* steps, Long count) {
-    char* const to = (char*)a[0];
-    const char* const from = (const char*)a[1];
-    const Index* const index = (const Index*)a[2];
-    const Long bytes = a[3], stride = a[4];
-    each_row(steps, count, bytes, [=](Long i) { std::memcpy(to + index[i] * bytes, from + i * stride, bytes); });
+    const Index *const to_index = (const Index*)a[2], *const from_index = (const Index*)a[3];
+    const Long bytes = a[4], stride = a[5];
+    each_row(steps, count, bytes, [=](Long i) {
+        const Long to_row = to_index ? to_index[i] : i, from_row = from_index ? from_index[i] : i;
+        std::memcpy(to + to_row * bytes, from + from_row * stride, bytes);
+    });
 }
 
 // Rows become zero; those that `index` names, if there is one.

@@ -18,6 +18,7 @@ from ...graph.symbolic.program import CORES, Program
 from ...graph.symbolic.roles import CHILDREN
 from ..arguments import (
     By,
+    FirstSending,
     Gathered,
     GroupArgument,
     Outside,
@@ -105,7 +106,7 @@ def _type(program: Program, pointer: RunArgument, dag: bool) -> str:
     match pointer:
         case Stride():
             return "i32"
-        case Seed():
+        case Seed() | FirstSending():
             return "i64"
         case Outside():
             return "constexpr"

@@ -1,4 +1,4 @@
-"""Calls of the methods of a model on real tensors, for `backend="eager"`."""
+"""A method of a model for `backend="eager"`: called as it is, or on a made-up vertex, to see what it uses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .errors import VertexFunctionError
 from .graph.symbolic.method import code_of
 from .graph.symbolic.roles import Pull, Role, is_per_edge
 from .graph.symbolic.states import StateDtypes
 from .graph.symbolic.vertex import Vertex
+from .kernels import autograd
 from .kernels.eager import Method, Uses, note_pushes
+from .kinds import check_rows, check_together
 
 if TYPE_CHECKING:
     from .function import VertexFunction
 
 
-class Call:
+class MethodCall:
     """A method of the model, with `tensors` as its parameters and buffers where these are not its own."""
 
     def __init__(self, model: VertexFunction, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -51,8 +54,8 @@ class _Scope(nn.Module):
         return self.method(v)
 
 
-def probe_method(
-    call: Call,
+def probe(
+    call: MethodCall,
     uses: Uses,
     model: VertexFunction,
     dtypes: StateDtypes,
@@ -85,6 +88,32 @@ def probe_method(
     uses.shared |= v.shared_names
     uses.first_slot = v.first_slot
     note_pushes(uses, v.pushed, v.push_sorts)
+
+
+def run_empty(
+    model: VertexFunction,
+    tensors: Mapping[str, Tensor],
+    dtypes: StateDtypes,
+    inputs: Mapping[str, Tensor],
+    shared: Mapping[str, Tensor],
+    external: Mapping[str, Tensor],
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """The outputs of a batch without graphs; every method is called on a made-up vertex to see what it pushes."""
+    calls = {name: MethodCall(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
+    uses = {name: Uses(call.code) for name, call in calls.items()}
+    for name, call in calls.items():
+        try:
+            probe(call, uses[name], model, dtypes, inputs, shared, device)
+        except Exception as error:
+            raise VertexFunctionError(
+                f"the batch has no graphs, and what `{name}` pushes cannot be told: it fails for one vertex without children, "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    check_together(uses, inputs, shared)
+    check_rows(uses, inputs, dict.fromkeys(calls, (0, 0)), model._methods, "the batch")
+    likes = {name: like for method_uses in uses.values() for name, like in method_uses.pushes.items()}
+    return autograd.without_rows(likes, [*tensors.values(), *inputs.values(), *shared.values(), *external.values()])
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:

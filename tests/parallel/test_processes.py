@@ -1,0 +1,251 @@
+"""Processes over gloo: losses and gradients are those of one process with the whole batch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+import vertexflow as vf
+
+from .cases import CASES, Case
+
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def shares(case: Case, num_ranks: int) -> list[list[list[int]]]:
+    """Ways of giving graphs to ranks: balanced; one rank has almost all; ranks without graphs."""
+    samplers = [
+        vf.parallel.BalancedSampler(case.graphs, len(case.graphs), num_replicas=num_ranks, rank=rank)
+        for rank in range(num_ranks)
+    ]
+    everything = list(range(len(case.graphs)))
+    uneven = [everything[num_ranks - 1 :], *([number] for number in range(num_ranks - 1))]
+    return [[next(iter(sampler)) for sampler in samplers], uneven, [[]] * (num_ranks - 1) + [everything]]
+
+
+def seed(case: Case, rank: int) -> None:
+    if case.is_random:
+        torch.manual_seed(100 + rank)
+
+
+def expected(case: Case, model: nn.Module, share: list[list[int]]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of the whole batch in one process, written with plain PyTorch, and its gradients."""
+    parts = []
+    for rank, chosen in enumerate(share if case.is_random else [sorted(chain.from_iterable(share))]):
+        seed(case, rank)
+        parts.append(case.losses(model, chosen))
+    losses = torch.cat([losses for losses, _ in parts])
+    if case.weights == "none":
+        loss = losses.mean()
+    else:
+        weights = torch.cat([weights for _, weights in parts]).double()
+        rows, columns = (losses, 1) if losses.dim() == 1 else (losses.sum(1), losses.shape[1])
+        loss = (rows * weights).sum() / (weights.sum() * columns)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    return loss.detach(), dict(zip(dict(model.named_parameters()), gradients, strict=True))
+
+
+def agree(name: str, model: nn.Module, gradients: dict[str, torch.Tensor]) -> None:
+    for parameter_name, parameter in model.named_parameters():
+        grad = parameter.grad
+        assert grad is not None, f"{name}: {parameter_name} has no gradient"
+        whole = grad.full_tensor() if hasattr(grad, "full_tensor") else grad
+        torch.testing.assert_close(
+            whole, gradients[parameter_name], **EXACT, msg=lambda text, at=parameter_name: f"{name}, {at}: {text}"
+        )
+
+
+def ddp(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    return DistributedDataParallel(model, process_group=mesh.get_group())
+
+
+def sharded(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    fully_shard(model, mesh=mesh)
+    model.set_reduce_scatter_unused_params(True)  # a rank may have no vertex of some kind
+    return model
+
+
+def of_losses_and_gradients(mesh: DeviceMesh, names=tuple(CASES)) -> None:
+    rank, num_ranks = mesh.get_local_rank(), mesh.size()
+    for name in names:
+        case = CASES[name]
+        one, *models = (case.model() for _ in range(3))
+        calls = [ddp(models[0], mesh), sharded(models[1], mesh)]
+        for share in shares(case, num_ranks):
+            loss, gradients = expected(case, one, share)
+            for model, call in zip(models, calls, strict=True):
+                model.zero_grad()
+                seed(case, rank)
+                losses, weights = case.losses(call, share[rank])
+                ours = vf.parallel.mean(losses, weights, group=mesh if num_ranks < dist.get_world_size() else None)
+                torch.testing.assert_close(ours.detach(), loss, **EXACT)
+                ours.backward()
+                agree(f"{name}, {type(call).__name__}, {share}", model, gradients)
+
+
+def of_gradients_that_are_added_up(mesh: DeviceMesh) -> None:
+    """Two micro-batches; the second has no graphs on one rank."""
+    rank, num_ranks = mesh.get_local_rank(), mesh.size()
+    case = CASES["plain mean"]
+    share = shares(case, num_ranks)[0]
+    loss, gradients = expected(case, case.model(), share)
+    parts = [share[rank][:2], share[rank][2:]]
+    for wrap in (ddp, sharded):
+        model = case.model()
+        call = wrap(model, mesh)
+        rows = sum(case.graphs[number].num_vertices for number in share[rank])
+        rows = vf.parallel.sum(torch.tensor(rows), group=mesh)
+        assert rows.item() == sum(graph.num_vertices for graph in case.graphs)
+        total = 0.0
+        for number, part in enumerate(parts):
+            is_last = number == len(parts) - 1
+            if wrap is sharded:
+                model.set_requires_gradient_sync(is_last)
+            with contextlib.nullcontext() if is_last or wrap is sharded else call.no_sync():
+                ours = vf.parallel.sum(case.losses(call, part)[0], group=mesh) / rows
+                ours.backward()
+                total += ours.detach()
+        torch.testing.assert_close(total, loss, **EXACT)
+        agree(wrap.__name__, model, gradients)
+
+
+def of_functions_of_means(mesh: DeviceMesh) -> None:
+    """Gradients of what is made of several means, and of weights that are learned, are exact too."""
+    rank, num_ranks = mesh.get_local_rank(), mesh.size()
+    x = torch.arange(2 * num_ranks * (num_ranks + 1) / 2, dtype=torch.float64) + 1
+    ours = x[rank * (rank + 1) : (rank + 1) * (rank + 2)]  # ranks have 2, 4, 6, ... numbers
+    scale = torch.tensor([0.3, 0.7], dtype=torch.float64)
+
+    def loss(scale, x, mean):
+        first = mean(x * scale[0], torch.sigmoid(x * scale[1]))
+        return first.sqrt() + 0.1 * mean((x * scale[1]).sin(), None).square()
+
+    def plain(values, weight):
+        return values.mean() if weight is None else (values * weight).sum() / weight.sum()
+
+    a, b = scale.clone().requires_grad_(), scale.clone().requires_grad_()
+    got = loss(a, ours, lambda values, weight: vf.parallel.mean(values, weight, group=mesh))
+    wanted = loss(b, x[: num_ranks * (num_ranks + 1)], plain)
+    torch.testing.assert_close(got, wanted, **EXACT)
+    got.backward()
+    wanted.backward()
+    dist.all_reduce(a.grad, group=mesh.get_group())
+    torch.testing.assert_close(a.grad / num_ranks, b.grad, **EXACT)
+
+
+def of_rows_that_nobody_has(mesh: DeviceMesh) -> None:
+    case = CASES["slots"]
+    model = case.model()
+    call = ddp(model, mesh)
+    losses, weights = case.losses(call, [])
+    loss = vf.parallel.mean(losses, weights, group=mesh)
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(parameter.grad.any() for parameter in model.parameters())
+
+
+def of_a_sampler_s_ranks(mesh: DeviceMesh) -> None:
+    sampler = vf.parallel.BalancedSampler(CASES["slots"].graphs, 3)
+    assert (sampler.num_replicas, sampler.rank) == (dist.get_world_size(), dist.get_rank())
+
+
+def of_what_is_refused(mesh: DeviceMesh) -> None:
+    if mesh.size() != dist.get_world_size() or dist.get_world_size() < 4:
+        return
+    two = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("data", "hidden"))
+    with pytest.raises(vf.InputError, match=r"DeviceMesh of 2 dimensions; name one of them: mesh\['data'\]"):
+        vf.parallel.mean(torch.ones(2), group=two)
+    total = vf.parallel.sum(torch.tensor([dist.get_rank()]), group=two["data"])
+    assert total.item() == 2 * (dist.get_rank() % 2) + 2
+
+
+def of_ranks_that_disagree(mesh: DeviceMesh) -> None:
+    rank, num_ranks = mesh.get_local_rank(), mesh.size()
+    graphs = CASES["slots"].graphs
+    model, sampler = CASES["slots"].model(), vf.parallel.BalancedSampler(graphs, 2, num_replicas=1, rank=0)
+    vf.parallel.check_same(group=mesh, model=model, sampler=sampler, options={"lr": 0.1}, x=torch.ones(2))
+    if num_ranks == 1:
+        return
+    is_last = rank == num_ranks - 1
+    others = ", ".join(map(str, range(num_ranks - 1)))
+    on_others = f"on rank{'s' if num_ranks > 2 else ''} {others}"
+    short = vf.parallel.BalancedSampler(graphs[: 6 if is_last else 7], 2, num_replicas=1, rank=0)
+    order = vf.parallel.BalancedSampler(graphs[:: -1 if is_last else 1], 2, num_replicas=1, rank=0)
+    model.out.bias.data += is_last
+    for values, wanted in [
+        ({"sampler": short}, rf"sampler\.num_samples is 7 {on_others}, 6 on rank {num_ranks - 1}; sampler\.costs is"),
+        ({"sampler": order}, r"disagree: sampler\.costs is checksum \w+ on rank"),
+        ({"model": model}, r"disagree: model\.out\.bias is float64 \[1\], checksum \w+ on rank"),
+        (
+            {"options": {"lr": 0.1 + is_last}},
+            rf"options\.lr is 0\.1 {on_others}, 1\.1 on rank {num_ranks - 1}\. Give all",
+        ),
+        ({f"extra{rank}": 1}, "extra0 is 1 on rank 0, nothing on rank"),
+        ({"many": {str(number): rank for number in range(9)}}, "; 5 more differ"),
+    ]:
+        with pytest.raises(vf.InputError, match=wanted):
+            vf.parallel.check_same(group=mesh, **values)
+
+
+PARTS = [
+    of_ranks_that_disagree,
+    of_losses_and_gradients,
+    of_gradients_that_are_added_up,
+    of_functions_of_means,
+    of_rows_that_nobody_has,
+    of_a_sampler_s_ranks,
+    of_what_is_refused,
+]
+
+
+def quick(mesh: DeviceMesh) -> None:
+    of_losses_and_gradients(mesh, ("slots",))
+
+
+def run(tmp_path: Path, num_processes: int, *parts) -> None:
+    """All parts in one set of processes: to start these takes longer than a part."""
+    with contextlib.suppress(mp.ProcessExitedException):  # what it says is in the files
+        mp.spawn(_process, (num_processes, parts, tmp_path), nprocs=num_processes)
+    files = [tmp_path / f"rank {rank}" for rank in range(num_processes)]
+    found = {file.name: file.read_text() if file.exists() else "nothing" for file in files}
+    wrong = {name: text for name, text in found.items() if text != "passed"}
+    assert not wrong, "\n".join(f"{name}: {text}" for name, text in wrong.items())
+
+
+def test_two_processes_agree_with_one(tmp_path):
+    run(tmp_path, 2, of_ranks_that_disagree, quick, of_gradients_that_are_added_up, of_functions_of_means)
+
+
+@pytest.mark.slow
+def test_one_two_and_four_processes_agree_with_one(tmp_path):
+    run(tmp_path, 4, *PARTS)
+
+
+def _process(rank: int, num_processes: int, parts, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(GLOO_SOCKET_IFNAME="lo", VERTEXFLOW_BACKEND="torch")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=num_processes)
+    meshes = [DeviceMesh("cpu", list(range(size))) for size in (1, 2, 4) if size <= num_processes]
+    try:
+        for mesh in meshes:
+            for part in parts:
+                if rank < mesh.size():
+                    part(mesh)
+        dist.barrier()
+        (folder / f"rank {rank}").write_text("passed")
+    except BaseException:
+        (folder / f"rank {rank}").write_text(traceback.format_exc())
+        os._exit(1)  # the others wait for this one
+    dist.destroy_process_group()
