@@ -121,25 +121,25 @@ class Unused(TreeRNN):
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "eager"])
-@pytest.mark.parametrize("way", ["forward", "reverse", "initial", "parts"])
-def test_a_batch_without_graphs_gives_gradients_of_zero(backend, way):
+def test_a_batch_without_graphs_gives_gradients_of_zero(backend):
     model = Unused() if backend != "eager" else TreeRNN(3, 4)
     model.backend = backend
-    leaves = {"x": torch.randn(0, 3, requires_grad=True), **dict(model.named_parameters())}
-    options = {"reverse": way == "reverse"}
-    if way == "initial":
-        leaves["h0"] = torch.randn(0, 4, requires_grad=True)
-        options["initial"] = {"h": leaves["h0"]}
-    if way == "parts":
-        model.max_vertices = 5
-    out = model([], x=leaves["x"], **options)
-    assert out.h.shape == (0, 4)
-    (out.h @ torch.full((4,), torch.inf)).sum().backward()
-    for name, leaf in leaves.items():
-        assert (leaf.grad is None) == name.startswith("unused"), name
-        assert leaf.grad is None or not leaf.grad.any(), name
-    with torch.no_grad():
-        assert not model([], x=leaves["x"]).h.requires_grad
+    for way in ("forward", "reverse", "initial", "parts"):
+        model.zero_grad()
+        leaves = {"x": torch.randn(0, 3, requires_grad=True), **dict(model.named_parameters())}
+        options = {"reverse": way == "reverse"}
+        if way == "initial":
+            leaves["h0"] = torch.randn(0, 4, requires_grad=True)
+            options["initial"] = {"h": leaves["h0"]}
+        model.max_vertices = 5 if way == "parts" else None
+        out = model([], x=leaves["x"], **options)
+        assert out.h.shape == (0, 4)
+        (out.h @ torch.full((4,), torch.inf)).sum().backward()
+        for name, leaf in leaves.items():
+            assert (leaf.grad is None) == name.startswith("unused"), (way, name)
+            assert leaf.grad is None or not leaf.grad.any(), (way, name)
+        with torch.no_grad():
+            assert not model([], x=leaves["x"]).h.requires_grad
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "eager"])

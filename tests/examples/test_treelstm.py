@@ -174,7 +174,7 @@ def launched(tmp_path, processes, *arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "VERTEXFLOW_BACKEND": "torch"}
     done = subprocess.run(
         [sys.executable, *command, "-m", "examples.treelstm.train", *map(str, arguments), "--threads", "1"],
-        env=environment, cwd=ROOT, text=True, capture_output=True, timeout=200, check=False,
+        env=environment, cwd=ROOT, text=True, capture_output=True, timeout=500, check=False,
     )  # fmt: skip
     assert not done.returncode, done.stderr[-4000:]
     return done.stdout
