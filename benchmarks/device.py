@@ -86,4 +86,9 @@ def _rise_of_process(run: Callable[[], object]) -> int | None:
 
 def status(field: str) -> int:
     """A size that Linux tells of this process, in bytes."""
-    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) * 1024
+    return size_in(Path("/proc/self/status").read_text(), field)
+
+
+def size_in(text: str, field: str) -> int:
+    """The same in what Linux told at some moment."""
+    return int(text.split(f"{field}:")[1].split()[0]) * 1024

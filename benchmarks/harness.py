@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import vertexflow as vf
 from vertexflow.kernels import pool
 
 from .device import graphed, peak, seconds_of
@@ -78,6 +79,7 @@ class Case:
         kept: numbers that the forward pass must keep for the backward pass: states and gates.
         skipped: peers that cannot run here, and why.
         num_indices: numbers that tell the row of each vertex and the vertex of each row, and both ends of each edge.
+        estimate: what vertexflow says beforehand of the memory of a training step, where it does.
     """
 
     title: str
@@ -87,10 +89,16 @@ class Case:
     kept: int
     skipped: Mapping[str, str] = field(default_factory=dict)
     num_indices: int = 0
+    estimate: Callable[[], vf.MemoryEstimate] | None = None
 
 
 class DisagreementError(Exception):
     """Contestants that find different losses or gradients: there is nothing to compare."""
+
+
+def mean_square(outputs: Tensor) -> Tensor:
+    """The loss."""
+    return outputs.square().mean()
 
 
 def training_step(model: nn.Module, contestant: Contestant) -> Callable[[], Tensor]:
@@ -100,10 +108,10 @@ def training_step(model: nn.Module, contestant: Contestant) -> Callable[[], Tens
         for parameter in model.parameters():
             parameter.grad = None
         if contestant.train is None:
-            loss = contestant.forward().square().mean()
+            loss = mean_square(contestant.forward())
             loss.backward()
         else:
-            loss = contestant.train().square().mean()
+            loss = mean_square(contestant.train())
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:  # as `agree` made sure of
@@ -118,7 +126,7 @@ def forward_pass(contestant: Contestant) -> Callable[[], Tensor]:
 
     def run() -> Tensor:
         with torch.no_grad():
-            return contestant.forward().square().mean()
+            return mean_square(contestant.forward())
 
     return run
 

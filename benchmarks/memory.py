@@ -7,7 +7,7 @@ are there. What *must be kept* is what a workload counts, states and saved activ
 arrays: of each vertex its row and of each row its vertex, of each edge its two ends, in 4 bytes each. MiB above what the process
 held: after the forward pass, at the peak, and after the step, gradients and output gone: what is retained. `then` is the same of
 the last of `--steps` steps, above what the process held before the first; `ms` the median time of the steps after the first
-(ask for more of them). Linux only.
+(ask for more of them); `estimated` what `model.estimate_memory` says of the first peak. Linux only.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ import torch
 from torch import nn
 
 import vertexflow as vf
+from vertexflow.kernels import pool
 
-from .device import status
-from .harness import RATE, Case, Contestant, Settings
+from .device import size_in, status
+from .harness import OURS, RATE, Case, Contestant, Settings, mean_square
 from .workloads import WORKLOADS
 
 GRAPHS = {"treelstm": 136, "childsum": 64, "circuits": 64, "treefc": 64}  # the first has 5,202 vertices
@@ -77,17 +78,16 @@ def show(name: str, settings: OneModel, steps: int, max_vertices: int | None) ->
         must = found["kept"]
         if not number:
             print(f"{name}, hidden {settings.hidden}, {found['title']}: {must / MIB:.1f} MiB must be kept")
-            print(
-                f"    {'':30} {'forward':>8} {'peak':>8} {'of kept':>8} {'retained':>9} {'then':>8} {'retained':>9} {'ms':>8}"
-            )
+            columns = ["forward", "peak", "of kept", "retained", "then", "retained", "ms", "estimated"]
+            print(" " * 34, *(f"{column:>9}" for column in columns))
         steps_of = found["steps"]
         first, last = steps_of[0], steps_of[-1]
+        estimated = "" if found["estimated"] is None else f"{found['estimated'] / MIB:.1f}"
         forward = "" if first["forward"] is None else f"{first['forward'] / MIB:.1f}"
-        print(
-            f"    {contestant:30} {forward:>8} {first['peak'] / MIB:8.1f} {first['peak'] / must:8.2f} "
-            f"{first['retained'] / MIB:9.1f} {last['peak'] / MIB:8.1f} {last['retained'] / MIB:9.1f} "
-            f"{statistics.median(step['seconds'] for step in steps_of[1:] or steps_of) * 1e3:8.1f}"
-        )
+        milliseconds = statistics.median(step["seconds"] for step in steps_of[1:] or steps_of) * 1e3
+        sizes = [forward, f"{first['peak'] / MIB:.1f}", f"{first['peak'] / must:.2f}"]
+        sizes += [f"{size / MIB:.1f}" for size in (first["retained"], last["peak"], last["retained"])]
+        print(f"    {contestant:30}", *(f"{cell:>9}" for cell in (*sizes, f"{milliseconds:.1f}", estimated)))
 
 
 def _in_a_process(
@@ -122,6 +122,7 @@ def measure(
         "title": case.title,
         "kept": kept_bytes(case),
         "steps": [_weighed(case.model, one, start) for _ in range(steps)],
+        "estimated": case.estimate().peak if case.estimate and contestant == OURS else None,  # last: it leaves traces
     }
 
 
@@ -136,11 +137,11 @@ def _weighed(model: nn.Module, contestant: Contestant, start: int) -> dict[str, 
     begin = time.perf_counter()
     forward = _step(model, contestant)
     seconds = time.perf_counter() - begin
-    peak = status("VmHWM") - start
+    now = Path("/proc/self/status").read_text()  # at one moment: between two, memory may grow
     return {
         "forward": forward and forward - start,
-        "peak": peak,
-        "retained": status("VmRSS") - start,
+        "peak": size_in(now, "VmHWM") - start,
+        "retained": size_in(now, "VmRSS") - start,
         "seconds": seconds,
     }
 
@@ -149,12 +150,12 @@ def _step(model: nn.Module, contestant: Contestant) -> int | None:
     """A training step; the resident memory after the forward pass, if that is there to be seen."""
     forward = None
     if contestant.train is None:
-        loss = contestant.forward().square().mean()
+        loss = mean_square(contestant.forward())
         forward = status("VmRSS")
         loss.backward()
         del loss
     else:
-        contestant.train().square().mean()
+        mean_square(contestant.train())
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
@@ -165,6 +166,7 @@ def _step(model: nn.Module, contestant: Contestant) -> int | None:
 
 def _trim() -> None:
     gc.collect()
+    pool.clear()
     ctypes.CDLL(None).malloc_trim(0)
 
 

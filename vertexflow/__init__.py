@@ -15,6 +15,7 @@ from .errors import (
     VertexFlowError,
     VertexFunctionError,
 )
+from .estimate import MemoryEstimate
 from .frontier import Frontier
 from .function import VertexFunction
 from .graph.inputs.build import InputGraph, chain, graph, tree, tree_from_parents
@@ -42,6 +43,7 @@ __all__ = [
     "InputGraph",
     "InputTypeError",
     "LinAlgError",
+    "MemoryEstimate",
     "NotTracedError",
     "OutputError",
     "Outputs",

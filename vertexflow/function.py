@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from . import kinds, log, programs, report
-from .backward_hooks import ReturnsOutputs
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
+from .estimate import BoundCall, EstimatesMemory, as_they_are
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
@@ -41,7 +41,7 @@ from .scheduler import FSM, Policy, edge_lists, schedule
 from .selection import pushing, selection_of
 
 
-class VertexFunction(ReturnsOutputs):
+class VertexFunction(EstimatesMemory):
     """The computation of one vertex, run over whole batches of input graphs.
 
     Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each
@@ -175,11 +175,32 @@ class VertexFunction(ReturnsOutputs):
         wanted: Tensor | None = None,
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
-        kinds.check_written(self, VertexFunction)
         if named_backend(self.backend) == "eager":
+            kinds.check_written(self, VertexFunction)
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
-        version, own_tensors = programs.see(self._programs, self)
+        version, own_tensors = self._see()
         tensors = own_tensors if tensors is None else tensors
+        call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
+        outputs = call.run(call.tensors, inputs, call.external)
+        autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
+        return Outputs(call.as_given(outputs))
+
+    def _see(self) -> tuple[Version, dict[str, Tensor]]:
+        kinds.check_written(self, VertexFunction)
+        return programs.see(self._programs, self)
+
+    def _bind_call(
+        self,
+        version: Version,
+        tensors: Mapping[str, Tensor],
+        graphs: GraphBatch | Sequence[InputGraph],
+        reverse: bool,
+        initial: Mapping[str, Tensor] | None,
+        inputs: Mapping[str, Tensor],
+        shared: Mapping[str, Tensor] | None,
+        wanted: Tensor | None,
+    ) -> tuple[BoundCall, dict[str, Trace]]:
+        """A call that is checked, traced, compiled and scheduled."""
         shared = check_shared(tensors, inputs, shared)
         tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}} if shared else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
@@ -204,7 +225,9 @@ class VertexFunction(ReturnsOutputs):
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
             bound = self._bind(version, traces, inputs, tensors, device, through, methods)
-            return Outputs(autograd.run_empty(bound, device, tensors, inputs, external))
+            return BoundCall(
+                functools.partial(autograd.run_empty, bound, device), tensors, external, device, dict
+            ), traces
 
         def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
@@ -218,13 +241,12 @@ class VertexFunction(ReturnsOutputs):
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
-        outputs = run_parts(list(map(bind, parts, starts)), tensors, inputs, external)
-        for trace in traces.values():  # of kinds that are not in this batch
-            for name, node in trace.pushes.items():
-                if name not in outputs:
-                    leaves = [*tensors.values(), *inputs.values()] if name in trace.push_grads else []
-                    outputs[name] = autograd.no_rows(node, device, [value for value in leaves if value.requires_grad])
-        return Outputs(outputs if selection is None else selection.as_given(outputs, pushing(batch, methods, traces)))
+        bound_parts = list(map(bind, parts, starts))
+        run, as_given = functools.partial(run_parts, bound_parts), as_they_are
+        if selection is not None:
+            as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
+        size = sum(part.order.num_bytes for part in bound_parts)
+        return BoundCall(run, tensors, external, device, as_given, size), traces
 
     @uncompiled
     def start(

@@ -98,6 +98,10 @@ class Version:
         default_factory=dict
     )
 
+    def apart(self) -> Version:
+        """This version with what it has so far; what is added to one is not in the other."""
+        return Version(self.alive, dict(self.traces), dict(self.compiled), dict(self.bound))
+
 
 @dataclass(frozen=True)
 class Seen:

@@ -13,7 +13,7 @@ import vertexflow as vf
 
 from ..floor import Product
 from ..graphs import random_dependencies
-from ..harness import OURS, Case, Contestant, Settings
+from ..harness import OURS, Case, Contestant, Settings, mean_square
 from ..levels import Generations, generations
 from ..over_jax import Array, Parameters, contestant
 from ..peers import MissingError, dgl_graph, import_dgl
@@ -67,6 +67,9 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
         ],
         kept=size * (5 * count + edges),  # h, c, i, o, u; f
         num_indices=2 * (batch.num_vertices + batch.num_edges),
+        estimate=lambda: model.estimate_memory(
+            batch, x=x, loss=lambda out: mean_square(out.h[roots]), holds_outputs=False
+        ),
         skipped=skipped,
     )
 

@@ -17,7 +17,7 @@ from examples.circuits.data import read_folder
 
 from ..floor import Product
 from ..graphs import random_circuit
-from ..harness import OURS, Case, Contestant, Settings
+from ..harness import OURS, Case, Contestant, Settings, mean_square
 from ..levels import Levels, levels
 from ..over_jax import Array, Parameters, contestant
 from ..peers import MissingError, import_pyg
@@ -80,6 +80,10 @@ def _case(settings: Settings, graphs: list[vf.InputGraph], what: str) -> Case:
         ],
         kept=size * (5 * count + inner) + edges,  # h, r, z, n, what r is multiplied with; messages; attention
         num_indices=2 * (batch.num_vertices + batch.num_edges),
+        # The network joins the outputs of its layers, here of one.
+        estimate=lambda: layer.estimate_memory(
+            batch, x=x, loss=lambda out: mean_square(torch.cat([out.h], -1)), holds_outputs=False
+        ),
         skipped=skipped,
     )
 

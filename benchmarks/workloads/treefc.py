@@ -11,7 +11,7 @@ import vertexflow as vf
 
 from ..floor import Product
 from ..graphs import complete_tree
-from ..harness import OURS, Case, Contestant, Settings
+from ..harness import OURS, Case, Contestant, Settings, mean_square
 from ..levels import Levels, levels
 from ..over_jax import Array, Parameters, contestant
 from ..peers import MissingError
@@ -45,6 +45,9 @@ def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
         products=[Product(inner, 2 * size, size, sends=inner - settings.batch * leaves // 2)],
         kept=inner * size,  # h
         num_indices=2 * (batch.num_vertices + batch.num_edges),
+        estimate=lambda: model.estimate_memory(
+            batch, x=x, loss=lambda out: mean_square(out.h[roots]), holds_outputs=False
+        ),
         skipped=skipped,
     )
 

@@ -13,7 +13,7 @@ import vertexflow as vf
 
 from ..floor import Product
 from ..graphs import random_tree
-from ..harness import OURS, Case, Contestant, Settings
+from ..harness import OURS, Case, Contestant, Settings, mean_square
 from ..levels import Generations, Levels, children_of, generations, levels
 from ..over_jax import Array, Parameters, contestant
 from ..peers import MissingError, dgl_graph, import_dgl
@@ -92,6 +92,9 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
         products=[Product(count, size, 3 * size, sends=0), Product(inner, 2 * size, 5 * size, sends=inner)],
         kept=size * (5 * count + 2 * inner),  # h, c, i, o, u; two f
         num_indices=2 * (batch.num_vertices + batch.num_edges),
+        estimate=lambda: model.estimate_memory(
+            batch, x=x, loss=lambda out: mean_square(out.h[roots]), holds_outputs=False
+        ),
         skipped=skipped,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import threading
@@ -304,10 +305,25 @@ def some_outputs_at_a_time(call: Call) -> None:
     call.check(joined)
 
 
+def estimated_first(call: Call) -> None:
+    """Going through a step without computing leaves nothing behind, of whichever step."""
+    call.model.max_vertices = call.rng.choice([None, None, 4])
+    try:
+        for training in call.rng.sample([True, False], call.rng.choice([1, 2])):
+            given = call.arguments()
+            with call.function.context(), contextlib.suppress(vf.BackendError):  # there are estimates for two backends
+                estimate = call.model.estimate_memory(call.batch, training=training, **given)
+                assert estimate.peak >= estimate.outputs
+        call.check(call.run())
+    finally:
+        call.model.max_vertices = None
+
+
 Way = Callable[[Call], None]
 WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace anew
     "train": (train, 6),
     "as list": (as_list, 4),
+    "estimated first": (estimated_first, 3),
     "from arrays": (from_arrays, 2),
     "without gradients first": (without_gradients_first, 3),
     "inference first": (inference_first, 2),

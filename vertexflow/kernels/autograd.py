@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from ..errors import VertexFlowError
 from ..graph.symbolic.isolation import without_autocast
+from ..graph.symbolic.trace import Trace
 from . import pool
 from .bound import Bound
 from .executor import run_backward, run_forward
@@ -147,6 +148,17 @@ class _NoRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
         return (None,) * len(ctx.needs_input_grad)
+
+
+def add_missing(
+    outputs: dict[str, Tensor], traces: Iterable[Trace], leaves: Sequence[Tensor], device: torch.device
+) -> None:
+    """Add the outputs of kinds that are not in a batch, without rows."""
+    for trace in traces:
+        for name, node in trace.pushes.items():
+            if name not in outputs:
+                wanted = [value for value in leaves if value.requires_grad] if name in trace.push_grads else []
+                outputs[name] = no_rows(node, device, wanted)
 
 
 def no_rows(node: fx.Node, device: torch.device, wanted: Sequence[Tensor]) -> Tensor:

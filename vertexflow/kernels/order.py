@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..scheduler import EdgeLists, Schedule
+from . import rehearsal
 
 MOST_SELECTIONS = 8  # of vertices whose outputs are returned, kept with an order
 
@@ -54,7 +55,7 @@ class EdgeSlice:
     @cached_property
     def slots(self) -> Tensor:
         """int64 [num_edges]: the slot of each edge, on the device."""
-        with torch.inference_mode(False):
+        with rehearsal.interrupted(), torch.inference_mode(False):
             return torch.from_numpy(self.slot.astype(np.int64)).to(self.child_rows.device, non_blocking=True)
 
 
@@ -149,6 +150,15 @@ class Order:
     _other_edges: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _selecting: dict[bytes, Order] = field(default_factory=dict)
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of all index arrays."""
+        arrays = [self.schedule.arrays, self.schedule.table, self.table]
+        arrays += [] if self.lists is None else [self.lists.arrays]
+        edges = (group.edges for group in self.groups if group.edges is not None)
+        tensors = [tensor for of_group in edges for tensor in (of_group.counts, of_group.owner)]
+        return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
+
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
         """Runs of consecutive steps [first, end) of the same group, as (group, first, end)."""
@@ -214,7 +224,8 @@ class Order:
         """
         key = (of_edges, tuple(groups))
         if key not in self._batch_rows:
-            self._batch_rows[key] = self._find_batch_rows(groups, of_edges)
+            with rehearsal.interrupted():
+                self._batch_rows[key] = self._find_batch_rows(groups, of_edges)
         return self._batch_rows[key]
 
     def other_edges(self, groups: Sequence[int]) -> Tensor | None:

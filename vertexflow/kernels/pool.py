@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from . import rehearsal
 
 LARGE = 4 << 20  # bytes; smaller pieces are kept by the C library itself
 LARGE_OF_PARTS = 256 << 10  # the same while one part of a batch is computed after the other
@@ -29,6 +31,15 @@ KEPT = 1 << 30  # bytes in free pieces, at most
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class _HasSize(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+Sized = TypeVar("Sized", bound=_HasSize)
+
 _free: list[_Bytes] = []
 _returned: SimpleQueue[_Bytes] = SimpleQueue()  # a finalizer may run anywhere, also while this thread holds the lock
 _lock = Lock()
@@ -60,7 +71,8 @@ def smaller_pieces() -> Iterator[None]:
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Like `torch.empty`, in memory of the pool."""
     size = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu" or not is_large(size):
+    on_cpu = device.type == "cpu" or (device.type == "meta" and rehearsal.current() is not None)
+    if not on_cpu or not is_large(size):
         return torch.empty(tuple(shape), dtype=dtype, device=device)
     return _bytes(size, 2 * size).view(dtype).view(tuple(shape)).detach()  # no view: users may change it in place
 
@@ -72,6 +84,14 @@ def empty_for_a_call(size: int) -> Tensor:
 
 def _bytes(size: int, max_size: int) -> Tensor:
     """Bytes in a piece of at most `max_size`, which goes back to the pool when the tensor is freed."""
+    rehearsed = rehearsal.current()
+    if rehearsed is not None:
+        for gone in _keep_to_limit(rehearsed.free):
+            rehearsed.let_go(gone)
+        found, evicted = _choose(rehearsed.free, size, max_size)
+        if evicted is not None:
+            rehearsed.let_go(evicted)
+        return rehearsed.in_piece(size, rehearsal.Piece(_room(size)) if found is None else found)
     piece = _take(size, max_size)
     used = piece[:size]
     weakref.finalize(used, _give_back, piece).atexit = False
@@ -86,17 +106,28 @@ def clear() -> None:
 
 
 def _take(size: int, max_size: int) -> _Bytes:
-    """The smallest free piece of at least `size` and at most `max_size`; else a new one, for which the largest that is too
-    small is freed."""
+    """A piece of at least `size`: a free one of at most `max_size`, else a new one."""
     with _lock:
         _collect()
-        fitting = [number for number, piece in enumerate(_free) if size <= piece.nbytes <= max_size]
-        if fitting:
-            return _free.pop(min(fitting, key=lambda number: _free[number].nbytes))
-        too_small = [number for number, piece in enumerate(_free) if piece.nbytes < size]
-        if too_small:
-            _free.pop(max(too_small, key=lambda number: _free[number].nbytes))
-    return _of_the_system(size + size // 8)  # the next batch may be a little larger
+        piece, _ = _choose(_free, size, max_size)
+    return _of_the_system(_room(size)) if piece is None else piece
+
+
+def _choose(free: list[Sized], size: int, max_size: int) -> tuple[Sized | None, Sized | None]:
+    """Take the smallest free piece of at least `size` and at most `max_size`; else, for the new one that is then made, let go of
+    the largest that is too small. Returns both."""
+    fitting = [number for number, piece in enumerate(free) if size <= piece.nbytes <= max_size]
+    if fitting:
+        return free.pop(min(fitting, key=lambda number: free[number].nbytes)), None
+    too_small = [number for number, piece in enumerate(free) if piece.nbytes < size]
+    if too_small:
+        return None, free.pop(max(too_small, key=lambda number: free[number].nbytes))
+    return None, None
+
+
+def _room(size: int) -> int:
+    """The size of a new piece for so many bytes: the next batch may be a little larger."""
+    return size + size // 8
 
 
 def _of_the_system(size: int) -> _Bytes:
@@ -106,7 +137,7 @@ def _of_the_system(size: int) -> _Bytes:
         memory = mmap.mmap(-1, size, **_PRIVATE)
     except OSError as error:
         raise MemoryError(f"no memory for {size:,} bytes: {error}") from error
-    if size >= LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size >= rehearsal.HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a system without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
@@ -128,8 +159,18 @@ def _collect() -> None:
             _free.append(_returned.get_nowait())
         except Empty:
             break
-    while sum(piece.nbytes for piece in _free) > KEPT:
-        _free.pop(0)
+    _keep_to_limit(_free)
+
+
+def _keep_to_limit(free: list[Sized]) -> list[Sized]:
+    """Let go of free pieces above the limit; returns them."""
+    first, size = 0, sum(piece.nbytes for piece in free)
+    while size > KEPT:
+        size -= free[first].nbytes
+        first += 1
+    gone = free[:first]
+    del free[:first]
+    return gone
 
 
 def _renew_lock() -> None:

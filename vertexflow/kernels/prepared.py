@@ -19,6 +19,7 @@ from torch import Tensor, fx
 
 from .. import _core
 from ..graph.symbolic.program import BACKWARD, FORWARD
+from . import rehearsal
 from .arguments import By, State
 from .binding import AddressedLoop
 from .bound import Bound
@@ -70,7 +71,8 @@ class Forward:
         read = [*map(_plain, flat), *map(_plain, self.constants)]
         outputs = tuple([_empty(*spec) for spec in self.outputs])
         seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        self.calls.run([0, _address(temporary), *map(_address, (kept, *read, *outputs)), *seeds], self.temporary_size)
+        addresses = [0, _address(temporary), *map(_address, (kept, *read, *outputs)), *seeds]
+        _call(self.calls, addresses, self.temporary_size)
         return outputs, kept
 
 
@@ -89,7 +91,8 @@ class Backward:
         temporary = _temporary(self.temporary_size)
         plain = [*map(_plain, read)]
         terms = [_empty(*spec) for spec in self.terms]
-        self.calls.run([0, _address(temporary), *map(_address, (kept, *plain, *grads, *terms))], self.temporary_size)
+        addresses = [0, _address(temporary), *map(_address, (kept, *plain, *grads, *terms))]
+        _call(self.calls, addresses, self.temporary_size)
         return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 
 
@@ -119,7 +122,8 @@ class Prepared:
         """The pass where gradients have rows for some outputs, and only one row for others."""
         backward = self.backwards.get(have_rows)
         if backward is None:
-            backward = _backward(self.forward.memory, self.read, bound, order, have_rows)
+            with rehearsal.interrupted():
+                backward = _backward(self.forward.memory, self.read, bound, order, have_rows)
             self.backwards[have_rows] = backward
         return backward
 
@@ -129,9 +133,12 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     prepared, is_native = bound.prepared.get(order), bound.is_native  # which other threads may set meanwhile
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
-            prepared = _prepare(bound, order)
-            if is_native is None and bound.wants_gradients:  # what can be prepared for one structure, can be for others
-                prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
+            with rehearsal.interrupted():
+                prepared = _prepare(bound, order)
+                if (
+                    is_native is None and bound.wants_gradients
+                ):  # what can be prepared for one structure, can be for others
+                    prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
             bound.is_native, bound.prepared[order] = True, prepared
         except Unprepared:
             bound.is_native, prepared = False, None
@@ -358,6 +365,16 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def _temporary(size: int) -> Tensor:
     """The memory for one pass, which native code allocates itself if it is small."""
     return empty_for_a_call(size) if is_large(size) else _NOTHING
+
+
+def _call(calls: _core.Calls, addresses: list[int], temporary_size: int) -> None:
+    """Run a pass; in a rehearsal, count the memory that native code allocates itself."""
+    rehearsed = rehearsal.current()
+    if rehearsed is None:
+        calls.run(addresses, temporary_size)
+    elif not is_large(temporary_size):
+        rehearsed.add(temporary_size)
+        rehearsed.drop(temporary_size)
 
 
 def _plain(tensor: Tensor) -> Tensor:
