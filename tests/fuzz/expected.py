@@ -195,7 +195,7 @@ def reference_outputs(
     methods = [getattr(one, name) for one, name in zip(models, names, strict=True)]
     shared = shared_of(bases)
     apart = {name: value.detach().clone() for name, value in shared.items()}
-    shares = [apart if one is of_leaves else shared for one in models]
+    shares = [shared if one is model else apart for one in models]
     return run_reference(model, count, edges, inputs, sample.reverse, edge_inputs, methods, initial, states, shares)
 
 
