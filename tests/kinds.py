@@ -30,6 +30,7 @@ class Method:
     ragged: bool
     edge_inputs: list[str]
     pushed: dict[str, int]
+    first_slot: int = 0
 
 
 class KindsFunction(RaggedFunction):
@@ -68,7 +69,7 @@ class KindsFunction(RaggedFunction):
             rows += [child.h, self.as_vector(child.m)]
         edges = []
         if method.ragged:
-            kids = v.children
+            kids = v.children[method.first_slot :] if method.first_slot else v.children
             of_edges = {
                 "relation": lambda: self.relation(kids.pull("relation")),
                 "label": lambda: self.embed(kids.pull("label")),
@@ -151,6 +152,7 @@ def methods(draw, operations: list[str]) -> Method:
         ragged=ragged,
         edge_inputs=draw(st.lists(st.sampled_from(EDGE_INPUTS), unique=True)),
         pushed=draw(st.dictionaries(st.sampled_from(("p", "q", *["edge_p"] * ragged)), numbers, max_size=3)),
+        first_slot=draw(st.sampled_from([0, 0, 1])),
     )
 
 

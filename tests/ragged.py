@@ -28,16 +28,20 @@ class RaggedFunction(RandomFunction):
     beside values of edges at odd ones.
     """
 
+    first_slot = 0  # of the children that are read over edges
+
     def __init__(self, program, pushed, slots, shape, seed, size=SIZE):
         super().__init__(program, pushed, slots, shape, seed, size)
         self.relation = nn.Linear(3, size).double()
 
     def vertex(self, v):
-        kids = v.children
+        kids = v.children[self.first_slot :] if self.first_slot else v.children
         rows = [v.pull("x"), self.embed(v.pull("k")), v.pull("weight")[:, None] * self.scale]
         for child in map(v.gather, range(self.slots)):
             rows += [child.h, self.as_vector(child.m)]
         edges = [kids.h, self.as_vector(kids.m), self.relation(kids.pull("relation")), self.embed(kids.pull("label"))]
+        if self.first_slot:
+            edges.append(self.embed(kids.slot.clamp(max=4)))
         for operation, on_edges, a, b in self.program:
             if operation in TO_ROWS:
                 rows.append(TO_ROWS[operation](v, edges[a % len(edges)]))
@@ -92,6 +96,7 @@ def ragged_cases(
     pushed = draw(st.lists(numbers, min_size=1, max_size=3, unique=True))
     shape, seed = draw(st.sampled_from(shapes(size))), draw(st.integers(0, 10_000))
     model = RaggedFunction(program, pushed, slots, shape, seed, size)
+    model.first_slot = draw(st.sampled_from([0, 0, 1, 2]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     count, edges = sum(part.num_vertices for part in parts), sum(len(part.edges) for part in parts)
     inputs = {

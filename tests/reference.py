@@ -15,17 +15,22 @@ Edge = tuple[int, int, int]  # child, parent, slot
 
 
 class AllChildren:
-    """What `v.children` is for one vertex."""
+    """What `v.children`, or `v.children[first:]`, is for one vertex."""
 
-    def __init__(self, states, inputs, shapes, dtypes):
-        self.count = len(states)
-        self.inputs = inputs
+    def __init__(self, v, first=0):
+        slots = [slot for slot in sorted(v.by_slot) if slot >= first]
+        states, shapes, dtypes = [v.by_slot[slot] for slot in slots], v.shapes, v.dtypes
+        self.v, self.count, self.slot = v, len(states), torch.tensor(slots, dtype=torch.int64)
+        self.inputs = {name: value[len(value) - len(states) :] for name, value in v.edge_inputs.items()}
         for name, shape in shapes.items():
             rows = [state[name] for state in states]
             setattr(self, name, torch.cat(rows) if rows else torch.zeros(0, *shape, dtype=dtypes[name]))
 
     def pull(self, name):
         return self.inputs[name].clone()
+
+    def __getitem__(self, slots):
+        return AllChildren(self.v, slots.start)
 
     def expand(self, value):
         return value.expand(self.count, *value.shape[1:])
@@ -36,7 +41,7 @@ class OneVertex:
 
     def __init__(self, children, inputs, edge_inputs, shapes, dtypes, edge_numbers=(), shared=None):
         self.shared_by_name = shared or {}
-        self.edge_numbers = list(edge_numbers)
+        self.edge_numbers = list(edge_numbers)  # in the order of slots
         self.by_slot = children
         self.edge_inputs = edge_inputs
         self.inputs = inputs
@@ -56,8 +61,7 @@ class OneVertex:
 
     @property
     def children(self):
-        states = [self.by_slot[slot] for slot in sorted(self.by_slot)]
-        return AllChildren(states, self.edge_inputs, self.shapes, self.dtypes)
+        return AllChildren(self)
 
     @property
     def num_children(self):
@@ -107,7 +111,7 @@ def run_reference(
     shared=None,
 ):
     """What `model(graph, **inputs)` must return: pushed name -> rows of the vertices that push it, in vertex order. What is
-    pushed under a name that begins with "edge_" has a row an edge instead, in the order of `edges`.
+    pushed under a name that begins with "edge_" has a row an edge instead, in the order of `edges`; zeros where it is not read.
 
     `edge_inputs` have a row for each edge, in the order of `edges`. `methods`: the method of each vertex, if they
     are of several kinds; inputs have rows for all vertices and edges nevertheless. `initial`: name of a state -> what
@@ -157,6 +161,10 @@ def run_reference(
         pushing = [one for one in done if name in one.outputs]
         outputs[name] = torch.cat([one.outputs[name] for one in pushing])
         if name.startswith("edge_"):
-            numbers_given = [number for one in pushing for number in one.edge_numbers]
-            outputs[name] = outputs[name][sorted(range(len(numbers_given)), key=numbers_given.__getitem__)]
+            rows = {}
+            for one in pushing:
+                read = len(one.outputs[name])
+                zeros = outputs[name].new_zeros(len(one.edge_numbers) - read, *outputs[name].shape[1:])
+                rows |= zip(one.edge_numbers, torch.cat([zeros, one.outputs[name]]).unbind(), strict=True)
+            outputs[name] = torch.stack([rows[number] for number in sorted(rows)]) if rows else outputs[name]
     return outputs

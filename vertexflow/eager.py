@@ -107,7 +107,11 @@ def run_eager(
     rows.check()
     _check_slots(batch, methods, group_methods, uses)
     edge_outputs = {name for use in uses.values() for name in use.pushes if use.is_edge_output(name)}
-    outputs = {name: in_batch_order(order, name, parts, name in edge_outputs) for name, parts in pushed.items()}
+    outputs = {}
+    for name, parts in pushed.items():
+        methods_pushing, per_edge = {group_methods[part.group] for part in parts}, name in edge_outputs
+        num_rows = sum(counts[method][per_edge] for method in methods_pushing)
+        outputs[name] = in_batch_order(order, name, parts, per_edge, num_rows)
     for method_uses in uses.values():
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
@@ -196,7 +200,8 @@ class EagerFrontier(Frontier):
         refuse_edge_outputs({name: uses})
         _check_slots(growth, (name,), (name,), {name: uses})
         outputs = {
-            pushed_name: in_batch_order(order, pushed_name, parts, False) for pushed_name, parts in pushed.items()
+            pushed_name: in_batch_order(order, pushed_name, parts, False, num_new)
+            for pushed_name, parts in pushed.items()
         }
         if self._uses is not None:
             if outputs.keys() != self._uses.pushes.keys():

@@ -76,10 +76,17 @@ def probe(
         return torch.zeros((rows, *shape), dtype=dtype, device=device)
 
     v = Vertex(
-        model.state, dtypes, inputs, leaf, 1, 0, {name: value.detach().clone() for name, value in shared.items()}
+        model.state,
+        dtypes,
+        inputs,
+        leaf,
+        1,
+        lambda _: 0,
+        {name: value.detach().clone() for name, value in shared.items()},
     )
     call.without_effect(v)
     uses.shared |= v.shared_names
+    uses.first_slot = v.first_slot
     note_pushes(uses, v.pushed, v.push_sorts)
 
 

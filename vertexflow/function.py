@@ -221,7 +221,7 @@ class VertexFunction(EstimatesMemory):
             dtypes = next(iter(traces.values())).state_dtypes
             count = sum(part.num_external for part in parts)
             external = initial_states(initial, self.state, count, dtypes, device)
-        reads = {name: Reads(trace.num_slots, trace.reads_edges) for name, trace in traces.items()}
+        reads = {name: Reads(trace.num_slots, trace.reads_edges, trace.first_slot) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
             bound = self._bind(version, traces, inputs, tensors, device, through, methods)
@@ -310,7 +310,7 @@ class VertexFunction(EstimatesMemory):
         )
         growth_schedule = schedule(growth, self.policy, trace.num_slots, trace.reads_edges)
         log.show("schedule", growth_schedule)
-        lists = edge_lists(growth, growth_schedule) if trace.reads_edges else None
+        lists = edge_lists(growth, growth_schedule, [trace.first_slot]) if trace.reads_edges else None
         bound = self._bind(version, traces, inputs, tensors, device, through, (name,))
         return tensors, order_on(growth_schedule, device, lists=lists), bound
 

@@ -40,7 +40,7 @@ class InputRows:
 
     def select(self, name: str, is_edge_input: bool, group: int) -> Tensor:
         """The rows of an input that the vertices of a group read, or the edges to their children."""
-        if is_edge_input and self.has_initial:
+        if is_edge_input and self.has_initial and not self.uses[self.group_methods[group]].first_slot:
             raise InputError(
                 f"initial states come by edges that have no row of the edge input {name!r}; leave out one or the other"
             )

@@ -33,6 +33,9 @@ class Used(Protocol):
     @property
     def shared(self) -> Collection[str]: ...
 
+    @property
+    def first_slot(self) -> int | None: ...
+
     def is_edge_input(self, name: str) -> bool: ...
 
     def is_edge_output(self, name: str) -> bool: ...
@@ -256,6 +259,8 @@ def check_rows(
 def refuse_edges(used: Mapping[str, Used]) -> None:
     """Refuse inputs and outputs of edges beside initial states."""
     for use in used.values():
+        if use.first_slot:
+            continue  # initial states are in slot 0
         edge_inputs = [f"input {name!r}" for name in use.pulls if use.is_edge_input(name)]
         edge_outputs = [f"output {name!r}" for name in use.pushes if use.is_edge_output(name)]
         for tensor in (*edge_inputs, *edge_outputs):

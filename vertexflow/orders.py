@@ -15,10 +15,12 @@ from .scheduler import Policy, Schedule, cached_schedule, edge_lists
 
 
 class Reads(NamedTuple):
-    """How a method reads children: by slot, from how many slots; if `ragged`, also all children, however many there are."""
+    """How a method reads children: by slot, from how many slots; if `ragged`, also all children from `first_slot` on, however
+    many there are."""
 
     num_slots: int
     ragged: bool
+    first_slot: int = 0
 
 
 class Key(NamedTuple):
@@ -76,5 +78,7 @@ def _make_order(
         log.show("schedule", batch_schedule)
     elif batch.device == device:
         arrays = batch.schedule_indices
-    lists = edge_lists(batch, batch_schedule) if any(reads[name].ragged for name in methods) else None
+    lists = None
+    if any(reads[name].ragged for name in methods):
+        lists = edge_lists(batch, batch_schedule, [reads[name].first_slot for name in methods], batch.num_external)
     return KeptOrder(order_on(batch_schedule, device, arrays, lists), methods, policy)

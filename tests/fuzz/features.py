@@ -22,6 +22,7 @@ FEATURES = {  # what there is to be had, by what it is of
     "structure": [
         "kinds", "a kind without vertices", "slots", "any number of children", "edge inputs", "edge inputs, edges shuffled",
         "edge outputs", "edge outputs of kinds",
+        "children from a slot on", "edge outputs, children from a slot on", "children from different slots on",
         "reverse", "initial", "one graph", "one vertex", "8 parents or more", "8 children or more", "no edges",
         "reduced, without children",
     ],
@@ -60,6 +61,12 @@ def _of_function(case: Case) -> Iterator[str]:
             yield "slots"
         if method.ragged:
             yield "any number of children"
+            if method.first_slot:
+                yield "children from a slot on"
+                if any(name.startswith("edge_") for name, _ in method.push):
+                    yield "edge outputs, children from a slot on"
+                if len({method.first_slot for method in function.methods.values() if method.ragged}) > 1:
+                    yield "children from different slots on"
             if any(name.startswith("edge_") for name, _ in method.push):
                 yield "edge outputs of kinds" if function.has_kinds else "edge outputs"
             yield from (step[0] for step in method.program)

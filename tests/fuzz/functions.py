@@ -48,6 +48,7 @@ class Method:
     scatter: list[list[int]]
     push: list[list[Any]]
     shared: list[str] = field(default_factory=list)
+    first_slot: int = 0  # of the children that are read over edges
 
 
 @dataclass
@@ -146,6 +147,7 @@ def _draw_method(rng: random.Random, states: list[str], kinds: bool, kind: str) 
         scatter=[[-1 - rng.randrange(3), rng.randrange(6)] for _ in states],
         push=pushes,
         shared=rng.sample([*SHARED], rng.randint(1, 2)) if rng.random() < 0.25 else [],
+        first_slot=rng.choice([0, 0, 1, 2]) if ragged else 0,
     )
 
 

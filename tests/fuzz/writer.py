@@ -44,9 +44,12 @@ class Writer:
         dtypes = {name: function.dtype_of(name) for name in self.states}
         child = {name: torch.rand(1, *shape).to(dtypes[name]) for name, shape in shapes.items()}
         v = OneVertex(
-            {0: child, 1: child},
+            dict.fromkeys(range(2 + method.first_slot), child),
             {name: draw_rows(name, (1, *shape), function.floats) for name, (shape, _) in INPUTS.items()},
-            {name: draw_rows(name, (2, *shape), function.floats) for name, (shape, _) in EDGE_INPUTS.items()},
+            {
+                name: draw_rows(name, (2 + method.first_slot, *shape), function.floats)
+                for name, (shape, _) in EDGE_INPUTS.items()
+            },
             shapes,
             dtypes,
             shared={name: torch.rand(shape).to(function.floats) for name, shape in SHARED.items()},
@@ -64,8 +67,11 @@ class Writer:
             self.line(f"c{slot} = v.gather({slot})")
             self.rows += [f"c{slot}.{name}" for name in self.states]
         if self.method.ragged:
-            self.line("kids = v.children")
+            first = self.method.first_slot
+            self.line(f"kids = v.children[{first}:]" if first else "kids = v.children")
             self.edges += [f"kids.{name}" for name in self.states]
+            if first:
+                self.edges.append("kids.slot")
             for name in self.method.edge_inputs:
                 self.line(f"{name} = kids.pull({name!r})")
                 self.edges.append(name)

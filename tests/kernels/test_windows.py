@@ -92,16 +92,24 @@ def test_every_model(sizes, name):
         assert check(sizes, lambda by=backward: trained(model, batch, inputs, by)) > 1
 
 
-def with_edges(reduce):
+def with_edges(reduce, first):
     """A model that reads children by edges, with inputs of edges, and pushes values of edges."""
 
     def vertex(self, v):
-        kids, x = v.children, self.read(v.pull("x"))
+        kids, x = v.children[first:], self.read(v.pull("x"))
+        if first:  # else it is read as numbers, which leaves native code
+            x = x * (1 + v.num_children[:, None])
         score = self.key(torch.tanh(kids.h + kids.expand(x)) * kids.pull("relation"))
         weight = v.softmax(score)
         h = torch.tanh(x + self.join(reduce(v, weight * kids.h)) + v.gather(0).c)
         v.scatter(h=h, c=torch.sin(h))
-        v.push(h=h, again=torch.exp(-h * h), weight=weight, key=torch.sin(kids.h), relation=2 * kids.pull("relation"))
+        v.push(
+            h=h,
+            again=torch.exp(-h * h),
+            weight=weight,
+            key=torch.sin(kids.h),
+            relation=kids.pull("relation") + kids.slot[:, None],
+        )
 
     parts = {"read": nn.Linear(4, SIZE), "key": nn.Linear(SIZE, 1), "join": nn.Linear(SIZE, SIZE)}
     return FromCode(vertex, {"h": SIZE, "c": SIZE}, **parts).double()
@@ -117,11 +125,11 @@ def dags(count, seed=0):
     return graphs
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_children_by_edges(sizes, reverse):
+@pytest.mark.parametrize(("reverse", "first"), [(False, 0), (True, 0), (False, 1), (True, 1)])
+def test_children_by_edges(sizes, reverse, first):
     for reduce in (lambda v, e: v.sum(e), lambda v, e: v.max(e) + v.sum(e)):
         torch.manual_seed(0)
-        model, batch = with_edges(reduce), vf.pack(dags(5))
+        model, batch = with_edges(reduce, first), vf.pack(dags(5))
         inputs = {
             "x": torch.randn(batch.num_vertices, 4, dtype=torch.float64, requires_grad=True),
             "relation": torch.randn(batch.edge_index.shape[1], SIZE, dtype=torch.float64, requires_grad=True),

@@ -294,7 +294,10 @@ def _in_batch_order(order: Order, groups: Sequence[int], rows: Mapping[int, Tens
         return _select(rows[0], order.row)
     batch_rows = order.batch_rows(groups, of_edges)
     like = next(iter(rows.values()))
-    joined = like.new_empty((sum(map(len, batch_rows)), *like.shape[1:]))
+    joined = like.new_empty((order.num_batch_rows(groups, of_edges), *like.shape[1:]))
+    others = order.other_edges(groups) if of_edges else None
+    if others is not None:
+        joined.index_fill_(0, others.long(), 0)
     for group, index in zip(groups, batch_rows, strict=True):
         if group in rows:
             joined.index_copy_(0, index.long(), rows[group])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VertexFunctionError
-from ..graph.symbolic.roles import CHILDREN, Gather, Pull, Role
+from ..graph.symbolic.roles import CHILDREN, Gather, NumChildren, Pull, Role, Slots
 from ..graph.symbolic.source_lines import placed
 from ..graph.symbolic.states import Shape, StateDtypes
 from ..graph.symbolic.vertex import Vertex
@@ -100,6 +100,7 @@ class Uses:
     push_sorts: dict[str, set[bool]] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)  # the names of what it shares with other vertices
     num_slots: int = 0
+    first_slot: int | None = None  # of the children that are read over edges; None: none were yet
     reads_edges: bool = False
 
     @property
@@ -121,6 +122,7 @@ class Pushed(NamedTuple):
 
     group: int
     bounds: Mapping[bool, tuple[int, int]]  # the step's part of the group's rows (False) and edges (True)
+    is_read: Ints  # for each of these edges, whether it is read
     rows: Tensor
 
 
@@ -153,19 +155,21 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
         counts = group.edges.counts[start:stop]
         owner = np.repeat(np.arange(stop - start), counts.cpu().numpy())
         bounds = {False: (start, stop), True: (edge_start, edge_stop)}
+        leaf = _Leaf(computation, number, uses, bounds, states, child_rows[edges], slots[edges], owner, counts)
         v = Vertex(
-            computation.state, computation.state_dtypes, computation.inputs,
-            _Leaf(computation, number, uses, bounds, states, child_rows[edges], slots[edges], owner, counts),
-            stop - start, edge_stop - edge_start, computation.shared,
+            computation.state, computation.state_dtypes, computation.inputs, leaf, stop - start, leaf.count,
+            computation.shared,
         )  # fmt: skip
+        leaf.v.append(v)
         with placed(uses.code):
             v.finish(computation.methods[number](v))
         rows = np.arange(group.start + start, group.start + stop)
         states.add(rows, {name: value.to(computation.state_dtypes[name]) for name, value in v.scattered.items()})
         uses.shared |= v.shared_names
+        leaf.note_first_slot()
         note_pushes(uses, v.pushed, v.push_sorts)
         for name, value in v.pushed.items():
-            pushed.setdefault(name, []).append(Pushed(number, bounds, value))
+            pushed.setdefault(name, []).append(Pushed(number, bounds, leaf.is_read(), value))
     return pushed
 
 
@@ -183,13 +187,44 @@ class _Leaf:
     owner: Ints
     counts: Tensor
     selections: dict[int, Selection] = field(default_factory=dict)  # by slot
+    v: list[Vertex] = field(default_factory=list)  # the vertex that this makes values for
+
+    def count(self, first_slot: int) -> int:
+        """How many edges there are, of those in this slot and later."""
+        return int((self.slots >= first_slot).sum())
+
+    def is_read(self) -> Ints:
+        """For each edge of the step, whether it is read."""
+        return (self.slots >= (self.v[0].first_slot or 0)).astype(np.int64)
+
+    def note_first_slot(self) -> None:
+        """Remember which children the method reads over edges, and refuse others than in an earlier step."""
+        first_slot = self.v[0].first_slot
+        if first_slot is None or self.uses.first_slot in (None, first_slot):
+            self.uses.first_slot = self.uses.first_slot if first_slot is None else first_slot
+            return
+        raise VertexFunctionError(
+            f"v.children[{first_slot}:] is read in one step, and v.children[{self.uses.first_slot}:] in another; read the same "
+            "always"
+        )
 
     def __call__(self, role: Role, shape: Shape, dtype: torch.dtype) -> Tensor:
         if isinstance(role, Gather):
+            self.note_first_slot()
             return self.states.read(self._selection(role.slot), role.state, shape, dtype)
+        self.note_first_slot()
+        is_read = self.is_read().astype(bool)
+        if isinstance(role, Slots):
+            self.uses.reads_edges = True
+            return torch.from_numpy(self.slots[is_read]).to(self.counts.device)
         if not isinstance(role, Pull):
             self.uses.reads_edges = True
-            return self.counts.clone()
+            counts = np.bincount(self.owner[is_read], minlength=len(self.counts)).astype(np.int64)
+            return (
+                self.counts.clone()
+                if isinstance(role, NumChildren)
+                else torch.from_numpy(counts).to(self.counts.device)
+            )
         name, per_edge = role.name, role.per_edge
         self.uses.reads_edges |= per_edge
         if self.uses.pulls.setdefault(name, per_edge) is not per_edge:
@@ -197,6 +232,8 @@ class _Leaf:
                 f"input {name!r} is pulled for vertices and for edges; give two inputs of two names"
             )
         rows = self.computation.select(name, per_edge, self.group)[slice(*self.bounds[per_edge])]
+        if per_edge and not is_read.all():
+            rows = rows[torch.from_numpy(is_read).to(rows.device)]
         return self.computation.inputs[name].index_select(0, rows)
 
     def _selection(self, slot: int) -> Selection:
@@ -205,7 +242,7 @@ class _Leaf:
         else:
             self.uses.num_slots = max(self.uses.num_slots, slot + 1)
         if slot not in self.selections:
-            rows = self.child_rows
+            rows = self.child_rows[self.is_read().astype(bool)]
             if slot != CHILDREN:
                 rows = np.full(len(self.counts), -1, np.int64)
                 chosen = self.slots == slot
@@ -245,15 +282,22 @@ def settle_pushes(uses: Mapping[str, Uses], ask: Callable[[str], None], answers:
             use.push_sorts[name] = answers[method].push_sorts[name]
 
 
-def in_batch_order(order: Order, name: str, parts: Sequence[Pushed], per_edge: bool) -> Tensor:
-    """What the steps pushed under a name, as one tensor in the order of the batch."""
+def in_batch_order(order: Order, name: str, parts: Sequence[Pushed], per_edge: bool, num_rows: int) -> Tensor:
+    """What the steps pushed under a name, as one tensor of so many rows in the order of the batch; rows of edges that are not
+    read are zeros."""
     groups = sorted({part.group for part in parts})
-    batch_rows = dict(zip(groups, order.batch_rows(groups, per_edge), strict=True))
-    bounds = [part.bounds[per_edge] for part in parts]
-    if sum(stop - start for start, stop in bounds) < sum(map(len, batch_rows.values())):
+    missing = sum(order.groups[group].num_rows for group in groups)
+    if missing - sum(stop - start for start, stop in (part.bounds[False] for part in parts)):
         raise VertexFunctionError(
             f"output {name!r} was pushed in some steps and not in others; push it for all vertices of a kind, or for none"
         )
-    places = [batch_rows[part.group][slice(*bound)] for part, bound in zip(parts, bounds, strict=True)]
-    joined = torch.cat([part.rows for part in parts])
-    return joined.index_select(0, torch.argsort(torch.cat(places).long()))
+    batch_rows = dict(zip(groups, order.batch_rows(groups, per_edge), strict=True))
+    places = []
+    for part in parts:
+        rows = batch_rows[part.group][slice(*part.bounds[per_edge])]
+        is_read = torch.from_numpy(part.is_read.astype(bool)).to(rows.device)
+        places.append(rows[is_read] if per_edge and not is_read.all() else rows)
+    joined, index = torch.cat([part.rows for part in parts]), torch.cat(places).long()
+    if len(joined) == num_rows:
+        return joined.index_select(0, torch.argsort(index))
+    return joined.new_zeros((num_rows, *joined.shape[1:])).index_copy(0, index, joined)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from ..graph.symbolic.program import Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.trace import Trace
 from .arguments import By
 from .memory import empty_for
 from .order import Order, Parents, RowGroup, Step
@@ -105,6 +106,14 @@ class ChildRows:
         """Gather the children's rows of `state` for edges [first, end)."""
         assert self.group.edges is not None
         return torch.index_select(state, 0, self.group.edges.child_rows[first:end], out=self.part(first, end))
+
+
+def known_of_edges(trace: Trace, group: RowGroup) -> Iterator[tuple[fx.Node, Tensor]]:
+    """The values that are known of a structure, of those that a trace reads."""
+    if group.edges is not None:
+        for node, array in ((trace.counts, "counts"), (trace.num_children, "num_children"), (trace.slots, "slots")):
+            if node is not None:
+                yield node, getattr(group.edges, array)
 
 
 @dataclass(frozen=True)

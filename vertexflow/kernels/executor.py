@@ -14,7 +14,7 @@ from torch import Tensor
 from ..graph.symbolic.roles import CHILDREN
 from .arguments import By, Gathered, Received
 from .compiled import Compiled
-from .edges import ChildRows, EdgeRows, Exchange
+from .edges import ChildRows, EdgeRows, Exchange, known_of_edges
 from .memory import Values, cut, empty_for, first_gathered, first_row, slots_of
 from .order import Ints, Order, RowGroup, Step
 from .run import Run
@@ -189,7 +189,6 @@ class _Backward:
 
 
 def _give_counts(run: Run, compiled: Compiled) -> None:
-    counts = compiled.program.trace.counts
-    if counts is not None:
-        assert run.group.edges is not None
-        run.values[counts] = run.group.edges.counts
+    """Give the values that are known of a structure."""
+    for node, value in known_of_edges(compiled.program.trace, run.group):
+        run.values[node] = value

@@ -47,6 +47,16 @@ class EdgeSlice:
         Tensor  # int32 [num_inner + 1]: where the edges of each row with children begin, among the edges of all groups
     )
     owner: Tensor  # int32 [num_edges]: the row of the group that the edge begins at
+    num_children: (
+        Tensor  # int64 [num_rows]: the number of children of each row, of which not all need have an edge here
+    )
+    slot: Ints  # [num_edges]: the slot of each edge
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """int64 [num_edges]: the slot of each edge, on the device."""
+        with rehearsal.interrupted(), torch.inference_mode(False):
+            return torch.from_numpy(self.slot.astype(np.int64)).to(self.child_rows.device, non_blocking=True)
 
 
 class Extent(NamedTuple):
@@ -137,6 +147,7 @@ class Order:
     lists: EdgeLists | None
     selected: Wide | None = None  # the vertices that outputs have a row for, ascending; None: all
     _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)
+    _other_edges: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _selecting: dict[bytes, Order] = field(default_factory=dict)
 
     @property
@@ -199,7 +210,7 @@ class Order:
         """How many rows an output has that these groups push."""
         if self.selected is not None and not of_edges:
             return len(self.selected_outputs(groups))
-        return sum(map(len, self.batch_rows(groups, of_edges)))
+        return self.num_batch_rows(groups, of_edges)
 
     def _vertices(self, group: int) -> Ints:
         first = self.groups[group].start
@@ -217,6 +228,18 @@ class Order:
                 self._batch_rows[key] = self._find_batch_rows(groups, of_edges)
         return self._batch_rows[key]
 
+    def other_edges(self, groups: Sequence[int]) -> Tensor | None:
+        """The rows of a tensor with a row for each edge of these groups whose edges they do not read; None: they read all."""
+        if self.lists is None or not len(self.lists.skipped):
+            return None
+        self.batch_rows(groups, True)
+        return self._other_edges[tuple(groups)]
+
+    def num_batch_rows(self, groups: Sequence[int], of_edges: bool) -> int:
+        """How many rows a tensor in the batch's order has, with a row for each vertex of these groups, or for each edge."""
+        others = self.other_edges(groups) if of_edges and groups else None
+        return sum(map(len, self.batch_rows(groups, of_edges))) + (0 if others is None else len(others))
+
     def _find_batch_rows(self, groups: Sequence[int], of_edges: bool) -> list[Tensor]:
         if not of_edges and len(groups) == len(self.groups) == 1:
             return [self.vertex]
@@ -229,15 +252,24 @@ class Order:
         else:
             numbers = self.schedule.order
             numbers_of_groups = [self._vertices(group) for group in groups]
+        total = len(numbers)
+        if of_edges and self.lists is not None:
+            total = self.lists.total
+            numbers_of_groups.append(
+                np.concatenate([self.lists.skipped[self.lists.skipped_group == group] for group in groups])
+            )
         if len(groups) < len(self.groups):  # count without the vertices, or edges, of other groups
-            rank = np.zeros(len(numbers) + 1, np.int32)
+            rank = np.zeros(total + 1, np.int32)
             for numbers_of_group in numbers_of_groups:
                 rank[numbers_of_group] = 1
             np.cumsum(rank, out=rank)
             numbers_of_groups = [rank[numbers_of_group] - 1 for numbers_of_group in numbers_of_groups]
         with torch.inference_mode(False):  # they are kept, and used where gradients are wanted
             joined = torch.from_numpy(np.concatenate(numbers_of_groups)).to(self.vertex.device, non_blocking=True)
-            return list(torch.split(joined, [len(numbers_of_group) for numbers_of_group in numbers_of_groups]))
+            rows = list(torch.split(joined, [len(numbers_of_group) for numbers_of_group in numbers_of_groups]))
+        if of_edges:
+            self._other_edges[tuple(groups)] = rows.pop()
+        return rows
 
 
 def order_on(
@@ -312,6 +344,7 @@ def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tup
     on_host = (lists.offset, lists.edge, lists.child_row, lists.parent_offset, lists.parent_edge)
     offset, _, child_rows, parent_offset, parent_edges = torch.split(arrays, list(map(len, on_host)))
     counts = (offset[1:] - offset[:-1]).long()
+    num_children = counts if lists.num_children is None else torch.from_numpy(lists.num_children).long().to(device)
     edges: list[EdgeSlice | None] = []
     first = 0  # row with children of this group, counted over all groups
     for group in schedule.groups:
@@ -319,6 +352,10 @@ def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tup
         start, stop = int(lists.offset[first]), int(lists.offset[end])
         counts_of_group = torch.zeros(group.stop - group.start, dtype=torch.int64, device=device)
         counts_of_group[group.inner - group.start :] = counts[first:end]
+        all_counts = counts_of_group
+        if lists.num_children is not None:
+            all_counts = torch.zeros_like(counts_of_group)
+            all_counts[group.inner - group.start :] = num_children[first:end]
         rows = np.arange(group.inner - group.start, group.stop - group.start, dtype=np.int32)
         owner = np.repeat(rows, np.diff(lists.offset[first : end + 1]))
         edges.append(
@@ -329,6 +366,8 @@ def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tup
                 counts_of_group,
                 offset[first : end + 1],
                 torch.from_numpy(owner).to(device, non_blocking=True),
+                all_counts,
+                lists.slot[start:stop],
             )
         )
         first = end

@@ -25,6 +25,7 @@ from .binding import AddressedLoop
 from .bound import Bound
 from .calls import Location, Locations, Region, Unprepared, Writer
 from .compiled import Compiled, NoSteps
+from .edges import known_of_edges
 from .group_memory import GroupMemory
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
@@ -195,7 +196,8 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        spec, transfers = joined(address, order.output_rows(pushing, along is Along.EDGES), nodes, along)
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES)
+        spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
             puts[number].append(transfer)
@@ -285,7 +287,7 @@ def _backward(
             sums[-1].append(name)
             address = writer.address(("input gradient", name))
             rows_of_groups = [OutputRows(None, index) for index in order.batch_rows(groups, bound.is_edge_input(name))]
-            terms[name], transfers = joined(address, rows_of_groups, nodes, along_of(bound, name))
+            terms[name], transfers = joined(writer, address, groups, rows_of_groups, nodes, along_of(bound, name))
             for number, transfer in transfers.items():
                 puts[number].append(transfer)
     for number, window, steps, is_first, is_last in visits_back(order, windows):
@@ -326,6 +328,9 @@ def _group_memory(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemor
         locations: Locations = {
             node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
         }
+        for node, array in known_of_edges(trace, windows_of_group.group):
+            writer.alive.append(array)
+            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
         memory_of_groups.append(GroupMemory(windows_of_group, locations))
     return memory_of_groups
 

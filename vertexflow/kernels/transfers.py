@@ -61,15 +61,22 @@ def inputs(writer: Writer, group: int) -> list[Transfer]:
 
 
 def joined(
+    writer: Writer,
     address: int,
+    groups: Sequence[int],
     rows_of_groups: Sequence[OutputRows],
     nodes: Mapping[int, fx.Node | None],
     along: Along,
 ) -> tuple[TensorSpec, dict[int, Transfer]]:
-    """A tensor in the order of the batch, joined from values of these groups, and the transfer from each group."""
+    """A tensor in the order of the batch, joined from values of these groups, and the transfer from each group; rows of edges
+    that the groups do not read are zeros."""
     like = next(filter(None, nodes.values()))
     value, num_rows = like.meta["val"], sum(len(rows.batch_rows) for rows in rows_of_groups)
+    others = writer.order.other_edges(groups) if along is Along.EDGES else None
+    num_rows += 0 if others is None else len(others)
     tensor = Location(address, 0, size_of_row(like), num_rows)
+    if others is not None:
+        writer.zero(tensor, others)
     transfers = {
         group: Transfer(nodes[group], tensor, rows, along) for group, rows in zip(nodes, rows_of_groups, strict=True)
     }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..graph.symbolic.vertex import Gathered
+from ..graph.symbolic.children import Gathered
 
 
 def check_arity(arity: int) -> int:

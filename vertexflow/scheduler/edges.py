@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,11 @@ class EdgeLists:
         child_row: [E], the row of the child.
         parent_offset, parent_edge: [V + X + 1], [E]; row r is read by the entries
             `parent_edge[parent_offset[r]:parent_offset[r + 1]]`, in ascending order.
+        slot: [E], the slot of each entry.
+        total: how many edges the batch has.
+        skipped, skipped_group: the numbers that the user gave edges that have no entry, because their slot comes before the first
+            that is read, and the kind of the vertex that each belongs to. Then E above counts the entries, and
+        num_children: [V - L], how many children each of the rows with children has; None where all have an entry.
         arrays: the memory that these are views of.
     """
 
@@ -33,11 +39,21 @@ class EdgeLists:
     child_row: Ints
     parent_offset: Ints
     parent_edge: Ints
+    slot: Ints
+    total: int
+    skipped: Ints
+    skipped_group: Ints
+    num_children: Ints | None
     arrays: Ints = field(repr=False)
 
 
-def edge_lists(batch: Structure, schedule: Schedule) -> EdgeLists:
+def edge_lists(
+    batch: Structure, schedule: Schedule, first_slots: Sequence[int] = (), num_initial: int = 0
+) -> EdgeLists:
     """The edges of a batch in the order of its schedule.
+
+    `first_slots`: of each kind, the first slot whose edges have an entry; without, all have. The last `num_initial` edges are of
+    initial states, which the user gave no number.
 
     Raises:
         GraphError: the batch's `edge` does not name each edge once, or the schedule is not of this batch.
@@ -60,4 +76,38 @@ def edge_lists(batch: Structure, schedule: Schedule) -> EdgeLists:
     if len(arrays) != sum(sizes) + edges:
         raise GraphError("this schedule is not of this batch (it has another number of vertices without children)")
     offset, edge, child_row, parent_offset, parent_edge = np.split(arrays, np.cumsum(sizes))
-    return EdgeLists(offset, edge, child_row, parent_offset, parent_edge, arrays)
+    none = np.zeros(0, np.int32)
+    slot = batch.slot[edge]
+    if batch.edge is not None:
+        by_number = np.empty_like(batch.slot)
+        by_number[batch.edge] = batch.slot
+        slot = by_number[edge]
+    lists = EdgeLists(offset, edge, child_row, parent_offset, parent_edge, slot, edges, none, none, None, arrays)
+    return _from_slots(lists, schedule, first_slots, edges - num_initial) if any(first_slots) else lists
+
+
+def _from_slots(lists: EdgeLists, schedule: Schedule, first_slots: Sequence[int], num_given: int) -> EdgeLists:
+    """The lists without the edges in slots before the first that each kind reads."""
+    num_children = np.diff(lists.offset)
+    sizes = [group.stop - group.inner for group in schedule.groups]
+    group = np.repeat(np.repeat(np.arange(len(sizes), dtype=np.int32), sizes), num_children)
+    stays = lists.slot >= np.array(first_slots)[group]
+    number = np.concatenate([[0], np.cumsum(stays)]).astype(np.int32)  # of the entries that stay, how many come before
+    stays_above = stays[lists.parent_edge]
+    above = np.concatenate([[0], np.cumsum(stays_above)]).astype(np.int32)
+    arrays = [
+        number[lists.offset],
+        lists.edge[stays],
+        lists.child_row[stays],
+        above[lists.parent_offset],
+        number[lists.parent_edge[stays_above]],
+    ]
+    joined = np.concatenate(arrays)
+    offset, edge, child_row, parent_offset, parent_edge = np.split(
+        joined, np.cumsum([len(part) for part in arrays])[:-1]
+    )
+    skipped = ~stays & (lists.edge < num_given)
+    return EdgeLists(
+        offset, edge, child_row, parent_offset, parent_edge, lists.slot[stays], lists.total,
+        lists.edge[skipped], group[skipped], num_children, joined,
+    )  # fmt: skip

@@ -78,3 +78,58 @@ def test_the_wrong_number_of_rows():
         batch_of([2, 3]).expand(torch.randn(3, 1))
     with pytest.raises(vf.GraphError, match="the vertices of kind 'a' were asked for, but the graphs have no kinds"):
         batch_of([3]).sum(torch.randn(3, 1), "a")
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.data())
+def test_readouts_over_some_vertices(lengths, data):
+    """Given in any order, also several times, or as a mask: what a loop over the graphs gives."""
+    batch = batch_of(lengths)
+    count, graph = batch.num_vertices, batch.graph_of_vertex
+    vertices = torch.tensor(data.draw(st.lists(st.integers(0, count - 1), max_size=9)), dtype=torch.int64)
+    if data.draw(st.booleans()):
+        mask = torch.zeros(count, dtype=torch.bool)
+        mask[vertices] = True
+        of, vertices = mask, mask.nonzero().squeeze(1)
+    else:
+        of = vertices
+    x = torch.randn(len(vertices), 2, dtype=torch.float64, requires_grad=True)
+    places = [(graph[vertices] == at).nonzero().squeeze(1) for at in range(len(lengths))]
+
+    def stacked(reduce):
+        return torch.stack([reduce(x[at]) if len(at) else x.new_zeros(2) for at in places])
+
+    softmax = torch.zeros_like(x)
+    for at in places:
+        softmax = softmax.index_copy(0, at, x[at].softmax(0))
+    expected = {
+        "sum": stacked(lambda rows: rows.sum(0)),
+        "mean": stacked(lambda rows: rows.mean(0)),
+        "max": stacked(lambda rows: rows.amax(0)),
+        "softmax": softmax,
+    }
+    for name, wanted in expected.items():
+        found = getattr(batch, name)(x, of=of)
+        torch.testing.assert_close(found, wanted, msg=lambda text, name=name: f"{name}: {text}")
+        if len(vertices):
+            weight = torch.randn_like(wanted)
+            grads = [torch.autograd.grad((value * weight).sum(), x, retain_graph=True)[0] for value in (found, wanted)]
+            torch.testing.assert_close(*grads, msg=lambda text, name=name: f"{name}: {text}")
+    y = torch.randn(len(lengths), 2)
+    assert torch.equal(batch.expand(y, of=of), y[graph[vertices]])
+
+
+def test_of_what_is_no_vertices_is_refused():
+    batch, x = batch_of([2, 3], kinds=True), torch.randn(2, 1)
+    with pytest.raises(vf.InputError, match=r"batch\.mean takes one row for each of 1 vertices in `of`, not 2 rows"):
+        batch.mean(x, of=torch.tensor([3]))
+    with pytest.raises(vf.InputError, match=r"has the vertices 0 to 5; the batch has 0 to 4"):
+        batch.sum(x, of=torch.tensor([0, 5]))
+    with pytest.raises(vf.InputError, match=r"has 2 booleans for 5 vertices"):
+        batch.sum(x, of=torch.tensor([True, True]))
+    with pytest.raises(vf.InputTypeError, match=r"not float32 \[2\]"):
+        batch.softmax(x, of=torch.tensor([0.0, 1.0]))
+    with pytest.raises(vf.InputTypeError, match="not list"):
+        batch.expand(x, of=[0, 1])
+    with pytest.raises(vf.InputError, match="was given kinds and `of`"):
+        batch.sum(x, "a", of=torch.tensor([0, 1]))

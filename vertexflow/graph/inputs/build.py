@@ -96,6 +96,42 @@ class InputGraph:
     def _part(self, start: int, size: int) -> Ints:
         return self.structure[HEADER + start : HEADER + start + size]
 
+    def with_kind(self, kind: Sequence[Any] | None) -> InputGraph:
+        """A copy whose vertices are of other kinds, as in `vf.graph`; None: of none. Raises as `vf.graph` does.
+
+        >>> tree = vf.tree(((0, 1), 2))
+        >>> tree = tree.with_kind(["leaf"] * 3 + ["node"] * 2)
+        """
+        vertices, edges, flags = self.num_vertices, self.num_edges, int(self.structure[3])
+        kinds, numbers = (None, None) if kind is None else number_kinds(kind, vertices)
+        parts = [self.structure[: HEADER + vertices + 1 + 2 * edges], numbers, self.edge]
+        structure = np.concatenate([part for part in parts if part is not None])  # a copy
+        structure[3] = flags & ~HAS_KINDS if numbers is None else flags | HAS_KINDS
+        return InputGraph(structure.astype(np.int32), kinds, dict(self.data), [*self.edge_names])
+
+    def with_data(self, edge_names: Sequence[str] = (), /, **arrays: Any) -> InputGraph:
+        """A copy with further arrays in `data`, or others of these names: of one row a vertex, or, for `edge_names`, of one row
+        an edge, in the order of `edge_index`.
+
+        Raises:
+            GraphError: an array without a row for each vertex, or edge; a name of edges without an array.
+
+        Example:
+            >>> vf.chain(3).with_data(["weight"], word=[4, 1, 2], weight=[0.5, 2.0]).data["word"]
+            array([4, 1, 2])
+        """
+        given = {name: np.asarray(value) for name, value in arrays.items()}
+        for name in edge_names:
+            if name not in given:
+                raise GraphError(f"{name!r} is among the names of edges, but no array of this name is given")
+        for name, array in given.items():
+            count, noun = (self.num_edges, "edges") if name in edge_names else (self.num_vertices, "vertices")
+            if array.ndim == 0 or len(array) != count:
+                rows = f"{len(array)} rows" if array.ndim else "one value"
+                raise GraphError(f"data {name!r} has {rows} for {count} {noun}; give one row for each")
+        kept = [name for name in self.edge_names if name not in given]
+        return InputGraph(self.structure, self.kinds, {**self.data, **given}, [*kept, *edge_names])
+
     def __repr__(self) -> str:
         return f"InputGraph(num_vertices={self.num_vertices})"
 

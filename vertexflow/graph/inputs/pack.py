@@ -21,6 +21,7 @@ from .derived import Derived
 from .edge_index import edge_index_of
 from .kind_names import join_kinds
 from .opaque import opaque
+from .readout import graphs_of, grouped
 from .refusal import refusal
 
 if TYPE_CHECKING:
@@ -138,54 +139,48 @@ class GraphBatch:
     # Readouts: each is one segment operation over the vertices of every graph.
 
     @uncompiled
-    def sum(self, values: Tensor, *kinds: Any) -> Tensor:
+    def sum(self, values: Tensor, *kinds: Any, of: Tensor | None = None) -> Tensor:
         """The sum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`.
 
-        With `kinds`, here and below, `values` have a row for each vertex of these kinds only, as outputs that they push have.
+        With `kinds`, here and below, `values` have a row for each vertex of these kinds only, as outputs that they push have;
+        with `of`, for each of these vertices: numbers in any order (`batch.roots`, `batch.leaves`), or booleans, one a vertex.
 
         Raises:
-            InputError: `values` have another number of rows.
+            InputError, InputTypeError: `values` have another number of rows; `of` are no vertices of the batch.
 
         Example:
             >>> batch.sum(batch.softmax(scores) * out.h)     # attention over each graph's vertices
+            >>> batch.mean(out.h[batch.roots], of=batch.roots)
         """
-        return segments.segment_sum(values, self._counts(values, kinds, "sum"))
+        rows = grouped(self, values, kinds, of, "sum")
+        return segments.segment_sum(rows.values, rows.counts)
 
     @uncompiled
-    def mean(self, values: Tensor, *kinds: Any) -> Tensor:
+    def mean(self, values: Tensor, *kinds: Any, of: Tensor | None = None) -> Tensor:
         """The mean over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
-        counts = self._counts(values, kinds, "mean")
-        return segments.segment_sum(values, counts) / segments.column(counts.clamp(min=1), values)
+        rows = grouped(self, values, kinds, of, "mean")
+        return segments.segment_sum(rows.values, rows.counts) / segments.column(rows.counts.clamp(min=1), values)
 
     @uncompiled
-    def max(self, values: Tensor, *kinds: Any) -> Tensor:
+    def max(self, values: Tensor, *kinds: Any, of: Tensor | None = None) -> Tensor:
         """The maximum over the vertices of each graph, `[num_vertices, ...]` -> `[num_graphs, ...]`; of none: zeros."""
-        return segments.segment_max(values, self._counts(values, kinds, "max"))
+        rows = grouped(self, values, kinds, of, "max")
+        return segments.segment_max(rows.values, rows.counts)
 
     @uncompiled
-    def softmax(self, values: Tensor, *kinds: Any) -> Tensor:
+    def softmax(self, values: Tensor, *kinds: Any, of: Tensor | None = None) -> Tensor:
         """The softmax over the vertices of each graph, `[num_vertices, ...]` -> `[num_vertices, ...]`."""
-        return segments.segment_softmax(values, self._counts(values, kinds, "softmax"), len(values))
+        rows = grouped(self, values, kinds, of, "softmax")
+        return rows.as_given(segments.segment_softmax(rows.values, rows.counts, len(values)))
 
     @uncompiled
-    def expand(self, values: Tensor, *kinds: Any) -> Tensor:
+    def expand(self, values: Tensor, *kinds: Any, of: Tensor | None = None) -> Tensor:
         """A value of each graph for each of its vertices, `[num_graphs, ...]` -> `[num_vertices, ...]`."""
-        counts = self._graph_sizes(kinds)
         if len(values) != self.num_graphs:
             raise InputError(f"batch.expand takes one row for each of {self.num_graphs} graphs, not {len(values)}")
-        return segments.expand(values, counts, self._num_rows(kinds))
-
-    def _counts(self, values: Tensor, kinds: tuple[Any, ...], call: str) -> Tensor:
-        rows = self._num_rows(kinds)
-        if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != rows:
-            has_rows = isinstance(values, Tensor) and values.dim()
-            given = f"{len(values)} rows" if has_rows else repr(type(values).__name__)
-            kind_clause = f" of kind {' or '.join(map(repr, kinds))}" if kinds else ""
-            advice = "" if kinds or self.kinds is None else '; name the kinds that have rows: batch.sum(values, "leaf")'
-            raise InputError(
-                f"batch.{call} takes one row for each of {rows} vertices{kind_clause}, not {given}{advice}"
-            )
-        return self._graph_sizes(kinds)
+        if of is not None:
+            return values.index_select(0, graphs_of(self, kinds, of, "expand"))
+        return segments.expand(values, self._graph_sizes(kinds), self._num_rows(kinds))
 
     def _num_rows(self, kinds: tuple[Any, ...]) -> int:
         return int(self._is_of_kind(kinds).sum()) if kinds else self.num_vertices

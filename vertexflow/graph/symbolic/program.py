@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from .roles import Counts, Gather, Grad, Param, Pull, Scatter, comes_from_caller, role_of
+from .roles import Counts, Gather, Grad, NumChildren, Param, Pull, Scatter, comes_from_caller, role_of
 from .trace import Trace
 
 FORWARD = ("eager", "core", "lazy")
@@ -79,7 +79,9 @@ class Program:
     def has_leaf_rows(self, node: fx.Node) -> bool:
         """Whether a value has rows for all vertices, not only for those with children."""
         role = role_of(node)
-        return node in self.leaf_rows or isinstance(role, Pull | Counts | Param) or comes_from_caller(role)
+        return (
+            node in self.leaf_rows or isinstance(role, Pull | Counts | NumChildren | Param) or comes_from_caller(role)
+        )
 
     def exchanged(self, core: str, node: fx.Node) -> Gather | Grad | None:
         """How a core exchanges a value with children or parents: as `Gather` (gathered), `Grad(Scatter)` (received) or

@@ -27,7 +27,17 @@ class Pull:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many children each vertex has."""
+    """How many edges each vertex has, of those that are read: the children from `first_slot` on."""
+
+
+@dataclass(frozen=True)
+class NumChildren:
+    """How many children each vertex has, where only some are read over edges; else `Counts` is that."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The slot of each edge."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Grad:
     of: Param | Pull | Gather | Scatter | Push
 
 
-Role = Param | Pull | Counts | Gather | Scatter | Push | Grad
+Role = Param | Pull | Counts | NumChildren | Slots | Gather | Scatter | Push | Grad
 
 
 def shared_key(name: str) -> str:
@@ -80,7 +90,7 @@ def is_per_edge(role: Role | None) -> bool:
             return per_edge
         case Gather(_, slot):
             return slot == CHILDREN
-    return False
+    return isinstance(role, Slots)
 
 
 def comes_from_caller(role: Role | None) -> bool:
@@ -97,6 +107,10 @@ def name_of(role: Role) -> str:
             return f"{'edge' if per_edge else 'pull'}_{name}"
         case Counts():
             return "counts"
+        case NumChildren():
+            return "num_children"
+        case Slots():
+            return "slots"
         case Gather(state, slot):
             return f"gather_{state}_{'children' if slot == CHILDREN else slot}"
         case Scatter(state):

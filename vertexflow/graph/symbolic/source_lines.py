@@ -24,8 +24,8 @@ from torch.overrides import TorchFunctionMode
 from ...errors import VertexFlowError, VertexFunctionError
 from . import derivatives
 from .cells import CELLS
+from .children import Gathered
 from .open_sizes import OPEN_SIZES
-from .vertex import Gathered
 
 _ASKS_FOR_GRADIENT = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 _REPLACEMENTS = {**CELLS, **OPEN_SIZES}  # by the name of PyTorch's function

@@ -30,11 +30,13 @@ from .roles import (
     Counts,
     Gather,
     Grad,
+    NumChildren,
     Param,
     Pull,
     Push,
     Role,
     Scatter,
+    Slots,
     is_per_edge,
     name_of,
     role_of,
@@ -68,7 +70,10 @@ class Trace:
     params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
     shared: frozenset[str] = frozenset()  # the names of the shared tensors that are read
     pulls: dict[str, fx.Node] = field(default_factory=dict)  # of vertices and of edges
-    counts: fx.Node | None = None  # how many children each vertex has
+    first_slot: int = 0  # of the children that are read over edges
+    counts: fx.Node | None = None  # how many edges each vertex has, of those that are read
+    num_children: fx.Node | None = None  # how many children each vertex has, where not all are read over edges
+    slots: fx.Node | None = None  # the slot of each edge
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)  # (state, slot)
     state_grads: dict[str, fx.Node] = field(default_factory=dict)  # what the parents send back
     push_grads: dict[str, fx.Node] = field(default_factory=dict)  # what the caller sends back
@@ -89,7 +94,9 @@ class Trace:
     @property
     def reads_edges(self) -> bool:
         """Whether the vertex function reads all children of a vertex, not only those in numbered slots."""
-        gathers_all = self.counts is not None or any(slot == CHILDREN for _, slot in self.gathers)
+        if any(node is not None for node in (self.counts, self.num_children, self.slots)):
+            return True
+        gathers_all = any(slot == CHILDREN for _, slot in self.gathers)
         return gathers_all or any(map(self.is_edge_input, self.pulls)) or any(map(self.is_edge_output, self.pushes))
 
     def is_edge_input(self, name: str) -> bool:
@@ -176,6 +183,7 @@ def _trace(
     lines = SourceLines(code, without_derivative)
     written: list[str] = []
     read: set[str] = set()
+    first_slot: list[int] = []
     leaves: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
@@ -194,13 +202,22 @@ def _trace(
 
         for name, value in params.items():
             make(Param(name), value)
-        v = Vertex(state, state_dtypes, inputs, leaf, rows, edges, {name: params[shared_key(name)] for name in shared})
+        v = Vertex(
+            state,
+            state_dtypes,
+            inputs,
+            leaf,
+            rows,
+            lambda _: edges,
+            {name: params[shared_key(name)] for name in shared},
+        )
         places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
         copy = stand_in(module, places)
         with lines, unchanged(copy, params) as changes:
             v.finish(getattr(copy, method)(v))
         written.extend(changes)
         read.update(v.shared_names)
+        first_slot[:] = [v.first_slot or 0]
         values: dict[Scatter | Push, Tensor] = {Scatter(name): value for name, value in v.scattered.items()}
         values.update({Push(name): value for name, value in v.pushed.items()})
         results.update(values.items())
@@ -230,8 +247,10 @@ def _trace(
         graph = traced.graph
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
-    trace = Trace(graph, rows, edges, dict(state), state_dtypes, 0, filename, shared=frozenset(read))
-    _placeholders(graph)
+    trace = Trace(
+        graph, rows, edges, dict(state), state_dtypes, 0, filename, shared=frozenset(read), first_slot=first_slot[0]
+    )
+    _placeholders(graph, trace.first_slot)
     _check_constants(trace, module)
     with without_autocast(device.type):
         remove_mutations(trace, mode)
@@ -252,17 +271,26 @@ def _node_of(tensor: Tensor) -> fx.Node:
     return node
 
 
-def _placeholders(graph: fx.Graph) -> None:
-    """Turn the empty tensors that stand for gathers, pulls and incoming gradients into placeholders of the graph."""
-    first = next(iter(graph.nodes))
+def _placeholders(graph: fx.Graph, first_slot: int) -> None:
+    """Turn the empty tensors that stand for gathers, pulls and incoming gradients into placeholders of the graph.
+
+    Where children are read from slot 0 on, their number is that of the edges.
+    """
+    first, counts = next(iter(graph.nodes)), None
     for node in list(graph.nodes):
         role = role_of(node)
-        if node.op == "call_function" and role is not None:
+        if isinstance(role, NumChildren) and not first_slot:
+            role = node.meta["role"] = Counts()
+        if isinstance(role, Counts) and counts is not None:
+            node.replace_all_uses_with(counts)
+            graph.erase_node(node)
+        elif node.op == "call_function" and role is not None:
             with graph.inserting_before(first):
                 placeholder = graph.placeholder(name_of(role))
             placeholder.meta = dict(node.meta)
             node.replace_all_uses_with(placeholder)
             graph.erase_node(node)
+            counts = placeholder if isinstance(role, Counts) else counts
 
 
 def _check_constants(trace: Trace, module: nn.Module) -> None:
@@ -301,6 +329,10 @@ def _bind(trace: Trace, roles: list[Role]) -> None:
                 trace.pulls[name] = node
             case Counts():
                 trace.counts = node
+            case NumChildren():
+                trace.num_children = node
+            case Slots():
+                trace.slots = node
             case Gather(state, slot):
                 trace.gathers[state, slot] = node
             case Grad(Scatter(state)):

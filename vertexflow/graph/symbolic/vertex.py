@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ...errors import InputError, InputTypeError, VertexFunctionError
 from .. import segments
+from .children import Children, Gathered, listed
 from .method import check_returned
 from .reserved import check_input_name, check_output_name
-from .roles import CHILDREN, Counts, Gather, Pull, Role
+from .roles import CHILDREN, Counts, Gather, NumChildren, Pull, Role, Slots
 from .states import STATES, Shape, StateDtypes, as_state
 
 # The dtypes for which PyTorch can select rows.
@@ -20,86 +21,11 @@ _SELECTED = frozenset({*STATES, torch.complex32, torch.complex64, torch.complex1
 MOST_SLOTS = 1 << 10  # each slot takes memory for every vertex
 
 
-class Gathered:
-    """The state of a child: one attribute for each state name, `[rows, *shape]`, zeros where that child is missing.
-
-    >>> left = v.gather(0)
-    >>> left.h + left.c
-    """
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self.__dict__.update(state)
-
-    def __getattr__(self, name: str) -> Tensor:
-        states = [state for state in self.__dict__ if not state.startswith("_")]
-        raise VertexFunctionError(f"a child has no state {name!r}; the states are {_listed(states)}")
-
-    def __bool__(self) -> bool:
-        raise VertexFunctionError(
-            "`if` on a child: the method runs once for all vertices, so that Python cannot ask whether one has a child. A "
-            "missing child's state is zeros; v.num_children tells how many there are, a row a vertex, for torch.where(...)"
-        )
-
-    def __len__(self) -> int:
-        raise _not_a_list("len() of a child")
-
-    def __iter__(self) -> Iterator[Any]:
-        raise _not_a_list("iterating over a child")
-
-    def __getitem__(self, index: object) -> Any:
-        raise _not_a_list(f"the item {index!r} of a child")
-
-
-class Children(Gathered):
-    """All children of a vertex: one attribute for each state name, `[edges, *shape]`, a row for each edge to a child.
-
-    >>> kids = v.children
-    >>> v.sum(torch.sigmoid(kids.expand(x) + self.u(kids.h)) * kids.c)
-    """
-
-    def __init__(self, state: Mapping[str, Tensor], v: Vertex) -> None:
-        super().__init__(state)
-        self._v = v
-
-    def __bool__(self) -> bool:
-        raise VertexFunctionError(
-            "`if` on v.children: the method runs once for all vertices, with children or without. v.sum(...) and its like are "
-            "zeros for vertices without children; else use torch.where(v.num_children[:, None] > 0, a, b)"
-        )
-
-    def __len__(self) -> int:
-        raise VertexFunctionError(
-            "len(v.children): the method runs once for all vertices; v.num_children is how many children each has, a row a "
-            "vertex"
-        )
-
-    def __iter__(self) -> Iterator[Any]:
-        raise VertexFunctionError(
-            "iterating over v.children: their states are tensors with a row for each edge to a child, such as v.children.h; "
-            "compute all rows at once, then v.sum(...), v.mean(...), v.max(...) or v.softmax(...) over each vertex's children"
-        )
-
-    def __getitem__(self, index: object) -> Any:
-        raise VertexFunctionError(
-            f"v.children[{index!r}]: v.children has a row for each edge to a child; v.gather(slot) is the child in one slot"
-        )
-
-    def pull(self, name: str) -> Tensor:
-        """The row that each edge has in the edge input passed to the model as `name=`, `[edges, ...]`; the caller gives rows in
-        the order of `batch.edge_index`, and they are sorted here."""
-        return self._v._pull(name, per_edge=True)
-
-    def expand(self, value: Tensor) -> Tensor:
-        """A tensor of the vertex, `[rows, ...]`, repeated for each of its edges, `[edges, ...]`."""
-        self._v._check_rows("kids.expand(...)", value)
-        return segments.expand(value, self._v._counts(), self._v._edges)
-
-
 class Vertex:
     """Records what a vertex function gathers, pulls, scatters and pushes.
 
-    `leaf(role, shape, dtype)` makes the symbolic tensor that a gather or a pull returns; `rows` and `edges` are the
-    symbolic numbers of vertices and of edges to their children.
+    `leaf(role, shape, dtype)` makes the symbolic tensor that a gather or a pull returns; `rows` is the symbolic number of
+    vertices, and `edges` a function that gives the number of edges to their children, of those in a slot and later.
     """
 
     def __init__(
@@ -109,7 +35,7 @@ class Vertex:
         inputs: Mapping[str, Tensor],
         leaf: Callable[[Role, Shape, torch.dtype], Tensor],
         rows: int | torch.SymInt,
-        edges: int | torch.SymInt,
+        edges: Callable[[int], int | torch.SymInt],
         shared: Mapping[str, Tensor],
     ) -> None:
         self._state = state
@@ -118,9 +44,9 @@ class Vertex:
         self._inputs = inputs
         self._leaf = leaf
         self._rows = rows
-        self._edges: Any = edges
-        self._children: Children | None = None
-        self._num_children: Tensor | None = None
+        self._edges_from = edges
+        self._per_edge: dict[Role, Tensor] = {}  # what is known of edges, and how many each vertex has
+        self.first_slot: int | None = None  # of the children that are read over edges; None: none are
         self._gathered: dict[int, Gathered] = {}
         self._pulled: dict[str, Tensor] = {}
         self._is_per_edge: dict[str, bool] = {}  # what is pulled
@@ -173,7 +99,7 @@ class Vertex:
         >>> torch.tanh(v.gather(0).h @ v.shared("W"))
         """
         if name not in self._shared:
-            given = _listed(self._shared) if self._shared else "none"
+            given = listed(self._shared) if self._shared else "none"
             raise InputError(
                 f"v.shared({name!r}): the model was not given this tensor (given: {given}); call "
                 f"model(batch, shared={{{name!r}: ...}}, ...)"
@@ -183,14 +109,8 @@ class Vertex:
 
     @property
     def children(self) -> Children:
-        """All children, any number of them, with a row for each edge to a child."""
-        if self._children is None:
-            state = {
-                name: self._leaf(Gather(name, CHILDREN), shape, self._state_dtypes[name])
-                for name, shape in self._state.items()
-            }
-            self._children = Children(state, self)
-        return self._children
+        """All children, any number of them, with a row for each edge to a child; `v.children[k:]` those in slots k and later."""
+        return Children(self, 0)
 
     @property
     def num_children(self) -> Tensor:
@@ -198,7 +118,7 @@ class Vertex:
 
         >>> v.sum(kids.h) / v.num_children.clamp(min=1)[:, None].sqrt()
         """
-        return self._counts().clone()  # which the user may change in place
+        return self._of_edges(NumChildren()).clone()  # which the user may change in place
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the children of each vertex, `[edges, ...]` -> `[rows, ...]`; no children: zeros.
@@ -246,7 +166,7 @@ class Vertex:
         call, owner = ("v.children.pull", "edge") if per_edge else ("v.pull", "vertex")
         check_input_name(call, name)
         if name not in self._inputs:
-            available = _listed(self._inputs) if self._inputs else "none"
+            available = listed(self._inputs) if self._inputs else "none"
             raise InputError(
                 f"{call}({name!r}): the model was not given this input (given: {available}); call model(batch, {name}=...)"
             )
@@ -266,11 +186,42 @@ class Vertex:
             self._pulled[name] = self._leaf(Pull(name, per_edge), shape, value.dtype)
         return self._pulled[name]
 
+    @property
+    def _edges(self) -> Any:
+        """How many edges are read."""
+        return self._edges_from(self.first_slot or 0)
+
+    def _choose(self, first_slot: int) -> None:
+        """Read children over edges, those in this slot and later: all of them are these from now on."""
+        if self.first_slot is None:
+            self.first_slot = first_slot
+        if self.first_slot != first_slot:
+            names = [f"v.children[{slot}:]" if slot else "v.children" for slot in (self.first_slot, first_slot)]
+            raise VertexFunctionError(
+                f"the vertex function reads {names[0]} and {names[1]}: they have different edges, and a vertex function reads "
+                "its children over edges in one way; read the children in single slots with v.gather(slot) beside v.children[k:]"
+            )
+
+    def _children_from(self, first_slot: int) -> dict[str, Tensor]:
+        """The states of the children in this slot and later, by name."""
+        self._choose(first_slot)
+        roles = {name: Gather(name, CHILDREN) for name in self._state}
+        return {name: self._of_edges(role, self._state[name], self._state_dtypes[name]) for name, role in roles.items()}
+
+    def _slots_from(self, first_slot: int) -> Tensor:
+        """int64 [edges]: the slot of each child in this slot and later."""
+        self._choose(first_slot)
+        return self._of_edges(Slots()).clone()  # which the user may change in place
+
     def _counts(self) -> Tensor:
-        """int64 [rows]: how many children each vertex has."""
-        if self._num_children is None:
-            self._num_children = self._leaf(Counts(), (), torch.int64)
-        return self._num_children
+        """int64 [rows]: how many edges each vertex has."""
+        self._choose(self.first_slot or 0)
+        return self._of_edges(Counts())
+
+    def _of_edges(self, role: Role, shape: Shape = (), dtype: torch.dtype = torch.int64) -> Tensor:
+        if role not in self._per_edge:
+            self._per_edge[role] = self._leaf(role, shape, dtype)
+        return self._per_edge[role]
 
     def scatter(self, *unnamed: Tensor, **state: Tensor) -> None:
         """Publish this vertex's state to the vertices that gather it; every state once, by its name: `v.scatter(h=h)`."""
@@ -278,7 +229,7 @@ class Vertex:
         for name, value in state.items():
             if name not in self._state:
                 raise VertexFunctionError(
-                    f"v.scatter({name}=...): there is no state of this name; the states are {_listed(self._state)}"
+                    f"v.scatter({name}=...): there is no state of this name; the states are {listed(self._state)}"
                 )
             if name in self.scattered:
                 raise VertexFunctionError(f"v.scatter({name}=...): state {name!r} is scattered twice")
@@ -366,17 +317,7 @@ def _not_selected(call: str, dtype: torch.dtype) -> str:
     return f"{call}: the tensor is of {dtype}, of which PyTorch does not select rows; convert it, with .to({to})"
 
 
-def _not_a_list(attempt: str) -> VertexFunctionError:
-    return VertexFunctionError(
-        f"{attempt}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
-    )
-
-
 def same_size(first_size: Any, second_size: Any) -> bool:
     """Whether two sizes are the same for every step; `==` would compare symbolic sizes by their example values."""
     first, second = (size.node.expr if isinstance(size, torch.SymInt) else size for size in (first_size, second_size))
     return bool(first == second)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, fx
 
 from ..nodes import ancestors
-from ..roles import Counts, Gather, Param, Pull, is_per_edge, role_of
+from ..roles import Counts, Gather, NumChildren, Param, Pull, Slots, is_per_edge, role_of
 
 if TYPE_CHECKING:
     from ..trace import Trace
 
 COUNTS = (2, 0, 3, 1)  # how many children each row has: none, one and several
+NUM_CHILDREN = (3, 0, 3, 2)  # where not all are read over edges
 OWNER = tuple(row for row, count in enumerate(COUNTS) for _ in range(count))  # the vertex of each edge
 BOLDNESS = RANDOM, MIXED, GIVEN = (
     "random",
@@ -59,6 +60,11 @@ class Samples:
                     states.append((state, node, how))
                 case Counts():
                     values[node] = torch.tensor(COUNTS, device=node.meta["val"].device)
+                case NumChildren():
+                    values[node] = torch.tensor(NUM_CHILDREN, device=node.meta["val"].device)
+                case Slots():
+                    numbers = [self.trace.first_slot + number for count in COUNTS for number in range(count)]
+                    values[node] = torch.tensor(numbers, device=node.meta["val"].device)
                 case Param(name):
                     value = self.constants[name].detach()
                     # A weight of zeros would hide what depends on it.
