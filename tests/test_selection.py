@@ -208,6 +208,8 @@ def test_selections_that_change_from_call_to_call_are_not_all_kept():
         (torch.tensor([0, 3]), r"outputs\[1\] is 3, but the batch has the vertices 0 to 2"),
         (torch.tensor([-1]), r"outputs\[0\] is -1"),
         (torch.tensor([True]), "outputs has 1 booleans for 3 vertices"),
+        (torch.arange(3, device="meta"), "'outputs' is on the device meta"),
+        (torch.tensor([0, 1]).to_sparse(), "'outputs' is a sparse_coo tensor"),
     ],
 )
 def test_what_is_refused(outputs, message, backend):
@@ -234,6 +236,18 @@ def test_dtypes_of_numbers():
         assert torch.equal(model(batch, x=x, outputs=torch.tensor([4, 1], dtype=dtype)).h, whole[[4, 1]])
     mask = torch.from_numpy(np.array([True, False, False, True, True, False]))
     assert torch.equal(model(batch, x=x, outputs=mask).h, whole[mask])
+
+
+@pytest.mark.parametrize("backend", ["eager", "torch", "auto"])
+@pytest.mark.parametrize("outputs", [[1, 3, 5], [5, 1, 1]])
+def test_a_selection_that_is_changed_before_the_backward_pass(backend, outputs):
+    batch, model = vf.pack([vf.chain(3)] * 2), TreeRNN(4, 4).double()
+    x, model.backend = torch.randn(6, 4, dtype=torch.float64, requires_grad=True), backend
+    (expected,) = torch.autograd.grad(model(batch, x=x).h[outputs].sum(), x)
+    given = torch.tensor(outputs)
+    total = model(batch, x=x, outputs=given).h.sum()
+    given.zero_()
+    torch.testing.assert_close(torch.autograd.grad(total, x)[0], expected, rtol=0, atol=1e-14)
 
 
 def test_outputs_of_edges_come_for_all_edges():

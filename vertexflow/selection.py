@@ -13,6 +13,7 @@ from torch import Tensor
 from .errors import InputError, InputTypeError
 from .graph.inputs.pack import GraphBatch
 from .kernels.order import Wide
+from .kernels.plain import check_plain
 from .kinds import Used
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]  # of vertices
@@ -73,6 +74,7 @@ def selection_of(batch: GraphBatch, outputs: object) -> Selection:
             f"outputs is {str(outputs.dtype)[6:]} {list(outputs.shape)}; give int64 [count], the vertices whose outputs are "
             "wanted, or booleans [num_vertices]"
         )
+    check_plain("the tensor of vertices", {"outputs": outputs}, closely=True)
     vertices = _on_host(batch, outputs)
     if outputs.dtype is torch.bool:
         if len(vertices) != batch.num_vertices:
@@ -80,7 +82,7 @@ def selection_of(batch: GraphBatch, outputs: object) -> Selection:
                 f"outputs has {len(vertices)} booleans for {batch.num_vertices} vertices; give one a vertex"
             )
         vertices = np.flatnonzero(vertices)
-    vertices = vertices.astype(np.int64, copy=False)
+    vertices = vertices.astype(np.int64)  # a copy: the caller may change the tensor before the backward pass
     wrong = np.flatnonzero((vertices < 0) | (vertices >= batch.num_vertices))
     if len(wrong):
         raise InputError(
