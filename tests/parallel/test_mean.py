@@ -66,6 +66,15 @@ def test_half_precision_is_added_up_in_float32():
     assert parallel.sum(values) == torch.tensor(771.0).bfloat16()
 
 
+def test_weights_do_not_make_half_precision_overflow():
+    values = torch.tensor([60000.0, 30048.0], dtype=torch.float16, requires_grad=True)
+    loss = parallel.mean(values, torch.tensor([4, 4]))
+    loss.backward()
+    assert loss.item() == 45024
+    assert loss.dtype == torch.float16
+    assert values.grad.tolist() == [0.5, 0.5]
+
+
 def test_sums():
     assert parallel.sum(torch.tensor([True, True, False])).item() == 2
     assert parallel.sum(torch.tensor([[1, 2], [3, 4]])).dtype == torch.int64
@@ -83,6 +92,7 @@ def test_what_is_refused():
         (lambda: parallel.mean(ones, torch.ones(2)), vf.InputError, r"weight has the shape \[2\], values \[3, 2\]"),
         (lambda: parallel.mean(ones, torch.tensor(1.0)), vf.InputError, r"weight has the shape \[\]"),
         (lambda: parallel.mean(ones, [1, 2, 3]), vf.InputTypeError, "weight is a list; give a tensor"),
+        (lambda: parallel.mean(ones, 1j * ones), vf.InputTypeError, "weight is complex64; give real numbers"),
         (lambda: parallel.mean(ones, group=object()), vf.InputError, "a group was given, but torch.distributed is not"),
         (lambda: parallel.sum(3), vf.InputTypeError, r"not int: torch\.tensor"),
     ]:

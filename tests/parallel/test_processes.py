@@ -8,6 +8,7 @@ import traceback
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -193,6 +194,8 @@ def of_ranks_that_disagree(mesh: DeviceMesh) -> None:
             {"options": {"lr": 0.1 + is_last}},
             rf"options\.lr is 0\.1 {on_others}, 1\.1 on rank {num_ranks - 1}\. Give all",
         ),
+        ({"splits": np.arange(2000) + (np.arange(2000) == 1000) * is_last}, r"splits is int64 \[2000\], checksum"),
+        ({"tables": [torch.arange(2000) + (torch.arange(2000) == 1000) * is_last]}, r"tables\[0\] is int64 \[2000\]"),
         ({f"extra{rank}": 1}, "extra0 is 1 on rank 0, nothing on rank"),
         ({"many": {str(number): rank for number in range(9)}}, "; 5 more differ"),
     ]:

@@ -227,6 +227,7 @@ GRAPHS = [vf.chain(2), vf.chain(3)]
         ((GRAPHS, 1), {"cost": [1, float("nan")]}, vf.InputError, "the cost of sample 1 is nan"),
         ((GRAPHS, 1), {"cost": "much"}, vf.InputTypeError, "cost is a str; give a vf.parallel.Cost, or one number"),
         ((GRAPHS, 1), {"seed": "a"}, vf.InputTypeError, "seed is 'a'; give an integer"),
+        ((GRAPHS, 1), {"seed": 2**70}, vf.InputError, "seed is 1180591620717411303424, which is too large"),
     ],
 )
 def test_what_is_refused(arguments, options, error, match):
@@ -255,6 +256,16 @@ def test_states_that_are_refused():
         sampler.load_state_dict(BalancedSampler(GRAPHS, 2).state_dict())
     with pytest.raises(vf.InputError, match="a sampler with num_samples=4, this one has 2"):
         sampler.load_state_dict(BalancedSampler(GRAPHS * 2, 1).state_dict())
+    for name, value, error, match in [
+        ("batches", 3, vf.InputError, "the state's batches is 3, but an epoch has 2"),
+        ("batches", -1, vf.InputError, "the state's batches is -1; give 0 or more"),
+        ("epoch", "1", vf.InputTypeError, "the state's epoch is '1'; give an integer"),
+        ("seed", None, vf.InputTypeError, "the state's seed is None; give an integer"),
+    ]:
+        with pytest.raises(error, match=match):
+            sampler.load_state_dict({**sampler.state_dict(), name: value})
+    with pytest.raises(vf.InputTypeError, match="the state is a NoneType; give what state_dict"):
+        sampler.load_state_dict(None)
     with pytest.raises(vf.InputError, match="epoch is -1"):
         sampler.set_epoch(-1)
 

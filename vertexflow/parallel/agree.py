@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 _MOST_SHOWN = 4
+_WITHOUT_REPR = (Tensor, np.ndarray, nn.Module, Mapping)  # their repr leaves things out
 
 
 def check_same(*, group: ProcessGroup | DeviceMesh | None = None, **values: Any) -> None:
@@ -30,8 +32,8 @@ def check_same(*, group: ProcessGroup | DeviceMesh | None = None, **values: Any)
     Args:
         group: the ranks that must agree; by default all.
         values: what must be the same, by any names: modules (names, shapes, dtypes and values of parameters and buffers),
-            samplers (settings, where they stand, costs of the samples), mappings of such things, and anything whose `repr` says
-            what it is.
+            samplers (settings, where they stand, costs of the samples), arrays, mappings and lists of such things, and anything
+            whose `repr` says what it is.
 
     Raises:
         InputError: on every rank, naming what differs and which rank has what.
@@ -67,6 +69,11 @@ def _described(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for key, entry in value.items():
             yield from _described(f"{name}.{key}" if name else str(key), entry)
+    elif isinstance(value, (list, tuple)) and any(isinstance(entry, _WITHOUT_REPR) for entry in value):
+        for number, entry in enumerate(value):
+            yield from _described(f"{name}[{number}]", entry)
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        yield name, f"{value.dtype} {list(value.shape)}, checksum {zlib.crc32(value.tobytes()):08x}"
     elif isinstance(value, Tensor):
         yield name, _tensor(value)
     else:

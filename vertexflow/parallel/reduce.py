@@ -67,7 +67,7 @@ def mean(values: Tensor, weight: Tensor | None = None, *, group: ProcessGroup | 
         if weight.dtype == torch.bool:
             total = torch.where(weight, values, 0).sum(dtype=dtype)
         else:
-            total = (values * weight).sum(dtype=dtype)
+            total = (values.to(dtype) * weight).sum(dtype=dtype)  # in half precision, products would overflow
         count = weight.sum(dtype=dtype)
     total, count = _over_ranks(torch.stack([total, count]), group).unbind()
     is_none = (total == 0) & (count == 0)
@@ -120,6 +120,8 @@ def _check(values: Any, call: str) -> None:
 def _check_weight(values: Tensor, weight: Any) -> None:
     if not isinstance(weight, Tensor):
         raise InputTypeError(f"weight is a {type(weight).__name__}; give a tensor, or None")
+    if weight.is_complex():
+        raise InputTypeError(f"weight is {str(weight.dtype)[6:]}; give real numbers, or booleans")
     if weight.dim() == 0 or weight.shape != values.shape[: weight.dim()]:
         raise InputError(
             f"weight has the shape {list(weight.shape)}, values {list(values.shape)}; give a weight for each value, or for "

@@ -16,6 +16,7 @@ from ..errors import InputError, InputTypeError
 from .balance import Ranks, balance
 from .cost import Cost, Floats, work_of
 
+_LARGEST = 2**62  # of integers, so that a seed and an epoch together are one that PyTorch takes
 _FIXED = ("num_samples", "global_batch_size", "shuffle", "drop_last")  # without these, batches could not be the same
 
 
@@ -123,8 +124,10 @@ class BalancedSampler(Sampler[list[int]]):
         """Continue where `state_dict` was taken: the next pass has the rest of that epoch, and later ones are whole.
 
         Raises:
-            InputError: the state is that of other data or settings; the message names which.
+            InputError, InputTypeError: the state is that of other data or settings; the message names which.
         """
+        if not isinstance(state, Mapping):
+            raise InputTypeError(f"the state is a {type(state).__name__}; give what state_dict() returned")
         missing = [name for name in (*_FIXED, "seed", "epoch", "batches") if name not in state]
         if missing:
             raise InputError(f"this is no state of a BalancedSampler: {', '.join(missing)} missing")
@@ -134,8 +137,13 @@ class BalancedSampler(Sampler[list[int]]):
                     f"the state is of a sampler with {name}={state[name]}, this one has {getattr(self, name)}; make it alike to "
                     "continue with the same batches"
                 )
-        self.seed, self.epoch = state["seed"], state["epoch"]
-        self._first = self._given = state["batches"]
+        seed, epoch, batches = (
+            _integer(f"the state's {name}", state[name], least)
+            for name, least in (("seed", None), ("epoch", 0), ("batches", 0))
+        )
+        if batches > len(self):
+            raise InputError(f"the state's batches is {batches}, but an epoch has {len(self)}")
+        self.seed, self.epoch, self._first, self._given = seed, epoch, batches, batches
 
     def predicted_costs(self) -> Floats:
         """The predicted cost of each rank in each batch of this epoch, float64 [batches, ranks].
@@ -171,6 +179,8 @@ def _integer(name: str, value: Any, least: int | None) -> int:
         raise InputTypeError(f"{name} is {value!r}; give an integer")
     if least is not None and value < least:
         raise InputError(f"{name} is {value}; give {least} or more")
+    if not -_LARGEST <= value <= _LARGEST:
+        raise InputError(f"{name} is {value}, which is too large; give at most {_LARGEST}")
     return int(value)
 
 
