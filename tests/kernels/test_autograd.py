@@ -109,3 +109,22 @@ def test_two_threads_find_out_at_once_what_cannot_be_prepared(model, monkeypatch
     gradient(fresh(BATCH, x=X).h)
     assert all(not bound.prepared for bound in bounds)
     assert bounds
+
+
+@pytest.mark.parametrize("backend", ["eager", "native", "torch"])
+@pytest.mark.parametrize("max_vertices", [None, 2])
+def test_an_input_with_the_name_and_the_shape_of_a_parameter(backend, max_vertices):
+    def vertex(self, v):
+        h = torch.tanh(v.pull("scale") + v.gather(0).h @ self.scale)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 4}, scale=nn.Parameter(torch.randn(4, 4)))
+    model.backend, model.max_vertices = backend, max_vertices
+    x = torch.randn(4, 4)
+    first = torch.tanh(x[::2])
+    expected = torch.stack([first, torch.tanh(x[1::2] + first @ model.scale)], 1).flatten(0, 1)
+    ours = model([vf.chain(2)] * 2, scale=x).h
+    torch.testing.assert_close(ours, expected)
+    slopes = [torch.autograd.grad(h.square().sum(), model.scale)[0] for h in (ours, expected)]
+    torch.testing.assert_close(*slopes)

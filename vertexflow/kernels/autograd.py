@@ -259,14 +259,15 @@ def outputs_and_values(
 
     `flat` are parameters, then inputs; `external` are the states of external vertices.
     """
-    tensors = dict(zip([*bound.params, *bound.pulls], flat, strict=True))
+    tensors = dict(zip(bound.params, flat, strict=False))
+    inputs = dict(zip(bound.pulls, flat[len(tensors) :], strict=True))  # apart: one may have the name of a parameter
     values: list[Values] = []
     for compiled in bound.compiled:
         trace = compiled.program.trace
         values.append(Values({**{node: tensors[name] for name, node in trace.params.items()}, **trace.constants}))
     for name, groups in bound.pulls.items():
         for group, rows in zip(groups, order.batch_rows(groups, bound.is_edge_input(name)), strict=True):
-            values[group][bound.compiled[group].program.trace.pulls[name]] = _select(tensors[name], rows)
+            values[group][bound.compiled[group].program.trace.pulls[name]] = _select(inputs[name], rows)
     with without_autocast(order.vertex.device.type):  # the graph has its casts in it
         run_forward(bound.compiled, order, values, external)
     outputs = []
