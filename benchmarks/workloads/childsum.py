@@ -68,7 +68,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
         kept=size * (5 * count + edges),  # h, c, i, o, u; f
         num_indices=2 * (batch.num_vertices + batch.num_edges),
         estimate=lambda: model.estimate_memory(
-            batch, x=x, loss=lambda out: mean_square(out.h[roots]), holds_outputs=False
+            batch, x=x, outputs=roots, loss=lambda out: mean_square(out.h), holds_outputs=False
         ),
         skipped=skipped,
     )

@@ -46,7 +46,7 @@ def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
         kept=inner * size,  # h
         num_indices=2 * (batch.num_vertices + batch.num_edges),
         estimate=lambda: model.estimate_memory(
-            batch, x=x, loss=lambda out: mean_square(out.h[roots]), holds_outputs=False
+            batch, x=x, outputs=roots, loss=lambda out: mean_square(out.h), holds_outputs=False
         ),
         skipped=skipped,
     )

@@ -93,7 +93,7 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
         kept=size * (5 * count + 2 * inner),  # h, c, i, o, u; two f
         num_indices=2 * (batch.num_vertices + batch.num_edges),
         estimate=lambda: model.estimate_memory(
-            batch, x=x, loss=lambda out: mean_square(out.h[roots]), holds_outputs=False
+            batch, x=x, outputs=roots, loss=lambda out: mean_square(out.h), holds_outputs=False
         ),
         skipped=skipped,
     )
