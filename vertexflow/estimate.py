@@ -108,9 +108,9 @@ class EstimatesMemory(ReturnsOutputs):
                 has them any more, as in `model(batch, x=x).h[batch.roots]`.
 
         Returns:
-            A `MemoryEstimate` in bytes, readable when printed: within 10 % (or 2 MiB) of what a step takes with generated code. Where
-            leaves need no gradient, room for it is counted that is never touched (16 % of Tree-FC). Backend "torch" takes from 6 %
-            less to 32 % more.
+            A `MemoryEstimate` in bytes, readable when printed: within 10 % (or 2 MiB) of what a step takes with generated code.
+            Where leaves need no gradient, room for theirs is counted that is never touched (16 % of Tree-FC). Backend "torch"
+            takes from 6 % less to 32 % more.
 
         Raises:
             as `forward`; BackendError on a GPU and with "eager"; InputError of a loss that asks for values.
