@@ -22,7 +22,7 @@ from .strategies import cases
 needs_native = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 
 
-@tries(5)
+@tries(3)
 @given(case=cases(), data=st.data())
 def test_the_outputs_of_some_vertices_then_those_of_all_others(case, data):
     """Rows side by side are what the reference pushes, and their gradients add up to its gradients."""
@@ -38,7 +38,7 @@ def test_the_outputs_of_some_vertices_then_those_of_all_others(case, data):
         compare(case, ours, expected=expected)
 
 
-@tries(4)
+@tries(2)
 @given(case=kinds_cases(), data=st.data())
 def test_kinds_that_push_different_outputs(case, data):
     """An output has rows for those of the vertices whose kinds push it."""

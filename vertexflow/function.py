@@ -175,10 +175,10 @@ class VertexFunction(EstimatesMemory):
         wanted: Tensor | None = None,
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
+        kinds.check_written(self, VertexFunction)
         if named_backend(self.backend) == "eager":
-            kinds.check_written(self, VertexFunction)
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
-        version, own_tensors = self._see()
+        version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
         call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
         outputs = call.run(call.tensors, inputs, call.external)
