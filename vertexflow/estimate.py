@@ -21,6 +21,7 @@ from .outputs import Outputs
 from .programs import Version
 
 Loss = Callable[[Outputs], Tensor]
+AsGiven = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class BoundCall:
     tensors: Mapping[str, Tensor]
     external: Mapping[str, Tensor]
     device: torch.device
-    as_given: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    as_given: AsGiven
     num_bytes: int = 0  # of index arrays
 
 
@@ -134,11 +135,6 @@ class EstimatesMemory(ReturnsOutputs):
 
     def _bind_call(self, *arguments: Any, **named: Any) -> tuple[BoundCall, Any]:
         raise NotImplementedError
-
-
-def as_they_are(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`BoundCall.as_given` where all outputs are wanted."""
-    return dict(outputs)
 
 
 def check_estimated(requested: str, device: torch.device) -> None:

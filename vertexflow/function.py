@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from . import kinds, log, programs, report
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
-from .estimate import BoundCall, EstimatesMemory, as_they_are
+from .estimate import AsGiven, BoundCall, EstimatesMemory
 from .frontier import Frontier, Growth
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
@@ -152,8 +152,7 @@ class VertexFunction(EstimatesMemory):
             `Outputs`, a mapping whose entries are attributes too: one for each pushed name, `[num_vertices, ...]`, in the
             batch's own vertex order, or, if a row for each edge to a child was pushed, `[num_edges, ...]`, in the order of
             `batch.edge_index`; of vertices of the kinds that push it only, or of the edges to their children, where there are
-            kinds. With `outputs`, outputs of
-            vertices have a row for each of these, in their order.
+            kinds. With `outputs`, outputs of vertices have a row for each of these, in their order.
 
         Raises:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
@@ -242,7 +241,7 @@ class VertexFunction(EstimatesMemory):
             return BoundPart(bound, order, counts, part.num_external)
 
         bound_parts = list(map(bind, parts, starts))
-        run, as_given = functools.partial(run_parts, bound_parts), as_they_are
+        run, as_given = functools.partial(run_parts, bound_parts), cast(AsGiven, dict)
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
         size = sum(part.order.num_bytes for part in bound_parts)

@@ -47,15 +47,11 @@ def run(
     by_name = dict(zip(bound.pushes, outputs, strict=True))
     if prepared is None and order.selected is not None:
         by_name |= {
-            name: value.index_select(0, _selected(bound, order, name))
+            name: value.index_select(0, order.selected_index(bound.pushes[name]))
             for name, value in by_name.items()
             if not bound.is_edge_output(name)
         }
     return by_name
-
-
-def _selected(bound: Bound, order: Order, name: str) -> Tensor:
-    return torch.from_numpy(order.selected_outputs(bound.pushes[name])).to(order.vertex.device, non_blocking=True)
 
 
 def run_empty(

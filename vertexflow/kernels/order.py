@@ -149,6 +149,7 @@ class Order:
     _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)
     _other_edges: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _selecting: dict[bytes, Order] = field(default_factory=dict)
+    _selected_index: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -176,7 +177,7 @@ class Order:
         if key not in self._selecting:
             if len(self._selecting) == MOST_SELECTIONS:
                 self._selecting.pop(next(iter(list(self._selecting))), None)  # which another thread may have done
-            self._selecting[key] = replace(self, selected=vertices, _selecting={})
+            self._selecting[key] = replace(self, selected=vertices, _selecting={}, _selected_index={})
         return self._selecting[key]
 
     def selected_outputs(self, groups: Sequence[int]) -> Wide:
@@ -189,6 +190,15 @@ class Order:
             is_in_groups[self._vertices(group)] = 1
         positions: Wide = (np.cumsum(is_in_groups) - 1)[self.selected[is_in_groups[self.selected] == 1]]
         return positions
+
+    def selected_index(self, groups: Sequence[int]) -> Tensor:
+        """`selected_outputs` on the device, where it stays for the next step."""
+        key = tuple(groups)
+        if key not in self._selected_index:
+            with torch.inference_mode(False), rehearsal.interrupted():
+                index = torch.from_numpy(self.selected_outputs(groups))
+                self._selected_index[key] = index.to(self.vertex.device, non_blocking=True)
+        return self._selected_index[key]
 
     def output_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[OutputRows]:
         """Which row, or edge, of a group is which row of the outputs, for each of these groups."""
