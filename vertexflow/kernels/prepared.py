@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -27,6 +27,7 @@ from .calls import Location, Locations, Region, Unprepared, Writer
 from .compiled import Compiled, NoSteps
 from .edges import known_of_edges
 from .group_memory import GroupMemory
+from .grown_rows import GrownRows, gradients_kept, states_kept
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
 from .pool import empty, empty_for_a_call, is_large
@@ -45,7 +46,7 @@ from .transfers import (
     take,
     zero_leaves,
 )
-from .windows import Windows, visits, visits_back, windows_of
+from .windows import Windows, one_window_each, visits, visits_back, windows_of
 
 _CPU = torch.device("cpu")
 _NOTHING = torch.empty(0)  # at address 0
@@ -67,13 +68,17 @@ class Forward:
 
     def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
+        outputs = tuple([_empty(*spec) for spec in self.outputs])
+        return outputs, self.run_into(flat, map(_address, outputs))
+
+    def run_into(self, flat: Sequence[Tensor], results: Iterable[int]) -> Tensor:
+        """The memory that is kept; `results` are the addresses of outputs, and of `GrownRows`."""
         kept, temporary = _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
         read = [*map(_plain, flat), *map(_plain, self.constants)]
-        outputs = tuple([_empty(*spec) for spec in self.outputs])
         seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        addresses = [0, _address(temporary), *map(_address, (kept, *read, *outputs)), *seeds]
+        addresses = [0, _address(temporary), *map(_address, (kept, *read)), *results, *seeds]
         _call(self.calls, addresses, self.temporary_size)
-        return outputs, kept
+        return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +91,13 @@ class Backward:
     terms: list[TensorSpec]
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
 
-    def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
+    def run(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
+        """The gradients of parameters, then inputs; `grads` are the addresses of those of all outputs, or of their only row, and
+        of `GrownRows`."""
         temporary = _temporary(self.temporary_size)
         plain = [*map(_plain, read)]
         terms = [_empty(*spec) for spec in self.terms]
-        addresses = [0, _address(temporary), *map(_address, (kept, *plain, *grads, *terms))]
+        addresses = [0, _address(temporary), *map(_address, (kept, *plain)), *grads, *map(_address, terms)]
         _call(self.calls, addresses, self.temporary_size)
         return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 
@@ -103,6 +109,7 @@ class Prepared:
     forward: Forward
     read: list[int]  # the positions of what the backward pass reads, among parameters, inputs and constants
     zeros: list[Tensor]  # a row for each output
+    grows: bool = False  # whether it reads earlier vertices of a run that grows
     backwards: dict[tuple[bool, ...], Backward] = field(default_factory=dict)
 
     def read_back(self, flat: Sequence[Tensor]) -> list[Tensor]:
@@ -116,14 +123,14 @@ class Prepared:
         """The gradients of parameters, then inputs."""
         plain = [zero if grad is None else _rows(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
         have_rows = tuple(grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True))
-        return self.backward_for(bound, order, have_rows).run(kept, read, plain)
+        return self.backward_for(bound, order, have_rows).run(kept, read, map(_address, plain))
 
     def backward_for(self, bound: Bound, order: Order, have_rows: tuple[bool, ...]) -> Backward:
         """The pass where gradients have rows for some outputs, and only one row for others."""
         backward = self.backwards.get(have_rows)
         if backward is None:
             with rehearsal.interrupted():
-                backward = _backward(self.forward.memory, self.read, bound, order, have_rows)
+                backward = _backward(self.forward.memory, self.read, bound, order, have_rows, self.grows)
             self.backwards[have_rows] = backward
         return backward
 
@@ -134,7 +141,7 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             with rehearsal.interrupted():
-                prepared = _prepare(bound, order)
+                prepared = prepare(bound, order)
                 if (
                     is_native is None and bound.wants_gradients
                 ):  # what can be prepared for one structure, can be for others
@@ -145,8 +152,13 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     return prepared
 
 
-def _prepare(bound: Bound, order: Order) -> Prepared:
-    windows = windows_of(bound.compiled, order)
+def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
+    """Write down the passes over a structure, or over vertices that are added to a run; a backward pass when it is needed.
+
+    Raises:
+        Unprepared: some loop is not native code.
+    """
+    windows = one_window_each(order) if grows else windows_of(bound.compiled, order)
     read_back = {node for compiled in bound.compiled for node in nodes_read_back(compiled)}
     traces = [compiled.program.trace for compiled in bound.compiled]
     nodes = [[traces[group].params[name] for group in groups] for name, groups in bound.params.items()]
@@ -156,16 +168,17 @@ def _prepare(bound: Bound, order: Order) -> Prepared:
     read = [at for at, nodes_of_tensor in enumerate(nodes) if read_back.intersection(nodes_of_tensor)]
     likes = (traces[groups[0]].output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
-    return Prepared(_forward(bound, order, windows), read, zeros)
+    return Prepared(_forward(bound, order, windows, grows), read, zeros, grows)
 
 
-def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
+def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
     writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
     # The addresses are numbered as `Forward.run` passes them.
     temporary, kept = Region(writer.address("temporary")), Region(writer.address("kept"))
     for key in (*_flat(bound), *bound.constants):
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
+    grown = GrownRows.of(writer, states_kept(programs[0])) if grows else None
     memory_of_groups = _group_memory(writer, windows)
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
@@ -174,8 +187,11 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
         is_kept |= any(
             name in dict(gathered_again(compiled.program)) for compiled, memory in groups if memory.windows.are_several
         )
-        state = (kept if is_kept else temporary).allocate(order.num_rows + 1, size_of_row(node))
-        writer.zero(state.part(order.num_rows, 1))  # what a missing child reads
+        rows = order.num_rows + order.num_external
+        state = (kept if is_kept else temporary).allocate(rows + 1, size_of_row(node))
+        writer.zero(state.part(rows, 1))  # what a missing child reads
+        if grown is not None:
+            grown.read(writer, name, state)
         for compiled, memory in groups:
             group = memory.windows.group
             memory.set(State(name), state)
@@ -216,6 +232,8 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
                 gather(writer, compiled.program, memory, window, states)
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
+    if grown is not None:
+        grown.write(writer, memory_of_groups[0])
     return Forward(
         writer.calls(),
         writer.alive,
@@ -229,7 +247,12 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
 
 
 def _backward(
-    forward_memory: Sequence[GroupMemory], read: Sequence[int], bound: Bound, order: Order, have_rows: Sequence[bool]
+    forward_memory: Sequence[GroupMemory],
+    read: Sequence[int],
+    bound: Bound,
+    order: Order,
+    have_rows: Sequence[bool],
+    grows: bool,
 ) -> Backward:
     writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
     windows = [memory.windows for memory in forward_memory]
@@ -239,6 +262,7 @@ def _backward(
     for at in read:
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
+    grown = GrownRows.of(writer, gradients_kept(programs[0])) if grows else None
     memory_of_groups = _group_memory(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward_memory, strict=True):
         for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
@@ -256,6 +280,8 @@ def _backward(
             elif node is not None:
                 memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
     sent = allocate_sent(writer, temporary, programs, order)
+    if grown is not None:
+        grown.take_gradients(writer, temporary, memory_of_groups[0])
     terms: dict[Hashable, TensorSpec] = {}
     for number, (compiled, group, memory) in enumerate(
         zip(bound.compiled, order.groups, memory_of_groups, strict=True)
@@ -305,6 +331,8 @@ def _backward(
                 receive(writer, compiled.program, memory, window, sent)
             _run_once(writer, number, "grad_lazy", memory, window)
             put(writer, memory, window, puts[number])
+    if grown is not None:
+        grown.add_gradients(writer, sent)
     number_of = {key: at for at, key in enumerate(terms)}
     if writer.num_seeds or not number_of.keys() >= {key for keys in sums for key in keys}:
         raise Unprepared("gradients that no loop makes")
