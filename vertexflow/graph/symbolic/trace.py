@@ -256,7 +256,15 @@ def _trace(
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     trace = Trace(
-        graph, rows, edges, dict(state), state_dtypes, 0, filename, frozenset(left_out), shared=frozenset(read),
+        graph,
+        rows,
+        edges,
+        dict(state),
+        state_dtypes,
+        0,
+        filename,
+        frozenset(left_out),
+        shared=frozenset(read),
         first_slot=first_slot[0],
     )
     _placeholders(graph, trace.first_slot)
