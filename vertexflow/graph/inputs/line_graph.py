@@ -74,9 +74,10 @@ def line_graph(graph: Any, both_ways: bool = True) -> InputGraph:
     try:
         lines = build_graph(messages + count, pairs, kind=kind)
     except GraphError:  # all else was checked
+        advice = ", or both_ways=False for messages along the edges only" if both_ways else ""
         raise GraphError(
-            f"the {edges} edges between {count} vertices form a cycle, round which messages would never end: give a tree or forest"
-            f"{', or both_ways=False for messages along the edges only' if both_ways else ''}; vf.unroll makes some rounds of them"
+            f"the {edges} edges between {count} vertices form a cycle, round which messages would never end: give a tree or "
+            f"forest{advice}; vf.unroll makes some rounds of them"
         ) from None
     own = np.arange(count)
     ends = {"vertex": np.concatenate((source, own)), "target": np.concatenate((target, own))}
