@@ -1,4 +1,4 @@
-"""Runs that grow give what whole runs give, extension by extension: by native calls prepared for a shape, and by other backends."""
+"""Runs that grow give what whole runs give, extension by extension: native calls prepared for a shape, and other backends."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Extension:
         grads.append(earlier.data_ptr())
         for gradient in states.values():
             grads += (gradient.data_ptr(), _address_of_row(gradient, 1 + first))
-        return self.prepared.backward_for(bound, order, have_rows).run(kept, read, grads)
+        return self.prepared.backward_for(bound, order, have_rows).run_from(kept, read, grads)
 
 
 def extension_for(bound: Bound, order: Order) -> Extension | None:

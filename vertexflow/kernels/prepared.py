@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -21,12 +21,10 @@ from .. import _core
 from ..graph.symbolic.program import BACKWARD, FORWARD
 from . import rehearsal
 from .arguments import By, State
-from .binding import AddressedLoop
 from .bound import Bound
-from .calls import Location, Locations, Region, Unprepared, Writer
-from .compiled import Compiled, NoSteps
-from .edges import known_of_edges
-from .group_memory import GroupMemory
+from .calls import Location, Region, Unprepared, Writer
+from .compiled import Compiled, NoSteps, results_of
+from .group_memory import GroupMemory, memory_of
 from .grown_rows import GrownRows, gradients_kept, states_kept
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
@@ -68,17 +66,25 @@ class Forward:
 
     def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
+        kept, temporary = self._allocate()
         outputs = tuple([_empty(*spec) for spec in self.outputs])
-        return outputs, self.run_into(flat, map(_address, outputs))
+        self._run(kept, temporary, flat, map(_address, outputs))
+        return outputs, kept
 
     def run_into(self, flat: Sequence[Tensor], results: Iterable[int]) -> Tensor:
         """The memory that is kept; `results` are the addresses of outputs, and of `GrownRows`."""
-        kept, temporary = _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
+        kept, temporary = self._allocate()
+        self._run(kept, temporary, flat, results)
+        return kept
+
+    def _allocate(self) -> tuple[Tensor, Tensor]:
+        return _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
+
+    def _run(self, kept: Tensor, temporary: Tensor, flat: Sequence[Tensor], results: Iterable[int]) -> None:
         read = [*map(_plain, flat), *map(_plain, self.constants)]
         seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
         addresses = [0, _address(temporary), *map(_address, (kept, *read)), *results, *seeds]
         _call(self.calls, addresses, self.temporary_size)
-        return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +97,12 @@ class Backward:
     terms: list[TensorSpec]
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
 
-    def run(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
-        """The gradients of parameters, then inputs; `grads` are the addresses of those of all outputs, or of their only row, and
-        of `GrownRows`."""
+    def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
+        return self.run_from(kept, read, map(_address, grads))
+
+    def run_from(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
+        """The same; `grads` are the addresses of gradients, and of `GrownRows`."""
         temporary = _temporary(self.temporary_size)
         plain = [*map(_plain, read)]
         terms = [_empty(*spec) for spec in self.terms]
@@ -123,7 +132,7 @@ class Prepared:
         """The gradients of parameters, then inputs."""
         plain = [zero if grad is None else _rows(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
         have_rows = tuple(grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True))
-        return self.backward_for(bound, order, have_rows).run(kept, read, map(_address, plain))
+        return self.backward_for(bound, order, have_rows).run(kept, read, plain)
 
     def backward_for(self, bound: Bound, order: Order, have_rows: tuple[bool, ...]) -> Backward:
         """The pass where gradients have rows for some outputs, and only one row for others."""
@@ -179,7 +188,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
     grown = GrownRows.of(writer, states_kept(programs[0])) if grows else None
-    memory_of_groups = _group_memory(writer, windows)
+    memory_of_groups = memory_of(writer, windows)
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     for name, node in programs[0].trace.scatters.items():
@@ -205,7 +214,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
         kept_layout, temporary_layout = compiled.forward_layouts(memory.windows.group, memory.windows.extent)
         memory.add(kept, kept_layout, all_rows=True)
         memory.add(temporary, temporary_layout)
-        for node, (shape, dtype) in _results(compiled, FORWARD):
+        for node, (shape, dtype) in results_of(compiled, FORWARD):
             size = math.prod(shape) * dtype.itemsize
             memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
     specs, puts = [], defaultdict(list)
@@ -263,7 +272,7 @@ def _backward(
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
     grown = GrownRows.of(writer, gradients_kept(programs[0])) if grows else None
-    memory_of_groups = _group_memory(writer, windows)
+    memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward_memory, strict=True):
         for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
             locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
@@ -288,7 +297,7 @@ def _backward(
     ):
         memory.add(temporary, compiled.backward_layout(group, memory.windows.extent))
         param_grads = set(compiled.program.param_grads.values())
-        for node, (shape, dtype) in _results(compiled, BACKWARD):
+        for node, (shape, dtype) in results_of(compiled, BACKWARD):
             if node in param_grads:
                 terms[number, node] = shape, dtype
                 memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
@@ -345,36 +354,9 @@ def _flat(bound: Bound) -> list[tuple[str, str]]:
     return [*(("parameter", name) for name in bound.params), *(("input", name) for name in bound.pulls)]
 
 
-def _group_memory(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemory]:
-    """The memory of each group, with the parameters and constants whose addresses are known."""
-    memory_of_groups = []
-    for compiled, windows_of_group in zip(writer.bound.compiled, windows, strict=True):
-        trace = compiled.program.trace
-        keys: dict[fx.Node, Hashable] = {node: ("parameter", name) for name, node in trace.params.items()}
-        keys |= {node: node for node in trace.constants}
-        addresses = {node: writer.known_address(key) for node, key in keys.items()}
-        locations: Locations = {
-            node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
-        }
-        for node, array in known_of_edges(trace, windows_of_group.group):
-            writer.alive.append(array)
-            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
-        memory_of_groups.append(GroupMemory(windows_of_group, locations))
-    return memory_of_groups
-
-
 def nodes_read_back(compiled: Compiled) -> set[fx.Node]:
     """The values of the forward pass that the backward pass reads."""
     return {*compiled.program.saved, *compiled.program.read_constants}
-
-
-def _results(compiled: Compiled, stages: Sequence[str]) -> Iterator[tuple[fx.Node, TensorSpec]]:
-    """The values without rows that loops of these stages compute."""
-    for stage in stages:
-        for part in (stage, f"{stage}_inner"):
-            loop = compiled.loops.get(part)
-            if isinstance(loop, AddressedLoop):
-                yield from ((node, (shape, node.meta["val"].dtype)) for node, shape in loop.results)
 
 
 def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, window: int) -> None:
