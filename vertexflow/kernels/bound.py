@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -29,6 +29,7 @@ class Bound:
     pushes: dict[str, list[int]]
     prepared: WeakKeyDictionary[Order, Prepared]
     is_native: bool | None = None  # whether runs can be prepared; None: not known yet
+    prepared_in_ranges: WeakKeyDictionary[Order, Prepared] = field(default_factory=WeakKeyDictionary)  # for a profiler
 
     @cached_property
     def wants_gradients(self) -> bool:
