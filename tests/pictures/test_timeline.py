@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -69,6 +71,40 @@ def test_steps_of_kinds_that_take_turns_are_numbered_as_the_schedule_has_them():
     _, out, names = profiled(lambda: model(batch).h)
     assert out.tolist() == [[2, 2], [6, 6]]
     assert [name for name in names if name.startswith("core")] == [f"core, step {at}" for at in range(4)]
+
+
+def test_runs_that_grow_have_ranges_too():
+    torch.manual_seed(0)
+    model = FromCode(sums, {"h": 4}, p=torch.nn.Parameter(torch.randn(4)), backend="native")
+    x = torch.randn(3, 4)
+
+    def grow():
+        model.zero_grad()
+        run = model.start(x=x)
+        run.extend([[0], [1]], x=x[:2])
+        run[:].h.square().sum().backward()
+        return run[:].h.detach(), model.p.grad.clone()
+
+    expected = grow()
+    _, results, names = profiled(grow)
+    assert all(map(torch.equal, results, expected))
+    assert [name for name in names if "core" in name] == ["core, step 0"] * 2 + ["grad_core, step 0"] * 2
+    assert all(map(torch.equal, grow(), expected))
+
+
+def test_a_profiler_that_begins_or_ends_between_the_passes_changes_nothing():
+    model = FromCode(sums, {"h": 4}, p=torch.nn.Parameter(torch.randn(4)), backend="native")
+    batch, x = vf.pack([vf.chain(3)]), torch.randn(3, 4)
+    model(batch, x=x).h.sum().backward()
+    expected = model.p.grad.clone()
+    for in_forward in (True, False, True):
+        model.zero_grad()
+        profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+        with profile if in_forward else contextlib.nullcontext():
+            loss = model(batch, x=x).h.sum()
+        with contextlib.nullcontext() if in_forward else profile:
+            loss.backward()
+        assert torch.equal(model.p.grad, expected)
 
 
 def test_eager_has_a_range_a_step():

@@ -46,11 +46,14 @@ class CallsOfRun(Protocol):
 class NamedCalls:
     """A pass as native calls, in a range for each part and for each step: what `_core.Calls` does in one go."""
 
-    def __init__(self, calls: Sequence[tuple[str, int | None, _core.Calls]]) -> None:
-        self._calls = calls
+    def __init__(self, calls: Sequence[tuple[str, int | None, _core.Calls]], in_one_go: _core.Calls) -> None:
+        self._calls, self._in_one_go = calls, in_one_go
 
     def run(self, addresses: list[int], room: int) -> None:
         """Run all calls, and find temporary memory for them if they are given none."""
+        if not is_profiling():  # any more
+            self._in_one_go.run(addresses, room)
+            return
         temporary = torch.empty(0 if addresses[1] else room, dtype=torch.uint8)
         addresses = [0, addresses[1] or temporary.data_ptr(), *addresses[2:]]
         for part, step, calls in self._calls:
