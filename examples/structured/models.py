@@ -76,3 +76,30 @@ class Alignment(vf.VertexFunction):
     def end(self, v: vf.Vertex, a: Tensor) -> None:
         v.scatter(a=a)
         v.push(total=self.semiring.over(a + v.pull("is_end"), 1))
+
+
+class Parses(vf.VertexFunction):
+    """Over the parses of a sentence by a grammar in Chomsky normal form (the inside algorithm: Baker 1979).
+
+    A vertex is a span of words; its arcs are the pairs of spans that it may be split into. Symbol 0 is the sentence.
+    """
+
+    def __init__(self, symbols: int, semiring: Semiring | None = None) -> None:
+        super().__init__(state={"b": symbols})
+        self.semiring = semiring or LogSum()
+        self.rules = nn.Parameter(torch.zeros(symbols, symbols, symbols))  # log weights: parent, left, right
+
+    @vf.vertex("word")
+    def word(self, v: vf.Vertex) -> None:
+        self.end(v, v.pull("score"))
+
+    @vf.vertex("span")
+    def span(self, v: vf.Vertex) -> None:
+        left, right = v.arcs.gather(0).b, v.arcs.gather(1).b
+        pairs = self.semiring.children(v, left[:, :, None] + right[:, None, :])
+        self.end(v, self.semiring.over(pairs[:, None] + self.rules, (2, 3)))
+
+    def end(self, v: vf.Vertex, b: Tensor) -> None:
+        """`b` [rows, symbols]: the sums of all that a span may be derived from, by symbol."""
+        v.scatter(b=b)
+        v.push(total=b[:, 0])

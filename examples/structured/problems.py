@@ -12,7 +12,7 @@ import vertexflow as vf
 
 from . import graphs, usual
 from .inputs import positions_of, spread
-from .models import Alignment, LinearChain, SemiMarkov
+from .models import Alignment, LinearChain, Parses, SemiMarkov
 from .semirings import Semiring
 
 LONGEST = 8  # segments, in words
@@ -89,4 +89,19 @@ def alignment(samples: int, dtype: torch.dtype, semiring: Semiring | None = None
     )
 
 
-PROBLEMS = {"tagging": tagging, "segmentation": segmentation, "alignment": alignment}
+def parsing(samples: int, dtype: torch.dtype, semiring: Semiring | None = None, words: int = 20, symbols: int = 8) -> Problem:
+    """Parses of sentences."""
+    lengths = _lengths(samples, max(words // 4, 1), words)
+    model, scores = Parses(symbols, semiring).to(dtype), _scores(lengths, symbols, dtype)
+    torch.nn.init.normal_(model.rules)
+    batch = vf.pack(list(map(graphs.chart, lengths)))
+    return Problem(
+        f"PCFG, {symbols} symbols",
+        "a loop over widths, padded",
+        [*scores, model.rules],
+        lambda: model(batch, score=torch.cat(scores), outputs=batch.roots).total,
+        lambda: usual.inside(scores, model.rules),
+    )
+
+
+PROBLEMS = {"tagging": tagging, "segmentation": segmentation, "alignment": alignment, "parsing": parsing}
