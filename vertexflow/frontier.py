@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import GraphError, InputError, InputTypeError, OutputError
+from .graph.inputs.arcs import refuse_arcs
 from .graph.uncompiled import uncompiled
 from .kernels import grow
 from .kernels.bound import Bound
@@ -18,6 +19,7 @@ from .kernels.order import Order
 from .outputs import Outputs
 
 if TYPE_CHECKING:
+    from .graph.inputs.pack import GraphBatch
     from .scheduler.policies import Ints
 
 
@@ -36,6 +38,12 @@ class Growth:
     graph_offset: None = None
     kinds: None = None
     kind_index: None = None
+
+    @classmethod
+    def of(cls, batch: GraphBatch) -> Growth:
+        """The structure of a run that begins with a batch."""
+        refuse_arcs(batch, "the beginning of a run that grows; call the model on whole graphs")
+        return cls(0, batch.num_vertices, 0, batch.num_slots, batch.child, batch.slot, batch.offset, batch.edge)
 
     def locate(self, vertex: int) -> str:
         return f"row {vertex} of `children` (vertex {self.start + vertex})"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, log, programs, report
+from . import arcs, kinds, log, programs, report
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
@@ -208,6 +208,7 @@ class VertexFunction(EstimatesMemory):
         traces = self._trace(version, inputs, tensors, shared, device)
         selection = None if wanted is None else selection_of(batch, wanted)
         batch = batch.reversed() if reverse else batch
+        arcs.check(traces, methods, batch)
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
         parts, starts = [batch], [0]
         if self.max_vertices is not None:
@@ -220,7 +221,7 @@ class VertexFunction(EstimatesMemory):
             dtypes = next(iter(traces.values())).state_dtypes
             count = sum(part.num_external for part in parts)
             external = initial_states(initial, self.state, count, dtypes, device)
-        reads = {name: Reads(trace.num_slots, trace.reads_edges, trace.first_slot) for name, trace in traces.items()}
+        reads = {name: Reads.of(trace) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
             bound = self._bind(version, traces, inputs, tensors, device, through, methods)
@@ -288,9 +289,7 @@ class VertexFunction(EstimatesMemory):
         )
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-            arrays = batch.child, batch.slot, batch.offset, batch.edge
-            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays)
-            run._add(structure, np.empty(0, np.int64), inputs)
+            run._add(Growth.of(batch), np.empty(0, np.int64), inputs)
         elif inputs:
             run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
         return run
@@ -303,6 +302,7 @@ class VertexFunction(EstimatesMemory):
         device = check_inputs(tensors, inputs)
         traces = self._trace(version, inputs, tensors, shared, device)
         ((name, trace),) = traces.items()
+        arcs.refuse_growth(traces)
         kinds.refuse_edge_outputs(traces)
         kinds.check_rows(
             traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension"
