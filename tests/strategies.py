@@ -19,13 +19,15 @@ SIZE = (
 
 @dataclass
 class Structure:
-    """One input graph, and the same as a list of (child, parent, slot)."""
+    """One input graph, and the same as a list of (child, parent, slot), or, of a hypergraph, of (children, parent, number)."""
 
     num_vertices: int
     edges: list[tuple[int, int, int]]
 
     def graph(self) -> vf.InputGraph:
         pairs = [(child, parent) for child, parent, _ in self.edges]
+        if any(isinstance(child, tuple) for child, _ in pairs):
+            return vf.hypergraph(self.num_vertices, pairs)
         return vf.graph(self.num_vertices, pairs, slots=[slot for _, _, slot in self.edges])
 
 
