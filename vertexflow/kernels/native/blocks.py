@@ -310,20 +310,23 @@ class Blocks:
     def _gathered_over_edges(
         self, name: str, state: str, slot: int, source: str, c_type: str, lines: list[str]
     ) -> None:
-        width, columns, everything = self._width(state), self.program.trace.side_by_side, f"listed_rows_{state}"
-        if everything not in self.taken:
-            self.taken.add(everything)
+        width, columns = self._width(state), self.program.trace.side_by_side
+        all_columns = f"listed_rows_{state}" if columns > 1 else name
+        gather = ""
+        if columns == 1 or all_columns not in self.taken:
+            self.taken.add(all_columns)
             rows = self.argument(GroupArgument.EDGE_ROWS, INDICES, "edge_rows")
             buffer = self.argument(Gathered(state, By.EDGE), f"{c_type}* const", f"listed_{state}")
-            nodes = positions_of(self.program.gathers, state)
-            first = f" + first_of_edges * {columns * width}" if nodes.keys() & set(self.program.buffered) else ""
-            lines.append(f"{c_type}* const {everything} = {buffer}{first};")
-            if not self.number:
-                index = f"{rows} + first_of_edges{f' * {columns}' if columns > 1 else ''}"
-                lines.append(f"gather({source}, {index}, edges, {columns}, {width}, {everything});")
-        column = position_of(slot) * width
-        lines.append(f"{c_type}* const {name} = {everything}{f' + {column}' if column else ''};")
+            is_buffered = positions_of(self.program.gathers, state).keys() & set(self.program.buffered)
+            first = f" + first_of_edges * {columns * width}" if is_buffered else ""
+            lines.append(f"{c_type}* const {all_columns} = {buffer}{first};")
+            index = f"{rows} + first_of_edges{f' * {columns}' if columns > 1 else ''}"
+            gather = f"gather({source}, {index}, edges, {columns}, {width}, {all_columns});"
+        if columns > 1:
+            lines.append(f"{c_type}* const {name} = {all_columns} + {position_of(slot) * width};")
         lines.append(f"constexpr Long {name}_ld = {columns * width};")
+        if gather and not self.number:
+            lines.append(gather)
 
     def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
         width, is_buffered, c_type = self._width(state), origin in self.program.buffered, self._type(origin)
