@@ -19,7 +19,9 @@ def join(parts: list[Structure]) -> tuple[int, list[tuple[int, int, int]]]:
     edges, base = [], 0
     for part in parts:
         for child, parent, slot in part.edges:
-            moved = tuple(one + base if one >= 0 else one for one in child) if isinstance(child, tuple) else child + base
+            moved = (
+                tuple(one + base if one >= 0 else one for one in child) if isinstance(child, tuple) else child + base
+            )
             edges.append((moved, parent + base, slot))
         base += part.num_vertices
     return base, edges

@@ -46,8 +46,8 @@ def hypergraphs(draw, arity: int, max_arcs: int = 3, max_vertices: int = 8) -> S
     arcs = []
     for parent in range(1, count):
         children = st.lists(st.integers(-1, parent - 1), min_size=arity, max_size=arity)
-        for arc in draw(st.lists(children.filter(lambda arc: max(arc) >= 0), max_size=max_arcs)):
-            arcs.append((tuple(names[child] if child >= 0 else -1 for child in arc), names[parent]))
+        drawn = draw(st.lists(children.filter(lambda arc: max(arc) >= 0), max_size=max_arcs))
+        arcs += [(tuple(names[child] if child >= 0 else -1 for child in arc), names[parent]) for arc in drawn]
     taken = [0] * count
     edges = []
     for children, parent in draw(st.permutations(arcs)):
@@ -57,7 +57,9 @@ def hypergraphs(draw, arity: int, max_arcs: int = 3, max_vertices: int = 8) -> S
 
 
 @st.composite
-def hyper_cases(draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 8, size: int = SIZE) -> Case:
+def hyper_cases(
+    draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 8, size: int = SIZE
+) -> Case:
     """A random function of arcs, and a batch and inputs to call it with."""
     arity = draw(st.sampled_from([1, 2, 2, 3]))
     slots = draw(st.sampled_from([arity, arity, arity + 1]))
