@@ -41,12 +41,13 @@ class AllArcs:
     """What `v.arcs` is for one vertex, whose arcs are `v.arity` slots each."""
 
     def __init__(self, v):
-        self.v, self.count = v, len({slot // v.arity for slot in v.by_slot})
+        self.v, self.arcs = v, sorted({slot // v.arity for slot in v.by_slot})
+        self.count = len(self.arcs)
         self.slot, self.inputs = torch.arange(self.count), v.edge_inputs
 
     def gather(self, position):
         v = self.v
-        slots = [v.arity * arc + position for arc in range(self.count)]
+        slots = [v.arity * arc + position for arc in self.arcs]
         found = [v.by_slot.get(slot) if position < v.arity else None for slot in slots]
         zeros = {name: torch.zeros(1, *shape, dtype=v.dtypes[name]) for name, shape in v.shapes.items()}
         rows = {name: [(state or zeros)[name] for state in found] for name in v.shapes}

@@ -24,11 +24,11 @@ class Structure:
     num_vertices: int
     edges: list[tuple[int, int, int]]
 
-    def graph(self) -> vf.InputGraph:
+    def graph(self, kind: list[str] | None = None) -> vf.InputGraph:
         pairs = [(child, parent) for child, parent, _ in self.edges]
         if any(isinstance(child, tuple) for child, _ in pairs):
-            return vf.hypergraph(self.num_vertices, pairs)
-        return vf.graph(self.num_vertices, pairs, slots=[slot for _, _, slot in self.edges])
+            return vf.hypergraph(self.num_vertices, pairs, kind)
+        return vf.graph(self.num_vertices, pairs, kind, slots=[slot for _, _, slot in self.edges])
 
 
 # A tree, one with a missing left child, a single vertex, and a DAG in which one child fills both slots.

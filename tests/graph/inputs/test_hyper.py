@@ -24,7 +24,7 @@ ARCS = [((0, 1), 3), ((3, 2), 4), ((0, -1), 4)]
 )
 def test_arcs_are_given_in_several_ways(given):
     graph = vf.hypergraph(5, given)
-    assert (graph.num_arcs, graph.arity, graph.num_edges, graph.num_slots) == (3, 2, 5, 4)
+    assert (graph.num_arcs, graph.arity, graph.num_edges, graph.num_slots) == (3, 2, 5, 3)
     assert graph.arcs.tolist() == [[0, 3, 0], [1, 2, -1], [3, 4, 4]]
     assert graph.edge_index.tolist() == [[0, 1, 3, 2, 0], [3, 3, 4, 4, 4]]
 
