@@ -81,8 +81,8 @@ def test_arcs_with_missing_and_repeated_children(model, backends, policy, max_ve
 @pytest.mark.parametrize("policy", ["depth", "agenda"])
 def test_calls_are_written_down_for_arcs_in_windows_too(plain, monkeypatch, policy):
     """In several windows, what was gathered for arcs is gathered again in the backward pass."""
-    made, prepare = [], prepared._prepare
-    monkeypatch.setattr(prepared, "_prepare", lambda *of: made.append(prepare(*of)) or made[-1])
+    made, prepare = [], prepared.prepare
+    monkeypatch.setattr(prepared, "prepare", lambda *of: made.append(prepare(*of)) or made[-1])
     plain.policy = policy
     check(Case(plain, PARTS, inputs_of(PARTS)[0], False, inputs_of(PARTS)[1]), "native")
     monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 5)

@@ -20,6 +20,7 @@ from .frontier import Frontier
 from .function import VertexFunction
 from .graph.inputs.build import InputGraph, chain, graph, tree, tree_from_parents
 from .graph.inputs.hyper import hypergraph
+from .graph.inputs.line_graph import line_graph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.readers.aiger import from_aiger
 from .graph.inputs.readers.conllu import from_conllu
@@ -31,7 +32,10 @@ from .graph.inputs.unroll import unroll, unrolled_edges
 from .graph.symbolic.vertex import Vertex
 from .kinds import vertex
 from .outputs import Outputs
+from .pictures.svg import Picture
 from .scheduler import FSM, Policy, Schedule, schedule
+from .timeline import timeline
+from .view import view
 
 __all__ = [
     "FSM",
@@ -48,6 +52,7 @@ __all__ = [
     "NotTracedError",
     "OutputError",
     "Outputs",
+    "Picture",
     "Policy",
     "Schedule",
     "SlowCoreWarning",
@@ -66,11 +71,13 @@ __all__ = [
     "from_ptb",
     "graph",
     "hypergraph",
+    "line_graph",
     "nn",
     "pack",
     "parallel",
     "schedule",
     "split",
+    "timeline",
     "to_networkx",
     "to_nltk",
     "tree",
@@ -78,4 +85,5 @@ __all__ = [
     "unroll",
     "unrolled_edges",
     "vertex",
+    "view",
 ]

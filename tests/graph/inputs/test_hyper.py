@@ -81,7 +81,7 @@ WRONG = {
     ),
     "data": (lambda: vf.hypergraph(5, ARCS).with_data(["w"], w=[1.0]), vf.GraphError, "1 rows for 3 arcs"),
     "reversed": (lambda: vf.pack([vf.hypergraph(5, ARCS)]).reversed(), vf.GraphError, "cannot be reversed"),
-    "unrolled": (lambda: vf.unroll(vf.hypergraph(5, ARCS), 2), vf.GraphError, "cannot be unrolled"),
+    "unrolled": (lambda: vf.unroll(vf.hypergraph(5, ARCS), 2), vf.GraphError, "cannot be taken by vf.unroll"),
 }  # fmt: skip
 
 

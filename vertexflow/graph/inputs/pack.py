@@ -19,6 +19,7 @@ from .arcs import arcs_before, arcs_of, common_arity, refuse_arcs
 from .build import HAS_EDGES, HAS_KINDS, InputGraph, Ints
 from .data import Rows, join_data
 from .derived import Derived
+from .drawn import Drawn
 from .edge_index import edge_index_of
 from .external import reading_external
 from .kind_names import join_kinds
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 @opaque
 @dataclass(frozen=True, eq=False)
-class GraphBatch:
+class GraphBatch(Drawn):
     """Input graphs packed side by side: the vertices of the first, then of the second, and so on.
 
     Attributes:
