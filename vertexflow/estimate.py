@@ -16,6 +16,7 @@ from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch
 from .graph.uncompiled import uncompiled
 from .kernels.compile import choose_backend
+from .kernels.parts import BoundPart
 from .kernels.rehearsal import rehearsed, size_of, stand_in
 from .outputs import Outputs
 from .programs import Version
@@ -71,6 +72,7 @@ class BoundCall:
     external: Mapping[str, Tensor]
     device: torch.device
     as_given: AsGiven
+    parts: Sequence[BoundPart] = ()
     num_bytes: int = 0  # of index arrays
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, log, programs, report
+from . import kinds, log, programs, recall, report
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
@@ -179,10 +179,17 @@ class VertexFunction(EstimatesMemory):
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
-        call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
-        outputs = call.run(call.tensors, inputs, call.external)
-        autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
-        return Outputs(call.as_given(outputs))
+        asked = graphs, bool(reverse), inputs, wanted
+        is_usual = initial is None and shared is None
+        result = recall.run_again(self, version, tensors, *asked) if is_usual else None
+        if result is None:
+            call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
+            outputs = call.run(call.tensors, inputs, call.external)
+            autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
+            result = Outputs(call.as_given(outputs))
+            if is_usual:
+                recall.keep(self, version, call, *asked, result)
+        return result
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
         kinds.check_written(self, VertexFunction)
@@ -224,9 +231,8 @@ class VertexFunction(EstimatesMemory):
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
             bound = self._bind(version, traces, inputs, tensors, device, through, methods)
-            return BoundCall(
-                functools.partial(autograd.run_empty, bound, device), tensors, external, device, dict
-            ), traces
+            run_empty = functools.partial(autograd.run_empty, bound, device)
+            return BoundCall(run_empty, tensors, external, device, dict), traces
 
         def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
@@ -245,7 +251,7 @@ class VertexFunction(EstimatesMemory):
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
         size = sum(part.order.num_bytes for part in bound_parts)
-        return BoundCall(run, tensors, external, device, as_given, size), traces
+        return BoundCall(run, tensors, external, device, as_given, bound_parts, size), traces
 
     @uncompiled
     def start(
@@ -280,17 +286,13 @@ class VertexFunction(EstimatesMemory):
         shared = check_shared(dict(self.named_parameters()), inputs, shared)
         tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-        is_eager = named_backend(self.backend) == "eager"
-        run = (
-            EagerFrontier(self, device, shared)
-            if is_eager
-            else Frontier(functools.partial(self._prepare_growth, shared), device)
-        )
+        run: Frontier = Frontier(functools.partial(self._prepare_growth, shared), device)
+        if named_backend(self.backend) == "eager":
+            run = EagerFrontier(self, device, shared)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
             arrays = batch.child, batch.slot, batch.offset, batch.edge
-            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays)
-            run._add(structure, np.empty(0, np.int64), inputs)
+            run._add(Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays), np.empty(0, np.int64), inputs)
         elif inputs:
             run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
         return run
