@@ -231,6 +231,13 @@ def test_what_is_around_a_call(model, name):
     assert same(*outcomes(model))
 
 
+def test_another_dtype_of_autocast(model):
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            model(BATCH, x=inputs())
+            assert same(*outcomes(model))
+
+
 def test_another_default_dtype_is_seen(model, binds):
     torch.set_default_dtype(torch.float64)
     try:

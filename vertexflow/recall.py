@@ -142,7 +142,6 @@ def _surroundings(model: Model, device: torch.device) -> list[Any]:
         model.max_vertices,
         model.state_dtype,
         sys.intern(named_backend(model.backend)),
-        torch.is_inference_mode_enabled(),
         torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
         torch.get_default_dtype(),
         programs.default_device(),
