@@ -6,7 +6,7 @@ In a step of few vertices this is what takes time, so nothing is done here that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -14,10 +14,10 @@ from operator import add
 import torch
 from torch import Tensor
 
-from .. import _core
 from . import rehearsal
 from .group_memory import GroupMemory
 from .pool import LARGE_OF_PARTS, empty, empty_for_a_call, is_large
+from .ranges import CallsOfRun
 
 _CPU = torch.device("cpu")
 _address = Tensor.data_ptr
@@ -47,7 +47,7 @@ class Fresh:
 class Forward:
     """The forward pass."""
 
-    calls: _core.Calls
+    calls: CallsOfRun
     alive: list[Tensor]  # whose addresses are in the calls
     kept: Fresh  # what the backward pass reads
     temporary_size: int  # bytes that are read in this pass only
@@ -63,19 +63,23 @@ class Forward:
 
     def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
-        kept = self.kept.make()
         outputs = tuple([each.make() for each in self.outputs])
+        return outputs, self.run_into(flat, map(_address, outputs))
+
+    def run_into(self, flat: Sequence[Tensor], results: Iterable[int]) -> Tensor:
+        """The memory that is kept; `results` are the addresses of outputs, and of `GrownRows`."""
+        kept = self.kept.make()
         read = plain([*flat, *self.constants] if self.constants else flat)
         seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        _call(self.calls, [_address(kept), *map(_address, read), *map(_address, outputs), *seeds], self.temporary_size)
-        return outputs, kept
+        _call(self.calls, [_address(kept), *map(_address, read), *results, *seeds], self.temporary_size)
+        return kept
 
 
 @dataclass(frozen=True, eq=False)
 class Backward:
     """The backward pass where gradients come to certain outputs."""
 
-    calls: _core.Calls
+    calls: CallsOfRun
     alive: list[Tensor]
     temporary_size: int
     terms: list[Fresh]
@@ -83,12 +87,12 @@ class Backward:
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
+        return self.run_from(kept, read, map(_address, grads))
+
+    def run_from(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
+        """The same; `grads` are the addresses of gradients, and of `GrownRows`."""
         terms, read = [each.make() for each in self.terms], plain(read)
-        _call(
-            self.calls,
-            [_address(kept), *map(_address, read), *map(_address, grads), *map(_address, terms)],
-            self.temporary_size,
-        )
+        _call(self.calls, [_address(kept), *map(_address, read), *grads, *map(_address, terms)], self.temporary_size)
         return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 
 
@@ -110,7 +114,7 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor if _is_plain(tensor) else tensor.resolve_conj().resolve_neg().contiguous()
 
 
-def _call(calls: _core.Calls, addresses: list[int], temporary_size: int) -> None:
+def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
     """Run a pass; in a rehearsal, count the memory that native code allocates itself.
 
     The memory for the time of the pass comes from the pool if it is large; else native code allocates it.
