@@ -89,8 +89,8 @@ class DAGNN(ReturnsOutputs):
 
         Returns:
             `Outputs` with `h`, the last layer's states, `[num_vertices, D * hidden_size]` in that order, or a row for each of
-            `outputs` (D is 2 for both directions, else 1; along the edges, then against them), and, if there is an `output_size`, `readout`,
-            `[num_graphs, output_size]`.
+            `outputs` (D is 2 for both directions, else 1; along the edges, then against them), and, if there is an
+            `output_size`, `readout`, `[num_graphs, output_size]`.
 
         Raises:
             as a call of any `vf.VertexFunction`.

@@ -15,9 +15,10 @@ def balance(added: Floats, steps: Floats, num_ranks: int) -> tuple[Ranks, Floats
     """Spread the samples of many batches over ranks, so that the largest cost of a rank is small.
 
     This is Graham's rule, longest processing time first: samples in the order of their costs, the largest first, each to the
-    rank whose cost is least with it, of several to the one with fewest samples (which those of no cost are spread by; R. L. Graham, Bounds on multiprocessing timing anomalies, SIAM J. Appl. Math. 17, 1969:
-    where costs add up, the largest is at most 4/3 - 1/(3 ranks) times the least that is possible). The rules of a loop over
-    samples are applied to all batches at once.
+    rank whose cost is least with it (R. L. Graham, Bounds on multiprocessing timing anomalies, SIAM J. Appl. Math. 17, 1969:
+    where costs add up, the largest is at most 4/3 - 1/(3 ranks) times the least that is possible); of several such ranks, to
+    the one with fewest samples, so that those of no cost are spread. The rules of a loop over samples are applied to all
+    batches at once.
 
     Args:
         added, steps: what samples cost (`Work`), [number of batches, samples of a batch]; zeros where a batch has fewer.

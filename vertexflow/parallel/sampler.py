@@ -75,8 +75,8 @@ class BalancedSampler(Sampler[list[int]]):
             )
         if isinstance(dataset, Mapping):
             raise InputTypeError(
-                f"the data set is a {type(dataset).__name__}, whose samples have names; a BalancedSampler numbers them: give a list, "
-                "or a torch.utils.data.Dataset with samples 0 to len - 1"
+                f"the data set is a {type(dataset).__name__}, whose samples have names; a BalancedSampler numbers them: "
+                "give a list, or a torch.utils.data.Dataset with samples 0 to len - 1"
             )
         if not len(dataset):
             raise InputError("the data set is empty; there is nothing to sample")
