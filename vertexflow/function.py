@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import kinds, programs, report
+from .described import Described
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
@@ -43,7 +44,7 @@ from .scheduler import FSM, Policy
 from .selection import pushing, selection_of
 
 
-class VertexFunction(EstimatesMemory):
+class VertexFunction(Described, EstimatesMemory):
     """The computation of one vertex, run over whole batches of input graphs.
 
     Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each
