@@ -13,6 +13,7 @@ from .bound import Bound
 from .calls import Unprepared
 from .order import Order
 from .prepared import Prepared, prepare
+from .ranges import is_profiling
 
 _CPU = torch.device("cpu")
 
@@ -74,7 +75,8 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
     """The passes over vertices that are added in this order; None where some loop is not native code."""
     if bound.extends_natively is False or order.vertex.device != _CPU:
         return None
-    extension = bound.extensions.get(order)
+    made = bound.extensions_in_ranges if is_profiling() else bound.extensions
+    extension = made.get(order)
     if extension is None:
         try:
             with rehearsal.interrupted():
@@ -85,7 +87,7 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
             bound.extends_natively = False
             return None
         extension = Extension(prepared, list(bound.states), list(bound.pushes), bound.state_gradients)
-        bound.extends_natively, bound.extensions[order] = True, extension
+        bound.extends_natively, made[order] = True, extension
     return extension
 
 

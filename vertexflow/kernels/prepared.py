@@ -17,7 +17,6 @@ from operator import add
 import torch
 from torch import Tensor, fx
 
-from .. import _core
 from ..graph.symbolic.program import BACKWARD, FORWARD
 from . import rehearsal
 from .arguments import By, State
@@ -29,6 +28,7 @@ from .grown_rows import GrownRows
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
 from .pool import empty, empty_for_a_call, is_large
+from .ranges import CallsOfRun, is_profiling
 from .transfers import (
     TensorSpec,
     Transfer,
@@ -55,7 +55,7 @@ _address = Tensor.data_ptr
 class Forward:
     """The forward pass."""
 
-    calls: _core.Calls
+    calls: CallsOfRun
     alive: list[Tensor]  # whose addresses are in the calls
     kept_size: int  # bytes that the backward pass reads
     temporary_size: int  # bytes that are read in this pass only
@@ -91,7 +91,7 @@ class Forward:
 class Backward:
     """The backward pass where gradients come to certain outputs."""
 
-    calls: _core.Calls
+    calls: CallsOfRun
     alive: list[Tensor]
     temporary_size: int
     terms: list[TensorSpec]
@@ -146,16 +146,16 @@ class Prepared:
 
 def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     """The passes over a structure; None where some loop is not native code."""
-    prepared, is_native = bound.prepared.get(order), bound.is_native  # which other threads may set meanwhile
+    kept = bound.prepared_in_ranges if is_profiling() else bound.prepared
+    prepared, is_native = kept.get(order), bound.is_native  # which other threads may set meanwhile
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             with rehearsal.interrupted():
                 prepared = prepare(bound, order)
-                if (
-                    is_native is None and bound.wants_gradients
-                ):  # what can be prepared for one structure, can be for others
+                # What can be prepared for one structure, can be for others.
+                if is_native is None and bound.wants_gradients:
                     prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
-            bound.is_native, bound.prepared[order] = True, prepared
+            bound.is_native, kept[order] = True, prepared
         except Unprepared:
             bound.is_native, prepared = False, None
     return prepared
@@ -376,7 +376,7 @@ def _temporary(size: int) -> Tensor:
     return empty_for_a_call(size) if is_large(size) else _NOTHING
 
 
-def _call(calls: _core.Calls, addresses: list[int], temporary_size: int) -> None:
+def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
     """Run a pass; in a rehearsal, count the memory that native code allocates itself."""
     rehearsed = rehearsal.current()
     if rehearsed is None:
