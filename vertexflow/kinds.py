@@ -137,6 +137,8 @@ def methods_of_rows(kind: Any, count: int, methods: Mapping[Any, str]) -> tuple[
     among them, int32. `kind` is that of all these vertices, or of each."""
     if None in methods:
         return (methods[None],), None
+    if kind is None and not count:
+        return (), None
     if kind is None:
         raise GraphError(
             f"the vertex function has methods for the kinds {_listed(methods)}; give the kind of the new vertices, kind=..., one "
