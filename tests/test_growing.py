@@ -252,7 +252,7 @@ def test_a_model_whose_states_or_outputs_have_changed_is_refused(backend):
     def vertex(self, v):
         h = torch.tanh(self.linear(v.pull("x")) + v.gather(0).h)
         v.scatter(h=h)
-        v.push(**{name: h for name in self.names})
+        v.push(**dict.fromkeys(self.names, h))
 
     model = FromCode(vertex, {"h": 4}, linear=nn.Linear(4, 4), names=["h"])
     model.backend = backend
