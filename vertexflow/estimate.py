@@ -73,7 +73,11 @@ class BoundCall:
     device: torch.device
     as_given: AsGiven
     parts: Sequence[BoundPart] = ()
-    num_bytes: int = 0  # of index arrays
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of index arrays."""
+        return sum(part.order.num_bytes for part in self.parts)
 
 
 class EstimatesMemory(ReturnsOutputs):

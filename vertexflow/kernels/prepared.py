@@ -22,7 +22,7 @@ from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .compiled import Compiled, NoSteps, results_of
 from .group_memory import GroupMemory, memory_of
-from .grown_rows import GrownRows, gradients_kept, states_kept
+from .grown_rows import GrownRows
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
 from .passes import Backward, Forward, Fresh, rows_or_one
@@ -99,11 +99,7 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
 
 
 def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
-    """Write down the passes over a structure, or over vertices that are added to a run; a backward pass when it is needed.
-
-    Raises:
-        Unprepared: some loop is not native code.
-    """
+    """Write down the passes over a structure, or over what is added to a run; raises `Unprepared` if a loop is not native."""
     windows = one_window_each(order) if grows else windows_of(bound.compiled, order)
     read_back = {node for compiled in bound.compiled for node in nodes_read_back(compiled)}
     traces = [compiled.program.trace for compiled in bound.compiled]
@@ -125,8 +121,9 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
     for key in (*_flat(bound), *bound.constants):
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
-    grown = GrownRows.of(writer, states_kept(programs[0])) if grows else None
+    grown = GrownRows.of(writer, bound.states) if grows else None
     memory_of_groups = memory_of(writer, windows)
+    state_at: dict[str, Location] = {}
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     for name, node in programs[0].trace.scatters.items():
@@ -139,6 +136,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
         writer.zero(state.part(rows, 1))  # what a missing child reads
         if grown is not None:
             grown.read(writer, name, state)
+            state_at[name] = state
         for compiled, memory in groups:
             group = memory.windows.group
             memory.set(State(name), state)
@@ -159,7 +157,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        rows_of_groups = order.output_rows(pushing, along is Along.EDGES)
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
         spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
@@ -180,7 +178,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
     if grown is not None:
-        grown.write(writer, memory_of_groups[0])
+        grown.write(writer, state_at)
     return Forward(
         writer.calls(),
         writer.alive,
@@ -209,7 +207,7 @@ def _backward(
     for at in read:
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
-    grown = GrownRows.of(writer, gradients_kept(programs[0])) if grows else None
+    grown = GrownRows.of(writer, bound.state_gradients) if grows else None
     memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward_memory, strict=True):
         for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
@@ -217,7 +215,8 @@ def _backward(
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        for number, rows in zip(pushing, order.output_rows(pushing, along is Along.EDGES), strict=True):
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
+        for number, rows in zip(pushing, rows_of_groups, strict=True):
             node = programs[number].trace.push_grads.get(name)
             if node is not None and (has_rows or rows.rows is not None):
                 size = size_of_row(node)
@@ -228,7 +227,7 @@ def _backward(
                 memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
     sent = allocate_sent(writer, temporary, programs, order)
     if grown is not None:
-        grown.take_gradients(writer, temporary, memory_of_groups[0])
+        grown.take_gradients(writer, temporary, memory_of_groups)
     terms: dict[Hashable, TensorSpec] = {}
     for number, (compiled, group, memory) in enumerate(
         zip(bound.compiled, order.groups, memory_of_groups, strict=True)
