@@ -9,18 +9,22 @@ from .errors import GraphError, VertexFunctionError
 from .graph.inputs.pack import GraphBatch
 
 
-class ReadsChildren(Protocol):
-    """How a method reads children, as its trace says or as its calls showed."""
+class ReadsArcs(Protocol):
+    """Whether a method reads arcs, as its trace says or as its calls showed."""
+
+    @property
+    def arc_size(self) -> int | None:
+        """How many children of each arc it reads; None: it reads no arcs."""
+
+
+class ReadsChildren(ReadsArcs, Protocol):
+    """How a method reads children."""
 
     @property
     def num_slots(self) -> int: ...
 
     @property
     def reads_edges(self) -> bool: ...
-
-    @property
-    def arc_size(self) -> int | None:
-        """How many children of each arc it reads; None: it reads no arcs."""
 
 
 def check(used: Mapping[str, ReadsChildren], methods: Sequence[str], batch: GraphBatch) -> None:
@@ -40,7 +44,7 @@ def check(used: Mapping[str, ReadsChildren], methods: Sequence[str], batch: Grap
             )
 
 
-def refuse_growth(used: Mapping[str, ReadsChildren]) -> None:
+def refuse_growth(used: Mapping[str, ReadsArcs]) -> None:
     """Refuse methods that read arcs in a run that grows."""
     for name, use in used.items():
         if use.arc_size is not None:
