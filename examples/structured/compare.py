@@ -25,10 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         "and the time of a forward and backward pass. Draws marginals.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS), help="what is compared")
+    parser.add_argument(
+        "--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS), help="what is compared"
+    )
     parser.add_argument("--samples", type=int, default=64, metavar="N", help="of a batch")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="both by turns, of which medians are taken")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of PyTorch and vertexflow")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of PyTorch and vertexflow"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of lengths and scores")
     parser.add_argument("--picture", type=Path, metavar="PATH", help="where to draw marginals (such as marginals.png)")
     options = parser.parse_args(arguments)

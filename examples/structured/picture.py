@@ -45,7 +45,8 @@ def draw(path: Path, seed: int) -> None:
     scores, transition = torch.randn(16, 6), torch.randn(6, 6)
     frames, text = torch.randn(40, 8), torch.randint(1, 8, (9,))
     figure, panels = pyplot.subplots(2, 2, figsize=(9, 5))
-    for row, (semiring, title) in zip(panels, ((LogSum(), "marginals"), (Max(), "the best")), strict=True):
+    semirings: list[tuple[Semiring, str]] = [(LogSum(), "marginals"), (Max(), "the best")]
+    for row, (semiring, title) in zip(panels, semirings, strict=True):
         images = (tag_marginals(scores, transition, semiring), letter_marginals(frames, text, semiring))
         for panel, image, what in zip(row, images, ("tags of a sentence", "letters of a recording"), strict=True):
             panel.imshow(image.T.numpy(), aspect="auto", cmap="viridis", vmin=0, vmax=1)

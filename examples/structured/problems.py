@@ -37,7 +37,9 @@ def _scores(sizes: list[int], width: int, dtype: torch.dtype) -> list[Tensor]:
     return [torch.randn(size, width, dtype=dtype, requires_grad=True) for size in sizes]
 
 
-def tagging(samples: int, dtype: torch.dtype, semiring: Semiring | None = None, words: int = 40, tags: int = 16) -> Problem:
+def tagging(
+    samples: int, dtype: torch.dtype, semiring: Semiring | None = None, words: int = 40, tags: int = 16
+) -> Problem:
     """Tags of sentences."""
     lengths = _lengths(samples, max(words // 4, 1), words)
     model, scores = LinearChain(tags, semiring).to(dtype), _scores(lengths, tags, dtype)
@@ -52,7 +54,9 @@ def tagging(samples: int, dtype: torch.dtype, semiring: Semiring | None = None, 
     )
 
 
-def segmentation(samples: int, dtype: torch.dtype, semiring: Semiring | None = None, words: int = 40, tags: int = 16) -> Problem:
+def segmentation(
+    samples: int, dtype: torch.dtype, semiring: Semiring | None = None, words: int = 40, tags: int = 16
+) -> Problem:
     """Labelled segments of sentences."""
     lengths = _lengths(samples, max(words // 4, 1), words)
     structures = [graphs.segments(length, LONGEST) for length in lengths]
@@ -69,7 +73,9 @@ def segmentation(samples: int, dtype: torch.dtype, semiring: Semiring | None = N
     )
 
 
-def alignment(samples: int, dtype: torch.dtype, semiring: Semiring | None = None, frames: int = 120, letters: int = 24) -> Problem:
+def alignment(
+    samples: int, dtype: torch.dtype, semiring: Semiring | None = None, frames: int = 120, letters: int = 24
+) -> Problem:
     """Texts of recordings; every letter has three frames or more."""
     sizes = _lengths(samples, max(letters // 4, 1), letters)
     texts = [torch.randint(1, 30, (size,)) for size in sizes]
@@ -89,7 +95,9 @@ def alignment(samples: int, dtype: torch.dtype, semiring: Semiring | None = None
     )
 
 
-def parsing(samples: int, dtype: torch.dtype, semiring: Semiring | None = None, words: int = 20, symbols: int = 8) -> Problem:
+def parsing(
+    samples: int, dtype: torch.dtype, semiring: Semiring | None = None, words: int = 20, symbols: int = 8
+) -> Problem:
     """Parses of sentences."""
     lengths = _lengths(samples, max(words // 4, 1), words)
     model, scores = Parses(symbols, semiring).to(dtype), _scores(lengths, symbols, dtype)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
 from .models import IMPOSSIBLE
 
 
@@ -24,7 +25,9 @@ def semi_markov(scores: Sequence[Tensor], transition: Tensor, lengths: Sequence[
     """The log of the sum over all segmentations of each sentence; `scores` [segments, tags] of each, in the order of
     `graphs.segments`."""
     count, most, tags = len(scores), max(lengths), transition.shape[0]
-    ends = [[(end, end - begin) for end in range(1, n + 1) for begin in range(max(end - longest, 0), end)] for n in lengths]
+    ends = [
+        [(end, end - begin) for end in range(1, n + 1) for begin in range(max(end - longest, 0), end)] for n in lengths
+    ]
     sentence = torch.arange(count).repeat_interleave(torch.tensor([*map(len, ends)]))
     end, size = torch.tensor([pair for pairs in ends for pair in pairs]).T
     dense = transition.new_full((count, most + 1, longest + 1, tags), IMPOSSIBLE)
