@@ -15,6 +15,7 @@ from .graph.uncompiled import uncompiled
 from .kernels import grow
 from .kernels.bound import Bound
 from .kernels.order import Order
+from .observer import observer_of_thread
 from .outputs import Outputs
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class Frontier:
     """
 
     def __init__(self, prepare: Prepare, device: torch.device) -> None:
+        if observer_of_thread() is not None:
+            raise InputError(
+                "a run that grows cannot be planned: what is added depends on numbers, and a plan is made without computing any"
+            )
         self._prepare = prepare
         self._grown = grow.Grown()
         self._token = torch.zeros((), device=device)

@@ -34,6 +34,7 @@ from .kernels.compile import choose_backend, named_backend
 from .kernels.order import Order, order_on
 from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
+from .observer import Seen, observer_of_thread
 from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Configuration, Programs, Request, Version
@@ -175,6 +176,8 @@ class VertexFunction(EstimatesMemory):
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
+        if (observer := observer_of_thread()) is not None:
+            return observer.see(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
         if named_backend(self.backend) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
@@ -330,10 +333,9 @@ class VertexFunction(EstimatesMemory):
     @property
     def _programs(self) -> Programs:
         """The versions of this model; a copy of the model begins without any."""
-        model_programs: Programs | None = getattr(self, "_kept_programs", None)
-        if model_programs is None:
-            model_programs = self._kept_programs = Programs()
-        return model_programs
+        if not hasattr(self, "_kept_programs"):
+            self._kept_programs = Programs()
+        return self._kept_programs
 
     def _trace(
         self,
