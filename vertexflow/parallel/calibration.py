@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,10 @@ class OneProduct(VertexFunction):
         h = torch.relu(v.gather(0).h @ self.weight + v.pull("x"))
         v.scatter(h=h)
         v.push(h=h)
+
+
+class Large(OneProduct):
+    """The same with a parameter that no core keeps near itself."""
 
 
 class TwoProducts(VertexFunction):
@@ -73,6 +78,19 @@ class Edges(VertexFunction):
         v.push(h=self.after(h))
 
 
+def seconds_of_a_call(repeat: int = 30) -> float:
+    """The least time of a small operation of PyTorch, forward or backward."""
+    x, num_calls, least = torch.randn(16, 16, requires_grad=True), 20, float("inf")
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        y = x
+        for _ in range(num_calls):
+            y = y * 0.5
+        y.backward(x.detach())
+        least = min(least, time.perf_counter() - begin)
+    return least / (3 * num_calls)
+
+
 @dataclass(frozen=True)
 class Task:
     """A model, and what it is called on."""
@@ -95,8 +113,9 @@ def tasks() -> Iterator[Task]:
     trees = [tree(_complete(32))] * 16
     shapes: dict[Callable[[int], VertexFunction], tuple[tuple[int, ...], list[list[InputGraph]]]] = {
         OneProduct: ((32, 128, 384), chains),
+        Large: ((1024,), chains[:3]),
         Elements: ((32, 128, 512), chains[1:]),
-        TwoProducts: ((48, 192), [*chains[::2], graphs, trees]),
+        TwoProducts: ((48, 192, 512), [*chains[::2], graphs, trees]),
         Edges: ((32, 128, 384), [*chains[1::2], graphs, trees]),
     }
     for make, (sizes, structures) in shapes.items():

@@ -15,7 +15,7 @@ from torch import Tensor, distributed
 
 from ..errors import InputError
 from .assign import optimize
-from .calibration import Task, tasks
+from .calibration import Task, seconds_of_a_call, tasks
 from .cluster import COLLECTIVES, Cluster, Link
 from .cost import Floats
 from .observe import observe
@@ -45,6 +45,7 @@ def measure(mesh: DeviceMesh | None, seconds: float) -> Cluster:
             "other clusters are described: vf.parallel.Cluster(nodes=..., devices=..., flops=..., ...)"
         )
     costs = fit(time_tasks(list(tasks()), seconds))
+    costs[-1] = seconds_of_a_call()
     links: dict[str, Link] = {}
     nodes, devices = 1, 1
     if mesh is not None:
@@ -100,7 +101,7 @@ def fit(timed: Timed) -> Floats:
     for _ in range(10):
         found, _ = nnls(columns * weight[:, None], weight)
         weight = 1 / np.sqrt(np.maximum(np.abs(columns @ found - 1), 0.05))
-    costs = np.full(len(scale), 1e-5)  # what no task has: calls of PyTorch
+    costs = np.zeros(len(scale))
     costs[is_used] = found / scale[is_used]
     return costs
 
