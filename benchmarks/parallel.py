@@ -7,7 +7,7 @@
 `predict` measures this machine (`Cluster.measure`), and then training steps of four models at three sizes each. `ranks` times
 training steps of a binary TreeLSTM with one process of two threads, and with two processes of one thread under the plan that is
 found for them. `simulate` plans three models for 1 to 1,024 devices of a described cluster, with all strategies, also those that
-are not carried out, and says which wins and why; 64 graphs a device, and the same batch on all.
+are not carried out, and says which wins and why: 4,096 graphs a step, however many devices there are.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from vertexflow.parallel.measure import time_in_turns
 from vertexflow.parallel.observe import observe
 from vertexflow.parallel.options import STRATEGIES
 from vertexflow.parallel.predict import step_seconds
+from vertexflow.parallel.search import plan_of
 
 from .graphs import random_circuit, random_dependencies, random_tree
 from .workloads.treelstm import BinaryTreeLSTM
 
 SIZES = [(64, 64), (128, 32), (256, 64), (512, 16)]  # hidden size and graphs
+GRAPHS = 4096  # of all devices together in a step
 DEVICES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
 # By data sheets and papers, rounded: a node of eight accelerators with fast links, and a network between nodes.
 LINKS = {"devices": vf.parallel.Link(3e-6, 300e9), "nodes": vf.parallel.Link(10e-6, 40e9)}
@@ -138,11 +140,11 @@ def rank(hidden: int, count: int, steps: int) -> None:
     distributed.init_process_group("gloo")
     size, number = distributed.get_world_size(), distributed.get_rank()
     mesh = init_device_mesh("cpu", (size,), mesh_dim_names=("data",))
-    cluster = vf.parallel.Cluster.measure(mesh, seconds=8)
+    cluster = vf.parallel.Cluster.measure(mesh, seconds=6)
     batch, x = a_batch(hidden, count)
     torch.manual_seed(0)
-    model = BinaryTreeLSTM(hidden, hidden)
-    plan = vf.parallel.plan(model, [(batch, {"x": x})], cluster, optimizer=0)
+    model = Trained(hidden)
+    plan = vf.parallel.plan(model, [(batch, x)], cluster, optimizer=0)
     graphs = list(batch.graphs)
     sampler = vf.parallel.BalancedSampler(graphs, count, shuffle=False)
     (chosen,) = list(sampler)
@@ -154,7 +156,7 @@ def rank(hidden: int, count: int, steps: int) -> None:
     for turn in range(steps + 3):
         distributed.barrier()
         begin = time.perf_counter()
-        loss = vf.parallel.mean(wrapped(share, x=rows).h.square().mean(1))
+        loss = vf.parallel.mean(wrapped(share, rows))
         loss.backward()
         for parameter in model.parameters():
             parameter.grad = None
@@ -170,6 +172,17 @@ def rank(hidden: int, count: int, steps: int) -> None:
     distributed.destroy_process_group()
 
 
+class Trained(nn.Module):
+    """A TreeLSTM with the losses of its rows, so that these are predicted as well."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.tree = BinaryTreeLSTM(hidden, hidden)
+
+    def forward(self, batch: vf.GraphBatch, x: Tensor) -> Tensor:
+        return self.tree(batch, x=x).h.square().mean(1)  # type: ignore[no-any-return]
+
+
 class Encoder(nn.Module):
     """Words, trees over them, and trees over what these said, against the edges: a model of four parts."""
 
@@ -182,17 +195,14 @@ class Encoder(nn.Module):
         return self.out(self.down(batch, x=self.up(batch, x=self.embed(x)).h).h)  # type: ignore[no-any-return]
 
 
-def simulated() -> dict[str, tuple[nn.Module, int, list[vf.InputGraph]]]:
-    """Models, the width of their inputs, and graphs, as many as a device has."""
+def simulated() -> Iterator[tuple[str, nn.Module, int, list[vf.InputGraph]]]:
+    """Models, the width of their inputs, and graphs."""
     rng = random.Random(0)
-    trees = [vf.tree(random_tree(rng, rng.randint(5, 35))) for _ in range(64)]
-    circuits = [random_circuit(rng, 32, rng.randint(500, 3000)) for _ in range(64)]
-    chains = [vf.chain(rng.randint(20, 400)) for _ in range(64)]
-    return {
-        "two TreeLSTMs over trees, hidden 512": (Encoder(512), 300, trees),
-        "DAGNN over circuits, hidden 256": (vf.nn.DAGNN(256, 256, num_layers=2), 256, circuits),
-        "LSTM over chains, hidden 2048": (vf.nn.LSTM(2048, 2048), 2048, chains),
-    }
+    trees = [vf.tree(random_tree(rng, rng.randint(5, 35))) for _ in range(GRAPHS // 16)]
+    yield "two TreeLSTMs over trees, hidden 512", Encoder(512), 300, trees
+    circuits = [random_circuit(rng, 32, rng.randint(50, 500)) for _ in range(GRAPHS // 16)]
+    yield "DAGNN over circuits, hidden 256", vf.nn.DAGNN(256, 256, num_layers=2), 256, circuits
+    yield "LSTM over chains, hidden 2048", vf.nn.LSTM(2048, 2048), 2048, [vf.chain(rng.randint(10, 200)) for _ in trees]
 
 
 def cluster_of(devices: int) -> vf.parallel.Cluster:
@@ -204,30 +214,24 @@ def cluster_of(devices: int) -> vf.parallel.Cluster:
 def simulate(plots: Path | None) -> None:
     """Print and draw the predicted speed-up of the plans that are found."""
     curves: dict[str, dict[str, list[float]]] = {}
-    for name, (model, width, graphs) in simulated().items():
-        for way in ("64 graphs a device", "256 graphs on all"):
-            print(f"\n{name}; {way}")
-            for strategies in (("whole", "gathered", "sharded"), STRATEGIES):
-                speed = []
-                for devices in DEVICES:
-                    some = graphs * devices if way.startswith("64") else graphs * 4
-                    some = some[: 64 * 128]  # the histogram of 128 devices stands for that of more
-                    ranks_of = min(devices, 128) if way.startswith("64") else devices
-                    batch = vf.pack(some)
-                    x = torch.empty(batch.num_vertices, width, device="meta")
-                    cluster = cluster_of(devices)
-                    plan = vf.parallel.plan(model, [(batch, x)], cluster, strategies=strategies)
-                    assert plan.prediction is not None
-                    speed.append(plan.prediction.graphs_per_second * devices / ranks_of)
-                    if devices in (1, 8, 64, 1024):
-                        shares = plan.prediction.shares
-                        print(
-                            f"  {devices:5} devices  {speed[-1] / speed[0]:7.1f} x  {plan.shape}; limited by "
-                            f"{plan.prediction.limited_by} ({shares[plan.prediction.limited_by]:.0%})",
-                            flush=True,
-                        )
-                label = "all strategies, simulated" if strategies is STRATEGIES else "what is carried out"
-                curves.setdefault(f"{name}\n{way}", {})[label] = [value / speed[0] for value in speed]
+    for name, model, width, graphs in simulated():
+        batch = vf.pack(graphs * 16)
+        observation = observe(model, (batch, torch.empty(batch.num_vertices, width, device="meta")))
+        print(f"{name}: {batch.num_graphs:,} graphs, {batch.num_vertices:,} vertices", flush=True)
+        curves[name] = {}
+        for label, strategies in (("carried out", STRATEGIES[:3]), ("all, simulated", STRATEGIES)):
+            speed = []
+            for devices in DEVICES:
+                plan = plan_of([observation], cluster_of(devices), strategies=strategies)
+                assert plan.prediction is not None
+                speed.append(plan.prediction.graphs_per_second)
+                shares = sorted(plan.prediction.shares.items(), key=lambda item: -item[1])[:3]
+                told = ", ".join(f"{what} {share:.0%}" for what, share in shares)
+                seconds = plan.prediction.seconds
+                print(
+                    f"  {label:15} {devices:5} {seconds * 1e3:9.2f} ms {speed[-1] / speed[0]:7.1f} x  {plan.shape}; {told}"
+                )
+            curves[name][label] = [value / speed[0] for value in speed]
     if plots is not None:
         draw(curves, plots)
 
@@ -241,7 +245,7 @@ def draw(curves: dict[str, dict[str, list[float]]], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     with plt.rc_context({"svg.hashsalt": "vertexflow"}):
-        figure, all_axes = plt.subplots(3, 2, figsize=(9, 11), constrained_layout=True)
+        figure, all_axes = plt.subplots(1, 3, figsize=(12, 4), constrained_layout=True)
         for axes, (title, lines) in zip(all_axes.ravel(), curves.items(), strict=True):
             axes.plot(DEVICES, DEVICES, color="0.8", label="linear")
             for label, values in lines.items():

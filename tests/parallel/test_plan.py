@@ -203,4 +203,7 @@ def test_what_cannot_be_planned_is_refused(model):
     ]:
         with pytest.raises(vf.VertexFlowError, match=wanted):
             made()
+    # What has no parameters of its own goes with both ways.
+    with pytest.raises(vf.InputError, match=r"torch\.distributed is not initialised"):
+        Plan({"data": 2}, {"": "whole", **dict.fromkeys(["embed", "up", "down", "out"], "sharded")}).apply(model)
     assert Plan({"data": 1}, {"up": "whole"}).apply(model) is model

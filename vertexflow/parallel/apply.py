@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import distributed, nn
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None) -> nn.Module:
     """See `Plan.apply`."""
     modules = _check(plan, model)
-    ways = {strategy for name, strategy in plan.parts.items() if any(True for _ in modules[name].parameters())}
+    ways = {plan.parts[name] for name in _with_parameters(plan, modules)}
     if plan.size == 1 and mesh is None:
         return model
     data = _data_mesh(plan, mesh)
@@ -31,8 +32,8 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     # Inner modules first: each takes the parameters that no module in it has taken, the model the rest.
-    for name in sorted(plan.parts, key=lambda name: -len(name.split(".")) if name else 1):
-        if name and any(True for _ in modules[name].parameters()):
+    for name in _with_parameters(plan, modules):
+        if name:
             fully_shard(modules[name], mesh=data, reshard_after_forward=plan.parts[name] == "sharded")
     sharded = fully_shard(model, mesh=data, reshard_after_forward=plan.parts.get("") == "sharded")
     sharded.set_reduce_scatter_unused_params(True)  # a rank may have no vertex of some kind
@@ -65,7 +66,7 @@ def _check(plan: Plan, model: nn.Module) -> dict[str, nn.Module]:
     for name in plan.parts:
         if outer := [other for other in functions if other != name and (name.startswith(f"{other}.") or not other)]:
             raise InputError(f"part {name!r} is inside the vertex function {outer[0]!r}, which is one part")
-    strategies = {name: plan.parts[name] for name in plan.parts if any(True for _ in modules[name].parameters())}
+    strategies = {name: plan.parts[name] for name in _with_parameters(plan, modules)}
     whole = [name for name, strategy in strategies.items() if strategy == "whole"]
     if plan.size > 1 and whole and len(whole) < len(strategies):
         other = next(name for name in strategies if name not in whole)
@@ -74,6 +75,16 @@ def _check(plan: Plan, model: nn.Module) -> dict[str, nn.Module]:
             'none (fully_shard); "gathered" keeps them whole between the passes'
         )
     return modules
+
+
+def _with_parameters(plan: Plan, modules: Mapping[str, nn.Module]) -> list[str]:
+    """The parts that have parameters which no part inside them has."""
+    found, seen = [], set[int]()
+    for name in sorted(plan.parts, key=lambda name: -len(name)):  # inner parts have longer names
+        own = {id(parameter) for parameter in modules[name].parameters()} - seen
+        seen |= own
+        found += [name] if own else []
+    return found
 
 
 def _data_mesh(plan: Plan, mesh: DeviceMesh | None) -> DeviceMesh:

@@ -7,11 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
 from .assign import optimize
@@ -20,9 +22,6 @@ from .cluster import COLLECTIVES, Cluster, Link
 from .cost import Floats
 from .observe import observe
 from .predict import work_of_ranks
-
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
 
 _SIZES = [1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 22]  # bytes of messages
 _ROUNDS = 8  # the least of several medians is what the machine does when nothing disturbs it
@@ -108,32 +107,51 @@ def fit(timed: Timed) -> Floats:
 
 def _links(kind: str, group: Any, ranks: int) -> dict[str, Link]:
     """The link of each collective along one dimension of a mesh."""
+    times = np.array([_times(max(ranks, size // 4 // ranks * ranks), group, ranks) for size in _SIZES])
     links = {}
-    for name in COLLECTIVES:
-        times = []
-        for size in _SIZES:
-            whole = torch.zeros(max(ranks, size // 4 // ranks * ranks))
-            times.append(_time_collective(name, whole, group, ranks))
-        alpha, beta = _line(np.array(_SIZES), np.array(times) / (2 if name == "all_reduce" else 1))
+    for name, seconds in zip(COLLECTIVES, times.T, strict=True):
+        alpha, beta = _line(np.array(_SIZES), seconds / (2 if name == "all_reduce" else 1))
         alpha, beta = alpha / (ranks - 1).bit_length(), beta * ranks / (ranks - 1)
         links[f"{kind}.{name}"] = Link(alpha, 1 / beta)
     links[kind] = links[f"{kind}.all_reduce"]
     return links
 
 
-def _time_collective(name: str, whole: Tensor, group: Any, ranks: int) -> float:
-    share = torch.zeros(len(whole) // ranks)
+def _times(count: int, group: Any, ranks: int) -> list[float]:
+    """The seconds of each collective. Of an all-reduce, as DDP does it, which copies gradients to and fro; this takes longer than
+    the collective alone by a factor that is taken for the others as well."""
+    whole, share = torch.zeros(count), torch.zeros(count // ranks)
     parts = list(whole.chunk(ranks))
+    alone = _Gradient(count)
+    averaged = DistributedDataParallel(alone, process_group=group)
+    plain = _median(lambda: alone().backward(), group)
+    averaging = max(_FLOOR, _median(lambda: averaged().backward(), group) - plain)
+    reduce = _median(lambda: distributed.all_reduce(whole, group=group), group)
+    gather = _median(lambda: distributed.all_gather(parts, share, group=group), group)
+    scatter = _median(lambda: distributed.reduce_scatter(share, parts, group=group), group)
+    longer = max(1.0, averaging / reduce)
+    return [longer * reduce, longer * gather, longer * scatter]
+
+
+class _Gradient(nn.Module):
+    """So many gradients at once, at the end of a backward pass, as a vertex function has them."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.parameter = nn.Parameter(torch.zeros(count))
+
+    def forward(self) -> Tensor:
+        self.parameter.grad = None
+        return (self.parameter * 2).sum()
+
+
+def _median(run: Callable[[], Any], group: Any) -> float:
+    """The median time of the slowest rank."""
     taken = []
-    for turn in range(9):
+    for turn in range(11):
         distributed.barrier(group)
         begin = time.perf_counter()
-        if name == "all_reduce":
-            distributed.all_reduce(whole, group=group)
-        elif name == "all_gather":
-            distributed.all_gather(parts, share, group=group)
-        else:
-            distributed.reduce_scatter(share, parts, group=group)
+        run()
         if turn >= 2:
             taken.append(time.perf_counter() - begin)
     return float(_largest(np.array([statistics.median(taken)]), group)[0])

@@ -72,6 +72,18 @@ def plan(
     """
     _check(batches, cluster, objective, strategies, like)
     observations = [observe(model, batch, call) for batch in batches]
+    return plan_of(observations, cluster, objective, strategies, optimizer, like)
+
+
+def plan_of(
+    observations: Sequence[Observation],
+    cluster: Cluster,
+    objective: str = "throughput",
+    strategies: Collection[str] = tuple(sorted(CARRIED_OUT)),
+    optimizer: float = 2.0,
+    like: Plan | None = None,
+) -> Plan:
+    """`plan`, of what was seen of a model on some batches."""
     names = [part.name for part in observations[0].parts]
     for number, observation in enumerate(observations):
         if [part.name for part in observation.parts] != names:
@@ -81,10 +93,8 @@ def plan(
     if like is not None and set(like.parts) != set(names):
         raise InputError(f"the plan by hand has the parts {sorted(like.parts)}, the model {names}")
     search = _Search(observations, cluster, objective, optimizer)
-    candidates = [
-        search.candidate(*mesh_and_pieces, strategies, like)
-        for mesh_and_pieces in _meshes(cluster, strategies, len(names), like)
-    ]
+    meshes = _meshes(cluster, strategies, len(names), like)
+    candidates = [search.candidate(mesh, pieces, strategies, like) for mesh, pieces in meshes]
     found = sorted((each for each in candidates if each is not None), key=search.key)
     if not found:
         raise InputError(
