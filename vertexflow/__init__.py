@@ -19,6 +19,7 @@ from .estimate import MemoryEstimate
 from .frontier import Frontier
 from .function import VertexFunction
 from .graph.inputs.build import InputGraph, chain, graph, tree, tree_from_parents
+from .graph.inputs.line_graph import line_graph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.readers.aiger import from_aiger
 from .graph.inputs.readers.conllu import from_conllu
@@ -30,7 +31,10 @@ from .graph.inputs.unroll import unroll, unrolled_edges
 from .graph.symbolic.vertex import Vertex
 from .kinds import vertex
 from .outputs import Outputs
+from .pictures.svg import Picture
 from .scheduler import FSM, Policy, Schedule, schedule
+from .timeline import timeline
+from .view import view
 
 __all__ = [
     "FSM",
@@ -47,6 +51,7 @@ __all__ = [
     "NotTracedError",
     "OutputError",
     "Outputs",
+    "Picture",
     "Policy",
     "Schedule",
     "SlowCoreWarning",
@@ -64,11 +69,13 @@ __all__ = [
     "from_nltk",
     "from_ptb",
     "graph",
+    "line_graph",
     "nn",
     "pack",
     "parallel",
     "schedule",
     "split",
+    "timeline",
     "to_networkx",
     "to_nltk",
     "tree",
@@ -76,4 +83,5 @@ __all__ = [
     "unroll",
     "unrolled_edges",
     "vertex",
+    "view",
 ]

@@ -17,6 +17,7 @@ from vertexflow.parallel import search as search_module
 
 from ..models import TreeRNN
 
+pytestmark = pytest.mark.usefixtures("_without_compiler")
 GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(4), vf.tree((0, 1))] * 8
 
 

@@ -56,6 +56,17 @@ def test_products_of_a_tree_lstm_as_counted_by_hand():
     assert found["slow"] == 4 * n * count + 2 * n * inner
 
 
+def test_where_pytorch_is_called_its_calls_are_counted(monkeypatch):
+    batch = vf.pack(TREES)
+    x = {"x": torch.empty(batch.num_vertices, 4, device="meta")}
+    native = whole(observe(BinaryTreeLSTM(4, 4), (batch, x)))
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")
+    torch_calls = whole(observe(BinaryTreeLSTM(4, 4), (batch, x)))
+    assert native["calls"] == torch_calls["launches"] == torch_calls["small"] == 0
+    assert torch_calls["calls"] > native["launches"] + native["small"] > 0
+    assert torch_calls["flops"] == native["flops"]
+
+
 def test_ranks_have_together_what_one_has():
     batch = vf.pack(TREES * 4)
     (part,) = observe(BinaryTreeLSTM(4, 4), (batch, {"x": torch.empty(batch.num_vertices, 4, device="meta")})).parts

@@ -5,7 +5,9 @@ An argument is a number, or so many bytes behind an address of the run: of a mem
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from ..graph.symbolic.program import CORES
 from .arguments import (
     Argument,
     By,
@@ -35,11 +38,13 @@ from .compiled import NoSteps
 from .edges import Exchange
 from .memory import ALIGNED, Values
 from .order import Ints, Order, RowGroup, Step
+from .ranges import MOVED, CallsOfRun, NamedCalls, is_profiling, step_numbers
 from .run import Run
 
 COPY, ZERO = map(Function, ("copy", "zero"))
 RECEIVE = {dtype: Function(f"receive_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
-MOVES = (COPY, ZERO, *RECEIVE.values())  # functions that move rows
+ADD = {dtype: Function(f"add_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
+MOVES = (COPY, ZERO, *RECEIVE.values(), *ADD.values())  # functions that move rows
 
 
 class Unprepared(Exception):  # noqa: N818 - a reason, not a failure
@@ -59,6 +64,8 @@ class Location(NamedTuple):
         return Location(self.address, self.offset + start * self.stride, self.stride, count)
 
 
+Index = Location | Tensor  # numbers of rows, int32: where they lie in a run, or those of all runs
+
 Locations = dict[Hashable, Location]  # of values, by node, and of buffers and other arguments
 
 
@@ -76,6 +83,10 @@ class Region:
         return location
 
 
+def _length(index: Index) -> int:
+    return index.num_rows if isinstance(index, Location) else len(index)
+
+
 class Writer:
     """Writes down the calls of one pass over a structure."""
 
@@ -88,6 +99,7 @@ class Writer:
         self._numbers: list[int] = []
         self._address_of: list[int] = []
         self._calls: list[tuple[int, int, Ints]] = []  # function, position of the first argument, steps
+        self._parts: list[str | None] = []  # of each call: the part, or None
         self._arguments_of: dict[tuple[int, str, int], int] = {}  # by group, part and window: position of the first
         self._begun: set[tuple[int, str]] = set()
         native = (
@@ -104,10 +116,25 @@ class Writer:
         """The number of the address where something lies, if it has one."""
         return self._addresses.get(key)
 
-    def calls(self) -> _core.Calls:
-        """All calls that were written down."""
+    def calls(self) -> CallsOfRun:
+        """All calls that were written down; if a profiler runs, in ranges for it."""
         numbers, address_of = np.array(self._numbers, np.int64), np.array(self._address_of, np.int64)
-        return _core.Calls(numbers, address_of, len(self._addresses) + 1, self._calls)
+        made = functools.partial(_core.Calls, numbers, address_of, len(self._addresses) + 1)
+        in_one_go = made(self._calls)
+        if not is_profiling():
+            return in_one_go
+        return NamedCalls([(*name, made(calls)) for name, calls in self._pieces()], in_one_go)
+
+    def _pieces(self) -> Iterator[tuple[tuple[str, int | None], list[tuple[int, int, Ints]]]]:
+        """The calls between two others of another part; those of a core, step by step."""
+        for part, calls in itertools.groupby(zip(self._parts, self._calls, strict=True), lambda call: call[0]):
+            if part not in CORES:
+                yield (part or MOVED, None), [call for _, call in calls]
+                continue
+            for _, (function, first, steps) in calls:
+                lines = steps.reshape(-1, len(Step._fields))
+                for line, number in zip(lines, step_numbers(self.order.table, lines), strict=True):
+                    yield (part, number), [(function, first, np.ascontiguousarray(line))]
 
     def run(self, group: int, part: str, locations: Locations, steps: Ints, window: int) -> None:
         """Run the loop of a part, if there is one, for these steps, which are all in one window."""
@@ -128,13 +155,13 @@ class Writer:
             self._arguments_of[group, part, window] = self._write(arguments)
             self._begun.add((group, part))
         self._calls.append((loop.address, self._arguments_of[group, part, window], steps.reshape(-1)))
+        self._parts.append(part)
 
-    def copy(self, to: Location, source: Location, to_rows: Tensor | None, source_rows: Tensor | None) -> None:
+    def copy(self, to: Location, source: Location, to_rows: Index | None, source_rows: Index | None) -> None:
         """Copy rows `source_rows` of `source` to rows `to_rows`; in place of one of them None: all, in order."""
         rows = to_rows if source_rows is None else source_rows
-        assert rows is not None, "nothing to move"
-        indices = [0 if index is None else self._pointer(index) for index in (to_rows, source_rows)]
-        self._move(COPY, to, [to, source, *indices, to.stride, source.stride], len(rows))
+        count = to.num_rows if rows is None else _length(rows)
+        self._move(COPY, to, [to, source, *map(self._index, (to_rows, source_rows)), to.stride, source.stride], count)
 
     def zero(self, to: Location, index: Tensor | None = None) -> None:
         """Fill rows `index`, or all rows, with zeros."""
@@ -149,6 +176,26 @@ class Writer:
         """Sum what parents sent to consecutive rows of a state, from `first` on."""
         if dtype not in RECEIVE:
             raise Unprepared(f"gradients of {str(dtype)[6:]}")
+        arguments = [to, to.stride // dtype.itemsize, first, *self._sent(sent)]
+        self._move(RECEIVE[dtype], to, arguments, to.num_rows)
+
+    def add(
+        self,
+        to: Location,
+        to_rows: Index | None,
+        dtype: torch.dtype,
+        first: int,
+        count: int,
+        sent: Mapping[By, Location],
+    ) -> None:
+        """Add what parents sent to `count` rows of a state, from `first` on, to rows `to_rows`, which may name a row twice."""
+        if dtype not in ADD:
+            raise Unprepared(f"gradients of {str(dtype)[6:]}")
+        arguments = [to, self._index(to_rows), to.stride // dtype.itemsize, first, *self._sent(sent)]
+        self._move(ADD[dtype], to, arguments, count)
+
+    def _sent(self, sent: Mapping[By, Location]) -> list[Location | int]:
+        """What parents sent, by slot and by edge, as arguments."""
         terms: list[Location | int] = []
         for by, parents in ((By.SLOT, self.order.parents), (By.EDGE, self.order.edge_parents)):
             if by not in sent or parents is None:
@@ -156,7 +203,12 @@ class Writer:
             else:
                 offset = 0 if parents.offset is None else self._pointer(parents.offset)
                 terms += [sent[by], self._pointer(parents.places), offset]
-        self._move(RECEIVE[dtype], to, [to, to.stride // dtype.itemsize, first, *terms], to.num_rows)
+        return terms
+
+    def _index(self, index: Index | None) -> Location | int:
+        if index is None:
+            return 0
+        return index if isinstance(index, Location) else self._pointer(index)
 
     def _move(self, function: Function, to: Location, arguments: Sequence[Location | int], num_rows: int) -> None:
         if function not in self._functions:
@@ -164,6 +216,7 @@ class Writer:
         if num_rows and to.stride:
             steps = np.array(Step(0, num_rows), np.int32)
             self._calls.append((self._functions[function], self._write(arguments), steps))
+            self._parts.append(None)
 
     def _write(self, arguments: Sequence[Location | int]) -> int:
         """Write the arguments of a call; returns the position of the first."""
@@ -183,7 +236,7 @@ class Writer:
             case SentByAll():
                 return locations.get(argument, 0)
             case Outside():
-                return 0
+                return locations.get(argument, 0)
             case FirstSending():
                 return self._first_sending(run.group)
             case Seed():

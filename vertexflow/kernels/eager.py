@@ -21,6 +21,7 @@ from ..graph.symbolic.source_lines import placed
 from ..graph.symbolic.states import Shape, StateDtypes
 from ..graph.symbolic.vertex import Vertex
 from .order import Order
+from .ranges import named
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Method = Callable[[Vertex], object]
@@ -99,6 +100,7 @@ class Uses:
     # By name: whether what is pushed has a row a vertex (False) or an edge (True); both, while all steps had as many of each.
     push_sorts: dict[str, set[bool]] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)  # the names of what it shares with other vertices
+    left_out: frozenset[str] | None = None  # the states that it scattered in no step; None: it was not called yet
     num_slots: int = 0
     first_slot: int | None = None  # of the children that are read over edges; None: none were yet
     reads_edges: bool = False
@@ -148,7 +150,7 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
     assert order.lists is not None
     pushed: dict[str, list[Pushed]] = {}
     child_rows = order.lists.child_row.astype(np.int64)
-    for start, stop, _, _, number, edge_start, edge_stop in order.steps:
+    for step, (start, stop, _, _, number, edge_start, edge_stop) in enumerate(order.steps):
         group, uses = order.groups[number], computation.uses[number]
         assert group.edges is not None
         edges = slice(group.edges.start + edge_start, group.edges.start + edge_stop)
@@ -161,11 +163,12 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
             computation.shared,
         )  # fmt: skip
         leaf.v.append(v)
-        with placed(uses.code):
+        with placed(uses.code), named("vertex", step):
             v.finish(computation.methods[number](v))
         rows = np.arange(group.start + start, group.start + stop)
         states.add(rows, {name: value.to(computation.state_dtypes[name]) for name, value in v.scattered.items()})
         uses.shared |= v.shared_names
+        uses.left_out = v.left_out if uses.left_out is None else uses.left_out & v.left_out
         leaf.note_first_slot()
         note_pushes(uses, v.pushed, v.push_sorts)
         for name, value in v.pushed.items():

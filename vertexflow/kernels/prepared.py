@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 
 import torch
 from torch import Tensor, fx
 
-from .. import _core
 from ..graph.symbolic.program import BACKWARD, FORWARD
 from . import rehearsal
 from .arguments import By, State
-from .binding import AddressedLoop
 from .bound import Bound
-from .calls import Location, Locations, Region, Unprepared, Writer
-from .compiled import Compiled, NoSteps
-from .edges import known_of_edges
-from .group_memory import GroupMemory
+from .calls import Location, Region, Unprepared, Writer
+from .compiled import Compiled, NoSteps, results_of
+from .group_memory import GroupMemory, memory_of
+from .grown_rows import GrownRows
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
-from .pool import empty, empty_for_a_call, is_large
+from .passes import Backward, Forward, Fresh, rows_or_one
+from .ranges import is_profiling
 from .transfers import (
     TensorSpec,
     Transfer,
@@ -45,55 +42,9 @@ from .transfers import (
     take,
     zero_leaves,
 )
-from .windows import Windows, visits, visits_back, windows_of
+from .windows import Windows, one_window_each, visits, visits_back, windows_of
 
 _CPU = torch.device("cpu")
-_NOTHING = torch.empty(0)  # at address 0
-_address = Tensor.data_ptr
-
-
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """The forward pass."""
-
-    calls: _core.Calls
-    alive: list[Tensor]  # whose addresses are in the calls
-    kept_size: int  # bytes that the backward pass reads
-    temporary_size: int  # bytes that are read in this pass only
-    constants: list[Tensor]
-    outputs: list[TensorSpec]
-    num_seeds: int
-    memory: list[GroupMemory]  # of each group
-
-    def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
-        kept, temporary = _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
-        read = [*map(_plain, flat), *map(_plain, self.constants)]
-        outputs = tuple([_empty(*spec) for spec in self.outputs])
-        seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        addresses = [0, _address(temporary), *map(_address, (kept, *read, *outputs)), *seeds]
-        _call(self.calls, addresses, self.temporary_size)
-        return outputs, kept
-
-
-@dataclass(frozen=True, eq=False)
-class Backward:
-    """The backward pass where gradients come to certain outputs."""
-
-    calls: _core.Calls
-    alive: list[Tensor]
-    temporary_size: int
-    terms: list[TensorSpec]
-    sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
-
-    def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
-        temporary = _temporary(self.temporary_size)
-        plain = [*map(_plain, read)]
-        terms = [_empty(*spec) for spec in self.terms]
-        addresses = [0, _address(temporary), *map(_address, (kept, *plain, *grads, *terms))]
-        _call(self.calls, addresses, self.temporary_size)
-        return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +54,8 @@ class Prepared:
     forward: Forward
     read: list[int]  # the positions of what the backward pass reads, among parameters, inputs and constants
     zeros: list[Tensor]  # a row for each output
+    without_gradient: list[int]  # the positions of outputs that have none
+    grows: bool = False  # whether it reads earlier vertices of a run that grows
     backwards: dict[tuple[bool, ...], Backward] = field(default_factory=dict)
 
     def read_back(self, flat: Sequence[Tensor]) -> list[Tensor]:
@@ -114,8 +67,8 @@ class Prepared:
         self, bound: Bound, order: Order, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
         """The gradients of parameters, then inputs."""
-        plain = [zero if grad is None else _rows(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
-        have_rows = tuple(grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True))
+        plain = [zero if grad is None else rows_or_one(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
+        have_rows = tuple([grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True)])
         return self.backward_for(bound, order, have_rows).run(kept, read, plain)
 
     def backward_for(self, bound: Bound, order: Order, have_rows: tuple[bool, ...]) -> Backward:
@@ -123,30 +76,31 @@ class Prepared:
         backward = self.backwards.get(have_rows)
         if backward is None:
             with rehearsal.interrupted():
-                backward = _backward(self.forward.memory, self.read, bound, order, have_rows)
+                backward = _backward(self.forward.memory, self.read, bound, order, have_rows, self.grows)
             self.backwards[have_rows] = backward
         return backward
 
 
 def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     """The passes over a structure; None where some loop is not native code."""
-    prepared, is_native = bound.prepared.get(order), bound.is_native  # which other threads may set meanwhile
+    kept = bound.prepared_in_ranges if is_profiling() else bound.prepared
+    prepared, is_native = kept.get(order), bound.is_native  # which other threads may set meanwhile
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             with rehearsal.interrupted():
-                prepared = _prepare(bound, order)
-                if (
-                    is_native is None and bound.wants_gradients
-                ):  # what can be prepared for one structure, can be for others
+                prepared = prepare(bound, order)
+                # What can be prepared for one structure, can be for others.
+                if is_native is None and bound.wants_gradients:
                     prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
-            bound.is_native, bound.prepared[order] = True, prepared
+            bound.is_native, kept[order] = True, prepared
         except Unprepared:
             bound.is_native, prepared = False, None
     return prepared
 
 
-def _prepare(bound: Bound, order: Order) -> Prepared:
-    windows = windows_of(bound.compiled, order)
+def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
+    """Write down the passes over a structure, or over what is added to a run; raises `Unprepared` if a loop is not native."""
+    windows = one_window_each(order) if grows else windows_of(bound.compiled, order)
     read_back = {node for compiled in bound.compiled for node in nodes_read_back(compiled)}
     traces = [compiled.program.trace for compiled in bound.compiled]
     nodes = [[traces[group].params[name] for group in groups] for name, groups in bound.params.items()]
@@ -156,17 +110,20 @@ def _prepare(bound: Bound, order: Order) -> Prepared:
     read = [at for at, nodes_of_tensor in enumerate(nodes) if read_back.intersection(nodes_of_tensor)]
     likes = (traces[groups[0]].output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
-    return Prepared(_forward(bound, order, windows), read, zeros)
+    without_gradient = [at for at, name in enumerate(bound.pushes) if name not in bound.differentiable]
+    return Prepared(_forward(bound, order, windows, grows), read, zeros, without_gradient, grows)
 
 
-def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
+def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
     writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
     # The addresses are numbered as `Forward.run` passes them.
     temporary, kept = Region(writer.address("temporary")), Region(writer.address("kept"))
     for key in (*_flat(bound), *bound.constants):
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
-    memory_of_groups = _group_memory(writer, windows)
+    grown = GrownRows.of(writer, bound.states) if grows else None
+    memory_of_groups = memory_of(writer, windows)
+    state_at: dict[str, Location] = {}
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     for name, node in programs[0].trace.scatters.items():
@@ -174,8 +131,12 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
         is_kept |= any(
             name in dict(gathered_again(compiled.program)) for compiled, memory in groups if memory.windows.are_several
         )
-        state = (kept if is_kept else temporary).allocate(order.num_rows + 1, size_of_row(node))
-        writer.zero(state.part(order.num_rows, 1))  # what a missing child reads
+        rows = order.num_rows + order.num_external
+        state = (kept if is_kept else temporary).allocate(rows + 1, size_of_row(node))
+        writer.zero(state.part(rows, 1))  # what a missing child reads
+        if grown is not None:
+            grown.read(writer, name, state)
+            state_at[name] = state
         for compiled, memory in groups:
             group = memory.windows.group
             memory.set(State(name), state)
@@ -189,14 +150,14 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
         kept_layout, temporary_layout = compiled.forward_layouts(memory.windows.group, memory.windows.extent)
         memory.add(kept, kept_layout, all_rows=True)
         memory.add(temporary, temporary_layout)
-        for node, (shape, dtype) in _results(compiled, FORWARD):
+        for node, (shape, dtype) in results_of(compiled, FORWARD):
             size = math.prod(shape) * dtype.itemsize
             memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
     specs, puts = [], defaultdict(list)
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        rows_of_groups = order.output_rows(pushing, along is Along.EDGES)
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
         spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
@@ -216,20 +177,27 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
                 gather(writer, compiled.program, memory, window, states)
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
+    if grown is not None:
+        grown.write(writer, state_at)
     return Forward(
         writer.calls(),
         writer.alive,
-        kept.size,
+        Fresh.of((kept.size,), torch.uint8),
         temporary.size,
         list(bound.constants.values()),
-        specs,
+        [Fresh.of(*spec) for spec in specs],
         writer.num_seeds,
         memory_of_groups,
     )
 
 
 def _backward(
-    forward_memory: Sequence[GroupMemory], read: Sequence[int], bound: Bound, order: Order, have_rows: Sequence[bool]
+    forward_memory: Sequence[GroupMemory],
+    read: Sequence[int],
+    bound: Bound,
+    order: Order,
+    have_rows: Sequence[bool],
+    grows: bool,
 ) -> Backward:
     writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
     windows = [memory.windows for memory in forward_memory]
@@ -239,14 +207,16 @@ def _backward(
     for at in read:
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
-    memory_of_groups = _group_memory(writer, windows)
+    grown = GrownRows.of(writer, bound.state_gradients) if grows else None
+    memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward_memory, strict=True):
         for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
             locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        for number, rows in zip(pushing, order.output_rows(pushing, along is Along.EDGES), strict=True):
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
+        for number, rows in zip(pushing, rows_of_groups, strict=True):
             node = programs[number].trace.push_grads.get(name)
             if node is not None and (has_rows or rows.rows is not None):
                 size = size_of_row(node)
@@ -256,13 +226,15 @@ def _backward(
             elif node is not None:
                 memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
     sent = allocate_sent(writer, temporary, programs, order)
+    if grown is not None:
+        grown.take_gradients(writer, temporary, memory_of_groups)
     terms: dict[Hashable, TensorSpec] = {}
     for number, (compiled, group, memory) in enumerate(
         zip(bound.compiled, order.groups, memory_of_groups, strict=True)
     ):
         memory.add(temporary, compiled.backward_layout(group, memory.windows.extent))
         param_grads = set(compiled.program.param_grads.values())
-        for node, (shape, dtype) in _results(compiled, BACKWARD):
+        for node, (shape, dtype) in results_of(compiled, BACKWARD):
             if node in param_grads:
                 terms[number, node] = shape, dtype
                 memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
@@ -305,11 +277,14 @@ def _backward(
                 receive(writer, compiled.program, memory, window, sent)
             _run_once(writer, number, "grad_lazy", memory, window)
             put(writer, memory, window, puts[number])
+    if grown is not None:
+        grown.add_gradients(writer, sent)
     number_of = {key: at for at, key in enumerate(terms)}
     if writer.num_seeds or not number_of.keys() >= {key for keys in sums for key in keys}:
         raise Unprepared("gradients that no loop makes")
+    fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, list(terms.values()), indices)
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices)
 
 
 def _flat(bound: Bound) -> list[tuple[str, str]]:
@@ -317,36 +292,9 @@ def _flat(bound: Bound) -> list[tuple[str, str]]:
     return [*(("parameter", name) for name in bound.params), *(("input", name) for name in bound.pulls)]
 
 
-def _group_memory(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemory]:
-    """The memory of each group, with the parameters and constants whose addresses are known."""
-    memory_of_groups = []
-    for compiled, windows_of_group in zip(writer.bound.compiled, windows, strict=True):
-        trace = compiled.program.trace
-        keys: dict[fx.Node, Hashable] = {node: ("parameter", name) for name, node in trace.params.items()}
-        keys |= {node: node for node in trace.constants}
-        addresses = {node: writer.known_address(key) for node, key in keys.items()}
-        locations: Locations = {
-            node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
-        }
-        for node, array in known_of_edges(trace, windows_of_group.group):
-            writer.alive.append(array)
-            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
-        memory_of_groups.append(GroupMemory(windows_of_group, locations))
-    return memory_of_groups
-
-
 def nodes_read_back(compiled: Compiled) -> set[fx.Node]:
     """The values of the forward pass that the backward pass reads."""
     return {*compiled.program.saved, *compiled.program.read_constants}
-
-
-def _results(compiled: Compiled, stages: Sequence[str]) -> Iterator[tuple[fx.Node, TensorSpec]]:
-    """The values without rows that loops of these stages compute."""
-    for stage in stages:
-        for part in (stage, f"{stage}_inner"):
-            loop = compiled.loops.get(part)
-            if isinstance(loop, AddressedLoop):
-                yield from ((node, (shape, node.meta["val"].dtype)) for node, shape in loop.results)
 
 
 def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, window: int) -> None:
@@ -354,36 +302,3 @@ def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, windo
     locations, windows = memory.in_window[window], memory.windows
     writer.run(group, stage, locations, windows.all_rows(window), window)
     writer.run(group, f"{stage}_inner", locations, windows.inner_rows(window), window)
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    if is_large(math.prod(shape) * dtype.itemsize):
-        return empty(shape, dtype, _CPU)
-    return torch.empty(shape, dtype=dtype, device=_CPU)
-
-
-def _temporary(size: int) -> Tensor:
-    """The memory for one pass, which native code allocates itself if it is small."""
-    return empty_for_a_call(size) if is_large(size) else _NOTHING
-
-
-def _call(calls: _core.Calls, addresses: list[int], temporary_size: int) -> None:
-    """Run a pass; in a rehearsal, count the memory that native code allocates itself."""
-    rehearsed = rehearsal.current()
-    if rehearsed is None:
-        calls.run(addresses, temporary_size)
-    elif not is_large(temporary_size):
-        rehearsed.add(temporary_size)
-        rehearsed.drop(temporary_size)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, contiguous, and without a lazy negation."""
-    if tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj():
-        return tensor
-    return tensor.resolve_conj().resolve_neg().contiguous()
-
-
-def _rows(grad: Tensor) -> Tensor:
-    """A gradient, or its first row where all rows are the same memory."""
-    return _plain(grad[0] if grad.stride(0) == 0 and len(grad) else grad)

@@ -15,6 +15,7 @@ from ..graph.symbolic.program import Part
 from ..kernels.compiled import Compiled
 from ..kernels.native.plan import MATRICES, SLOW, Plan, factors, plan_part, work_of
 from ..kernels.operations import CONSTANT, Unsupported
+from ..kernels.torch.loop import Once, Steps
 from .cost import Floats
 
 # What is counted. `small` are launches of so few elements that they are not spread over a device.
@@ -50,9 +51,11 @@ class PartWork:
 
 def works_of(compiled: Compiled) -> dict[str, PartWork]:
     """The work of each part of a program, by name."""
-    called = compiled.reasons
+    of_pytorch = {name for name, loop in compiled.loops.items() if isinstance(loop, (Once, Steps))} | set(
+        compiled.reasons
+    )
     parts = compiled.program.parts
-    return {name: work_of_part(part, name.removesuffix("_leaf") in called) for name, part in parts.items()}
+    return {name: work_of_part(part, name.removesuffix("_leaf") in of_pytorch) for name, part in parts.items()}
 
 
 def work_of_part(part: Part, is_called: bool = False) -> PartWork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,12 +23,37 @@ MOST_SLOTS = 1 << 10  # each slot takes memory for every vertex
 
 
 class Vertex:
-    """Records what a vertex function gathers, pulls, scatters and pushes.
+    """One vertex, as a vertex function sees it: the `v` of `vertex(self, v)`. Models make it; nobody else needs to.
 
-    `leaf(role, shape, dtype)` makes the symbolic tensor that a gather or a pull returns; `rows` is the symbolic number of
-    vertices, and `edges` a function that gives the number of edges to their children, of those in a slot and later.
+    Its tensors have a leading dimension, the vertices that are computed together (rows), or the edges to their children; write
+    what happens in one row, and mix no rows.
+
+        v.gather(0).h             [rows, ...]   the state `h` of the child in slot 0; zeros where it is missing
+        v.pull("x")               [rows, ...]   the vertex's row of the input `model(batch, x=x)`
+        v.shared("W")                           a tensor that all vertices share, `model(batch, shared={"W": W})`
+        kids = v.children                       all children; `v.children[k:]`: those in slots k and later
+        kids.h                    [edges, ...]  their states
+        kids.pull("weight")       [edges, ...]  an input with a row an edge
+        kids.slot                 [edges]       the slot of each edge
+        kids.expand(t)            [edges, ...]  a vertex's value for each of its edges
+        v.sum(e), v.mean(e), v.max(e), v.min(e), v.logsumexp(e)    [edges, ...] -> [rows, ...]
+        v.softmax(e)              [edges, ...]  over the children of each vertex
+        v.num_children            [rows]
+        v.scatter(h=h)                          publish the state, to parents
+        v.push(h=h)                             publish an output, `out.h`, a row a vertex or a row an edge
+
+    Example:
+        >>> def vertex(self, v):
+        ...     kids = v.children
+        ...     h = torch.tanh(self.w(v.pull("x")) + v.sum(v.softmax(self.score(kids.h)) * kids.h))
+        ...     v.scatter(h=h)
+        ...     v.push(h=h)
     """
 
+    __signature__ = inspect.Signature()  # what `help` shows: users make none
+
+    # `leaf(role, shape, dtype)` makes the tensor that a gather or a pull returns; `rows` is the number of vertices, symbolic
+    # while a method is traced, and `edges` gives that of the edges to their children, of those in a slot and later.
     def __init__(
         self,
         state: Mapping[str, Shape],
@@ -52,6 +78,7 @@ class Vertex:
         self._is_per_edge: dict[str, bool] = {}  # what is pulled
         self.shared_names: set[str] = set()  # of what is shared, and read
         self.scattered: dict[str, Tensor] = {}
+        self.left_out: frozenset[str] = frozenset()  # the states that were not scattered, once the method has run
         self.pushed: dict[str, Tensor] = {}
         # Whether what is pushed may have a row a vertex (False), or a row an edge (True): both, where there are as many of each.
         self.push_sorts: dict[str, set[bool]] = {}
@@ -224,7 +251,10 @@ class Vertex:
         return self._per_edge[role]
 
     def scatter(self, *unnamed: Tensor, **state: Tensor) -> None:
-        """Publish this vertex's state to the vertices that gather it; every state once, by its name: `v.scatter(h=h)`."""
+        """Publish this vertex's state to the vertices that gather it; every state once, by its name: `v.scatter(h=h)`.
+
+        Where there are several kinds, a state that a kind leaves out is zero there.
+        """
         _refuse_unnamed("v.scatter", unnamed, next(iter(self._state), "h"))
         for name, value in state.items():
             if name not in self._state:
@@ -257,11 +287,9 @@ class Vertex:
             self.pushed[name] = value
 
     def finish(self, returned: object) -> None:
-        """Refuse a vertex function that left out a state; `returned` is what its method returned."""
+        """Check what the method returned, and note the states that it left out: methods of other kinds may scatter them."""
         check_returned(returned, bool(self.scattered or self.pushed))
-        for name in self._state:
-            if name not in self.scattered:
-                raise VertexFunctionError(f"state {name!r} was never scattered; end with v.scatter({name}=...)")
+        self.left_out = frozenset(self._state) - frozenset(self.scattered)
 
     def _check_edges(self, call: str, value: object, floating: bool = True) -> None:
         value = _plain(call, value)
