@@ -19,7 +19,7 @@ from .models import TreeRNN
 MODULES = [vf, vf.nn, vf.parallel]
 # They show where something stands among things of the user's own, and cannot be run as they are.
 SKETCHES = {
-    "BalancedSampler", "BalancedSampler.predicted_costs", "Cost", "FSM", "Frontier", "Outputs", "Vertex.num_children",
+    "BalancedSampler", "BalancedSampler.predicted_costs", "Cost", "FSM", "Frontier", "Outputs", "Plan", "plan", "Vertex.num_children",
     "Vertex.push", "Vertex.shared", "check_same", "collate", "from_nltk", "mean", "split", "sum",
 }  # fmt: skip
 
