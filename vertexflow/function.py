@@ -177,11 +177,11 @@ class VertexFunction(Described, EstimatesMemory):
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
-        if named_backend(self.backend) == "eager":
+        if (backend := named_backend(self.backend)) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
-        asked, is_usual = (graphs, bool(reverse), inputs, wanted), initial is None and shared is None
+        asked, is_usual = (backend, graphs, bool(reverse), inputs, wanted), initial is None and shared is None
         result = recall.run_again(self, version, tensors, *asked) if is_usual else None
         if result is None:
             call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
