@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, programs, recall, report
+from . import arcs, kinds, programs, recall, report
 from .described import Described
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
@@ -216,6 +216,7 @@ class VertexFunction(Described, EstimatesMemory):
         traces = self._trace(version, inputs, tensors, shared, device)
         selection = None if wanted is None else selection_of(batch, wanted)
         batch = batch.reversed() if reverse else batch
+        arcs.check(traces, methods, batch)
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
         parts, starts = [batch], [0]
         if self.max_vertices is not None:
