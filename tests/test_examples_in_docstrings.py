@@ -19,8 +19,9 @@ from .models import TreeRNN
 MODULES = [vf, vf.nn, vf.parallel]
 # They show where something stands among things of the user's own, and cannot be run as they are.
 SKETCHES = {
-    "BalancedSampler", "BalancedSampler.predicted_costs", "Cost", "FSM", "Frontier", "Outputs", "Plan", "plan", "Vertex.num_children",
-    "Vertex.push", "Vertex.shared", "check_same", "collate", "from_nltk", "mean", "split", "sum",
+    "BalancedSampler", "BalancedSampler.predicted_costs", "Cost", "FSM", "Frontier", "Outputs", "Plan",
+    "Vertex.num_children", "Vertex.push", "Vertex.shared", "check_same", "collate", "from_nltk", "mean", "plan", "split",
+    "sum",
 }  # fmt: skip
 
 
