@@ -66,13 +66,13 @@ class Configuration(NamedTuple):
             device,
             torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
             torch.get_default_dtype(),
-            _default_device(),
+            default_device(),
             str(state_dtype),
             methods,
         )
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
     """What `torch.get_default_device()` returns; that takes longer where nobody has set a device, as is usual."""
     is_set = torch._C._len_torch_function_stack() or getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
     return torch.get_default_device() if is_set else _CPU
