@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, programs, report
+from . import kinds, programs, recall, report
 from .described import Described
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
@@ -181,10 +181,16 @@ class VertexFunction(Described, EstimatesMemory):
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
-        call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
-        outputs = call.run(call.tensors, inputs, call.external)
-        autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
-        return Outputs(call.as_given(outputs))
+        asked, is_usual = (graphs, bool(reverse), inputs, wanted), initial is None and shared is None
+        result = recall.run_again(self, version, tensors, *asked) if is_usual else None
+        if result is None:
+            call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
+            outputs = call.run(call.tensors, inputs, call.external)
+            autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
+            result = Outputs(call.as_given(outputs))
+            if is_usual:
+                recall.keep(self, version, call, *asked, result)
+        return result
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
         kinds.check_written(self, VertexFunction)
@@ -226,9 +232,8 @@ class VertexFunction(Described, EstimatesMemory):
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
             bound = self._bind(version, traces, inputs, tensors, device, through, methods)
-            return BoundCall(
-                functools.partial(autograd.run_empty, bound, device), tensors, external, device, dict
-            ), traces
+            run_empty = functools.partial(autograd.run_empty, bound, device)
+            return BoundCall(run_empty, tensors, external, device, dict), traces
 
         def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
@@ -246,8 +251,7 @@ class VertexFunction(Described, EstimatesMemory):
         run, as_given = functools.partial(run_parts, bound_parts), cast(AsGiven, dict)
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
-        size = sum(part.order.num_bytes for part in bound_parts)
-        return BoundCall(run, tensors, external, device, as_given, size), traces
+        return BoundCall(run, tensors, external, device, as_given, bound_parts), traces
 
     @uncompiled
     def start(
@@ -286,7 +290,7 @@ class VertexFunction(Described, EstimatesMemory):
         shared = check_shared(dict(self.named_parameters()), inputs, shared)
         tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-        run = Frontier(Grower(self, shared), self._methods, device)
+        run: Frontier = Frontier(Grower(self, shared), self._methods, device)
         if named_backend(self.backend) == "eager":
             run = EagerFrontier(self, device, shared)
         if graphs is not None:
@@ -378,9 +382,3 @@ class VertexFunction(Described, EstimatesMemory):
         replica: VertexFunction = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         replica._kept_programs = self._programs
         return replica
-
-    def __prepare_scriptable__(self) -> None:
-        raise VertexFunctionError(
-            f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
-            "save its state_dict instead"
-        )
