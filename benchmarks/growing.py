@@ -8,6 +8,10 @@ of its own, which are joined for every step and taken apart after it. Both have 
 
 from __future__ import annotations
 
+import argparse
+import time
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -127,3 +131,120 @@ def parse_lists(model: Spinn, words: Tensor, lengths: np.ndarray) -> tuple[Tenso
                 stacks[i].append(made)
         live = [i for i in live if buffers[i] or len(stacks[i]) > 1]
     return torch.cat([stack[0] for stack in stacks])[:, :hidden], torch.cat(all_scores)
+
+
+class Decoder(vf.VertexFunction):
+    """A GRU over words; a vertex is a hypothesis, its child the one that it goes on from."""
+
+    def __init__(self, vocabulary: int, hidden: int) -> None:
+        super().__init__(state={"h": hidden})
+        self.embed = nn.Embedding(vocabulary, hidden)  # of the words, outside of the vertex function
+        self.x, self.h = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, 3 * hidden)
+        self.score = nn.Linear(hidden, vocabulary)
+
+    def vertex(self, v: vf.Vertex) -> None:
+        h = self.cell(v.pull("x"), v.gather(0).h)
+        v.scatter(h=h)
+        v.push(score=self.score(h))
+
+    def cell(self, x: Tensor, h: Tensor) -> Tensor:
+        """The next state."""
+        (r, z, n), (hr, hz, hn) = self.x(x).chunk(3, -1), self.h(h).chunk(3, -1)
+        z = torch.sigmoid(z + hz)
+        return (1 - z) * torch.tanh(n + torch.sigmoid(r + hr) * hn) + z * h
+
+
+def best(scores: Tensor, total: np.ndarray, beam: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each sentence the best continuations of its hypotheses: their sums of scores, hypotheses and words."""
+    sums = torch.log_softmax(scores, -1).double().numpy() + total.reshape(-1, 1)
+    sums = sums.reshape(len(total), -1)
+    at = np.argsort(-sums, 1, kind="stable")[:, :beam]
+    return np.take_along_axis(sums, at, 1), at // scores.shape[1], at % scores.shape[1]
+
+
+def search_growing(model: Decoder, first: Tensor, beam: int, steps: int) -> Tensor:
+    """The scores of the words of the hypotheses that are left, [sentences * beam, steps]."""
+    run = model.start(x=first)
+    vertices = np.arange(len(first)).reshape(-1, 1)
+    total, words = np.zeros((len(first), 1)), np.zeros((len(first), 1, 0), np.int64)
+    path = np.zeros((len(first), 1, 0), np.int64)
+    for _ in range(steps):
+        with torch.no_grad():
+            total, parent, word = best(run[vertices.reshape(-1)].score, total, beam)
+        before = np.take_along_axis(vertices, parent, 1)
+        path = np.concatenate([np.take_along_axis(path, parent[..., None], 1), before[..., None]], -1)
+        words = np.concatenate([np.take_along_axis(words, parent[..., None], 1), word[..., None]], -1)
+        new = run.extend(before.reshape(-1, 1), x=model.embed(torch.from_numpy(word.reshape(-1))))
+        vertices = new.numpy().reshape(len(first), beam)
+    scores = torch.log_softmax(run[path.reshape(-1)].score, -1)
+    return scores.gather(1, torch.from_numpy(words.reshape(-1, 1))).view(-1, steps)
+
+
+def search_lists(model: Decoder, first: Tensor, beam: int, steps: int) -> Tensor:
+    """The same, where each hypothesis has a tensor of its own."""
+    h = model.cell(first, torch.zeros_like(first))
+    scores = model.score(h)
+    states = [[row] for row in h.split(1)]
+    kept = [[[]] for _ in states]
+    total = np.zeros((len(first), 1))
+    for _ in range(steps):
+        total, parent, word = best(scores.detach(), total, beam)
+        logs = [part.split(1) for part in torch.log_softmax(scores, -1).split(len(states[0]))]
+        kept = [
+            [[*kept[i][p], logs[i][p][0, w]] for p, w in zip(parent[i], word[i], strict=True)]
+            for i in range(len(states))
+        ]
+        before = torch.cat([states[i][p] for i in range(len(states)) for p in parent[i]])
+        h = model.cell(model.embed(torch.from_numpy(word.reshape(-1))), before)
+        scores = model.score(h)
+        states = [list(part.split(1)) for part in h.split(beam)]
+    return torch.stack([torch.stack(hypothesis) for sentence in kept for hypothesis in sentence])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the milliseconds of each contestant, and how many times as long lists take."""
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.growing", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    made.add_argument("--hidden", type=int, nargs="+", default=[32, 64, 128])
+    made.add_argument("--rounds", type=int, default=9)
+    options = made.parse_args(arguments)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(8, 31, 64)
+    for hidden in options.hidden:
+        spinn, words = Spinn(hidden, hidden // 2), torch.randn(int(lengths.sum()), 2 * hidden)
+        decoder, first = Decoder(100, hidden), torch.randn(16, hidden)
+
+        def parsed(parse: Callable[..., tuple[Tensor, Tensor]], spinn: Spinn = spinn, words: Tensor = words) -> Tensor:
+            roots, scores = parse(spinn, words, lengths)
+            return roots.square().mean() + torch.logsumexp(scores, -1).mean()
+
+        def searched(
+            search: Callable[..., Tensor], decoder: Decoder = decoder, first: Tensor = first, steps: int = 30
+        ) -> Tensor:
+            return -search(decoder, first, 5, steps).mean()
+
+        for task, model, loss, contestants in (
+            ("parser", spinn, parsed, (parse_growing, parse_lists)),
+            ("beam", decoder, searched, (search_growing, search_lists)),
+        ):
+            seconds: dict[str, list[float]] = {contestant.__name__: [] for contestant in contestants}
+            results = []
+            for _ in range(options.rounds + 1):
+                for contestant in contestants:
+                    model.zero_grad()
+                    started = time.process_time()
+                    result = loss(contestant)
+                    result.backward()
+                    seconds[contestant.__name__].append(time.process_time() - started)
+                    results.append(float(result.detach()))
+            assert max(results) - min(results) < 1e-4, results
+            growing, lists = (float(np.median(found[1:])) * 1e3 for found in seconds.values())
+            print(
+                f"{task:6} hidden {hidden:4}: growing {growing:6.1f} ms, lists {lists:6.1f} ms: {lists / growing:.2f} times"
+            )
+
+
+if __name__ == "__main__":
+    main()
