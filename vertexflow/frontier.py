@@ -16,6 +16,7 @@ from .grower import Grower
 from .growth import Addition
 from .kernels import grow
 from .kinds import Used
+from .observer import observer_of_thread
 from .outputs import Outputs
 
 
@@ -45,6 +46,10 @@ class Frontier:
     """
 
     def __init__(self, grower: Grower, methods: Mapping[Any, str], device: torch.device) -> None:
+        if observer_of_thread() is not None:
+            raise InputError(
+                "a run that grows cannot be planned: what is added depends on numbers, and a plan is made without computing any"
+            )
         self._grower = grower
         self._grown = grow.Grown()
         self._token = torch.zeros((), device=device)
