@@ -40,7 +40,7 @@ $(READY): pyproject.toml setup.py constraints.txt vertexflow/_version.py $(wildc
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PIP_INSTALL) setuptools pybind11
-	$(PIP_INSTALL) --no-build-isolation --editable '.[examples,test,lint]'
+	$(PIP_INSTALL) --no-build-isolation --editable '.[examples,test,lint,parallel]'
 	@touch $@
 
 train: $(READY)

@@ -36,6 +36,7 @@ from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
 from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
+from .observer import Seen, observer_of_thread
 from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Configuration, Programs, Request, Version
@@ -177,6 +178,8 @@ class VertexFunction(Described, EstimatesMemory):
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
+        if (observer := observer_of_thread()) is not None:
+            return observer.see(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
         if named_backend(self.backend) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
@@ -333,10 +336,8 @@ class VertexFunction(Described, EstimatesMemory):
     @property
     def _programs(self) -> Programs:
         """The versions of this model; a copy of the model begins without any."""
-        model_programs: Programs | None = getattr(self, "_kept_programs", None)
-        if model_programs is None:
-            model_programs = self._kept_programs = Programs()
-        return model_programs
+        self._kept_programs = getattr(self, "_kept_programs", None) or Programs()
+        return self._kept_programs
 
     def _trace(
         self,
@@ -356,9 +357,8 @@ class VertexFunction(Described, EstimatesMemory):
                 name: prepare(self, name, self.state, dtypes, inputs, tensors, shared, device)
                 for name in methods or dict.fromkeys(self._methods.values())
             }
-            kinds.check_together(
-                traces, inputs, shared, not methods or len(methods) == len(set(self._methods.values()))
-            )
+            are_all = not methods or len(methods) == len(set(self._methods.values()))
+            kinds.check_together(traces, inputs, shared, are_all)
             return traces
 
         configuration = Configuration.of(tensors, inputs, device, self.state_dtype, methods)
