@@ -180,17 +180,15 @@ class VertexFunction(Described, EstimatesMemory):
         kinds.check_written(self, VertexFunction)
         if (observer := observer_of_thread()) is not None:
             return observer.see(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
-        if named_backend(self.backend) == "eager":
+        if (backend := named_backend(self.backend)) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
-        asked, is_usual = (graphs, bool(reverse), inputs, wanted), initial is None and shared is None
+        asked, is_usual = (backend, graphs, bool(reverse), inputs, wanted), initial is None and shared is None
         result = recall.run_again(self, version, tensors, *asked) if is_usual else None
         if result is None:
             call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
-            outputs = call.run(call.tensors, inputs, call.external)
-            autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
-            result = Outputs(call.as_given(outputs))
+            result = call.results(inputs, traces.values())
             if is_usual:
                 recall.keep(self, version, call, *asked, result)
         return result
@@ -336,7 +334,8 @@ class VertexFunction(Described, EstimatesMemory):
     @property
     def _programs(self) -> Programs:
         """The versions of this model; a copy of the model begins without any."""
-        self._kept_programs = getattr(self, "_kept_programs", None) or Programs()
+        if getattr(self, "_kept_programs", None) is None:  # setting it takes longer than the rest of a look-up
+            self._kept_programs = Programs()
         return self._kept_programs
 
     def _trace(
