@@ -104,7 +104,7 @@ def test_what_a_file_brings_along_is_not_run(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_examples_read_and_write_checkpoints_here_only_all_in_the_same_way():
+def test_examples_read_and_write_checkpoints_here_only():
     here = Path(checkpoint.__file__)
     for path in sorted(here.parent.parent.glob("*/*.py")):
         text = path.read_text(encoding="utf-8")
