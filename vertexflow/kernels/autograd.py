@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from ..errors import VertexFlowError
 from ..graph.symbolic.isolation import without_autocast
 from ..graph.symbolic.trace import Trace
-from . import pool
+from . import pool, replay, second
 from .bound import Bound
 from .executor import run_backward, run_forward
 from .memory import Arena, Values
@@ -102,12 +102,22 @@ class _Run(torch.autograd.Function):
         outputs, values = outputs_and_values(bound, order, tensors[len(names) :], external)
         set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
         ctx.bound, ctx.order, ctx.names = bound, order, names
+        second.remember(ctx, tensors)
         keep_values(ctx, bound, values)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pushed = {name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None}
+        if torch.is_grad_enabled():
+            values = kept_values(ctx)  # which notices a second backward pass, and other changes
+            del values
+
+            def outputs_of(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+                external = dict(zip(ctx.names, tensors, strict=False))
+                return replayed(ctx.bound, ctx.order, tensors[len(ctx.names) :], external, False)
+
+            return (None, None, None, *second.gradients(ctx, pushed, ctx.needs_input_grad[3:], outputs_of))
         flat, external = gradients(ctx.bound, ctx.order, kept_values(ctx), pushed, {})
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
 
@@ -120,14 +130,31 @@ class _PreparedRun(torch.autograd.Function):
         outputs, kept = prepared.forward.run(flat)
         set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
         ctx.bound, ctx.order, ctx.prepared = bound, order, prepared
+        second.remember(ctx, flat)
         save_tensors(ctx, [kept, *prepared.read_back(flat)])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
+        pushed = {name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None}
         kept, *read = saved_tensors(ctx)
+        if torch.is_grad_enabled():
+
+            def outputs_of(flat: Sequence[Tensor]) -> dict[str, Tensor]:
+                return replayed(ctx.bound, ctx.order, flat, {}, True)
+
+            return (None, None, None, *second.gradients(ctx, pushed, ctx.needs_input_grad[3:], outputs_of))
+        check_backward(pushed)
         return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads))
+
+
+def replayed(
+    bound: Bound, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor], selects: bool
+) -> dict[str, Tensor]:
+    """The outputs, out of operations that PyTorch differentiates; of all vertices, or of those that the order `selects`."""
+    tensors = dict(zip(bound.params, flat, strict=False))
+    inputs = dict(zip(bound.pulls, flat[len(tensors) :], strict=True))
+    return replay.run(bound, order, tensors, inputs, external, selects)
 
 
 def set_differentiable(ctx: Any, outputs: Mapping[str, Tensor], differentiable: Set[str]) -> None:
@@ -238,11 +265,11 @@ def gradients(
 
 
 def check_backward(pushed: Mapping[str, Tensor]) -> None:
-    """Refuse a backward pass that is to be differentiated itself, and gradients that are no plain tensors."""
+    """Refuse the backward pass of a run that grows if it is to be differentiated itself, and gradients that are no plain tensors."""
     if torch.is_grad_enabled():
         raise VertexFlowError(
-            "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
-            "or torch.autograd.grad without create_graph"
+            "gradients of gradients (create_graph=True) through a run that grows (model.start) are not supported by generated "
+            'code; use backend="eager", or compute the whole structure by one call of the model'
         )
     check_real()
     check_plain("the gradient of output", pushed)

@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicC
 
 from ...errors import VertexFunctionError
 from . import meta as meta
+from . import unseen
 from .derivatives import DerivativeError
 from .isolation import forget_source, without_autocast
 from .method import code_of
@@ -82,6 +83,10 @@ class Trace:
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+    # What the graph does not say of the derivative, so that gradients of gradients cannot be made from it; None: it says all.
+    hidden: str | None = None
+    # The same graph with what the user detached marked as such, if there is any: what gradients of gradients are made from.
+    with_stops: Trace | None = None
     # The decompositions of operations, by operation and operands: the parts of a program have many operations in common.
     pieces: dict[str, fx.Graph | None] = field(default_factory=dict)
 
@@ -184,6 +189,7 @@ def _trace(
     written: list[str] = []
     read: set[str] = set()
     first_slot: list[int] = []
+    hidden: list[str | None] = []
     leaves: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
@@ -221,6 +227,7 @@ def _trace(
         values: dict[Scatter | Push, Tensor] = {Scatter(name): value for name, value in v.scattered.items()}
         values.update({Push(name): value for name, value in v.pushed.items()})
         results.update(values.items())
+        hidden.append(lines.hidden or unseen.custom_function(list(values.values())))
         differentiable = [role for role, value in values.items() if value.requires_grad]
         if differentiable:
             for role in differentiable:
@@ -248,8 +255,9 @@ def _trace(
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     trace = Trace(
-        graph, rows, edges, dict(state), state_dtypes, 0, filename, shared=frozenset(read), first_slot=first_slot[0]
-    )
+        graph, rows, edges, dict(state), state_dtypes, 0, filename, shared=frozenset(read), first_slot=first_slot[0],
+        hidden=hidden[0],
+    )  # fmt: skip
     _placeholders(graph, trace.first_slot)
     _check_constants(trace, module)
     with without_autocast(device.type):

@@ -1,0 +1,278 @@
+"""The forward pass once more, level by level, of operations that PyTorch differentiates: for what the programs of a backend have no
+code for, gradients of gradients and `torch.func`'s transforms.
+
+The parts are those of the programs: eager and lazy ones run once over all rows. What autograd sees is what a careful author writes
+by hand: no row of a state is read through a selection whose gradient would have the size of all states (`routes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import VertexFlowError
+from ..graph.symbolic.isolation import without_autocast
+from ..graph.symbolic.partition import partition
+from ..graph.symbolic.program import Program
+from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.trace import Trace
+from .arguments import By
+from .bound import Bound
+from .edges import known_of_edges
+from .memory import cut, first_row, gathered_by, slots_of
+from .order import Order, RowGroup, Step
+from .routes import EXTERNAL, routes_of
+from .torch.calls import Calls
+
+_STAGES = ("eager", "eager_inner", "core", "core_leaf", "lazy", "lazy_inner")
+
+
+@dataclass(frozen=True, eq=False)
+class Differentiable:
+    """The forward parts of a vertex function as calls of PyTorch that are differentiated as they run."""
+
+    program: Program
+    calls: dict[str, Calls]
+    read_later: frozenset[fx.Node]  # values that parts behind the core read, or the caller
+
+
+_kept: WeakKeyDictionary[Bound, list[Differentiable]] = WeakKeyDictionary()
+
+
+def _differentiable(bound: Bound) -> list[Differentiable]:
+    """The vertex function of each group of rows."""
+    functions = _kept.get(bound)
+    if functions is None:
+        made: dict[int, Differentiable] = {}
+        for compiled in bound.compiled:
+            trace = compiled.program.trace
+            if id(trace) not in made:
+                made[id(trace)] = _make(trace)
+        functions = _kept[bound] = [made[id(compiled.program.trace)] for compiled in bound.compiled]
+    return functions
+
+
+def _make(trace: Trace) -> Differentiable:
+    refuse(trace)
+    trace = trace.with_stops or trace
+    program = partition(trace, (), (), False, ())
+    calls = {name: Calls.of(program.parts[name], {}, True) for name in _STAGES if name in program.parts}
+    later = {node for name in ("lazy", "lazy_inner") if name in calls for node in program.parts[name].inputs}
+    return Differentiable(program, calls, frozenset({*later, *trace.pushes.values()}))
+
+
+def refuse(trace: Trace) -> None:
+    """Refuse a vertex function whose trace does not say how its derivative is differentiated."""
+    if trace.hidden is not None:
+        raise VertexFlowError(
+            f"gradients of gradients (create_graph=True, torch.func) of this vertex function cannot be made from its trace: {trace.hidden}"
+            '\n  backend="eager", which calls the method itself, has them'
+        )
+    for node in trace.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise VertexFlowError(
+                "gradients of gradients (create_graph=True, torch.func) of a vertex function that draws random numbers are "
+                'not supported by generated code; use model.eval(), or backend="eager"'
+                f"\n  in the vertex function, {trace.where(node)}"
+            )
+
+
+def run(
+    bound: Bound,
+    order: Order,
+    tensors: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    external: Mapping[str, Tensor],
+    selects: bool = True,
+) -> dict[str, Tensor]:
+    """What `autograd.run` gives, out of operations that PyTorch differentiates as it differentiates any; outputs of all vertices, or
+    of those that the order `selects`."""
+    with without_autocast(order.vertex.device.type):  # the graph has its casts in it
+        functions = _differentiable(bound)
+        groups = [
+            _Group(function, group, _given(bound, order, number, function.program.trace, tensors, inputs))
+            for number, (function, group) in enumerate(zip(functions, order.groups, strict=True))
+        ]
+        _run_steps(order, groups, external)
+        for group in groups:
+            group.finish()
+        return {name: _output(bound, order, groups, name, selects) for name in bound.pushes}
+
+
+def _given(
+    bound: Bound, order: Order, number: int, trace: Trace, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+) -> dict[fx.Node, Tensor]:
+    """Parameters, constants, what is known of a structure, and inputs in the order of rows."""
+    values = {node: tensors[name] for name, node in trace.params.items()}
+    values.update(trace.constants)
+    values.update(known_of_edges(trace, order.groups[number]))
+    for name, node in trace.pulls.items():
+        pulling = bound.pulls[name]
+        rows = order.batch_rows(pulling, bound.is_edge_input(name))[pulling.index(number)]
+        values[node] = inputs[name].index_select(0, rows)
+    return values
+
+
+def _run_steps(order: Order, groups: Sequence[_Group], external: Mapping[str, Tensor]) -> None:
+    """Compute all cores, step after step, and send states to the steps that read them."""
+    routes = routes_of(order)
+    read = {by: {name for group in groups for name in group.reads[by]} for by in By}
+    arrived: dict[tuple[By, str, int], list[Tensor]] = {}
+
+    def send(sender: int, states: Mapping[str, Tensor]) -> None:
+        for by in By:
+            sending = routes[by].sending.get(sender)
+            for name in sorted(read[by]) if sending is not None else ():
+                assert sending is not None
+                rows = states[name] if sending.index is None else states[name].index_select(0, sending.index)
+                for reader, part in zip(sending.readers, rows.split(sending.counts), strict=True):
+                    arrived.setdefault((by, name, reader), []).append(part)
+
+    def receive(reader: int, by: By, name: str, group: _Group) -> Tensor:
+        reading, like = routes[by].reading.get(reader), gathered_by(group.function.program, name, by)[0].meta["val"]
+        shape = group.function.program.trace.state[name]
+        parts = arrived.pop((by, name, reader), [])
+        missing = 0 if reading is None else reading.missing
+        if missing or not parts:
+            parts = [*parts, torch.zeros((missing, *shape), dtype=like.dtype, device=like.device)]
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return rows if reading is None or reading.index is None else rows.index_select(0, reading.index)
+
+    if order.num_external:
+        send(EXTERNAL, external)
+    for number, step in enumerate(order.steps):
+        group = groups[step.group]
+        gathered: dict[fx.Node, Tensor] = {}
+        for by in By if step.start >= group.rows.num_leaves else ():
+            for name in group.reads[by]:
+                gathered.update(group.columns(receive(number, by, name, group), by, name, step))
+        send(number + 1, group.run_step(step, gathered, read[By.SLOT] | read[By.EDGE]))
+
+
+@dataclass(eq=False)
+class _Group:
+    """One group of rows in one run."""
+
+    function: Differentiable
+    rows: RowGroup
+    values: dict[fx.Node, Tensor]
+    # Of each value that the core reads, its rows of each step; what was made of those that are read later, apart for leaves; and how
+    # many steps of leaves, and of others, are done.
+    of_steps: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)
+    made: dict[tuple[fx.Node, bool], list[Tensor]] = field(default_factory=dict)
+    num_done: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+
+    def __post_init__(self) -> None:
+        program = self.function.program
+        self.reads = {by: [name for name in program.trace.state if gathered_by(program, name, by)] for by in By}
+        self.steps = {
+            is_leaf: [step for step in self.rows.steps if (step.start < self.rows.num_leaves) == is_leaf]
+            for is_leaf in (True, False)
+        }
+        self._run_once("eager")
+
+    def _run_once(self, stage: str) -> None:
+        for name, start in ((stage, 0), (f"{stage}_inner", self.rows.num_leaves)):
+            calls = self.function.calls.get(name)
+            if calls is not None:
+                arguments = []
+                for node in calls.part.inputs:
+                    rows = cut(self.function.program, node, self.rows, start)
+                    arguments.append(self.values[node] if rows is None else self.values[node].narrow(*rows))
+                count = self.rows.num_rows - start
+                results = calls(self.function.program.trace, count, self.rows.num_edges, arguments)
+                self.values.update(zip(calls.part.outputs, results, strict=True))
+
+    def columns(self, rows: Tensor, by: By, name: str, step: Step) -> dict[fx.Node, Tensor]:
+        """The values that are a state of the children of a step, from the rows that it reads."""
+        program, slots, count = self.function.program, self.rows.num_slots, step.stop - step.start
+        if by is By.EDGE:
+            columns = {program.gathers[name, CHILDREN]: rows}
+        else:
+            nodes, shape = slots_of(program.gathers, name), program.trace.state[name]
+            by_slot: Sequence[Tensor] = [rows]
+            if slots > 1 and set(nodes.values()) != {ALL_SLOTS}:
+                by_slot = rows.reshape(count, slots, *shape).unbind(1)
+            columns = {
+                node: rows.reshape(count, slots * shape[0]) if slot == ALL_SLOTS else by_slot[slot]
+                for node, slot in nodes.items()
+            }
+        return columns
+
+    def run_step(self, step: Step, gathered: Mapping[fx.Node, Tensor], states: Set[str]) -> dict[str, Tensor]:
+        """Compute one step, which has `gathered` rows of children: these states of its rows."""
+        trace, is_leaf = self.function.program.trace, step.start < self.rows.num_leaves
+        number = self.num_done[is_leaf]
+        self.num_done[is_leaf] += 1
+        calls = self.function.calls.get("core_leaf" if is_leaf else "core")
+        made = dict(gathered)
+        if calls is not None:
+            arguments = [
+                gathered[node] if node in gathered else self._of_step(node, is_leaf, number)
+                for node in calls.part.inputs
+            ]
+            rows, edges = step.stop - step.start, step.edge_stop - step.edge_start
+            made.update(zip(calls.part.outputs, calls(trace, rows, edges, arguments), strict=True))
+        for node in self.function.read_later & made.keys():
+            self.made.setdefault((node, is_leaf), []).append(made[node])
+        nodes = {name: trace.scatters[name] for name in states}
+        return {
+            name: made[node] if node in made else self._of_step(node, is_leaf, number) for name, node in nodes.items()
+        }
+
+    def _of_step(self, node: fx.Node, is_leaf: bool, number: int) -> Tensor:
+        """The rows of a value in the step of this number, of those with children, or of those without."""
+        layout, program = node.meta.get("rows"), self.function.program
+        if layout is None:
+            return self.values[node]
+        if node not in self.of_steps:
+            has_leaf_rows = not layout.edges and not first_row(program, self.rows, node)
+            steps = [*(self.steps[True] if has_leaf_rows else ()), *self.steps[False]]
+            sizes = [
+                step.edge_stop - step.edge_start if layout.edges else (step.stop - step.start) * layout.per_vertex
+                for step in steps
+            ]
+            self.of_steps[node] = self.values[node].split(sizes, layout.dim)
+        pieces = self.of_steps[node]
+        return pieces[number if is_leaf else len(pieces) - len(self.steps[False]) + number]
+
+    def finish(self) -> None:
+        """Run the parts that follow the steps."""
+        core = self.function.calls.get("core")
+        of_steps = [*self.function.program.gathers.values(), *(core.part.outputs if core is not None else ())]
+        for node in self.function.read_later.intersection(of_steps):
+            layout, has_leaf_rows = node.meta["rows"], self.function.program.has_leaf_rows(node)
+            pieces = list(self.made.get((node, False), []))
+            if has_leaf_rows and not layout.edges and self.rows.num_leaves:
+                pieces = [*(self.made.get((node, True)) or [self._zeros(node, self.rows.num_leaves)]), *pieces]
+            pieces = pieces or [self._zeros(node, 0)]
+            self.values[node] = pieces[0] if len(pieces) == 1 else torch.cat(pieces, layout.dim)
+        self._run_once("lazy")
+
+    def _zeros(self, node: fx.Node, count: int) -> Tensor:
+        """So many rows of a value, for which nothing was computed."""
+        value, layout = node.meta["val"], node.meta["rows"]
+        shape = [count * layout.per_vertex if dim == layout.dim else int(size) for dim, size in enumerate(value.shape)]
+        return torch.zeros(shape, dtype=value.dtype, device=value.device)
+
+
+def _output(bound: Bound, order: Order, groups: Sequence[_Group], name: str, selects: bool) -> Tensor:
+    """A pushed output, in the order of the batch."""
+    pushing, of_edges = bound.pushes[name], bound.is_edge_output(name)
+    values = [groups[number].values[groups[number].function.program.trace.pushes[name]] for number in pushing]
+    batch_rows = order.batch_rows(pushing, of_edges)
+    others = order.other_edges(pushing) if of_edges else None
+    if others is not None and len(others):
+        batch_rows = [*batch_rows, others]
+        values = [*values, values[0].new_zeros((len(others), *values[0].shape[1:]))]
+    joined = values[0] if len(values) == 1 else torch.cat(values)
+    places = torch.cat(batch_rows).long()
+    row = torch.empty_like(places)
+    row[places] = torch.arange(len(places), device=places.device)
+    if selects and order.selected is not None and not of_edges:
+        row = row.index_select(0, order.selected_index(pushing))
+    return joined.index_select(0, row)
