@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -21,12 +21,11 @@ from .. import _core
 from ..graph.symbolic.program import BACKWARD, FORWARD
 from . import rehearsal
 from .arguments import By, State
-from .binding import AddressedLoop
 from .bound import Bound
-from .calls import Location, Locations, Region, Unprepared, Writer
-from .compiled import Compiled, NoSteps
-from .edges import known_of_edges
-from .group_memory import GroupMemory
+from .calls import Location, Region, Unprepared, Writer
+from .compiled import Compiled, NoSteps, results_of
+from .group_memory import GroupMemory, memory_of
+from .grown_rows import GrownRows, gradients_kept, states_kept
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
 from .pool import empty, empty_for_a_call, is_large
@@ -45,7 +44,7 @@ from .transfers import (
     take,
     zero_leaves,
 )
-from .windows import Windows, visits, visits_back, windows_of
+from .windows import Windows, one_window_each, visits, visits_back, windows_of
 
 _CPU = torch.device("cpu")
 _NOTHING = torch.empty(0)  # at address 0
@@ -67,13 +66,25 @@ class Forward:
 
     def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
-        kept, temporary = _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
-        read = [*map(_plain, flat), *map(_plain, self.constants)]
+        kept, temporary = self._allocate()
         outputs = tuple([_empty(*spec) for spec in self.outputs])
-        seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        addresses = [0, _address(temporary), *map(_address, (kept, *read, *outputs)), *seeds]
-        _call(self.calls, addresses, self.temporary_size)
+        self._run(kept, temporary, flat, map(_address, outputs))
         return outputs, kept
+
+    def run_into(self, flat: Sequence[Tensor], results: Iterable[int]) -> Tensor:
+        """The memory that is kept; `results` are the addresses of outputs, and of `GrownRows`."""
+        kept, temporary = self._allocate()
+        self._run(kept, temporary, flat, results)
+        return kept
+
+    def _allocate(self) -> tuple[Tensor, Tensor]:
+        return _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
+
+    def _run(self, kept: Tensor, temporary: Tensor, flat: Sequence[Tensor], results: Iterable[int]) -> None:
+        read = [*map(_plain, flat), *map(_plain, self.constants)]
+        seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
+        addresses = [0, _address(temporary), *map(_address, (kept, *read)), *results, *seeds]
+        _call(self.calls, addresses, self.temporary_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +99,14 @@ class Backward:
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
+        return self.run_from(kept, read, map(_address, grads))
+
+    def run_from(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
+        """The same; `grads` are the addresses of gradients, and of `GrownRows`."""
         temporary = _temporary(self.temporary_size)
         plain = [*map(_plain, read)]
         terms = [_empty(*spec) for spec in self.terms]
-        addresses = [0, _address(temporary), *map(_address, (kept, *plain, *grads, *terms))]
+        addresses = [0, _address(temporary), *map(_address, (kept, *plain)), *grads, *map(_address, terms)]
         _call(self.calls, addresses, self.temporary_size)
         return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 
@@ -103,6 +118,7 @@ class Prepared:
     forward: Forward
     read: list[int]  # the positions of what the backward pass reads, among parameters, inputs and constants
     zeros: list[Tensor]  # a row for each output
+    grows: bool = False  # whether it reads earlier vertices of a run that grows
     backwards: dict[tuple[bool, ...], Backward] = field(default_factory=dict)
 
     def read_back(self, flat: Sequence[Tensor]) -> list[Tensor]:
@@ -123,7 +139,7 @@ class Prepared:
         backward = self.backwards.get(have_rows)
         if backward is None:
             with rehearsal.interrupted():
-                backward = _backward(self.forward.memory, self.read, bound, order, have_rows)
+                backward = _backward(self.forward.memory, self.read, bound, order, have_rows, self.grows)
             self.backwards[have_rows] = backward
         return backward
 
@@ -134,7 +150,7 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             with rehearsal.interrupted():
-                prepared = _prepare(bound, order)
+                prepared = prepare(bound, order)
                 if (
                     is_native is None and bound.wants_gradients
                 ):  # what can be prepared for one structure, can be for others
@@ -145,8 +161,13 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     return prepared
 
 
-def _prepare(bound: Bound, order: Order) -> Prepared:
-    windows = windows_of(bound.compiled, order)
+def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
+    """Write down the passes over a structure, or over vertices that are added to a run; a backward pass when it is needed.
+
+    Raises:
+        Unprepared: some loop is not native code.
+    """
+    windows = one_window_each(order) if grows else windows_of(bound.compiled, order)
     read_back = {node for compiled in bound.compiled for node in nodes_read_back(compiled)}
     traces = [compiled.program.trace for compiled in bound.compiled]
     nodes = [[traces[group].params[name] for group in groups] for name, groups in bound.params.items()]
@@ -156,17 +177,18 @@ def _prepare(bound: Bound, order: Order) -> Prepared:
     read = [at for at, nodes_of_tensor in enumerate(nodes) if read_back.intersection(nodes_of_tensor)]
     likes = (traces[groups[0]].output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
-    return Prepared(_forward(bound, order, windows), read, zeros)
+    return Prepared(_forward(bound, order, windows, grows), read, zeros, grows)
 
 
-def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
+def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
     writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
     # The addresses are numbered as `Forward.run` passes them.
     temporary, kept = Region(writer.address("temporary")), Region(writer.address("kept"))
     for key in (*_flat(bound), *bound.constants):
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
-    memory_of_groups = _group_memory(writer, windows)
+    grown = GrownRows.of(writer, states_kept(programs[0])) if grows else None
+    memory_of_groups = memory_of(writer, windows)
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     for name, node in programs[0].trace.scatters.items():
@@ -174,8 +196,11 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
         is_kept |= any(
             name in dict(gathered_again(compiled.program)) for compiled, memory in groups if memory.windows.are_several
         )
-        state = (kept if is_kept else temporary).allocate(order.num_rows + 1, size_of_row(node))
-        writer.zero(state.part(order.num_rows, 1))  # what a missing child reads
+        rows = order.num_rows + order.num_external
+        state = (kept if is_kept else temporary).allocate(rows + 1, size_of_row(node))
+        writer.zero(state.part(rows, 1))  # what a missing child reads
+        if grown is not None:
+            grown.read(writer, name, state)
         for compiled, memory in groups:
             group = memory.windows.group
             memory.set(State(name), state)
@@ -189,7 +214,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
         kept_layout, temporary_layout = compiled.forward_layouts(memory.windows.group, memory.windows.extent)
         memory.add(kept, kept_layout, all_rows=True)
         memory.add(temporary, temporary_layout)
-        for node, (shape, dtype) in _results(compiled, FORWARD):
+        for node, (shape, dtype) in results_of(compiled, FORWARD):
             size = math.prod(shape) * dtype.itemsize
             memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
     specs, puts = [], defaultdict(list)
@@ -216,6 +241,8 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
                 gather(writer, compiled.program, memory, window, states)
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
+    if grown is not None:
+        grown.write(writer, memory_of_groups[0])
     return Forward(
         writer.calls(),
         writer.alive,
@@ -229,7 +256,12 @@ def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
 
 
 def _backward(
-    forward_memory: Sequence[GroupMemory], read: Sequence[int], bound: Bound, order: Order, have_rows: Sequence[bool]
+    forward_memory: Sequence[GroupMemory],
+    read: Sequence[int],
+    bound: Bound,
+    order: Order,
+    have_rows: Sequence[bool],
+    grows: bool,
 ) -> Backward:
     writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
     windows = [memory.windows for memory in forward_memory]
@@ -239,7 +271,8 @@ def _backward(
     for at in read:
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
-    memory_of_groups = _group_memory(writer, windows)
+    grown = GrownRows.of(writer, gradients_kept(programs[0])) if grows else None
+    memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward_memory, strict=True):
         for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
             locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
@@ -256,13 +289,15 @@ def _backward(
             elif node is not None:
                 memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
     sent = allocate_sent(writer, temporary, programs, order)
+    if grown is not None:
+        grown.take_gradients(writer, temporary, memory_of_groups[0])
     terms: dict[Hashable, TensorSpec] = {}
     for number, (compiled, group, memory) in enumerate(
         zip(bound.compiled, order.groups, memory_of_groups, strict=True)
     ):
         memory.add(temporary, compiled.backward_layout(group, memory.windows.extent))
         param_grads = set(compiled.program.param_grads.values())
-        for node, (shape, dtype) in _results(compiled, BACKWARD):
+        for node, (shape, dtype) in results_of(compiled, BACKWARD):
             if node in param_grads:
                 terms[number, node] = shape, dtype
                 memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
@@ -305,6 +340,8 @@ def _backward(
                 receive(writer, compiled.program, memory, window, sent)
             _run_once(writer, number, "grad_lazy", memory, window)
             put(writer, memory, window, puts[number])
+    if grown is not None:
+        grown.add_gradients(writer, sent)
     number_of = {key: at for at, key in enumerate(terms)}
     if writer.num_seeds or not number_of.keys() >= {key for keys in sums for key in keys}:
         raise Unprepared("gradients that no loop makes")
@@ -317,36 +354,9 @@ def _flat(bound: Bound) -> list[tuple[str, str]]:
     return [*(("parameter", name) for name in bound.params), *(("input", name) for name in bound.pulls)]
 
 
-def _group_memory(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemory]:
-    """The memory of each group, with the parameters and constants whose addresses are known."""
-    memory_of_groups = []
-    for compiled, windows_of_group in zip(writer.bound.compiled, windows, strict=True):
-        trace = compiled.program.trace
-        keys: dict[fx.Node, Hashable] = {node: ("parameter", name) for name, node in trace.params.items()}
-        keys |= {node: node for node in trace.constants}
-        addresses = {node: writer.known_address(key) for node, key in keys.items()}
-        locations: Locations = {
-            node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
-        }
-        for node, array in known_of_edges(trace, windows_of_group.group):
-            writer.alive.append(array)
-            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
-        memory_of_groups.append(GroupMemory(windows_of_group, locations))
-    return memory_of_groups
-
-
 def nodes_read_back(compiled: Compiled) -> set[fx.Node]:
     """The values of the forward pass that the backward pass reads."""
     return {*compiled.program.saved, *compiled.program.read_constants}
-
-
-def _results(compiled: Compiled, stages: Sequence[str]) -> Iterator[tuple[fx.Node, TensorSpec]]:
-    """The values without rows that loops of these stages compute."""
-    for stage in stages:
-        for part in (stage, f"{stage}_inner"):
-            loop = compiled.loops.get(part)
-            if isinstance(loop, AddressedLoop):
-                yield from ((node, (shape, node.meta["val"].dtype)) for node, shape in loop.results)
 
 
 def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, window: int) -> None:
