@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, programs, report
+from . import kinds, programs, report, transforms
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
@@ -34,7 +34,7 @@ from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
 from .kernels.order import Order
-from .kernels.parts import BoundPart, run_parts
+from .kernels.parts import BoundPart, replay_parts, run_parts
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
 from .outputs import Outputs
@@ -181,9 +181,40 @@ class VertexFunction(EstimatesMemory):
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
+        if transforms.are_active():
+            return self._run_transformed(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
         call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
         outputs = call.run(call.tensors, inputs, call.external)
         autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
+        return Outputs(call.as_given(outputs))
+
+    def _run_transformed(
+        self,
+        version: Version,
+        tensors: Mapping[str, Tensor],
+        graphs: GraphBatch | Sequence[InputGraph],
+        reverse: bool,
+        initial: Mapping[str, Tensor] | None,
+        inputs: Mapping[str, Tensor],
+        shared: Mapping[str, Tensor] | None,
+        wanted: Tensor | None,
+    ) -> Outputs:
+        """`_run` inside transforms of `torch.func`: of operations that these know, on the tensors that they wrap."""
+        with transforms.suspended():
+            given = map(transforms.plain, (tensors, initial, inputs, shared))
+            plain_tensors, plain_initial, plain_inputs, plain_shared = given
+            call, traces = self._bind_call(
+                version, plain_tensors, graphs, reverse, plain_initial, plain_inputs, plain_shared, wanted, replay_parts, "torch"
+            )
+        external = call.external
+        if initial is not None:
+            dtypes = next(iter(traces.values())).state_dtypes
+            external = {
+                name: initial[name].to(dtypes[name]) if name in initial else value for name, value in call.external.items()
+            }
+        tensors = {**tensors, **{shared_key(name): value for name, value in (shared or {}).items()}}
+        outputs = call.run(tensors, inputs, external)
+        autograd.add_missing(outputs, traces.values(), [], call.device)
         return Outputs(call.as_given(outputs))
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
@@ -200,8 +231,10 @@ class VertexFunction(EstimatesMemory):
         inputs: Mapping[str, Tensor],
         shared: Mapping[str, Tensor] | None,
         wanted: Tensor | None,
+        how: Callable[..., dict[str, Tensor]] = run_parts,
+        backend: str | None = None,
     ) -> tuple[BoundCall, dict[str, Trace]]:
-        """A call that is checked, traced, compiled and scheduled."""
+        """A call that is checked, traced, compiled and scheduled; `how` runs it, or its parts, with programs of a `backend`."""
         shared = check_shared(tensors, inputs, shared)
         tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}} if shared else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
@@ -225,7 +258,7 @@ class VertexFunction(EstimatesMemory):
         reads = {name: Reads(trace.num_slots, trace.reads_edges, trace.first_slot) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
-            bound = self._bind(version, traces, inputs, tensors, device, through, methods)
+            bound = self._bind(version, traces, inputs, tensors, device, through, methods, backend)
             return BoundCall(
                 functools.partial(autograd.run_empty, bound, device), tensors, external, device, dict
             ), traces
@@ -238,12 +271,12 @@ class VertexFunction(EstimatesMemory):
             order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
             if selection is not None:
                 order = order.selecting(selection.within(start, start + part.num_vertices))
-            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods)
+            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods, backend)
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
         bound_parts = list(map(bind, parts, starts))
-        run, as_given = functools.partial(run_parts, bound_parts), cast(AsGiven, dict)
+        run, as_given = functools.partial(how, bound_parts), cast(AsGiven, dict)
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
         size = sum(part.order.num_bytes for part in bound_parts)
@@ -364,9 +397,10 @@ class VertexFunction(EstimatesMemory):
         device: torch.device,
         through: bool,
         group_methods: tuple[str, ...],
+        backend: str | None = None,
     ) -> Bound:
         """The programs of a batch, compiled for the gradients that are wanted; with `through`, children get theirs anyway."""
-        request = Request((), (), False, named_backend(self.backend), device)
+        request = Request((), (), False, backend or named_backend(self.backend), device)
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
             wanted = tuple([name for name, value in inputs.items() if value.requires_grad])

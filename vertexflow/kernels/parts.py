@@ -167,6 +167,19 @@ class _Parts(torch.autograd.Function):
         return (None, None, None, *map(gradients.total().get, ctx.keys))
 
 
+def replay_parts(
+    parts: Sequence[BoundPart],
+    tensors: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    external: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """`run_parts`, out of operations that PyTorch differentiates."""
+    if len(parts) == 1:
+        return replay.run(parts[0].bound, parts[0].order, tensors, inputs, external)
+    by_role: dict[Role, Mapping[str, Tensor]] = {"tensor": tensors, "input": inputs, "external": external}
+    return _replayed(parts, {(role, name): value for role in by_role for name, value in by_role[role].items()})
+
+
 def _replayed(parts: Sequence[BoundPart], tensors: Tensors) -> dict[str, Tensor]:
     """The outputs of all parts, out of operations that PyTorch differentiates."""
     rows = {
