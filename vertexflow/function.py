@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, programs, report, transforms
+from . import kinds, programs, report
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
 from .frontier import Frontier
+from .graph import transforms
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.split import split
@@ -34,16 +35,18 @@ from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
 from .kernels.order import Order
-from .kernels.parts import BoundPart, replay_parts, run_parts
+from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Configuration, Programs, Request, Version
-from .scheduler import FSM, Policy
+from .saved_policy import SavesPolicy
+from .scheduler import Policy
 from .selection import pushing, selection_of
+from .transformed import run_transformed
 
 
-class VertexFunction(EstimatesMemory):
+class VertexFunction(SavesPolicy, EstimatesMemory):
     """The computation of one vertex, run over whole batches of input graphs.
 
     Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each
@@ -182,39 +185,10 @@ class VertexFunction(EstimatesMemory):
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
         if transforms.are_active():
-            return self._run_transformed(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
+            return Outputs(run_transformed(self, version, tensors, graphs, reverse, initial, inputs, shared, wanted))
         call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
         outputs = call.run(call.tensors, inputs, call.external)
         autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
-        return Outputs(call.as_given(outputs))
-
-    def _run_transformed(
-        self,
-        version: Version,
-        tensors: Mapping[str, Tensor],
-        graphs: GraphBatch | Sequence[InputGraph],
-        reverse: bool,
-        initial: Mapping[str, Tensor] | None,
-        inputs: Mapping[str, Tensor],
-        shared: Mapping[str, Tensor] | None,
-        wanted: Tensor | None,
-    ) -> Outputs:
-        """`_run` inside transforms of `torch.func`: of operations that these know, on the tensors that they wrap."""
-        with transforms.suspended():
-            given = map(transforms.plain, (tensors, initial, inputs, shared))
-            plain_tensors, plain_initial, plain_inputs, plain_shared = given
-            call, traces = self._bind_call(
-                version, plain_tensors, graphs, reverse, plain_initial, plain_inputs, plain_shared, wanted, replay_parts, "torch"
-            )
-        external = call.external
-        if initial is not None:
-            dtypes = next(iter(traces.values())).state_dtypes
-            external = {
-                name: initial[name].to(dtypes[name]) if name in initial else value for name, value in call.external.items()
-            }
-        tensors = {**tensors, **{shared_key(name): value for name, value in (shared or {}).items()}}
-        outputs = call.run(tensors, inputs, external)
-        autograd.add_missing(outputs, traces.values(), [], call.device)
         return Outputs(call.as_given(outputs))
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
@@ -407,17 +381,6 @@ class VertexFunction(EstimatesMemory):
             request = Request(params, wanted, through, request.backend, device)
         with without_autocast(device.type):
             return programs.bound(self._programs, version, traces, request, group_methods)
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if isinstance(self.policy, FSM):
-            destination[f"{prefix}policy"] = torch.frombuffer(bytearray(self.policy.dump()), dtype=torch.uint8)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        learned = state_dict.pop(f"{prefix}policy", None)
-        if learned is not None:
-            self.policy = FSM.load(bytes(learned.tolist()))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _replicate_for_data_parallel(self) -> VertexFunction:
         replica: VertexFunction = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The operations of `segments` out of operations that PyTorch differentiates to any order, and under `torch.func`'s transforms."""
+"""The operations of `segments` out of operations that PyTorch, and `torch.func`, differentiate to any order."""
 
 from __future__ import annotations
 

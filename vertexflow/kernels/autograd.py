@@ -117,7 +117,7 @@ class _Run(torch.autograd.Function):
                 external = dict(zip(ctx.names, tensors, strict=False))
                 return replayed(ctx.bound, ctx.order, tensors[len(ctx.names) :], external, False)
 
-            return (None, None, None, *second.gradients(ctx, pushed, ctx.needs_input_grad[3:], outputs_of))
+            return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
         flat, external = gradients(ctx.bound, ctx.order, kept_values(ctx), pushed, {})
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
 
@@ -143,7 +143,7 @@ class _PreparedRun(torch.autograd.Function):
             def outputs_of(flat: Sequence[Tensor]) -> dict[str, Tensor]:
                 return replayed(ctx.bound, ctx.order, flat, {}, True)
 
-            return (None, None, None, *second.gradients(ctx, pushed, ctx.needs_input_grad[3:], outputs_of))
+            return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
         check_backward(pushed)
         return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads))
 
@@ -265,7 +265,7 @@ def gradients(
 
 
 def check_backward(pushed: Mapping[str, Tensor]) -> None:
-    """Refuse the backward pass of a run that grows if it is to be differentiated itself, and gradients that are no plain tensors."""
+    """Refuse gradients that are no plain tensors, and to differentiate the backward pass itself (of a run that grows)."""
     if torch.is_grad_enabled():
         raise VertexFlowError(
             "gradients of gradients (create_graph=True) through a run that grows (model.start) are not supported by generated "

@@ -146,7 +146,7 @@ class _Parts(torch.autograd.Function):
             def outputs_of(values: Sequence[Tensor]) -> dict[str, Tensor]:
                 return _replayed(ctx.parts, dict(zip(ctx.keys, values, strict=True)))
 
-            return (None, None, None, *second.gradients(ctx, pushed, ctx.needs_input_grad[3:], outputs_of))
+            return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
         autograd.check_backward(pushed)
         tensors = dict(zip(ctx.keys, saved, strict=False))
         _check_constants(saved[len(tensors) :], ctx.constants)
@@ -183,7 +183,9 @@ def replay_parts(
 def _replayed(parts: Sequence[BoundPart], tensors: Tensors) -> dict[str, Tensor]:
     """The outputs of all parts, out of operations that PyTorch differentiates."""
     rows = {
-        key: value.split([part.num_rows(key) for part in parts]) for key, value in tensors.items() if key[0] != "tensor"
+        key: torch.split(value, [part.num_rows(key) for part in parts])
+        for key, value in tensors.items()
+        if key[0] != "tensor"
     }
     outputs: dict[str, list[Tensor]] = {}
     for number, part in enumerate(parts):

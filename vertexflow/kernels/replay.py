@@ -1,8 +1,8 @@
-"""The forward pass once more, level by level, of operations that PyTorch differentiates: for what the programs of a backend have no
-code for, gradients of gradients and `torch.func`'s transforms.
+"""The forward pass once more, level by level, of operations that PyTorch differentiates: for what backends have no code for,
+gradients of gradients and `torch.func`'s transforms.
 
-The parts are those of the programs: eager and lazy ones run once over all rows. What autograd sees is what a careful author writes
-by hand: no row of a state is read through a selection whose gradient would have the size of all states (`routes`).
+The parts are those of the programs: eager and lazy ones run once over all rows. What autograd sees is what a careful author
+writes by hand: no row of a state is read through a selection whose gradient would have the size of all states (`routes`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import VertexFlowError
+from ..graph import transforms
 from ..graph.symbolic.isolation import without_autocast
 from ..graph.symbolic.partition import partition
 from ..graph.symbolic.program import Program
@@ -25,7 +26,7 @@ from .bound import Bound
 from .edges import known_of_edges
 from .memory import cut, first_row, gathered_by, slots_of
 from .order import Order, RowGroup, Step
-from .routes import EXTERNAL, routes_of
+from .routes import EXTERNAL, Routes, routes_of
 from .torch.calls import Calls
 
 _STAGES = ("eager", "eager_inner", "core", "core_leaf", "lazy", "lazy_inner")
@@ -69,7 +70,8 @@ def refuse(trace: Trace) -> None:
     """Refuse a vertex function whose trace does not say how its derivative is differentiated."""
     if trace.hidden is not None:
         raise VertexFlowError(
-            f"gradients of gradients (create_graph=True, torch.func) of this vertex function cannot be made from its trace: {trace.hidden}"
+            "gradients of gradients (create_graph=True, torch.func) of this vertex function cannot be made from its trace: "
+            f"{trace.hidden}"
             '\n  backend="eager", which calls the method itself, has them'
         )
     for node in trace.graph.nodes:
@@ -89,37 +91,61 @@ def run(
     external: Mapping[str, Tensor],
     selects: bool = True,
 ) -> dict[str, Tensor]:
-    """What `autograd.run` gives, out of operations that PyTorch differentiates as it differentiates any; outputs of all vertices, or
-    of those that the order `selects`."""
+    """What `autograd.run` gives, out of operations that PyTorch differentiates; outputs of all vertices, or of those that the
+    order `selects`."""
+    with transforms.suspended():
+        functions, structure = _differentiable(bound), _structure_of(bound, order, selects)
+    given = [dict(known) for known in structure.known]
+    for number, function in enumerate(functions):
+        trace = function.program.trace
+        given[number].update({node: tensors[name] for name, node in trace.params.items()})
+        given[number].update(trace.constants)
+        for name, node in trace.pulls.items():
+            given[number][node] = inputs[name].index_select(0, structure.pulled[number, name])
     with without_autocast(order.vertex.device.type):  # the graph has its casts in it
-        functions = _differentiable(bound)
-        groups = [
-            _Group(function, group, _given(bound, order, number, function.program.trace, tensors, inputs))
-            for number, (function, group) in enumerate(zip(functions, order.groups, strict=True))
-        ]
-        _run_steps(order, groups, external)
+        groups = [_Group(*of_group) for of_group in zip(functions, order.groups, given, strict=True)]
+        _run_steps(order, structure.routes, groups, external)
         for group in groups:
             group.finish()
-        return {name: _output(bound, order, groups, name, selects) for name in bound.pushes}
+        return {name: _output(bound, groups, name, *structure.pushed[name]) for name in bound.pushes}
 
 
-def _given(
-    bound: Bound, order: Order, number: int, trace: Trace, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-) -> dict[fx.Node, Tensor]:
-    """Parameters, constants, what is known of a structure, and inputs in the order of rows."""
-    values = {node: tensors[name] for name, node in trace.params.items()}
-    values.update(trace.constants)
-    values.update(known_of_edges(trace, order.groups[number]))
-    for name, node in trace.pulls.items():
-        pulling = bound.pulls[name]
-        rows = order.batch_rows(pulling, bound.is_edge_input(name))[pulling.index(number)]
-        values[node] = inputs[name].index_select(0, rows)
-    return values
+@dataclass(frozen=True)
+class _Structure:
+    """What a run reads that does not depend on its tensors."""
+
+    routes: Mapping[By, Routes]
+    known: list[dict[fx.Node, Tensor]]  # of each group
+    pulled: dict[tuple[int, str], Tensor]  # of each group and input: the rows of the input
+    pushed: dict[
+        str, tuple[Tensor, int]
+    ]  # of each output: where its rows are among those of its groups, and how many are zeros
 
 
-def _run_steps(order: Order, groups: Sequence[_Group], external: Mapping[str, Tensor]) -> None:
+def _structure_of(bound: Bound, order: Order, selects: bool) -> _Structure:
+    traces = [function.program.trace for function in _differentiable(bound)]
+    pulled, pushed = {}, {}
+    for name, groups in bound.pulls.items():
+        for group, rows in zip(groups, order.batch_rows(groups, bound.is_edge_input(name)), strict=True):
+            pulled[group, name] = rows
+    for name, groups in bound.pushes.items():
+        of_edges = bound.is_edge_output(name)
+        others = order.other_edges(groups) if of_edges else None
+        places = [*order.batch_rows(groups, of_edges), *([] if others is None else [others])]
+        place = torch.cat(places).long()
+        index = torch.empty_like(place)
+        index[place] = torch.arange(len(place), device=place.device)
+        if selects and order.selected is not None and not of_edges:
+            index = index.index_select(0, order.selected_index(groups))
+        pushed[name] = index, 0 if others is None else len(others)
+    known = [dict(known_of_edges(trace, group)) for trace, group in zip(traces, order.groups, strict=True)]
+    return _Structure(routes_of(order), known, pulled, pushed)
+
+
+def _run_steps(
+    order: Order, routes: Mapping[By, Routes], groups: Sequence[_Group], external: Mapping[str, Tensor]
+) -> None:
     """Compute all cores, step after step, and send states to the steps that read them."""
-    routes = routes_of(order)
     read = {by: {name for group in groups for name in group.reads[by]} for by in By}
     arrived: dict[tuple[By, str, int], list[Tensor]] = {}
 
@@ -129,7 +155,7 @@ def _run_steps(order: Order, groups: Sequence[_Group], external: Mapping[str, Te
             for name in sorted(read[by]) if sending is not None else ():
                 assert sending is not None
                 rows = states[name] if sending.index is None else states[name].index_select(0, sending.index)
-                for reader, part in zip(sending.readers, rows.split(sending.counts), strict=True):
+                for reader, part in zip(sending.readers, torch.split(rows, sending.counts), strict=True):
                     arrived.setdefault((by, name, reader), []).append(part)
 
     def receive(reader: int, by: By, name: str, group: _Group) -> Tensor:
@@ -160,8 +186,8 @@ class _Group:
     function: Differentiable
     rows: RowGroup
     values: dict[fx.Node, Tensor]
-    # Of each value that the core reads, its rows of each step; what was made of those that are read later, apart for leaves; and how
-    # many steps of leaves, and of others, are done.
+    # Of each value that the core reads, its rows of each step; what was made of those that are read later, apart for leaves; and
+    # how many steps of leaves, and of others, are done.
     of_steps: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)
     made: dict[tuple[fx.Node, bool], list[Tensor]] = field(default_factory=dict)
     num_done: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
@@ -236,7 +262,7 @@ class _Group:
                 step.edge_stop - step.edge_start if layout.edges else (step.stop - step.start) * layout.per_vertex
                 for step in steps
             ]
-            self.of_steps[node] = self.values[node].split(sizes, layout.dim)
+            self.of_steps[node] = torch.split(self.values[node], sizes, layout.dim)
         pieces = self.of_steps[node]
         return pieces[number if is_leaf else len(pieces) - len(self.steps[False]) + number]
 
@@ -260,19 +286,12 @@ class _Group:
         return torch.zeros(shape, dtype=value.dtype, device=value.device)
 
 
-def _output(bound: Bound, order: Order, groups: Sequence[_Group], name: str, selects: bool) -> Tensor:
-    """A pushed output, in the order of the batch."""
-    pushing, of_edges = bound.pushes[name], bound.is_edge_output(name)
-    values = [groups[number].values[groups[number].function.program.trace.pushes[name]] for number in pushing]
-    batch_rows = order.batch_rows(pushing, of_edges)
-    others = order.other_edges(pushing) if of_edges else None
-    if others is not None and len(others):
-        batch_rows = [*batch_rows, others]
-        values = [*values, values[0].new_zeros((len(others), *values[0].shape[1:]))]
+def _output(bound: Bound, groups: Sequence[_Group], name: str, index: Tensor, num_zeros: int) -> Tensor:
+    """A pushed output, in the order of the batch: rows `index` of those of all groups that push it, and of so many zeros."""
+    values = [
+        groups[number].values[groups[number].function.program.trace.pushes[name]] for number in bound.pushes[name]
+    ]
+    if num_zeros:
+        values.append(torch.zeros((num_zeros, *values[0].shape[1:]), dtype=values[0].dtype, device=values[0].device))
     joined = values[0] if len(values) == 1 else torch.cat(values)
-    places = torch.cat(batch_rows).long()
-    row = torch.empty_like(places)
-    row[places] = torch.arange(len(places), device=places.device)
-    if selects and order.selected is not None and not of_edges:
-        row = row.index_select(0, order.selected_index(pushing))
-    return joined.index_select(0, row)
+    return joined.index_select(0, index)

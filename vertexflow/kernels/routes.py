@@ -33,7 +33,7 @@ class Sending:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a step reads: `count` rows, of which the last `missing` to arrive are zeros, put in order by `index` (None: they are)."""
+    """What a step reads: `count` rows, the last `missing` of them zeros, put in order by `index` (None: they are)."""
 
     count: int
     missing: int

@@ -1,4 +1,4 @@
-"""Gradients that are differentiated themselves (`create_graph=True`): of the forward pass replayed on the very tensors of the call.
+"""Gradients that are differentiated themselves (`create_graph=True`): of the forward pass, replayed on the tensors of the call.
 
 Programs compute gradients as numbers. Where the gradients' own gradients are wanted, they are autograd's, of operations that it
 knows (`replay`); so are those of any order after them.
@@ -28,9 +28,9 @@ def remember(ctx: Any, tensors: Sequence[Tensor]) -> None:
 
 
 def gradients(
-    ctx: Any, pushed: Mapping[str, Tensor], wanted: Sequence[bool], outputs_of: Callable[[Sequence[Tensor]], Outputs]
+    ctx: Any, pushed: Mapping[str, Tensor], outputs_of: Callable[[Sequence[Tensor]], Outputs]
 ) -> list[Tensor | None]:
-    """The gradients of the remembered tensors that are `wanted`, from those of outputs; they have a graph.
+    """The gradients of the remembered tensors that this call of backward wants, from those of outputs; they have a graph.
 
     `outputs_of` computes the outputs from as many tensors, by operations that PyTorch differentiates.
 
@@ -38,9 +38,12 @@ def gradients(
         VertexFlowError: a tensor has changed since the call.
     """
     _check_unchanged(ctx)
+    wanted = [node is not None and _is_wanted(node) for node, _ in ctx.next_functions]
     check_plain("the gradient of output", pushed)
     # Aliases: a tensor may have been computed from another one, and the path between them is not to be counted here.
-    leaves = [tensor.view_as(tensor) if is_wanted else tensor for tensor, is_wanted in zip(ctx.given, wanted, strict=True)]
+    leaves = [
+        tensor.view_as(tensor) if is_wanted else tensor for tensor, is_wanted in zip(ctx.given, wanted, strict=True)
+    ]
     outputs = outputs_of(leaves)
     names = [name for name in pushed if outputs[name].requires_grad]
     found: list[Tensor | None] = [None] * len(leaves)
@@ -56,6 +59,14 @@ def gradients(
         for number, gradient in zip(numbers, results, strict=True):
             found[number] = gradient
     return found
+
+
+def _is_wanted(node: Any) -> bool:
+    """Whether this call of backward goes on to a node; of leaves, `torch.autograd.grad` does not tell."""
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:
+        return True
 
 
 def _check_unchanged(ctx: Any) -> None:

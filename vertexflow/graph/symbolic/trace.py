@@ -235,7 +235,7 @@ def _trace(
         }
         values.update({Push(name): value for name, value in v.pushed.items()})
         results.update(values.items())
-        hidden.append(lines.hidden or unseen.custom_function(list(values.values())))
+        hidden.append(unseen.custom_function(list(values.values())) or lines.hidden)
         differentiable = [role for role, value in values.items() if value.requires_grad]
         if differentiable:
             for role in differentiable:

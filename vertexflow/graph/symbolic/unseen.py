@@ -1,5 +1,4 @@
-"""What a graph of operations does not say of the derivative of a vertex function: its gradients are traced, but not the gradients of
-these."""
+"""What a graph of operations does not say of its derivative: gradients are traced, but not the gradients of gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +10,9 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils import _pytree as pytree
 
-_OF_OPERATORS = "GeneratedBackwardFor"  # the derivative of an operator that was registered, which stays one in the graph
+_OF_OPERATORS = (
+    "GeneratedBackwardFor"  # the derivative of an operator that was registered, which stays one in the graph
+)
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 _HOOKS = {Tensor.register_hook, Tensor.retain_grad, Tensor.register_post_accumulate_grad_hook}
 _GRADIENTS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
@@ -31,7 +32,7 @@ def reason(function: Any, kwargs: Mapping[str, Any], result: Any) -> str | None:
 
 
 def custom_function(results: Iterable[Tensor]) -> str | None:
-    """The name of a `torch.autograd.Function` that results were computed with: the graph has its operations, not its derivative."""
+    """The `torch.autograd.Function` that results were computed with, if any: the graph has its operations, not its derivative."""
     stack = [value.grad_fn for value in results if value.grad_fn is not None]
     seen: set[Any] = set(stack)
     while stack:

@@ -1,5 +1,4 @@
-"""Graph in, graph out: what the user detached. To generated code it is the value itself; where gradients are differentiated, it is a
-constant."""
+"""Graph in, graph out: what the user detached, to generated code the value itself, and a constant to gradients of gradients."""
 
 from __future__ import annotations
 
@@ -32,10 +31,10 @@ def mark_stops(trace: Trace) -> None:
     """Rewrite `trace.graph` in place: `detach` in the forward pass becomes `STOP`, which passes leave alone."""
     forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
     for node in trace.graph.nodes:
-        if node.target is aten.detach.default and node in forward:
-            # A maximum that is subtracted and added again has no gradient anyway (`segments`).
-            if not all(user.target is segments.SEGMENT_MAX for user in node.users):
-                node.target = STOP
+        # A maximum that is subtracted and added again has no gradient anyway (`segments`).
+        of_maximum = all(user.target is segments.SEGMENT_MAX for user in node.users)
+        if node.target is aten.detach.default and node in forward and not of_maximum:
+            node.target = STOP
 
 
 def take_out_stops(trace: Trace) -> None:

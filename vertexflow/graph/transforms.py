@@ -12,7 +12,7 @@ from torch._C import _functorch as functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
-from .errors import VertexFunctionError
+from ..errors import VertexFunctionError
 
 _SERVED = {"grad", "vmap", "jvp"}  # of which others are made: vjp, jacrev, jacfwd, hessian, linearize
 
@@ -37,9 +37,19 @@ def are_active() -> bool:
 
 @contextmanager
 def suspended() -> Iterator[None]:
-    """Outside of all transforms, and without gradients: what is checked, traced and scheduled does not depend on them."""
-    with temporarily_clear_interpreter_stack(), torch.no_grad():
-        yield
+    """Outside of all transforms, and without gradients: for what does not depend on them, and is kept."""
+    if functorch.peek_interpreter_stack() is None:
+        with torch.no_grad():
+            yield
+        return
+    no_hooks = torch._C._autograd._saved_tensors_hooks_get_disabled_error_message()
+    torch._C._autograd._saved_tensors_hooks_enable()  # tracing sets hooks, which transforms forbid
+    try:
+        with temporarily_clear_interpreter_stack(), torch.no_grad():
+            yield
+    finally:
+        if no_hooks is not None:
+            torch._C._autograd._saved_tensors_hooks_disable(no_hooks)
 
 
 def plain(tensors: Any) -> Any:
@@ -50,7 +60,7 @@ def plain(tensors: Any) -> Any:
 
 
 def _unwrapped(tensor: Tensor) -> Tensor:
-    while functorch.is_functorch_wrapped_tensor(tensor) and not functorch.is_dead_tensor_wrapper(tensor):
+    while functorch.is_functorch_wrapped_tensor(tensor) and not functorch.is_dead_tensor_wrapper(tensor):  # type: ignore[attr-defined]
         dim = functorch.maybe_get_bdim(tensor)
         tensor = functorch.get_unwrapped(tensor)
         tensor = tensor if dim < 0 else tensor.select(dim, 0)
