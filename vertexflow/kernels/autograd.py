@@ -33,6 +33,8 @@ def run(
     outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch; outputs of vertices only
     for those that the order selects. Gradients flow to the tensors for which the programs compute gradients, and to `external`.
     """
+    if bound.is_differentiated_twice and torch.is_grad_enabled():
+        return second.watched(bound, replay.run(bound, order, tensors, inputs, external))
     flat = bound.flat(tensors, inputs)
     prepared = prepared_for(bound, order)
     if prepared is not None and bound.wants_gradients:
@@ -117,6 +119,7 @@ class _Run(torch.autograd.Function):
                 external = dict(zip(ctx.names, tensors, strict=False))
                 return replayed(ctx.bound, ctx.order, tensors[len(ctx.names) :], external, False)
 
+            ctx.bound.is_differentiated_twice = True
             return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
         flat, external = gradients(ctx.bound, ctx.order, kept_values(ctx), pushed, {})
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
@@ -143,6 +146,7 @@ class _PreparedRun(torch.autograd.Function):
             def outputs_of(flat: Sequence[Tensor]) -> dict[str, Tensor]:
                 return replayed(ctx.bound, ctx.order, flat, {}, True)
 
+            ctx.bound.is_differentiated_twice = True
             return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
         check_backward(pushed)
         return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads))

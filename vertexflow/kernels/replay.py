@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor, fx
 from ..errors import VertexFlowError
 from ..graph import transforms
 from ..graph.symbolic.isolation import without_autocast
+from ..graph.symbolic.nodes import has_rows, is_free, sources
 from ..graph.symbolic.partition import partition
+from ..graph.symbolic.passes.extract import extract
 from ..graph.symbolic.program import Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
 from ..graph.symbolic.trace import Trace
@@ -26,9 +29,11 @@ from .bound import Bound
 from .edges import known_of_edges
 from .memory import cut, first_row, gathered_by, slots_of
 from .order import Order, RowGroup, Step
+from .products import Matrix, matrix
 from .routes import EXTERNAL, Routes, routes_of
 from .torch.calls import Calls
 
+_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
 _STAGES = ("eager", "eager_inner", "core", "core_leaf", "lazy", "lazy_inner")
 
 
@@ -38,6 +43,7 @@ class Differentiable:
 
     program: Program
     calls: dict[str, Calls]
+    matrices: list[fx.Node]  # what rows of each step are multiplied with, in the core
     read_later: frozenset[fx.Node]  # values that parts behind the core read, or the caller
 
 
@@ -61,9 +67,37 @@ def _make(trace: Trace) -> Differentiable:
     refuse(trace)
     trace = trace.with_stops or trace
     program = partition(trace, (), (), False, ())
+    matrices = _collect_products(program)
     calls = {name: Calls.of(program.parts[name], {}, True) for name in _STAGES if name in program.parts}
     later = {node for name in ("lazy", "lazy_inner") if name in calls for node in program.parts[name].inputs}
-    return Differentiable(program, calls, frozenset({*later, *trace.pushes.values()}))
+    return Differentiable(program, calls, matrices, frozenset({*later, *trace.pushes.values()}))
+
+
+def _collect_products(program: Program) -> list[fx.Node]:
+    """Let the products of the core with matrices that all steps share be `products.product`; returns these matrices."""
+    core, members = program.parts.get("core"), {node for node, stage in program.stage_of.items() if stage == "core"}
+    if core is None:
+        return []
+    matrices = []
+    for node in dict.fromkeys(node for member in members for node in member.all_input_nodes):
+        users = [user for user in node.users if user in members or is_free(user)]
+        if not has_rows(node) and not members.intersection(sources(node)) and all(map(_is_product, users)):
+            matrices.append(node)
+    part = program.parts["core"] = extract("core", core.outputs, members, program.trace, matrices)
+    given = {image for image, node in part.placeholders.items() if node in matrices}
+    for node in part.graph.nodes:
+        if given.intersection(node.all_input_nodes):
+            node.meta = {**node.meta, "collected": True}
+    return [node for node in part.inputs if node in matrices]
+
+
+def _is_product(node: fx.Node) -> bool:
+    """Whether it is a product of rows with a matrix, of real numbers, perhaps with something added to each row."""
+    if node.target not in _PRODUCTS or node.kwargs:
+        return False
+    *added, rows, by = node.all_input_nodes if len(node.all_input_nodes) == len(node.args) else (node, node)
+    layout = rows.meta.get("rows")
+    return layout is not None and layout.dim == 0 and by not in (rows, *added) and rows.meta["val"].is_floating_point()
 
 
 def refuse(trace: Trace) -> None:
@@ -190,6 +224,7 @@ class _Group:
     # how many steps of leaves, and of others, are done.
     of_steps: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)
     made: dict[tuple[fx.Node, bool], list[Tensor]] = field(default_factory=dict)
+    matrices: dict[fx.Node, Matrix | Tensor] = field(default_factory=dict)
     num_done: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
 
     def __post_init__(self) -> None:
@@ -200,6 +235,17 @@ class _Group:
             for is_leaf in (True, False)
         }
         self._run_once("eager")
+        for node in self.function.matrices:
+            value = self._evaluate(node)
+            self.matrices[node] = value if transforms.are_active() else matrix(value)
+
+    def _evaluate(self, node: fx.Node) -> Tensor:
+        """A value without rows, which may be a view of others."""
+        if node in self.values or not is_free(node):
+            return self.values[node]
+        target: Any = node.target
+        value: Tensor = target(*fx.map_arg(node.args, self._evaluate), **fx.map_arg(node.kwargs, self._evaluate))
+        return value
 
     def _run_once(self, stage: str) -> None:
         for name, start in ((stage, 0), (f"{stage}_inner", self.rows.num_leaves)):
@@ -237,8 +283,12 @@ class _Group:
         calls = self.function.calls.get("core_leaf" if is_leaf else "core")
         made = dict(gathered)
         if calls is not None:
-            arguments = [
-                gathered[node] if node in gathered else self._of_step(node, is_leaf, number)
+            arguments: list[Any] = [
+                gathered[node]
+                if node in gathered
+                else self.matrices[node]
+                if node in self.matrices and not is_leaf
+                else self._of_step(node, is_leaf, number)
                 for node in calls.part.inputs
             ]
             rows, edges = step.stop - step.start, step.edge_stop - step.edge_start

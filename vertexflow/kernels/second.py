@@ -1,7 +1,8 @@
 """Gradients that are differentiated themselves (`create_graph=True`): of the forward pass, replayed on the tensors of the call.
 
 Programs compute gradients as numbers. Where the gradients' own gradients are wanted, they are autograd's, of operations that it
-knows (`replay`); so are those of any order after them.
+knows (`replay`); so are those of any order after them. A call after one of which they were wanted is a replay from the start,
+which saves the pass before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VertexFlowError
+from .bound import Bound
 from .plain import check_plain
 
 Outputs = Mapping[str, Tensor]
@@ -59,6 +61,20 @@ def gradients(
         for number, gradient in zip(numbers, results, strict=True):
             found[number] = gradient
     return found
+
+
+def watched(bound: Bound, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs of a replay, whose first gradient tells whether the next call shall be one, too."""
+    is_first = [True]
+
+    def note(grad: Tensor) -> None:
+        if is_first[0]:
+            is_first[0], bound.is_differentiated_twice = False, torch.is_grad_enabled()
+
+    for value in outputs.values():
+        if value.requires_grad:
+            value.register_hook(note)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 def _is_wanted(node: Any) -> bool:

@@ -16,6 +16,7 @@ from ...graph import differentiable_segments, segments
 from ...graph.symbolic.nodes import is_view, on_edges
 from ...graph.symbolic.passes.stops import STOP
 from ...graph.symbolic.program import Part
+from .. import products
 
 aten = torch.ops.aten
 
@@ -45,6 +46,7 @@ def compile_part(
     source = writer.source()
     of_segments = differentiable_segments if differentiable else segments
     scope: dict[str, Any] = {"torch": torch, "aten": aten, "segments": of_segments, **writer.constants}
+    scope |= {"products": products} if differentiable else {}
     exec(compile(source, f"<vertexflow {part.name}>", "exec"), scope)
     scope[part.name].node_of_line = writer.node_of_line
     return scope[part.name], source
@@ -158,6 +160,9 @@ class _Writer:
         arguments += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
         if out is not None and node.target is aten.clone.default:
             return f"{out}.copy_({arguments[0]})"
+        if node.meta.get("collected"):  # nowhere but in differentiable functions
+            bias, rows, matrix = ("", *arguments) if len(arguments) == 2 else (f" + {arguments[0]}", *arguments[1:])
+            return f"products.product({rows}, {matrix}){bias}"
         if node.target is STOP:  # nowhere but in differentiable functions
             return f"{arguments[0]}.detach()"
         if node.target in _SEGMENTS:
