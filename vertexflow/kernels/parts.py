@@ -59,12 +59,12 @@ class BoundPart:
         for compiled in self.bound.compiled:
             yield from compiled.program.trace.constants.values()
 
-    def run(self, rows: Tensors, function: Run = autograd.run) -> dict[str, Tensor]:
-        """The outputs of this part."""
+    def run(self, rows: Tensors, function: Run | None = None) -> dict[str, Tensor]:
+        """The outputs of this part, by `autograd.run` or another such function."""
         by_role: dict[Role, dict[str, Tensor]] = {"tensor": {}, "input": {}, "external": {}}
         for (role, name), value in rows.items():
             by_role[role][name] = value
-        return function(self.bound, self.order, by_role["tensor"], by_role["input"], by_role["external"])
+        return (function or autograd.run)(self.bound, self.order, by_role["tensor"], by_role["input"], by_role["external"])
 
 
 def run_parts(
