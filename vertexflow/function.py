@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from . import kinds, programs, report
+from .described import Described
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
-from .frontier import Frontier
+from .frontier import Frontier, Growing
 from .graph import transforms
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
@@ -34,7 +35,6 @@ from .inputs import check_arguments, check_inputs, check_shared, initial_states
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
-from .kernels.order import Order
 from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
@@ -46,7 +46,7 @@ from .selection import pushing, selection_of
 from .transformed import run_transformed
 
 
-class VertexFunction(SavesPolicy, EstimatesMemory):
+class VertexFunction(Described, SavesPolicy, EstimatesMemory):
     """The computation of one vertex, run over whole batches of input graphs.
 
     Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each
@@ -229,7 +229,7 @@ class VertexFunction(SavesPolicy, EstimatesMemory):
             dtypes = next(iter(traces.values())).state_dtypes
             count = sum(part.num_external for part in parts)
             external = initial_states(initial, self.state, count, dtypes, device)
-        reads = {name: Reads(trace.num_slots, trace.reads_edges, trace.first_slot) for name, trace in traces.items()}
+        reads = {name: Reads.of(trace) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
             bound = self._bind(version, traces, inputs, tensors, device, through, methods, backend)
@@ -262,6 +262,7 @@ class VertexFunction(SavesPolicy, EstimatesMemory):
         graphs: GraphBatch | Sequence[InputGraph] | None = None,
         *,
         shared: Mapping[str, Tensor] | None = None,
+        kind: Any = None,
         **inputs: Tensor,
     ) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.
@@ -270,6 +271,7 @@ class VertexFunction(SavesPolicy, EstimatesMemory):
             graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
                 children, and without inputs the run begins empty.
             shared: tensors that all vertices of the run share, as in a call of the model.
+            kind: without graphs, the kind of the vertices, as in `Frontier.extend`.
             inputs: one tensor for each name that the vertex function pulls, one row a vertex, or a row an edge of the graphs in
                 the order in which these were given.
 
@@ -285,39 +287,36 @@ class VertexFunction(SavesPolicy, EstimatesMemory):
             >>> new = run.extend([[3, 2]])
             >>> run[new].h.sum().backward()
         """
-        kinds.check_written(self, VertexFunction, grows=True)
+        kinds.check_written(self, VertexFunction)
+        if kind is not None and None in self._methods:
+            inputs, kind = {**inputs, "kind": kind}, None  # an input that has this name
         shared = check_shared(dict(self.named_parameters()), inputs, shared)
         tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-        is_eager = named_backend(self.backend) == "eager"
-        run = (
-            EagerFrontier(self, device, shared)
-            if is_eager
-            else Frontier(functools.partial(self._prepare_growth, shared), device)
-        )
+        run = Frontier(functools.partial(self._prepare_growth, shared), self._methods, device)
+        if named_backend(self.backend) == "eager":
+            run = EagerFrontier(self, device, shared)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-            run._add(Addition.of_graphs(batch), inputs)
+            run._add(Addition.of_graphs(batch, self._methods), inputs)
         elif inputs:
-            run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
+            run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), kind=kind, **inputs)
         return run
 
     def _prepare_growth(
         self, shared: Mapping[str, Tensor], addition: Addition, inputs: Mapping[str, Tensor], through: bool
-    ) -> tuple[dict[str, Tensor], Order, Tensor, Bound]:
+    ) -> Growing:
         version, tensors = programs.see(self._programs, self)
         if shared:
             tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
         device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, shared, device)
-        ((name, trace),) = traces.items()
+        traces = self._trace(version, inputs, tensors, shared, device, addition.methods)
         kinds.refuse_edge_outputs(traces)
-        reads = Reads(trace.num_slots, trace.reads_edges, trace.first_slot)
-        num_edges = addition.num_edges if reads.ragged else 0
-        kinds.check_rows(traces, inputs, {name: (addition.num_vertices, num_edges)}, self._methods, "the extension")
+        kinds.check_rows(traces, inputs, addition.counts(), self._methods, "the extension")
+        reads = tuple(map(Reads.of, traces.values()))
         order, earlier = order_of_addition(addition, reads, self.policy, device, self._programs.orders)
-        bound = self._bind(version, traces, inputs, tensors, device, through, (name,))
-        return tensors, order, earlier, bound
+        bound = self._bind(version, traces, inputs, tensors, device, through, addition.methods)
+        return Growing(tensors, order, earlier, bound, traces)
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:
@@ -348,18 +347,23 @@ class VertexFunction(SavesPolicy, EstimatesMemory):
         tensors: Mapping[str, Tensor],
         shared: Collection[str],
         device: torch.device,
+        methods: tuple[str, ...] = (),
     ) -> dict[str, Trace]:
+        """The trace of each method, or of these alone, with which a run grows."""
+
         def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
             dtypes = dtypes_of(self.state, self.state_dtype, usual_dtype(tensors, inputs))
             traces = {
                 name: prepare(self, name, self.state, dtypes, inputs, tensors, shared, device)
-                for name in dict.fromkeys(self._methods.values())
+                for name in methods or dict.fromkeys(self._methods.values())
             }
-            kinds.check_together(traces, inputs, shared)
+            kinds.check_together(
+                traces, inputs, shared, not methods or len(methods) == len(set(self._methods.values()))
+            )
             return traces
 
-        configuration = Configuration.of(tensors, inputs, device, self.state_dtype)
+        configuration = Configuration.of(tensors, inputs, device, self.state_dtype, methods)
         return programs.traces(self._programs, self, version, configuration, make)
 
     def _bind(

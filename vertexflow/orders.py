@@ -9,6 +9,7 @@ import torch
 
 from . import log
 from .graph.inputs.pack import GraphBatch
+from .graph.symbolic.trace import Trace
 from .kernels.order import Order, order_on
 from .kinds import group_by_method
 from .scheduler import Policy, Schedule, cached_schedule, edge_lists
@@ -21,6 +22,11 @@ class Reads(NamedTuple):
     num_slots: int
     ragged: bool
     first_slot: int = 0
+
+    @classmethod
+    def of(cls, trace: Trace) -> Reads:
+        """How the method of this trace does."""
+        return cls(trace.num_slots, trace.reads_edges, trace.first_slot)
 
 
 class Key(NamedTuple):

@@ -48,10 +48,16 @@ class Configuration(NamedTuple):
     default_dtype: torch.dtype
     default_device: torch.device
     state_dtype: str
+    methods: tuple[str, ...] = ()  # of runs that grow, those of the new vertices; otherwise all
 
     @classmethod
     def of(
-        cls, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], device: torch.device, state_dtype: object
+        cls,
+        tensors: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
+        device: torch.device,
+        state_dtype: object,
+        methods: tuple[str, ...] = (),
     ) -> Configuration:
         """That of a call."""
         return cls(
@@ -62,6 +68,7 @@ class Configuration(NamedTuple):
             torch.get_default_dtype(),
             _default_device(),
             str(state_dtype),
+            methods,
         )
 
 

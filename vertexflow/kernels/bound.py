@@ -35,6 +35,9 @@ class Bound:
     # The same of vertices that are added to runs that grow.
     extensions: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)
     extends_natively: bool | None = None
+    # Both, made while a profiler ran.
+    prepared_in_ranges: WeakKeyDictionary[Order, Prepared] = field(default_factory=WeakKeyDictionary)
+    extensions_in_ranges: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)
 
     @cached_property
     def wants_gradients(self) -> bool:
@@ -53,6 +56,23 @@ class Bound:
         read = {argument.node for loop in native for argument in loop.arguments if isinstance(argument, Whole)}
         constants = (item for function in self.compiled for item in function.program.trace.constants.items())
         return {node: value for node, value in constants if node in read}
+
+    @cached_property
+    def outputs(self) -> dict[str, fx.Node]:
+        """For each output a value like it."""
+        return {name: self.compiled[groups[0]].program.trace.pushes[name] for name, groups in self.pushes.items()}
+
+    @cached_property
+    def states(self) -> dict[str, fx.Node]:
+        """For each state a value like it."""
+        return dict(self.compiled[0].program.trace.scatters)
+
+    @cached_property
+    def state_gradients(self) -> dict[str, fx.Node]:
+        """The states whose gradients are received from parents, or sent to children; for each a value of their dtype."""
+        programs = [function.program for function in self.compiled]
+        sent = {state: node for program in programs for (state, _), node in program.gather_grads.items()}
+        return sent | {state: node for program in programs for state, node in program.state_grads.items()}
 
     def has_param_gradient(self, name: str) -> bool:
         """Whether a backward pass computes a gradient of this parameter or buffer."""

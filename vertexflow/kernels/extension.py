@@ -11,9 +11,9 @@ from torch import Tensor, fx
 from . import rehearsal
 from .bound import Bound
 from .calls import Unprepared
-from .grown_rows import gradients_kept, states_kept
 from .order import Order
 from .prepared import Prepared, prepare
+from .ranges import is_profiling
 
 _CPU = torch.device("cpu")
 
@@ -75,9 +75,9 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
     """The passes over vertices that are added in this order; None where some loop is not native code."""
     if bound.extends_natively is False or order.vertex.device != _CPU:
         return None
-    extension = bound.extensions.get(order)
+    made = bound.extensions_in_ranges if is_profiling() else bound.extensions
+    extension = made.get(order)
     if extension is None:
-        program = bound.compiled[0].program
         try:
             with rehearsal.interrupted():
                 prepared = prepare(bound, order, grows=True)
@@ -86,8 +86,8 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
         except Unprepared:
             bound.extends_natively = False
             return None
-        extension = Extension(prepared, list(states_kept(program)), list(bound.pushes), gradients_kept(program))
-        bound.extends_natively, bound.extensions[order] = True, extension
+        extension = Extension(prepared, list(bound.states), list(bound.pushes), bound.state_gradients)
+        bound.extends_natively, made[order] = True, extension
     return extension
 
 

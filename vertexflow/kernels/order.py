@@ -90,6 +90,10 @@ class RowGroup:
     def num_edges(self) -> int:
         return 0 if self.edges is None else self.edges.num_edges
 
+    def of(self, rows: Tensor) -> Tensor:
+        """Its part of what has a row for each row of a state."""
+        return rows[self.start : self.start + self.num_rows]
+
     @property
     def extent(self) -> Extent:
         """Its size."""
@@ -161,11 +165,6 @@ class Order:
         return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
 
     @cached_property
-    def is_in_order(self) -> bool:
-        """Whether the rows are the vertices in their order."""
-        return bool((np.diff(self.schedule.order) == 1).all())
-
-    @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
         """Runs of consecutive steps [first, end) of the same group, as (group, first, end)."""
         bounds = [0, *(np.flatnonzero(np.diff(self.table[:, 4])) + 1).tolist(), len(self.table)]
@@ -205,8 +204,10 @@ class Order:
                 self._selected_index[key] = index.to(self.vertex.device, non_blocking=True)
         return self._selected_index[key]
 
-    def output_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[OutputRows]:
-        """Which row, or edge, of a group is which row of the outputs, for each of these groups."""
+    def output_rows(self, groups: Sequence[int], of_edges: bool = False, of_all: bool = False) -> list[OutputRows]:
+        """Which row, or edge, of a group is which row of the outputs (`of_all`: that have a row for every vertex)."""
+        if of_all:
+            return [OutputRows(None, self.groups[group].of(self.vertex)) for group in groups]
         batch_rows = self.batch_rows(groups, of_edges)
         if self.selected is None or of_edges:
             return [OutputRows(None, index) for index in batch_rows]
@@ -231,6 +232,13 @@ class Order:
         first = self.groups[group].start
         vertices: Ints = self.schedule.order[first : first + self.groups[group].num_rows]
         return vertices
+
+    def vertices_of(self, groups: Sequence[int]) -> Tensor | None:
+        """The vertices of these groups, ascending; None: they are all vertices."""
+        if len(groups) == len(self.groups):
+            return None
+        vertices = np.sort(np.concatenate([self._vertices(group) for group in groups]))
+        return torch.from_numpy(vertices).to(self.vertex.device, non_blocking=True)
 
     def batch_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[Tensor]:
         """Indices into a tensor in the batch's order: of each of these groups, entry i is the row of its i-th row, or edge.

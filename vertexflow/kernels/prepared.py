@@ -17,7 +17,6 @@ from operator import add
 import torch
 from torch import Tensor, fx
 
-from .. import _core
 from ..graph.symbolic.program import BACKWARD, FORWARD
 from . import rehearsal
 from .arguments import By, State
@@ -25,10 +24,11 @@ from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .compiled import Compiled, NoSteps, results_of
 from .group_memory import GroupMemory, memory_of
-from .grown_rows import GrownRows, gradients_kept, states_kept
+from .grown_rows import GrownRows
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
 from .pool import empty, empty_for_a_call, is_large
+from .ranges import CallsOfRun, is_profiling
 from .transfers import (
     TensorSpec,
     Transfer,
@@ -55,7 +55,7 @@ _address = Tensor.data_ptr
 class Forward:
     """The forward pass."""
 
-    calls: _core.Calls
+    calls: CallsOfRun
     alive: list[Tensor]  # whose addresses are in the calls
     kept_size: int  # bytes that the backward pass reads
     temporary_size: int  # bytes that are read in this pass only
@@ -91,7 +91,7 @@ class Forward:
 class Backward:
     """The backward pass where gradients come to certain outputs."""
 
-    calls: _core.Calls
+    calls: CallsOfRun
     alive: list[Tensor]
     temporary_size: int
     terms: list[TensorSpec]
@@ -146,27 +146,23 @@ class Prepared:
 
 def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     """The passes over a structure; None where some loop is not native code."""
-    prepared, is_native = bound.prepared.get(order), bound.is_native  # which other threads may set meanwhile
+    kept = bound.prepared_in_ranges if is_profiling() else bound.prepared
+    prepared, is_native = kept.get(order), bound.is_native  # which other threads may set meanwhile
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             with rehearsal.interrupted():
                 prepared = prepare(bound, order)
-                if (
-                    is_native is None and bound.wants_gradients
-                ):  # what can be prepared for one structure, can be for others
+                # What can be prepared for one structure, can be for others.
+                if is_native is None and bound.wants_gradients:
                     prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
-            bound.is_native, bound.prepared[order] = True, prepared
+            bound.is_native, kept[order] = True, prepared
         except Unprepared:
             bound.is_native, prepared = False, None
     return prepared
 
 
 def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
-    """Write down the passes over a structure, or over vertices that are added to a run; a backward pass when it is needed.
-
-    Raises:
-        Unprepared: some loop is not native code.
-    """
+    """Write down the passes over a structure, or over what is added to a run; raises `Unprepared` if a loop is not native."""
     windows = one_window_each(order) if grows else windows_of(bound.compiled, order)
     read_back = {node for compiled in bound.compiled for node in nodes_read_back(compiled)}
     traces = [compiled.program.trace for compiled in bound.compiled]
@@ -187,8 +183,9 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
     for key in (*_flat(bound), *bound.constants):
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
-    grown = GrownRows.of(writer, states_kept(programs[0])) if grows else None
+    grown = GrownRows.of(writer, bound.states) if grows else None
     memory_of_groups = memory_of(writer, windows)
+    state_at: dict[str, Location] = {}
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     for name, node in programs[0].trace.scatters.items():
@@ -201,6 +198,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
         writer.zero(state.part(rows, 1))  # what a missing child reads
         if grown is not None:
             grown.read(writer, name, state)
+            state_at[name] = state
         for compiled, memory in groups:
             group = memory.windows.group
             memory.set(State(name), state)
@@ -221,7 +219,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        rows_of_groups = order.output_rows(pushing, along is Along.EDGES)
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
         spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
@@ -242,7 +240,7 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
     if grown is not None:
-        grown.write(writer, memory_of_groups[0])
+        grown.write(writer, state_at)
     return Forward(
         writer.calls(),
         writer.alive,
@@ -271,7 +269,7 @@ def _backward(
     for at in read:
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
-    grown = GrownRows.of(writer, gradients_kept(programs[0])) if grows else None
+    grown = GrownRows.of(writer, bound.state_gradients) if grows else None
     memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward_memory, strict=True):
         for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
@@ -279,7 +277,8 @@ def _backward(
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        for number, rows in zip(pushing, order.output_rows(pushing, along is Along.EDGES), strict=True):
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
+        for number, rows in zip(pushing, rows_of_groups, strict=True):
             node = programs[number].trace.push_grads.get(name)
             if node is not None and (has_rows or rows.rows is not None):
                 size = size_of_row(node)
@@ -290,7 +289,7 @@ def _backward(
                 memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
     sent = allocate_sent(writer, temporary, programs, order)
     if grown is not None:
-        grown.take_gradients(writer, temporary, memory_of_groups[0])
+        grown.take_gradients(writer, temporary, memory_of_groups)
     terms: dict[Hashable, TensorSpec] = {}
     for number, (compiled, group, memory) in enumerate(
         zip(bound.compiled, order.groups, memory_of_groups, strict=True)
@@ -377,7 +376,7 @@ def _temporary(size: int) -> Tensor:
     return empty_for_a_call(size) if is_large(size) else _NOTHING
 
 
-def _call(calls: _core.Calls, addresses: list[int], temporary_size: int) -> None:
+def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
     """Run a pass; in a rehearsal, count the memory that native code allocates itself."""
     rehearsed = rehearsal.current()
     if rehearsed is None:

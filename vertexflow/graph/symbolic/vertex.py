@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,12 +23,37 @@ MOST_SLOTS = 1 << 10  # each slot takes memory for every vertex
 
 
 class Vertex:
-    """Records what a vertex function gathers, pulls, scatters and pushes.
+    """One vertex, as a vertex function sees it: the `v` of `vertex(self, v)`. Models make it; nobody else needs to.
 
-    `leaf(role, shape, dtype)` makes the symbolic tensor that a gather or a pull returns; `rows` is the symbolic number of
-    vertices, and `edges` a function that gives the number of edges to their children, of those in a slot and later.
+    Its tensors have a leading dimension, the vertices that are computed together (rows), or the edges to their children; write
+    what happens in one row, and mix no rows.
+
+        v.gather(0).h             [rows, ...]   the state `h` of the child in slot 0; zeros where it is missing
+        v.pull("x")               [rows, ...]   the vertex's row of the input `model(batch, x=x)`
+        v.shared("W")                           a tensor that all vertices share, `model(batch, shared={"W": W})`
+        kids = v.children                       all children; `v.children[k:]`: those in slots k and later
+        kids.h                    [edges, ...]  their states
+        kids.pull("weight")       [edges, ...]  an input with a row an edge
+        kids.slot                 [edges]       the slot of each edge
+        kids.expand(t)            [edges, ...]  a vertex's value for each of its edges
+        v.sum(e), v.mean(e), v.max(e), v.min(e), v.logsumexp(e)    [edges, ...] -> [rows, ...]
+        v.softmax(e)              [edges, ...]  over the children of each vertex
+        v.num_children            [rows]
+        v.scatter(h=h)                          publish the state, to parents
+        v.push(h=h)                             publish an output, `out.h`, a row a vertex or a row an edge
+
+    Example:
+        >>> def vertex(self, v):
+        ...     kids = v.children
+        ...     h = torch.tanh(self.w(v.pull("x")) + v.sum(v.softmax(self.score(kids.h)) * kids.h))
+        ...     v.scatter(h=h)
+        ...     v.push(h=h)
     """
 
+    __signature__ = inspect.Signature()  # what `help` shows: users make none
+
+    # `leaf(role, shape, dtype)` makes the tensor that a gather or a pull returns; `rows` is the number of vertices, symbolic
+    # while a method is traced, and `edges` gives that of the edges to their children, of those in a slot and later.
     def __init__(
         self,
         state: Mapping[str, Shape],
