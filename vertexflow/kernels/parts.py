@@ -64,7 +64,9 @@ class BoundPart:
         by_role: dict[Role, dict[str, Tensor]] = {"tensor": {}, "input": {}, "external": {}}
         for (role, name), value in rows.items():
             by_role[role][name] = value
-        return (function or autograd.run)(self.bound, self.order, by_role["tensor"], by_role["input"], by_role["external"])
+        return (function or autograd.run)(
+            self.bound, self.order, by_role["tensor"], by_role["input"], by_role["external"]
+        )
 
 
 def run_parts(

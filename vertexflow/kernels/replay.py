@@ -81,7 +81,8 @@ def _collect_products(program: Program) -> list[fx.Node]:
     matrices = []
     for node in dict.fromkeys(node for member in members for node in member.all_input_nodes):
         users = [user for user in node.users if user in members or is_free(user)]
-        if not has_rows(node) and not members.intersection(sources(node)) and all(map(_is_product, users)):
+        is_shared = not has_rows(node) and not members.intersection(sources(node))
+        if is_shared and all(_is_product(user, node) for user in users):
             matrices.append(node)
     part = program.parts["core"] = extract("core", core.outputs, members, program.trace, matrices)
     given = {image for image, node in part.placeholders.items() if node in matrices}
@@ -91,13 +92,14 @@ def _collect_products(program: Program) -> list[fx.Node]:
     return [node for node in part.inputs if node in matrices]
 
 
-def _is_product(node: fx.Node) -> bool:
-    """Whether it is a product of rows with a matrix, of real numbers, perhaps with something added to each row."""
+def _is_product(node: fx.Node, matrix: fx.Node) -> bool:
+    """Whether it is a product of rows with this matrix, of real numbers, perhaps with something added to each row."""
     if node.target not in _PRODUCTS or node.kwargs:
         return False
-    *added, rows, by = node.all_input_nodes if len(node.all_input_nodes) == len(node.args) else (node, node)
-    layout = rows.meta.get("rows")
-    return layout is not None and layout.dim == 0 and by not in (rows, *added) and rows.meta["val"].is_floating_point()
+    *added, rows, by = node.args
+    layout = rows.meta.get("rows") if isinstance(rows, fx.Node) else None
+    is_of_rows = layout is not None and layout.dim == 0 and matrix.meta["val"].is_floating_point()
+    return is_of_rows and by is matrix and matrix not in (rows, *added)
 
 
 def refuse(trace: Trace) -> None:
