@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import log
+from . import arcs, log
 from .eager_methods import MethodCall, own_tensors, probe, run_empty
 from .frontier import Frontier
 from .graph.inputs.build import InputGraph
@@ -21,7 +21,6 @@ from .input_rows import InputRows
 from .inputs import check_inputs, check_shared, initial_states
 from .kernels.eager import (
     Computation,
-    Ints,
     Pieces,
     Uses,
     in_batch_order,
@@ -41,7 +40,7 @@ from .kinds import (
     refuse_edges,
 )
 from .orders import Reads, order_of
-from .scheduler import EdgeLists, edge_lists, schedule
+from .scheduler import edge_lists, schedule
 from .selection import pushing, selection_of
 
 if TYPE_CHECKING:
@@ -75,10 +74,9 @@ def run_eager(
         external = initial_states(initial, model.state, batch.num_external, dtypes, device)
     if not batch.num_graphs:
         return run_empty(model, tensors, dtypes, inputs, shared, external, device)
-    reads = dict.fromkeys(methods, Reads(0, ragged=True))
+    reads = dict.fromkeys(methods, Reads(0, ragged=True, side_by_side=batch.arity))
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
-    slots = _slots(batch, order.lists)
     calls = {name: MethodCall(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
@@ -93,7 +91,7 @@ def run_eager(
     computation = Computation(
         group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, shared, rows.select
     )  # fmt: skip
-    pushed = run_steps(order, slots, computation, states)
+    pushed = run_steps(order, computation, states)
     for name in calls:
         if name not in group_methods:  # no vertex of its kinds is in this batch
             rows.ask(name)
@@ -101,6 +99,7 @@ def run_eager(
     if rows.failed:  # nothing is known of what those methods read, so that nothing can be called superfluous
         known = [name for name in inputs if any(name in use.pulls for use in uses.values())]
         known_shared = [name for name in shared if any(name in use.shared for use in uses.values())]
+    arcs.check(uses, methods, batch)
     settle_pushes(uses, rows.ask, rows.answers)
     _check_calls(uses, {name: inputs[name] for name in known}, known_shared, counts, model._methods, "the batch")
     if initial is not None:
@@ -117,15 +116,6 @@ def run_eager(
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
     return outputs if selection is None else selection.of_all(outputs, pushing(batch, methods, uses))
-
-
-def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
-    """The slot of each entry of the edge lists."""
-    if structure.edge is None:
-        return structure.slot[lists.edge].astype(np.int64)
-    by_number = np.empty(len(structure.slot), np.int64)
-    by_number[structure.edge] = structure.slot
-    return by_number[lists.edge]
 
 
 def _check_calls(
@@ -196,7 +186,7 @@ class EagerFrontier(Frontier):
         computation = Computation(
             list(calls.values()), list(uses.values()), model.state, dtypes, inputs, self._shared, rows.select
         )
-        pushed = run_steps(order, _slots(growth, lists), computation, states)
+        pushed = run_steps(order, computation, states)
         self._settle(uses, ask)
         are_all = len(methods) == len(set(model._methods.values()))
         check_together(uses, inputs, self._shared, are_all)

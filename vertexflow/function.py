@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, programs, report
+from . import arcs, kinds, programs, recall, report
 from .described import Described
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
@@ -186,10 +186,16 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         tensors = own_tensors if tensors is None else tensors
         if transforms.are_active():
             return Outputs(run_transformed(self, version, tensors, graphs, reverse, initial, inputs, shared, wanted))
-        call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
-        outputs = call.run(call.tensors, inputs, call.external)
-        autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
-        return Outputs(call.as_given(outputs))
+        asked, is_usual = (graphs, bool(reverse), inputs, wanted), initial is None and shared is None
+        result = recall.run_again(self, version, tensors, *asked) if is_usual else None
+        if result is None:
+            call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
+            outputs = call.run(call.tensors, inputs, call.external)
+            autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
+            result = Outputs(call.as_given(outputs))
+            if is_usual:
+                recall.keep(self, version, call, *asked, result)
+        return result
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
         kinds.check_written(self, VertexFunction)
@@ -217,6 +223,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         traces = self._trace(version, inputs, tensors, shared, device)
         selection = None if wanted is None else selection_of(batch, wanted)
         batch = batch.reversed() if reverse else batch
+        arcs.check(traces, methods, batch)
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
         parts, starts = [batch], [0]
         if self.max_vertices is not None:
@@ -233,9 +240,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
             bound = self._bind(version, traces, inputs, tensors, device, through, methods, backend)
-            return BoundCall(
-                functools.partial(autograd.run_empty, bound, device), tensors, external, device, dict
-            ), traces
+            run_empty = functools.partial(autograd.run_empty, bound, device)
+            return BoundCall(run_empty, tensors, external, device, dict), traces
 
         def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
@@ -253,8 +259,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         run, as_given = functools.partial(how, bound_parts), cast(AsGiven, dict)
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
-        size = sum(part.order.num_bytes for part in bound_parts)
-        return BoundCall(run, tensors, external, device, as_given, size), traces
+        return BoundCall(run, tensors, external, device, as_given, bound_parts), traces
 
     @uncompiled
     def start(
@@ -293,7 +298,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         shared = check_shared(dict(self.named_parameters()), inputs, shared)
         tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-        run = Frontier(functools.partial(self._prepare_growth, shared), self._methods, device)
+        run: Frontier = Frontier(functools.partial(self._prepare_growth, shared), self._methods, device)
         if named_backend(self.backend) == "eager":
             run = EagerFrontier(self, device, shared)
         if graphs is not None:
@@ -390,9 +395,3 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         replica: VertexFunction = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         replica._kept_programs = self._programs
         return replica
-
-    def __prepare_scriptable__(self) -> None:
-        raise VertexFunctionError(
-            f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
-            "save its state_dict instead"
-        )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import log
 from .errors import GraphError, InputTypeError
+from .graph.inputs.arcs import refuse_arcs
 from .kernels.order import Order, order_on
 from .kinds import group_by_method, methods_in, methods_of_rows
 from .orders import Reads
@@ -68,6 +69,7 @@ class Addition:
     @classmethod
     def of_graphs(cls, batch: GraphBatch, methods: Mapping[Any, str]) -> Addition:
         """All vertices of a batch, with which a run begins; `methods` by kind."""
+        refuse_arcs(batch, "the beginning of a run that grows; call the model on whole graphs")
         grouped, names = group_by_method(batch, methods_in(batch, methods))
         arrays = grouped.child, grouped.slot, grouped.offset, grouped.edge
         kinds = names if grouped.kind_index is not None and len(names) > 1 else None
@@ -178,8 +180,8 @@ def order_of(
     Where all children of new vertices came earlier, every slot reads an earlier vertex, or none: then the number of vertices
     alone decides the order. Otherwise the structure does.
     """
-    slots, ragged, _ = reads[0]
-    table = addition.read_slots(slots) if slots and not ragged else None
+    slots = reads[0].num_slots
+    table = addition.read_slots(slots) if slots and not reads[0].ragged else None
     key: Hashable
     if table is not None:
         count = len(table)

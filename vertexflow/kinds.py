@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from .arcs import refuse_growth
 from .errors import GraphError, InputError, VertexFunctionError
 from .graph.inputs.kind_names import number_kinds
 from .graph.inputs.pack import GraphBatch, replaced
@@ -39,6 +40,9 @@ class Used(Protocol):
 
     @property
     def first_slot(self) -> int | None: ...
+
+    @property
+    def arc_size(self) -> int | None: ...
 
     def is_edge_input(self, name: str) -> bool: ...
 
@@ -182,15 +186,15 @@ def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]
 
 
 def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-    """How many vertices each method computes, and how many edges lead to their children."""
+    """How many vertices each method computes, and how many edges, or arcs, lead to their children."""
     if not batch.num_graphs:
         return dict.fromkeys(methods, (0, 0))
     if len(set(methods)) == 1:
-        return {methods[0]: (batch.num_vertices, batch.num_edges)}
+        return {methods[0]: (batch.num_vertices, batch.num_arcs)}
     counts = batch.derived.kind_counts
     if counts is None:
         vertex_counts = np.bincount(batch.kind_index, minlength=len(methods))  # type: ignore[arg-type]
-        edge_counts = np.bincount(batch.kind_index, np.diff(batch.offset), len(methods))  # type: ignore[arg-type]
+        edge_counts = np.bincount(batch.kind_index, np.diff(batch.arcs_before), len(methods))  # type: ignore[arg-type]
         counts = batch.derived.kind_counts = vertex_counts.tolist(), edge_counts.astype(np.int64).tolist()
     sums: dict[str, tuple[int, int]] = {}
     for method, vertices, edges in zip(methods, *counts, strict=True):
@@ -282,19 +286,26 @@ def check_rows(
             owner, order = ("vertex", "in the order of their numbers")
             if is_edge_input:
                 owner, order = ("edge", "in the order in which edges were given (batch.edge_index)")
+                if used[pulling[0]].arc_size is not None:
+                    owner, order = ("arc", "in the order in which arcs were given (batch.arcs)")
             pulling_kinds = [kind for kind, method in kinds.items() if method in pulling]
             kind_clause = f" of kind {_listed(pulling_kinds, ' or ')}" if len(pulling) < len(used) else ""
             if kind_clause and is_edge_input:
                 kind_clause = f" to the children of vertices{kind_clause}"
             raise InputError(
-                f"input {name!r} has {len(value)} rows, but {where} has {count} {'edges' if is_edge_input else 'vertices'}"
+                f"input {name!r} has {len(value)} rows, but {where} has {count} {f'{owner}s' if is_edge_input else 'vertices'}"
                 f"{kind_clause}: give one row {'an' if is_edge_input else 'a'} {owner}, {order}"
             )
 
 
 def refuse_edges(used: Mapping[str, Used]) -> None:
-    """Refuse inputs and outputs of edges beside initial states."""
+    """Refuse inputs and outputs of edges beside initial states, and arcs."""
     for use in used.values():
+        if use.arc_size is not None:
+            raise InputError(
+                "initial states are what vertices without children read in slot 0, and the vertex function reads v.arcs; give "
+                "such vertices a kind, or an input, of their own"
+            )
         if use.first_slot:
             continue  # initial states are in slot 0
         edge_inputs = [f"input {name!r}" for name in use.pulls if use.is_edge_input(name)]
@@ -306,7 +317,8 @@ def refuse_edges(used: Mapping[str, Used]) -> None:
 
 
 def refuse_edge_outputs(used: Mapping[str, Used]) -> None:
-    """Refuse outputs of edges of a run that grows."""
+    """Refuse outputs of edges of a run that grows, and arcs, which it has none of."""
+    refuse_growth(used)
     for use in used.values():
         for name in use.pushes:
             if use.is_edge_output(name):

@@ -186,7 +186,7 @@ class _PreparedExtend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        check_backward({})
+        check_backward((), ())
         kept, *read = saved_tensors(ctx)
         grown, bound, extension = ctx.grown, ctx.bound, ctx.extension
         _, push_gradients = grown.gradients()

@@ -149,7 +149,7 @@ class _Parts(torch.autograd.Function):
                 return _replayed(ctx.parts, dict(zip(ctx.keys, values, strict=True)))
 
             return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
-        autograd.check_backward(pushed)
+        autograd.check_backward(pushed, pushed.values())
         tensors = dict(zip(ctx.keys, saved, strict=False))
         _check_constants(saved[len(tensors) :], ctx.constants)
         keys = [key for key, needs_grad in zip(ctx.keys, ctx.needs_input_grad[3:], strict=True) if needs_grad]

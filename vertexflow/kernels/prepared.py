@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 
 import torch
 from torch import Tensor, fx
@@ -27,8 +25,8 @@ from .group_memory import GroupMemory, memory_of
 from .grown_rows import GrownRows
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
-from .pool import empty, empty_for_a_call, is_large
-from .ranges import CallsOfRun, is_profiling
+from .passes import Backward, Forward, Fresh, rows_or_one
+from .ranges import is_profiling
 from .transfers import (
     TensorSpec,
     Transfer,
@@ -47,68 +45,6 @@ from .transfers import (
 from .windows import Windows, one_window_each, visits, visits_back, windows_of
 
 _CPU = torch.device("cpu")
-_NOTHING = torch.empty(0)  # at address 0
-_address = Tensor.data_ptr
-
-
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """The forward pass."""
-
-    calls: CallsOfRun
-    alive: list[Tensor]  # whose addresses are in the calls
-    kept_size: int  # bytes that the backward pass reads
-    temporary_size: int  # bytes that are read in this pass only
-    constants: list[Tensor]
-    outputs: list[TensorSpec]
-    num_seeds: int
-    memory: list[GroupMemory]  # of each group
-
-    def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
-        kept, temporary = self._allocate()
-        outputs = tuple([_empty(*spec) for spec in self.outputs])
-        self._run(kept, temporary, flat, map(_address, outputs))
-        return outputs, kept
-
-    def run_into(self, flat: Sequence[Tensor], results: Iterable[int]) -> Tensor:
-        """The memory that is kept; `results` are the addresses of outputs, and of `GrownRows`."""
-        kept, temporary = self._allocate()
-        self._run(kept, temporary, flat, results)
-        return kept
-
-    def _allocate(self) -> tuple[Tensor, Tensor]:
-        return _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
-
-    def _run(self, kept: Tensor, temporary: Tensor, flat: Sequence[Tensor], results: Iterable[int]) -> None:
-        read = [*map(_plain, flat), *map(_plain, self.constants)]
-        seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        addresses = [0, _address(temporary), *map(_address, (kept, *read)), *results, *seeds]
-        _call(self.calls, addresses, self.temporary_size)
-
-
-@dataclass(frozen=True, eq=False)
-class Backward:
-    """The backward pass where gradients come to certain outputs."""
-
-    calls: CallsOfRun
-    alive: list[Tensor]
-    temporary_size: int
-    terms: list[TensorSpec]
-    sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
-
-    def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
-        return self.run_from(kept, read, map(_address, grads))
-
-    def run_from(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
-        """The same; `grads` are the addresses of gradients, and of `GrownRows`."""
-        temporary = _temporary(self.temporary_size)
-        plain = [*map(_plain, read)]
-        terms = [_empty(*spec) for spec in self.terms]
-        addresses = [0, _address(temporary), *map(_address, (kept, *plain)), *grads, *map(_address, terms)]
-        _call(self.calls, addresses, self.temporary_size)
-        return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +54,7 @@ class Prepared:
     forward: Forward
     read: list[int]  # the positions of what the backward pass reads, among parameters, inputs and constants
     zeros: list[Tensor]  # a row for each output
+    without_gradient: list[int]  # the positions of outputs that have none
     grows: bool = False  # whether it reads earlier vertices of a run that grows
     backwards: dict[tuple[bool, ...], Backward] = field(default_factory=dict)
 
@@ -130,8 +67,8 @@ class Prepared:
         self, bound: Bound, order: Order, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
         """The gradients of parameters, then inputs."""
-        plain = [zero if grad is None else _rows(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
-        have_rows = tuple(grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True))
+        plain = [zero if grad is None else rows_or_one(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
+        have_rows = tuple([grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True)])
         return self.backward_for(bound, order, have_rows).run(kept, read, plain)
 
     def backward_for(self, bound: Bound, order: Order, have_rows: tuple[bool, ...]) -> Backward:
@@ -173,7 +110,8 @@ def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
     read = [at for at, nodes_of_tensor in enumerate(nodes) if read_back.intersection(nodes_of_tensor)]
     likes = (traces[groups[0]].output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
-    return Prepared(_forward(bound, order, windows, grows), read, zeros, grows)
+    without_gradient = [at for at, name in enumerate(bound.pushes) if name not in bound.differentiable]
+    return Prepared(_forward(bound, order, windows, grows), read, zeros, without_gradient, grows)
 
 
 def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
@@ -244,10 +182,10 @@ def _forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) ->
     return Forward(
         writer.calls(),
         writer.alive,
-        kept.size,
+        Fresh.of((kept.size,), torch.uint8),
         temporary.size,
         list(bound.constants.values()),
-        specs,
+        [Fresh.of(*spec) for spec in specs],
         writer.num_seeds,
         memory_of_groups,
     )
@@ -344,8 +282,9 @@ def _backward(
     number_of = {key: at for at, key in enumerate(terms)}
     if writer.num_seeds or not number_of.keys() >= {key for keys in sums for key in keys}:
         raise Unprepared("gradients that no loop makes")
+    fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, list(terms.values()), indices)
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices)
 
 
 def _flat(bound: Bound) -> list[tuple[str, str]]:
@@ -363,36 +302,3 @@ def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, windo
     locations, windows = memory.in_window[window], memory.windows
     writer.run(group, stage, locations, windows.all_rows(window), window)
     writer.run(group, f"{stage}_inner", locations, windows.inner_rows(window), window)
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    if is_large(math.prod(shape) * dtype.itemsize):
-        return empty(shape, dtype, _CPU)
-    return torch.empty(shape, dtype=dtype, device=_CPU)
-
-
-def _temporary(size: int) -> Tensor:
-    """The memory for one pass, which native code allocates itself if it is small."""
-    return empty_for_a_call(size) if is_large(size) else _NOTHING
-
-
-def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
-    """Run a pass; in a rehearsal, count the memory that native code allocates itself."""
-    rehearsed = rehearsal.current()
-    if rehearsed is None:
-        calls.run(addresses, temporary_size)
-    elif not is_large(temporary_size):
-        rehearsed.add(temporary_size)
-        rehearsed.drop(temporary_size)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, contiguous, and without a lazy negation."""
-    if tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj():
-        return tensor
-    return tensor.resolve_conj().resolve_neg().contiguous()
-
-
-def _rows(grad: Tensor) -> Tensor:
-    """A gradient, or its first row where all rows are the same memory."""
-    return _plain(grad[0] if grad.stride(0) == 0 and len(grad) else grad)

@@ -22,12 +22,12 @@ from ..graph.symbolic.nodes import has_rows, is_free, sources
 from ..graph.symbolic.partition import partition
 from ..graph.symbolic.passes.extract import extract
 from ..graph.symbolic.program import Program
-from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.roles import ALL_SLOTS
 from ..graph.symbolic.trace import Trace
 from .arguments import By
 from .bound import Bound
 from .edges import known_of_edges
-from .memory import cut, first_row, gathered_by, slots_of
+from .memory import cut, first_row, gathered_by, positions_of, slots_of
 from .order import Order, RowGroup, Step
 from .products import Matrix, matrix
 from .routes import EXTERNAL, Routes, routes_of
@@ -265,7 +265,10 @@ class _Group:
         """The values that are a state of the children of a step, from the rows that it reads."""
         program, slots, count = self.function.program, self.rows.num_slots, step.stop - step.start
         if by is By.EDGE:
-            columns = {program.gathers[name, CHILDREN]: rows}
+            assert self.rows.edges is not None
+            width, shape = self.rows.edges.side_by_side, program.trace.state[name]
+            by_position = [rows] if width == 1 else rows.reshape(-1, width, *shape).unbind(1)
+            columns = {node: by_position[at] for node, at in positions_of(program.gathers, name).items()}
         else:
             nodes, shape = slots_of(program.gathers, name), program.trace.state[name]
             by_slot: Sequence[Tensor] = [rows]

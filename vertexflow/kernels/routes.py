@@ -60,7 +60,7 @@ def routes_of(order: Order) -> dict[By, Routes]:
 
 
 def _rows_read(order: Order) -> dict[By, list[Wide]]:
-    """The rows of states that each step reads, a row for each slot of each vertex, or for each edge."""
+    """The rows of states that each step reads, a row for each slot of each vertex, or for each child of each edge."""
     by_slot, by_edge = [], []
     for step in order.steps:
         group = order.groups[step.group]
@@ -70,7 +70,8 @@ def _rows_read(order: Order) -> dict[By, list[Wide]]:
         by_slot.append(order.schedule.child_rows[first : first + count].astype(np.int64))
         edges = slice(0, 0)
         if group.edges is not None and is_inner:
-            edges = slice(group.edges.start + step.edge_start, group.edges.start + step.edge_stop)
+            width, position = group.edges.side_by_side, group.edges.position
+            edges = slice(position + step.edge_start * width, position + step.edge_stop * width)
         none = np.empty(0, np.int64)
         by_edge.append(none if order.lists is None else order.lists.child_row[edges].astype(np.int64))
     return {By.SLOT: by_slot, By.EDGE: by_edge}

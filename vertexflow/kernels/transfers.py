@@ -11,12 +11,12 @@ import torch
 from torch import fx
 
 from ..graph.symbolic.program import Program
-from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.roles import ALL_SLOTS, is_over_edges
 from .arguments import By, Gathered, Outside, Received, Sent, SentByAll, State
 from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .group_memory import GroupMemory
-from .memory import Along, first_gathered, first_row, gathered_by, slots_of
+from .memory import Along, first_gathered, first_row, gathered_by, positions_of, slots_of
 from .order import Ints, Order, OutputRows, RowGroup
 
 TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and dtype of a tensor that a run makes for its caller
@@ -148,6 +148,7 @@ def gather(
         elif base >= 0:
             assert group.edges is not None
             first, count = window.range(Along.EDGES)
+            first, count = first * group.edges.side_by_side, count * group.edges.side_by_side
             index = group.edges.child_rows[first : first + count]
             writer.copy(locations[Gathered(name, by)].part(first, count), locations[State(name)], None, index)
 
@@ -178,12 +179,12 @@ def allocate_sent(
     sent: dict[SentByAll, Location] = {}
     for program in programs:
         for (name, slot), node in program.gather_grads.items():
-            key = SentByAll(name, By.EDGE if slot == CHILDREN else By.SLOT)
+            key = SentByAll(name, By.EDGE if is_over_edges(slot) else By.SLOT)
             if key not in sent:
                 size = math.prod(program.trace.state[name]) * node.meta["val"].dtype.itemsize
-                num_rows = order.num_edges if slot == CHILDREN else order.num_positions + 1
+                num_rows = order.num_edge_positions if is_over_edges(slot) else order.num_positions + 1
                 sent[key] = region.allocate(num_rows, size)
-                if slot != CHILDREN:
+                if not is_over_edges(slot):
                     writer.zero(sent[key].part(num_rows - 1, 1))  # what rows receive that nobody reads
     return sent
 
@@ -201,13 +202,9 @@ def locate_sent(
             has_gaps = slots != {ALL_SLOTS} and len(slots) < group.num_slots
         else:
             assert group.edges is not None
-            nodes = {
-                node: slot
-                for (name, slot), node in program.gather_grads.items()
-                if (name, slot) == (key.state, CHILDREN)
-            }
-            sent_by_group = location.part(group.edges.start, group.edges.num_edges)
-            has_gaps = not nodes
+            nodes, columns = positions_of(program.gather_grads, key.state), group.edges.side_by_side
+            sent_by_group = location.part(group.edges.position, group.edges.num_edges * columns)
+            has_gaps = len(nodes) < columns
         if has_gaps:
             writer.zero(sent_by_group)
         memory.set(Sent(key.state, key.by), sent_by_group)

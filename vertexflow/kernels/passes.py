@@ -1,0 +1,130 @@
+"""The passes of a run that was written down (`prepared`): each finds memory and addresses, and is one call of native code.
+
+In a step of few vertices this is what takes time, so nothing is done here that was known when the calls were written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from . import rehearsal
+from .group_memory import GroupMemory
+from .pool import LARGE_OF_PARTS, empty, empty_for_a_call, is_large
+from .ranges import CallsOfRun
+
+_CPU = torch.device("cpu")
+_address = Tensor.data_ptr
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """A tensor that each run makes."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    size: int  # bytes
+    like: Tensor  # such a tensor, in the memory of a single number
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Fresh:
+        like = torch.empty((), dtype=dtype, device=_CPU).expand(shape)
+        return cls(shape, dtype, math.prod(shape) * dtype.itemsize, like)
+
+    def make(self) -> Tensor:
+        if self.size >= LARGE_OF_PARTS and is_large(self.size):
+            return empty(self.shape, self.dtype, _CPU)
+        return torch.empty_like(self.like)  # in two thirds of the time of `torch.empty`
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """The forward pass."""
+
+    calls: CallsOfRun
+    alive: list[Tensor]  # whose addresses are in the calls
+    kept: Fresh  # what the backward pass reads
+    temporary_size: int  # bytes that are read in this pass only
+    constants: list[Tensor]
+    outputs: list[Fresh]
+    num_seeds: int
+    memory: list[GroupMemory]  # of each group
+
+    @property
+    def kept_size(self) -> int:
+        """Bytes that the backward pass reads."""
+        return self.kept.size
+
+    def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
+        outputs = tuple([each.make() for each in self.outputs])
+        return outputs, self.run_into(flat, map(_address, outputs))
+
+    def run_into(self, flat: Sequence[Tensor], results: Iterable[int]) -> Tensor:
+        """The memory that is kept; `results` are the addresses of outputs, and of `GrownRows`."""
+        kept = self.kept.make()
+        read = plain([*flat, *self.constants] if self.constants else flat)
+        seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
+        _call(self.calls, [_address(kept), *map(_address, read), *results, *seeds], self.temporary_size)
+        return kept
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """The backward pass where gradients come to certain outputs."""
+
+    calls: CallsOfRun
+    alive: list[Tensor]
+    temporary_size: int
+    terms: list[Fresh]
+    sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
+
+    def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
+        return self.run_from(kept, read, map(_address, grads))
+
+    def run_from(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
+        """The same; `grads` are the addresses of gradients, and of `GrownRows`."""
+        terms, read = [each.make() for each in self.terms], plain(read)
+        _call(self.calls, [_address(kept), *map(_address, read), *grads, *map(_address, terms)], self.temporary_size)
+        return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
+
+
+def plain(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The tensors, contiguous, and without lazy negations."""
+    return tensors if all(map(_is_plain, tensors)) else [*map(_plain, tensors)]
+
+
+def rows_or_one(grad: Tensor) -> Tensor:
+    """A gradient, or its first row where all rows are the same memory."""
+    return _plain(grad[0] if grad.stride(0) == 0 and len(grad) else grad)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor if _is_plain(tensor) else tensor.resolve_conj().resolve_neg().contiguous()
+
+
+def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
+    """Run a pass; in a rehearsal, count the memory that native code allocates itself.
+
+    The memory for the time of the pass comes from the pool if it is large; else native code allocates it.
+    """
+    temporary = (
+        empty_for_a_call(temporary_size) if temporary_size >= LARGE_OF_PARTS and is_large(temporary_size) else None
+    )
+    rehearsed = rehearsal.current()
+    if rehearsed is None:
+        calls.run([0, 0 if temporary is None else _address(temporary), *addresses], temporary_size)
+    elif temporary is None:
+        rehearsed.add(temporary_size)
+        rehearsed.drop(temporary_size)
