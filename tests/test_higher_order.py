@@ -94,11 +94,11 @@ def test_random_functions_of_any_number_of_children(case):
 @tries(3)
 @given(kinds_cases())
 def test_random_methods_of_three_kinds(case):
-    given, leaves = case.given(), [*case.model.parameters(), *case.inputs.values(), *case.edge_inputs.values()]
+    leaves = [*case.model.parameters(), *case.inputs.values(), *case.edge_inputs.values()]
     reference = run_reference(
         case.model, *join(case.parts), case.inputs, case.reverse, case.edge_inputs, case.methods()
     )
-    check(case, ("torch",), lambda: case.model(case.batch(), reverse=case.reverse, **given), reference, leaves)
+    check(case, ("torch",), lambda: case.model(case.batch(), reverse=case.reverse, **case.given()), reference, leaves)
 
 
 @tries(2)
