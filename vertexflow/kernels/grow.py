@@ -86,7 +86,9 @@ class Grown:
         buffers = self._gradients.get(task)
         if buffers is None:
             buffers = self._gradients[task] = {}, {}
-            torch.autograd.Variable._execution_engine.queue_callback(functools.partial(self._gradients.pop, task))
+            torch.autograd.Variable._execution_engine.queue_callback(
+                functools.partial(self._gradients.__delitem__, task)
+            )
         return buffers
 
     def state_gradient(self, name: str, like: fx.Node) -> Tensor:
