@@ -111,7 +111,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Without what an earlier one left in build: setuptools packs it again, modules that are gone among it.
 wheel: $(READY)
+	@rm -rf build/lib* build/bdist*
 	$(BIN)/pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 # Pages are executed in the kernel of this environment.
@@ -135,4 +137,4 @@ bench-gpu: $(READY)
 	$(BIN)/python -m benchmarks run --device cuda --compile --rounds 30 $(ARGS)
 
 clean:
-	rm -rf $(VENV) build vertexflow/_core*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist vertexflow/_core*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
