@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import vertexflow as vf
-from vertexflow.kernels import prepared
+from vertexflow.kernels import passes
 
 from .agreement import TOLERANCE
 from .models import FromCode
@@ -220,5 +220,5 @@ def test_slots_of_all_children_and_their_number():
 
 
 def test_rows_of_edges_that_nobody_reads_are_zeros_whatever_the_memory_held(models, monkeypatch):
-    monkeypatch.setattr(prepared, "_empty", lambda shape, dtype: torch.full(shape, 7, dtype=dtype))
+    monkeypatch.setattr(passes, "_empty", lambda shape, dtype: torch.full(shape, 7, dtype=dtype))
     check(models[2], 2, "native")

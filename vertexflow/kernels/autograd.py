@@ -121,13 +121,28 @@ class _PreparedRun(torch.autograd.Function):
         set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
         ctx.bound, ctx.order, ctx.prepared = bound, order, prepared
         save_tensors(ctx, [kept, *prepared.read_back(flat)])
+        ctx.kept_at, ctx.is_overwritten = kept.data_ptr(), False
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
+        if ctx.is_overwritten:
+            raise RuntimeError(
+                "a backward pass through this vertex function did not come to its end, and what it read is overwritten; run the "
+                "model again, or call the first backward with retain_graph=True"
+            )
         kept, *read = saved_tensors(ctx)
-        return (None, None, None, *ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads))
+        # PyTorch frees what is kept when nobody retains the graph. What hooks have brought back is theirs.
+        ctx.is_overwritten = not _is_graph_retained() and kept.data_ptr() == ctx.kept_at
+        gradients = ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads, ctx.is_overwritten)
+        return (None, None, None, *gradients)
+
+
+def _is_graph_retained() -> bool:
+    """Whether there may be another backward pass after the one that is under way."""
+    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return asked is None or bool(asked())
 
 
 def set_differentiable(ctx: Any, outputs: Mapping[str, Tensor], differentiable: Set[str]) -> None:

@@ -1,99 +1,22 @@
-"""Runs over a structure whose loops are all native code: written down once, as lists of calls; then a pass is one call.
-
-`autograd` and `executor`, which serve all other runs, define what is computed, and in which order. The values of a run lie in
-two memory regions: one is kept for the backward pass, the other is needed during a pass only. The tensors that users get have
-memory of their own.
-"""
+"""Runs over a structure whose loops are all native code: written down once, as lists of calls; then a pass is one call."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from .. import _core
-from ..graph.symbolic.program import BACKWARD, FORWARD
 from . import rehearsal
-from .arguments import By, State
-from .binding import AddressedLoop
 from .bound import Bound
-from .calls import Location, Locations, Region, Unprepared, Writer
-from .compiled import Compiled, NoSteps
-from .edges import known_of_edges
-from .group_memory import GroupMemory
-from .memory import Along, gathered_again
-from .order import Order, OutputRows
-from .pool import empty, empty_for_a_call, is_large
-from .transfers import (
-    TensorSpec,
-    Transfer,
-    allocate_sent,
-    along_of,
-    gather,
-    inputs,
-    joined,
-    locate_sent,
-    put,
-    receive,
-    size_of_row,
-    take,
-    zero_leaves,
-)
-from .windows import Windows, visits, visits_back, windows_of
+from .calls import Unprepared
+from .order import Order
+from .passes import Backward, Forward, rows_of
+from .windows import windows_of
+from .written import backward, forward, nodes_read_back
 
 _CPU = torch.device("cpu")
-_NOTHING = torch.empty(0)  # at address 0
-_address = Tensor.data_ptr
-
-
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """The forward pass."""
-
-    calls: _core.Calls
-    alive: list[Tensor]  # whose addresses are in the calls
-    kept_size: int  # bytes that the backward pass reads
-    temporary_size: int  # bytes that are read in this pass only
-    constants: list[Tensor]
-    outputs: list[TensorSpec]
-    num_seeds: int
-    memory: list[GroupMemory]  # of each group
-
-    def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
-        kept, temporary = _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
-        read = [*map(_plain, flat), *map(_plain, self.constants)]
-        outputs = tuple([_empty(*spec) for spec in self.outputs])
-        seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        addresses = [0, _address(temporary), *map(_address, (kept, *read, *outputs)), *seeds]
-        _call(self.calls, addresses, self.temporary_size)
-        return outputs, kept
-
-
-@dataclass(frozen=True, eq=False)
-class Backward:
-    """The backward pass where gradients come to certain outputs."""
-
-    calls: _core.Calls
-    alive: list[Tensor]
-    temporary_size: int
-    terms: list[TensorSpec]
-    sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
-
-    def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
-        temporary = _temporary(self.temporary_size)
-        plain = [*map(_plain, read)]
-        terms = [_empty(*spec) for spec in self.terms]
-        addresses = [0, _address(temporary), *map(_address, (kept, *plain, *grads, *terms))]
-        _call(self.calls, addresses, self.temporary_size)
-        return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +26,7 @@ class Prepared:
     forward: Forward
     read: list[int]  # the positions of what the backward pass reads, among parameters, inputs and constants
     zeros: list[Tensor]  # a row for each output
-    backwards: dict[tuple[bool, ...], Backward] = field(default_factory=dict)
+    backwards: dict[tuple[bool, tuple[bool, ...]], Backward] = field(default_factory=dict)
 
     def read_back(self, flat: Sequence[Tensor]) -> list[Tensor]:
         """The parameters, inputs and constants that the backward pass reads."""
@@ -111,21 +34,27 @@ class Prepared:
         return [tensors[at] for at in self.read]
 
     def backward(
-        self, bound: Bound, order: Order, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor | None]
+        self,
+        bound: Bound,
+        order: Order,
+        kept: Tensor,
+        read: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        overwrites: bool,
     ) -> list[Tensor | None]:
-        """The gradients of parameters, then inputs."""
-        plain = [zero if grad is None else _rows(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
+        """The gradients of parameters, then inputs; `overwrites` tells whether what is kept may be overwritten."""
+        plain = [zero if grad is None else rows_of(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
         have_rows = tuple(grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True))
-        return self.backward_for(bound, order, have_rows).run(kept, read, plain)
+        return self.backward_for(bound, order, have_rows, overwrites).run(kept, read, plain)
 
-    def backward_for(self, bound: Bound, order: Order, have_rows: tuple[bool, ...]) -> Backward:
+    def backward_for(self, bound: Bound, order: Order, have_rows: tuple[bool, ...], overwrites: bool) -> Backward:
         """The pass where gradients have rows for some outputs, and only one row for others."""
-        backward = self.backwards.get(have_rows)
-        if backward is None:
+        key = overwrites and self.forward.sending is not None, have_rows
+        found = self.backwards.get(key)
+        if found is None:
             with rehearsal.interrupted():
-                backward = _backward(self.forward.memory, self.read, bound, order, have_rows)
-            self.backwards[have_rows] = backward
-        return backward
+                found = self.backwards[key] = backward(self.forward, self.read, bound, order, have_rows, key[0])
+        return found
 
 
 def prepared_for(bound: Bound, order: Order) -> Prepared | None:
@@ -138,7 +67,7 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
                 if (
                     is_native is None and bound.wants_gradients
                 ):  # what can be prepared for one structure, can be for others
-                    prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
+                    prepared.backward_for(bound, order, (True,) * len(prepared.zeros), overwrites=True)
             bound.is_native, bound.prepared[order] = True, prepared
         except Unprepared:
             bound.is_native, prepared = False, None
@@ -156,234 +85,4 @@ def _prepare(bound: Bound, order: Order) -> Prepared:
     read = [at for at, nodes_of_tensor in enumerate(nodes) if read_back.intersection(nodes_of_tensor)]
     likes = (traces[groups[0]].output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
-    return Prepared(_forward(bound, order, windows), read, zeros)
-
-
-def _forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
-    writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
-    # The addresses are numbered as `Forward.run` passes them.
-    temporary, kept = Region(writer.address("temporary")), Region(writer.address("kept"))
-    for key in (*_flat(bound), *bound.constants):
-        writer.address(key)
-    outputs = [writer.address(("output", name)) for name in bound.pushes]
-    memory_of_groups = _group_memory(writer, windows)
-    groups = list(zip(bound.compiled, memory_of_groups, strict=True))
-    read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
-    for name, node in programs[0].trace.scatters.items():
-        is_kept = any(program.trace.scatters[name] in read_back[group] for group, program in enumerate(programs))
-        is_kept |= any(
-            name in dict(gathered_again(compiled.program)) for compiled, memory in groups if memory.windows.are_several
-        )
-        state = (kept if is_kept else temporary).allocate(order.num_rows + 1, size_of_row(node))
-        writer.zero(state.part(order.num_rows, 1))  # what a missing child reads
-        for compiled, memory in groups:
-            group = memory.windows.group
-            memory.set(State(name), state)
-            memory.set(compiled.program.trace.scatters[name], state.part(group.start, group.num_rows))
-    for number, (compiled, memory) in enumerate(groups):
-        for name, node in compiled.program.trace.pulls.items():
-            is_kept = node in read_back[number] and not memory.windows.are_several
-            memory.allocate(
-                kept if is_kept else temporary, node, along_of(bound, name), size_of_row(node), all_rows=is_kept
-            )
-        kept_layout, temporary_layout = compiled.forward_layouts(memory.windows.group, memory.windows.extent)
-        memory.add(kept, kept_layout, all_rows=True)
-        memory.add(temporary, temporary_layout)
-        for node, (shape, dtype) in _results(compiled, FORWARD):
-            size = math.prod(shape) * dtype.itemsize
-            memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
-    specs, puts = [], defaultdict(list)
-    for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
-        nodes = {number: programs[number].trace.pushes[name] for number in pushing}
-        along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        rows_of_groups = order.output_rows(pushing, along is Along.EDGES)
-        spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
-        specs.append(spec)
-        for number, transfer in transfers.items():
-            puts[number].append(transfer)
-    takes = [inputs(writer, number) for number in range(len(groups))]
-    for number, window, steps, is_first, is_last in visits(order, windows):
-        compiled, memory = groups[number]
-        if is_first:
-            take(writer, memory, window, takes[number])
-            _run_once(writer, number, "eager", memory, window)
-            zero_leaves(writer, compiled.program, memory, window)
-        if len(steps):
-            writer.run(number, "core", memory.in_window[window], steps, window)
-        if is_last:
-            if isinstance(compiled.loops["core"], NoSteps):
-                states = [(name, by) for name in compiled.program.trace.state for by in By]
-                gather(writer, compiled.program, memory, window, states)
-            _run_once(writer, number, "lazy", memory, window)
-            put(writer, memory, window, puts[number])
-    return Forward(
-        writer.calls(),
-        writer.alive,
-        kept.size,
-        temporary.size,
-        list(bound.constants.values()),
-        specs,
-        writer.num_seeds,
-        memory_of_groups,
-    )
-
-
-def _backward(
-    forward_memory: Sequence[GroupMemory], read: Sequence[int], bound: Bound, order: Order, have_rows: Sequence[bool]
-) -> Backward:
-    writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
-    windows = [memory.windows for memory in forward_memory]
-    # The addresses are numbered as `Backward.run` passes them; those of terms follow.
-    temporary, kept = Region(writer.address("temporary")), writer.address("kept")
-    keys: list[Hashable] = [*_flat(bound), *bound.constants]
-    for at in read:
-        writer.address(keys[at])
-    pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
-    memory_of_groups = _group_memory(writer, windows)
-    for memory, of_forward in zip(memory_of_groups, forward_memory, strict=True):
-        for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
-            locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
-    takes: list[list[Transfer]] = [[] for _ in windows]
-    for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
-        along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        for number, rows in zip(pushing, order.output_rows(pushing, along is Along.EDGES), strict=True):
-            node = programs[number].trace.push_grads.get(name)
-            if node is not None and (has_rows or rows.rows is not None):
-                size = size_of_row(node)
-                memory_of_groups[number].allocate(temporary, node, along, size)
-                gradient = Location(pushed[name], 0, size if has_rows else 0, 0)
-                takes[number].append(Transfer(node, gradient, rows, along))
-            elif node is not None:
-                memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
-    sent = allocate_sent(writer, temporary, programs, order)
-    terms: dict[Hashable, TensorSpec] = {}
-    for number, (compiled, group, memory) in enumerate(
-        zip(bound.compiled, order.groups, memory_of_groups, strict=True)
-    ):
-        memory.add(temporary, compiled.backward_layout(group, memory.windows.extent))
-        param_grads = set(compiled.program.param_grads.values())
-        for node, (shape, dtype) in _results(compiled, BACKWARD):
-            if node in param_grads:
-                terms[number, node] = shape, dtype
-                memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
-            else:
-                memory.set(node, temporary.allocate(1, math.prod(shape) * dtype.itemsize))
-        locate_sent(writer, compiled.program, group, sent, memory)
-        if memory.windows.are_several:
-            read_back = nodes_read_back(compiled)
-            taken_again = [transfer for transfer in inputs(writer, number) if transfer.node in read_back]
-            for transfer in taken_again:
-                memory.allocate(temporary, transfer.node, transfer.along, transfer.tensor.stride)
-            takes[number] += taken_again
-    sums: list[list[Hashable]] = []
-    for name, groups in bound.params.items():
-        nodes = {number: programs[number].param_grads.get(name) for number in groups}
-        sums.append([(number, node) for number, node in nodes.items() if node is not None])
-    puts: dict[int, list[Transfer]] = defaultdict(list)
-    for name, groups in bound.pulls.items():
-        nodes = {number: programs[number].pull_grads.get(name) for number in groups}
-        sums.append([])
-        if any(nodes.values()):
-            sums[-1].append(name)
-            address = writer.address(("input gradient", name))
-            rows_of_groups = [OutputRows(None, index) for index in order.batch_rows(groups, bound.is_edge_input(name))]
-            terms[name], transfers = joined(writer, address, groups, rows_of_groups, nodes, along_of(bound, name))
-            for number, transfer in transfers.items():
-                puts[number].append(transfer)
-    for number, window, steps, is_first, is_last in visits_back(order, windows):
-        compiled, memory = bound.compiled[number], memory_of_groups[number]
-        if is_first:
-            take(writer, memory, window, takes[number])
-            if memory.windows.are_several:
-                zero_leaves(writer, compiled.program, memory, window)
-                gather(writer, compiled.program, memory, window, gathered_again(compiled.program))
-            _run_once(writer, number, "grad_eager", memory, window)
-        if len(steps):
-            writer.run(number, "grad_core", memory.in_window[window], steps, window)
-        if is_last:
-            if isinstance(compiled.loops["grad_core"], NoSteps):
-                receive(writer, compiled.program, memory, window, sent)
-            _run_once(writer, number, "grad_lazy", memory, window)
-            put(writer, memory, window, puts[number])
-    number_of = {key: at for at, key in enumerate(terms)}
-    if writer.num_seeds or not number_of.keys() >= {key for keys in sums for key in keys}:
-        raise Unprepared("gradients that no loop makes")
-    indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, list(terms.values()), indices)
-
-
-def _flat(bound: Bound) -> list[tuple[str, str]]:
-    """The keys of parameters, then inputs."""
-    return [*(("parameter", name) for name in bound.params), *(("input", name) for name in bound.pulls)]
-
-
-def _group_memory(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemory]:
-    """The memory of each group, with the parameters and constants whose addresses are known."""
-    memory_of_groups = []
-    for compiled, windows_of_group in zip(writer.bound.compiled, windows, strict=True):
-        trace = compiled.program.trace
-        keys: dict[fx.Node, Hashable] = {node: ("parameter", name) for name, node in trace.params.items()}
-        keys |= {node: node for node in trace.constants}
-        addresses = {node: writer.known_address(key) for node, key in keys.items()}
-        locations: Locations = {
-            node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
-        }
-        for node, array in known_of_edges(trace, windows_of_group.group):
-            writer.alive.append(array)
-            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
-        memory_of_groups.append(GroupMemory(windows_of_group, locations))
-    return memory_of_groups
-
-
-def nodes_read_back(compiled: Compiled) -> set[fx.Node]:
-    """The values of the forward pass that the backward pass reads."""
-    return {*compiled.program.saved, *compiled.program.read_constants}
-
-
-def _results(compiled: Compiled, stages: Sequence[str]) -> Iterator[tuple[fx.Node, TensorSpec]]:
-    """The values without rows that loops of these stages compute."""
-    for stage in stages:
-        for part in (stage, f"{stage}_inner"):
-            loop = compiled.loops.get(part)
-            if isinstance(loop, AddressedLoop):
-                yield from ((node, (shape, node.meta["val"].dtype)) for node, shape in loop.results)
-
-
-def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, window: int) -> None:
-    """Run the parts of a stage once: over all rows of a window, and over those with children."""
-    locations, windows = memory.in_window[window], memory.windows
-    writer.run(group, stage, locations, windows.all_rows(window), window)
-    writer.run(group, f"{stage}_inner", locations, windows.inner_rows(window), window)
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    if is_large(math.prod(shape) * dtype.itemsize):
-        return empty(shape, dtype, _CPU)
-    return torch.empty(shape, dtype=dtype, device=_CPU)
-
-
-def _temporary(size: int) -> Tensor:
-    """The memory for one pass, which native code allocates itself if it is small."""
-    return empty_for_a_call(size) if is_large(size) else _NOTHING
-
-
-def _call(calls: _core.Calls, addresses: list[int], temporary_size: int) -> None:
-    """Run a pass; in a rehearsal, count the memory that native code allocates itself."""
-    rehearsed = rehearsal.current()
-    if rehearsed is None:
-        calls.run(addresses, temporary_size)
-    elif not is_large(temporary_size):
-        rehearsed.add(temporary_size)
-        rehearsed.drop(temporary_size)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, contiguous, and without a lazy negation."""
-    if tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj():
-        return tensor
-    return tensor.resolve_conj().resolve_neg().contiguous()
-
-
-def _rows(grad: Tensor) -> Tensor:
-    """A gradient, or its first row where all rows are the same memory."""
-    return _plain(grad[0] if grad.stride(0) == 0 and len(grad) else grad)
+    return Prepared(forward(bound, order, windows), read, zeros)

@@ -1,0 +1,275 @@
+"""Passes over a structure whose loops are all native code, written down as lists of calls.
+
+`autograd` and `executor`, which serve all other runs, define what is computed, and in which order. The values of a run lie in
+two memory regions: one is kept for the backward pass, the other is needed during a pass only. The tensors that users get have
+memory of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+
+from torch import fx
+
+from ..graph.symbolic.program import BACKWARD, FORWARD
+from .arguments import By, State
+from .binding import AddressedLoop
+from .bound import Bound
+from .calls import Location, Locations, Region, Unprepared, Writer
+from .compiled import Compiled, NoSteps
+from .edges import known_of_edges
+from .group_memory import GroupMemory
+from .memory import Along, gathered_again
+from .order import Order, OutputRows
+from .passes import Backward, Forward
+from .rooms import rooms_of
+from .transfers import (
+    TensorSpec,
+    Transfer,
+    Sending,
+    allocate_sent,
+    along_of,
+    gather,
+    inputs,
+    joined,
+    locate_sent,
+    put,
+    receive,
+    size_of_row,
+    take,
+    zero_gaps,
+    zero_leaves,
+    zero_unread,
+)
+from .windows import Windows, visits, visits_back
+
+
+def forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
+    """The forward pass."""
+    writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
+    # The addresses are numbered as `Forward.run` passes them.
+    temporary, kept = Region(writer.address("temporary")), Region(writer.address("kept"))
+    for key in (*_flat(bound), *bound.constants):
+        writer.address(key)
+    outputs = [writer.address(("output", name)) for name in bound.pushes]
+    memory_of_groups = _group_memory(writer, windows)
+    groups = list(zip(bound.compiled, memory_of_groups, strict=True))
+    read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
+    states_kept = _states_kept(bound.compiled, windows)
+    rooms, sending = rooms_of(bound.compiled, order, windows, states_kept), None
+    room_at = {} if rooms is None else {name: kept.allocate(1, room.size) for name, room in rooms.of_states.items()}
+    if rooms is not None:
+        sending = Sending(rooms.sent, {key: room_at[key.state]._replace(stride=rooms.of_states[key.state].stride, num_rows=rooms.sent.num_rows) for key in rooms.keys})
+    for name, node in programs[0].trace.scatters.items():
+        size = size_of_row(node)
+        if name in room_at and name in states_kept:
+            state = room_at[name]._replace(stride=size, num_rows=order.num_rows + 1)
+        else:
+            state = (kept if name in states_kept else temporary).allocate(order.num_rows + 1, size)
+        writer.zero(state.part(order.num_rows, 1))  # what a missing child reads
+        for compiled, memory in groups:
+            group = memory.windows.group
+            memory.set(State(name), state)
+            memory.set(compiled.program.trace.scatters[name], state.part(group.start, group.num_rows))
+    for number, (compiled, memory) in enumerate(groups):
+        for name, node in compiled.program.trace.pulls.items():
+            is_kept = node in read_back[number] and not memory.windows.are_several
+            memory.allocate(
+                kept if is_kept else temporary, node, along_of(bound, name), size_of_row(node), all_rows=is_kept
+            )
+        kept_layout, temporary_layout = compiled.forward_layouts(memory.windows.group, memory.windows.extent)
+        if rooms is None or not memory.windows.are_several:
+            memory.add(kept, kept_layout, all_rows=True)
+        memory.add(temporary, temporary_layout)
+        for node, (shape, dtype) in _results(compiled, FORWARD):
+            size = math.prod(shape) * dtype.itemsize
+            memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
+    if rooms is not None:
+        others = kept.allocate(1, rooms.others.size)
+        for room, location in [(rooms.others, others), *((rooms.of_states[name], at) for name, at in room_at.items())]:
+            for (number, node), offsets in room.values.items():
+                place = bound.compiled[number].forward_layouts(windows[number].group, windows[number].extent)[0].places[node]
+                memory_of_groups[number].place(node, place, location, offsets)
+    specs, puts = [], defaultdict(list)
+    for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
+        nodes = {number: programs[number].trace.pushes[name] for number in pushing}
+        along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES)
+        spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
+        specs.append(spec)
+        for number, transfer in transfers.items():
+            puts[number].append(transfer)
+    takes = [inputs(writer, number) for number in range(len(groups))]
+    for number, window, steps, is_first, is_last in visits(order, windows):
+        compiled, memory = groups[number]
+        if is_first:
+            take(writer, memory, window, takes[number])
+            _run_once(writer, number, "eager", memory, window)
+            zero_leaves(writer, compiled.program, memory, window)
+        if len(steps):
+            writer.run(number, "core", memory.in_window[window], steps, window)
+        if is_last:
+            if isinstance(compiled.loops["core"], NoSteps):
+                states = [(name, by) for name in compiled.program.trace.state for by in By]
+                gather(writer, compiled.program, memory, window, states)
+            _run_once(writer, number, "lazy", memory, window)
+            put(writer, memory, window, puts[number])
+    return Forward(
+        writer.calls(),
+        writer.alive,
+        kept.size,
+        temporary.size,
+        list(bound.constants.values()),
+        specs,
+        writer.num_seeds,
+        memory_of_groups,
+        sending,
+    )
+
+
+def backward(
+    forward: Forward, read: Sequence[int], bound: Bound, order: Order, have_rows: Sequence[bool], overwrites: bool
+) -> Backward:
+    """The backward pass; if it `overwrites` what is kept, it sends where that lies."""
+    sending = forward.sending if overwrites else None
+    writer, programs = Writer(bound, order, sending and sending.rows), [compiled.program for compiled in bound.compiled]
+    windows = [memory.windows for memory in forward.memory]
+    # The addresses are numbered as `Backward.run` passes them; those of terms follow.
+    temporary, kept = Region(writer.address("temporary")), writer.address("kept")
+    keys: list[Hashable] = [*_flat(bound), *bound.constants]
+    for at in read:
+        writer.address(keys[at])
+    pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
+    memory_of_groups = _group_memory(writer, windows)
+    for memory, of_forward in zip(memory_of_groups, forward.memory, strict=True):
+        for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
+            locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
+    takes: list[list[Transfer]] = [[] for _ in windows]
+    for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
+        along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
+        for number, rows in zip(pushing, order.output_rows(pushing, along is Along.EDGES), strict=True):
+            node = programs[number].trace.push_grads.get(name)
+            if node is not None and (has_rows or rows.rows is not None):
+                size = size_of_row(node)
+                memory_of_groups[number].allocate(temporary, node, along, size)
+                gradient = Location(pushed[name], 0, size if has_rows else 0, 0)
+                takes[number].append(Transfer(node, gradient, rows, along))
+            elif node is not None:
+                memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
+    if sending is None:
+        sending = allocate_sent(temporary, programs, order)
+    zero_unread(writer, sending, order)
+    terms: dict[Hashable, TensorSpec] = {}
+    for number, (compiled, group, memory) in enumerate(
+        zip(bound.compiled, order.groups, memory_of_groups, strict=True)
+    ):
+        memory.add(temporary, compiled.backward_layout(group, memory.windows.extent))
+        param_grads = set(compiled.program.param_grads.values())
+        for node, (shape, dtype) in _results(compiled, BACKWARD):
+            if node in param_grads:
+                terms[number, node] = shape, dtype
+                memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
+            else:
+                memory.set(node, temporary.allocate(1, math.prod(shape) * dtype.itemsize))
+        locate_sent(compiled.program, number, sending, memory)
+        if memory.windows.are_several:
+            read_back = nodes_read_back(compiled)
+            taken_again = [transfer for transfer in inputs(writer, number) if transfer.node in read_back]
+            for transfer in taken_again:
+                memory.allocate(temporary, transfer.node, transfer.along, transfer.tensor.stride)
+            takes[number] += taken_again
+    sums: list[list[Hashable]] = []
+    for name, groups in bound.params.items():
+        nodes = {number: programs[number].param_grads.get(name) for number in groups}
+        sums.append([(number, node) for number, node in nodes.items() if node is not None])
+    puts: dict[int, list[Transfer]] = defaultdict(list)
+    for name, groups in bound.pulls.items():
+        nodes = {number: programs[number].pull_grads.get(name) for number in groups}
+        sums.append([])
+        if any(nodes.values()):
+            sums[-1].append(name)
+            address = writer.address(("input gradient", name))
+            rows_of_groups = [OutputRows(None, index) for index in order.batch_rows(groups, bound.is_edge_input(name))]
+            terms[name], transfers = joined(writer, address, groups, rows_of_groups, nodes, along_of(bound, name))
+            for number, transfer in transfers.items():
+                puts[number].append(transfer)
+    for number, window, steps, is_first, is_last in visits_back(order, windows):
+        compiled, memory = bound.compiled[number], memory_of_groups[number]
+        if is_first:
+            zero_gaps(writer, compiled.program, memory, window, sending)
+            take(writer, memory, window, takes[number])
+            if memory.windows.are_several:
+                zero_leaves(writer, compiled.program, memory, window)
+                gather(writer, compiled.program, memory, window, gathered_again(compiled.program))
+            _run_once(writer, number, "grad_eager", memory, window)
+        if len(steps):
+            if sending.rows is not None:
+                steps = sending.rows.steps(steps)
+            writer.run(number, "grad_core", memory.in_window[window], steps, window)
+        if is_last:
+            if isinstance(compiled.loops["grad_core"], NoSteps):
+                receive(writer, compiled.program, memory, window, sending.locations)
+            _run_once(writer, number, "grad_lazy", memory, window)
+            put(writer, memory, window, puts[number])
+    number_of = {key: at for at, key in enumerate(terms)}
+    if writer.num_seeds or not number_of.keys() >= {key for keys in sums for key in keys}:
+        raise Unprepared("gradients that no loop makes")
+    indices = [[number_of[key] for key in keys] for keys in sums]
+    return Backward(writer.calls(), writer.alive, temporary.size, list(terms.values()), indices)
+
+
+def _states_kept(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> set[str]:
+    """The states that the backward pass reads."""
+    kept: set[str] = set()
+    for each, of_group in zip(compiled, windows, strict=True):
+        read_back = nodes_read_back(each)
+        kept.update(name for name, node in each.program.trace.scatters.items() if node in read_back)
+        if of_group.are_several:
+            kept.update(name for name, _ in gathered_again(each.program))
+    return kept
+
+
+def _flat(bound: Bound) -> list[tuple[str, str]]:
+    """The keys of parameters, then inputs."""
+    return [*(("parameter", name) for name in bound.params), *(("input", name) for name in bound.pulls)]
+
+
+def _group_memory(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemory]:
+    """The memory of each group, with the parameters and constants whose addresses are known."""
+    memory_of_groups = []
+    for compiled, windows_of_group in zip(writer.bound.compiled, windows, strict=True):
+        trace = compiled.program.trace
+        keys: dict[fx.Node, Hashable] = {node: ("parameter", name) for name, node in trace.params.items()}
+        keys |= {node: node for node in trace.constants}
+        addresses = {node: writer.known_address(key) for node, key in keys.items()}
+        locations: Locations = {
+            node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
+        }
+        for node, array in known_of_edges(trace, windows_of_group.group):
+            writer.alive.append(array)
+            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
+        memory_of_groups.append(GroupMemory(windows_of_group, locations))
+    return memory_of_groups
+
+
+def nodes_read_back(compiled: Compiled) -> set[fx.Node]:
+    """The values of the forward pass that the backward pass reads."""
+    return {*compiled.program.saved, *compiled.program.read_constants}
+
+
+def _results(compiled: Compiled, stages: Sequence[str]) -> Iterator[tuple[fx.Node, TensorSpec]]:
+    """The values without rows that loops of these stages compute."""
+    for stage in stages:
+        for part in (stage, f"{stage}_inner"):
+            loop = compiled.loops.get(part)
+            if isinstance(loop, AddressedLoop):
+                yield from ((node, (shape, node.meta["val"].dtype)) for node, shape in loop.results)
+
+
+def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, window: int) -> None:
+    """Run the parts of a stage once: over all rows of a window, and over those with children."""
+    locations, windows = memory.in_window[window], memory.windows
+    writer.run(group, stage, locations, windows.all_rows(window), window)
+    writer.run(group, f"{stage}_inner", locations, windows.inner_rows(window), window)
