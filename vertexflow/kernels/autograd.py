@@ -127,12 +127,12 @@ class _PreparedRun(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
-        if ctx.is_overwritten:
+        kept, *read = saved_tensors(ctx)
+        if ctx.is_overwritten:  # and PyTorch has not freed it
             raise RuntimeError(
                 "a backward pass through this vertex function did not come to its end, and what it read is overwritten; run the "
                 "model again, or call the first backward with retain_graph=True"
             )
-        kept, *read = saved_tensors(ctx)
         # PyTorch frees what is kept when nobody retains the graph. What hooks have brought back is theirs.
         ctx.is_overwritten = not _is_graph_retained() and kept.data_ptr() == ctx.kept_at
         gradients = ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads, ctx.is_overwritten)

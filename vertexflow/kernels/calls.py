@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -98,7 +98,9 @@ class Writer:
         self._functions = next((loop.loop_numbers for loop in native), {})
         self._parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}
         if sent is not None:
-            self._parents |= {by: sent.parents(by, parents) for by, parents in self._parents.items() if parents and by in sent.blocks}
+            self._parents |= {
+                by: sent.parents(by, parents) for by, parents in self._parents.items() if parents and by in sent.blocks
+            }
 
     def address(self, key: Hashable) -> int:
         """The number of the address where something lies, the next one if it is new."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import fx
 
@@ -29,6 +29,7 @@ class Room:
     size: int  # bytes
     values: Offsets
     stride: int = 0  # bytes of a row that is sent
+    has_state: bool = False  # the rows of the state come first
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,28 +49,29 @@ def rooms_of(compiled: Sequence[Compiled], order: Order, windows: Sequence[Windo
     if not sent or not any(of_group.are_several for of_group in windows):
         return None
     reads = LastReads.find(programs, order, windows, set().union(*sent.values()))
-    shares: dict[str | None, dict[int, dict[fx.Node, Place]]] = {name: {} for name in (*sent, None)}
+    strides = {name: _size_sent(programs, name) for name in sent}
+    widest = [
+        name for name, stride in strides.items() if stride == max(strides.values())
+    ]  # others have no room to speak of
+    shares: dict[str | None, dict[int, dict[fx.Node, Place]]] = {name: {} for name in (*widest, None)}
     for number, (each, of_group) in enumerate(zip(compiled, windows, strict=True)):
         if of_group.are_several:
             layout, _ = each.forward_layouts(of_group.group, of_group.extent)
-            for name, places in _shares(layout, list(sent)).items():
+            for name, places in _shares(layout, widest).items():
                 shares[name][number] = places
     rooms, occupied = {}, []
-    for name in sent:
-        stride = _size_sent(programs, name)
+    for name, stride in strides.items():
         first, until = 0, []
-        if name in kept:
+        if name in kept and name in shares:
             first = _aligned((order.num_rows + 1) * _size_of_state(programs, name))
             until = [_state_bytes(programs, windows, name, key, last) for key, last in reads.states.items()]
-        offsets, end, of_values = _by_window(shares[name], windows, first, reads)
-        rooms[name] = Room(end, offsets, stride)
-        in_rows = [
-            Rows(-(-rows.start // stride), rows.stop // stride, rows.last) for rows in (*until, *of_values)
-        ]
+        offsets, end, of_values = _by_window(shares.get(name, {}), windows, first, reads)
+        rooms[name] = Room(end, offsets, stride, has_state=first > 0)
+        in_rows = [Rows(-(-rows.start // stride), rows.stop // stride, rows.last) for rows in (*until, *of_values)]
         occupied.append(Occupied(-(-end // stride), [rows for rows in in_rows if rows.start < rows.stop]))
     rows = place_blocks(order, windows, reads, occupied)
     for name, room in rooms.items():
-        rooms[name] = Room(max(room.size, rows.num_rows * room.stride), room.values, room.stride)
+        rooms[name] = replace(room, size=max(room.size, rows.num_rows * room.stride))
     offsets, end, _ = _by_window(shares[None], windows, 0, reads)
     keys = [SentByAll(name, by) for name, bys in sent.items() for by in By if by in bys]
     return Rooms(rooms, Room(end, offsets), rows, keys)
@@ -79,7 +81,7 @@ def _shares(layout: Layout, names: Sequence[str]) -> dict[str | None, dict[fx.No
     """Values dealt out to the rooms of states, so that all of these have as many of each size; None has what is left."""
     alike: dict[tuple[object, int], list[fx.Node]] = {}
     for node, place in layout.places.items():
-        assert isinstance(node, fx.Node) and place.along is not None, node
+        assert isinstance(node, fx.Node), node
         alike.setdefault((place.along, _row_size(place)), []).append(node)
     shares: dict[str | None, dict[fx.Node, Place]] = {name: {} for name in (*names, None)}
     for nodes in alike.values():

@@ -54,13 +54,15 @@ class SentRows:
         """Steps whose `read_at` are rows of the blocks, and -1 where these are not consecutive."""
         if By.SLOT not in self.starts:
             return steps
-        moved, first = steps.copy(), steps[:, 3]
+        moved: Ints = steps.copy()
+        first = steps[:, 3]
         block, end = (self._block(By.SLOT, at) for at in (first, first + steps[:, 1] - steps[:, 0] - 1))
         moved[:, 3] = np.where((first >= 0) & (block == end), first + self.shifts[By.SLOT][block], -1)
         return moved
 
     def _block(self, by: By, positions: Ints) -> Ints:
-        return (np.searchsorted(self.starts[by], positions, "right") - 1).astype(np.int32)
+        block: Ints = (np.searchsorted(self.starts[by], positions, "right") - 1).astype(np.int32)
+        return block
 
 
 def sent_by(programs: Iterable[Program]) -> dict[str, set[By]]:
@@ -92,7 +94,9 @@ class LastReads:
     sent: dict[By, dict[Key, int]]  # of what it sends: when the children have received
 
     @classmethod
-    def find(cls, programs: Sequence[Program], order: Order, windows: Sequence[Windows], bys: Iterable[By]) -> LastReads:
+    def find(
+        cls, programs: Sequence[Program], order: Order, windows: Sequence[Windows], bys: Iterable[By]
+    ) -> LastReads:
         first: dict[Key, int] = {}
         last: dict[Key, int] = {}
         for number, visit in enumerate(visits_back(order, windows)):
@@ -184,7 +188,14 @@ class _Free:
 def _common(occupied: Sequence[Occupied]) -> list[Rows]:
     """The rows that become free in all of these."""
     never, end = 2**31 - 1, max(memory.num_rows for memory in occupied)
-    bounds = np.unique([0, end, *(memory.num_rows for memory in occupied), *(bound for memory in occupied for rows in memory.until for bound in rows[:2])])
+    bounds = np.unique(
+        [
+            0,
+            end,
+            *(memory.num_rows for memory in occupied),
+            *(bound for memory in occupied for rows in memory.until for bound in rows[:2]),
+        ]
+    )
     last = np.full(len(bounds) - 1, -1)
     for memory in occupied:
         until = np.where(bounds[:-1] < memory.num_rows, never, -1)
@@ -202,7 +213,7 @@ def _rows(windows: Windows, number: int) -> slice:
 
 
 def positions_of(group: RowGroup, window: Window, by: By) -> tuple[int, int]:
-    """Where the edges of a window begin, among the positions in `child_rows` of all groups or among all edges, and their number."""
+    """Where the edges of a window begin, among the positions in `child_rows` of all groups or all edges, and how many."""
     if by is By.SLOT:
         slots = group.num_slots
         return group.position + window.inner * slots, (window.inner_stop - window.inner) * slots

@@ -216,9 +216,7 @@ def zero_gaps(writer: Writer, program: Program, memory: GroupMemory, number: int
         slots = set(_sent_to(program, key).values())
         if slots & {ALL_SLOTS, CHILDREN} or (key.by is By.SLOT and len(slots) == group.num_slots):
             continue
-        (start, count), (first, _) = (
-            positions_of(group, rows, key.by) for rows in (window, memory.windows.whole)
-        )
+        (start, count), (first, _) = (positions_of(group, rows, key.by) for rows in (window, memory.windows.whole))
         writer.zero(memory.in_window[number][Sent(key.state, key.by)].part(start - first, count))
 
 

@@ -26,9 +26,9 @@ from .order import Order, OutputRows
 from .passes import Backward, Forward
 from .rooms import rooms_of
 from .transfers import (
+    Sending,
     TensorSpec,
     Transfer,
-    Sending,
     allocate_sent,
     along_of,
     gather,
@@ -59,13 +59,19 @@ def forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     states_kept = _states_kept(bound.compiled, windows)
     rooms, sending = rooms_of(bound.compiled, order, windows, states_kept), None
-    room_at = {} if rooms is None else {name: kept.allocate(1, room.size) for name, room in rooms.of_states.items()}
+    of_states = {} if rooms is None else rooms.of_states
+    room_at = {name: kept.allocate(1, room.size) for name, room in of_states.items()}
     if rooms is not None:
-        sending = Sending(rooms.sent, {key: room_at[key.state]._replace(stride=rooms.of_states[key.state].stride, num_rows=rooms.sent.num_rows) for key in rooms.keys})
+        count = rooms.sent.num_rows
+        sent = {
+            key: Location(kept.address, room_at[key.state].offset, of_states[key.state].stride, count)
+            for key in rooms.keys
+        }
+        sending = Sending(rooms.sent, sent)
     for name, node in programs[0].trace.scatters.items():
         size = size_of_row(node)
-        if name in room_at and name in states_kept:
-            state = room_at[name]._replace(stride=size, num_rows=order.num_rows + 1)
+        if name in of_states and of_states[name].has_state:
+            state = Location(kept.address, room_at[name].offset, size, order.num_rows + 1)
         else:
             state = (kept if name in states_kept else temporary).allocate(order.num_rows + 1, size)
         writer.zero(state.part(order.num_rows, 1))  # what a missing child reads
@@ -86,12 +92,11 @@ def forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
         for node, (shape, dtype) in _results(compiled, FORWARD):
             size = math.prod(shape) * dtype.itemsize
             memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
-    if rooms is not None:
-        others = kept.allocate(1, rooms.others.size)
-        for room, location in [(rooms.others, others), *((rooms.of_states[name], at) for name, at in room_at.items())]:
-            for (number, node), offsets in room.values.items():
-                place = bound.compiled[number].forward_layouts(windows[number].group, windows[number].extent)[0].places[node]
-                memory_of_groups[number].place(node, place, location, offsets)
+    placed = [] if rooms is None else [(rooms.others, kept.allocate(1, rooms.others.size))]
+    for room, location in [*placed, *((room, room_at[name]) for name, room in of_states.items())]:
+        for (number, node), offsets in room.values.items():
+            layout, _ = bound.compiled[number].forward_layouts(windows[number].group, windows[number].extent)
+            memory_of_groups[number].place(node, layout.places[node], location, offsets)
     specs, puts = [], defaultdict(list)
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
