@@ -31,6 +31,7 @@ class Method:
     edge_inputs: list[str]
     pushed: dict[str, int]
     first_slot: int = 0
+    left_out: str = ""  # a state that it does not scatter
 
 
 class KindsFunction(RaggedFunction):
@@ -91,7 +92,8 @@ class KindsFunction(RaggedFunction):
             else:
                 values = edges if on_edges and edges else rows
                 values.append(OPERATIONS[operation](self, values[a % len(values)], values[b % len(values)]))
-        v.scatter(h=torch.tanh(rows[-1]), m=torch.tanh(self.as_state(rows[-2] if len(rows) > 1 else rows[-1])))
+        states = {"h": torch.tanh(rows[-1]), "m": torch.tanh(self.as_state(rows[-2] if len(rows) > 1 else rows[-1]))}
+        v.scatter(**{name: value for name, value in states.items() if name != method.left_out})
         v.push(**{name: rows[index % len(rows)] for name, index in method.pushed.items() if name in "pq"})
         v.push(**{name: edges[index % len(edges)] for name, index in method.pushed.items() if name not in "pq"})
 
@@ -167,6 +169,8 @@ def kinds_cases(draw, operations: list[str] | None = None) -> KindsCase:
     drawn = {kind: draw(methods(operations or [*sorted(OPERATIONS), "num_children"])) for kind in KINDS}
     if not any(method.pushed for method in drawn.values()):
         drawn["a"].pushed["p"] = 0
+    for kind in "bc":  # each state is scattered by vertices of kind "a"
+        drawn[kind].left_out = draw(st.sampled_from(["", "", "h", "m"]))
     model = KindsFunction(drawn, draw(st.sampled_from(shapes(SIZE))), draw(st.integers(0, 10_000)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     inputs = {

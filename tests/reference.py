@@ -47,7 +47,8 @@ class OneVertex:
         self.inputs = inputs
         self.shapes = shapes
         self.dtypes = dtypes
-        self.state = {}
+        # What a method of a kind leaves out is zero.
+        self.state = {name: torch.zeros(1, *shape, dtype=dtypes[name]) for name, shape in shapes.items()}
         self.outputs = {}
 
     def gather(self, slot):

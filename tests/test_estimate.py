@@ -14,7 +14,7 @@ import torch
 import vertexflow as vf
 from benchmarks.workloads.treelstm import BinaryTreeLSTM
 from benchmarks.zoo import ZOO
-from vertexflow.kernels import native, pool, prepared, rehearsal
+from vertexflow.kernels import native, passes, pool, rehearsal
 
 from .models import FromCode
 from .promises import Circuit
@@ -68,7 +68,7 @@ def test_a_step_asks_for_the_pieces_that_were_counted(lstm, monkeypatch, max_ver
 
 @needs_a_compiler
 def test_each_size_is_that_of_a_step(lstm, monkeypatch):
-    seen, forward, backward = {}, prepared.Forward.run, prepared.Backward.run
+    seen, forward, backward = {}, passes.Forward.run, passes.Backward.run
 
     def run_forward(self, flat):
         seen["kept"], seen["forward"] = self.kept_size, self.temporary_size
@@ -78,8 +78,8 @@ def test_each_size_is_that_of_a_step(lstm, monkeypatch):
         seen["backward"], seen["loss"] = self.temporary_size, bytes_of(grads)
         return backward(self, kept, read, grads)
 
-    monkeypatch.setattr(prepared.Forward, "run", run_forward)
-    monkeypatch.setattr(prepared.Backward, "run", run_backward)
+    monkeypatch.setattr(passes.Forward, "run", run_forward)
+    monkeypatch.setattr(passes.Backward, "run", run_backward)
     x = torch.randn(META.shape, requires_grad=True)
     outputs = step(lstm, BATCH, x=x)
     seen["outputs"] = bytes_of(outputs.values())

@@ -302,14 +302,60 @@ def test_an_input_that_no_kind_pulls():
         Arithmetic()([arithmetic()], x=X, sign=SIGN, y=SIGN)
 
 
-def test_a_method_that_leaves_out_a_state():
+class Signed(vf.VertexFunction):
+    """Words have a state `h`, negations a state `sign`; phrases read both of both and have no sign."""
+
+    def __init__(self):
+        super().__init__(state={"h": 2, "sign": 1})
+        self.linear = nn.Linear(2, 2)
+
+    @vf.vertex("word")
+    def word(self, v):
+        v.scatter(h=torch.tanh(self.linear(v.pull("x"))))
+
+    @vf.vertex("not")
+    def negation(self, v):
+        v.scatter(sign=-torch.exp(v.pull("x")[:, :1]))
+
+    @vf.vertex("phrase")
+    def phrase(self, v):
+        left, right = v.gather(0), v.gather(1)
+        h = self.linear(left.h + 2 * right.h) * (1 + left.sign + 3 * right.sign)
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+def test_a_state_that_a_kind_leaves_out_is_zero_there(backends):
+    torch.manual_seed(1)
+    model, x = Signed(), torch.randn(3, 2, requires_grad=True)
+    kinds, edges = ["not", "word", "phrase", "word", "phrase"], [(0, 2), (1, 2), (2, 4), (3, 4)]
+    word = [torch.tanh(model.linear(x[1:]))[row] for row in (0, 1)]
+    first = model.linear(2 * word[0]) * (1 - torch.exp(x[0, 0]))
+    expected = torch.stack([first, model.linear(first + 2 * word[1])])
+    wanted = [x, *model.parameters()]
+    for backend in (*backends, "eager"):
+        model.backend = backend
+        h = model([vf.graph(5, edges, kind=kinds)], x=x).h
+        torch.testing.assert_close(h, expected)
+        gradients = [torch.autograd.grad(value.square().sum(), wanted, retain_graph=True) for value in (h, expected)]
+        torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_state_that_all_kinds_leave_out(backend):
     class Half(Arithmetic):
         @vf.vertex("number")
         def number(self, v):
             v.pull("x")
 
+        @vf.vertex("plus", "minus")
+        def operation(self, v):
+            v.push(value=v.gather(0).value + v.pull("sign"))
+
+    model = Half()
+    model.backend = backend
     with pytest.raises(vf.VertexFunctionError, match=r"state 'value' was never scattered[^$]*test_kinds.py"):
-        Half()([arithmetic()], x=X, sign=SIGN)
+        model([arithmetic()], x=X, sign=SIGN)
 
 
 def test_methods_that_push_one_name_in_two_shapes():

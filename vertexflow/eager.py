@@ -13,10 +13,11 @@ from torch import Tensor
 from . import log
 from .eager_methods import MethodCall, own_tensors, probe, run_empty
 from .errors import VertexFunctionError
-from .frontier import Frontier, Growth
+from .frontier import Frontier
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
+from .growth import Addition, Growth
 from .input_rows import InputRows
 from .inputs import check_inputs, check_shared, initial_states
 from .kernels.eager import (
@@ -168,8 +169,9 @@ class EagerFrontier(Frontier):
     def num_vertices(self) -> int:
         return len(self._states.piece)
 
-    def _compute(self, growth: Growth, external: Ints, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
+    def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
         model = self._model
+        growth, external = addition.growth()
         tensors = own_tensors(model)
         device = check_inputs(tensors, inputs)
         dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype({**tensors, **self._shared}, inputs))

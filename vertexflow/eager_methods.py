@@ -86,6 +86,7 @@ def probe(
     )
     call.without_effect(v)
     uses.shared |= v.shared_names
+    uses.left_out = frozenset(model.state) - frozenset(v.scattered)
     uses.first_slot = v.first_slot
     note_pushes(uses, v.pushed, v.push_sorts)
 

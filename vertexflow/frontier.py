@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import GraphError, InputError, InputTypeError, OutputError
+from .errors import InputError, InputTypeError, OutputError
 from .graph.uncompiled import uncompiled
+from .growth import Addition
 from .kernels import grow
 from .kernels.bound import Bound
 from .kernels.order import Order
 from .outputs import Outputs
 
-if TYPE_CHECKING:
-    from .scheduler.policies import Ints
-
-
-@dataclass(frozen=True)
-class Growth:
-    """The structure of vertices that are added to a frontier: what `vf.schedule` takes."""
-
-    start: int
-    num_vertices: int
-    num_external: int
-    num_slots: int
-    child: Ints
-    slot: Ints
-    offset: Ints
-    edge: Ints | None = None
-    graph_offset: None = None
-    kinds: None = None
-    kind_index: None = None
-
-    def locate(self, vertex: int) -> str:
-        return f"row {vertex} of `children` (vertex {self.start + vertex})"
-
-
-# From a structure, inputs by name, and whether earlier vertices want gradients: the parameters by name, the order of the
-# vertices, and the compiled programs.
-Prepare = Callable[[Growth, Mapping[str, Tensor], bool], tuple[dict[str, Tensor], Order, Bound]]
+# From new vertices, inputs by name, and whether earlier vertices want gradients: the parameters by name, the order of the
+# vertices, the earlier ones that they read, and the compiled programs.
+Prepare = Callable[[Addition, Mapping[str, Tensor], bool], tuple[dict[str, Tensor], Order, Tensor, Bound]]
 
 
 class Frontier:
@@ -103,29 +78,31 @@ class Frontier:
             GraphError: a child that does not exist, a cycle, or more slots than the vertex function gathers.
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
         """
-        return self._add(*_growth(children, self.num_vertices), inputs)
+        return self._add(Addition.of(children, self.num_vertices), inputs)
 
-    def _add(self, growth: Growth, external: np.ndarray[Any, np.dtype[np.int64]], inputs: dict[str, Tensor]) -> Tensor:
-        if not growth.num_vertices:
+    def _add(self, addition: Addition, inputs: dict[str, Tensor]) -> Tensor:
+        if not addition.num_vertices:
             return torch.empty(0, dtype=torch.int64)
-        all_inputs = {
-            name: row.expand(len(growth.child) if per_edge else growth.num_vertices, *row.shape)
-            for name, (row, per_edge) in self._zeros.items()
-        } | inputs
-        is_edge_input = self._compute(growth, external, all_inputs)
+        all_inputs = inputs
+        left_out = self._zeros.keys() - inputs.keys()
+        if left_out:
+            all_inputs = dict(inputs)
+            for name in left_out:
+                row, per_edge = self._zeros[name]
+                count = addition.num_edges if per_edge else addition.num_vertices
+                all_inputs[name] = row.expand(count, *row.shape)
+        is_edge_input = self._compute(addition, all_inputs)
         for name, value in inputs.items():
-            row = torch.zeros(value.shape[1:], dtype=value.dtype, device=value.device)
-            self._zeros.setdefault(name, (row, is_edge_input(name)))
-        return torch.arange(growth.start, self.num_vertices)
+            if name not in self._zeros:
+                row = torch.zeros(value.shape[1:], dtype=value.dtype, device=value.device)
+                self._zeros[name] = (row, is_edge_input(name))
+        return torch.arange(addition.start, self.num_vertices)
 
-    def _compute(
-        self, growth: Growth, external: np.ndarray[Any, np.dtype[np.int64]], inputs: Mapping[str, Tensor]
-    ) -> Callable[[str], bool]:
+    def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
         """Compute new vertices and keep their states and outputs; returns the function that says which inputs are of edges."""
         through = self._token.requires_grad
-        tensors, order, bound = self._prepare(growth, inputs, through)
-        rows = torch.from_numpy(external).to(self._device, non_blocking=True)
-        self._token = grow.extend(self._grown, self._token, bound, order, rows, tensors, inputs)
+        tensors, order, earlier, bound = self._prepare(addition, inputs, through)
+        self._token = grow.extend(self._grown, self._token, bound, order, earlier, tensors, inputs)
         return bound.is_edge_input
 
     @uncompiled
@@ -169,36 +146,3 @@ class Frontier:
                 f"vertices {int(index.min())} to {int(index.max())} were asked for; there are 0 to {count - 1}"
             )
         return torch.where(index < 0, index + count, index).to(self._device, non_blocking=True)
-
-
-def _growth(children: Any, start: int) -> tuple[Growth, np.ndarray[Any, np.dtype[np.int64]]]:
-    """The structure of new vertices, and the earlier vertices that they read, each once."""
-    try:
-        table = np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
-    except ValueError as error:
-        raise GraphError(
-            "children must be a table [new vertices, slots], with as many slots in each row; -1 stands where there is no child"
-        ) from error
-    if table.ndim != 2:
-        raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {table.shape}")
-    if table.dtype.kind not in "iu" and table.size:
-        raise InputTypeError(f"children must be integers, not {table.dtype}")
-    table = table.astype(np.int64, copy=False)
-    count, slots = table.shape
-    wrong = np.argwhere((table < -1) | (table >= start + count))
-    if len(wrong):
-        row, slot = wrong[0].tolist()
-        raise GraphError(
-            f"row {row} of `children` names vertex {table[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} and "
-            f"the new ones, {start} to {start + count - 1}; -1 means that there is none"
-        )
-    present = table >= 0
-    child = table[present]
-    is_earlier = child < start
-    external, number = np.unique(child[is_earlier], return_inverse=True)
-    child[~is_earlier] -= start
-    child[is_earlier] = count + number
-    offset = np.zeros(count + 1, np.int32)
-    np.cumsum(present.sum(1), out=offset[1:])
-    slot = np.nonzero(present)[1].astype(np.int32)
-    return Growth(start, count, len(external), slots, child.astype(np.int32), slot, offset), external

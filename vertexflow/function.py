@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, log, programs, report
+from . import kinds, programs, report
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
-from .frontier import Frontier, Growth
+from .frontier import Frontier
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.split import split
@@ -27,17 +27,19 @@ from .graph.symbolic.states import Dtypes, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
+from .growth import Addition
+from .growth import order_of as order_of_addition
 from .inputs import check_arguments, check_inputs, check_shared, initial_states
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
-from .kernels.order import Order, order_on
+from .kernels.order import Order
 from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Configuration, Programs, Request, Version
-from .scheduler import FSM, Policy, edge_lists, schedule
+from .scheduler import FSM, Policy
 from .selection import pushing, selection_of
 
 
@@ -288,30 +290,27 @@ class VertexFunction(EstimatesMemory):
         )
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-            arrays = batch.child, batch.slot, batch.offset, batch.edge
-            structure = Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays)
-            run._add(structure, np.empty(0, np.int64), inputs)
+            run._add(Addition.of_graphs(batch), inputs)
         elif inputs:
             run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
         return run
 
     def _prepare_growth(
-        self, shared: Mapping[str, Tensor], growth: Growth, inputs: Mapping[str, Tensor], through: bool
-    ) -> tuple[dict[str, Tensor], Order, Bound]:
+        self, shared: Mapping[str, Tensor], addition: Addition, inputs: Mapping[str, Tensor], through: bool
+    ) -> tuple[dict[str, Tensor], Order, Tensor, Bound]:
         version, tensors = programs.see(self._programs, self)
-        tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
+        if shared:
+            tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
         device = check_inputs(tensors, inputs)
         traces = self._trace(version, inputs, tensors, shared, device)
         ((name, trace),) = traces.items()
         kinds.refuse_edge_outputs(traces)
-        kinds.check_rows(
-            traces, inputs, {name: (growth.num_vertices, len(growth.child))}, self._methods, "the extension"
-        )
-        growth_schedule = schedule(growth, self.policy, trace.num_slots, trace.reads_edges)
-        log.show("schedule", growth_schedule)
-        lists = edge_lists(growth, growth_schedule, [trace.first_slot]) if trace.reads_edges else None
+        reads = Reads(trace.num_slots, trace.reads_edges, trace.first_slot)
+        num_edges = addition.num_edges if reads.ragged else 0
+        kinds.check_rows(traces, inputs, {name: (addition.num_vertices, num_edges)}, self._methods, "the extension")
+        order, earlier = order_of_addition(addition, reads, self.policy, device, self._programs.orders)
         bound = self._bind(version, traces, inputs, tensors, device, through, (name,))
-        return tensors, order_on(growth_schedule, device, lists=lists), bound
+        return tensors, order, earlier, bound
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:

@@ -34,6 +34,9 @@ class Used(Protocol):
     def shared(self) -> Collection[str]: ...
 
     @property
+    def left_out(self) -> Collection[str] | None: ...
+
+    @property
     def first_slot(self) -> int | None: ...
 
     def is_edge_input(self, name: str) -> bool: ...
@@ -48,8 +51,8 @@ def vertex(*kinds: Any) -> Callable[[Method], Method]:
     """Mark a method of a `VertexFunction` as the computation of vertices of these kinds.
 
     Such methods take the place of the one method `vertex`; graphs then carry a kind for each vertex. All kinds share the
-    states, and each method must scatter all of them. What a method pulls, the caller gives for vertices of its kinds only;
-    what it pushes comes for these only.
+    states; where a method scatters only some of them, the others are zero for the vertices of its kinds. What a method pulls,
+    the caller gives for vertices of its kinds only; what it pushes comes for these only.
 
     Args:
         kinds: one or more, as in `vf.graph(..., kind=...)`.
@@ -173,7 +176,14 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
 
 
 def check_together(used: Mapping[str, Used], inputs: Iterable[str], shared: Iterable[str]) -> None:
-    """Refuse methods that use a name in different ways, and inputs and shared tensors, by name, that no method reads."""
+    """Refuse methods that use a name in different ways, inputs and shared tensors, by name, that no method reads, and states
+    that no method scatters."""
+    for name in sorted(next(iter(used.values())).left_out or ()):
+        if all(name in (use.left_out or ()) for use in used.values()):
+            raise VertexFunctionError(
+                f"state {name!r} was never scattered; end with v.scatter({name}=...)\n"
+                f"  in the vertex function, {next(iter(used.values())).filename}"
+            )
     if not any(use.pushes for use in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"

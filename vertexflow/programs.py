@@ -23,6 +23,7 @@ from .graph.symbolic.show import SymbolicGraph
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.watch.look import take_snapshot
 from .graph.symbolic.watch.snapshot import Held, Path, Snapshot
+from .growth import Orders
 from .kernels.bound import Bound, bind
 from .kernels.compile import choose_backend, compile_program
 from .kernels.compiled import Compiled
@@ -123,6 +124,7 @@ class Programs:
     latest: Mapping[str, Compiled] | None = None
     num_versions: int = 0
     unwatched: set[Path] = field(default_factory=set)  # what functions write to when they are traced: counters, logs
+    orders: Orders = field(default_factory=OrderedDict)  # of what was added to runs that grow
 
 
 def see(programs: Programs, model: nn.Module) -> tuple[Version, dict[str, Tensor]]:

@@ -102,7 +102,7 @@ def test_two_threads_find_out_at_once_what_cannot_be_prepared(model, monkeypatch
     def backward(self, bound, order, have_rows, overwrites):
         raise prepared.Unprepared
 
-    monkeypatch.setattr(prepared, "_prepare", prepare)
+    monkeypatch.setattr(prepared, "prepare", prepare)
     monkeypatch.setattr(prepared.Prepared, "backward_for", backward)
     fresh = FromCode(turned, {"h": 4}, scale=model.scale)
     fresh.backend = model.backend

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -15,6 +15,7 @@ from .binding import AddressedLoop
 from .compiled import Compiled
 
 if TYPE_CHECKING:
+    from .extension import Extension
     from .order import Order
     from .prepared import Prepared
 
@@ -29,6 +30,9 @@ class Bound:
     pushes: dict[str, list[int]]
     prepared: WeakKeyDictionary[Order, Prepared]
     is_native: bool | None = None  # whether runs can be prepared; None: not known yet
+    # The same of vertices that are added to runs that grow.
+    extensions: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)
+    extends_natively: bool | None = None
 
     @cached_property
     def wants_gradients(self) -> bool:

@@ -40,7 +40,8 @@ from .sent_rows import SentRows, receiving
 
 COPY, ZERO = map(Function, ("copy", "zero"))
 RECEIVE = {dtype: Function(f"receive_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
-MOVES = (COPY, ZERO, *RECEIVE.values())  # functions that move rows
+ADD = {dtype: Function(f"add_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
+MOVES = (COPY, ZERO, *RECEIVE.values(), *ADD.values())  # functions that move rows
 
 
 class Unprepared(Exception):  # noqa: N818 - a reason, not a failure
@@ -60,6 +61,8 @@ class Location(NamedTuple):
         return Location(self.address, self.offset + start * self.stride, self.stride, count)
 
 
+Index = Location | Tensor  # numbers of rows, int32: where they lie in a run, or those of all runs
+
 Locations = dict[Hashable, Location]  # of values, by node, and of buffers and other arguments
 
 
@@ -75,6 +78,10 @@ class Region:
         location = Location(self.address, self.size, bytes, num_rows)
         self.size += -(-num_rows * bytes // ALIGNED) * ALIGNED
         return location
+
+
+def _length(index: Index) -> int:
+    return index.num_rows if isinstance(index, Location) else len(index)
 
 
 class Writer:
@@ -135,12 +142,11 @@ class Writer:
             self._begun.add((group, part))
         self._calls.append((loop.address, self._arguments_of[group, part, window], steps.reshape(-1)))
 
-    def copy(self, to: Location, source: Location, to_rows: Tensor | None, source_rows: Tensor | None) -> None:
+    def copy(self, to: Location, source: Location, to_rows: Index | None, source_rows: Index | None) -> None:
         """Copy rows `source_rows` of `source` to rows `to_rows`; in place of one of them None: all, in order."""
         rows = to_rows if source_rows is None else source_rows
-        assert rows is not None, "nothing to move"
-        indices = [0 if index is None else self._pointer(index) for index in (to_rows, source_rows)]
-        self._move(COPY, to, [to, source, *indices, to.stride, source.stride], len(rows))
+        count = to.num_rows if rows is None else _length(rows)
+        self._move(COPY, to, [to, source, *map(self._index, (to_rows, source_rows)), to.stride, source.stride], count)
 
     def zero(self, to: Location, index: Tensor | None = None) -> None:
         """Fill rows `index`, or all rows, with zeros."""
@@ -155,6 +161,26 @@ class Writer:
         """Sum what parents sent to consecutive rows of a state, from `first` on."""
         if dtype not in RECEIVE:
             raise Unprepared(f"gradients of {str(dtype)[6:]}")
+        arguments = [to, to.stride // dtype.itemsize, first, *self._sent(sent)]
+        self._move(RECEIVE[dtype], to, arguments, to.num_rows)
+
+    def add(
+        self,
+        to: Location,
+        to_rows: Index | None,
+        dtype: torch.dtype,
+        first: int,
+        count: int,
+        sent: Mapping[By, Location],
+    ) -> None:
+        """Add what parents sent to `count` rows of a state, from `first` on, to rows `to_rows`, which may name a row twice."""
+        if dtype not in ADD:
+            raise Unprepared(f"gradients of {str(dtype)[6:]}")
+        arguments = [to, self._index(to_rows), to.stride // dtype.itemsize, first, *self._sent(sent)]
+        self._move(ADD[dtype], to, arguments, count)
+
+    def _sent(self, sent: Mapping[By, Location]) -> list[Location | int]:
+        """What parents sent, by slot and by edge, as arguments."""
         terms: list[Location | int] = []
         for by, parents in self._parents.items():
             if by not in sent or parents is None:
@@ -162,7 +188,12 @@ class Writer:
             else:
                 offset = 0 if parents.offset is None else self._pointer(parents.offset)
                 terms += [sent[by], self._pointer(parents.places), offset]
-        self._move(RECEIVE[dtype], to, [to, to.stride // dtype.itemsize, first, *terms], to.num_rows)
+        return terms
+
+    def _index(self, index: Index | None) -> Location | int:
+        if index is None:
+            return 0
+        return index if isinstance(index, Location) else self._pointer(index)
 
     def _move(self, function: Function, to: Location, arguments: Sequence[Location | int], num_rows: int) -> None:
         if function not in self._functions:
@@ -189,7 +220,7 @@ class Writer:
             case SentByAll():
                 return locations.get(argument, 0)
             case Outside():
-                return 0
+                return locations.get(argument, 0)
             case FirstSending():
                 return self._first_sending(run.group)
             case Seed():

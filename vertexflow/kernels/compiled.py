@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
+from torch import fx
+
 from ..graph.symbolic.program import BACKWARD, FORWARD, Program
+from .binding import AddressedLoop
 from .memory import Arena, Buffers, Layout, backward_layout, forward_layouts
 from .order import Extent, Ints, RowGroup
 from .run import Run
@@ -106,3 +110,14 @@ class Compiled:
         extent = window or group.extent
         scratch = {key: size for name in parts for key, size in self.loops[name].scratch(group, extent).items()}
         return lay_out(self.program, group, parts, scratch, window)
+
+
+def results_of(
+    compiled: Compiled, stages: Iterable[str]
+) -> Iterator[tuple[fx.Node, tuple[tuple[int, ...], torch.dtype]]]:
+    """The values without rows that native loops of these stages compute, with their shapes and dtypes."""
+    for stage in stages:
+        for part in (stage, f"{stage}_inner"):
+            loop = compiled.loops.get(part)
+            if isinstance(loop, AddressedLoop):
+                yield from ((node, (shape, node.meta["val"].dtype)) for node, shape in loop.results)

@@ -99,6 +99,7 @@ class Uses:
     # By name: whether what is pushed has a row a vertex (False) or an edge (True); both, while all steps had as many of each.
     push_sorts: dict[str, set[bool]] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)  # the names of what it shares with other vertices
+    left_out: frozenset[str] | None = None  # the states that it scattered in no step; None: it was not called yet
     num_slots: int = 0
     first_slot: int | None = None  # of the children that are read over edges; None: none were yet
     reads_edges: bool = False
@@ -166,6 +167,7 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
         rows = np.arange(group.start + start, group.start + stop)
         states.add(rows, {name: value.to(computation.state_dtypes[name]) for name, value in v.scattered.items()})
         uses.shared |= v.shared_names
+        uses.left_out = v.left_out if uses.left_out is None else uses.left_out & v.left_out
         leaf.note_first_slot()
         note_pushes(uses, v.pushed, v.push_sorts)
         for name, value in v.pushed.items():

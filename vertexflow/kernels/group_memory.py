@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from .calls import Location, Locations, Region
+from torch import fx
+
+from .calls import Location, Locations, Region, Writer
+from .edges import known_of_edges
 from .memory import Along, Layout, Place
 from .windows import Windows
 
@@ -62,3 +65,21 @@ class GroupMemory:
     def _move(self, key: Hashable, location: Location, along: Along, bytes: int) -> None:
         for locations, window in zip(self.in_window, self.windows.all, strict=True):
             locations[key] = location._replace(offset=location.offset - window.range(along)[0] * bytes)
+
+
+def memory_of(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemory]:
+    """The memory of each group, with the parameters and constants whose addresses are known."""
+    memory_of_groups = []
+    for compiled, windows_of_group in zip(writer.bound.compiled, windows, strict=True):
+        trace = compiled.program.trace
+        keys: dict[fx.Node, Hashable] = {node: ("parameter", name) for name, node in trace.params.items()}
+        keys |= {node: node for node in trace.constants}
+        addresses = {node: writer.known_address(key) for node, key in keys.items()}
+        locations: Locations = {
+            node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
+        }
+        for node, array in known_of_edges(trace, windows_of_group.group):
+            writer.alive.append(array)
+            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
+        memory_of_groups.append(GroupMemory(windows_of_group, locations))
+    return memory_of_groups

@@ -4,55 +4,92 @@ Every extension and every reading is one node of PyTorch's autograd graph. A tok
 extension to the next one and to the readings in between, so that backward visits readings before the extension that they
 read, and extensions in reverse. The gradients themselves lie in buffers of one row a vertex, so that backward takes a time
 linear in what was computed, however often the run was extended.
+
+Where all is native code, one call computes an extension, its reading of earlier states and its writing of new ones, and one
+call its backward pass (`extension`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from .autograd import gradients, keep_values, kept_values, outputs_and_values, set_differentiable
+from .autograd import (
+    check_backward,
+    gradients,
+    keep_values,
+    kept_values,
+    outputs_and_values,
+    save_tensors,
+    saved_tensors,
+    set_differentiable,
+)  # fmt: skip
 from .bound import Bound
+from .extension import Extension, extension_for
+from .memory import Values
 from .order import Order
 from .plain import check_plain
 
 
 @dataclass
 class Grown:
-    """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill."""
+    """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill.
+
+    Row 0 of a state is zeros, which missing children are; vertex v has row v + 1.
+    """
 
     count: int = 0
-    states: dict[str, Tensor] = field(default_factory=dict)  # [capacity, *shape]
+    states: dict[str, Tensor] = field(default_factory=dict)  # [1 + capacity, *shape]
     pushes: dict[str, Tensor] = field(default_factory=dict)  # [capacity, ...]
     differentiable: set[str] = field(default_factory=set)  # names of pushes
     _gradients: tuple[int, dict[str, Tensor], dict[str, Tensor]] | None = None
 
-    def add(self, states: Mapping[str, Tensor], pushes: Mapping[str, Tensor], count: int) -> None:
-        """Append `count` rows to every buffer."""
-        for buffers, additions in ((self.states, states), (self.pushes, pushes)):
-            for name, rows in additions.items():
-                buffer = buffers.get(name)
-                if buffer is None or len(buffer) < self.count + count:
-                    larger = rows.new_empty((max(2 * self.count, self.count + count), *rows.shape[1:]))
-                    if buffer is not None:
-                        larger[: self.count] = buffer[: self.count]
+    def reserve(self, states: Mapping[str, fx.Node], pushes: Mapping[str, fx.Node], count: int, like: Tensor) -> None:
+        """Make room for `count` further rows of values like those of these nodes, on the device of `like`."""
+        for buffers, nodes, first in ((self.states, states, 1), (self.pushes, pushes, 0)):
+            for name, node in nodes.items():
+                buffer, used = buffers.get(name), self.count + first
+                if buffer is None or len(buffer) < used + count:
+                    value = node.meta["val"]
+                    shape = (first + max(2 * self.count, self.count + count), *map(int, value.shape[1:]))
+                    with torch.inference_mode(False):
+                        larger = torch.empty(shape, dtype=value.dtype, device=like.device)
+                    if buffer is None:
+                        larger[:used].zero_()
+                    else:
+                        larger[:used] = buffer[:used]
                     buffers[name] = larger
-                buffers[name][self.count : self.count + count] = rows
+
+    def add(self, count: int, differentiable: Set[str]) -> None:
+        """Count vertices whose rows are written now, and whose outputs of these names have gradients."""
         self.count += count
+        self.differentiable |= differentiable
 
     def gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The gradient buffers of this call of backward, for states and for pushes by name; they are created when needed."""
+        """The gradient buffers of this call of backward, for states and for pushes by name; they are created when needed, and
+        have the rows of the buffers of states and pushes."""
         task = torch._C._current_graph_task_id()
         if self._gradients is None or self._gradients[0] != task:
             self._gradients = (task, {}, {})
         return self._gradients[1:]
 
-    def add_gradient(self, buffers: dict[str, Tensor], name: str, rows: Tensor, grad: Tensor) -> None:
-        """Add `grad` to the given rows; a row may be given more than once, and the order of the sum is fixed."""
+    def state_gradient(self, name: str, like: fx.Node) -> Tensor:
+        """The gradient buffer of a state, whose gradients are like the values of a node."""
+        buffers, _ = self.gradients()
+        if name not in buffers:
+            value = like.meta["val"]
+            shape = (1 + self.count, *self.states[name].shape[1:])
+            buffers[name] = torch.zeros(shape, dtype=value.dtype, device=self.states[name].device)
+        return buffers[name]
+
+    def add_output_gradient(self, name: str, rows: Tensor, grad: Tensor) -> None:
+        """Add `grad` to the gradients of these rows of an output; a row may be given more than once, and the order of the sum
+        is fixed."""
+        _, buffers = self.gradients()
         if name not in buffers:
             buffers[name] = grad.new_zeros((self.count, *grad.shape[1:]))
         buffers[name].index_put_((rows,), grad, accumulate=True)
@@ -63,16 +100,27 @@ def extend(
     token: Tensor,
     bound: Bound,
     order: Order,
-    external: Tensor,
+    earlier: Tensor,
     tensors: Mapping[str, Tensor],
     inputs: Mapping[str, Tensor],
 ) -> Tensor:
     """Compute `order.num_rows` new vertices and add them. Returns the new token.
 
-    `external` int64 [num_external]: the earlier vertices that the new ones read; `inputs` are in vertex order.
+    `earlier` int32 [num_external]: the rows, in buffers of states, of the vertices that the new ones read; `inputs` are in vertex
+    order.
     """
     flat = bound.flat(tensors, inputs)
-    return _Extend.apply(grown, bound, order, external, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
+    extension = extension_for(bound, order)
+    if bound.wants_gradients and extension is not None:
+        return _PreparedExtend.apply(grown, bound, order, extension, earlier, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
+    if bound.wants_gradients:
+        return _Extend.apply(grown, bound, order, earlier, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
+    if extension is not None:
+        _run_prepared(grown, bound, order, extension, earlier, token, flat)
+    else:
+        with torch.no_grad():
+            _run(grown, bound, order, earlier, token, flat)
+    return token  # through which gradients go to what was computed before, if any do
 
 
 def read(grown: Grown, token: Tensor, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
@@ -84,33 +132,93 @@ def read(grown: Grown, token: Tensor, names: Sequence[str], rows: Tensor) -> dic
 class _Extend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, grown: Grown, bound: Bound, order: Order, external: Tensor, token: Tensor, *flat: Tensor
+        ctx: Any, grown: Grown, bound: Bound, order: Order, earlier: Tensor, token: Tensor, *flat: Tensor
     ) -> Tensor:
-        children = (
-            {name: rows.index_select(0, external) for name, rows in grown.states.items()} if len(external) else {}
-        )
-        outputs, values = outputs_and_values(bound, order, flat, children)
-        ctx.start = grown.count
-        scatters = bound.compiled[0].program.trace.scatters
-        states = {name: values[0][node].index_select(0, order.row) for name, node in scatters.items()}
-        grown.add(states, dict(zip(bound.pushes, outputs, strict=True)), order.num_rows)
-        grown.differentiable.update(bound.differentiable)
-        ctx.grown, ctx.bound, ctx.order, ctx.external = grown, bound, order, external
-        keep_values(ctx, bound, values)
+        ctx.start, ctx.grown, ctx.bound, ctx.order, ctx.earlier = grown.count, grown, bound, order, earlier
+        keep_values(ctx, bound, _run(grown, bound, order, earlier, token, flat))
         return token.new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order, grown = ctx.order, ctx.grown
         state_gradients, push_gradients = grown.gradients()
-        rows = slice(ctx.start, ctx.start + order.num_rows)
-        pushed = {name: grads[rows] for name, grads in push_gradients.items()}
-        flat, external = gradients(
-            ctx.bound, order, kept_values(ctx), pushed, {name: grads[rows] for name, grads in state_gradients.items()}
-        )
+        first, end = ctx.start, ctx.start + order.num_rows
+        pushed = {name: grads[first:end] for name, grads in push_gradients.items() if name in ctx.bound.pushes}
+        received = {name: grads[1 + first : 1 + end] for name, grads in state_gradients.items()}
+        flat, external = gradients(ctx.bound, order, kept_values(ctx), pushed, received)
         for name, sums in external.items():
-            grown.add_gradient(state_gradients, name, ctx.external, sums)
+            node = next(node for (state, _), node in _program(ctx.bound).gather_grads.items() if state == name)
+            grown.state_gradient(name, node).index_put_((ctx.earlier,), sums, accumulate=True)
         return (None, None, None, None, grad, *flat)
+
+
+class _PreparedExtend(torch.autograd.Function):
+    """The same where both passes are prepared."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        grown: Grown,
+        bound: Bound,
+        order: Order,
+        extension: Extension,
+        earlier: Tensor,
+        token: Tensor,
+        *flat: Tensor,
+    ) -> Tensor:
+        ctx.start, ctx.grown, ctx.bound, ctx.order, ctx.earlier = grown.count, grown, bound, order, earlier
+        ctx.extension = extension
+        kept = _run_prepared(grown, bound, order, extension, earlier, token, flat)
+        save_tensors(ctx, [kept, *extension.prepared.read_back(flat)])
+        return token.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        check_backward({})
+        kept, *read = saved_tensors(ctx)
+        grown, bound, extension = ctx.grown, ctx.bound, ctx.extension
+        _, push_gradients = grown.gradients()
+        pushed = [push_gradients.get(name) for name in bound.pushes]
+        states = {name: grown.state_gradient(name, node) for name, node in extension.state_gradients.items()}
+        flat = extension.backward(bound, ctx.order, kept, read, ctx.start, pushed, states, ctx.earlier)
+        return (None, None, None, None, None, grad, *flat)
+
+
+def _run(
+    grown: Grown, bound: Bound, order: Order, earlier: Tensor, token: Tensor, flat: Sequence[Tensor]
+) -> list[Values]:
+    """Compute an extension; returns its values."""
+    children = {name: rows.index_select(0, earlier) for name, rows in grown.states.items()} if len(earlier) else {}
+    outputs, values = outputs_and_values(bound, order, flat, children)
+    trace, first, count = _program(bound).trace, grown.count, order.num_rows
+    grown.reserve(trace.scatters, trace.pushes, count, token)
+    for name, node in trace.scatters.items():
+        torch.index_select(values[0][node], 0, order.row, out=grown.states[name][1 + first : 1 + first + count])
+    for name, rows in zip(bound.pushes, outputs, strict=True):
+        grown.pushes[name][first : first + count] = rows
+    grown.add(count, bound.differentiable)
+    return values
+
+
+def _run_prepared(
+    grown: Grown,
+    bound: Bound,
+    order: Order,
+    extension: Extension,
+    earlier: Tensor,
+    token: Tensor,
+    flat: Sequence[Tensor],
+) -> Tensor:
+    """The same where it is prepared; returns the memory that the backward pass reads."""
+    trace = _program(bound).trace
+    grown.reserve(trace.scatters, trace.pushes, order.num_rows, token)
+    kept = extension.forward(flat, grown.count, grown.states, grown.pushes, earlier)
+    grown.add(order.num_rows, bound.differentiable)
+    return kept
+
+
+def _program(bound: Bound) -> Any:
+    return bound.compiled[0].program
 
 
 class _Read(torch.autograd.Function):
@@ -125,8 +233,7 @@ class _Read(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         gradients_by_name = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
         check_plain("the gradient of output", gradients_by_name)
-        _, push_gradients = ctx.grown.gradients()
         for name, grad in gradients_by_name.items():
-            ctx.grown.add_gradient(push_gradients, name, ctx.rows, grad)
+            ctx.grown.add_output_gradient(name, ctx.rows, grad)
         token = next((grad.new_zeros(()) for grad in gradients_by_name.values()), None)
         return (None, token, None, *(None for _ in ctx.names))

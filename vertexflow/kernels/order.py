@@ -161,6 +161,11 @@ class Order:
         return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
 
     @cached_property
+    def is_in_order(self) -> bool:
+        """Whether the rows are the vertices in their order."""
+        return bool((np.diff(self.schedule.order) == 1).all())
+
+    @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
         """Runs of consecutive steps [first, end) of the same group, as (group, first, end)."""
         bounds = [0, *(np.flatnonzero(np.diff(self.table[:, 4])) + 1).tolist(), len(self.table)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -38,13 +38,25 @@ class Forward:
 
     def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
-        kept, temporary = _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
-        read = [*map(_plain, flat), *map(_plain, self.constants)]
+        kept, temporary = self._allocate()
         outputs = tuple([_empty(*spec) for spec in self.outputs])
-        seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        addresses = [0, _address(temporary), *map(_address, (kept, *read, *outputs)), *seeds]
-        _call(self.calls, addresses, self.temporary_size)
+        self._run(kept, temporary, flat, map(_address, outputs))
         return outputs, kept
+
+    def run_into(self, flat: Sequence[Tensor], results: Iterable[int]) -> Tensor:
+        """The memory that is kept; `results` are the addresses of outputs, and of `GrownRows`."""
+        kept, temporary = self._allocate()
+        self._run(kept, temporary, flat, results)
+        return kept
+
+    def _allocate(self) -> tuple[Tensor, Tensor]:
+        return _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
+
+    def _run(self, kept: Tensor, temporary: Tensor, flat: Sequence[Tensor], results: Iterable[int]) -> None:
+        read = [*map(_plain, flat), *map(_plain, self.constants)]
+        seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
+        addresses = [0, _address(temporary), *map(_address, (kept, *read)), *results, *seeds]
+        _call(self.calls, addresses, self.temporary_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +71,14 @@ class Backward:
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
+        return self.run_from(kept, read, map(_address, grads))
+
+    def run_from(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
+        """The same; `grads` are the addresses of gradients, and of `GrownRows`."""
         temporary = _temporary(self.temporary_size)
         plain = [*map(_plain, read)]
         terms = [_empty(*spec) for spec in self.terms]
-        addresses = [0, _address(temporary), *map(_address, (kept, *plain, *grads, *terms))]
+        addresses = [0, _address(temporary), *map(_address, (kept, *plain)), *grads, *map(_address, terms)]
         _call(self.calls, addresses, self.temporary_size)
         return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 

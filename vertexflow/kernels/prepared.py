@@ -13,7 +13,7 @@ from .bound import Bound
 from .calls import Unprepared
 from .order import Order
 from .passes import Backward, Forward, rows_of
-from .windows import windows_of
+from .windows import one_window_each, windows_of
 from .written import backward, forward, nodes_read_back
 
 _CPU = torch.device("cpu")
@@ -26,6 +26,7 @@ class Prepared:
     forward: Forward
     read: list[int]  # the positions of what the backward pass reads, among parameters, inputs and constants
     zeros: list[Tensor]  # a row for each output
+    grows: bool = False  # whether it reads earlier vertices of a run that grows
     backwards: dict[tuple[bool, tuple[bool, ...]], Backward] = field(default_factory=dict)
 
     def read_back(self, flat: Sequence[Tensor]) -> list[Tensor]:
@@ -53,7 +54,9 @@ class Prepared:
         found = self.backwards.get(key)
         if found is None:
             with rehearsal.interrupted():
-                found = self.backwards[key] = backward(self.forward, self.read, bound, order, have_rows, key[0])
+                found = self.backwards[key] = backward(
+                    self.forward, self.read, bound, order, have_rows, key[0], self.grows
+                )
         return found
 
 
@@ -63,7 +66,7 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             with rehearsal.interrupted():
-                prepared = _prepare(bound, order)
+                prepared = prepare(bound, order)
                 if (
                     is_native is None and bound.wants_gradients
                 ):  # what can be prepared for one structure, can be for others
@@ -74,8 +77,13 @@ def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     return prepared
 
 
-def _prepare(bound: Bound, order: Order) -> Prepared:
-    windows = windows_of(bound.compiled, order)
+def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
+    """Write down the passes over a structure, or over vertices that are added to a run; a backward pass when it is needed.
+
+    Raises:
+        Unprepared: some loop is not native code.
+    """
+    windows = one_window_each(order) if grows else windows_of(bound.compiled, order)
     read_back = {node for compiled in bound.compiled for node in nodes_read_back(compiled)}
     traces = [compiled.program.trace for compiled in bound.compiled]
     nodes = [[traces[group].params[name] for group in groups] for name, groups in bound.params.items()]
@@ -85,4 +93,4 @@ def _prepare(bound: Bound, order: Order) -> Prepared:
     read = [at for at, nodes_of_tensor in enumerate(nodes) if read_back.intersection(nodes_of_tensor)]
     likes = (traces[groups[0]].output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
-    return Prepared(forward(bound, order, windows), read, zeros)
+    return Prepared(forward(bound, order, windows, grows), read, zeros, grows)

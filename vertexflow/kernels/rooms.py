@@ -8,18 +8,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import fx
 
 from ..graph.symbolic.program import Program
 from .arguments import By, SentByAll
+from .calls import Location
 from .compiled import Compiled
 from .memory import ALIGNED, Layout, Place
 from .order import Order
 from .sent_rows import Key, LastReads, Occupied, Rows, SentRows, place_blocks, sent_by
 from .windows import Windows
 
-Offsets = Mapping[tuple[int, fx.Node], list[int]]  # by group and value: where its rows of each window begin, in bytes
+
+class PlacedValue(NamedTuple):
+    """A value of a group that is kept: where its rows of each window begin, in bytes."""
+
+    group: int
+    node: fx.Node
+    place: Place
+    offsets: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +36,7 @@ class Room:
     """The memory of one state, or of what no state has room for."""
 
     size: int  # bytes
-    values: Offsets
+    values: list[PlacedValue]
     stride: int = 0  # bytes of a row that is sent
     has_state: bool = False  # the rows of the state come first
 
@@ -40,6 +49,10 @@ class Rooms:
     others: Room
     sent: SentRows
     keys: list[SentByAll]  # what is sent
+
+    def sent_location(self, key: SentByAll, room: Location) -> Location:
+        """Where rows of what is sent lie, in the room of the state."""
+        return room._replace(stride=self.of_states[key.state].stride, num_rows=self.sent.num_rows)
 
 
 def rooms_of(compiled: Sequence[Compiled], order: Order, windows: Sequence[Windows], kept: set[str]) -> Rooms | None:
@@ -65,16 +78,16 @@ def rooms_of(compiled: Sequence[Compiled], order: Order, windows: Sequence[Windo
         if name in kept and name in shares:
             first = _aligned((order.num_rows + 1) * _size_of_state(programs, name))
             until = [_state_bytes(programs, windows, name, key, last) for key, last in reads.states.items()]
-        offsets, end, of_values = _by_window(shares.get(name, {}), windows, first, reads)
-        rooms[name] = Room(end, offsets, stride, has_state=first > 0)
+        values, end, of_values = _by_window(shares.get(name, {}), windows, first, reads)
+        rooms[name] = Room(end, values, stride, has_state=first > 0)
         in_rows = [Rows(-(-rows.start // stride), rows.stop // stride, rows.last) for rows in (*until, *of_values)]
         occupied.append(Occupied(-(-end // stride), [rows for rows in in_rows if rows.start < rows.stop]))
     rows = place_blocks(order, windows, reads, occupied)
     for name, room in rooms.items():
         rooms[name] = replace(room, size=max(room.size, rows.num_rows * room.stride))
-    offsets, end, _ = _by_window(shares[None], windows, 0, reads)
+    values, end, _ = _by_window(shares[None], windows, 0, reads)
     keys = [SentByAll(name, by) for name, bys in sent.items() for by in By if by in bys]
-    return Rooms(rooms, Room(end, offsets), rows, keys)
+    return Rooms(rooms, Room(end, values), rows, keys)
 
 
 def _shares(layout: Layout, names: Sequence[str]) -> dict[str | None, dict[fx.Node, Place]]:
@@ -94,19 +107,21 @@ def _shares(layout: Layout, names: Sequence[str]) -> dict[str | None, dict[fx.No
 
 def _by_window(
     values: Mapping[int, Mapping[fx.Node, Place]], windows: Sequence[Windows], first: int, reads: LastReads
-) -> tuple[Offsets, int, list[Rows]]:
-    """Where the values of each group lie, from `first` on, where they end, and when the bytes of a window become free."""
-    offsets: dict[tuple[int, fx.Node], list[int]] = {}
+) -> tuple[list[PlacedValue], int, list[Rows]]:
+    """The values of each group, from `first` on, where they end, and when the bytes of a window become free."""
+    placed: list[PlacedValue] = []
     until, end = [], first
     for group, places in values.items():
+        of_group = [PlacedValue(group, node, place, []) for node, place in places.items()]
         for number, window in enumerate(windows[group].all):
             start = end
-            for node, place in places.items():
+            for _, _, place, offsets in of_group:
                 assert place.along is not None
-                offsets.setdefault((group, node), []).append(end)
+                offsets.append(end)
                 end += _aligned(window.range(place.along)[1] * _row_size(place))
             until.append(Rows(start, end, reads.last[group, number]))
-    return offsets, end, until
+        placed += of_group
+    return placed, end, until
 
 
 def _state_bytes(programs: Sequence[Program], windows: Sequence[Windows], name: str, key: Key, last: int) -> Rows:

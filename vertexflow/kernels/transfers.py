@@ -12,7 +12,7 @@ from torch import fx
 
 from ..graph.symbolic.program import Program
 from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
-from .arguments import By, Gathered, Received, Sent, SentByAll, State
+from .arguments import By, Gathered, Outside, Received, Sent, SentByAll, State
 from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .group_memory import GroupMemory
@@ -171,7 +171,12 @@ def receive(
             to = memory.in_window[number][Received(name)].part(first, count)
             first += group.start + first_row(program, group, node)
             sent_to_state = {key.by: location for key, location in sent.items() if key.state == name}
-            writer.receive(to, node.meta["val"].dtype, first, sent_to_state)
+            dtype, outside = node.meta["val"].dtype, memory.in_window[number].get(Outside(name))
+            if outside is None:
+                writer.receive(to, dtype, first, sent_to_state)
+            else:
+                writer.copy(to, outside.part(first, count), None, None)
+                writer.add(to, None, dtype, first, count, sent_to_state)
 
 
 def allocate_sent(region: Region, programs: Sequence[Program], order: Order) -> Sending:

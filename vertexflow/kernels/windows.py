@@ -114,6 +114,11 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
     return windows_of_groups
 
 
+def one_window_each(order: Order) -> list[Windows]:
+    """All rows of each group in one window."""
+    return [Windows(group, _windows(group, 1)) for group in order.groups]
+
+
 def rows_of_a_window(rows: int, width: int) -> int:
     """How many rows a window has at most, of a group with so many rows whose states have `width` elements."""
     width = max(width, 1)

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 
 from torch import fx
 
 from ..graph.symbolic.program import BACKWARD, FORWARD
 from .arguments import By, State
-from .binding import AddressedLoop
 from .bound import Bound
-from .calls import Location, Locations, Region, Unprepared, Writer
-from .compiled import Compiled, NoSteps
-from .edges import known_of_edges
-from .group_memory import GroupMemory
+from .calls import Location, Region, Unprepared, Writer
+from .compiled import Compiled, NoSteps, results_of
+from .group_memory import GroupMemory, memory_of
+from .grown_rows import GrownRows, gradients_kept, states_kept
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
 from .passes import Backward, Forward
@@ -46,7 +45,7 @@ from .transfers import (
 from .windows import Windows, visits, visits_back
 
 
-def forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
+def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
     """The forward pass."""
     writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
     # The addresses are numbered as `Forward.run` passes them.
@@ -54,27 +53,25 @@ def forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
     for key in (*_flat(bound), *bound.constants):
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
-    memory_of_groups = _group_memory(writer, windows)
+    grown = GrownRows.of(writer, states_kept(programs[0])) if grows else None
+    memory_of_groups = memory_of(writer, windows)
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
-    states_kept = _states_kept(bound.compiled, windows)
-    rooms, sending = rooms_of(bound.compiled, order, windows, states_kept), None
+    states_read = _states_read(bound.compiled, windows)
+    rooms, sending = rooms_of(bound.compiled, order, windows, states_read), None
     of_states = {} if rooms is None else rooms.of_states
     room_at = {name: kept.allocate(1, room.size) for name, room in of_states.items()}
     if rooms is not None:
-        count = rooms.sent.num_rows
-        sent = {
-            key: Location(kept.address, room_at[key.state].offset, of_states[key.state].stride, count)
-            for key in rooms.keys
-        }
-        sending = Sending(rooms.sent, sent)
+        sending = Sending(rooms.sent, {key: rooms.sent_location(key, room_at[key.state]) for key in rooms.keys})
+    rows = order.num_rows + order.num_external
     for name, node in programs[0].trace.scatters.items():
-        size = size_of_row(node)
         if name in of_states and of_states[name].has_state:
-            state = Location(kept.address, room_at[name].offset, size, order.num_rows + 1)
+            state = room_at[name]._replace(stride=size_of_row(node), num_rows=rows + 1)
         else:
-            state = (kept if name in states_kept else temporary).allocate(order.num_rows + 1, size)
-        writer.zero(state.part(order.num_rows, 1))  # what a missing child reads
+            state = (kept if name in states_read else temporary).allocate(rows + 1, size_of_row(node))
+        writer.zero(state.part(rows, 1))  # what a missing child reads
+        if grown is not None:
+            grown.read(writer, name, state)
         for compiled, memory in groups:
             group = memory.windows.group
             memory.set(State(name), state)
@@ -89,14 +86,13 @@ def forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
         if rooms is None or not memory.windows.are_several:
             memory.add(kept, kept_layout, all_rows=True)
         memory.add(temporary, temporary_layout)
-        for node, (shape, dtype) in _results(compiled, FORWARD):
+        for node, (shape, dtype) in results_of(compiled, FORWARD):
             size = math.prod(shape) * dtype.itemsize
             memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
-    placed = [] if rooms is None else [(rooms.others, kept.allocate(1, rooms.others.size))]
-    for room, location in [*placed, *((room, room_at[name]) for name, room in of_states.items())]:
-        for (number, node), offsets in room.values.items():
-            layout, _ = bound.compiled[number].forward_layouts(windows[number].group, windows[number].extent)
-            memory_of_groups[number].place(node, layout.places[node], location, offsets)
+    others = [] if rooms is None else [(rooms.others, kept.allocate(1, rooms.others.size))]
+    for room, location in [*others, *((room, room_at[name]) for name, room in of_states.items())]:
+        for number, node, place, offsets in room.values:
+            memory_of_groups[number].place(node, place, location, offsets)
     specs, puts = [], defaultdict(list)
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
@@ -121,6 +117,8 @@ def forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
                 gather(writer, compiled.program, memory, window, states)
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
+    if grown is not None:
+        grown.write(writer, memory_of_groups[0])
     return Forward(
         writer.calls(),
         writer.alive,
@@ -135,9 +133,15 @@ def forward(bound: Bound, order: Order, windows: list[Windows]) -> Forward:
 
 
 def backward(
-    forward: Forward, read: Sequence[int], bound: Bound, order: Order, have_rows: Sequence[bool], overwrites: bool
+    forward: Forward,
+    read: Sequence[int],
+    bound: Bound,
+    order: Order,
+    have_rows: Sequence[bool],
+    overwrites: bool,
+    grows: bool,
 ) -> Backward:
-    """The backward pass; if it `overwrites` what is kept, it sends where that lies."""
+    """The backward pass; if it `overwrites` what is kept, it sends to where that lies."""
     sending = forward.sending if overwrites else None
     writer, programs = Writer(bound, order, sending and sending.rows), [compiled.program for compiled in bound.compiled]
     windows = [memory.windows for memory in forward.memory]
@@ -147,7 +151,8 @@ def backward(
     for at in read:
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
-    memory_of_groups = _group_memory(writer, windows)
+    grown = GrownRows.of(writer, gradients_kept(programs[0])) if grows else None
+    memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward.memory, strict=True):
         for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
             locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
@@ -166,13 +171,15 @@ def backward(
     if sending is None:
         sending = allocate_sent(temporary, programs, order)
     zero_unread(writer, sending, order)
+    if grown is not None:
+        grown.take_gradients(writer, temporary, memory_of_groups[0])
     terms: dict[Hashable, TensorSpec] = {}
     for number, (compiled, group, memory) in enumerate(
         zip(bound.compiled, order.groups, memory_of_groups, strict=True)
     ):
         memory.add(temporary, compiled.backward_layout(group, memory.windows.extent))
         param_grads = set(compiled.program.param_grads.values())
-        for node, (shape, dtype) in _results(compiled, BACKWARD):
+        for node, (shape, dtype) in results_of(compiled, BACKWARD):
             if node in param_grads:
                 terms[number, node] = shape, dtype
                 memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
@@ -218,6 +225,8 @@ def backward(
                 receive(writer, compiled.program, memory, window, sending.locations)
             _run_once(writer, number, "grad_lazy", memory, window)
             put(writer, memory, window, puts[number])
+    if grown is not None:
+        grown.add_gradients(writer, sending.locations)
     number_of = {key: at for at, key in enumerate(terms)}
     if writer.num_seeds or not number_of.keys() >= {key for keys in sums for key in keys}:
         raise Unprepared("gradients that no loop makes")
@@ -225,15 +234,15 @@ def backward(
     return Backward(writer.calls(), writer.alive, temporary.size, list(terms.values()), indices)
 
 
-def _states_kept(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> set[str]:
+def _states_read(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> set[str]:
     """The states that the backward pass reads."""
-    kept: set[str] = set()
+    read: set[str] = set()
     for each, of_group in zip(compiled, windows, strict=True):
         read_back = nodes_read_back(each)
-        kept.update(name for name, node in each.program.trace.scatters.items() if node in read_back)
+        read.update(name for name, node in each.program.trace.scatters.items() if node in read_back)
         if of_group.are_several:
-            kept.update(name for name, _ in gathered_again(each.program))
-    return kept
+            read.update(name for name, _ in gathered_again(each.program))
+    return read
 
 
 def _flat(bound: Bound) -> list[tuple[str, str]]:
@@ -241,36 +250,9 @@ def _flat(bound: Bound) -> list[tuple[str, str]]:
     return [*(("parameter", name) for name in bound.params), *(("input", name) for name in bound.pulls)]
 
 
-def _group_memory(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemory]:
-    """The memory of each group, with the parameters and constants whose addresses are known."""
-    memory_of_groups = []
-    for compiled, windows_of_group in zip(writer.bound.compiled, windows, strict=True):
-        trace = compiled.program.trace
-        keys: dict[fx.Node, Hashable] = {node: ("parameter", name) for name, node in trace.params.items()}
-        keys |= {node: node for node in trace.constants}
-        addresses = {node: writer.known_address(key) for node, key in keys.items()}
-        locations: Locations = {
-            node: Location(address, 0, 0, 1) for node, address in addresses.items() if address is not None
-        }
-        for node, array in known_of_edges(trace, windows_of_group.group):
-            writer.alive.append(array)
-            locations[node] = Location(0, array.data_ptr(), array.element_size(), len(array))
-        memory_of_groups.append(GroupMemory(windows_of_group, locations))
-    return memory_of_groups
-
-
 def nodes_read_back(compiled: Compiled) -> set[fx.Node]:
     """The values of the forward pass that the backward pass reads."""
     return {*compiled.program.saved, *compiled.program.read_constants}
-
-
-def _results(compiled: Compiled, stages: Sequence[str]) -> Iterator[tuple[fx.Node, TensorSpec]]:
-    """The values without rows that loops of these stages compute."""
-    for stage in stages:
-        for part in (stage, f"{stage}_inner"):
-            loop = compiled.loops.get(part)
-            if isinstance(loop, AddressedLoop):
-                yield from ((node, (shape, node.meta["val"].dtype)) for node, shape in loop.results)
 
 
 def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, window: int) -> None:

@@ -79,7 +79,7 @@ class LatticeLSTM(VertexFunction):
         alone = before.c + i * (g - before.c)
         c = alone + v.sum(is_word).clamp_max(1) * (merged - alone)
         h = torch.sigmoid(o) * torch.tanh(c)
-        v.scatter(h=h, c=c, is_word=torch.zeros_like(x[:, :1]))
+        v.scatter(h=h, c=c)  # `is_word` is zero where it is left out
         v.push(h=h)
 
 

@@ -67,6 +67,7 @@ class Trace:
     state_dtypes: StateDtypes
     num_slots: int
     filename: str
+    left_out: frozenset[str] = frozenset()  # states that are zero here, and scattered by other kinds
     params: dict[str, fx.Node] = field(default_factory=dict)  # parameters and buffers, by qualified name
     shared: frozenset[str] = frozenset()  # the names of the shared tensors that are read
     pulls: dict[str, fx.Node] = field(default_factory=dict)  # of vertices and of edges
@@ -184,6 +185,7 @@ def _trace(
     written: list[str] = []
     read: set[str] = set()
     first_slot: list[int] = []
+    left_out: list[str] = []
     leaves: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
@@ -218,7 +220,13 @@ def _trace(
         written.extend(changes)
         read.update(v.shared_names)
         first_slot[:] = [v.first_slot or 0]
-        values: dict[Scatter | Push, Tensor] = {Scatter(name): value for name, value in v.scattered.items()}
+        left_out[:] = v.left_out
+        values: dict[Scatter | Push, Tensor] = {
+            Scatter(name): v.scattered[name]
+            if name in v.scattered
+            else torch.zeros((rows, *shape), dtype=state_dtypes[name], device=device)
+            for name, shape in state.items()
+        }
         values.update({Push(name): value for name, value in v.pushed.items()})
         results.update(values.items())
         differentiable = [role for role, value in values.items() if value.requires_grad]
@@ -248,7 +256,16 @@ def _trace(
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     trace = Trace(
-        graph, rows, edges, dict(state), state_dtypes, 0, filename, shared=frozenset(read), first_slot=first_slot[0]
+        graph,
+        rows,
+        edges,
+        dict(state),
+        state_dtypes,
+        0,
+        filename,
+        frozenset(left_out),
+        shared=frozenset(read),
+        first_slot=first_slot[0],
     )
     _placeholders(graph, trace.first_slot)
     _check_constants(trace, module)

@@ -52,6 +52,7 @@ class Vertex:
         self._is_per_edge: dict[str, bool] = {}  # what is pulled
         self.shared_names: set[str] = set()  # of what is shared, and read
         self.scattered: dict[str, Tensor] = {}
+        self.left_out: frozenset[str] = frozenset()  # the states that were not scattered, once the method has run
         self.pushed: dict[str, Tensor] = {}
         # Whether what is pushed may have a row a vertex (False), or a row an edge (True): both, where there are as many of each.
         self.push_sorts: dict[str, set[bool]] = {}
@@ -224,7 +225,10 @@ class Vertex:
         return self._per_edge[role]
 
     def scatter(self, *unnamed: Tensor, **state: Tensor) -> None:
-        """Publish this vertex's state to the vertices that gather it; every state once, by its name: `v.scatter(h=h)`."""
+        """Publish this vertex's state to the vertices that gather it; every state once, by its name: `v.scatter(h=h)`.
+
+        Where there are several kinds, a state that a kind leaves out is zero there.
+        """
         _refuse_unnamed("v.scatter", unnamed, next(iter(self._state), "h"))
         for name, value in state.items():
             if name not in self._state:
@@ -257,11 +261,9 @@ class Vertex:
             self.pushed[name] = value
 
     def finish(self, returned: object) -> None:
-        """Refuse a vertex function that left out a state; `returned` is what its method returned."""
+        """Check what the method returned, and note the states that it left out: methods of other kinds may scatter them."""
         check_returned(returned, bool(self.scattered or self.pushed))
-        for name in self._state:
-            if name not in self.scattered:
-                raise VertexFunctionError(f"state {name!r} was never scattered; end with v.scatter({name}=...)")
+        self.left_out = frozenset(self._state) - frozenset(self.scattered)
 
     def _check_edges(self, call: str, value: object, floating: bool = True) -> None:
         value = _plain(call, value)

@@ -1,5 +1,6 @@
 // Rows that move between the order of a batch and that of its schedule, as bytes. Called as generated code is: with arguments
 // and steps, lines of seven numbers, of which the first two say which rows.
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -41,31 +42,54 @@ extern "C" void zero(Long* a, const Index* steps, Long count) {
 
 namespace {
 
-// What parents sent to each of the rows: `sent` [.., width] at places[r], or, with offset, the sum of those at
-// places[offset[r]] .. places[offset[r + 1] - 1]; twice, by slot and by edge, each of which may be missing.
+// Element j of what parents sent to a row: `sent` [.., width] at places[row], or, with offset, the sum of those at
+// places[offset[row]] .. places[offset[row + 1] - 1]; twice, by slot and by edge, each of which may be missing.
+template <class X>
+inline X received(const Long* by_slot, Long row, Long width, Long j) {
+    X total = 0;
+    for (const Long* by = by_slot; by <= by_slot + 3; by += 3) {
+        const X* const sent = (const X*)by[0];
+        const Index *const places = (const Index*)by[1], *const offset = (const Index*)by[2];
+        X sum = 0;
+        if (by[0])
+            for (Long at = offset ? offset[row] : row, end = offset ? offset[row + 1] : row + 1; at < end; ++at)
+                sum += sent[places[at] * width + j];
+        total += sum;
+    }
+    return total;
+}
+
+// What parents sent to each of the rows.
 template <class X>
 void receive_rows(Long* a, const Index* steps, Long count) {
     X* const to = (X*)a[0];
     const Long width = a[1], first = a[2];
     each_row(steps, count, width * sizeof(X), [=](Long i) {
-        const Long row = first + i;
-        for (Long j = 0; j < width; ++j) {
-            X total = 0;
-            for (const Long* by = a + 3; by <= a + 6; by += 3) {
-                const X* const sent = (const X*)by[0];
-                const Index *const places = (const Index*)by[1], *const offset = (const Index*)by[2];
-                X sum = 0;
-                if (by[0])
-                    for (Long at = offset ? offset[row] : row, end = offset ? offset[row + 1] : row + 1; at < end; ++at)
-                        sum += sent[places[at] * width + j];
-                total += sum;
-            }
-            to[i * width + j] = total;
-        }
+        for (Long j = 0; j < width; ++j) to[i * width + j] = received<X>(a + 3, first + i, width, j);
     });
+}
+
+// The same, added to rows of `to` that `index` names, perhaps more than once: threads divide the columns.
+template <class X>
+void add_rows(Long* a, const Index* steps, Long count) {
+    X* const to = (X*)a[0];
+    const Index* const index = (const Index*)a[1];
+    const Long width = a[2], first = a[3];
+    constexpr Long line = 64 / sizeof(X);
+    for (const Index* step = steps; step < steps + 7 * count; step += 7) {
+        const Long start = step[0], stop = step[1];
+#pragma omp parallel for schedule(static) if ((stop - start) * width > (1 << 16))
+        for (Long column = 0; column < width; column += line)
+            for (Long i = start; i < stop; ++i) {
+                X* const row = to + (index ? index[i] : i) * width;
+                for (Long j = column; j < std::min(column + line, width); ++j) row[j] += received<X>(a + 4, first + i, width, j);
+            }
+    }
 }
 
 }  // namespace
 
 extern "C" void receive_float32(Long* a, const Index* steps, Long count) { receive_rows<float>(a, steps, count); }
 extern "C" void receive_float64(Long* a, const Index* steps, Long count) { receive_rows<double>(a, steps, count); }
+extern "C" void add_float32(Long* a, const Index* steps, Long count) { add_rows<float>(a, steps, count); }
+extern "C" void add_float64(Long* a, const Index* steps, Long count) { add_rows<double>(a, steps, count); }
