@@ -139,6 +139,40 @@ def test_states_of_several_widths_and_ways(batch, case):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+class Turns(vf.VertexFunction):
+    """Two kinds by turns: windows of one are entered again after windows of the other, where their children are."""
+
+    def __init__(self):
+        super().__init__(state={"h": SIZE})
+        self.of_a, self.of_b = nn.Linear(SIZE, SIZE), nn.Linear(SIZE, SIZE)
+
+    @vf.vertex("a")
+    def a(self, v):
+        self.publish(v, torch.tanh(self.of_a(v.gather(0).h) + v.pull("x")))
+
+    @vf.vertex("b")
+    def b(self, v):
+        self.publish(v, torch.tanh(self.of_b(v.gather(0).h) - v.pull("x")))
+
+    @staticmethod
+    def publish(v, h):
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+@pytest.mark.parametrize("kinds", ["babababababaabaabbbaaba", "baababaabababa", "bababababaabaaba"])
+def test_states_that_the_windows_of_parents_read_later(kinds):
+    """Where the children are consecutive rows of a state, a weight's gradient reads them where they are."""
+    torch.manual_seed(0)
+    graph = vf.graph(len(kinds), [(child, child + 1) for child in range(len(kinds) - 1)], kind=list(kinds))
+    model, x = Turns().double(), torch.randn(len(kinds), SIZE, dtype=torch.float64)
+    found = []
+    for model.backend in ("torch", "native"):
+        found.append(gradients(model([graph], x=x), list(model.parameters())))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 def test_a_backward_pass_takes_less_where_it_may_overwrite():
     """Of complete trees, whose leaves need no gradient, half of what is sent would be all states."""
     model, graphs = vf.nn.TreeFC(SIZE, backend="native").double(), [vf.tree(_complete(64))]
