@@ -10,15 +10,17 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constrai
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 READY := $(VENV)/.ready
 INTEGRATIONS := $(VENV)/.integrations
+BROWSER := $(VENV)/.browser
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-slow test-integrations test-gpu sanitize sanitize-threads sanitize-python lint format bench bench-gpu clean
+.PHONY: help setup train test test-slow test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run the tests, but for the slow ones"
 	@echo "make test-slow   run those that take long: many cases, all dtypes, compilers for GPUs"
 	@echo "make test-integrations   run those with accelerate, Lightning and peft, which it installs"
+	@echo "make test-browser   run those of the page of vf.view, in Chromium, which must be there"
 	@echo "make test-gpu   run the tests that need a GPU (NVIDIA, compute capability 8.0 or later)"
 	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
 	@echo "make sanitize-threads   the native core in several threads at once, under ThreadSanitizer (g++)"
@@ -56,6 +58,15 @@ test-integrations: $(INTEGRATIONS)
 $(INTEGRATIONS): $(READY)
 	@echo "installing accelerate, Lightning and peft into $(VENV), once ..."
 	$(PIP_INSTALL) 'vertexflow[integrations]' # which is installed: only what the extra asks for
+	@touch $@
+
+# Chromium: a system's own (Debian: apt install chromium), or `playwright install chromium`.
+test-browser: $(BROWSER)
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+$(BROWSER): $(READY)
+	@echo "installing playwright into $(VENV), once ..."
+	$(PIP_INSTALL) 'vertexflow[browser]'
 	@touch $@
 
 test-gpu: $(READY)

@@ -31,7 +31,10 @@ from .graph.inputs.unroll import unroll, unrolled_edges
 from .graph.symbolic.vertex import Vertex
 from .kinds import vertex
 from .outputs import Outputs
+from .pictures.svg import Picture
 from .scheduler import FSM, Policy, Schedule, schedule
+from .timeline import timeline
+from .view import view
 
 __all__ = [
     "FSM",
@@ -48,6 +51,7 @@ __all__ = [
     "NotTracedError",
     "OutputError",
     "Outputs",
+    "Picture",
     "Policy",
     "Schedule",
     "SlowCoreWarning",
@@ -71,6 +75,7 @@ __all__ = [
     "parallel",
     "schedule",
     "split",
+    "timeline",
     "to_networkx",
     "to_nltk",
     "tree",
@@ -78,4 +83,5 @@ __all__ = [
     "unroll",
     "unrolled_edges",
     "vertex",
+    "view",
 ]

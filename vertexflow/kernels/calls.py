@@ -5,7 +5,9 @@ An argument is a number, or so many bytes behind an address of the run: of a mem
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from ..graph.symbolic.program import CORES
 from .arguments import (
     Argument,
     By,
@@ -35,6 +38,7 @@ from .compiled import NoSteps
 from .edges import Exchange
 from .memory import ALIGNED, Values
 from .order import Ints, Order, RowGroup, Step
+from .ranges import MOVED, CallsOfRun, NamedCalls, is_profiling, step_numbers
 from .run import Run
 from .sent_rows import SentRows, receiving
 
@@ -97,6 +101,7 @@ class Writer:
         self._numbers: list[int] = []
         self._address_of: list[int] = []
         self._calls: list[tuple[int, int, Ints]] = []  # function, position of the first argument, steps
+        self._parts: list[str | None] = []  # of each call: the part, or None
         self._arguments_of: dict[tuple[int, str, int], int] = {}  # by group, part and window: position of the first
         self._begun: set[tuple[int, str]] = set()
         native = (
@@ -117,10 +122,25 @@ class Writer:
         """The number of the address where something lies, if it has one."""
         return self._addresses.get(key)
 
-    def calls(self) -> _core.Calls:
-        """All calls that were written down."""
+    def calls(self) -> CallsOfRun:
+        """All calls that were written down; if a profiler runs, in ranges for it."""
         numbers, address_of = np.array(self._numbers, np.int64), np.array(self._address_of, np.int64)
-        return _core.Calls(numbers, address_of, len(self._addresses) + 1, self._calls)
+        made = functools.partial(_core.Calls, numbers, address_of, len(self._addresses) + 1)
+        in_one_go = made(self._calls)
+        if not is_profiling():
+            return in_one_go
+        return NamedCalls([(*name, made(calls)) for name, calls in self._pieces()], in_one_go)
+
+    def _pieces(self) -> Iterator[tuple[tuple[str, int | None], list[tuple[int, int, Ints]]]]:
+        """The calls between two others of another part; those of a core, step by step."""
+        for part, calls in itertools.groupby(zip(self._parts, self._calls, strict=True), lambda call: call[0]):
+            if part not in CORES:
+                yield (part or MOVED, None), [call for _, call in calls]
+                continue
+            for _, (function, first, steps) in calls:
+                lines = steps.reshape(-1, len(Step._fields))
+                for line, number in zip(lines, step_numbers(self.order.table, lines), strict=True):
+                    yield (part, number), [(function, first, np.ascontiguousarray(line))]
 
     def run(self, group: int, part: str, locations: Locations, steps: Ints, window: int) -> None:
         """Run the loop of a part, if there is one, for these steps, which are all in one window."""
@@ -141,6 +161,7 @@ class Writer:
             self._arguments_of[group, part, window] = self._write(arguments)
             self._begun.add((group, part))
         self._calls.append((loop.address, self._arguments_of[group, part, window], steps.reshape(-1)))
+        self._parts.append(part)
 
     def copy(self, to: Location, source: Location, to_rows: Index | None, source_rows: Index | None) -> None:
         """Copy rows `source_rows` of `source` to rows `to_rows`; in place of one of them None: all, in order."""
@@ -201,6 +222,7 @@ class Writer:
         if num_rows and to.stride:
             steps = np.array(Step(0, num_rows), np.int32)
             self._calls.append((self._functions[function], self._write(arguments), steps))
+            self._parts.append(None)
 
     def _write(self, arguments: Sequence[Location | int]) -> int:
         """Write the arguments of a call; returns the position of the first."""

@@ -21,6 +21,7 @@ from ..graph.symbolic.source_lines import placed
 from ..graph.symbolic.states import Shape, StateDtypes
 from ..graph.symbolic.vertex import Vertex
 from .order import Order
+from .ranges import named
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Method = Callable[[Vertex], object]
@@ -149,7 +150,7 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
     assert order.lists is not None
     pushed: dict[str, list[Pushed]] = {}
     child_rows = order.lists.child_row.astype(np.int64)
-    for start, stop, _, _, number, edge_start, edge_stop in order.steps:
+    for step, (start, stop, _, _, number, edge_start, edge_stop) in enumerate(order.steps):
         group, uses = order.groups[number], computation.uses[number]
         assert group.edges is not None
         edges = slice(group.edges.start + edge_start, group.edges.start + edge_stop)
@@ -162,7 +163,7 @@ def run_steps(order: Order, slots: Ints, computation: Computation, states: Piece
             computation.shared,
         )  # fmt: skip
         leaf.v.append(v)
-        with placed(uses.code):
+        with placed(uses.code), named("vertex", step):
             v.finish(computation.methods[number](v))
         rows = np.arange(group.start + start, group.start + stop)
         states.add(rows, {name: value.to(computation.state_dtypes[name]) for name, value in v.scattered.items()})

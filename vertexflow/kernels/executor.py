@@ -17,6 +17,7 @@ from .compiled import Compiled
 from .edges import ChildRows, EdgeRows, Exchange, known_of_edges
 from .memory import Values, cut, empty_for, first_gathered, first_row, slots_of
 from .order import Ints, Order, RowGroup, Step
+from .ranges import is_profiling, named, step_numbers
 from .run import Run
 
 
@@ -43,7 +44,7 @@ def run_forward(
         for program, group, values_of_group in zip(compiled, order.groups, values, strict=True)
     ]
     for number, first, end in order.runs:
-        passes[number].steps.run(order.table[first:end])
+        passes[number].steps.run(order.table[first:end], order.table)
     for forward in passes:
         forward.finish()
 
@@ -52,14 +53,19 @@ class _Steps:
     """The steps of a core, whose arguments are bound when the first is computed."""
 
     def __init__(self, compiled: Compiled, core: str, run: Run) -> None:
-        self.loop, self.bound_to = compiled.loops[core], run
+        self.loop, self.core, self.bound_to = compiled.loops[core], core, run
         self.arguments: Any = None
 
-    def run(self, steps: Ints) -> None:
-        """Compute steps, all of this group."""
+    def run(self, steps: Ints, table: Ints) -> None:
+        """Compute steps, all of this group; `table` has all steps, of all groups."""
         if self.arguments is None:
             self.arguments = self.loop.bind(self.bound_to)
-        self.loop.run(self.arguments, steps)
+        if not is_profiling():
+            self.loop.run(self.arguments, steps)
+            return
+        for at, number in enumerate(step_numbers(table, steps)):
+            with named(self.core, number):
+                self.loop.run(self.arguments, steps[at : at + 1])
 
 
 def _run_once(compiled: Compiled, stage: str, run: Run) -> None:
@@ -67,7 +73,8 @@ def _run_once(compiled: Compiled, stage: str, run: Run) -> None:
     for name, rows in ((stage, run.group.all_rows), (f"{stage}_inner", run.group.inner_rows)):
         if name in compiled.loops:
             loop = compiled.loops[name]
-            loop.run(loop.bind(run), rows)
+            with named(name):
+                loop.run(loop.bind(run), rows)
 
 
 class _Forward:
@@ -124,7 +131,7 @@ def run_backward(
     ]
     num_steps = len(order.steps)
     for number, first, end in reversed(order.runs):
-        passes[number].steps.run(order.backwards[num_steps - end : num_steps - first])
+        passes[number].steps.run(order.backwards[num_steps - end : num_steps - first], order.table)
     for backward in passes:
         backward.receive()
     external = exchange.sent_to_external(compiled[0].program.trace.state, order)

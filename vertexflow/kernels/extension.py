@@ -14,6 +14,7 @@ from .calls import Unprepared
 from .grown_rows import gradients_kept, states_kept
 from .order import Order
 from .prepared import Prepared, prepare
+from .ranges import is_profiling
 
 _CPU = torch.device("cpu")
 
@@ -75,7 +76,8 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
     """The passes over vertices that are added in this order; None where some loop is not native code."""
     if bound.extends_natively is False or order.vertex.device != _CPU:
         return None
-    extension = bound.extensions.get(order)
+    made = bound.extensions_in_ranges if is_profiling() else bound.extensions
+    extension = made.get(order)
     if extension is None:
         program = bound.compiled[0].program
         try:
@@ -87,7 +89,7 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
             bound.extends_natively = False
             return None
         extension = Extension(prepared, list(states_kept(program)), list(bound.pushes), gradients_kept(program))
-        bound.extends_natively, bound.extensions[order] = True, extension
+        bound.extends_natively, made[order] = True, extension
     return extension
 
 

@@ -11,10 +11,10 @@ from operator import add
 import torch
 from torch import Tensor
 
-from .. import _core
 from . import rehearsal
 from .group_memory import GroupMemory
 from .pool import empty, empty_for_a_call, is_large
+from .ranges import CallsOfRun
 from .transfers import Sending, TensorSpec
 
 _CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ _address = Tensor.data_ptr
 class Forward:
     """The forward pass."""
 
-    calls: _core.Calls
+    calls: CallsOfRun
     alive: list[Tensor]  # whose addresses are in the calls
     kept_size: int  # bytes that the backward pass reads
     temporary_size: int  # bytes that are read in this pass only
@@ -63,7 +63,7 @@ class Forward:
 class Backward:
     """The backward pass where gradients come to certain outputs."""
 
-    calls: _core.Calls
+    calls: CallsOfRun
     alive: list[Tensor]
     temporary_size: int
     terms: list[TensorSpec]
@@ -94,7 +94,7 @@ def _temporary(size: int) -> Tensor:
     return empty_for_a_call(size) if is_large(size) else _NOTHING
 
 
-def _call(calls: _core.Calls, addresses: list[int], temporary_size: int) -> None:
+def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
     """Run a pass; in a rehearsal, count the memory that native code allocates itself."""
     rehearsed = rehearsal.current()
     if rehearsed is None:

@@ -13,6 +13,7 @@ from .bound import Bound
 from .calls import Unprepared
 from .order import Order
 from .passes import Backward, Forward, rows_of
+from .ranges import is_profiling
 from .windows import one_window_each, windows_of
 from .written import backward, forward, nodes_read_back
 
@@ -62,16 +63,16 @@ class Prepared:
 
 def prepared_for(bound: Bound, order: Order) -> Prepared | None:
     """The passes over a structure; None where some loop is not native code."""
-    prepared, is_native = bound.prepared.get(order), bound.is_native  # which other threads may set meanwhile
+    kept = bound.prepared_in_ranges if is_profiling() else bound.prepared
+    prepared, is_native = kept.get(order), bound.is_native  # which other threads may set meanwhile
     if prepared is None and is_native is not False and not order.num_external and order.vertex.device == _CPU:
         try:
             with rehearsal.interrupted():
                 prepared = prepare(bound, order)
-                if (
-                    is_native is None and bound.wants_gradients
-                ):  # what can be prepared for one structure, can be for others
+                # What can be prepared for one structure, can be for others.
+                if is_native is None and bound.wants_gradients:
                     prepared.backward_for(bound, order, (True,) * len(prepared.zeros), overwrites=True)
-            bound.is_native, bound.prepared[order] = True, prepared
+            bound.is_native, kept[order] = True, prepared
         except Unprepared:
             bound.is_native, prepared = False, None
     return prepared

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from .. import _core
-from ..errors import BackendError, GraphError, InputTypeError
+from ..errors import BackendError, GraphError, InputError, InputTypeError
 from .fsm import FSM
 from .policies import POLICIES, Ints, Policy, Structure
+
+if TYPE_CHECKING:
+    from ..pictures.svg import Picture
 
 
 class Group(NamedTuple):
@@ -130,6 +133,39 @@ class Schedule:
     @property
     def _start_of_edges(self) -> int:
         return self._end_of_children + self.num_vertices + self.num_external + 1
+
+    def plot(self, batch: Structure | None = None) -> Picture:
+        """The schedule as a picture: a column for each step, as tall as it has vertices, in the colour of its kind, or, with the
+        `batch` that was scheduled, of the graphs of its rows. The grey below a column are gaps: work that the widest step does at
+        the same time, and this one does not have.
+
+        Returns:
+            A picture, which notebooks show; `.save("steps.svg")` writes it.
+
+        Raises:
+            InputError: `batch` has another number of vertices.
+
+        Example:
+            >>> batch = vf.pack([vf.tree(((0, 1), 2)), vf.chain(5)])
+            >>> vf.schedule(batch).plot(batch).save("steps.svg")
+        """
+        from ..pictures.steps import plot
+
+        return plot(self, None if batch is None else self._graph_of_row(batch))
+
+    def _repr_svg_(self) -> str:
+        return self.plot().svg
+
+    def _graph_of_row(self, batch: Structure) -> Ints:
+        offset = getattr(batch, "graph_offset", None)
+        sizes = [batch.num_vertices] if offset is None else np.diff(offset)
+        count = int(np.sum(sizes))
+        if count != self.num_vertices:
+            raise InputError(
+                f"the batch has {count} vertices, the schedule {self.num_vertices}; give the batch that was scheduled"
+            )
+        graphs: Ints = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        return graphs[self.order]
 
     def __str__(self) -> str:
         widths = self.steps[:, 1] - self.steps[:, 0]

@@ -12,6 +12,7 @@ import torch
 from ... import _core
 from ...errors import GraphError, InputTypeError
 from ..uncompiled import uncompiled
+from .drawn import Drawn
 from .edge_index import edge_index_of
 from .kind_names import number_kinds
 from .opaque import opaque
@@ -26,7 +27,7 @@ HAS_KINDS, HAS_EDGES = 1, 2  # flags: which of `structure`'s last two arrays the
 
 @opaque
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
-class InputGraph:
+class InputGraph(Drawn):
     """One sample's structure. Made by `vf.graph`, `vf.tree`, `vf.tree_from_parents`, `vf.chain` and the readers.
 
     Attributes:
@@ -99,8 +100,7 @@ class InputGraph:
     def with_kind(self, kind: Sequence[Any] | None) -> InputGraph:
         """A copy whose vertices are of other kinds, as in `vf.graph`; None: of none. Raises as `vf.graph` does.
 
-        >>> tree = vf.tree(((0, 1), 2))
-        >>> tree = tree.with_kind(["leaf"] * 3 + ["node"] * 2)
+        >>> tree = vf.tree(((0, 1), 2)).with_kind(["leaf"] * 3 + ["node"] * 2)
         """
         vertices, edges, flags = self.num_vertices, self.num_edges, int(self.structure[3])
         kinds, numbers = (None, None) if kind is None else number_kinds(kind, vertices)

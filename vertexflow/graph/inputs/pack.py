@@ -18,6 +18,7 @@ from ..uncompiled import uncompiled
 from .build import HAS_EDGES, HAS_KINDS, InputGraph, Ints
 from .data import Rows, join_data
 from .derived import Derived
+from .drawn import Drawn
 from .edge_index import edge_index_of
 from .kind_names import join_kinds
 from .opaque import opaque
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @opaque
 @dataclass(frozen=True, eq=False)
-class GraphBatch:
+class GraphBatch(Drawn):
     """Input graphs packed side by side: the vertices of the first, then of the second, and so on.
 
     Attributes:

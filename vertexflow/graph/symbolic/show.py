@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ...pictures.svg import Picture
 from .program import Part, Program
 from .trace import Trace
 
@@ -52,6 +53,19 @@ class SymbolicGraph:
         """The part called `name` as a module: `module(rows, edges, *inputs) -> outputs`."""
         return fx.GraphModule(torch.nn.Module(), self.parts[name].graph)
 
+    def draw(self, derivative: bool = False) -> Picture:
+        """The parts as a picture: a panel for each, its values as boxes, your own names in bold; where the mouse rests on
+        one, its shape and line. With `derivative`, also the parts of the derivative. Notebooks show it.
+
+        >>> model.symbolic_graph.draw().save("parts.svg")
+        """
+        from .drawing import draw_programs  # which draws what is said here
+
+        return draw_programs(self.programs, derivative)
+
+    def _repr_svg_(self) -> str:
+        return self.draw().svg
+
     def __str__(self) -> str:
         alone = len(self.programs) == 1
         return "\n\n".join(
@@ -77,12 +91,17 @@ def _described(name: str, program: Program) -> str:
     state = ", ".join(f"{name} {list(shape)}" for name, shape in trace.state.items())
     lines = [f"vertex function{name} of {os.path.basename(trace.filename)}; n vertices; state {state or 'none'}"]
     for name, part in program.parts.items():
-        stage = name.removesuffix("_inner").removesuffix("_leaf")
-        note = ", for vertices with children" if name.endswith("_inner") else ""
-        note = ", for vertices without children" if name.endswith("_leaf") else note
-        lines += ["", f"{_TITLES[stage]}{note}"]
+        lines += ["", part_heading(name)]
         lines += [f"    {line}" for line in _graph_lines(part.graph, trace)]
     return "\n".join(lines)
+
+
+def part_heading(name: str) -> str:
+    """What a part is, and when it runs."""
+    stage = name.removesuffix("_inner").removesuffix("_leaf")
+    note = ", for vertices with children" if name.endswith("_inner") else ""
+    note = ", for vertices without children" if name.endswith("_leaf") else note
+    return f"{_TITLES[stage]}{note}"
 
 
 def _graph_lines(graph: fx.Graph, trace: Trace) -> list[str]:
@@ -91,12 +110,12 @@ def _graph_lines(graph: fx.Graph, trace: Trace) -> list[str]:
     for node in graph.nodes:
         line = f"line {node.meta['line']}" if node.meta.get("line") else ""
         if node.op == "placeholder" and node.name not in ("rows", "edges"):
-            rows.append((f"{node.name}: {_shape(node, trace)}", "given", ""))
+            rows.append((f"{node.name}: {shape_text(node, trace)}", "given", ""))
         elif node.op == "call_function":
             name = getattr(node.target, "__name__", str(node.target)).removesuffix(".default")
             arguments = [_text(argument) for argument in node.args]
             arguments += [f"{key}={_text(value)}" for key, value in node.kwargs.items()]
-            rows.append((f"{node.name}: {_shape(node, trace)}", f"{name}({', '.join(arguments)})", line))
+            rows.append((f"{node.name}: {shape_text(node, trace)}", f"{name}({', '.join(arguments)})", line))
         elif node.op == "output":
             results = [node for node in node.args[0] if node is not None]
     name_width = max((len(name) for name, _, _ in rows), default=0)
@@ -105,7 +124,8 @@ def _graph_lines(graph: fx.Graph, trace: Trace) -> list[str]:
     return [*lines, f"return {', '.join(node.name for node in results)}"]
 
 
-def _shape(node: fx.Node, trace: Trace) -> str:
+def shape_text(node: fx.Node, trace: Trace) -> str:
+    """The dtype and shape of a value, with n vertices and e edges."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return "(several)" if isinstance(value, (list, tuple)) else "size"
