@@ -12,7 +12,7 @@ from torch import nn
 
 import vertexflow as vf
 from vertexflow.kernels import native, passes, windows
-from vertexflow.kernels.sent_rows import Occupied, Rows, _common, _Free
+from vertexflow.kernels.sent_rows import Free, Occupied, Rows, _common
 
 from ..models import BinaryTreeLSTM, FromCode
 from .test_windows import dags
@@ -192,7 +192,7 @@ def test_rows_are_given_to_one_at_a_time():
     """Random orders of taking and giving back, against a set of rows."""
     random.seed(0)
     for _ in range(20):
-        free, taken, used = _Free(5), [], set(range(5))
+        free, taken, used = Free(5), [], set(range(5))
         for _ in range(60):
             if taken and random.random() < 0.5:
                 start, stop = taken.pop(random.randrange(len(taken)))

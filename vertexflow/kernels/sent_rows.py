@@ -105,19 +105,19 @@ class LastReads:
             last[key] = number
         by_row = np.zeros(order.num_rows + 1, np.int32)
         for (group, window), visit_number in last.items():
-            by_row[_rows(windows[group], window)] = visit_number
+            by_row[rows_of_window(windows[group], window)] = visit_number
         read, received = by_row.copy(), np.where(receiving(programs, order), by_row, 0)
         sent: dict[By, dict[Key, int]] = {by: {} for by in bys}
         for (group, window), visit_number in last.items():
             of_group, of_window = windows[group].group, windows[group].all[window]
             for by in By:
-                children = _children(of_group, of_window, by)
+                children = children_of(of_group, of_window, by)
                 if len(children):
                     read[children] = np.maximum(read[children], visit_number)
                 if by in sent:
                     until = int(received[children].max(initial=0))
                     sent[by][group, window] = max(visit_number, until)
-        states = {key: int(read[_rows(windows[key[0]], key[1])].max(initial=last[key])) for key in last}
+        states = {key: int(read[rows_of_window(windows[key[0]], key[1])].max(initial=last[key])) for key in last}
         return cls(first, last, states, sent)
 
 
@@ -131,7 +131,7 @@ class Occupied(NamedTuple):
 def place_blocks(order: Order, windows: Sequence[Windows], reads: LastReads, occupied: Sequence[Occupied]) -> SentRows:
     """A block for each window, at the same rows of the memory of each state, or behind it."""
     first_rows: dict[By, dict[Key, int]] = {by: {} for by in reads.sent}
-    waiting, heap = _common(occupied), _Free(max(memory.num_rows for memory in occupied))
+    waiting, heap = _common(occupied), Free(max(memory.num_rows for memory in occupied))
     zeros = heap.take(1)
     for number, key in sorted((number, key) for key, number in reads.first.items()):
         for rows in waiting:
@@ -152,7 +152,7 @@ def place_blocks(order: Order, windows: Sequence[Windows], reads: LastReads, occ
     return SentRows(heap.end, zeros, first_rows, starts, shifts)
 
 
-class _Free:
+class Free:
     """The free parts of rows [0, end); `end` grows."""
 
     def __init__(self, end: int) -> None:
@@ -206,7 +206,7 @@ def _common(occupied: Sequence[Occupied]) -> list[Rows]:
     return [Rows(*rows) for rows in bounds_and_last if rows[2] < never]
 
 
-def _rows(windows: Windows, number: int) -> slice:
+def rows_of_window(windows: Windows, number: int) -> slice:
     """The rows of a window in a state."""
     window, first = windows.all[number], windows.group.start
     return slice(first + window.start, first + window.stop)
@@ -221,7 +221,7 @@ def positions_of(group: RowGroup, window: Window, by: By) -> tuple[int, int]:
     return first + window.edge_start, window.edge_stop - window.edge_start
 
 
-def _children(group: RowGroup, window: Window, by: By) -> Ints:
+def children_of(group: RowGroup, window: Window, by: By) -> Ints:
     """The rows of a state that a window reads."""
     children: Ints
     if by is By.SLOT:

@@ -23,6 +23,7 @@ from .grown_rows import GrownRows, gradients_kept, states_kept
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
 from .passes import Backward, Forward
+from .passing_states import passing_states
 from .rooms import rooms_of
 from .transfers import (
     Sending,
@@ -47,6 +48,10 @@ from .windows import Windows, visits, visits_back
 
 def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
     """The forward pass."""
+    passing = None
+    if not bound.wants_gradients and any(of_group.are_several for of_group in windows):
+        passing = passing_states(order, windows)
+        order, windows = passing.order, passing.windows
     writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
     # The addresses are numbered as `Forward.run` passes them.
     temporary, kept = Region(writer.address("temporary")), Region(writer.address("kept"))
@@ -63,7 +68,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
     room_at = {name: kept.allocate(1, room.size) for name, room in of_states.items()}
     if rooms is not None:
         sending = Sending(rooms.sent, {key: rooms.sent_location(key, room_at[key.state]) for key in rooms.keys})
-    rows = order.num_rows + order.num_external
+    rows = order.num_rows + order.num_external if passing is None else passing.num_rows - 1
     for name, node in programs[0].trace.scatters.items():
         if name in of_states and of_states[name].has_state:
             state = room_at[name]._replace(stride=size_of_row(node), num_rows=rows + 1)
@@ -76,6 +81,12 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             group = memory.windows.group
             memory.set(State(name), state)
             memory.set(compiled.program.trace.scatters[name], state.part(group.start, group.num_rows))
+        for (number, at), start in () if passing is None else passing.blocks.items():
+            rows_before = windows[number].all[at].start
+            locations = memory_of_groups[number].in_window[at]
+            locations[programs[number].trace.scatters[name]] = state.part(
+                start - rows_before, order.groups[number].num_rows
+            )
     for number, (compiled, memory) in enumerate(groups):
         for name, node in compiled.program.trace.pulls.items():
             is_kept = node in read_back[number] and not memory.windows.are_several
@@ -110,6 +121,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             _run_once(writer, number, "eager", memory, window)
             zero_leaves(writer, compiled.program, memory, window)
         if len(steps):
+            steps = steps if passing is None else passing.steps(steps)
             writer.run(number, "core", memory.in_window[window], steps, window)
         if is_last:
             if isinstance(compiled.loops["core"], NoSteps):
