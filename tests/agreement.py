@@ -18,7 +18,11 @@ def join(parts: list[Structure]) -> tuple[int, list[tuple[int, int, int]]]:
     """Several structures side by side, as `vf.pack` numbers them."""
     edges, base = [], 0
     for part in parts:
-        edges += [(child + base, parent + base, slot) for child, parent, slot in part.edges]
+        for child, parent, slot in part.edges:
+            moved = (
+                tuple(one + base if one >= 0 else one for one in child) if isinstance(child, tuple) else child + base
+            )
+            edges.append((moved, parent + base, slot))
         base += part.num_vertices
     return base, edges
 

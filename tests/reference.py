@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import torch
 
-Edge = tuple[int, int, int]  # child, parent, slot
+# Child, parent, slot; or, of an arc, its children (-1: missing), the parent, and the arc's number among those of the parent.
+Edge = tuple["int | tuple[int, ...]", int, int]
 
 
 class AllChildren:
@@ -36,10 +37,34 @@ class AllChildren:
         return value.expand(self.count, *value.shape[1:])
 
 
+class AllArcs:
+    """What `v.arcs` is for one vertex, whose arcs are `v.arity` slots each."""
+
+    def __init__(self, v):
+        self.v, self.arcs = v, sorted({slot // v.arity for slot in v.by_slot})
+        self.count = len(self.arcs)
+        self.slot, self.inputs = torch.arange(self.count), v.edge_inputs
+
+    def gather(self, position):
+        v = self.v
+        slots = [v.arity * arc + position for arc in self.arcs]
+        found = [v.by_slot.get(slot) if position < v.arity else None for slot in slots]
+        zeros = {name: torch.zeros(1, *shape, dtype=v.dtypes[name]) for name, shape in v.shapes.items()}
+        rows = {name: [(state or zeros)[name] for state in found] for name in v.shapes}
+        return SimpleNamespace(**{name: torch.cat([zeros[name][:0], *values]) for name, values in rows.items()})
+
+    def pull(self, name):
+        return self.inputs[name].clone()
+
+    def expand(self, value):
+        return value.expand(self.count, *value.shape[1:])
+
+
 class OneVertex:
     """The `v` of one vertex. `children` are the states by slot, `edge_inputs` the inputs of its edges by name."""
 
-    def __init__(self, children, inputs, edge_inputs, shapes, dtypes, edge_numbers=(), shared=None):
+    def __init__(self, children, inputs, edge_inputs, shapes, dtypes, edge_numbers=(), shared=None, arity=1):
+        self.arity = arity  # of arcs
         self.shared_by_name = shared or {}
         self.edge_numbers = list(edge_numbers)  # in the order of slots
         self.by_slot = children
@@ -63,6 +88,14 @@ class OneVertex:
     @property
     def children(self):
         return AllChildren(self)
+
+    @property
+    def arcs(self):
+        return AllArcs(self)
+
+    @property
+    def num_arcs(self):
+        return torch.tensor([self.arcs.count])
 
     @property
     def num_children(self):
@@ -121,7 +154,12 @@ def run_reference(
     """
     slots: list[dict[int, int]] = [{} for _ in range(num_vertices)]
     numbers: list[dict[int, int]] = [{} for _ in range(num_vertices)]  # of the edges, by slot
+    arity = next((len(child) for child, _, _ in edges if isinstance(child, tuple)), 1)
     for number, (child, parent, slot) in sorted(enumerate(edges), key=lambda edge: edge[1][1:]):  # consumers in order
+        if isinstance(child, tuple):
+            slots[parent].update((arity * slot + at, one) for at, one in enumerate(child) if one >= 0)
+            numbers[parent][slot] = number
+            continue
         below, above, at = (parent, child, len(slots[child])) if reverse else (child, parent, slot)
         slots[above][at] = below
         numbers[above][at] = number
@@ -152,7 +190,9 @@ def run_reference(
                         else torch.zeros(1, *shape, dtype=dtypes[name])
                         for name, shape in model.state.items()
                     }
-                done[vertex] = OneVertex(children, rows, edge_rows, model.state, dtypes, own, shared and shared[vertex])
+                done[vertex] = OneVertex(
+                    children, rows, edge_rows, model.state, dtypes, own, shared and shared[vertex], arity
+                )
                 (model.vertex if methods is None else methods[vertex])(done[vertex])
     if states is not None:
         states += [value for one in done for value in one.state.values()]

@@ -19,14 +19,16 @@ SIZE = (
 
 @dataclass
 class Structure:
-    """One input graph, and the same as a list of (child, parent, slot)."""
+    """One input graph, and the same as a list of (child, parent, slot), or, of a hypergraph, of (children, parent, number)."""
 
     num_vertices: int
     edges: list[tuple[int, int, int]]
 
-    def graph(self) -> vf.InputGraph:
+    def graph(self, kind: list[str] | None = None) -> vf.InputGraph:
         pairs = [(child, parent) for child, parent, _ in self.edges]
-        return vf.graph(self.num_vertices, pairs, slots=[slot for _, _, slot in self.edges])
+        if any(isinstance(child, tuple) for child, _ in pairs):
+            return vf.hypergraph(self.num_vertices, pairs, kind)
+        return vf.graph(self.num_vertices, pairs, kind, slots=[slot for _, _, slot in self.edges])
 
 
 # A tree, one with a missing left child, a single vertex, and a DAG in which one child fills both slots.

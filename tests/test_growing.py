@@ -243,3 +243,29 @@ def test_many_vertices_at_once_and_buffers_that_grow():
         gradients(run[13500:].h.mean(), model, x), gradients(whole[13500:].mean(), model, x), strict=True
     ):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_whose_states_or_outputs_have_changed_is_refused(backend):
+    """Rows of two dtypes, or outputs that only some vertices have, cannot lie in one buffer."""
+
+    def vertex(self, v):
+        h = torch.tanh(self.linear(v.pull("x")) + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(**dict.fromkeys(self.names, h))
+
+    model = FromCode(vertex, {"h": 4}, linear=nn.Linear(4, 4), names=["h"])
+    model.backend = backend
+    run = model.start(x=torch.randn(3, 4))
+    model.double()
+    with pytest.raises(
+        vf.VertexFunctionError, match=r"state 'h' of the new vertices is float64 \[4\], .* begin another run"
+    ):
+        run.extend([[0]], x=torch.randn(1, 4).double())
+    assert len(run) == 3
+    model.float()
+    run.extend([[0]])
+    model.names = ["h", "again"]
+    with pytest.raises(vf.VertexFunctionError, match="push the same always"):
+        run.extend([[0]])
+    assert len(run) == 4

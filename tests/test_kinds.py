@@ -420,11 +420,6 @@ def test_a_decorator_without_kinds():
             def leaf(self, v): ...
 
 
-def test_a_run_that_grows_has_no_kinds():
-    with pytest.raises(vf.VertexFunctionError, match="a run that grows has no kinds yet"):
-        Arithmetic().start(x=X)
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(5)))
 def test_the_order_of_vertices_does_not_matter(order):

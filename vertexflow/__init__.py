@@ -19,6 +19,7 @@ from .estimate import MemoryEstimate
 from .frontier import Frontier
 from .function import VertexFunction
 from .graph.inputs.build import InputGraph, chain, graph, tree, tree_from_parents
+from .graph.inputs.hyper import hypergraph
 from .graph.inputs.line_graph import line_graph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.readers.aiger import from_aiger
@@ -69,6 +70,7 @@ __all__ = [
     "from_nltk",
     "from_ptb",
     "graph",
+    "hypergraph",
     "line_graph",
     "nn",
     "pack",

@@ -37,6 +37,12 @@ class ReturnsOutputs(nn.Module):
             return result
         return of_call(result, (*pytree.tree_leaves(kwargs), *args, *self.parameters()))
 
+    def __prepare_scriptable__(self) -> None:
+        raise VertexFunctionError(
+            f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
+            "save its state_dict instead"
+        )
+
     def _get_backward_hooks(self) -> tuple[list[Any], list[Any]]:
         return [], _hooks(self)[1]  # PyTorch's own `_call_impl` shall call the non-full hooks alone
 

@@ -10,19 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import log
+from . import arcs, log
 from .eager_methods import MethodCall, own_tensors, probe, run_empty
-from .errors import VertexFunctionError
 from .frontier import Frontier
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
-from .graph.symbolic.states import StateDtypes, dtypes_of, usual_dtype
+from .graph.symbolic.states import dtypes_of, usual_dtype
 from .growth import Addition, Growth
 from .input_rows import InputRows
 from .inputs import check_inputs, check_shared, initial_states
 from .kernels.eager import (
     Computation,
-    Ints,
     Pieces,
     Uses,
     in_batch_order,
@@ -32,6 +30,7 @@ from .kernels.eager import (
 )
 from .kernels.order import order_on
 from .kinds import (
+    Used,
     check_rows,
     check_together,
     count_rows,
@@ -41,7 +40,7 @@ from .kinds import (
     refuse_edges,
 )
 from .orders import Reads, order_of
-from .scheduler import EdgeLists, edge_lists, schedule
+from .scheduler import edge_lists, schedule
 from .selection import pushing, selection_of
 
 if TYPE_CHECKING:
@@ -75,10 +74,9 @@ def run_eager(
         external = initial_states(initial, model.state, batch.num_external, dtypes, device)
     if not batch.num_graphs:
         return run_empty(model, tensors, dtypes, inputs, shared, external, device)
-    reads = dict.fromkeys(methods, Reads(0, ragged=True))
+    reads = dict.fromkeys(methods, Reads(0, ragged=True, side_by_side=batch.arity))
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
-    slots = _slots(batch, order.lists)
     calls = {name: MethodCall(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
     uses = {name: Uses(call.code) for name, call in calls.items()}
 
@@ -93,7 +91,7 @@ def run_eager(
     computation = Computation(
         group_calls, [uses[name] for name in group_methods], model.state, dtypes, inputs, shared, rows.select
     )  # fmt: skip
-    pushed = run_steps(order, slots, computation, states)
+    pushed = run_steps(order, computation, states)
     for name in calls:
         if name not in group_methods:  # no vertex of its kinds is in this batch
             rows.ask(name)
@@ -101,6 +99,7 @@ def run_eager(
     if rows.failed:  # nothing is known of what those methods read, so that nothing can be called superfluous
         known = [name for name in inputs if any(name in use.pulls for use in uses.values())]
         known_shared = [name for name in shared if any(name in use.shared for use in uses.values())]
+    arcs.check(uses, methods, batch)
     settle_pushes(uses, rows.ask, rows.answers)
     _check_calls(uses, {name: inputs[name] for name in known}, known_shared, counts, model._methods, "the batch")
     if initial is not None:
@@ -117,15 +116,6 @@ def run_eager(
         for name, like in method_uses.pushes.items():
             outputs.setdefault(name, like.clone())
     return outputs if selection is None else selection.of_all(outputs, pushing(batch, methods, uses))
-
-
-def _slots(structure: GraphBatch | Growth, lists: EdgeLists) -> Ints:
-    """The slot of each entry of the edge lists."""
-    if structure.edge is None:
-        return structure.slot[lists.edge].astype(np.int64)
-    by_number = np.empty(len(structure.slot), np.int64)
-    by_number[structure.edge] = structure.slot
-    return by_number[lists.edge]
 
 
 def _check_calls(
@@ -154,36 +144,34 @@ def _check_slots(
 
 
 class EagerFrontier(Frontier):
-    """A run that grows, with vertices computed by the user's method itself."""
+    """A run that grows, with vertices computed by the user's methods themselves."""
 
     def __init__(self, model: VertexFunction, device: torch.device, shared: Mapping[str, Tensor]) -> None:
         self._model = model
         self._shared = shared
-        self._device = device
         self._states = Pieces(device)
-        self._pushes = Pieces(device)
-        self._uses: Uses | None = None
-        self._zeros = {}
+        self._pushed = Pieces(device)
+        self._uses: dict[str, Uses] = {}  # of each method, what it used when it was called last
+        self._begin(model._methods, device)
 
     @property
     def num_vertices(self) -> int:
         return len(self._states.piece)
 
-    def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
-        model = self._model
+    def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
+        model, methods = self._model, addition.methods
         growth, external = addition.growth()
         tensors = own_tensors(model)
         device = check_inputs(tensors, inputs)
         dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype({**tensors, **self._shared}, inputs))
-        (name,) = model._methods.values()
-        call = MethodCall(model, name, tensors)
-        uses = Uses(call.code)
-        growth_schedule = schedule(growth, model.policy, 0, True)
+        calls = {name: MethodCall(model, name, tensors) for name in methods}
+        uses = {name: Uses(call.code) for name, call in calls.items()}
+        growth_schedule = schedule(growth, model.policy, [0] * len(methods), [True] * len(methods))
         log.show("schedule", growth_schedule)
         lists = edge_lists(growth, growth_schedule)
         order = order_on(growth_schedule, device, lists=lists)
         num_new, num_external = growth.num_vertices, growth.num_external
-        counts = {name: (num_new, len(growth.child))}
+        counts = addition.counts()
         states = Pieces.of_rows(num_new + num_external, device)
         selection = self._states.select(external)
         states.add(
@@ -191,52 +179,57 @@ class EagerFrontier(Frontier):
             {state: self._states.read(selection, state, shape, dtypes[state]) for state, shape in model.state.items()},
         )
 
-        def select(pulled: str, is_edge_input: bool, group: int) -> Tensor:
-            check_rows({name: uses}, {pulled: inputs[pulled]}, counts, model._methods, "the extension")
-            return order.batch_rows([group], is_edge_input)[0]
+        def ask(name: str, into: Uses) -> None:
+            probe(calls[name], into, model, dtypes, inputs, self._shared, device)
 
-        computation = Computation([call], [uses], model.state, dtypes, inputs, self._shared, select)
-        pushed = run_steps(order, _slots(growth, lists), computation, states)
-        self._settle(name, call, uses, dtypes, inputs)
-        _check_calls({name: uses}, inputs, self._shared, counts, model._methods, "the extension")
-        refuse_edge_outputs({name: uses})
-        _check_slots(growth, (name,), (name,), {name: uses})
-        outputs = {
-            pushed_name: in_batch_order(order, pushed_name, parts, False, num_new)
-            for pushed_name, parts in pushed.items()
-        }
-        if self._uses is not None:
-            if outputs.keys() != self._uses.pushes.keys():
-                raise VertexFunctionError(
-                    f"this extension pushed {sorted(outputs)}, those before {sorted(self._uses.pushes)}; push the same always"
-                )
-            note_pushes(self._uses, outputs, {pushed_name: {False} for pushed_name in outputs})
+        rows = InputRows(order, methods, counts, inputs, uses, model._methods, False, ask, "the extension")
+        computation = Computation(
+            list(calls.values()), list(uses.values()), model.state, dtypes, inputs, self._shared, rows.select
+        )
+        pushed = run_steps(order, computation, states)
+        self._settle(uses, ask)
+        are_all = len(methods) == len(set(model._methods.values()))
+        check_together(uses, inputs, self._shared, are_all)
+        check_rows(uses, inputs, counts, model._methods, "the extension")
+        rows.check()
+        refuse_edge_outputs(uses)
+        _check_slots(growth, methods, methods, uses)
+        outputs = {}
+        for name, parts in pushed.items():
+            pushing = sorted({part.group for part in parts})
+            count = sum(counts[methods[group]][0] for group in pushing)
+            outputs[name] = in_batch_order(order, name, parts, False, count)
+            vertices = order.vertices_of(pushing)
+            if vertices is not None:
+                zeros = outputs[name].new_zeros((num_new, *outputs[name].shape[1:]))
+                outputs[name] = zeros.index_copy(0, vertices.long(), outputs[name])
+        self._check_pushes(uses)
+        for name, use in uses.items():
+            if name in self._uses:
+                note_pushes(self._uses[name], use.pushes, {pushed_name: {False} for pushed_name in use.pushes})
         all_rows = states.select(growth_schedule.row.astype(np.int64))
         self._states.append(
             {state: states.read(all_rows, state, shape, dtypes[state]) for state, shape in model.state.items()}, num_new
         )
-        self._pushes.append(outputs, num_new)
-        self._uses = uses
-        return uses.is_edge_input
+        self._pushed.append(outputs, num_new)
+        self._uses.update(uses)
+        return uses
 
-    def _settle(
-        self, name: str, call: MethodCall, uses: Uses, dtypes: StateDtypes, inputs: Mapping[str, Tensor]
-    ) -> None:
+    def _settle(self, uses: Mapping[str, Uses], probe_into: Callable[[str, Uses], None]) -> None:
         answers: dict[str, Uses] = {}
 
         def ask(method: str) -> None:
-            answer = Uses(uses.code)
+            answer = Uses(uses[method].code)
             with contextlib.suppress(Exception):
-                probe(call, answer, self._model, dtypes, inputs, self._shared, self._device)
+                probe_into(method, answer)
                 answers[method] = answer
 
-        settle_pushes({name: uses}, ask, answers)
+        settle_pushes(uses, ask, answers)
 
     def _read(self, index: Tensor) -> dict[str, Tensor]:
-        if self._uses is None:
-            return {}
-        selection = self._pushes.select(index.cpu().numpy())
+        likes = {name: like for use in self._uses.values() for name, like in use.pushes.items()}
+        selection = self._pushed.select(index.cpu().numpy())
         return {
-            name: self._pushes.read(selection, name, like.shape[1:], like.dtype)
-            for name, like in self._uses.pushes.items()
+            name: self._pushed.read(selection, name, likes[name].shape[1:], likes[name].dtype)
+            for name in self._pushed_by(index)
         }

@@ -87,7 +87,7 @@ def probe(
     call.without_effect(v)
     uses.shared |= v.shared_names
     uses.left_out = frozenset(model.state) - frozenset(v.scattered)
-    uses.first_slot = v.first_slot
+    uses.first_slot, uses.arc_size = v.first_slot, v.arc_size
     note_pushes(uses, v.pushed, v.push_sorts)
 
 

@@ -16,6 +16,7 @@ from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch
 from .graph.uncompiled import uncompiled
 from .kernels.compile import choose_backend
+from .kernels.parts import BoundPart
 from .kernels.rehearsal import rehearsed, size_of, stand_in
 from .outputs import Outputs
 from .programs import Version
@@ -71,7 +72,12 @@ class BoundCall:
     external: Mapping[str, Tensor]
     device: torch.device
     as_given: AsGiven
-    num_bytes: int = 0  # of index arrays
+    parts: Sequence[BoundPart] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of index arrays."""
+        return sum(part.order.num_bytes for part in self.parts)
 
 
 class EstimatesMemory(ReturnsOutputs):

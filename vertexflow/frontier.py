@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError, InputTypeError, OutputError
+from .errors import InputError, InputTypeError, OutputError, VertexFunctionError
+from .graph.symbolic.trace import Trace
 from .graph.uncompiled import uncompiled
 from .growth import Addition
 from .kernels import grow
 from .kernels.bound import Bound
 from .kernels.order import Order
+from .kinds import Used
 from .outputs import Outputs
 
-# From new vertices, inputs by name, and whether earlier vertices want gradients: the parameters by name, the order of the
-# vertices, the earlier ones that they read, and the compiled programs.
-Prepare = Callable[[Addition, Mapping[str, Tensor], bool], tuple[dict[str, Tensor], Order, Tensor, Bound]]
+
+class Growing(NamedTuple):
+    """What an extension is computed with: the parameters by name, the order of its vertices, the rows of earlier ones that they
+    read, the compiled programs, and the trace of each method."""
+
+    tensors: dict[str, Tensor]
+    order: Order
+    earlier: Tensor
+    bound: Bound
+    traces: dict[str, Trace]
+
+
+# From new vertices, inputs by name, and whether earlier vertices want gradients.
+Prepare = Callable[[Addition, Mapping[str, Tensor], bool], Growing]
+
+
+class _LeftOut(NamedTuple):
+    """What stands for an input that was given before, and is left out: a row of zeros."""
+
+    row: Tensor
+    per_edge: bool
+    methods: set[str]  # that pull it, as far as they were called
 
 
 class Frontier:
@@ -38,12 +61,19 @@ class Frontier:
         >>> run[new].h.square().mean().backward()
     """
 
-    def __init__(self, prepare: Prepare, device: torch.device) -> None:
+    def __init__(self, prepare: Prepare, methods: Mapping[Any, str], device: torch.device) -> None:
         self._prepare = prepare
         self._grown = grow.Grown()
         self._token = torch.zeros((), device=device)
+        self._begin(methods, device)
+
+    def _begin(self, methods: Mapping[Any, str], device: torch.device) -> None:
+        self._methods = methods
         self._device = device
-        self._zeros: dict[str, tuple[Tensor, bool]] = {}  # a row of each input, and whether it belongs to edges
+        self._zeros: dict[str, _LeftOut] = {}
+        self._names: list[str] = []  # of the methods that were called
+        self._pushed_names: list[tuple[str, ...]] = []  # what each of them pushes
+        self._method_of = np.empty(0, np.int32)  # the number of each vertex's method, once there are several
 
     @property
     def num_vertices(self) -> int:
@@ -61,56 +91,96 @@ class Frontier:
         return f"Frontier(num_vertices={self.num_vertices})"
 
     @uncompiled
-    def extend(self, children: Any, **inputs: Tensor) -> Tensor:
+    def extend(self, children: Any, kind: Any = None, **inputs: Tensor) -> Tensor:
         """Add vertices and compute them.
 
         Args:
             children: integers [n, slots], the child in each slot of each new vertex, -1 where there is none. Children are
                 vertices of the run, or new ones: row i becomes vertex `num_vertices + i`, so that new vertices may depend
                 on each other. For any number of samples at once.
+            kind: where the vertex function has methods for kinds, the kind of all new vertices, or a list with that of each.
             inputs: one tensor for each name that the vertex function pulls, [n, ...], or a row for each child, row by row of
-                `children`, if it pulls it for edges. One that was given before and is left out now is zero.
+                `children`, if it pulls it for edges; of the kinds that pull it only. One that was given before and is left
+                out now is zero.
 
         Returns:
             The numbers of the new vertices, int64 [n], on the CPU.
 
         Raises:
-            GraphError: a child that does not exist, a cycle, or more slots than the vertex function gathers.
+            GraphError: a child that does not exist, a cycle, more slots than the vertex function gathers, or a kind that it has
+                no method for.
+            VertexFunctionError: the vertex function pushes other outputs than before, or its states or outputs have another
+                shape or dtype: it has changed since.
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
         """
-        return self._add(Addition.of(children, self.num_vertices), inputs)
+        if kind is not None and None in self._methods:  # an input that has this name
+            inputs["kind"] = kind
+        return self._add(Addition.of(children, self.num_vertices, kind, self._methods), inputs)
 
     def _add(self, addition: Addition, inputs: dict[str, Tensor]) -> Tensor:
         if not addition.num_vertices:
             return torch.empty(0, dtype=torch.int64)
-        all_inputs = inputs
-        left_out = self._zeros.keys() - inputs.keys()
+        given, left_out = inputs, self._zeros.keys() - inputs.keys()
         if left_out:
-            all_inputs = dict(inputs)
+            given = dict(inputs)
             for name in left_out:
-                row, per_edge = self._zeros[name]
-                count = addition.num_edges if per_edge else addition.num_vertices
-                all_inputs[name] = row.expand(count, *row.shape)
-        is_edge_input = self._compute(addition, all_inputs)
+                zeros = self._zeros[name]
+                pulling = zeros.methods.intersection(addition.methods)
+                if pulling:
+                    count = sum([addition.count(method)[zeros.per_edge] for method in pulling])
+                    given[name] = zeros.row.expand(count, *zeros.row.shape)
+        used = self._compute(addition, given)
+        self._note(addition, used)
         for name, value in inputs.items():
-            if name not in self._zeros:
+            methods = {method for method, use in used.items() if name in use.pulls}
+            if name in self._zeros:
+                self._zeros[name].methods.update(methods)
+            else:
                 row = torch.zeros(value.shape[1:], dtype=value.dtype, device=value.device)
-                self._zeros[name] = (row, is_edge_input(name))
+                self._zeros[name] = _LeftOut(row, used[next(iter(methods))].is_edge_input(name), methods)
         return torch.arange(addition.start, self.num_vertices)
 
-    def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
-        """Compute new vertices and keep their states and outputs; returns the function that says which inputs are of edges."""
-        through = self._token.requires_grad
-        tensors, order, earlier, bound = self._prepare(addition, inputs, through)
+    def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
+        """Compute new vertices and keep their states and outputs; returns what each method used."""
+        growing = self._prepare(addition, inputs, self._token.requires_grad)
+        self._check_pushes(growing.traces)
+        tensors, order, earlier, bound, traces = growing
         self._token = grow.extend(self._grown, self._token, bound, order, earlier, tensors, inputs)
-        return bound.is_edge_input
+        return traces
+
+    def _check_pushes(self, used: Mapping[str, Used]) -> None:
+        """Refuse methods that push other outputs than when they were called before."""
+        for method, use in used.items():
+            if method in self._names:
+                before = self._pushed_names[self._names.index(method)]
+                if set(before) != set(use.pushes):
+                    raise VertexFunctionError(
+                        f"this extension pushed {sorted(use.pushes)}, those before {sorted(before)}; push the same always"
+                    )
+
+    def _note(self, addition: Addition, used: Mapping[str, Used]) -> None:
+        """Note which method computed each of the new vertices, and what it pushes."""
+        for method in addition.methods:
+            if method not in self._names:
+                self._names.append(method)
+                self._pushed_names.append(tuple(used[method].pushes))
+        if len(self._names) == 1:
+            return
+        count = self.num_vertices
+        if len(self._method_of) < count:
+            larger = np.zeros(2 * count, np.int32)  # what came before there were several is of method 0
+            larger[: len(self._method_of)] = self._method_of
+            self._method_of = larger
+        numbers = np.array([self._names.index(method) for method in addition.methods], np.int32)
+        index = addition.method_index
+        self._method_of[addition.start : count] = numbers[0] if index is None else numbers[index]
 
     @uncompiled
     def __getitem__(self, vertices: Any) -> Outputs:
         """What these vertices pushed: `Outputs`, one entry a name, [n, ...].
 
         `vertices`: a tensor, array or list of vertex numbers, or of booleans, one a vertex; a slice; or one number, for
-        which the first dimension is missing.
+        which the first dimension is missing. Where there are kinds, entries are what all of these vertices pushed.
         """
         index = self._index(vertices)
         read = self._read(index.reshape(-1))
@@ -120,7 +190,16 @@ class Frontier:
 
     def _read(self, index: Tensor) -> dict[str, Tensor]:
         """What these vertices pushed, int64 [n], by name."""
-        return grow.read(self._grown, self._token, list(self._grown.pushes), index)
+        return grow.read(self._grown, self._token, self._pushed_by(index), index)
+
+    def _pushed_by(self, index: Tensor) -> list[str]:
+        """The names of what all of these vertices pushed."""
+        sets = self._pushed_names
+        if len(set(sets)) > 1 and len(index):
+            sets = [sets[number] for number in np.unique(self._method_of[index.cpu().numpy()])]
+        return [
+            name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
+        ]
 
     def _index(self, vertices: Any) -> Tensor:
         count = self.num_vertices

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds, programs, report
+from . import arcs, kinds, programs, recall, report
+from .described import Described
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
-from .frontier import Frontier
+from .frontier import Frontier, Growing
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.split import split
@@ -33,7 +34,6 @@ from .inputs import check_arguments, check_inputs, check_shared, initial_states
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
-from .kernels.order import Order
 from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
 from .orders import Reads, order_of
@@ -43,7 +43,7 @@ from .scheduler import FSM, Policy
 from .selection import pushing, selection_of
 
 
-class VertexFunction(EstimatesMemory):
+class VertexFunction(Described, EstimatesMemory):
     """The computation of one vertex, run over whole batches of input graphs.
 
     Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each
@@ -181,10 +181,16 @@ class VertexFunction(EstimatesMemory):
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
-        call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
-        outputs = call.run(call.tensors, inputs, call.external)
-        autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
-        return Outputs(call.as_given(outputs))
+        asked, is_usual = (graphs, bool(reverse), inputs, wanted), initial is None and shared is None
+        result = recall.run_again(self, version, tensors, *asked) if is_usual else None
+        if result is None:
+            call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
+            outputs = call.run(call.tensors, inputs, call.external)
+            autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
+            result = Outputs(call.as_given(outputs))
+            if is_usual:
+                recall.keep(self, version, call, *asked, result)
+        return result
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
         kinds.check_written(self, VertexFunction)
@@ -210,6 +216,7 @@ class VertexFunction(EstimatesMemory):
         traces = self._trace(version, inputs, tensors, shared, device)
         selection = None if wanted is None else selection_of(batch, wanted)
         batch = batch.reversed() if reverse else batch
+        arcs.check(traces, methods, batch)
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
         parts, starts = [batch], [0]
         if self.max_vertices is not None:
@@ -222,13 +229,12 @@ class VertexFunction(EstimatesMemory):
             dtypes = next(iter(traces.values())).state_dtypes
             count = sum(part.num_external for part in parts)
             external = initial_states(initial, self.state, count, dtypes, device)
-        reads = {name: Reads(trace.num_slots, trace.reads_edges, trace.first_slot) for name, trace in traces.items()}
+        reads = {name: Reads.of(trace) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
             bound = self._bind(version, traces, inputs, tensors, device, through, methods)
-            return BoundCall(
-                functools.partial(autograd.run_empty, bound, device), tensors, external, device, dict
-            ), traces
+            run_empty = functools.partial(autograd.run_empty, bound, device)
+            return BoundCall(run_empty, tensors, external, device, dict), traces
 
         def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
@@ -246,8 +252,7 @@ class VertexFunction(EstimatesMemory):
         run, as_given = functools.partial(run_parts, bound_parts), cast(AsGiven, dict)
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
-        size = sum(part.order.num_bytes for part in bound_parts)
-        return BoundCall(run, tensors, external, device, as_given, size), traces
+        return BoundCall(run, tensors, external, device, as_given, bound_parts), traces
 
     @uncompiled
     def start(
@@ -255,6 +260,7 @@ class VertexFunction(EstimatesMemory):
         graphs: GraphBatch | Sequence[InputGraph] | None = None,
         *,
         shared: Mapping[str, Tensor] | None = None,
+        kind: Any = None,
         **inputs: Tensor,
     ) -> Frontier:
         """Begin a run whose structure is found as it goes: compute the vertices that are known, and add others later.
@@ -263,6 +269,7 @@ class VertexFunction(EstimatesMemory):
             graphs: input graphs whose vertices are computed at once; without, every row of the inputs is a vertex without
                 children, and without inputs the run begins empty.
             shared: tensors that all vertices of the run share, as in a call of the model.
+            kind: without graphs, the kind of the vertices, as in `Frontier.extend`.
             inputs: one tensor for each name that the vertex function pulls, one row a vertex, or a row an edge of the graphs in
                 the order in which these were given.
 
@@ -278,39 +285,36 @@ class VertexFunction(EstimatesMemory):
             >>> new = run.extend([[3, 2]])
             >>> run[new].h.sum().backward()
         """
-        kinds.check_written(self, VertexFunction, grows=True)
+        kinds.check_written(self, VertexFunction)
+        if kind is not None and None in self._methods:
+            inputs, kind = {**inputs, "kind": kind}, None  # an input that has this name
         shared = check_shared(dict(self.named_parameters()), inputs, shared)
         tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-        is_eager = named_backend(self.backend) == "eager"
-        run = (
-            EagerFrontier(self, device, shared)
-            if is_eager
-            else Frontier(functools.partial(self._prepare_growth, shared), device)
-        )
+        run: Frontier = Frontier(functools.partial(self._prepare_growth, shared), self._methods, device)
+        if named_backend(self.backend) == "eager":
+            run = EagerFrontier(self, device, shared)
         if graphs is not None:
             batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-            run._add(Addition.of_graphs(batch), inputs)
+            run._add(Addition.of_graphs(batch, self._methods), inputs)
         elif inputs:
-            run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), **inputs)
+            run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), kind=kind, **inputs)
         return run
 
     def _prepare_growth(
         self, shared: Mapping[str, Tensor], addition: Addition, inputs: Mapping[str, Tensor], through: bool
-    ) -> tuple[dict[str, Tensor], Order, Tensor, Bound]:
+    ) -> Growing:
         version, tensors = programs.see(self._programs, self)
         if shared:
             tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
         device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, shared, device)
-        ((name, trace),) = traces.items()
+        traces = self._trace(version, inputs, tensors, shared, device, addition.methods)
         kinds.refuse_edge_outputs(traces)
-        reads = Reads(trace.num_slots, trace.reads_edges, trace.first_slot)
-        num_edges = addition.num_edges if reads.ragged else 0
-        kinds.check_rows(traces, inputs, {name: (addition.num_vertices, num_edges)}, self._methods, "the extension")
+        kinds.check_rows(traces, inputs, addition.counts(), self._methods, "the extension")
+        reads = tuple(map(Reads.of, traces.values()))
         order, earlier = order_of_addition(addition, reads, self.policy, device, self._programs.orders)
-        bound = self._bind(version, traces, inputs, tensors, device, through, (name,))
-        return tensors, order, earlier, bound
+        bound = self._bind(version, traces, inputs, tensors, device, through, addition.methods)
+        return Growing(tensors, order, earlier, bound, traces)
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:
@@ -341,18 +345,23 @@ class VertexFunction(EstimatesMemory):
         tensors: Mapping[str, Tensor],
         shared: Collection[str],
         device: torch.device,
+        methods: tuple[str, ...] = (),
     ) -> dict[str, Trace]:
+        """The trace of each method, or of these alone, with which a run grows."""
+
         def make() -> dict[str, Trace]:
             check_plain("parameter or buffer", tensors, closely=True)
             dtypes = dtypes_of(self.state, self.state_dtype, usual_dtype(tensors, inputs))
             traces = {
                 name: prepare(self, name, self.state, dtypes, inputs, tensors, shared, device)
-                for name in dict.fromkeys(self._methods.values())
+                for name in methods or dict.fromkeys(self._methods.values())
             }
-            kinds.check_together(traces, inputs, shared)
+            kinds.check_together(
+                traces, inputs, shared, not methods or len(methods) == len(set(self._methods.values()))
+            )
             return traces
 
-        configuration = Configuration.of(tensors, inputs, device, self.state_dtype)
+        configuration = Configuration.of(tensors, inputs, device, self.state_dtype, methods)
         return programs.traces(self._programs, self, version, configuration, make)
 
     def _bind(
@@ -389,9 +398,3 @@ class VertexFunction(EstimatesMemory):
         replica: VertexFunction = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
         replica._kept_programs = self._programs
         return replica
-
-    def __prepare_scriptable__(self) -> None:
-        raise VertexFunctionError(
-            f"{type(self).__name__} cannot be made TorchScript (torch.jit.script): what it does differs with every batch; "
-            "save its state_dict instead"
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from . import log
 from .errors import GraphError, InputTypeError
+from .graph.inputs.arcs import refuse_arcs
 from .kernels.order import Order, order_on
+from .kinds import group_by_method, methods_in, methods_of_rows
 from .orders import Reads
 from .scheduler import Policy, edge_lists, schedule
 
@@ -39,8 +41,8 @@ class Growth:
     offset: Ints
     edge: Ints | None = None
     graph_offset: None = None
-    kinds: None = None
-    kind_index: None = None
+    kinds: tuple[str, ...] | None = None  # the methods that compute them, if there are several
+    kind_index: Ints | None = None
 
     def locate(self, vertex: int) -> str:
         return f"row {vertex} of `children` (vertex {self.start + vertex})"
@@ -48,30 +50,36 @@ class Growth:
     @property
     def shape(self) -> Hashable:
         """The same for structures that are scheduled alike."""
-        arrays = (self.child, self.slot, self.offset, *(() if self.edge is None else (self.edge,)))
-        return (self.num_vertices, self.num_external, *(array.tobytes() for array in arrays))
+        arrays = (self.child, self.slot, self.offset, self.edge, self.kind_index)
+        return (self.num_vertices, self.num_external, *(None if array is None else array.tobytes() for array in arrays))
 
 
 @dataclass(frozen=True)
 class Addition:
     """Vertices to be added, and the children of each: a table [n, slots] of vertex numbers, -1 where there is none; or, of
-    graphs with which a run begins, their structure."""
+    graphs with which a run begins, their structure. `methods` compute them; with several, `method_index` says which."""
 
     start: int
     num_vertices: int
     table: Wide
+    methods: tuple[str, ...]
+    method_index: Ints | None = None
     graphs: Growth | None = None
 
     @classmethod
-    def of_graphs(cls, batch: GraphBatch) -> Addition:
-        """All vertices of a batch, with which a run begins."""
-        arrays = batch.child, batch.slot, batch.offset, batch.edge
-        growth = Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays)
-        return cls(0, batch.num_vertices, np.zeros((0, 0), np.int64), growth)
+    def of_graphs(cls, batch: GraphBatch, methods: Mapping[Any, str]) -> Addition:
+        """All vertices of a batch, with which a run begins; `methods` by kind."""
+        refuse_arcs(batch, "the beginning of a run that grows; call the model on whole graphs")
+        grouped, names = group_by_method(batch, methods_in(batch, methods))
+        arrays = grouped.child, grouped.slot, grouped.offset, grouped.edge
+        kinds = names if grouped.kind_index is not None and len(names) > 1 else None
+        index = grouped.kind_index if kinds else None
+        growth = Growth(0, batch.num_vertices, 0, batch.num_slots, *arrays, kinds=kinds, kind_index=index)
+        return cls(0, batch.num_vertices, np.zeros((0, 0), np.int64), names if kinds else names[:1], index, growth)
 
     @classmethod
-    def of(cls, children: Any, start: int) -> Addition:
-        """New vertices with these children; refuses what are no numbers of vertices."""
+    def of(cls, children: Any, start: int, kind: Any, methods: Mapping[Any, str]) -> Addition:
+        """New vertices with these children, and of these kinds; refuses what are no numbers of vertices. `methods` by kind."""
         try:
             table = np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
         except ValueError as error:
@@ -91,12 +99,26 @@ class Addition:
                 f"row {row} of `children` names vertex {table[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} "
                 f"and the new ones, {start} to {start + count - 1}; -1 means that there is none"
             )
-        return cls(start, count, table)
+        return cls(start, count, table, *methods_of_rows(kind, count, methods))
 
     @property
     def num_edges(self) -> int:
         """How many children all of them have."""
         return len(self.graphs.child) if self.graphs is not None else int((self.table >= 0).sum())
+
+    def count(self, method: str) -> tuple[int, int]:
+        """How many vertices this method computes, and how many children these have."""
+        if method not in self.methods:
+            return 0, 0
+        if self.method_index is None:
+            return self.num_vertices, self.num_edges
+        is_of_method = self.method_index == self.methods.index(method)
+        sizes = np.diff(self.graphs.offset) if self.graphs is not None else (self.table >= 0).sum(1)
+        return int(is_of_method.sum()), int(sizes[is_of_method].sum())
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """`count` of each method."""
+        return {method: self.count(method) for method in self.methods}
 
     def growth(self) -> tuple[Growth, Wide]:
         """The structure, and the earlier vertices that are read, one for each edge to such a vertex."""
@@ -112,12 +134,22 @@ class Addition:
         offset = np.zeros(count + 1, np.int32)
         np.cumsum(present.sum(1), out=offset[1:])
         slot = np.nonzero(present)[1].astype(np.int32)
-        return Growth(self.start, count, len(external), slots, child.astype(np.int32), slot, offset), external
+        kinds = None if self.method_index is None else self.methods
+        growth = Growth(
+            self.start, count, len(external), slots, child.astype(np.int32), slot, offset,
+            kinds=kinds, kind_index=self.method_index,
+        )  # fmt: skip
+        return growth, external
 
     def read_slots(self, num_slots: int) -> Wide | None:
         """The child in each slot that is read of each vertex, if all children came earlier and there are any; else None."""
         table = self.table
-        if self.graphs is not None or not table.size or not 0 <= table.max() < self.start:
+        if (
+            self.graphs is not None
+            or self.method_index is not None
+            or not table.size
+            or not 0 <= table.max() < self.start
+        ):
             return None
         if table.shape[1] == num_slots:
             return table
@@ -140,20 +172,21 @@ Orders = OrderedDict[Hashable, Kept]
 
 
 def order_of(
-    addition: Addition, reads: Reads, policy: str | Policy, device: torch.device, orders: Orders
+    addition: Addition, reads: tuple[Reads, ...], policy: str | Policy, device: torch.device, orders: Orders
 ) -> tuple[Order, Tensor]:
     """The order in which new vertices are computed, and the earlier vertices whose states it reads, int32, counted from 1: 0
-    stands for a child that is missing.
+    stands for a child that is missing. `reads` tells how each method reads children.
 
     Where all children of new vertices came earlier, every slot reads an earlier vertex, or none: then the number of vertices
     alone decides the order. Otherwise the structure does.
     """
-    table = addition.read_slots(reads.num_slots) if reads.num_slots and not reads.ragged else None
+    slots = reads[0].num_slots
+    table = addition.read_slots(slots) if slots and not reads[0].ragged else None
     key: Hashable
     if table is not None:
         count = len(table)
         key, external = (reads, device, count), table.reshape(-1)
-        order = _kept(orders, key, policy, lambda: _make(_all_earlier(count, reads.num_slots), reads, "depth", device))
+        order = _kept(orders, key, policy, lambda: _make(_all_earlier(count, slots), reads, "depth", device))
     else:
         growth, external = addition.growth()
         key = (reads, device, policy if isinstance(policy, str) else id(policy), growth.shape)
@@ -169,10 +202,11 @@ def _all_earlier(count: int, slots: int) -> Growth:
     return Growth(0, count, count * slots, slots, child, slot, np.arange(count + 1, dtype=np.int32) * np.int32(slots))
 
 
-def _make(growth: Growth, reads: Reads, policy: str | Policy, device: torch.device) -> Order:
-    growth_schedule = schedule(growth, policy, reads.num_slots, reads.ragged)
+def _make(growth: Growth, reads: tuple[Reads, ...], policy: str | Policy, device: torch.device) -> Order:
+    ragged = [each.ragged for each in reads]
+    growth_schedule = schedule(growth, policy, [each.num_slots for each in reads], ragged)
     log.show("schedule", growth_schedule)
-    lists = edge_lists(growth, growth_schedule, [reads.first_slot]) if reads.ragged else None
+    lists = edge_lists(growth, growth_schedule, [each.first_slot for each in reads]) if any(ragged) else None
     return order_on(growth_schedule, device, lists=lists)
 
 

@@ -34,6 +34,7 @@ class InputRows:
     kinds: Mapping[Any, str]
     has_initial: bool
     probe: Callable[[str, Uses], None]
+    where: str = "the batch"
     taken: dict[str, frozenset[str]] = field(default_factory=dict)  # by input: the methods that are taken to pull it
     answers: dict[str, Uses] = field(default_factory=dict)  # by method: what it used on the made-up vertex
     failed: dict[str, Exception] = field(default_factory=dict)  # by method: what it raised there
@@ -110,7 +111,7 @@ class InputRows:
             uses[method] = replace(answer, pulls={**answer.pulls, **use.pulls})
         if not self.failed:
             check_together(uses, self.inputs, ())
-        check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, "the batch")
+        check_rows(uses, {name: self.inputs[name]}, self.counts, self.kinds, self.where)
         raise InputError(
             f"input {name!r} has {len(self.inputs[name])} rows, and which kinds of vertices pull it depends on values; give "
             "each kind an input of its own"

@@ -91,7 +91,7 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
         return layout
     if is_one_length:
         return "per_graph" if lengths[0] else "rows"  # of length 0: rows, of which this batch happens to have none
-    sizes = ", ".join(f"{n} for {graph.num_vertices} vertices and {graph.num_edges} edges"
+    sizes = ", ".join(f"{n} for {graph.num_vertices} vertices and {graph.num_arcs} edges"
                       for n, graph in list(zip(lengths, graphs[0], strict=True))[:4])  # fmt: skip
     raise InputError(
         f"{shown(path)} has neither one length in all samples, nor an entry for each vertex or edge of its graph ({sizes}"
@@ -102,7 +102,7 @@ def _layout(path: Path, shapes: list[tuple[int, ...]], graphs: Sequence[list[Inp
 def _counts(graphs: list[InputGraph]) -> Iterator[tuple[str, list[int]]]:
     """What may have a row each (vertices, edges, leaves, ...), and how many of them each graph has."""
     yield "vertices", [graph.num_vertices for graph in graphs]
-    yield "edges", [graph.num_edges for graph in graphs]
+    yield "edges", [graph.num_arcs for graph in graphs]
     leaves = [int((graph.offset[1:] == graph.offset[:-1]).sum()) for graph in graphs]
     yield "leaves", leaves
     yield "inner vertices", [graph.num_vertices - count for graph, count in zip(graphs, leaves, strict=True)]

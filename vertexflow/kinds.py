@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from .arcs import refuse_growth
 from .errors import GraphError, InputError, VertexFunctionError
+from .graph.inputs.kind_names import number_kinds
 from .graph.inputs.pack import GraphBatch, replaced
 from .graph.symbolic.method import without_init
 
@@ -38,6 +40,9 @@ class Used(Protocol):
 
     @property
     def first_slot(self) -> int | None: ...
+
+    @property
+    def arc_size(self) -> int | None: ...
 
     def is_edge_input(self, name: str) -> bool: ...
 
@@ -120,8 +125,8 @@ def methods_of(cls: type, base: type) -> dict[Any, str]:
     return methods or {None: "vertex"}
 
 
-def check_written(model: Any, base: type, grows: bool = False) -> None:
-    """Refuse a `VertexFunction` that was not initialised, or has no method that computes a vertex (of a run that grows)."""
+def check_written(model: Any, base: type) -> None:
+    """Refuse a `VertexFunction` that was not initialised, or has no method that computes a vertex."""
     if "_methods" not in model.__dict__:
         raise VertexFunctionError(without_init(model))
     if getattr(model.vertex, "__func__", None) is getattr(base, "vertex", None) and None in model._methods:
@@ -129,11 +134,34 @@ def check_written(model: Any, base: type, grows: bool = False) -> None:
             f"{type(model).__name__} has no method that computes a vertex; write `def vertex(self, v)`, or one method for each "
             'kind of vertices, with @vf.vertex("kind") before it'
         )
-    if grows and None not in model._methods:
-        raise VertexFunctionError(
-            f"{type(model).__name__} has methods for kinds, and a run that grows has no kinds yet; write one method "
-            "`vertex`, with an input that tells the kinds apart"
+
+
+def methods_of_rows(kind: Any, count: int, methods: Mapping[Any, str]) -> tuple[tuple[str, ...], Any]:
+    """The methods that compute new vertices of a run that grows, and, if they are several, the number of each vertex's method
+    among them, int32. `kind` is that of all these vertices, or of each."""
+    if None in methods:
+        return (methods[None],), None
+    if kind is None and not count:
+        return (), None
+    if kind is None:
+        raise GraphError(
+            f"the vertex function has methods for the kinds {_listed(methods)}; give the kind of the new vertices, kind=..., one "
+            "for all or one for each"
         )
+    is_one = isinstance(kind, (str, bytes)) or not hasattr(kind, "__iter__")
+    kinds, numbers = ((kind,), None) if is_one else number_kinds(kind, count)
+    for number, name in enumerate(kinds):
+        if name not in methods:
+            row = 0 if numbers is None else int(np.flatnonzero(numbers == number)[0])
+            raise GraphError(
+                f"row {row} of `children` is of kind {name!r}, for which the vertex function has no method; it has "
+                f"{_listed(methods)}: write one with @vf.vertex({name!r})"
+            )
+    names = tuple(methods[name] for name in kinds)
+    distinct = tuple(dict.fromkeys(names))
+    if numbers is None or len(distinct) == 1:
+        return distinct, None
+    return distinct, np.array([distinct.index(name) for name in names], np.int32)[numbers]
 
 
 def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]:
@@ -158,15 +186,15 @@ def methods_in(batch: GraphBatch, methods: Mapping[Any, str]) -> tuple[str, ...]
 
 
 def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-    """How many vertices each method computes, and how many edges lead to their children."""
+    """How many vertices each method computes, and how many edges, or arcs, lead to their children."""
     if not batch.num_graphs:
         return dict.fromkeys(methods, (0, 0))
     if len(set(methods)) == 1:
-        return {methods[0]: (batch.num_vertices, batch.num_edges)}
+        return {methods[0]: (batch.num_vertices, batch.num_arcs)}
     counts = batch.derived.kind_counts
     if counts is None:
         vertex_counts = np.bincount(batch.kind_index, minlength=len(methods))  # type: ignore[arg-type]
-        edge_counts = np.bincount(batch.kind_index, np.diff(batch.offset), len(methods))  # type: ignore[arg-type]
+        edge_counts = np.bincount(batch.kind_index, np.diff(batch.arcs_before), len(methods))  # type: ignore[arg-type]
         counts = batch.derived.kind_counts = vertex_counts.tolist(), edge_counts.astype(np.int64).tolist()
     sums: dict[str, tuple[int, int]] = {}
     for method, vertices, edges in zip(methods, *counts, strict=True):
@@ -175,16 +203,18 @@ def count_rows(batch: GraphBatch, methods: tuple[str, ...]) -> dict[str, tuple[i
     return sums
 
 
-def check_together(used: Mapping[str, Used], inputs: Iterable[str], shared: Iterable[str]) -> None:
-    """Refuse methods that use a name in different ways, inputs and shared tensors, by name, that no method reads, and states
-    that no method scatters."""
-    for name in sorted(next(iter(used.values())).left_out or ()):
+def check_together(
+    used: Mapping[str, Used], inputs: Iterable[str], shared: Iterable[str], are_all: bool = True
+) -> None:
+    """Refuse methods that use a name in different ways, inputs that no method reads, and, if these `are_all` methods, outputs
+    and states that no method makes and shared tensors that none reads."""
+    for name in sorted(next(iter(used.values())).left_out or ()) if are_all else ():
         if all(name in (use.left_out or ()) for use in used.values()):
             raise VertexFunctionError(
                 f"state {name!r} was never scattered; end with v.scatter({name}=...)\n"
                 f"  in the vertex function, {next(iter(used.values())).filename}"
             )
-    if not any(use.pushes for use in used.values()):
+    if are_all and not any(use.pushes for use in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"
             f"  in the vertex function, {next(iter(used.values())).filename}"
@@ -216,7 +246,7 @@ def check_together(used: Mapping[str, Used], inputs: Iterable[str], shared: Iter
                 f"(it pulls: {_listed(pulled) or 'nothing'}); use v.pull({name!r}) or leave it out"
             )
     read = sorted({name for use in used.values() for name in use.shared})
-    for name in shared:
+    for name in shared if are_all else ():
         if name not in read:
             raise InputError(
                 f"the model was given the shared tensor {name!r}, but the vertex function never reads it "
@@ -256,19 +286,26 @@ def check_rows(
             owner, order = ("vertex", "in the order of their numbers")
             if is_edge_input:
                 owner, order = ("edge", "in the order in which edges were given (batch.edge_index)")
+                if used[pulling[0]].arc_size is not None:
+                    owner, order = ("arc", "in the order in which arcs were given (batch.arcs)")
             pulling_kinds = [kind for kind, method in kinds.items() if method in pulling]
             kind_clause = f" of kind {_listed(pulling_kinds, ' or ')}" if len(pulling) < len(used) else ""
             if kind_clause and is_edge_input:
                 kind_clause = f" to the children of vertices{kind_clause}"
             raise InputError(
-                f"input {name!r} has {len(value)} rows, but {where} has {count} {'edges' if is_edge_input else 'vertices'}"
+                f"input {name!r} has {len(value)} rows, but {where} has {count} {f'{owner}s' if is_edge_input else 'vertices'}"
                 f"{kind_clause}: give one row {'an' if is_edge_input else 'a'} {owner}, {order}"
             )
 
 
 def refuse_edges(used: Mapping[str, Used]) -> None:
-    """Refuse inputs and outputs of edges beside initial states."""
+    """Refuse inputs and outputs of edges beside initial states, and arcs."""
     for use in used.values():
+        if use.arc_size is not None:
+            raise InputError(
+                "initial states are what vertices without children read in slot 0, and the vertex function reads v.arcs; give "
+                "such vertices a kind, or an input, of their own"
+            )
         if use.first_slot:
             continue  # initial states are in slot 0
         edge_inputs = [f"input {name!r}" for name in use.pulls if use.is_edge_input(name)]
@@ -280,7 +317,8 @@ def refuse_edges(used: Mapping[str, Used]) -> None:
 
 
 def refuse_edge_outputs(used: Mapping[str, Used]) -> None:
-    """Refuse outputs of edges of a run that grows."""
+    """Refuse outputs of edges of a run that grows, and arcs, which it has none of."""
+    refuse_growth(used)
     for use in used.values():
         for name in use.pushes:
             if use.is_edge_output(name):

@@ -9,6 +9,7 @@ import torch
 
 from . import log
 from .graph.inputs.pack import GraphBatch
+from .graph.symbolic.trace import Trace
 from .kernels.order import Order, order_on
 from .kinds import group_by_method
 from .scheduler import Policy, Schedule, cached_schedule, edge_lists
@@ -21,6 +22,12 @@ class Reads(NamedTuple):
     num_slots: int
     ragged: bool
     first_slot: int = 0
+    side_by_side: int = 1  # how many children of each arc
+
+    @classmethod
+    def of(cls, trace: Trace) -> Reads:
+        """How the method of a trace reads children."""
+        return cls(trace.num_slots, trace.reads_edges, trace.first_slot, trace.side_by_side)
 
 
 class Key(NamedTuple):
@@ -80,5 +87,9 @@ def _make_order(
         arrays = batch.schedule_indices
     lists = None
     if any(reads[name].ragged for name in methods):
-        lists = edge_lists(batch, batch_schedule, [reads[name].first_slot for name in methods], batch.num_external)
+        group_reads = [reads[name] for name in methods]
+        lists = edge_lists(
+            batch, batch_schedule, [r.first_slot for r in group_reads], batch.num_external, batch.arity,
+            [r.side_by_side for r in group_reads],
+        )  # fmt: skip
     return KeptOrder(order_on(batch_schedule, device, arrays, lists), methods, policy)

@@ -9,12 +9,14 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from . import forked, log
 from .errors import SlowCoreWarning, VertexFlowError, VertexFunctionError
+from .graph.inputs.pack import GraphBatch
 from .graph.symbolic import isolation
 from .graph.symbolic.partition import partition
 from .graph.symbolic.passes.wanted import wanted_states
@@ -48,10 +50,16 @@ class Configuration(NamedTuple):
     default_dtype: torch.dtype
     default_device: torch.device
     state_dtype: str
+    methods: tuple[str, ...] = ()  # of runs that grow, those of the new vertices; otherwise all
 
     @classmethod
     def of(
-        cls, tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor], device: torch.device, state_dtype: object
+        cls,
+        tensors: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
+        device: torch.device,
+        state_dtype: object,
+        methods: tuple[str, ...] = (),
     ) -> Configuration:
         """That of a call."""
         return cls(
@@ -60,12 +68,13 @@ class Configuration(NamedTuple):
             device,
             torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None,
             torch.get_default_dtype(),
-            _default_device(),
+            default_device(),
             str(state_dtype),
+            methods,
         )
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
     """What `torch.get_default_device()` returns; that takes longer where nobody has set a device, as is usual."""
     is_set = torch._C._len_torch_function_stack() or getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
     return torch.get_default_device() if is_set else _CPU
@@ -98,6 +107,9 @@ class Version:
     bound: dict[tuple[Traces, Request, tuple[str, ...]], tuple[Bound, dict[str, Compiled]]] = field(
         default_factory=dict
     )
+    recalls: WeakKeyDictionary[GraphBatch, dict[tuple[bool, bool], Any]] = field(
+        default_factory=WeakKeyDictionary
+    )  # `recall`
 
     def apart(self) -> Version:
         """This version with what it has so far; what is added to one is not in the other."""
@@ -144,10 +156,9 @@ def see(programs: Programs, model: nn.Module) -> tuple[Version, dict[str, Tensor
 def _fetch(seen: Seen) -> dict[str, Tensor] | None:
     """The parameters and buffers by the names of their places; None if some were tied, untied or removed since."""
     tensors = {name: holder[key] for name, holder, key in seen.places}
-    different = {id(tensor) for tensor in tensors.values() if tensor is not None}
-    is_complete = not any(tensor is None for tensor in tensors.values())
-    is_as_before = is_complete and len(different) == seen.num_tensors and _attributes(tensors) == seen.attributes
-    return tensors if is_as_before else None
+    different = set(map(id, tensors.values()))
+    is_as_before = len(different) == seen.num_tensors and id(None) not in different
+    return tensors if is_as_before and _attributes(tensors) == seen.attributes else None
 
 
 def _attributes(tensors: Mapping[str, Tensor]) -> list[int]:

@@ -147,6 +147,10 @@ def describe(case: Case, error: BaseException) -> str:
     for part in sample.parts:
         kind = f", kind={sample.kinds[at : at + part.num_vertices]}" if sample.kinds else ""
         pairs, slots = [edge[:2] for edge in part.edges], [edge[2] for edge in part.edges]
+        if case.function.arity:
+            lines.append(f"    vf.hypergraph({part.num_vertices}, {pairs}, arity={case.function.arity}{kind}),")
+            at += part.num_vertices
+            continue
         lines.append(f"    vf.graph({part.num_vertices}, {pairs}, slots={slots}{kind}),")
         at += part.num_vertices
     return "\n".join([*lines, "]"])

@@ -23,6 +23,7 @@ FEATURES = {  # what there is to be had, by what it is of
         "kinds", "a kind without vertices", "slots", "any number of children", "edge inputs", "edge inputs, edges shuffled",
         "edge outputs", "edge outputs of kinds",
         "children from a slot on", "edge outputs, children from a slot on", "children from different slots on",
+        "arcs", "arcs of three children", "edge outputs, arcs", "arcs of kinds",
         "reverse", "initial", "one graph", "one vertex", "8 parents or more", "8 children or more", "no edges",
         "reduced, without children",
     ],
@@ -59,6 +60,14 @@ def _of_function(case: Case) -> Iterator[str]:
     for method in function.methods.values():
         if method.slots:
             yield "slots"
+        if function.arity:
+            yield "arcs"
+            if function.arity == 3:
+                yield "arcs of three children"
+            if function.has_kinds:
+                yield "arcs of kinds"
+            if any(name.startswith("edge_") for name, _ in method.push):
+                yield "edge outputs, arcs"
         if method.ragged:
             yield "any number of children"
             if method.first_slot:

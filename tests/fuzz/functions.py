@@ -61,6 +61,7 @@ class Function:
     dtype: str = "float64"
     autocast: bool = False
     state_dtypes: dict[str, str] = field(default_factory=dict)
+    arity: int = 0  # how many children of each arc the methods read; 0: they read no arcs
 
     @staticmethod
     def read(kept: dict[str, Any]) -> Function:
@@ -106,6 +107,10 @@ def draw_function(rng: random.Random) -> Function:
     methods = {kind: _draw_method(rng, states, kinds, kind) for kind in ("abc" if kinds else ["vertex"])}
     function = Function(states, methods, rng.randrange(10_000))
     _draw_dtypes(rng, function)
+    if function.seed % 7 == 0:
+        function.arity = 2 + function.seed % 2
+        for method in function.methods.values():
+            method.ragged, method.slots, method.first_slot = True, 0, 0
     return function
 
 

@@ -75,7 +75,9 @@ def growing(call: Call) -> None:
     sample = call.sample
     pushed = [name for method in call.function.methods.values() for name, _ in method.push]
     edge_outputs = any(name.startswith("edge_") for name in pushed)
-    if sample.initial or sample.kinds is not None or edge_outputs:  # which runs that grow do not take
+    if (
+        sample.initial or sample.kinds is not None or edge_outputs or call.function.arity
+    ):  # which runs that grow do not take
         return call.check(call.run())
     children = sample.children()
     order: list[int] = []

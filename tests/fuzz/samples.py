@@ -45,7 +45,13 @@ class Sample:
 
     @staticmethod
     def read(kept: dict[str, Any]) -> Sample:
-        parts = [Structure(part["num_vertices"], [tuple(edge) for edge in part["edges"]]) for part in kept["parts"]]
+        parts = [
+            Structure(
+                part["num_vertices"],
+                [(tuple(at) if isinstance(at, list) else at, to, slot) for at, to, slot in part["edges"]],
+            )
+            for part in kept["parts"]
+        ]
         return Sample(**{**kept, "parts": parts})
 
     @property
@@ -60,8 +66,7 @@ class Sample:
         graphs, at = [], 0
         for part in self.parts:
             kind = None if self.kinds is None else self.kinds[at : at + part.num_vertices]
-            pairs = [(child, parent) for child, parent, _ in part.edges]
-            graphs.append(vf.graph(part.num_vertices, pairs, kind=kind, slots=[slot for *_, slot in part.edges]))
+            graphs.append(part.graph(kind))
             at += part.num_vertices
         return graphs
 
@@ -122,8 +127,25 @@ def draw_sample(rng: random.Random, function: Function, fixed: list[str], small:
         fixed=fixed,
         aliases={name: of for name, of in ALIASES.items() if rng.random() < 0.12},
     )
+    if function.arity:
+        sample.parts, sample.reverse, sample.initial = [in_arcs(part, function.arity) for part in parts], False, False
     _draw_special(rng, function, sample)
     return sample
+
+
+def in_arcs(part: Structure, arity: int) -> Structure:
+    """The children of each vertex, so many at a time, as arcs; every third lacks its first child, where it has others."""
+    children: dict[int, list[int]] = {}
+    for child, parent, _ in part.edges:
+        children.setdefault(parent, []).append(child)
+    arcs, number = [], 0
+    for parent, below in children.items():
+        for at, first in enumerate(range(0, len(below), arity)):
+            arc = [*below[first : first + arity], *[-1] * arity][:arity]
+            number += 1
+            arcs.append((tuple([-1, *arc[1:]] if number % 3 == 0 and max(arc[1:]) >= 0 else arc), parent, at))
+    arcs.sort(key=lambda arc: arc[2])  # those of a vertex apart from each other
+    return Structure(part.num_vertices, arcs)
 
 
 def _draw_special(rng: random.Random, function: Function, sample: Sample) -> None:

@@ -144,13 +144,20 @@ def _without_part(case: Case, index: int) -> Case:
     return smaller
 
 
+def _below(child: int | tuple[int, ...], vertex: int) -> int | tuple[int, ...]:
+    """The number of a child, or those of an arc's, when a vertex is left out."""
+    if isinstance(child, tuple):
+        return tuple(one - (one > vertex) for one in child)
+    return child - (child > vertex)
+
+
 def _without_vertex(case: Case, index: int, vertex: int) -> Case:
     smaller = deepcopy(case)
     part = smaller.sample.parts[index]
     edges = [
-        (child - (child > vertex), parent - (parent > vertex), slot)
+        (_below(child, vertex), parent - (parent > vertex), slot)
         for child, parent, slot in part.edges
-        if vertex not in (child, parent)
+        if vertex != parent and vertex not in (child if isinstance(child, tuple) else (child,))
     ]
     smaller.sample.parts[index] = Structure(part.num_vertices - 1, edges)
     if smaller.sample.kinds is not None:

@@ -38,6 +38,11 @@ def from_arrays(call: Call) -> None:
     for part in call.sample.parts:
         kind = None if call.sample.kinds is None else call.sample.kinds[at : at + part.num_vertices]
         at += part.num_vertices
+        if call.function.arity:
+            arcs = [[*children, parent] for children, parent, _ in part.edges]
+            array = np.array(arcs, np.int32).reshape(-1, call.function.arity + 1).T
+            graphs.append(vf.hypergraph(part.num_vertices, array, kind))
+            continue
         pairs = torch.tensor([edge[:2] for edge in part.edges], dtype=torch.int32).reshape(-1, 2).T
         slots = torch.tensor([edge[2] for edge in part.edges], dtype=torch.int64)
         graphs.append(vf.graph(part.num_vertices, pairs, kind=kind, slots=slots))

@@ -44,7 +44,7 @@ class Writer:
         dtypes = {name: function.dtype_of(name) for name in self.states}
         child = {name: torch.rand(1, *shape).to(dtypes[name]) for name, shape in shapes.items()}
         v = OneVertex(
-            dict.fromkeys(range(2 + method.first_slot), child),
+            dict.fromkeys(range(2 * function.arity or 2 + method.first_slot), child),
             {name: draw_rows(name, (1, *shape), function.floats) for name, (shape, _) in INPUTS.items()},
             {
                 name: draw_rows(name, (2 + method.first_slot, *shape), function.floats)
@@ -53,6 +53,7 @@ class Writer:
             shapes,
             dtypes,
             shared={name: torch.rand(shape).to(function.floats) for name, shape in SHARED.items()},
+            arity=function.arity or 1,
         )
         self.values: dict[str, Any] = {"torch": torch, "F": F, "v": v, "self": _parts(function.floats)}
         self.lines: list[str] = []
@@ -67,15 +68,18 @@ class Writer:
             self.line(f"c{slot} = v.gather({slot})")
             self.rows += [f"c{slot}.{name}" for name in self.states]
         if self.method.ragged:
-            first = self.method.first_slot
-            self.line(f"kids = v.children[{first}:]" if first else "kids = v.children")
-            self.edges += [f"kids.{name}" for name in self.states]
-            if first:
+            first, arity = self.method.first_slot, self.function.arity
+            self.line("kids = v.arcs" if arity else f"kids = v.children[{first}:]" if first else "kids = v.children")
+            for position in range(arity):
+                self.line(f"k{position} = kids.gather({position})")
+            children = [f"k{position}" for position in range(arity)] or ["kids"]
+            self.edges += [f"{child}.{name}" for child in children for name in self.states]
+            if first or arity:
                 self.edges.append("kids.slot")
             for name in self.method.edge_inputs:
                 self.line(f"{name} = kids.pull({name!r})")
                 self.edges.append(name)
-            self.line("total = v.sum(kids.h)")
+            self.line(f"total = v.sum({children[0]}.h)")
             self.rows.append("total")
         given = len(self.rows)
         for name in self.method.shared if self.rows else ():

@@ -105,6 +105,17 @@ def test_without_a_readout():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("output_size", [None, 2])
+def test_outputs_of_some_vertices(output_size):
+    model = DAGNN(3, 4, bidirectional=True, output_size=output_size)
+    batch, x = vf.pack([DIAMOND.graph(), vf.chain(3)]), torch.randn(7, 3)
+    out, some = model(batch, x), model(batch, x, outputs=torch.tensor([5, 0, 5]))
+    assert torch.equal(some.h, out.h[[5, 0, 5]])
+    assert output_size is None or torch.equal(some.readout, out.readout)
+    with pytest.raises(vf.InputError, match=r"outputs\[0\] is 7"):
+        model(batch, x, outputs=torch.tensor([7]))
+
+
 def test_over_chains_it_is_a_gru():
     """Attention over one child is that child."""
     model, gru = DAGNN(3, 4, num_layers=1).double(), vf.nn.GRU(3, 4).double()

@@ -103,14 +103,14 @@ def samplers_at(graphs, options, num_ranks, epoch):
 
 
 def slowly(costs, num_ranks, step):
-    """The rule written down for one batch: the largest first, where the cost is least with it."""
+    """The rule written down for one batch: the largest first, where the cost is least with it, of several where fewest are."""
     ranks = [[] for _ in range(num_ranks)]
 
     def total(part):
         return sum(costs[number][0] for number in part) + step * max((costs[number][1] for number in part), default=0)
 
     for number in sorted(range(len(costs)), key=lambda number: -(costs[number][0] + step * costs[number][1])):
-        best = min(range(num_ranks), key=lambda rank: total([*ranks[rank], number]))
+        best = min(range(num_ranks), key=lambda rank: (total([*ranks[rank], number]), len(ranks[rank])))
         ranks[best].append(number)
     return ranks, [total(part) for part in ranks]
 
@@ -214,6 +214,7 @@ GRAPHS = [vf.chain(2), vf.chain(3)]
         ((GRAPHS, 1.5), {}, vf.InputTypeError, r"global_batch_size is 1\.5; give an integer"),
         (([], 1), {}, vf.InputError, "the data set is empty"),
         ((iter(GRAPHS), 1), {}, vf.InputTypeError, "needs a data set with a length and an index, not list_iterator"),
+        (({"a": vf.chain(2)}, 1), {}, vf.InputTypeError, "the data set is a dict, whose samples have names"),
         (([1, 2], 1), {}, vf.InputTypeError, "samples are of type int and have no input graph in them"),
         ((GRAPHS, 1), {"num_replicas": 2}, vf.InputError, "num_replicas is 2 and rank None; give both or neither"),
         ((GRAPHS, 1), {"num_replicas": 2, "rank": 2}, vf.InputError, "rank is 2, but with 2 ranks the last is 1"),
@@ -233,6 +234,11 @@ GRAPHS = [vf.chain(2), vf.chain(3)]
 def test_what_is_refused(arguments, options, error, match):
     with pytest.raises(error, match=match):
         BalancedSampler(*arguments, **options)
+
+
+def test_samples_of_no_cost_are_spread():
+    sampler = BalancedSampler(range(8), 8, cost=[0] * 8, num_replicas=4, rank=0, shuffle=False)
+    assert [len(batch) for batch in sampler] == [2]
 
 
 def test_costs_that_are_refused():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from .bound import Bound
 from .executor import run_backward, run_forward
 from .memory import Arena, Values
 from .order import Order
-from .plain import check_plain, check_real
+from .plain import are_usual, check_plain, check_real, is_recorded
 from .prepared import Prepared, prepared_for
 
 
@@ -33,10 +33,14 @@ def run(
     outputs have a row for each vertex of the kinds that pull or push them, in the order of the batch; outputs of vertices only
     for those that the order selects. Gradients flow to the tensors for which the programs compute gradients, and to `external`.
     """
-    flat = bound.flat(tensors, inputs)
+    return run_flat(bound, order, bound.flat(tensors, inputs), external)
+
+
+def run_flat(bound: Bound, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`run` with parameters, then inputs, in one list."""
     prepared = prepared_for(bound, order)
     if prepared is not None and bound.wants_gradients:
-        outputs = _PreparedRun.apply(bound, order, prepared, *flat)  # type: ignore[no-untyped-call]
+        outputs = _apply_prepared((bound, order, prepared), *flat)
     elif prepared is not None:
         outputs, _ = prepared.forward.run(flat)
     elif bound.wants_gradients:
@@ -116,17 +120,21 @@ class _PreparedRun(torch.autograd.Function):
     """The same where both passes are prepared."""
 
     @staticmethod
-    def forward(ctx: Any, bound: Bound, order: Order, prepared: Prepared, *flat: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, run: tuple[Bound, Order, Prepared], *flat: Tensor) -> tuple[Tensor, ...]:
+        prepared = run[2]
         outputs, kept = prepared.forward.run(flat)
-        set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
-        ctx.bound, ctx.order, ctx.prepared = bound, order, prepared
+        if prepared.without_gradient:
+            ctx.mark_non_differentiable(*(outputs[at] for at in prepared.without_gradient))
+        ctx.set_materialize_grads(False)
+        ctx.run = run
         save_tensors(ctx, [kept, *prepared.read_back(flat)])
         ctx.kept_at, ctx.is_overwritten = kept.data_ptr(), False
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        check_backward({name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None})
+        bound, order, prepared = ctx.run
+        check_backward(bound.pushes, grads)
         kept, *read = saved_tensors(ctx)
         if ctx.is_overwritten:  # and PyTorch has not freed it
             raise RuntimeError(
@@ -135,14 +143,17 @@ class _PreparedRun(torch.autograd.Function):
             )
         # PyTorch frees what is kept when nobody retains the graph. What hooks have brought back is theirs.
         ctx.is_overwritten = not _is_graph_retained() and kept.data_ptr() == ctx.kept_at
-        gradients = ctx.prepared.backward(ctx.bound, ctx.order, kept, read, grads, ctx.is_overwritten)
-        return (None, None, None, *gradients)
+        return (None, *prepared.backward(bound, order, kept, read, grads, ctx.is_overwritten))
 
 
 def _is_graph_retained() -> bool:
     """Whether there may be another backward pass after the one that is under way."""
     asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     return asked is None or bool(asked())
+
+
+# As `_PreparedRun.apply` does, but for what that does under transforms of `torch.func`, where nothing runs (`check_real`).
+_apply_prepared: Callable[..., tuple[Tensor, ...]] = super(torch.autograd.Function, _PreparedRun).apply
 
 
 def set_differentiable(ctx: Any, outputs: Mapping[str, Tensor], differentiable: Set[str]) -> None:
@@ -163,13 +174,15 @@ class _NoRows(torch.autograd.Function):
 
 def add_missing(
     outputs: dict[str, Tensor], traces: Iterable[Trace], leaves: Sequence[Tensor], device: torch.device
-) -> None:
-    """Add the outputs of kinds that are not in a batch, without rows."""
+) -> bool:
+    """Add the outputs of kinds that are not in a batch, without rows; returns whether there are any."""
+    num_outputs = len(outputs)
     for trace in traces:
         for name, node in trace.pushes.items():
             if name not in outputs:
                 wanted = [value for value in leaves if value.requires_grad] if name in trace.push_grads else []
                 outputs[name] = no_rows(node, device, wanted)
+    return len(outputs) > num_outputs
 
 
 def no_rows(node: fx.Node, device: torch.device, wanted: Sequence[Tensor]) -> Tensor:
@@ -218,7 +231,8 @@ def save_tensors(ctx: Any, tensors: Sequence[Tensor]) -> None:
 def saved_tensors(ctx: Any) -> list[Tensor]:
     """The saved tensors, checked: native code reads them as the dtype and shape that they were saved with."""
     saved = list(ctx.saved_tensors)
-    check_plain("saved tensor", {str(number): tensor for number, tensor in enumerate(saved)})
+    if is_recorded() or not are_usual(saved):
+        check_plain("saved tensor", {str(number): tensor for number, tensor in enumerate(saved)})
     if [(tensor.dtype, tensor.shape) for tensor in saved] != ctx.forms:
         raise VertexFlowError(
             "a tensor that a vertex function saved for its backward pass came back of another dtype or shape; let "
@@ -239,7 +253,7 @@ def gradients(
     `values` are those that the forward pass saved; `pushed` and `state` are the gradients of outputs and of states, in the
     batch's order.
     """
-    check_backward(pushed)
+    check_backward(pushed, pushed.values())
     for name, groups in bound.pushes.items():
         for group, rows in zip(groups, order.batch_rows(groups, bound.is_edge_output(name)), strict=True):
             node = bound.compiled[group].program.trace.push_grads.get(name)
@@ -252,15 +266,18 @@ def gradients(
     return [*flat, *(_input_gradient(bound, order, values, name) for name in bound.pulls)], external
 
 
-def check_backward(pushed: Mapping[str, Tensor]) -> None:
+def check_backward(names: Iterable[str], pushed: Iterable[Tensor | None]) -> None:
     """Refuse a backward pass that is to be differentiated itself, and gradients that are no plain tensors."""
     if torch.is_grad_enabled():
         raise VertexFlowError(
             "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
             "or torch.autograd.grad without create_graph"
         )
-    check_real()
-    check_plain("the gradient of output", pushed)
+    given = [grad for grad in pushed if grad is not None]
+    if is_recorded() or not are_usual(given):
+        check_real()
+        named = zip(names, pushed, strict=True)
+        check_plain("the gradient of output", {name: grad for name, grad in named if grad is not None})
 
 
 def outputs_and_values(

@@ -55,6 +55,23 @@ class Bound:
         constants = (item for function in self.compiled for item in function.program.trace.constants.items())
         return {node: value for node, value in constants if node in read}
 
+    @cached_property
+    def outputs(self) -> dict[str, fx.Node]:
+        """For each output a value like it."""
+        return {name: self.compiled[groups[0]].program.trace.pushes[name] for name, groups in self.pushes.items()}
+
+    @cached_property
+    def states(self) -> dict[str, fx.Node]:
+        """For each state a value like it."""
+        return dict(self.compiled[0].program.trace.scatters)
+
+    @cached_property
+    def state_gradients(self) -> dict[str, fx.Node]:
+        """The states whose gradients are received from parents, or sent to children; for each a value of their dtype."""
+        programs = [function.program for function in self.compiled]
+        sent = {state: node for program in programs for (state, _), node in program.gather_grads.items()}
+        return sent | {state: node for program in programs for state, node in program.state_grads.items()}
+
     def has_param_gradient(self, name: str) -> bool:
         """Whether a backward pass computes a gradient of this parameter or buffer."""
         return any(name in self.compiled[group].program.param_grads for group in self.params[name])

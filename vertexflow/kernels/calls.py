@@ -258,7 +258,8 @@ class Writer:
         rows = group.num_leaves + np.arange(len(group.child_rows)) // max(group.num_slots, 1)
         sending = [rows[self._is_read[group.child_rows.numpy()]]]
         if group.edges is not None:
-            sending.append(group.edges.owner.numpy()[self._is_read[group.edges.child_rows.numpy()]])
+            owner = np.repeat(group.edges.owner.numpy(), group.edges.side_by_side)
+            sending.append(owner[self._is_read[group.edges.child_rows.numpy()]])
         return min((int(rows.min()) for rows in sending if len(rows)), default=group.num_rows)
 
     @cached_property

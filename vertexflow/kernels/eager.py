@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import VertexFunctionError
-from ..graph.symbolic.roles import CHILDREN, Gather, NumChildren, Pull, Role, Slots
+from ..graph.symbolic.roles import Gather, NumChildren, Pull, Role, Slots, is_over_edges, position_of
 from ..graph.symbolic.source_lines import placed
 from ..graph.symbolic.states import Shape, StateDtypes
 from ..graph.symbolic.vertex import Vertex
@@ -103,6 +103,7 @@ class Uses:
     left_out: frozenset[str] | None = None  # the states that it scattered in no step; None: it was not called yet
     num_slots: int = 0
     first_slot: int | None = None  # of the children that are read over edges; None: none were yet
+    arc_size: int | None = None  # how many children of each arc are read; None: no arcs are
     reads_edges: bool = False
 
     @property
@@ -142,22 +143,26 @@ class Computation:
     select: Callable[[str, bool, int], Tensor]
 
 
-def run_steps(order: Order, slots: Ints, computation: Computation, states: Pieces) -> dict[str, list[Pushed]]:
+def run_steps(order: Order, computation: Computation, states: Pieces) -> dict[str, list[Pushed]]:
     """Run every step of a schedule. Returns what each step pushed, by name; the states are left in `states`.
 
-    `slots` are those of all edges, in the order of `order.lists`; `states` has the states of external vertices already.
+    `states` has the states of external vertices already.
     """
     assert order.lists is not None
     pushed: dict[str, list[Pushed]] = {}
-    child_rows = order.lists.child_row.astype(np.int64)
+    slots, arity = order.lists.slot.astype(np.int64), (order.lists.side_by_side or (1,))[0]
+    child_rows = order.lists.child_row.astype(np.int64).reshape(-1, arity)
+    child_rows[child_rows == order.num_rows + order.num_external] = -1  # missing in their arcs
     for step, (start, stop, _, _, number, edge_start, edge_stop) in enumerate(order.steps):
         group, uses = order.groups[number], computation.uses[number]
         assert group.edges is not None
         edges = slice(group.edges.start + edge_start, group.edges.start + edge_stop)
-        counts = group.edges.counts[start:stop]
+        counts, num_children = group.edges.counts[start:stop], group.edges.num_children[start:stop]
         owner = np.repeat(np.arange(stop - start), counts.cpu().numpy())
         bounds = {False: (start, stop), True: (edge_start, edge_stop)}
-        leaf = _Leaf(computation, number, uses, bounds, states, child_rows[edges], slots[edges], owner, counts)
+        leaf = _Leaf(
+            computation, number, uses, bounds, states, child_rows[edges], slots[edges], owner, counts, num_children
+        )
         v = Vertex(
             computation.state, computation.state_dtypes, computation.inputs, leaf, stop - start, leaf.count,
             computation.shared,
@@ -185,10 +190,11 @@ class _Leaf:
     uses: Uses
     bounds: Mapping[bool, tuple[int, int]]  # the step's part of the group's rows (False) and edges (True)
     states: Pieces
-    child_rows: Ints  # an entry for each edge of the step, as in `slots` and `owner` (the vertex of each edge)
+    child_rows: Ints  # of the children of each edge of the step, as in `slots` and `owner` (the vertex of each edge)
     slots: Ints
     owner: Ints
     counts: Tensor
+    num_children: Tensor
     selections: dict[int, Selection] = field(default_factory=dict)  # by slot
     v: list[Vertex] = field(default_factory=list)  # the vertex that this makes values for
 
@@ -202,7 +208,15 @@ class _Leaf:
 
     def note_first_slot(self) -> None:
         """Remember which children the method reads over edges, and refuse others than in an earlier step."""
-        first_slot = self.v[0].first_slot
+        first_slot, arc_size = self.v[0].first_slot, self.v[0].arc_size
+        if (
+            first_slot is not None
+            and self.uses.first_slot is not None
+            and (arc_size is None) != (self.uses.arc_size is None)
+        ):
+            raise VertexFunctionError("v.arcs is read in one step, and v.children in another; read the same always")
+        if arc_size is not None:
+            self.uses.arc_size, self.uses.reads_edges = max(arc_size, self.uses.arc_size or 0), True
         if first_slot is None or self.uses.first_slot in (None, first_slot):
             self.uses.first_slot = self.uses.first_slot if first_slot is None else first_slot
             return
@@ -224,7 +238,7 @@ class _Leaf:
             self.uses.reads_edges = True
             counts = np.bincount(self.owner[is_read], minlength=len(self.counts)).astype(np.int64)
             return (
-                self.counts.clone()
+                self.num_children.clone()
                 if isinstance(role, NumChildren)
                 else torch.from_numpy(counts).to(self.counts.device)
             )
@@ -240,16 +254,19 @@ class _Leaf:
         return self.computation.inputs[name].index_select(0, rows)
 
     def _selection(self, slot: int) -> Selection:
-        if slot == CHILDREN:
+        if is_over_edges(slot):
             self.uses.reads_edges = True
         else:
             self.uses.num_slots = max(self.uses.num_slots, slot + 1)
         if slot not in self.selections:
-            rows = self.child_rows[self.is_read().astype(bool)]
-            if slot != CHILDREN:
+            if is_over_edges(slot):
+                position, is_read = position_of(slot), self.is_read().astype(bool)
+                is_there = position < self.child_rows.shape[1]
+                rows = self.child_rows[is_read, position] if is_there else np.full(is_read.sum(), -1, np.int64)
+            else:
                 rows = np.full(len(self.counts), -1, np.int64)
                 chosen = self.slots == slot
-                rows[self.owner[chosen]] = self.child_rows[chosen]
+                rows[self.owner[chosen]] = self.child_rows[chosen, 0]
             self.selections[slot] = self.states.select(rows)
         return self.selections[slot]
 

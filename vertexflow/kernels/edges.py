@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from ..graph.symbolic.program import Program
-from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.roles import ALL_SLOTS, is_over_edges
 from ..graph.symbolic.trace import Trace
 from .arguments import By
 from .memory import empty_for
@@ -85,27 +85,47 @@ class EdgeRows:
 
 @dataclass(frozen=True)
 class ChildRows:
-    """A row for each edge to a group's children."""
+    """A row for each child of each edge to a group's children: one, or those of an arc side by side; `nodes` are the values that
+    are columns of this."""
 
     data: Tensor
-    node: fx.Node
+    nodes: Mapping[fx.Node, int]  # the position of each value
     group: RowGroup
     all_steps: bool  # whether `data` has the edges of all steps, or of one at a time
 
     @classmethod
-    def for_gradients(cls, node: fx.Node, group: RowGroup, sent: Tensor) -> ChildRows:
+    def for_gradients(cls, nodes: Mapping[fx.Node, int], group: RowGroup, sent: Tensor) -> ChildRows:
         """The part of a group in the gradients that all groups send to children."""
-        assert group.edges is not None
-        return cls(sent[group.edges.start : group.edges.start + group.edges.num_edges], node, group, all_steps=True)
+        edges = group.edges
+        assert edges is not None
+        data = sent[edges.position : edges.position + edges.num_edges * edges.side_by_side]
+        if len(nodes) < edges.side_by_side:
+            data.zero_()  # nothing is sent to the children at some positions
+        return cls(data, nodes, group, all_steps=True)
 
-    def part(self, first: int, end: int) -> Tensor:
-        """The rows of edges [first, end)."""
-        return self.data[first:end] if self.all_steps else self.data[: end - first]
+    @property
+    def _side_by_side(self) -> int:
+        assert self.group.edges is not None
+        return self.group.edges.side_by_side
 
-    def read(self, state: Tensor, first: int, end: int) -> Tensor:
+    def columns(self, first: int, end: int) -> dict[fx.Node, Tensor]:
+        """The columns of edges [first, end)."""
+        part, count = self._part(first, end), self._side_by_side
+        if count == 1:
+            return dict.fromkeys(self.nodes, part)
+        rows = part.view(end - first, count, *part.shape[1:])
+        return {node: rows[:, position] for node, position in self.nodes.items()}
+
+    def read(self, state: Tensor, first: int, end: int) -> dict[fx.Node, Tensor]:
         """Gather the children's rows of `state` for edges [first, end)."""
         assert self.group.edges is not None
-        return torch.index_select(state, 0, self.group.edges.child_rows[first:end], out=self.part(first, end))
+        index = self.group.edges.child_rows[first * self._side_by_side : end * self._side_by_side]
+        torch.index_select(state, 0, index, out=self._part(first, end))
+        return self.columns(first, end)
+
+    def _part(self, first: int, end: int) -> Tensor:
+        count = self._side_by_side
+        return self.data[first * count : end * count] if self.all_steps else self.data[: (end - first) * count]
 
 
 def known_of_edges(trace: Trace, group: RowGroup) -> Iterator[tuple[fx.Node, Tensor]]:
@@ -136,9 +156,9 @@ class Exchange:
         for program in programs:
             for (name, slot), node in program.gather_grads.items():
                 shape = program.trace.state[name]
-                if slot == CHILDREN and name not in by_edge:
-                    by_edge[name] = empty_for(node, (order.num_edges, *shape))
-                elif slot != CHILDREN and name not in by_slot:
+                if is_over_edges(slot) and name not in by_edge:
+                    by_edge[name] = empty_for(node, (order.num_edge_positions, *shape))
+                elif not is_over_edges(slot) and name not in by_slot:
                     by_slot[name] = empty_for(node, (order.num_positions + 1, *shape))
                     by_slot[name][-1].zero_()
         parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}

@@ -11,11 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..graph.symbolic.roles import CHILDREN
 from .arguments import By, Gathered, Received
 from .compiled import Compiled
 from .edges import ChildRows, EdgeRows, Exchange, known_of_edges
-from .memory import Values, cut, empty_for, first_gathered, first_row, slots_of
+from .memory import Values, cut, empty_for, first_gathered, first_row, positions_of, slots_of
 from .order import Ints, Order, RowGroup, Step
 from .ranges import is_profiling, named, step_numbers
 from .run import Run
@@ -103,13 +102,13 @@ class _Forward:
         """Gather the states that parts other than the core read."""
         program, group, values = self.compiled.program, self.run.group, self.run.values
         for name, shape in program.trace.state.items():
-            nodes, all_children = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
+            nodes, over_edges = slots_of(program.gathers, name), positions_of(program.gathers, name)
             base = first_gathered(program, group, nodes)
             if base >= 0:
                 rows = EdgeRows(values.buffer(Gathered(name, By.SLOT)), nodes, group, shape, base)
                 rows.gather_all(self.run.states[name])
-            if all_children is not None and all_children in program.buffered:
-                kids = ChildRows(values.buffer(Gathered(name, By.EDGE)), all_children, group, all_steps=True)
+            if over_edges.keys() & set(program.buffered):
+                kids = ChildRows(values.buffer(Gathered(name, By.EDGE)), over_edges, group, all_steps=True)
                 kids.read(self.run.states[name], 0, group.num_edges)
 
 
@@ -166,14 +165,12 @@ class _Backward:
                         inner = cut(program, node, group, group.num_leaves)
                         column.copy_(values[node] if inner is None else values[node].narrow(*inner))
         for name, data in run.exchange.sent[By.EDGE].items():
-            node_of_edges = program.gather_grads.get((name, CHILDREN))
-            if node_of_edges is None:
-                assert group.edges is not None
-                data[group.edges.start : group.edges.start + group.edges.num_edges].zero_()
-                continue
-            run.sent_by_edge[name] = ChildRows.for_gradients(node_of_edges, group, data)
-            if program.stage_of[node_of_edges] == "grad_eager":
-                run.sent_by_edge[name].data.copy_(values[node_of_edges])
+            kids = run.sent_by_edge[name] = ChildRows.for_gradients(
+                positions_of(program.gather_grads, name), group, data
+            )
+            for node, column in kids.columns(0, group.num_edges).items():
+                if program.stage_of[node] == "grad_eager":
+                    column.copy_(values[node])
 
     def receive(self) -> None:
         """Receive the gradients of states that parts other than the core read, unless the core keeps them."""

@@ -11,7 +11,6 @@ from torch import Tensor, fx
 from . import rehearsal
 from .bound import Bound
 from .calls import Unprepared
-from .grown_rows import gradients_kept, states_kept
 from .order import Order
 from .prepared import Prepared, prepare
 from .ranges import is_profiling
@@ -79,7 +78,6 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
     made = bound.extensions_in_ranges if is_profiling() else bound.extensions
     extension = made.get(order)
     if extension is None:
-        program = bound.compiled[0].program
         try:
             with rehearsal.interrupted():
                 prepared = prepare(bound, order, grows=True)
@@ -88,7 +86,7 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
         except Unprepared:
             bound.extends_natively = False
             return None
-        extension = Extension(prepared, list(states_kept(program)), list(bound.pushes), gradients_kept(program))
+        extension = Extension(prepared, list(bound.states), list(bound.pushes), bound.state_gradients)
         bound.extends_natively, made[order] = True, extension
     return extension
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..errors import VertexFunctionError
 from .autograd import (
     check_backward,
     gradients,
@@ -48,20 +49,27 @@ class Grown:
     differentiable: set[str] = field(default_factory=set)  # names of pushes
     _gradients: tuple[int, dict[str, Tensor], dict[str, Tensor]] | None = None
 
-    def reserve(self, states: Mapping[str, fx.Node], pushes: Mapping[str, fx.Node], count: int, like: Tensor) -> None:
-        """Make room for `count` further rows of values like those of these nodes, on the device of `like`."""
-        for buffers, nodes, first in ((self.states, states, 1), (self.pushes, pushes, 0)):
+    def reserve(self, bound: Bound, count: int, device: torch.device) -> None:
+        """Make room for `count` further rows of the states and outputs of these programs.
+
+        Raises:
+            VertexFunctionError: earlier rows are of another shape or dtype.
+        """
+        for buffers, nodes, first in ((self.states, bound.states, 1), (self.pushes, bound.outputs, 0)):
             for name, node in nodes.items():
-                buffer, used = buffers.get(name), self.count + first
+                value, buffer, used = node.meta["val"], buffers.get(name), self.count + first
+                if buffer is not None and (buffer.dtype != value.dtype or buffer.shape[1:] != tuple(value.shape[1:])):
+                    raise VertexFunctionError(
+                        f"{'state' if first else 'output'} {name!r} of the new vertices is {_shown(value)}, that of earlier ones "
+                        f"{_shown(buffer)}: the model has changed since; begin another run"
+                    )
                 if buffer is None or len(buffer) < used + count:
-                    value = node.meta["val"]
                     shape = (first + max(2 * self.count, self.count + count), *map(int, value.shape[1:]))
                     with torch.inference_mode(False):
-                        larger = torch.empty(shape, dtype=value.dtype, device=like.device)
-                    if buffer is None:
-                        larger[:used].zero_()
-                    else:
-                        larger[:used] = buffer[:used]
+                        larger = torch.zeros(shape, dtype=value.dtype, device=device)
+                    if buffer is not None:  # it has no rows of later vertices that do not push it
+                        filled = min(used, len(buffer))
+                        larger[:filled] = buffer[:filled]
                     buffers[name] = larger
 
     def add(self, count: int, differentiable: Set[str]) -> None:
@@ -143,12 +151,16 @@ class _Extend(torch.autograd.Function):
         order, grown = ctx.order, ctx.grown
         state_gradients, push_gradients = grown.gradients()
         first, end = ctx.start, ctx.start + order.num_rows
-        pushed = {name: grads[first:end] for name, grads in push_gradients.items() if name in ctx.bound.pushes}
+        pushed = {
+            name: _of_vertices(push_gradients[name][first:end], order.vertices_of(groups))
+            for name, groups in ctx.bound.pushes.items()
+            if name in push_gradients
+        }
         received = {name: grads[1 + first : 1 + end] for name, grads in state_gradients.items()}
         flat, external = gradients(ctx.bound, order, kept_values(ctx), pushed, received)
         for name, sums in external.items():
-            node = next(node for (state, _), node in _program(ctx.bound).gather_grads.items() if state == name)
-            grown.state_gradient(name, node).index_put_((ctx.earlier,), sums, accumulate=True)
+            gradient = grown.state_gradient(name, ctx.bound.state_gradients[name])
+            gradient.index_put_((ctx.earlier,), sums, accumulate=True)
         return (None, None, None, None, grad, *flat)
 
 
@@ -174,7 +186,7 @@ class _PreparedExtend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        check_backward({})
+        check_backward((), ())
         kept, *read = saved_tensors(ctx)
         grown, bound, extension = ctx.grown, ctx.bound, ctx.extension
         _, push_gradients = grown.gradients()
@@ -188,14 +200,22 @@ def _run(
     grown: Grown, bound: Bound, order: Order, earlier: Tensor, token: Tensor, flat: Sequence[Tensor]
 ) -> list[Values]:
     """Compute an extension; returns its values."""
+    first, count, groups = grown.count, order.num_rows, order.groups
+    grown.reserve(bound, count, token.device)
     children = {name: rows.index_select(0, earlier) for name, rows in grown.states.items()} if len(earlier) else {}
     outputs, values = outputs_and_values(bound, order, flat, children)
-    trace, first, count = _program(bound).trace, grown.count, order.num_rows
-    grown.reserve(trace.scatters, trace.pushes, count, token)
-    for name, node in trace.scatters.items():
-        torch.index_select(values[0][node], 0, order.row, out=grown.states[name][1 + first : 1 + first + count])
-    for name, rows in zip(bound.pushes, outputs, strict=True):
-        grown.pushes[name][first : first + count] = rows
+    for name, rows in grown.states.items():
+        new_rows = rows[1 + first : 1 + first + count]
+        for group, compiled, values_of_group in zip(groups, bound.compiled, values, strict=True):
+            new_rows.index_copy_(
+                0, group.of(order.vertex).long(), values_of_group[compiled.program.trace.scatters[name]]
+            )
+    for (name, pushing), rows in zip(bound.pushes.items(), outputs, strict=True):
+        new_rows, vertices_pushing = grown.pushes[name][first : first + count], order.vertices_of(pushing)
+        if vertices_pushing is None:
+            new_rows.copy_(rows)
+        else:
+            new_rows.zero_().index_copy_(0, vertices_pushing.long(), rows)
     grown.add(count, bound.differentiable)
     return values
 
@@ -210,15 +230,18 @@ def _run_prepared(
     flat: Sequence[Tensor],
 ) -> Tensor:
     """The same where it is prepared; returns the memory that the backward pass reads."""
-    trace = _program(bound).trace
-    grown.reserve(trace.scatters, trace.pushes, order.num_rows, token)
+    grown.reserve(bound, order.num_rows, token.device)
     kept = extension.forward(flat, grown.count, grown.states, grown.pushes, earlier)
     grown.add(order.num_rows, bound.differentiable)
     return kept
 
 
-def _program(bound: Bound) -> Any:
-    return bound.compiled[0].program
+def _of_vertices(rows: Tensor, vertices: Tensor | None) -> Tensor:
+    return rows if vertices is None else rows.index_select(0, vertices)
+
+
+def _shown(value: Tensor) -> str:
+    return f"{str(value.dtype)[6:]} {list(map(int, value.shape[1:]))}"
 
 
 class _Read(torch.autograd.Function):

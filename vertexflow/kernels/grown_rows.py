@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import fx
 
-from ..graph.symbolic.program import Program
 from .arguments import Outside, SentByAll
 from .calls import Location, Region, Writer
 from .group_memory import GroupMemory
+from .order import Order
 from .transfers import size_of_row
-
-
-def states_kept(program: Program) -> dict[str, fx.Node]:
-    """The states, each with a value like it."""
-    return dict(program.trace.scatters)
-
-
-def gradients_kept(program: Program) -> dict[str, fx.Node]:
-    """The states whose gradients extensions receive from those after them, or send to those before; each with a value of their
-    dtype."""
-    return {state: node for (state, _), node in program.gather_grads.items()} | program.state_grads
 
 
 @dataclass(frozen=True)
@@ -38,7 +28,7 @@ class GrownRows:
     @classmethod
     def of(cls, writer: Writer, nodes: Mapping[str, fx.Node]) -> GrownRows:
         """Rows at addresses of their own."""
-        order, state = writer.order, writer.bound.compiled[0].program.trace.scatters
+        order, state = writer.order, writer.bound.states
         earlier = Location(writer.address("earlier rows"), 0, 4, order.num_external)
         all_rows, new_rows = {}, {}
         for name, node in nodes.items():
@@ -52,22 +42,22 @@ class GrownRows:
         rows = state.part(writer.order.num_rows, writer.order.num_external)
         writer.copy(rows, self.all_rows[name], None, self.earlier)
 
-    def write(self, writer: Writer, memory: GroupMemory) -> None:
+    def write(self, writer: Writer, states: Mapping[str, Location]) -> None:
         """Keep the states of the new vertices."""
-        order = writer.order
-        for name, node in self.nodes.items():
-            state = memory.in_window[0][node]._replace(num_rows=order.num_rows)
-            writer.copy(self.new_rows[name], state, None, None if order.is_in_order else order.row)
+        index = None if _is_in_order(writer.order) else writer.order.row
+        for name, rows in self.new_rows.items():
+            writer.copy(rows, states[name], None, index)
 
-    def take_gradients(self, writer: Writer, region: Region, memory: GroupMemory) -> None:
+    def take_gradients(self, writer: Writer, region: Region, memory_of_groups: Sequence[GroupMemory]) -> None:
         """Give the gradients that later vertices sent to the new ones, in the order of rows."""
         order = writer.order
         for name, rows in self.new_rows.items():
-            if not order.is_in_order:
+            if not _is_in_order(order):
                 ordered = region.allocate(order.num_rows, rows.stride)
                 writer.copy(ordered, rows, None, order.vertex)
                 rows = ordered
-            memory.set(Outside(name), rows)
+            for memory in memory_of_groups:
+                memory.set(Outside(name), rows)
 
     def add_gradients(self, writer: Writer, sent: Mapping[SentByAll, Location]) -> None:
         """Add the gradients that the new vertices send to earlier ones."""
@@ -77,3 +67,8 @@ class GrownRows:
             if sent_to_state:
                 dtype = node.meta["val"].dtype
                 writer.add(self.all_rows[name], self.earlier, dtype, order.num_rows, order.num_external, sent_to_state)
+
+
+def _is_in_order(order: Order) -> bool:
+    """Whether the rows are the vertices in their order."""
+    return bool((np.diff(order.schedule.order) == 1).all())

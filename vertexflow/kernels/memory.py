@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from ..graph.symbolic.program import CORES, Program
-from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.roles import ALL_SLOTS, is_over_edges, position_of
 from .arguments import Buffer, By, Gathered, Received, Scratch
 from .lower.loops import Over, over_of
 from .lower.views import width
@@ -197,13 +197,18 @@ def gathered_by(program: Program, name: str, by: By) -> list[fx.Node]:
     return [
         node
         for (state, slot), node in program.gathers.items()
-        if state == name and (slot == CHILDREN) == (by is By.EDGE)
+        if state == name and is_over_edges(slot) == (by is By.EDGE)
     ]
 
 
 def slots_of(nodes: Mapping[tuple[str, int], fx.Node], name: str) -> dict[fx.Node, int]:
     """The values of the slots of one state, each with its slot."""
-    return {node: slot for (state, slot), node in nodes.items() if state == name and slot != CHILDREN}
+    return {node: slot for (state, slot), node in nodes.items() if state == name and not is_over_edges(slot)}
+
+
+def positions_of(nodes: Mapping[tuple[str, int], fx.Node], name: str) -> dict[fx.Node, int]:
+    """The values of one state over edges, each with its position in arcs."""
+    return {node: position_of(slot) for (state, slot), node in nodes.items() if state == name and is_over_edges(slot)}
 
 
 def first_row(program: Program, group: RowGroup, node: fx.Node) -> int:
@@ -253,7 +258,7 @@ def first_gathered(program: Program, group: RowGroup, nodes: Iterable[fx.Node]) 
 def place_gathered(layout: Layout, program: Program, group: RowGroup, extent: Extent, name: str, by: By) -> None:
     """A place for the gathered rows of a state: of an extent if some of their values are buffered, else of one step.
 
-    Rows gathered by slots stand side by side, so that each value is a column.
+    Rows gathered by slots, and the children of arcs, stand side by side, so that each value is a column.
     """
     nodes, shape = gathered_by(program, name, by), program.trace.state[name]
     if not nodes:
@@ -263,8 +268,12 @@ def place_gathered(layout: Layout, program: Program, group: RowGroup, extent: Ex
     if by is By.EDGE:
         widest = min(max((step.edge_stop - step.edge_start for step in group.steps), default=0), extent.edges)
         count, along = (extent.edges, Along.EDGES) if buffered else (widest, None)
-        buffer = layout.add(key, dtype, (count, *shape), along=along)
-        layout.places.update(dict.fromkeys(buffered, buffer))
+        columns = program.trace.side_by_side
+        buffer = layout.add(key, dtype, (count * columns, *shape), along=along, per_row=columns)
+        for node, position in positions_of(program.gathers, name).items():
+            if node in program.buffered:
+                offset, strides = buffer.offset + position * math.prod(shape), (buffer.row_stride, *buffer.strides[1:])
+                layout.places[node] = Place(dtype, offset, (count, *shape), strides, along, buffer.row_stride)
         return
 
     slots = group.num_slots

@@ -41,16 +41,14 @@ class EdgeSlice:
 
     start: int
     num_edges: int
-    child_rows: Tensor  # int32 [num_edges]: the child's row in a state
+    child_rows: Tensor  # int32 [num_edges * side_by_side]: the row in a state of each child of an edge, or arc
     counts: Tensor  # int64 [num_rows]: the number of children of each row
-    offset: (
-        Tensor  # int32 [num_inner + 1]: where the edges of each row with children begin, among the edges of all groups
-    )
+    offset: Tensor  # int32 [num_inner + 1]: where the edges of each row with children begin, among all
     owner: Tensor  # int32 [num_edges]: the row of the group that the edge begins at
-    num_children: (
-        Tensor  # int64 [num_rows]: the number of children of each row, of which not all need have an edge here
-    )
+    num_children: Tensor  # int64 [num_rows]: the number of all children of each row, with an edge here or not
     slot: Ints  # [num_edges]: the slot of each edge
+    position: int  # where its `child_rows` begin in those of all groups
+    side_by_side: int  # how many children an edge has: one, but for arcs
 
     @cached_property
     def slots(self) -> Tensor:
@@ -90,6 +88,10 @@ class RowGroup:
     def num_edges(self) -> int:
         return 0 if self.edges is None else self.edges.num_edges
 
+    def of(self, rows: Tensor) -> Tensor:
+        """Its part of what has a row for each row of a state."""
+        return rows[self.start : self.start + self.num_rows]
+
     @property
     def extent(self) -> Extent:
         """Its size."""
@@ -110,7 +112,7 @@ class RowGroup:
 class Parents:
     """Where each row of a state is read: row r at `places[offset[r]:offset[r + 1]]`, or, without `offset`, at `places[r]` alone.
 
-    A place is a position in the `child_rows` of all groups, or the number of an edge.
+    A place is a position in the `child_rows` of all groups, by slots or of edges.
     """
 
     places: Tensor  # int32
@@ -136,13 +138,14 @@ class Order:
     num_external: int
     num_positions: int
     num_edges: int
+    num_edge_positions: int  # of the children of all edges
     steps: list[Step]  # in the order of execution
     table: Ints  # [len(steps), 7]: the same steps as an array
     groups: list[RowGroup]
     vertex: Tensor  # [num_rows]: the vertex of each row
     row: Tensor  # [num_rows]: the row of each vertex
     parents: Parents  # whose places are positions in `child_rows`
-    edge_parents: Parents | None  # whose places are edges
+    edge_parents: Parents | None  # whose places are positions in `child_rows` of edges
     schedule: Schedule
     lists: EdgeLists | None
     selected: Wide | None = None  # the vertices that outputs have a row for, ascending; None: all
@@ -159,11 +162,6 @@ class Order:
         edges = (group.edges for group in self.groups if group.edges is not None)
         tensors = [tensor for of_group in edges for tensor in (of_group.counts, of_group.owner)]
         return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
-
-    @cached_property
-    def is_in_order(self) -> bool:
-        """Whether the rows are the vertices in their order."""
-        return bool((np.diff(self.schedule.order) == 1).all())
 
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
@@ -205,8 +203,10 @@ class Order:
                 self._selected_index[key] = index.to(self.vertex.device, non_blocking=True)
         return self._selected_index[key]
 
-    def output_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[OutputRows]:
-        """Which row, or edge, of a group is which row of the outputs, for each of these groups."""
+    def output_rows(self, groups: Sequence[int], of_edges: bool = False, of_all: bool = False) -> list[OutputRows]:
+        """Which row, or edge, of a group is which row of the outputs (`of_all`: that have a row for every vertex)."""
+        if of_all:
+            return [OutputRows(None, self.groups[group].of(self.vertex)) for group in groups]
         batch_rows = self.batch_rows(groups, of_edges)
         if self.selected is None or of_edges:
             return [OutputRows(None, index) for index in batch_rows]
@@ -231,6 +231,13 @@ class Order:
         first = self.groups[group].start
         vertices: Ints = self.schedule.order[first : first + self.groups[group].num_rows]
         return vertices
+
+    def vertices_of(self, groups: Sequence[int]) -> Tensor | None:
+        """The vertices of these groups, ascending; None: they are all vertices."""
+        if len(groups) == len(self.groups):
+            return None
+        vertices = np.sort(np.concatenate([self._vertices(group) for group in groups]))
+        return torch.from_numpy(vertices).to(self.vertex.device, non_blocking=True)
 
     def batch_rows(self, groups: Sequence[int], of_edges: bool = False) -> list[Tensor]:
         """Indices into a tensor in the batch's order: of each of these groups, entry i is the row of its i-th row, or edge.
@@ -326,6 +333,7 @@ def _order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None, l
         num_external=schedule.num_external,
         num_positions=schedule.num_positions,
         num_edges=0 if lists is None else len(lists.edge),
+        num_edge_positions=0 if lists is None else len(lists.child_row),
         steps=steps,
         table=table,
         groups=groups,
@@ -361,8 +369,8 @@ def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tup
     counts = (offset[1:] - offset[:-1]).long()
     num_children = counts if lists.num_children is None else torch.from_numpy(lists.num_children).long().to(device)
     edges: list[EdgeSlice | None] = []
-    first = 0  # row with children of this group, counted over all groups
-    for group in schedule.groups:
+    first, position = 0, 0  # row with children of this group, and child of an edge, counted over all groups
+    for group, side_by_side in zip(schedule.groups, lists.side_by_side or [1] * len(schedule.groups), strict=True):
         end = first + group.stop - group.inner
         start, stop = int(lists.offset[first]), int(lists.offset[end])
         counts_of_group = torch.zeros(group.stop - group.start, dtype=torch.int64, device=device)
@@ -377,13 +385,15 @@ def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tup
             EdgeSlice(
                 start,
                 stop - start,
-                child_rows[start:stop],
+                child_rows[position : position + (stop - start) * side_by_side],
                 counts_of_group,
                 offset[first : end + 1],
                 torch.from_numpy(owner).to(device, non_blocking=True),
                 all_counts,
                 lists.slot[start:stop],
+                position,
+                side_by_side,
             )
         )
-        first = end
+        first, position = end, position + (stop - start) * side_by_side
     return edges, Parents(parent_edges, parent_offset, lists.parent_offset)

@@ -136,7 +136,7 @@ class _Parts(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pushed = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
-        autograd.check_backward(pushed)
+        autograd.check_backward(pushed, pushed.values())
         saved = autograd.saved_tensors(ctx)
         tensors = dict(zip(ctx.keys, saved, strict=False))
         _check_constants(saved[len(tensors) :], ctx.constants)

@@ -1,4 +1,7 @@
-"""A pass over a structure that is written down: one call of native code, with the addresses of this run."""
+"""The passes of a run that was written down (`prepared`): each finds memory and addresses, and is one call of native code.
+
+In a step of few vertices this is what takes time, so nothing is done here that was known when the calls were written.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,32 @@ from torch import Tensor
 
 from . import rehearsal
 from .group_memory import GroupMemory
-from .pool import empty, empty_for_a_call, is_large
+from .pool import LARGE_OF_PARTS, empty, empty_for_a_call, is_large
 from .ranges import CallsOfRun
-from .transfers import Sending, TensorSpec
+from .transfers import Sending
 
 _CPU = torch.device("cpu")
-_NOTHING = torch.empty(0)  # at address 0
 _address = Tensor.data_ptr
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """A tensor that each run makes."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    size: int  # bytes
+    like: Tensor  # such a tensor, in the memory of a single number
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Fresh:
+        like = torch.empty((), dtype=dtype, device=_CPU).expand(shape)
+        return cls(shape, dtype, math.prod(shape) * dtype.itemsize, like)
+
+    def make(self) -> Tensor:
+        if self.size >= LARGE_OF_PARTS and is_large(self.size):
+            return empty(self.shape, self.dtype, _CPU)
+        return torch.empty_like(self.like)  # in two thirds of the time of `torch.empty`
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,35 +50,31 @@ class Forward:
 
     calls: CallsOfRun
     alive: list[Tensor]  # whose addresses are in the calls
-    kept_size: int  # bytes that the backward pass reads
+    kept: Fresh  # what the backward pass reads
     temporary_size: int  # bytes that are read in this pass only
     constants: list[Tensor]
-    outputs: list[TensorSpec]
+    outputs: list[Fresh]
     num_seeds: int
     memory: list[GroupMemory]  # of each group
     sending: Sending | None  # where a backward pass may send that overwrites what is kept
 
+    @property
+    def kept_size(self) -> int:
+        """Bytes that the backward pass reads."""
+        return self.kept.size
+
     def run(self, flat: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The outputs, and the memory that is kept; `flat` are parameters, then inputs."""
-        kept, temporary = self._allocate()
-        outputs = tuple([_empty(*spec) for spec in self.outputs])
-        self._run(kept, temporary, flat, map(_address, outputs))
-        return outputs, kept
+        outputs = tuple([each.make() for each in self.outputs])
+        return outputs, self.run_into(flat, map(_address, outputs))
 
     def run_into(self, flat: Sequence[Tensor], results: Iterable[int]) -> Tensor:
         """The memory that is kept; `results` are the addresses of outputs, and of `GrownRows`."""
-        kept, temporary = self._allocate()
-        self._run(kept, temporary, flat, results)
-        return kept
-
-    def _allocate(self) -> tuple[Tensor, Tensor]:
-        return _empty((self.kept_size,), torch.uint8), _temporary(self.temporary_size)
-
-    def _run(self, kept: Tensor, temporary: Tensor, flat: Sequence[Tensor], results: Iterable[int]) -> None:
-        read = [*map(_plain, flat), *map(_plain, self.constants)]
+        kept = self.kept.make()
+        read = plain([*flat, *self.constants] if self.constants else flat)
         seeds = [int(torch.randint(2**62, ())) for _ in range(self.num_seeds)]
-        addresses = [0, _address(temporary), *map(_address, (kept, *read)), *results, *seeds]
-        _call(self.calls, addresses, self.temporary_size)
+        _call(self.calls, [_address(kept), *map(_address, read), *results, *seeds], self.temporary_size)
+        return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +84,7 @@ class Backward:
     calls: CallsOfRun
     alive: list[Tensor]
     temporary_size: int
-    terms: list[TensorSpec]
+    terms: list[Fresh]
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
@@ -75,42 +93,40 @@ class Backward:
 
     def run_from(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
         """The same; `grads` are the addresses of gradients, and of `GrownRows`."""
-        temporary = _temporary(self.temporary_size)
-        plain = [*map(_plain, read)]
-        terms = [_empty(*spec) for spec in self.terms]
-        addresses = [0, _address(temporary), *map(_address, (kept, *plain)), *grads, *map(_address, terms)]
-        _call(self.calls, addresses, self.temporary_size)
+        terms, read = [each.make() for each in self.terms], plain(read)
+        _call(self.calls, [_address(kept), *map(_address, read), *grads, *map(_address, terms)], self.temporary_size)
         return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
 
 
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    if is_large(math.prod(shape) * dtype.itemsize):
-        return empty(shape, dtype, _CPU)
-    return torch.empty(shape, dtype=dtype, device=_CPU)
+def plain(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The tensors, contiguous, and without lazy negations."""
+    return tensors if all(map(_is_plain, tensors)) else [*map(_plain, tensors)]
 
 
-def _temporary(size: int) -> Tensor:
-    """The memory for one pass, which native code allocates itself if it is small."""
-    return empty_for_a_call(size) if is_large(size) else _NOTHING
+def rows_or_one(grad: Tensor) -> Tensor:
+    """A gradient, or its first row where all rows are the same memory."""
+    return _plain(grad[0] if grad.stride(0) == 0 and len(grad) else grad)
 
 
-def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
-    """Run a pass; in a rehearsal, count the memory that native code allocates itself."""
-    rehearsed = rehearsal.current()
-    if rehearsed is None:
-        calls.run(addresses, temporary_size)
-    elif not is_large(temporary_size):
-        rehearsed.add(temporary_size)
-        rehearsed.drop(temporary_size)
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, contiguous, and without a lazy negation."""
-    if tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj():
-        return tensor
-    return tensor.resolve_conj().resolve_neg().contiguous()
+    return tensor if _is_plain(tensor) else tensor.resolve_conj().resolve_neg().contiguous()
 
 
-def rows_of(grad: Tensor) -> Tensor:
-    """A gradient, or its first row where all rows are the same memory."""
-    return _plain(grad[0] if grad.stride(0) == 0 and len(grad) else grad)
+def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
+    """Run a pass; in a rehearsal, count the memory that native code allocates itself.
+
+    The memory for the time of the pass comes from the pool if it is large; else native code allocates it.
+    """
+    temporary = (
+        empty_for_a_call(temporary_size) if temporary_size >= LARGE_OF_PARTS and is_large(temporary_size) else None
+    )
+    rehearsed = rehearsal.current()
+    if rehearsed is None:
+        calls.run([0, 0 if temporary is None else _address(temporary), *addresses], temporary_size)
+    elif temporary is None:
+        rehearsed.add(temporary_size)
+        rehearsed.drop(temporary_size)

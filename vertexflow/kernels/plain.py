@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,30 @@ _MODES = (
 )
 _data_ptr = Tensor.data_ptr
 _HIGH = 1 << 32  # a smaller "address" is an offset into freed memory
+
+
+def is_recorded() -> bool:
+    """Whether PyTorch might record operations or change their meaning: whether `check_real` has anything to look at, or dual
+    tensors can be."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._is_tracing()
+        or forward_ad._current_level >= 0
+    )
+
+
+def lie_in_memory(tensors: Iterable[Tensor]) -> bool:
+    """Whether all of these strided tensors have memory, so far as their addresses tell."""
+    return min(map(_data_ptr, tensors), default=_HIGH) >= _HIGH
+
+
+def are_usual(tensors: Collection[Tensor]) -> bool:
+    """Whether all of these are of the usual classes, and have an address."""
+    try:
+        return _PLAIN.issuperset(map(type, tensors)) and lie_in_memory(tensors)
+    except RuntimeError:  # some tensor has no address
+        return False
 
 
 def check_real() -> None:
@@ -69,12 +93,8 @@ def check_plain(noun: str, tensors: Mapping[str, Tensor], closely: bool = False)
                     f"{noun} {name!r} is a dual tensor of forward-mode differentiation, which vertex functions do not have; "
                     "use backward() or torch.autograd.grad"
                 )
-    try:
-        usual = not closely and _PLAIN.issuperset(map(type, tensors.values()))
-        if usual and min(map(_data_ptr, tensors.values()), default=_HIGH) >= _HIGH:
-            return
-    except RuntimeError:  # some tensor has no address
-        pass
+    if not closely and are_usual(tensors.values()):
+        return
     for name, tensor in tensors.items():
         _check_one(f"{noun} {name!r}", tensor)
 

@@ -12,7 +12,7 @@ from . import rehearsal
 from .bound import Bound
 from .calls import Unprepared
 from .order import Order
-from .passes import Backward, Forward, rows_of
+from .passes import Backward, Forward, rows_or_one
 from .ranges import is_profiling
 from .windows import one_window_each, windows_of
 from .written import backward, forward, nodes_read_back
@@ -27,6 +27,7 @@ class Prepared:
     forward: Forward
     read: list[int]  # the positions of what the backward pass reads, among parameters, inputs and constants
     zeros: list[Tensor]  # a row for each output
+    without_gradient: list[int]  # the positions of outputs that have none
     grows: bool = False  # whether it reads earlier vertices of a run that grows
     backwards: dict[tuple[bool, tuple[bool, ...]], Backward] = field(default_factory=dict)
 
@@ -45,8 +46,8 @@ class Prepared:
         overwrites: bool,
     ) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `overwrites` tells whether what is kept may be overwritten."""
-        plain = [zero if grad is None else rows_of(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
-        have_rows = tuple(grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True))
+        plain = [zero if grad is None else rows_or_one(grad) for grad, zero in zip(grads, self.zeros, strict=True)]
+        have_rows = tuple([grad.dim() > zero.dim() for grad, zero in zip(plain, self.zeros, strict=True)])
         return self.backward_for(bound, order, have_rows, overwrites).run(kept, read, plain)
 
     def backward_for(self, bound: Bound, order: Order, have_rows: tuple[bool, ...], overwrites: bool) -> Backward:
@@ -94,4 +95,5 @@ def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
     read = [at for at, nodes_of_tensor in enumerate(nodes) if read_back.intersection(nodes_of_tensor)]
     likes = (traces[groups[0]].output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
-    return Prepared(forward(bound, order, windows, grows), read, zeros, grows)
+    without_gradient = [at for at, name in enumerate(bound.pushes) if name not in bound.differentiable]
+    return Prepared(forward(bound, order, windows, grows), read, zeros, without_gradient, grows)

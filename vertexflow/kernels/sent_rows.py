@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..graph.symbolic.program import Program
-from ..graph.symbolic.roles import CHILDREN
+from ..graph.symbolic.roles import is_over_edges
 from .arguments import By
 from .order import Ints, Order, Parents, RowGroup
 from .windows import Window, Windows, visits_back
@@ -70,7 +70,7 @@ def sent_by(programs: Iterable[Program]) -> dict[str, set[By]]:
     sent: dict[str, set[By]] = {}
     for program in programs:
         for name, slot in program.gather_grads:
-            sent.setdefault(name, set()).add(By.EDGE if slot == CHILDREN else By.SLOT)
+            sent.setdefault(name, set()).add(By.EDGE if is_over_edges(slot) else By.SLOT)
     return sent
 
 
@@ -139,14 +139,14 @@ def place_blocks(order: Order, windows: Sequence[Windows], reads: LastReads, occ
                 heap.give(rows.start, rows.stop)
         waiting = [rows for rows in waiting if rows.last >= number]
         for by, blocks in first_rows.items():
-            _, count = positions_of(windows[key[0]].group, windows[key[0]].all[key[1]], by)
+            _, count = places_of(windows[key[0]].group, windows[key[0]].all[key[1]], by)
             blocks[key] = heap.take(count) if count else 0
             waiting.append(Rows(blocks[key], blocks[key] + count, reads.sent[by][key]))
     starts, shifts = {}, {}
     for by, blocks in first_rows.items():
-        ranges = [(*positions_of(windows[key[0]].group, windows[key[0]].all[key[1]], by), key) for key in blocks]
+        ranges = [(*places_of(windows[key[0]].group, windows[key[0]].all[key[1]], by), key) for key in blocks]
         bounds = sorted((start, blocks[key]) for start, count, key in ranges if count)
-        bounds.append((order.num_positions if by is By.SLOT else order.num_edges, zeros))
+        bounds.append((order.num_positions if by is By.SLOT else order.num_edge_positions, zeros))
         starts[by], to = np.array(bounds, np.int32).T.copy()
         shifts[by] = to - starts[by]
     return SentRows(heap.end, zeros, first_rows, starts, shifts)
@@ -212,13 +212,15 @@ def rows_of_window(windows: Windows, number: int) -> slice:
     return slice(first + window.start, first + window.stop)
 
 
-def positions_of(group: RowGroup, window: Window, by: By) -> tuple[int, int]:
+def places_of(group: RowGroup, window: Window, by: By) -> tuple[int, int]:
     """Where the edges of a window begin, among the positions in `child_rows` of all groups or all edges, and how many."""
     if by is By.SLOT:
         slots = group.num_slots
         return group.position + window.inner * slots, (window.inner_stop - window.inner) * slots
-    first = 0 if group.edges is None else group.edges.start
-    return first + window.edge_start, window.edge_stop - window.edge_start
+    if group.edges is None:
+        return 0, 0
+    columns = group.edges.side_by_side
+    return group.edges.position + window.edge_start * columns, (window.edge_stop - window.edge_start) * columns
 
 
 def children_of(group: RowGroup, window: Window, by: By) -> Ints:
@@ -229,5 +231,6 @@ def children_of(group: RowGroup, window: Window, by: By) -> Ints:
     elif group.edges is None:
         children = np.zeros(0, np.int32)
     else:
-        children = group.edges.child_rows[window.edge_start : window.edge_stop].numpy()
+        columns = group.edges.side_by_side
+        children = group.edges.child_rows[window.edge_start * columns : window.edge_stop * columns].numpy()
     return children

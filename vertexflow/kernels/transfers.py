@@ -11,14 +11,14 @@ import torch
 from torch import fx
 
 from ..graph.symbolic.program import Program
-from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
+from ..graph.symbolic.roles import ALL_SLOTS, is_over_edges
 from .arguments import By, Gathered, Outside, Received, Sent, SentByAll, State
 from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .group_memory import GroupMemory
 from .memory import Along, first_gathered, first_row, gathered_by, slots_of
 from .order import Ints, Order, OutputRows
-from .sent_rows import SentRows, positions_of
+from .sent_rows import SentRows, places_of
 
 TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and dtype of a tensor that a run makes for its caller
 
@@ -156,6 +156,7 @@ def gather(
         elif base >= 0:
             assert group.edges is not None
             first, count = window.range(Along.EDGES)
+            first, count = first * group.edges.side_by_side, count * group.edges.side_by_side
             index = group.edges.child_rows[first : first + count]
             writer.copy(locations[Gathered(name, by)].part(first, count), locations[State(name)], None, index)
 
@@ -184,10 +185,12 @@ def allocate_sent(region: Region, programs: Sequence[Program], order: Order) -> 
     sent: dict[SentByAll, Location] = {}
     for program in programs:
         for (name, slot), node in program.gather_grads.items():
-            key = SentByAll(name, By.EDGE if slot == CHILDREN else By.SLOT)
+            key = SentByAll(name, By.EDGE if is_over_edges(slot) else By.SLOT)
             if key not in sent:
                 size = math.prod(program.trace.state[name]) * node.meta["val"].dtype.itemsize
-                sent[key] = region.allocate(order.num_edges if slot == CHILDREN else order.num_positions + 1, size)
+                sent[key] = region.allocate(
+                    order.num_edge_positions if is_over_edges(slot) else order.num_positions + 1, size
+                )
     return Sending(None, sent)
 
 
@@ -205,10 +208,10 @@ def locate_sent(program: Program, number: int, sending: Sending, memory: GroupMe
     for key, location in sending.locations.items():
         memory.set(key, location)
         for at, window in enumerate(memory.windows.all):
-            start, _ = positions_of(group, window, key.by)
-            first, _ = positions_of(group, memory.windows.whole, key.by)
+            start, _ = places_of(group, window, key.by)
+            first, _ = places_of(group, memory.windows.whole, key.by)
             row = start if sending.rows is None else sending.rows.blocks[key.by][number, at]
-            _, count = positions_of(group, memory.windows.whole, key.by)
+            _, count = places_of(group, memory.windows.whole, key.by)
             memory.in_window[at][Sent(key.state, key.by)] = location.part(row - (start - first), count)
         if any(program.stage_of[node] == "grad_eager" for node in _sent_to(program, key)):
             raise Unprepared("gradients that are sent before the steps")
@@ -218,10 +221,11 @@ def zero_gaps(writer: Writer, program: Program, memory: GroupMemory, number: int
     """Zero what a window sends of states, or through slots, that its group sends nothing through."""
     group, window = memory.windows.group, memory.windows.all[number]
     for key in sending.locations:
-        slots = set(_sent_to(program, key).values())
-        if slots & {ALL_SLOTS, CHILDREN} or (key.by is By.SLOT and len(slots) == group.num_slots):
+        slots, edges = set(_sent_to(program, key).values()), group.edges
+        columns = group.num_slots if key.by is By.SLOT else 0 if edges is None else edges.side_by_side
+        if ALL_SLOTS in slots or len(slots) == columns:
             continue
-        (start, count), (first, _) = (positions_of(group, rows, key.by) for rows in (window, memory.windows.whole))
+        (start, count), (first, _) = (places_of(group, rows, key.by) for rows in (window, memory.windows.whole))
         writer.zero(memory.in_window[number][Sent(key.state, key.by)].part(start - first, count))
 
 
@@ -230,7 +234,7 @@ def _sent_to(program: Program, key: SentByAll) -> dict[fx.Node, int]:
     return {
         node: slot
         for (name, slot), node in program.gather_grads.items()
-        if name == key.state and (slot == CHILDREN) == (key.by is By.EDGE)
+        if name == key.state and is_over_edges(slot) == (key.by is By.EDGE)
     }
 
 

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
+import torch
 from torch import fx
 
 from ..graph.symbolic.program import BACKWARD, FORWARD
@@ -19,10 +20,10 @@ from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .compiled import Compiled, NoSteps, results_of
 from .group_memory import GroupMemory, memory_of
-from .grown_rows import GrownRows, gradients_kept, states_kept
+from .grown_rows import GrownRows
 from .memory import Along, gathered_again
 from .order import Order, OutputRows
-from .passes import Backward, Forward
+from .passes import Backward, Forward, Fresh
 from .passing_states import passing_states
 from .rooms import rooms_of
 from .transfers import (
@@ -58,8 +59,9 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
     for key in (*_flat(bound), *bound.constants):
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
-    grown = GrownRows.of(writer, states_kept(programs[0])) if grows else None
+    grown = GrownRows.of(writer, bound.states) if grows else None
     memory_of_groups = memory_of(writer, windows)
+    state_at: dict[str, Location] = {}
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     states_read = _states_read(bound.compiled, windows)
@@ -77,6 +79,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         writer.zero(state.part(rows, 1))  # what a missing child reads
         if grown is not None:
             grown.read(writer, name, state)
+            state_at[name] = state
         for compiled, memory in groups:
             group = memory.windows.group
             memory.set(State(name), state)
@@ -108,7 +111,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        rows_of_groups = order.output_rows(pushing, along is Along.EDGES)
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
         spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
@@ -130,14 +133,14 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
     if grown is not None:
-        grown.write(writer, memory_of_groups[0])
+        grown.write(writer, state_at)
     return Forward(
         writer.calls(),
         writer.alive,
-        kept.size,
+        Fresh.of((kept.size,), torch.uint8),
         temporary.size,
         list(bound.constants.values()),
-        specs,
+        [Fresh.of(*spec) for spec in specs],
         writer.num_seeds,
         memory_of_groups,
         sending,
@@ -163,7 +166,7 @@ def backward(
     for at in read:
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
-    grown = GrownRows.of(writer, gradients_kept(programs[0])) if grows else None
+    grown = GrownRows.of(writer, bound.state_gradients) if grows else None
     memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward.memory, strict=True):
         for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
@@ -171,7 +174,8 @@ def backward(
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        for number, rows in zip(pushing, order.output_rows(pushing, along is Along.EDGES), strict=True):
+        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
+        for number, rows in zip(pushing, rows_of_groups, strict=True):
             node = programs[number].trace.push_grads.get(name)
             if node is not None and (has_rows or rows.rows is not None):
                 size = size_of_row(node)
@@ -184,7 +188,7 @@ def backward(
         sending = allocate_sent(temporary, programs, order)
     zero_unread(writer, sending, order)
     if grown is not None:
-        grown.take_gradients(writer, temporary, memory_of_groups[0])
+        grown.take_gradients(writer, temporary, memory_of_groups)
     terms: dict[Hashable, TensorSpec] = {}
     for number, (compiled, group, memory) in enumerate(
         zip(bound.compiled, order.groups, memory_of_groups, strict=True)
@@ -242,8 +246,9 @@ def backward(
     number_of = {key: at for at, key in enumerate(terms)}
     if writer.num_seeds or not number_of.keys() >= {key for keys in sums for key in keys}:
         raise Unprepared("gradients that no loop makes")
+    fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, list(terms.values()), indices)
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices)
 
 
 def _states_read(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> set[str]:

@@ -17,6 +17,7 @@ from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic.vertex import Vertex
 from ..graph.uncompiled import uncompiled
 from ..outputs import Outputs
+from ..selection import selection_of
 
 
 class DAGNN(ReturnsOutputs):
@@ -76,22 +77,26 @@ class DAGNN(ReturnsOutputs):
         self.linear = None if output_size is None else nn.Linear(pooled, output_size)
 
     @uncompiled
-    def forward(self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor) -> Outputs:
+    def forward(
+        self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor, *, outputs: Tensor | None = None
+    ) -> Outputs:
         """Run over a batch of DAGs.
 
         Args:
             graphs: a `GraphBatch`, or a list of input graphs.
             x: `[num_vertices, input_size]`, rows in the batch's own vertex order.
+            outputs: the vertices whose `h` is wanted, as of any `vf.VertexFunction`; the readout stays that of whole graphs.
 
         Returns:
-            `Outputs` with `h`, the last layer's states, `[num_vertices, D * hidden_size]` in that order (D is 2 for both
-            directions, else 1; along the edges, then against them), and, if there is an `output_size`, `readout`,
-            `[num_graphs, output_size]`.
+            `Outputs` with `h`, the last layer's states, `[num_vertices, D * hidden_size]` in that order, or a row for each of
+            `outputs` (D is 2 for both directions, else 1; along the edges, then against them), and, if there is an
+            `output_size`, `readout`, `[num_graphs, output_size]`.
 
         Raises:
             as a call of any `vf.VertexFunction`.
         """
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
+        selection = None if outputs is None else selection_of(batch, outputs)
         last, pooled = [], []
         for direction, ends in enumerate((batch.roots, batch.leaves) if self.bidirectional else (batch.roots,)):
             states = [x]
@@ -103,6 +108,8 @@ class DAGNN(ReturnsOutputs):
                 counts = torch.bincount(batch.graph_of_vertex[ends], minlength=len(batch)).to(x.device)
                 pooled.append(segments.segment_max(at_ends, counts))
         out = Outputs(h=torch.cat(last, -1))
+        if selection is not None:
+            out = Outputs(selection.of_all(out, {"h": None}))
         if self.linear is not None:
             out.readout = self.linear(torch.cat(pooled, -1))
         return out

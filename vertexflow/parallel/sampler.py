@@ -73,6 +73,11 @@ class BalancedSampler(Sampler[list[int]]):
             raise InputTypeError(
                 f"a BalancedSampler needs a data set with a length and an index, not {type(dataset).__name__}"
             )
+        if isinstance(dataset, Mapping):
+            raise InputTypeError(
+                f"the data set is a {type(dataset).__name__}, whose samples have names; a BalancedSampler numbers them: "
+                "give a list, or a torch.utils.data.Dataset with samples 0 to len - 1"
+            )
         if not len(dataset):
             raise InputError("the data set is empty; there is nothing to sample")
         self.global_batch_size = _integer("global_batch_size", global_batch_size, 1)

@@ -22,8 +22,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 9);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
+        const bool pays = pays_threads(*first, 9, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -55,8 +55,8 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
     T* const p_expand = (T* const)a[6];
     const Index* const owner_of = (Index* const)a[7];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -126,8 +126,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 45);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 45) == pays;) ++last;
+        const bool pays = pays_threads(*first, 45, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 45, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -330,8 +330,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 69);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 69) == pays;) ++last;
+        const bool pays = pays_threads(*first, 69, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 69, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -540,8 +540,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 42);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 42) == pays;) ++last;
+        const bool pays = pays_threads(*first, 42, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 42, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -631,8 +631,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_4 = (T* const)a[10];
     const bool adds = (bool)a[11];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 9);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
+        const bool pays = pays_threads(*first, 9, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

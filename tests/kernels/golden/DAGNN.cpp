@@ -22,8 +22,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -90,8 +90,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 40);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 40) == pays;) ++last;
+        const bool pays = pays_threads(*first, 40, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 40, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -273,8 +273,8 @@ extern "C" void grad_eager_inner(Long* a, const Step* steps, Long count) {
     T* const p_expand_1 = (T* const)a[6];
     T* const p_div_2 = (T* const)a[7];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 1);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 1) == pays;) ++last;
+        const bool pays = pays_threads(*first, 1, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 1, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -370,8 +370,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 75);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 75) == pays;) ++last;
+        const bool pays = pays_threads(*first, 75, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 75, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -653,8 +653,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 31);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 31) == pays;) ++last;
+        const bool pays = pays_threads(*first, 31, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 31, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -739,8 +739,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_4 = (T* const)a[7];
     const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

@@ -23,8 +23,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 8);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 8) == pays;) ++last;
+        const bool pays = pays_threads(*first, 8, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 8, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -85,8 +85,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 16);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 16) == pays;) ++last;
+        const bool pays = pays_threads(*first, 16, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 16, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -208,8 +208,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_3);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 63);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 63) == pays;) ++last;
+        const bool pays = pays_threads(*first, 63, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 63, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -453,8 +453,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_3);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 93);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 93) == pays;) ++last;
+        const bool pays = pays_threads(*first, 93, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 93, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -693,8 +693,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const scratch_1 = (T* const)a[15];
     const bool adds = (bool)a[16];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 10);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 10) == pays;) ++last;
+        const bool pays = pays_threads(*first, 10, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 10, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -776,8 +776,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_9 = (T* const)a[10];
     const bool adds = (bool)a[11];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 11);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 11) == pays;) ++last;
+        const bool pays = pays_threads(*first, 11, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 11, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

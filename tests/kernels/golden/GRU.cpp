@@ -22,8 +22,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -75,8 +75,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 36);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 36) == pays;) ++last;
+        const bool pays = pays_threads(*first, 36, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 36, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -216,8 +216,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 54);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 54) == pays;) ++last;
+        const bool pays = pays_threads(*first, 54, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 54, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -392,8 +392,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 31);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 31) == pays;) ++last;
+        const bool pays = pays_threads(*first, 31, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 31, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -473,8 +473,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_1 = (T* const)a[7];
     const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

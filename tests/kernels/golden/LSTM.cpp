@@ -24,8 +24,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 33);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 33) == pays;) ++last;
+        const bool pays = pays_threads(*first, 33, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 33, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -90,8 +90,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 45);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 45) == pays;) ++last;
+        const bool pays = pays_threads(*first, 45, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 45, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -246,8 +246,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 39);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 39) == pays;) ++last;
+        const bool pays = pays_threads(*first, 39, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 39, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -423,8 +423,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 18);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 18) == pays;) ++last;
+        const bool pays = pays_threads(*first, 18, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 18, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -473,8 +473,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_1 = (T* const)a[7];
     const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 9);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
+        const bool pays = pays_threads(*first, 9, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

@@ -23,8 +23,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 7);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 7) == pays;) ++last;
+        const bool pays = pays_threads(*first, 7, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 7, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -87,8 +87,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 33);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 33) == pays;) ++last;
+        const bool pays = pays_threads(*first, 33, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 33, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -232,8 +232,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 33);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 33) == pays;) ++last;
+        const bool pays = pays_threads(*first, 33, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 33, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -378,8 +378,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 15);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 15) == pays;) ++last;
+        const bool pays = pays_threads(*first, 15, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 15, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -433,8 +433,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_4 = (T* const)a[7];
     const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -481,8 +481,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 7);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 7) == pays;) ++last;
+        const bool pays = pays_threads(*first, 7, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 7, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -534,8 +534,8 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 8);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 8) == pays;) ++last;
+        const bool pays = pays_threads(*first, 8, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 8, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -616,8 +616,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 73);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 73) == pays;) ++last;
+        const bool pays = pays_threads(*first, 73, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 73, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -854,8 +854,8 @@ extern "C" void grad_eager(Long* a, const Step* steps, Long count) {
     T* const p_add_3 = (T* const)a[6];
     T* const p_div_2 = (T* const)a[7];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -944,8 +944,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 66);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 66) == pays;) ++last;
+        const bool pays = pays_threads(*first, 66, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 66, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -1201,8 +1201,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 21);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 21) == pays;) ++last;
+        const bool pays = pays_threads(*first, 21, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 21, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -1291,8 +1291,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_view = (T* const)a[11];
     const bool adds = (bool)a[12];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 9);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
+        const bool pays = pays_threads(*first, 9, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

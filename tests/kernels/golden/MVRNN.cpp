@@ -8,8 +8,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     const Long num_leaves = (Long)a[4];
     T* const p_clone_default = (T* const)a[5];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 1);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 1) == pays;) ++last;
+        const bool pays = pays_threads(*first, 1, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 1, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -76,8 +76,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 214);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 214) == pays;) ++last;
+        const bool pays = pays_threads(*first, 214, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 214, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -306,8 +306,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 213);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 213) == pays;) ++last;
+        const bool pays = pays_threads(*first, 213, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 213, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -535,8 +535,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_where_2 = (T* const)a[8];
     T* const p_where_4 = (T* const)a[9];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 42);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 42) == pays;) ++last;
+        const bool pays = pays_threads(*first, 42, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 42, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -595,8 +595,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const scratch_2 = (T* const)a[13];
     const bool adds = (bool)a[14];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 117);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 117) == pays;) ++last;
+        const bool pays = pays_threads(*first, 117, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 117, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

@@ -22,8 +22,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 9);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 9) == pays;) ++last;
+        const bool pays = pays_threads(*first, 9, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -79,8 +79,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 88);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 88) == pays;) ++last;
+        const bool pays = pays_threads(*first, 88, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 88, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -273,8 +273,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 130);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 130) == pays;) ++last;
+        const bool pays = pays_threads(*first, 130, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 130, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -518,8 +518,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 42);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 42) == pays;) ++last;
+        const bool pays = pays_threads(*first, 42, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 42, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -593,8 +593,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_1 = (T* const)a[7];
     const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 40);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 40) == pays;) ++last;
+        const bool pays = pays_threads(*first, 40, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 40, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

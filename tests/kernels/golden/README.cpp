@@ -22,8 +22,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -78,8 +78,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 64);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 64) == pays;) ++last;
+        const bool pays = pays_threads(*first, 64, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 64, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -235,8 +235,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 64);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 64) == pays;) ++last;
+        const bool pays = pays_threads(*first, 64, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 64, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -412,8 +412,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 13);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 13) == pays;) ++last;
+        const bool pays = pays_threads(*first, 13, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 13, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -462,8 +462,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_1 = (T* const)a[7];
     const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 22);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 22) == pays;) ++last;
+        const bool pays = pays_threads(*first, 22, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 22, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

@@ -8,8 +8,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     const Long num_leaves = (Long)a[4];
     T* const p_clone_default = (T* const)a[5];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 1);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 1) == pays;) ++last;
+        const bool pays = pays_threads(*first, 1, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 1, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -68,8 +68,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 71);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 71) == pays;) ++last;
+        const bool pays = pays_threads(*first, 71, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 71, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -213,8 +213,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 94);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 94) == pays;) ++last;
+        const bool pays = pays_threads(*first, 94, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 94, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -357,8 +357,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_add_1 = (T* const)a[6];
     T* const p_where_1 = (T* const)a[7];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -403,8 +403,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_view_5 = (T* const)a[10];
     const bool adds = (bool)a[11];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 58);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 58) == pays;) ++last;
+        const bool pays = pays_threads(*first, 58, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 58, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

@@ -8,8 +8,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     const Long num_leaves = (Long)a[4];
     T* const p_clone_default = (T* const)a[5];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 1);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 1) == pays;) ++last;
+        const bool pays = pays_threads(*first, 1, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 1, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -61,8 +61,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 11);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 11) == pays;) ++last;
+        const bool pays = pays_threads(*first, 11, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 11, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -172,8 +172,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 16);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 16) == pays;) ++last;
+        const bool pays = pays_threads(*first, 16, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 16, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -252,8 +252,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_add = (T* const)a[6];
     T* const p_where_1 = (T* const)a[7];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -296,8 +296,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_view = (T* const)a[8];
     const bool adds = (bool)a[9];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 4);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 4) == pays;) ++last;
+        const bool pays = pays_threads(*first, 4, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 4, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

@@ -22,8 +22,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -85,8 +85,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 78);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 78) == pays;) ++last;
+        const bool pays = pays_threads(*first, 78, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 78, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -318,8 +318,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 90);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 90) == pays;) ++last;
+        const bool pays = pays_threads(*first, 90, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 90, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -542,8 +542,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 36);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 36) == pays;) ++last;
+        const bool pays = pays_threads(*first, 36, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 36, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -614,8 +614,8 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
     T* const p_mm_4 = (T* const)a[7];
     const bool adds = (bool)a[8];
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 13);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 13) == pays;) ++last;
+        const bool pays = pays_threads(*first, 13, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 13, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {

@@ -12,6 +12,7 @@ from vertexflow.kernels.triton.tiles import ACROSS
 
 from ...agreement import check
 from ...budget import tries
+from ...hyper import hyper_cases
 from ...models import FromCode
 from ...ragged import ragged_cases
 from ...strategies import OPERATIONS, Case, Structure, cases
@@ -50,6 +51,12 @@ def test_of_any_number_of_children(case):
 @FEW_EXAMPLES
 @given(ragged_cases(HAS, size=36))
 def test_of_any_number_of_children_and_more_elements(case):
+    check_kernels(case)
+
+
+@FEW_EXAMPLES
+@given(hyper_cases(HAS))
+def test_of_arcs(case):
     check_kernels(case)
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import GraphError, InputTypeError
-from .build import InputGraph, Wide, _edge_arrays
+from .arcs import refuse_arcs
+from .build import InputGraph
+from .edge_arrays import Wide, edge_arrays
 
 
 def edges_of(graph: Any, caller: str, both_ways: bool = True) -> tuple[int, Wide, Wide]:
@@ -18,14 +20,15 @@ def edges_of(graph: Any, caller: str, both_ways: bool = True) -> tuple[int, Wide
     count: Any
     pairs: tuple[Any, Any]
     if isinstance(graph, InputGraph):
+        refuse_arcs(graph, f"taken by {caller}; give the pairs that exchange messages")
         child, parent = graph.edge_index.numpy()
         count, pairs = graph.num_vertices, (child, parent)
     elif isinstance(graph, tuple) and len(graph) == 2:
-        count, pairs = graph[0], _edge_arrays(graph[1])
+        count, pairs = graph[0], edge_arrays(graph[1])
     elif hasattr(graph, "nodes") and hasattr(graph, "adj") and hasattr(graph, "is_directed"):  # networkx
         count, pairs = graph.number_of_nodes(), _networkx_edges(graph, both_ways)
     elif hasattr(graph, "edge_index"):  # PyTorch Geometric
-        count, pairs = graph.num_nodes, _edge_arrays(graph.edge_index)
+        count, pairs = graph.num_nodes, edge_arrays(graph.edge_index)
     elif callable(getattr(graph, "num_nodes", None)) and callable(getattr(graph, "edges", None)):  # DGL
         source, target = graph.edges()
         count, pairs = graph.num_nodes(), (source.cpu().numpy(), target.cpu().numpy())

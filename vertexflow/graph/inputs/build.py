@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +12,15 @@ import torch
 from ... import _core
 from ...errors import GraphError, InputTypeError
 from ..uncompiled import uncompiled
+from .arcs import arcs_of, first_of_arc
 from .drawn import Drawn
+from .edge_arrays import LARGEST, Wide, edge_arrays, explain, int_array
 from .edge_index import edge_index_of
 from .kind_names import number_kinds
 from .opaque import opaque
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
-Wide = np.ndarray[Any, np.dtype[np.int64]]
 
-LARGEST = 2**31 - 1  # of vertices, and of edges
 HEADER = 4
 HAS_KINDS, HAS_EDGES = 1, 2  # flags: which of `structure`'s last two arrays there are
 
@@ -47,12 +47,17 @@ class InputGraph(Drawn):
         offset: int32 [V + 1]; the children of vertex v are `child[offset[v]:offset[v + 1]]`.
         edge: int32 [E], the number of each entry of `child` among the edges as they were given; None: they were given sorted.
         kind: an array [V] with the kind of each vertex, or None.
+        arity, num_arcs, arcs: how many children the arcs of a hypergraph have (`vf.hypergraph`), how many arcs there are, and
+            int64 [arity + 1, num_arcs], their children (-1: missing) and parents, as they were given. Edges above are then those
+            of single children to their parents, and what has a row an edge has a row an arc. In other graphs edges are arcs of
+            one child.
     """
 
     structure: Ints
     kinds: tuple[Any, ...] | None = None
     data: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     edge_names: list[str] = field(default_factory=list)
+    arity: int = 1
 
     @property
     def num_vertices(self) -> int:
@@ -89,6 +94,14 @@ class InputGraph(Drawn):
         return torch.from_numpy(edge_index_of(self.child, self.offset, self.edge))
 
     @property
+    def num_arcs(self) -> int:
+        return self.num_edges if self.arity == 1 else int(first_of_arc(self.slot, self.offset, self.arity).sum())
+
+    @property
+    def arcs(self) -> torch.Tensor:
+        return torch.from_numpy(arcs_of(self.child, self.slot, self.offset, self.edge, self.arity))
+
+    @property
     def kind(self) -> np.ndarray[Any, Any] | None:
         if self.kinds is None:
             return None
@@ -107,7 +120,7 @@ class InputGraph(Drawn):
         parts = [self.structure[: HEADER + vertices + 1 + 2 * edges], numbers, self.edge]
         structure = np.concatenate([part for part in parts if part is not None])  # a copy
         structure[3] = flags & ~HAS_KINDS if numbers is None else flags | HAS_KINDS
-        return InputGraph(structure.astype(np.int32), kinds, dict(self.data), [*self.edge_names])
+        return InputGraph(structure.astype(np.int32), kinds, dict(self.data), [*self.edge_names], self.arity)
 
     def with_data(self, edge_names: Sequence[str] = (), /, **arrays: Any) -> InputGraph:
         """A copy with further arrays in `data`, or others of these names: of one row a vertex, or, for `edge_names`, of one row
@@ -125,21 +138,23 @@ class InputGraph(Drawn):
             if name not in given:
                 raise GraphError(f"{name!r} is among the names of edges, but no array of this name is given")
         for name, array in given.items():
-            count, noun = (self.num_edges, "edges") if name in edge_names else (self.num_vertices, "vertices")
+            count, noun = self.num_vertices, "vertices"
+            if name in edge_names:
+                count, noun = self.num_arcs, "edges" if self.arity == 1 else "arcs"
             if array.ndim == 0 or len(array) != count:
                 rows = f"{len(array)} rows" if array.ndim else "one value"
                 raise GraphError(f"data {name!r} has {rows} for {count} {noun}; give one row for each")
         kept = [name for name in self.edge_names if name not in given]
-        return InputGraph(self.structure, self.kinds, {**self.data, **given}, [*kept, *edge_names])
+        return InputGraph(self.structure, self.kinds, {**self.data, **given}, [*kept, *edge_names], self.arity)
 
     def __repr__(self) -> str:
         return f"InputGraph(num_vertices={self.num_vertices})"
 
     def __getstate__(self) -> list[Any]:
-        return [self.structure, self.kinds, self.data, self.edge_names]
+        return [self.structure, self.kinds, self.data, self.edge_names, self.arity]
 
     def __setstate__(self, state: list[Any]) -> None:
-        for name, value in zip(self.__slots__, state, strict=True):
+        for name, value in zip(self.__slots__, [*state, 1][:5], strict=True):  # older ones have no arity
             object.__setattr__(self, name, value)
 
 
@@ -163,21 +178,27 @@ def graph(num_vertices: int, edges: Any, kind: Sequence[Any] | None = None, slot
         >>> vf.graph(3, [(0, 2), (1, 2)])  # vertex 2 has the children 0 and 1
         InputGraph(num_vertices=3)
     """
+    num_vertices = check_num_vertices(num_vertices)
+    child, parent = edge_arrays(edges)
+    slot_of_edge = None if slots is None else int_array(slots, "slots")
+    if slot_of_edge is not None and len(slot_of_edge) != len(child):
+        raise GraphError(f"{len(slot_of_edge)} slots for {len(child)} edges; give one slot for each edge")
+    kinds, numbers = (None, None) if kind is None else number_kinds(kind, num_vertices)
+    try:
+        return InputGraph(_core.graph(num_vertices, child, parent, slot_of_edge, numbers), kinds)
+    except _core.Malformed as error:
+        explain(error, num_vertices, child, parent, slot_of_edge)
+
+
+def check_num_vertices(num_vertices: Any) -> int:
+    """How many vertices a graph has, if that is possible."""
     if not isinstance(num_vertices, (int, np.integer)) or isinstance(num_vertices, bool):
         raise InputTypeError(f"num_vertices is {num_vertices!r}; give an integer")
     if num_vertices <= 0:
         raise GraphError(f"a graph with no vertices (num_vertices={num_vertices}); every graph needs at least one")
     if num_vertices > LARGEST:
         raise GraphError(f"num_vertices is {num_vertices}; a graph has at most {LARGEST} vertices")
-    child, parent = _edge_arrays(edges)
-    slot_of_edge = None if slots is None else _int_array(slots, "slots")
-    if slot_of_edge is not None and len(slot_of_edge) != len(child):
-        raise GraphError(f"{len(slot_of_edge)} slots for {len(child)} edges; give one slot for each edge")
-    kinds, numbers = (None, None) if kind is None else number_kinds(kind, int(num_vertices))
-    try:
-        return InputGraph(_core.graph(int(num_vertices), child, parent, slot_of_edge, numbers), kinds)
-    except _core.Malformed as error:
-        _explain(error, int(num_vertices), child, parent, slot_of_edge)
+    return int(num_vertices)
 
 
 @uncompiled
@@ -262,7 +283,7 @@ def tree_from_parents(parents: Any) -> InputGraph:
         >>> vf.tree_from_parents([2, 2, -1])
         InputGraph(num_vertices=3)
     """
-    parent = _int_array(parents, "parents")
+    parent = int_array(parents, "parents")
     outside = np.flatnonzero((parent < -1) | (parent >= len(parent)))
     if len(outside):
         raise GraphError(
@@ -293,81 +314,6 @@ def chain(length: int) -> InputGraph:
         raise GraphError(f"a chain of length {length}; a graph has at most {LARGEST} vertices")
     offset = np.maximum(np.arange(length + 1) - 1, 0)
     return _sorted_graph(offset, np.arange(length - 1), np.zeros(length - 1, np.int64), num_slots=int(length > 1))
-
-
-def _int_array(values: Any, name: str) -> Wide:
-    array = _array(values, name)
-    if array.size > LARGEST:
-        raise GraphError(f"{name}: {array.size} of them; a graph has at most {LARGEST} vertices and edges")
-    if array.size == 0:
-        return np.zeros(0, np.int64)
-    if array.dtype.kind not in "iu":
-        raise InputTypeError(f"{name} must be integers, not {array.dtype}")
-    if array.ndim != 1:
-        raise GraphError(f"{name} must be one list of numbers, not an array of shape {array.shape}")
-    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
-        raise GraphError(f"{name}: {array.max()} is out of range; a graph has at most {LARGEST} vertices and edges")
-    return np.ascontiguousarray(array, np.int64)
-
-
-def _array(values: Any, name: str) -> np.ndarray[Any, Any]:
-    try:
-        return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:  # a ragged list, a sparse tensor, one of bfloat16
-        raise InputTypeError(f"{name} cannot be read as an array: {str(error).splitlines()[0]}") from error
-
-
-def _edge_arrays(edges: Any) -> tuple[Wide, Wide]:
-    if isinstance(edges, torch.Tensor):
-        edges = _array(edges, "edges")
-    if isinstance(edges, np.ndarray):
-        if edges.ndim != 2 or edges.shape[0] != 2:
-            hint = "; transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else ""
-            raise GraphError(
-                f"an array of edges has the shape [2, E] (children, then parents), not {list(edges.shape)}{hint}"
-            )
-        rows = edges
-    else:
-        if not isinstance(edges, Iterable):
-            raise InputTypeError(f"edges are pairs (child, parent) or an array [2, E], not {type(edges).__name__}")
-        pairs = [tuple(pair) if isinstance(pair, Iterable) else (pair,) for pair in edges]
-        wrong = next((index for index, pair in enumerate(pairs) if len(pair) != 2), None)
-        if wrong is not None:
-            raise GraphError(f"edge {wrong} is {pairs[wrong]!r}; give pairs (child, parent)")
-        try:
-            rows = np.array(pairs, dtype=None if pairs else np.int64).reshape(len(pairs), 2).T
-        except ValueError as error:
-            raise GraphError(f"edges such as {pairs[0]!r} are no pairs (child, parent) of numbers") from error
-    return _int_array(rows[0], "children of edges"), _int_array(rows[1], "parents of edges")
-
-
-def _explain(error: Exception, num_vertices: int, child: Wide, parent: Wide, slots: Wide | None) -> NoReturn:
-    """Turn what the core refused about the edges of a graph into a `GraphError`."""
-    problem, index, *_ = error.args
-    if problem in ("child", "parent"):
-        raise GraphError(
-            f"edge {index} ({child[index]} -> {parent[index]}): {problem} {(child if problem == 'child' else parent)[index]} is "
-            f"out of range; the vertices are 0 to {num_vertices - 1}"
-        ) from None
-    if problem == "cycle":
-        path = [*map(str, index[:8]), *["..."] * (len(index) > 8), str(index[0])]
-        raise GraphError(
-            f"the graph has a cycle through vertex {index[0]}, {' -> '.join(path)}; no vertex can depend on itself"
-        ) from None
-    if slots is not None and problem == "slot":
-        fault = "negative" if slots[index] < 0 else "too large"
-        raise GraphError(f"edge {index} ({child[index]} -> {parent[index]}): slot {slots[index]} is {fault}") from None
-    if slots is not None and problem == "slot twice":
-        order = np.lexsort((slots, parent))
-        twice = np.flatnonzero((np.diff(parent[order]) == 0) & (np.diff(slots[order]) == 0))
-        first, second = int(order[twice[0]]), int(order[twice[0] + 1])
-        raise GraphError(
-            f"slot {slots[first]} of vertex {parent[first]} is used twice: by child {child[first]} (edge {first}) "
-            f"and by child {child[second]} (edge {second})"
-        ) from None
-    raise GraphError(
-        f"{num_vertices} vertices and {len(child)} edges are too many; a graph has at most {LARGEST}"
-    ) from None
 
 
 def _leaf_numbers(leaves: list[Any], nested: Any) -> Wide:

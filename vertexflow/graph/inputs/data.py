@@ -52,7 +52,7 @@ def join_data(graphs: Sequence[InputGraph]) -> tuple[dict[str, Rows], frozenset[
                 )
             count, owners, owner = graph.num_vertices, "vertices", "vertex"
             if is_edge:
-                count, owners, owner = graph.num_edges, "edges", "edge"
+                count, owners, owner = graph.num_arcs, "edges", "edge"
             if len(rows[index]) != count:
                 advice = "" if is_edge else "; rows of edges are told by graph.edge_names.append(...)"
                 raise GraphError(

@@ -9,8 +9,9 @@ import numpy as np
 from ...errors import GraphError
 from ..uncompiled import uncompiled
 from .any_graph import edges_of
-from .build import LARGEST, InputGraph, Wide
+from .build import InputGraph
 from .build import graph as build_graph
+from .edge_arrays import LARGEST, Wide
 
 
 @uncompiled

@@ -15,11 +15,13 @@ from ... import _core
 from ...errors import GraphError, InputError, InputTypeError, VertexFlowError
 from .. import segments
 from ..uncompiled import uncompiled
+from .arcs import arcs_before, arcs_of, common_arity, refuse_arcs
 from .build import HAS_EDGES, HAS_KINDS, InputGraph, Ints
 from .data import Rows, join_data
 from .derived import Derived
 from .drawn import Drawn
 from .edge_index import edge_index_of
+from .external import reading_external
 from .kind_names import join_kinds
 from .opaque import opaque
 from .readout import graphs_of, grouped
@@ -49,6 +51,8 @@ class GraphBatch(Drawn):
             computed.
         indices: int32, the first three, the graphs' sizes and the schedule's arrays in one tensor, once it was pinned or
             moved; else None.
+        arity: how many children an arc has, in a batch of hypergraphs (`vf.hypergraph`): then edges are those of single children,
+            and what has a row an edge has a row an arc; else 1, as edges are arcs of one child.
         num_external: how many vertices outside the batch it reads, numbered from V on; 0 but for `with_initial`.
         derived: what was derived from the structure so far, and `cache`, what users keep with the batch; not pickled.
     """
@@ -69,6 +73,7 @@ class GraphBatch(Drawn):
     derived: Derived = field(default_factory=Derived, repr=False)
     graphs: Sequence[InputGraph] = field(default=(), repr=False)  # for `data` alone; not pickled either
     num_external: int = field(default=0, repr=False)
+    arity: int = field(default=1, repr=False)
 
     def __len__(self) -> int:
         return self.num_graphs
@@ -76,6 +81,15 @@ class GraphBatch(Drawn):
     @property
     def num_edges(self) -> int:
         return len(self.child)
+
+    @property
+    def num_arcs(self) -> int:
+        return int(self.arcs_before[-1])
+
+    @cached_property
+    def arcs_before(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """int64 [V + 1]: how many arcs lead to the vertices before each one."""
+        return arcs_before(self.slot, self.offset, self.arity)
 
     @property
     def cache(self) -> dict[Any, Any]:
@@ -113,6 +127,13 @@ class GraphBatch(Drawn):
         like, graph after graph: that of edge inputs. Of a reversed batch, the consumer is the child; the order is the same.
         """
         return self._moved(edge_index_of(self.child, self.offset, self.edge))
+
+    @cached_property
+    @uncompiled
+    def arcs(self) -> Tensor:
+        """int64 [arity + 1, A]: the children of each arc (-1: missing) and its parent, in the order in which arcs were given,
+        graph after graph: that of inputs of arcs."""
+        return self._moved(arcs_of(self.child, self.slot, self.offset, self.edge, self.arity))
 
     @cached_property
     @uncompiled
@@ -240,8 +261,9 @@ class GraphBatch(Drawn):
         """The batch with every edge turned round; slots are numbered in the order of the consumers. Edges keep their order.
 
         Raises:
-            GraphError: arrays that are no structure.
+            GraphError: arrays that are no structure, or arcs of several children.
         """
+        refuse_arcs(self, "reversed: they have several children, and one parent")
         batch = self.derived.reversed if self.num_graphs else self
         if batch is None:
             try:
@@ -259,21 +281,7 @@ class GraphBatch(Drawn):
         """The batch in which every vertex without children reads an external vertex in slot 0: its initial state."""
         batch = self.derived.with_initial
         if batch is None:
-            leaves = np.flatnonzero(self.offset[1:] == self.offset[:-1])
-            external = np.arange(len(leaves), dtype=np.int32)
-            edges_added = np.zeros(self.num_vertices + 1, np.int32)
-            edges_added[leaves + 1] = 1
-            is_new = np.zeros(self.num_edges + len(leaves), np.bool_)
-            is_new[self.offset[leaves] + external] = True
-            child, slot, edge = np.zeros((3, len(is_new)), np.int32)
-            child[is_new], edge[is_new] = external + self.num_vertices, external + self.num_edges
-            np.logical_not(is_new, out=is_new)
-            child[is_new], slot[is_new] = self.child, self.slot
-            edge[is_new] = np.arange(self.num_edges) if self.edge is None else self.edge
-            batch = self.derived.with_initial = self._restructured(
-                child=child, slot=slot, edge=edge, offset=self.offset + np.cumsum(edges_added, dtype=np.int32),
-                num_slots=max(self.num_slots, 1), num_external=len(leaves),
-            )  # fmt: skip
+            batch = self.derived.with_initial = self._restructured(**reading_external(self))
         return batch
 
     def _restructured(self, **arrays: Any) -> GraphBatch:
@@ -338,8 +346,8 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     and gradients of zero.
 
     Raises:
-        GraphError: only some of the graphs have kinds, or their kinds do not fit together, or there are 2**31 vertices or
-            edges, or more.
+        GraphError: only some of the graphs have kinds, or their kinds do not fit together, or arcs have different numbers of
+            children, or there are 2**31 vertices or edges, or more.
         InputTypeError: an element is no input graph.
 
     Example:
@@ -355,7 +363,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
     if not graphs:
         none, end = np.zeros(0, np.int32), np.zeros(1, np.int32)
         return GraphBatch(0, 0, child=none, slot=none, offset=end, graph_offset=end, num_slots=0)
-    kinds = None
+    kinds, arity = None, 1
     try:
         packed = _core.pack(graphs, InputGraph, None)
         if packed is None:
@@ -363,6 +371,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
             packed = _core.pack(graphs, InputGraph, numbers)
         assert packed is not None
         blob, graph_offset, num_edges, num_slots, flags = packed
+        arity = common_arity(graphs)
     except _core.Malformed as error:
         raise refusal(error, graphs) from None
     except VertexFlowError:
@@ -383,4 +392,5 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         kind_index=blob[ends[2] : ends[2] + num_vertices] if flags & HAS_KINDS else None,
         edge=blob[len(blob) - num_edges :] if flags & HAS_EDGES else None,
         graphs=graphs,
+        arity=arity,
     )

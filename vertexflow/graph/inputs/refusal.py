@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import GraphError, InputTypeError, VertexFlowError
-from .build import LARGEST
+from .edge_arrays import LARGEST
 
 
 def refusal(error: Exception, graphs: list[Any]) -> VertexFlowError:

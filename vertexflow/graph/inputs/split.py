@@ -22,7 +22,7 @@ class BatchPart:
     Attributes:
         batch: the graphs of this part; `batch.data` are their rows of the whole batch's.
         graphs, vertices, edges: which they are in the whole batch, as slices: `labels[part.graphs]`, `x[part.vertices]`,
-            `weight[part.edges]` (edges in the order of `edge_index`).
+            `weight[part.edges]` (edges in the order of `edge_index`, or arcs in that of `arcs`).
     """
 
     batch: GraphBatch
@@ -60,7 +60,7 @@ def split(batch: GraphBatch, max_vertices: int) -> tuple[BatchPart, ...]:
     if max_vertices < 1:
         raise InputError(f"max_vertices is {max_vertices}; give 1 or more, the most vertices of a part")
     if batch.num_vertices <= max_vertices:
-        everything = slice(0, batch.num_graphs), slice(0, batch.num_vertices), slice(0, batch.num_edges)
+        everything = slice(0, batch.num_graphs), slice(0, batch.num_vertices), slice(0, batch.num_arcs)
         return (BatchPart(batch, *everything),)
     parts = batch.derived.parts.get(max_vertices)
     if parts is None:
@@ -86,6 +86,7 @@ def _part(batch: GraphBatch, first: int, end: int) -> BatchPart:
     """The graphs `first` to `end` - 1."""
     vertices = slice(int(batch.graph_offset[first]), int(batch.graph_offset[end]))
     edges = slice(int(batch.offset[vertices.start]), int(batch.offset[vertices.stop]))
+    arcs = slice(*map(int, batch.arcs_before[[vertices.start, vertices.stop]]))
     slot, kinds, kind_index = batch.slot[edges], batch.kinds, None
     if batch.kinds is not None and batch.kind_index is not None:
         numbers, kind_index = np.unique(batch.kind_index[vertices], return_inverse=True)
@@ -110,6 +111,6 @@ def _part(batch: GraphBatch, first: int, end: int) -> BatchPart:
     )
     if "_joined_data" in batch.__dict__:
         rows, edge_names = batch._joined_data
-        rows = {name: values[edges if name in edge_names else vertices] for name, values in rows.items()}
+        rows = {name: values[arcs if name in edge_names else vertices] for name, values in rows.items()}
         part.__dict__["_joined_data"] = rows, edge_names
-    return BatchPart(part.to(batch.device), slice(first, end), vertices, edges)
+    return BatchPart(part.to(batch.device), slice(first, end), vertices, arcs)

@@ -9,7 +9,8 @@ import numpy as np
 from ...errors import GraphError, InputTypeError
 from ..uncompiled import uncompiled
 from .any_graph import edges_of
-from .build import HAS_EDGES, HAS_KINDS, HEADER, LARGEST, InputGraph, Wide
+from .build import HAS_EDGES, HAS_KINDS, HEADER, InputGraph
+from .edge_arrays import LARGEST, Wide
 
 KINDS = ("round", "start")
 

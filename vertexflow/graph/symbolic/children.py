@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...errors import VertexFunctionError
 from .. import segments
+from .roles import Slots
 
 if TYPE_CHECKING:
     from .vertex import Vertex
@@ -114,6 +115,70 @@ class Children(Gathered):
         self._v._choose(self._first_slot)
         self._v._check_rows("kids.expand(...)", value)
         return segments.expand(value, self._v._counts(), self._v._edges)
+
+
+class Arcs:
+    """Arcs of a vertex (`vf.hypergraph`): tuples of children that belong together, with a row for each arc.
+
+    An edge to a child is an arc of one child. What reduces over children (`v.sum`, `v.logsumexp`, `v.softmax` and their like)
+    reduces over arcs; a vertex function that reads arcs reads neither `v.children` nor `v.gather(slot)`.
+
+    >>> arcs = v.arcs
+    >>> v.logsumexp(arcs.gather(0).h + arcs.gather(1).h + arcs.pull("score"))
+
+    Attributes:
+        slot: int64 [arcs], the number of each arc among those of its vertex: 0, 1, ... in the order in which they were given.
+    """
+
+    _v: Vertex
+
+    def __init__(self, v: Vertex) -> None:
+        self.__dict__.update(_v=v)
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name != "slot":
+            raise VertexFunctionError(
+                f"v.arcs has no attribute {name!r}; v.arcs.gather(0), v.arcs.gather(1), ... are the children of each arc, whose "
+                f"states are attributes ({listed(self._v._state)})"
+            )
+        self._v._choose_arcs()
+        return self._v._of_edges(Slots()).clone()  # which the user may change in place
+
+    def gather(self, position: int) -> Gathered:
+        """The state of the child at a position (0, 1, ...) of each arc, `[arcs, *shape]`; zeros where it is missing."""
+        return self._v._gather_at(position)
+
+    def pull(self, name: str) -> Tensor:
+        """The row that each arc has in the input passed to the model as `name=`, `[arcs, ...]`; the caller gives rows for all
+        arcs in the order of `batch.arcs`."""
+        self._v._choose_arcs()
+        return self._v._pull(name, per_edge=True)
+
+    def expand(self, value: Tensor) -> Tensor:
+        """A tensor of the vertex, `[rows, ...]`, repeated for each of its arcs, `[arcs, ...]`."""
+        self._v._choose_arcs()
+        self._v._check_rows("arcs.expand(...)", value)
+        return segments.expand(value, self._v._counts(), self._v._edges)
+
+    def __bool__(self) -> bool:
+        raise self._not_a_list("`if` on v.arcs")
+
+    def __len__(self) -> int:
+        raise self._not_a_list("len(v.arcs)")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self._not_a_list("iterating over v.arcs")
+
+    def __getitem__(self, index: object) -> Any:
+        raise self._not_a_list(f"v.arcs[{_shown(index)}]")
+
+    @staticmethod
+    def _not_a_list(attempt: str) -> VertexFunctionError:
+        return VertexFunctionError(
+            f"{attempt}: the method runs once for all vertices, with arcs or without. v.arcs.gather(position).h has a row for "
+            "each arc, v.num_arcs is how many each vertex has; compute all rows at once, then v.sum(...), v.logsumexp(...) or "
+            "their like"
+        )
 
 
 def _shown(index: object) -> str:

@@ -22,6 +22,7 @@ from .roles import (
     Role,
     Scatter,
     Slots,
+    position_of,
     role_of,
 )
 from .show import part_heading, shape_text
@@ -97,7 +98,9 @@ def _given(role: Role | None) -> str:
         case Pull(name, per_edge):
             return f"pull {name!r}{' of edges' if per_edge else ''}"
         case Gather(state, slot):
-            where = {CHILDREN: "all children", ALL_SLOTS: "all slots"}.get(slot, f"slot {slot}")
+            where = {CHILDREN: "all children", ALL_SLOTS: "all slots"}.get(
+                slot, f"slot {slot}" if slot >= 0 else f"position {position_of(slot)} of arcs"
+            )
             return f"gather {state}, {where}"
         case Grad(Scatter(state)):
             return f"gradient of state {state}"

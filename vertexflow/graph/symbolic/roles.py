@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-CHILDREN = -2  # the slot of a gather of all children
+CHILDREN = -2  # the slot of a gather of all children, with a row for each edge; those below are positions in arcs
 ALL_SLOTS = -1  # the slot of a gather of all slots side by side
 
 
@@ -27,12 +27,12 @@ class Pull:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many edges each vertex has, of those that are read: the children from `first_slot` on."""
+    """How many edges each vertex has, of those that are read: the children from `first_slot` on, or arcs."""
 
 
 @dataclass(frozen=True)
 class NumChildren:
-    """How many children each vertex has, where only some are read over edges; else `Counts` is that."""
+    """How many children each vertex has, where only some are read over edges, or arcs are; else `Counts` is that."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Slots:
 
 @dataclass(frozen=True)
 class Gather:
-    """A state of the child in a slot, of the children in all slots side by side (`ALL_SLOTS`), or of all (`CHILDREN`)."""
+    """A state of the child in a slot, of the children in all slots side by side (`ALL_SLOTS`), of all children (`CHILDREN`), or
+    of those at one position of all arcs (`arc_slot`)."""
 
     state: str
     slot: int
@@ -77,6 +78,21 @@ def shared_key(name: str) -> str:
     return f"v.shared({name!r})"
 
 
+def arc_slot(position: int) -> int:
+    """What stands for a slot where the children at this position of arcs are gathered."""
+    return CHILDREN - 1 - position
+
+
+def is_over_edges(slot: int) -> bool:
+    """Whether what is gathered from a slot has a row for each edge, or arc."""
+    return slot <= CHILDREN
+
+
+def position_of(slot: int) -> int:
+    """The position in an arc of what is gathered over edges; an edge is an arc of one child."""
+    return 0 if slot == CHILDREN else CHILDREN - 1 - slot
+
+
 def role_of(node: fx.Node) -> Role | None:
     """The role of a placeholder; None for other nodes, and for the two placeholders that only tell how many rows and edges."""
     role: Role | None = node.meta.get("role")
@@ -89,7 +105,7 @@ def is_per_edge(role: Role | None) -> bool:
         case Pull(_, per_edge):
             return per_edge
         case Gather(_, slot):
-            return slot == CHILDREN
+            return is_over_edges(slot)
     return isinstance(role, Slots)
 
 
@@ -112,6 +128,8 @@ def name_of(role: Role) -> str:
         case Slots():
             return "slots"
         case Gather(state, slot):
+            if slot < CHILDREN:
+                return f"gather_{state}_arc_{position_of(slot)}"
             return f"gather_{state}_{'children' if slot == CHILDREN else slot}"
         case Scatter(state):
             return f"scatter_{state}"

@@ -26,7 +26,6 @@ from .isolation import forget_source, without_autocast
 from .method import code_of
 from .passes.functional import remove_mutations
 from .roles import (
-    CHILDREN,
     Counts,
     Gather,
     Grad,
@@ -37,6 +36,7 @@ from .roles import (
     Role,
     Scatter,
     Slots,
+    is_over_edges,
     is_per_edge,
     name_of,
     role_of,
@@ -72,6 +72,7 @@ class Trace:
     shared: frozenset[str] = frozenset()  # the names of the shared tensors that are read
     pulls: dict[str, fx.Node] = field(default_factory=dict)  # of vertices and of edges
     first_slot: int = 0  # of the children that are read over edges
+    arc_size: int | None = None  # how many children of each arc are read; None: no arcs are
     counts: fx.Node | None = None  # how many edges each vertex has, of those that are read
     num_children: fx.Node | None = None  # how many children each vertex has, where not all are read over edges
     slots: fx.Node | None = None  # the slot of each edge
@@ -97,8 +98,14 @@ class Trace:
         """Whether the vertex function reads all children of a vertex, not only those in numbered slots."""
         if any(node is not None for node in (self.counts, self.num_children, self.slots)):
             return True
-        gathers_all = any(slot == CHILDREN for _, slot in self.gathers)
-        return gathers_all or any(map(self.is_edge_input, self.pulls)) or any(map(self.is_edge_output, self.pushes))
+        if self.arc_size is not None or any(is_over_edges(slot) for _, slot in self.gathers):
+            return True
+        return any(map(self.is_edge_input, self.pulls)) or any(map(self.is_edge_output, self.pushes))
+
+    @property
+    def side_by_side(self) -> int:
+        """How many rows each edge gathers, side by side: one, or those of the children of an arc."""
+        return max(1, self.arc_size or 0)
 
     def is_edge_input(self, name: str) -> bool:
         """Whether an input has a row for each edge instead of each vertex."""
@@ -184,7 +191,7 @@ def _trace(
     lines = SourceLines(code, without_derivative)
     written: list[str] = []
     read: set[str] = set()
-    first_slot: list[int] = []
+    ways: list[tuple[int, int | None]] = []
     left_out: list[str] = []
     leaves: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
@@ -219,7 +226,7 @@ def _trace(
             v.finish(getattr(copy, method)(v))
         written.extend(changes)
         read.update(v.shared_names)
-        first_slot[:] = [v.first_slot or 0]
+        ways[:] = [(v.first_slot or 0, v.arc_size)]
         left_out[:] = v.left_out
         values: dict[Scatter | Push, Tensor] = {
             Scatter(name): v.scattered[name]
@@ -256,18 +263,10 @@ def _trace(
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     trace = Trace(
-        graph,
-        rows,
-        edges,
-        dict(state),
-        state_dtypes,
-        0,
-        filename,
-        frozenset(left_out),
-        shared=frozenset(read),
-        first_slot=first_slot[0],
+        graph, rows, edges, dict(state), state_dtypes, 0, filename, frozenset(left_out), shared=frozenset(read)
     )
-    _placeholders(graph, trace.first_slot)
+    trace.first_slot, trace.arc_size = ways[0]
+    _placeholders(graph, has_other_edges=bool(trace.first_slot) or trace.arc_size is not None)
     _check_constants(trace, module)
     with without_autocast(device.type):
         remove_mutations(trace, mode)
@@ -277,7 +276,7 @@ def _trace(
             f"buffers and what it shares\n  in the vertex function, {where(filename, code.co_firstlineno)}"
         )
     _bind(trace, list(results))
-    trace.num_slots = 1 + max((slot for _, slot in trace.gathers if slot != CHILDREN), default=-1)
+    trace.num_slots = 1 + max((slot for _, slot in trace.gathers if slot >= 0), default=-1)
     return trace
 
 
@@ -288,15 +287,15 @@ def _node_of(tensor: Tensor) -> fx.Node:
     return node
 
 
-def _placeholders(graph: fx.Graph, first_slot: int) -> None:
+def _placeholders(graph: fx.Graph, has_other_edges: bool) -> None:
     """Turn the empty tensors that stand for gathers, pulls and incoming gradients into placeholders of the graph.
 
-    Where children are read from slot 0 on, their number is that of the edges.
+    The number of children is that of the edges, unless `has_other_edges`.
     """
     first, counts = next(iter(graph.nodes)), None
     for node in list(graph.nodes):
         role = role_of(node)
-        if isinstance(role, NumChildren) and not first_slot:
+        if isinstance(role, NumChildren) and not has_other_edges:
             role = node.meta["role"] = Counts()
         if isinstance(role, Counts) and counts is not None:
             node.replace_all_uses_with(counts)

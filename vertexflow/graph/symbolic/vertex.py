@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,10 @@ from torch import Tensor
 
 from ...errors import InputError, InputTypeError, VertexFunctionError
 from .. import segments
-from .children import Children, Gathered, listed
+from .children import Arcs, Children, Gathered, listed
 from .method import check_returned
 from .reserved import check_input_name, check_output_name
-from .roles import CHILDREN, Counts, Gather, NumChildren, Pull, Role, Slots
+from .roles import CHILDREN, Counts, Gather, NumChildren, Pull, Role, Slots, arc_slot
 from .states import STATES, Shape, StateDtypes, as_state
 
 # The dtypes for which PyTorch can select rows.
@@ -22,12 +23,37 @@ MOST_SLOTS = 1 << 10  # each slot takes memory for every vertex
 
 
 class Vertex:
-    """Records what a vertex function gathers, pulls, scatters and pushes.
+    """One vertex, as a vertex function sees it: the `v` of `vertex(self, v)`. Models make it; nobody else needs to.
 
-    `leaf(role, shape, dtype)` makes the symbolic tensor that a gather or a pull returns; `rows` is the symbolic number of
-    vertices, and `edges` a function that gives the number of edges to their children, of those in a slot and later.
+    Its tensors have a leading dimension, the vertices that are computed together (rows), or the edges to their children; write
+    what happens in one row, and mix no rows.
+
+        v.gather(0).h             [rows, ...]   the state `h` of the child in slot 0; zeros where it is missing
+        v.pull("x")               [rows, ...]   the vertex's row of the input `model(batch, x=x)`
+        v.shared("W")                           a tensor that all vertices share, `model(batch, shared={"W": W})`
+        kids = v.children                       all children; `v.children[k:]`: those in slots k and later
+        kids.h                    [edges, ...]  their states
+        kids.pull("weight")       [edges, ...]  an input with a row an edge
+        kids.slot                 [edges]       the slot of each edge
+        kids.expand(t)            [edges, ...]  a vertex's value for each of its edges
+        v.sum(e), v.mean(e), v.max(e), v.min(e), v.logsumexp(e)    [edges, ...] -> [rows, ...]
+        v.softmax(e)              [edges, ...]  over the children of each vertex
+        v.num_children            [rows]
+        v.scatter(h=h)                          publish the state, to parents
+        v.push(h=h)                             publish an output, `out.h`, a row a vertex or a row an edge
+
+    Example:
+        >>> def vertex(self, v):
+        ...     kids = v.children
+        ...     h = torch.tanh(self.w(v.pull("x")) + v.sum(v.softmax(self.score(kids.h)) * kids.h))
+        ...     v.scatter(h=h)
+        ...     v.push(h=h)
     """
 
+    __signature__ = inspect.Signature()  # what `help` shows: users make none
+
+    # `leaf(role, shape, dtype)` makes the tensor that a gather or a pull returns; `rows` is the number of vertices, symbolic
+    # while a method is traced, and `edges` gives that of the edges to their children, of those in a slot and later.
     def __init__(
         self,
         state: Mapping[str, Shape],
@@ -47,6 +73,7 @@ class Vertex:
         self._edges_from = edges
         self._per_edge: dict[Role, Tensor] = {}  # what is known of edges, and how many each vertex has
         self.first_slot: int | None = None  # of the children that are read over edges; None: none are
+        self.arc_size: int | None = None  # how many children of each arc are read; None: no arcs are
         self._gathered: dict[int, Gathered] = {}
         self._pulled: dict[str, Tensor] = {}
         self._is_per_edge: dict[str, bool] = {}  # what is pulled
@@ -81,13 +108,16 @@ class Vertex:
                 f"v.gather({slot}): slots up to {MOST_SLOTS - 1} can be gathered by number; v.children are all children, "
                 "however many"
             )
+        if self.arc_size is not None:
+            raise _arcs_and(f"v.gather({slot})")
+        return self._gather(slot)
+
+    def _gather(self, slot: int) -> Gathered:
         if slot not in self._gathered:
-            self._gathered[slot] = Gathered(
-                {
-                    name: self._leaf(Gather(name, slot), shape, self._state_dtypes[name])
-                    for name, shape in self._state.items()
-                }
-            )
+            leaves = {
+                name: (Gather(name, slot), shape, self._state_dtypes[name]) for name, shape in self._state.items()
+            }
+            self._gathered[slot] = Gathered({name: self._leaf(*leaf) for name, leaf in leaves.items()})
         return self._gathered[slot]
 
     def pull(self, name: str) -> Tensor:
@@ -112,6 +142,17 @@ class Vertex:
     def children(self) -> Children:
         """All children, any number of them, with a row for each edge to a child; `v.children[k:]` those in slots k and later."""
         return Children(self, 0)
+
+    @property
+    def arcs(self) -> Arcs:
+        """All arcs, tuples of children that belong together (`vf.hypergraph`), with a row for each arc."""
+        return Arcs(self)
+
+    @property
+    def num_arcs(self) -> Tensor:
+        """How many arcs each vertex has, int64 `[rows]`."""
+        self._choose_arcs()
+        return self._of_edges(Counts()).clone()  # which the user may change in place
 
     @property
     def num_children(self) -> Tensor:
@@ -164,7 +205,9 @@ class Vertex:
         return segments.segment_softmax(values, self._counts(), self._edges)
 
     def _pull(self, name: str, per_edge: bool) -> Tensor:
-        call, owner = ("v.children.pull", "edge") if per_edge else ("v.pull", "vertex")
+        call, owner = ("v.pull", "vertex")
+        if per_edge:
+            call, owner = ("v.children.pull", "edge") if self.arc_size is None else ("v.arcs.pull", "arc")
         check_input_name(call, name)
         if name not in self._inputs:
             available = listed(self._inputs) if self._inputs else "none"
@@ -192,8 +235,14 @@ class Vertex:
         """How many edges are read."""
         return self._edges_from(self.first_slot or 0)
 
+    @property
+    def _edge_noun(self) -> str:
+        return "edge to a child" if self.arc_size is None else "arc"
+
     def _choose(self, first_slot: int) -> None:
         """Read children over edges, those in this slot and later: all of them are these from now on."""
+        if self.arc_size is not None:
+            raise _arcs_and(f"v.children[{first_slot}:]" if first_slot else "v.children")
         if self.first_slot is None:
             self.first_slot = first_slot
         if self.first_slot != first_slot:
@@ -202,6 +251,23 @@ class Vertex:
                 f"the vertex function reads {names[0]} and {names[1]}: they have different edges, and a vertex function reads "
                 "its children over edges in one way; read the children in single slots with v.gather(slot) beside v.children[k:]"
             )
+
+    def _choose_arcs(self) -> None:
+        """Read arcs over edges from now on."""
+        if self.arc_size is None and (self.first_slot is not None or self._gathered):
+            slots = [*self._gathered]
+            raise _arcs_and(f"v.gather({slots[0]})" if slots else "v.children")
+        self.first_slot, self.arc_size = 0, self.arc_size or 0
+
+    def _gather_at(self, position: int) -> Gathered:
+        """The state of the child at a position of each arc."""
+        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < MOST_SLOTS:
+            raise VertexFunctionError(
+                f"v.arcs.gather takes a position in arcs (0, 1, ..., at most {MOST_SLOTS - 1}), not {position!r}"
+            )
+        self._choose_arcs()
+        self.arc_size = max(self.arc_size or 0, position + 1)
+        return self._gather(arc_slot(position))
 
     def _children_from(self, first_slot: int) -> dict[str, Tensor]:
         """The states of the children in this slot and later, by name."""
@@ -216,7 +282,8 @@ class Vertex:
 
     def _counts(self) -> Tensor:
         """int64 [rows]: how many edges each vertex has."""
-        self._choose(self.first_slot or 0)
+        if self.first_slot is None:
+            self._choose(0)
         return self._of_edges(Counts())
 
     def _of_edges(self, role: Role, shape: Shape = (), dtype: torch.dtype = torch.int64) -> Tensor:
@@ -269,8 +336,8 @@ class Vertex:
         value = _plain(call, value)
         if value.dim() == 0 or not same_size(value.shape[0], self._edges):
             raise VertexFunctionError(
-                f"{call} takes one row for each edge to a child, but the shape is {tuple(value.shape)}; "
-                "repeat a vertex's value for its edges with v.children.expand(...)"
+                f"{call} takes one row for each {self._edge_noun}, but the shape is {tuple(value.shape)}; repeat a vertex's "
+                f"value for them with {'v.children' if self.arc_size is None else 'v.arcs'}.expand(...)"
             )
         if value.is_complex() or (floating and not value.is_floating_point()):
             raise VertexFunctionError(f"{call} takes floating point values, not {value.dtype}; convert them first")
@@ -282,7 +349,7 @@ class Vertex:
         sorts = {per_edge for per_edge, size in sizes if same_size(value.shape[0], size)}
         if not sorts:
             raise VertexFunctionError(
-                f"{call} takes one row a vertex, or one for each edge to a child, but the shape is {tuple(value.shape)}: the "
+                f"{call} takes one row a vertex, or one for each {self._edge_noun}, but the shape is {tuple(value.shape)}: the "
                 "leading dimension (the vertices of the step, or their edges) was lost or mixed"
             )
         return sorts
@@ -294,6 +361,13 @@ class Vertex:
                 f"{call} takes one row a vertex, but the shape is {tuple(value.shape)}: the leading dimension "
                 "(the vertices of the step) was lost or mixed"
             )
+
+
+def _arcs_and(other: str) -> VertexFunctionError:
+    return VertexFunctionError(
+        f"the vertex function reads v.arcs and {other}; a vertex function reads its children in one way: with "
+        "v.arcs.gather(position) those at a position of each arc"
+    )
 
 
 def _refuse_unnamed(call: str, unnamed: Sequence[object], name: str) -> None:

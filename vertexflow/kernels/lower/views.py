@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
 from ...graph.symbolic.nodes import has_rows
-from ...graph.symbolic.roles import Gather, role_of
+from ...graph.symbolic.roles import ALL_SLOTS, Gather, is_over_edges, role_of
 from ..operations import SPLIT, Unsupported, first_of_piece, integer, integers
 from .index import ANY, ZERO, Index, index_at, linear, unravel
+
+if TYPE_CHECKING:
+    from ...graph.symbolic.trace import Trace
 
 aten = torch.ops.aten
 
@@ -51,10 +54,13 @@ def width(node: fx.Node) -> int:
     return math.prod(vertex_shape(node) if has_rows(node) else extents(node))
 
 
-def stride(node: fx.Node, num_slots: int) -> int:
-    """The distance from one row of a value to the next in memory: a gathered slot is columns of a buffer of all slots."""
-    role = role_of(node)
-    return width(node) * (num_slots if isinstance(role, Gather) and role.slot >= 0 else 1)
+def stride(node: fx.Node, trace: Trace) -> int:
+    """The distance from one row of a value to the next in memory: a gathered slot is columns of a buffer of all slots, and what
+    is gathered at a position of arcs of a buffer of all positions."""
+    role, columns = role_of(node), 1
+    if isinstance(role, Gather) and role.slot != ALL_SLOTS:
+        columns = trace.side_by_side if is_over_edges(role.slot) else trace.num_slots
+    return width(node) * columns
 
 
 def split_off(node: fx.Node, coords: Coords) -> tuple[Index, Coords]:

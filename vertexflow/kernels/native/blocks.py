@@ -11,7 +11,17 @@ from torch import fx
 
 from ...graph.symbolic.nodes import has_rows, on_edges
 from ...graph.symbolic.program import CORES, Part, Program
-from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Counts, Gather, Grad, Scatter, comes_from_caller, role_of
+from ...graph.symbolic.roles import (
+    ALL_SLOTS,
+    Counts,
+    Gather,
+    Grad,
+    Scatter,
+    comes_from_caller,
+    is_over_edges,
+    position_of,
+    role_of,
+)
 from ..arguments import (
     Argument,
     By,
@@ -49,7 +59,7 @@ from ..lower.loops import (
 )
 from ..lower.scalar import wide
 from ..lower.views import stride
-from ..memory import scratch_of
+from ..memory import positions_of, scratch_of
 from .body import write_statements
 from .cpp import TYPES
 from .plan import Plan
@@ -207,7 +217,7 @@ class Blocks:
         """The values that are gathered, or received, before the statements run, and what threads divide there."""
         if self.name == "core":
             slots = {node: slot for (_, slot), node in self.program.gathers.items()}
-            split = {node: "edges" if slot == CHILDREN else "gathered" for node, slot in slots.items()}
+            split = {node: "edges" if is_over_edges(slot) else "gathered" for node, slot in slots.items()}
         else:
             split = dict.fromkeys(self.program.state_grads.values() if self.name == "grad_core" else (), "rows")
         return {node: split[origin] for origin, node in inputs.items() if origin in split}
@@ -228,7 +238,7 @@ class Blocks:
             case Grad(Gather(state, slot)):
                 self._sent(name, state, slot, lines)
                 return name
-        width = stride(origin, self.slots)
+        width = stride(origin, program.trace)
         entry_width = width // origin.meta["rows"].per_vertex
         pointer = self.argument(Value(origin, entry_width), f"{c_type}* const", f"p_{origin.name}")
         declared_stride = f"constexpr Long {name}_ld = {width};"
@@ -270,17 +280,10 @@ class Blocks:
         return math.prod(self.program.trace.state[state])
 
     def _gathered(self, name: str, state: str, slot: int, origin: fx.Node, lines: list[str]) -> None:
-        width, is_buffered, c_type = self._width(state), origin in self.program.buffered, self._type(origin)
+        width, c_type = self._width(state), self._type(origin)
         source = self.argument(State(state), f"const {c_type}* const", f"state_{state}")
-        if slot == CHILDREN:
-            rows = self.argument(GroupArgument.EDGE_ROWS, INDICES, "edge_rows")
-            buffer = self.argument(Gathered(state, By.EDGE), f"{c_type}* const", f"listed_{state}")
-            lines += [
-                f"{c_type}* const {name} = {buffer}{f' + first_of_edges * {width}' if is_buffered else ''};",
-                f"constexpr Long {name}_ld = {width};",
-            ]
-            if not self.number:
-                lines.append(f"gather({source}, {rows} + first_of_edges, edges, 1, {width}, {name});")
+        if is_over_edges(slot):
+            self._gathered_over_edges(name, state, slot, source, c_type, lines)
             return
         all_slots = f"g_{state}"
         if all_slots not in self.taken:
@@ -288,7 +291,7 @@ class Blocks:
             nodes = [
                 node
                 for (state_name, slot_number), node in self.program.gathers.items()
-                if state_name == state and slot_number != CHILDREN
+                if state_name == state and not is_over_edges(slot_number)
             ]
             buffered_nodes = [node for node in nodes if node in self.program.buffered]
             first = self._first(any(self.program.has_leaf_rows(node) for node in buffered_nodes))
@@ -303,6 +306,27 @@ class Blocks:
                 lines.append(gather if buffered_nodes else f"if (reads_from < 0) {gather}")
         lines.append(f"const {c_type}* const {name} = {all_slots}{f' + {slot * width}' if slot != ALL_SLOTS else ''};")
         lines.append(f"constexpr Long {name}_ld = {self.slots * width};")
+
+    def _gathered_over_edges(
+        self, name: str, state: str, slot: int, source: str, c_type: str, lines: list[str]
+    ) -> None:
+        width, columns = self._width(state), self.program.trace.side_by_side
+        all_columns = f"listed_rows_{state}" if columns > 1 else name
+        gather = ""
+        if columns == 1 or all_columns not in self.taken:
+            self.taken.add(all_columns)
+            rows = self.argument(GroupArgument.EDGE_ROWS, INDICES, "edge_rows")
+            buffer = self.argument(Gathered(state, By.EDGE), f"{c_type}* const", f"listed_{state}")
+            is_buffered = positions_of(self.program.gathers, state).keys() & set(self.program.buffered)
+            first = f" + first_of_edges * {columns * width}" if is_buffered else ""
+            lines.append(f"{c_type}* const {all_columns} = {buffer}{first};")
+            index = f"{rows} + first_of_edges{f' * {columns}' if columns > 1 else ''}"
+            gather = f"gather({source}, {index}, edges, {columns}, {width}, {all_columns});"
+        if columns > 1:
+            lines.append(f"{c_type}* const {name} = {all_columns} + {position_of(slot) * width};")
+        lines.append(f"constexpr Long {name}_ld = {columns * width};")
+        if gather and not self.number:
+            lines.append(gather)
 
     def _received(self, name: str, state: str, origin: fx.Node, lines: list[str]) -> None:
         width, is_buffered, c_type = self._width(state), origin in self.program.buffered, self._type(origin)
@@ -334,11 +358,12 @@ class Blocks:
 
     def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
         width, c_type = self._width(state), TYPES[self.program.trace.state_dtypes[state]]
-        if slot == CHILDREN:
+        if is_over_edges(slot):
             buffer = self.argument(Sent(state, By.EDGE), f"{c_type}* const", f"send_edges_{state}")
+            row, place = self.program.trace.side_by_side * width, position_of(slot) * width
             lines += [
-                f"{c_type}* const {name} = {buffer} + first_of_edges * {width};",
-                f"constexpr Long {name}_ld = {width};",
+                f"{c_type}* const {name} = {buffer} + first_of_edges * {row}{f' + {place}' if place else ''};",
+                f"constexpr Long {name}_ld = {row};",
             ]
             return
         buffer = self.argument(Sent(state, By.SLOT), f"{c_type}* const", f"send_{state}")

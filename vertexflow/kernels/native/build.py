@@ -62,7 +62,7 @@ def address_of(library: ctypes.CDLL, name: str) -> int:
 def _compile(command: str, flags: tuple[str, ...], source: str, to: Path) -> None:
     code = to.with_suffix(".cpp")
     code.write_text(source, encoding="utf-8")
-    words = [*_words(command), *flags, str(code), "-o", str(to)]
+    words = [*words_of(command), *flags, str(code), "-o", str(to)]
     try:
         result = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
@@ -74,7 +74,7 @@ def _compile(command: str, flags: tuple[str, ...], source: str, to: Path) -> Non
         raise BackendError(f"{command} could not compile generated code:\n{result.stderr[:2000]}")
 
 
-def _words(command: str) -> list[str]:
+def words_of(command: str) -> list[str]:
     """A command and its options; or a path that may have spaces in it."""
     if shutil.which(command):
         return [command]

@@ -121,7 +121,7 @@ def _calls(program: Program, name: str, plan: Plan, scratch: dict[fx.Node, Scrat
 
 def _function(writer: Blocks, blocks: list[str], work: int) -> str:
     """A function that runs a block for each step: with two blocks, the second for steps of leaves."""
-    body = blocks[0]
+    body, serial = blocks[0], "serial" if writer.name in CORES else "serial_once"
     if len(blocks) == 2:
         body = _indented(["if (start >= num_leaves) {", blocks[0], "} else {", blocks[1], "}"], 16, but=blocks)
     declared = _indented(writer.declarations, 4)
@@ -133,8 +133,8 @@ def _function(writer: Blocks, blocks: list[str], work: int) -> str:
     return f"""extern "C" void {writer.function}(Long* a, const Step* steps, Long count) {{
 {declared}
 {packed}    for (const Step *first = steps, *last; first < steps + count; first = last) {{
-        const bool pays = pays_threads(*first, {work});
-        for (last = first + 1; last < steps + count && pays_threads(*last, {work}) == pays;) ++last;
+        const bool pays = pays_threads(*first, {work}, {serial});
+        for (last = first + 1; last < steps + count && pays_threads(*last, {work}, {serial}) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {{

@@ -11,10 +11,10 @@ from torch import Tensor, fx
 
 from ...graph.symbolic.nodes import on_edges
 from ...graph.symbolic.program import CORES, Part, Program
-from ...graph.symbolic.roles import CHILDREN
+from ...graph.symbolic.roles import is_over_edges
 from ..arguments import By, Gathered, Received
 from ..edges import ChildRows, EdgeRows
-from ..memory import Buffers, cut, first_gathered, first_row, slots_of
+from ..memory import Buffers, cut, first_gathered, first_row, positions_of, slots_of
 from ..order import Extent, Ints, RowGroup, Step
 from ..run import Run
 from .calls import Calls
@@ -42,7 +42,11 @@ def _written(program: Program, part: Part) -> dict[fx.Node, bool]:
     """The outputs that a part writes into given memory (all outputs of cores, and states), and whether that is contiguous."""
     trace = program.trace
     states = set(trace.scatters.values())
-    columns = {node for (_, slot), node in program.gather_grads.items() if slot >= 0 and trace.num_slots > 1}
+    columns = {
+        node
+        for (_, slot), node in program.gather_grads.items()
+        if (is_over_edges(slot) and trace.side_by_side > 1) or (slot >= 0 and trace.num_slots > 1)
+    }
     result = {}
     for node in part.outputs:
         if "core" in part.name or node in states:
@@ -198,13 +202,16 @@ class _Gathers:
         """Take the buffers for gathered rows from a run."""
         rows, kids = {}, {}
         for name, shape in program.trace.state.items():
-            nodes, all_children = slots_of(program.gathers, name), program.gathers.get((name, CHILDREN))
+            nodes, over_edges = slots_of(program.gathers, name), positions_of(program.gathers, name)
             if nodes:
                 buffer, base = run.values.buffer(Gathered(name, By.SLOT)), first_gathered(program, run.group, nodes)
                 rows[name] = EdgeRows(buffer, nodes, run.group, shape, base)
-            if all_children is not None:
-                buffer = run.values.buffer(Gathered(name, By.EDGE))
-                kids[name] = ChildRows(buffer, all_children, run.group, all_children in program.buffered)
+            if over_edges:
+                buffer, all_steps = (
+                    run.values.buffer(Gathered(name, By.EDGE)),
+                    over_edges.keys() & set(program.buffered),
+                )
+                kids[name] = ChildRows(buffer, over_edges, run.group, bool(all_steps))
         return cls(run.states, rows, kids)
 
     def of_step(self, step: Step, is_leaf: bool) -> dict[fx.Node, Tensor]:
@@ -214,7 +221,7 @@ class _Gathers:
             for name, rows in self.rows.items():
                 gathered.update(rows.read(self.states[name], step))
             for name, kids in self.kids.items():
-                gathered[kids.node] = kids.read(self.states[name], step.edge_start, step.edge_stop)
+                gathered.update(kids.read(self.states[name], step.edge_start, step.edge_stop))
         return gathered
 
     def finish(self, steps: Sequence[Step]) -> None:
@@ -251,7 +258,7 @@ class _Receives:
             for rows in run.sent.values():
                 values.update(rows.views(step.start, step.stop))
             for kids in run.sent_by_edge.values():
-                values[kids.node] = kids.part(step.edge_start, step.edge_stop)
+                values.update(kids.columns(step.edge_start, step.edge_stop))
         return values
 
     def finish(self, steps: Sequence[Step]) -> None:

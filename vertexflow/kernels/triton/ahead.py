@@ -15,7 +15,7 @@ import torch
 
 from ...errors import BackendError
 from ...graph.symbolic.program import CORES, Program
-from ...graph.symbolic.roles import CHILDREN
+from ...graph.symbolic.roles import is_over_edges
 from ..arguments import (
     By,
     FirstSending,
@@ -102,7 +102,7 @@ def _kernel(function: Any, program: Program, text: str, launch: Launch, dag: boo
 
 def _type(program: Program, pointer: RunArgument, dag: bool) -> str:
     """The type of an argument, as Triton writes it; "constexpr" for one that is missing."""
-    sends = {By.EDGE if slot == CHILDREN else By.SLOT for _, slot in program.gather_grads}
+    sends = {By.EDGE if is_over_edges(slot) else By.SLOT for _, slot in program.gather_grads}
     match pointer:
         case Stride():
             return "i32"

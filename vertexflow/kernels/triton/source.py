@@ -9,7 +9,16 @@ from torch import fx
 
 from ...graph.symbolic.nodes import has_rows, on_edges, title
 from ...graph.symbolic.program import Part, Program
-from ...graph.symbolic.roles import ALL_SLOTS, CHILDREN, Gather, Grad, Scatter, comes_from_caller, role_of
+from ...graph.symbolic.roles import (
+    ALL_SLOTS,
+    Gather,
+    Grad,
+    Scatter,
+    comes_from_caller,
+    is_over_edges,
+    position_of,
+    role_of,
+)
 from ..arguments import (
     By,
     GroupArgument,
@@ -291,7 +300,7 @@ class _Arguments:
     def _value(self, origin: fx.Node) -> Rows:
         program = self.values.program
         space_of(origin)  # refuses a value whose vertices lie interleaved
-        width = stride(origin, self.values.slots)
+        width = stride(origin, program.trace)
         first = "edge_start" if on_edges(origin) else "start" if program.has_leaf_rows(origin) else "inner"
         layout = origin.meta["rows"]
         argument = Value(origin, width // layout.per_vertex)
@@ -310,8 +319,9 @@ class _Arguments:
 
     def _gathered(self, state: str, slot: int) -> GatheredRows:
         pointer, width = self.pointer(State(state), f"state_{state}"), self._width(state)
-        if slot == CHILDREN:
-            return GatheredRows(pointer, width, self.pointer(GroupArgument.EDGE_ROWS, "edge_rows"), "edge_start")
+        if is_over_edges(slot):
+            rows, columns = self.pointer(GroupArgument.EDGE_ROWS, "edge_rows"), self.values.program.trace.side_by_side
+            return GatheredRows(pointer, width, rows, "edge_start", columns, position_of(slot))
         index, slots = self.pointer(GroupArgument.CHILD_ROWS, "child_rows"), self.values.slots
         is_all_slots = slot == ALL_SLOTS
         return GatheredRows(
@@ -329,7 +339,8 @@ class _Arguments:
 
     def _sent(self, state: str, slot: int) -> Rows:
         width = self._width(state)
-        if slot == CHILDREN:
-            return Rows(self.pointer(Sent(state, By.EDGE), f"send_edges_{state}"), width, "edge_start")
+        if is_over_edges(slot):
+            stride, column = self.values.program.trace.side_by_side * width, position_of(slot) * width
+            return Rows(self.pointer(Sent(state, By.EDGE), f"send_edges_{state}"), stride, "edge_start", column)
         slots, column = self.values.slots, 0 if slot == ALL_SLOTS else slot * width
         return Rows(self.pointer(Sent(state, By.SLOT), f"send_{state}"), slots * width, "inner", column)

@@ -8,7 +8,8 @@ from typing import NoReturn
 import numpy as np
 
 from ....errors import GraphError, InputTypeError
-from ..build import LARGEST, InputGraph, Wide, graph
+from ..build import InputGraph, graph
+from ..edge_arrays import LARGEST, Wide
 
 CONSTANT, INPUT, LATCH, AND = range(4)
 

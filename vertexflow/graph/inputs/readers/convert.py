@@ -10,6 +10,7 @@ import torch
 
 from ....errors import GraphError, InputTypeError
 from ...uncompiled import uncompiled
+from ..arcs import refuse_arcs
 from ..build import InputGraph, graph
 from ..data import add_edge_data, join_data
 
@@ -70,11 +71,13 @@ def to_networkx(source: InputGraph) -> Any:
     networkx lists them by their child, and in their order only where that is the same.
 
     Raises:
-        GraphError: `data` has "slot" of edges, or "kind" of vertices that have kinds, or not a row for each vertex, or edge.
+        GraphError: the graph has arcs of several children, or `data` has "slot" of edges, or "kind" of vertices that have kinds,
+            or not a row for each vertex, or edge.
         ImportError: networkx is not installed.
     """
     import networkx
 
+    refuse_arcs(source, "a graph of networkx, whose edges have one source")
     if "slot" in source.edge_names:
         raise GraphError("edges have data 'slot', where to_networkx writes the slots; rename it")
     if source.kinds is not None and "kind" in source.data:
