@@ -11,9 +11,10 @@ PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constrai
 READY := $(VENV)/.ready
 INTEGRATIONS := $(VENV)/.integrations
 BROWSER := $(VENV)/.browser
+DOCS := $(VENV)/.docs
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-slow test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format bench bench-gpu clean
+.PHONY: help setup train test test-slow test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format docs docs-links bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
@@ -26,6 +27,7 @@ help:
 	@echo "make sanitize-threads   the native core in several threads at once, under ThreadSanitizer (g++)"
 	@echo "make sanitize-python   tests of packing and scheduling with ASan and UBSan in the extension (about two minutes)"
 	@echo "make lint    ruff and mypy (make format: let ruff correct what it can)"
+	@echo "make docs    the site, in build/site/index.html (make docs-links: are all links to others alive?)"
 	@echo "make bench   time training steps against their peers (ARGS='treelstm --hidden 128')"
 	@echo "make bench-gpu   the same on a GPU, with peers under torch.compile and as CUDA graphs"
 	@echo "make clean   remove the virtual environment and caches"
@@ -40,7 +42,7 @@ $(READY): pyproject.toml setup.py constraints.txt vertexflow/_version.py $(wildc
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PIP_INSTALL) setuptools pybind11
-	$(PIP_INSTALL) --no-build-isolation --editable '.[examples,test,lint]'
+	$(PIP_INSTALL) --no-build-isolation --editable '.[examples,test,lint,parallel]'
 	@touch $@
 
 train: $(READY)
@@ -107,6 +109,20 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Pages are executed in the kernel of this environment.
+docs: $(DOCS)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m sphinx -b html -W --keep-going -d build/doctrees docs build/site $(ARGS)
+
+docs-links: $(DOCS)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m sphinx -b linkcheck -d build/doctrees docs build/links $(ARGS)
+
+$(DOCS): $(READY)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "the site is built with Python 3.11 or later: make PYTHON=python3.11 VENV=.venv311 docs"; exit 1; }
+	@echo "installing Sphinx and what it needs into $(VENV), once ..."
+	$(PIP_INSTALL) 'vertexflow[docs]'
+	@touch $@
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks run $(ARGS)

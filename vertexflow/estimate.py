@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +14,9 @@ from .backward_hooks import ReturnsOutputs
 from .errors import BackendError, InputError, InputTypeError, VertexFlowError
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch
+from .graph.symbolic.trace import Trace
 from .graph.uncompiled import uncompiled
+from .kernels import autograd
 from .kernels.compile import choose_backend
 from .kernels.parts import BoundPart
 from .kernels.rehearsal import rehearsed, size_of, stand_in
@@ -73,6 +75,12 @@ class BoundCall:
     device: torch.device
     as_given: AsGiven
     parts: Sequence[BoundPart] = ()
+
+    def results(self, inputs: Mapping[str, Tensor], traces: Iterable[Trace]) -> Outputs:
+        """What the call returns, with outputs of kinds that are not in the batch."""
+        outputs = self.run(self.tensors, inputs, self.external)
+        autograd.add_missing(outputs, traces, [*self.tensors.values(), *inputs.values()], self.device)
+        return Outputs(self.as_given(outputs))
 
     @property
     def num_bytes(self) -> int:

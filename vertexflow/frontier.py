@@ -18,6 +18,7 @@ from .kernels import grow
 from .kernels.bound import Bound
 from .kernels.order import Order
 from .kinds import Used
+from .observer import observer_of_thread
 from .outputs import Outputs
 
 
@@ -62,6 +63,10 @@ class Frontier:
     """
 
     def __init__(self, prepare: Prepare, methods: Mapping[Any, str], device: torch.device) -> None:
+        if observer_of_thread() is not None:
+            raise InputError(
+                "a run that grows cannot be planned: what is added depends on numbers, and a plan is made without computing any"
+            )
         self._prepare = prepare
         self._grown = grow.Grown()
         self._token = torch.zeros((), device=device)

@@ -36,6 +36,7 @@ from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
 from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
+from .observer import Seen, observer_of_thread
 from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Configuration, Programs, Request, Version
@@ -177,17 +178,17 @@ class VertexFunction(Described, EstimatesMemory):
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
-        if named_backend(self.backend) == "eager":
+        if (observer := observer_of_thread()) is not None:
+            return observer.see(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
+        if (backend := named_backend(self.backend)) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
-        asked, is_usual = (graphs, bool(reverse), inputs, wanted), initial is None and shared is None
+        asked, is_usual = (backend, graphs, bool(reverse), inputs, wanted), initial is None and shared is None
         result = recall.run_again(self, version, tensors, *asked) if is_usual else None
         if result is None:
             call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
-            outputs = call.run(call.tensors, inputs, call.external)
-            autograd.add_missing(outputs, traces.values(), [*call.tensors.values(), *inputs.values()], call.device)
-            result = Outputs(call.as_given(outputs))
+            result = call.results(inputs, traces.values())
             if is_usual:
                 recall.keep(self, version, call, *asked, result)
         return result
@@ -333,10 +334,9 @@ class VertexFunction(Described, EstimatesMemory):
     @property
     def _programs(self) -> Programs:
         """The versions of this model; a copy of the model begins without any."""
-        model_programs: Programs | None = getattr(self, "_kept_programs", None)
-        if model_programs is None:
-            model_programs = self._kept_programs = Programs()
-        return model_programs
+        if getattr(self, "_kept_programs", None) is None:  # setting it takes longer than the rest of a look-up
+            self._kept_programs = Programs()
+        return self._kept_programs
 
     def _trace(
         self,
@@ -356,9 +356,8 @@ class VertexFunction(Described, EstimatesMemory):
                 name: prepare(self, name, self.state, dtypes, inputs, tensors, shared, device)
                 for name in methods or dict.fromkeys(self._methods.values())
             }
-            kinds.check_together(
-                traces, inputs, shared, not methods or len(methods) == len(set(self._methods.values()))
-            )
+            are_all = not methods or len(methods) == len(set(self._methods.values()))
+            kinds.check_together(traces, inputs, shared, are_all)
             return traces
 
         configuration = Configuration.of(tensors, inputs, device, self.state_dtype, methods)

@@ -20,7 +20,6 @@ from . import programs
 from .estimate import AsGiven, BoundCall
 from .graph.inputs.pack import GraphBatch
 from .kernels import autograd
-from .kernels.compile import named_backend
 from .kernels.compiled import Compiled
 from .kernels.parts import BoundPart
 from .kernels.plain import is_recorded, lie_in_memory
@@ -43,7 +42,6 @@ class Model(Protocol):
     policy: Any
     max_vertices: int | None
     state_dtype: Any
-    backend: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +58,14 @@ class Recall:
     as_given: AsGiven
     latest: Mapping[str, Compiled] | None
 
-    def fits(self, model: Model, names: Sequence[str], given: Sequence[Tensor], wanted: Tensor | None) -> bool:
+    def fits(
+        self, model: Model, backend: str, names: Sequence[str], given: Sequence[Tensor], wanted: Tensor | None
+    ) -> bool:
         """Whether a call with these tensors and inputs would be bound to the same."""
         return (
             names == self.names
             and (wanted is None) == (self.wanted is None)
-            and all(map(operator.is_, _surroundings(model, self.device), self.surroundings))
+            and all(map(operator.is_, _surroundings(model, backend, self.device), self.surroundings))
             and self.guards.check(*given, *(() if wanted is None else (wanted,)))
             and lie_in_memory(given)
             and (wanted is None or self.wanted is None or torch.equal(wanted, self.wanted))
@@ -76,17 +76,21 @@ def run_again(
     model: Model,
     version: Version,
     tensors: Tensors,
+    backend: str,
     batch: object,
     reverse: bool,
     inputs: Tensors,
     wanted: Tensor | None,
 ) -> Outputs | None:
-    """What a call returns, if it is like an earlier one. `tensors` are parameters and buffers."""
+    """What a call returns, if it is like an earlier one.
+
+    `tensors` are parameters and buffers, `backend` is what `named_backend` says.
+    """
     if type(batch) is not GraphBatch or is_recorded():
         return None
     recall: Recall | None = version.recalls.get(batch, {}).get((reverse, torch.is_grad_enabled()))
     given = [*tensors.values(), *inputs.values()]
-    if recall is None or not recall.fits(model, _names(tensors, inputs), given, wanted):
+    if recall is None or not recall.fits(model, backend, _names(tensors, inputs), given, wanted):
         return None
     model._programs.latest = recall.latest
     outputs = autograd.run_flat(recall.part.bound, recall.part.order, [given[at] for at in recall.flat], {})
@@ -97,6 +101,7 @@ def keep(
     model: Model,
     version: Version,
     call: BoundCall,
+    backend: str,
     batch: object,
     reverse: bool,
     inputs: Tensors,
@@ -116,7 +121,7 @@ def keep(
     flat = [tensor_names.index(name) for name in part.bound.params]
     flat += [len(tensor_names) + input_names.index(name) for name in part.bound.pulls]
     recall = Recall(
-        _surroundings(model, call.device),
+        _surroundings(model, backend, call.device),
         _names(call.tensors, inputs),
         _TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None),
         None if wanted is None else wanted.clone(),
@@ -134,14 +139,14 @@ def _names(tensors: Tensors, inputs: Tensors) -> list[str]:
     return [*tensors, "", *inputs]
 
 
-def _surroundings(model: Model, device: torch.device) -> list[Any]:
+def _surroundings(model: Model, backend: str, device: torch.device) -> list[Any]:
     """What decides how a call is bound, beside the model and its arguments."""
     kind = device.type
     return [
         model.policy,
         model.max_vertices,
         model.state_dtype,
-        sys.intern(named_backend(model.backend)),
+        sys.intern(backend),
         torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
         torch.get_default_dtype(),
         programs.default_device(),

@@ -60,7 +60,7 @@ def encode(tree: vf.InputGraph, words: list[str], relations: list[str], tags: li
     """A tree with its words, int64 [V], the relations of its edges, [E], and the tags of its words, [V]."""
     numbers = [{name: at for at, name in enumerate(names)} for names in (words, relations, tags)]
     forms = [numbers[0].get(form.lower(), UNKNOWN) for form in tree.data["form"]]
-    of_edges = [numbers[1].get(relation, UNKNOWN) for relation in tree.data["deprel"][tree.edge_index[0]]]
+    of_edges = [numbers[1].get(relation, UNKNOWN) for relation in tree.data["deprel"][tree.edge_index[0].numpy()]]
     known = [numbers[2][tag] for tag in tree.data["upos"]]
     word, relation, tag = (torch.tensor(column, dtype=torch.int64) for column in (forms, of_edges, known))
     return tree, word, relation, tag

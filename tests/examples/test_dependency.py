@@ -48,6 +48,11 @@ def test_sentences_are_split_and_numbered(treebank):
     assert graph.child.tolist() == [0, 1]
 
 
+def test_a_sentence_of_two_words_has_one_relation():
+    (_, tree) = vf.from_conllu(SENTENCES.replace("3\tloudly\tloudly\tADV\t_\t_\t2\tadvmod\t_\t_\n", ""))
+    assert data.encode(tree, ["<unknown>"], ["<unknown>", "nsubj"], ["NOUN", "VERB"])[2].tolist() == [1]
+
+
 def test_what_training_has_not_is_unknown():
     (tree, *_) = vf.from_conllu(SENTENCES)
     _, word, relation, _ = data.encode(tree, ["<unknown>", "dog"], ["<unknown>", "det"], ["DET", "NOUN", "VERB"])

@@ -203,7 +203,54 @@ def of_ranks_that_disagree(mesh: DeviceMesh) -> None:
             vf.parallel.check_same(group=mesh, **values)
 
 
+def of_plans(mesh: DeviceMesh, names=tuple(CASES), is_quick=False) -> None:
+    """Models as plans have them give losses and gradients of one process."""
+    rank, num_ranks = mesh.get_local_rank(), mesh.size()
+    group = mesh if num_ranks < dist.get_world_size() else None
+    for name in names:
+        case = CASES[name]
+        one = case.model()
+        modules = [part for part, module in one.named_modules() if part and list(module.parameters())]
+        parts = [part for part in modules if not any(part.startswith(f"{other}.") for other in modules)]
+        mixed = {part: ("sharded", "gathered")[number % 2] for number, part in enumerate(parts)}
+        for strategies in ({"": "whole"},) if is_quick else ({"": "whole"}, {"": "sharded"}, mixed):
+            model = case.model()
+            call = vf.parallel.Plan({"data": num_ranks}, strategies).apply(model, mesh)
+            for share in shares(case, num_ranks)[:2]:
+                loss, gradients = expected(case, one, share)
+                model.zero_grad()
+                seed(case, rank)
+                losses, weights = case.losses(call, share[rank])
+                ours = vf.parallel.mean(losses, weights, group=group)
+                torch.testing.assert_close(ours.detach(), loss, **EXACT)
+                ours.backward()
+                agree(f"{name}, {strategies}, {share}", model, gradients)
+
+
+def of_plans_of_other_meshes(mesh: DeviceMesh) -> None:
+    model = CASES["slots"].model()
+    plan = vf.parallel.Plan({"data": 3}, {"": "whole"})
+    if mesh.size() > 1:
+        with pytest.raises(vf.InputError, match=f"the plan is for 3 ranks, the mesh has {mesh.size()}"):
+            plan.apply(model, mesh)
+        with pytest.raises(vf.InputError, match="give the mesh of them"):
+            plan.apply(model)
+
+
+def of_a_measured_cluster(mesh: DeviceMesh) -> None:
+    """Ranks get the same, with links of what they have."""
+    if mesh.size() < dist.get_world_size():
+        return
+    cluster = vf.parallel.Cluster.measure(mesh, seconds=0.01)
+    assert (cluster.nodes, cluster.devices) == (1, mesh.size())
+    assert {"devices", "devices.all_reduce", "devices.all_gather", "devices.reduce_scatter"} == set(cluster.links)
+    vf.parallel.check_same(cluster=cluster)
+
+
 PARTS = [
+    of_plans,
+    of_plans_of_other_meshes,
+    of_a_measured_cluster,
     of_ranks_that_disagree,
     of_losses_and_gradients,
     of_gradients_that_are_added_up,
@@ -218,6 +265,8 @@ def quick(mesh: DeviceMesh) -> None:
     """What takes no second, for all ranks."""
     if mesh.size() == dist.get_world_size():
         of_losses_and_gradients(mesh, ("slots",), (ddp,))
+        of_plans(mesh, ("slots",), is_quick=True)
+        of_plans_of_other_meshes(mesh)
         of_functions_of_means(mesh)
         of_ranks_that_disagree(mesh)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 
 import torch
@@ -35,8 +35,7 @@ class Fresh:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], dtype: torch.dtype) -> Fresh:
-        like = torch.empty((), dtype=dtype, device=_CPU).expand(shape)
-        return cls(shape, dtype, math.prod(shape) * dtype.itemsize, like)
+        return cls(shape, dtype, math.prod(shape) * dtype.itemsize, _number(dtype).expand(shape))
 
     def make(self) -> Tensor:
         if self.size >= LARGE_OF_PARTS and is_large(self.size):
@@ -96,6 +95,11 @@ class Backward:
         terms, read = [each.make() for each in self.terms], plain(read)
         _call(self.calls, [_address(kept), *map(_address, read), *grads, *map(_address, terms)], self.temporary_size)
         return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
+
+
+@cache
+def _number(dtype: torch.dtype) -> Tensor:
+    return torch.empty((), dtype=dtype, device=_CPU)
 
 
 def plain(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

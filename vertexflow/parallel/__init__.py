@@ -1,8 +1,11 @@
-"""More than one device: graphs over ranks by predicted cost, and losses whose gradients are those of the whole batch."""
+"""More than one device: how a model is spread over them, graphs over ranks by predicted cost, and losses of the whole batch."""
 
 from .agree import check_same
+from .cluster import Cluster, Link
 from .cost import Cost
+from .plan import Plan, Prediction
 from .reduce import mean, sum
 from .sampler import BalancedSampler
+from .search import plan
 
-__all__ = ["BalancedSampler", "Cost", "check_same", "mean", "sum"]
+__all__ = ["BalancedSampler", "Cluster", "Cost", "Link", "Plan", "Prediction", "check_same", "mean", "plan", "sum"]

@@ -24,8 +24,8 @@ def from_conllu(source: str | os.PathLike[str] | Iterable[str]) -> list[InputGra
         One graph a sentence. Its vertices are the words in their order; a word's children are its dependents, in that
         order too, and edges are in the order of the dependents. `graph.data` has of each word "form", "lemma", "upos" and
         "xpos" (objects), "deprel", the relation to its head (objects), and "head" (int64; -1 for a root). The relation of each
-        edge is `graph.data["deprel"][graph.edge_index[0]]`. Multiword tokens (`1-2`), empty nodes (`1.1`) and comments are
-        left out.
+        edge is `graph.data["deprel"][graph.edge_index[0].numpy()]`. Multiword tokens (`1-2`), empty nodes (`1.1`) and
+        comments are left out.
 
     Raises:
         GraphError: a line that does not have ten columns, words that are not numbered 1, 2, ..., a head that is no word of
@@ -36,7 +36,7 @@ def from_conllu(source: str | os.PathLike[str] | Iterable[str]) -> list[InputGra
     Example:
         >>> text = "1\\tDogs\\tdog\\tNOUN\\t_\\t_\\t2\\tnsubj\\t_\\t_\\n2\\tbark\\tbark\\tVERB\\t_\\t_\\t0\\troot\\t_\\t_\\n"
         >>> (tree,) = vf.from_conllu(text)
-        >>> tree.data["form"][tree.edge_index[0]], tree.data["head"]
+        >>> tree.data["form"][tree.edge_index[0].numpy()], tree.data["head"]
         (array(['Dogs'], dtype=object), array([ 1, -1]))
     """
     name, lines = _read(source)

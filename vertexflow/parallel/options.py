@@ -1,0 +1,178 @@
+"""What each strategy of each part costs on a mesh: seconds, memory, traffic. The formulas are in docs/parallel.md."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .cluster import Cluster
+from .cost import Floats
+from .levels import Integers
+from .observe import ModelPart, Observation
+from .predict import work_of_ranks
+from .work import COUNTED
+
+DATA = ("whole", "gathered", "sharded")  # what becomes of a part's parameters where graphs are divided
+CARRIED_OUT = frozenset(DATA)  # what `Plan.apply` does
+STRATEGIES = (*DATA, "hidden", "stages")
+LIMITS = ("products", "parameters", "memory", "functions", "launches", "small launches", "PyTorch calls", "Python")
+_DIVIDED = np.array([name in ("flops", "weights", "bytes", "slow") for name in COUNTED])
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """How many ranks share the graphs, the columns, and the parts; ranks of one hidden group are neighbours."""
+
+    data: int = 1
+    hidden: int = 1
+    stages: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.data * self.hidden * self.stages
+
+
+@dataclass(frozen=True)
+class Option:
+    """A strategy of a part.
+
+    Attributes:
+        name: of the strategy.
+        compute: seconds of what is counted (`work.COUNTED`) and of Python, for each micro-batch, [len(LIMITS)].
+        inside: seconds of communication in each micro-batch.
+        after: seconds of communication once a step.
+        memory: bytes that last: parameters, gradients, the optimizer's state, and what is kept for the backward pass.
+        transient: bytes while the part runs.
+        traffic: bytes that a rank sends in a step.
+    """
+
+    name: str
+    compute: Floats
+    inside: float
+    after: float
+    memory: float
+    transient: float
+    traffic: float
+
+    @property
+    def seconds(self) -> float:
+        """Of a micro-batch, without what comes once a step."""
+        return float(self.compute.sum()) + self.inside
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the most loaded rank has of a part.
+
+    Attributes:
+        work: [len(COUNTED)] of a micro-batch; `calls`: of vertex functions.
+        rows: [steps], the rows of each step of its calls; `state_bytes`: of each of these rows.
+        share: of the graphs' vertices.
+    """
+
+    part: ModelPart
+    work: Floats
+    calls: int
+    rows: Floats
+    state_bytes: Floats
+    share: float
+
+
+@dataclass(frozen=True)
+class Loads:
+    """All parts on the most loaded rank of one batch; `imbalance` is its time over the mean."""
+
+    loads: list[Load]
+    imbalance: float
+
+
+def loads_of(
+    observation: Observation, cluster: Cluster, num_ranks: int, rank: Integers, micro_batches: int = 1
+) -> Loads:
+    """What the most loaded of some data ranks, where graph g is on `rank[g]`, has to do in a micro-batch."""
+    share = 1 / micro_batches
+    works = [work_of_ranks(part, rank, num_ranks, share) for part in observation.parts]
+    seconds = np.sum(works, axis=0) @ cluster.seconds_of()
+    worst = int(np.argmax(seconds))
+    fixed = cluster.call * max(1, sum(len(part.calls) for part in observation.parts))
+    loads = [
+        _load(part, work[worst], rank, num_ranks, worst, share)
+        for part, work in zip(observation.parts, works, strict=True)
+    ]
+    return Loads(loads, (float(seconds[worst]) + fixed) / (float(seconds.mean()) + fixed))
+
+
+def _load(part: ModelPart, work: Floats, rank: Integers, num_ranks: int, worst: int, share: float) -> Load:
+    rows, state_bytes, of_vertices = [np.zeros(0)], [np.zeros(0)], [0.0]
+    for call in part.calls:
+        of_rank = call.levels.of_ranks(rank, num_ranks)[0][worst].sum(-1)
+        rows.append(of_rank[of_rank > 0] * share)
+        state_bytes.append(np.full(len(rows[-1]), call.state_bytes))
+        of_vertices.append(float(of_rank.sum() / max(1.0, call.levels.rows.sum())))
+    if not part.calls:
+        of_vertices.append(float(np.mean(rank == worst)) if len(rank) else 0.0)
+    return Load(part, work, len(part.calls), np.concatenate(rows), np.concatenate(state_bytes), max(of_vertices))
+
+
+def options_of(load: Load, cluster: Cluster, mesh: Mesh, allowed: Collection[str], optimizer: float) -> list[Option]:
+    """The strategies of a part on a mesh, those that are allowed; `optimizer` is what it keeps beside each parameter, in
+    parameters."""
+    part, ranks = load.part, mesh.data
+    params, trained = part.param_bytes, part.trained_bytes
+    state = params + (1 + optimizer) * trained  # with the gradients
+    kept = (part.kept_bytes + part.output_bytes) * load.share
+    compute = np.append(load.work * cluster.seconds_of(), cluster.call * load.calls)
+    plain = Option("whole", compute, 0.0, 0.0, state + kept, 0.0, 0.0)
+    if not params:
+        options = [plain]
+    else:
+        reduced = cluster.collective("all_reduce", trained, ranks, mesh.hidden)
+        gathered = cluster.collective("all_gather", params, ranks, mesh.hidden)
+        scattered = cluster.collective("reduce_scatter", trained, ranks, mesh.hidden)
+        part_of = (ranks - 1) / ranks
+        options = [
+            replace(plain, after=reduced, traffic=2 * part_of * trained),
+            Option("gathered", compute, 0.0, gathered + scattered, params + state / ranks + kept, trained,
+                   part_of * (params + trained)),
+            Option("sharded", compute, 0.0, 2 * gathered + scattered, state / ranks + kept, params + trained,
+                   part_of * (2 * params + trained)),
+        ]  # fmt: skip
+        if ranks == 1:
+            options = options[:1]
+    options = [option for option in options if option.name in allowed or not params or ranks == 1]
+    if mesh.hidden > 1 and "hidden" in allowed and load.calls:
+        options.append(_hidden(load, cluster, mesh, compute, state, kept))
+    return options
+
+
+def _hidden(load: Load, cluster: Cluster, mesh: Mesh, compute: Floats, state: float, kept: float) -> Option:
+    """Columns over ranks: in each step all ranks get the states of its rows, and send gradients of the states back."""
+    ranks, part = mesh.hidden, load.part
+    divided = compute.copy()
+    divided[:-1][_DIVIDED] /= ranks
+    sent = load.rows * load.state_bytes
+    gathers = [
+        cluster.collective(name, float(size), ranks) for name in ("all_gather", "reduce_scatter") for size in sent
+    ]
+    after = cluster.collective("all_reduce", part.trained_bytes / ranks, mesh.data, ranks)
+    traffic = 2 * (ranks - 1) / ranks * float(sent.sum())
+    traffic += 2 * (mesh.data - 1) / mesh.data * part.trained_bytes / ranks
+    memory = state / ranks + kept / ranks + float(sent.sum())
+    return Option("hidden", divided, float(sum(gathers)), after, memory, 0.0, traffic)
+
+
+def between(
+    first: Load, options: Sequence[Option], next_options: Sequence[Option], cluster: Cluster, mesh: Mesh, share: float
+) -> Floats:
+    """What it costs to bring the outputs of a part, and back their gradients, from one strategy to another."""
+    costs = np.zeros((len(options), len(next_options)))
+    size = first.part.output_bytes * first.share * share
+    for s, option in enumerate(options):
+        for t, following in enumerate(next_options):
+            if option.name == "hidden":
+                costs[s, t] += cluster.collective("all_gather", size, mesh.hidden)
+            if following.name == "hidden":
+                costs[s, t] += cluster.collective("all_reduce", size, mesh.hidden)
+    return costs
