@@ -220,5 +220,5 @@ def test_slots_of_all_children_and_their_number():
 
 
 def test_rows_of_edges_that_nobody_reads_are_zeros_whatever_the_memory_held(models, monkeypatch):
-    monkeypatch.setattr(passes, "_empty", lambda shape, dtype: torch.full(shape, 7, dtype=dtype))
+    monkeypatch.setattr(passes.Fresh, "make", lambda self: torch.full(self.shape, 7, dtype=self.dtype))
     check(models[2], 2, "native")
