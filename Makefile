@@ -14,7 +14,7 @@ BROWSER := $(VENV)/.browser
 DOCS := $(VENV)/.docs
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-slow test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format docs docs-links bench bench-gpu clean
+.PHONY: help setup train test test-slow test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
@@ -28,6 +28,7 @@ help:
 	@echo "make sanitize-python   tests of packing and scheduling with ASan and UBSan in the extension (about two minutes)"
 	@echo "make lint    ruff and mypy (make format: let ruff correct what it can)"
 	@echo "make docs    the site, in build/site/index.html (make docs-links: are all links to others alive?)"
+	@echo "make wheel   a wheel for this Python, in dist"
 	@echo "make bench   time training steps against their peers (ARGS='treelstm --hidden 128')"
 	@echo "make bench-gpu   the same on a GPU, with peers under torch.compile and as CUDA graphs"
 	@echo "make clean   remove the virtual environment and caches"
@@ -109,6 +110,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheel: $(READY)
+	$(BIN)/pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 # Pages are executed in the kernel of this environment.
 docs: $(DOCS)

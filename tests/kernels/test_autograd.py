@@ -94,7 +94,7 @@ def test_two_threads_find_out_at_once_what_cannot_be_prepared(model, monkeypatch
     """The other thread has found it out while this one wrote the forward pass down."""
     bounds = []
 
-    def prepare(bound, order):
+    def prepare(bound, order, grows=False):
         bounds.append(bound)
         bound.is_native = False
         return prepared.Prepared(None, [], [], [])

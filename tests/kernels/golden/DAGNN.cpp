@@ -144,34 +144,46 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
                         const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                        v_segment_max[i * v_segment_max_ld + 0] = float(0.0);
+                        float total1 = float(0.0);
                         for (Long e = from; e < to; ++e) {
-                            v_segment_max[i * v_segment_max_ld + 0] = (e == from ? v_kids_score[e * v_kids_score_ld + 0] : larger(v_segment_max[i * v_segment_max_ld + 0], v_kids_score[e * v_kids_score_ld + 0]));
+                            total1 = (e == from ? v_kids_score[e * v_kids_score_ld + 0] : larger(total1, v_kids_score[e * v_kids_score_ld + 0]));
                         }
+                        v_segment_max[i * v_segment_max_ld + 0] = total1;
                     }
                     meeting.wait(team);
+                    {
+                    Long own = 0, stop = 0;
                     #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < edges; ++i) {
-                        const float t1 = v_kids_score[i * v_kids_score_ld + 0] - v_segment_max[(owner[i] - start) * v_segment_max_ld + 0];
-                        const float t2 = exp_of(t1);
-                        v_exp[i * v_exp_ld + 0] = t2;
+                    for (Long i = 0; i < edges; ++i) ++own, stop = i + 1;
+                    #pragma omp simd
+                    for (Long i = stop - own; i < stop; ++i) {
+                        const float t2 = v_kids_score[i * v_kids_score_ld + 0] - v_segment_max[(owner[i] - start) * v_segment_max_ld + 0];
+                        const float t3 = exp_of(t2);
+                        v_exp[i * v_exp_ld + 0] = t3;
+                    }
                     }
                     meeting.wait(team);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
                         const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                        v_segment_sum[i * v_segment_sum_ld + 0] = float(0.0);
+                        float total4 = float(0.0);
                         for (Long e = from; e < to; ++e) {
-                            v_segment_sum[i * v_segment_sum_ld + 0] = v_segment_sum[i * v_segment_sum_ld + 0] + v_exp[e * v_exp_ld + 0];
+                            total4 = total4 + v_exp[e * v_exp_ld + 0];
                         }
+                        v_segment_sum[i * v_segment_sum_ld + 0] = total4;
                     }
                     meeting.wait(team);
+                    {
+                    Long own = 0, stop = 0;
                     #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < edges; ++i) {
+                    for (Long i = 0; i < edges; ++i) ++own, stop = i + 1;
+                    #pragma omp simd
+                    for (Long i = stop - own; i < stop; ++i) {
                         v_expand_1[i * v_expand_1_ld + 0] = v_segment_sum[(owner[i] - start) * v_segment_sum_ld + 0];
-                        const float t3 = v_exp[i * v_exp_ld + 0] / v_segment_sum[(owner[i] - start) * v_segment_sum_ld + 0];
-                        v_div[i * v_div_ld + 0] = t3;
+                        const float t5 = v_exp[i * v_exp_ld + 0] / v_segment_sum[(owner[i] - start) * v_segment_sum_ld + 0];
+                        v_div[i * v_div_ld + 0] = t5;
+                    }
                     }
                     meeting.wait(team);
                     #pragma omp for schedule(static) nowait
@@ -185,8 +197,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         for (Long e = from; e < to; ++e) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                const float t4 = v_div[e * v_div_ld + 0] * v_kids_h[e * v_kids_h_ld + j0];
-                                v_message[i * v_message_ld + j0] = v_message[i * v_message_ld + j0] + t4;
+                                const float t6 = v_div[e * v_div_ld + 0] * v_kids_h[e * v_kids_h_ld + j0];
+                                v_message[i * v_message_ld + j0] = v_message[i * v_message_ld + j0] + t6;
                             }
                         }
                     }
@@ -198,20 +210,20 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             v_clone_default[i * v_clone_default_ld + j0] = v_addmm_1[i * v_addmm_1_ld + j0 + 12];
-                            const float t5 = v_addmm[i * v_addmm_ld + j0] + v_addmm_1[i * v_addmm_1_ld + j0];
-                            const float t6 = sigmoid(t5);
-                            v_sigmoid[i * v_sigmoid_ld + j0] = t6;
-                            const float t7 = t6 * v_addmm_1[i * v_addmm_1_ld + j0 + 12];
-                            const float t8 = v_addmm[i * v_addmm_ld + j0 + 12] + t7;
-                            const float t9 = tanh_of(t8);
-                            v_n[i * v_n_ld + j0] = t9;
-                            const float t10 = v_addmm[i * v_addmm_ld + j0 + 6] + v_addmm_1[i * v_addmm_1_ld + j0 + 6];
-                            const float t11 = sigmoid(t10);
-                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t11;
-                            const float t12 = v_message[i * v_message_ld + j0] - t9;
-                            const float t13 = t11 * t12;
-                            const float t14 = t9 + t13;
-                            v_h[i * v_h_ld + j0] = t14;
+                            const float t7 = v_addmm[i * v_addmm_ld + j0] + v_addmm_1[i * v_addmm_1_ld + j0];
+                            const float t8 = sigmoid(t7);
+                            v_sigmoid[i * v_sigmoid_ld + j0] = t8;
+                            const float t9 = t8 * v_addmm_1[i * v_addmm_1_ld + j0 + 12];
+                            const float t10 = v_addmm[i * v_addmm_ld + j0 + 12] + t9;
+                            const float t11 = tanh_of(t10);
+                            v_n[i * v_n_ld + j0] = t11;
+                            const float t12 = v_addmm[i * v_addmm_ld + j0 + 6] + v_addmm_1[i * v_addmm_1_ld + j0 + 6];
+                            const float t13 = sigmoid(t12);
+                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t13;
+                            const float t14 = v_message[i * v_message_ld + j0] - t11;
+                            const float t15 = t13 * t14;
+                            const float t16 = t11 + t15;
+                            v_h[i * v_h_ld + j0] = t16;
                         }
                     }
                     meeting.wait(team);
@@ -290,11 +302,16 @@ extern "C" void grad_eager_inner(Long* a, const Step* steps, Long count) {
                 T* const v_expand_1 = p_expand_1 + first_of_edges * v_expand_1_ld;
                 constexpr Long v_div_2_ld = 1;
                 T* const v_div_2 = p_div_2 + first_of_edges * v_div_2_ld;
+                {
+                Long own = 0, stop = 0;
                 #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < edges; ++i) {
+                for (Long i = 0; i < edges; ++i) ++own, stop = i + 1;
+                #pragma omp simd
+                for (Long i = stop - own; i < stop; ++i) {
                     const float t1 = v_exp[i * v_exp_ld + 0] / v_expand_1[i * v_expand_1_ld + 0];
                     const float t2 = t1 / v_expand_1[i * v_expand_1_ld + 0];
                     v_div_2[i * v_div_2_ld + 0] = t2;
+                }
                 }
                 meeting.wait(team);
             }
@@ -517,25 +534,31 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
                         const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                        v_segment_sum_2[i * v_segment_sum_2_ld + 0] = float(0.0);
+                        float total24 = float(0.0);
                         for (Long e = from; e < to; ++e) {
-                            float sum24 = float(0.0);
-                            #pragma omp simd reduction(+:sum24)
+                            float sum25 = float(0.0);
+                            #pragma omp simd reduction(+:sum25)
                             for (Long r1 = 0; r1 < 6; ++r1) {
-                                const float t25 = v_add_7[(owner[e] - start) * v_add_7_ld + r1] * v_kids_h[e * v_kids_h_ld + r1];
-                                sum24 = sum24 + t25;
+                                const float t26 = v_add_7[(owner[e] - start) * v_add_7_ld + r1] * v_kids_h[e * v_kids_h_ld + r1];
+                                sum25 = sum25 + t26;
                             }
-                            const float t26 = -sum24;
-                            const float t27 = t26 * v_div_2[e * v_div_2_ld + 0];
-                            v_segment_sum_2[i * v_segment_sum_2_ld + 0] = v_segment_sum_2[i * v_segment_sum_2_ld + 0] + t27;
+                            const float t27 = -sum25;
+                            const float t28 = t27 * v_div_2[e * v_div_2_ld + 0];
+                            total24 = total24 + t28;
                         }
+                        v_segment_sum_2[i * v_segment_sum_2_ld + 0] = total24;
                     }
                     meeting.wait(team);
+                    {
+                    Long own = 0, stop = 0;
                     #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < edges; ++i) {
-                        const float t28 = v_div_3[i * v_div_3_ld + 0] + v_segment_sum_2[(owner[i] - start) * v_segment_sum_2_ld + 0];
-                        const float t29 = t28 * v_exp[i * v_exp_ld + 0];
-                        v_mul_10[i * v_mul_10_ld + 0] = t29;
+                    for (Long i = 0; i < edges; ++i) ++own, stop = i + 1;
+                    #pragma omp simd
+                    for (Long i = stop - own; i < stop; ++i) {
+                        const float t29 = v_div_3[i * v_div_3_ld + 0] + v_segment_sum_2[(owner[i] - start) * v_segment_sum_2_ld + 0];
+                        const float t30 = t29 * v_exp[i * v_exp_ld + 0];
+                        v_mul_10[i * v_mul_10_ld + 0] = t30;
+                    }
                     }
                     meeting.wait(team);
                 } else {

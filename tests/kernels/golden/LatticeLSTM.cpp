@@ -40,9 +40,14 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 T* const v_addmm = p_addmm + start * v_addmm_ld;
                 constexpr Long v_clone_default_ld = 1;
                 T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
+                {
+                Long own = 0, stop = 0;
                 #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
+                for (Long i = 0; i < rows; ++i) ++own, stop = i + 1;
+                #pragma omp simd
+                for (Long i = stop - own; i < stop; ++i) {
                     v_clone_default[i * v_clone_default_ld + 0] = float(1.0);
+                }
                 }
                 product(rows, v_x, v_x_ld, weight_0, p_params_5, v_addmm, v_addmm_ld);
                 meeting.wait(team);
@@ -498,9 +503,14 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 T* const v_addmm = p_addmm + start * v_addmm_ld;
                 constexpr Long v_clone_default_ld = 1;
                 T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
+                {
+                Long own = 0, stop = 0;
                 #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
+                for (Long i = 0; i < rows; ++i) ++own, stop = i + 1;
+                #pragma omp simd
+                for (Long i = stop - own; i < stop; ++i) {
                     v_clone_default[i * v_clone_default_ld + 0] = float(0.0);
+                }
                 }
                 product(rows, v_x, v_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
                 meeting.wait(team);
@@ -736,45 +746,46 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
                         const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                        v_segment_sum_2[i * v_segment_sum_2_ld + 0] = float(0.0);
+                        float total7 = float(0.0);
                         for (Long e = from; e < to; ++e) {
-                            v_segment_sum_2[i * v_segment_sum_2_ld + 0] = v_segment_sum_2[i * v_segment_sum_2_ld + 0] + v_kids_is_word[e * v_kids_is_word_ld + 0];
+                            total7 = total7 + v_kids_is_word[e * v_kids_is_word_ld + 0];
                         }
+                        v_segment_sum_2[i * v_segment_sum_2_ld + 0] = total7;
                     }
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
-                        const float t7 = smaller(v_segment_sum_2[i * v_segment_sum_2_ld + 0], float(1.0));
-                        v_clamp_max[i * v_clamp_max_ld + 0] = t7;
+                        const float t8 = smaller(v_segment_sum_2[i * v_segment_sum_2_ld + 0], float(1.0));
+                        v_clamp_max[i * v_clamp_max_ld + 0] = t8;
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t8 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
-                            const float t9 = sigmoid(t8);
-                            v_i_1[i * v_i_1_ld + j0] = t9;
-                            const float t10 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
-                            const float t11 = tanh_of(t10);
-                            v_g_1[i * v_g_1_ld + j0] = t11;
-                            const float t12 = exp_of(t9);
-                            v_own[i * v_own_ld + j0] = t12;
-                            const float t13 = t12 * t11;
-                            const float t14 = t13 + v_segment_sum[i * v_segment_sum_ld + j0];
-                            v_add_2[i * v_add_2_ld + j0] = t14;
-                            const float t15 = t12 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
-                            v_add_3[i * v_add_3_ld + j0] = t15;
-                            const float t16 = t11 - v_before_c[i * v_before_c_ld + j0];
-                            v_sub[i * v_sub_ld + j0] = t16;
-                            const float t17 = t9 * t16;
-                            const float t18 = v_before_c[i * v_before_c_ld + j0] + t17;
-                            const float t19 = t14 / t15;
-                            const float t20 = t19 - t18;
-                            const float t21 = t7 * t20;
-                            const float t22 = t18 + t21;
-                            v_c[i * v_c_ld + j0] = t22;
-                            const float t23 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
-                            const float t24 = sigmoid(t23);
-                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t24;
-                            const float t25 = tanh_of(t22);
-                            const float t26 = t24 * t25;
-                            v_h[i * v_h_ld + j0] = t26;
+                            const float t9 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
+                            const float t10 = sigmoid(t9);
+                            v_i_1[i * v_i_1_ld + j0] = t10;
+                            const float t11 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
+                            const float t12 = tanh_of(t11);
+                            v_g_1[i * v_g_1_ld + j0] = t12;
+                            const float t13 = exp_of(t10);
+                            v_own[i * v_own_ld + j0] = t13;
+                            const float t14 = t13 * t12;
+                            const float t15 = t14 + v_segment_sum[i * v_segment_sum_ld + j0];
+                            v_add_2[i * v_add_2_ld + j0] = t15;
+                            const float t16 = t13 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
+                            v_add_3[i * v_add_3_ld + j0] = t16;
+                            const float t17 = t12 - v_before_c[i * v_before_c_ld + j0];
+                            v_sub[i * v_sub_ld + j0] = t17;
+                            const float t18 = t10 * t17;
+                            const float t19 = v_before_c[i * v_before_c_ld + j0] + t18;
+                            const float t20 = t15 / t16;
+                            const float t21 = t20 - t19;
+                            const float t22 = t8 * t21;
+                            const float t23 = t19 + t22;
+                            v_c[i * v_c_ld + j0] = t23;
+                            const float t24 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
+                            const float t25 = sigmoid(t24);
+                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t25;
+                            const float t26 = tanh_of(t23);
+                            const float t27 = t25 * t26;
+                            v_h[i * v_h_ld + j0] = t27;
                         }
                     }
                     meeting.wait(team);

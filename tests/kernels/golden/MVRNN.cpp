@@ -21,9 +21,14 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
                 constexpr Long v_clone_default_ld = 1;
                 T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
+                {
+                Long own = 0, stop = 0;
                 #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
+                for (Long i = 0; i < rows; ++i) ++own, stop = i + 1;
+                #pragma omp simd
+                for (Long i = stop - own; i < stop; ++i) {
                     v_clone_default[i * v_clone_default_ld + 0] = float(1.0);
+                }
                 }
                 meeting.wait(team);
             }

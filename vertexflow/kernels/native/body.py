@@ -23,6 +23,7 @@ from ..lower.loops import (
     Statement,
     Store,
     SumOfRows,
+    expressions,
     reads,
     writes,
 )
@@ -40,7 +41,7 @@ from ..lower.scalar import (
     Reduce,
     neutral,
 )
-from .cpp import converted, loaded, number, place, register, rounded, spell, stored
+from .cpp import converted, loaded, number, place, register, rounded, row_of, spell, stored
 from .products import dtype_of, function_of
 
 BARRIER = "meeting.wait(team);"
@@ -130,9 +131,23 @@ class _Writer:
                 self._nest(nest)
                 self.line("}")
             return
+        has_sums = any(isinstance(expression, Reduce) for expression in expressions(loop))
+        if loop.nests and not has_sums and not any(nest.variables for nest in loop.nests):
+            return self._numbers(loop)
         with self._each(loop.row, loop.over.value, SHARED):
             for nest in loop.nests:
                 self._nest(nest)
+
+    def _numbers(self, loop: Elementwise) -> None:
+        """Numbers, one a row: neighbouring rows fill a register. Rows are divided as everywhere, by a loop that counts those of
+        this thread, which is no loop once it is compiled."""
+        row = loop.row
+        self.scopes[-1].lines += ["{", "Long own = 0, stop = 0;", SHARED]
+        self.line(f"for (Long {row} = 0; {row} < {loop.over.value}; ++{row}) ++own, stop = {row} + 1;")
+        with self._with(SIMD), self.nested(f"for (Long {row} = stop - own; {row} < stop; ++{row})", row):
+            for nest in loop.nests:
+                self._nest(nest)
+        self.line("}")
 
     def _nest(self, nest: Nest) -> None:
         with self._all(nest.variables, SIMD):
@@ -146,6 +161,8 @@ class _Writer:
         (*outer, last), store = loop.free or (None,), loop.store
         target = self._target(store, index_of(loop.row))
         kind = store.value.dtype
+        if loop.is_over_edges and not loop.free and kind.is_floating_point:
+            return self._accumulate_number(loop, target)
         with self._each(loop.row, loop.over.value, SHARED):
             if loop.is_over_edges:
                 self._bounds_of_edges()
@@ -158,6 +175,16 @@ class _Writer:
                     )
                 with self._over(loop.reduced, start), self._all(inner, SIMD):
                     self.line(f"{target} = {self._joined(loop, target)};")
+
+    def _accumulate_number(self, loop: Accumulate, target: str) -> None:
+        """The same for one number a row, which stays in a register."""
+        dtype, total = loop.store.value.dtype, self._fresh("total")
+        with self._each(loop.row, loop.over.value, SHARED):
+            self._bounds_of_edges()
+            self.line(f"{register(dtype)} {total} = {number(0, dtype)};")
+            with self._over(loop.reduced, "from"):
+                self.line(f"{total} = {self._joined(loop, total)};")
+            self.line(f"{target} = {total};")
 
     def _accumulate_wide(self, loop: Accumulate) -> None:
         """The same for half precision: 64 neighbouring columns at a time, summed in float and rounded once."""
@@ -245,7 +272,7 @@ class _Writer:
             case Load():
                 name, offset = self.names[expression.array], place(expression.column)
                 if expression.row is not None:
-                    offset = f"{_row(expression.row)} * {name}_ld + {offset}"
+                    offset = f"{row_of(expression.row)} * {name}_ld + {offset}"
                 return loaded(f"{name}[{offset}]", expression.dtype)
             case Draw():
                 row, column = place(expression.row), place(expression.column)
@@ -368,8 +395,3 @@ class _Writer:
 
 def _rows(product: Product | Outer) -> str:
     return f"{product.over.value}{f' * {product.repeat}' if product.repeat > 1 else ''}"
-
-
-def _row(row: Index) -> str:
-    text = place(row)
-    return text if text.isidentifier() or text.startswith("(") else f"({text})"

@@ -109,3 +109,9 @@ def _term(atom: Atom, factor: int) -> str:
     else:
         text = f"clip({place(atom.at)}, {atom.bound})"
     return text if factor == 1 else f"{text} * {factor}"
+
+
+def row_of(row: Index) -> str:
+    """A row as a factor."""
+    text = place(row)
+    return text if text.isidentifier() or text.startswith("(") else f"({text})"

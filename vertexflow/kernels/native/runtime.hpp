@@ -44,6 +44,12 @@ struct Parents {
 
 template <class X>
 inline void add_parents(const Parents<X>& from, Long row, Long width, X* out) {
+    if (width == 1) {
+        X sum = *out;
+        for (Long p = from.offset[row]; p < from.offset[row + 1]; ++p) sum += from.sent[from.places[p]];
+        *out = sum;
+        return;
+    }
     for (Long p = from.offset[row]; p < from.offset[row + 1]; ++p) {
         const X* const sent = from.sent + from.places[p] * width;
 #pragma omp simd

@@ -1,0 +1,1 @@
+"""The logP of a molecule from its junction tree."""
