@@ -269,3 +269,37 @@ def test_a_model_whose_states_or_outputs_have_changed_is_refused(backend):
     with pytest.raises(vf.VertexFunctionError, match="push the same always"):
         run.extend([[0]])
     assert len(run) == 4
+
+
+@pytest.mark.parametrize("backend", ["native", "torch", "eager"])
+def test_what_changes_between_extensions_of_one_shape_is_seen(backend):
+    """A frozen parameter, an input that requires grad, another parameter, an attribute; and wrong rows are refused."""
+
+    def vertex(self, v):
+        h = torch.tanh(self.linear(v.pull("x")) * self.scale + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 4}, linear=nn.Linear(4, 4), scale=1.0).double()
+    model.backend = backend
+    x = torch.randn(7, 2, 4, dtype=torch.float64)
+    wanted = x[4].clone().requires_grad_()
+    run, plain, h = model.start(), [], torch.zeros(2, 4, dtype=torch.float64)
+    weights = [model.linear.weight]
+    for step in range(7):
+        rows = wanted if step == 4 else x[step]
+        model.linear.weight.requires_grad_(step != 2)
+        if step == 3:
+            model.scale = 0.5
+        if step == 5:
+            model.linear.weight = nn.Parameter(model.linear.weight.detach() * 2)
+            weights.append(model.linear.weight)
+        h = torch.tanh(model.linear(rows) * model.scale + h)
+        plain.append(h)
+        run.extend([[-1], [-1]] if step == 0 else [[2 * step - 2], [2 * step - 1]], x=rows)
+        with pytest.raises(vf.InputError, match="input 'x' has 3 rows, but the extension has 2 vertices"):
+            run.extend([[0], [0]], x=torch.zeros(3, 4, dtype=torch.float64))
+    ours = run[:].h
+    torch.testing.assert_close(ours, torch.cat(plain), **TOLERANCE)
+    leaves = [*weights, model.linear.bias, wanted]
+    agree(torch.autograd.grad(ours.sin().sum(), leaves), torch.autograd.grad(torch.cat(plain).sin().sum(), leaves))

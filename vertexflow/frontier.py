@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,30 +11,13 @@ import torch
 from torch import Tensor
 
 from .errors import InputError, InputTypeError, OutputError, VertexFunctionError
-from .graph.symbolic.trace import Trace
 from .graph.uncompiled import uncompiled
+from .grower import Grower
 from .growth import Addition
 from .kernels import grow
-from .kernels.bound import Bound
-from .kernels.order import Order
 from .kinds import Used
 from .observer import observer_of_thread
 from .outputs import Outputs
-
-
-class Growing(NamedTuple):
-    """What an extension is computed with: the parameters by name, the order of its vertices, the rows of earlier ones that they
-    read, the compiled programs, and the trace of each method."""
-
-    tensors: dict[str, Tensor]
-    order: Order
-    earlier: Tensor
-    bound: Bound
-    traces: dict[str, Trace]
-
-
-# From new vertices, inputs by name, and whether earlier vertices want gradients.
-Prepare = Callable[[Addition, Mapping[str, Tensor], bool], Growing]
 
 
 class _LeftOut(NamedTuple):
@@ -62,12 +45,12 @@ class Frontier:
         >>> run[new].h.square().mean().backward()
     """
 
-    def __init__(self, prepare: Prepare, methods: Mapping[Any, str], device: torch.device) -> None:
+    def __init__(self, grower: Grower, methods: Mapping[Any, str], device: torch.device) -> None:
         if observer_of_thread() is not None:
             raise InputError(
                 "a run that grows cannot be planned: what is added depends on numbers, and a plan is made without computing any"
             )
-        self._prepare = prepare
+        self._grower = grower
         self._grown = grow.Grown()
         self._token = torch.zeros((), device=device)
         self._begin(methods, device)
@@ -147,10 +130,9 @@ class Frontier:
 
     def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
         """Compute new vertices and keep their states and outputs; returns what each method used."""
-        growing = self._prepare(addition, inputs, self._token.requires_grad)
-        self._check_pushes(growing.traces)
-        tensors, order, earlier, bound, traces = growing
-        self._token = grow.extend(self._grown, self._token, bound, order, earlier, tensors, inputs)
+        bound, flat, order, earlier, traces = self._grower.grow(addition, inputs, self._token.requires_grad)
+        self._check_pushes(traces)
+        self._token = grow.extend(self._grown, self._token, bound, order, earlier, flat)
         return traces
 
     def _check_pushes(self, used: Mapping[str, Used]) -> None:

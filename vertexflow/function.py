@@ -15,7 +15,7 @@ from .described import Described
 from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
-from .frontier import Frontier, Growing
+from .frontier import Frontier
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.split import split
@@ -28,8 +28,8 @@ from .graph.symbolic.states import Dtypes, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
+from .grower import Grower
 from .growth import Addition
-from .growth import order_of as order_of_addition
 from .inputs import check_arguments, check_inputs, check_shared, initial_states
 from .kernels import autograd
 from .kernels.bound import Bound
@@ -292,7 +292,7 @@ class VertexFunction(Described, EstimatesMemory):
         shared = check_shared(dict(self.named_parameters()), inputs, shared)
         tensors = (*self.parameters(), *self.buffers(), *inputs.values(), *shared.values())
         device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-        run: Frontier = Frontier(functools.partial(self._prepare_growth, shared), self._methods, device)
+        run: Frontier = Frontier(Grower(self, shared), self._methods, device)
         if named_backend(self.backend) == "eager":
             run = EagerFrontier(self, device, shared)
         if graphs is not None:
@@ -301,21 +301,6 @@ class VertexFunction(Described, EstimatesMemory):
         elif inputs:
             run.extend(np.empty((len(next(iter(inputs.values()))), 0), np.int64), kind=kind, **inputs)
         return run
-
-    def _prepare_growth(
-        self, shared: Mapping[str, Tensor], addition: Addition, inputs: Mapping[str, Tensor], through: bool
-    ) -> Growing:
-        version, tensors = programs.see(self._programs, self)
-        if shared:
-            tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
-        device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, shared, device, addition.methods)
-        kinds.refuse_edge_outputs(traces)
-        kinds.check_rows(traces, inputs, addition.counts(), self._methods, "the extension")
-        reads = tuple(map(Reads.of, traces.values()))
-        order, earlier = order_of_addition(addition, reads, self.policy, device, self._programs.orders)
-        bound = self._bind(version, traces, inputs, tensors, device, through, addition.methods)
-        return Growing(tensors, order, earlier, bound, traces)
 
     @property
     def symbolic_graph(self) -> SymbolicGraph:

@@ -42,10 +42,10 @@ from .ranges import MOVED, CallsOfRun, NamedCalls, is_profiling, step_numbers
 from .run import Run
 from .sent_rows import SentRows, receiving
 
-COPY, ZERO = map(Function, ("copy", "zero"))
+COPY, ZERO, GATHER = map(Function, ("copy", "zero", "gather"))
 RECEIVE = {dtype: Function(f"receive_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
 ADD = {dtype: Function(f"add_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
-MOVES = (COPY, ZERO, *RECEIVE.values(), *ADD.values())  # functions that move rows
+MOVES = (COPY, ZERO, GATHER, *RECEIVE.values(), *ADD.values())  # functions that move rows
 
 
 class Unprepared(Exception):  # noqa: N818 - a reason, not a failure
@@ -185,20 +185,28 @@ class Writer:
         arguments = [to, to.stride // dtype.itemsize, first, *self._sent(sent)]
         self._move(RECEIVE[dtype], to, arguments, to.num_rows)
 
+    def gather(self, to: Location, source: Location, rows: Location, which: Tensor | None) -> None:
+        """Copy rows `rows` of `source`: all of them, or those at the positions `which`, to the same positions of `to`."""
+        count = rows.num_rows if which is None else len(which)
+        self._move(GATHER, to, [to, source, rows, self._index(which), to.stride], count)
+
     def add(
         self,
         to: Location,
         to_rows: Index | None,
         dtype: torch.dtype,
-        first: int,
-        count: int,
+        bounds: tuple[int, int],
         sent: Mapping[By, Location],
+        which: Tensor | None = None,
     ) -> None:
-        """Add what parents sent to `count` rows of a state, from `first` on, to rows `to_rows`, which may name a row twice."""
+        """Add what parents sent to rows of a state, of which `bounds` are the first and how many there are (or those `which` are
+        counted from the first), to rows `to_rows`, which may name a row twice."""
         if dtype not in ADD:
             raise Unprepared(f"gradients of {str(dtype)[6:]}")
-        arguments = [to, self._index(to_rows), to.stride // dtype.itemsize, first, *self._sent(sent)]
-        self._move(ADD[dtype], to, arguments, count)
+        first, count = bounds
+        indices = [self._index(to_rows), self._index(which)]
+        arguments = [to, *indices, to.stride // dtype.itemsize, first, *self._sent(sent)]
+        self._move(ADD[dtype], to, arguments, count if which is None else len(which))
 
     def _sent(self, sent: Mapping[By, Location]) -> list[Location | int]:
         """What parents sent, by slot and by edge, as arguments."""

@@ -11,7 +11,7 @@ call its backward pass (`extension`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,8 @@ class Grown:
     states: dict[str, Tensor] = field(default_factory=dict)  # [1 + capacity, *shape]
     pushes: dict[str, Tensor] = field(default_factory=dict)  # [capacity, ...]
     differentiable: set[str] = field(default_factory=set)  # names of pushes
+    # Programs whose states and outputs were compared with the buffers, and the number of vertices that these have room for.
+    _room: dict[int, tuple[Bound, int]] = field(default_factory=dict)
     _gradients: tuple[int, dict[str, Tensor], dict[str, Tensor]] | None = None
 
     def reserve(self, bound: Bound, count: int, device: torch.device) -> None:
@@ -55,6 +57,10 @@ class Grown:
         Raises:
             VertexFunctionError: earlier rows are of another shape or dtype.
         """
+        known = self._room.get(id(bound))
+        if known is not None and self.count + count <= known[1]:
+            return
+        room = 1 << 62
         for buffers, nodes, first in ((self.states, bound.states, 1), (self.pushes, bound.outputs, 0)):
             for name, node in nodes.items():
                 value, buffer, used = node.meta["val"], buffers.get(name), self.count + first
@@ -70,7 +76,9 @@ class Grown:
                     if buffer is not None:  # it has no rows of later vertices that do not push it
                         filled = min(used, len(buffer))
                         larger[:filled] = buffer[:filled]
-                    buffers[name] = larger
+                    buffer = buffers[name] = larger
+                room = min(room, len(buffer) - first)
+        self._room[id(bound)] = bound, room
 
     def add(self, count: int, differentiable: Set[str]) -> None:
         """Count vertices whose rows are written now, and whose outputs of these names have gradients."""
@@ -109,20 +117,20 @@ def extend(
     bound: Bound,
     order: Order,
     earlier: Tensor,
-    tensors: Mapping[str, Tensor],
-    inputs: Mapping[str, Tensor],
+    flat: Sequence[Tensor],
 ) -> Tensor:
     """Compute `order.num_rows` new vertices and add them. Returns the new token.
 
-    `earlier` int32 [num_external]: the rows, in buffers of states, of the vertices that the new ones read; `inputs` are in vertex
-    order.
+    `earlier` int32 [num_external]: the rows, in buffers of states, of the vertices that the new ones read; `flat` are parameters,
+    then inputs, in vertex order.
     """
-    flat = bound.flat(tensors, inputs)
     extension = extension_for(bound, order)
     if bound.wants_gradients and extension is not None:
-        return _PreparedExtend.apply(grown, bound, order, extension, earlier, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
+        token = _apply(_PreparedExtend, grown, bound, order, extension, earlier, token, *flat)
+        return token
     if bound.wants_gradients:
-        return _Extend.apply(grown, bound, order, earlier, token, *flat)  # type: ignore[no-any-return, no-untyped-call]
+        token = _apply(_Extend, grown, bound, order, earlier, token, *flat)
+        return token
     if extension is not None:
         _run_prepared(grown, bound, order, extension, earlier, token, flat)
     else:
@@ -131,9 +139,14 @@ def extend(
     return token  # through which gradients go to what was computed before, if any do
 
 
+def _apply(function: Any, *arguments: Any) -> Any:
+    """`function.apply`, without its search for tensors of torch.func, which were refused before."""
+    return super(torch.autograd.Function, function).apply(*arguments)
+
+
 def read(grown: Grown, token: Tensor, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
     """The pushed values of the given vertices, int64 [n]."""
-    outputs = _Read.apply(grown, token, rows, *names)  # type: ignore[no-untyped-call]
+    outputs = _apply(_Read, grown, token, rows, *names)
     return dict(zip(names, outputs, strict=True))
 
 

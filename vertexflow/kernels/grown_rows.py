@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import fx
+import torch
+from torch import Tensor, fx
 
+from ..graph.symbolic.roles import ALL_SLOTS, CHILDREN
 from .arguments import Outside, SentByAll
 from .calls import Location, Region, Writer
 from .group_memory import GroupMemory
@@ -40,7 +42,8 @@ class GrownRows:
     def read(self, writer: Writer, name: str, state: Location) -> None:
         """Gather the states of earlier vertices: they are external ones."""
         rows = state.part(writer.order.num_rows, writer.order.num_external)
-        writer.copy(rows, self.all_rows[name], None, self.earlier)
+        gathers = [compiled.program.gathers for compiled in writer.bound.compiled]
+        writer.gather(rows, self.all_rows[name], self.earlier, _read_through(writer.order, name, gathers))
 
     def write(self, writer: Writer, states: Mapping[str, Location]) -> None:
         """Keep the states of the new vertices."""
@@ -66,9 +69,28 @@ class GrownRows:
             sent_to_state = {key.by: location for key, location in sent.items() if key.state == name}
             if sent_to_state:
                 dtype = node.meta["val"].dtype
-                writer.add(self.all_rows[name], self.earlier, dtype, order.num_rows, order.num_external, sent_to_state)
+                bounds = order.num_rows, order.num_external
+                gradients = [compiled.program.gather_grads for compiled in writer.bound.compiled]
+                which = _read_through(order, name, gradients)
+                writer.add(self.all_rows[name], self.earlier, dtype, bounds, sent_to_state, which)
 
 
 def _is_in_order(order: Order) -> bool:
     """Whether the rows are the vertices in their order."""
     return bool((np.diff(order.schedule.order) == 1).all())
+
+
+def _read_through(order: Order, state: str, nodes: Sequence[Mapping[tuple[str, int], fx.Node]]) -> Tensor | None:
+    """Which of the external vertices are read, or get gradients, through slots that have a value in `nodes`, which are those of
+    each group; int32. None: perhaps all."""
+    slots_of_groups = [{slot for name, slot in nodes_of_group if name == state} for nodes_of_group in nodes]
+    edge_of_row = order.schedule.parent_edge_of_row
+    if edge_of_row is None or any(slot in slots for slots in slots_of_groups for slot in (ALL_SLOTS, CHILDREN)):
+        return None
+    positions = edge_of_row[order.num_rows :]
+    is_read = np.zeros(order.num_positions + 1, np.bool_)
+    for group, slots in zip(order.groups, slots_of_groups, strict=True):
+        for slot in slots:
+            is_read[group.position + slot : group.position + group.num_inner * group.num_slots : group.num_slots] = True
+    which = np.flatnonzero(is_read[positions]).astype(np.int32)
+    return None if len(which) == order.num_external else torch.from_numpy(which)

@@ -177,7 +177,7 @@ def receive(
                 writer.receive(to, dtype, first, sent_to_state)
             else:
                 writer.copy(to, outside.part(first, count), None, None)
-                writer.add(to, None, dtype, first, count, sent_to_state)
+                writer.add(to, None, dtype, (first, count), sent_to_state)
 
 
 def allocate_sent(region: Region, programs: Sequence[Program], order: Order) -> Sending:

@@ -32,6 +32,18 @@ extern "C" void copy(Long* a, const Index* steps, Long count) {
     });
 }
 
+// Row `index[i]` of `from` becomes row i, for all i or for those that `which` names.
+extern "C" void gather(Long* a, const Index* steps, Long count) {
+    char* const to = (char*)a[0];
+    const char* const from = (const char*)a[1];
+    const Index *const index = (const Index*)a[2], *const which = (const Index*)a[3];
+    const Long bytes = a[4];
+    each_row(steps, count, bytes, [=](Long at) {
+        const Long i = which ? which[at] : at;
+        std::memcpy(to + i * bytes, from + index[i] * bytes, bytes);
+    });
+}
+
 // Rows become zero; those that `index` names, if there is one.
 extern "C" void zero(Long* a, const Index* steps, Long count) {
     char* const to = (char*)a[0];
@@ -69,21 +81,35 @@ void receive_rows(Long* a, const Index* steps, Long count) {
     });
 }
 
-// The same, added to rows of `to` that `index` names, perhaps more than once: threads divide the columns.
+// The same, added to rows of `to` that `index` names, perhaps more than once, of those rows that `which` names: threads divide
+// the columns.
 template <class X>
 void add_rows(Long* a, const Index* steps, Long count) {
     X* const to = (X*)a[0];
-    const Index* const index = (const Index*)a[1];
-    const Long width = a[2], first = a[3];
-    constexpr Long line = 64 / sizeof(X);
+    const Index *const index = (const Index*)a[1], *const which = (const Index*)a[2];
+    const Long width = a[3], first = a[4];
+    const Long* const by_slot = a + 5;
+    const X* const sent = (const X*)by_slot[0];
+    const Index* const places = (const Index*)by_slot[1];
+    const bool has_one_place = by_slot[0] && !by_slot[2] && !by_slot[3];
+    constexpr Long part = 256 / sizeof(X);
     for (const Index* step = steps; step < steps + 7 * count; step += 7) {
         const Long start = step[0], stop = step[1];
 #pragma omp parallel for schedule(static) if ((stop - start) * width > (1 << 16))
-        for (Long column = 0; column < width; column += line)
-            for (Long i = start; i < stop; ++i) {
+        for (Long column = 0; column < width; column += part) {
+            const Long end = std::min(column + part, width);
+            for (Long at = start; at < stop; ++at) {
+                const Long i = which ? which[at] : at;
                 X* const row = to + (index ? index[i] : i) * width;
-                for (Long j = column; j < std::min(column + line, width); ++j) row[j] += received<X>(a + 4, first + i, width, j);
+                if (has_one_place) {
+                    const X* const from = sent + places[first + i] * width;
+#pragma omp simd
+                    for (Long j = column; j < end; ++j) row[j] += from[j];
+                } else {
+                    for (Long j = column; j < end; ++j) row[j] += received<X>(by_slot, first + i, width, j);
+                }
             }
+        }
     }
 }
 
