@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from .eager import EagerFrontier, run_eager
 from .errors import VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
 from .frontier import Frontier
+from .graph import transforms
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.split import split
@@ -40,11 +41,13 @@ from .observer import Seen, observer_of_thread
 from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Configuration, Programs, Request, Version
-from .scheduler import FSM, Policy
+from .saved_policy import SavesPolicy
+from .scheduler import Policy
 from .selection import pushing, selection_of
+from .transformed import run_transformed
 
 
-class VertexFunction(Described, EstimatesMemory):
+class VertexFunction(Described, SavesPolicy, EstimatesMemory):
     """The computation of one vertex, run over whole batches of input graphs.
 
     Subclass it, make parameters in `__init__` as in any `nn.Module`, and write a method `vertex(self, v)`, or one for each
@@ -184,6 +187,8 @@ class VertexFunction(Described, EstimatesMemory):
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
+        if transforms.are_active():
+            return Outputs(run_transformed(self, version, tensors, graphs, reverse, initial, inputs, shared, wanted))
         asked, is_usual = (backend, graphs, bool(reverse), inputs, wanted), initial is None and shared is None
         result = recall.run_again(self, version, tensors, *asked) if is_usual else None
         if result is None:
@@ -207,8 +212,10 @@ class VertexFunction(Described, EstimatesMemory):
         inputs: Mapping[str, Tensor],
         shared: Mapping[str, Tensor] | None,
         wanted: Tensor | None,
+        how: Callable[..., dict[str, Tensor]] = run_parts,
+        backend: str | None = None,
     ) -> tuple[BoundCall, dict[str, Trace]]:
-        """A call that is checked, traced, compiled and scheduled."""
+        """A call that is checked, traced, compiled and scheduled; `how` runs it, or its parts, with programs of a `backend`."""
         shared = check_shared(tensors, inputs, shared)
         tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}} if shared else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
@@ -233,7 +240,7 @@ class VertexFunction(Described, EstimatesMemory):
         reads = {name: Reads.of(trace) for name, trace in traces.items()}
         through = any(value.requires_grad for value in external.values())
         if not batch.num_graphs:
-            bound = self._bind(version, traces, inputs, tensors, device, through, methods)
+            bound = self._bind(version, traces, inputs, tensors, device, through, methods, backend)
             run_empty = functools.partial(autograd.run_empty, bound, device)
             return BoundCall(run_empty, tensors, external, device, dict), traces
 
@@ -245,12 +252,12 @@ class VertexFunction(Described, EstimatesMemory):
             order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
             if selection is not None:
                 order = order.selecting(selection.within(start, start + part.num_vertices))
-            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods)
+            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods, backend)
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
         bound_parts = list(map(bind, parts, starts))
-        run, as_given = functools.partial(run_parts, bound_parts), cast(AsGiven, dict)
+        run, as_given = functools.partial(how, bound_parts), cast(AsGiven, dict)
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
         return BoundCall(run, tensors, external, device, as_given, bound_parts), traces
@@ -357,26 +364,16 @@ class VertexFunction(Described, EstimatesMemory):
         device: torch.device,
         through: bool,
         group_methods: tuple[str, ...],
+        backend: str | None = None,
     ) -> Bound:
         """The programs of a batch, compiled for the gradients that are wanted; with `through`, children get theirs anyway."""
-        request = Request((), (), False, named_backend(self.backend), device)
+        request = Request((), (), False, backend or named_backend(self.backend), device)
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
             wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
             request = Request(params, wanted, through, request.backend, device)
         with without_autocast(device.type):
             return programs.bound(self._programs, version, traces, request, group_methods)
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if isinstance(self.policy, FSM):
-            destination[f"{prefix}policy"] = torch.frombuffer(bytearray(self.policy.dump()), dtype=torch.uint8)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        learned = state_dict.pop(f"{prefix}policy", None)
-        if learned is not None:
-            self.policy = FSM.load(bytes(learned.tolist()))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _replicate_for_data_parallel(self) -> VertexFunction:
         replica: VertexFunction = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]

@@ -111,13 +111,6 @@ def test_backward_twice():
         loss.backward()
 
 
-def test_gradients_of_gradients_are_refused():
-    x = torch.randn(5, 3, requires_grad=True)
-    loss = TreeRNN(3, 4)([vf.tree(((0, 1), 2))], x=x).h.sum()
-    with pytest.raises(vf.VertexFlowError, match="create_graph=True"):
-        torch.autograd.grad(loss, x, create_graph=True)
-
-
 def test_a_weight_changed_between_forward_and_backward_is_noticed():
     model = TreeRNN(3, 4)
     loss = model([vf.tree(((0, 1), 2))], x=torch.randn(5, 3)).h.sum()

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from ..errors import VertexFlowError
 from ..graph.symbolic.isolation import without_autocast
 from ..graph.symbolic.trace import Trace
-from . import pool
+from . import pool, replay, second
 from .bound import Bound
 from .executor import run_backward, run_forward
 from .memory import Arena, Values
@@ -38,6 +38,8 @@ def run(
 
 def run_flat(bound: Bound, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`run` with parameters, then inputs, in one list."""
+    if bound.is_differentiated_twice and torch.is_grad_enabled():
+        return second.watched(bound, replayed(bound, order, flat, external, True))
     prepared = prepared_for(bound, order)
     if prepared is not None and bound.wants_gradients:
         outputs = _apply_prepared((bound, order, prepared), *flat)
@@ -106,12 +108,23 @@ class _Run(torch.autograd.Function):
         outputs, values = outputs_and_values(bound, order, tensors[len(names) :], external)
         set_differentiable(ctx, dict(zip(bound.pushes, outputs, strict=True)), bound.differentiable)
         ctx.bound, ctx.order, ctx.names = bound, order, names
+        second.remember(ctx, tensors)
         keep_values(ctx, bound, values)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pushed = {name: grad for name, grad in zip(ctx.bound.pushes, grads, strict=True) if grad is not None}
+        if torch.is_grad_enabled():
+            values = kept_values(ctx)  # which notices a second backward pass, and other changes
+            del values
+
+            def outputs_of(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+                external = dict(zip(ctx.names, tensors, strict=False))
+                return replayed(ctx.bound, ctx.order, tensors[len(ctx.names) :], external, False)
+
+            ctx.bound.is_differentiated_twice = True
+            return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
         flat, external = gradients(ctx.bound, ctx.order, kept_values(ctx), pushed, {})
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
 
@@ -127,6 +140,7 @@ class _PreparedRun(torch.autograd.Function):
             ctx.mark_non_differentiable(*(outputs[at] for at in prepared.without_gradient))
         ctx.set_materialize_grads(False)
         ctx.run = run
+        second.remember(ctx, flat)
         save_tensors(ctx, [kept, *prepared.read_back(flat)])
         ctx.kept_at, ctx.is_overwritten = kept.data_ptr(), False
         return outputs
@@ -134,8 +148,15 @@ class _PreparedRun(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         bound, order, prepared = ctx.run
-        check_backward(bound.pushes, grads)
         kept, *read = saved_tensors(ctx)
+        if torch.is_grad_enabled():
+            pushed = {name: grad for name, grad in zip(bound.pushes, grads, strict=True) if grad is not None}
+            bound.is_differentiated_twice = True
+            return (
+                None,
+                *second.gradients(ctx, pushed, lambda flat: replayed(bound, order, flat, {}, True)),
+            )
+        check_backward(bound.pushes, grads)
         if ctx.is_overwritten:  # and PyTorch has not freed it
             raise RuntimeError(
                 "a backward pass through this vertex function did not come to its end, and what it read is overwritten; run the "
@@ -152,8 +173,17 @@ def _is_graph_retained() -> bool:
     return asked is None or bool(asked())
 
 
-# As `_PreparedRun.apply` does, but for what that does under transforms of `torch.func`, where nothing runs (`check_real`).
+# As `_PreparedRun.apply` does, but for what that does under transforms of `torch.func`, where this does not run.
 _apply_prepared: Callable[..., tuple[Tensor, ...]] = super(torch.autograd.Function, _PreparedRun).apply
+
+
+def replayed(
+    bound: Bound, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor], selects: bool
+) -> dict[str, Tensor]:
+    """The outputs, out of operations that PyTorch differentiates; of all vertices, or of those that the order `selects`."""
+    tensors = dict(zip(bound.params, flat, strict=False))
+    inputs = dict(zip(bound.pulls, flat[len(tensors) :], strict=True))
+    return replay.run(bound, order, tensors, inputs, external, selects)
 
 
 def set_differentiable(ctx: Any, outputs: Mapping[str, Tensor], differentiable: Set[str]) -> None:
@@ -267,11 +297,11 @@ def gradients(
 
 
 def check_backward(names: Iterable[str], pushed: Iterable[Tensor | None]) -> None:
-    """Refuse a backward pass that is to be differentiated itself, and gradients that are no plain tensors."""
+    """Refuse gradients that are no plain tensors, and to differentiate the backward pass itself (of a run that grows)."""
     if torch.is_grad_enabled():
         raise VertexFlowError(
-            "gradients of gradients (create_graph=True) through a vertex function are not supported; call backward "
-            "or torch.autograd.grad without create_graph"
+            "gradients of gradients (create_graph=True) through a run that grows (model.start) are not supported by generated "
+            'code; use backend="eager", or compute the whole structure by one call of the model'
         )
     given = [grad for grad in pushed if grad is not None]
     if is_recorded() or not are_usual(given):

@@ -29,6 +29,8 @@ class Bound:
     pulls: dict[str, list[int]]
     pushes: dict[str, list[int]]
     prepared: WeakKeyDictionary[Order, Prepared]
+    # Whether gradients of the last call had a graph: the next call will probably be like it, and is replayed from the start.
+    is_differentiated_twice: bool = False
     is_native: bool | None = None  # whether runs can be prepared; None: not known yet
     # The same of vertices that are added to runs that grow.
     extensions: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)

@@ -7,7 +7,7 @@ tensors, even if the model has changed since, and refuses tensors that were chan
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,13 +17,16 @@ from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from ..errors import VertexFlowError
-from . import autograd, pool
+from . import autograd, pool, replay, second
 from .bound import Bound
 from .order import Order
 
 Role = Literal["tensor", "input", "external"]  # parameters and buffers; inputs; states of external vertices
 Key = tuple[Role, str]
 Tensors = Mapping[Key, Tensor]
+Run = Callable[
+    [Bound, Order, Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]
+]  # `autograd.run`, or `replay.run`
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +59,14 @@ class BoundPart:
         for compiled in self.bound.compiled:
             yield from compiled.program.trace.constants.values()
 
-    def run(self, rows: Tensors) -> dict[str, Tensor]:
-        """The outputs of this part."""
+    def run(self, rows: Tensors, function: Run | None = None) -> dict[str, Tensor]:
+        """The outputs of this part, by `autograd.run` or another such function."""
         by_role: dict[Role, dict[str, Tensor]] = {"tensor": {}, "input": {}, "external": {}}
         for (role, name), value in rows.items():
             by_role[role][name] = value
-        return autograd.run(self.bound, self.order, by_role["tensor"], by_role["input"], by_role["external"])
+        return (function or autograd.run)(
+            self.bound, self.order, by_role["tensor"], by_role["input"], by_role["external"]
+        )
 
 
 def run_parts(
@@ -130,14 +135,21 @@ class _Parts(torch.autograd.Function):
         autograd.set_differentiable(ctx, dict(zip(names, outputs, strict=True)), differentiable)
         ctx.parts, ctx.names, ctx.keys, ctx.randomness = parts, names, keys, randomness
         ctx.constants = list({id(constant): constant for part in parts for constant in part.constants()}.values())
+        second.remember(ctx, values)
         autograd.save_tensors(ctx, [*values, *ctx.constants])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         pushed = {name: grad for name, grad in zip(ctx.names, grads, strict=True) if grad is not None}
-        autograd.check_backward(pushed, pushed.values())
         saved = autograd.saved_tensors(ctx)
+        if torch.is_grad_enabled():
+
+            def outputs_of(values: Sequence[Tensor]) -> dict[str, Tensor]:
+                return _replayed(ctx.parts, dict(zip(ctx.keys, values, strict=True)))
+
+            return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
+        autograd.check_backward(pushed, pushed.values())
         tensors = dict(zip(ctx.keys, saved, strict=False))
         _check_constants(saved[len(tensors) :], ctx.constants)
         keys = [key for key, needs_grad in zip(ctx.keys, ctx.needs_input_grad[3:], strict=True) if needs_grad]
@@ -155,6 +167,34 @@ class _Parts(torch.autograd.Function):
                 gradients_of_part = _backward(outputs, grads_of_part, leaves)
             gradients.add(part, gradients_of_part)
         return (None, None, None, *map(gradients.total().get, ctx.keys))
+
+
+def replay_parts(
+    parts: Sequence[BoundPart],
+    tensors: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    external: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """`run_parts`, out of operations that PyTorch differentiates."""
+    if len(parts) == 1:
+        return replay.run(parts[0].bound, parts[0].order, tensors, inputs, external)
+    by_role: dict[Role, Mapping[str, Tensor]] = {"tensor": tensors, "input": inputs, "external": external}
+    return _replayed(parts, {(role, name): value for role in by_role for name, value in by_role[role].items()})
+
+
+def _replayed(parts: Sequence[BoundPart], tensors: Tensors) -> dict[str, Tensor]:
+    """The outputs of all parts, out of operations that PyTorch differentiates."""
+    rows = {
+        key: torch.split(value, [part.num_rows(key) for part in parts])
+        for key, value in tensors.items()
+        if key[0] != "tensor"
+    }
+    outputs: dict[str, list[Tensor]] = {}
+    for number, part in enumerate(parts):
+        of_part = {key: value if key[0] == "tensor" else rows[key][number] for key, value in tensors.items()}
+        for name, value in part.run(of_part, replay.run).items():
+            outputs.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in outputs.items()}
 
 
 def _check_constants(saved: Sequence[Tensor], constants: Sequence[Tensor]) -> None:

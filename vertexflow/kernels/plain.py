@@ -49,14 +49,14 @@ def check_real() -> None:
     """Refuse to run where PyTorch records operations or changes their meaning, instead of computing.
 
     Raises:
-        VertexFunctionError: inside a transform of `torch.func`, `make_fx`, `torch.export`, a `FakeTensorMode` or
-            `torch.jit.trace`.
+        VertexFunctionError: inside `make_fx`, `torch.export`, a `FakeTensorMode`, `torch.jit.trace`, or a transform of
+            `torch.func` that is not suspended (`graph.transforms`).
     """
     if torch._C._functorch.peek_interpreter_stack() is not None:
         kind = str(torch._C._functorch.peek_interpreter_stack().key()).rsplit(".", 1)[-1].lower()
         raise VertexFunctionError(
-            f"a vertex function cannot be called inside torch.func's transforms (here: {kind}), which would not see what it "
-            "computes; take gradients with backward() or torch.autograd.grad, and put what vmap would repeat into one batch"
+            f'backend="eager", and runs that grow (model.start), cannot be called inside torch.func\'s transforms (here: {kind})'
+            "; take gradients with backward() or torch.autograd.grad, or call a model of another backend on whole structures"
         )
     if torch._C._len_torch_dispatch_stack():
         for key in _MODES:
@@ -90,8 +90,8 @@ def check_plain(noun: str, tensors: Mapping[str, Tensor], closely: bool = False)
         for name, tensor in tensors.items():
             if forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
                 raise InputTypeError(
-                    f"{noun} {name!r} is a dual tensor of forward-mode differentiation, which vertex functions do not have; "
-                    "use backward() or torch.autograd.grad"
+                    f"{noun} {name!r} is a dual tensor of torch.autograd.forward_ad, which vertex functions do not know; use "
+                    "torch.func.jvp, backward() or torch.autograd.grad"
                 )
     if not closely and are_usual(tensors.values()):
         return

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ... import _core
 from ...errors import GraphError, InputError, InputTypeError, VertexFlowError
-from .. import segments
+from .. import segments, transforms
 from ..uncompiled import uncompiled
 from .arcs import arcs_before, arcs_of, common_arity, refuse_arcs
 from .build import HAS_EDGES, HAS_KINDS, InputGraph, Ints
@@ -237,12 +237,12 @@ class GraphBatch(Drawn):
         if self.indices is None:
             return self._moved(parts[number].astype(np.int64))
         start = sum(len(part) for part in parts[:number])
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), transforms.suspended():
             return self.indices[start : start + len(parts[number])].long()
 
     def _moved(self, array: np.ndarray[Any, Any]) -> Tensor:
-        """The array as a tensor on the device; no inference tensor, so that autograd may save it later."""
-        with torch.inference_mode(False):
+        """The array as a tensor on the device; no inference tensor, so that autograd may save it later, and of no transform."""
+        with torch.inference_mode(False), transforms.suspended():
             return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     @property

@@ -17,6 +17,7 @@ from .passes.constants import forget_sources
 from .passes.keep_less import keep_less
 from .passes.rows import check_rows
 from .passes.simplify import simplify
+from .passes.stops import mark_stops, take_out_stops
 from .passes.verify import check_canonical
 from .show import AfterPass
 from .states import Shape, StateDtypes
@@ -51,7 +52,7 @@ def prepare(
 
 def _simplify(trace: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     log.show("passes", AfterPass("tracing", trace))
-    for run in (keep_checks, canonical, forget_sources, simplify):
+    for run in (keep_checks, mark_stops, canonical, forget_sources, simplify):
         run(trace)
         log.show("passes", AfterPass(run.__name__, trace))
     with restored(generators_in(trace.graph.nodes)), all_pass():
@@ -59,8 +60,9 @@ def _simplify(trace: Trace, inputs: Mapping[str, Tensor], tensors: Mapping[str, 
         if put_side_by_side(trace):
             log.show("passes", AfterPass(put_side_by_side.__name__, trace))
             check_rows(trace, inputs, tensors)
-    keep_less(trace)
-    log.show("passes", AfterPass(keep_less.__name__, trace))
+    for run in (take_out_stops, keep_less):
+        run(trace)
+        log.show("passes", AfterPass(run.__name__, trace))
     check_canonical(trace)
 
 

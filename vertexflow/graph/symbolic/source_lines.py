@@ -22,7 +22,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
 from ...errors import VertexFlowError, VertexFunctionError
-from . import derivatives
+from . import derivatives, unseen
 from .cells import CELLS
 from .children import Gathered
 from .open_sizes import OPEN_SIZES
@@ -43,6 +43,7 @@ class SourceLines(TorchFunctionMode):
         self.code = code
         self.without_derivative = without_derivative
         self.seen: fx.Node | None = None
+        self.hidden: str | None = None  # what a graph of operations does not say of the derivative, with its line
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func == _ASKS_FOR_GRADIENT and is_users(sys._getframe(1).f_code.co_filename):
@@ -69,6 +70,9 @@ class SourceLines(TorchFunctionMode):
                 result = derivatives.call(function, args, kwargs, lambda: _where(frame, deepest))
         if frame is not None and get_proxy_mode() is not None:
             self._note(frame, deepest)
+            reason = unseen.reason(func, kwargs, result)
+            if reason is not None and self.hidden is None:
+                self.hidden = f"{reason}\n  in the vertex function, {_where(frame, deepest)}"
         return result
 
     def _note(self, frame: FrameType, inner: FrameType | None) -> None:

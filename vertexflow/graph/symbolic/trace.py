@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicC
 
 from ...errors import VertexFunctionError
 from . import meta as meta
+from . import unseen
 from .derivatives import DerivativeError
 from .isolation import forget_source, without_autocast
 from .method import code_of
@@ -84,6 +85,10 @@ class Trace:
     param_grads: dict[str, fx.Node] = field(default_factory=dict)
     pull_grads: dict[str, fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
+    # What the graph does not say of the derivative, so that gradients of gradients cannot be made from it; None: it says all.
+    hidden: str | None = None
+    # The same graph with what the user detached marked as such, if there is any: what gradients of gradients are made from.
+    with_stops: Trace | None = None
     # The decompositions of operations, by operation and operands: the parts of a program have many operations in common.
     pieces: dict[str, fx.Graph | None] = field(default_factory=dict)
 
@@ -193,6 +198,7 @@ def _trace(
     read: set[str] = set()
     ways: list[tuple[int, int | None]] = []
     left_out: list[str] = []
+    hidden: list[str | None] = []
     leaves: dict[Role, Tensor] = {}
     results: dict[Role, Tensor] = {}
 
@@ -236,6 +242,7 @@ def _trace(
         }
         values.update({Push(name): value for name, value in v.pushed.items()})
         results.update(values.items())
+        hidden.append(unseen.custom_function(list(values.values())) or lines.hidden)
         differentiable = [role for role, value in values.items() if value.requires_grad]
         if differentiable:
             for role in differentiable:
@@ -263,8 +270,9 @@ def _trace(
         env.check_guards()
     rows, edges = (cast(torch.SymInt, tensor.shape[0]).node.expr for tensor in (probe, edge_probe))
     trace = Trace(
-        graph, rows, edges, dict(state), state_dtypes, 0, filename, frozenset(left_out), shared=frozenset(read)
-    )
+        graph, rows, edges, dict(state), state_dtypes, 0, filename, frozenset(left_out), shared=frozenset(read),
+        hidden=hidden[0],
+    )  # fmt: skip
     trace.first_slot, trace.arc_size = ways[0]
     _placeholders(graph, has_other_edges=bool(trace.first_slot) or trace.arc_size is not None)
     _check_constants(trace, module)

@@ -27,9 +27,10 @@ class Calls:
     knows_edges: bool
 
     @classmethod
-    def of(cls, part: Part, written: Mapping[fx.Node, bool]) -> Calls:
+    def of(cls, part: Part, written: Mapping[fx.Node, bool], differentiable: bool = False) -> Calls:
         """Compile a part that writes the outputs in `written` into given memory, contiguous where the mapping says so."""
-        return cls(part, *compile_part(part, written), list(written), any(map(on_edges, part.graph.nodes)))
+        function, text = compile_part(part, written, differentiable)
+        return cls(part, function, text, list(written), any(map(on_edges, part.graph.nodes)))
 
     def __call__(self, trace: Trace, rows: int, edges: int, values: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """Compute the outputs; an error names the line of the vertex function."""

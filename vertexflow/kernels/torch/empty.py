@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, fx
 
 from ...graph.symbolic.nodes import has_rows, on_edges
+from ...graph.symbolic.passes.stops import STOP
 from ...graph.symbolic.program import Part
+from .. import products
 
 
 def run_without(part: Part, rows: int, edges: int, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
@@ -29,8 +31,19 @@ def run_without(part: Part, rows: int, edges: int, inputs: Sequence[Tensor | Non
             values[node] = _empty(node.meta["val"], _layouts(node), rows, edges)
         else:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*args, **kwargs)
+            values[node] = _called(node, *args, **kwargs)
     raise AssertionError(f"{part.name} has no outputs")
+
+
+def _called(node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    """The result of an operation, as `source` writes it."""
+    if node.meta.get("collected"):
+        *added, rows, matrix = args
+        return sum(added, products.product(rows, matrix))
+    if node.target is STOP:
+        return args[0].detach()
+    target: Any = node.target
+    return target(*args, **kwargs)
 
 
 def _reads_nothing(node: fx.Node, rows: int, edges: int) -> bool:

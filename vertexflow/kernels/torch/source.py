@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ...graph import segments
+from ...graph import differentiable_segments, segments
 from ...graph.symbolic.nodes import is_view, on_edges
+from ...graph.symbolic.passes.stops import STOP
 from ...graph.symbolic.program import Part
+from .. import products
 
 aten = torch.ops.aten
 
@@ -31,15 +33,20 @@ _DIRECT = {
 _SEGMENTS = {segments.EXPAND: "expand_rows", segments.SEGMENT_SUM: "sum_edges", segments.SEGMENT_MAX: "max_edges"}
 
 
-def compile_part(part: Part, in_place: Mapping[fx.Node, bool]) -> tuple[Callable[..., tuple[Tensor, ...]], str]:
+def compile_part(
+    part: Part, in_place: Mapping[fx.Node, bool], differentiable: bool = False
+) -> tuple[Callable[..., tuple[Tensor, ...]], str]:
     """Compile `part` to `function(rows, edges, *inputs, *outs) -> results`; also returns its source.
 
     Outputs in `in_place` are written into the tensors `outs`, in the order of `part.outputs`, contiguous ones where
-    the mapping says so; the others are returned.
+    the mapping says so; the others are returned. A `differentiable` function writes into no given memory at all, and is made of
+    operations that PyTorch differentiates to any order.
     """
-    writer = _Writer(part, in_place)
+    writer = _Writer(part, in_place, differentiable)
     source = writer.source()
-    scope: dict[str, Any] = {"torch": torch, "aten": aten, "segments": segments, **writer.constants}
+    of_segments = differentiable_segments if differentiable else segments
+    scope: dict[str, Any] = {"torch": torch, "aten": aten, "segments": of_segments, **writer.constants}
+    scope |= {"products": products} if differentiable else {}
     exec(compile(source, f"<vertexflow {part.name}>", "exec"), scope)
     scope[part.name].node_of_line = writer.node_of_line
     return scope[part.name], source
@@ -48,7 +55,7 @@ def compile_part(part: Part, in_place: Mapping[fx.Node, bool]) -> tuple[Callable
 class _Writer:
     """Writes the lines of one function."""
 
-    def __init__(self, part: Part, in_place: Mapping[fx.Node, bool]) -> None:
+    def __init__(self, part: Part, in_place: Mapping[fx.Node, bool], differentiable: bool) -> None:
         self.part = part
         self.nodes = list(part.graph.nodes)
         self.results: tuple[fx.Node, ...] = self.nodes[-1].args[0]
@@ -73,7 +80,7 @@ class _Writer:
             else:
                 self.copies.append(f"{out}.copy_({result.name})")
         for node in self.nodes:
-            if node.target is aten.cat.default:
+            if node.target is aten.cat.default and not differentiable:
                 self._place_operands(node)
 
     def _place_operands(self, cat: fx.Node) -> None:
@@ -153,6 +160,11 @@ class _Writer:
         arguments += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
         if out is not None and node.target is aten.clone.default:
             return f"{out}.copy_({arguments[0]})"
+        if node.meta.get("collected"):  # nowhere but in differentiable functions
+            bias, rows, matrix = ("", *arguments) if len(arguments) == 2 else (f" + {arguments[0]}", *arguments[1:])
+            return f"products.product({rows}, {matrix}){bias}"
+        if node.target is STOP:  # nowhere but in differentiable functions
+            return f"{arguments[0]}.detach()"
         if node.target in _SEGMENTS:
             return f"segments.{_SEGMENTS[node.target]}({', '.join(arguments)})"
         if node.target in _DIRECT:

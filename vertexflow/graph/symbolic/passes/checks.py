@@ -50,6 +50,7 @@ def check(value: Tensor, tested: Tensor, call: str, message: str, where: str) ->
 
 _check = torch.library.custom_op("vertexflow::check", check, mutates_args=())
 torch.library.register_fake("vertexflow::check", lambda value, *others: torch.empty_like(value))
+torch.library.register_autograd("vertexflow::check", lambda ctx, grad: (grad, None, None, None, None))
 CHECK = torch.ops.vertexflow.check.default
 
 

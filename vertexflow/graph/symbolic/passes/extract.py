@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,9 +17,11 @@ from .leaves import ZERO, Image
 aten = torch.ops.aten
 
 
-def extract(name: str, outputs: list[fx.Node], members: set[fx.Node], trace: Trace) -> Part:
-    """The part that computes `outputs`: `members` are its nodes, the values of other nodes are its inputs."""
-    copier = _Copier(trace, lambda node: node in members or is_free(node), lambda node: node)
+def extract(
+    name: str, outputs: list[fx.Node], members: set[fx.Node], trace: Trace, given: Collection[fx.Node] = ()
+) -> Part:
+    """The part that computes `outputs`: `members` are its nodes, the values of other nodes, and those `given`, are its inputs."""
+    copier = _Copier(trace, lambda node: node in members or (is_free(node) and node not in given), lambda node: node)
     copier.copy_all(outputs)
     return copier.finish(name, outputs, [copier.env[node] for node in outputs])
 

@@ -1,0 +1,431 @@
+"""Gradients of gradients, on every backend, against the reference, to which autograd gives them; `torch.func` over a model."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+import vertexflow as vf
+
+from .agreement import join
+from .budget import tries
+from .kinds import kinds_cases
+from .models import BinaryTreeLSTM, FromCode, TreeRNN
+from .ragged import ragged_cases
+from .reference import run_reference
+from .strategies import SMOOTH, Structure, cases
+from .test_initial import leaves_of as count_leaves
+
+BACKENDS = ["eager", "torch", "native", "triton"]
+PARTS = [
+    Structure(5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]),
+    Structure(1, []),
+    Structure(4, [(0, 1, 0), (0, 1, 1), (1, 3, 0), (2, 3, 1)]),
+]
+GRAPHS = [part.graph() for part in PARTS]
+COUNT = sum(part.num_vertices for part in PARTS)
+CHAINS = [Structure(4, [(0, 1, 0), (1, 2, 0), (2, 3, 0)]), Structure(2, [(0, 1, 0)])]
+SEQUENCES, STEPS = [part.graph() for part in CHAINS], 6
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def derivatives(outputs, leaves, order=2):
+    """Gradients of a sum of squares of outputs, of a sum of squares of those, and so on; zeros where there are none."""
+    found, value = [], sum((out * out.detach().sin()).sum() for out in outputs.values() if out.requires_grad)
+    for number in range(1, order + 1):
+        gradients = [None] * len(leaves)
+        if isinstance(value, torch.Tensor) and value.requires_grad:
+            gradients = torch.autograd.grad(value, leaves, create_graph=number < order, allow_unused=True)
+        found += [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)]
+        value = sum(g.square().sum() for g in gradients if g is not None)
+    return found
+
+
+def agree(ours, expected):
+    """To ten digits of the largest: what is summed may cancel."""
+    assert len(ours) == len(expected)
+    largest = 1 + max((float(value.detach().abs().max()) for value in expected if value.numel()), default=0)
+    for found, wanted in zip(ours, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10 * largest)
+
+
+def check(case, backends, call, reference, leaves):
+    leaves = [leaf for leaf in leaves if leaf.requires_grad]
+    if not leaves:
+        return
+    try:
+        expected = derivatives(reference, leaves)
+    except RuntimeError as error:  # PyTorch's own, of an embedding of no rows: the reference has a vertex without edges
+        assume("reshape tensor of 0 elements" not in str(error))
+        raise
+    for case.model.backend in backends:
+        for how in ("after a call", "from the start"):
+            print(f"backend {case.model.backend}, replayed {how}")
+            agree(derivatives(call(), leaves), expected)
+
+
+@tries(4)
+@given(cases())
+def test_random_functions_over_random_structures(case):
+    batch, inputs = vf.pack([part.graph() for part in case.parts]), case.inputs
+    reference = run_reference(case.model, *join(case.parts), inputs, case.reverse)
+    leaves = [*case.model.parameters(), *inputs.values()]
+    check(case, ("torch", "native"), lambda: case.model(batch, reverse=case.reverse, **inputs), reference, leaves)
+
+
+@tries(4)
+@given(ragged_cases())
+def test_random_functions_of_any_number_of_children(case):
+    batch, inputs = vf.pack([part.graph() for part in case.parts]), {**case.inputs, **case.edge_inputs}
+    reference = run_reference(case.model, *join(case.parts), case.inputs, case.reverse, case.edge_inputs)
+    leaves = [*case.model.parameters(), *inputs.values()]
+    check(case, ("torch", "native"), lambda: case.model(batch, reverse=case.reverse, **inputs), reference, leaves)
+
+
+@tries(3)
+@given(kinds_cases())
+def test_random_methods_of_three_kinds(case):
+    leaves = [*case.model.parameters(), *case.inputs.values(), *case.edge_inputs.values()]
+    reference = run_reference(
+        case.model, *join(case.parts), case.inputs, case.reverse, case.edge_inputs, case.methods()
+    )
+    check(case, ("torch",), lambda: case.model(case.batch(), reverse=case.reverse, **case.given()), reference, leaves)
+
+
+@tries(2)
+@given(case=cases(max_graphs=2), data=st.data())
+def test_random_functions_with_initial_states(case, data):
+    names = data.draw(st.lists(st.sampled_from(["h", "m"]), unique=True))
+    initial = {name: numbers(count_leaves(case), *case.model.state[name]) for name in names}
+    batch = vf.pack([part.graph() for part in case.parts])
+    reference = run_reference(case.model, *join(case.parts), case.inputs, case.reverse, initial=initial)
+    leaves = [*case.model.parameters(), *case.inputs.values(), *initial.values()]
+    call = {"reverse": case.reverse, "initial": initial, **case.inputs}
+    check(case, ("torch",), lambda: case.model(batch, **call), reference, leaves)
+
+
+@pytest.mark.slow
+@tries(40)
+@given(cases(SMOOTH, max_graphs=1, max_vertices=4))
+def test_gradgradcheck_of_many(case):
+    gradgradcheck(case)
+
+
+@tries(1)
+@given(cases(SMOOTH, max_graphs=1, max_vertices=3))
+def test_gradgradcheck(case):
+    gradgradcheck(case)
+
+
+def gradgradcheck(case):
+    batch = vf.pack([part.graph() for part in case.parts])
+    parameters = dict(case.model.named_parameters())
+
+    def run(x, weight, *values):
+        given = dict(zip(parameters, values, strict=True))
+        outputs = torch.func.functional_call(case.model, given, (batch,), {**case.inputs, "x": x, "weight": weight})
+        return tuple(value for value in outputs.values() if value.requires_grad)
+
+    values = [case.inputs["x"], case.inputs["weight"], *parameters.values()]
+    values = [value.detach().clone().requires_grad_() for value in values]
+    assert torch.autograd.gradgradcheck(run, values, atol=1e-5, fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_three_orders_of_the_readme_example(backend):
+    model, x = BinaryTreeLSTM(3, 4).double(), numbers(COUNT, 3)
+    leaves = [x, *model.parameters()]
+    expected = derivatives(run_reference(model, *join(PARTS), {"x": x}), leaves, 3)
+    model.backend = backend
+    agree(derivatives(model(GRAPHS, x=x), leaves, 3), expected)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_shared_tensors_and_selected_outputs_and_parts(reverse):
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") @ v.shared("W") + v.gather(0).h * v.gather(1).h.detach() + v.gather(1).h)
+        v.scatter(h=h)
+        v.push(h=h, y=h * v.shared("W")[0])
+
+    model, x, made = FromCode(vertex, {"h": 3}), numbers(COUNT, 3), numbers(3, 3)
+    leaves, outputs = [x, made], torch.tensor([8, 0, 4, 4])
+
+    def call():
+        return model(GRAPHS, x=x, shared={"W": made.sin()}, outputs=outputs, reverse=reverse)
+
+    model.backend = "eager"
+    expected = derivatives(call(), leaves, 3)
+    for model.backend in ("torch", "native"):
+        for model.max_vertices in (None, 4):
+            agree(derivatives(call(), leaves, 3), expected)
+
+
+def test_what_one_input_is_computed_from_may_be_another():
+    """`y` is a function of `x`, and both are inputs: the path between them is counted once."""
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") * v.pull("y") + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model, x = FromCode(vertex, {"h": 3}), numbers(STEPS, 3)
+    expected = derivatives(run_reference(model, *join(CHAINS), {"x": x, "y": x.exp()}), [x])
+    agree(derivatives(model(SEQUENCES, x=x, y=x.exp()), [x]), expected)
+
+
+def test_graphs_of_gradients_end_where_nothing_is_wanted():
+    model, x = TreeRNN(3, 4).double(), numbers(COUNT, 3)
+    loss = model(GRAPHS, x=x).h.square().sum()
+    (of_x,) = torch.autograd.grad(loss, x, create_graph=True)
+    loss.backward(create_graph=True)  # again, in the other way
+    torch.testing.assert_close(x.grad, of_x)
+    plain = torch.autograd.grad(model(GRAPHS, x=x).h.square().sum(), x)[0]
+    torch.testing.assert_close(of_x, plain)
+    model.requires_grad_(False)
+    (of_x,) = torch.autograd.grad(model(GRAPHS, x=x).h.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="One of the differentiated Tensors does not require grad"):
+        torch.autograd.grad(of_x.square().sum(), model.u.weight)
+
+
+def test_backward_twice_and_tensors_that_have_changed():
+    x = numbers(COUNT, 3)
+    for limit in (None, 4):
+        model = TreeRNN(3, 4).double()
+        model.max_vertices = limit
+        loss = model(GRAPHS, x=x).h.square().sum()
+        first = torch.autograd.grad(loss, x, create_graph=True, retain_graph=True)
+        agree(first, torch.autograd.grad(loss, x))
+        with pytest.raises(RuntimeError, match="second time"):
+            torch.autograd.grad(loss, x, create_graph=True)
+        for change in (lambda w: w.mul_(2), lambda w: setattr(w, "data", w.data.clone())):
+            model = copy.deepcopy(model)  # of which no call was replayed from the start
+            loss = model(GRAPHS, x=x).h.square().sum()
+            with torch.no_grad():
+                change(model.w.bias)  # which no first derivative reads
+            with pytest.raises((vf.VertexFlowError, RuntimeError), match=r"changed in place|modified by an inplace"):
+                torch.autograd.grad(loss, x, create_graph=True)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+def without_grad(h):
+    with torch.no_grad():
+        return h + (h * 2)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "message"),
+    [
+        (Doubled.apply, "torch.autograd.Function, Doubled, with a derivative"),
+        (lambda h: h + without_grad(h), r"computes under torch.no_grad\(\)"),
+        (lambda h: h * h.data, "reads `.data`"),
+        (lambda h: h.register_hook(lambda grad: 3 * grad) and h, "calls `register_hook`"),
+        (lambda h: h + torch.autograd.grad(h.sin().sum(), h)[0], "calls `grad` without create_graph"),
+        (lambda h: nn.functional.dropout(h), "draws random numbers"),
+    ],
+)
+def test_what_a_trace_does_not_say_is_refused(hidden, message):
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") + v.gather(0).h)
+        h = hidden(h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model, x = FromCode(vertex, {"h": 3}), numbers(STEPS, 3)
+    loss = model(SEQUENCES, x=x).h.square().sum()
+    with pytest.raises(vf.VertexFlowError, match=rf"(?s)create_graph=True.*{message}"):
+        torch.autograd.grad(loss, x, create_graph=True)
+    torch.autograd.grad(loss, x)
+    with pytest.raises(vf.VertexFlowError, match=message):
+        torch.func.grad(lambda x: model(SEQUENCES, x=x).h.square().sum())(x.detach())
+
+
+def test_runs_that_grow_are_refused_by_name_and_served_by_eager():
+    model, x = TreeRNN(3, 4).double(), numbers(3, 3)
+    for backend in ("torch", "native", "eager"):
+        model.backend = backend
+        run = model.start(x=x)
+        run.extend([[0, 1], [3, 2]])
+        loss = run[:].h.square().sum()
+        if backend == "eager":
+            expected = run_reference(model, 5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)], {"x": _with_zeros(x)})
+            agree(_second(loss, x), _second(expected["h"].square().sum(), x))
+            continue
+        with pytest.raises(vf.VertexFlowError, match=r'create_graph=True.*grows.*backend="eager"'):
+            torch.autograd.grad(loss, x, create_graph=True)
+
+
+def _with_zeros(x):
+    return torch.cat([x, x.new_zeros(2, 3)])
+
+
+def _second(loss, x):
+    (first,) = torch.autograd.grad(loss, x, create_graph=True)
+    return torch.autograd.grad(first.square().sum(), x)
+
+
+def test_parametrized_weights_under_autocast_and_in_half_precision():
+    model, x = TreeRNN(3, 4), torch.randn(COUNT, 3, requires_grad=True)
+    weight_norm(model.w)
+    for backend in ("eager", "native"):
+        model.backend = backend
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(GRAPHS, x=x).h.float().square().sum()
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        found = torch.autograd.grad(first.square().sum(), [x, *model.parameters()])
+        if backend == "eager":
+            expected = found
+    for ours, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=0.1, atol=0.1 * float(wanted.abs().max()))
+
+
+def test_a_check_that_holds_is_passed_through():
+    def vertex(self, v):
+        x = v.pull("x").view(-1, 2, 2)
+        factor = torch.linalg.cholesky(x @ x.mT + torch.eye(2, dtype=x.dtype)).flatten(1)
+        h = torch.tanh(factor + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model, x = FromCode(vertex, {"h": 4}), numbers(STEPS, 4)
+    agree(derivatives(model(SEQUENCES, x=x), [x]), derivatives(run_reference(model, *join(CHAINS), {"x": x}), [x]))
+
+
+# `torch.func`
+
+
+def weighted(model, x, **more):
+    return model(GRAPHS, x=x, **more).h.square().sum()
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_transforms_of_torch_func(limit):
+    model, x, func = TreeRNN(2, 2).double(), numbers(COUNT, 2).detach(), torch.func
+    model.max_vertices = limit
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+
+    def loss(weights, x):
+        return func.functional_call(model, weights, (GRAPHS,), {"x": x}).h.square().sum()
+
+    wanted = [*model.parameters(), leaf := x.clone().requires_grad_()]
+    expected = torch.autograd.grad(weighted(model, leaf), wanted)
+    of_weights, of_x = func.grad(loss, (0, 1))(weights, x)
+    agree([*of_weights.values(), of_x], expected)
+    value, pull_back = func.vjp(loss, weights, x)
+    agree([value, pull_back(torch.ones_like(value))[1]], [weighted(model, x), expected[-1]])
+    hessian = torch.autograd.functional.hessian(lambda x: weighted(model, x), x)
+    for second in (func.jacrev(func.jacrev(loss, 1), 1), func.hessian(loss, 1), func.jacfwd(func.jacfwd(loss, 1), 1)):
+        agree([second(weights, x)], [hessian])
+    both = torch.stack([x, 2 * x], 1)
+    each = func.vmap(func.grad(loss), (None, 1))(weights, both)
+    agree([value[1] for value in each.values()], [*func.grad(loss)(weights, 2 * x).values()])
+    agree([func.jvp(lambda x: loss(weights, x), (x,), (x,))[1]], [(expected[-1] * x).sum()])
+
+
+def test_transforms_with_edges_initial_states_kinds_of_reading_and_selections():
+    def vertex(self, v):
+        kids = v.children
+        e = torch.tanh(kids.h @ self.u + kids.expand(v.pull("x"))) * kids.pull("w")[:, None]
+        a = v.softmax(e)
+        h = torch.tanh(v.pull("x") + v.sum(a * kids.h) + v.max(e) + v.min(e) + v.logsumexp(e).clamp(-3, 3))
+        v.scatter(h=h)
+        v.push(h=h, a=a)
+
+    model, func = FromCode(vertex, {"h": 2}, u=nn.Parameter(torch.eye(2, dtype=torch.float64))), torch.func
+    batch = vf.pack(GRAPHS)
+    x, w = numbers(COUNT, 2).detach(), numbers(batch.num_edges).detach()
+
+    def loss(x, w):
+        out = model(batch, x=x, w=w, outputs=batch.roots)
+        return out.h.square().sum() + (out.a**3).sum()
+
+    leaves = [x.clone().requires_grad_(), w.clone().requires_grad_()]
+    agree(func.grad(loss, (0, 1))(x, w), torch.autograd.grad(loss(*leaves), leaves))
+    agree([func.jacrev(func.jacrev(loss))(x, w)], [torch.autograd.functional.hessian(lambda x: loss(x, w), x)])
+
+    chains, tree = vf.pack([vf.chain(3), vf.chain(2)]), TreeRNN(2, 2).double()
+    h0, x = numbers(2, 2).detach(), numbers(5, 2).detach()
+
+    def of_initial(h0):
+        return tree(chains, x=x, initial={"h": h0}).h.square().sum()
+
+    leaf = h0.clone().requires_grad_()
+    agree([func.grad(of_initial)(h0)], torch.autograd.grad(of_initial(leaf), leaf))
+
+
+# Uses
+
+
+def test_marginals_of_a_crf_are_trained_on():
+    """The marginals of a linear chain are the gradients of log Z; a loss of them is trained on."""
+
+    def vertex(self, v):
+        alpha = v.pull("score") + torch.logsumexp(v.gather(0).alpha[:, :, None] + self.transition, 1)
+        v.scatter(alpha=alpha)
+        v.push(log_z=torch.logsumexp(alpha, -1))
+
+    tags, lengths = 3, [4, 2]
+    model = FromCode(vertex, {"alpha": tags}, transition=nn.Parameter(torch.randn(tags, tags, dtype=torch.float64)))
+    batch, score = vf.pack([vf.chain(length) for length in lengths]), numbers(sum(lengths), tags)
+
+    def by_hand(score):
+        total = 0
+        for rows in score.split(lengths):
+            alpha = torch.zeros(tags, dtype=torch.float64)
+            for row in rows:
+                alpha = row + torch.logsumexp(alpha[:, None] + model.transition, 0)
+            total = total + torch.logsumexp(alpha, -1)
+        return total
+
+    gold, leaves = torch.tensor([0, 1, 2, 0, 1, 1]), [score, model.transition]
+    found = []
+    for log_z in (model(batch, score=score, outputs=batch.roots).log_z.sum(), by_hand(score)):
+        (marginals,) = torch.autograd.grad(log_z, score, create_graph=True)
+        torch.testing.assert_close(marginals.sum(-1), torch.ones(sum(lengths), dtype=torch.float64))
+        loss = -marginals[torch.arange(len(gold)), gold].log().mean()
+        found.append([marginals, *torch.autograd.grad(loss, leaves)])
+    agree(*found)
+
+
+def test_two_steps_of_maml():
+    model, batch = TreeRNN(3, 4).double(), vf.pack(GRAPHS)
+    xs = [numbers(COUNT, 3).detach() for _ in range(2)]
+    found = []
+    for backend in ("eager", "native"):
+        model.backend, weights = backend, dict(model.named_parameters())
+        for x in xs:
+            loss = torch.func.functional_call(model, weights, (batch,), {"x": x}).h.square().mean()
+            slopes = torch.autograd.grad(loss, [*weights.values()], create_graph=True)
+            weights = {name: w - 0.5 * slope for (name, w), slope in zip(weights.items(), slopes, strict=True)}
+        loss = torch.func.functional_call(model, weights, (batch,), {"x": xs[0]}).h.square().mean()
+        found.append(torch.autograd.grad(loss, list(model.parameters())))
+    agree(*found)
+
+
+def test_two_models_one_on_the_other_with_a_gradient_penalty():
+    lower, upper, x = TreeRNN(3, 4).double(), TreeRNN(4, 2).double(), numbers(COUNT, 3)
+    found = []
+    for backend in ("eager", "native"):
+        lower.backend = upper.backend = backend
+        out = upper(GRAPHS, x=lower(GRAPHS, x=x).h, reverse=True).h
+        (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+        penalty = (slope.norm(dim=1) - 1).square().mean()
+        found.append(torch.autograd.grad(out.mean() + penalty, [*lower.parameters(), *upper.parameters()]))
+    agree(*found)
