@@ -271,6 +271,26 @@ def test_a_model_whose_states_or_outputs_have_changed_is_refused(backend):
     assert len(run) == 4
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backward_pass_during_another_one_of_the_same_run(backend):
+    """As in a hook, or in another thread: each has gradients of its own, which go with it."""
+    model = BinaryTreeLSTM(4, 4).double()
+    model.backend = backend
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    run = model.start(x=x)
+    run.extend([[0, 1], [1, 2]])
+    early = run[[3, 4]].h
+    run.extend([[3, 4]])
+    loss, other = early.square().sum() + run[5].h.sum(), run[:].h.sum()
+    wanted = [*model.parameters(), x]
+    expected = torch.autograd.grad(loss, wanted, retain_graph=True)
+    expected_of_other, seen = torch.autograd.grad(other, wanted, retain_graph=True), []
+    early.register_hook(lambda _: seen.append(torch.autograd.grad(other, wanted, retain_graph=True)))
+    agree(torch.autograd.grad(loss, wanted, retain_graph=True), expected)
+    agree(seen[0], expected_of_other)
+    assert not run._grown._gradients
+
+
 @pytest.mark.parametrize("backend", ["native", "torch", "eager"])
 def test_what_changes_between_extensions_of_one_shape_is_seen(backend):
     """A frozen parameter, an input that requires grad, another parameter, an attribute; and wrong rows are refused."""

@@ -44,4 +44,4 @@ class BackendError(VertexFlowError, ValueError):
 
 
 class SlowCoreWarning(UserWarning):
-    """What runs in each step leaves the generated code: the numbers are the same, it takes longer."""
+    """Steps leave the generated code, or there is no compiler to make any: the numbers are the same, it takes longer."""

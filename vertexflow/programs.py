@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,7 @@ from .graph.symbolic.watch.look import take_snapshot
 from .graph.symbolic.watch.snapshot import Held, Path, Snapshot
 from .growth import Orders
 from .kernels.bound import Bound, bind
-from .kernels.compile import choose_backend, compile_program
+from .kernels.compile import choose_backend, compile_program, named_backend
 from .kernels.compiled import Compiled
 
 MOST_VERSIONS = 32  # of a model that are kept; the least recently used go first
@@ -223,10 +224,23 @@ def _compiled(traces: Mapping[str, Trace], request: Request) -> dict[str, Compil
         programs = {name: partition(trace, *wanted, True, states) for name, trace in traces.items()}
     log.show("trace", SymbolicGraph(programs))
     backend = choose_backend(request.backend, request.device)
+    if backend == "torch" and request.device.type == "cpu" and named_backend(request.backend) == "auto":
+        _say_that_there_is_no_compiler()
     compiled = {name: compile_program(program, backend) for name, program in programs.items()}
     for method, method_compiled in compiled.items():
         _say_what_is_slow(method, method_compiled)
     return compiled
+
+
+@cache
+def _say_that_there_is_no_compiler() -> None:
+    """Once in a process, whatever the filters: PyTorch changes them, after which Python shows equal warnings again."""
+    warnings.warn(
+        'there is no C++ compiler (g++, clang++ or c++ on the PATH; CXX names another): backend "auto" is "torch", calls of '
+        "PyTorch in each step. The numbers are the same, it takes longer",
+        SlowCoreWarning,
+        stacklevel=2,
+    )
 
 
 def _say_what_is_slow(method: str, compiled: Compiled) -> None:

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print seconds and memory of a step (forward, backward, Adam) on each circuit."""
     folder = os.environ.get("VERTEXFLOW_DATA")
     parser = argparse.ArgumentParser(
-        prog="python -m examples.circuits.memory",
+        prog=f"python -m {__package__}.memory",
         description="Time and memory of a training step on each circuit of a folder, as one batch. Linux.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

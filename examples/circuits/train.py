@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .. import checkpoint
+from . import checkpoint
 from .circuit import Circuit
 from .data import SMALLEST, Sample, cones, join, read_folder, sample
 from .model import GateProbability
@@ -30,7 +30,7 @@ TEST_PATTERNS = 1 << 20
 def options() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m examples.circuits.train",
+        prog=f"python -m {__package__}.train",
         description="Learn the probability of 1 at every gate on all circuits of a folder but one, and predict it on that one. "
         "Writes model.pt, metrics.jsonl and results.json into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

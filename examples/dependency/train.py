@@ -6,10 +6,12 @@ import argparse
 import copy
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -19,8 +21,7 @@ from tqdm import tqdm
 
 import vertexflow as vf
 
-from .. import checkpoint
-from ..treelstm.train import refuse
+from . import checkpoint
 from .data import Sample, Treebank, load
 from .model import Bag, Dependents
 
@@ -30,7 +31,7 @@ _collate = partial(vf.collate, rows=(1, 2, 3))  # words, relations and tags: one
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m examples.dependency.train",
+        prog=f"python -m {__package__}.train",
         description="Guess the part of speech of words from their dependents. Writes best.pt and metrics.jsonl.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -182,6 +183,12 @@ def most_frequent(bank: Treebank) -> float:
         batch, _, _, tag = _collate(part, policy=None)
         tags.append(tag[heads(batch)])
     return float((tags[1] == tags[0].mode().values).float().mean())
+
+
+def refuse(message: str) -> NoReturn:
+    """Leave with one line that says what is wrong."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

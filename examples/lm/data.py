@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 import vertexflow as vf
 
-from ..treelstm.task import Sample
+Sample = tuple[
+    vf.InputGraph, Tensor, Tensor
+]  # a chain; the word that each vertex reads and the one it is to say, int64 [V]
 
 END, UNKNOWN = 0, 1  # in every vocabulary; END is also what a sentence begins with
 
@@ -60,6 +65,14 @@ def encode(sentences: Iterable[Sequence[str]], words: Sequence[str]) -> list[Sam
         numbers = torch.tensor([END, *(number.get(word, UNKNOWN) for word in sentence), END])
         samples.append((vf.chain(len(sentence) + 1), numbers[:-1], numbers[1:]))
     return samples
+
+
+def batches(samples: Sequence[Sample], size: int, order: torch.Generator | None = None) -> DataLoader[Sample]:
+    """Packed batches of up to `size` sentences, in a random order drawn from `order` if that is given."""
+    return DataLoader(
+        samples,  # type: ignore[arg-type]  # a list has all that a Dataset needs
+        batch_size=size, shuffle=order is not None, generator=order, collate_fn=partial(vf.collate, rows=(1, 2)),
+    )  # fmt: skip
 
 
 def unigram_perplexity(corpus: Corpus) -> float:

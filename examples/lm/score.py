@@ -10,20 +10,19 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..treelstm.train import choose_device, load_checkpoint, refuse
-from ..treelstm.training import batches
-from .data import encode
+from .command import choose_device, load_checkpoint, refuse
+from .data import batches, encode
 from .model import LSTMS, LanguageModel
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the perplexity of each sentence, its end included, and the sentence."""
     made = argparse.ArgumentParser(
-        prog="python -m examples.lm.score",
+        prog=f"python -m {__package__}.score",
         description="Print the perplexity of each sentence. A line is a sentence, its tokens apart: `It 's a good film .`",
     )
     made.add_argument(
-        "--checkpoint", type=Path, metavar="RUN", required=True, help="folder of a run of examples.lm.train"
+        "--checkpoint", type=Path, metavar="RUN", required=True, help=f"folder of a run of {__package__}.train"
     )
     made.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, ...")
     made.add_argument("file", nargs="?", default="-", help="file of sentences; - (the default) reads standard input")

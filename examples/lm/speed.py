@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 import vertexflow as vf
 
-from ..treelstm.task import Sample
-from ..treelstm.train import refuse
+from .command import refuse
+from .data import Sample
 from .model import LSTMS, LanguageModel
 from .train import add_data, load_or_refuse, step
 
@@ -25,7 +25,7 @@ Contenders = dict[str, Callable[[], object]]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Time training steps of the whole model, and of the recurrent layer alone; print tokens a second."""
     made = argparse.ArgumentParser(
-        prog="python -m examples.lm.speed",
+        prog=f"python -m {__package__}.speed",
         description="Tokens a second of training steps (forward, backward, update), all contenders in turns over the same "
         "batches of sentences; the median of the rounds counts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

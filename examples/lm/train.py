@@ -19,18 +19,16 @@ from tqdm import tqdm
 
 import vertexflow as vf
 
-from .. import checkpoint
-from ..treelstm.task import Sample
-from ..treelstm.train import choose_device, refuse
-from ..treelstm.training import batches
-from .data import Corpus, load, unigram_perplexity
+from . import checkpoint
+from .command import choose_device, refuse
+from .data import Corpus, Sample, batches, load, unigram_perplexity
 from .model import LSTMS, LanguageModel
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m examples.lm.train",
+        prog=f"python -m {__package__}.train",
         description="Train an LSTM language model on the sentences of the Stanford Sentiment Treebank. Writes best.pt and "
         "metrics.jsonl into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import vertexflow as vf
 
+from . import checkpoint
 from .junction import junction_tree
 
 UNKNOWN = 0  # the number of a cluster or an atom that training has not
@@ -112,13 +113,11 @@ def _kept(lines: Sequence[str], cache: Path) -> list[_Read]:
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     file = cache / f"molecules-{digest}.pt"
     if file.exists():
-        return [_Read(*fields) for fields in torch.load(file, weights_only=True)]
+        return [_Read(*fields) for fields in checkpoint.load(file)["molecules"]]
     RDLogger.DisableLog("rdApp.*")
     read = [read_smiles(line) for line in tqdm(lines, desc="junction trees", unit="molecule", disable=None)]
     cache.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    torch.save([tuple(vars(molecule).values()) for molecule in read], partial)
-    partial.replace(file)
+    checkpoint.save(file, {"molecules": [tuple(vars(molecule).values()) for molecule in read]})
     return read
 
 

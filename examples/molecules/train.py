@@ -30,7 +30,7 @@ _collate = functools.partial(vf.collate, rows=("cluster", "atom", "bond"))
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = argparse.ArgumentParser(
-        prog="python -m examples.molecules.train",
+        prog=f"python -m {__package__}.train",
         description="Predict the logP of molecules from their junction trees, beside three baselines. Writes metrics.jsonl and "
         "logp.png.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

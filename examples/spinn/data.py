@@ -1,6 +1,6 @@
 """ListOps as sequences of tokens, with the gold tree in one array that a parser can ask at any state.
 
-The tree of `examples.treelstm.listops` leans left, so that of all spans that begin at token i the longest is the whole
+The tree of an expression (`listops.to_graph`) leans left, so that of all spans that begin at token i the longest is the whole
 item that begins there: the digit, or the list from its opening bracket to its closing one. `reach[i]` is the end of that
 span, and `value[i]` what it evaluates to. All gold spans follow from `reach`: no other tree has the same one.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..treelstm.listops import OPERATIONS, Expression, distinct_expressions, to_graph
+from .listops import OPERATIONS, Expression, distinct_expressions, to_graph
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 WORDS = ["", *map(str, range(10)), *(f"[{name}" for name in sorted(OPERATIONS)), "]"]  # 0 is "no token"

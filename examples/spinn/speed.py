@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import checkpoint
+from . import checkpoint
 from .data import batches, load
 from .model import Parser
 from .parser import parse
@@ -20,12 +20,12 @@ from .parser import parse
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse test sentences with the model's own actions, the same ones in batches of every size; print the speeds."""
     made = argparse.ArgumentParser(
-        prog="python -m examples.spinn.speed",
+        prog=f"python -m {__package__}.speed",
         description="Sentences per second of parsing with own actions, forward only. Each batch size in turn, several "
         "times; the median counts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument("run", type=Path, metavar="RUN", help="folder of a run of examples.spinn.train")
+    made.add_argument("run", type=Path, metavar="RUN", help=f"folder of a run of {__package__}.train")
     made.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 64, 256], metavar="N", help="to be timed")
     made.add_argument("--sentences", type=int, default=256, metavar="N", help="test sentences, at most all")
     made.add_argument("--rounds", type=int, default=5, metavar="N", help="times that each size is timed")

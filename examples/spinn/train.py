@@ -16,9 +16,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .. import checkpoint
-from ..treelstm.task import UNLABELLED
+from . import checkpoint
 from .data import Sentences, batches, load
+from .listops import UNLABELLED
 from .model import Bag, Parser
 from .parser import Choose, Parse, follow_gold, gold, mixed, parse, random_actions
 
@@ -26,7 +26,7 @@ from .parser import Choose, Parse, follow_gold, gold, mixed, parse, random_actio
 def options() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m examples.spinn.train",
+        prog=f"python -m {__package__}.train",
         description="Train a shift-reduce parser that computes the value of ListOps expressions as it parses them. "
         "Writes model.pt and results.json into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

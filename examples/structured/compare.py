@@ -20,7 +20,7 @@ TOLERANCE = 1e-8  # in float64, of gradients
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Compare, print and draw; returns how many times as long the usual way takes, by problem."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.structured.compare",
+        prog=f"python -m {__package__}.compare",
         description="Sums over structures by vertex functions and as they are usually written: the same values and gradients, "
         "and the time of a forward and backward pass. Draws marginals.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -25,7 +25,7 @@ RUN_SETTINGS = ("epochs", "patience", "device", "threads", "resume", "out", "dat
 def parser() -> argparse.ArgumentParser:
     """The options of `python -m examples.treelstm.train`."""
     made = argparse.ArgumentParser(
-        prog="python -m examples.treelstm.train",
+        prog=f"python -m {__package__}.train",
         description="Train a binary TreeLSTM: on ListOps, made from the seed (the default), or on the Stanford Sentiment "
         "Treebank. Writes checkpoints, metrics.jsonl and curves.png into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -21,7 +21,7 @@ from .training import batches
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print, for each tree, its label, the confidence (the probability of that label), and the tree's text."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.treelstm.predict",
+        prog=f"python -m {__package__}.predict",
         description="Print the label and the confidence of each tree. A model of ListOps reads one expression a line, "
         "`[MAX 2 9 [MIN 4 7 ] 0 ]`; a model of SST reads trees in PTB brackets, `(3 (2 It) (4 (2 's) (3 good)))`, "
         "whose own labels are ignored.",

@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader
 
 import vertexflow as vf
 
-from .. import checkpoint, ranks
-from . import listops, sst
+from . import checkpoint, listops, ranks, sst
 from .model import MODELS
 from .options import RUN_SETTINGS, contradictions, parser, with_defaults
 from .plot import draw_curves

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import vertexflow as vf
 
-from .. import ranks
+from . import ranks
 from .task import UNLABELLED, Sample
 
 

@@ -13,9 +13,8 @@ from torch.nn.functional import cross_entropy
 
 import vertexflow as vf
 from examples.lm import data, score, speed, train
-from examples.lm.data import END, UNKNOWN
+from examples.lm.data import END, UNKNOWN, batches
 from examples.lm.model import LSTMS, LanguageModel
-from examples.treelstm.training import batches
 
 from ..data import needs_data
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from hypothesis import given
 from torch import nn
 
 import vertexflow as vf
+from vertexflow import programs
 from vertexflow.kernels.native import build
 
 from ..agreement import check
@@ -310,9 +312,18 @@ def test_without_a_folder_to_keep_it_in(monkeypatch, tmp_path):
 def test_without_a_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    model = TreeRNN(3, 4)
-    model([vf.chain(3)], x=torch.randn(3, 3))
-    assert NATIVE not in model.explain()
+    programs._say_that_there_is_no_compiler.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        for asked in ("torch", "auto", "auto"):
+            warnings.simplefilter("always")
+            model = TreeRNN(3, 4)
+            model.backend = asked
+            model([vf.chain(3)], x=torch.randn(3, 3))
+            assert NATIVE not in model.explain()
+            assert len(caught) == (asked == "auto")  # said once, to those who have not asked for it
+    assert caught[0].category is vf.SlowCoreWarning
+    assert "there is no C++ compiler" in str(caught[0].message)
+    assert 'backend "auto" is "torch"' in str(caught[0].message)
     model.backend = "native"
     with pytest.raises(vf.BackendError, match=r"needs a C\+\+ compiler"):
         model([vf.chain(3)], x=torch.randn(3, 3))

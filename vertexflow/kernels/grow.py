@@ -11,6 +11,7 @@ call its backward pass (`extension`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,8 @@ class Grown:
     differentiable: set[str] = field(default_factory=set)  # names of pushes
     # Programs whose states and outputs were compared with the buffers, and the number of vertices that these have room for.
     _room: dict[int, tuple[Bound, int]] = field(default_factory=dict)
-    _gradients: tuple[int, dict[str, Tensor], dict[str, Tensor]] | None = None
+    # Of each call of backward that is under way: in several threads, or in a hook of another one.
+    _gradients: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = field(default_factory=dict)
 
     def reserve(self, bound: Bound, count: int, device: torch.device) -> None:
         """Make room for `count` further rows of the states and outputs of these programs.
@@ -86,12 +88,16 @@ class Grown:
         self.differentiable |= differentiable
 
     def gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The gradient buffers of this call of backward, for states and for pushes by name; they are created when needed, and
-        have the rows of the buffers of states and pushes."""
+        """The gradient buffers of this call of backward, for states and for pushes by name; they are created when needed, have
+        the rows of the buffers of states and pushes, and go when the call ends."""
         task = torch._C._current_graph_task_id()
-        if self._gradients is None or self._gradients[0] != task:
-            self._gradients = (task, {}, {})
-        return self._gradients[1:]
+        buffers = self._gradients.get(task)
+        if buffers is None:
+            buffers = self._gradients[task] = {}, {}
+            torch.autograd.Variable._execution_engine.queue_callback(
+                functools.partial(self._gradients.__delitem__, task)
+            )
+        return buffers
 
     def state_gradient(self, name: str, like: fx.Node) -> Tensor:
         """The gradient buffer of a state, whose gradients are like the values of a node."""

@@ -1,4 +1,4 @@
-"""Examples under `torchrun`: which of the processes this is, and what all of them must know alike."""
+"""Under `torchrun`: which of the processes this is, and what all of them must know alike."""
 
 from __future__ import annotations
 

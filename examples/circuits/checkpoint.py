@@ -1,4 +1,4 @@
-"""Checkpoints of all examples: whoever is killed while writing one, or loses power, has the old one or the new."""
+"""Checkpoints, the same in every example: whoever is killed while writing one, or loses power, has the old one or the new."""
 
 from __future__ import annotations
 
