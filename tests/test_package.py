@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +52,21 @@ def test_all_lists_only_what_exists():
 def test_errors_are_caught_as_vertexflow_and_as_python_would_raise_them(error, builtin):
     assert issubclass(error, vf.VertexFlowError)
     assert issubclass(error, builtin)
+
+
+def test_a_source_distribution_has_all_that_is_kept(tmp_path):
+    """All but what is for the repository alone: tests read pages of the documentation, `make` reads the Makefile."""
+    root = Path(__file__).parents[1]
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("needs a git repository, which says what is kept")
+    kept = {name for name in listed.stdout.splitlines() if not name.startswith(".") and (root / name).is_file()}
+    for name in kept:  # a copy: setuptools writes beside setup.py, and other tests look around there
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    command = [sys.executable, "setup.py", "-q", "sdist"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (made,) = tmp_path.glob("dist/*.tar.gz")
+    with tarfile.open(made) as file:
+        assert kept <= {name.partition("/")[2] for name in file.getnames()}

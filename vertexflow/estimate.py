@@ -124,8 +124,7 @@ class EstimatesMemory(ReturnsOutputs):
 
         Returns:
             A `MemoryEstimate` in bytes, readable when printed: within 10 % (or 2 MiB) of what a step takes with generated code.
-            Where leaves need no gradient, room for theirs is counted that is never touched (16 % of Tree-FC). Backend "torch"
-            takes from 6 % less to 32 % more.
+            Backend "torch" takes from 6 % less to 32 % more.
 
         Raises:
             as `forward`; BackendError on a GPU and with "eager"; InputError of a loss that asks for values.

@@ -99,7 +99,7 @@ def test_two_threads_find_out_at_once_what_cannot_be_prepared(model, monkeypatch
         bound.is_native = False
         return prepared.Prepared(None, [], [], [])
 
-    def backward(self, bound, order, have_rows):
+    def backward(self, bound, order, have_rows, overwrites):
         raise prepared.Unprepared
 
     monkeypatch.setattr(prepared, "prepare", prepare)

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from .memory import ALIGNED, Values
 from .order import Ints, Order, RowGroup, Step
 from .ranges import MOVED, CallsOfRun, NamedCalls, is_profiling, step_numbers
 from .run import Run
+from .sent_rows import SentRows, receiving
 
 COPY, ZERO, GATHER = map(Function, ("copy", "zero", "gather"))
 RECEIVE = {dtype: Function(f"receive_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
@@ -90,7 +91,8 @@ def _length(index: Index) -> int:
 class Writer:
     """Writes down the calls of one pass over a structure."""
 
-    def __init__(self, bound: Bound, order: Order) -> None:
+    def __init__(self, bound: Bound, order: Order, sent: SentRows | None = None) -> None:
+        """Gradients that are sent to children lie at rows of `sent`, if it is given, not at the order's own."""
         self.bound, self.order = bound, order
         self.alive: list[Tensor] = []  # tensors whose addresses are among the numbers
         self.num_seeds = 0
@@ -106,7 +108,11 @@ class Writer:
             loop for compiled in bound.compiled for loop in compiled.loops.values() if isinstance(loop, AddressedLoop)
         )
         self._functions = next((loop.loop_numbers for loop in native), {})
-        self._parents = Exchange({By.SLOT: order.parents, By.EDGE: order.edge_parents})
+        self._parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}
+        if sent is not None:
+            self._parents |= {
+                by: sent.parents(by, parents) for by, parents in self._parents.items() if parents and by in sent.blocks
+            }
 
     def address(self, key: Hashable) -> int:
         """The number of the address where something lies, the next one if it is new."""
@@ -144,7 +150,7 @@ class Writer:
         if not isinstance(loop, AddressedLoop):
             raise Unprepared(f"{part} is no native code")
         if (group, part, window) not in self._arguments_of:
-            run = Run(self.order.groups[group], Values({}), exchange=self._parents)
+            run = Run(self.order.groups[group], Values({}), exchange=Exchange(self._parents))
             arguments: list[Location | int] = [
                 *(loop.later_numbers if (group, part) in self._begun else loop.first_numbers)
             ]
@@ -205,7 +211,7 @@ class Writer:
     def _sent(self, sent: Mapping[By, Location]) -> list[Location | int]:
         """What parents sent, by slot and by edge, as arguments."""
         terms: list[Location | int] = []
-        for by, parents in ((By.SLOT, self.order.parents), (By.EDGE, self.order.edge_parents)):
+        for by, parents in self._parents.items():
             if by not in sent or parents is None:
                 terms += [0, 0, 0]
             else:
@@ -265,14 +271,8 @@ class Writer:
         return min((int(rows.min()) for rows in sending if len(rows)), default=group.num_rows)
 
     @cached_property
-    def _is_read(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether the gradient that a row of a state receives is read; false for a child that is missing."""
-        is_read = np.ones(self.order.num_rows + self.order.num_external + 1, np.bool_)
-        is_read[-1] = False
-        for compiled, group in zip(self.bound.compiled, self.order.groups, strict=True):
-            if not compiled.program.receives_at_leaves:
-                is_read[group.start : group.start + group.num_leaves] = False
-        return is_read
+    def _is_read(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        return receiving([compiled.program for compiled in self.bound.compiled], self.order)
 
     def _pointer(self, tensor: Tensor) -> int:
         self.alive.append(tensor)

@@ -68,7 +68,7 @@ class Extension:
         grads.append(earlier.data_ptr())
         for gradient in states.values():
             grads += (gradient.data_ptr(), _address_of_row(gradient, 1 + first))
-        return self.prepared.backward_for(bound, order, have_rows).run_from(kept, read, grads)
+        return self.prepared.backward_for(bound, order, have_rows, overwrites=False).run_from(kept, read, grads)
 
 
 def extension_for(bound: Bound, order: Order) -> Extension | None:
@@ -82,7 +82,7 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
             with rehearsal.interrupted():
                 prepared = prepare(bound, order, grows=True)
                 if bound.extends_natively is None and bound.wants_gradients:
-                    prepared.backward_for(bound, order, (True,) * len(prepared.zeros))
+                    prepared.backward_for(bound, order, (True,) * len(prepared.zeros), overwrites=False)
         except Unprepared:
             bound.extends_natively = False
             return None

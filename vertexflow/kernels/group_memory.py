@@ -8,7 +8,7 @@ from torch import fx
 
 from .calls import Location, Locations, Region, Writer
 from .edges import known_of_edges
-from .memory import Along, Layout
+from .memory import Along, Layout, Place
 from .windows import Windows
 
 
@@ -41,6 +41,17 @@ class GroupMemory:
             else:
                 num_rows = place.along.count(group.extent) * (place.row_stride // stride if stride else 1)
                 self._move(key, location._replace(num_rows=num_rows), place.along, place.row_stride * size)
+
+    def place(self, key: Hashable, place: Place, within: Location, offsets: Sequence[int]) -> None:
+        """Set where the rows of each window begin, in bytes within some memory."""
+        assert place.along is not None, key
+        group, size = self.windows.group, place.dtype.itemsize
+        num_rows = place.along.count(group.extent) * (place.row_stride // place.strides[0] if place.strides[0] else 1)
+        for locations, window, offset in zip(self.in_window, self.windows.all, offsets, strict=True):
+            before = window.range(place.along)[0] * place.row_stride * size
+            locations[key] = Location(
+                within.address, within.offset + offset - before, place.strides[0] * size, num_rows
+            )
 
     def allocate(self, region: Region, key: Hashable, along: Along, bytes: int, all_rows: bool = False) -> None:
         """Allocate rows of so many bytes: all of them, or, where there are several windows, those of one."""

@@ -18,6 +18,7 @@ from . import rehearsal
 from .group_memory import GroupMemory
 from .pool import LARGE_OF_PARTS, empty, empty_for_a_call, is_large
 from .ranges import CallsOfRun
+from .transfers import Sending
 
 _CPU = torch.device("cpu")
 _address = Tensor.data_ptr
@@ -54,6 +55,7 @@ class Forward:
     outputs: list[Fresh]
     num_seeds: int
     memory: list[GroupMemory]  # of each group
+    sending: Sending | None  # where a backward pass may send that overwrites what is kept
 
     @property
     def kept_size(self) -> int:

@@ -16,10 +16,18 @@ from .arguments import By, Gathered, Outside, Received, Sent, SentByAll, State
 from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .group_memory import GroupMemory
-from .memory import Along, first_gathered, first_row, gathered_by, positions_of, slots_of
-from .order import Ints, Order, OutputRows, RowGroup
+from .memory import Along, first_gathered, first_row, gathered_by, slots_of
+from .order import Ints, Order, OutputRows
+from .sent_rows import SentRows, places_of
 
 TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and dtype of a tensor that a run makes for its caller
+
+
+class Sending(NamedTuple):
+    """Where the gradients lie that groups send to their children."""
+
+    rows: SentRows | None  # None: at the positions in `child_rows` of all groups, or edges
+    locations: dict[SentByAll, Location]
 
 
 class Transfer(NamedTuple):
@@ -172,9 +180,7 @@ def receive(
                 writer.add(to, None, dtype, (first, count), sent_to_state)
 
 
-def allocate_sent(
-    writer: Writer, region: Region, programs: Sequence[Program], order: Order
-) -> dict[SentByAll, Location]:
+def allocate_sent(region: Region, programs: Sequence[Program], order: Order) -> Sending:
     """Allocate the gradients that all groups send to their children."""
     sent: dict[SentByAll, Location] = {}
     for program in programs:
@@ -182,34 +188,54 @@ def allocate_sent(
             key = SentByAll(name, By.EDGE if is_over_edges(slot) else By.SLOT)
             if key not in sent:
                 size = math.prod(program.trace.state[name]) * node.meta["val"].dtype.itemsize
-                num_rows = order.num_edge_positions if is_over_edges(slot) else order.num_positions + 1
-                sent[key] = region.allocate(num_rows, size)
-                if not is_over_edges(slot):
-                    writer.zero(sent[key].part(num_rows - 1, 1))  # what rows receive that nobody reads
-    return sent
+                sent[key] = region.allocate(
+                    order.num_edge_positions if is_over_edges(slot) else order.num_positions + 1, size
+                )
+    return Sending(None, sent)
 
 
-def locate_sent(
-    writer: Writer, program: Program, group: RowGroup, sent: Mapping[SentByAll, Location], memory: GroupMemory
-) -> None:
-    """Locate what a group sends within what all groups send; zero it where the group sends nothing."""
-    for key, location in sent.items():
-        memory.set(key, location)
+def zero_unread(writer: Writer, sending: Sending, order: Order) -> None:
+    """Zero what rows receive that nobody reads."""
+    row = order.num_positions if sending.rows is None else sending.rows.zeros
+    for key, location in sending.locations.items():
         if key.by is By.SLOT:
-            nodes = slots_of(program.gather_grads, key.state)
-            slots = set(nodes.values())
-            sent_by_group = location.part(group.position, group.num_inner * group.num_slots)
-            has_gaps = slots != {ALL_SLOTS} and len(slots) < group.num_slots
-        else:
-            assert group.edges is not None
-            nodes, columns = positions_of(program.gather_grads, key.state), group.edges.side_by_side
-            sent_by_group = location.part(group.edges.position, group.edges.num_edges * columns)
-            has_gaps = len(nodes) < columns
-        if has_gaps:
-            writer.zero(sent_by_group)
-        memory.set(Sent(key.state, key.by), sent_by_group)
-        if any(program.stage_of[node] == "grad_eager" for node in nodes):
+            writer.zero(location.part(row, 1))
+
+
+def locate_sent(program: Program, number: int, sending: Sending, memory: GroupMemory) -> None:
+    """Locate what a group sends, in each of its windows, within what all groups send."""
+    group = memory.windows.group
+    for key, location in sending.locations.items():
+        memory.set(key, location)
+        for at, window in enumerate(memory.windows.all):
+            start, _ = places_of(group, window, key.by)
+            first, _ = places_of(group, memory.windows.whole, key.by)
+            row = start if sending.rows is None else sending.rows.blocks[key.by][number, at]
+            _, count = places_of(group, memory.windows.whole, key.by)
+            memory.in_window[at][Sent(key.state, key.by)] = location.part(row - (start - first), count)
+        if any(program.stage_of[node] == "grad_eager" for node in _sent_to(program, key)):
             raise Unprepared("gradients that are sent before the steps")
+
+
+def zero_gaps(writer: Writer, program: Program, memory: GroupMemory, number: int, sending: Sending) -> None:
+    """Zero what a window sends of states, or through slots, that its group sends nothing through."""
+    group, window = memory.windows.group, memory.windows.all[number]
+    for key in sending.locations:
+        slots, edges = set(_sent_to(program, key).values()), group.edges
+        columns = group.num_slots if key.by is By.SLOT else 0 if edges is None else edges.side_by_side
+        if ALL_SLOTS in slots or len(slots) == columns:
+            continue
+        (start, count), (first, _) = (places_of(group, rows, key.by) for rows in (window, memory.windows.whole))
+        writer.zero(memory.in_window[number][Sent(key.state, key.by)].part(start - first, count))
+
+
+def _sent_to(program: Program, key: SentByAll) -> dict[fx.Node, int]:
+    """The gradients of a state that a group sends, and through which slots."""
+    return {
+        node: slot
+        for (name, slot), node in program.gather_grads.items()
+        if name == key.state and is_over_edges(slot) == (key.by is By.EDGE)
+    }
 
 
 def _are_consecutive(rows: Ints) -> bool:

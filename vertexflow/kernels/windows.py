@@ -62,6 +62,12 @@ class Windows:
         return len(self.all) > 1
 
     @property
+    def whole(self) -> Window:
+        """All rows of the group."""
+        last = self.all[-1]
+        return Window(0, last.stop, 0, last.inner_stop, 0, last.edge_stop)
+
+    @property
     def extent(self) -> Extent | None:
         """The largest extent of a window; None if there is only one."""
         return (

@@ -106,20 +106,19 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_tanh = (T* const)a[17];
     T* const p_add_3 = (T* const)a[18];
     T* const p_sigmoid_2 = (T* const)a[19];
-    T* const p_tanh_1 = (T* const)a[20];
-    T* const p_mul_2 = (T* const)a[21];
-    T* const scratch_1 = (T* const)a[22];
-    T* const scratch_2 = (T* const)a[23];
-    T* const scratch_3 = (T* const)a[24];
-    const Long num_computed = (Long)a[25];
-    Long& packed = a[26];
+    T* const p_mul_2 = (T* const)a[20];
+    T* const scratch_1 = (T* const)a[21];
+    T* const scratch_2 = (T* const)a[22];
+    T* const scratch_3 = (T* const)a[23];
+    const Long num_computed = (Long)a[24];
+    Long& packed = a[25];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[27];
+    T* const room_0 = (T* const)a[26];
     const Weight weight_0 = {p_params_4, packs ? room_0 : nullptr, true, 6, 6};
-    T* const room_1 = (T* const)a[28];
+    T* const room_1 = (T* const)a[27];
     const Weight weight_1 = {p_params_3, packs ? room_1 : nullptr, true, 18, 6};
-    const Index* const edge_offset = (Index* const)a[29];
+    const Index* const edge_offset = (Index* const)a[28];
     if (must_pack)
 #pragma omp parallel if (144 > serial)
     {
@@ -127,8 +126,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 51, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 51, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 45, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 45, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -161,8 +160,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c = p_add_3 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_2 + start * v_h_ld;
                     T* const v_mm = scratch_1;
@@ -235,7 +232,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t11 = sigmoid(t10);
                             v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t11;
                             const float t12 = tanh_of(t9);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t12;
                             const float t13 = t11 * t12;
                             v_h[i * v_h_ld + j0] = t13;
                         }
@@ -252,8 +248,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c = p_add_3 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_2 + start * v_h_ld;
                     #pragma omp for schedule(static) nowait
@@ -269,7 +263,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t4 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 6]);
                             v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t4;
                             const float t5 = tanh_of(t3);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t5;
                             const float t6 = t4 * t5;
                             v_h[i * v_h_ld + j0] = t6;
                         }
@@ -309,8 +302,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_sigmoid = (T* const)a[23];
     T* const p_sigmoid_1 = (T* const)a[24];
     T* const p_tanh = (T* const)a[25];
-    T* const p_sigmoid_2 = (T* const)a[26];
-    T* const p_tanh_1 = (T* const)a[27];
+    T* const p_add_3 = (T* const)a[26];
+    T* const p_sigmoid_2 = (T* const)a[27];
     T* const p_sigmoid_backward = (T* const)a[28];
     float* const send_edges_c = (float* const)a[29];
     T* const p_tanh_backward_1 = (T* const)a[30];
@@ -369,10 +362,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
                     constexpr Long v_tanh_ld = 6;
                     T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_3 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_sigmoid_backward_ld = 6;
                     T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
                     float* const v_mul_5 = send_edges_c + first_of_edges * 6;
@@ -400,29 +393,30 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             const float t2 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t3 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t4 = fused(t3, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t5 = t2 * t4;
-                            const float t6 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t5;
-                            v_add_6[i * v_add_6_ld + j0] = t6;
-                            const float t7 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t8 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t9 = t7 * t8;
-                            const float t10 = t9 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t10;
-                            const float t11 = t6 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t12 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t13 = fused(t12, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t14 = t11 * t13;
-                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t14;
-                            const float t15 = t6 * v_tanh[i * v_tanh_ld + j0];
-                            const float t16 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t17 = t15 * t16;
-                            const float t18 = t17 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t18;
-                            v_cat[i * v_cat_ld + j0] = t18;
-                            v_cat[i * v_cat_ld + j0 + 6] = t10;
-                            v_cat[i * v_cat_ld + j0 + 12] = t14;
+                            const float t3 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t4 = -t3;
+                            const float t5 = fused(t4, t3, float(1.0));
+                            const float t6 = t2 * t5;
+                            const float t7 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t6;
+                            v_add_6[i * v_add_6_ld + j0] = t7;
+                            const float t8 = t1 * t3;
+                            const float t9 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t10 = t8 * t9;
+                            const float t11 = t10 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t11;
+                            const float t12 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t13 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t14 = fused(t13, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t15 = t12 * t14;
+                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t15;
+                            const float t16 = t7 * v_tanh[i * v_tanh_ld + j0];
+                            const float t17 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t18 = t16 * t17;
+                            const float t19 = t18 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t19;
+                            v_cat[i * v_cat_ld + j0] = t19;
+                            v_cat[i * v_cat_ld + j0 + 6] = t11;
+                            v_cat[i * v_cat_ld + j0 + 12] = t15;
                         }
                     }
                     meeting.wait(team);
@@ -431,13 +425,13 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t19 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_forget[i * v_forget_ld + j0];
-                            v_mul_5[i * v_mul_5_ld + j0] = t19;
-                            const float t20 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
-                            const float t21 = float(1.0) - v_forget[i * v_forget_ld + j0];
-                            const float t22 = t20 * t21;
-                            const float t23 = t22 * v_forget[i * v_forget_ld + j0];
-                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t23;
+                            const float t20 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_forget[i * v_forget_ld + j0];
+                            v_mul_5[i * v_mul_5_ld + j0] = t20;
+                            const float t21 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
+                            const float t22 = float(1.0) - v_forget[i * v_forget_ld + j0];
+                            const float t23 = t21 * t22;
+                            const float t24 = t23 * v_forget[i * v_forget_ld + j0];
+                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t24;
                         }
                     }
                     meeting.wait(team);
@@ -447,8 +441,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t24 = v_mm_3[i * v_mm_3_ld + j0] + v_mm_5[(owner[i] - start) * v_mm_5_ld + j0];
-                            v_add_7[i * v_add_7_ld + j0] = t24;
+                            const float t25 = v_mm_3[i * v_mm_3_ld + j0] + v_mm_5[(owner[i] - start) * v_mm_5_ld + j0];
+                            v_add_7[i * v_add_7_ld + j0] = t25;
                         }
                     }
                     meeting.wait(team);
@@ -469,10 +463,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
                     constexpr Long v_tanh_ld = 6;
                     T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_3 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_sigmoid_backward_ld = 6;
                     T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
                     constexpr Long v_tanh_backward_1_ld = 6;
@@ -484,26 +478,27 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            const float t2 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t3 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t4 = t2 * t3;
-                            const float t5 = t4 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t5;
-                            const float t6 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t7 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t8 = fused(t7, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t9 = t6 * t8;
-                            const float t10 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t9;
-                            const float t11 = t10 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t12 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t13 = fused(t12, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t14 = t11 * t13;
-                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t14;
-                            const float t15 = t10 * v_tanh[i * v_tanh_ld + j0];
-                            const float t16 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t17 = t15 * t16;
-                            const float t18 = t17 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t18;
+                            const float t2 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t3 = t1 * t2;
+                            const float t4 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t5 = t3 * t4;
+                            const float t6 = t5 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t6;
+                            const float t7 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t8 = -t2;
+                            const float t9 = fused(t8, t2, float(1.0));
+                            const float t10 = t7 * t9;
+                            const float t11 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t10;
+                            const float t12 = t11 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t13 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t14 = fused(t13, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t15 = t12 * t14;
+                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t15;
+                            const float t16 = t11 * v_tanh[i * v_tanh_ld + j0];
+                            const float t17 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t18 = t16 * t17;
+                            const float t19 = t18 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t19;
                         }
                     }
                     meeting.wait(team);

@@ -76,14 +76,13 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_tanh = (T* const)a[14];
     T* const p_add_2 = (T* const)a[15];
     T* const p_sigmoid_2 = (T* const)a[16];
-    T* const p_tanh_1 = (T* const)a[17];
-    T* const p_mul_2 = (T* const)a[18];
-    T* const scratch_1 = (T* const)a[19];
-    const Long num_computed = (Long)a[20];
-    Long& packed = a[21];
+    T* const p_mul_2 = (T* const)a[17];
+    T* const scratch_1 = (T* const)a[18];
+    const Long num_computed = (Long)a[19];
+    Long& packed = a[20];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[22];
+    T* const room_0 = (T* const)a[21];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, true, 24, 6};
     if (must_pack)
 #pragma omp parallel if (144 > serial)
@@ -91,8 +90,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 51, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 51, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 45, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 45, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -123,8 +122,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c = p_add_2 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_2 + start * v_h_ld;
                     T* const v_mm = scratch_1;
@@ -155,7 +152,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t11 = sigmoid(t10);
                             v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t11;
                             const float t12 = tanh_of(t9);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t12;
                             const float t13 = t11 * t12;
                             v_h[i * v_h_ld + j0] = t13;
                         }
@@ -174,8 +170,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c = p_add_2 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_2 + start * v_h_ld;
                     #pragma omp for schedule(static) nowait
@@ -195,7 +189,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t7 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 18]);
                             v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t7;
                             const float t8 = tanh_of(t6);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t8;
                             const float t9 = t7 * t8;
                             v_h[i * v_h_ld + j0] = t9;
                         }
@@ -236,8 +229,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_sigmoid = (T* const)a[24];
     T* const p_sigmoid_1 = (T* const)a[25];
     T* const p_tanh = (T* const)a[26];
-    T* const p_sigmoid_2 = (T* const)a[27];
-    T* const p_tanh_1 = (T* const)a[28];
+    T* const p_add_2 = (T* const)a[27];
+    T* const p_sigmoid_2 = (T* const)a[28];
     float* const send_c = (float* const)a[29];
     T* const p_cat = (T* const)a[30];
     float* const send_h = (float* const)a[31];
@@ -287,10 +280,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
                     constexpr Long v_tanh_ld = 6;
                     T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_2 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     float* const v_mul_7 = send_c + (start - num_leaves) * 6 + 0;
                     constexpr Long v_mul_7_ld = 6;
                     constexpr Long v_cat_ld = 24;
@@ -304,32 +297,33 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                             const float t1 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + v_grad_push_c[i * v_grad_push_c_ld + j0];
                             const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t4 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t5 = fused(t4, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t6 = t3 * t5;
-                            const float t7 = t1 + t6;
-                            const float t8 = t7 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_mul_7[i * v_mul_7_ld + j0] = t8;
-                            const float t9 = t7 * v_tanh[i * v_tanh_ld + j0];
-                            const float t10 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t11 = t9 * t10;
-                            const float t12 = t11 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_cat[i * v_cat_ld + j0] = t12;
-                            const float t13 = t7 * v_before_c[i * v_before_c_ld + j0];
-                            const float t14 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t15 = t13 * t14;
-                            const float t16 = t15 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 6] = t16;
-                            const float t17 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t18 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t19 = fused(t18, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t20 = t17 * t19;
-                            v_cat[i * v_cat_ld + j0 + 12] = t20;
-                            const float t21 = t2 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t22 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t23 = t21 * t22;
-                            const float t24 = t23 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 18] = t24;
+                            const float t4 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t5 = -t4;
+                            const float t6 = fused(t5, t4, float(1.0));
+                            const float t7 = t3 * t6;
+                            const float t8 = t1 + t7;
+                            const float t9 = t8 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_mul_7[i * v_mul_7_ld + j0] = t9;
+                            const float t10 = t8 * v_tanh[i * v_tanh_ld + j0];
+                            const float t11 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t12 = t10 * t11;
+                            const float t13 = t12 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_cat[i * v_cat_ld + j0] = t13;
+                            const float t14 = t8 * v_before_c[i * v_before_c_ld + j0];
+                            const float t15 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t16 = t14 * t15;
+                            const float t17 = t16 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t17;
+                            const float t18 = t8 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t19 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t20 = fused(t19, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t21 = t18 * t20;
+                            v_cat[i * v_cat_ld + j0 + 12] = t21;
+                            const float t22 = t2 * t4;
+                            const float t23 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t24 = t22 * t23;
+                            const float t25 = t24 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 18] = t25;
                         }
                     }
                     meeting.wait(team);
@@ -356,10 +350,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_1 = p_sigmoid_1 + start * v_sigmoid_1_ld;
                     constexpr Long v_tanh_ld = 6;
                     T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_2 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_cat_ld = 24;
                     T* const v_cat = p_cat + start * v_cat_ld;
                     #pragma omp for schedule(static) nowait
@@ -369,30 +363,31 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                             const float t1 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + v_grad_push_c[i * v_grad_push_c_ld + j0];
                             const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t4 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t5 = fused(t4, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t6 = t3 * t5;
-                            const float t7 = t1 + t6;
-                            const float t8 = t7 * v_tanh[i * v_tanh_ld + j0];
-                            const float t9 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t10 = t8 * t9;
-                            const float t11 = t10 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_cat[i * v_cat_ld + j0] = t11;
-                            const float t12 = t7 * float(0.0);
-                            const float t13 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t14 = t12 * t13;
-                            const float t15 = t14 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 6] = t15;
-                            const float t16 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t17 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t18 = fused(t17, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t19 = t16 * t18;
-                            v_cat[i * v_cat_ld + j0 + 12] = t19;
-                            const float t20 = t2 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t21 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t22 = t20 * t21;
-                            const float t23 = t22 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 18] = t23;
+                            const float t4 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t5 = -t4;
+                            const float t6 = fused(t5, t4, float(1.0));
+                            const float t7 = t3 * t6;
+                            const float t8 = t1 + t7;
+                            const float t9 = t8 * v_tanh[i * v_tanh_ld + j0];
+                            const float t10 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t11 = t9 * t10;
+                            const float t12 = t11 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_cat[i * v_cat_ld + j0] = t12;
+                            const float t13 = t8 * float(0.0);
+                            const float t14 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t15 = t13 * t14;
+                            const float t16 = t15 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t16;
+                            const float t17 = t8 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t18 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t19 = fused(t18, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t20 = t17 * t19;
+                            v_cat[i * v_cat_ld + j0 + 12] = t20;
+                            const float t21 = t2 * t4;
+                            const float t22 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t23 = t21 * t22;
+                            const float t24 = t23 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 18] = t24;
                         }
                     }
                     meeting.wait(team);

@@ -608,27 +608,26 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_clamp_max = (T* const)a[26];
     T* const p_add_5 = (T* const)a[27];
     T* const p_sigmoid_2 = (T* const)a[28];
-    T* const p_tanh_1 = (T* const)a[29];
-    T* const p_mul_5 = (T* const)a[30];
-    T* const scratch_1 = (T* const)a[31];
-    T* const scratch_2 = (T* const)a[32];
-    T* const scratch_3 = (T* const)a[33];
-    T* const scratch_4 = (T* const)a[34];
-    const Long num_computed = (Long)a[35];
-    Long& packed = a[36];
+    T* const p_mul_5 = (T* const)a[29];
+    T* const scratch_1 = (T* const)a[30];
+    T* const scratch_2 = (T* const)a[31];
+    T* const scratch_3 = (T* const)a[32];
+    T* const scratch_4 = (T* const)a[33];
+    const Long num_computed = (Long)a[34];
+    Long& packed = a[35];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[37];
+    T* const room_0 = (T* const)a[36];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 18, 6};
-    const Index* const edge_offset = (Index* const)a[38];
+    const Index* const edge_offset = (Index* const)a[37];
     if (must_pack)
 #pragma omp parallel if (108 > serial)
     {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 79, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 79, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 73, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 73, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -682,8 +681,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c = p_add_5 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_5 + start * v_h_ld;
                     T* const v_mm = scratch_1;
@@ -787,7 +784,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t25 = sigmoid(t24);
                             v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t25;
                             const float t26 = tanh_of(t23);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t26;
                             const float t27 = t25 * t26;
                             v_h[i * v_h_ld + j0] = t27;
                         }
@@ -810,8 +806,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c = p_add_5 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_5 + start * v_h_ld;
                     constexpr Long v_add_3__ld = 6;
@@ -841,7 +835,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t11 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 6]);
                             v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t11;
                             const float t12 = tanh_of(t10);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t12;
                             const float t13 = t11 * t12;
                             v_h[i * v_h_ld + j0] = t13;
                         }
@@ -937,8 +930,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_add_3 = (T* const)a[28];
     T* const p_sub = (T* const)a[29];
     T* const p_clamp_max = (T* const)a[30];
-    T* const p_sigmoid_2 = (T* const)a[31];
-    T* const p_tanh_1 = (T* const)a[32];
+    T* const p_add_5 = (T* const)a[31];
+    T* const p_sigmoid_2 = (T* const)a[32];
     T* const p_div_2 = (T* const)a[33];
     float* const send_c = (float* const)a[34];
     float* const send_edges_c = (float* const)a[35];
@@ -1006,10 +999,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sub = p_sub + start * v_sub_ld;
                     constexpr Long v_clamp_max_ld = 1;
                     T* const v_clamp_max = p_clamp_max + start * v_clamp_max_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_5 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_div_2_ld = 6;
                     T* const v_div_2 = p_div_2 + start * v_div_2_ld;
                     float* const v_add_9 = send_c + (start - num_leaves) * 6 + 0;
@@ -1045,42 +1038,43 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t4 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t5 = fused(t4, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t6 = t3 * t5;
-                            const float t7 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t6;
-                            const float t8 = t7 * v_clamp_max[i * v_clamp_max_ld + 0];
-                            const float t9 = -t8;
-                            const float t10 = t7 + t9;
-                            const float t11 = t10 * v_i[i * v_i_ld + j0];
-                            const float t12 = -t11;
-                            const float t13 = t10 + t12;
-                            v_add_9[i * v_add_9_ld + j0] = t13;
-                            const float t14 = -t8;
-                            const float t15 = t14 * v_div_2[i * v_div_2_ld + j0];
-                            v_mul_11[i * v_mul_11_ld + j0] = t15;
-                            const float t16 = t8 / v_add_3[i * v_add_3_ld + j0];
-                            v_div_3[i * v_div_3_ld + j0] = t16;
-                            const float t17 = t10 * v_sub[i * v_sub_ld + j0];
-                            const float t18 = t16 * v_g[i * v_g_ld + j0];
-                            const float t19 = t15 + t18;
-                            const float t20 = t19 * v_own[i * v_own_ld + j0];
-                            const float t21 = t17 + t20;
-                            const float t22 = float(1.0) - v_i[i * v_i_ld + j0];
-                            const float t23 = t21 * t22;
-                            const float t24 = t23 * v_i[i * v_i_ld + j0];
-                            v_cat[i * v_cat_ld + j0] = t24;
-                            const float t25 = t2 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t26 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t27 = t25 * t26;
-                            const float t28 = t27 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 6] = t28;
-                            const float t29 = t16 * v_own[i * v_own_ld + j0];
-                            const float t30 = t11 + t29;
-                            const float t31 = -v_g[i * v_g_ld + j0];
-                            const float t32 = fused(t31, v_g[i * v_g_ld + j0], float(1.0));
-                            const float t33 = t30 * t32;
-                            v_cat[i * v_cat_ld + j0 + 12] = t33;
+                            const float t4 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t5 = -t4;
+                            const float t6 = fused(t5, t4, float(1.0));
+                            const float t7 = t3 * t6;
+                            const float t8 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t7;
+                            const float t9 = t8 * v_clamp_max[i * v_clamp_max_ld + 0];
+                            const float t10 = -t9;
+                            const float t11 = t8 + t10;
+                            const float t12 = t11 * v_i[i * v_i_ld + j0];
+                            const float t13 = -t12;
+                            const float t14 = t11 + t13;
+                            v_add_9[i * v_add_9_ld + j0] = t14;
+                            const float t15 = -t9;
+                            const float t16 = t15 * v_div_2[i * v_div_2_ld + j0];
+                            v_mul_11[i * v_mul_11_ld + j0] = t16;
+                            const float t17 = t9 / v_add_3[i * v_add_3_ld + j0];
+                            v_div_3[i * v_div_3_ld + j0] = t17;
+                            const float t18 = t11 * v_sub[i * v_sub_ld + j0];
+                            const float t19 = t17 * v_g[i * v_g_ld + j0];
+                            const float t20 = t16 + t19;
+                            const float t21 = t20 * v_own[i * v_own_ld + j0];
+                            const float t22 = t18 + t21;
+                            const float t23 = float(1.0) - v_i[i * v_i_ld + j0];
+                            const float t24 = t22 * t23;
+                            const float t25 = t24 * v_i[i * v_i_ld + j0];
+                            v_cat[i * v_cat_ld + j0] = t25;
+                            const float t26 = t2 * t4;
+                            const float t27 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t28 = t26 * t27;
+                            const float t29 = t28 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t29;
+                            const float t30 = t17 * v_own[i * v_own_ld + j0];
+                            const float t31 = t12 + t30;
+                            const float t32 = -v_g[i * v_g_ld + j0];
+                            const float t33 = fused(t32, v_g[i * v_g_ld + j0], float(1.0));
+                            const float t34 = t31 * t33;
+                            v_cat[i * v_cat_ld + j0 + 12] = t34;
                         }
                     }
                     meeting.wait(team);
@@ -1089,17 +1083,17 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t34 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_mul_tensor[i * v_mul_tensor_ld + j0];
-                            v_mul_12[i * v_mul_12_ld + j0] = t34;
-                            const float t35 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
-                            const float t36 = v_mul_11[(owner[i] - start) * v_mul_11_ld + j0] + t35;
-                            const float t37 = t36 * v_kids_is_word[i * v_kids_is_word_ld + 0];
-                            const float t38 = t37 * v_exp_1[i * v_exp_1_ld + j0];
-                            const float t39 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t40 = t38 * t39;
-                            const float t41 = t40 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t41;
-                            v_clone_default_1[i * v_clone_default_1_ld + j0] = t41;
+                            const float t35 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_mul_tensor[i * v_mul_tensor_ld + j0];
+                            v_mul_12[i * v_mul_12_ld + j0] = t35;
+                            const float t36 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
+                            const float t37 = v_mul_11[(owner[i] - start) * v_mul_11_ld + j0] + t36;
+                            const float t38 = t37 * v_kids_is_word[i * v_kids_is_word_ld + 0];
+                            const float t39 = t38 * v_exp_1[i * v_exp_1_ld + j0];
+                            const float t40 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t41 = t39 * t40;
+                            const float t42 = t41 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t42;
+                            v_clone_default_1[i * v_clone_default_1_ld + j0] = t42;
                         }
                     }
                     meeting.wait(team);
@@ -1128,10 +1122,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sub = p_sub + start * v_sub_ld;
                     constexpr Long v_clamp_max_ld = 1;
                     T* const v_clamp_max = p_clamp_max + start * v_clamp_max_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_5 + start * v_c_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_div_2_ld = 6;
                     T* const v_div_2 = p_div_2 + start * v_div_2_ld;
                     constexpr Long v_cat_ld = 18;
@@ -1142,37 +1136,38 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             const float t2 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t3 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t4 = fused(t3, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t5 = t2 * t4;
-                            const float t6 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t5;
-                            const float t7 = t6 * v_clamp_max[i * v_clamp_max_ld + 0];
-                            const float t8 = -t7;
-                            const float t9 = t6 + t8;
-                            const float t10 = t9 * v_sub[i * v_sub_ld + j0];
-                            const float t11 = -t7;
-                            const float t12 = t11 * v_div_2[i * v_div_2_ld + j0];
-                            const float t13 = t7 / v_add_3[i * v_add_3_ld + j0];
-                            const float t14 = t13 * v_g[i * v_g_ld + j0];
-                            const float t15 = t12 + t14;
-                            const float t16 = t15 * v_own[i * v_own_ld + j0];
-                            const float t17 = t10 + t16;
-                            const float t18 = float(1.0) - v_i[i * v_i_ld + j0];
-                            const float t19 = t17 * t18;
-                            const float t20 = t19 * v_i[i * v_i_ld + j0];
-                            v_cat[i * v_cat_ld + j0] = t20;
-                            const float t21 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t22 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t23 = t21 * t22;
-                            const float t24 = t23 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 6] = t24;
-                            const float t25 = t9 * v_i[i * v_i_ld + j0];
-                            const float t26 = t13 * v_own[i * v_own_ld + j0];
-                            const float t27 = t25 + t26;
-                            const float t28 = -v_g[i * v_g_ld + j0];
-                            const float t29 = fused(t28, v_g[i * v_g_ld + j0], float(1.0));
-                            const float t30 = t27 * t29;
-                            v_cat[i * v_cat_ld + j0 + 12] = t30;
+                            const float t3 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t4 = -t3;
+                            const float t5 = fused(t4, t3, float(1.0));
+                            const float t6 = t2 * t5;
+                            const float t7 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t6;
+                            const float t8 = t7 * v_clamp_max[i * v_clamp_max_ld + 0];
+                            const float t9 = -t8;
+                            const float t10 = t7 + t9;
+                            const float t11 = t10 * v_sub[i * v_sub_ld + j0];
+                            const float t12 = -t8;
+                            const float t13 = t12 * v_div_2[i * v_div_2_ld + j0];
+                            const float t14 = t8 / v_add_3[i * v_add_3_ld + j0];
+                            const float t15 = t14 * v_g[i * v_g_ld + j0];
+                            const float t16 = t13 + t15;
+                            const float t17 = t16 * v_own[i * v_own_ld + j0];
+                            const float t18 = t11 + t17;
+                            const float t19 = float(1.0) - v_i[i * v_i_ld + j0];
+                            const float t20 = t18 * t19;
+                            const float t21 = t20 * v_i[i * v_i_ld + j0];
+                            v_cat[i * v_cat_ld + j0] = t21;
+                            const float t22 = t1 * t3;
+                            const float t23 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t24 = t22 * t23;
+                            const float t25 = t24 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t25;
+                            const float t26 = t10 * v_i[i * v_i_ld + j0];
+                            const float t27 = t14 * v_own[i * v_own_ld + j0];
+                            const float t28 = t26 + t27;
+                            const float t29 = -v_g[i * v_g_ld + j0];
+                            const float t30 = fused(t29, v_g[i * v_g_ld + j0], float(1.0));
+                            const float t31 = t28 * t30;
+                            v_cat[i * v_cat_ld + j0 + 12] = t31;
                         }
                     }
                     meeting.wait(team);

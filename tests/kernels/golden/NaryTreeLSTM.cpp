@@ -65,14 +65,13 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_sigmoid_3 = (T* const)a[16];
     T* const p_add_7 = (T* const)a[17];
     T* const p_sigmoid_4 = (T* const)a[18];
-    T* const p_tanh_1 = (T* const)a[19];
-    T* const p_mul_4 = (T* const)a[20];
-    T* const scratch_1 = (T* const)a[21];
-    const Long num_computed = (Long)a[22];
-    Long& packed = a[23];
+    T* const p_mul_4 = (T* const)a[19];
+    T* const scratch_1 = (T* const)a[20];
+    const Long num_computed = (Long)a[21];
+    Long& packed = a[22];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[24];
+    T* const room_0 = (T* const)a[23];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 36, 18};
     if (must_pack)
 #pragma omp parallel if (648 > serial)
@@ -80,8 +79,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 94, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 94, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 88, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 88, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -120,8 +119,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c_3 = p_add_7 + start * v_c_3_ld;
                     constexpr Long v_sigmoid_4_ld = 6;
                     T* const v_sigmoid_4 = p_sigmoid_4 + start * v_sigmoid_4_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_4 + start * v_h_ld;
                     T* const v_mm = scratch_1;
@@ -162,7 +159,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t19 = sigmoid(t18);
                             v_sigmoid_4[i * v_sigmoid_4_ld + j0] = t19;
                             const float t20 = tanh_of(t17);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t20;
                             const float t21 = t19 * t20;
                             v_h[i * v_h_ld + j0] = t21;
                         }
@@ -185,8 +181,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c_3 = p_add_7 + start * v_c_3_ld;
                     constexpr Long v_sigmoid_4_ld = 6;
                     T* const v_sigmoid_4 = p_sigmoid_4 + start * v_sigmoid_4_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_4 + start * v_h_ld;
                     #pragma omp for schedule(static) nowait
@@ -214,7 +208,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t13 = sigmoid(v_addmm[i * v_addmm_ld + j0 + 6]);
                             v_sigmoid_4[i * v_sigmoid_4_ld + j0] = t13;
                             const float t14 = tanh_of(t12);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t14;
                             const float t15 = t13 * t14;
                             v_h[i * v_h_ld + j0] = t15;
                         }
@@ -257,8 +250,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_sigmoid_1 = (T* const)a[26];
     T* const p_sigmoid_2 = (T* const)a[27];
     T* const p_sigmoid_3 = (T* const)a[28];
-    T* const p_sigmoid_4 = (T* const)a[29];
-    T* const p_tanh_1 = (T* const)a[30];
+    T* const p_add_7 = (T* const)a[29];
+    T* const p_sigmoid_4 = (T* const)a[30];
     T* const p_sigmoid_backward = (T* const)a[31];
     float* const send_c = (float* const)a[32];
     T* const p_sigmoid_backward_1 = (T* const)a[33];
@@ -320,10 +313,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
                     constexpr Long v_sigmoid_3_ld = 6;
                     T* const v_sigmoid_3 = p_sigmoid_3 + start * v_sigmoid_3_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_7 + start * v_c_ld;
                     constexpr Long v_sigmoid_4_ld = 6;
                     T* const v_sigmoid_4 = p_sigmoid_4 + start * v_sigmoid_4_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_sigmoid_backward_ld = 6;
                     T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
                     float* const v_mul_7 = send_c + (start - num_leaves) * 18 + 12;
@@ -351,53 +344,54 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            const float t2 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t3 = float(1.0) - v_sigmoid_4[i * v_sigmoid_4_ld + j0];
-                            const float t4 = t2 * t3;
-                            const float t5 = t4 * v_sigmoid_4[i * v_sigmoid_4_ld + j0];
-                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t5;
-                            const float t6 = t1 * v_sigmoid_4[i * v_sigmoid_4_ld + j0];
-                            const float t7 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t8 = fused(t7, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t9 = t6 * t8;
-                            const float t10 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t9;
-                            const float t11 = t10 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            v_mul_7[i * v_mul_7_ld + j0] = t11;
-                            const float t12 = t10 * v_child_c_2[i * v_child_c_2_ld + j0];
-                            const float t13 = float(1.0) - v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            const float t14 = t12 * t13;
-                            const float t15 = t14 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t15;
-                            const float t16 = t10 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_mul_9[i * v_mul_9_ld + j0] = t16;
-                            const float t17 = t10 * v_child_c_1[i * v_child_c_1_ld + j0];
-                            const float t18 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t19 = t17 * t18;
-                            const float t20 = t19 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t20;
-                            const float t21 = t10 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_mul_11[i * v_mul_11_ld + j0] = t21;
-                            const float t22 = t10 * v_child_c[i * v_child_c_ld + j0];
-                            const float t23 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t24 = t22 * t23;
-                            const float t25 = t24 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward_3[i * v_sigmoid_backward_3_ld + j0] = t25;
-                            const float t26 = t10 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t27 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t28 = fused(t27, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t29 = t26 * t28;
-                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t29;
-                            const float t30 = t10 * v_tanh[i * v_tanh_ld + j0];
-                            const float t31 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t32 = t30 * t31;
-                            const float t33 = t32 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_sigmoid_backward_4[i * v_sigmoid_backward_4_ld + j0] = t33;
-                            v_cat_1[i * v_cat_1_ld + j0] = t33;
-                            v_cat_1[i * v_cat_1_ld + j0 + 6] = t5;
-                            v_cat_1[i * v_cat_1_ld + j0 + 12] = t29;
-                            v_cat_1[i * v_cat_1_ld + j0 + 18] = t25;
-                            v_cat_1[i * v_cat_1_ld + j0 + 24] = t20;
-                            v_cat_1[i * v_cat_1_ld + j0 + 30] = t15;
+                            const float t2 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t3 = t1 * t2;
+                            const float t4 = float(1.0) - v_sigmoid_4[i * v_sigmoid_4_ld + j0];
+                            const float t5 = t3 * t4;
+                            const float t6 = t5 * v_sigmoid_4[i * v_sigmoid_4_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t6;
+                            const float t7 = t1 * v_sigmoid_4[i * v_sigmoid_4_ld + j0];
+                            const float t8 = -t2;
+                            const float t9 = fused(t8, t2, float(1.0));
+                            const float t10 = t7 * t9;
+                            const float t11 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t10;
+                            const float t12 = t11 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            v_mul_7[i * v_mul_7_ld + j0] = t12;
+                            const float t13 = t11 * v_child_c_2[i * v_child_c_2_ld + j0];
+                            const float t14 = float(1.0) - v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            const float t15 = t13 * t14;
+                            const float t16 = t15 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t16;
+                            const float t17 = t11 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_mul_9[i * v_mul_9_ld + j0] = t17;
+                            const float t18 = t11 * v_child_c_1[i * v_child_c_1_ld + j0];
+                            const float t19 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t20 = t18 * t19;
+                            const float t21 = t20 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t21;
+                            const float t22 = t11 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_mul_11[i * v_mul_11_ld + j0] = t22;
+                            const float t23 = t11 * v_child_c[i * v_child_c_ld + j0];
+                            const float t24 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t25 = t23 * t24;
+                            const float t26 = t25 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_3[i * v_sigmoid_backward_3_ld + j0] = t26;
+                            const float t27 = t11 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t28 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t29 = fused(t28, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t30 = t27 * t29;
+                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t30;
+                            const float t31 = t11 * v_tanh[i * v_tanh_ld + j0];
+                            const float t32 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t33 = t31 * t32;
+                            const float t34 = t33 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_sigmoid_backward_4[i * v_sigmoid_backward_4_ld + j0] = t34;
+                            v_cat_1[i * v_cat_1_ld + j0] = t34;
+                            v_cat_1[i * v_cat_1_ld + j0 + 6] = t6;
+                            v_cat_1[i * v_cat_1_ld + j0 + 12] = t30;
+                            v_cat_1[i * v_cat_1_ld + j0 + 18] = t26;
+                            v_cat_1[i * v_cat_1_ld + j0 + 24] = t21;
+                            v_cat_1[i * v_cat_1_ld + j0 + 30] = t16;
                         }
                     }
                     meeting.wait(team);
@@ -426,10 +420,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_2 = p_sigmoid_2 + start * v_sigmoid_2_ld;
                     constexpr Long v_sigmoid_3_ld = 6;
                     T* const v_sigmoid_3 = p_sigmoid_3 + start * v_sigmoid_3_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_7 + start * v_c_ld;
                     constexpr Long v_sigmoid_4_ld = 6;
                     T* const v_sigmoid_4 = p_sigmoid_4 + start * v_sigmoid_4_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_sigmoid_backward_ld = 6;
                     T* const v_sigmoid_backward = p_sigmoid_backward + start * v_sigmoid_backward_ld;
                     constexpr Long v_sigmoid_backward_1_ld = 6;
@@ -447,41 +441,42 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            const float t2 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t3 = float(1.0) - v_sigmoid_4[i * v_sigmoid_4_ld + j0];
-                            const float t4 = t2 * t3;
-                            const float t5 = t4 * v_sigmoid_4[i * v_sigmoid_4_ld + j0];
-                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t5;
-                            const float t6 = t1 * v_sigmoid_4[i * v_sigmoid_4_ld + j0];
-                            const float t7 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t8 = fused(t7, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t9 = t6 * t8;
-                            const float t10 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t9;
-                            const float t11 = t10 * float(0.0);
-                            const float t12 = float(1.0) - v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            const float t13 = t11 * t12;
-                            const float t14 = t13 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t14;
-                            const float t15 = t10 * float(0.0);
-                            const float t16 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t17 = t15 * t16;
-                            const float t18 = t17 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t18;
-                            const float t19 = t10 * float(0.0);
-                            const float t20 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t21 = t19 * t20;
-                            const float t22 = t21 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward_3[i * v_sigmoid_backward_3_ld + j0] = t22;
-                            const float t23 = t10 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t24 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t25 = fused(t24, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t26 = t23 * t25;
-                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t26;
-                            const float t27 = t10 * v_tanh[i * v_tanh_ld + j0];
-                            const float t28 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t29 = t27 * t28;
-                            const float t30 = t29 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_sigmoid_backward_4[i * v_sigmoid_backward_4_ld + j0] = t30;
+                            const float t2 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t3 = t1 * t2;
+                            const float t4 = float(1.0) - v_sigmoid_4[i * v_sigmoid_4_ld + j0];
+                            const float t5 = t3 * t4;
+                            const float t6 = t5 * v_sigmoid_4[i * v_sigmoid_4_ld + j0];
+                            v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t6;
+                            const float t7 = t1 * v_sigmoid_4[i * v_sigmoid_4_ld + j0];
+                            const float t8 = -t2;
+                            const float t9 = fused(t8, t2, float(1.0));
+                            const float t10 = t7 * t9;
+                            const float t11 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t10;
+                            const float t12 = t11 * float(0.0);
+                            const float t13 = float(1.0) - v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            const float t14 = t12 * t13;
+                            const float t15 = t14 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t15;
+                            const float t16 = t11 * float(0.0);
+                            const float t17 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t18 = t16 * t17;
+                            const float t19 = t18 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t19;
+                            const float t20 = t11 * float(0.0);
+                            const float t21 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t22 = t20 * t21;
+                            const float t23 = t22 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_3[i * v_sigmoid_backward_3_ld + j0] = t23;
+                            const float t24 = t11 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t25 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t26 = fused(t25, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t27 = t24 * t26;
+                            v_tanh_backward_1[i * v_tanh_backward_1_ld + j0] = t27;
+                            const float t28 = t11 * v_tanh[i * v_tanh_ld + j0];
+                            const float t29 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t30 = t28 * t29;
+                            const float t31 = t30 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_sigmoid_backward_4[i * v_sigmoid_backward_4_ld + j0] = t31;
                         }
                     }
                     meeting.wait(team);

@@ -64,14 +64,13 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_sigmoid_2 = (T* const)a[15];
     T* const p_add_3 = (T* const)a[16];
     T* const p_sigmoid_3 = (T* const)a[17];
-    T* const p_tanh_1 = (T* const)a[18];
-    T* const p_mul_3 = (T* const)a[19];
-    T* const scratch_1 = (T* const)a[20];
-    const Long num_computed = (Long)a[21];
-    Long& packed = a[22];
+    T* const p_mul_3 = (T* const)a[18];
+    T* const scratch_1 = (T* const)a[19];
+    const Long num_computed = (Long)a[20];
+    Long& packed = a[21];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[23];
+    T* const room_0 = (T* const)a[22];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 30, 12};
     if (must_pack)
 #pragma omp parallel if (360 > serial)
@@ -79,8 +78,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 70, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 70, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 64, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 64, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -115,8 +114,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c = p_add_3 + start * v_c_ld;
                     constexpr Long v_sigmoid_3_ld = 6;
                     T* const v_sigmoid_3 = p_sigmoid_3 + start * v_sigmoid_3_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_3 + start * v_h_ld;
                     T* const v_mm = scratch_1;
@@ -150,7 +147,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t13 = sigmoid(t12);
                             v_sigmoid_3[i * v_sigmoid_3_ld + j0] = t13;
                             const float t14 = tanh_of(t11);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t14;
                             const float t15 = t13 * t14;
                             v_h[i * v_h_ld + j0] = t15;
                         }
@@ -167,8 +163,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_c = p_add_3 + start * v_c_ld;
                     constexpr Long v_sigmoid_3_ld = 6;
                     T* const v_sigmoid_3 = p_sigmoid_3 + start * v_sigmoid_3_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_mul_3 + start * v_h_ld;
                     #pragma omp for schedule(static) nowait
@@ -184,7 +178,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t4 = sigmoid(v_x[i * v_x_ld + j0 + 6]);
                             v_sigmoid_3[i * v_sigmoid_3_ld + j0] = t4;
                             const float t5 = tanh_of(t3);
-                            v_tanh_1[i * v_tanh_1_ld + j0] = t5;
                             const float t6 = t4 * t5;
                             v_h[i * v_h_ld + j0] = t6;
                         }
@@ -225,8 +218,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_tanh = (T* const)a[24];
     T* const p_sigmoid_1 = (T* const)a[25];
     T* const p_sigmoid_2 = (T* const)a[26];
-    T* const p_sigmoid_3 = (T* const)a[27];
-    T* const p_tanh_1 = (T* const)a[28];
+    T* const p_add_3 = (T* const)a[27];
+    T* const p_sigmoid_3 = (T* const)a[28];
     float* const send_c = (float* const)a[29];
     T* const p_cat_2 = (T* const)a[30];
     float* const send_h = (float* const)a[31];
@@ -278,10 +271,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_1 = p_sigmoid_1 + (start - num_leaves) * v_sigmoid_1_ld;
                     constexpr Long v_sigmoid_2_ld = 6;
                     T* const v_sigmoid_2 = p_sigmoid_2 + (start - num_leaves) * v_sigmoid_2_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_3 + start * v_c_ld;
                     constexpr Long v_sigmoid_3_ld = 6;
                     T* const v_sigmoid_3 = p_sigmoid_3 + start * v_sigmoid_3_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     float* const v_mul_6 = send_c + (start - num_leaves) * 12 + 6;
                     constexpr Long v_mul_6_ld = 12;
                     float* const v_mul_8 = send_c + (start - num_leaves) * 12 + 0;
@@ -296,39 +289,40 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             const float t2 = t1 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            const float t3 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t4 = fused(t3, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t5 = t2 * t4;
-                            const float t6 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t5;
-                            const float t7 = t6 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_mul_6[i * v_mul_6_ld + j0] = t7;
-                            const float t8 = t6 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_mul_8[i * v_mul_8_ld + j0] = t8;
-                            const float t9 = t6 * v_tanh[i * v_tanh_ld + j0];
-                            const float t10 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t11 = t9 * t10;
-                            const float t12 = t11 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_cat_2[i * v_cat_2_ld + j0] = t12;
-                            const float t13 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t14 = float(1.0) - v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            const float t15 = t13 * t14;
-                            const float t16 = t15 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            v_cat_2[i * v_cat_2_ld + j0 + 6] = t16;
-                            const float t17 = t6 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t18 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t19 = fused(t18, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t20 = t17 * t19;
-                            v_cat_2[i * v_cat_2_ld + j0 + 12] = t20;
-                            const float t21 = t6 * v_left_c[i * v_left_c_ld + j0];
-                            const float t22 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t23 = t21 * t22;
-                            const float t24 = t23 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_cat_2[i * v_cat_2_ld + j0 + 18] = t24;
-                            const float t25 = t6 * v_right_c[i * v_right_c_ld + j0];
-                            const float t26 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t27 = t25 * t26;
-                            const float t28 = t27 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_cat_2[i * v_cat_2_ld + j0 + 24] = t28;
+                            const float t3 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t4 = -t3;
+                            const float t5 = fused(t4, t3, float(1.0));
+                            const float t6 = t2 * t5;
+                            const float t7 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t6;
+                            const float t8 = t7 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_mul_6[i * v_mul_6_ld + j0] = t8;
+                            const float t9 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_mul_8[i * v_mul_8_ld + j0] = t9;
+                            const float t10 = t7 * v_tanh[i * v_tanh_ld + j0];
+                            const float t11 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t12 = t10 * t11;
+                            const float t13 = t12 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat_2[i * v_cat_2_ld + j0] = t13;
+                            const float t14 = t1 * t3;
+                            const float t15 = float(1.0) - v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            const float t16 = t14 * t15;
+                            const float t17 = t16 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            v_cat_2[i * v_cat_2_ld + j0 + 6] = t17;
+                            const float t18 = t7 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t19 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t20 = fused(t19, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t21 = t18 * t20;
+                            v_cat_2[i * v_cat_2_ld + j0 + 12] = t21;
+                            const float t22 = t7 * v_left_c[i * v_left_c_ld + j0];
+                            const float t23 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t24 = t22 * t23;
+                            const float t25 = t24 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_cat_2[i * v_cat_2_ld + j0 + 18] = t25;
+                            const float t26 = t7 * v_right_c[i * v_right_c_ld + j0];
+                            const float t27 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t28 = t26 * t27;
+                            const float t29 = t28 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat_2[i * v_cat_2_ld + j0 + 24] = t29;
                         }
                     }
                     meeting.wait(team);
@@ -351,10 +345,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_tanh_ld = 6;
                     T* const v_tanh = p_tanh + start * v_tanh_ld;
+                    constexpr Long v_c_ld = 6;
+                    T* const v_c = p_add_3 + start * v_c_ld;
                     constexpr Long v_sigmoid_3_ld = 6;
                     T* const v_sigmoid_3 = p_sigmoid_3 + start * v_sigmoid_3_ld;
-                    constexpr Long v_tanh_1_ld = 6;
-                    T* const v_tanh_1 = p_tanh_1 + start * v_tanh_1_ld;
                     constexpr Long v_cat_2_ld = 30;
                     T* const v_cat_2 = p_cat_2 + start * v_cat_2_ld;
                     #pragma omp for schedule(static) nowait
@@ -363,25 +357,26 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             const float t2 = t1 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            const float t3 = -v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t4 = fused(t3, v_tanh_1[i * v_tanh_1_ld + j0], float(1.0));
-                            const float t5 = t2 * t4;
-                            const float t6 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t5;
-                            const float t7 = t6 * v_tanh[i * v_tanh_ld + j0];
-                            const float t8 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t9 = t7 * t8;
-                            const float t10 = t9 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            v_cat_2[i * v_cat_2_ld + j0] = t10;
-                            const float t11 = t1 * v_tanh_1[i * v_tanh_1_ld + j0];
-                            const float t12 = float(1.0) - v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            const float t13 = t11 * t12;
-                            const float t14 = t13 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
-                            v_cat_2[i * v_cat_2_ld + j0 + 6] = t14;
-                            const float t15 = t6 * v_sigmoid[i * v_sigmoid_ld + j0];
-                            const float t16 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t17 = fused(t16, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t18 = t15 * t17;
-                            v_cat_2[i * v_cat_2_ld + j0 + 12] = t18;
+                            const float t3 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t4 = -t3;
+                            const float t5 = fused(t4, t3, float(1.0));
+                            const float t6 = t2 * t5;
+                            const float t7 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t6;
+                            const float t8 = t7 * v_tanh[i * v_tanh_ld + j0];
+                            const float t9 = float(1.0) - v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t10 = t8 * t9;
+                            const float t11 = t10 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            v_cat_2[i * v_cat_2_ld + j0] = t11;
+                            const float t12 = t1 * t3;
+                            const float t13 = float(1.0) - v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            const float t14 = t12 * t13;
+                            const float t15 = t14 * v_sigmoid_3[i * v_sigmoid_3_ld + j0];
+                            v_cat_2[i * v_cat_2_ld + j0 + 6] = t15;
+                            const float t16 = t7 * v_sigmoid[i * v_sigmoid_ld + j0];
+                            const float t17 = -v_tanh[i * v_tanh_ld + j0];
+                            const float t18 = fused(t17, v_tanh[i * v_tanh_ld + j0], float(1.0));
+                            const float t19 = t16 * t18;
+                            v_cat_2[i * v_cat_2_ld + j0 + 12] = t19;
                         }
                     }
                     meeting.wait(team);

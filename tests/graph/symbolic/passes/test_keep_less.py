@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -68,3 +69,60 @@ def test_what_is_made_of_something_that_is_not_kept_is_kept():
 
     _, found = kept(vertex, u=nn.Linear(SIZE, SIZE, bias=False))
     assert ("aten.add.Tensor", SIZE) in found
+
+
+def test_the_tanh_of_a_state_is_computed_again():
+    def vertex(self, v):
+        h = torch.sigmoid(v.pull("x") + self.u(v.gather(0).h))
+        v.scatter(h=h)
+        v.push(h=torch.tanh(h) * h)
+
+    program, found = kept(vertex, u=nn.Linear(SIZE, SIZE))
+    assert not any(target == "aten.tanh.default" for target, _ in found)
+    again = [node for node in program.stage_of if node.meta.get("again")]
+    assert [str(node.target) for node in again] == ["aten.tanh.default"]
+
+
+def chosen(otherwise):
+    def vertex(self, v):
+        left, x = v.gather(0), v.pull("x")
+        is_inner = left.h[:, :1] != 0
+        h = torch.where(is_inner, torch.relu(self.u(left.h)), otherwise(x))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    return vertex
+
+
+def test_a_rectified_value_is_read_in_the_state_that_is_chosen_from_it():
+    _, found = kept(chosen(torch.sin), u=nn.Linear(SIZE, SIZE))
+    targets = [target for target, _ in found]
+    assert "aten.relu.default" not in targets
+    assert "aten.where.self" in targets
+
+
+def test_a_rectified_value_of_another_shape_than_the_state_is_kept():
+    def vertex(self, v):
+        left, x = v.gather(0), v.pull("x")
+        h = torch.where(left.h[:, :1] != 0, torch.relu(self.u(left.h)), x)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    _, found = kept(vertex, u=nn.Linear(SIZE, 1))
+    assert "aten.relu.default" in [target for target, _ in found]
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_what_is_chosen_otherwise_may_be_no_number(backend):
+    """Its sign is read, and lets a gradient of zero pass or not."""
+    model = FromCode(chosen(lambda x: x), {"h": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
+    x = torch.randn(4, SIZE, dtype=torch.float64)
+    x[:2] = torch.tensor([[float("nan")], [float("inf")]])
+    x.requires_grad_()
+    found = []
+    for model.backend in ("eager", backend):
+        out = model([vf.chain(1), vf.chain(1), vf.chain(2)], x=x)
+        found.append(torch.autograd.grad(out.h[2:].square().sum(), [x, *model.parameters()]))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
+    assert all(gradient.isfinite().all() for gradient in found[1])

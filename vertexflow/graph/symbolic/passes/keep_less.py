@@ -1,7 +1,7 @@
 """Graph in, graph out: the forward pass keeps less for the derivative.
 
-Where the derivative reads some columns of a value, only these are kept. A sum or product of values that are kept is not kept
-itself, but computed again.
+Where the derivative reads some columns of a value, only these are kept; where a state tells as much as a value, only the state
+is. A sum or product of values that are kept is not kept itself, but computed again; nor is the `tanh` of a state.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
-from ..nodes import ancestors, has_rows, is_free, reads, sources
+from ..nodes import ancestors, has_rows, is_free, reads, same_shape, sources
 from .rewrite import insert
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 CHEAP = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.neg.default}
+OF_A_STATE = {aten.tanh.default}  # not quite as cheap; states are large, and there when the derivative is computed
 
 
 def keep_less(trace: Trace) -> None:
@@ -31,6 +32,7 @@ def keep_less(trace: Trace) -> None:
     """
     forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
     _keep_columns(trace, forward)
+    _read_chosen(trace, forward)
     _compute_again(trace, forward)
 
 
@@ -52,16 +54,42 @@ def _keep_columns(trace: Trace, forward: set[fx.Node]) -> None:
                     reader.replace_input_with(view, copy)
 
 
+def _read_chosen(trace: Trace, forward: set[fx.Node]) -> None:
+    """Where a state is chosen from a rectified value and others, its sign is read in the place of that value's.
+
+    Where it was not chosen, the gradient that comes to it is zero, and stays so whatever the sign.
+    """
+    for node in trace.graph.nodes:
+        if node in forward or node.target is not aten.threshold_backward.default:
+            continue
+        grad, value, _ = node.args
+        if grad.target is not aten.where.self or not _is_zero(grad.args[2]):
+            continue
+        for chosen in trace.scatters.values():
+            is_alike = chosen.target is aten.where.self and chosen.args[:2] == (grad.args[0], value)
+            if is_alike and same_shape(chosen.meta["val"], value.meta["val"]):
+                node.replace_input_with(value, chosen)
+                break
+
+
+def _is_zero(node: object) -> bool:
+    return isinstance(node, fx.Node) and node.target is aten.full.default and bool(node.args[1] == 0)
+
+
 def _compute_again(trace: Trace, forward: set[fx.Node]) -> None:
     """Compute cheap values again for the derivative if it reads all their operands, which are thus kept anyway."""
-    exchanged = {*trace.scatters.values(), *trace.gathers.values(), *trace.pulls.values()}
+    states = set(trace.scatters.values())
+    exchanged = {*states, *trace.gathers.values(), *trace.pulls.values()}
     for node in list(trace.graph.nodes):
-        if node not in forward or node.target not in CHEAP or not has_rows(node) or node in exchanged:
+        if node not in forward or not has_rows(node) or node in exchanged:
+            continue
+        is_of_state = node.target in OF_A_STATE and node.args[0] in states
+        if node.target not in CHEAP and not is_of_state:
             continue
         readers = _readers(node, forward)
         has_read_views = any(_is_read(user, forward) for user in node.users if is_free(user))
         are_kept = (_is_read(source, forward) for source in reads(node) if has_rows(source))
-        if readers and not has_read_views and all(are_kept):
+        if readers and not has_read_views and (is_of_state or all(are_kept)):
             again = insert(node.next, node.target, *node.args, **node.kwargs)
             again.meta |= {"rows": node.meta["rows"], "line": node.meta.get("line"), "again": True}
             for reader in readers:

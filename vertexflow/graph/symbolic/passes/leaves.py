@@ -41,7 +41,7 @@ _KEEPS_ZERO = {
 }  # fmt: skip
 _PRODUCTS = {aten.mul.Tensor, aten.mm.default, aten.bmm.default}
 _GRADIENTS = {  # (grad, saved value): zero where grad is
-    aten.sigmoid_backward.default, aten.tanh_backward.default, aten.threshold_backward.default,
+    aten.sigmoid_backward.default, aten.tanh_backward.default,
     aten.gelu_backward.default, aten.silu_backward.default,
 }  # fmt: skip
 
@@ -97,6 +97,9 @@ def _fold(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], gr
         return ZERO
     if node.target in _PRODUCTS:
         return ZERO if _negligible(node, tensors, zero, uniform) else None
+    if node.target is aten.threshold_backward.default and zero[0]:
+        uniform.add(node)  # it lets the gradient pass, or not: a NaN in the value does not matter
+        return ZERO
     if node.target in _GRADIENTS and images[tensors[0]] is ZERO and all(tensor in uniform for tensor in tensors):
         return ZERO
     rule = _RULES.get(node.target)
