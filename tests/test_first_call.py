@@ -166,6 +166,23 @@ def test_checkpointed_gradients_are_right(expected):
     torch.testing.assert_close([x.grad, *(p.grad for p in model.parameters())], expected[1:])
 
 
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_checkpointed_gradients_of_gradients_are_right(backend):
+    """What is computed again saves what was saved at first, whatever became known of the model meanwhile."""
+
+    def derivatives(run):
+        model, x = model_and_input()
+        model.backend, results = backend, []
+        for _ in range(2):
+            loss = run(lambda x: run(lambda h: model(GRAPHS, x=h).h, 2 * model(GRAPHS, x=x).h[:, :3]), x).square().sum()
+            (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+            results += [gradient.detach(), *torch.autograd.grad(gradient.sin().sum(), [x, model.u.weight])]
+        return results
+
+    found = derivatives(lambda function, x: checkpoint(function, x, use_reentrant=False))
+    torch.testing.assert_close(found, derivatives(lambda function, x: function(x)))
+
+
 def test_while_parametrizations_are_cached():
     model, x = model_and_input()
     parametrize.register_parametrization(model.u, "weight", nn.Tanh())

@@ -38,7 +38,7 @@ def run(
 
 def run_flat(bound: Bound, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`run` with parameters, then inputs, in one list."""
-    if bound.is_differentiated_twice and torch.is_grad_enabled():
+    if bound.is_differentiated_twice and torch.is_grad_enabled() and not second.are_saved_by_hooks():
         return second.watched(bound, replayed(bound, order, flat, external, True))
     prepared = prepared_for(bound, order)
     if prepared is not None and bound.wants_gradients:

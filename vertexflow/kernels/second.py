@@ -63,6 +63,11 @@ def gradients(
     return found
 
 
+def are_saved_by_hooks() -> bool:
+    """Whether tensors are saved in another way, as `torch.utils.checkpoint` does: then each call must save the same ones."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
 def watched(bound: Bound, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Outputs of a replay, whose first gradient tells whether the next call shall be one, too."""
     is_first = [True]
