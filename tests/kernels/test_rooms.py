@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -87,6 +88,30 @@ def test_after_a_pass_that_failed_the_next_one_is_refused(batch, monkeypatch):
             gradients(out, [x])
     with pytest.raises(RuntimeError, match="run the model again"):
         gradients(out, [x])
+
+
+def test_what_another_thread_still_reads_is_left_as_it_is(batch, monkeypatch):
+    """A pass that retains the graph is on its way when one that does not comes and goes."""
+    model, x = model_and_input(batch)
+    out, run, found = model(batch, x=x), passes.Backward.run, []
+    wanted = gradients(out, [x], retain_graph=True)
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def waiting(self, kept, read, grads):
+        if threading.current_thread() is slow:
+            begun.set()
+            assert may_go_on.wait(60)
+        return run(self, kept, read, grads)
+
+    monkeypatch.setattr(passes.Backward, "run", waiting)
+    slow = threading.Thread(target=lambda: found.extend(gradients(out, [x], retain_graph=True)))
+    slow.start()
+    assert begun.wait(60)
+    found.extend(gradients(out, [x]))
+    may_go_on.set()
+    slow.join()
+    assert len(found) == 2
+    assert all(torch.equal(each, wanted[0]) for each in found)
 
 
 def test_what_hooks_have_brought_back_is_left_as_it_is(batch):

@@ -16,6 +16,7 @@ from .bound import Bound
 from .executor import run_backward, run_forward
 from .memory import Arena, Values
 from .order import Order
+from .overwriting import Readers
 from .plain import are_usual, check_plain, check_real, is_recorded
 from .prepared import Prepared, prepared_for
 
@@ -142,7 +143,7 @@ class _PreparedRun(torch.autograd.Function):
         ctx.run = run
         second.remember(ctx, flat)
         save_tensors(ctx, [kept, *prepared.read_back(flat)])
-        ctx.kept_at, ctx.is_overwritten = kept.data_ptr(), False
+        ctx.readers = Readers(kept)
         return outputs
 
     @staticmethod
@@ -157,20 +158,11 @@ class _PreparedRun(torch.autograd.Function):
                 *second.gradients(ctx, pushed, lambda flat: replayed(bound, order, flat, {}, True)),
             )
         check_backward(bound.pushes, grads)
-        if ctx.is_overwritten:  # and PyTorch has not freed it
-            raise RuntimeError(
-                "a backward pass through this vertex function did not come to its end, and what it read is overwritten; run the "
-                "model again, or call the first backward with retain_graph=True"
-            )
-        # PyTorch frees what is kept when nobody retains the graph. What hooks have brought back is theirs.
-        ctx.is_overwritten = not _is_graph_retained() and kept.data_ptr() == ctx.kept_at
-        return (None, *prepared.backward(bound, order, kept, read, grads, ctx.is_overwritten))
-
-
-def _is_graph_retained() -> bool:
-    """Whether there may be another backward pass after the one that is under way."""
-    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return asked is None or bool(asked())
+        overwrites = ctx.readers.begin(kept)
+        try:
+            return (None, *prepared.backward(bound, order, kept, read, grads, overwrites))
+        finally:
+            ctx.readers.end()
 
 
 # As `_PreparedRun.apply` does, but for what that does under transforms of `torch.func`, where this does not run.
