@@ -429,3 +429,19 @@ def test_two_models_one_on_the_other_with_a_gradient_penalty():
         penalty = (slope.norm(dim=1) - 1).square().mean()
         found.append(torch.autograd.grad(out.mean() + penalty, [*lower.parameters(), *upper.parameters()]))
     agree(*found)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_an_output_to_which_nothing_leads_has_a_gradient_of_zero_after_a_second_derivative_too(backend):
+    def vertex(self, v):
+        h = torch.tanh(self.join(v.pull("x")) + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(total=v.sum(v.children.h))
+
+    model, x = FromCode(vertex, {"h": 2}, join=nn.Linear(2, 2)).double(), numbers(3, 2)
+    model.backend = backend
+    (slope,) = torch.autograd.grad(model([vf.chain(3)], x=x).total.sum(), x, create_graph=True)
+    slope.square().sum().backward()
+    alone = numbers(1, 2)
+    model([vf.graph(1, [])], x=alone).total.sum().backward()
+    assert not alone.grad.any()

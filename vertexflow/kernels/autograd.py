@@ -40,7 +40,10 @@ def run(
 def run_flat(bound: Bound, order: Order, flat: Sequence[Tensor], external: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`run` with parameters, then inputs, in one list."""
     if bound.is_differentiated_twice and torch.is_grad_enabled() and not second.are_saved_by_hooks():
-        return second.watched(bound, replayed(bound, order, flat, external, True))
+        by_name = replayed(bound, order, flat, external, True)
+        if all(by_name[name].requires_grad for name in bound.differentiable):
+            return second.watched(bound, by_name)
+        # Nothing leads to some output in this structure, which the programs say with gradients of zero.
     prepared = prepared_for(bound, order)
     if prepared is not None and bound.wants_gradients:
         outputs = _apply_prepared((bound, order, prepared), *flat)
