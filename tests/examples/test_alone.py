@@ -96,6 +96,7 @@ for name, arguments in {calls!r}:
     return dict(zip([name for name, _ in calls], done.stdout.split("# ")[1:], strict=True))
 
 
+@pytest.mark.slow
 def test_every_program_of_a_copied_folder_says_what_it_does(copied):
     printed = run(copied, [(name, "--help") for name in PROGRAMS])
     for name, text in printed.items():
@@ -103,6 +104,7 @@ def test_every_program_of_a_copied_folder_says_what_it_does(copied):
         assert "examples" not in text, name
 
 
+@pytest.mark.slow
 def test_a_copied_folder_runs(copied):
     printed = run(copied, list(RUNS.items()))
     for name in RUNS:

@@ -278,6 +278,7 @@ def test_gold_actions_are_all_right_and_random_ones_are_not():
     assert 0.3 < wrong["action"] < 0.7
 
 
+@pytest.mark.slow
 def test_the_commands_run_and_the_same_seed_gives_the_same_run(tmp_path, capsys):
     results = []
     for run in (tmp_path / "one", tmp_path / "other"):
