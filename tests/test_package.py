@@ -70,3 +70,11 @@ def test_a_source_distribution_has_all_that_is_kept(tmp_path):
     (made,) = tmp_path.glob("dist/*.tar.gz")
     with tarfile.open(made) as file:
         assert kept <= {name.partition("/")[2] for name in file.getnames()}
+
+
+def test_what_few_need_is_not_imported():
+    """Triton, which reads its environment when it is imported, comes with the first kernel; others with what uses them."""
+    later = ["triton", "scipy", "networkx", "matplotlib", "torch._dynamo", "torch._inductor"]
+    script = f"import sys, vertexflow; print([name for name in {later} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -212,6 +212,7 @@ def of_plans(mesh: DeviceMesh, names=tuple(CASES), is_quick=False) -> None:
         one = case.model()
         modules = [part for part, module in one.named_modules() if part and list(module.parameters())]
         parts = [part for part in modules if not any(part.startswith(f"{other}.") for other in modules)]
+        parts = [""] if isinstance(one, vf.VertexFunction) else parts  # which is one part
         mixed = {part: ("sharded", "gathered")[number % 2] for number, part in enumerate(parts)}
         for strategies in ({"": "whole"},) if is_quick else ({"": "whole"}, {"": "sharded"}, mixed):
             model = case.model()

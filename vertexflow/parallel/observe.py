@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
 
 from .. import kinds
 from ..errors import BackendError, InputError, VertexFlowError
@@ -273,6 +272,8 @@ class _Plain(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if is_view or not written:
             return result
         part = observer.part(observer.stack[-1])
+        from torch.utils.flop_counter import flop_registry  # here, since it imports Triton
+
         count = flop_registry.get(function._overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=result) if count is not None else 0
         size = sum(value.numel() * value.element_size() for value in (*read, *written))
