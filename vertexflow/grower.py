@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C._dynamo import guards
 from torch.autograd import forward_ad
 
 from . import kinds, programs
@@ -21,18 +20,13 @@ from .kernels.bound import Bound
 from .kernels.compile import named_backend
 from .kernels.compiled import Compiled
 from .kernels.order import Order
-from .kernels.plain import check_real
+from .kernels.plain import check_real, lie_in_memory
 from .orders import Reads
 from .programs import Version
+from .same_call import TensorGuards, can_be_told, positions, surroundings
 
 if TYPE_CHECKING:
     from .function import VertexFunction
-
-# Compares tensors with earlier ones in all that decides what operations make of them: class, dtype, device, shape, strides,
-# `requires_grad`, and whatever else they are than memory (sparse, a lazy negation, wrapped by a transform, ...).
-_TensorGuards: Any = getattr(guards, "TensorGuards", None)
-
-_HIGH = 1 << 32  # a smaller "address" is an offset into freed memory, or that of a tensor without elements
 
 Key = tuple[tuple[str, ...], bool, bool, tuple[str, ...]]  # methods, through, whether gradients are on, names of inputs
 
@@ -105,7 +99,7 @@ class Grower:
             and known.has_row_each
             and forward_ad._current_level < 0
             and known.guards.check(*given)
-            and min(map(Tensor.data_ptr, given)) >= _HIGH
+            and lie_in_memory(given)
             and all(value.shape[0] == addition.num_vertices for value in inputs.values())
         )
 
@@ -123,13 +117,9 @@ class Grower:
         kinds.refuse_edge_outputs(traces)
         kinds.check_rows(traces, inputs, addition.counts(), model._methods, "the extension")
         bound = model._bind(version, traces, inputs, tensors, device, through, methods)
-        names, given = [*tensors, *inputs], [*tensors.values(), *inputs.values()]
-        flat = [names.index(name) for name in bound.params]
-        flat += [len(tensors) + [*inputs].index(name) for name in bound.pulls]
+        given = [*tensors.values(), *inputs.values()]
         has_row_each = len(methods) == 1 and not any(traces[methods[0]].is_edge_input(name) for name in inputs)
-        is_told = model.state_dtype is None or isinstance(model.state_dtype, torch.dtype)  # a mapping may change
-        are_different = len(set(map(id, given))) == len(given)  # guards refuse others
-        may_be_kept = is_told and are_different and has_row_each and given and _TensorGuards is not None
+        may_be_kept = has_row_each and can_be_told(model.state_dtype, given)
         return _Known(
             version,
             self._surroundings(given),
@@ -137,25 +127,15 @@ class Grower:
             traces,
             tuple(map(Reads.of, traces.values())),
             bound,
-            flat,
+            positions(bound, tensors, inputs),
             model._programs.latest,
             has_row_each,
         )
 
     def _surroundings(self, given: Sequence[Tensor]) -> list[Any]:
         """What decides how an extension is computed, beside the model's version and tensors."""
-        kind = given[0].device.type if given else "cpu"
-        return [
-            self.model.state_dtype,
-            _names.setdefault(*(named_backend(self.model.backend),) * 2),
-            torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
-            torch.get_default_dtype(),
-            programs.default_device(),
-            torch.is_inference_mode_enabled(),
-        ]
-
-
-_names: dict[str, str] = {}  # of backends, each once
+        device, backend = given[0].device if given else torch.device("cpu"), named_backend(self.model.backend)
+        return [*surroundings(self.model.state_dtype, backend, device), torch.is_inference_mode_enabled()]
 
 
 def _guards(given: Sequence[Tensor], num_inputs: int) -> Any:
@@ -163,4 +143,4 @@ def _guards(given: Sequence[Tensor], num_inputs: int) -> Any:
     strides: list[list[int | None]] = [list(tensor.stride()) for tensor in given]
     for shape, steps in zip(sizes[len(given) - num_inputs :], strides[len(given) - num_inputs :], strict=True):
         shape[0], steps[:] = None, [None] * len(steps)
-    return _TensorGuards(*given, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
+    return TensorGuards(*given, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)

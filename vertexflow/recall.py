@@ -7,16 +7,13 @@ compared here.
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch._C._dynamo import guards
 
-from . import programs
 from .estimate import AsGiven, BoundCall
 from .graph.inputs.pack import GraphBatch
 from .kernels import autograd
@@ -25,12 +22,9 @@ from .kernels.parts import BoundPart
 from .kernels.plain import is_recorded, lie_in_memory
 from .outputs import Outputs
 from .programs import Programs, Version
+from .same_call import TensorGuards, can_be_told, positions, surroundings
 
 Tensors = Mapping[str, Tensor]
-
-# Compares tensors with earlier ones in all that decides what operations make of them: class, dtype, device, shape, strides,
-# `requires_grad`, and whatever else they are than memory (sparse, a lazy negation, wrapped by a transform, ...).
-_TensorGuards: Any = getattr(guards, "TensorGuards", None)
 
 
 class Model(Protocol):
@@ -109,25 +103,21 @@ def keep(
     result: Outputs,
 ) -> None:
     """Remember a call, if what it was bound to can be told from these arguments without waiting for a device."""
-    is_told = model.state_dtype is None or isinstance(model.state_dtype, torch.dtype)  # a mapping may change
-    is_told = is_told and (wanted is None or wanted.device.type == "cpu")
     given = [*call.tensors.values(), *inputs.values(), *(() if wanted is None else (wanted,))]
-    are_different = len(set(map(id, given))) == len(given)  # guards refuse others
-    if not (is_told and are_different and len(call.parts) == 1 and type(batch) is GraphBatch and _TensorGuards):
+    is_told = can_be_told(model.state_dtype, given) and (wanted is None or wanted.device.type == "cpu")
+    if not (is_told and len(call.parts) == 1 and type(batch) is GraphBatch):
         return
-    (part,), tensor_names, input_names = call.parts, list(call.tensors), list(inputs)
+    (part,) = call.parts
     if result.keys() != part.bound.pushes.keys():
         return  # outputs of kinds that are not in the batch were added
-    flat = [tensor_names.index(name) for name in part.bound.params]
-    flat += [len(tensor_names) + input_names.index(name) for name in part.bound.pulls]
     recall = Recall(
         _surroundings(model, backend, call.device),
         _names(call.tensors, inputs),
-        _TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None),
+        TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None),
         None if wanted is None else wanted.clone(),
         call.device,
         part,
-        flat,
+        positions(part.bound, call.tensors, inputs),
         call.as_given,
         model._programs.latest,
     )
@@ -141,13 +131,4 @@ def _names(tensors: Tensors, inputs: Tensors) -> list[str]:
 
 def _surroundings(model: Model, backend: str, device: torch.device) -> list[Any]:
     """What decides how a call is bound, beside the model and its arguments."""
-    kind = device.type
-    return [
-        model.policy,
-        model.max_vertices,
-        model.state_dtype,
-        sys.intern(backend),
-        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
-        torch.get_default_dtype(),
-        programs.default_device(),
-    ]
+    return [model.policy, model.max_vertices, *surroundings(model.state_dtype, backend, device)]
