@@ -4,11 +4,14 @@ Two tasks, in one process, in turns. *parser*: SPINN with its tracking LSTM (Bow
 actions; a training step of 64 sentences. *beam*: a GRU with attention over its own past, 16 sentences with 5 hypotheses each;
 a search, and a training step over what the search kept. In plain PyTorch, each sentence, or hypothesis, has a list of tensors
 of its own, which are joined for every step and taken apart after it. Both have the same weights and give the same numbers.
+
+With `--extend`, what one extension of a binary TreeLSTM costs, forward and backward together: of a run of 100 of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 import vertexflow as vf
+
+from .workloads.treelstm import BinaryTreeLSTM
 
 SHIFT, REDUCE = 0, 1
 
@@ -201,6 +206,22 @@ def search_lists(model: Decoder, first: Tensor, beam: int, steps: int) -> Tensor
     return torch.stack([torch.stack(hypothesis) for sentence in kept for hypothesis in sentence])
 
 
+def extension(hidden: int, rows: int, rounds: int, extensions: int = 100) -> float:
+    """The processor time of an extension by `rows` vertices, forward and backward together, in seconds: a median."""
+    model, x = BinaryTreeLSTM(hidden, hidden), torch.randn(rows, hidden)
+    leaves, seconds = torch.randn(2 * rows, hidden), []
+    for _ in range(rounds + 1):
+        model.zero_grad()
+        started = time.process_time()
+        run = model.start(x=leaves)
+        new = np.arange(2 * rows)
+        for _ in range(extensions):
+            new = run.extend(np.stack([new[:rows], new[-rows:]], 1), x=x).numpy()
+        run[new].h.sum().backward()
+        seconds.append((time.process_time() - started) / extensions)
+    return float(np.median(seconds[1:]))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the milliseconds of each contestant, and how many times as long lists take."""
     made = argparse.ArgumentParser(
@@ -208,8 +229,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     made.add_argument("--hidden", type=int, nargs="+", default=[32, 64, 128])
     made.add_argument("--rounds", type=int, default=9)
+    made.add_argument("--extend", type=int, nargs="+", metavar="N", help="instead: an extension by N vertices")
     options = made.parse_args(arguments)
     torch.set_num_threads(1)
+    if options.extend:
+        for hidden, rows in itertools.product(options.hidden, options.extend):
+            print(f"extension by {rows:3}, hidden {hidden:4}: {1e3 * extension(hidden, rows, options.rounds):.2f} ms")
+        return
     rng = np.random.default_rng(0)
     lengths = rng.integers(8, 31, 64)
     for hidden in options.hidden:
