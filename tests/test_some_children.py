@@ -219,6 +219,19 @@ def test_slots_of_all_children_and_their_number():
         assert torch.equal(out.count, torch.bincount(parents, minlength=8))
 
 
-def test_rows_of_edges_that_nobody_reads_are_zeros_whatever_the_memory_held(models, monkeypatch):
+def test_rows_of_edges_that_nobody_reads_are_zeros_whatever_the_memory_held(monkeypatch):
+    def vertex(self, v):
+        kids = v.children[2:]
+        weighted = kids.h * kids.pull("w")[:, None]
+        h = torch.tanh(v.pull("x") + v.gather(0).h + v.sum(weighted))
+        v.scatter(h=h)
+        v.push(weighted=weighted)
+
     monkeypatch.setattr(passes.Fresh, "make", lambda self: torch.full(self.shape, 7, dtype=self.dtype))
-    check(models[2], 2, "native")
+    model, (batch, edges) = FromCode(vertex, {"h": SIZE}, backend="native"), batch_and_edges(2)
+    is_read = torch.tensor([slot >= 2 for *_, slot in edges])
+    weighted = model(batch, x=torch.randn(batch.num_vertices, SIZE), w=torch.ones(batch.num_edges)).weighted
+    assert "calls of PyTorch" not in model.explain()  # one native call, which writes to memory as it is
+    assert torch.equal(weighted[~is_read], torch.zeros(int((~is_read).sum()), SIZE))
+    assert is_read.any()
+    assert weighted[is_read].abs().min() > 0
