@@ -111,7 +111,7 @@ def test_compiled_code_without_a_break_is_refused_with_a_reason(dynamo):
 def test_a_model_that_shall_be_a_whole_graph_itself_is_refused_by_name(compiled, dynamo):
     model, x = model_and_input()
     plain = copy.deepcopy(model)
-    with pytest.raises(vf.VertexFunctionError, match="fullgraph=True.* was given TreeRNN"):
+    with pytest.raises(vf.VertexFunctionError, match=r"fullgraph=True.* was given TreeRNN"):
         compiled(model, backend="eager", fullgraph=True)(GRAPHS, x=x)
     compiles = torch.compile(lambda x: x * 2, backend="eager", fullgraph=True)
     for _ in range(2):  # what is around it, and the model beside it, are left as they were

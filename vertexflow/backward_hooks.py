@@ -26,8 +26,8 @@ class ReturnsOutputs(nn.Module):
             raise VertexFunctionError(without_init(self))
         if must_be_whole():
             raise VertexFunctionError(
-                f"torch.compile(..., fullgraph=True) was given {type(self).__name__}, which is compiled by itself and cannot be part "
-                "of a graph of PyTorch's; call it as it is, or compile what is around it, without fullgraph=True"
+                f"torch.compile(..., fullgraph=True) was given {type(self).__name__}, which is compiled by itself and cannot be "
+                "part of a graph of PyTorch's; call it as it is, or compile what is around it, without fullgraph=True"
             )
         if (
             self._backward_hooks

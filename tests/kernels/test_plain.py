@@ -189,15 +189,17 @@ def test_who_records_or_changes_operations_is_refused(call, message, traced):
 
 
 def test_export_by_torch_dynamo_says_why_not():
-    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"compiles what it computes itself; do without .* torch\.export"):
+    with pytest.raises(
+        torch._dynamo.exc.Unsupported, match=r"compiles what it computes itself; do without .* torch\.export"
+    ):
         torch.export.export(_Around(), (X,), strict=True)
 
 
 def test_a_batch_among_the_inputs_is_refused_by_who_exports():
     """PyTorch looks at inputs before it calls anything; docs/wrappers.md tells what it says."""
-    with pytest.raises(ValueError, match="Unsupported input type <class '.*GraphBatch'>"):
+    with pytest.raises(ValueError, match=r"Unsupported input type <class '.*GraphBatch'>"):
         torch.export.export(MODEL, (BATCH,), {"x": X})
-    with pytest.raises(RuntimeError, match="Tracer cannot infer type of .*GraphBatch"):
+    with pytest.raises(RuntimeError, match=r"Tracer cannot infer type of .*GraphBatch"):
         torch.jit.trace(MODEL, (BATCH, X))
 
 
