@@ -19,7 +19,16 @@ DEFAULTS = {
         "weight_decay": 1e-2, "patience": 5,
     },
 }  # fmt: skip
-RUN_SETTINGS = ("epochs", "patience", "device", "threads", "plan", "resume", "out", "data")  # may change when a run is resumed
+RUN_SETTINGS = (
+    "epochs",
+    "patience",
+    "device",
+    "threads",
+    "plan",
+    "resume",
+    "out",
+    "data",
+)  # may change when a run is resumed
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions, get_model_state_dict, get_optimizer_state_dict, set_model_state_dict, set_optimizer_state_dict,
-)  # fmt: skip
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import vertexflow as vf
@@ -25,7 +29,7 @@ MEASURED = 5.0  # seconds for which the machine is measured
 
 
 def choose(
-    asked: str | None, model: vf.VertexFunction, samples: Sequence[Sample], batch_size: int, device: torch.device
+    asked: str | None, model: nn.Module, samples: Sequence[Sample], batch_size: int, device: torch.device
 ) -> vf.parallel.Plan:
     """The plan that is asked for: none, a file, or "auto", which measures the processors and predicts steps on them.
 
@@ -37,16 +41,16 @@ def choose(
     if asked != "auto":
         return vf.parallel.Plan.load(asked)
     if device.type != "cpu":
-        raise ValueError(f"auto measures CPUs; for {device.type}, give the file of a plan (vf.parallel.plan, plan.save)")
+        raise ValueError(
+            f"auto measures CPUs; for {device.type}, give the file of a plan (vf.parallel.plan, plan.save)"
+        )
     with torch.random.fork_rng(devices=[]):  # measuring draws numbers
         cluster = vf.parallel.Cluster.measure(_mesh(device), seconds=MEASURED)
     batch, tokens, _ = vf.collate(list(samples[:batch_size]), rows=(1, 2))
-    return vf.parallel.plan(
-        model, [(batch, {"token": tokens})], cluster, strategies=("whole", "gathered", "sharded")
-    )
+    return vf.parallel.plan(model, [(batch, {"token": tokens})], cluster, strategies=("whole", "gathered", "sharded"))
 
 
-def apply(plan: vf.parallel.Plan, model: vf.VertexFunction, device: torch.device) -> nn.Module:
+def apply(plan: vf.parallel.Plan, model: nn.Module, device: torch.device) -> nn.Module:
     """The model as the plan has it. Raises ValueError for a plan of other ranks, or of another model."""
     return plan.apply(model, _mesh(device))
 
