@@ -1,4 +1,6 @@
-"""A run that is saved, continued and killed: `python -m tests.parallel.continued FOLDER WAY STEPS [--kill]`, under torchrun or alone.
+"""A run that is saved, continued and killed, under torchrun or alone.
+
+    python -m tests.parallel.continued FOLDER WAYS STEPS [--kill]
 
 It trains to STEPS steps, from the last checkpoint in FOLDER on, writes one every second step, and the weights in the end to
 FOLDER/weights.pt. With `--kill`, the last rank kills itself in its first life, in the middle of step 5, while others wait for it.
@@ -26,6 +28,7 @@ CASE = CASES["plain mean"]
 def main(folder: str, way: str, steps: int, is_killed: bool = False) -> None:
     torch.set_num_threads(1)
     count = distributed.get_world_size() if distributed.is_initialized() else 1
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
     model = CASE.model()
     for module in model.modules():  # noise that each rank draws for itself is not that of one process
         assert not isinstance(module, nn.Dropout)
@@ -39,9 +42,8 @@ def main(folder: str, way: str, steps: int, is_killed: bool = False) -> None:
         for chosen in sampler:
             optimizer.zero_grad()
             losses, _ = CASE.losses(call, chosen)
-            if is_killed and step == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-                if distributed.get_rank() == count - 1:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if is_killed and step == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and rank == count - 1:
+                os.kill(os.getpid(), signal.SIGKILL)
             vf.parallel.mean(losses).backward()
             optimizer.step()
             step += 1

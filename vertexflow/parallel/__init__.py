@@ -4,6 +4,7 @@ from .agree import check_same
 from .checkpoint import load, save
 from .cluster import Cluster, Link
 from .cost import Cost
+from .goodput import GradientNoise, best_batch, efficiency, gain
 from .plan import Plan, Prediction
 from .reduce import mean, sum
 from .sampler import BalancedSampler
@@ -13,10 +14,14 @@ __all__ = [
     "BalancedSampler",
     "Cluster",
     "Cost",
+    "GradientNoise",
     "Link",
     "Plan",
     "Prediction",
+    "best_batch",
     "check_same",
+    "efficiency",
+    "gain",
     "load",
     "mean",
     "plan",
