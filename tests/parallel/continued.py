@@ -8,6 +8,7 @@ FOLDER/weights.pt. With `--kill`, the last rank kills itself in its first life, 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -70,4 +71,5 @@ if __name__ == "__main__":
         main(f"{sys.argv[1]}/{asked}", asked, int(sys.argv[3]), "--kill" in sys.argv)
     if distributed.is_initialized():
         distributed.barrier()
+        gc.collect()  # DDP, if it is there, before the group that it holds
         distributed.destroy_process_group()

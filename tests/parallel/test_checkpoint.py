@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
+import vertexflow as vf
 
 from . import continued
 
@@ -56,6 +59,77 @@ def test_a_run_is_continued_where_it_stopped(tmp_path, undisturbed):
         continued.main(str(tmp_path), "whole", steps)
     agree(tmp_path, undisturbed)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000000008", "weights.pt"]
+
+
+def step(model, optimizer, number):
+    optimizer.zero_grad()
+    losses, _ = continued.CASE.losses(model, [number % 7, (number + 3) % 7])
+    losses.mean().backward()
+    optimizer.step()
+
+
+def made(kind):
+    model = continued.CASE.model()
+    if kind == "momentum":
+        return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("kind", ["adam", "momentum"])
+@pytest.mark.parametrize("at", [0, 2])
+def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path, kind, at):
+    """Also before its first step, which must not become its second; rates that were changed are kept."""
+    model, optimizer = made(kind)
+    optimizer.param_groups[0]["lr"] = 0.03
+    for number in range(at):
+        step(model, optimizer, number)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert bool(optimizer.state) == bool(at)
+    other, of_other = made(kind)
+    assert vf.parallel.load(tmp_path, other, of_other) == 1
+    for number in range(at, at + 3):
+        step(model, optimizer, number)
+        step(other, of_other, number)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_noise_is_drawn_on(tmp_path):
+    model, optimizer = made("adam")
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    wanted = torch.rand(3)
+    vf.parallel.load(tmp_path, model, optimizer)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_what_was_not_written_to_its_end_does_not_count(tmp_path):
+    model, optimizer = made("adam")
+    assert vf.parallel.load(tmp_path, model, optimizer) == 0
+    vf.parallel.save(tmp_path, 2, model, optimizer)
+    shutil.copytree(tmp_path / "step-000000000002", tmp_path / "step-000000000003")
+    (tmp_path / "step-000000000003" / ".metadata").unlink()
+    assert vf.parallel.load(tmp_path, model, optimizer) == 2
+    vf.parallel.save(tmp_path, 3, model, optimizer)
+    assert vf.parallel.load(tmp_path, model, optimizer) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000000003"]
+
+
+def test_checkpoints_of_something_else_are_refused(tmp_path):
+    model, optimizer = made("adam")
+    sampler = vf.parallel.BalancedSampler(continued.CASE.graphs, 3)
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    with pytest.raises(vf.InputError, match="has no 'sampler': it was saved without"):
+        vf.parallel.load(tmp_path, model, optimizer, sampler=sampler)
+    other = nn.Linear(2, 2)
+    of_other = torch.optim.SGD(other.parameters(), lr=1)
+    with pytest.raises(vf.InputError, match=r"is of another model: weight is not there, \[2, 2\] here"):
+        vf.parallel.load(tmp_path, other, of_other)
+    with pytest.raises(vf.InputError, match="epoch is a int without state_dict"):
+        vf.parallel.save(tmp_path, 1, model, optimizer, epoch=3)
+    for wrong in (0, True, 1.5):
+        with pytest.raises(vf.InputError, match="give the number of steps"):
+            vf.parallel.save(tmp_path, wrong, model, optimizer)
 
 
 @pytest.mark.slow

@@ -248,7 +248,36 @@ def of_a_measured_cluster(mesh: DeviceMesh) -> None:
     vf.parallel.check_same(cluster=cluster)
 
 
+def of_gradient_noise(mesh: DeviceMesh) -> None:
+    """Ranks measure the same noise, that of one process which has the ranks' graphs as parts."""
+    rank, num_ranks = mesh.get_local_rank(), mesh.size()
+    if num_ranks == 1:
+        return
+    case = CASES["plain mean"]
+    one, model = case.model(), case.model()
+    noise, other = (vf.parallel.GradientNoise(each, **more) for each, more in ((one, {}), (model, {"group": mesh})))
+    call = ddp(model, mesh)
+    for share in shares(case, num_ranks)[:2]:
+        one.zero_grad()
+        model.zero_grad()
+        rows = [sum(case.graphs[number].num_vertices for number in part) for part in share]
+        for part, count in zip(share, rows, strict=True):
+            (case.losses(one, part)[0].sum() / sum(rows)).backward()
+            noise.add(count)
+        noise.update(len(case.graphs))
+        vf.parallel.mean(case.losses(call, share[rank])[0], group=mesh).backward()
+        other.add(rows[rank])
+        other.update(len(share[rank]))
+        for key, value in other.state_dict().items():
+            assert value == pytest.approx(noise.state_dict()[key], rel=1e-10), key
+    vf.parallel.check_same(group=mesh, noise=other.state_dict())
+    if mesh.size() == 2:
+        with pytest.raises(vf.InputError, match="the parameters are sharded"):
+            vf.parallel.GradientNoise(sharded(case.model(), mesh))
+
+
 PARTS = [
+    of_gradient_noise,
     of_plans,
     of_plans_of_other_meshes,
     of_a_measured_cluster,
@@ -268,6 +297,7 @@ def quick(mesh: DeviceMesh) -> None:
         of_losses_and_gradients(mesh, ("slots",), (ddp,))
         of_plans(mesh, ("slots",), is_quick=True)
         of_plans_of_other_meshes(mesh)
+        of_gradient_noise(mesh)
         of_functions_of_means(mesh)
         of_ranks_that_disagree(mesh)
 

@@ -40,7 +40,8 @@ def save(
     Raises:
         InputError: something in `more` has no state.
     """
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as write
 
     _check(more)
     has_state = bool(optimizer.state)
@@ -54,7 +55,7 @@ def save(
         shutil.rmtree(path, ignore_errors=True)  # what is left of an attempt to write it
     _wait()
     with _quiet():
-        checkpoint.save(state, storage_writer=checkpoint.FileSystemWriter(path), no_dist=not _is_distributed())
+        write(state, storage_writer=FileSystemWriter(path), no_dist=not _is_distributed())
     if _rank() == 0:
         _sync(path, path.parent)
         for other in path.parent.glob(f"{_PREFIX}*"):
@@ -83,12 +84,13 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         ...     if (step + 1) % 100 == 0:
         ...         vf.parallel.save("run", step + 1, model, optimizer, sampler=sampler)
     """
-    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,
         set_model_state_dict,
         set_optimizer_state_dict,
     )
+    from torch.distributed.checkpoint.state_dict_loader import load as read
 
     _check(more)
     found = [max((path.name for path in Path(folder).glob(f"{_PREFIX}*") if (path / _COMPLETE).exists()), default="")]
@@ -96,7 +98,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         distributed.broadcast_object_list(found)  # what one rank has seen, for all
     if not found[0]:
         return 0
-    reader = checkpoint.FileSystemReader(Path(folder) / found[0])
+    reader = FileSystemReader(Path(folder) / found[0])
     kept = reader.read_metadata().state_dict_metadata
     if missing := [name for name in more if name not in kept]:
         raise InputError(f"the checkpoint in {folder} has no {missing[0]!r}: it was saved without")
@@ -117,7 +119,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
     if is_of_as_many:
         state[f"random.{_rank()}"] = ()
     with _quiet():
-        checkpoint.load(state, storage_reader=reader, no_dist=not _is_distributed())
+        read(state, storage_reader=reader, no_dist=not _is_distributed())
     set_model_state_dict(model, state["model"])
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=StateDictOptions(strict=False))
     for name, item in more.items():
@@ -165,7 +167,7 @@ def _path(folder: str | os.PathLike[str], step: int) -> Path:
 
 
 def _random_state() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     return torch.get_rng_state(), cuda
 
 

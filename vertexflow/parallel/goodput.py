@@ -113,7 +113,7 @@ class GradientNoise:
         self._of_part: list[Tensor] = []
         self._begin()
         for parameter in self._parameters:
-            parameter.register_hook(self._see)
+            parameter.register_hook(self._see)  # type: ignore[no-untyped-call]
 
     def _begin(self) -> None:
         self._sum, self._rows, self._parts, self._empty = 0.0, 0.0, 0, 0
