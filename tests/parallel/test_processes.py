@@ -249,29 +249,33 @@ def of_a_measured_cluster(mesh: DeviceMesh) -> None:
 
 
 def of_gradient_noise(mesh: DeviceMesh) -> None:
-    """Ranks measure the same noise, that of one process which has the ranks' graphs as parts."""
+    """Ranks measure the same, what the gradients of their graphs alone say."""
     rank, num_ranks = mesh.get_local_rank(), mesh.size()
     if num_ranks == 1:
         return
     case = CASES["plain mean"]
     one, model = case.model(), case.model()
-    noise, other = (vf.parallel.GradientNoise(each, **more) for each, more in ((one, {}), (model, {"group": mesh})))
+    noise = vf.parallel.GradientNoise(model, decay=0, group=mesh)
     call = ddp(model, mesh)
     for share in shares(case, num_ranks)[:2]:
-        one.zero_grad()
         model.zero_grad()
-        rows = [sum(case.graphs[number].num_vertices for number in part) for part in share]
-        for part, count in zip(share, rows, strict=True):
-            (case.losses(one, part)[0].sum() / sum(rows)).backward()
-            noise.add(count)
-        noise.update(len(case.graphs))
-        vf.parallel.mean(case.losses(call, share[rank])[0], group=mesh).backward()
-        other.add(rows[rank])
-        other.update(len(share[rank]))
-        for key, value in other.state_dict().items():
-            assert value == pytest.approx(noise.state_dict()[key], rel=1e-10), key
-    vf.parallel.check_same(group=mesh, noise=other.state_dict())
-    if mesh.size() == 2:
+        losses, _ = case.losses(call, share[rank])
+        vf.parallel.mean(losses, group=mesh).backward()
+        noise.add(len(losses))
+        noise.update(len(share[rank]))
+        parts = [case.losses(one, part)[0] for part in share]
+        shares_of_rows = [len(part) / sum(map(len, parts)) for part in parts]
+        gradients = [
+            torch.cat([grad.flatten() for grad in torch.autograd.grad(part.mean(), list(one.parameters()))])
+            for part in parts
+        ]
+        square = sum(w * g for w, g in zip(shares_of_rows, gradients, strict=True)).square().sum().item()
+        mean = sum(w * g.square().sum().item() for w, g in zip(shares_of_rows, gradients, strict=True))
+        state = noise.state_dict()
+        assert state["trace"] == pytest.approx(len(case.graphs) * (mean - square) / (num_ranks - 1), rel=1e-10)
+        assert state["square"] == pytest.approx((num_ranks * square - mean) / (num_ranks - 1), rel=1e-10)
+    vf.parallel.check_same(group=mesh, noise=noise.state_dict())
+    if mesh.size() == dist.get_world_size() == 4:
         with pytest.raises(vf.InputError, match="the parameters are sharded"):
             vf.parallel.GradientNoise(sharded(case.model(), mesh))
 
