@@ -183,6 +183,13 @@ def of_noise_and_inputs(mesh: DeviceMesh) -> None:
         model.start()
 
 
+def tied() -> nn.Module:
+    model = BothWays()
+    model.down = TreeRNN(4, 4)
+    model.down.u = model.up.u
+    return model
+
+
 def of_what_is_refused(mesh: DeviceMesh) -> None:
     columns = mesh["hidden"]
     batch = vf.pack(TREES)
@@ -203,6 +210,7 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
             (batch, x),
             "parameters are",
         ),
+        (tied(), {"up": "hidden", "down": "whole"}, (batch, x), r"in several places, up\.u\.weight, down\.u\.weight"),
         (nn.ModuleList([TreeRNN(3, 4), TreeRNN(3, 4)]), {"0": "hidden"}, (batch, x), "cannot be gone through"),
     ]:
         before = {name: value.shape for name, value in model.named_parameters()}

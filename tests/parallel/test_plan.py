@@ -158,7 +158,7 @@ def test_what_any_model_can_do_is_searched_for_unless_more_is_asked_for(model):
     simulated = vf.parallel.plan(model, batches, slow, strategies=options_module.STRATEGIES)
     assert "hidden" in simulated.parts.values()
     assert simulated.prediction.seconds < found.prediction.seconds
-    with pytest.raises(vf.InputError, match="torch.distributed is not initialised"):
+    with pytest.raises(vf.InputError, match=r"torch\.distributed is not initialised"):
         simulated.apply(model)
 
 

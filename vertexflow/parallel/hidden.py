@@ -284,6 +284,9 @@ def divide(model: nn.Module, parts: Sequence[tuple[str, bool]], group: ProcessGr
         )
     modules = dict(model.named_modules())
     seen = {part.name: part for part in observe(model, batch).parts} if parts else {}
+    places: dict[int, list[str]] = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(tensor), []).append(name)
     chosen: list[tuple[VertexFunction, Divided]] = []
     for name, is_here in parts:
         function = modules[name]
@@ -294,6 +297,12 @@ def divide(model: nn.Module, parts: Sequence[tuple[str, bool]], group: ProcessGr
             raise InputError(f"part {name!r} is hidden, and {what}; leave it whole")
         divided = Divided(function, group)
         divided.choose(function, [call.traces for call in calls], name)
+        for parameter in divided.params:
+            if len(names := places[id(function.get_parameter(parameter))]) > 1:
+                raise InputError(
+                    f"part {name!r} is hidden, and a parameter of it is in several places, {', '.join(names)}: a rank would have "
+                    "its columns in one and all of it in the other. Leave the part whole"
+                )
         chosen += [(function, divided)] if is_here else []
     for function, divided in chosen:
         divided.cut(function)
