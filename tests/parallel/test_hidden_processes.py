@@ -181,6 +181,10 @@ def of_noise_and_inputs(mesh: DeviceMesh) -> None:
         torch.testing.assert_close(call(batch, b), one(batch, a), **EXACT)
     with pytest.raises(vf.InputError, match="can only be called"):
         model.start()
+    with pytest.raises(vf.InputError, match=r"different graphs \(of 34, 25 vertices\)"):
+        call(vf.pack(TREES[: -1 - rank]), b)
+    with pytest.raises(vf.InputError, match=r'group=mesh\["data"\]'):
+        vf.parallel.mean(ours)
 
 
 def tied() -> nn.Module:

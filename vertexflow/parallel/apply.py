@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, InputTypeError
 from ..function import VertexFunction
+from .reduce import name_groups
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -28,6 +29,8 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None, batch: Any) -> 
     meshes = _meshes(plan, mesh)
     if plan.size == 1:
         return model
+    if plan.size > plan.ranks("data"):
+        name_groups()
     if plan.ranks("hidden") > 1:
         from .hidden import divide
 

@@ -16,6 +16,7 @@ from .. import programs
 from ..errors import InputError, VertexFunctionError
 from ..function import VertexFunction
 from ..graph import transforms
+from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic import isolation
 from ..graph.symbolic.isolation import without_autocast
 from ..graph.symbolic.prepare import prepare
@@ -33,6 +34,7 @@ from .columns import Columns, joined, own
 from .division import Ranks
 from .local_program import Divider, LocalProgram, StateColumns, run, state_columns
 from .observe import observe
+from .same_batch import check_same_graphs
 
 _numbers = itertools.count()
 _functions: weakref.WeakValueDictionary[int, _OfRank] = weakref.WeakValueDictionary()
@@ -134,9 +136,11 @@ class Divided:
             )
         if named_backend(model.backend) == "eager":
             raise InputError('backend="eager" has no program of which ranks could have parts; choose another backend')
+        graphs = call.graphs if isinstance(call.graphs, GraphBatch) else pack(call.graphs)
         version, tensors = programs.see(model._programs, model)
         shared = check_shared(tensors, call.inputs, call.shared)
         device = check_inputs(tensors, call.inputs)
+        check_same_graphs([graphs], self.group, device)
         of_rank = self._of_rank(model, version, tensors, call.inputs, shared, device)
         params = {name: value for name, value in tensors.items() if of_rank.reads(name)}
         initial = self._check_initial(model, call.initial)
@@ -152,7 +156,7 @@ class Divided:
         states = {name: self._own_state(name, value) for name, value in whole[3].items()}
         with without_autocast(device.type):  # the trace has its casts in it
             outputs = of_rank.function(
-                call.graphs,
+                graphs,
                 reverse=call.reverse,
                 initial=None if call.initial is None else states,
                 shared=given_shared,
