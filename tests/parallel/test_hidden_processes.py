@@ -18,7 +18,7 @@ import vertexflow as vf
 from vertexflow.parallel.columns import own
 
 from ..models import TreeRNN
-from .cases import CASES, DAGS, KINDS, TREES, BothWays, Case, Classified, Dropped
+from .cases import CASES, DAGS, KINDS, MANY, TREES, BothWays, Case, Classified, Dropped
 from .test_processes import EXACT, shares
 from .test_stages_processes import expected
 
@@ -187,6 +187,61 @@ def of_noise_and_inputs(mesh: DeviceMesh) -> None:
         vf.parallel.mean(ours)
 
 
+class Edges(vf.VertexFunction):
+    """Inputs and outputs of edges, a tensor that all vertices share, two layers in a cell, what is detached."""
+
+    def __init__(self):
+        super().__init__(state={"h": 4, "c": (2, 3)})
+        self.w, self.u = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+
+    def vertex(self, v):
+        kids = v.children
+        e = torch.tanh(self.u(kids.h) * kids.pull("e") + kids.expand(self.w(v.pull("x"))) + kids.slot[:, None] / 10)
+        h = (
+            v.sum(e) @ v.shared("W")
+            + self.layers(v.max(kids.h))
+            + v.mean(kids.c).flatten(1)[:, :4] * e.new_ones(4).detach()
+        )
+        h = torch.tanh(h + v.logsumexp(kids.h.detach()).clamp(-3, 3))
+        v.scatter(h=h, c=torch.stack([h[:, :3], h[:, 1:]], 1))
+        v.push(h=h, e=e)
+
+
+class OnEdges(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.function = Edges()
+
+    def forward(self, batch, x, e, w):
+        return self.function(batch, x=x, e=e, shared={"W": w})
+
+
+def of_edges(mesh: DeviceMesh) -> None:
+    """In parts of some vertices as well, whose backward pass computes them once more."""
+    columns = mesh["hidden"]
+    rank, ranks = columns.get_local_rank(), columns.size()
+    one, model = (Case(OnEdges, MANY).model() for _ in range(2))
+    batch, generator = vf.pack(MANY), torch.Generator().manual_seed(0)
+    shapes = (batch.num_vertices, 3), (batch.num_edges, 1), (4, 4)
+    given = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    again = [value.detach().clone().requires_grad_() for value in given]
+    call = vf.parallel.Plan({"hidden": ranks}, {"function": "hidden"}).apply(model, columns, (batch, *given))
+    for most in (None, 6):
+        one.function.max_vertices = model.function.max_vertices = most
+        one.zero_grad(), model.zero_grad()
+        for value in (*given, *again):
+            value.grad = None
+        wanted, ours = one(batch, *given), call(batch, *again)
+        for outputs in (wanted, ours):
+            sum(value.sin().sum() for value in outputs.values()).backward()
+        for name, value in wanted.items():
+            torch.testing.assert_close(ours[name], value, **EXACT)
+        for value, other in zip(given, again, strict=True):
+            torch.testing.assert_close(other.grad, value.grad, **EXACT)
+        agree("edges", model, {name: parameter.grad for name, parameter in one.named_parameters()}, rank, ranks)
+
+
 def tied() -> nn.Module:
     model = BothWays()
     model.down = TreeRNN(4, 4)
@@ -257,6 +312,7 @@ def _process(rank: int, folder) -> None:
         two = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("data", "hidden"))
         of_columns(two, ("slots", "ragged", "kinds", "dags", "views"), found)
         of_noise_and_inputs(two)
+        of_edges(two)
         of_what_is_refused(two)
         four = DeviceMesh("cpu", torch.arange(4).reshape(1, 4), mesh_dim_names=("data", "hidden"))
         of_columns(four, ("initial",), found)

@@ -144,29 +144,23 @@ class Divided:
         of_rank = self._of_rank(model, version, tensors, call.inputs, shared, device)
         params = {name: value for name, value in tensors.items() if of_rank.reads(name)}
         initial = self._check_initial(model, call.initial)
-        kept = [{name: value for name, value in params.items() if name in self.params}]
-        groups = [
-            {name: value for name, value in params.items() if name not in self.params},
-            call.inputs,
-            shared,
-            initial,
-        ]
-        whole = self._entered(groups)
-        given_shared = {**kept[0], **whole[0], **{_shared(name): value for name, value in whole[2].items()}}
-        states = {name: self._own_state(name, value) for name, value in whole[3].items()}
+        own_params = {name: value for name, value in params.items() if name in self.params}
+        other_params = {name: value for name, value in params.items() if name not in self.params}
+        other_params, inputs, shared, initial = self._entered(other_params, call.inputs, shared, initial)
+        states = {name: self._own_state(name, value) for name, value in initial.items()}
         with without_autocast(device.type):  # the trace has its casts in it
             outputs = of_rank.function(
                 graphs,
                 reverse=call.reverse,
-                initial=None if call.initial is None else states,
-                shared=given_shared,
+                initial=states if isinstance(call.initial, Mapping) else call.initial,
+                shared={**own_params, **other_params, **{shared_key(name): value for name, value in shared.items()}},
                 outputs=call.wanted,
-                **whole[1],
+                **inputs,
             )
         leave: Any = Leave.apply
         return Outputs({name: leave(self.group, of_rank.pushes[name], value) for name, value in outputs.items()})
 
-    def _entered(self, groups: list[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    def _entered(self, *groups: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Tensors that all ranks have whole, whose gradients are added up over ranks."""
         flat = [
             (at, name, value) for at, group in enumerate(groups) for name, value in group.items() if value.requires_grad
@@ -178,9 +172,9 @@ class Divided:
                 results[at][name] = value
         return results
 
-    def _check_initial(self, model: VertexFunction, initial: Any) -> dict[str, Tensor]:
-        if initial is None or not isinstance(initial, Mapping):
-            return {} if initial is None else initial
+    def _check_initial(self, model: VertexFunction, initial: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        if not isinstance(initial, Mapping):
+            return {}  # or refused by the call
         for name, value in initial.items():
             shape = model.state.get(name)
             if shape is not None and (not isinstance(value, Tensor) or tuple(value.shape[1:]) != shape):
@@ -188,7 +182,7 @@ class Divided:
                 raise InputError(
                     f"initial[{name!r}] is {actual}; give a tensor [vertices without children, {', '.join(map(str, shape))}]"
                 )
-        return dict(initial)
+        return initial
 
     def _own_state(self, name: str, value: Tensor) -> Tensor:
         columns = self.states.get(name)
@@ -225,10 +219,8 @@ class Divided:
         device: torch.device,
     ) -> _OfRank:
         whole = {name: value.detach() for name, value in tensors.items()}
-        for (
-            name,
-            columns,
-        ) in self.params.items():  # numbers of this rank's in the place of the others', to try the trace on
+        # The trace is tried on numbers: those of this rank are in the place of the others'.
+        for name, columns in self.params.items():
             whole[name] = joined([whole[name]] * self.ranks.count, columns)
         dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype(tensors, inputs))
         names = dict.fromkeys(model._methods.values())
@@ -315,15 +307,9 @@ def divide(model: nn.Module, parts: Sequence[tuple[str, bool]], group: ProcessGr
 
 @dataclass(frozen=True)
 class _SameNoise:
-    """Before a call in training: all ranks that share columns draw the random numbers of the first of them."""
+    """Before a call: all ranks that share columns draw the random numbers of the first of them from now on."""
 
     group: str
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        if module.training:
-            collectives.share_generators(self.group)
-
-
-def _shared(name: str) -> str:
-    """What a tensor that the user shares is called beside parameters, as its `Param` in the trace."""
-    return shared_key(name)
+        collectives.share_generators(self.group)

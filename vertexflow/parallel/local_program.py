@@ -139,8 +139,7 @@ class Divider:
             if columns is not None and node in self.after_gather and isinstance(node.meta["val"], Tensor):
                 if columns not in made:
                     step = self._divided(node, columns)
-                    if step is None:
-                        raise AssertionError(f"no rule for {node.target}")
+                    assert step is not None  # else they were not its natural columns
                     steps.append((Use(node, columns), step))
                 steps.append((Use(node), self._gather(Use(node, columns))))
             else:
@@ -150,9 +149,7 @@ class Divider:
     def _read(self, node: fx.Node, wanted: list[Columns | None], leaves: list[Use]) -> list[tuple[Use, Step]]:
         """The steps that make what is wanted of a placeholder out of what there is of it."""
         role, natural = role_of(node), self.natural[node]
-        if isinstance(
-            role, Param
-        ):  # whether a rank has these columns, or all of them, is decided when all readers are known
+        if isinstance(role, Param):  # what a rank has of it is decided when all that read it are known
             leaves += [Use(node, columns) for columns in wanted]
             return []
         steps: list[tuple[Use, Step]] = []
