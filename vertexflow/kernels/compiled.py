@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -12,7 +12,7 @@ from torch import fx
 
 from ..graph.symbolic.program import BACKWARD, FORWARD, Program
 from .binding import AddressedLoop
-from .memory import Arena, Buffers, Layout, backward_layout, forward_layouts
+from .memory import Arena, Buffers, Layout, Taken, backward_layout, forward_layouts
 from .order import Extent, Ints, RowGroup
 from .run import Run
 
@@ -85,31 +85,38 @@ class Compiled:
         """Memory for one backward pass."""
         return self.backward_layout(group).allocate()
 
-    def forward_layouts(self, group: RowGroup, window: Extent | None = None) -> tuple[Layout, Layout]:
+    def forward_layouts(
+        self, group: RowGroup, window: Extent | None = None, taken: Sequence[Taken] = ()
+    ) -> tuple[Layout, Layout]:
         """The layouts of the forward pass, see `memory.forward_layouts`; those without a window are kept."""
         if window is not None:
-            return self._lay_out(forward_layouts, FORWARD, group, window)
+            return self._lay_out(forward_layouts, FORWARD, group, window, taken)
         if group not in self._forward:
-            self._forward[group] = self._lay_out(forward_layouts, FORWARD, group, None)
+            self._forward[group] = self._lay_out(forward_layouts, FORWARD, group, None, ())
         return self._forward[group]
 
-    def backward_layout(self, group: RowGroup, window: Extent | None = None) -> Layout:
+    def backward_layout(self, group: RowGroup, window: Extent | None = None, taken: Sequence[Taken] = ()) -> Layout:
         """The layout of the backward pass, see `memory.backward_layout`; the one without a window is kept."""
         if window is not None:
-            return self._lay_out(backward_layout, BACKWARD, group, window)
+            return self._lay_out(backward_layout, BACKWARD, group, window, taken)
         if group not in self._backward:
-            self._backward[group] = self._lay_out(backward_layout, BACKWARD, group, None)
+            self._backward[group] = self._lay_out(backward_layout, BACKWARD, group, None, ())
         return self._backward[group]
 
     def _lay_out(
-        self, lay_out: Callable[..., Laid], stages: Iterable[str], group: RowGroup, window: Extent | None
+        self,
+        lay_out: Callable[..., Laid],
+        stages: Iterable[str],
+        group: RowGroup,
+        window: Extent | None,
+        taken: Sequence[Taken],
     ) -> Laid:
         """Lay out the parts of these stages that write to arenas, and their scratch memory."""
         names = [name for stage in stages for name in (stage, f"{stage}_inner")]
         parts = [name for name in names if name in self.loops and self.loops[name].in_arenas]
         extent = window or group.extent
         scratch = {key: size for name in parts for key, size in self.loops[name].scratch(group, extent).items()}
-        return lay_out(self.program, group, parts, scratch, window)
+        return lay_out(self.program, group, parts, scratch, window, taken)
 
 
 def results_of(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
+import torch
 from torch import fx
 
 from .calls import Location, Locations, Region, Writer
 from .edges import known_of_edges
 from .memory import Along, Layout, Place
-from .windows import Windows
+from .order import Extent
+from .windows import Window, Windows
 
 
 class GroupMemory:
@@ -28,19 +30,40 @@ class GroupMemory:
         for locations in self.in_window:
             locations[key] = location
 
-    def add(self, region: Region, layout: Layout, all_rows: bool = False) -> None:
-        """Allocate a layout: for all rows, or, where there are several windows, for those of one."""
-        starts = {dtype: region.allocate(size, dtype.itemsize).offset for dtype, size in layout.sizes.items()}
-        group = self.windows.group
-        for key, place in layout.places.items():
-            size = place.dtype.itemsize
-            num_rows, stride = (place.shape[0], place.strides[0]) if place.shape else (1, 0)
-            location = Location(region.address, starts[place.dtype] + place.offset * size, stride * size, num_rows)
-            if all_rows or place.along is None or not self.windows.are_several:
-                self.set(key, location)
-            else:
-                num_rows = place.along.count(group.extent) * (place.row_stride // stride if stride else 1)
-                self._move(key, location._replace(num_rows=num_rows), place.along, place.row_stride * size)
+    def add(self, region: Region, layout: Layout) -> None:
+        """Allocate a layout for all rows."""
+        self._add(region, [layout] * len(self.in_window), lambda place, window: 0)
+
+    def add_by_window(self, region: Region, lay_out: Callable[[Extent | None], Layout]) -> None:
+        """Allocate layouts for the rows of one window at a time, where there are several; for all rows, where there is one."""
+        if not self.windows.are_several:
+            self.add(region, lay_out(None))
+            return
+        layouts: dict[Extent, Layout] = {}
+        of_windows = []
+        for extent in self.windows.rounded_extents:
+            if extent not in layouts:
+                layouts[extent] = lay_out(extent)
+            of_windows.append(layouts[extent])
+        self._add(region, of_windows, _rows_before)
+
+    def _add(self, region: Region, layouts: Sequence[Layout], first: Callable[[Place, Window], int]) -> None:
+        """Allocate a layout of each window, which share their memory; `first`: the row of the group that a place begins with."""
+        sizes: dict[torch.dtype, int] = {}
+        for layout in layouts:
+            for dtype, size in layout.sizes.items():
+                sizes[dtype] = max(size, sizes.get(dtype, 0))
+        starts = {dtype: region.allocate(size, dtype.itemsize).offset for dtype, size in sizes.items()}
+        extent = self.windows.group.extent
+        for locations, window, layout in zip(self.in_window, self.windows.all, layouts, strict=True):
+            for key, place in layout.places.items():
+                size = place.dtype.itemsize
+                num_rows, stride = (place.shape[0], place.strides[0]) if place.shape else (1, 0)
+                if place.along is not None:
+                    num_rows = place.along.count(extent) * (place.row_stride // stride if stride else 1)
+                before = first(place, window) * place.row_stride * size
+                offset = starts[place.dtype] + place.offset * size - before
+                locations[key] = Location(region.address, offset, stride * size, num_rows)
 
     def place(self, key: Hashable, place: Place, within: Location, offsets: Sequence[int]) -> None:
         """Set where the rows of each window begin, in bytes within some memory."""
@@ -53,18 +76,20 @@ class GroupMemory:
                 within.address, within.offset + offset - before, place.strides[0] * size, num_rows
             )
 
-    def allocate(self, region: Region, key: Hashable, along: Along, bytes: int, all_rows: bool = False) -> None:
+    def allocate(self, region: Region, key: Hashable, along: Along, bytes: int) -> None:
         """Allocate rows of so many bytes: all of them, or, where there are several windows, those of one."""
         extent, num_rows = self.windows.extent, along.count(self.windows.group.extent)
-        if all_rows or extent is None:
+        if extent is None:
             self.set(key, region.allocate(num_rows, bytes))
-        else:
-            location = region.allocate(along.count(extent), bytes)
-            self._move(key, location._replace(num_rows=num_rows), along, bytes)
-
-    def _move(self, key: Hashable, location: Location, along: Along, bytes: int) -> None:
+            return
+        location = region.allocate(along.count(extent), bytes)._replace(num_rows=num_rows)
         for locations, window in zip(self.in_window, self.windows.all, strict=True):
             locations[key] = location._replace(offset=location.offset - window.range(along)[0] * bytes)
+
+
+def _rows_before(place: Place, window: Window) -> int:
+    """The row, row with children, or edge of the group that a place for the rows of a window begins with."""
+    return 0 if place.along is None else window.range(place.along)[0]
 
 
 def memory_of(writer: Writer, windows: Sequence[Windows]) -> list[GroupMemory]:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx
 
-from ..graph.symbolic.program import CORES, Program
+from ..graph.symbolic.program import BACKWARD, CORES, FORWARD, Program
 from ..graph.symbolic.roles import ALL_SLOTS, is_over_edges, position_of
 from .arguments import Buffer, By, Gathered, Received, Scratch
+from .lives import Life, Lives
 from .lower.loops import Over, over_of
 from .lower.views import width
 from .order import Extent, RowGroup
@@ -38,6 +39,13 @@ class Along(Enum):
         return count
 
 
+class Taken(NamedTuple):
+    """A value whose rows are taken from the order of the batch."""
+
+    node: fx.Node
+    along: Along
+
+
 class Place(NamedTuple):
     """A strided tensor inside the memory of its dtype; offsets and strides count elements."""
 
@@ -51,11 +59,13 @@ class Place(NamedTuple):
 
 @dataclass
 class Layout:
-    """The places of values and buffers in the memory of a run."""
+    """The places of values and buffers in the memory of a run; those of which no stage needs both may share it."""
 
     device: torch.device
     places: dict[Key, Place] = field(default_factory=dict)
     sizes: dict[torch.dtype, int] = field(default_factory=dict)
+    # Offset, end and life of each of those that may share it.
+    _living: dict[torch.dtype, list[tuple[int, int, Life]]] = field(default_factory=dict)
 
     def add(
         self,
@@ -65,21 +75,36 @@ class Layout:
         rows: int = 0,
         along: Along | None = None,
         per_row: int = 1,
+        life: Life | None = None,
     ) -> Place:
         """Place a tensor: dimension `rows` is the outermost in memory, the others follow in order.
 
-        Along that dimension, the tensor has `per_row` entries for each row, or edge.
+        Along that dimension, the tensor has `per_row` entries for each row, or edge. One without a `life` shares its memory with
+        no other.
         """
-        aligned, offset = ALIGNED // dtype.itemsize, self.sizes.get(dtype, 0)
+        aligned = ALIGNED // dtype.itemsize
         order = [rows, *(dim for dim in range(len(shape)) if dim != rows)] if shape else []
         strides, size = [0] * len(shape), 1
         for dim in reversed(order):
             strides[dim] = size
             size *= shape[dim]
+        size = -(-size // aligned) * aligned
+        offset = self.sizes.get(dtype, 0) if life is None else self._offset(dtype, size, life)
         row_stride = strides[rows] * per_row if along is not None else 0
         self.places[key] = Place(dtype, offset, tuple(shape), tuple(strides), along, row_stride)
-        self.sizes[dtype] = offset + -(-size // aligned) * aligned
+        self.sizes[dtype] = max(self.sizes.get(dtype, 0), offset + size)
         return self.places[key]
+
+    def _offset(self, dtype: torch.dtype, size: int, life: Life) -> int:
+        """The first offset at which nothing lies that is needed at the same time."""
+        living, offset = self._living.setdefault(dtype, []), 0
+        for start, end, other in sorted(living):
+            if life.meets(other):
+                if start - offset >= size:
+                    break
+                offset = max(offset, end)
+        living.append((offset, offset + size, life))
+        return offset
 
     def allocate(self) -> Arena:
         """Allocate the memory of one run."""
@@ -132,41 +157,57 @@ class Values(dict[fx.Node, Tensor]):
 
 
 def forward_layouts(
-    program: Program, group: RowGroup, parts: Iterable[str], scratch: Buffers, window: Extent | None = None
+    program: Program,
+    group: RowGroup,
+    parts: Iterable[str],
+    scratch: Buffers,
+    window: Extent | None = None,
+    taken: Sequence[Taken] = (),
 ) -> tuple[Layout, Layout]:
     """Places for the values that these parts of the forward pass compute, for gathered states, and for `scratch` buffers.
 
     The first layout is kept for the backward pass, which reads it, the second is temporary. With a `window`, temporary values
-    have places for so many rows at a time; so have gathered states, all of which are then temporary and gathered again for the
-    backward pass.
+    have places for so many rows at a time, which they share with those of other stages; so have gathered states, all of which
+    are then temporary and gathered again for the backward pass, and inputs that are `taken`.
     """
     kept, temporary = (Layout(group.child_rows.device) for _ in range(2))
     saved, states = set(program.saved), set(program.scatters.values())
+    lives = Lives(program, FORWARD, window is not None)
+    _place_scratch(temporary, scratch, lives, lasting=True)
     for node, along in _outputs(program, parts).items():
         if node in saved and node not in states:
-            _add_rows(kept, node, along, group.extent)
+            _add_rows(kept, node, along, group.extent, None)
         elif node not in states:
-            _add_rows(temporary, node, along, window or group.extent)
+            _add_rows(temporary, node, along, window or group.extent, lives.of(node))
     for name in program.trace.state:
         for by in By:
             nodes = gathered_by(program, name, by)
             is_kept = window is None and bool(saved.intersection(nodes))
-            place_gathered(kept if is_kept else temporary, program, group, window or group.extent, name, by)
-    for key, (dtype, size) in scratch.items():
-        temporary.add(key, dtype, (size,))
+            life = lives.of_gathered(nodes, 0 if first_gathered(program, group, nodes) == 0 else 1)
+            place_gathered(kept if is_kept else temporary, program, group, window or group.extent, name, by, life)
+    _place_taken(temporary, taken, window or group.extent, lives)
+    _place_scratch(temporary, scratch, lives, lasting=False)
     return kept, temporary
 
 
 def backward_layout(
-    program: Program, group: RowGroup, parts: Iterable[str], scratch: Buffers, window: Extent | None = None
+    program: Program,
+    group: RowGroup,
+    parts: Iterable[str],
+    scratch: Buffers,
+    window: Extent | None = None,
+    taken: Sequence[Taken] = (),
 ) -> Layout:
     """Places for the values that these parts of the backward pass compute, for received gradients, and for `scratch` buffers;
-    with a `window`, for so many rows at a time, and for states that are gathered again."""
+    with a `window`, for so many rows at a time, as in `forward_layouts`, for states that are gathered again, and for what else
+    is `taken`."""
     layout, extent = Layout(group.child_rows.device), window or group.extent
     sent = set(program.gather_grads.values())
+    lives = Lives(program, BACKWARD, window is not None)
+    _place_scratch(layout, scratch, lives, lasting=True)
     for node, along in _outputs(program, parts).items():
         if node not in sent:
-            _add_rows(layout, node, along, extent)
+            _add_rows(layout, node, along, extent, lives.of(node))
     steps = group.steps if "grad_core" in program.parts else []
     widest = min(max((step.stop - step.start for step in steps), default=0 if steps else group.num_rows), extent.rows)
     for name, node in program.state_grads.items():
@@ -174,14 +215,40 @@ def backward_layout(
         if node in program.buffered:
             along = Along.ROWS if program.has_leaf_rows(node) else Along.INNER
             shape = (along.count(extent), *value.shape[1:])
-            layout.places[node] = layout.add(Received(name), value.dtype, shape, along=along)
+            layout.places[node] = layout.add(Received(name), value.dtype, shape, along=along, life=lives.of(node, 1))
         else:
-            layout.add(Received(name), value.dtype, (widest, *value.shape[1:]))
+            layout.add(Received(name), value.dtype, (widest, *value.shape[1:]), life=lives.of_part("grad_core"))
     for name, by in gathered_again(program) if window else ():
-        place_gathered(layout, program, group, extent, name, by)
-    for key, (dtype, size) in scratch.items():
-        layout.add(key, dtype, (size,))
+        life = lives.of_gathered(
+            gathered_by(program, name, by), 0 if is_gathered_first(program, group, name, by) else 2
+        )
+        place_gathered(layout, program, group, extent, name, by, life)
+    _place_taken(layout, taken, extent, lives)
+    _place_scratch(layout, scratch, lives, lasting=False)
     return layout
+
+
+def is_gathered_first(program: Program, group: RowGroup, name: str, by: By) -> bool:
+    """Whether the backward pass gathers a state again before it begins with a window, not before its lazy part."""
+    nodes = gathered_by(program, name, by)
+    has_leaf_rows = first_gathered(program, group, nodes) == 0  # which are zeroed first
+    return has_leaf_rows or any(map(Lives(program, BACKWARD).is_read_early, nodes))
+
+
+def _place_scratch(layout: Layout, scratch: Buffers, lives: Lives, lasting: bool) -> None:
+    """Places for scratch memory, first for what is `lasting`, so that it lies at the same place in layouts of all windows."""
+    for key, (dtype, size) in scratch.items():
+        assert isinstance(key, Scratch)
+        if (key.over is Over.ELEMENTS) == lasting:  # such as weights in panels
+            layout.add(key, dtype, (size,), life=lives.of_part(None if lasting else key.part))
+
+
+def _place_taken(layout: Layout, taken: Sequence[Taken], extent: Extent, lives: Lives) -> None:
+    """Places for rows that are taken from the order of the batch."""
+    for node, along in taken:
+        value = node.meta["val"]
+        shape = (along.count(extent), *map(int, value.shape[1:]))
+        layout.add(node, value.dtype, shape, along=along, life=lives.of_taken(node))
 
 
 def gathered_again(program: Program) -> list[tuple[str, By]]:
@@ -255,7 +322,9 @@ def first_gathered(program: Program, group: RowGroup, nodes: Iterable[fx.Node]) 
     return min((first_row(program, group, node) for node in buffered), default=-1)
 
 
-def place_gathered(layout: Layout, program: Program, group: RowGroup, extent: Extent, name: str, by: By) -> None:
+def place_gathered(
+    layout: Layout, program: Program, group: RowGroup, extent: Extent, name: str, by: By, life: Life | None
+) -> None:
     """A place for the gathered rows of a state: of an extent if some of their values are buffered, else of one step.
 
     Rows gathered by slots, and the children of arcs, stand side by side, so that each value is a column.
@@ -269,7 +338,7 @@ def place_gathered(layout: Layout, program: Program, group: RowGroup, extent: Ex
         widest = min(max((step.edge_stop - step.edge_start for step in group.steps), default=0), extent.edges)
         count, along = (extent.edges, Along.EDGES) if buffered else (widest, None)
         columns = program.trace.side_by_side
-        buffer = layout.add(key, dtype, (count * columns, *shape), along=along, per_row=columns)
+        buffer = layout.add(key, dtype, (count * columns, *shape), along=along, per_row=columns, life=life)
         for node, position in positions_of(program.gathers, name).items():
             if node in program.buffered:
                 offset, strides = buffer.offset + position * math.prod(shape), (buffer.row_stride, *buffer.strides[1:])
@@ -280,10 +349,10 @@ def place_gathered(layout: Layout, program: Program, group: RowGroup, extent: Ex
     if not buffered:
         inner = [step for step in group.steps if step.start >= group.num_leaves]
         widest = max((step.stop - step.start for step in inner if step.reads_from < 0), default=0)
-        layout.add(key, dtype, (min(widest, extent.rows) * slots, *shape))
+        layout.add(key, dtype, (min(widest, extent.rows) * slots, *shape), life=life)
         return
     along = Along.ROWS if any(map(program.has_leaf_rows, buffered)) else Along.INNER
-    buffer = layout.add(key, dtype, (along.count(extent) * slots, *shape), along=along, per_row=slots)
+    buffer = layout.add(key, dtype, (along.count(extent) * slots, *shape), along=along, per_row=slots, life=life)
     for node, slot in slots_of(program.gathers, name).items():
         if node in program.buffered:
             has_leaf_rows = program.has_leaf_rows(node)
@@ -295,12 +364,12 @@ def place_gathered(layout: Layout, program: Program, group: RowGroup, extent: Ex
             layout.places[node] = Place(dtype, offset, (count, *row_shape), strides, along, buffer.row_stride)
 
 
-def _add_rows(layout: Layout, node: fx.Node, along: Along, extent: Extent) -> None:
+def _add_rows(layout: Layout, node: fx.Node, along: Along, extent: Extent, life: Life | None) -> None:
     """A place for an output, with so many rows."""
     value, rows = node.meta["val"], node.meta["rows"]
     shape = [0 if dim == rows.dim else int(size) for dim, size in enumerate(value.shape)]
     shape[rows.dim] = along.count(extent) * rows.per_vertex
-    layout.add(node, value.dtype, shape, rows.dim, along, rows.per_vertex)
+    layout.add(node, value.dtype, shape, rows.dim, along, rows.per_vertex, life)
 
 
 def _outputs(program: Program, parts: Iterable[str]) -> dict[fx.Node, Along]:

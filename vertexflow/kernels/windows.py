@@ -23,6 +23,7 @@ from .order import Extent, Ints, Order, RowGroup, Step
 WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
 MAX_WINDOWS = 64
+ROUNDED = 8  # different counts of rows, or edges, for which windows are laid out
 
 
 class Window(NamedTuple):
@@ -73,6 +74,21 @@ class Windows:
         return (
             Extent(*map(max, zip(*(window.extent for window in self.all), strict=True))) if self.are_several else None
         )
+
+    @property
+    def rounded_extents(self) -> list[Extent]:
+        """The extent of each window, with counts rounded up so that there are few different ones."""
+        most = Extent(*map(max, zip(*(window.extent for window in self.all), strict=True)))
+        parts = [max(1, -(-count // ROUNDED)) for count in most]
+        return [
+            Extent(
+                *(
+                    min(-(-count // part) * part, limit)
+                    for count, part, limit in zip(window.extent, parts, most, strict=True)
+                )
+            )
+            for window in self.all
+        ]
 
     def all_rows(self, number: int) -> Ints:
         """The rows of a window as one step."""

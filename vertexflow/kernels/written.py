@@ -10,19 +10,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 import torch
 from torch import fx
 
-from ..graph.symbolic.program import BACKWARD, FORWARD
+from ..graph.symbolic.program import BACKWARD, FORWARD, Program
 from .arguments import By, State
 from .bound import Bound
 from .calls import Location, Region, Unprepared, Writer
 from .compiled import Compiled, NoSteps, results_of
 from .group_memory import GroupMemory, memory_of
 from .grown_rows import GrownRows
-from .memory import Along, gathered_again
-from .order import Order, OutputRows
+from .lives import Lives
+from .memory import Along, Layout, Taken, gathered_again, is_gathered_first
+from .order import Extent, Order, OutputRows, RowGroup
 from .passes import Backward, Forward, Fresh
 from .passing_states import passing_states
 from .rooms import rooms_of
@@ -90,15 +92,13 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             locations = memory_of_groups[number].in_window[at]
             locations[programs[number].scatters[name]] = state.part(start - rows_before, order.groups[number].num_rows)
     for number, (compiled, memory) in enumerate(groups):
-        for name, node in compiled.program.trace.pulls.items():
-            is_kept = node in read_back[number] and not memory.windows.are_several
-            memory.allocate(
-                kept if is_kept else temporary, node, along_of(bound, name), size_of_row(node), all_rows=is_kept
-            )
-        kept_layout, temporary_layout = compiled.forward_layouts(memory.windows.group, memory.windows.extent)
-        if rooms is None or not memory.windows.are_several:
-            memory.add(kept, kept_layout, all_rows=True)
-        memory.add(temporary, temporary_layout)
+        are_several, group = memory.windows.are_several, memory.windows.group
+        taken = [Taken(node, along_of(bound, name)) for name, node in compiled.program.trace.pulls.items()]
+        for node, along in () if are_several else taken:
+            memory.allocate(kept if node in read_back[number] else temporary, node, along, size_of_row(node))
+        if rooms is None or not are_several:
+            memory.add(kept, compiled.forward_layouts(group, memory.windows.extent)[0])
+        memory.add_by_window(temporary, partial(_forward_layout, compiled, group, taken))
         for node, (shape, dtype) in results_of(compiled, FORWARD):
             size = math.prod(shape) * dtype.itemsize
             memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
@@ -115,11 +115,11 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         specs.append(spec)
         for number, transfer in transfers.items():
             puts[number].append(transfer)
-    takes = [inputs(writer, number) for number in range(len(groups))]
+    early, late = _by_need(programs, FORWARD, [inputs(writer, number) for number in range(len(groups))])
     for number, window, steps, is_first, is_last in visits(order, windows):
         compiled, memory = groups[number]
         if is_first:
-            take(writer, memory, window, takes[number])
+            take(writer, memory, window, early[number])
             _run_once(writer, number, "eager", memory, window)
             zero_leaves(writer, compiled.program, memory, window)
         if len(steps):
@@ -129,6 +129,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             if isinstance(compiled.loops["core"], NoSteps):
                 states = [(name, by) for name in compiled.program.trace.state for by in By]
                 gather(writer, compiled.program, memory, window, states)
+            take(writer, memory, window, late[number])
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
     if grown is not None:
@@ -177,9 +178,7 @@ def backward(
         for number, rows in zip(pushing, rows_of_groups, strict=True):
             node = programs[number].trace.push_grads.get(name)
             if node is not None and (has_rows or rows.rows is not None):
-                size = size_of_row(node)
-                memory_of_groups[number].allocate(temporary, node, along, size)
-                gradient = Location(pushed[name], 0, size if has_rows else 0, 0)
+                gradient = Location(pushed[name], 0, size_of_row(node) if has_rows else 0, 0)
                 takes[number].append(Transfer(node, gradient, rows, along))
             elif node is not None:
                 memory_of_groups[number].set(node, Location(pushed[name], 0, 0, len(rows.batch_rows)))
@@ -192,7 +191,13 @@ def backward(
     for number, (compiled, group, memory) in enumerate(
         zip(bound.compiled, order.groups, memory_of_groups, strict=True)
     ):
-        memory.add(temporary, compiled.backward_layout(group, memory.windows.extent))
+        if memory.windows.are_several:
+            read_back = nodes_read_back(compiled)
+            takes[number] += [transfer for transfer in inputs(writer, number) if transfer.node in read_back]
+        taken = [Taken(node, along) for node, _, _, along in takes[number] if node is not None]
+        for node, along in () if memory.windows.are_several else taken:
+            memory.allocate(temporary, node, along, size_of_row(node))
+        memory.add_by_window(temporary, partial(_backward_layout, compiled, group, taken))
         param_grads = set(compiled.program.param_grads.values())
         for node, (shape, dtype) in results_of(compiled, BACKWARD):
             if node in param_grads:
@@ -201,12 +206,6 @@ def backward(
             else:
                 memory.set(node, temporary.allocate(1, math.prod(shape) * dtype.itemsize))
         locate_sent(compiled.program, number, sending, memory)
-        if memory.windows.are_several:
-            read_back = nodes_read_back(compiled)
-            taken_again = [transfer for transfer in inputs(writer, number) if transfer.node in read_back]
-            for transfer in taken_again:
-                memory.allocate(temporary, transfer.node, transfer.along, transfer.tensor.stride)
-            takes[number] += taken_again
     sums: list[list[Hashable]] = []
     for name, groups in bound.params.items():
         nodes = {number: programs[number].param_grads.get(name) for number in groups}
@@ -222,14 +221,16 @@ def backward(
             terms[name], transfers = joined(writer, address, groups, rows_of_groups, nodes, along_of(bound, name))
             for number, transfer in transfers.items():
                 puts[number].append(transfer)
+    early, late = _by_need(programs, BACKWARD, takes)
+    gathered = [_gathered(program, memory.windows) for program, memory in zip(programs, memory_of_groups, strict=True)]
     for number, window, steps, is_first, is_last in visits_back(order, windows):
         compiled, memory = bound.compiled[number], memory_of_groups[number]
         if is_first:
             zero_gaps(writer, compiled.program, memory, window, sending)
-            take(writer, memory, window, takes[number])
+            take(writer, memory, window, early[number])
             if memory.windows.are_several:
                 zero_leaves(writer, compiled.program, memory, window)
-                gather(writer, compiled.program, memory, window, gathered_again(compiled.program))
+                gather(writer, compiled.program, memory, window, gathered[number][True])
             _run_once(writer, number, "grad_eager", memory, window)
         if len(steps):
             if sending.rows is not None:
@@ -238,6 +239,8 @@ def backward(
         if is_last:
             if isinstance(compiled.loops["grad_core"], NoSteps):
                 receive(writer, compiled.program, memory, window, sending.locations)
+            take(writer, memory, window, late[number])
+            gather(writer, compiled.program, memory, window, gathered[number][False])
             _run_once(writer, number, "grad_lazy", memory, window)
             put(writer, memory, window, puts[number])
     if grown is not None:
@@ -248,6 +251,37 @@ def backward(
     fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
     return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices)
+
+
+def _by_need(
+    programs: Sequence[Program], stages: Sequence[str], takes: Sequence[Sequence[Transfer]]
+) -> tuple[list[list[Transfer]], list[list[Transfer]]]:
+    """What each group takes before a window, and what before its lazy part, which alone reads it."""
+    early: list[list[Transfer]] = []
+    late: list[list[Transfer]] = []
+    for program, transfers in zip(programs, takes, strict=True):
+        lives = Lives(program, stages)
+        is_early = [node is None or lives.is_read_early(node) for node, *_ in transfers]
+        early.append([transfer for transfer, first in zip(transfers, is_early, strict=True) if first])
+        late.append([transfer for transfer, first in zip(transfers, is_early, strict=True) if not first])
+    return early, late
+
+
+def _gathered(program: Program, windows: Windows) -> dict[bool, list[tuple[str, By]]]:
+    """The states that a group with several windows gathers again: before a window, and before its lazy part."""
+    found: dict[bool, list[tuple[str, By]]] = {True: [], False: []}
+    for name, by in gathered_again(program) if windows.are_several else ():
+        found[is_gathered_first(program, windows.group, name, by)].append((name, by))
+    return found
+
+
+def _forward_layout(compiled: Compiled, group: RowGroup, taken: Sequence[Taken], extent: Extent | None) -> Layout:
+    """Where temporary values of a window lie, or of all rows."""
+    return compiled.forward_layouts(group, extent, taken)[1]
+
+
+def _backward_layout(compiled: Compiled, group: RowGroup, taken: Sequence[Taken], extent: Extent | None) -> Layout:
+    return compiled.backward_layout(group, extent, taken)
 
 
 def _states_read(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> set[str]:
