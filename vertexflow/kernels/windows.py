@@ -23,6 +23,7 @@ from .order import Extent, Ints, Order, RowGroup, Step
 WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
 MAX_WINDOWS = 64
+SIZE_OF_ROW = 2  # what a row takes in a window, beside an edge, about
 ROUNDED = 8  # different counts of rows, or edges, for which windows are laid out
 
 
@@ -126,13 +127,13 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
         width = sum(map(math.prod, function.program.trace.state.values()))
         rows = min(rows_of_a_window(group.num_rows, width), group.num_rows)
         pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(function.program)
-        windows_of_groups.append(Windows(group, _windows(group, -(-group.num_rows // rows) if pays else 1)))
+        windows_of_groups.append(Windows(group, _windows(group, _bounds(group, rows) if pays else [])))
     return windows_of_groups
 
 
 def one_window_each(order: Order) -> list[Windows]:
     """All rows of each group in one window."""
-    return [Windows(group, _windows(group, 1)) for group in order.groups]
+    return [Windows(group, _windows(group, [])) for group in order.groups]
 
 
 def rows_of_a_window(rows: int, width: int) -> int:
@@ -190,14 +191,26 @@ def _is_in_order(order: Order, number: int) -> bool:
     return bool((np.diff(starts) >= 0).all())
 
 
-def _windows(group: RowGroup, count: int) -> list[Window]:
-    """So many windows, whose numbers of rows differ by one at most."""
+def _bounds(group: RowGroup, rows: int) -> list[int]:
+    """Bounds between windows, in equal parts: of at most so many rows, and of fewer that have many edges."""
+    share = np.full(group.num_rows, 1 / rows)  # of a window, that each row takes
+    if group.edges is not None:
+        size = np.full(group.num_rows, SIZE_OF_ROW)
+        size[group.num_leaves :] += np.diff(group.edges.offset.numpy())
+        share *= np.maximum(1, size / size.mean())
+    until = np.concatenate([[0], np.cumsum(share)])
+    count = math.ceil(round(until[-1], 6))
+    bounds = np.searchsorted(until, until[-1] * np.arange(1, count) / count - 1e-9)
+    return sorted(set(bounds.tolist()) - {0, group.num_rows})
+
+
+def _windows(group: RowGroup, bounds: Sequence[int]) -> list[Window]:
+    """Windows with these rows between them."""
     offset = None
     if group.edges is not None:
         offset = group.edges.offset.numpy() - group.edges.start
     windows = []
-    for number in range(count):
-        start, stop = (group.num_rows * bound // count for bound in (number, number + 1))
+    for start, stop in itertools.pairwise([0, *bounds, group.num_rows]):
         inner, inner_stop = (max(0, row - group.num_leaves) for row in (start, stop))
         edges = (0, 0) if offset is None else (int(offset[inner]), int(offset[inner_stop]))
         windows.append(Window(start, stop, inner, inner_stop, *edges))
