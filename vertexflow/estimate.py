@@ -32,7 +32,7 @@ class MemoryEstimate:
     """What a step will take of the memory of a process, in bytes, on top of parameters, inputs and the optimizer's state.
 
     Attributes:
-        structure: index arrays of the schedule, which stay with the batch.
+        structure: index arrays of the schedule, and what is prepared for its passes, which stay with the batch.
         outputs: what the model returns.
         kept: what the backward pass reads: states and saved values, from the forward pass to the end of the backward pass.
         forward: what the forward pass takes beside these, while it runs.
@@ -84,8 +84,8 @@ class BoundCall:
 
     @property
     def num_bytes(self) -> int:
-        """The size of index arrays."""
-        return sum(part.order.num_bytes for part in self.parts)
+        """The size of index arrays, and of what is written down of passes."""
+        return sum(part.num_bytes for part in self.parts)
 
 
 class EstimatesMemory(ReturnsOutputs):

@@ -38,6 +38,12 @@ class BoundPart:
     num_inputs: Mapping[str, int]
     num_external: int
 
+    @property
+    def num_bytes(self) -> int:
+        """The memory of what is known of the structure: index arrays, and passes that are written down."""
+        prepared = self.bound.prepared.get(self.order)
+        return self.order.num_bytes + (0 if prepared is None else prepared.num_bytes)
+
     def num_rows(self, key: Key) -> int:
         """How many rows the part has of an input, or of the states of external vertices."""
         return self.num_external if key[0] == "external" else self.num_inputs[key[1]]

@@ -56,6 +56,7 @@ class Forward:
     num_seeds: int
     memory: list[GroupMemory]  # of each group
     sending: Sending | None  # where a backward pass may send that overwrites what is kept
+    num_bytes: int  # of calls and index arrays
 
     @property
     def kept_size(self) -> int:
@@ -85,6 +86,7 @@ class Backward:
     temporary_size: int
     terms: list[Fresh]
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
+    num_bytes: int  # of calls and index arrays
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""

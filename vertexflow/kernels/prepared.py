@@ -31,6 +31,11 @@ class Prepared:
     grows: bool = False  # whether it reads earlier vertices of a run that grows
     backwards: dict[tuple[bool, tuple[bool, ...]], Backward] = field(default_factory=dict)
 
+    @property
+    def num_bytes(self) -> int:
+        """The memory of what is written down."""
+        return self.forward.num_bytes + sum(each.num_bytes for each in self.backwards.values())
+
     def read_back(self, flat: Sequence[Tensor]) -> list[Tensor]:
         """The parameters, inputs and constants that the backward pass reads."""
         tensors = [*flat, *self.forward.constants]

@@ -144,6 +144,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         writer.num_seeds,
         memory_of_groups,
         sending,
+        writer.num_bytes,
     )
 
 
@@ -250,7 +251,7 @@ def backward(
         raise Unprepared("gradients that no loop makes")
     fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices)
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, writer.num_bytes)
 
 
 def _by_need(
