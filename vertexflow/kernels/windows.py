@@ -24,7 +24,7 @@ WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
 MAX_WINDOWS = 64
 SIZE_OF_ROW = 2  # what a row takes in a window, beside an edge, about
-ROUNDED = 8  # different counts of rows, or edges, for which windows are laid out
+ROUNDED = 4  # different counts of rows, or edges, for which windows are laid out
 
 
 class Window(NamedTuple):
