@@ -15,6 +15,7 @@ from .graph.uncompiled import uncompiled
 from .grower import Grower
 from .growth import Addition
 from .kernels import grow
+from .kernels.grown import Grown
 from .kinds import Used
 from .observer import observer_of_thread
 from .outputs import Outputs
@@ -51,8 +52,8 @@ class Frontier:
                 "a run that grows cannot be planned: what is added depends on numbers, and a plan is made without computing any"
             )
         self._grower = grower
-        self._grown = grow.Grown()
-        self._token = torch.zeros((), device=device)
+        self._grown = Grown()
+        self._trail = grow.Trail(torch.zeros((), device=device))
         self._begin(methods, device)
 
     def _begin(self, methods: Mapping[Any, str], device: torch.device) -> None:
@@ -130,9 +131,9 @@ class Frontier:
 
     def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
         """Compute new vertices and keep their states and outputs; returns what each method used."""
-        bound, flat, order, earlier, traces = self._grower.grow(addition, inputs, self._token.requires_grad)
+        bound, flat, order, earlier, traces = self._grower.grow(addition, inputs, self._trail.wants_gradients)
         self._check_pushes(traces)
-        self._token = grow.extend(self._grown, self._token, bound, order, earlier, flat)
+        grow.extend(self._grown, self._trail, bound, order, earlier, flat)
         return traces
 
     def _check_pushes(self, used: Mapping[str, Used]) -> None:
@@ -177,7 +178,7 @@ class Frontier:
 
     def _read(self, index: Tensor) -> dict[str, Tensor]:
         """What these vertices pushed, int64 [n], by name."""
-        return grow.read(self._grown, self._token, self._pushed_by(index), index)
+        return grow.read(self._grown, self._trail, self._pushed_by(index), index)
 
     def _pushed_by(self, index: Tensor) -> list[str]:
         """The names of what all of these vertices pushed."""

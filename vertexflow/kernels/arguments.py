@@ -160,6 +160,9 @@ class Memory:
     name: str
 
 
+PACKED = Memory("packed")  # whether weights were packed
+ADDS = Memory("adds")  # whether sums over rows are added to what is there
+
 StructureArgument = GroupArgument | ParentPlaces | ParentOffset  # the same in every run over a structure
 Buffer = Gathered | Received | Scratch
 LoopArgument = Function | Memory  # known to the loop itself, without a run

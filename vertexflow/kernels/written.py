@@ -44,7 +44,7 @@ from .transfers import (
     zero_leaves,
     zero_unread,
 )
-from .windows import Windows, visits, visits_back
+from .windows import Windows, has_rounded_sums, visits, visits_back
 
 
 def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
@@ -158,7 +158,9 @@ def backward(
 ) -> Backward:
     """The backward pass; if it `overwrites` what is kept, it sends to where that lies."""
     sending = forward.sending if overwrites else None
-    writer, programs = Writer(bound, order, sending and sending.rows), [compiled.program for compiled in bound.compiled]
+    adds = grows and _can_add_sums(bound)
+    writer = Writer(bound, order, sending and sending.rows, adds)
+    programs = [compiled.program for compiled in bound.compiled]
     windows = [memory.windows for memory in forward.memory]
     # The addresses are numbered as `Backward.run` passes them; those of terms follow.
     temporary, kept = Region(writer.address("temporary")), writer.address("kept")
@@ -212,6 +214,7 @@ def backward(
     for name, groups in bound.params.items():
         nodes = {number: programs[number].param_grads.get(name) for number in groups}
         sums.append([(number, node) for number, node in nodes.items() if node is not None])
+    num_sums = len(terms)
     puts: dict[int, list[Transfer]] = defaultdict(list)
     for name, groups in bound.pulls.items():
         nodes = {number: programs[number].pull_grads.get(name) for number in groups}
@@ -248,7 +251,16 @@ def backward(
         raise Unprepared("gradients that no loop makes")
     fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices)
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, adds)
+
+
+def _can_add_sums(bound: Bound) -> bool:
+    """Whether all sums over rows that the backward pass computes are gradients of parameters, in digits enough to be added to."""
+    return all(
+        not has_rounded_sums(compiled.program)
+        and {node for node, _ in results_of(compiled, BACKWARD)}.issubset(compiled.program.param_grads.values())
+        for compiled in bound.compiled
+    )
 
 
 def _states_read(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> set[str]:
