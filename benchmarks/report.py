@@ -35,14 +35,33 @@ This page is made from [benchmarks/results](../benchmarks/results) by `python -m
 
 
 def write_result(result: Result, folder: Path) -> Path:
-    """One file for each workload, mode and setting; a later result takes the place of an earlier one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """One file for each workload, mode and setting; a later result takes the place of an earlier one.
+
+    The rounds themselves, which no table shows, go to a folder `rounds` beside it, which is not kept in the repository.
+    """
+    (folder / "rounds").mkdir(parents=True, exist_ok=True)
     setting = "-".join(f"{name[0]}{result[name]}" for name in COLUMNS)
     if result["device"] != "cpu":
         setting += f"-{result['device']}-{result['dtype']}"
-    path = folder / f"{result['workload']}-{result['mode']}-{setting}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    name = f"{result['workload']}-{result['mode']}-{setting}.json"
+    rounds = {one: figures["rounds_ms"] for one, figures in result["figures"].items()}
+    (folder / "rounds" / name).write_text(_written(rounds, 1) + "\n")
+    figures = {
+        one: {key: value for key, value in of.items() if key != "rounds_ms"} for one, of in result["figures"].items()
+    }
+    path = folder / name
+    path.write_text(_written({**result, "figures": figures}, 2) + "\n")
     return path
+
+
+def _written(content: Any, depth: int, indent: str = "") -> str:
+    """JSON with a line for each entry, so many dicts deep."""
+    if depth == 0 or not isinstance(content, dict) or not content:
+        return json.dumps(content)
+    inner = (
+        f"{indent} {json.dumps(key)}: {_written(value, depth - 1, indent + ' ')}" for key, value in content.items()
+    )
+    return "{\n" + ",\n".join(inner) + f"\n{indent}}}"
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -11,7 +11,8 @@ import pytest
 
 import vertexflow as vf
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 CELL = re.compile(r"^```\{code-cell\} python\n(?::[^\n]*\n)*(.*?)^```", re.M | re.S)
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if CELL.search(page.read_text(encoding="utf-8"))]
 
@@ -51,7 +52,14 @@ def test_every_page_is_in_a_table_of_contents():
     assert {page.resolve() for page in DOCS.rglob("*.md")} <= listed
 
 
-def test_links_between_pages_lead_somewhere():
-    for page in DOCS.rglob("*.md"):
-        for target in re.findall(r"\]\(((?!https?:)[^)#\s]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+WRITTEN = [
+    *ROOT.glob("*.md"),
+    *(page for room in ("docs", "examples", "benchmarks") for page in (ROOT / room).rglob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(((?!https?:)[^)#\s]+)", prose):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"

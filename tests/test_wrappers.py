@@ -103,6 +103,21 @@ def test_compiled_code_without_a_break_is_refused_with_a_reason(dynamo):
         torch.compile(whole, backend="eager", fullgraph=True)(model, vf.pack(GRAPHS), x)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch._C._dynamo.eval_frame, "set_fullgraph_compiled_frame_count"),
+    reason="this PyTorch takes a model of which nothing is compiled for a whole graph",
+)
+@pytest.mark.parametrize("compiled", [torch.compile, lambda model, **options: model.compile(**options) or model])
+def test_a_model_that_shall_be_a_whole_graph_itself_is_refused_by_name(compiled, dynamo):
+    model, x = model_and_input()
+    plain = copy.deepcopy(model)
+    with pytest.raises(vf.VertexFunctionError, match=r"fullgraph=True.* was given TreeRNN"):
+        compiled(model, backend="eager", fullgraph=True)(GRAPHS, x=x)
+    compiles = torch.compile(lambda x: x * 2, backend="eager", fullgraph=True)
+    for _ in range(2):  # what is around it, and the model beside it, are left as they were
+        torch.testing.assert_close(plain(GRAPHS, x=compiles(x)).h, plain(GRAPHS, x=2 * x).h)
+
+
 def test_a_compiled_model(expected, dynamo):
     model, x = model_and_input()
     plain = copy.deepcopy(model)

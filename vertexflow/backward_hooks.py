@@ -13,7 +13,7 @@ from torch.utils.hooks import BackwardHook
 
 from .errors import VertexFunctionError
 from .graph.symbolic.method import without_init
-from .graph.uncompiled import uncompiled
+from .graph.uncompiled import must_be_whole, uncompiled
 from .outputs import Outputs, of_call
 
 
@@ -24,6 +24,11 @@ class ReturnsOutputs(nn.Module):
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         if "_backward_hooks" not in self.__dict__:
             raise VertexFunctionError(without_init(self))
+        if must_be_whole():
+            raise VertexFunctionError(
+                f"torch.compile(..., fullgraph=True) was given {type(self).__name__}, which is compiled by itself and cannot be "
+                "part of a graph of PyTorch's; call it as it is, or compile what is around it, without fullgraph=True"
+            )
         if (
             self._backward_hooks
             or self._backward_pre_hooks

@@ -19,7 +19,16 @@ DEFAULTS = {
         "weight_decay": 1e-2, "patience": 5,
     },
 }  # fmt: skip
-RUN_SETTINGS = ("epochs", "patience", "device", "threads", "resume", "out", "data")  # may change when a run is resumed
+RUN_SETTINGS = (
+    "epochs",
+    "patience",
+    "device",
+    "threads",
+    "plan",
+    "resume",
+    "out",
+    "data",
+)  # may change when a run is resumed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,6 +73,11 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--resume", metavar="RUN", help="continue the run in this folder exactly where it stopped")
     run.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    run.add_argument(
+        "--plan",
+        metavar="PLAN",
+        help="how the processes of torchrun share the model: auto finds it, a file has it (default: each has a whole copy)",
+    )
     run.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: PyTorch's choice)")
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TypeVar
 
@@ -22,7 +23,11 @@ def join(device: torch.device) -> torch.device:
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Part from the other processes.
+
+    What holds the process group must be gone by then: a DDP that is freed later waits for gloo's threads, and these for it.
+    """
+    gc.collect()
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

@@ -14,12 +14,11 @@ from typing import Any, NoReturn, TextIO
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import vertexflow as vf
 
-from . import checkpoint, listops, ranks, sst
+from . import checkpoint, listops, plans, ranks, sst
 from .model import MODELS
 from .options import RUN_SETTINGS, contradictions, parser, with_defaults
 from .plot import draw_curves
@@ -49,14 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     model = build_model(options, len(task.words), len(task.classes)).to(device)
+    try:
+        plan = plans.choose(options.plan, model, task.train, options.batch_size, device)
+        vf.parallel.check_same(model=model, plan=plan)
+    except (OSError, ValueError, vf.VertexFlowError) as error:
+        refuse(f"--plan {options.plan}: {error}")
     if not ranks.is_first():
         torch.manual_seed(options.seed * 100_003 + ranks.this())  # dropout is another on each rank
     say(
         f"{task.name}: {len(task.train)} training trees, {len(task.valid)} for validation; {options.model} with "
         f"{sum(p.numel() for p in model.parameters()):,} parameters on {ranks.count()} x {device.type}; run folder {folder}"
     )
+    if options.plan:
+        say(str(plan))
     try:
-        train(options, task, model, device, folder, saved)
+        train(options, task, model, plan, device, folder, saved)
     except KeyboardInterrupt:
         say(f"\nstopped; continue with --resume {folder}", file=sys.stderr)
         sys.exit(130)
@@ -68,15 +74,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train(
-    options: argparse.Namespace, task: Task, model: torch.nn.Module, device: torch.device, folder: Path, saved: Any
+    options: argparse.Namespace,
+    task: Task,
+    model: torch.nn.Module,
+    plan: vf.parallel.Plan,
+    device: torch.device,
+    folder: Path,
+    saved: Any,
 ) -> None:
     """Epochs of training and validation, until the last or until nothing has become better for `--patience` epochs."""
+    try:
+        call = plans.apply(plan, model, device)
+    except vf.VertexFlowError as error:
+        refuse(f"--plan {options.plan}: {error}")
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     history: list[dict[str, Any]] = []
     best, best_epoch = -1.0, 0
     if saved is not None:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        plans.load(model, saved["model"])
+        plans.load_optimizer(model, optimizer, saved["optimizer"])
         if ranks.this() < len(saved["random"]):  # the run may have had fewer ranks
             set_random_state(saved["random"][ranks.this()], device)
         history, best, best_epoch = saved["history"], saved["best"], saved["best_epoch"]
@@ -85,11 +101,10 @@ def train(
     trained_on = shared_batches(task.train, sampler)
     valid = evaluated(task.valid, options)
     vf.parallel.check_same(model=model, sampler=sampler, epochs=options.epochs, done=len(history))
-    call = DistributedDataParallel(model) if ranks.count() > 1 else model
 
     def save_last() -> None:
         state = {
-            "optimizer": optimizer.state_dict(),
+            "optimizer": plans.state_of_optimizer(model, optimizer),
             "random": ranks.from_all(random_state(device)),
             "history": history,
         }
@@ -129,7 +144,7 @@ def train(
 def report(options: argparse.Namespace, task: Task, model: torch.nn.Module, device: torch.device, folder: Path) -> None:
     """Evaluate the best epoch's model and print a table."""
     ranks.from_first(None)  # waits until it is written
-    model.load_state_dict(checkpoint.load(folder / "best.pt", device)["model"])
+    plans.load(model, checkpoint.load(folder / "best.pt", device)["model"])
     tested = run_epoch(model, evaluated(task.test, options), device, "test")
     if not ranks.is_first():
         return
@@ -216,7 +231,8 @@ def load_checkpoint(path: Path, asked: str) -> Any:
 
 def _checkpoint(options: argparse.Namespace, task: Task, model: torch.nn.Module) -> dict[str, Any]:
     return {
-        "model": model.state_dict(), "options": vars(options) | {"resume": None}, "words": task.words, "classes": task.classes,
+        "model": plans.state(model), "options": vars(options) | {"resume": None, "plan": None}, "words": task.words,
+        "classes": task.classes,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import command
+from benchmarks import command, report
 from benchmarks.harness import FLOOR, OURS, Case, Contestant, DisagreementError
 from benchmarks.report import number, read_results, write_report, write_result
 from benchmarks.workloads import WORKLOADS
@@ -47,6 +47,28 @@ def test_files(tmp_path):
     assert [(one["hidden"], one["batch"], one["commit"]) for one in found] == [
         (64, 1, "later"), (64, 16, "abcdef0"), (256, 64, "abcdef0"),
     ]  # fmt: skip
+
+
+def test_the_rounds_are_in_a_file_of_their_own(tmp_path):
+    """What is kept of a result has a line for each contestant, and nothing that only the rounds tell."""
+    made = result(64, 1)
+    path = write_result(made, tmp_path)
+    (kept,) = read_results(tmp_path)
+    assert "rounds_ms" not in path.read_text()
+    assert kept == {**made, "figures": {
+        name: {key: value for key, value in of.items() if key != "rounds_ms"} for name, of in made["figures"].items()
+    }}  # fmt: skip
+    assert sum('"median_ms"' in line for line in path.read_text().split("\n")) == len(made["figures"])
+    rounds = json.loads((tmp_path / "rounds" / path.name).read_text())
+    assert rounds == {name: of["rounds_ms"] for name, of in made["figures"].items()}
+
+
+@pytest.mark.slow
+def test_what_is_kept_makes_the_page_that_is_kept(tmp_path):
+    """docs/benchmarks.md is of the results in the repository, to the last character."""
+    root = Path(report.__file__).parents[1]
+    page = write_report(read_results(root / "benchmarks" / "results"), tmp_path)
+    assert page.read_text() == (root / "docs" / "benchmarks.md").read_text()
 
 
 def on_gpu(hidden: int, batch: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,13 @@ def test_an_example_imports_nothing_of_the_repository_but_itself_and_the_package
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             assert not {module.split(".")[0] for module in modules} & {"examples", "tests", "benchmarks"}, path
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_readme_shows_and_links_what_is_in_its_folder(name):
+    text = (EXAMPLES / name / "README.md").read_text("utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    assert [target for target in targets if ".." in target or not (EXAMPLES / name / target).is_file()] == []
 
 
 @pytest.fixture(scope="module")

@@ -210,6 +210,27 @@ def test_two_processes_give_the_losses_of_one(tmp_path, monkeypatch):
     assert tests[1]["loss"] == pytest.approx(tests[0]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_two_processes_train_with_a_plan_that_is_found_and_one_that_is_sharded(tmp_path, monkeypatch):
+    """Both give the losses of one process; the first is continued by the second, and this by one process."""
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")
+    settings = [*TINY, "--train-size", "34", "--max-depth", "3", "--seed", "3", "--lr", "0.01"]
+    train.main([*settings, "--epochs", "3", "--out", str(tmp_path / "one")])
+    printed = launched(tmp_path, 2, *settings, "--epochs", "1", "--plan", "auto", "--out", tmp_path / "two")
+    assert "plan: data 2" in printed
+    assert "predicted:" in printed
+    alike(metrics(tmp_path / "two"), metrics(tmp_path / "one")[:1])
+    vf.parallel.Plan({"data": 2}, {"": "sharded"}).save(tmp_path / "plan.json")
+    resumed = ["--resume", tmp_path / "two", "--device", "cpu"]
+    printed = launched(tmp_path, 2, *resumed, "--epochs", "2", "--plan", tmp_path / "plan.json")
+    assert "plan: data 2: sharded" in printed
+    alike(metrics(tmp_path / "two"), metrics(tmp_path / "one")[:2])
+    train.main([*map(str, resumed), "--epochs", "3"])
+    alike(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
+    tests = [json.loads((tmp_path / name / "test.json").read_text()) for name in ("one", "two")]
+    assert tests[1]["loss"] == pytest.approx(tests[0]["loss"], rel=1e-5)
+
+
 def test_training_stops_early(tmp_path, capsys, eager):
     train.main([*TINY, "--epochs", "9", "--lr", "0", "--patience", "2", "--out", str(tmp_path / "run")])
     assert len(metrics(tmp_path / "run")) == 3
@@ -282,6 +303,8 @@ def test_wrong_options_are_refused_in_one_line(tmp_path, capsys, finished):
         (["--dropout", "1"], "'1' is not a number from 0"),
         (["--device", "gpu7"], "gpu7"),
         (["--out", finished], f"--resume {finished}"),
+        ([*TINY, "--plan", tmp_path / "nowhere"], "nowhere"),
+        ([*TINY, "--plan", empty], "is no JSON"),
         (["--resume", tmp_path / "nowhere"], "there is no"),
         (["--resume", finished, "--hidden", "9"], "--hidden cannot change"),
         (["--max-depth", "1", "--train-size", "1000000"], "larger --max-depth"),

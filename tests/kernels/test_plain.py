@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 from torch import nn
@@ -168,6 +170,8 @@ def forward_mode_of_a_parameter():
         (lambda: make_fx(of_x, tracing_mode="symbolic")(X), "under FakeTensorMode"),
         (under_fake_tensors, "under FakeTensorMode"),
         (lambda: torch.export.export(_Around(), (X,)), "under FakeTensorMode"),
+        (lambda: torch.export.draft_export(_Around(), (X,)), "under FakeTensorMode"),
+        (lambda: torch.onnx.export(_Around(), (X,), io.BytesIO(), dynamo=False), "torch.jit.trace, nor by torch.onnx"),
         (lambda: torch.jit.trace(_Around(), (X,)), "torch.jit.trace"),
         (lambda: torch.jit.script(_Around()), "torch.jit.script"),
         (lambda: torch.fx.symbolic_trace(_Around()), "input 'x' is a Proxy"),
@@ -182,6 +186,21 @@ def test_who_records_or_changes_operations_is_refused(call, message, traced):
         call()
     if traced:
         assert torch.equal(of_x(X), expected)
+
+
+def test_export_by_torch_dynamo_says_why_not():
+    with pytest.raises(
+        torch._dynamo.exc.Unsupported, match=r"compiles what it computes itself; do without .* torch\.export"
+    ):
+        torch.export.export(_Around(), (X,), strict=True)
+
+
+def test_a_batch_among_the_inputs_is_refused_by_who_exports():
+    """PyTorch looks at inputs before it calls anything; docs/wrappers.md tells what it says."""
+    with pytest.raises(ValueError, match=r"Unsupported input type <class '.*GraphBatch'>"):
+        torch.export.export(MODEL, (BATCH,), {"x": X})
+    with pytest.raises(RuntimeError, match=r"Tracer cannot infer type of .*GraphBatch"):
+        torch.jit.trace(MODEL, (BATCH, X))
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])

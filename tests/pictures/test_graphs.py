@@ -56,6 +56,50 @@ def test_a_slot_is_written_where_one_before_it_is_missing():
     assert 'class="slot"' not in vf.chain(2).draw().svg
 
 
+def arcs_of(picture: vf.Picture) -> list[tuple[int, ...]]:
+    """Children and parent of each arc, as they are said where the mouse rests."""
+    found = re.findall(r"children \(([-\d, ]+)\) → vertex (\d+), arc", picture.svg)
+    return sorted((*map(int, inside.split(", ")), int(parent)) for inside, parent in found)
+
+
+@st.composite
+def hypergraphs(draw):
+    """Any number of arcs of three children, of which some are missing, to each of some vertices."""
+    size = draw(st.integers(2, 9))
+    parents = draw(st.lists(st.integers(1, size - 1), min_size=1, max_size=8))
+    arcs = []
+    for parent in parents:
+        child = st.integers(-1, parent - 1)
+        arcs.append(((draw(st.integers(0, parent - 1)), draw(child), draw(child)), parent))
+    return vf.hypergraph(size, arcs)
+
+
+@given(hypergraphs())
+def test_the_children_of_an_arc_meet_in_a_point(graph):
+    picture = graph.draw()
+    assert arcs_of(picture) == sorted(map(tuple, graph.arcs.T.tolist()))
+    assert edges_of(picture) == []
+    arcs = [g for g in ET.fromstring(picture.svg).iter(f"{SVG}g") if g.get("class") == "arc"]
+    meetings = [(arc.find(f"{SVG}circle").get("cx"), arc.find(f"{SVG}circle").get("cy")) for arc in arcs]
+    assert len(set(meetings)) == len(meetings) == graph.num_arcs
+    for arc, (x, y) in zip(arcs, meetings, strict=True):
+        *lines, tip = (path.get("d") for path in arc.iter(f"{SVG}path"))
+        assert all(line.endswith(f"{x} {y}") for line in lines)
+        assert tip.startswith(f"M{x} {y} ")
+    heads = [path for path in ET.fromstring(picture.svg).iter(f"{SVG}path") if path.get("marker-end")]
+    assert len(heads) == graph.num_arcs  # one arrow each
+
+
+def test_children_of_arcs_that_are_left_out_are_counted():
+    graph = vf.hypergraph(6, [((0, 1), 4), ((2, 3), 4), ((4, 0), 5)])
+    picture = graph.draw(most=4)
+    assert "children (…, …)" not in picture.svg
+    assert "children (4, 0) → vertex 5, arc 0" in picture.svg
+    assert "children (0, 1) → vertex 4, arc 0" in picture.svg
+    assert "2 children that are not shown" in picture.svg
+    assert 'class="slot"' not in picture.svg
+
+
 @pytest.mark.parametrize(
     ("labels", "shown"),
     [

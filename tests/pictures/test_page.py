@@ -105,3 +105,17 @@ def test_what_cannot_be_viewed_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(vf.InputError, match="'x'"):
         vf.view(model, [vf.chain(2)], path)
     assert not path.exists()
+
+
+def test_arcs_of_hypergraphs_are_drawn(tmp_path):
+    def vertex(self, v):
+        arcs = v.arcs
+        h = v.pull("x") + v.sum(arcs.gather(0).h * arcs.gather(1).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    graph = vf.hypergraph(4, [((0, 1), 2), ((1, 2), 3), ((0, -1), 3)])
+    model = FromCode(vertex, {"h": 2}, backend="eager")
+    path = vf.view(model, vf.pack([graph]), tmp_path / "run.html", x=torch.ones(4, 2))
+    assert path.read_text("utf-8").count('<g class="arc">') == graph.num_arcs
+    assert data_of(path)["vertices"]["3"]["pushed"]["h"] == ["3", "3"]  # 1 + 1 * 2 + 1 * 0

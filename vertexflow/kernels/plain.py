@@ -64,12 +64,13 @@ def check_real() -> None:
             if mode is not None:
                 raise VertexFunctionError(
                     f"a vertex function cannot be called under {type(mode).__name__} (make_fx, torch.export, fake tensors): it "
-                    "computes with generated code, which leaves nothing to record; call it outside, on real tensors"
+                    "computes with generated code, which leaves nothing to record; call it outside, on real tensors, and keep "
+                    "its state_dict in the place of an exported program"
                 )
     if torch._C._is_tracing():
         raise VertexFunctionError(
-            "a vertex function cannot be recorded by torch.jit.trace: what it does differs with every batch; save its "
-            "state_dict instead"
+            "a vertex function cannot be recorded by torch.jit.trace, nor by torch.onnx.export: what it does differs with every "
+            "batch; save its state_dict instead"
         )
 
 

@@ -1,16 +1,18 @@
-"""Carry out a plan: DDP where parameters are whole, `fully_shard` where they are divided."""
+"""Carry out a plan: DDP where parameters are whole, `fully_shard` where they are divided, a pipeline for stages."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, InputTypeError
 from ..function import VertexFunction
-from .options import CARRIED_OUT
+from .options import DATA
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -24,13 +26,24 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None) -> nn.Module:
     ways = {plan.parts[name] for name in _with_parameters(plan, modules)}
     if plan.size == 1 and mesh is None:
         return model
-    data = _data_mesh(plan, mesh)
+    meshes = _meshes(plan, mesh)
     if plan.size == 1:
         return model
+    if plan.ranks("stages") > 1:
+        from .pipeline import Pipeline
+
+        stages = meshes["stages"]
+        model = Pipeline(
+            model, _parts_in_stages(plan, modules), stages.get_group(), plan.micro_batches, device_of(stages)
+        )
     if ways <= {"whole"}:
-        return DistributedDataParallel(model, process_group=data.get_group())
+        has_gradients = any(parameter.requires_grad for parameter in model.parameters())
+        if plan.ranks("stages") > 1 and (plan.ranks("data") == 1 or not has_gradients):
+            return model
+        return DistributedDataParallel(model, process_group=meshes["data"].get_group())
     from torch.distributed.fsdp import fully_shard
 
+    data = meshes["data"]
     # Inner modules first: each takes the parameters that no module in it has taken, the model the rest.
     for name in _with_parameters(plan, modules):
         if name:
@@ -40,22 +53,28 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None) -> nn.Module:
     return model
 
 
+def device_of(mesh: DeviceMesh) -> torch.device:
+    """Where the tensors of this rank are."""
+    if mesh.device_type == "cpu":
+        return torch.device("cpu")
+    return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
+
+
 def _check(plan: Plan, model: nn.Module) -> dict[str, nn.Module]:
     """The modules of the plan's parts; refuses what cannot be carried out, before anything is changed."""
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"the model is a {type(model).__name__}, no nn.Module")
-    not_yet = [name for name, strategy in plan.parts.items() if strategy not in CARRIED_OUT]
+    not_yet = [name for name, strategy in plan.parts.items() if strategy not in DATA]
     if not_yet:
         raise InputError(
             f"part {not_yet[0]!r} has the strategy {plan.parts[not_yet[0]]!r}, which is simulated and not carried out yet; "
-            f"search with strategies={tuple(sorted(CARRIED_OUT))}"
+            f"search with strategies={DATA}"
         )
-    for dimension in ("stages", "hidden"):
-        if plan.ranks(dimension) > 1:
-            raise InputError(
-                f"the plan has {plan.ranks(dimension)} ranks of {dimension!r}, which is simulated and not carried out yet; "
-                f"search with strategies={tuple(sorted(CARRIED_OUT))}"
-            )
+    if plan.ranks("hidden") > 1:
+        raise InputError(
+            f"the plan has {plan.ranks('hidden')} ranks of 'hidden', which is simulated and not carried out yet; "
+            f"search with strategies={DATA}"
+        )
     modules = dict(model.named_modules())
     for name in plan.parts:
         if name not in modules:
@@ -74,7 +93,53 @@ def _check(plan: Plan, model: nn.Module) -> dict[str, nn.Module]:
             f"part {whole[0]!r} is whole and part {other!r} {strategies[other]}: parameters are whole in all parts (DDP), or in "
             'none (fully_shard); "gathered" keeps them whole between the passes'
         )
+    if plan.ranks("stages") > 1:
+        _check_stages(plan, modules, strategies)
     return modules
+
+
+def _check_stages(plan: Plan, modules: Mapping[str, nn.Module], strategies: Mapping[str, str]) -> None:
+    if divided := [name for name, strategy in strategies.items() if strategy not in ("whole", "hidden")]:
+        raise InputError(
+            f"part {divided[0]!r} is {strategies[divided[0]]} and parts are in stages; parameters of stages are whole on the "
+            'ranks of a stage: "whole"'
+        )
+    stages = _parts_in_stages(plan, modules)
+    for name, module in modules.items():
+        inside = [part for part in stages if name == part or name.startswith(f"{part}.") or not part]
+        if inside or (
+            not isinstance(module, VertexFunction) and not any(True for _ in module.parameters(recurse=False))
+        ):
+            continue
+        what = "is a vertex function" if isinstance(module, VertexFunction) else "has parameters of its own"
+        raise InputError(
+            f"{f'module {name!r}' if name else 'the model itself'} {what} and is in no part that has a stage; every parameter is "
+            "in one stage: put those of the model itself into modules, and give each a stage"
+        )
+    owners: dict[int, str] = {}
+    for part in stages:
+        for parameter in modules[part].parameters():
+            first = owners.setdefault(id(parameter), part)
+            if stages[first] != stages[part]:
+                raise InputError(
+                    f"parts {first!r} and {part!r} share a parameter, and are in stages {stages[first]} and {stages[part]}; "
+                    "parts that share parameters are in one stage"
+                )
+
+
+def _parts_in_stages(plan: Plan, modules: Mapping[str, nn.Module]) -> dict[str, int]:
+    """The stage of each part that is called as one; "", the model between its parts, runs where its operands are."""
+    found: dict[str, int] = {}
+    for name in sorted(plan.stages, key=len):
+        outer = [other for other in found if name.startswith(f"{other}.")]
+        if outer and found[outer[0]] != plan.stages[name]:
+            raise InputError(
+                f"part {name!r} is in stage {plan.stages[name]} and inside part {outer[0]!r}, in stage {found[outer[0]]}; a part "
+                "and what is inside it are in one stage"
+            )
+        if name and not outer:
+            found[name] = plan.stages[name]
+    return found
 
 
 def _with_parameters(plan: Plan, modules: Mapping[str, nn.Module]) -> list[str]:
@@ -87,25 +152,35 @@ def _with_parameters(plan: Plan, modules: Mapping[str, nn.Module]) -> list[str]:
     return found
 
 
-def _data_mesh(plan: Plan, mesh: DeviceMesh | None) -> DeviceMesh:
-    """The dimension over which graphs are divided."""
+def _meshes(plan: Plan, mesh: DeviceMesh | None) -> dict[str, DeviceMesh]:
+    """The dimension of the mesh for each of the plan: "data" always, the others where there are several ranks."""
     if not (distributed.is_available() and distributed.is_initialized()):
         raise InputError(
             f"the plan is for {plan.size} ranks, but torch.distributed is not initialised: init_process_group()"
         )
+    wanted = [name for name in ("stages", "data", "hidden") if plan.ranks(name) > 1] or ["data"]
     if mesh is None:
+        shape = ", ".join(str(plan.ranks(name)) for name in wanted)
+        named = "" if wanted == ["data"] else f", mesh_dim_names={tuple(wanted)}"
         raise InputError(
-            f'the plan is for {plan.size} ranks; give the mesh of them: init_device_mesh("cpu", ({plan.size},))'
+            f"the plan is for {plan.size} ranks; give the mesh of them: "
+            f'init_device_mesh("cpu", ({shape}{"," if len(wanted) == 1 else ""}){named})'
         )
-    data = mesh
-    if mesh.ndim > 1:
+    if mesh.ndim == 1 and len(wanted) == 1:
+        found = {wanted[0]: mesh}
+    else:
         names = mesh.mesh_dim_names or ()
-        if "data" not in names or mesh.size() != mesh["data"].size():
+        found = {name: mesh[name] for name in wanted if name in names}
+        if len(found) < len(wanted) or mesh.size() != math.prod(each.size() for each in found.values()):
             raise InputError(
-                f"the mesh has {mesh.ndim} dimensions, {list(mesh.mesh.shape)}; a plan of data alone takes one dimension, or one "
-                'named "data" beside others of size 1'
+                f"the mesh has the dimensions {dict(zip(names, mesh.mesh.shape, strict=True)) or list(mesh.mesh.shape)}, the "
+                f"plan { ({name: plan.ranks(name) for name in wanted}) }; name them, and let all others be of size 1"
             )
-        data = mesh["data"]
-    if data.size() != plan.size:
-        raise InputError(f"the plan is for {plan.size} ranks, the mesh has {data.size()}")
-    return data
+    for name, each in found.items():
+        if each.size() != plan.ranks(name):
+            raise InputError(
+                f"the plan is for {plan.ranks(name)} ranks{'' if name == 'data' else f' of {name!r}'}, the mesh has {each.size()}"
+            )
+    if "data" not in found and mesh.mesh_dim_names and "data" in mesh.mesh_dim_names:
+        found["data"] = mesh["data"]
+    return found

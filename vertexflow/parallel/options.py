@@ -15,8 +15,8 @@ from .predict import work_of_ranks
 from .work import COUNTED
 
 DATA = ("whole", "gathered", "sharded")  # what becomes of a part's parameters where graphs are divided
-CARRIED_OUT = frozenset(DATA)  # what `Plan.apply` does
 STRATEGIES = (*DATA, "hidden", "stages")
+BY_DEFAULT = DATA  # what is searched for unless more is asked for: any model can be spread so
 LIMITS = ("products", "parameters", "memory", "functions", "launches", "small launches", "PyTorch calls", "Python")
 _DIVIDED = np.array([name in ("flops", "weights", "bytes", "slow") for name in COUNTED])
 
@@ -139,9 +139,9 @@ def options_of(load: Load, cluster: Cluster, mesh: Mesh, allowed: Collection[str
             Option("sharded", compute, 0.0, 2 * gathered + scattered, state / ranks + kept, params + trained,
                    part_of * (2 * params + trained)),
         ]  # fmt: skip
-        if ranks == 1:
+        if ranks == 1 or mesh.stages > 1:  # a stage has its parameters whole
             options = options[:1]
-    options = [option for option in options if option.name in allowed or not params or ranks == 1]
+    options = [option for option in options if option.name in allowed or not params or ranks == 1 or mesh.stages > 1]
     if mesh.hidden > 1 and "hidden" in allowed and load.calls:
         options.append(_hidden(load, cluster, mesh, compute, state, kept))
     return options

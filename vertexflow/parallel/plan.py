@@ -121,19 +121,23 @@ class Plan:
     def apply(self, model: nn.Module, mesh: DeviceMesh | None = None) -> nn.Module:
         """The model as the plan has it, on the ranks of a mesh; all of them call it.
 
-        Carried out are "whole", "gathered" and "sharded" on meshes of "data" alone. `vf.parallel.mean` makes losses whose
-        gradients are those of the whole batch, and `BalancedSampler` gives out the graphs.
+        Carried out are "whole", "gathered" and "sharded" on meshes of "data", and "whole" on meshes of "stages" and "data".
+        `vf.parallel.mean` makes losses whose gradients are those of the whole batch (with stages, `group=mesh["data"]`), and
+        `BalancedSampler` gives out the graphs.
 
         Args:
-            model: with the parts of the plan; its parameters are sharded in place, unless all are whole.
-            mesh: a `DeviceMesh` of one dimension (or with one named "data", and others of size 1), of as many ranks as the plan.
+            model: with the parts of the plan. Its parameters are sharded in place, unless all are whole; of several stages, each
+                rank keeps the parts of its own.
+            mesh: a `DeviceMesh` of one dimension, of as many ranks as the plan, or with dimensions of the plan's names ("data",
+                "stages") and sizes.
 
         Returns:
-            The model itself, or, where parameters are whole on several ranks, a `DistributedDataParallel` around it.
+            The model itself, or, where parameters are whole on several ranks, a `DistributedDataParallel` around it. With stages
+            it is called on all ranks of a pipeline with the same arguments, and all of them get what it gives.
 
         Raises:
-            InputError: the model or the mesh is not that of the plan, or a strategy is not carried out ("hidden", "stages").
-                Nothing was changed then.
+            InputError: the model or the mesh is not that of the plan, or a strategy is not carried out ("hidden"). Nothing was
+                changed then.
         """
         from .apply import apply
 

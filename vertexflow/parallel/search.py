@@ -18,7 +18,7 @@ from .balance import Ranks
 from .cluster import Cluster
 from .cost import Floats
 from .observe import Observation, observe
-from .options import CARRIED_OUT, LIMITS, STRATEGIES, Loads, Mesh, Option, between, loads_of, options_of
+from .options import BY_DEFAULT, DATA, LIMITS, STRATEGIES, Loads, Mesh, Option, between, loads_of, options_of
 from .plan import Plan, Prediction
 from .predict import place
 from .stages import cut_into_stages
@@ -34,7 +34,7 @@ def plan(
     cluster: Cluster,
     *,
     objective: str = "throughput",
-    strategies: Collection[str] = tuple(sorted(CARRIED_OUT)),
+    strategies: Collection[str] = BY_DEFAULT,
     optimizer: float = 2.0,
     call: Callable[[nn.Module, Any], Any] | None = None,
     like: Plan | None = None,
@@ -52,8 +52,8 @@ def plan(
             device="meta")`.
         cluster: measured or described.
         objective: "throughput", the most graphs a second that fit into the memory, or "memory", the least memory of a device.
-        strategies: those to choose from. Only "whole", "gathered" and "sharded" can be carried out by `Plan.apply`; "hidden" and
-            "stages" are simulated, for who wants to know what they would give.
+        strategies: those to choose from. "stages" are added by who knows that the model can be cut so (docs/parallel.md says what
+            it may do between its parts); "hidden" is simulated, for who wants to know what it would give.
         optimizer: what the optimizer keeps beside each parameter, in parameters: 2 for Adam, 1 for momentum, 0 for plain SGD.
         call: calls the model on one of `batches`, where that is not as said above.
         like: a plan by hand, whose mesh, strategies and stages are taken; what comes back has its prediction.
@@ -79,7 +79,7 @@ def plan_of(
     observations: Sequence[Observation],
     cluster: Cluster,
     objective: str = "throughput",
-    strategies: Collection[str] = tuple(sorted(CARRIED_OUT)),
+    strategies: Collection[str] = BY_DEFAULT,
     optimizer: float = 2.0,
     like: Plan | None = None,
 ) -> Plan:
@@ -120,8 +120,8 @@ def _check(
         raise InputError(
             f"there is no strategy {unknown[0]!r} to plan with; there are {', '.join(map(repr, STRATEGIES))}"
         )
-    if like is None and not set(strategies) & CARRIED_OUT:
-        raise InputError(f"strategies has none for parameters; add one of {', '.join(map(repr, sorted(CARRIED_OUT)))}")
+    if like is None and not set(strategies) & set(DATA):
+        raise InputError(f"strategies has none for parameters; add one of {', '.join(map(repr, DATA))}")
     if like is not None and like.size != cluster.size:
         raise InputError(f"the plan by hand is for {like.size} ranks, the cluster has {cluster.size}")
 

@@ -28,6 +28,9 @@ class Structure(Protocol):
     def offset(self) -> Ints: ...
 
     @property
+    def arity(self) -> int: ...
+
+    @property
     def kinds(self) -> tuple[Any, ...] | None: ...
 
     @property
@@ -45,6 +48,7 @@ class Shown:
     num_roots: int  # they come first
     hidden: list[int]  # how many children of each are not shown
     num_vertices: int  # of the whole graph
+    arity: int  # how many children an arc has; slots are then those of arcs, one after the other
 
 
 def cut(structure: Structure, bounds: Sequence[int], most: int) -> list[Shown]:
@@ -80,7 +84,7 @@ def _nearest(structure: Structure, number: int, roots: list[int], most: int, num
         children.append([kid for kid, _ in pairs])
         slots.append([slot for _, slot in pairs])
         hidden.append(len(kids) - len(pairs))
-    return Shown(number, vertices, children, slots, len(roots), hidden, num_vertices)
+    return Shown(number, vertices, children, slots, len(roots), hidden, num_vertices, structure.arity)
 
 
 def _children(structure: Structure, vertex: int) -> tuple[list[int], list[int]]:

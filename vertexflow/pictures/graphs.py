@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from .layout import Places, place
 from .svg import CHARACTER, FAINT, INK, Picture, arrow, curve, element, fill_of, number, picture, shortened, text, title
 
 HEIGHT, LEVEL, MARGIN, LINE = 26, 56, 16, 960  # of a vertex, between levels, around, of a line of graphs
+Point = tuple[float, float]
 LABEL, LONGEST = 12.0, 14  # the size of labels, and their most characters
 
 
@@ -99,18 +100,18 @@ def placed_in_pixels(graph: Shown, column: float) -> Placed:
         width = places.num_levels * (column + 16) - 16 + more
         return Placed(graph, x, y, width, places.width * (HEIGHT + 12) - 12, True)
     x = [at * column + column / 2 for at in places.columns]
-    y = [level * LEVEL + HEIGHT / 2 for level in places.levels]
-    return Placed(graph, x, y, places.width * column, (places.num_levels - 1) * LEVEL + HEIGHT + more, False)
+    level_height = LEVEL * (1.4 if graph.arity > 1 else 1.0)  # the children of an arc meet between levels
+    y = [level * level_height + HEIGHT / 2 for level in places.levels]
+    return Placed(graph, x, y, places.width * column, (places.num_levels - 1) * level_height + HEIGHT + more, False)
 
 
 def _graph(placed: Placed, style: Style, kinds: np.ndarray[Any, Any] | None) -> Iterator[str]:
     graph = placed.shown
-    for at, vertex in enumerate(graph.vertices):
-        plain = graph.slots[at] == list(range(len(graph.slots[at])))
-        for child, slot in zip(graph.children[at], graph.slots[at], strict=True):
-            words = f"child {graph.vertices[child]} → vertex {vertex}, slot {slot}"
-            yield edge_of(placed, at, child, style, title(words))
-            if not plain and not graph.hidden[at]:  # a slot is missing before it
+    for at in range(len(graph.vertices)):
+        yield from lines_to(placed, at, style, named=True)
+        plain = graph.arity > 1 or graph.slots[at] == list(range(len(graph.slots[at])))
+        if not plain and not graph.hidden[at]:  # a slot is missing before another
+            for child, slot in zip(graph.children[at], graph.slots[at], strict=True):
                 middle = (placed.x[at] + placed.x[child]) / 2 + 7, (placed.y[at] + placed.y[child]) / 2
                 yield text(*middle, str(slot), 9, fill=FAINT, class_="slot")
         if graph.hidden[at]:
@@ -134,21 +135,65 @@ def vertex_of(placed: Placed, at: int, style: Style, inside: str = "", **attribu
     return element("g", inside, box, written, class_="vertex", data_vertex=vertex, **attributes)
 
 
-def edge_of(placed: Placed, parent: int, child: int, style: Style, inside: str = "") -> str:
-    """The arrow from a child to its parent."""
+def lines_to(placed: Placed, parent: int, style: Style, named: bool = False) -> Iterator[str]:
+    """The arrows from the children of a vertex; with arcs of several children, from where the lines of these meet. `named`: with
+    words where the mouse rests."""
+    graph = placed.shown
+    vertex = graph.vertices[parent]
+    if graph.arity == 1:
+        for child, slot in zip(graph.children[parent], graph.slots[parent], strict=True):
+            words = f"child {graph.vertices[child]} → vertex {vertex}, slot {slot}"
+            start, end = _ends(placed, parent, child, style)
+            yield arrow(_path(start, end, placed.is_long), title(words) if named else "")
+        return
+    arcs: dict[int, dict[int, int]] = {}  # number -> position -> child
+    for child, slot in zip(graph.children[parent], graph.slots[parent], strict=True):
+        arcs.setdefault(slot // graph.arity, {})[slot % graph.arity] = child
+    for (number_, kids), (x, y) in zip(arcs.items(), _meetings(placed, parent, arcs, style), strict=True):
+        missing = "…" if graph.hidden[parent] else "-1"
+        inside = [str(graph.vertices[kids[at]]) if at in kids else missing for at in range(graph.arity)]
+        lines = []
+        for child in kids.values():
+            start, end = _ends(placed, parent, child, style)
+            line = _path(start, (x, y), placed.is_long)
+            lines.append(element("path", d=line, fill="none", stroke=FAINT, stroke_width=1.2))
+        straight = f"M{number(x)} {number(y)} L{number(end[0])} {number(end[1])}"
+        dot = element("circle", cx=x, cy=y, r=3, fill=INK)
+        words = title(f"children ({', '.join(inside)}) → vertex {vertex}, arc {number_}") if named else ""
+        yield element("g", words, *lines, arrow(straight), dot, class_="arc")
+
+
+def _meetings(placed: Placed, parent: int, arcs: Mapping[int, Mapping[int, int]], style: Style) -> list[Point]:
+    """Where the children of each arc of a vertex meet: beside each other before it, in the order of their children."""
+    across = placed.y if placed.is_long else placed.x
+    order = sorted(arcs, key=lambda arc: (sum(across[child] for child in arcs[arc].values()) / len(arcs[arc]), arc))
+    apart = min(20.0, 160 / len(arcs)) if arcs else 0.0
+    points = {}
+    for at, arc in enumerate(order):
+        aside = (at - (len(order) - 1) / 2) * apart
+        x, y = placed.x[parent], placed.y[parent]
+        width = style.widths[placed.shown.vertices[parent]]
+        points[arc] = (x - width / 2 - 18, y + aside) if placed.is_long else (x + aside, y + HEIGHT / 2 + 18)
+    return [points[arc] for arc in arcs]
+
+
+def _ends(placed: Placed, parent: int, child: int, style: Style) -> tuple[Point, Point]:
+    """Where the arrow from a child to its parent begins and ends."""
     x1, y1, x2, y2 = placed.x[child], placed.y[child], placed.x[parent], placed.y[parent]
     vertices = placed.shown.vertices
     if placed.is_long:
-        x1 += style.widths[vertices[child]] / 2
-        x2 -= style.widths[vertices[parent]] / 2 + 2
+        return (x1 + style.widths[vertices[child]] / 2, y1), (x2 - style.widths[vertices[parent]] / 2 - 2, y2)
+    return (x1, y1 - HEIGHT / 2), (x2, y2 + HEIGHT / 2 + 2)
+
+
+def _path(start: Point, end: Point, is_long: bool) -> str:
+    (x1, y1), (x2, y2) = start, end
+    if is_long:
         bend = (x2 - x1) / 2
-        path = (x1, y1), (x1 + bend, y1), (x2 - bend, y2), (x2, y2)
-    else:
-        y1, y2 = y1 - HEIGHT / 2, y2 + HEIGHT / 2 + 2
-        bend = (y1 - y2) / 2
-        aside = 0 if y1 - y2 < LEVEL else -1.4 * HEIGHT if x1 <= x2 else 1.4 * HEIGHT  # past the vertices between
-        path = (x1, y1), (x1 + aside, y1 - bend), (x2 + aside, y2 + bend), (x2, y2)
-    return arrow(curve(path), inside)
+        return curve((start, (x1 + bend, y1), (x2 - bend, y2), end))
+    bend = (y1 - y2) / 2
+    aside = 0 if y1 - y2 < LEVEL else -1.4 * HEIGHT if x1 <= x2 else 1.4 * HEIGHT  # past the vertices between
+    return curve((start, (x1 + aside, y1 - bend), (x2 + aside, y2 + bend), end))
 
 
 def _left_out(placed: Placed, at: int, count: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from xml.sax.saxutils import escape
 
 from .cut import Ints, Shown, Structure, cut
-from .graphs import MARGIN, Placed, Style, edge_of, laid_out, style_of, vertex_of
+from .graphs import MARGIN, Placed, Style, laid_out, lines_to, style_of, vertex_of
 from .svg import element, fill_of, number, tips
 
 
@@ -108,8 +108,8 @@ def _drawing(structure: Structure, graphs: Sequence[Shown], label: Callable[[int
 
 def _graph(placed: Placed, style: Style) -> Iterator[str]:
     graph = placed.shown
-    for at, children in enumerate(graph.children):
-        yield from (edge_of(placed, at, child, style) for child in children)
+    for at in range(len(graph.vertices)):
+        yield from lines_to(placed, at, style)
     yield from (vertex_of(placed, at, style, tabindex=0, role="button") for at in range(len(graph.vertices)))
 
 

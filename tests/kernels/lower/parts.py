@@ -48,7 +48,7 @@ def _check_part(part, trace, generator):
     verify(statements)
     offsets = np.cumsum([0, *COUNTS])
     run(statements, StepMemory(arrays, rows, np.repeat(np.arange(rows), COUNTS), offsets))
-    results = next(reversed(made.part.graph.nodes)).args[0]
+    results = next(iter(reversed(made.part.graph.nodes))).args[0]
     stored = {output: node for node, output in made.stored.items() if output is not None}
     for output, result, value in zip(part.outputs, results, expected, strict=True):
         array = arrays[stored[output]] if output in stored else arrays[output]

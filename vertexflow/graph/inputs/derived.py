@@ -23,6 +23,7 @@ class Derived:
     # How many vertices of these kinds each graph has (without kinds: how many vertices), by kinds and device.
     graph_sizes: dict[tuple[tuple[Any, ...], torch.device], Tensor] = field(default_factory=dict)
     kind_counts: tuple[list[int], list[int]] | None = None  # the vertices of each kind, and the edges to their children
-    parts: dict[int, tuple[BatchPart, ...]] = field(default_factory=dict)  # by the most vertices of a part
+    # By the most vertices of a part, or by the graphs with which parts begin.
+    parts: dict[int | tuple[int, ...], tuple[BatchPart, ...]] = field(default_factory=dict)
     user_cache: dict[Any, Any] = field(default_factory=dict)  # `batch.cache`: what users keep with the batch
     orders: dict[Hashable, Any] = field(default_factory=dict)  # schedules on devices, by how children are read

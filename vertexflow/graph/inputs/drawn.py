@@ -27,7 +27,8 @@ class Drawn:
 
     def draw(self: Any, labels: str | Sequence[Any] | None = None, most: int = MOST) -> Picture:
         """The structure as a picture: vertices with their labels, in the colours of their kinds, children below their parents (a
-        sequence: left of them), roots with a thick line. A slot is written beside its edge where one before it is missing.
+        sequence: left of them), roots with a thick line. A slot is written beside its edge where one before it is missing. The
+        children of an arc (`vf.hypergraph`) meet in a point, from which one arrow leads to the parent.
 
         Args:
             labels: what is written on the vertices: a name in `data`, or one value for each; by default tokens or labels that a

@@ -72,6 +72,14 @@ def split(batch: GraphBatch, max_vertices: int) -> tuple[BatchPart, ...]:
     return parts
 
 
+def cut_at(batch: GraphBatch, cuts: tuple[int, ...]) -> tuple[BatchPart, ...]:
+    """Cut a batch into parts that begin with these graphs (0, ..., and the number of graphs at the end); kept with the batch."""
+    parts = batch.derived.parts.get(cuts)
+    if parts is None:
+        parts = batch.derived.parts[cuts] = tuple(_part(batch, first, end) for first, end in pairwise(cuts))
+    return parts
+
+
 def _cuts(graph_offset: Ints, max_vertices: int) -> list[int]:
     """The first graph of each part, and the number of graphs."""
     cuts, num_graphs = [0], len(graph_offset) - 1

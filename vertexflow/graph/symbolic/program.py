@@ -35,7 +35,7 @@ class Part:
     @property
     def results(self) -> tuple[fx.Node, ...]:
         """The nodes of `graph` that are the values of `outputs`."""
-        results: tuple[fx.Node, ...] = next(reversed(self.graph.nodes)).args[0] if self.outputs else ()
+        results: tuple[fx.Node, ...] = next(iter(reversed(self.graph.nodes))).args[0] if self.outputs else ()
         return results
 
 

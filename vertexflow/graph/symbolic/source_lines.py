@@ -77,7 +77,7 @@ class SourceLines(TorchFunctionMode):
 
     def _note(self, frame: FrameType, inner: FrameType | None) -> None:
         graph = get_proxy_mode().tracer.graph  # type: ignore[union-attr]
-        node = next(reversed(graph.nodes), None)
+        node = next(iter(reversed(graph.nodes)), None)
         last = node
         while node is not None and node is not self.seen and "line" not in node.meta and node.op != "root":
             node.meta["line"] = frame.f_lineno

@@ -363,7 +363,7 @@ def _bind(trace: Trace, roles: list[Role]) -> None:
                 trace.state_grads[state] = node
             case Grad(Push(name)):
                 trace.push_grads[name] = node
-    output = next(reversed(trace.graph.nodes))
+    output = next(iter(reversed(trace.graph.nodes)))
     for role, node in zip(roles, output.args[0], strict=True):
         match role:
             case Scatter(state):

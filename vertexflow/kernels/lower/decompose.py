@@ -153,7 +153,7 @@ def _rounded(results: Any, node: fx.Node) -> Any:
 
 def _gives_the_same(graph: fx.Graph, node: fx.Node) -> bool:
     """Whether the results have the shapes and dtypes of the operation's own, which is not so for some decompositions."""
-    results, values = next(reversed(graph.nodes)).args[0], node.meta["val"]
+    results, values = next(iter(reversed(graph.nodes))).args[0], node.meta["val"]
     results = results if isinstance(results, (list, tuple)) else [results]
     values = values if isinstance(values, (list, tuple)) else [values]
     pairs = [

@@ -31,7 +31,7 @@ def traced(function, width=6, dtype=torch.float64):
     with mode:
         graph = make_fx(function, tracing_mode="fake")(x).graph
     trace = Trace(graph, x.shape[0].node.expr, x.shape[0].node.expr, {}, {}, 0, "here")
-    trace.pushes["y"] = next(reversed(graph.nodes)).args[0]
+    trace.pushes["y"] = next(iter(reversed(graph.nodes))).args[0]
     return trace
 
 

@@ -105,7 +105,7 @@ def _attach(trace: Trace, node: fx.Node, tested: fx.Node, call: str, message: st
     """Send an output of the vertex function through a check."""
     table = trace.pushes or trace.scatters
     name, value = next(iter(table.items()))
-    last = next(reversed(trace.graph.nodes))
+    last = next(iter(reversed(trace.graph.nodes)))
     new = insert(last, CHECK, value, tested, call, message, trace.where(node), val=value.meta["val"])
     new.meta["line"] = node.meta.get("line")
     table[name] = new

@@ -121,7 +121,7 @@ class _Copier(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         graph = get_proxy_mode().tracer.graph  # type: ignore[union-attr]
-        previous = next(reversed(graph.nodes), None)
+        previous = next(iter(reversed(graph.nodes)), None)
         try:
             result = super().run_node(n)
         except Exception as error:  # shapes that do not fit, unnoticed as long as nothing read the tensor written to
@@ -129,7 +129,7 @@ class _Copier(fx.Interpreter):
             raise VertexFunctionError(
                 f"the vertex function failed: {type(error).__name__}: {reason}\n  in the vertex function, {self.trace.where(n)}"
             ) from error
-        node = last = next(reversed(graph.nodes), None)
+        node = last = next(iter(reversed(graph.nodes)), None)
         while node is not None and node is not previous and node.op != "root":
             node.meta.setdefault("line", n.meta.get("line"))
             self.first_copies[n] = node
