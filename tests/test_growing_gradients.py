@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -171,6 +172,22 @@ def test_hooks_of_saved_tensors_see_what_is_saved(backend):
         assert len(packed) > before  # at once, while the hooks are there
     agree(torch.autograd.grad(losses(model, x), parameters), expected)
     run[:].h.sum().backward()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_of_vertices_may_change_after_they_were_read(backend):
+    found = []
+    for changes in (False, True):
+        model, x = made(backend)
+        run = model.start(x=x)
+        table, vertices = np.array([[0, 1], [2, 3]]), torch.tensor([5, 6, 2])
+        run.extend(table)
+        table[:] = 0
+        loss = (run[vertices].h * torch.arange(12).view(3, 4)).sum()
+        if changes:
+            vertices[:] = 0
+        found.append(torch.autograd.grad(loss, list(model.parameters())))
+    agree(*found)
 
 
 def test_a_run_is_freed_without_the_garbage_collector():

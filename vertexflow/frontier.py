@@ -184,7 +184,9 @@ class Frontier:
         """The names of what all of these vertices pushed."""
         sets = self._pushed_names
         if len(set(sets)) > 1 and len(index):
-            sets = [sets[number] for number in np.unique(self._method_of[index.cpu().numpy()])]
+            numbers = self._method_of[index.cpu().numpy()]
+            are_alike = bool((numbers == numbers[0]).all())
+            sets = [sets[number] for number in (numbers[:1] if are_alike else np.unique(numbers))]
         return [
             name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
         ]
@@ -208,8 +210,10 @@ class Frontier:
         if index.is_floating_point() and index.numel():
             raise InputTypeError(f"vertices are integers, not {index.dtype}")
         index = index.long()
-        if index.device.type == "cpu" and index.numel() and not -count <= int(index.min()) <= int(index.max()) < count:
-            raise InputError(
-                f"vertices {int(index.min())} to {int(index.max())} were asked for; there are 0 to {count - 1}"
-            )
+        if index.device.type == "cpu" and index.numel():
+            first, last = int(index.min()), int(index.max())
+            if not -count <= first <= last < count:
+                raise InputError(f"vertices {first} to {last} were asked for; there are 0 to {count - 1}")
+            if first >= 0 and self._device.type == "cpu":
+                return index.clone()  # the caller's may change before the backward pass
         return torch.where(index < 0, index + count, index).to(self._device, non_blocking=True)

@@ -158,7 +158,7 @@ def backward(
 ) -> Backward:
     """The backward pass; if it `overwrites` what is kept, it sends to where that lies."""
     sending = forward.sending if overwrites else None
-    adds = grows and _can_add_sums(bound)
+    adds = grows and not any(has_rounded_sums(compiled.program) for compiled in bound.compiled)
     writer = Writer(bound, order, sending and sending.rows, adds)
     programs = [compiled.program for compiled in bound.compiled]
     windows = [memory.windows for memory in forward.memory]
@@ -198,7 +198,7 @@ def backward(
         memory.add(temporary, compiled.backward_layout(group, memory.windows.extent))
         param_grads = set(compiled.program.param_grads.values())
         for node, (shape, dtype) in results_of(compiled, BACKWARD):
-            if node in param_grads:
+            if adds or node in param_grads:  # what gradients of parameters are made of is added up as well
                 terms[number, node] = shape, dtype
                 memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
             else:
@@ -252,15 +252,6 @@ def backward(
     fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
     return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, adds)
-
-
-def _can_add_sums(bound: Bound) -> bool:
-    """Whether all sums over rows that the backward pass computes are gradients of parameters, in digits enough to be added to."""
-    return all(
-        not has_rounded_sums(compiled.program)
-        and {node for node, _ in results_of(compiled, BACKWARD)}.issubset(compiled.program.param_grads.values())
-        for compiled in bound.compiled
-    )
 
 
 def _states_read(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> set[str]:
