@@ -3,10 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 # Another place to look for PyTorch, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu for a build without CUDA.
 TORCH_INDEX ?=
+# Another version of PyTorch than that of constraints.txt, e.g. TORCH=2.10.0, in an environment of its own (VENV=...).
+TORCH ?=
+# What `make test-matrix` goes over.
+PYTHONS ?= 3.10 3.11 3.12 3.13
+TORCHES ?= 2.10.0 2.11.0 2.13.0
 ARGS ?=
 
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt \
+CONSTRAINTS := $(if $(TORCH),build/constraints-torch-$(TORCH).txt,constraints.txt)
+PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet --constraint $(CONSTRAINTS) \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 READY := $(VENV)/.ready
 INTEGRATIONS := $(VENV)/.integrations
@@ -14,13 +20,14 @@ BROWSER := $(VENV)/.browser
 DOCS := $(VENV)/.docs
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-slow test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
+.PHONY: help setup train test test-slow test-matrix test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run the tests, but for the slow ones"
 	@echo "make test-slow   run those that take long: many cases, all dtypes, compilers for GPUs"
-	@echo "make test-integrations   run those with accelerate, Lightning and peft, which it installs"
+	@echo "make test-matrix   the tests with each of several Pythons and PyTorches that can be had here; hours, and gigabytes in build/matrix"
+	@echo "make test-integrations   run those with accelerate, Lightning, peft, datasets and safetensors, which it installs"
 	@echo "make test-browser   run those of the page of vf.view, in Chromium, which must be there"
 	@echo "make test-gpu   run the tests that need a GPU (NVIDIA, compute capability 8.0 or later)"
 	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
@@ -36,7 +43,12 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml setup.py constraints.txt vertexflow/_version.py $(wildcard csrc/*)
+# What another PyTorch fixes by itself is left to it.
+build/constraints-torch-%.txt: constraints.txt
+	@mkdir -p build
+	@{ grep -vE '^(torch|triton|setuptools|cuda-[a-z]*|nvidia-[a-z]*)==' $<; echo 'torch==$*'; } > $@
+
+$(READY): pyproject.toml setup.py $(CONSTRAINTS) vertexflow/_version.py $(wildcard csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "vertexflow needs Python 3.10 or later; choose one with: make PYTHON=python3.11 ..."; exit 1; }
 	@echo "setting up $(VENV), once; PyTorch is a large download ..."
@@ -55,11 +67,25 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 -m slow $(ARGS)
 
+# Each pair has an environment of its own, which is kept. A Python that is not here is named, and passed over.
+test-matrix:
+	@mkdir -p build/matrix; : > build/matrix/results; for python in $(PYTHONS); do \
+		if ! python$$python -c '' 2> /dev/null; then \
+			echo "Python $$python: not tested, there is no python$$python here" | tee -a build/matrix/results; continue; \
+		fi; \
+		for torch in $(TORCHES); do \
+			if $(MAKE) --no-print-directory test PYTHON=python$$python TORCH=$$torch VENV=build/matrix/$$python-$$torch; \
+			then word=passed; else word=FAILED; fi; \
+			echo "Python $$python, PyTorch $$torch: $$word" | tee -a build/matrix/results; \
+		done; \
+	done
+	@echo; cat build/matrix/results; grep -q passed build/matrix/results && ! grep -q FAILED build/matrix/results
+
 test-integrations: $(INTEGRATIONS)
 	$(BIN)/python -m pytest tests/integrations $(ARGS)
 
 $(INTEGRATIONS): $(READY)
-	@echo "installing accelerate, Lightning and peft into $(VENV), once ..."
+	@echo "installing accelerate, Lightning, peft, datasets and safetensors into $(VENV), once ..."
 	$(PIP_INSTALL) 'vertexflow[integrations]' # which is installed: only what the extra asks for
 	@touch $@
 

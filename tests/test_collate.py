@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import warnings
 from collections import namedtuple
 from typing import Any
 
@@ -187,3 +188,17 @@ def test_a_field_that_is_empty_in_all_samples_is_no_rows(empty):
     assert collate(samples)["spans"].shape == (0,)
     assert collate(samples, rows=("spans",))["spans"].shape == (0,)
     assert collate(samples, per_graph=("spans",))["spans"].shape == (2, 0)
+
+
+def test_arrays_that_may_not_be_written_to() -> None:
+    """As Hugging Face's datasets give them; PyTorch warns where its tensors shared their memory."""
+    fixed = [np.array([0, 1]), np.array([1, -1])]
+    for array in fixed:
+        array.flags.writeable = False
+    samples = [{"graph": chain(2), "head": array, "x": array} for array in fixed]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batch = collate(samples, index=("head",), rows=("x",))
+    assert batch["head"].tolist() == [0, 1, 3, -1]
+    batch["head"][:] = batch["x"][:] = 7
+    assert [array.tolist() for array in fixed] == [[0, 1], [1, -1]]

@@ -142,3 +142,28 @@ def test_wrong_kinds_are_refused(backend):
     with pytest.raises(vf.OutputError, match="h"):
         _ = run[0].h
     assert len(run) == 3
+
+
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+def test_a_state_that_no_kind_scatters_is_refused_when_all_kinds_are_known(backend):
+    class Forgetful(vf.VertexFunction):
+        def __init__(self):
+            super().__init__(state={"h": 2, "memory": 2}, backend=backend)
+
+        @vf.vertex("word")
+        def word(self, v):
+            v.scatter(h=v.pull("x"))
+
+        @vf.vertex("join")
+        def join(self, v):
+            h = v.gather(0).h + v.gather(1).memory
+            v.scatter(h=h)
+            v.push(h=h)
+
+    run = Forgetful().start(x=torch.randn(2, 2), kind="word")  # another kind may have it
+    for _ in range(2):
+        with pytest.raises(
+            vf.VertexFunctionError, match=r"state 'memory' was never scattered[^$]*test_growing_kinds.py"
+        ):
+            run.extend([[0, 1]], kind="join")
+    assert len(run) == 2

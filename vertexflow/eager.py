@@ -28,7 +28,7 @@ from .kernels.eager import (
     run_steps,
     settle_pushes,
 )
-from .kernels.order import order_on
+from .kernels.order_on_device import order_on
 from .kinds import (
     Used,
     check_rows,
@@ -203,7 +203,7 @@ class EagerFrontier(Frontier):
             if vertices is not None:
                 zeros = outputs[name].new_zeros((num_new, *outputs[name].shape[1:]))
                 outputs[name] = zeros.index_copy(0, vertices.long(), outputs[name])
-        self._check_pushes(uses)
+        self._check(uses)
         for name, use in uses.items():
             if name in self._uses:
                 note_pushes(self._uses[name], use.pushes, {pushed_name: {False} for pushed_name in use.pushes})

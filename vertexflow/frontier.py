@@ -16,7 +16,7 @@ from .grower import Grower
 from .growth import Addition
 from .kernels import grow
 from .kernels.grown import Grown
-from .kinds import Used
+from .kinds import Used, check_scattered
 from .observer import observer_of_thread
 from .outputs import Outputs
 
@@ -61,6 +61,7 @@ class Frontier:
         self._device = device
         self._zeros: dict[str, _LeftOut] = {}
         self._names: list[str] = []  # of the methods that were called
+        self._used: dict[str, Used] = {}  # what each of them used at first
         self._pushed_names: list[tuple[str, ...]] = []  # what each of them pushes
         self._method_of = np.empty(0, np.int32)  # the number of each vertex's method, once there are several
 
@@ -132,12 +133,17 @@ class Frontier:
     def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
         """Compute new vertices and keep their states and outputs; returns what each method used."""
         bound, flat, order, earlier, traces = self._grower.grow(addition, inputs, self._trail.wants_gradients)
-        self._check_pushes(traces)
+        self._check(traces)
         grow.extend(self._grown, self._trail, bound, order, earlier, flat)
         return traces
 
-    def _check_pushes(self, used: Mapping[str, Used]) -> None:
-        """Refuse methods that push other outputs than when they were called before."""
+    def _check(self, used: Mapping[str, Used]) -> None:
+        """Refuse methods that push other outputs than when they were called before, and, once all methods of the vertex function
+        were called, states that none of them scatters."""
+        if not used.keys() <= self._used.keys():
+            called = {**self._used, **used}
+            if called.keys() >= set(self._methods.values()):
+                check_scattered(called)
         for method, use in used.items():
             if method in self._names:
                 before = self._pushed_names[self._names.index(method)]
@@ -151,6 +157,7 @@ class Frontier:
         for method in addition.methods:
             if method not in self._names:
                 self._names.append(method)
+                self._used[method] = used[method]
                 self._pushed_names.append(tuple(used[method].pushes))
         if len(self._names) == 1:
             return

@@ -35,6 +35,7 @@ from .inputs import check_arguments, check_inputs, check_shared, initial_states
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
+from .kernels.partial_states import with_partial_states
 from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
 from .observer import Seen, observer_of_thread
@@ -250,9 +251,10 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
                 ahead = None  # it was made for another model
             order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
+            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods, backend)
+            order = with_partial_states(order, bound)
             if selection is not None:
                 order = order.selecting(selection.within(start, start + part.num_vertices))
-            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods, backend)
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
@@ -365,13 +367,15 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         through: bool,
         group_methods: tuple[str, ...],
         backend: str | None = None,
+        grows: bool = False,
     ) -> Bound:
-        """The programs of a batch, compiled for the gradients that are wanted; with `through`, children get theirs anyway."""
-        request = Request((), (), False, backend or named_backend(self.backend), device)
+        """The programs of a batch, or of vertices that are added to a run that `grows`, compiled for the gradients that are
+        wanted; with `through`, children get theirs anyway."""
+        request = Request((), (), False, backend or named_backend(self.backend), device, grows)
         if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
             wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
-            request = Request(params, wanted, through, request.backend, device)
+            request = Request(params, wanted, through, request.backend, device, grows)
         with without_autocast(device.type):
             return programs.bound(self._programs, version, traces, request, group_methods)
 

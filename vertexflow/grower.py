@@ -116,7 +116,7 @@ class Grower:
         traces = model._trace(version, inputs, tensors, self.shared, device, methods)
         kinds.refuse_edge_outputs(traces)
         kinds.check_rows(traces, inputs, addition.counts(), model._methods, "the extension")
-        bound = model._bind(version, traces, inputs, tensors, device, through, methods)
+        bound = model._bind(version, traces, inputs, tensors, device, through, methods, grows=True)
         given = [*tensors.values(), *inputs.values()]
         has_row_each = len(methods) == 1 and not any(traces[methods[0]].is_edge_input(name) for name in inputs)
         may_be_kept = has_row_each and can_be_told(model.state_dtype, given)

@@ -14,7 +14,8 @@ from torch import Tensor
 from . import log
 from .errors import GraphError, InputTypeError
 from .graph.inputs.arcs import refuse_arcs
-from .kernels.order import Order, order_on
+from .kernels.order import Order
+from .kernels.order_on_device import order_on
 from .kinds import group_by_method, methods_in, methods_of_rows
 from .orders import Reads
 from .scheduler import Policy, edge_lists, schedule

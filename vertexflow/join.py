@@ -45,7 +45,9 @@ def join_index(path: Path, items: list[Any], per_graph: bool, graphs: list[Input
     moved = []
     offset = 0
     for index, (item, graph) in enumerate(zip(items, graphs, strict=True)):
-        values = item if isinstance(item, Tensor) else torch.as_tensor(_array(path, index, item))
+        values = (
+            item if isinstance(item, Tensor) else torch.tensor(_array(path, index, item))
+        )  # a copy: it may be read-only
         if values.numel() == 0 and isinstance(item, list):
             values = values.long()
         if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():

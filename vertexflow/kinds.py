@@ -56,7 +56,8 @@ def vertex(*kinds: Any) -> Callable[[Method], Method]:
     """Mark a method of a `VertexFunction` as the computation of vertices of these kinds.
 
     Such methods take the place of the one method `vertex`; graphs then carry a kind for each vertex. All kinds share the
-    states; where a method scatters only some of them, the others are zero for the vertices of its kinds. What a method pulls,
+    states; where a method scatters only some of them, the others are zero for the vertices of its kinds, and take no memory
+    there (in a run that grows, they have a row for every vertex). What a method pulls,
     the caller gives for vertices of its kinds only; what it pushes comes for these only.
 
     Args:
@@ -208,12 +209,8 @@ def check_together(
 ) -> None:
     """Refuse methods that use a name in different ways, inputs that no method reads, and, if these `are_all` methods, outputs
     and states that no method makes and shared tensors that none reads."""
-    for name in sorted(next(iter(used.values())).left_out or ()) if are_all else ():
-        if all(name in (use.left_out or ()) for use in used.values()):
-            raise VertexFunctionError(
-                f"state {name!r} was never scattered; end with v.scatter({name}=...)\n"
-                f"  in the vertex function, {next(iter(used.values())).filename}"
-            )
+    if are_all:
+        check_scattered(used)
     if are_all and not any(use.pushes for use in used.values()):
         raise VertexFunctionError(
             "nothing was pushed; end with v.push(name=...) to give the model an output\n"
@@ -251,6 +248,17 @@ def check_together(
             raise InputError(
                 f"the model was given the shared tensor {name!r}, but the vertex function never reads it "
                 f"(it reads: {_listed(read) or 'none'}); use v.shared({name!r}) or leave it out"
+            )
+
+
+def check_scattered(used: Mapping[str, Used]) -> None:
+    """Refuse states that none of these methods scatters."""
+    first = next(iter(used.values()))
+    for name in sorted(first.left_out or ()):
+        if all(name in (use.left_out or ()) for use in used.values()):
+            raise VertexFunctionError(
+                f"state {name!r} was never scattered; end with v.scatter({name}=...)\n"
+                f"  in the vertex function, {first.filename}"
             )
 
 

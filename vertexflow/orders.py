@@ -10,7 +10,8 @@ import torch
 from . import log
 from .graph.inputs.pack import GraphBatch
 from .graph.symbolic.trace import Trace
-from .kernels.order import Order, order_on
+from .kernels.order import Order
+from .kernels.order_on_device import order_on
 from .kinds import group_by_method
 from .scheduler import Policy, Schedule, cached_schedule, edge_lists
 

@@ -90,6 +90,7 @@ class Request(NamedTuple):
     through: bool
     backend: str  # as it was named: "auto" becomes another when programs are compiled
     device: torch.device
+    grows: bool = False  # whether a run that grows keeps the states, a row of each for every vertex
 
 
 Traces = tuple[
@@ -218,10 +219,11 @@ def bound(
 def _compiled(traces: Mapping[str, Trace], request: Request) -> dict[str, Compiled]:
     all_traces, wanted, through = traces.values(), (request.params, request.inputs), request.through
     states = {state for trace in all_traces for state in trace.state} if through else wanted_states(all_traces, *wanted)
-    programs = {name: partition(trace, *wanted, through, states) for name, trace in traces.items()}
+    partial = frozenset[str]() if request.grows else frozenset[str]().union(*(trace.left_out for trace in all_traces))
+    programs = {name: partition(trace, *wanted, through, states, partial) for name, trace in traces.items()}
     # Where one method gets gradients from its parents, all methods must send them: any may be the parent.
     if len(programs) > 1 and any(program.state_grads for program in programs.values()):
-        programs = {name: partition(trace, *wanted, True, states) for name, trace in traces.items()}
+        programs = {name: partition(trace, *wanted, True, states, partial) for name, trace in traces.items()}
     log.show("trace", SymbolicGraph(programs))
     backend = choose_backend(request.backend, request.device)
     if backend == "torch" and request.device.type == "cpu" and named_backend(request.backend) == "auto":

@@ -35,11 +35,13 @@ RUNS = {  # each as small as it goes
     "structured.compare": "--samples 1 --rounds 1 --problems tagging",
     "treelstm.train": "--dataset sst --data . --hidden 4 --embed 4 --epochs 1 --out run",
 }
+SMALL = "--formulas 8 --most 3 --hidden 4 --epochs 1 --out run"
+OF_TRAINERS = {"trainers.with_accelerate": f"--cpu {SMALL}", "trainers.with_lightning": SMALL}
 
 
 def test_every_example_is_run_here():
-    assert {name.split(".")[0] for name in RUNS} == set(FOLDERS)
-    assert set(RUNS) <= set(PROGRAMS)
+    assert {name.split(".")[0] for name in RUNS | OF_TRAINERS} == set(FOLDERS)
+    assert set(RUNS | OF_TRAINERS) <= set(PROGRAMS)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -119,6 +121,15 @@ def test_a_copied_folder_runs(copied):
         if name.endswith(".train"):
             assert "wrote" in printed[name], printed[name]
     assert "times as long" in printed["structured.compare"]
+
+
+@pytest.mark.slow
+def test_a_copied_folder_runs_with_the_trainers_of_others(copied):
+    for library in ("accelerate", "lightning"):
+        pytest.importorskip(library, reason="make test-integrations installs it")
+    printed = run(copied, list(OF_TRAINERS.items()))
+    assert "wrote model.safetensors" in printed["trainers.with_accelerate"]
+    assert "wrote last.ckpt" in printed["trainers.with_lightning"]
 
 
 def test_two_examples_make_the_same_expressions():

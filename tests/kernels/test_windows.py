@@ -14,7 +14,7 @@ from torch import nn
 import vertexflow as vf
 from benchmarks.zoo import ZOO
 from vertexflow.kernels import autograd, native, prepared, windows
-from vertexflow.kernels.order import order_on
+from vertexflow.kernels.order_on_device import order_on
 
 from ..models import BinaryTreeLSTM, FromCode, TreeRNN
 from ..promises import Circuit

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import vertexflow as vf
@@ -75,6 +75,7 @@ def hypergraphs(draw):
 
 
 @given(hypergraphs())
+@example(vf.hypergraph(3, [((0, -1, -1), 2)] * 5 + [((0, -1, -1), 1)]))  # more arcs than the vertex is wide
 def test_the_children_of_an_arc_meet_in_a_point(graph):
     picture = graph.draw()
     assert arcs_of(picture) == sorted(map(tuple, graph.arcs.T.tolist()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -38,10 +38,20 @@ class GroupArgument(Enum):
 
 
 @dataclass(frozen=True)
+class RowsOfChildren:
+    """As `CHILD_ROWS` or `EDGE_ROWS`, of a state that has rows for the vertices of some kinds only."""
+
+    state: str
+    by: By
+
+
+@dataclass(frozen=True)
 class ParentPlaces:
-    """The rows of `SentByAll` that are sent to each row of a state, row after row."""
+    """The rows of `SentByAll` that are sent to each row of a state, row after row; of `state`, which some kinds lack, or of any
+    state that all have."""
 
     by: By
+    state: str | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,9 @@ class Memory:
 PACKED = Memory("packed")  # whether weights were packed
 ADDS = Memory("adds")  # whether sums over rows are added to what is there
 
-StructureArgument = GroupArgument | ParentPlaces | ParentOffset  # the same in every run over a structure
+StructureArgument = (
+    GroupArgument | RowsOfChildren | ParentPlaces | ParentOffset
+)  # the same in every run over a structure
 Buffer = Gathered | Received | Scratch
 LoopArgument = Function | Memory  # known to the loop itself, without a run
 RunArgument = (
@@ -181,6 +193,18 @@ RunArgument = (
     | StructureArgument
 )
 Argument = RunArgument | LoopArgument
+
+
+def rows_of_children(state: str, by: By, partial: Collection[str]) -> tuple[GroupArgument | RowsOfChildren, str]:
+    """The rows in a state that children have, and a name for that; `partial` are the states that some vertices lack."""
+    rows = GroupArgument.CHILD_ROWS if by is By.SLOT else GroupArgument.EDGE_ROWS
+    return (RowsOfChildren(state, by), f"{rows.value}_{state}") if state in partial else (rows, rows.value)
+
+
+def places_of_parents(state: str, by: By, partial: Collection[str]) -> tuple[ParentPlaces, str]:
+    """Where what is sent to a state lies, and a name for that; `partial` are the states that some vertices lack."""
+    name = "placed_places" if by is By.SLOT else "listed_places"
+    return (ParentPlaces(by, state), f"{name}_{state}") if state in partial else (ParentPlaces(by), name)
 
 
 def finder(argument: RunArgument) -> Callable[[Run], Tensor | int]:
@@ -210,8 +234,12 @@ def finder(argument: RunArgument) -> Callable[[Run], Tensor | int]:
             return lambda run: 0
         case GroupArgument():
             return lambda run: _of_group(argument, run.group)
-        case ParentPlaces(by):
-            return lambda run: _of_parents(run.exchange.parents[by], "places")
+        case RowsOfChildren(state, By.SLOT):
+            return lambda run: run.group.child_rows_in(state)
+        case RowsOfChildren(state, _):
+            return lambda run: run.group.edge_rows_in(state)
+        case ParentPlaces(by, partial_state):
+            return lambda run: _of_parents(run.exchange.parents_of(partial_state, by), "places")
         case ParentOffset(by):
             return lambda run: _of_parents(run.exchange.parents[by], "offset")
 

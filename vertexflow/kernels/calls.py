@@ -27,6 +27,7 @@ from .arguments import (
     Outside,
     ParentOffset,
     ParentPlaces,
+    RowsOfChildren,
     Seed,
     SentByAll,
     Stride,
@@ -110,6 +111,7 @@ class Writer:
         )
         self._functions = next((loop.loop_numbers for loop in native), {})
         self._parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}
+        self._partial = order.partial_parents if sent is None else {}
         if sent is not None:
             self._parents |= {
                 by: sent.parents(by, parents) for by, parents in self._parents.items() if parents and by in sent.blocks
@@ -151,7 +153,7 @@ class Writer:
         if not isinstance(loop, AddressedLoop):
             raise Unprepared(f"{part} is no native code")
         if (group, part, window) not in self._arguments_of:
-            run = Run(self.order.groups[group], Values({}), exchange=Exchange(self._parents))
+            run = Run(self.order.groups[group], Values({}), exchange=Exchange(self._parents, partial=self._partial))
             first_numbers = loop.adding_numbers if self.adds else loop.first_numbers
             arguments: list[Location | int] = [*(loop.later_numbers if (group, part) in self._begun else first_numbers)]
             for position, key in loop.tensors:
@@ -178,11 +180,11 @@ class Writer:
         """One row of so many bytes, all zero, which stands for many."""
         return Location(0, self._pointer(torch.zeros(size, dtype=torch.uint8)), 0, num_rows)
 
-    def receive(self, to: Location, dtype: torch.dtype, first: int, sent: Mapping[By, Location]) -> None:
+    def receive(self, to: Location, dtype: torch.dtype, first: int, state: str, sent: Mapping[By, Location]) -> None:
         """Sum what parents sent to consecutive rows of a state, from `first` on."""
         if dtype not in RECEIVE:
             raise Unprepared(f"gradients of {str(dtype)[6:]}")
-        arguments = [to, to.stride // dtype.itemsize, first, *self._sent(sent)]
+        arguments = [to, to.stride // dtype.itemsize, first, *self._sent(state, sent)]
         self._move(RECEIVE[dtype], to, arguments, to.num_rows)
 
     def gather(self, to: Location, source: Location, rows: Location, which: Tensor | None) -> None:
@@ -196,6 +198,7 @@ class Writer:
         to_rows: Index | None,
         dtype: torch.dtype,
         bounds: tuple[int, int],
+        state: str,
         sent: Mapping[By, Location],
         which: Tensor | None = None,
     ) -> None:
@@ -205,13 +208,14 @@ class Writer:
             raise Unprepared(f"gradients of {str(dtype)[6:]}")
         first, count = bounds
         indices = [self._index(to_rows), self._index(which)]
-        arguments = [to, *indices, to.stride // dtype.itemsize, first, *self._sent(sent)]
+        arguments = [to, *indices, to.stride // dtype.itemsize, first, *self._sent(state, sent)]
         self._move(ADD[dtype], to, arguments, count if which is None else len(which))
 
-    def _sent(self, sent: Mapping[By, Location]) -> list[Location | int]:
+    def _sent(self, state: str, sent: Mapping[By, Location]) -> list[Location | int]:
         """What parents sent, by slot and by edge, as arguments."""
         terms: list[Location | int] = []
-        for by, parents in self._parents.items():
+        for by in self._parents:
+            parents = self._partial.get((state, by), self._parents[by])
             if by not in sent or parents is None:
                 terms += [0, 0, 0]
             else:
@@ -256,7 +260,7 @@ class Writer:
             case Seed():
                 self.num_seeds += (Seed, run.group) not in self._addresses
                 return Location(self.address((Seed, run.group)), 0, 0, 1)
-            case GroupArgument() | ParentPlaces() | ParentOffset():
+            case GroupArgument() | RowsOfChildren() | ParentPlaces() | ParentOffset():
                 value = finder(argument)(run)
                 return self._pointer(value) if isinstance(value, Tensor) else value
         raise AssertionError(argument)

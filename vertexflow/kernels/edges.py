@@ -27,27 +27,27 @@ class EdgeRows:
     base: int  # the row that `data` begins with; -1: it holds one step at a time
 
     @classmethod
-    def for_gradients(cls, nodes: dict[fx.Node, int], group: RowGroup, sent: Tensor) -> EdgeRows:
-        """The part of a group in the gradients that all groups send to children."""
-        data = sent[group.position : group.position + group.num_inner * group.num_slots]
+    def for_gradients(cls, nodes: dict[fx.Node, int], group: RowGroup, sent: Tensor, first: int) -> EdgeRows:
+        """The part of a group in the gradients that all groups send to children, which begins at row `first`."""
+        data = sent[first : first + group.num_inner * group.num_slots]
         slots = set(nodes.values())
         if slots != {ALL_SLOTS} and len(slots) < group.num_slots:
             data.zero_()  # nothing is sent through some slots
         return cls(data, nodes, group, tuple(sent.shape[1:]), group.num_leaves)
 
-    def read(self, state: Tensor, step: Step) -> dict[fx.Node, Tensor]:
-        """The children's rows of `state`: a slice of it where they are consecutive, else gathered."""
+    def read(self, state: Tensor, child_rows: Tensor, step: Step) -> dict[fx.Node, Tensor]:
+        """The children's rows of `state`, `child_rows` of it: a slice where they are consecutive, else gathered."""
         if step.reads_from >= 0:
             count = (step.stop - step.start) * self.group.num_slots
             return self._columns(state[step.reads_from : step.reads_from + count], step.stop - step.start)
-        self._gather(state, step.start, step.stop)
+        self._gather(state, child_rows, step.start, step.stop)
         return self.views(step.start, step.stop)
 
-    def gather_all(self, state: Tensor) -> None:
+    def gather_all(self, state: Tensor, child_rows: Tensor) -> None:
         """Gather all rows, to be read later."""
-        self._gather(state, self.group.num_leaves, self.group.num_rows)
+        self._gather(state, child_rows, self.group.num_leaves, self.group.num_rows)
 
-    def fill(self, state: Tensor, steps: Iterable[Step]) -> None:
+    def fill(self, state: Tensor, child_rows: Tensor, steps: Iterable[Step]) -> None:
         """Gather what these steps have read as slices, if the buffer is kept for later parts."""
         runs: list[tuple[int, int]] = []
         for step in steps if self.base >= 0 else ():
@@ -55,11 +55,11 @@ class EdgeRows:
                 joins = bool(runs) and runs[-1][1] == step.start
                 runs.append((runs.pop()[0] if joins else step.start, step.stop))
         for start, stop in runs:
-            self._gather(state, start, stop)
+            self._gather(state, child_rows, start, stop)
 
-    def _gather(self, state: Tensor, start: int, stop: int) -> None:
+    def _gather(self, state: Tensor, child_rows: Tensor, start: int, stop: int) -> None:
         first, slots = self.group.num_leaves, self.group.num_slots
-        index = self.group.child_rows[(start - first) * slots : (stop - first) * slots]
+        index = child_rows[(start - first) * slots : (stop - first) * slots]
         torch.index_select(state, 0, index, out=self._part(start, stop))
 
     def views(self, start: int, stop: int) -> dict[fx.Node, Tensor]:
@@ -94,11 +94,11 @@ class ChildRows:
     all_steps: bool  # whether `data` has the edges of all steps, or of one at a time
 
     @classmethod
-    def for_gradients(cls, nodes: Mapping[fx.Node, int], group: RowGroup, sent: Tensor) -> ChildRows:
-        """The part of a group in the gradients that all groups send to children."""
+    def for_gradients(cls, nodes: Mapping[fx.Node, int], group: RowGroup, sent: Tensor, first: int) -> ChildRows:
+        """The part of a group in the gradients that all groups send to children, which begins at row `first`."""
         edges = group.edges
         assert edges is not None
-        data = sent[edges.position : edges.position + edges.num_edges * edges.side_by_side]
+        data = sent[first : first + edges.num_edges * edges.side_by_side]
         if len(nodes) < edges.side_by_side:
             data.zero_()  # nothing is sent to the children at some positions
         return cls(data, nodes, group, all_steps=True)
@@ -116,10 +116,9 @@ class ChildRows:
         rows = part.view(end - first, count, *part.shape[1:])
         return {node: rows[:, position] for node, position in self.nodes.items()}
 
-    def read(self, state: Tensor, first: int, end: int) -> dict[fx.Node, Tensor]:
-        """Gather the children's rows of `state` for edges [first, end)."""
-        assert self.group.edges is not None
-        index = self.group.edges.child_rows[first * self._side_by_side : end * self._side_by_side]
+    def read(self, state: Tensor, child_rows: Tensor, first: int, end: int) -> dict[fx.Node, Tensor]:
+        """Gather the children's rows of `state`, `child_rows` of it, for edges [first, end)."""
+        index = child_rows[first * self._side_by_side : end * self._side_by_side]
         torch.index_select(state, 0, index, out=self._part(first, end))
         return self.columns(first, end)
 
@@ -147,22 +146,25 @@ class Exchange:
     parents: Mapping[By, Parents | None] = field(default_factory=dict)
     sent: Mapping[By, dict[str, Tensor]] = field(default_factory=dict)
     outside: Mapping[str, Tensor] = field(default_factory=dict)  # gradients that do not come from parents
+    partial: Mapping[tuple[str, By], Parents] = field(default_factory=dict)  # of states that some groups lack
 
     @classmethod
     def between(cls, programs: Sequence[Program], order: Order, outside: Mapping[str, Tensor]) -> Exchange:
         """Allocate what the groups of an order send."""
-        by_slot: dict[str, Tensor] = {}
-        by_edge: dict[str, Tensor] = {}
+        sent: dict[By, dict[str, Tensor]] = {By.SLOT: {}, By.EDGE: {}}
         for program in programs:
             for (name, slot), node in program.gather_grads.items():
-                shape = program.trace.state[name]
-                if is_over_edges(slot) and name not in by_edge:
-                    by_edge[name] = empty_for(node, (order.num_edge_positions, *shape))
-                elif not is_over_edges(slot) and name not in by_slot:
-                    by_slot[name] = empty_for(node, (order.num_positions + 1, *shape))
-                    by_slot[name][-1].zero_()
+                by = By.EDGE if is_over_edges(slot) else By.SLOT
+                if name not in sent[by]:
+                    sent[by][name] = empty_for(node, (order.num_sent(name, by), *program.trace.state[name]))
+                    if order.row_of_zeros(name, by) is not None:
+                        sent[by][name][-1].zero_()
         parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}
-        return cls(parents, {By.SLOT: by_slot, By.EDGE: by_edge}, outside)
+        return cls(parents, sent, outside, order.partial_parents)
+
+    def parents_of(self, state: str | None, by: By) -> Parents | None:
+        """Where what is sent to each row of a state lies; None: of a state that all groups have."""
+        return self.partial.get((state, by), self.parents[by]) if state is not None else self.parents[by]
 
     def receive(self, name: str, group: RowGroup, step: Step, buffer: Tensor, base: int) -> Tensor:
         """The gradient of a state that the rows of a step receive, in `buffer`, which begins with row `base` (-1: with the
@@ -174,6 +176,7 @@ class Exchange:
             and base < 0
             and outside is None
             and name not in self.sent[By.EDGE]
+            and (name, By.SLOT) not in self.partial
         ):
             return by_slot[step.read_at : step.read_at + step.stop - step.start]
         out = buffer[step.start - base : step.stop - base] if base >= 0 else buffer[: step.stop - step.start]
@@ -201,7 +204,7 @@ class Exchange:
 
     def _sum(self, name: str, start: int, stop: int, out: Tensor) -> None:
         """Sum what all parents sent to rows [start, stop) of a state."""
-        terms = [(sent[name], self.parents[by]) for by, sent in self.sent.items() if name in sent]
+        terms = [(sent[name], self.parents_of(name, by)) for by, sent in self.sent.items() if name in sent]
         if not terms:
             out.zero_()
         for number, (sent, parents) in enumerate(terms):

@@ -34,10 +34,10 @@ def run_forward(
     trace = compiled[0].program.trace
     states: dict[str, Tensor] = {}
     for name, node in trace.scatters.items():
-        states[name] = empty_for(node, (order.num_rows + order.num_external + 1, *trace.state[name]))
+        states[name] = empty_for(node, (order.num_rows_in(name) + 1, *trace.state[name]))
         states[name][-1].zero_()  # the row that a missing child reads
         if order.num_external:
-            states[name][order.num_rows : -1].copy_((external or {})[name])
+            states[name][-1 - order.num_external : -1].copy_((external or {})[name])
     passes = [
         _Forward(program, group, values_of_group, states)
         for program, group, values_of_group in zip(compiled, order.groups, values, strict=True)
@@ -83,8 +83,10 @@ class _Forward:
         self.compiled, self.run = compiled, Run(group, values, states)
         program, trace = compiled.program, compiled.program.trace
         _give_counts(self.run, compiled)
-        for name, node in trace.scatters.items():
-            values[node] = states[name][group.start : group.start + group.num_rows]
+        for name, node in program.scatters.items():
+            start = group.start_in(name)
+            assert start is not None, name
+            values[node] = states[name][start : start + group.num_rows]
         values.arenas = compiled.forward_arenas(group)
         _run_once(compiled, "eager", self.run)
         for name in trace.state:
@@ -106,10 +108,10 @@ class _Forward:
             base = first_gathered(program, group, nodes)
             if base >= 0:
                 rows = EdgeRows(values.buffer(Gathered(name, By.SLOT)), nodes, group, shape, base)
-                rows.gather_all(self.run.states[name])
+                rows.gather_all(self.run.states[name], group.child_rows_in(name))
             if over_edges.keys() & set(program.buffered):
                 kids = ChildRows(values.buffer(Gathered(name, By.EDGE)), over_edges, group, all_steps=True)
-                kids.read(self.run.states[name], 0, group.num_edges)
+                kids.read(self.run.states[name], group.edge_rows_in(name), 0, group.num_edges)
 
 
 def run_backward(
@@ -157,16 +159,21 @@ class _Backward:
         """Locate the gradients that are sent to children, and send those that the core does not compute."""
         program, run, group, values = self.compiled.program, self.run, self.run.group, self.run.values
         for name, data in run.exchange.sent[By.SLOT].items():
-            nodes = slots_of(program.gather_grads, name)
-            run.sent[name] = EdgeRows.for_gradients(nodes, group, data)
+            nodes, first = slots_of(program.gather_grads, name), group.sent_at(name, By.SLOT)
+            if first is None:
+                continue
+            run.sent[name] = EdgeRows.for_gradients(nodes, group, data, first)
             if any(program.stage_of[node] == "grad_eager" for node in nodes):
                 for node, column in run.sent[name].views(group.num_leaves, group.num_rows).items():
                     if program.stage_of[node] == "grad_eager":
                         inner = cut(program, node, group, group.num_leaves)
                         column.copy_(values[node] if inner is None else values[node].narrow(*inner))
         for name, data in run.exchange.sent[By.EDGE].items():
+            first = group.sent_at(name, By.EDGE)
+            if first is None:
+                continue
             kids = run.sent_by_edge[name] = ChildRows.for_gradients(
-                positions_of(program.gather_grads, name), group, data
+                positions_of(program.gather_grads, name), group, data, first
             )
             for node, column in kids.columns(0, group.num_edges).items():
                 if program.stage_of[node] == "grad_eager":

@@ -72,7 +72,7 @@ class GrownRows:
                 bounds = order.num_rows, order.num_external
                 gradients = [compiled.program.gather_grads for compiled in writer.bound.compiled]
                 which = _read_through(order, name, gradients)
-                writer.add(self.all_rows[name], self.earlier, dtype, bounds, sent_to_state, which)
+                writer.add(self.all_rows[name], self.earlier, dtype, bounds, name, sent_to_state, which)
 
 
 def _is_in_order(order: Order) -> bool:

@@ -141,7 +141,7 @@ def forward_layouts(
     backward pass.
     """
     kept, temporary = (Layout(group.child_rows.device) for _ in range(2))
-    saved, states = set(program.saved), set(program.trace.scatters.values())
+    saved, states = set(program.saved), set(program.scatters.values())
     for node, along in _outputs(program, parts).items():
         if node in saved and node not in states:
             _add_rows(kept, node, along, group.extent)

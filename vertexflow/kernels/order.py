@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +14,22 @@ from torch import Tensor
 
 from ..scheduler import EdgeLists, Schedule
 from . import rehearsal
+from .arguments import By
 
 MOST_SELECTIONS = 8  # of vertices whose outputs are returned, kept with an order
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
+Rows = TypeVar("Rows", Tensor, Ints)
 Wide = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class LackedState(NamedTuple):
+    """A state that some groups of rows lack: the groups that do, that gather it by slots, and that send its gradients."""
+
+    name: str
+    lacking: tuple[int, ...]
+    gathering: tuple[int, ...]
+    sending: tuple[tuple[By, tuple[int, ...]], ...]
 
 
 class Step(NamedTuple):
@@ -57,6 +68,17 @@ class EdgeSlice:
             return torch.from_numpy(self.slot.astype(np.int64)).to(self.child_rows.device, non_blocking=True)
 
 
+@dataclass(frozen=True, eq=False)
+class RowsInState:
+    """Where the rows of a group, and those of its children, lie in a state that has rows for some groups only."""
+
+    start: int | None  # the first row of the group; None: it has none
+    child_rows: Tensor  # as in `RowGroup`
+    edge_rows: Tensor | None  # as `child_rows` in `EdgeSlice`
+    # Where the gradients that the group sends to its children begin in those of all groups; nothing where it sends none.
+    sent_at: Mapping[By, int] = field(default_factory=dict)
+
+
 class Extent(NamedTuple):
     """A number of rows, how many of these have children, and how many edges lead to those."""
 
@@ -79,6 +101,28 @@ class RowGroup:
     )
     steps: list[Step]  # those of this group
     edges: EdgeSlice | None  # only for vertex functions that read all children
+    partial: Mapping[str, RowsInState] = field(default_factory=dict)  # states that have rows for some groups only
+
+    def start_in(self, state: str) -> int | None:
+        """The first row of the group in a state; None: it has none there, and is zero."""
+        return self.partial[state].start if state in self.partial else self.start
+
+    def child_rows_in(self, state: str) -> Tensor:
+        """`child_rows` in a state."""
+        return self.partial[state].child_rows if state in self.partial else self.child_rows
+
+    def edge_rows_in(self, state: str) -> Tensor:
+        """The row in a state of each child of an edge, or arc."""
+        assert self.edges is not None
+        rows = self.partial[state].edge_rows if state in self.partial else None
+        return self.edges.child_rows if rows is None else rows
+
+    def sent_at(self, state: str, by: By) -> int | None:
+        """Where the gradients of a state begin that the group sends to its children, in those of all groups; None: it sends none
+        and has no place there."""
+        if state in self.partial:
+            return self.partial[state].sent_at.get(by)
+        return self.position if by is By.SLOT or self.edges is None else self.edges.position
 
     @property
     def num_inner(self) -> int:
@@ -88,8 +132,8 @@ class RowGroup:
     def num_edges(self) -> int:
         return 0 if self.edges is None else self.edges.num_edges
 
-    def of(self, rows: Tensor) -> Tensor:
-        """Its part of what has a row for each row of a state."""
+    def of(self, rows: Rows) -> Rows:
+        """Its part of what has a row for each row of all groups."""
         return rows[self.start : self.start + self.num_rows]
 
     @property
@@ -120,6 +164,14 @@ class Parents:
     bounds: Ints | None  # `offset` on the host
 
 
+@dataclass(frozen=True)
+class PartialSent:
+    """What is sent to a state that some groups lack, by the groups that send any: so many rows, and one of zeros."""
+
+    num_rows: int
+    parents: Parents
+
+
 class OutputRows(NamedTuple):
     """Row `rows[i]` of a group, or, without `rows`, row i, is row `batch_rows[i]` of an output; `rows` ascend."""
 
@@ -148,11 +200,35 @@ class Order:
     edge_parents: Parents | None  # whose places are positions in `child_rows` of edges
     schedule: Schedule
     lists: EdgeLists | None
+    partial_sent: Mapping[tuple[str, By], PartialSent] = field(default_factory=dict)
     selected: Wide | None = None  # the vertices that outputs have a row for, ascending; None: all
+    num_partial_rows: Mapping[str, int] = field(default_factory=dict)  # of states that have rows for some groups only
     _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)
     _other_edges: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _selecting: dict[bytes, Order] = field(default_factory=dict)
     _selected_index: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    _partial: dict[tuple[LackedState, ...], Order] = field(default_factory=dict)  # `partial_states`
+
+    def num_rows_in(self, state: str) -> int:
+        """How many vertices, external ones among them, have a row in a state; behind these is the row of a missing child."""
+        return self.num_partial_rows.get(state, self.num_rows + self.num_external)
+
+    def num_sent(self, state: str, by: By) -> int:
+        """How many rows of gradients of a state all groups send to children, with a row of zeros if there is one."""
+        if (state, by) in self.partial_sent:
+            return self.partial_sent[state, by].num_rows + 1
+        return self.num_positions + 1 if by is By.SLOT else self.num_edge_positions
+
+    def row_of_zeros(self, state: str, by: By) -> int | None:
+        """The row of these that children receive to whom nothing is sent; None: there is none."""
+        if by is By.EDGE and (state, by) not in self.partial_sent:
+            return None
+        return self.num_sent(state, by) - 1
+
+    @property
+    def partial_parents(self) -> dict[tuple[str, By], Parents]:
+        """The rows that are sent to each row of a state that some groups lack."""
+        return {key: sent.parents for key, sent in self.partial_sent.items()}
 
     @property
     def num_bytes(self) -> int:
@@ -161,6 +237,9 @@ class Order:
         arrays += [] if self.lists is None else [self.lists.arrays]
         edges = (group.edges for group in self.groups if group.edges is not None)
         tensors = [tensor for of_group in edges for tensor in (of_group.counts, of_group.owner)]
+        for rows in (rows for group in self.groups for rows in group.partial.values()):
+            tensors += [rows.child_rows] if rows.edge_rows is None else [rows.child_rows, rows.edge_rows]
+        tensors += [parents.places for parents in self.partial_parents.values()]
         return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
 
     @cached_property
@@ -292,108 +371,3 @@ class Order:
         if of_edges:
             self._other_edges[tuple(groups)] = rows.pop()
         return rows
-
-
-def order_on(
-    schedule: Schedule, device: torch.device, arrays: Tensor | None = None, lists: EdgeLists | None = None
-) -> Order:
-    """Bring a schedule to a device in one copy, or take its `arrays` if they are there already."""
-    with torch.inference_mode(False):  # orders are kept, and used where gradients are wanted
-        return _order_on(schedule, device, arrays, lists)
-
-
-def _order_on(schedule: Schedule, device: torch.device, arrays: Tensor | None, lists: EdgeLists | None) -> Order:
-    if arrays is None:
-        arrays = torch.from_numpy(schedule.arrays).to(device, non_blocking=True)
-    rows, total = schedule.num_vertices, schedule.num_vertices + schedule.num_external
-    sizes = [rows, rows, schedule.num_positions]
-    size_of_parents = len(arrays) - sum(sizes)
-    sizes += [0, size_of_parents] if schedule.is_tree else [total + 1, size_of_parents - total - 1]
-    vertex, row, child_rows, parent_offset, parent_places = torch.split(arrays, sizes)
-    table, edge_parents = _table(schedule, lists), None
-    steps = [Step._make(line) for line in table.tolist()]
-    edges: list[EdgeSlice | None] = [None] * len(schedule.groups)
-    if lists is not None:
-        edges, edge_parents = _edges_on(lists, schedule, device)
-    groups = [
-        RowGroup(
-            start=group.start,
-            num_rows=group.stop - group.start,
-            num_leaves=group.inner - group.start,
-            num_slots=group.slots,
-            position=group.position,
-            child_rows=child_rows[group.position : group.position + (group.stop - group.inner) * group.slots],
-            steps=[step for step in steps if step.group == number],
-            edges=edges[number],
-        )
-        for number, group in enumerate(schedule.groups)
-    ]
-    return Order(
-        num_rows=rows,
-        num_external=schedule.num_external,
-        num_positions=schedule.num_positions,
-        num_edges=0 if lists is None else len(lists.edge),
-        num_edge_positions=0 if lists is None else len(lists.child_row),
-        steps=steps,
-        table=table,
-        groups=groups,
-        vertex=vertex,
-        row=row,
-        parents=Parents(parent_places, None if schedule.is_tree else parent_offset, schedule.parent_offset),
-        edge_parents=edge_parents,
-        schedule=schedule,
-        lists=lists,
-    )
-
-
-def _table(schedule: Schedule, lists: EdgeLists | None) -> Ints:
-    """The steps, one in a line with the fields of `Step`; rows and edges are counted within the group."""
-    first, inner = np.array([[group.start, group.inner] for group in schedule.groups], np.int32).T
-    leaves = np.cumsum(inner - first, dtype=np.int32)[schedule.step_kinds]  # in this group and those before it
-    table = np.zeros((len(schedule.table), 7), np.int32)
-    table[:, :5] = schedule.table
-    table[:, :2] -= first[schedule.step_kinds, None]
-    if lists is not None:
-        is_inner = schedule.steps[:, :1] >= inner[schedule.step_kinds, None]
-        bounds = lists.offset[np.where(is_inner, schedule.steps - leaves[:, None], 0)]
-        starts = lists.offset[inner - np.cumsum(inner - first)][schedule.step_kinds, None]
-        table[:, 5:] = np.where(is_inner, bounds - starts, 0)
-    return table
-
-
-def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tuple[list[EdgeSlice | None], Parents]:
-    """Bring edge lists to a device in one copy: the slice of each group, and the edges over which each row is read."""
-    arrays = torch.from_numpy(lists.arrays).to(device, non_blocking=True)
-    on_host = (lists.offset, lists.edge, lists.child_row, lists.parent_offset, lists.parent_edge)
-    offset, _, child_rows, parent_offset, parent_edges = torch.split(arrays, list(map(len, on_host)))
-    counts = (offset[1:] - offset[:-1]).long()
-    num_children = counts if lists.num_children is None else torch.from_numpy(lists.num_children).long().to(device)
-    edges: list[EdgeSlice | None] = []
-    first, position = 0, 0  # row with children of this group, and child of an edge, counted over all groups
-    for group, side_by_side in zip(schedule.groups, lists.side_by_side or [1] * len(schedule.groups), strict=True):
-        end = first + group.stop - group.inner
-        start, stop = int(lists.offset[first]), int(lists.offset[end])
-        counts_of_group = torch.zeros(group.stop - group.start, dtype=torch.int64, device=device)
-        counts_of_group[group.inner - group.start :] = counts[first:end]
-        all_counts = counts_of_group
-        if lists.num_children is not None:
-            all_counts = torch.zeros_like(counts_of_group)
-            all_counts[group.inner - group.start :] = num_children[first:end]
-        rows = np.arange(group.inner - group.start, group.stop - group.start, dtype=np.int32)
-        owner = np.repeat(rows, np.diff(lists.offset[first : end + 1]))
-        edges.append(
-            EdgeSlice(
-                start,
-                stop - start,
-                child_rows[position : position + (stop - start) * side_by_side],
-                counts_of_group,
-                offset[first : end + 1],
-                torch.from_numpy(owner).to(device, non_blocking=True),
-                all_counts,
-                lists.slot[start:stop],
-                position,
-                side_by_side,
-            )
-        )
-        first, position = end, position + (stop - start) * side_by_side
-    return edges, Parents(parent_edges, parent_offset, lists.parent_offset)

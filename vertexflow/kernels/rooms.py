@@ -6,7 +6,7 @@ So what a window has kept lies in one piece, which is free when the backward pas
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from .calls import Location
 from .compiled import Compiled
 from .memory import ALIGNED, Layout, Place
 from .order import Order
-from .sent_rows import Key, LastReads, Occupied, Rows, SentRows, place_blocks, sent_by
+from .sent_rows import LastReads, Occupied, Rows, SentRows, place_blocks, sent_by
 from .windows import Windows
 
 
@@ -76,8 +76,8 @@ def rooms_of(compiled: Sequence[Compiled], order: Order, windows: Sequence[Windo
     for name, stride in strides.items():
         first, until = 0, []
         if name in kept and name in shares:
-            first = _aligned((order.num_rows + 1) * _size_of_state(programs, name))
-            until = [_state_bytes(programs, windows, name, key, last) for key, last in reads.states.items()]
+            first = _aligned((order.num_rows_in(name) + 1) * _size_of_state(programs, name))
+            until = list(_state_bytes(programs, windows, name, reads))
         values, end, of_values = _by_window(shares.get(name, {}), windows, first, reads)
         rooms[name] = Room(end, values, stride, has_state=first > 0)
         in_rows = [Rows(-(-rows.start // stride), rows.stop // stride, rows.last) for rows in (*until, *of_values)]
@@ -124,11 +124,15 @@ def _by_window(
     return placed, end, until
 
 
-def _state_bytes(programs: Sequence[Program], windows: Sequence[Windows], name: str, key: Key, last: int) -> Rows:
-    """The bytes of the rows of a window in a state."""
-    of_group, size = windows[key[0]], _size_of_state(programs, name)
-    window, first = of_group.all[key[1]], of_group.group.start
-    return Rows((first + window.start) * size, (first + window.stop) * size, last)
+def _state_bytes(
+    programs: Sequence[Program], windows: Sequence[Windows], name: str, reads: LastReads
+) -> Iterator[Rows]:
+    """The bytes of the rows of each window in a state."""
+    size = _size_of_state(programs, name)
+    for (number, at), last in reads.states.items():
+        window, first = windows[number].all[at], windows[number].group.start_in(name)
+        if first is not None:
+            yield Rows((first + window.start) * size, (first + window.stop) * size, last)
 
 
 def _size_of_state(programs: Sequence[Program], name: str) -> int:

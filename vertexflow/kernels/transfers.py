@@ -144,7 +144,11 @@ def gather(
         if base >= 0 and by is By.SLOT:
             first, end = (row * group.num_slots for row in (window.inner, window.inner_stop))
             position = (group.num_leaves - base) * group.num_slots + first  # in what is gathered
-            gathered, state, index = locations[Gathered(name, by)], locations[State(name)], group.child_rows[first:end]
+            gathered, state, index = (
+                locations[Gathered(name, by)],
+                locations[State(name)],
+                group.child_rows_in(name)[first:end],
+            )
             has_leaves = base == 0 and window.start < group.num_leaves
             if not has_leaves and gathered.stride == state.stride and _are_consecutive(index.numpy()):
                 skipped = state.offset + (int(index[0]) - position) * state.stride - gathered.offset
@@ -157,7 +161,7 @@ def gather(
             assert group.edges is not None
             first, count = window.range(Along.EDGES)
             first, count = first * group.edges.side_by_side, count * group.edges.side_by_side
-            index = group.edges.child_rows[first : first + count]
+            index = group.edge_rows_in(name)[first : first + count]
             writer.copy(locations[Gathered(name, by)].part(first, count), locations[State(name)], None, index)
 
 
@@ -174,10 +178,10 @@ def receive(
             sent_to_state = {key.by: location for key, location in sent.items() if key.state == name}
             dtype, outside = node.meta["val"].dtype, memory.in_window[number].get(Outside(name))
             if outside is None:
-                writer.receive(to, dtype, first, sent_to_state)
+                writer.receive(to, dtype, first, name, sent_to_state)
             else:
                 writer.copy(to, outside.part(first, count), None, None)
-                writer.add(to, None, dtype, (first, count), sent_to_state)
+                writer.add(to, None, dtype, (first, count), name, sent_to_state)
 
 
 def allocate_sent(region: Region, programs: Sequence[Program], order: Order) -> Sending:
@@ -188,18 +192,16 @@ def allocate_sent(region: Region, programs: Sequence[Program], order: Order) -> 
             key = SentByAll(name, By.EDGE if is_over_edges(slot) else By.SLOT)
             if key not in sent:
                 size = math.prod(program.trace.state[name]) * node.meta["val"].dtype.itemsize
-                sent[key] = region.allocate(
-                    order.num_edge_positions if is_over_edges(slot) else order.num_positions + 1, size
-                )
+                sent[key] = region.allocate(order.num_sent(name, key.by), size)
     return Sending(None, sent)
 
 
 def zero_unread(writer: Writer, sending: Sending, order: Order) -> None:
     """Zero what rows receive that nobody reads."""
-    row = order.num_positions if sending.rows is None else sending.rows.zeros
     for key, location in sending.locations.items():
-        if key.by is By.SLOT:
-            writer.zero(location.part(row, 1))
+        row = order.row_of_zeros(key.state, key.by)
+        if row is not None:
+            writer.zero(location.part(row if sending.rows is None else sending.rows.zeros, 1))
 
 
 def locate_sent(program: Program, number: int, sending: Sending, memory: GroupMemory) -> None:
@@ -209,10 +211,12 @@ def locate_sent(program: Program, number: int, sending: Sending, memory: GroupMe
         memory.set(key, location)
         for at, window in enumerate(memory.windows.all):
             start, _ = places_of(group, window, key.by)
-            first, _ = places_of(group, memory.windows.whole, key.by)
-            row = start if sending.rows is None else sending.rows.blocks[key.by][number, at]
-            _, count = places_of(group, memory.windows.whole, key.by)
-            memory.in_window[at][Sent(key.state, key.by)] = location.part(row - (start - first), count)
+            first, count = places_of(group, memory.windows.whole, key.by)
+            row = group.sent_at(key.state, key.by)
+            if sending.rows is not None:
+                row = sending.rows.blocks[key.by][number, at] - (start - first)
+            if row is not None:
+                memory.in_window[at][Sent(key.state, key.by)] = location.part(row, count)
         if any(program.stage_of[node] == "grad_eager" for node in _sent_to(program, key)):
             raise Unprepared("gradients that are sent before the steps")
 
@@ -223,7 +227,7 @@ def zero_gaps(writer: Writer, program: Program, memory: GroupMemory, number: int
     for key in sending.locations:
         slots, edges = set(_sent_to(program, key).values()), group.edges
         columns = group.num_slots if key.by is By.SLOT else 0 if edges is None else edges.side_by_side
-        if ALL_SLOTS in slots or len(slots) == columns:
+        if ALL_SLOTS in slots or len(slots) == columns or Sent(key.state, key.by) not in memory.in_window[number]:
             continue
         (start, count), (first, _) = (places_of(group, rows, key.by) for rows in (window, memory.windows.whole))
         writer.zero(memory.in_window[number][Sent(key.state, key.by)].part(start - first, count))

@@ -70,8 +70,8 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
     room_at = {name: kept.allocate(1, room.size) for name, room in of_states.items()}
     if rooms is not None:
         sending = Sending(rooms.sent, {key: rooms.sent_location(key, room_at[key.state]) for key in rooms.keys})
-    rows = order.num_rows + order.num_external if passing is None else passing.num_rows - 1
     for name, node in programs[0].trace.scatters.items():
+        rows = order.num_rows_in(name) if passing is None else passing.blocks_of(name).end
         if name in of_states and of_states[name].has_state:
             state = room_at[name]._replace(stride=size_of_row(node), num_rows=rows + 1)
         else:
@@ -81,15 +81,14 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             grown.read(writer, name, state)
             state_at[name] = state
         for compiled, memory in groups:
-            group = memory.windows.group
+            group, start = memory.windows.group, memory.windows.group.start_in(name)
             memory.set(State(name), state)
-            memory.set(compiled.program.trace.scatters[name], state.part(group.start, group.num_rows))
-        for (number, at), start in () if passing is None else passing.blocks.items():
+            if start is not None:
+                memory.set(compiled.program.scatters[name], state.part(start, group.num_rows))
+        for (number, at), start in () if passing is None else passing.blocks_of(name).first.items():
             rows_before = windows[number].all[at].start
             locations = memory_of_groups[number].in_window[at]
-            locations[programs[number].trace.scatters[name]] = state.part(
-                start - rows_before, order.groups[number].num_rows
-            )
+            locations[programs[number].scatters[name]] = state.part(start - rows_before, order.groups[number].num_rows)
     for number, (compiled, memory) in enumerate(groups):
         for name, node in compiled.program.trace.pulls.items():
             is_kept = node in read_back[number] and not memory.windows.are_several
@@ -259,7 +258,7 @@ def _states_read(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> se
     read: set[str] = set()
     for each, of_group in zip(compiled, windows, strict=True):
         read_back = nodes_read_back(each)
-        read.update(name for name, node in each.program.trace.scatters.items() if node in read_back)
+        read.update(name for name, node in each.program.scatters.items() if node in read_back)
         if of_group.are_several:
             read.update(name for name, _ in gathered_again(each.program))
     return read

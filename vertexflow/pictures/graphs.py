@@ -167,7 +167,8 @@ def _meetings(placed: Placed, parent: int, arcs: Mapping[int, Mapping[int, int]]
     """Where the children of each arc of a vertex meet: beside each other before it, in the order of their children."""
     across = placed.y if placed.is_long else placed.x
     order = sorted(arcs, key=lambda arc: (sum(across[child] for child in arcs[arc].values()) / len(arcs[arc]), arc))
-    apart = min(20.0, 160 / len(arcs)) if arcs else 0.0
+    room = HEIGHT + 12 if placed.is_long else style.column  # of this vertex: its neighbours have arcs as well
+    apart = min(20.0, (room - 6) / max(len(arcs), 1))
     points = {}
     for at, arc in enumerate(order):
         aside = (at - (len(order) - 1) / 2) * apart

@@ -473,12 +473,11 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     const T* const p_params_1 = (T* const)a[6];
     const T* const p_params_2 = (T* const)a[7];
     T* const p_addmm = (T* const)a[8];
-    T* const p_clone_default = (T* const)a[9];
-    const Long num_computed = (Long)a[10];
-    Long& packed = a[11];
+    const Long num_computed = (Long)a[9];
+    Long& packed = a[10];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[12];
+    T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
     if (must_pack)
 #pragma omp parallel if (108 > serial)
@@ -486,8 +485,8 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 7, serial_once);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 7, serial_once) == pays;) ++last;
+        const bool pays = pays_threads(*first, 6, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -501,17 +500,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 T* const v_x = p_pull_char + start * v_x_ld;
                 constexpr Long v_addmm_ld = 18;
                 T* const v_addmm = p_addmm + start * v_addmm_ld;
-                constexpr Long v_clone_default_ld = 1;
-                T* const v_clone_default = p_clone_default + start * v_clone_default_ld;
-                {
-                Long own = 0, stop = 0;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) ++own, stop = i + 1;
-                #pragma omp simd
-                for (Long i = stop - own; i < stop; ++i) {
-                    v_clone_default[i * v_clone_default_ld + 0] = float(0.0);
-                }
-                }
                 product(rows, v_x, v_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
@@ -593,33 +581,34 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const listed_h = (T* const)a[11];
     T* const listed_c = (T* const)a[12];
     const T* const state_is_word = (T* const)a[13];
-    T* const listed_is_word = (T* const)a[14];
-    const T* const p_params_3 = (T* const)a[15];
-    T* const p_addmm = (T* const)a[16];
-    T* const p_expand = (T* const)a[17];
-    T* const p_sigmoid = (T* const)a[18];
-    T* const p_tanh = (T* const)a[19];
-    T* const p_exp = (T* const)a[20];
-    T* const p_sigmoid_1 = (T* const)a[21];
-    T* const p_exp_1 = (T* const)a[22];
-    T* const p_add_2 = (T* const)a[23];
-    T* const p_add_3 = (T* const)a[24];
-    T* const p_sub = (T* const)a[25];
-    T* const p_clamp_max = (T* const)a[26];
-    T* const p_add_5 = (T* const)a[27];
-    T* const p_sigmoid_2 = (T* const)a[28];
-    T* const p_mul_5 = (T* const)a[29];
-    T* const scratch_1 = (T* const)a[30];
-    T* const scratch_2 = (T* const)a[31];
-    T* const scratch_3 = (T* const)a[32];
-    T* const scratch_4 = (T* const)a[33];
-    const Long num_computed = (Long)a[34];
-    Long& packed = a[35];
+    const Index* const edge_rows_is_word = (Index* const)a[14];
+    T* const listed_is_word = (T* const)a[15];
+    const T* const p_params_3 = (T* const)a[16];
+    T* const p_addmm = (T* const)a[17];
+    T* const p_expand = (T* const)a[18];
+    T* const p_sigmoid = (T* const)a[19];
+    T* const p_tanh = (T* const)a[20];
+    T* const p_exp = (T* const)a[21];
+    T* const p_sigmoid_1 = (T* const)a[22];
+    T* const p_exp_1 = (T* const)a[23];
+    T* const p_add_2 = (T* const)a[24];
+    T* const p_add_3 = (T* const)a[25];
+    T* const p_sub = (T* const)a[26];
+    T* const p_clamp_max = (T* const)a[27];
+    T* const p_add_5 = (T* const)a[28];
+    T* const p_sigmoid_2 = (T* const)a[29];
+    T* const p_mul_5 = (T* const)a[30];
+    T* const scratch_1 = (T* const)a[31];
+    T* const scratch_2 = (T* const)a[32];
+    T* const scratch_3 = (T* const)a[33];
+    T* const scratch_4 = (T* const)a[34];
+    const Long num_computed = (Long)a[35];
+    Long& packed = a[36];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[36];
+    T* const room_0 = (T* const)a[37];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 18, 6};
-    const Index* const edge_offset = (Index* const)a[37];
+    const Index* const edge_offset = (Index* const)a[38];
     if (must_pack)
 #pragma omp parallel if (108 > serial)
     {
@@ -654,7 +643,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     gather(state_c, edge_rows + first_of_edges, edges, 1, 6, v_kids_c);
                     T* const v_kids_is_word = listed_is_word + first_of_edges * 1;
                     constexpr Long v_kids_is_word_ld = 1;
-                    gather(state_is_word, edge_rows + first_of_edges, edges, 1, 1, v_kids_is_word);
+                    gather(state_is_word, edge_rows_is_word + first_of_edges, edges, 1, 1, v_kids_is_word);
                     constexpr Long v_addmm_ld = 18;
                     T* const v_addmm = p_addmm + start * v_addmm_ld;
                     constexpr Long v_expand_ld = 6;

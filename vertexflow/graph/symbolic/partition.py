@@ -28,20 +28,23 @@ def partition(
     wanted_pulls: Iterable[str],
     through: bool,
     states: Collection[str],
+    partial: frozenset[str] = frozenset(),
 ) -> Program:
     """Cut `trace` for the gradients of these parameters and inputs (none: forward only).
 
     `states` are the states whose gradients are sent to children. With `through` they are sent even if no parameter or input
-    here depends on them: somebody outside this method wants them.
+    here depends on them: somebody outside this method wants them. `partial` are the states that need no row for vertices of
+    kinds that leave them out; other states that are left out are zeros.
     """
-    program = Program(trace)
+    program = Program(trace, partial=partial)
+    program.scatters = {name: node for name, node in trace.scatters.items() if name not in partial & trace.left_out}
     program.param_grads = {name: trace.param_grads[name] for name in wanted_params if name in trace.param_grads}
     program.pull_grads = {name: trace.pull_grads[name] for name in wanted_pulls if name in trace.pull_grads}
     roots = [*program.param_grads.values(), *program.pull_grads.values()]
     if through or ancestors(roots) & set(trace.state_grads.values()):
         program.gather_grads = {key: node for key, node in trace.gather_grads.items() if key[0] in states}
     roots += program.gather_grads.values()
-    forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
+    forward = ancestors([*program.scatters.values(), *trace.pushes.values()])
     forward |= {node for node in ancestors(roots) if node.meta.get("copies")}
     backward = ancestors(roots) - forward
     _stages(program, forward, backward)
@@ -61,7 +64,7 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> 
     trace = program.trace
     after_gather = descendants(trace.graph, trace.gathers.values())
     after_state_grad = descendants(trace.graph, trace.state_grads.values())
-    before_scatter = ancestors(list(trace.scatters.values()))
+    before_scatter = ancestors(list(program.scatters.values()))
     before_gather_grad = ancestors(list(program.gather_grads.values()))
     for node in trace.graph.nodes:
         if node.op != "call_function" or is_free(node) or node not in forward | backward:
@@ -109,7 +112,7 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
         for node in [*members.get(part, []), *extra.get(part, [])]:
             for source in sources(node) if is_free(node) else reads(node):
                 readers.setdefault(source, set()).add(part)
-    exchanged = [*trace.scatters.values(), *program.gather_grads.values()]
+    exchanged = [*program.scatters.values(), *program.gather_grads.values()]
     for node in [*finals["lazy"], *finals["grad_lazy"], *exchanged]:
         if not is_free(node):
             readers.setdefault(node, set()).add("caller")

@@ -55,6 +55,8 @@ class Program:
     leaf_rows: set[fx.Node] = field(default_factory=set)
     without_rows: set[fx.Node] = field(default_factory=set)  # values computed from parameters and such values alone
     leaf_operands: dict[fx.Node, set[int]] = field(default_factory=dict)  # of a cat: those that its leaf rows need
+    scatters: dict[str, fx.Node] = field(default_factory=dict)  # the states that vertices of this kind have
+    partial: frozenset[str] = frozenset()  # the states that vertices of some kind lack, of this or another one
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     gather_grads: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
     state_grads: dict[str, fx.Node] = field(default_factory=dict)

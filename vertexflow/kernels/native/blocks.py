@@ -33,7 +33,6 @@ from ..arguments import (
     GroupArgument,
     Outside,
     ParentOffset,
-    ParentPlaces,
     Received,
     Result,
     Scratch,
@@ -44,6 +43,8 @@ from ..arguments import (
     Stride,
     Value,
     Whole,
+    places_of_parents,
+    rows_of_children,
 )
 from ..lower.loops import (
     Accumulate,
@@ -294,7 +295,8 @@ class Blocks:
             ]
             buffered_nodes = [node for node in nodes if node in self.program.buffered]
             first = self._first(any(self.program.has_leaf_rows(node) for node in buffered_nodes))
-            rows = self.argument(GroupArgument.CHILD_ROWS, INDICES, "child_rows")
+            argument, called = rows_of_children(state, By.SLOT, self.program.partial)
+            rows = self.argument(argument, INDICES, called)
             buffer = self.argument(Gathered(state, By.SLOT), f"{c_type}* const", f"gathered_{state}")
             address = f"{buffer}{f' + {first} * {self.slots * width}' if buffered_nodes else ''}"
             gather = f"gather({source}, {rows} + (start - num_leaves) * {self.slots}, rows, {self.slots}, {width}, {address});"
@@ -314,7 +316,8 @@ class Blocks:
         gather = ""
         if columns == 1 or all_columns not in self.taken:
             self.taken.add(all_columns)
-            rows = self.argument(GroupArgument.EDGE_ROWS, INDICES, "edge_rows")
+            argument, called = rows_of_children(state, By.EDGE, self.program.partial)
+            rows = self.argument(argument, INDICES, called)
             buffer = self.argument(Gathered(state, By.EDGE), f"{c_type}* const", f"listed_{state}")
             is_buffered = positions_of(self.program.gathers, state).keys() & set(self.program.buffered)
             first = f" + first_of_edges * {columns * width}" if is_buffered else ""
@@ -334,9 +337,10 @@ class Blocks:
         outside = self.argument(Outside(state), f"const {c_type}* const", f"outside_{state}")
         parents = []
         for prefix, by in (("placed", By.SLOT), ("listed", By.EDGE)):
+            places, called = places_of_parents(state, by, self.program.partial)
             fields = [
                 self.argument(SentByAll(state, by), f"const {c_type}* const", f"{prefix}_sent_{state}"),
-                self.argument(ParentPlaces(by), INDICES, f"{prefix}_places"),
+                self.argument(places, INDICES, called),
                 self.argument(ParentOffset(by), INDICES, f"{prefix}_offset"),
             ]
             parents.append(f"Parents<{c_type}>{{{', '.join(fields)}}}")
@@ -347,13 +351,14 @@ class Blocks:
             f"constexpr Long {name}_ld = {width};",
         ]
         call = f"receive({parents[0]}, {parents[1]}, {outside}, {start} + start, rows, {width}, {name});"
-        if not is_buffered:
+        in_place = not is_buffered and state not in self.program.partial
+        if in_place:
             lines += [
                 f"if ({sent} && !{offset} && !{listed} && !{outside} && read_at >= 0)",
                 f"    {name} = const_cast<{c_type}*>({sent}) + read_at * {width};",
             ]
         if not self.number:
-            lines.append(call if is_buffered else f"else {call}")
+            lines.append(f"else {call}" if in_place else call)
 
     def _sent(self, name: str, state: str, slot: int, lines: list[str]) -> None:
         width, c_type = self._width(state), TYPES[self.program.trace.state_dtypes[state]]

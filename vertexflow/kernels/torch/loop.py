@@ -41,7 +41,7 @@ def _calls(program: Program, part: Part) -> Calls:
 def _written(program: Program, part: Part) -> dict[fx.Node, bool]:
     """The outputs that a part writes into given memory (all outputs of cores, and states), and whether that is contiguous."""
     trace = program.trace
-    states = set(trace.scatters.values())
+    states = set(program.scatters.values())
     columns = {
         node
         for (_, slot), node in program.gather_grads.items()
@@ -219,15 +219,17 @@ class _Gathers:
         gathered: dict[fx.Node, Tensor] = {}
         if not is_leaf:
             for name, rows in self.rows.items():
-                gathered.update(rows.read(self.states[name], step))
+                gathered.update(rows.read(self.states[name], rows.group.child_rows_in(name), step))
             for name, kids in self.kids.items():
-                gathered.update(kids.read(self.states[name], step.edge_start, step.edge_stop))
+                gathered.update(
+                    kids.read(self.states[name], kids.group.edge_rows_in(name), step.edge_start, step.edge_stop)
+                )
         return gathered
 
     def finish(self, steps: Sequence[Step]) -> None:
         """Gather the rows that steps read in place, for other parts."""
         for name, rows in self.rows.items():
-            rows.fill(self.states[name], steps)
+            rows.fill(self.states[name], rows.group.child_rows_in(name), steps)
 
 
 @dataclass(frozen=True)

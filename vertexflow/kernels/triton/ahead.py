@@ -26,6 +26,7 @@ from ..arguments import (
     ParentPlaces,
     Received,
     Result,
+    RowsOfChildren,
     RunArgument,
     Scratch,
     Seed,
@@ -112,11 +113,11 @@ def _type(program: Program, pointer: RunArgument, dag: bool) -> str:
             return "constexpr"
         case SentByAll(state, by):
             return f"*{TYPES[program.trace.state_dtypes[state]]}" if by in sends else "constexpr"
-        case ParentPlaces(by):
+        case ParentPlaces(by, _):
             return "*i32" if by in sends else "constexpr"
         case ParentOffset(by):
             return "*i32" if by in sends and dag else "constexpr"
-        case GroupArgument():
+        case GroupArgument() | RowsOfChildren():
             return "*i32"
         case Scratch():
             return f"*{TYPES[pointer.dtype]}"

@@ -21,10 +21,8 @@ from ...graph.symbolic.roles import (
 )
 from ..arguments import (
     By,
-    GroupArgument,
     Outside,
     ParentOffset,
-    ParentPlaces,
     RunArgument,
     Scratch,
     Seed,
@@ -34,6 +32,8 @@ from ..arguments import (
     Stride,
     Value,
     Whole,
+    places_of_parents,
+    rows_of_children,
 )
 from ..lower.calls import leave_to_pytorch
 from ..lower.decompose import decomposed
@@ -320,19 +320,22 @@ class _Arguments:
     def _gathered(self, state: str, slot: int) -> GatheredRows:
         pointer, width = self.pointer(State(state), f"state_{state}"), self._width(state)
         if is_over_edges(slot):
-            rows, columns = self.pointer(GroupArgument.EDGE_ROWS, "edge_rows"), self.values.program.trace.side_by_side
+            rows, columns = self._rows_of_children(state, By.EDGE), self.values.program.trace.side_by_side
             return GatheredRows(pointer, width, rows, "edge_start", columns, position_of(slot))
-        index, slots = self.pointer(GroupArgument.CHILD_ROWS, "child_rows"), self.values.slots
+        index, slots = self._rows_of_children(state, By.SLOT), self.values.slots
         is_all_slots = slot == ALL_SLOTS
         return GatheredRows(
             pointer, width, index, "inner", slots, 0 if is_all_slots else slot, slots if is_all_slots else 1
         )
 
+    def _rows_of_children(self, state: str, by: By) -> str:
+        return self.pointer(*rows_of_children(state, by, self.values.program.partial))
+
     def _received(self, state: str) -> ReceivedGradient:
         names = []
         for prefix, by in (("placed", By.SLOT), ("listed", By.EDGE)):
             names.append(self.pointer(SentByAll(state, by), f"{prefix}_sent_{state}"))
-            names.append(self.pointer(ParentPlaces(by), f"{prefix}_places"))
+            names.append(self.pointer(*places_of_parents(state, by, self.values.program.partial)))
             names.append(self.pointer(ParentOffset(by), f"{prefix}_offset"))
         names.append(self.pointer(Outside(state), f"outside_{state}"))
         return ReceivedGradient(", ".join(names), self._width(state))

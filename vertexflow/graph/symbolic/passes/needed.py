@@ -23,7 +23,7 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
     """
     trace, stage, leaf_rows = program.trace, program.stage_of, program.leaf_rows
     stack = [
-        *trace.scatters.values(),
+        *program.scatters.values(),
         *trace.pushes.values(),
         *program.pull_grads.values(),
         *program.param_grads.values(),

@@ -1,0 +1,1 @@
+"""One model in two trainers of others: Lightning and accelerate."""
