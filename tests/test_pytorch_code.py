@@ -91,6 +91,9 @@ def layers_in_a_row() -> nn.Module:
     )
 
 
+ATTENDS = pytest.mark.skipif(torch.__version__ < (2, 13), reason="attention in float64 needs PyTorch 2.13")
+
+
 @pytest.mark.parametrize(
     ("vertex", "cell"),
     [
@@ -107,7 +110,7 @@ def layers_in_a_row() -> nn.Module:
         (of_sum, nn.GroupNorm(2, SIZE)),
         (of_sum, nn.BatchNorm1d(SIZE).eval()),
         (of_sum, nn.PReLU(SIZE)),
-        (attention, nn.Linear(SIZE, SIZE)),
+        pytest.param(attention, nn.Linear(SIZE, SIZE), marks=ATTENDS),
         (of_attention, nn.MultiheadAttention(SIZE, 2, batch_first=True)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import arcs, kinds, programs, recall, report
 from .described import Described
 from .eager import EagerFrontier, run_eager
-from .errors import VertexFunctionError
+from .errors import InputError, VertexFunctionError
 from .estimate import AsGiven, BoundCall, EstimatesMemory
 from .frontier import Frontier
 from .graph import transforms
@@ -97,7 +97,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         torch.Size([10, 8])
     """
 
-    __slots__ = ("_kept_programs",)  # no attribute like others: it is not copied, pickled or watched
+    __slots__ = ("_divided", "_kept_programs")  # no attributes like others: not copied, pickled or watched
 
     def __init__(
         self,
@@ -184,6 +184,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         kinds.check_written(self, VertexFunction)
         if (observer := observer_of_thread()) is not None:
             return observer.see(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
+        if (divided := getattr(self, "_divided", None)) is not None:  # its columns are on several ranks
+            return cast(Outputs, divided.run(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted)))
         if (backend := named_backend(self.backend)) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
@@ -201,7 +203,15 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
         kinds.check_written(self, VertexFunction)
+        self._refuse_divided()
         return programs.see(self._programs, self)
+
+    def _refuse_divided(self) -> None:
+        if getattr(self, "_divided", None) is not None:
+            raise InputError(
+                f"{type(self).__name__} has its columns on several ranks, and can only be called; plan it, estimate its memory "
+                "and grow runs before plan.apply"
+            )
 
     def _bind_call(
         self,
@@ -296,6 +306,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             >>> run[new].h.sum().backward()
         """
         kinds.check_written(self, VertexFunction)
+        self._refuse_divided()
         if kind is not None and None in self._methods:
             inputs, kind = {**inputs, "kind": kind}, None  # an input that has this name
         shared = check_shared(dict(self.named_parameters()), inputs, shared)

@@ -183,6 +183,8 @@ DTYPES = [("native", torch.float64), ("native", torch.float32), ("triton", torch
 def test_values_and_gradients_are_those_of_pytorch(group, backend, dtype, request):
     if backend == "triton":
         request.getfixturevalue("interpreter")
+    if group == "views and bits" and torch.__version__ < (2, 13):
+        pytest.skip("before PyTorch 2.13, one of these has no derivative that a trace shows: refused")
     left_out = NOT_IN_HALF if dtype == torch.bfloat16 else ()
     functions = {name: function for name, function in GROUPS[group].items() if name not in left_out}
     rows = torch.tensor(ROWS, dtype=torch.float64).to(dtype)

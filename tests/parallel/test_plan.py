@@ -158,7 +158,7 @@ def test_what_any_model_can_do_is_searched_for_unless_more_is_asked_for(model):
     simulated = vf.parallel.plan(model, batches, slow, strategies=options_module.STRATEGIES)
     assert "hidden" in simulated.parts.values()
     assert simulated.prediction.seconds < found.prediction.seconds
-    with pytest.raises(vf.InputError, match="'hidden', which is simulated and not carried out yet"):
+    with pytest.raises(vf.InputError, match=r"torch\.distributed is not initialised"):
         simulated.apply(model)
 
 
@@ -214,7 +214,7 @@ def test_what_cannot_be_planned_is_refused(model):
         (
             Plan({"stages": 2}, dict.fromkeys(parts, "sharded"), in_two),
             model,
-            "part '(embed|up|down|out)' is sharded and parts are in",
+            "part '(embed|up|down|out)' is sharded on a mesh of stages 2",
         ),
         (Plan({"stages": 2}, dict.fromkeys(parts, "whole"), in_two), tied, "'up' and 'down' share a parameter"),
         (Plan({"stages": 2}, dict.fromkeys(parts, "whole"), in_two), model, r"torch\.distributed is not initialised"),

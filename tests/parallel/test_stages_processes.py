@@ -209,6 +209,8 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
     ]:
         with pytest.raises(vf.VertexFlowError, match=wanted):
             call(*arguments)
+    with pytest.raises(vf.InputError, match="different graphs"):
+        call(vf.pack([vf.chain(2), vf.chain(3 + call.stage)]), torch.ones(5 + call.stage, 3))
     call(batch, x)  # rows of vertices, from now on
     with pytest.raises(vf.InputError, match="had a row for each of the vertices until now, and has 4 rows"):
         call(batch, torch.ones(4, 3))

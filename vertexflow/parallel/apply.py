@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed, nn
@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, InputTypeError
 from ..function import VertexFunction
-from .options import DATA
+from .reduce import name_groups
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None) -> nn.Module:
+def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None, batch: Any) -> nn.Module:
     """See `Plan.apply`."""
     modules = _check(plan, model)
     ways = {plan.parts[name] for name in _with_parameters(plan, modules)}
@@ -29,6 +29,17 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None) -> nn.Module:
     meshes = _meshes(plan, mesh)
     if plan.size == 1:
         return model
+    if plan.size > plan.ranks("data"):
+        name_groups()
+    if plan.ranks("hidden") > 1:
+        from .hidden import divide
+
+        of_stage = _parts_in_stages(plan, modules) if plan.ranks("stages") > 1 else {}
+        own_stage = meshes["stages"].get_local_rank() if of_stage else 0
+        hidden = [name for name, strategy in plan.parts.items() if strategy == "hidden"]
+        divide(
+            model, [(name, of_stage.get(name, 0) == own_stage) for name in hidden], meshes["hidden"].get_group(), batch
+        )
     if plan.ranks("stages") > 1:
         from .pipeline import Pipeline
 
@@ -36,9 +47,9 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None) -> nn.Module:
         model = Pipeline(
             model, _parts_in_stages(plan, modules), stages.get_group(), plan.micro_batches, device_of(stages)
         )
-    if ways <= {"whole"}:
+    if ways <= {"whole", "hidden"}:
         has_gradients = any(parameter.requires_grad for parameter in model.parameters())
-        if plan.ranks("stages") > 1 and (plan.ranks("data") == 1 or not has_gradients):
+        if plan.size > plan.ranks("data") and (plan.ranks("data") == 1 or not has_gradients):
             return model
         return DistributedDataParallel(model, process_group=meshes["data"].get_group())
     from torch.distributed.fsdp import fully_shard
@@ -64,17 +75,6 @@ def _check(plan: Plan, model: nn.Module) -> dict[str, nn.Module]:
     """The modules of the plan's parts; refuses what cannot be carried out, before anything is changed."""
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"the model is a {type(model).__name__}, no nn.Module")
-    not_yet = [name for name, strategy in plan.parts.items() if strategy not in DATA]
-    if not_yet:
-        raise InputError(
-            f"part {not_yet[0]!r} has the strategy {plan.parts[not_yet[0]]!r}, which is simulated and not carried out yet; "
-            f"search with strategies={DATA}"
-        )
-    if plan.ranks("hidden") > 1:
-        raise InputError(
-            f"the plan has {plan.ranks('hidden')} ranks of 'hidden', which is simulated and not carried out yet; "
-            f"search with strategies={DATA}"
-        )
     modules = dict(model.named_modules())
     for name in plan.parts:
         if name not in modules:
@@ -85,25 +85,35 @@ def _check(plan: Plan, model: nn.Module) -> dict[str, nn.Module]:
     for name in plan.parts:
         if outer := [other for other in functions if other != name and (name.startswith(f"{other}.") or not other)]:
             raise InputError(f"part {name!r} is inside the vertex function {outer[0]!r}, which is one part")
+    hidden = [name for name, strategy in plan.parts.items() if strategy == "hidden"]
+    if hidden and plan.ranks("hidden") == 1:
+        raise InputError(
+            f'part {hidden[0]!r} is hidden, and the mesh has no ranks of "hidden" that could share its columns'
+        )
+    if no_function := [name for name in hidden if name not in functions]:
+        raise InputError(
+            f"part {no_function[0]!r} is hidden and no vertex function; ranks share the columns of vertex functions"
+        )
     strategies = {name: plan.parts[name] for name in _with_parameters(plan, modules)}
-    whole = [name for name, strategy in strategies.items() if strategy == "whole"]
+    whole = [name for name, strategy in strategies.items() if strategy in ("whole", "hidden")]
     if plan.size > 1 and whole and len(whole) < len(strategies):
         other = next(name for name in strategies if name not in whole)
         raise InputError(
-            f"part {whole[0]!r} is whole and part {other!r} {strategies[other]}: parameters are whole in all parts (DDP), or in "
-            'none (fully_shard); "gathered" keeps them whole between the passes'
+            f"part {whole[0]!r} is {strategies[whole[0]]} and part {other!r} {strategies[other]}: parameters "
+            'are whole in all parts (DDP), or in none (fully_shard); "gathered" keeps them whole between the passes'
+        )
+    if plan.size > plan.ranks("data") and len(whole) < len(strategies):
+        other = next(name for name in strategies if name not in whole)
+        raise InputError(
+            f"part {other!r} is {strategies[other]} on a mesh of {plan.shape.split(':')[0]}; beside ranks that share columns or "
+            'parts, parameters are "whole" on data ranks'
         )
     if plan.ranks("stages") > 1:
-        _check_stages(plan, modules, strategies)
+        _check_stages(plan, modules)
     return modules
 
 
-def _check_stages(plan: Plan, modules: Mapping[str, nn.Module], strategies: Mapping[str, str]) -> None:
-    if divided := [name for name, strategy in strategies.items() if strategy not in ("whole", "hidden")]:
-        raise InputError(
-            f"part {divided[0]!r} is {strategies[divided[0]]} and parts are in stages; parameters of stages are whole on the "
-            'ranks of a stage: "whole"'
-        )
+def _check_stages(plan: Plan, modules: Mapping[str, nn.Module]) -> None:
     stages = _parts_in_stages(plan, modules)
     for name, module in modules.items():
         inside = [part for part in stages if name == part or name.startswith(f"{part}.") or not part]

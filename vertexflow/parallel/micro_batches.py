@@ -32,7 +32,7 @@ class Cutter:
 
     def cut(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         """The arguments of each micro-batch; there are no more of them than graphs, and one at least."""
-        paths, spec = tree_flatten_with_path(_packed((tuple(args), dict(kwargs))))
+        paths, spec = tree_flatten_with_path((tuple(args), dict(kwargs)))
         batches = [leaf for _, leaf in paths if isinstance(leaf, GraphBatch)]
         if not batches:
             raise InputError("a model in stages is called on graphs: give it a GraphBatch, or a list of input graphs")
@@ -75,13 +75,13 @@ class Cutter:
         return next(iter(fitting.values()), None)
 
 
-def _packed(tree: Any) -> Any:
+def packed(tree: Any) -> Any:
     """Nested arguments with lists of input graphs packed."""
     if isinstance(tree, (list, tuple)) and tree and all(isinstance(item, InputGraph) for item in tree):
         return pack(list(tree))
     if type(tree) in (list, tuple):
-        return type(tree)(_packed(item) for item in tree)
-    return {name: _packed(item) for name, item in tree.items()} if type(tree) is dict else tree
+        return type(tree)(packed(item) for item in tree)
+    return {name: packed(item) for name, item in tree.items()} if type(tree) is dict else tree
 
 
 def _cuts(batch: GraphBatch, count: int) -> Cuts:

@@ -24,6 +24,7 @@ from ..estimate import real
 from ..function import VertexFunction
 from ..graph.inputs.derived import Derived
 from ..graph.inputs.pack import GraphBatch, pack, replaced
+from ..graph.symbolic.trace import Trace
 from ..inputs import check_inputs
 from ..kernels import rehearsal
 from ..kernels.compile import choose_backend
@@ -47,6 +48,8 @@ class Call:
         has_initial: whether vertices without children read states, and are computed as all others.
         is_in_parts: whether forward parts run once more before backward, because of `max_vertices`.
         state_bytes: of a row of all states.
+        traces: of each method.
+        has_own: whether the parameters are those of the module, and not given with the call.
     """
 
     works: tuple[dict[str, PartWork], ...]
@@ -54,6 +57,8 @@ class Call:
     has_initial: bool
     is_in_parts: bool
     state_bytes: float
+    traces: Mapping[str, Trace] = field(default_factory=dict, repr=False, compare=False)
+    has_own: bool = True
 
 
 @dataclass
@@ -213,8 +218,11 @@ class _Observer:
                 if not shared:
                     few = {name: value[:_FEW].clone() for name, value in (inputs or {}).items()}
                     model._trace(version, few, tensors, {}, check_inputs(tensors, few))  # quick, and found below
+                wanted = call.wanted
+                if wanted is not None and wanted.is_meta:  # which they are is not known, and does not matter
+                    wanted = torch.arange(len(wanted), device=device)
                 bound, _ = model._bind_call(
-                    version, tensors, batch, call.reverse, initial, inputs or {}, shared, call.wanted
+                    version, tensors, batch, call.reverse, initial, inputs or {}, shared, wanted
                 )
                 compiled = dict(model._programs.latest or {})
                 self._note(part, model, batch, call, compiled)
@@ -250,7 +258,9 @@ class _Observer:
         by_kind = tuple(works[name] for name in methods)
         is_in_parts = model.max_vertices is not None and batch.num_vertices > model.max_vertices
         has_initial = call.initial is not None
-        part.calls.append(Call(by_kind, self.levels[key], has_initial, is_in_parts, float(state_bytes)))
+        traces = {name: each.program.trace for name, each in compiled.items()}
+        levels, has_own = self.levels[key], call.tensors is None
+        part.calls.append(Call(by_kind, levels, has_initial, is_in_parts, float(state_bytes), traces, has_own))
 
 
 class _Plain(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -139,9 +139,9 @@ def options_of(load: Load, cluster: Cluster, mesh: Mesh, allowed: Collection[str
             Option("sharded", compute, 0.0, 2 * gathered + scattered, state / ranks + kept, params + trained,
                    part_of * (2 * params + trained)),
         ]  # fmt: skip
-        if ranks == 1 or mesh.stages > 1:  # a stage has its parameters whole
+        if ranks == 1 or mesh.size > ranks:  # beside ranks that share columns or parts, parameters are whole
             options = options[:1]
-    options = [option for option in options if option.name in allowed or not params or ranks == 1 or mesh.stages > 1]
+    options = [option for option in options if option.name in allowed or not params or ranks == 1 or mesh.size > ranks]
     if mesh.hidden > 1 and "hidden" in allowed and load.calls:
         options.append(_hidden(load, cluster, mesh, compute, state, kept))
     return options

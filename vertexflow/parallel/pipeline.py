@@ -16,11 +16,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_structure, tree_unflatten, treespec_dumps, treespec_loads
+from torch.utils._pytree import (
+    TreeSpec,
+    tree_flatten,
+    tree_leaves,
+    tree_structure,
+    tree_unflatten,
+    treespec_dumps,
+    treespec_loads,
+)
 
 from ..errors import InputError, InputTypeError, VertexFlowError
+from ..graph.inputs.pack import GraphBatch
 from ..graph.uncompiled import uncompiled
-from .micro_batches import Cutter
+from .micro_batches import Cutter, packed
+from .same_batch import check_same_graphs
 from .staged import Staged, checked, moved
 from .transfer import Sender, no_tensor, receive
 
@@ -150,6 +160,9 @@ class _Call:
         pipeline, results = self.pipeline, []
         sender = Sender(pipeline.group, pipeline.device)
         args, kwargs = tree_unflatten([own.get(number, leaf) for number, leaf in enumerate(self.flat)], self.form)
+        args, kwargs = packed((args, kwargs))
+        batches = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, GraphBatch)]
+        check_same_graphs(batches, pipeline.group, pipeline.device)
         for piece, named in pipeline._cutter.cut(args, kwargs):
             passage = Passage(pipeline.stage, sender)
             _of_thread.passage = passage

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -118,30 +118,32 @@ class Plan:
         micro = f", {self.micro_batches} micro-batches" if self.micro_batches > 1 else ""
         return f"{dimensions or 'one rank'}: {strategies}{micro}"
 
-    def apply(self, model: nn.Module, mesh: DeviceMesh | None = None) -> nn.Module:
+    def apply(self, model: nn.Module, mesh: DeviceMesh | None = None, batch: Any = None) -> nn.Module:
         """The model as the plan has it, on the ranks of a mesh; all of them call it.
 
-        Carried out are "whole", "gathered" and "sharded" on meshes of "data", and "whole" on meshes of "stages" and "data".
-        `vf.parallel.mean` makes losses whose gradients are those of the whole batch (with stages, `group=mesh["data"]`), and
-        `BalancedSampler` gives out the graphs.
+        On meshes of "data" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the dimensions they are
+        "whole" or "hidden". `vf.parallel.mean` makes losses whose gradients are those of the whole batch (on a mesh of several
+        dimensions, `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
 
         Args:
-            model: with the parts of the plan. Its parameters are sharded in place, unless all are whole; of several stages, each
-                rank keeps the parts of its own.
+            model: with the parts of the plan. Its parameters are sharded, or cut to the columns of this rank, in place, unless
+                all are whole; of several stages, each rank keeps the parts of its own.
             mesh: a `DeviceMesh` of one dimension, of as many ranks as the plan, or with dimensions of the plan's names ("data",
-                "stages") and sizes.
+                "hidden", "stages") and sizes.
+            batch: where parts are "hidden", a batch as `vf.parallel.plan` takes, with the inputs and dtypes of those to come: the
+                vertex functions are traced, to see which columns ranks can share.
 
         Returns:
-            The model itself, or, where parameters are whole on several ranks, a `DistributedDataParallel` around it. With stages
-            it is called on all ranks of a pipeline with the same arguments, and all of them get what it gives.
+            The model itself, or, where parameters are whole on several ranks, a `DistributedDataParallel` around it. All ranks
+            of "hidden" and "stages" call it with the same arguments, and get what it gives.
 
         Raises:
-            InputError: the model or the mesh is not that of the plan, or a strategy is not carried out ("hidden"). Nothing was
-                changed then.
+            InputError: the model or the mesh is not that of the plan, or a vertex function has no columns that ranks can share.
+                Nothing was changed then.
         """
         from .apply import apply
 
-        return apply(self, model, mesh)
+        return apply(self, model, mesh, batch)
 
     def __str__(self) -> str:
         """A table of the parts, and what is predicted."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
+_names_groups = False  # whether some ranks share the graphs of others, so that "all ranks" is no group to average over
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -39,7 +40,8 @@ def mean(values: Tensor, weight: Tensor | None = None, *, group: ProcessGroup | 
         weight: of each value, or of each row: `[rows]`, or as many leading dimensions of `values` as it has; the result is
             sum(weight * values) / sum(weight) over all ranks. Booleans are a mask: what is left out may be NaN. It may require
             grad.
-        group: the ranks that share the batch; by default all. A `DeviceMesh` of one dimension stands for its group.
+        group: the ranks that share the batch; by default all. A `DeviceMesh` of one dimension stands for its group. After
+            `plan.apply` with "hidden" or "stages" it is given: `mesh["data"]`.
 
     Returns:
         A tensor without dimensions, in the dtype of `values`; 0 if no rank has a row (or all weights are zero).
@@ -146,9 +148,20 @@ def group_of(group: Any) -> Any:
     return group
 
 
+def name_groups() -> None:
+    """From now on, `mean` and `sum` are told which ranks share the batch: not all of them do."""
+    global _names_groups
+    _names_groups = True
+
+
 def _over_ranks(value: Tensor, group: Any) -> Tensor:
     """The sum over ranks; its gradient is the number of ranks times that of each."""
     chosen = group_of(group)
+    if chosen is not None and group is None and _names_groups:
+        raise InputError(
+            "a model was spread over ranks that share columns or stages, and have the same graphs: say which ranks have others, "
+            'group=mesh["data"]; where there is no such dimension, each rank has the whole batch: losses.mean()'
+        )
     return value if chosen is None else _OverRanks.apply(value, chosen)  # type: ignore[no-untyped-call]
 
 

@@ -53,7 +53,7 @@ def plan(
         cluster: measured or described.
         objective: "throughput", the most graphs a second that fit into the memory, or "memory", the least memory of a device.
         strategies: those to choose from. "stages" are added by who knows that the model can be cut so (docs/parallel.md says what
-            it may do between its parts); "hidden" is simulated, for who wants to know what it would give.
+            it may do between its parts), "hidden" by who knows that its vertex functions have columns to share.
         optimizer: what the optimizer keeps beside each parameter, in parameters: 2 for Adam, 1 for momentum, 0 for plain SGD.
         call: calls the model on one of `batches`, where that is not as said above.
         like: a plan by hand, whose mesh, strategies and stages are taken; what comes back has its prediction.

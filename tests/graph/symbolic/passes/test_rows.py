@@ -252,7 +252,14 @@ EXACT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("expression", EXACT.values(), ids=EXACT)
+# Before, PyTorch tells a wrong dtype of what attention keeps in float64 on a CPU, and its own derivative refuses that.
+ATTENDS = pytest.mark.skipif(torch.__version__ < (2, 13), reason="attention in float64 needs PyTorch 2.13")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [pytest.param(made, marks=ATTENDS if name == "transformer" else (), id=name) for name, made in EXACT.items()],
+)
 def test_what_treats_rows_alike_is_accepted_and_right(expression):
     parts = {
         "embed": nn.Embedding(7, SIZE),
@@ -263,6 +270,7 @@ def test_what_treats_rows_alike_is_accepted_and_right(expression):
     check(Case(model_of(expression, **parts), PARTS, inputs_of(*names)))
 
 
+@ATTENDS
 def test_the_fast_path_of_transformers_in_eval_is_not_taken():
     layer = nn.TransformerEncoderLayer(SIZE, 2, 8, batch_first=True)
     model = model_of(lambda v, x, m: m.layer(torch.cat([x[:, None], v.pull("words")], 1)).mean(1), layer=layer).eval()

@@ -33,13 +33,14 @@ class _Zero:
 ZERO = _Zero()
 Image = fx.Node | _Zero
 
-_KEEPS_ZERO = {
+# Operations; those of their own that other rooms make are added there.
+KEEPS_ZERO = {
     aten.neg.default, aten.tanh.default, aten.relu.default, aten.abs.default, aten.sin.default, aten.sqrt.default,
     aten.gelu.default, aten.silu.default, aten.leaky_relu.default, aten.elu.default, aten.erf.default, aten.clone.default,
     aten._to_copy.default, aten.sum.dim_IntList, aten.mean.dim, aten.atan.default, aten.expm1.default, aten.log1p.default,
     aten.cat.default, aten.square.default, aten.slice_backward.default, aten.select_backward.default,
 }  # fmt: skip
-_PRODUCTS = {aten.mul.Tensor, aten.mm.default, aten.bmm.default}
+PRODUCTS = {aten.mul.Tensor, aten.mm.default, aten.bmm.default}
 _GRADIENTS = {  # (grad, saved value): zero where grad is
     aten.sigmoid_backward.default, aten.tanh_backward.default,
     aten.gelu_backward.default, aten.silu_backward.default,
@@ -91,11 +92,11 @@ def _fold(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], gr
     zero = [images[argument] is ZERO for argument in tensors]
     if not any(zero):
         return None
-    if all(zero) and (is_view(node) or node.target in _KEEPS_ZERO):
+    if all(zero) and (is_view(node) or node.target in KEEPS_ZERO):
         return ZERO
     if zero[0] and node.target in (segments.SEGMENT_SUM, segments.SEGMENT_MAX):
         return ZERO
-    if node.target in _PRODUCTS:
+    if node.target in PRODUCTS:
         return ZERO if _negligible(node, tensors, zero, uniform) else None
     if node.target is aten.threshold_backward.default and zero[0]:
         uniform.add(node)  # it lets the gradient pass, or not: a NaN in the value does not matter
