@@ -80,10 +80,7 @@ def _case(settings: Settings, graphs: list[vf.InputGraph], what: str) -> Case:
         ],
         kept=size * (5 * count + inner) + edges,  # h, r, z, n, what r is multiplied with; messages; attention
         num_indices=2 * (batch.num_vertices + batch.num_edges),
-        # The network joins the outputs of its layers, here of one.
-        estimate=lambda: layer.estimate_memory(
-            batch, x=x, loss=lambda out: mean_square(torch.cat([out.h], -1)), holds_outputs=False
-        ),
+        estimate=lambda: layer.estimate_memory(batch, x=x, loss=lambda out: mean_square(out.h), holds_outputs=False),
         skipped=skipped,
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import rehearsal
 from .group_memory import GroupMemory
-from .pool import LARGE_OF_PARTS, empty, empty_for_a_call, is_large
+from .pool import LARGE_OF_A_CALL, LARGE_OF_PARTS, empty, empty_for_a_call, is_large
 from .ranges import CallsOfRun
 from .transfers import Sending
 
@@ -154,9 +154,8 @@ def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
 
     The memory for the time of the pass comes from the pool if it is large; else native code allocates it.
     """
-    temporary = (
-        empty_for_a_call(temporary_size) if temporary_size >= LARGE_OF_PARTS and is_large(temporary_size) else None
-    )
+    is_of_pool = temporary_size >= LARGE_OF_A_CALL or (temporary_size >= LARGE_OF_PARTS and is_large(temporary_size))
+    temporary = empty_for_a_call(temporary_size) if is_of_pool else None
     rehearsed = rehearsal.current()
     if rehearsed is None:
         calls.run([0, 0 if temporary is None else _address(temporary), *addresses], temporary_size)

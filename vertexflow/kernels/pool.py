@@ -25,6 +25,7 @@ from torch import Tensor
 from . import rehearsal
 
 LARGE = 4 << 20  # bytes; smaller pieces are kept by the C library itself
+LARGE_OF_A_CALL = 1 << 20  # for the time of a call: pieces of the pool leave no gaps between what stays
 LARGE_OF_PARTS = 256 << 10  # the same while one part of a batch is computed after the other
 KEPT = 1 << 30  # bytes in free pieces, at most
 

@@ -107,7 +107,7 @@ class DAGNN(ReturnsOutputs):
                 at_ends = torch.cat([state[ends] for state in states], -1)
                 counts = torch.bincount(batch.graph_of_vertex[ends], minlength=len(batch)).to(x.device)
                 pooled.append(segments.segment_max(at_ends, counts))
-        out = Outputs(h=torch.cat(last, -1))
+        out = Outputs(h=torch.cat(last, -1) if self.bidirectional else last[0])  # of one, a copy
         if selection is not None:
             out = Outputs(selection.of_all(out, {"h": None}))
         if self.linear is not None:
