@@ -179,7 +179,7 @@ def test_what_cannot_be_planned_is_refused(model):
         (([batch], "cluster"), {}, "give a vf.parallel.Cluster"),
         ((batch[0], cluster), {}, "batches is a list"),
         (([], cluster), {}, "batches is a list"),
-        (([batch], cluster), {"objective": "goodput"}, "not measured yet"),
+        (([batch], cluster), {"objective": "goodput"}, "let vf.parallel.best_batch choose"),
         (([batch], cluster), {"strategies": ("vertices",)}, "no strategy 'vertices'"),
         (([batch], cluster), {"strategies": ("hidden",)}, "has none for parameters"),
         (([batch], cluster), {"like": Plan({"data": 2}, {})}, "for 2 ranks, the cluster has 4"),

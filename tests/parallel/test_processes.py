@@ -248,7 +248,40 @@ def of_a_measured_cluster(mesh: DeviceMesh) -> None:
     vf.parallel.check_same(cluster=cluster)
 
 
+def of_gradient_noise(mesh: DeviceMesh) -> None:
+    """Ranks measure the same, what the gradients of their graphs alone say."""
+    rank, num_ranks = mesh.get_local_rank(), mesh.size()
+    if num_ranks == 1:
+        return
+    case = CASES["plain mean"]
+    one, model = case.model(), case.model()
+    noise = vf.parallel.GradientNoise(model, decay=0, group=mesh)
+    call = ddp(model, mesh)
+    for share in shares(case, num_ranks)[:2]:
+        model.zero_grad()
+        losses, _ = case.losses(call, share[rank])
+        vf.parallel.mean(losses, group=mesh).backward()
+        noise.add(len(losses))
+        noise.update(len(share[rank]))
+        parts = [case.losses(one, part)[0] for part in share]
+        shares_of_rows = [len(part) / sum(map(len, parts)) for part in parts]
+        gradients = [
+            torch.cat([grad.flatten() for grad in torch.autograd.grad(part.mean(), list(one.parameters()))])
+            for part in parts
+        ]
+        square = sum(w * g for w, g in zip(shares_of_rows, gradients, strict=True)).square().sum().item()
+        mean = sum(w * g.square().sum().item() for w, g in zip(shares_of_rows, gradients, strict=True))
+        state = noise.state_dict()
+        assert state["trace"] == pytest.approx(len(case.graphs) * (mean - square) / (num_ranks - 1), rel=1e-10)
+        assert state["square"] == pytest.approx((num_ranks * square - mean) / (num_ranks - 1), rel=1e-10)
+    vf.parallel.check_same(group=mesh, noise=noise.state_dict())
+    if mesh.size() == dist.get_world_size() == 4:
+        with pytest.raises(vf.InputError, match="the parameters are sharded"):
+            vf.parallel.GradientNoise(sharded(case.model(), mesh))
+
+
 PARTS = [
+    of_gradient_noise,
     of_plans,
     of_plans_of_other_meshes,
     of_a_measured_cluster,
@@ -268,6 +301,7 @@ def quick(mesh: DeviceMesh) -> None:
         of_losses_and_gradients(mesh, ("slots",), (ddp,))
         of_plans(mesh, ("slots",), is_quick=True)
         of_plans_of_other_meshes(mesh)
+        of_gradient_noise(mesh)
         of_functions_of_means(mesh)
         of_ranks_that_disagree(mesh)
 

@@ -1,11 +1,30 @@
 """More than one device: how a model is spread over them, graphs over ranks by predicted cost, and losses of the whole batch."""
 
 from .agree import check_same
+from .checkpoint import load, save
 from .cluster import Cluster, Link
 from .cost import Cost
+from .goodput import GradientNoise, best_batch, efficiency, gain
 from .plan import Plan, Prediction
 from .reduce import mean, sum
 from .sampler import BalancedSampler
 from .search import plan
 
-__all__ = ["BalancedSampler", "Cluster", "Cost", "Link", "Plan", "Prediction", "check_same", "mean", "plan", "sum"]
+__all__ = [
+    "BalancedSampler",
+    "Cluster",
+    "Cost",
+    "GradientNoise",
+    "Link",
+    "Plan",
+    "Prediction",
+    "best_batch",
+    "check_same",
+    "efficiency",
+    "gain",
+    "load",
+    "mean",
+    "plan",
+    "save",
+    "sum",
+]

@@ -114,7 +114,7 @@ def _check(
     if isinstance(batches, (GraphBatch, str)) or not isinstance(batches, Sequence) or not batches:
         raise InputTypeError("batches is a list of batches, one or more: [(batch, x), ...]")
     if objective not in _OBJECTIVES:
-        more = "; the statistical efficiency of a batch size is not measured yet" if objective == "goodput" else ""
+        more = "; plan each batch size, and let vf.parallel.best_batch choose" if objective == "goodput" else ""
         raise InputError(f"objective is {objective!r}; choose one of {', '.join(map(repr, _OBJECTIVES))}{more}")
     if unknown := sorted(set(strategies) - set(STRATEGIES)):
         raise InputError(

@@ -1,0 +1,133 @@
+"""Processor seconds to an accuracy on ListOps: batch sizes that follow the noise of the gradients, and fixed ones.
+
+    python -m benchmarks.goodput [--accuracy 0.65] [--hidden 32] [--train-size 4000] [--limit 20] [--seeds 1]
+
+A binary TreeLSTM on one thread, SGD with momentum, AdaScale's learning rate in all runs (a multiple of that for batches of 16),
+so that they differ in their batch size alone. "chosen" asks `vf.parallel.best_batch` every 20 steps, with the graphs a second
+that each size was measured to have before. Each step is in two parts, which show the noise. Seconds are those of the processor in
+training steps: neither other processes, nor validation, nor the first call, nor that measurement counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+import vertexflow as vf
+from examples.treelstm import listops
+from examples.treelstm.model import TreeLSTM
+from examples.treelstm.task import UNLABELLED, Sample, Task
+
+SIZES = (16, 32, 64, 128, 256, 512)
+BASE = SIZES[0]
+CHOSEN = 20  # steps, after which a size is chosen again
+CHECKED = 1000  # graphs, after which validation comes
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.goodput", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--accuracy", type=float, default=0.65, help="of the roots of the validation trees")
+    parser.add_argument("--hidden", type=int, default=32)
+    parser.add_argument("--train-size", type=int, default=4000)
+    parser.add_argument("--max-depth", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=0.05, help="for batches of 16")
+    parser.add_argument("--limit", type=float, default=20, help="processor seconds of a run")
+    parser.add_argument("--seeds", type=int, default=1)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    task = listops.load(options.train_size, options.max_depth, seed=0)
+    rates = measured(task, options)
+    print("graphs a second:", ", ".join(f"{size}: {rate:.0f}" for size, rate in rates.items()))
+    print(f"{'batch':>8}  {'seconds':>8}  {'graphs':>8}  {'steps':>6}  sizes and noise on the way")
+    for sizes in (rates, *({size: rates[size]} for size in SIZES)):
+        for seed in range(options.seeds):
+            name = "chosen" if len(sizes) > 1 else str(*sizes)
+            print(f"{name:>8}  {trained(task, options, sizes, seed)}", flush=True)
+
+
+def measured(task: Task, options: argparse.Namespace) -> dict[int, float]:
+    """Graphs a second of training steps with each batch size."""
+    run = Run(task, options, seed=0)
+    seconds = {size: min(run.step(size) for _ in range(5)) for size in SIZES}
+    return {size: size / least for size, least in seconds.items()}
+
+
+class Run:
+    """A model that is trained, from the first step on."""
+
+    def __init__(self, task: Task, options: argparse.Namespace, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.model = TreeLSTM(len(task.words), options.hidden, options.hidden, len(task.classes), 0.0)
+        self.rate = options.lr
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=self.rate, momentum=0.9)
+        self.order = endless(task.train, seed)
+        losses_of(self.model, task.train[:4]).mean().backward()  # compiles
+        self.noise = vf.parallel.GradientNoise(self.model)
+
+    def step(self, size: int) -> float:
+        """A step of two parts; its processor seconds."""
+        started = time.process_time()
+        parts = [[next(self.order) for _ in range(size // 2)] for _ in range(2)]
+        rows = sum(int((labels != UNLABELLED).sum()) for part in parts for *_, labels in part)
+        self.optimizer.zero_grad()
+        for part in parts:
+            losses = losses_of(self.model, part)
+            (losses.sum() / rows).backward()
+            self.noise.add(len(losses))
+        self.noise.update(size)
+        self.optimizer.param_groups[0]["lr"] = self.rate * vf.parallel.gain(self.noise.scale, size, BASE)
+        self.optimizer.step()
+        return time.process_time() - started
+
+
+def trained(task: Task, options: argparse.Namespace, rates: dict[int, float], seed: int) -> str:
+    """Train to the accuracy; what it took."""
+    run = Run(task, options, seed)
+    seconds, graphs, steps, checked, size = 0.0, 0, 0, 0, BASE
+    told: list[str] = []
+    while seconds < options.limit:
+        if steps % CHOSEN == 0:
+            size = vf.parallel.best_batch(rates, run.noise.scale, BASE)
+        seconds, graphs, steps = seconds + run.step(size), graphs + size, steps + 1
+        if graphs // CHECKED > checked:
+            checked = graphs // CHECKED
+            if checked % 5 == 1:
+                told.append(f"{size}/{run.noise.scale:.0f}")
+            if accuracy_of(run.model, task.valid) >= options.accuracy:
+                return f"{seconds:8.1f}  {graphs:8}  {steps:6}  {' '.join(told)}"
+    return f"     not  {graphs:8}  {steps:6}  at {accuracy_of(run.model, task.valid):.3f}; {' '.join(told)}"
+
+
+def endless(samples: list[Sample], seed: int) -> Iterator[Sample]:
+    """The samples in a new order each time."""
+    rng = random.Random(seed)
+    while True:
+        yield from rng.sample(samples, len(samples))
+
+
+def losses_of(model: TreeLSTM, samples: list[Sample]) -> torch.Tensor:
+    """The loss of each labelled vertex."""
+    batch, tokens, labels = vf.collate(samples, rows=(1, 2))
+    known = labels != UNLABELLED
+    return F.cross_entropy(model(batch, token=tokens).logits[known], labels[known], reduction="none")
+
+
+@torch.no_grad()
+def accuracy_of(model: TreeLSTM, samples: list[Sample]) -> float:
+    """Of the roots."""
+    batch, tokens, labels = vf.collate(samples, rows=(1, 2))
+    model.eval()
+    hits = model(batch, token=tokens).logits.argmax(-1) == labels
+    model.train()
+    return float(hits[batch.roots].double().mean())
+
+
+if __name__ == "__main__":
+    main()

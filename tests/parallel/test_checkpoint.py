@@ -1,0 +1,149 @@
+"""Runs that are continued by another number of ranks, and after a rank was killed, end with the weights of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+
+from . import continued
+
+ROOT = Path(__file__).parents[2]
+STEPS = 8
+WAYS = ("whole", "sharded")
+
+
+@pytest.fixture(autouse=True)
+def _backend(monkeypatch):
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")
+
+
+def launched(folder, ways, steps, processes, *more):
+    """The run under torchrun, or, of one process, without."""
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--nproc-per-node", str(processes), "--max-restarts", "1", "--rdzv-backend", "c10d",
+                    "--rdzv-endpoint", "localhost:0", "--local-addr", "localhost", "-m"]  # fmt: skip
+    command += ["tests.parallel.continued", str(folder), ",".join(ways), str(steps), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "VERTEXFLOW_BACKEND": "torch"}
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # or gloo finds the addresses of ranks that were killed
+    done = subprocess.run(command, env=environment, cwd=ROOT, text=True, capture_output=True, timeout=500, check=False)
+    assert not done.returncode, (done.stdout + done.stderr)[-4000:]
+
+
+def agree(folder, wanted):
+    for (name, ours), other in zip(torch.load(folder / "weights.pt").items(), wanted.values(), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-10, atol=1e-10, msg=lambda text, at=name: f"{at}: {text}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The weights of one process that was never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VERTEXFLOW_BACKEND", "torch")
+        folder = tmp_path_factory.mktemp("undisturbed")
+        continued.main(str(folder), "whole", STEPS)
+    return torch.load(folder / "weights.pt")
+
+
+def test_a_run_is_continued_where_it_stopped(tmp_path, undisturbed):
+    for steps in (1, 4, STEPS):  # the first leaves nothing
+        continued.main(str(tmp_path), "whole", steps)
+    agree(tmp_path, undisturbed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000000008", "weights.pt"]
+
+
+def step(model, optimizer, number):
+    optimizer.zero_grad()
+    losses, _ = continued.CASE.losses(model, [number % 7, (number + 3) % 7])
+    losses.mean().backward()
+    optimizer.step()
+
+
+def made(kind):
+    model = continued.CASE.model()
+    if kind == "momentum":
+        return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("kind", ["adam", "momentum"])
+@pytest.mark.parametrize("at", [0, 2])
+def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path, kind, at):
+    """Also before its first step, which must not become its second; rates that were changed are kept."""
+    model, optimizer = made(kind)
+    optimizer.param_groups[0]["lr"] = 0.03
+    for number in range(at):
+        step(model, optimizer, number)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert bool(optimizer.state) == bool(at)
+    other, of_other = made(kind)
+    assert vf.parallel.load(tmp_path, other, of_other) == 1
+    for number in range(at, at + 3):
+        step(model, optimizer, number)
+        step(other, of_other, number)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_noise_is_drawn_on(tmp_path):
+    model, optimizer = made("adam")
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    wanted = torch.rand(3)
+    vf.parallel.load(tmp_path, model, optimizer)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_what_was_not_written_to_its_end_does_not_count(tmp_path):
+    model, optimizer = made("adam")
+    assert vf.parallel.load(tmp_path, model, optimizer) == 0
+    vf.parallel.save(tmp_path, 2, model, optimizer)
+    shutil.copytree(tmp_path / "step-000000000002", tmp_path / "step-000000000003")
+    (tmp_path / "step-000000000003" / ".metadata").unlink()
+    assert vf.parallel.load(tmp_path, model, optimizer) == 2
+    vf.parallel.save(tmp_path, 3, model, optimizer)
+    assert vf.parallel.load(tmp_path, model, optimizer) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000000003"]
+
+
+def test_checkpoints_of_something_else_are_refused(tmp_path):
+    model, optimizer = made("adam")
+    sampler = vf.parallel.BalancedSampler(continued.CASE.graphs, 3)
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    with pytest.raises(vf.InputError, match="has no 'sampler': it was saved without"):
+        vf.parallel.load(tmp_path, model, optimizer, sampler=sampler)
+    other = nn.Linear(2, 2)
+    of_other = torch.optim.SGD(other.parameters(), lr=1)
+    with pytest.raises(vf.InputError, match=r"is of another model: weight is not there, \[2, 2\] here"):
+        vf.parallel.load(tmp_path, other, of_other)
+    with pytest.raises(vf.InputError, match="epoch is a int without state_dict"):
+        vf.parallel.save(tmp_path, 1, model, optimizer, epoch=3)
+    for wrong in (0, True, 1.5):
+        with pytest.raises(vf.InputError, match="give the number of steps"):
+            vf.parallel.save(tmp_path, wrong, model, optimizer)
+
+
+@pytest.mark.slow
+def test_four_ranks_write_and_one_two_and_eight_go_on(tmp_path, undisturbed):
+    launched(tmp_path / "four", WAYS, 4, 4)
+    for processes in (1, 2, 8):
+        shutil.copytree(tmp_path / "four", tmp_path / str(processes))
+        launched(tmp_path / str(processes), WAYS, STEPS, processes)
+        for way in WAYS:
+            agree(tmp_path / str(processes) / way, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_rank_is_killed_and_torchrun_goes_on(tmp_path, undisturbed, way):
+    launched(tmp_path, [way], STEPS, 2, "--kill")
+    agree(tmp_path / way, undisturbed)

@@ -1,0 +1,122 @@
+"""The noise of gradients, and batch sizes that are chosen by it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+from vertexflow.parallel import GradientNoise, best_batch, efficiency, gain
+
+SIZE = 50
+
+
+class Quadratic(nn.Module):
+    """The loss of a sample x is |w - x|^2 / 2, whose gradient is w - x: of known mean and noise."""
+
+    def __init__(self, distance):
+        super().__init__()
+        self.w = nn.Parameter(torch.full((SIZE,), distance / math.sqrt(SIZE), dtype=torch.float64))
+
+    def forward(self, x):
+        return (self.w - x).square().sum(1) / 2
+
+
+@pytest.mark.parametrize("parts", [(8, 8), (1, 3, 12), (4, 4, 4, 4)])
+@pytest.mark.parametrize("distance", [1.0, 0.5])
+def test_the_noise_of_a_quadratic_is_what_it_was_made_of(parts, distance):
+    torch.manual_seed(0)
+    model, deviation, steps = Quadratic(distance), 0.5, 600
+    noise = GradientNoise(model, decay=1 - 1 / steps)
+    for _ in range(steps):
+        model.zero_grad()
+        for size in parts:
+            x = deviation * torch.randn(size, SIZE, dtype=torch.float64)
+            (model(x).sum() / sum(parts)).backward()
+            noise.add(size)
+        noise.update(sum(parts))
+    wanted = SIZE * deviation**2 / distance**2
+    assert noise.scale == pytest.approx(wanted, rel=0.15)  # three standard deviations
+
+
+def test_without_noise_the_scale_is_zero_and_without_gradient_infinite():
+    model = Quadratic(1.0)
+    noise = GradientNoise(model)
+    assert noise.scale == 0
+    for _ in range(2):
+        model(torch.zeros(4, SIZE)).mean().backward()
+        noise.add(4)
+    noise.update(8)
+    assert noise.scale == pytest.approx(0, abs=1e-12)
+    model.zero_grad()
+    noise = GradientNoise(model)
+    for sign in (1, -1):
+        (sign * model(torch.zeros(4, SIZE)).mean()).backward()
+        noise.add(4)
+    noise.update(8)
+    assert noise.scale == math.inf
+
+
+def test_efficiency_and_gain():
+    assert efficiency(100, 32, 32) == gain(100, 32, 32) == 1
+    assert efficiency(0, 64, 32) == 0.5
+    assert gain(0, 64, 32) == 1
+    assert gain(math.inf, 64, 32) == 2
+    for noise in (3.0, 100.0):
+        # AdaScale's definition, of the trace S and the squared gradient: (S / base + |G|^2) / (S / batch + |G|^2).
+        assert gain(noise, 128, 32) == pytest.approx((noise / 32 + 1) / (noise / 128 + 1))
+    assert [gain(noise, 128, 32) for noise in (1, 10, 100)] == sorted(gain(noise, 128, 32) for noise in (1, 10, 100))
+
+
+def test_the_best_batch_grows_with_the_noise():
+    rates = {32: 1000.0, 64: 1600.0, 128: 2200.0, 256: 2400.0}
+    found = [best_batch(rates, noise, 32) for noise in (0, 50, 200, 1e4)]
+    assert found == [32, 64, 128, 256]
+    for noise, batch in zip((0, 50, 200, 1e4), found, strict=True):
+        assert all(
+            rates[batch] * (noise + 32) / (noise + batch) >= rates[other] * (noise + 32) / (noise + other)
+            for other in rates
+        )
+
+
+def test_averages_are_kept():
+    one, other = GradientNoise(Quadratic(1.0)), GradientNoise(Quadratic(1.0))
+    other.load_state_dict({"trace": 3.0, "square": 2.0, "updates": 5})
+    assert other.scale == 1.5
+    one.load_state_dict(other.state_dict())
+    assert (one.scale, one.updates) == (1.5, 5)
+
+
+def test_what_is_refused():
+    model = Quadratic(1.0)
+    noise = GradientNoise(model)
+    model(torch.zeros(4, SIZE)).mean().backward()
+    noise.add(4)
+    with pytest.raises(vf.InputError, match="the step had 1 parts"):
+        noise.update(4)
+    for wrong, message in [
+        (lambda: GradientNoise(model, decay=1.0), "decay is 1.0"),
+        (lambda: GradientNoise(nn.ReLU()), "no parameters"),
+        (lambda: noise.add(-1), "a part has -1 rows"),
+        (lambda: efficiency(-1, 4, 4), "noise scale is -1"),
+        (lambda: efficiency(1, 0, 4), "batch is 0"),
+        (lambda: gain(1, 4, math.inf), "base is inf"),
+        (lambda: best_batch({}, 1, 4), "rates are {}"),
+        (lambda: noise.load_state_dict({"trace": 1}), "no state of a GradientNoise"),
+    ]:
+        with pytest.raises(vf.VertexFlowError, match=message):
+            wrong()
+
+
+def test_parts_without_rows_say_nothing():
+    model = Quadratic(1.0)
+    noise = GradientNoise(model)
+    model(torch.zeros(4, SIZE)).mean().backward()
+    noise.add(4)
+    (model(torch.zeros(0, SIZE)).sum() / 4).backward()
+    noise.add(0)
+    noise.update(4)
+    assert noise.updates == 0

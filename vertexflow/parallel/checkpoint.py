@@ -1,0 +1,215 @@
+"""Checkpoints of a run of many ranks, written and read with any number of them: `torch.distributed.checkpoint`, made safe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+from ..errors import InputError
+
+_PREFIX = "step-"
+_COMPLETE = ".metadata"  # what PyTorch writes last, under another name first
+
+
+def save(
+    folder: str | os.PathLike[str], step: int, model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any
+) -> None:
+    """Write a checkpoint, which any number of ranks can `load`. All ranks call it.
+
+    Each rank writes its part into `folder/step-<step>`; when all of it is on the disk it counts, and older ones are removed.
+    Who is killed meanwhile, or loses power, has the one before.
+
+    Args:
+        folder: which all ranks see; made if it is not there.
+        step: how many steps have been made. It tells checkpoints apart.
+        model: with whole parameters (in DDP or not), or sharded (`fully_shard`).
+        optimizer: of its parameters.
+        more: what else has a `state_dict`, by names: a sampler, a schedule of learning rates. Ranks have the same.
+
+    Generators of random numbers are kept as well, one for each rank: a run that is continued with as many ranks draws the same
+    noise.
+
+    Raises:
+        InputError: something in `more` has no state.
+    """
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as write
+
+    _check(more)
+    has_state = bool(optimizer.state)
+    state = _state(model, optimizer)
+    if not has_state:  # before its first step
+        state["optimizer"]["state"] = {}
+    state |= {name: (item.state_dict(),) for name, item in more.items()}  # a tuple is kept in one piece
+    state[f"random.{_rank()}"] = _random_state()
+    path = _path(folder, step)
+    if _rank() == 0:
+        shutil.rmtree(path, ignore_errors=True)  # what is left of an attempt to write it
+    _wait()
+    with _quiet():
+        write(state, storage_writer=FileSystemWriter(path), no_dist=not _is_distributed())
+    if _rank() == 0:
+        _sync(path, path.parent)
+        for other in path.parent.glob(f"{_PREFIX}*"):
+            if other != path:
+                shutil.rmtree(other, ignore_errors=True)
+    _wait()
+
+
+def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.optim.Optimizer, **more: Any) -> int:
+    """Continue from the last checkpoint that `save` has written to its end. All ranks call it, as many as there are now.
+
+    Args:
+        folder, more: as for `save`. Checkpoints are read with pickle: only from those whom you trust.
+        model, optimizer: made as for `save`. Parameters may be whole here and sharded there, or the other way.
+
+    Returns:
+        The number of steps that were made; 0 if there is no checkpoint.
+
+    Raises:
+        InputError: it is of another model, or has not what `more` names. Nothing was changed then.
+
+    Example:
+        >>> first = vf.parallel.load("run", model, optimizer, sampler=sampler)
+        >>> for step in range(first, steps):
+        ...     ...
+        ...     if (step + 1) % 100 == 0:
+        ...         vf.parallel.save("run", step + 1, model, optimizer, sampler=sampler)
+    """
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        set_model_state_dict,
+        set_optimizer_state_dict,
+    )
+    from torch.distributed.checkpoint.state_dict_loader import load as read
+
+    _check(more)
+    found = [max((path.name for path in Path(folder).glob(f"{_PREFIX}*") if (path / _COMPLETE).exists()), default="")]
+    if _is_distributed():
+        distributed.broadcast_object_list(found)  # what one rank has seen, for all
+    if not found[0]:
+        return 0
+    reader = FileSystemReader(Path(folder) / found[0])
+    kept = reader.read_metadata().state_dict_metadata
+    if missing := [name for name in more if name not in kept]:
+        raise InputError(f"the checkpoint in {folder} has no {missing[0]!r}: it was saved without")
+    if not optimizer.state:
+        optimizer.zero_grad()  # with gradients, PyTorch would not make a state for what is read
+    state = _state(model, optimizer)
+    _compare(state["model"], kept, folder)
+    of_parameters = state["optimizer"]["state"]
+    state["optimizer"][
+        "state"
+    ] = {  # without what the run had not yet: a parameter has a state from its first gradient on
+        name: of_one
+        for name, of_one in of_parameters.items()
+        if all(f"optimizer.state.{name}.{key}" in kept for key in of_one)
+    }
+    state |= dict.fromkeys(more, ())
+    is_of_as_many = f"random.{_count() - 1}" in kept and f"random.{_count()}" not in kept
+    if is_of_as_many:
+        state[f"random.{_rank()}"] = ()
+    with _quiet():
+        read(state, storage_reader=reader, no_dist=not _is_distributed())
+    set_model_state_dict(model, state["model"])
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=StateDictOptions(strict=False))
+    for name, item in more.items():
+        item.load_state_dict(state[name][0])
+    if is_of_as_many:
+        _set_random_state(state[f"random.{_rank()}"])
+    return int(found[0].removeprefix(_PREFIX))
+
+
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Of the model and the optimizer, by names. PyTorch lets an optimizer without state make a step, of gradients that are zero,
+    to have one; that must not count as a step."""
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+
+    has_state = bool(optimizer.state)
+    state = {"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
+    if not has_state:
+        optimizer.state.clear()
+    return state
+
+
+def _compare(of_model: dict[str, Any], kept: dict[str, Any], folder: Any) -> None:
+    sizes = {
+        name[6:]: list(entry.size)
+        for name, entry in kept.items()
+        if name.startswith("model.") and hasattr(entry, "size")
+    }
+    ours = {name: list(value.shape) for name, value in of_model.items() if isinstance(value, torch.Tensor)}
+    for name in dict.fromkeys([*ours, *sizes]):
+        if ours.get(name) != sizes.get(name):
+            there, here = (f"{of[name]}" if name in of else "not" for of in (sizes, ours))
+            raise InputError(f"the checkpoint in {folder} is of another model: {name} is {there} there, {here} here")
+
+
+def _check(more: dict[str, Any]) -> None:
+    for name, item in more.items():
+        if not hasattr(item, "state_dict") or not hasattr(item, "load_state_dict"):
+            raise InputError(f"{name} is a {type(item).__name__} without state_dict() and load_state_dict()")
+
+
+def _path(folder: str | os.PathLike[str], step: int) -> Path:
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 < step < 10**12:
+        raise InputError(f"step is {step!r}; give the number of steps that were made, from 1 up")
+    return Path(folder) / f"{_PREFIX}{step:012}"
+
+
+def _random_state() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return torch.get_rng_state(), cuda
+
+
+def _set_random_state(state: tuple[Any, ...]) -> None:
+    cpu, cuda = state
+    torch.set_rng_state(cpu)
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+
+
+def _sync(*folders: Path) -> None:
+    """Names are on the disk; PyTorch has written the contents there."""
+    if os.name != "posix":  # elsewhere folders cannot be opened
+        return
+    for folder in folders:
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch warns where there is one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _is_distributed() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _rank() -> int:
+    return distributed.get_rank() if _is_distributed() else 0
+
+
+def _count() -> int:
+    return distributed.get_world_size() if _is_distributed() else 1
+
+
+def _wait() -> None:
+    if _is_distributed():
+        distributed.barrier()

@@ -1,0 +1,195 @@
+"""Goodput: how much a step of a batch size is worth, from the noise of gradients, which is measured while training.
+
+With G the gradient of the expected loss and Sigma the covariance of the gradients of single graphs, the noise scale is
+tr(Sigma) / |G|^2, in graphs (S. McCandlish et al., An Empirical Model of Large-Batch Training, 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ..errors import InputError, InputTypeError
+from .reduce import group_of
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def efficiency(noise: float, batch: float, base: float) -> float:
+    """What a graph in batches of `batch` graphs is worth, beside one in batches of `base`: (noise + base) / (noise + batch), as
+    in Pollux (A. Qiao et al., OSDI 2021).
+
+    Raises:
+        InputError: numbers that are not positive; a noise below 0.
+    """
+    _check(noise, batch, base)
+    return 1.0 if math.isinf(noise) else (noise + base) / (noise + batch)
+
+
+def gain(noise: float, batch: float, base: float) -> float:
+    """AdaScale's gain r of a step: as many steps of `base` graphs is one of `batch` graphs worth (T. Johnson et al., AdaScale
+    SGD, ICML 2020). The learning rate for SGD is r times that for batches of `base`, and schedules of it go on by r steps.
+
+    It is efficiency(noise, batch, base) * batch / base: from 1 (no noise) to batch / base (nothing but noise).
+
+    Raises:
+        InputError: as for `efficiency`.
+    """
+    return efficiency(noise, batch, base) * batch / base
+
+
+def best_batch(rates: Mapping[int, float], noise: float, base: float) -> int:
+    """The batch size of the largest goodput, graphs a second times efficiency.
+
+    Args:
+        rates: graphs a second that are measured, or predicted (`plan.prediction.graphs_per_second`), by batch size.
+        noise, base: as for `efficiency`.
+
+    Raises:
+        InputError: as for `efficiency`; no rates, or one that is not positive.
+
+    Example:
+        >>> size = vf.parallel.best_batch({32: 4100.0, 128: 9000.0, 512: 10500.0}, noise.scale, base=32)
+    """
+    if not rates or not all(0 < rate < math.inf for rate in rates.values()):
+        raise InputError(f"rates are {dict(rates)}; give graphs a second for each batch size, positive numbers")
+    return max(rates, key=lambda batch: (rates[batch] * efficiency(noise, batch, base), -batch))
+
+
+class GradientNoise:
+    """Measures the noise scale while training, from the gradients of the parts of each step: ranks, or batches whose gradients
+    are accumulated, or both.
+
+    Let a step have K parts, with shares w_k of the rows over which the loss is a mean, and B graphs; g_k the gradient of part k
+    and g = sum of w_k g_k that of the whole. As E |g|^2 = |G|^2 + tr(Sigma) / B, and that of the sum of
+    w_k |g_k|^2 is |G|^2 + K tr(Sigma) / B,
+
+        tr(Sigma) = B (sum of w_k |g_k|^2 - |g|^2) / (K - 1)        |G|^2 = (K |g|^2 - sum of w_k |g_k|^2) / (K - 1)
+
+    without bias, however unequal the parts are, if graphs are in parts by chance. Both are averaged exponentially over steps, and
+    the scale is their ratio.
+
+    Args:
+        model: whose parameters are whole, and their gradients averaged by DDP where there are several ranks; losses are made with
+            `vf.parallel.mean` or `vf.parallel.sum`.
+        decay: how much of the averages stays in a step.
+        group: the ranks that share the batch; by default all.
+
+    Raises:
+        InputError: parameters that are sharded; a decay that is not from 0 to 1.
+
+    Example:
+        >>> noise = vf.parallel.GradientNoise(model)
+        >>> for parts in steps:                                       # of this rank; one is enough where there are several ranks
+        ...     for part in parts:
+        ...         (vf.parallel.sum(losses_of(part)) / rows).backward()
+        ...         noise.add(num_rows_of(part))
+        ...     noise.update(sum(map(len, parts)))                    # before gradients are clipped
+        ...     set_learning_rate(rate * vf.parallel.gain(noise.scale, batch, base))
+        ...     optimizer.step()
+    """
+
+    def __init__(
+        self, model: nn.Module, *, decay: float = 0.98, group: ProcessGroup | DeviceMesh | None = None
+    ) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"decay is {decay!r}; give a number from 0 up to, not including, 1")
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if any(hasattr(parameter, "full_tensor") for parameter in self._parameters):
+            raise InputError(
+                "the parameters are sharded, and no rank sees its own gradient of them; the noise is measured with DDP"
+            )
+        if not self._parameters:
+            raise InputError("the model has no parameters that are trained")
+        self.decay, self.updates = decay, 0
+        self._group = group
+        self._trace, self._square = 0.0, 0.0
+        self._of_part: list[Tensor] = []
+        self._begin()
+        for parameter in self._parameters:
+            parameter.register_hook(self._see)  # type: ignore[no-untyped-call]
+
+    def _begin(self) -> None:
+        self._sum, self._rows, self._parts, self._empty = 0.0, 0.0, 0, 0
+
+    def _see(self, grad: Tensor) -> None:
+        self._of_part.append(
+            grad.detach().double().square().sum()
+        )  # of this backward pass alone, before it is averaged
+
+    def add(self, rows: float | Tensor) -> None:
+        """A backward pass of a part is done; its loss was over so many rows (or weights). Call it after each."""
+        squares, self._of_part = self._of_part, []
+        count = float(rows)
+        if not 0 <= count < math.inf:
+            raise InputError(f"a part has {rows} rows; give a number from 0 up")
+        self._parts += count > 0
+        self._empty += count == 0
+        if count:
+            self._rows += count
+            self._sum += float(torch.stack(squares).sum()) / count if squares else 0.0
+
+    def update(self, graphs: int) -> None:
+        """The gradients of a step are complete; this rank had so many graphs in it. All ranks call it; they get the same.
+
+        Raises:
+            InputError: the step had one part on one rank, which says nothing of noise; `add` was not called.
+        """
+        group = group_of(self._group)
+        ranks = 1 if group is None else distributed.get_world_size(group)
+        grads = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        square = float(torch.stack([grad.double().square().sum() for grad in grads]).sum()) if grads else 0.0
+        device = self._parameters[0].device
+        totals = torch.tensor(
+            [self._sum / ranks**2, self._rows, self._parts, self._empty, graphs, square / ranks], dtype=torch.float64
+        ).to(device)
+        self._begin()
+        if group is not None:
+            distributed.all_reduce(totals, group=group)
+        of_parts, rows, parts, empty, batch, square = totals.tolist()
+        if parts + empty < 2:
+            raise InputError(
+                f"the step had {parts + empty:.0f} parts, of which add() was told; noise shows in the difference between two or "
+                "more: several ranks, or gradients that are accumulated"
+            )
+        if parts < 2:  # the last batch of an epoch may be that small
+            return
+        mean = rows * of_parts
+        trace, gradient = batch * (mean - square) / (parts - 1), (parts * square - mean) / (parts - 1)
+        self._trace = self.decay * self._trace + (1 - self.decay) * trace
+        self._square = self.decay * self._square + (1 - self.decay) * gradient
+        self.updates += 1
+
+    @property
+    def scale(self) -> float:
+        """The noise scale in graphs; 0 before the first update, infinite where no gradient is seen in the noise."""
+        trace = max(self._trace, 0.0)
+        return trace / self._square if self._square > 0 else math.inf if trace else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, for a checkpoint."""
+        return {"trace": self._trace, "square": self._square, "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with averages that `state_dict` gave.
+
+        Raises:
+            InputTypeError: it gave something else.
+        """
+        if not isinstance(state, Mapping) or set(state) != set(self.state_dict()):
+            raise InputTypeError("this is no state of a GradientNoise")
+        self._trace, self._square, self.updates = state["trace"], state["square"], state["updates"]
+
+
+def _check(noise: float, batch: float, base: float) -> None:
+    if not noise >= 0:
+        raise InputError(f"the noise scale is {noise}; it is a number from 0 up")
+    for name, value in (("batch", batch), ("base", base)):
+        if not 0 < value < math.inf:
+            raise InputError(f"{name} is {value}; give a number of graphs, from 1 up")
