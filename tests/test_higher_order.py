@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -12,6 +14,9 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import vertexflow as vf
+from benchmarks.graphs import random_tree
+from vertexflow.kernels import routes
+from vertexflow.kernels.arguments import By
 
 from .agreement import join
 from .budget import tries
@@ -67,9 +72,13 @@ def check(case, backends, call, reference, leaves):
         assume("reshape tensor of 0 elements" not in str(error))
         raise
     for case.model.backend in backends:
-        for how in ("after a call", "from the start"):
+        for how in ("after a call", "from the start", "in a late order"):
             print(f"backend {case.model.backend}, replayed {how}")
-            agree(derivatives(call(), leaves), expected)
+            with pytest.MonkeyPatch.context() as patch:
+                if how == "in a late order":  # which pays for large trees
+                    routes._late.clear()
+                    patch.setattr(routes, "_num_routes", lambda order: 0 if order.make_late is None else 10**6)
+                agree(derivatives(call(), leaves), expected)
 
 
 @tries(4)
@@ -443,3 +452,28 @@ def test_an_output_to_which_nothing_leads_has_a_gradient_of_zero_after_a_second_
     alone = numbers(1, 2)
     model([vf.graph(1, [])], x=alone).total.sum().backward()
     assert not alone.grad.any()
+
+
+def test_trees_are_replayed_in_an_order_in_which_a_step_reads_the_one_before_it():
+    model, rng = TreeRNN(3, 4), random.Random(0)
+    batch = vf.pack([vf.tree(random_tree(rng, 24)) for _ in range(6)])
+    x, found = numbers(batch.num_vertices, 3), []
+    for model.double().backend in ("eager", "torch"):
+        found.append(derivatives(model(batch, x=x), [x, *model.parameters()]))
+    agree(*found)
+    (order, _, _) = [*batch.derived.orders.values()][-1]
+    late = routes.order_of_few_routes(order)
+    sending = routes.routes_of(late)[By.SLOT].sending
+    inner = [number for number, step in enumerate(late.steps) if step.start >= late.groups[0].num_leaves]
+    assert {number: sending[number + 1].readers for number in inner[:-1]} == {at: [at + 1] for at in inner[:-1]}
+    assert routes._num_routes(late) < routes._num_routes(order) / 2
+    assert len(late.steps) == len(order.steps)
+    chosen = order.selecting(np.array([3, 5]))
+    assert routes.order_of_few_routes(chosen).selected is chosen.selected
+
+
+def test_sequences_are_replayed_in_the_order_of_the_call():
+    model, batch = TreeRNN(3, 4), vf.pack([vf.chain(length) for length in (9, 4, 7)])
+    model(batch, x=torch.randn(20, 3))
+    ((order, _, _),) = batch.derived.orders.values()
+    assert routes.order_of_few_routes(order) is order

@@ -15,6 +15,7 @@ from .graph.uncompiled import uncompiled
 from .grower import Grower
 from .growth import Addition
 from .kernels import grow
+from .kernels.grown import Grown
 from .kinds import Used, check_scattered
 from .observer import observer_of_thread
 from .outputs import Outputs
@@ -51,8 +52,8 @@ class Frontier:
                 "a run that grows cannot be planned: what is added depends on numbers, and a plan is made without computing any"
             )
         self._grower = grower
-        self._grown = grow.Grown()
-        self._token = torch.zeros((), device=device)
+        self._grown = Grown()
+        self._trail = grow.Trail(torch.zeros((), device=device))
         self._begin(methods, device)
 
     def _begin(self, methods: Mapping[Any, str], device: torch.device) -> None:
@@ -131,9 +132,9 @@ class Frontier:
 
     def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
         """Compute new vertices and keep their states and outputs; returns what each method used."""
-        bound, flat, order, earlier, traces = self._grower.grow(addition, inputs, self._token.requires_grad)
+        bound, flat, order, earlier, traces = self._grower.grow(addition, inputs, self._trail.wants_gradients)
         self._check(traces)
-        self._token = grow.extend(self._grown, self._token, bound, order, earlier, flat)
+        grow.extend(self._grown, self._trail, bound, order, earlier, flat)
         return traces
 
     def _check(self, used: Mapping[str, Used]) -> None:
@@ -184,13 +185,15 @@ class Frontier:
 
     def _read(self, index: Tensor) -> dict[str, Tensor]:
         """What these vertices pushed, int64 [n], by name."""
-        return grow.read(self._grown, self._token, self._pushed_by(index), index)
+        return grow.read(self._grown, self._trail, self._pushed_by(index), index)
 
     def _pushed_by(self, index: Tensor) -> list[str]:
         """The names of what all of these vertices pushed."""
         sets = self._pushed_names
         if len(set(sets)) > 1 and len(index):
-            sets = [sets[number] for number in np.unique(self._method_of[index.cpu().numpy()])]
+            numbers = self._method_of[index.cpu().numpy()]
+            are_alike = bool((numbers == numbers[0]).all())
+            sets = [sets[number] for number in (numbers[:1] if are_alike else np.unique(numbers))]
         return [
             name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
         ]
@@ -214,8 +217,10 @@ class Frontier:
         if index.is_floating_point() and index.numel():
             raise InputTypeError(f"vertices are integers, not {index.dtype}")
         index = index.long()
-        if index.device.type == "cpu" and index.numel() and not -count <= int(index.min()) <= int(index.max()) < count:
-            raise InputError(
-                f"vertices {int(index.min())} to {int(index.max())} were asked for; there are 0 to {count - 1}"
-            )
+        if index.device.type == "cpu" and index.numel():
+            first, last = int(index.min()), int(index.max())
+            if not -count <= first <= last < count:
+                raise InputError(f"vertices {first} to {last} were asked for; there are 0 to {count - 1}")
+            if first >= 0 and self._device.type == "cpu":
+                return index.clone()  # the caller's may change before the backward pass
         return torch.where(index < 0, index + count, index).to(self._device, non_blocking=True)

@@ -66,6 +66,7 @@ class Addition:
     methods: tuple[str, ...]
     method_index: Ints | None = None
     graphs: Growth | None = None
+    last: int = -1  # the last vertex in the table
 
     @classmethod
     def of_graphs(cls, batch: GraphBatch, methods: Mapping[Any, str]) -> Addition:
@@ -94,13 +95,14 @@ class Addition:
         if table.dtype != np.int64:
             table = table.astype(np.int64)
         count = len(table)
-        if table.size and not -1 <= table.min() <= table.max() < start + count:
+        last = int(table.max()) if table.size else -1
+        if table.size and not -1 <= table.min() <= last < start + count:
             row, slot = np.argwhere((table < -1) | (table >= start + count))[0].tolist()
             raise GraphError(
                 f"row {row} of `children` names vertex {table[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} "
                 f"and the new ones, {start} to {start + count - 1}; -1 means that there is none"
             )
-        return cls(start, count, table, *methods_of_rows(kind, count, methods))
+        return cls(start, count, table, *methods_of_rows(kind, count, methods), last=last)
 
     @property
     def num_edges(self) -> int:
@@ -145,12 +147,7 @@ class Addition:
     def read_slots(self, num_slots: int) -> Wide | None:
         """The child in each slot that is read of each vertex, if all children came earlier and there are any; else None."""
         table = self.table
-        if (
-            self.graphs is not None
-            or self.method_index is not None
-            or not table.size
-            or not 0 <= table.max() < self.start
-        ):
+        if self.graphs is not None or self.method_index is not None or not 0 <= self.last < self.start:
             return None
         if table.shape[1] == num_slots:
             return table

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from . import log
-from .graph.inputs.pack import GraphBatch
+from .graph.inputs.derived import Derived
+from .graph.inputs.pack import GraphBatch, replaced
 from .graph.symbolic.trace import Trace
 from .kernels.order import Order
 from .kernels.order_on_device import order_on
 from .kinds import group_by_method
-from .scheduler import Policy, Schedule, cached_schedule, edge_lists
+from .scheduler import LATE, Policy, Schedule, cached_schedule, edge_lists
 
 
 class Reads(NamedTuple):
@@ -76,21 +80,43 @@ def _make_order(
     ahead: Schedule | None,
     device: torch.device,
 ) -> KeptOrder:
-    batch_schedule, arrays = ahead, None
+    structure, batch_schedule, arrays = batch, ahead, None
     if batch_schedule is None:
         structure, methods = group_by_method(batch, methods)
-        group_reads = [reads[name] for name in methods]
-        batch_schedule = cached_schedule(
-            structure, policy, tuple(r.num_slots for r in group_reads), tuple(r.ragged for r in group_reads)
-        )
-        log.show("schedule", batch_schedule)
     elif batch.device == device:
         arrays = batch.schedule_indices
+    group_reads = [reads[name] for name in methods]
+    if batch_schedule is None:
+        batch_schedule = _scheduled(structure, group_reads, policy)
+    # A copy, which does not hold on to what is kept with the batch, this order among it.
+    make_late = functools.partial(_late, replaced(structure, derived=Derived()), group_reads, device)
+    order = _on_device(structure, batch_schedule, group_reads, device, arrays)
+    return KeptOrder(replace(order, make_late=make_late), methods, policy)
+
+
+def _scheduled(structure: GraphBatch, reads: Sequence[Reads], policy: str | Policy) -> Schedule:
+    slots, ragged = tuple(each.num_slots for each in reads), tuple(each.ragged for each in reads)
+    schedule = cached_schedule(structure, policy, slots, ragged)
+    log.show("schedule", schedule)
+    return schedule
+
+
+def _on_device(
+    structure: GraphBatch,
+    schedule: Schedule,
+    reads: Sequence[Reads],
+    device: torch.device,
+    arrays: Tensor | None = None,
+) -> Order:
     lists = None
-    if any(reads[name].ragged for name in methods):
-        group_reads = [reads[name] for name in methods]
+    if any(each.ragged for each in reads):
         lists = edge_lists(
-            batch, batch_schedule, [r.first_slot for r in group_reads], batch.num_external, batch.arity,
-            [r.side_by_side for r in group_reads],
+            structure, schedule, [each.first_slot for each in reads], structure.num_external, structure.arity,
+            [each.side_by_side for each in reads],
         )  # fmt: skip
-    return KeptOrder(order_on(batch_schedule, device, arrays, lists), methods, policy)
+    return order_on(schedule, device, arrays, lists)
+
+
+def _late(structure: GraphBatch, reads: Sequence[Reads], device: torch.device) -> Order:
+    """The order of a structure by the policy `Late`."""
+    return _on_device(structure, _scheduled(structure, reads, LATE), reads, device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
-from benchmarks.growing import extension, main
+from benchmarks.growing import Spinn, extension, main, parse_growing, parse_lists
 
 
 def test_an_extension():
@@ -17,3 +19,15 @@ def test_contestants_agree(capsys):
     printed = capsys.readouterr().out
     assert "parser hidden    8: growing" in printed
     assert "beam   hidden    8: growing" in printed
+
+
+def test_a_parser_that_grows_has_the_gradients_of_lists():
+    torch.manual_seed(0)
+    model, lengths = Spinn(8, 4).double(), np.array([3, 5, 8])
+    words, found = torch.randn(16, 16, dtype=torch.float64, requires_grad=True), []
+    for parse in (parse_growing, parse_lists):
+        roots, scores = parse(model, words, lengths)
+        loss = roots.square().mean() + torch.logsumexp(scores, -1).mean()
+        found.append(torch.autograd.grad(loss, [*model.parameters(), words]))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)

@@ -170,6 +170,9 @@ class Memory:
     name: str
 
 
+PACKED = Memory("packed")  # whether weights were packed
+ADDS = Memory("adds")  # whether sums over rows are added to what is there
+
 StructureArgument = (
     GroupArgument | RowsOfChildren | ParentPlaces | ParentOffset
 )  # the same in every run over a structure

@@ -12,6 +12,7 @@ from . import rehearsal
 from .bound import Bound
 from .calls import Unprepared
 from .order import Order
+from .passes import Backward
 from .prepared import Prepared, prepare
 from .ranges import is_profiling
 
@@ -47,20 +48,24 @@ class Extension:
             results += (states[name].data_ptr(), _address_of_row(states[name], 1 + first))
         return self.prepared.forward.run_into(flat, results)
 
+    def backward_for(self, bound: Bound, order: Order, pushed: Sequence[Tensor | None]) -> Backward:
+        """The backward pass for these gradients of a run's outputs, which may be missing."""
+        have_rows = tuple([gradient is not None for gradient in pushed])
+        return self.prepared.backward_for(bound, order, have_rows, overwrites=False)
+
     def backward(
         self,
-        bound: Bound,
-        order: Order,
+        backward: Backward,
         kept: Tensor,
         read: Sequence[Tensor],
         first: int,
         pushed: Sequence[Tensor | None],
         states: Mapping[str, Tensor],
         earlier: Tensor,
-    ) -> list[Tensor | None]:
-        """The gradients of parameters, then inputs, from those of a run's outputs, which may be missing, and states; adds to the
-        gradients of earlier states."""
-        have_rows = tuple([gradient is not None for gradient in pushed])
+        sums: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """The gradients of inputs, from those of a run's outputs and states; adds to the gradients of earlier states, and to the
+        `sums` of those of parameters."""
         grads = [
             zero.data_ptr() if gradient is None else _address_of_row(gradient, first)
             for gradient, zero in zip(pushed, self.prepared.zeros, strict=True)
@@ -68,7 +73,7 @@ class Extension:
         grads.append(earlier.data_ptr())
         for gradient in states.values():
             grads += (gradient.data_ptr(), _address_of_row(gradient, 1 + first))
-        return self.prepared.backward_for(bound, order, have_rows, overwrites=False).run_from(kept, read, grads)
+        return backward.run_adding(kept, read, grads, sums)
 
 
 def extension_for(bound: Bound, order: Order) -> Extension | None:

@@ -1,25 +1,26 @@
 """A run that grows: states and outputs are kept as vertices are added, and backward goes through all extensions.
 
-Every extension and every reading is one node of PyTorch's autograd graph. A token, a tensor without content, connects each
-extension to the next one and to the readings in between, so that backward visits readings before the extension that they
-read, and extensions in reverse. The gradients themselves lie in buffers of one row a vertex, so that backward takes a time
-linear in what was computed, however often the run was extended.
+A token, a tensor without content, leads through the nodes that a run has in PyTorch's autograd graph, so that backward visits
+readings before the extensions that they read, and extensions in reverse. The gradients themselves lie in buffers of one row a
+vertex, so that backward takes a time linear in what was computed, however often the run was extended.
 
 Where all is native code, one call computes an extension, its reading of earlier states and its writing of new ones, and one
-call its backward pass (`extension`).
+call its backward pass (`extension`). Such extensions wait until something that they computed is read: all that wait then are
+one node. What they read of parameters is behind a node of its own, which stands before all of them, and which gets the sums
+of their gradients, to which the native calls add.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence, Set
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from ..errors import VertexFunctionError
+from . import second
 from .autograd import (
     check_backward,
     gradients,
@@ -32,117 +33,121 @@ from .autograd import (
 )  # fmt: skip
 from .bound import Bound
 from .extension import Extension, extension_for
+from .grown import Gradients, Grown
 from .memory import Values
 from .order import Order
+from .passes import sums_of
 from .plain import check_plain
 
 
-@dataclass
-class Grown:
-    """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill.
+class Entered(NamedTuple):
+    """Parameters as extensions read them, behind one node of the autograd graph."""
 
-    Row 0 of a state is zeros, which missing children are; vertex v has row v + 1.
-    """
+    bound: Bound
+    params: Sequence[Tensor]
+    state: (
+        list[tuple[int, int]] | None
+    )  # of each: its version, and where it lies; None: nobody knows whether they change
+    node: Any  # which has saved those that the backward pass reads, and constants
 
-    count: int = 0
-    states: dict[str, Tensor] = field(default_factory=dict)  # [1 + capacity, *shape]
-    pushes: dict[str, Tensor] = field(default_factory=dict)  # [capacity, ...]
-    differentiable: set[str] = field(default_factory=set)  # names of pushes
-    # Programs whose states and outputs were compared with the buffers, and the number of vertices that these have room for.
-    _room: dict[int, tuple[Bound, int]] = field(default_factory=dict)
-    # Of each call of backward that is under way: in several threads, or in a hook of another one.
-    _gradients: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = field(default_factory=dict)
-
-    def reserve(self, bound: Bound, count: int, device: torch.device) -> None:
-        """Make room for `count` further rows of the states and outputs of these programs.
-
-        Raises:
-            VertexFunctionError: earlier rows are of another shape or dtype.
-        """
-        known = self._room.get(id(bound))
-        if known is not None and self.count + count <= known[1]:
-            return
-        room = 1 << 62
-        for buffers, nodes, first in ((self.states, bound.states, 1), (self.pushes, bound.outputs, 0)):
-            for name, node in nodes.items():
-                value, buffer, used = node.meta["val"], buffers.get(name), self.count + first
-                if buffer is not None and (buffer.dtype != value.dtype or buffer.shape[1:] != tuple(value.shape[1:])):
-                    raise VertexFunctionError(
-                        f"{'state' if first else 'output'} {name!r} of the new vertices is {_shown(value)}, that of earlier ones "
-                        f"{_shown(buffer)}: the model has changed since; begin another run"
-                    )
-                if buffer is None or len(buffer) < used + count:
-                    shape = (first + max(2 * self.count, self.count + count), *map(int, value.shape[1:]))
-                    with torch.inference_mode(False):
-                        larger = torch.zeros(shape, dtype=value.dtype, device=device)
-                    if buffer is not None:  # it has no rows of later vertices that do not push it
-                        filled = min(used, len(buffer))
-                        larger[:filled] = buffer[:filled]
-                    buffer = buffers[name] = larger
-                room = min(room, len(buffer) - first)
-        self._room[id(bound)] = bound, room
-
-    def add(self, count: int, differentiable: Set[str]) -> None:
-        """Count vertices whose rows are written now, and whose outputs of these names have gradients."""
-        self.count += count
-        self.differentiable |= differentiable
-
-    def gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The gradient buffers of this call of backward, for states and for pushes by name; they are created when needed, have
-        the rows of the buffers of states and pushes, and go when the call ends."""
-        task = torch._C._current_graph_task_id()
-        buffers = self._gradients.get(task)
-        if buffers is None:
-            buffers = self._gradients[task] = {}, {}
-            torch.autograd.Variable._execution_engine.queue_callback(
-                functools.partial(self._gradients.__delitem__, task)
-            )
-        return buffers
-
-    def state_gradient(self, name: str, like: fx.Node) -> Tensor:
-        """The gradient buffer of a state, whose gradients are like the values of a node."""
-        buffers, _ = self.gradients()
-        if name not in buffers:
-            value = like.meta["val"]
-            shape = (1 + self.count, *self.states[name].shape[1:])
-            buffers[name] = torch.zeros(shape, dtype=value.dtype, device=self.states[name].device)
-        return buffers[name]
-
-    def add_output_gradient(self, name: str, rows: Tensor, grad: Tensor) -> None:
-        """Add `grad` to the gradients of these rows of an output; a row may be given more than once, and the order of the sum
-        is fixed."""
-        _, buffers = self.gradients()
-        if name not in buffers:
-            buffers[name] = grad.new_zeros((self.count, *grad.shape[1:]))
-        buffers[name].index_put_((rows,), grad, accumulate=True)
+    def holds(self, params: Sequence[Tensor]) -> bool:
+        """Whether the parameters are these, and have not changed."""
+        return (
+            self.state is not None and all(map(operator.is_, params, self.params)) and self.state == _state_of(params)
+        )
 
 
-def extend(
-    grown: Grown,
-    token: Tensor,
-    bound: Bound,
-    order: Order,
-    earlier: Tensor,
-    flat: Sequence[Tensor],
-) -> Tensor:
-    """Compute `order.num_rows` new vertices and add them. Returns the new token.
+class Added(NamedTuple):
+    """Vertices that native code has computed, as their backward pass needs them."""
+
+    bound: Bound
+    order: Order
+    extension: Extension
+    earlier: Tensor
+    first: int
+    entered: Entered
+    kept: Tensor  # memory of their own, in which inputs are as well
+
+
+def _state_of(params: Sequence[Tensor]) -> list[tuple[int, int]] | None:
+    if any(map(Tensor.is_inference, params)):
+        return None
+    return [(tensor._version, tensor.data_ptr()) for tensor in params]
+
+
+@dataclass(eq=False)
+class Trail:
+    """What leads a backward pass through a run. Nodes of the graph must not refer to it: it refers to them."""
+
+    token: Tensor
+    waiting: list[Added] = field(default_factory=list)  # extensions that are in no node yet
+    entered: dict[int, Entered] = field(default_factory=dict)  # by the address of the programs
+
+    @property
+    def wants_gradients(self) -> bool:
+        return self.token.requires_grad  # as it does behind parameters that extensions wait for
+
+    def enter(self, grown: Grown, bound: Bound, read: Sequence[int], params: Sequence[Tensor]) -> Entered:
+        """The parameters of these programs, behind a node; the backward pass reads those with the numbers `read`, and constants,
+        which have the numbers behind inputs."""
+        entered = self.entered.get(id(bound))
+        if entered is None or not entered.holds(params):
+            numbered = [*params, *bound.pulls, *bound.constants.values()]
+            saved = [numbered[at] for at in read]
+            # A leaf makes it a node even where these parameters want no gradients, and there is nothing before it.
+            leaf = None if self.token.requires_grad else torch.zeros((), device=self.token.device, requires_grad=True)
+            nodes: list[Any] = []
+            self.token = _apply(_Enter, grown.gradients, nodes, saved, leaf, self.token, *params)
+            entered = self.entered[id(bound)] = Entered(bound, params, _state_of(params), nodes[0])
+        return entered
+
+    def end(self, grown: Grown, inputs: Sequence[Tensor] = ()) -> None:
+        """Make a node of the extensions that wait; `inputs` are those of the last one, if they want gradients."""
+        if self.waiting:
+            added, self.waiting = self.waiting, []
+            self.token = _apply(_Extensions, grown, added, self.token, *inputs)
+
+
+def extend(grown: Grown, trail: Trail, bound: Bound, order: Order, earlier: Tensor, flat: Sequence[Tensor]) -> None:
+    """Compute `order.num_rows` new vertices and add them.
 
     `earlier` int32 [num_external]: the rows, in buffers of states, of the vertices that the new ones read; `flat` are parameters,
     then inputs, in vertex order.
     """
     extension = extension_for(bound, order)
-    if bound.wants_gradients and extension is not None:
-        token = _apply(_PreparedExtend, grown, bound, order, extension, earlier, token, *flat)
-        return token
-    if bound.wants_gradients:
-        token = _apply(_Extend, grown, bound, order, earlier, token, *flat)
-        return token
-    if extension is not None:
-        _run_prepared(grown, bound, order, extension, earlier, token, flat)
-    else:
+    if extension is None and bound.wants_gradients:
+        trail.end(grown)
+        trail.token = _apply(_Extend, grown, bound, order, earlier, trail.token, *flat)
+    elif extension is None:
         with torch.no_grad():
-            _run(grown, bound, order, earlier, token, flat)
-    return token  # through which gradients go to what was computed before, if any do
+            _run(grown, bound, order, earlier, trail.token, flat)
+    elif bound.wants_gradients:
+        _add(grown, trail, bound, order, extension, earlier, flat)
+    else:
+        _run_prepared(grown, bound, order, extension, earlier, trail.token, flat)
+
+
+def _add(
+    grown: Grown,
+    trail: Trail,
+    bound: Bound,
+    order: Order,
+    extension: Extension,
+    earlier: Tensor,
+    flat: Sequence[Tensor],
+) -> None:
+    """Compute vertices natively, which wait for their node."""
+    count, read = len(bound.params), extension.prepared.read
+    is_saved_by_hooks = second.are_saved_by_hooks()
+    if is_saved_by_hooks:  # each extension saves what it would save alone
+        trail.entered.clear()
+    entered = trail.enter(grown, bound, read, flat[:count])
+    first = grown.count
+    kept = _run_prepared(grown, bound, order, extension, earlier, trail.token, flat)
+    trail.waiting.append(Added(bound, order, extension, earlier, first, entered, kept))
+    inputs = flat[count:]
+    if is_saved_by_hooks or any(value.requires_grad for value in inputs):
+        trail.end(grown, inputs)
 
 
 def _apply(function: Any, *arguments: Any) -> Any:
@@ -150,13 +155,77 @@ def _apply(function: Any, *arguments: Any) -> Any:
     return super(torch.autograd.Function, function).apply(*arguments)
 
 
-def read(grown: Grown, token: Tensor, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+def read(grown: Grown, trail: Trail, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
     """The pushed values of the given vertices, int64 [n]."""
-    outputs = _apply(_Read, grown, token, rows, *names)
+    if not torch.is_grad_enabled():
+        return {name: grown.pushes[name].index_select(0, rows) for name in names}
+    trail.end(grown)
+    outputs = _apply(_Read, grown, trail.token, rows, *names)
     return dict(zip(names, outputs, strict=True))
 
 
+class _Enter(torch.autograd.Function):
+    """Parameters, whose gradients are those that extensions behind it have added up."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gradients_of_run: Gradients,
+        nodes: list[Any],
+        saved: Sequence[Tensor],
+        leaf: Tensor | None,
+        token: Tensor,
+        *params: Tensor,
+    ) -> Tensor:
+        save_tensors(ctx, saved)
+        ctx.gradients = gradients_of_run
+        nodes.append(ctx)
+        return token.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        found = ctx.gradients.of_this_call().params.pop(ctx, None)
+        num_params = len(ctx.needs_input_grad) - 5
+        sums = [None] * num_params if found is None else sums_of(*found)
+        return (None, None, None, None, grad, *sums)
+
+
+class _Extensions(torch.autograd.Function):
+    """Extensions, the last of which may have inputs that want gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, grown: Grown, added: list[Added], token: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.grown, ctx.added = grown, added
+        save_tensors(ctx, [each.kept for each in added])
+        return token.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        check_backward((), ())
+        grown, saved = ctx.grown, saved_tensors(ctx)
+        found = grown.gradients.of_this_call()
+        of_inputs: Sequence[Tensor | None] = ()
+        read_of: dict[Any, list[Tensor]] = {}
+        for each, kept in zip(reversed(ctx.added), reversed(saved), strict=True):
+            bound, entered = each.bound, each.entered
+            read = read_of.get(entered.node)
+            if read is None:
+                read = read_of[entered.node] = saved_tensors(entered.node)
+            states = {name: grown.state_gradient(name, node) for name, node in each.extension.state_gradients.items()}
+            pushed = [found.pushes.get(name) for name in bound.pushes]
+            backward = each.extension.backward_for(bound, each.order, pushed)
+            sums = found.params.get(entered.node)
+            if sums is None:
+                sums = found.params[entered.node] = backward.new_sums(len(bound.params))
+            terms = each.extension.backward(backward, kept, read, each.first, pushed, states, each.earlier, sums[0])
+            if each is ctx.added[-1] and len(ctx.needs_input_grad) > 3:
+                of_inputs = backward.of_inputs(terms, len(bound.params))
+        return (None, None, grad, *of_inputs)
+
+
 class _Extend(torch.autograd.Function):
+    """One extension that is not native code throughout."""
+
     @staticmethod
     def forward(
         ctx: Any, grown: Grown, bound: Bound, order: Order, earlier: Tensor, token: Tensor, *flat: Tensor
@@ -168,51 +237,19 @@ class _Extend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order, grown = ctx.order, ctx.grown
-        state_gradients, push_gradients = grown.gradients()
+        found = grown.gradients.of_this_call()
         first, end = ctx.start, ctx.start + order.num_rows
         pushed = {
-            name: _of_vertices(push_gradients[name][first:end], order.vertices_of(groups))
+            name: _of_vertices(found.pushes[name][first:end], order.vertices_of(groups))
             for name, groups in ctx.bound.pushes.items()
-            if name in push_gradients
+            if name in found.pushes
         }
-        received = {name: grads[1 + first : 1 + end] for name, grads in state_gradients.items()}
+        received = {name: grads[1 + first : 1 + end] for name, grads in found.states.items()}
         flat, external = gradients(ctx.bound, order, kept_values(ctx), pushed, received)
         for name, sums in external.items():
             gradient = grown.state_gradient(name, ctx.bound.state_gradients[name])
             gradient.index_put_((ctx.earlier,), sums, accumulate=True)
         return (None, None, None, None, grad, *flat)
-
-
-class _PreparedExtend(torch.autograd.Function):
-    """The same where both passes are prepared."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        grown: Grown,
-        bound: Bound,
-        order: Order,
-        extension: Extension,
-        earlier: Tensor,
-        token: Tensor,
-        *flat: Tensor,
-    ) -> Tensor:
-        ctx.start, ctx.grown, ctx.bound, ctx.order, ctx.earlier = grown.count, grown, bound, order, earlier
-        ctx.extension = extension
-        kept = _run_prepared(grown, bound, order, extension, earlier, token, flat)
-        save_tensors(ctx, [kept, *extension.prepared.read_back(flat)])
-        return token.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        check_backward((), ())
-        kept, *read = saved_tensors(ctx)
-        grown, bound, extension = ctx.grown, ctx.bound, ctx.extension
-        _, push_gradients = grown.gradients()
-        pushed = [push_gradients.get(name) for name in bound.pushes]
-        states = {name: grown.state_gradient(name, node) for name, node in extension.state_gradients.items()}
-        flat = extension.backward(bound, ctx.order, kept, read, ctx.start, pushed, states, ctx.earlier)
-        return (None, None, None, None, None, grad, *flat)
 
 
 def _run(
@@ -257,10 +294,6 @@ def _run_prepared(
 
 def _of_vertices(rows: Tensor, vertices: Tensor | None) -> Tensor:
     return rows if vertices is None else rows.index_select(0, vertices)
-
-
-def _shown(value: Tensor) -> str:
-    return f"{str(value.dtype)[6:]} {list(map(int, value.shape[1:]))}"
 
 
 class _Read(torch.autograd.Function):

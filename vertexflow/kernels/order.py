@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -201,6 +201,8 @@ class Order:
     schedule: Schedule
     lists: EdgeLists | None
     partial_sent: Mapping[tuple[str, By], PartialSent] = field(default_factory=dict)
+    # An order of the same vertices in which those with children are computed as late as possible, if there is a way to make one.
+    make_late: Callable[[], Order] | None = None
     selected: Wide | None = None  # the vertices that outputs have a row for, ascending; None: all
     num_partial_rows: Mapping[str, int] = field(default_factory=dict)  # of states that have rows for some groups only
     _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)

@@ -86,17 +86,46 @@ class Backward:
     temporary_size: int
     terms: list[Fresh]
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
+    num_sums: int  # how many terms are of parameters; they come first
+    adds: bool  # whether native code adds these to what is there
     num_bytes: int  # of calls and index arrays
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
-        return self.run_from(kept, read, map(_address, grads))
+        terms = [each.make() for each in self.terms]
+        self._run(kept, read, map(_address, grads), terms)
+        return sums_of(terms, self.sums)
 
-    def run_from(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int]) -> list[Tensor | None]:
-        """The same; `grads` are the addresses of gradients, and of `GrownRows`."""
-        terms, read = [each.make() for each in self.terms], plain(read)
-        _call(self.calls, [_address(kept), *map(_address, read), *grads, *map(_address, terms)], self.temporary_size)
-        return [reduce(add, [terms[at] for at in indices]) if indices else None for indices in self.sums]
+    def run_adding(
+        self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int], sums: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Add the terms of parameters to `sums`; returns those of inputs. `grads` are the addresses of gradients, and of
+        `GrownRows`."""
+        made = [each.make() for each in self.terms[self.num_sums if self.adds else 0 :]]
+        terms = [*sums, *made] if self.adds else made
+        self._run(kept, read, grads, terms)
+        if not self.adds:
+            for total, term in zip(sums, terms, strict=False):
+                total.add_(term)
+        return terms[self.num_sums :]
+
+    def new_sums(self, num_params: int) -> tuple[list[Tensor], list[list[int]]]:
+        """Zeros for the terms of parameters, of which there are so many, and the terms that each is the sum of."""
+        terms = [torch.zeros(fresh.shape, dtype=fresh.dtype) for fresh in self.terms[: self.num_sums]]
+        return terms, self.sums[:num_params]
+
+    def of_inputs(self, terms: Sequence[Tensor], num_params: int) -> list[Tensor | None]:
+        """The gradients of inputs, of which these are all terms."""
+        return sums_of(terms, [[at - self.num_sums for at in some] for some in self.sums[num_params:]])
+
+    def _run(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int], terms: Sequence[Tensor]) -> None:
+        addresses = [_address(kept), *map(_address, plain(read)), *grads, *map(_address, terms)]
+        _call(self.calls, addresses, self.temporary_size)
+
+
+def sums_of(terms: Sequence[Tensor], numbers: Iterable[Sequence[int]]) -> list[Tensor | None]:
+    """Sums of the terms that have these numbers; None where there are none."""
+    return [reduce(add, [terms[at] for at in some]) if some else None for some in numbers]
 
 
 @cache

@@ -30,7 +30,7 @@ from .edges import known_of_edges
 from .memory import cut, first_row, gathered_by, positions_of, slots_of
 from .order import Order, RowGroup, Step
 from .products import Matrix, matrix
-from .routes import EXTERNAL, Routes, routes_of
+from .routes import EXTERNAL, Routes, order_of_few_routes, routes_of
 from .torch.calls import Calls
 
 _PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
@@ -130,6 +130,7 @@ def run(
     """What `autograd.run` gives, out of operations that PyTorch differentiates; outputs of all vertices, or of those that the
     order `selects`."""
     with transforms.suspended():
+        order = order_of_few_routes(order)
         functions, structure = _differentiable(bound), _structure_of(bound, order, selects)
     given = [dict(known) for known in structure.known]
     for number, function in enumerate(functions):
@@ -191,7 +192,8 @@ def _run_steps(
             for name in sorted(read[by]) if sending is not None else ():
                 assert sending is not None
                 rows = states[name] if sending.index is None else states[name].index_select(0, sending.index)
-                for reader, part in zip(sending.readers, torch.split(rows, sending.counts), strict=True):
+                parts = [rows] if len(sending.counts) == 1 else torch.split(rows, sending.counts)
+                for reader, part in zip(sending.readers, parts, strict=True):
                     arrived.setdefault((by, name, reader), []).append(part)
 
     def receive(reader: int, by: By, name: str, group: _Group) -> Tensor:

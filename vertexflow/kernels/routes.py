@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import rehearsal
 from .arguments import By
 from .order import Order
 
@@ -49,6 +50,25 @@ class Routes:
 
 
 _kept: WeakKeyDictionary[Order, dict[By, Routes]] = WeakKeyDictionary()
+_late: WeakKeyDictionary[Order, Order | None] = WeakKeyDictionary()  # None: the order itself
+
+
+def order_of_few_routes(order: Order) -> Order:
+    """The order of the same vertices to send states in: a late one where steps of this one send to many others, as in trees,
+    whose leaves have parents of any depth."""
+    if order not in _late:
+        late, chosen = None, order
+        if order.make_late is not None and _num_routes(order) > 2 * len(order.steps):
+            with torch.inference_mode(False), rehearsal.interrupted():
+                late = order.make_late()
+        if late is not None and _num_routes(late) < _num_routes(order):
+            chosen = late if order.selected is None else late.selecting(order.selected)
+        _late[order] = None if chosen is order else chosen
+    return _late[order] or order
+
+
+def _num_routes(order: Order) -> int:
+    return sum(len(sending.readers) for routes in routes_of(order).values() for sending in routes.sending.values())
 
 
 def routes_of(order: Order) -> dict[By, Routes]:

@@ -46,7 +46,7 @@ from .transfers import (
     zero_leaves,
     zero_unread,
 )
-from .windows import Windows, visits, visits_back
+from .windows import Windows, has_rounded_sums, visits, visits_back
 
 
 def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
@@ -159,7 +159,9 @@ def backward(
 ) -> Backward:
     """The backward pass; if it `overwrites` what is kept, it sends to where that lies."""
     sending = forward.sending if overwrites else None
-    writer, programs = Writer(bound, order, sending and sending.rows), [compiled.program for compiled in bound.compiled]
+    adds = grows and not any(has_rounded_sums(compiled.program) for compiled in bound.compiled)
+    writer = Writer(bound, order, sending and sending.rows, adds)
+    programs = [compiled.program for compiled in bound.compiled]
     windows = [memory.windows for memory in forward.memory]
     # The addresses are numbered as `Backward.run` passes them; those of terms follow.
     temporary, kept = Region(writer.address("temporary")), writer.address("kept")
@@ -201,7 +203,7 @@ def backward(
         memory.add_by_window(temporary, partial(_backward_layout, compiled, group, taken))
         param_grads = set(compiled.program.param_grads.values())
         for node, (shape, dtype) in results_of(compiled, BACKWARD):
-            if node in param_grads:
+            if adds or node in param_grads:  # what gradients of parameters are made of is added up as well
                 terms[number, node] = shape, dtype
                 memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
             else:
@@ -211,6 +213,7 @@ def backward(
     for name, groups in bound.params.items():
         nodes = {number: programs[number].param_grads.get(name) for number in groups}
         sums.append([(number, node) for number, node in nodes.items() if node is not None])
+    num_sums = len(terms)
     puts: dict[int, list[Transfer]] = defaultdict(list)
     for name, groups in bound.pulls.items():
         nodes = {number: programs[number].pull_grads.get(name) for number in groups}
@@ -251,7 +254,7 @@ def backward(
         raise Unprepared("gradients that no loop makes")
     fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, writer.num_bytes)
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, adds, writer.num_bytes)
 
 
 def _by_need(

@@ -3,11 +3,12 @@
 from .cache import cached_schedule
 from .edges import EdgeLists, edge_lists
 from .fsm import FSM
-from .policies import POLICIES, Policy, Structure
+from .policies import LATE, POLICIES, Policy, Structure
 from .schedule import Schedule, schedule
 
 __all__ = [
     "FSM",
+    "LATE",
     "POLICIES",
     "EdgeLists",
     "Policy",

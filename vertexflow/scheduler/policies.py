@@ -77,6 +77,18 @@ class Height:
         return _core.height(structure.child, structure.slot, structure.offset, structure.num_external)
 
 
+class Late:
+    """Vertices without children at once, others as late as possible: in trees, a step reads the one before it and leaves.
+
+    For passes in which states are sent from step to step (`kernels.routes`), not for those over one memory.
+    """
+
+    def steps(self, structure: Structure) -> Ints:
+        steps = POLICIES["height"].steps(structure) + 1
+        steps[np.diff(structure.offset) == 0] = 0
+        return steps
+
+
 class Agenda:
     """Of the ready kinds, run the one whose vertices have the lowest average depth, all that are ready at once.
 
@@ -107,3 +119,4 @@ def greedy(structure: Structure, table: dict[tuple[int, ...], int] | None) -> In
 
 
 POLICIES: dict[str, Policy] = {"depth": Depth(), "height": Height(), "agenda": Agenda(), "optimal": Optimal()}
+LATE = Late()

@@ -23,13 +23,14 @@ from ...graph.symbolic.roles import (
     role_of,
 )
 from ..arguments import (
+    ADDS,
+    PACKED,
     Argument,
     By,
     FirstSending,
     Function,
     Gathered,
     GroupArgument,
-    Memory,
     Outside,
     ParentOffset,
     Received,
@@ -67,8 +68,6 @@ from .plan import Plan
 from .products import FUNCTIONS, dtype_of, function_of, packed_size
 
 COMPANY = Function("company")  # in the library that knows of other processes
-PACKED = Memory("packed")  # whether weights were packed
-ADDS = Memory("adds")  # whether sums over rows are added to what is there
 INDICES = "const Index* const"
 
 

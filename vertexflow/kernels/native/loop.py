@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from ...graph.symbolic.program import CORES, Program
 from .. import rehearsal
-from ..arguments import Function, LoopArgument, Scratch
+from ..arguments import ADDS, PACKED, Function, LoopArgument, Scratch
 from ..binding import AddressedLoop, BoundArguments, Template, bind_arguments
 from ..calls import MOVES
 from ..cut import Cut
@@ -19,7 +19,7 @@ from ..memory import Buffers, empty_for, size_in_a_step
 from ..operations import Unsupported
 from ..order import Extent, Ints, RowGroup
 from ..run import Run
-from .blocks import ADDS, COMPANY, PACKED
+from .blocks import COMPANY
 from .build import address_of, load
 from .products import library_of, rows_source, source_of
 from .source import Source, Sources, company_source, floats_of, preamble, write_part
