@@ -119,7 +119,8 @@ class Backward:
         return sums_of(terms, [[at - self.num_sums for at in some] for some in self.sums[num_params:]])
 
     def _run(self, kept: Tensor, read: Sequence[Tensor], grads: Iterable[int], terms: Sequence[Tensor]) -> None:
-        addresses = [_address(kept), *map(_address, plain(read)), *grads, *map(_address, terms)]
+        read = plain(read)  # copies live until the call is done
+        addresses = [_address(kept), *map(_address, read), *grads, *map(_address, terms)]
         _call(self.calls, addresses, self.temporary_size)
 
 
