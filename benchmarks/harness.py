@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import vertexflow as vf
-from vertexflow.kernels import pool
+from vertexflow.kernels.memory import pool
 
 from .device import graphed, peak, seconds_of
 from .floor import Product, bound_ms, ceilings, floor

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import vertexflow as vf
-from vertexflow import programs
+from vertexflow.call import programs
 from vertexflow.kernels.triton import loop
 
 from .absent import absent_gpu, nothing

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 import vertexflow as vf
-from vertexflow.kernels import pool
+from vertexflow.kernels.memory import pool
 
 from .device import size_in, status
 from .harness import OURS, RATE, Case, Contestant, Settings, mean_square

@@ -15,17 +15,17 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import vertexflow as vf
 from benchmarks.graphs import random_tree
-from vertexflow.kernels import routes
 from vertexflow.kernels.arguments import By
+from vertexflow.kernels.second_order import routes
 
 from .agreement import join
 from .budget import tries
+from .call.test_initial import leaves_of as count_leaves
 from .kinds import kinds_cases
 from .models import BinaryTreeLSTM, FromCode, TreeRNN
 from .ragged import ragged_cases
 from .reference import run_reference
 from .strategies import SMOOTH, Structure, cases
-from .test_initial import leaves_of as count_leaves
 
 PARTS = [
     Structure(5, [(0, 3, 0), (1, 3, 1), (3, 4, 0), (2, 4, 1)]),

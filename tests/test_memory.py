@@ -12,11 +12,11 @@ import torch
 from torch.fx import graph_module
 
 import vertexflow as vf
-from vertexflow import programs
+from vertexflow.call import programs
+from vertexflow.call.programs import MOST_VERSIONS
 from vertexflow.graph.symbolic.sizes import StepSizes
-from vertexflow.kernels import pool
 from vertexflow.kernels.compiled import Compiled
-from vertexflow.programs import MOST_VERSIONS
+from vertexflow.kernels.memory import pool
 from vertexflow.scheduler import cache
 
 from .models import FromCode

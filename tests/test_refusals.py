@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vertexflow as vf
-from vertexflow import programs
+from vertexflow.call import programs
 
 from .models import FromCode
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import vertexflow as vf
-from vertexflow.kernels import passes
+from vertexflow.kernels.prepared import passes
 
 from .agreement import TOLERANCE
 from .models import FromCode

@@ -2,7 +2,9 @@
 
 from . import nn, parallel
 from ._version import __version__
-from .collate import collate
+from .call.estimate import MemoryEstimate
+from .call.kinds import vertex
+from .call.outputs import Outputs
 from .errors import (
     BackendError,
     GraphError,
@@ -15,8 +17,6 @@ from .errors import (
     VertexFlowError,
     VertexFunctionError,
 )
-from .estimate import MemoryEstimate
-from .frontier import Frontier
 from .function import VertexFunction
 from .graph.inputs.build import InputGraph, chain, graph, tree, tree_from_parents
 from .graph.inputs.hyper import hypergraph
@@ -30,9 +30,9 @@ from .graph.inputs.readers.read import from_ptb
 from .graph.inputs.split import BatchPart, split
 from .graph.inputs.unroll import unroll, unrolled_edges
 from .graph.symbolic.vertex import Vertex
-from .kinds import vertex
-from .outputs import Outputs
+from .growing.frontier import Frontier
 from .pictures.svg import Picture
+from .samples.collate import collate
 from .scheduler import FSM, Policy, Schedule, schedule
 from .timeline import timeline
 from .view import view

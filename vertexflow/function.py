@@ -10,12 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import arcs, kinds, programs, recall, report
+from . import report
+from .call import arcs, kinds, programs, recall
+from .call.estimate import AsGiven, BoundCall, EstimatesMemory
+from .call.inputs import check_arguments, check_inputs, check_shared, initial_states
+from .call.observer import Seen, observer_of_thread
+from .call.orders import Reads, order_of
+from .call.outputs import Outputs
+from .call.programs import Configuration, Programs, Request, Version
+from .call.selection import pushing, selection_of
+from .call.transformed import run_transformed
 from .described import Described
-from .eager import EagerFrontier, run_eager
+from .eager.run import EagerFrontier, run_eager
 from .errors import InputError, VertexFunctionError
-from .estimate import AsGiven, BoundCall, EstimatesMemory
-from .frontier import Frontier
 from .graph import transforms
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
@@ -29,23 +36,17 @@ from .graph.symbolic.states import Dtypes, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
 from .graph.symbolic.vertex import Vertex
 from .graph.uncompiled import uncompiled
-from .grower import Grower
-from .growth import Addition
-from .inputs import check_arguments, check_inputs, check_shared, initial_states
+from .growing.frontier import Frontier
+from .growing.grower import Grower
+from .growing.growth import Addition
 from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
-from .kernels.partial_states import with_partial_states
+from .kernels.memory.partial_states import with_partial_states
 from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
-from .observer import Seen, observer_of_thread
-from .orders import Reads, order_of
-from .outputs import Outputs
-from .programs import Configuration, Programs, Request, Version
 from .saved_policy import SavesPolicy
 from .scheduler import Policy
-from .selection import pushing, selection_of
-from .transformed import run_transformed
 
 
 class VertexFunction(Described, SavesPolicy, EstimatesMemory):

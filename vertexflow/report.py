@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .call.programs import Programs
 from .errors import NotTracedError, VertexFunctionError
 from .graph.symbolic.show import SymbolicGraph
 from .kernels.compile import choose_backend
-from .programs import Programs
 
 
 def symbolic_graph(programs: Programs, backend: str) -> SymbolicGraph:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kinds
+from .call import kinds
+from .call.selection import pushing
 from .errors import InputError, InputTypeError
 from .function import VertexFunction
 from .graph.inputs.build import InputGraph
@@ -20,7 +21,6 @@ from .graph.inputs.pack import GraphBatch, pack
 from .kernels.compile import named_backend
 from .pictures.page import Values, page
 from .scheduler import schedule
-from .selection import pushing
 
 MOST = 400  # vertices on a page
 ENTRIES = 12  # of a vertex's value

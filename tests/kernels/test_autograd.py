@@ -8,7 +8,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import vertexflow as vf
-from vertexflow.kernels import prepared
+from vertexflow.kernels.prepared import structures as prepared
 
 from ..models import FromCode
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from torch import nn
 
 import vertexflow as vf
-from vertexflow import programs
+from vertexflow.call import programs
 from vertexflow.kernels.native import build
 
 from ..agreement import check

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from .lower.loops import Over
 
 if TYPE_CHECKING:
-    from .memory import Values
+    from .memory.layout import Values
     from .order import Parents, RowGroup
     from .run import Run
 

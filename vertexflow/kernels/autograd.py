@@ -11,14 +11,16 @@ from torch import Tensor, fx
 from ..errors import VertexFlowError
 from ..graph.symbolic.isolation import without_autocast
 from ..graph.symbolic.trace import Trace
-from . import pool, replay, second
 from .bound import Bound
 from .executor import run_backward, run_forward
-from .memory import Arena, Values
+from .memory import pool
+from .memory.layout import Arena, Values
+from .memory.overwriting import Readers
 from .order import Order
-from .overwriting import Readers
 from .plain import are_usual, check_plain, check_real, is_recorded
-from .prepared import Prepared, prepared_for
+from .prepared.structures import Prepared, prepared_for
+from .second_order import gradients as second
+from .second_order import replay
 
 
 def run(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from .arguments import (
+from .arguments import (  # fmt: skip
     ADDS,
     Argument,
     Buffer,
@@ -28,8 +28,8 @@ from .arguments import (
     Value,
     Whole,
     finder,
-)  # fmt: skip
-from .memory import Key
+)
+from .memory.layout import Key
 from .order import RowGroup
 from .run import Run
 

@@ -15,9 +15,9 @@ from .binding import AddressedLoop
 from .compiled import Compiled
 
 if TYPE_CHECKING:
-    from .extension import Extension
+    from .growing.extension import Extension
     from .order import Order
-    from .prepared import Prepared
+    from .prepared.structures import Prepared
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ from torch import fx
 
 from ..graph.symbolic.program import BACKWARD, FORWARD, Program
 from .binding import AddressedLoop
-from .memory import Arena, Buffers, Layout, Taken, backward_layout, forward_layouts
+from .memory.layout import Arena, Buffers, Layout, Taken, backward_layout, forward_layouts
 from .order import Extent, Ints, RowGroup
 from .run import Run
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .compiled import Loop
-from .memory import Buffers, size_in_a_step
+from .memory.layout import Buffers, size_in_a_step
 from .order import Extent, Ints, RowGroup, Step
 from .run import Run
 from .torch.between import Between, Rows

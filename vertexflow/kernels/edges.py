@@ -12,7 +12,7 @@ from ..graph.symbolic.program import Program
 from ..graph.symbolic.roles import ALL_SLOTS, is_over_edges
 from ..graph.symbolic.trace import Trace
 from .arguments import By
-from .memory import empty_for
+from .memory.layout import empty_for
 from .order import Order, Parents, RowGroup, Step
 
 

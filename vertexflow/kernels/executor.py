@@ -14,7 +14,7 @@ from torch import Tensor
 from .arguments import By, Gathered, Received
 from .compiled import Compiled
 from .edges import ChildRows, EdgeRows, Exchange, known_of_edges
-from .memory import Values, cut, empty_for, first_gathered, first_row, positions_of, slots_of
+from .memory.layout import Values, cut, empty_for, first_gathered, first_row, positions_of, slots_of
 from .order import Ints, Order, RowGroup, Step
 from .ranges import is_profiling, named, step_numbers
 from .run import Run

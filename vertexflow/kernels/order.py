@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..scheduler import EdgeLists, Schedule
-from . import rehearsal
 from .arguments import By
+from .memory import rehearsal
 
 MOST_SELECTIONS = 8  # of vertices whose outputs are returned, kept with an order
 

@@ -17,9 +17,12 @@ from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from ..errors import VertexFlowError
-from . import autograd, pool, replay, second
+from . import autograd
 from .bound import Bound
+from .memory import pool
 from .order import Order
+from .second_order import gradients as second
+from .second_order import replay
 
 Role = Literal["tensor", "input", "external"]  # parameters and buffers; inputs; states of external vertices
 Key = tuple[Role, str]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ..errors import InputError, InputTypeError, VertexFunctionError
-from . import rehearsal
+from .memory import rehearsal
 
 _PLAIN = {Tensor, nn.Parameter}
 _MODES = (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .edges import ChildRows, EdgeRows, Exchange
-from .memory import Values
+from .memory.layout import Values
 from .order import RowGroup
 
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ..backward_hooks import ReturnsOutputs
+from ..call.backward_hooks import ReturnsOutputs
+from ..call.outputs import Outputs
+from ..call.selection import selection_of
 from ..errors import InputError
 from ..function import VertexFunction
 from ..graph import segments
@@ -16,8 +18,6 @@ from ..graph.inputs.build import InputGraph
 from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic.vertex import Vertex
 from ..graph.uncompiled import uncompiled
-from ..outputs import Outputs
-from ..selection import selection_of
 
 
 class DAGNN(ReturnsOutputs):

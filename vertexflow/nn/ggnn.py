@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..call.kinds import vertex
 from ..function import VertexFunction
 from ..graph.symbolic.vertex import Vertex
-from ..kinds import vertex
 
 
 class GGNN(VertexFunction):

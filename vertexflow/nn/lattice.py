@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..call.kinds import vertex
 from ..errors import GraphError, InputTypeError
 from ..function import VertexFunction
 from ..graph.inputs.build import InputGraph, graph
 from ..graph.symbolic.vertex import Vertex
-from ..kinds import vertex
 
 
 class LatticeLSTM(VertexFunction):

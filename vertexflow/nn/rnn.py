@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backward_hooks import ReturnsOutputs
+from ..call.backward_hooks import ReturnsOutputs
+from ..call.outputs import Outputs
 from ..errors import GraphError, InputError
 from ..function import VertexFunction
 from ..graph.inputs.build import InputGraph
 from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.uncompiled import uncompiled
-from ..outputs import Outputs
 
 
 class Cell(VertexFunction):

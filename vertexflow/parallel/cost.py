@@ -11,9 +11,9 @@ import numpy as np
 
 from .. import _core
 from ..errors import InputError, InputTypeError
-from ..fields import divide
 from ..graph.inputs.build import InputGraph
 from ..graph.inputs.pack import GraphBatch, pack
+from ..samples.fields import divide
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 _CHUNK = 4096  # samples that are packed at once

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 
-from .. import programs
+from ..call import programs
+from ..call.inputs import check_inputs, check_shared
+from ..call.observer import Seen
+from ..call.outputs import Outputs
 from ..errors import InputError, VertexFunctionError
 from ..function import VertexFunction
 from ..graph import transforms
@@ -24,10 +27,7 @@ from ..graph.symbolic.roles import shared_key
 from ..graph.symbolic.states import dtypes_of, usual_dtype
 from ..graph.symbolic.trace import Trace
 from ..graph.symbolic.vertex import Vertex
-from ..inputs import check_inputs, check_shared
 from ..kernels.compile import named_backend
-from ..observer import Seen
-from ..outputs import Outputs
 from . import collectives
 from .collectives import Enter, Leave
 from .columns import Columns, joined, own

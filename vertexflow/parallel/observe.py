@@ -1,6 +1,6 @@
 """What a model does with a batch, seen without computing it: its parts, their work, and what they keep.
 
-The model's own `forward` runs on tensors without memory (`kernels/rehearsal.py`); calls of vertex functions are seen by an
+The model's own `forward` runs on tensors without memory (`kernels/memory/rehearsal.py`); calls of vertex functions are seen by an
 observer, all other operations by a dispatch mode.
 """
 
@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .. import kinds
+from ..call import kinds
+from ..call.estimate import real
+from ..call.inputs import check_inputs
+from ..call.observer import Seen, observed_by
+from ..call.outputs import Outputs
 from ..errors import BackendError, InputError, VertexFlowError
-from ..estimate import real
 from ..function import VertexFunction
 from ..graph.inputs.derived import Derived
 from ..graph.inputs.pack import GraphBatch, pack, replaced
 from ..graph.symbolic.trace import Trace
-from ..inputs import check_inputs
-from ..kernels import rehearsal
 from ..kernels.compile import choose_backend
-from ..observer import Seen, observed_by
-from ..outputs import Outputs
+from ..kernels.memory import rehearsal
 from .cost import Floats
 from .levels import Levels, levels_of
 from .work import COUNTED, PartWork, works_of

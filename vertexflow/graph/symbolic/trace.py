@@ -26,7 +26,7 @@ from .derivatives import DerivativeError
 from .isolation import forget_source, without_autocast
 from .method import code_of
 from .passes.functional import remove_mutations
-from .roles import (
+from .roles import (  # fmt: skip
     Counts,
     Gather,
     Grad,
@@ -42,7 +42,7 @@ from .roles import (
     name_of,
     role_of,
     shared_key,
-)  # fmt: skip
+)
 from .sizes import StepSizes
 from .source_lines import SourceLines, located, where
 from .stand_in import stand_in, unchanged

@@ -61,7 +61,7 @@ from ..lower.loops import (
 )
 from ..lower.scalar import wide
 from ..lower.views import stride
-from ..memory import positions_of, scratch_of
+from ..memory.layout import positions_of, scratch_of
 from .body import write_statements
 from .cpp import TYPES
 from .plan import Plan

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from ...graph.symbolic.program import CORES, Program
-from .. import rehearsal
 from ..arguments import ADDS, PACKED, Function, LoopArgument, Scratch
 from ..binding import AddressedLoop, BoundArguments, Template, bind_arguments
-from ..calls import MOVES
 from ..cut import Cut
 from ..lower.loops import Over
-from ..memory import Buffers, empty_for, size_in_a_step
+from ..memory import rehearsal
+from ..memory.layout import Buffers, empty_for, size_in_a_step
 from ..operations import Unsupported
 from ..order import Extent, Ints, RowGroup
+from ..prepared.calls import MOVES
 from ..run import Run
 from .blocks import COMPANY
 from .build import address_of, load

@@ -13,7 +13,7 @@ from ..arguments import Argument, Scratch
 from ..lower.decompose import decomposed
 from ..lower.scalar import wide
 from ..lower.verify import verify
-from ..memory import scratch_of
+from ..memory.layout import scratch_of
 from ..operations import Unsupported
 from ..torch.between import Between
 from .blocks import Blocks

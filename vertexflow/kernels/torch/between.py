@@ -14,7 +14,7 @@ from ...graph.symbolic.program import Part, Program
 from ..arguments import Scratch
 from ..lower.loops import Over
 from ..lower.views import vertex_shape
-from ..memory import first_row
+from ..memory.layout import first_row
 from ..order import Step
 from ..run import Run
 from .calls import Calls

@@ -14,7 +14,7 @@ from ...graph.symbolic.program import CORES, Part, Program
 from ...graph.symbolic.roles import is_over_edges
 from ..arguments import By, Gathered, Received
 from ..edges import ChildRows, EdgeRows
-from ..memory import Buffers, cut, first_gathered, first_row, positions_of, slots_of
+from ..memory.layout import Buffers, cut, first_gathered, first_row, positions_of, slots_of
 from ..order import Extent, Ints, RowGroup, Step
 from ..run import Run
 from .calls import Calls

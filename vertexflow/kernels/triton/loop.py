@@ -19,7 +19,7 @@ from ...graph.symbolic.program import CORES, Program
 from ..arguments import RunArgument, Scratch, Seed, Stride, finder
 from ..binding import BoundArguments, Numbers, Template, bind_arguments, key_of
 from ..cut import Cut
-from ..memory import Buffers, size_in_a_step
+from ..memory.layout import Buffers, size_in_a_step
 from ..operations import Unsupported
 from ..order import Extent, Ints, RowGroup
 from ..run import Run

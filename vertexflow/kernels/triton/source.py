@@ -38,7 +38,7 @@ from ..arguments import (
 from ..lower.calls import leave_to_pytorch
 from ..lower.decompose import decomposed
 from ..lower.views import stride
-from ..memory import scratch_of
+from ..memory.layout import scratch_of
 from ..operations import Unsupported
 from ..torch.between import Between
 from . import tiles

@@ -1,0 +1,281 @@
+"""A call that is like an earlier one is not bound again, and any that is not gives what it gives to a model without a past."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+from vertexflow.call import recall
+from vertexflow.errors import VertexFlowError
+
+from ..models import TreeRNN
+
+BATCH = vf.pack([vf.tree(((0, 1), 2)), vf.chain(3)])
+OTHER = vf.pack([vf.chain(4), vf.chain(4)])  # of as many vertices
+
+
+@pytest.fixture(scope="module")
+def shared_model():
+    torch.manual_seed(0)
+    return TreeRNN(3, 4)
+
+
+@pytest.fixture
+def model(shared_model):
+    """A model that has been called on BATCH, with gradients and without; not to be changed."""
+    return called(shared_model)
+
+
+@pytest.fixture
+def own_model(shared_model):
+    """The same, which may be changed."""
+    return called(copy.deepcopy(shared_model))
+
+
+def called(model):
+    model(BATCH, x=inputs())
+    with torch.no_grad():
+        model(BATCH, x=inputs())
+    return model
+
+
+@pytest.fixture
+def binds(monkeypatch):
+    """The models whose calls were bound, call after call."""
+    calls, run_again = [], recall.run_again
+
+    def noted(model, *arguments):
+        result = run_again(model, *arguments)
+        calls.extend([] if result is not None else [model])
+        return result
+
+    monkeypatch.setattr(recall, "run_again", noted)
+    return calls
+
+
+def inputs(requires_grad=False, dtype=torch.float32):
+    return torch.linspace(-1, 1, BATCH.num_vertices * 3, dtype=dtype).view(-1, 3).requires_grad_(requires_grad)
+
+
+def outcome(model, batch=BATCH, **arguments):
+    """What a call gives, with its gradients; or its error."""
+    given = {"x": inputs()} | arguments
+    tensors = [*model.parameters(), *(value for value in given.values() if isinstance(value, torch.Tensor))]
+    try:
+        h = model(batch, **given).h
+    except VertexFlowError as error:
+        return type(error), str(error)
+    wanted = [tensor for tensor in tensors if tensor.requires_grad] if h.requires_grad else []
+    return h.detach(), *(torch.autograd.grad(h.square().sum(), wanted, allow_unused=True) if wanted else ())
+
+
+def outcomes(model, *arguments, **named):
+    """What a call gives, and what it gives if it is bound anew."""
+    found, run_again = outcome(model, *arguments, **named), recall.run_again
+    recall.run_again = lambda *arguments: None
+    try:
+        return found, outcome(model, *arguments, **named)
+    finally:
+        recall.run_again = run_again
+
+
+def same(found, expected):
+    """Whether two outcomes are, to the bit."""
+    assert len(found) == len(expected), (found, expected)
+    for one, other in zip(found, expected, strict=True):
+        both = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+        assert torch.equal(one, other) if both else one == other, (found, expected)
+    return True
+
+
+def test_a_call_like_an_earlier_one_is_not_bound_again(model, binds):
+    found, expected = outcomes(model)
+    assert same(found, expected)
+    with torch.no_grad():
+        assert torch.equal(model(BATCH, x=inputs()).h, expected[0])
+    assert not binds
+
+
+def test_numbers_are_those_of_the_call(own_model, binds):
+    before = outcome(own_model)
+    with torch.no_grad():
+        own_model.w.weight.mul_(2)
+    found, expected = outcomes(own_model, x=3 * inputs())
+    assert same(found, expected)
+    assert not torch.equal(found[0], before[0])
+    assert not binds
+
+
+def test_outputs_of_roots(model, binds):
+    model(BATCH, x=inputs(), outputs=BATCH.roots)
+    del binds[:]
+    h = model(BATCH, x=inputs(), outputs=BATCH.roots).h
+    assert not binds
+    assert torch.equal(h, model(BATCH, x=inputs()).h[BATCH.roots])
+
+
+def test_outputs_whose_memory_has_other_numbers(model, binds):
+    memory = np.array([5, 0, 2])
+    wanted = torch.from_numpy(memory)  # whose changes nobody notices but who reads it
+    model(BATCH, x=inputs(), outputs=wanted)
+    memory[0] = 1
+    torch.testing.assert_close(model(BATCH, x=inputs(), outputs=wanted).h, model(BATCH, x=inputs()).h[[1, 0, 2]])
+
+
+def lazily_negative():
+    return torch.complex(torch.zeros(BATCH.num_vertices, 3), -inputs()).conj().imag
+
+
+def freed():
+    x = inputs().clone()
+    x.untyped_storage().resize_(0)
+    return x
+
+
+INPUTS = {
+    "that requires grad": lambda: inputs(requires_grad=True),
+    "of another dtype": lambda: inputs(dtype=torch.float64),
+    "of more rows": lambda: torch.ones(BATCH.num_vertices + 1, 3),
+    "of more columns": lambda: torch.ones(BATCH.num_vertices, 4),
+    "that is no tensor": lambda: inputs().tolist(),
+    "with other strides": lambda: inputs().t().contiguous().t(),
+    "that is one row": lambda: torch.ones(1, 3).expand(BATCH.num_vertices, 3),
+    "with a lazy negation": lazily_negative,
+    "that is sparse": lambda: inputs().to_sparse(),
+    "on the device meta": lambda: inputs().to("meta"),
+    "without memory": freed,
+    "that is a parameter": lambda: nn.Parameter(inputs()),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_an_input(model, name):
+    assert same(*outcomes(model, x=INPUTS[name]()))
+
+
+@pytest.mark.parametrize("names", [("y",), ("x", "y"), ()])
+def test_inputs_of_other_names(model, names):
+    given = dict.fromkeys(names, inputs())
+    with pytest.raises(VertexFlowError):
+        model(BATCH, **given)
+
+
+def replace_data(model):
+    model.w.weight.data = model.w.weight.data.t().contiguous().t()
+
+
+def wider(model):
+    model.double()
+
+
+def frozen(model):
+    model.w.weight.requires_grad_(False)
+
+
+def without_memory(model):
+    model.w.weight.data.untyped_storage().resize_(0)
+
+
+def backend(model):
+    model.backend = "torch"
+
+
+def parts(model):
+    model.max_vertices = 3
+
+
+def wide_states(model):
+    model.state_dtype = torch.float64
+
+
+def policy(model):
+    model.policy = "height"
+
+
+CHANGES = [replace_data, wider, frozen, without_memory, backend, parts, wide_states, policy]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_model(own_model, change, binds):
+    change(own_model)
+    assert same(*outcomes(own_model))
+    assert binds
+
+
+def test_the_environment(model, monkeypatch, binds):
+    monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")
+    model(BATCH, x=inputs())
+    assert binds
+    assert "native" not in model.explain()
+
+
+AROUND = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_is_around_a_call(model, name):
+    with AROUND[name]():
+        found, expected = outcomes(model)
+        assert same(found, expected)
+    assert found[0].dtype == expected[0].dtype
+    assert same(*outcomes(model))
+
+
+def test_another_dtype_of_autocast(model):
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            model(BATCH, x=inputs())
+            assert same(*outcomes(model))
+
+
+def test_another_default_dtype_is_seen(model, binds):
+    torch.set_default_dtype(torch.float64)
+    try:
+        model(BATCH, x=inputs())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert model in binds
+
+
+def test_another_batch_and_the_other_direction(model):
+    for batch, arguments in ((OTHER, {}), (BATCH, {"reverse": True}), (BATCH, {})):
+        assert same(*outcomes(model, batch, **arguments))
+
+
+def test_transforms_are_served_and_forward_mode_is_refused(model):
+    x = inputs()
+    expected = torch.stack([model(BATCH, x=x).h, model(BATCH, x=2 * x).h])
+    torch.testing.assert_close(torch.func.vmap(lambda x: model(BATCH, x=x).h)(torch.stack([x, 2 * x])), expected)
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(VertexFlowError, match="dual"):
+        model(BATCH, x=torch.autograd.forward_ad.make_dual(x, x))
+
+
+def test_explain_tells_of_the_last_call(model):
+    told = []
+    for gradients in (True, False, True):
+        with torch.set_grad_enabled(gradients):
+            model(BATCH, x=inputs())
+        told.append(model.explain())
+    assert told[0] == told[2] != told[1]
+
+
+def test_batches_and_replaced_parameters_are_let_go(own_model):
+    model = own_model
+    batch, old = vf.pack([vf.chain(3)]), model.w.weight
+    model(batch, x=torch.ones(3, 3))
+    gone = weakref.ref(batch), weakref.ref(old)
+    del batch, old
+    model.w.weight = nn.Parameter(torch.ones_like(model.w.weight))
+    model(BATCH, x=inputs())
+    gc.collect()
+    assert [each() for each in gone] == [None, None]

@@ -1,0 +1,134 @@
+"""A call that is like an earlier one on the same batch runs what that one was bound to.
+
+The checks, traces, programs and the order that a call looks up follow from the version of the model, the batch, and what is
+compared here.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..graph.inputs.pack import GraphBatch
+from ..kernels import autograd
+from ..kernels.compiled import Compiled
+from ..kernels.parts import BoundPart
+from ..kernels.plain import is_recorded, lie_in_memory
+from .estimate import AsGiven, BoundCall
+from .outputs import Outputs
+from .programs import Programs, Version
+from .same_call import TensorGuards, can_be_told, positions, surroundings
+
+Tensors = Mapping[str, Tensor]
+
+
+class Model(Protocol):
+    """What of a vertex function decides how a call is bound, beside its version."""
+
+    @property
+    def _programs(self) -> Programs: ...
+
+    policy: Any
+    max_vertices: int | None
+    state_dtype: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """What a call was bound to, and all that decided it."""
+
+    surroundings: list[Any]  # compared by identity
+    names: list[str]  # see `_names`
+    guards: Any  # of all these, and `outputs=`
+    wanted: Tensor | None  # a copy of `outputs=`
+    device: torch.device
+    part: BoundPart
+    flat: list[int]  # the positions of what is read, among tensors, then inputs
+    as_given: AsGiven
+    latest: Mapping[str, Compiled] | None
+
+    def fits(
+        self, model: Model, backend: str, names: Sequence[str], given: Sequence[Tensor], wanted: Tensor | None
+    ) -> bool:
+        """Whether a call with these tensors and inputs would be bound to the same."""
+        return (
+            names == self.names
+            and (wanted is None) == (self.wanted is None)
+            and all(map(operator.is_, _surroundings(model, backend, self.device), self.surroundings))
+            and self.guards.check(*given, *(() if wanted is None else (wanted,)))
+            and lie_in_memory(given)
+            and (wanted is None or self.wanted is None or torch.equal(wanted, self.wanted))
+        )
+
+
+def run_again(
+    model: Model,
+    version: Version,
+    tensors: Tensors,
+    backend: str,
+    batch: object,
+    reverse: bool,
+    inputs: Tensors,
+    wanted: Tensor | None,
+) -> Outputs | None:
+    """What a call returns, if it is like an earlier one.
+
+    `tensors` are parameters and buffers, `backend` is what `named_backend` says.
+    """
+    if type(batch) is not GraphBatch or is_recorded():
+        return None
+    recall: Recall | None = version.recalls.get(batch, {}).get((reverse, torch.is_grad_enabled()))
+    given = [*tensors.values(), *inputs.values()]
+    if recall is None or not recall.fits(model, backend, _names(tensors, inputs), given, wanted):
+        return None
+    model._programs.latest = recall.latest
+    outputs = autograd.run_flat(recall.part.bound, recall.part.order, [given[at] for at in recall.flat], {})
+    return Outputs(outputs if wanted is None else recall.as_given(outputs))
+
+
+def keep(
+    model: Model,
+    version: Version,
+    call: BoundCall,
+    backend: str,
+    batch: object,
+    reverse: bool,
+    inputs: Tensors,
+    wanted: Tensor | None,
+    result: Outputs,
+) -> None:
+    """Remember a call, if what it was bound to can be told from these arguments without waiting for a device."""
+    given = [*call.tensors.values(), *inputs.values(), *(() if wanted is None else (wanted,))]
+    is_told = can_be_told(model.state_dtype, given) and (wanted is None or wanted.device.type == "cpu")
+    if not (is_told and len(call.parts) == 1 and type(batch) is GraphBatch):
+        return
+    (part,) = call.parts
+    if result.keys() != part.bound.pushes.keys():
+        return  # outputs of kinds that are not in the batch were added
+    recall = Recall(
+        _surroundings(model, backend, call.device),
+        _names(call.tensors, inputs),
+        TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None),
+        None if wanted is None else wanted.clone(),
+        call.device,
+        part,
+        positions(part.bound, call.tensors, inputs),
+        call.as_given,
+        model._programs.latest,
+    )
+    version.recalls.setdefault(batch, {})[reverse, torch.is_grad_enabled()] = recall
+
+
+def _names(tensors: Tensors, inputs: Tensors) -> list[str]:
+    """The names of tensors, then those of inputs."""
+    return [*tensors, "", *inputs]
+
+
+def _surroundings(model: Model, backend: str, device: torch.device) -> list[Any]:
+    """What decides how a call is bound, beside the model and its arguments."""
+    return [model.policy, model.max_vertices, *surroundings(model.state_dtype, backend, device)]

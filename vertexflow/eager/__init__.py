@@ -1,0 +1,1 @@
+"""`backend="eager"`: the user's own methods on real tensors; nothing is traced."""

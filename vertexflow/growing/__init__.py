@@ -1,0 +1,1 @@
+"""Runs whose structure is found as they go."""

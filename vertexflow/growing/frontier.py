@@ -1,0 +1,226 @@
+"""`Frontier`: a run of a vertex function whose structure is not known ahead, because it depends on what was computed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..call.kinds import Used, check_scattered
+from ..call.observer import observer_of_thread
+from ..call.outputs import Outputs
+from ..errors import InputError, InputTypeError, OutputError, VertexFunctionError
+from ..graph.uncompiled import uncompiled
+from ..kernels.growing import run as grow
+from ..kernels.growing.grown import Grown
+from .grower import Grower
+from .growth import Addition
+
+
+class _LeftOut(NamedTuple):
+    """What stands for an input that was given before, and is left out: a row of zeros."""
+
+    row: Tensor
+    per_edge: bool
+    methods: set[str]  # that pull it, as far as they were called
+
+
+class Frontier:
+    """Vertices computed so far, and the means to add more. Made by `model.start(...)`.
+
+    Vertices are numbered in the order in which they were added, over all samples. What was pushed can be read at any time,
+    and decides, for instance, what is added next; `backward` of a loss over what was read goes through all of it.
+
+    Attributes:
+        num_vertices: how many there are.
+
+    Example:
+        >>> run = model.start(x=words)                           # one vertex without children for each row
+        >>> scores = run[:].score                                # what they pushed, [run.num_vertices, ...]
+        >>> pairs = choose(scores)                               # [n, 2]: the children of n new vertices
+        >>> new = run.extend(pairs)                              # computed in batches; returns their numbers, int64 [n]
+        >>> run[new].h.square().mean().backward()
+    """
+
+    def __init__(self, grower: Grower, methods: Mapping[Any, str], device: torch.device) -> None:
+        if observer_of_thread() is not None:
+            raise InputError(
+                "a run that grows cannot be planned: what is added depends on numbers, and a plan is made without computing any"
+            )
+        self._grower = grower
+        self._grown = Grown()
+        self._trail = grow.Trail(torch.zeros((), device=device))
+        self._begin(methods, device)
+
+    def _begin(self, methods: Mapping[Any, str], device: torch.device) -> None:
+        self._methods = methods
+        self._device = device
+        self._zeros: dict[str, _LeftOut] = {}
+        self._names: list[str] = []  # of the methods that were called
+        self._used: dict[str, Used] = {}  # what each of them used at first
+        self._pushed_names: list[tuple[str, ...]] = []  # what each of them pushes
+        self._method_of = np.empty(0, np.int32)  # the number of each vertex's method, once there are several
+
+    @property
+    def num_vertices(self) -> int:
+        return self._grown.count
+
+    def __len__(self) -> int:
+        return self.num_vertices
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise OutputError(f"a run has no attribute {name!r}; what its vertices pushed is read as run[vertices].{name}")
+
+    def __repr__(self) -> str:
+        return f"Frontier(num_vertices={self.num_vertices})"
+
+    @uncompiled
+    def extend(self, children: Any, kind: Any = None, **inputs: Tensor) -> Tensor:
+        """Add vertices and compute them.
+
+        Args:
+            children: integers [n, slots], the child in each slot of each new vertex, -1 where there is none. Children are
+                vertices of the run, or new ones: row i becomes vertex `num_vertices + i`, so that new vertices may depend
+                on each other. For any number of samples at once.
+            kind: where the vertex function has methods for kinds, the kind of all new vertices, or a list with that of each.
+            inputs: one tensor for each name that the vertex function pulls, [n, ...], or a row for each child, row by row of
+                `children`, if it pulls it for edges; of the kinds that pull it only. One that was given before and is left
+                out now is zero.
+
+        Returns:
+            The numbers of the new vertices, int64 [n], on the CPU.
+
+        Raises:
+            GraphError: a child that does not exist, a cycle, more slots than the vertex function gathers, or a kind that it has
+                no method for.
+            VertexFunctionError: the vertex function pushes other outputs than before, or its states or outputs have another
+                shape or dtype: it has changed since.
+            InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
+        """
+        if kind is not None and None in self._methods:  # an input that has this name
+            inputs["kind"] = kind
+        return self._add(Addition.of(children, self.num_vertices, kind, self._methods), inputs)
+
+    def _add(self, addition: Addition, inputs: dict[str, Tensor]) -> Tensor:
+        if not addition.num_vertices:
+            return torch.empty(0, dtype=torch.int64)
+        given, left_out = inputs, self._zeros.keys() - inputs.keys()
+        if left_out:
+            given = dict(inputs)
+            for name in left_out:
+                zeros = self._zeros[name]
+                pulling = zeros.methods.intersection(addition.methods)
+                if pulling:
+                    count = sum([addition.count(method)[zeros.per_edge] for method in pulling])
+                    given[name] = zeros.row.expand(count, *zeros.row.shape)
+        used = self._compute(addition, given)
+        self._note(addition, used)
+        for name, value in inputs.items():
+            methods = {method for method, use in used.items() if name in use.pulls}
+            if name in self._zeros:
+                self._zeros[name].methods.update(methods)
+            else:
+                row = torch.zeros(value.shape[1:], dtype=value.dtype, device=value.device)
+                self._zeros[name] = _LeftOut(row, used[next(iter(methods))].is_edge_input(name), methods)
+        return torch.arange(addition.start, self.num_vertices)
+
+    def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
+        """Compute new vertices and keep their states and outputs; returns what each method used."""
+        bound, flat, order, earlier, traces = self._grower.grow(addition, inputs, self._trail.wants_gradients)
+        self._check(traces)
+        grow.extend(self._grown, self._trail, bound, order, earlier, flat)
+        return traces
+
+    def _check(self, used: Mapping[str, Used]) -> None:
+        """Refuse methods that push other outputs than when they were called before, and, once all methods of the vertex function
+        were called, states that none of them scatters."""
+        if not used.keys() <= self._used.keys():
+            called = {**self._used, **used}
+            if called.keys() >= set(self._methods.values()):
+                check_scattered(called)
+        for method, use in used.items():
+            if method in self._names:
+                before = self._pushed_names[self._names.index(method)]
+                if set(before) != set(use.pushes):
+                    raise VertexFunctionError(
+                        f"this extension pushed {sorted(use.pushes)}, those before {sorted(before)}; push the same always"
+                    )
+
+    def _note(self, addition: Addition, used: Mapping[str, Used]) -> None:
+        """Note which method computed each of the new vertices, and what it pushes."""
+        for method in addition.methods:
+            if method not in self._names:
+                self._names.append(method)
+                self._used[method] = used[method]
+                self._pushed_names.append(tuple(used[method].pushes))
+        if len(self._names) == 1:
+            return
+        count = self.num_vertices
+        if len(self._method_of) < count:
+            larger = np.zeros(2 * count, np.int32)  # what came before there were several is of method 0
+            larger[: len(self._method_of)] = self._method_of
+            self._method_of = larger
+        numbers = np.array([self._names.index(method) for method in addition.methods], np.int32)
+        index = addition.method_index
+        self._method_of[addition.start : count] = numbers[0] if index is None else numbers[index]
+
+    @uncompiled
+    def __getitem__(self, vertices: Any) -> Outputs:
+        """What these vertices pushed: `Outputs`, one entry a name, [n, ...].
+
+        `vertices`: a tensor, array or list of vertex numbers, or of booleans, one a vertex; a slice; or one number, for
+        which the first dimension is missing. Where there are kinds, entries are what all of these vertices pushed.
+        """
+        index = self._index(vertices)
+        read = self._read(index.reshape(-1))
+        if index.dim() == 1:
+            return Outputs(read)
+        return Outputs((name, value.reshape(index.shape + value.shape[1:])) for name, value in read.items())
+
+    def _read(self, index: Tensor) -> dict[str, Tensor]:
+        """What these vertices pushed, int64 [n], by name."""
+        return grow.read(self._grown, self._trail, self._pushed_by(index), index)
+
+    def _pushed_by(self, index: Tensor) -> list[str]:
+        """The names of what all of these vertices pushed."""
+        sets = self._pushed_names
+        if len(set(sets)) > 1 and len(index):
+            numbers = self._method_of[index.cpu().numpy()]
+            are_alike = bool((numbers == numbers[0]).all())
+            sets = [sets[number] for number in (numbers[:1] if are_alike else np.unique(numbers))]
+        return [
+            name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
+        ]
+
+    def _index(self, vertices: Any) -> Tensor:
+        count = self.num_vertices
+        if isinstance(vertices, slice):
+            return torch.arange(*vertices.indices(count), device=self._device)
+        try:
+            index = torch.as_tensor(vertices)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputTypeError(
+                f"vertices are numbers, or one boolean a vertex, not {vertices!r}; read what they pushed as run[vertices].name"
+            ) from error
+        if index.dtype == torch.bool:
+            if index.shape != (count,):
+                raise InputError(
+                    f"a mask of shape {tuple(index.shape)} for {count} vertices; give one boolean a vertex"
+                )
+            index = index.nonzero().squeeze(1)
+        if index.is_floating_point() and index.numel():
+            raise InputTypeError(f"vertices are integers, not {index.dtype}")
+        index = index.long()
+        if index.device.type == "cpu" and index.numel():
+            first, last = int(index.min()), int(index.max())
+            if not -count <= first <= last < count:
+                raise InputError(f"vertices {first} to {last} were asked for; there are 0 to {count - 1}")
+            if first >= 0 and self._device.type == "cpu":
+                return index.clone()  # the caller's may change before the backward pass
+        return torch.where(index < 0, index + count, index).to(self._device, non_blocking=True)

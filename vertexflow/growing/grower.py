@@ -1,0 +1,146 @@
+"""What computes the vertices that are added to a run: looked up once, and again when something that decides it has changed."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ..call import kinds, programs
+from ..call.inputs import check_inputs
+from ..call.orders import Reads
+from ..call.programs import Version
+from ..call.same_call import TensorGuards, can_be_told, positions, surroundings
+from ..graph.symbolic.roles import shared_key
+from ..graph.symbolic.trace import Trace
+from ..kernels.bound import Bound
+from ..kernels.compile import named_backend
+from ..kernels.compiled import Compiled
+from ..kernels.order import Order
+from ..kernels.plain import check_real, lie_in_memory
+from .growth import Addition, order_of
+
+if TYPE_CHECKING:
+    from ..function import VertexFunction
+
+Key = tuple[tuple[str, ...], bool, bool, tuple[str, ...]]  # methods, through, whether gradients are on, names of inputs
+
+
+class Growing(NamedTuple):
+    """What an extension is computed with: the compiled programs, parameters and inputs in the order in which these read them,
+    the order of the new vertices, the rows of earlier ones that they read, and the trace of each method."""
+
+    bound: Bound
+    flat: list[Tensor]
+    order: Order
+    earlier: Tensor
+    traces: dict[str, Trace]
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What was looked up for an extension, and all that decided it."""
+
+    version: Version
+    surroundings: list[Any]  # compared by identity
+    guards: Any  # of parameters, buffers and inputs; the last may have any number of rows
+    traces: dict[str, Trace]
+    reads: tuple[Reads, ...]
+    bound: Bound
+    flat: list[int]  # the positions of what is read, among all tensors
+    latest: Mapping[str, Compiled] | None
+    has_row_each: bool  # whether all inputs have a row for each new vertex
+
+
+@dataclass(eq=False)
+class Grower:
+    """Looks up what computes the vertices that are added to one run of a model."""
+
+    model: VertexFunction
+    shared: Mapping[str, Tensor]
+    _known: dict[Key, _Known] = field(default_factory=dict)
+
+    def grow(self, addition: Addition, inputs: Mapping[str, Tensor], through: bool) -> Growing:
+        """Check inputs, and look up how new vertices are computed; `through`: earlier vertices want gradients."""
+        model, shared = self.model, self.shared
+        version, tensors = programs.see(model._programs, model)
+        if shared:
+            tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
+        given = [*tensors.values(), *inputs.values()]
+        key = (addition.methods, through, torch.is_grad_enabled(), tuple(inputs))
+        known = self._known.get(key)
+        if known is None or not self._fits(known, version, given, addition, inputs):
+            known = self._look_up(version, tensors, addition, inputs, through)
+            if known.guards is not None:
+                self._known[key] = known
+        model._programs.latest = known.latest
+        device = given[0].device if given else torch.device("cpu")
+        order, earlier = order_of(addition, known.reads, model.policy, device, model._programs.orders)
+        return Growing(known.bound, [given[at] for at in known.flat], order, earlier, known.traces)
+
+    def _fits(
+        self,
+        known: _Known,
+        version: Version,
+        given: Sequence[Tensor],
+        addition: Addition,
+        inputs: Mapping[str, Tensor],
+    ) -> bool:
+        """Whether an extension with these tensors is computed as the one that is known."""
+        check_real()
+        return (
+            known.version is version
+            and all(map(operator.is_, self._surroundings(given), known.surroundings))
+            and known.has_row_each
+            and forward_ad._current_level < 0
+            and known.guards.check(*given)
+            and lie_in_memory(given)
+            and all(value.shape[0] == addition.num_vertices for value in inputs.values())
+        )
+
+    def _look_up(
+        self,
+        version: Version,
+        tensors: Mapping[str, Tensor],
+        addition: Addition,
+        inputs: Mapping[str, Tensor],
+        through: bool,
+    ) -> _Known:
+        model, methods = self.model, addition.methods
+        device = check_inputs(tensors, inputs)
+        traces = model._trace(version, inputs, tensors, self.shared, device, methods)
+        kinds.refuse_edge_outputs(traces)
+        kinds.check_rows(traces, inputs, addition.counts(), model._methods, "the extension")
+        bound = model._bind(version, traces, inputs, tensors, device, through, methods, grows=True)
+        given = [*tensors.values(), *inputs.values()]
+        has_row_each = len(methods) == 1 and not any(traces[methods[0]].is_edge_input(name) for name in inputs)
+        may_be_kept = has_row_each and can_be_told(model.state_dtype, given)
+        return _Known(
+            version,
+            self._surroundings(given),
+            _guards(given, len(inputs)) if may_be_kept else None,
+            traces,
+            tuple(map(Reads.of, traces.values())),
+            bound,
+            positions(bound, tensors, inputs),
+            model._programs.latest,
+            has_row_each,
+        )
+
+    def _surroundings(self, given: Sequence[Tensor]) -> list[Any]:
+        """What decides how an extension is computed, beside the model's version and tensors."""
+        device, backend = given[0].device if given else torch.device("cpu"), named_backend(self.model.backend)
+        return [*surroundings(self.model.state_dtype, backend, device), torch.is_inference_mode_enabled()]
+
+
+def _guards(given: Sequence[Tensor], num_inputs: int) -> Any:
+    sizes: list[list[int | None]] = [list(tensor.shape) for tensor in given]
+    strides: list[list[int | None]] = [list(tensor.stride()) for tensor in given]
+    for shape, steps in zip(sizes[len(given) - num_inputs :], strides[len(given) - num_inputs :], strict=True):
+        shape[0], steps[:] = None, [None] * len(steps)
+    return TensorGuards(*given, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)

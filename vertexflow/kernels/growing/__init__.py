@@ -1,0 +1,1 @@
+"""Runs that grow: states and outputs are kept as vertices are added."""

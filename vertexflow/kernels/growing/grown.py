@@ -1,0 +1,118 @@
+"""What a run that grows has computed: states and outputs of all vertices, and their gradients in a backward pass."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Set
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+
+from ...errors import VertexFunctionError
+from ..bound import Bound
+
+Sums = tuple[
+    list[Tensor], list[list[int]]
+]  # terms of gradients, and the numbers of those whose sum is that of a parameter
+
+
+@dataclass(eq=False)
+class Gradients:
+    """The gradients of one run, of each call of backward that is under way: in several threads, or in a hook of another one."""
+
+    _of_calls: dict[int, GradientsOfCall] = field(default_factory=dict)
+
+    def of_this_call(self) -> GradientsOfCall:
+        """Those of this call of backward; they go when it ends."""
+        task = torch._C._current_graph_task_id()
+        found = self._of_calls.get(task)
+        if found is None:
+            found = self._of_calls[task] = GradientsOfCall()
+            torch.autograd.Variable._execution_engine.queue_callback(
+                functools.partial(self._of_calls.__delitem__, task)
+            )
+        return found
+
+
+@dataclass(eq=False)
+class GradientsOfCall:
+    """Gradients of states and outputs, by name, in rows as the run has them; and of parameters, by the `Entered` that has them.
+
+    They are created when needed.
+    """
+
+    states: dict[str, Tensor] = field(default_factory=dict)
+    pushes: dict[str, Tensor] = field(default_factory=dict)
+    params: dict[object, Sums] = field(default_factory=dict)
+
+
+@dataclass
+class Grown:
+    """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill.
+
+    Row 0 of a state is zeros, which missing children are; vertex v has row v + 1.
+    """
+
+    count: int = 0
+    states: dict[str, Tensor] = field(default_factory=dict)  # [1 + capacity, *shape]
+    pushes: dict[str, Tensor] = field(default_factory=dict)  # [capacity, ...]
+    differentiable: set[str] = field(default_factory=set)  # names of pushes
+    # Programs whose states and outputs were compared with the buffers, and the number of vertices that these have room for.
+    _room: dict[int, tuple[Bound, int]] = field(default_factory=dict)
+    gradients: Gradients = field(default_factory=Gradients)
+
+    def reserve(self, bound: Bound, count: int, device: torch.device) -> None:
+        """Make room for `count` further rows of the states and outputs of these programs.
+
+        Raises:
+            VertexFunctionError: earlier rows are of another shape or dtype.
+        """
+        known = self._room.get(id(bound))
+        if known is not None and self.count + count <= known[1]:
+            return
+        room = 1 << 62
+        for buffers, nodes, first in ((self.states, bound.states, 1), (self.pushes, bound.outputs, 0)):
+            for name, node in nodes.items():
+                value, buffer, used = node.meta["val"], buffers.get(name), self.count + first
+                if buffer is not None and (buffer.dtype != value.dtype or buffer.shape[1:] != tuple(value.shape[1:])):
+                    raise VertexFunctionError(
+                        f"{'state' if first else 'output'} {name!r} of the new vertices is {_shown(value)}, that of earlier ones "
+                        f"{_shown(buffer)}: the model has changed since; begin another run"
+                    )
+                if buffer is None or len(buffer) < used + count:
+                    shape = (first + max(2 * self.count, self.count + count), *map(int, value.shape[1:]))
+                    with torch.inference_mode(False):
+                        larger = torch.zeros(shape, dtype=value.dtype, device=device)
+                    if buffer is not None:  # it has no rows of later vertices that do not push it
+                        filled = min(used, len(buffer))
+                        larger[:filled] = buffer[:filled]
+                    buffer = buffers[name] = larger
+                room = min(room, len(buffer) - first)
+        self._room[id(bound)] = bound, room
+
+    def add(self, count: int, differentiable: Set[str]) -> None:
+        """Count vertices whose rows are written now, and whose outputs of these names have gradients."""
+        self.count += count
+        self.differentiable |= differentiable
+
+    def state_gradient(self, name: str, like: fx.Node) -> Tensor:
+        """The gradient buffer of a state, whose gradients are like the values of a node."""
+        buffers = self.gradients.of_this_call().states
+        if name not in buffers:
+            value = like.meta["val"]
+            shape = (1 + self.count, *self.states[name].shape[1:])
+            buffers[name] = torch.zeros(shape, dtype=value.dtype, device=self.states[name].device)
+        return buffers[name]
+
+    def add_output_gradient(self, name: str, rows: Tensor, grad: Tensor) -> None:
+        """Add `grad` to the gradients of these rows of an output; a row may be given more than once, and the order of the sum
+        is fixed."""
+        buffers = self.gradients.of_this_call().pushes
+        if name not in buffers:
+            buffers[name] = grad.new_zeros((self.count, *grad.shape[1:]))
+        buffers[name].index_put_((rows,), grad, accumulate=True)
+
+
+def _shown(value: Tensor) -> str:
+    return f"{str(value.dtype)[6:]} {list(map(int, value.shape[1:]))}"

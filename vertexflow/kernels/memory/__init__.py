@@ -1,0 +1,1 @@
+"""Where values lie, and who hands out the memory."""

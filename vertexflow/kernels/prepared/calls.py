@@ -1,0 +1,290 @@
+"""Calls of native functions, written down before the addresses of a run are known.
+
+An argument is a number, or so many bytes behind an address of the run: of a memory region, a parameter, an input or an output.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import _core
+from ...graph.symbolic.program import CORES
+from ..arguments import (  # fmt: skip
+    Argument,
+    By,
+    FirstSending,
+    Function,
+    GroupArgument,
+    Outside,
+    ParentOffset,
+    ParentPlaces,
+    RowsOfChildren,
+    Seed,
+    SentByAll,
+    Stride,
+    finder,
+)
+from ..binding import AddressedLoop
+from ..bound import Bound
+from ..compiled import NoSteps
+from ..edges import Exchange
+from ..memory.layout import ALIGNED, Values
+from ..order import Ints, Order, RowGroup, Step
+from ..ranges import MOVED, CallsOfRun, NamedCalls, is_profiling, step_numbers
+from ..run import Run
+from .sent_rows import SentRows, receiving
+
+COPY, ZERO, GATHER = map(Function, ("copy", "zero", "gather"))
+RECEIVE = {dtype: Function(f"receive_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
+ADD = {dtype: Function(f"add_{str(dtype)[6:]}") for dtype in (torch.float32, torch.float64)}
+MOVES = (COPY, ZERO, GATHER, *RECEIVE.values(), *ADD.values())  # functions that move rows
+
+
+class Unprepared(Exception):  # noqa: N818 - a reason, not a failure
+    """Why runs cannot be written down."""
+
+
+class Location(NamedTuple):
+    """Where rows lie: the first `offset` bytes behind an address, the others `stride` bytes apart."""
+
+    address: int  # its number, see `Writer.address`
+    offset: int
+    stride: int
+    num_rows: int
+
+    def part(self, start: int, count: int) -> Location:
+        """Rows [start, start + count)."""
+        return Location(self.address, self.offset + start * self.stride, self.stride, count)
+
+
+Index = Location | Tensor  # numbers of rows, int32: where they lie in a run, or those of all runs
+
+Locations = dict[Hashable, Location]  # of values, by node, and of buffers and other arguments
+
+
+@dataclass
+class Region:
+    """Memory of a run, which grows while rows are placed in it, one behind the other."""
+
+    address: int
+    size: int = 0  # bytes
+
+    def allocate(self, num_rows: int, bytes: int) -> Location:
+        """Place rows of so many bytes."""
+        location = Location(self.address, self.size, bytes, num_rows)
+        self.size += -(-num_rows * bytes // ALIGNED) * ALIGNED
+        return location
+
+
+def _length(index: Index) -> int:
+    return index.num_rows if isinstance(index, Location) else len(index)
+
+
+class Writer:
+    """Writes down the calls of one pass over a structure."""
+
+    def __init__(self, bound: Bound, order: Order, sent: SentRows | None = None, adds: bool = False) -> None:
+        """Gradients that are sent to children lie at rows of `sent`, if it is given, not at the order's own; `adds`: sums over
+        rows are added to what is there."""
+        self.bound, self.order, self.adds = bound, order, adds
+        self.alive: list[Tensor] = []  # tensors whose addresses are among the numbers
+        self.num_seeds = 0
+        self._addresses: dict[Hashable, int] = {}  # what lies there: the number of the address, from 1 on
+        # The arguments of all calls: a number, and the number of the address that it is added to, or 0.
+        self._numbers: list[int] = []
+        self._address_of: list[int] = []
+        self._calls: list[tuple[int, int, Ints]] = []  # function, position of the first argument, steps
+        self._parts: list[str | None] = []  # of each call: the part, or None
+        self._arguments_of: dict[tuple[int, str, int], int] = {}  # by group, part and window: position of the first
+        self._begun: set[tuple[int, str]] = set()
+        native = (
+            loop for compiled in bound.compiled for loop in compiled.loops.values() if isinstance(loop, AddressedLoop)
+        )
+        self._functions = next((loop.loop_numbers for loop in native), {})
+        self._parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}
+        self._partial = order.partial_parents if sent is None else {}
+        if sent is not None:
+            self._parents |= {
+                by: sent.parents(by, parents) for by, parents in self._parents.items() if parents and by in sent.blocks
+            }
+
+    def address(self, key: Hashable) -> int:
+        """The number of the address where something lies, the next one if it is new."""
+        return self._addresses.setdefault(key, len(self._addresses) + 1)
+
+    def known_address(self, key: Hashable) -> int | None:
+        """The number of the address where something lies, if it has one."""
+        return self._addresses.get(key)
+
+    def calls(self) -> CallsOfRun:
+        """All calls that were written down; if a profiler runs, in ranges for it."""
+        numbers, address_of = np.array(self._numbers, np.int64), np.array(self._address_of, np.int64)
+        made = functools.partial(_core.Calls, numbers, address_of, len(self._addresses) + 1)
+        in_one_go = made(self._calls)
+        if not is_profiling():
+            return in_one_go
+        return NamedCalls([(*name, made(calls)) for name, calls in self._pieces()], in_one_go)
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory of all calls, and of index arrays that are not the order's."""
+        of_order = self.order.vertex.untyped_storage().data_ptr()
+        own = {index.data_ptr(): index.nbytes for index in self.alive if index.untyped_storage().data_ptr() != of_order}
+        return sum(own.values()) + 16 * len(self._numbers) + sum(steps.nbytes for _, _, steps in self._calls)
+
+    def _pieces(self) -> Iterator[tuple[tuple[str, int | None], list[tuple[int, int, Ints]]]]:
+        """The calls between two others of another part; those of a core, step by step."""
+        for part, calls in itertools.groupby(zip(self._parts, self._calls, strict=True), lambda call: call[0]):
+            if part not in CORES:
+                yield (part or MOVED, None), [call for _, call in calls]
+                continue
+            for _, (function, first, steps) in calls:
+                lines = steps.reshape(-1, len(Step._fields))
+                for line, number in zip(lines, step_numbers(self.order.table, lines), strict=True):
+                    yield (part, number), [(function, first, np.ascontiguousarray(line))]
+
+    def run(self, group: int, part: str, locations: Locations, steps: Ints, window: int) -> None:
+        """Run the loop of a part, if there is one, for these steps, which are all in one window."""
+        loop = self.bound.compiled[group].loops.get(part)
+        if loop is None or isinstance(loop, NoSteps):
+            return
+        if not isinstance(loop, AddressedLoop):
+            raise Unprepared(f"{part} is no native code")
+        if (group, part, window) not in self._arguments_of:
+            run = Run(self.order.groups[group], Values({}), exchange=Exchange(self._parents, partial=self._partial))
+            first_numbers = loop.adding_numbers if self.adds else loop.first_numbers
+            arguments: list[Location | int] = [*(loop.later_numbers if (group, part) in self._begun else first_numbers)]
+            for position, key in loop.tensors:
+                arguments[position] = locations[key]
+            for position, argument in loop.run_arguments:
+                arguments[position] = self._argument(argument, run, locations)
+            self._arguments_of[group, part, window] = self._write(arguments)
+            self._begun.add((group, part))
+        self._calls.append((loop.address, self._arguments_of[group, part, window], steps.reshape(-1)))
+        self._parts.append(part)
+
+    def copy(self, to: Location, source: Location, to_rows: Index | None, source_rows: Index | None) -> None:
+        """Copy rows `source_rows` of `source` to rows `to_rows`; in place of one of them None: all, in order."""
+        rows = to_rows if source_rows is None else source_rows
+        count = to.num_rows if rows is None else _length(rows)
+        self._move(COPY, to, [to, source, *map(self._index, (to_rows, source_rows)), to.stride, source.stride], count)
+
+    def zero(self, to: Location, index: Tensor | None = None) -> None:
+        """Fill rows `index`, or all rows, with zeros."""
+        count, pointer = (to.num_rows, 0) if index is None else (len(index), self._pointer(index))
+        self._move(ZERO, to, [to, pointer, to.stride], count)
+
+    def row_of_zeros(self, size: int, num_rows: int) -> Location:
+        """One row of so many bytes, all zero, which stands for many."""
+        return Location(0, self._pointer(torch.zeros(size, dtype=torch.uint8)), 0, num_rows)
+
+    def receive(self, to: Location, dtype: torch.dtype, first: int, state: str, sent: Mapping[By, Location]) -> None:
+        """Sum what parents sent to consecutive rows of a state, from `first` on."""
+        if dtype not in RECEIVE:
+            raise Unprepared(f"gradients of {str(dtype)[6:]}")
+        arguments = [to, to.stride // dtype.itemsize, first, *self._sent(state, sent)]
+        self._move(RECEIVE[dtype], to, arguments, to.num_rows)
+
+    def gather(self, to: Location, source: Location, rows: Location, which: Tensor | None) -> None:
+        """Copy rows `rows` of `source`: all of them, or those at the positions `which`, to the same positions of `to`."""
+        count = rows.num_rows if which is None else len(which)
+        self._move(GATHER, to, [to, source, rows, self._index(which), to.stride], count)
+
+    def add(
+        self,
+        to: Location,
+        to_rows: Index | None,
+        dtype: torch.dtype,
+        bounds: tuple[int, int],
+        state: str,
+        sent: Mapping[By, Location],
+        which: Tensor | None = None,
+    ) -> None:
+        """Add what parents sent to rows of a state, of which `bounds` are the first and how many there are (or those `which` are
+        counted from the first), to rows `to_rows`, which may name a row twice."""
+        if dtype not in ADD:
+            raise Unprepared(f"gradients of {str(dtype)[6:]}")
+        first, count = bounds
+        indices = [self._index(to_rows), self._index(which)]
+        arguments = [to, *indices, to.stride // dtype.itemsize, first, *self._sent(state, sent)]
+        self._move(ADD[dtype], to, arguments, count if which is None else len(which))
+
+    def _sent(self, state: str, sent: Mapping[By, Location]) -> list[Location | int]:
+        """What parents sent, by slot and by edge, as arguments."""
+        terms: list[Location | int] = []
+        for by in self._parents:
+            parents = self._partial.get((state, by), self._parents[by])
+            if by not in sent or parents is None:
+                terms += [0, 0, 0]
+            else:
+                offset = 0 if parents.offset is None else self._pointer(parents.offset)
+                terms += [sent[by], self._pointer(parents.places), offset]
+        return terms
+
+    def _index(self, index: Index | None) -> Location | int:
+        if index is None:
+            return 0
+        return index if isinstance(index, Location) else self._pointer(index)
+
+    def _move(self, function: Function, to: Location, arguments: Sequence[Location | int], num_rows: int) -> None:
+        if function not in self._functions:
+            raise Unprepared("there is no native code")
+        if num_rows and to.stride:
+            steps = np.array(Step(0, num_rows), np.int32)
+            self._calls.append((self._functions[function], self._write(arguments), steps))
+            self._parts.append(None)
+
+    def _write(self, arguments: Sequence[Location | int]) -> int:
+        """Write the arguments of a call; returns the position of the first."""
+        first = len(self._numbers)
+        for argument in arguments:
+            number, address = (argument.offset, argument.address) if isinstance(argument, Location) else (argument, 0)
+            self._numbers.append(number)
+            self._address_of.append(address)
+        return first
+
+    def _argument(self, argument: Argument, run: Run, locations: Locations) -> Location | int:
+        """An argument that is not the address of a tensor in every run."""
+        match argument:
+            case Stride(node):
+                dtype: torch.dtype = node.meta["val"].dtype
+                return locations[node].stride // dtype.itemsize
+            case SentByAll():
+                return locations.get(argument, 0)
+            case Outside():
+                return locations.get(argument, 0)
+            case FirstSending():
+                return self._first_sending(run.group)
+            case Seed():
+                self.num_seeds += (Seed, run.group) not in self._addresses
+                return Location(self.address((Seed, run.group)), 0, 0, 1)
+            case GroupArgument() | RowsOfChildren() | ParentPlaces() | ParentOffset():
+                value = finder(argument)(run)
+                return self._pointer(value) if isinstance(value, Tensor) else value
+        raise AssertionError(argument)
+
+    def _first_sending(self, group: RowGroup) -> int:
+        """The first row of a group with a child whose gradient is read, or the number of its rows."""
+        rows = group.num_leaves + np.arange(len(group.child_rows)) // max(group.num_slots, 1)
+        sending = [rows[self._is_read[group.child_rows.numpy()]]]
+        if group.edges is not None:
+            owner = np.repeat(group.edges.owner.numpy(), group.edges.side_by_side)
+            sending.append(owner[self._is_read[group.edges.child_rows.numpy()]])
+        return min((int(rows.min()) for rows in sending if len(rows)), default=group.num_rows)
+
+    @cached_property
+    def _is_read(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        return receiving([compiled.program for compiled in self.bound.compiled], self.order)
+
+    def _pointer(self, tensor: Tensor) -> int:
+        self.alive.append(tensor)
+        return tensor.data_ptr()

@@ -1,0 +1,1 @@
+"""Gradients of gradients: the forward pass replayed in operations that PyTorch differentiates."""
