@@ -19,7 +19,7 @@ from vertexflow.parallel.columns import own
 
 from ..models import TreeRNN
 from .cases import CASES, DAGS, KINDS, MANY, TREES, BothWays, Case, Classified, Dropped
-from .test_processes import EXACT, shares
+from .test_processes import EXACT, clipped, shares
 from .test_stages_processes import expected
 
 pytestmark = pytest.mark.slow
@@ -153,6 +153,9 @@ def of_columns(mesh: DeviceMesh, names, found) -> None:
             torch.testing.assert_close(ours.detach(), loss, **EXACT)
             ours.backward()
             assert agree(f"{name}, {share}", model, gradients, columns.get_local_rank(), columns.size()) > 1
+        agree(name, model, clipped(call, gradients), columns.get_local_rank(), columns.size())
+        with pytest.raises(vf.InputError, match="different columns of part"):
+            vf.parallel.save("nowhere", 1, call, torch.optim.Adam(call.parameters()))
 
 
 def of_noise_and_inputs(mesh: DeviceMesh) -> None:
@@ -291,6 +294,7 @@ def of_stages_and_columns(mesh: DeviceMesh, found) -> None:
     torch.testing.assert_close(loss.detach(), found["both directions"][0], **EXACT)
     loss.backward()
     agree("stages", model, found["both directions"][1], mesh["hidden"].get_local_rank(), 2)
+    agree("clipped", model, clipped(call, found["both directions"][1]), mesh["hidden"].get_local_rank(), 2)
 
 
 def test_shared_columns_agree_with_one_process(tmp_path):

@@ -67,6 +67,15 @@ def agree(name: str, model: nn.Module, gradients: dict[str, torch.Tensor]) -> No
         )
 
 
+def clipped(call: nn.Module, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Half of the gradients, after those of the model were clipped to half their norm."""
+    norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
+    torch.testing.assert_close(vf.parallel.clip_grad_norm_(call, 2 * norm.item()), norm, **EXACT)  # changes nothing
+    torch.testing.assert_close(vf.parallel.clip_grad_norm_(call, norm.item() / 2), norm, **EXACT)
+    scale = norm / 2 / (norm + 1e-6)  # as PyTorch has it
+    return {name: gradient * scale for name, gradient in gradients.items()}
+
+
 def ddp(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return DistributedDataParallel(model, process_group=mesh.get_group())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import traceback
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import vertexflow as vf
 
 from ..models import TreeRNN
 from .cases import CASES, KINDS, MANY, TREES, BothWays, Case, Classified, OfKinds
-from .test_processes import EXACT, agree, shares
+from .test_processes import EXACT, agree, clipped, shares
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,8 @@ class Stacked(nn.Module):
         embedded = torch.tanh(self.embed(x))
         up = self.up(batch, x=embedded).h
         down = self.down(batch, x=1 - (embedded + up) / 2, reverse=True).h
-        return self.out(torch.cat([up, down, x], -1)).square()[:, 0]
+        is_any = (up > -2) & (up < 2) | (up > 5)
+        return self.out(torch.cat([up * is_any, down, x], -1)).square()[:, 0]
 
 
 class Start(nn.Module):
@@ -128,6 +130,7 @@ def of_stages(mesh: DeviceMesh, cases: dict[str, Staged], found) -> None:
             torch.testing.assert_close(ours.detach(), loss, **EXACT)
             ours.backward()
             agree(f"{name}, {share}", model, gradients)
+        agree(f"{name}, clipped", model, clipped(call, gradients))
         with torch.no_grad():
             losses, weights = case.losses(call, share[data.get_local_rank()])
             torch.testing.assert_close(vf.parallel.mean(losses, weights, group=data), loss, **EXACT)
@@ -194,6 +197,10 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
         (lambda model, x: [*model.first(x)], "the number of its items"),
         (lambda model, x: model.second(x) if model.first(x).sum() > 0 else x, "whether it is true"),
         (lambda model, x: "text", "gives a str"),
+        (lambda model, x: operator.iadd(model.first(x), 1), r"changed in place \(operator\.iadd\)"),
+        (lambda model, x: model.first(x).mul_(2), r"changed in place \(\.mul_\)"),
+        (lambda model, x: nn.functional.relu(model.first(x), inplace=True), r"in place \(relu\(inplace=True\)\)"),
+        (lambda model, x: torch.relu_(model.first(x)), r"changed in place \(relu_\)"),
         (
             lambda model, x: model.second(model.first(x).split(1, -1)),
             "a value of stage 0 is read in stage 1 and is no tensor",
@@ -211,6 +218,10 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
             call(*arguments)
     with pytest.raises(vf.InputError, match="different graphs"):
         call(vf.pack([vf.chain(2), vf.chain(3 + call.stage)]), torch.ones(5 + call.stage, 3))
+    with pytest.raises(vf.InputError, match="different stages of the model"):
+        vf.parallel.save("nowhere", 1, call, torch.optim.Adam(call.parameters()))
+    with pytest.raises(vf.InputError, match="different stages of the model"):
+        vf.parallel.load("nowhere", call.module, torch.optim.Adam(call.parameters()))
     call(batch, x)  # rows of vertices, from now on
     with pytest.raises(vf.InputError, match="had a row for each of the vertices until now, and has 4 rows"):
         call(batch, torch.ones(4, 3))

@@ -2,6 +2,7 @@
 
 from .agree import check_same
 from .checkpoint import load, save
+from .clip import clip_grad_norm_
 from .cluster import Cluster, Link
 from .cost import Cost
 from .goodput import GradientNoise, best_batch, efficiency, gain
@@ -20,6 +21,7 @@ __all__ = [
     "Prediction",
     "best_batch",
     "check_same",
+    "clip_grad_norm_",
     "efficiency",
     "gain",
     "load",

@@ -14,6 +14,7 @@ import torch
 from torch import distributed, nn
 
 from ..errors import InputError
+from .pipeline import Elsewhere, Pipeline
 
 _PREFIX = "step-"
 _COMPLETE = ".metadata"  # what PyTorch writes last, under another name first
@@ -30,7 +31,8 @@ def save(
     Args:
         folder: which all ranks see; made if it is not there.
         step: how many steps have been made. It tells checkpoints apart.
-        model: with whole parameters (in DDP or not), or sharded (`fully_shard`).
+        model: with whole parameters (in DDP or not), or sharded (`fully_shard`). Not one whose columns or stages are on several
+            ranks: those have other numbers under one name, or other names.
         optimizer: of its parameters.
         more: what else has a `state_dict`, by names: a sampler, a schedule of learning rates. Ranks have the same.
 
@@ -38,12 +40,12 @@ def save(
     noise.
 
     Raises:
-        InputError: something in `more` has no state.
+        InputError: something in `more` has no state; ranks share columns or stages of the model.
     """
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save as write
 
-    _check(more)
+    _check(model, more)
     has_state = bool(optimizer.state)
     state = _state(model, optimizer)
     if not has_state:  # before its first step
@@ -75,7 +77,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         The number of steps that were made; 0 if there is no checkpoint.
 
     Raises:
-        InputError: it is of another model, or has not what `more` names. Nothing was changed then.
+        InputError: it is of another model, or has not what `more` names; ranks share columns or stages of the model. Nothing was
+            changed then.
 
     Example:
         >>> first = vf.parallel.load("run", model, optimizer, sampler=sampler)
@@ -92,7 +95,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
     )
     from torch.distributed.checkpoint.state_dict_loader import load as read
 
-    _check(more)
+    _check(model, more)
     found = [max((path.name for path in Path(folder).glob(f"{_PREFIX}*") if (path / _COMPLETE).exists()), default="")]
     if _is_distributed():
         distributed.broadcast_object_list(found)  # what one rank has seen, for all
@@ -154,7 +157,14 @@ def _compare(of_model: dict[str, Any], kept: dict[str, Any], folder: Any) -> Non
             raise InputError(f"the checkpoint in {folder} is of another model: {name} is {there} there, {here} here")
 
 
-def _check(more: dict[str, Any]) -> None:
+def _check(model: nn.Module, more: dict[str, Any]) -> None:
+    for name, module in model.named_modules():
+        if getattr(module, "_divided", None) is not None or isinstance(module, (Pipeline, Elsewhere)):
+            what = "stages of the model" if isinstance(module, (Pipeline, Elsewhere)) else f"columns of part {name!r}"
+            raise InputError(
+                f"ranks have different {what}, which vf.parallel does not put together; let each rank write its own: "
+                "torch.save((model.state_dict(), optimizer.state_dict()), f'rank-{rank}'), and continue with as many ranks"
+            )
     for name, item in more.items():
         if not hasattr(item, "state_dict") or not hasattr(item, "load_state_dict"):
             raise InputError(f"{name} is a {type(item).__name__} without state_dict() and load_state_dict()")

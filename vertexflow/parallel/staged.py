@@ -71,6 +71,8 @@ class Staged:
         if self._of is None:
             raise InputError("a value of a stage is called, and is no method")
         owner, name = self._of
+        if name.endswith("_"):
+            raise _in_place(f".{name}")
         return computed(lambda value, *others, **named: getattr(value, name)(*others, **named), owner, *args, **kwargs)
 
     def __getitem__(self, index: Any) -> Staged:
@@ -100,9 +102,7 @@ class Staged:
     __int__ = __index__ = __len__
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise InputError(
-            "a value of a stage is changed in place, which others would not see; make a new one: torch.where(...)"
-        )
+        raise _in_place("[...] =")
 
     def __repr__(self) -> str:
         return f"Staged(stage {self._stage})"
@@ -118,15 +118,27 @@ def _reflected(name: str) -> Callable[[Staged, Any], Staged]:
     return lambda self, other: computed(function, other, self)
 
 
+def _changing(name: str) -> Callable[[Staged, Any], Staged]:
+    def change(self: Staged, other: Any) -> Staged:
+        raise _in_place(f"operator.i{name}")
+
+    return change
+
+
 for _name in _BINARY:
     setattr(Staged, f"__{_name}__", _binary(_name))
 for _name in _REFLECTED:
     setattr(Staged, f"__r{_name}__", _reflected(_name))
+    setattr(Staged, f"__i{_name}__", _changing(_name))
 
 
 def computed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Staged:
     """What a function gives, in the last of the stages that its arguments are of."""
     found = staged_in((args, kwargs))
+    name = getattr(function, "__name__", "")
+    is_named_so = name.endswith("_") and not name.endswith("__") and function not in (operator.and_, operator.or_)
+    if is_named_so or kwargs.get("inplace") or kwargs.get("out") is not None:
+        raise _in_place(f"{name}(inplace=True)" if kwargs.get("inplace") else name)
     passage, stage = found[0]._passage, max(each._stage for each in found)
     args, kwargs = moved((args, kwargs), stage)
     return Staged(passage, stage, checked(function(*args, **kwargs)) if passage.stage == stage else None)
@@ -147,6 +159,13 @@ def checked(value: Any) -> Any:
     if not isinstance(value, (Tensor, Mapping, tuple, list)):
         raise _not_known(f"a value of type {type(value).__name__}")
     return value
+
+
+def _in_place(what: str) -> InputError:
+    return InputError(
+        f"a value of a stage is changed in place ({what}), which other stages that have it would not see; make a new one: "
+        "h = h + 1, torch.where(...), nn.ReLU() without inplace"
+    )
 
 
 def _not_known(what: str) -> InputError:
