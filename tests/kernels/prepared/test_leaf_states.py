@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -217,3 +218,31 @@ def test_against_the_edges_and_strided(found):
     x = torch.randn(SIZE, batch.num_vertices, dtype=torch.float64).T.requires_grad_()
     agree(*(results(model, batch, {"x": x}, [x], reverse=True) for model.backend in ("torch", "native")))
     assert found[-1].leaf_states
+
+
+@pytest.mark.parametrize("name", ["kinds", "Tree-FC"])
+def test_in_parts(found, name):
+    model, batch, inputs = case(name)
+    wanted, of_backends = [*inputs.values(), *model.parameters()], []
+    for model.backend, model.max_vertices in (("torch", None), ("native", 30)):
+        of_backends.append(results(model, batch, inputs, wanted))
+    agree(*of_backends)
+    assert sum(rows is not None and bool(rows.leaf_states) for rows in found) > 2
+
+
+def test_two_models_and_threads(found):
+    """Each model on a batch has what is prepared for it; threads share that."""
+    batch, models = case("Tree-FC")[1], [case("Tree-FC")[0], case("slots")[0]]
+    x = torch.randn(batch.num_vertices, SIZE, dtype=torch.float64, requires_grad=True)
+
+    def all_results(backend):
+        for model in models:
+            model.backend = backend
+        return [results(model, batch, {"x": x}, [x, *model.parameters()]) for model in models]
+
+    expected = all_results("torch")
+    with ThreadPoolExecutor(3) as threads:
+        for got in threads.map(all_results, ["native"] * 6):
+            for one, other in zip(got, expected, strict=True):
+                agree(one, other)
+    assert all(rows is not None and rows.leaf_states for rows in found)
