@@ -224,14 +224,14 @@ def test_windows(monkeypatch, some, most):
 @pytest.mark.slow
 @needs_a_compiler
 def test_without_gradients_windows_let_rows_go(monkeypatch, some):
-    found, ends, find = [], [], written.passing_states
+    found, ends, find = [], [], written.find_state_rows
 
-    def noted(*arguments):
-        passing = find(*arguments)
-        ends.append([passing.blocks_of(name).end for name in ("m", "h", "none such")])
-        return passing
+    def noted(*arguments, **named):
+        rows = find(*arguments, **named)
+        ends.append([rows.num_rows_in(name) for name in ("m", "h", "none such")])
+        return rows
 
-    monkeypatch.setattr(written, "passing_states", noted)
+    monkeypatch.setattr(written, "find_state_rows", noted)
     monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 3)
     batch, _, of_all = given(4, sizes=(9, 30, 5))
     with torch.no_grad():

@@ -371,7 +371,7 @@ def test_steps_are_cut_where_windows_are():
     order = order_on(vf.schedule(batch, num_slots=1), torch.device("cpu"))
     for count in range(1, 22):
         (group,) = order.groups
-        bounds = windows._bounds(group, -(-group.num_rows // count))
+        bounds = windows._bounds(group, -(-group.num_rows // count), [])
         made = windows.Windows(group, windows._windows(group, bounds))
         lines = np.concatenate([steps for _, steps in windows._cut(order.table, made)])
         assert (lines[:, 1] > lines[:, 0]).all()

@@ -44,6 +44,7 @@ class Taken(NamedTuple):
 
     node: fx.Node
     along: Along
+    is_state: bool = False  # of leaves: whoever reads that, reads it
 
 
 class Place(NamedTuple):
@@ -245,10 +246,10 @@ def _place_scratch(layout: Layout, scratch: Buffers, lives: Lives, lasting: bool
 
 def _place_taken(layout: Layout, taken: Sequence[Taken], extent: Extent, lives: Lives) -> None:
     """Places for rows that are taken from the order of the batch."""
-    for node, along in taken:
-        value = node.meta["val"]
+    for node, along, is_state in taken:
+        value, life = node.meta["val"], lives.of_part(None) if is_state else lives.of_taken(node)
         shape = (along.count(extent), *map(int, value.shape[1:]))
-        layout.add(node, value.dtype, shape, along=along, life=lives.of_taken(node))
+        layout.add(node, value.dtype, shape, along=along, life=life)
 
 
 def gathered_again(program: Program) -> list[tuple[str, By]]:

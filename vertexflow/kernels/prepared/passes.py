@@ -18,6 +18,7 @@ from ..memory import rehearsal
 from ..memory.pool import LARGE_OF_A_CALL, LARGE_OF_PARTS, empty, empty_for_a_call, is_large
 from ..ranges import CallsOfRun
 from .group_memory import GroupMemory
+from .state_rows import StateRows
 from .transfers import Sending
 
 _CPU = torch.device("cpu")
@@ -56,6 +57,7 @@ class Forward:
     num_seeds: int
     memory: list[GroupMemory]  # of each group
     sending: Sending | None  # where a backward pass may send that overwrites what is kept
+    state_rows: StateRows | None  # None: in the order of the schedule
     num_bytes: int  # of calls and index arrays
 
     @property

@@ -19,6 +19,7 @@ from ..memory.layout import ALIGNED, Layout, Place
 from ..order import Order
 from .calls import Location
 from .sent_rows import LastReads, Occupied, Rows, SentRows, place_blocks, sent_by
+from .state_rows import StateRows
 from .windows import Windows
 
 
@@ -55,7 +56,13 @@ class Rooms:
         return room._replace(stride=self.of_states[key.state].stride, num_rows=self.sent.num_rows)
 
 
-def rooms_of(compiled: Sequence[Compiled], order: Order, windows: Sequence[Windows], kept: set[str]) -> Rooms | None:
+def rooms_of(
+    compiled: Sequence[Compiled],
+    order: Order,
+    windows: Sequence[Windows],
+    kept: set[str],
+    state_rows: StateRows | None = None,
+) -> Rooms | None:
     """Rooms for the states, of which some are `kept`; None where nothing is sent, or all groups are one window."""
     programs = [each.program for each in compiled]
     sent = sent_by(programs)
@@ -76,8 +83,9 @@ def rooms_of(compiled: Sequence[Compiled], order: Order, windows: Sequence[Windo
     for name, stride in strides.items():
         first, until = 0, []
         if name in kept and name in shares:
-            first = _aligned((order.num_rows_in(name) + 1) * _size_of_state(programs, name))
-            until = list(_state_bytes(programs, windows, name, reads))
+            num_rows = order.num_rows_in(name) if state_rows is None else state_rows.num_rows_in(name)
+            first = _aligned((num_rows + 1) * _size_of_state(programs, name))
+            until = list(_state_bytes(programs, windows, name, reads, state_rows))
         values, end, of_values = _by_window(shares.get(name, {}), windows, first, reads)
         rooms[name] = Room(end, values, stride, has_state=first > 0)
         in_rows = [Rows(-(-rows.start // stride), rows.stop // stride, rows.last) for rows in (*until, *of_values)]
@@ -125,14 +133,25 @@ def _by_window(
 
 
 def _state_bytes(
-    programs: Sequence[Program], windows: Sequence[Windows], name: str, reads: LastReads
+    programs: Sequence[Program],
+    windows: Sequence[Windows],
+    name: str,
+    reads: LastReads,
+    state_rows: StateRows | None,
 ) -> Iterator[Rows]:
-    """The bytes of the rows of each window in a state."""
+    """When the bytes of the rows of each window in a state become free."""
     size = _size_of_state(programs, name)
     for (number, at), last in reads.states.items():
-        window, first = windows[number].all[at], windows[number].group.start_in(name)
+        window = windows[number].all[at]
+        if state_rows is None:
+            start = windows[number].group.start_in(name)
+            first = None if start is None else start + window.start
+        else:
+            first = state_rows.blocks_of(name).first.get((number, at))
         if first is not None:
-            yield Rows((first + window.start) * size, (first + window.stop) * size, last)
+            yield Rows(first * size, (first + window.stop - window.start) * size, last)
+    if state_rows is not None:  # the forward pass alone reads the rows that are shared
+        yield Rows(state_rows.shared.start * size, state_rows.shared.stop * size, -1)
 
 
 def _size_of_state(programs: Sequence[Program], name: str) -> int:

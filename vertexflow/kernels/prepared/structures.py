@@ -15,7 +15,7 @@ from ..ranges import is_profiling
 from .calls import Unprepared
 from .passes import Backward, Forward, rows_or_one
 from .windows import one_window_each, windows_of
-from .written import backward, forward, nodes_read_back
+from .written import backward, forward, inputs_read_as_states, nodes_read_back
 
 _CPU = torch.device("cpu")
 
@@ -97,8 +97,10 @@ def prepare(bound: Bound, order: Order, grows: bool = False) -> Prepared:
     for name, groups in bound.pulls.items():  # where there are several windows, inputs are taken again
         nodes.append([traces[group].pulls[name] for group in groups if windows[group].are_several])
     nodes += [[node] for node in bound.constants]
+    written = forward(bound, order, windows, grows)
+    read_back |= inputs_read_as_states(bound.compiled, written.state_rows)
     read = [at for at, nodes_of_tensor in enumerate(nodes) if read_back.intersection(nodes_of_tensor)]
     likes = (traces[groups[0]].output(name) for name, groups in bound.pushes.items())
     zeros = [torch.zeros(tuple(map(int, like.shape[1:])), dtype=like.dtype) for like in likes]
     without_gradient = [at for at, name in enumerate(bound.pushes) if name not in bound.differentiable]
-    return Prepared(forward(bound, order, windows, grows), read, zeros, without_gradient, grows)
+    return Prepared(written, read, zeros, without_gradient, grows)

@@ -12,10 +12,10 @@ from torch import fx
 
 from ...graph.symbolic.program import Program
 from ...graph.symbolic.roles import ALL_SLOTS, is_over_edges
-from ..arguments import By, Gathered, Outside, Received, Sent, SentByAll, State
+from ..arguments import By, Gathered, Outside, Received, Sent, SentByAll
 from ..bound import Bound
-from ..memory.layout import Along, first_gathered, first_row, gathered_by, slots_of
-from ..order import Ints, Order, OutputRows
+from ..memory.layout import Along, first_gathered, first_row, slots_of
+from ..order import Order, OutputRows
 from .calls import Location, Region, Unprepared, Writer
 from .group_memory import GroupMemory
 from .sent_rows import SentRows, places_of
@@ -131,40 +131,6 @@ def zero_leaves(writer: Writer, program: Program, memory: GroupMemory, number: i
             writer.zero(memory.in_window[number][key].part(window.start * group.num_slots, count))
 
 
-def gather(
-    writer: Writer, program: Program, memory: GroupMemory, number: int, states: Sequence[tuple[str, By]]
-) -> None:
-    """Gather states for the rows of a window, where parts other than a core read them.
-
-    Where the children are consecutive rows of a state, as in sequences of one length, they are read where they are.
-    """
-    group, window, locations = memory.windows.group, memory.windows.all[number], memory.in_window[number]
-    for name, by in states:
-        base = first_gathered(program, group, gathered_by(program, name, by))
-        if base >= 0 and by is By.SLOT:
-            first, end = (row * group.num_slots for row in (window.inner, window.inner_stop))
-            position = (group.num_leaves - base) * group.num_slots + first  # in what is gathered
-            gathered, state, index = (
-                locations[Gathered(name, by)],
-                locations[State(name)],
-                group.child_rows_in(name)[first:end],
-            )
-            has_leaves = base == 0 and window.start < group.num_leaves
-            if not has_leaves and gathered.stride == state.stride and _are_consecutive(index.numpy()):
-                skipped = state.offset + (int(index[0]) - position) * state.stride - gathered.offset
-                for key in (Gathered(name, by), *filter(locations.__contains__, gathered_by(program, name, by))):
-                    location = locations[key]
-                    locations[key] = location._replace(address=state.address, offset=location.offset + skipped)
-            else:
-                writer.copy(gathered.part(position, end - first), state, None, index)
-        elif base >= 0:
-            assert group.edges is not None
-            first, count = window.range(Along.EDGES)
-            first, count = first * group.edges.side_by_side, count * group.edges.side_by_side
-            index = group.edge_rows_in(name)[first : first + count]
-            writer.copy(locations[Gathered(name, by)].part(first, count), locations[State(name)], None, index)
-
-
 def receive(
     writer: Writer, program: Program, memory: GroupMemory, number: int, sent: Mapping[SentByAll, Location]
 ) -> None:
@@ -240,10 +206,6 @@ def _sent_to(program: Program, key: SentByAll) -> dict[fx.Node, int]:
         for (name, slot), node in program.gather_grads.items()
         if name == key.state and is_over_edges(slot) == (key.by is By.EDGE)
     }
-
-
-def _are_consecutive(rows: Ints) -> bool:
-    return len(rows) > 0 and bool((np.diff(rows) == 1).all())
 
 
 def size_of_row(node: fx.Node) -> int:

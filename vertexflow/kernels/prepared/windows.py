@@ -19,6 +19,7 @@ from ..compiled import Compiled
 from ..lower.scalar import HALVES
 from ..memory.layout import Along
 from ..order import Extent, Ints, Order, RowGroup, Step
+from .leaf_states import leaf_states_of
 
 WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
@@ -127,7 +128,8 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
         width = sum(map(math.prod, function.program.trace.state.values()))
         rows = min(rows_of_a_window(group.num_rows, width), group.num_rows)
         pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(function.program)
-        windows_of_groups.append(Windows(group, _windows(group, _bounds(group, rows) if pays else [])))
+        cuts = [group.num_leaves] if leaf_states_of(function.program) else []  # leaves by themselves
+        windows_of_groups.append(Windows(group, _windows(group, _bounds(group, rows, cuts) if pays else [])))
     return windows_of_groups
 
 
@@ -191,17 +193,20 @@ def _is_in_order(order: Order, number: int) -> bool:
     return bool((np.diff(starts) >= 0).all())
 
 
-def _bounds(group: RowGroup, rows: int) -> list[int]:
-    """Bounds between windows, in equal parts: of at most so many rows, and of fewer that have many edges."""
+def _bounds(group: RowGroup, rows: int, cuts: Sequence[int]) -> list[int]:
+    """Bounds between windows, in equal parts between these cuts: of at most so many rows, and of fewer that have many edges."""
     share = np.full(group.num_rows, 1 / rows)  # of a window, that each row takes
     if group.edges is not None:
         size = np.full(group.num_rows, SIZE_OF_ROW)
         size[group.num_leaves :] += np.diff(group.edges.offset.numpy())
         share *= np.maximum(1, size / size.mean())
     until = np.concatenate([[0], np.cumsum(share)])
-    count = math.ceil(round(until[-1], 6))
-    bounds = np.searchsorted(until, until[-1] * np.arange(1, count) / count - 1e-9)
-    return sorted(set(bounds.tolist()) - {0, group.num_rows})
+    bounds: list[int] = []
+    for start, stop in itertools.pairwise([0, *cuts, group.num_rows]):
+        count = math.ceil(round(until[stop] - until[start], 6))
+        parts = np.arange(count) / max(count, 1)
+        bounds += np.searchsorted(until, until[start] + (until[stop] - until[start]) * parts - 1e-9).tolist()
+    return sorted(set(bounds) - {0, group.num_rows})
 
 
 def _windows(group: RowGroup, bounds: Sequence[int]) -> list[Window]:

@@ -23,18 +23,20 @@ from ..memory.layout import Along, Layout, Taken, gathered_again, is_gathered_fi
 from ..memory.lives import Lives
 from ..order import Extent, Order, OutputRows, RowGroup
 from .calls import Location, Region, Unprepared, Writer
+from .child_states import gather, in_backward, in_forward
 from .group_memory import GroupMemory, memory_of
 from .grown_rows import GrownRows
+from .leaf_states import NOTHING_IDLE, idle_at_leaves, inputs_read_at_leaves, leaf_states_of
 from .passes import Backward, Forward, Fresh
-from .passing_states import passing_states
 from .rooms import rooms_of
+from .state_rows import StateRows
+from .state_rows import state_rows as find_state_rows
 from .transfers import (
     Sending,
     TensorSpec,
     Transfer,
     allocate_sent,
     along_of,
-    gather,
     inputs,
     joined,
     locate_sent,
@@ -51,11 +53,11 @@ from .windows import Windows, has_rounded_sums, visits, visits_back
 
 def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
     """The forward pass."""
-    passing = None
-    if not bound.wants_gradients and any(of_group.are_several for of_group in windows):
-        passing = passing_states(order, windows)
-        order, windows = passing.order, passing.windows
-    writer, programs = Writer(bound, order), [compiled.program for compiled in bound.compiled]
+    programs = [compiled.program for compiled in bound.compiled]
+    state_rows = find_state_rows(programs, order, windows, passes=not bound.wants_gradients)
+    if state_rows is not None:
+        order, windows = state_rows.order, state_rows.windows
+    writer = Writer(bound, order)
     # The addresses are numbered as `Forward.run` passes them.
     temporary, kept = Region(writer.address("temporary")), Region(writer.address("kept"))
     for key in (*_flat(bound), *bound.constants):
@@ -67,13 +69,13 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     states_read = _states_read(bound.compiled, windows)
-    rooms, sending = rooms_of(bound.compiled, order, windows, states_read), None
+    rooms, sending = rooms_of(bound.compiled, order, windows, states_read, state_rows), None
     of_states = {} if rooms is None else rooms.of_states
     room_at = {name: kept.allocate(1, room.size) for name, room in of_states.items()}
     if rooms is not None:
         sending = Sending(rooms.sent, {key: rooms.sent_location(key, room_at[key.state]) for key in rooms.keys})
     for name, node in programs[0].trace.scatters.items():
-        rows = order.num_rows_in(name) if passing is None else passing.blocks_of(name).end
+        rows = order.num_rows_in(name) if state_rows is None else state_rows.num_rows_in(name)
         if name in of_states and of_states[name].has_state:
             state = room_at[name]._replace(stride=size_of_row(node), num_rows=rows + 1)
         else:
@@ -87,14 +89,16 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             memory.set(State(name), state)
             if start is not None:
                 memory.set(compiled.program.scatters[name], state.part(start, group.num_rows))
-        for (number, at), start in () if passing is None else passing.blocks_of(name).first.items():
+        for (number, at), start in () if state_rows is None else state_rows.blocks_of(name).first.items():
             rows_before = windows[number].all[at].start
             locations = memory_of_groups[number].in_window[at]
             locations[programs[number].scatters[name]] = state.part(start - rows_before, order.groups[number].num_rows)
     for number, (compiled, memory) in enumerate(groups):
         are_several, group = memory.windows.are_several, memory.windows.group
-        taken = [Taken(node, along_of(bound, name)) for name, node in compiled.program.trace.pulls.items()]
-        for node, along in () if are_several else taken:
+        states = set(leaf_states_of(compiled.program).values())
+        pulls = compiled.program.trace.pulls.items()
+        taken = [Taken(node, along_of(bound, name), node in states) for name, node in pulls]
+        for node, along, _ in () if are_several else taken:
             memory.allocate(kept if node in read_back[number] else temporary, node, along, size_of_row(node))
         if rooms is None or not are_several:
             memory.add(kept, compiled.forward_layouts(group, memory.windows.extent)[0])
@@ -102,6 +106,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         for node, (shape, dtype) in results_of(compiled, FORWARD):
             size = math.prod(shape) * dtype.itemsize
             memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
+    children = in_forward(writer, state_rows, memory_of_groups, lambda name: kept if name in states_read else temporary)
     others = [] if rooms is None else [(rooms.others, kept.allocate(1, rooms.others.size))]
     for room, location in [*others, *((room, room_at[name]) for name, room in of_states.items())]:
         for number, node, place, offsets in room.values:
@@ -116,19 +121,28 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         for number, transfer in transfers.items():
             puts[number].append(transfer)
     early, late = _by_need(programs, FORWARD, [inputs(writer, number) for number in range(len(groups))])
-    for number, window, steps, is_first, is_last in visits(order, windows):
+    for at, (number, window, steps, is_first, is_last) in enumerate(visits(order, windows)):
         compiled, memory = groups[number]
+        idle, unread = NOTHING_IDLE
+        if state_rows is not None and window in state_rows.leaf_windows(number):
+            has_puts = any(
+                len(put.part(*memory.windows.all[window].range(put.along)).batch_rows) for put in puts[number]
+            )
+            idle, unread = idle_at_leaves(compiled.program, state_rows.leaf_states[number], has_puts)
         if is_first:
-            take(writer, memory, window, early[number])
-            _run_once(writer, number, "eager", memory, window)
+            take(writer, memory, window, [transfer for transfer in early[number] if transfer.node not in unread])
+            if "eager" not in idle:
+                _run_once(writer, number, "eager", memory, window)
             zero_leaves(writer, compiled.program, memory, window)
-        if len(steps):
-            steps = steps if passing is None else passing.steps(steps)
+        if len(steps) and "core_leaf" not in idle:
+            steps = steps if state_rows is None else state_rows.steps(steps)
+            if not isinstance(compiled.loops["core"], NoSteps):
+                children.stage(writer, compiled.program, memory.in_window[window], at)
             writer.run(number, "core", memory.in_window[window], steps, window)
         if is_last:
             if isinstance(compiled.loops["core"], NoSteps):
-                states = [(name, by) for name in compiled.program.trace.state for by in By]
-                gather(writer, compiled.program, memory, window, states)
+                everything = [(name, by) for name in compiled.program.trace.state for by in By]
+                gather(writer, compiled.program, memory, window, everything, children)
             take(writer, memory, window, late[number])
             _run_once(writer, number, "lazy", memory, window)
             put(writer, memory, window, puts[number])
@@ -144,6 +158,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         writer.num_seeds,
         memory_of_groups,
         sending,
+        state_rows,
         writer.num_bytes,
     )
 
@@ -172,8 +187,8 @@ def backward(
     grown = GrownRows.of(writer, bound.state_gradients) if grows else None
     memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward.memory, strict=True):
-        for locations, in_forward in zip(memory.in_window, of_forward.in_window, strict=True):
-            locations.update((key, location) for key, location in in_forward.items() if location.address == kept)
+        for locations, before in zip(memory.in_window, of_forward.in_window, strict=True):
+            locations.update((key, location) for key, location in before.items() if location.address == kept)
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
@@ -197,8 +212,9 @@ def backward(
         if memory.windows.are_several:
             read_back = nodes_read_back(compiled)
             takes[number] += [transfer for transfer in inputs(writer, number) if transfer.node in read_back]
-        taken = [Taken(node, along) for node, _, _, along in takes[number] if node is not None]
-        for node, along in () if memory.windows.are_several else taken:
+        leaves = inputs_read_at_leaves(compiled.program)
+        taken = [Taken(node, along, node in leaves) for node, _, _, along in takes[number] if node is not None]
+        for node, along, _ in () if memory.windows.are_several else taken:
             memory.allocate(temporary, node, along, size_of_row(node))
         memory.add_by_window(temporary, partial(_backward_layout, compiled, group, taken))
         param_grads = set(compiled.program.param_grads.values())
@@ -209,6 +225,7 @@ def backward(
             else:
                 memory.set(node, temporary.allocate(1, math.prod(shape) * dtype.itemsize))
         locate_sent(compiled.program, number, sending, memory)
+    children, leaf_takes = in_backward(writer, forward.state_rows, memory_of_groups, temporary)
     sums: list[list[Hashable]] = []
     for name, groups in bound.params.items():
         nodes = {number: programs[number].param_grads.get(name) for number in groups}
@@ -232,9 +249,10 @@ def backward(
         if is_first:
             zero_gaps(writer, compiled.program, memory, window, sending)
             take(writer, memory, window, early[number])
+            take(writer, memory, window, leaf_takes[number, window])
             if memory.windows.are_several:
                 zero_leaves(writer, compiled.program, memory, window)
-                gather(writer, compiled.program, memory, window, gathered[number][True])
+                gather(writer, compiled.program, memory, window, gathered[number][True], children)
             _run_once(writer, number, "grad_eager", memory, window)
         if len(steps):
             if sending.rows is not None:
@@ -244,7 +262,7 @@ def backward(
             if isinstance(compiled.loops["grad_core"], NoSteps):
                 receive(writer, compiled.program, memory, window, sending.locations)
             take(writer, memory, window, late[number])
-            gather(writer, compiled.program, memory, window, gathered[number][False])
+            gather(writer, compiled.program, memory, window, gathered[number][False], children)
             _run_once(writer, number, "grad_lazy", memory, window)
             put(writer, memory, window, puts[number])
     if grown is not None:
@@ -264,8 +282,8 @@ def _by_need(
     early: list[list[Transfer]] = []
     late: list[list[Transfer]] = []
     for program, transfers in zip(programs, takes, strict=True):
-        lives = Lives(program, stages)
-        is_early = [node is None or lives.is_read_early(node) for node, *_ in transfers]
+        lives, states = Lives(program, stages), set(leaf_states_of(program).values())
+        is_early = [node is None or node in states or lives.is_read_early(node) for node, *_ in transfers]
         early.append([transfer for transfer, first in zip(transfers, is_early, strict=True) if first])
         late.append([transfer for transfer, first in zip(transfers, is_early, strict=True) if not first])
     return early, late
@@ -296,6 +314,16 @@ def _states_read(compiled: Sequence[Compiled], windows: Sequence[Windows]) -> se
         read.update(name for name, node in each.program.scatters.items() if node in read_back)
         if of_group.are_several:
             read.update(name for name, _ in gathered_again(each.program))
+    return read
+
+
+def inputs_read_as_states(compiled: Sequence[Compiled], state_rows: StateRows | None) -> set[fx.Node]:
+    """The inputs that the backward pass reads since leaves have them as states."""
+    read: set[fx.Node] = set()
+    states = {name for each in compiled for name, _ in gathered_again(each.program)}
+    for number, leaf_states in () if state_rows is None else state_rows.leaf_states.items():
+        read.update(source for name, source in leaf_states.items() if name in states)
+        read.update(inputs_read_at_leaves(compiled[number].program))
     return read
 
 

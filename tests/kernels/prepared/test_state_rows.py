@@ -24,14 +24,15 @@ pytestmark = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ c
 @pytest.fixture
 def rows(monkeypatch):
     """How many rows the states have in each pass that lets them go."""
-    counts, find = [], written.passing_states
+    counts, find = [], written.find_state_rows
 
-    def noted(*arguments):
-        passing = find(*arguments)
-        counts.append(passing.blocks.end + 1)
-        return passing
+    def noted(*arguments, **named):
+        found = find(*arguments, **named)
+        if found is not None:
+            counts.append(found.shared.stop)
+        return found
 
-    monkeypatch.setattr(written, "passing_states", noted)
+    monkeypatch.setattr(written, "find_state_rows", noted)
     monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 3)
     return counts
 
@@ -62,7 +63,7 @@ def test_a_sequence_needs_the_states_of_two_windows(rows):
     torch.manual_seed(0)
     model, batch = FromCode(by_slot, {"h": SIZE}, u=nn.Linear(SIZE, SIZE)).double(), vf.pack([vf.chain(60)])
     agrees(model, batch, torch.randn(60, SIZE, dtype=torch.float64))
-    assert rows[-1] == 3 + 3 + 1  # and the row of a missing child
+    assert rows[-1] == 3 + 3
 
 
 def test_children_that_are_no_longer_consecutive_are_gathered(rows):
