@@ -198,7 +198,7 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
         (lambda model, x: model.second(x) if model.first(x).sum() > 0 else x, "whether it is true"),
         (lambda model, x: "text", "gives a str"),
         (lambda model, x: operator.iadd(model.first(x), 1), r"changed in place \(operator\.iadd\)"),
-        (lambda model, x: model.first(x).mul_(2), r"changed in place \(\.mul_\)"),
+        (lambda model, x: model.second(h := model.first(x)) + h.mul_(2), r"changed in place \(\.mul_\)"),
         (lambda model, x: nn.functional.relu(model.first(x), inplace=True), r"in place \(relu\(inplace=True\)\)"),
         (lambda model, x: torch.relu_(model.first(x)), r"changed in place \(relu_\)"),
         (

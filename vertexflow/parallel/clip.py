@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import InputError
+from ..function import VertexFunction
 from .pipeline import Pipeline
 
 
@@ -38,11 +39,12 @@ def clip_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if any(hasattr(grad, "full_tensor") for grad in grads):  # `fully_shard`, whose tensors know where their parts are
         norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # type: ignore[no-any-return]
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     modules = list(model.modules())
     pipeline = next((module for module in modules if isinstance(module, Pipeline)), None)
-    divided = [(module, module._divided) for module in modules if getattr(module, "_divided", None) is not None]
-    cut = {id(module.get_parameter(name)) for module, of_ranks in divided for name in of_ranks.params}
+    functions = [module for module in modules if isinstance(module, VertexFunction)]
+    divided = [(function, function._divided) for function in functions if function._divided is not None]
+    cut = {id(function.get_parameter(name)) for function, of_ranks in divided for name in of_ranks.params}
     ranks = divided[0][1].ranks.count if divided else 1
     device = pipeline.device if pipeline is not None else parameters[0].device if parameters else torch.device("cpu")
     total = torch.zeros((), dtype=torch.float64, device=device)

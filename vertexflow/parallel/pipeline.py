@@ -168,6 +168,9 @@ class _Call:
             _of_thread.passage = passage
             try:
                 results.append(pipeline.module(*piece, **named))
+            except VertexFlowError:
+                sender.finish()  # what is refused on all ranks is so once they have what was sent before
+                raise
             finally:
                 _of_thread.passage = None
             self.passages.append(passage)
