@@ -167,7 +167,7 @@ def test_a_model_uses_the_schedule_that_a_worker_made(workers: int, monkeypatch:
     expected = model(list(graphs), x=torch.cat(rows)).h
     loader = DataLoader(samples, batch_size=2, collate_fn=functools.partial(collate, num_slots=2), num_workers=workers)
     ((batch, x),) = list(loader)
-    monkeypatch.setattr(vertexflow.orders, "cached_schedule", None)  # would be called to make one
+    monkeypatch.setattr(vertexflow.call.orders, "cached_schedule", None)  # would be called to make one
     assert torch.equal(model(batch, x=x).h, expected)
 
 
