@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, fx
 
 from .arguments import (  # fmt: skip
-    ADDS,
     Argument,
     Buffer,
     Gathered,
@@ -69,14 +68,6 @@ class AddressedLoop:
     def first_numbers(self) -> list[int]:
         """The numbers of the loop's own arguments in the first call of a run, and 0 for all others."""
         return [self.loop_numbers[argument] if isinstance(argument, LoopArgument) else 0 for argument in self.arguments]
-
-    @cached_property
-    def adding_numbers(self) -> list[int]:
-        """The same in the first call of a run that adds its sums over rows to those of other runs."""
-        return [
-            1 if argument == ADDS else number
-            for argument, number in zip(self.arguments, self.first_numbers, strict=True)
-        ]
 
     @cached_property
     def later_numbers(self) -> list[int]:

@@ -92,10 +92,9 @@ def _length(index: Index) -> int:
 class Writer:
     """Writes down the calls of one pass over a structure."""
 
-    def __init__(self, bound: Bound, order: Order, sent: SentRows | None = None, adds: bool = False) -> None:
-        """Gradients that are sent to children lie at rows of `sent`, if it is given, not at the order's own; `adds`: sums over
-        rows are added to what is there."""
-        self.bound, self.order, self.adds = bound, order, adds
+    def __init__(self, bound: Bound, order: Order, sent: SentRows | None = None) -> None:
+        """Gradients that are sent to children lie at rows of `sent`, if it is given, not at the order's own."""
+        self.bound, self.order = bound, order
         self.alive: list[Tensor] = []  # tensors whose addresses are among the numbers
         self.num_seeds = 0
         self._addresses: dict[Hashable, int] = {}  # what lies there: the number of the address, from 1 on
@@ -161,8 +160,9 @@ class Writer:
             raise Unprepared(f"{part} is no native code")
         if (group, part, window) not in self._arguments_of:
             run = Run(self.order.groups[group], Values({}), exchange=Exchange(self._parents, partial=self._partial))
-            first_numbers = loop.adding_numbers if self.adds else loop.first_numbers
-            arguments: list[Location | int] = [*(loop.later_numbers if (group, part) in self._begun else first_numbers)]
+            arguments: list[Location | int] = [
+                *(loop.later_numbers if (group, part) in self._begun else loop.first_numbers)
+            ]
             for position, key in loop.tensors:
                 arguments[position] = locations[key]
             for position, argument in loop.run_arguments:

@@ -89,7 +89,6 @@ class Backward:
     terms: list[Fresh]
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
     num_sums: int  # how many terms are of parameters; they come first
-    adds: bool  # whether native code adds these to what is there
     num_bytes: int  # of calls and index arrays
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
@@ -103,12 +102,10 @@ class Backward:
     ) -> list[Tensor]:
         """Add the terms of parameters to `sums`; returns those of inputs. `grads` are the addresses of gradients, and of
         `GrownRows`."""
-        made = [each.make() for each in self.terms[self.num_sums if self.adds else 0 :]]
-        terms = [*sums, *made] if self.adds else made
+        terms = [each.make() for each in self.terms]
         self._run(kept, read, grads, terms)
-        if not self.adds:
-            for total, term in zip(sums, terms, strict=False):
-                total.add_(term)
+        for total, term in zip(sums, terms, strict=False):
+            total.add_(term)
         return terms[self.num_sums :]
 
     def new_sums(self, num_params: int) -> tuple[list[Tensor], list[list[int]]]:

@@ -48,7 +48,7 @@ from .transfers import (
     zero_leaves,
     zero_unread,
 )
-from .windows import Windows, has_rounded_sums, visits, visits_back
+from .windows import Windows, visits, visits_back
 
 
 def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> Forward:
@@ -174,8 +174,7 @@ def backward(
 ) -> Backward:
     """The backward pass; if it `overwrites` what is kept, it sends to where that lies."""
     sending = forward.sending if overwrites else None
-    adds = grows and not any(has_rounded_sums(compiled.program) for compiled in bound.compiled)
-    writer = Writer(bound, order, sending and sending.rows, adds)
+    writer = Writer(bound, order, sending and sending.rows)
     programs = [compiled.program for compiled in bound.compiled]
     windows = [memory.windows for memory in forward.memory]
     # The addresses are numbered as `Backward.run` passes them; those of terms follow.
@@ -219,7 +218,7 @@ def backward(
         memory.add_by_window(temporary, partial(_backward_layout, compiled, group, taken))
         param_grads = set(compiled.program.param_grads.values())
         for node, (shape, dtype) in results_of(compiled, BACKWARD):
-            if adds or node in param_grads:  # what gradients of parameters are made of is added up as well
+            if node in param_grads:
                 terms[number, node] = shape, dtype
                 memory.set(node, Location(writer.address((number, node)), 0, 0, 1))
             else:
@@ -272,7 +271,7 @@ def backward(
         raise Unprepared("gradients that no loop makes")
     fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, adds, writer.num_bytes)
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, writer.num_bytes)
 
 
 def _by_need(
