@@ -20,12 +20,13 @@ BROWSER := $(VENV)/.browser
 DOCS := $(VENV)/.docs
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-slow test-matrix test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
+.PHONY: help setup train test test-slow test-ranks test-matrix test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run the tests, but for the slow ones"
 	@echo "make test-slow   run those that take long: many cases, all dtypes, compilers for GPUs"
+	@echo "make test-ranks   run those of plans and checkpoints, in up to eight processes"
 	@echo "make test-matrix   the tests with each of several Pythons and PyTorches that can be had here; hours, and gigabytes in build/matrix"
 	@echo "make test-integrations   run those with accelerate, Lightning, peft, datasets and safetensors, which it installs"
 	@echo "make test-browser   run those of the page of vf.view, in Chromium, which must be there"
@@ -66,6 +67,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 -m slow $(ARGS)
+
+test-ranks: $(READY)
+	$(BIN)/python -m pytest --numprocesses 0 -m ranks $(ARGS)
 
 # Each pair has an environment of its own, which is kept. A Python that is not here is named, and passed over.
 test-matrix:

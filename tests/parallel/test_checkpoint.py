@@ -132,7 +132,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
             vf.parallel.save(tmp_path, wrong, model, optimizer)
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_four_ranks_write_and_one_two_and_eight_go_on(tmp_path, undisturbed):
     launched(tmp_path / "four", WAYS, 4, 4)
     for processes in (1, 2, 8):
@@ -142,7 +142,7 @@ def test_four_ranks_write_and_one_two_and_eight_go_on(tmp_path, undisturbed):
             agree(tmp_path / str(processes) / way, undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 @pytest.mark.parametrize("way", WAYS)
 def test_a_rank_is_killed_and_torchrun_goes_on(tmp_path, undisturbed, way):
     launched(tmp_path, [way], STEPS, 2, "--kill")

@@ -22,7 +22,7 @@ from .cases import CASES, DAGS, KINDS, MANY, TREES, BothWays, Case, Classified, 
 from .test_processes import EXACT, clipped, shares
 from .test_stages_processes import expected
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ranks
 
 
 class Gated(vf.VertexFunction):

@@ -22,7 +22,7 @@ from ..models import TreeRNN
 from .cases import CASES, KINDS, MANY, TREES, BothWays, Case, Classified, OfKinds
 from .test_processes import EXACT, agree, clipped, shares
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ranks
 
 
 class Stacked(nn.Module):
