@@ -11,6 +11,7 @@ import torch
 
 from ..agreement import TOLERANCE
 from ..models import BinaryTreeLSTM
+from ..strategies import RandomFunction
 
 BACKENDS = ["native", "torch"]
 
@@ -222,3 +223,23 @@ def test_extensions_that_nobody_has_read_are_one_node():
         names.append(node.name())
         node = next((before for before, _ in node.next_functions if before is not None), None)
     assert names.count("_ExtensionsBackward") == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sum_over_rows_in_memory_of_the_pass_begins_anew(backend):
+    model = RandomFunction([("joint", 0, 2), ("scale", 0, 5), ("cumsum", 7, 6)], [2], slots=2, shape=(2, 2), seed=0)
+    torch.manual_seed(0)
+    inputs = {"x": torch.randn(9, 4), "weight": torch.rand(9)}
+    inputs = {name: value.double() for name, value in inputs.items()} | {"k": torch.arange(9) % 5}
+
+    def gradient():
+        run = model.start()
+        run.extend([[-1, -1]] * 5 + [[0, 1], [2, 5], [3, 6], [7, 4]], **inputs)
+        return torch.autograd.grad(run[:].out2.square().sum(), model.scale)
+
+    model.backend = "eager"
+    expected, model.backend = gradient(), backend
+    for value in range(1, 6):
+        left_behind = [torch.full((size,), float(value), dtype=torch.float64) for size in range(1, 400)]
+        del left_behind
+        agree(gradient(), expected)

@@ -7,7 +7,7 @@ vertex, so that backward takes a time linear in what was computed, however often
 Where all is native code, one call computes an extension, its reading of earlier states and its writing of new ones, and one
 call its backward pass (`extension`). Such extensions wait until something that they computed is read: all that wait then are
 one node. What they read of parameters is behind a node of its own, which stands before all of them, and which gets the sums
-of their gradients, to which the native calls add.
+of their gradients.
 """
 
 from __future__ import annotations
