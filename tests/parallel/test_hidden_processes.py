@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import traceback
 from collections.abc import Sequence
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -19,6 +14,7 @@ from vertexflow.parallel.columns import own
 
 from ..models import TreeRNN
 from .cases import CASES, DAGS, KINDS, MANY, TREES, BothWays, Case, Classified, Dropped
+from .ranks import run_on_ranks
 from .test_processes import EXACT, clipped, shares
 from .test_stages_processes import expected
 
@@ -298,33 +294,17 @@ def of_stages_and_columns(mesh: DeviceMesh, found) -> None:
 
 
 def test_shared_columns_agree_with_one_process(tmp_path):
-    torch.save({name: expected(case) for name, (case, _) in HIDDEN.items()}, tmp_path / "expected")
-    with contextlib.suppress(mp.ProcessExitedException):  # what it says is in the files
-        mp.spawn(_process, (tmp_path,), nprocs=4)
-    files = [tmp_path / f"rank {rank}" for rank in range(4)]
-    wrong = {file.name: file.read_text() if file.exists() else "nothing" for file in files}
-    wrong = {name: text for name, text in wrong.items() if text != "passed"}
-    assert not wrong, "\n".join(f"{name}: {text}" for name, text in wrong.items())
+    found = {name: expected(case) for name, (case, _) in HIDDEN.items()}
+    run_on_ranks(tmp_path, 4, agree_on_meshes, found)
 
 
-def _process(rank: int, folder) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(GLOO_SOCKET_IFNAME="lo", VERTEXFLOW_BACKEND="torch")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=4)
-    found = torch.load(folder / "expected")
-    try:
-        two = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("data", "hidden"))
-        of_columns(two, ("slots", "ragged", "kinds", "dags", "views"), found)
-        of_noise_and_inputs(two)
-        of_edges(two)
-        of_what_is_refused(two)
-        four = DeviceMesh("cpu", torch.arange(4).reshape(1, 4), mesh_dim_names=("data", "hidden"))
-        of_columns(four, ("initial",), found)
-        staged = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("stages", "hidden"))
-        of_stages_and_columns(staged, found)
-        dist.barrier()
-        (folder / f"rank {rank}").write_text("passed")
-    except BaseException:
-        (folder / f"rank {rank}").write_text(traceback.format_exc())
-        os._exit(1)  # the others wait for this one
-    dist.destroy_process_group()
+def agree_on_meshes(found) -> None:
+    two = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("data", "hidden"))
+    of_columns(two, ("slots", "ragged", "kinds", "dags", "views"), found)
+    of_noise_and_inputs(two)
+    of_edges(two)
+    of_what_is_refused(two)
+    four = DeviceMesh("cpu", torch.arange(4).reshape(1, 4), mesh_dim_names=("data", "hidden"))
+    of_columns(four, ("initial",), found)
+    staged = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("stages", "hidden"))
+    of_stages_and_columns(staged, found)

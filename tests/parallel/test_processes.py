@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import traceback
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
@@ -20,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 import vertexflow as vf
 
 from .cases import CASES, Case
+from .ranks import run_on_ranks
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -315,38 +312,17 @@ def quick(mesh: DeviceMesh) -> None:
         of_ranks_that_disagree(mesh)
 
 
-def run(tmp_path: Path, num_processes: int, *parts) -> None:
-    """All parts in one set of processes: to start these takes longer than a part."""
-    with contextlib.suppress(mp.ProcessExitedException):  # what it says is in the files
-        mp.spawn(_process, (num_processes, parts, tmp_path), nprocs=num_processes)
-    files = [tmp_path / f"rank {rank}" for rank in range(num_processes)]
-    found = {file.name: file.read_text() if file.exists() else "nothing" for file in files}
-    wrong = {name: text for name, text in found.items() if text != "passed"}
-    assert not wrong, "\n".join(f"{name}: {text}" for name, text in wrong.items())
-
-
 def test_two_processes_agree_with_one(tmp_path):
-    run(tmp_path, 2, quick)
+    run_on_ranks(tmp_path, 2, on_meshes, [quick])
 
 
 @pytest.mark.slow
 def test_one_two_and_four_processes_agree_with_one(tmp_path):
-    run(tmp_path, 4, *PARTS)
+    run_on_ranks(tmp_path, 4, on_meshes, PARTS)  # to start processes takes longer than a part
 
 
-def _process(rank: int, num_processes: int, parts, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(GLOO_SOCKET_IFNAME="lo", VERTEXFLOW_BACKEND="torch")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=num_processes)
-    meshes = [DeviceMesh("cpu", list(range(size))) for size in (1, 2, 4) if size <= num_processes]
-    try:
-        for mesh in meshes:
-            for part in parts:
-                if rank < mesh.size():
-                    part(mesh)
-        dist.barrier()
-        (folder / f"rank {rank}").write_text("passed")
-    except BaseException:
-        (folder / f"rank {rank}").write_text(traceback.format_exc())
-        os._exit(1)  # the others wait for this one
-    dist.destroy_process_group()
+def on_meshes(parts) -> None:
+    for mesh in [DeviceMesh("cpu", list(range(size))) for size in (1, 2, 4) if size <= dist.get_world_size()]:
+        for part in parts:
+            if dist.get_rank() < mesh.size():
+                part(mesh)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
-import os
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -20,6 +15,7 @@ import vertexflow as vf
 
 from ..models import TreeRNN
 from .cases import CASES, KINDS, MANY, TREES, BothWays, Case, Classified, OfKinds
+from .ranks import run_on_ranks
 from .test_processes import EXACT, agree, clipped, shares
 
 pytestmark = pytest.mark.ranks
@@ -233,30 +229,14 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
 
 
 def test_stages_agree_with_one_process(tmp_path):
-    torch.save({name: expected(staged.case) for name, staged in (IN_TWO | IN_FOUR).items()}, tmp_path / "expected")
-    with contextlib.suppress(mp.ProcessExitedException):  # what it says is in the files
-        mp.spawn(_process, (tmp_path,), nprocs=4)
-    files = [tmp_path / f"rank {rank}" for rank in range(4)]
-    wrong = {file.name: file.read_text() if file.exists() else "nothing" for file in files}
-    wrong = {name: text for name, text in wrong.items() if text != "passed"}
-    assert not wrong, "\n".join(f"{name}: {text}" for name, text in wrong.items())
+    found = {name: expected(staged.case) for name, staged in (IN_TWO | IN_FOUR).items()}
+    run_on_ranks(tmp_path, 4, agree_on_meshes, found)
 
 
-def _process(rank: int, folder) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(GLOO_SOCKET_IFNAME="lo", VERTEXFLOW_BACKEND="torch")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=4)
-    found = torch.load(folder / "expected")
+def agree_on_meshes(found) -> None:
     names = ("stages", "data")
-    try:
-        two = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=names)
-        of_stages(two, IN_TWO, found)
-        of_stages(DeviceMesh("cpu", torch.arange(4).reshape(4, 1), mesh_dim_names=names), IN_FOUR, found)
-        of_micro_batches(two)
-        of_what_is_refused(two)
-        dist.barrier()
-        (folder / f"rank {rank}").write_text("passed")
-    except BaseException:
-        (folder / f"rank {rank}").write_text(traceback.format_exc())
-        os._exit(1)  # the others wait for this one
-    dist.destroy_process_group()
+    two = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=names)
+    of_stages(two, IN_TWO, found)
+    of_stages(DeviceMesh("cpu", torch.arange(4).reshape(4, 1), mesh_dim_names=names), IN_FOUR, found)
+    of_micro_batches(two)
+    of_what_is_refused(two)
