@@ -32,6 +32,11 @@ _STEPS = "vertexflow steps"
 class _AsDivided:
     """The policy of all local graphs: the steps that they were made with, on which the ranks agree."""
 
+    __hash__ = None  # type: ignore[assignment]  # graphs that look alike may have other steps: no schedule is taken for another
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
     def steps(self, structure: Structure) -> Ints:
         steps: Ints = structure.derived.user_cache[_STEPS]  # type: ignore[attr-defined]
         return steps
@@ -44,18 +49,21 @@ def _exchange(self: VertexFunction, v: Vertex) -> None:
     """The method of the rows of exchanges: each reads what leaves, and scatters what arrives."""
     child, table = v.gather(0), v.pull(_TABLE)
     arrived: dict[str, Tensor] = {}
+    tokens: list[Tensor] = []
     names: dict[torch.dtype, list[str]] = {}
     for name, dtype in v._state_dtypes.items():
         names.setdefault(dtype, []).append(name)
     for dtype, group in names.items():  # all states of a dtype in one message
-        rows = torch.cat([getattr(child, name).flatten(1) for name in group], 1)
+        rows = torch.cat([getattr(child, name).unsqueeze(1).flatten(1) for name in group], 1)
         rows = exchange.exchange(rows, table, False)
         widths = [int(np.prod(self.state[name])) for name in group]
         for name, piece in zip(group, torch.split(rows, widths, 1), strict=True):
             arrived[name] = piece.reshape(-1, *self.state[name])
         if dtype.is_floating_point or dtype.is_complex:
-            v.push(**{_TOKEN: rows[:, 0]})
+            tokens.append(rows[:, 0])
     v.scatter(**arrived)
+    if tokens:
+        v.push(**{_TOKEN: tokens[0]})
 
 
 def _start(self: VertexFunction, v: Vertex) -> None:
@@ -154,9 +162,10 @@ def _as_local(
     part: GraphPart, local: LocalGraph, call: Seen, group: ProcessGroup, device: torch.device
 ) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None, Tensor | None]:
     """Inputs, initial states and wanted vertices of a rank, for its local graph."""
-    inputs, initial, wanted = dict(call.inputs), call.initial, call.wanted
-    if local.num_exchanges:
-        inputs[_TABLE] = _table(part, local, group, device)
+    local.batch.cache[_STEPS] = local.steps
+    inputs, initial, wanted = {**call.inputs, _TABLE: _table(part, local, group, device)}, call.initial, call.wanted
+    if initial is not None:
+        local.batch.with_initial().cache[_STEPS] = local.steps
     has_start = START in (local.batch.kinds or ())
     if has_start and isinstance(initial, Mapping):
         initial = {
@@ -175,10 +184,9 @@ def _has_rows(value: Any) -> bool:
 
 
 def _table(part: GraphPart, local: LocalGraph, group: ProcessGroup, device: torch.device) -> Tensor:
-    """What the rows of exchanges are told; made once, as are the steps that the policy gives."""
+    """What the rows of exchanges are told; made once."""
     key = local is part.upward, group, device
     if key not in part.prepared:
-        local.batch.cache[_STEPS] = local.steps
         routes = exchange.Routes(local.sent.tolist(), local.received.tolist(), group)
         table = np.stack([np.full(len(local.exchange), routes.number), local.exchange, local.place], 1)
         with torch.inference_mode(False):
