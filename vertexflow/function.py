@@ -99,7 +99,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         torch.Size([10, 8])
     """
 
-    __slots__ = ("_divided", "_kept_on_ranks", "_kept_programs")  # no attributes like others: not copied, pickled or watched
+    # No attributes like others: not copied, pickled or watched.
+    __slots__ = ("_divided", "_kept_on_ranks", "_kept_programs", "_part_group")
 
     def __init__(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
 import vertexflow as vf
@@ -112,3 +115,53 @@ def of_losses_and_gradients(names) -> None:
 
 def test_parts_of_graphs_agree_with_one_process(tmp_path):
     run_on_ranks(tmp_path, 2, of_losses_and_gradients, list(VERTICES))
+
+
+def of_plans() -> None:
+    """Data ranks x ranks of vertices; parameters whole (DDP) and sharded; each data rank has other graphs."""
+    mesh = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("data", "vertices"))
+    case = VERTICES["slots"]
+    one, batch = case.model(), vf.pack(TREES)
+    rows = inputs_of(case)[1].split([graph.num_vertices for graph in TREES])
+    loss = one(batch, torch.cat(rows)).mean()
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in one.named_parameters()}
+    mine = [number for number in range(len(TREES)) if number % 2 == mesh["data"].get_local_rank()]
+    part = vf.parallel.divide([TREES[number] for number in mine], 2, rank_of=None)[mesh["vertices"].get_local_rank()]
+    x = torch.cat([rows[number] for number in mine])[part.own]
+    for strategy in ("whole", "sharded"):
+        model = case.model()
+        parts = dict.fromkeys(["embed", "function", "out"], strategy)
+        call = vf.parallel.Plan({"data": 2, "vertices": 2}, parts).apply(model, mesh)
+        found = vf.parallel.mean(call(part, x))
+        torch.testing.assert_close(found.detach(), loss.detach(), **EXACT)
+        found.backward()
+        agree(strategy, model, gradients)
+
+
+def of_what_is_refused() -> None:
+    """On all ranks, and before anybody waits for a message that does not come."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model, batch = TreeRNN(3, 4), vf.pack(TREES)
+    rank_of = np.arange(batch.num_vertices) % ranks
+    parts = vf.parallel.divide(batch, ranks, rank_of=rank_of)
+    part, others = parts[rank], vf.parallel.divide(batch, ranks, rank_of=rank_of[::-1])
+    x = torch.randn(part.num_vertices, 3)
+    out = model(part, x=x)
+    for call, wanted in [
+        (lambda: model(parts[0], x=x), r"rank 1 of 2 was called with part 0" if rank else "rank 1 refused"),
+        (lambda: model([part, others[rank]][rank], x=x), "parts of different graphs, or divisions"),
+        (lambda: model(part, x=x.clone().requires_grad_(rank == 0)), "inputs of different names, dtypes, widths or gradients"),
+        (lambda: model(part, x=x[rank:]), "has 17 rows, but the batch has 18 vertices of kind 'own'" if rank else "rank 1 refused the call"),
+        (lambda: model(part, x=x, reverse=True), r"divide\(batch, ranks, reverse=True\)"),
+        (lambda: torch.func.vmap(lambda x: model(part, x=x).h)(x[None]), "other parameters, or inside torch.func"),
+        (lambda: model.start(part, x=x), "vf.pack takes a list|input graphs"),
+        (lambda: model.estimate_memory(part, x=x), "vf.pack takes a list|input graphs"),
+        (lambda: torch.autograd.grad(out.h.sum(), list(model.parameters()), create_graph=True), "gradients of gradients"),
+    ]:
+        with pytest.raises((vf.VertexFlowError, RuntimeError), match=wanted):
+            call()
+    with patch.dict(os.environ, VERTEXFLOW_BACKEND="eager"), pytest.raises(vf.InputError, match='backend="eager"'):
+        model(part, x=x)
+    out.h.sum().backward()  # nothing was changed
+    model(part, x=x).h.sum().backward()

@@ -8,16 +8,17 @@ leaves, and the first of them get what arrives, so that there are as many as the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from collections.abc import Iterator
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
+
+from ..errors import InputError
 
 _numbers = itertools.count()
 _routes: WeakValueDictionary[int, Routes] = WeakValueDictionary()
@@ -78,6 +79,8 @@ exchange.register_fake(lambda values, table, back: torch.empty_like(values))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    if not _is_alone.get():  # a pass that PyTorch shall differentiate, which a trace has done otherwise
+        raise InputError("there are no gradients of gradients where vertices are on several ranks: backward() without create_graph")
     ctx.save_for_backward(inputs[1])
     ctx.back = inputs[2]
 

@@ -20,7 +20,7 @@ from ..graph.inputs.pack import GraphBatch
 Ints = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
 # The kinds of vertices of a local graph: those of graphs without kinds, and what is added.
-OWN, START, EXCHANGE = "vertexflow own", "vertexflow start", "vertexflow exchange"
+OWN, START, EXCHANGE = "own", "vertexflow start", "vertexflow exchange"
 _FORMAT = "vertexflow graph part 1"
 _ARRAYS = ("child", "slot", "offset", "graph_offset", "kind_index", "edge")
 _OF_GRAPH = ("steps", "exchange", "place", "sent", "received", "edges")

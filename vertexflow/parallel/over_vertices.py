@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
 
 from ..call import programs
+from ..call.estimate import BoundCall
 from ..call.observer import Seen
 from ..call.outputs import Outputs
 from ..errors import InputError, VertexFlowError
@@ -89,7 +90,7 @@ def _on_ranks(model: VertexFunction, local: LocalGraph) -> VertexFunction:
     found: VertexFunction | None = getattr(model, "_kept_on_ranks", None)
     if found is None or type(found).__mro__[1] is not type(model):
         found = object.__new__(_class_on_ranks(type(model)))
-        model._kept_on_ranks = found
+        object.__setattr__(model, "_kept_on_ranks", found)  # no submodule
     methods = dict(model._methods)
     if None in methods:
         kinds = local.batch.kinds or ()
@@ -112,7 +113,7 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
     local, function, bound, traces = None, None, None, {}
     device, failure = torch.device("cpu"), None
     try:
-        _refuse(model, part, call)
+        _refuse(model, part, call, group)
         local = part.local(call.reverse)
         function = _on_ranks(model, local)
         version, tensors = programs.see(function._programs, function)
@@ -126,7 +127,7 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
     _agree(part, call, group, device, failure, traces)
     assert bound is not None
     outputs = bound.results(inputs, traces.values())
-    return _tied(outputs, [*bound.tensors.values(), *call.inputs.values(), *(call.initial or {}).values()])
+    return _tied(outputs, bound, call.inputs)
 
 
 def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
@@ -136,19 +137,19 @@ def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
             f"a part of graphs, of {part.ranks}, is computed by {part.ranks} ranks together, but torch.distributed is not "
             "initialised: init_process_group()"
         )
-    group = getattr(getattr(model, "_divided", None), "group", None) or distributed.group.WORLD
-    rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
-    if (rank, ranks) != (part.rank, part.ranks):
-        raise InputError(
-            f"rank {rank} of {ranks} was called with part {part.rank} of {part.ranks}; give each rank its own: "
-            "vf.parallel.divide(batch, ranks)[rank], and where these are not all ranks, say so by a plan with "
-            '"vertices" in its mesh'
-        )
+    group: ProcessGroup = getattr(model, "_part_group", None) or distributed.group.WORLD
     return group
 
 
-def _refuse(model: VertexFunction, part: GraphPart, call: Seen) -> None:
-    """Refuse what is not carried out for parts."""
+def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGroup) -> None:
+    """Refuse another rank's part, and what is not carried out for parts."""
+    rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
+    if (rank, ranks) != (part.rank, part.ranks):
+        raise InputError(
+            f"rank {rank} of {ranks} was called with part {part.rank} of {part.ranks}; give each rank its own, "
+            "vf.parallel.divide(batch, ranks)[rank]; where other ranks have other graphs, a plan says so: "
+            'Plan({"data": 2, "vertices": 4}, ...).apply(model, mesh)'
+        )
     if call.tensors is not None or transforms.are_active():
         raise InputError("a part of graphs cannot be computed with other parameters, or inside torch.func")
     if named_backend(model.backend) == "eager":
@@ -212,7 +213,7 @@ def _agree(
     grads = torch.is_grad_enabled()
     message = [failure is None, part.checksum, call.reverse, zlib.crc32(repr((how, grads)).encode())]
     ours = torch.tensor(list(map(int, message)), device=device)
-    theirs = [torch.empty_like(ours) for _ in range(part.ranks)]
+    theirs = [torch.empty_like(ours) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(theirs, ours, group=group)
     rows = torch.stack(theirs).tolist()
     if failure is not None:
@@ -228,20 +229,28 @@ def _agree(
             raise InputError(f"ranks 0 and {other} were called with {difference}; all call the model in the same way")
 
 
-def _tied(outputs: Outputs, sources: list[Any]) -> Outputs:
-    """The outputs of the user's vertices, each of whose gradients lets the whole of this rank run backwards: others wait for it."""
+def _tied(outputs: Outputs, call: BoundCall, inputs: Mapping[str, Tensor]) -> Outputs:
+    """The outputs of the user's vertices. Whichever of them a loss is made of, all of this rank runs backwards, as others wait for it,
+    and what no vertex of it reads has gradients of zero."""
     token = outputs.pop(_TOKEN, None)
-    differentiable = {name: value for name, value in outputs.items() if value.requires_grad}
-    if not torch.is_grad_enabled() or not (differentiable or token is not None):
+    if not call.parts:  # there is nothing here, and nobody waits
         return outputs
-    leaves = [value for value in sources if isinstance(value, Tensor) and value.requires_grad]
-    floating = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
-    tied = _Tied.apply(len(floating), token, *floating.values(), *leaves)  # type: ignore[no-untyped-call]
-    return Outputs({**outputs, **dict(zip(floating, tied, strict=True))})
+    bound = call.parts[0].bound
+    unread = [value for name, value in call.tensors.items() if name not in bound.params]
+    unread += [value for name, value in inputs.items() if name not in bound.pulls]
+    sources = [value for value in unread if value.requires_grad]
+    missing = [name for name, value in outputs.items() if name not in bound.pushes]
+    if not torch.is_grad_enabled() or not (sources or missing):
+        return outputs
+    real = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
+    if not any(value.requires_grad for value in (*real.values(), *sources, *[token][: token is not None])):
+        return outputs
+    tied = _Tied.apply(len(real), token, *real.values(), *sources)  # type: ignore[no-untyped-call]
+    return Outputs({**outputs, **dict(zip(real, tied, strict=True))})
 
 
 class _Tied(torch.autograd.Function):
-    """Outputs as they are. Gradients of sources are zero here, and not missing: what they are comes through the outputs."""
+    """Outputs as they are, that need the token; sources have gradients of zero."""
 
     @staticmethod
     def forward(ctx: Any, count: int, token: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -251,7 +260,5 @@ class _Tied(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise InputError("there are no gradients of gradients of parts of graphs: backward() without create_graph")
         token = None if ctx.token is None else torch.zeros_like(ctx.token)
         return None, token, *grads, *(like.new_zeros(like.shape) for like in ctx.likes)
