@@ -42,8 +42,8 @@ def random_circuit(rng: random.Random, sources: int, gates: int) -> vf.InputGrap
 
 
 def wide_circuit(seed: int, gates: int, width: int, reach: int = 16, levels_back: int = 3) -> vf.InputGraph:
-    """A random DAG in levels of `width` gates: each reads a gate of the level before and one of some levels before, both at most `reach`
-    places aside, as gates do that are placed near to each other."""
+    """A random DAG in levels of `width` gates: each reads a gate of the level before and one of some levels before, both at
+    most `reach` places aside, as gates do that are placed near to each other."""
     rng = np.random.default_rng(seed)
     gate = np.arange(width, gates)
     level, place = np.divmod(gate, width)

@@ -2,12 +2,14 @@
 
     python -m benchmarks.vertices [--gates 200000] [--width 2000] [--hidden 64] [--ranks 1 2 4] [--backend auto]
 
-The circuit (`wide_circuit` in `graphs.py`) is divided by one process, which writes a file for each rank; the ranks are processes of one
-thread, which read their own alone. A step is forward and backward pass of one layer of a DAGNN, with gradients of all outputs. For each
-number of ranks: vertices of the largest part over the mean; the sum over levels of the largest part's vertices, over the mean (what the
-work that ranks do at the same time is above the mean); states that cross in percent of all; exchanges, beside levels; the seconds
-of dividing; of the rank with most, the bytes that its step takes (the peak of its resident memory in its first step, above what it held
-with model and inputs, after a step on a small circuit), those of all rows that are computed, and the median seconds of a step.
+The circuit (`wide_circuit` in `graphs.py`) is divided by one process, which writes a file for each rank; the ranks are
+processes of one thread, which read their own alone. A step is forward and backward pass of one layer of a DAGNN, with
+gradients of all outputs. For each
+number of ranks: vertices of the largest part over the mean; the sum over levels of the largest part's vertices, over the mean
+(what the work that ranks do at the same time is above the mean); states that cross in percent of all; exchanges, beside
+levels; the seconds of dividing; of the rank with most, the bytes that its step takes (the peak of its resident memory in its
+first step, above what it held with model and inputs, after a step on a small circuit), those of all rows that are computed,
+and the median seconds of a step.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     levels = levels_of(batch)
     print(
         f"{options.gates:,} gates in {levels.max() + 1} levels, hidden {options.hidden}, backend {options.backend}\n"
-        f"{'ranks':>5} {'largest':>8} {'at once':>8} {'cross %':>8} {'exchanges':>9} {'divide s':>8} {'peak MiB':>9} {'rows':>9} {'ms':>8}"
+        f"{'ranks':>5} {'largest':>8} {'at once':>8} {'cross %':>8} {'exchanges':>9} {'divide s':>8} "
+        f"{'peak MiB':>9} {'rows':>9} {'ms':>8}"
     )
     for ranks in options.ranks:
         show(options, batch, small, levels, ranks)

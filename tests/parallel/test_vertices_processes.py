@@ -17,10 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 import vertexflow as vf
 
 from ..models import TreeRNN
-from .cases import CASES, DAGS, KINDS, MANY, TREES, BothWays, Case, Classified
+from .cases import CASES, DAGS, MANY, TREES, Case, Dropped
 from .ranks import run_on_ranks
 from .test_hidden_processes import Both, OnEdges
-from .test_hidden_processes import Begun as BegunAtLeaves
 from .test_processes import EXACT, agree
 
 pytestmark = pytest.mark.ranks
@@ -30,7 +29,9 @@ class OfManySorts(vf.VertexFunction):
     """States of several dtypes and shapes, one of which has no gradient."""
 
     def __init__(self):
-        super().__init__(state={"h": 3, "m": (2, 2), "n": (), "low": 2}, state_dtype={"n": torch.int64, "low": torch.float32})
+        super().__init__(
+            state={"h": 3, "m": (2, 2), "n": (), "low": 2}, state_dtype={"n": torch.int64, "low": torch.float32}
+        )
         self.w, self.u = nn.Linear(3, 3), nn.Linear(8, 3)
 
     def vertex(self, v):
@@ -52,9 +53,7 @@ class Counted(nn.Module):
         return (out.h / out.n[:, None]).square().sum(-1)
 
 
-VERTICES = {
-    name: CASES[name] for name in ("slots", "ragged", "kinds", "dags", "both directions", "initial")
-} | {
+VERTICES = {name: CASES[name] for name in ("slots", "ragged", "kinds", "dags", "both directions", "initial")} | {
     "views": Case(Both, TREES),
     "many sorts": Case(Counted, [*MANY, *DAGS]),
 }
@@ -95,7 +94,9 @@ def of_losses_and_gradients(names) -> None:
         wanted = one(batch, x)
         weights = torch.arange(1, wanted.numel() + 1, dtype=torch.float64).reshape(wanted.shape).sin().abs()
         loss = (wanted * weights).sum() / weights.sum()
-        gradients = dict(zip(dict(one.named_parameters()), torch.autograd.grad(loss, [*one.parameters(), x]), strict=False))
+        gradients = dict(
+            zip(dict(one.named_parameters()), torch.autograd.grad(loss, [*one.parameters(), x]), strict=False)
+        )
         of_x = torch.autograd.grad((one(batch, x) * weights).sum() / weights.sum(), x)[0]
         for how, rank_of in divisions(batch, ranks):
             part = vf.parallel.divide(batch, ranks, reverse=name == "both directions", rank_of=rank_of)[rank]
@@ -103,7 +104,9 @@ def of_losses_and_gradients(names) -> None:
             model.zero_grad()
             ours = call(part, own_x)
             rows = rows_of(name, batch, part)
-            torch.testing.assert_close(ours, wanted[rows], **EXACT, msg=lambda text: f"{name}, {how}: {text}")
+            torch.testing.assert_close(
+                ours, wanted[rows], **EXACT, msg=lambda text, at=f"{name}, {how}": f"{at}: {text}"
+            )
             found = vf.parallel.mean(ours, weights[rows])
             torch.testing.assert_close(found.detach(), loss.detach(), **EXACT)
             found.backward()
@@ -111,10 +114,6 @@ def of_losses_and_gradients(names) -> None:
             torch.testing.assert_close(own_x.grad / ranks, of_x[part.own], **EXACT)
             with torch.no_grad():
                 torch.testing.assert_close(call(part, own_x), wanted.detach()[rows], **EXACT)
-
-
-def test_parts_of_graphs_agree_with_one_process(tmp_path):
-    run_on_ranks(tmp_path, 2, of_losses_and_gradients, list(VERTICES))
 
 
 def of_plans() -> None:
@@ -151,13 +150,22 @@ def of_what_is_refused() -> None:
     for call, wanted in [
         (lambda: model(parts[0], x=x), r"rank 1 of 2 was called with part 0" if rank else "rank 1 refused"),
         (lambda: model([part, others[rank]][rank], x=x), "parts of different graphs, or divisions"),
-        (lambda: model(part, x=x.clone().requires_grad_(rank == 0)), "inputs of different names, dtypes, widths or gradients"),
-        (lambda: model(part, x=x[rank:]), "has 17 rows, but the batch has 18 vertices of kind 'own'" if rank else "rank 1 refused the call"),
+        (
+            lambda: model(part, x=x.clone().requires_grad_(rank == 0)),
+            "inputs of different names, dtypes, widths or gradients",
+        ),
+        (
+            lambda: model(part, x=x[rank:]),
+            "has 17 rows, but the batch has 18 vertices of kind 'own'" if rank else "rank 1 refused the call",
+        ),
         (lambda: model(part, x=x, reverse=True), r"divide\(batch, ranks, reverse=True\)"),
         (lambda: torch.func.vmap(lambda x: model(part, x=x).h)(x[None]), "other parameters, or inside torch.func"),
         (lambda: model.start(part, x=x), "vf.pack takes a list|input graphs"),
         (lambda: model.estimate_memory(part, x=x), "vf.pack takes a list|input graphs"),
-        (lambda: torch.autograd.grad(out.h.sum(), list(model.parameters()), create_graph=True), "gradients of gradients"),
+        (
+            lambda: torch.autograd.grad(out.h.sum(), list(model.parameters()), create_graph=True),
+            "gradients of gradients",
+        ),
     ]:
         with pytest.raises((vf.VertexFlowError, RuntimeError), match=wanted):
             call()
@@ -165,3 +173,73 @@ def of_what_is_refused() -> None:
         model(part, x=x)
     out.h.sum().backward()  # nothing was changed
     model(part, x=x).h.sum().backward()
+
+
+def of_edges() -> None:
+    """Inputs and outputs of edges, a tensor that all vertices share, outputs of some vertices, gradients of all of them."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    one, model = (Case(OnEdges, MANY).model() for _ in range(2))
+    batch, generator = vf.pack(MANY), torch.Generator().manual_seed(0)
+    shapes = (batch.num_vertices, 3), (batch.num_edges, 1), (4, 4)
+    given = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    wanted = one(batch, *given)
+    sum(value.sin().sum() for value in wanted.values()).backward()
+    part = vf.parallel.divide(batch, ranks, rank_of=np.arange(batch.num_vertices) % ranks)[rank]
+    x, e, w = (value.detach() for value in given)
+    own = [value.requires_grad_() for value in (x[part.own], e[part.edges], w.clone())]
+    ours = model(part, *own)
+    sum(value.sin().sum() for value in ours.values()).backward()
+    for name, rows in (("h", part.own), ("e", part.edges)):
+        torch.testing.assert_close(ours[name], wanted[name][rows], **EXACT)
+    torch.testing.assert_close(own[0].grad, given[0].grad[part.own], **EXACT)
+    torch.testing.assert_close(own[1].grad, given[1].grad[part.edges], **EXACT)
+    sums = [own[2].grad, *(parameter.grad for parameter in model.parameters())]
+    for gradient, other in zip(sums, [given[2].grad, *(each.grad for each in one.parameters())], strict=True):
+        dist.all_reduce(gradient)
+        torch.testing.assert_close(gradient, other, **EXACT)
+    some = torch.tensor([2, 0])
+    chosen = model.function(part, x=own[0], e=own[1], shared={"W": own[2]}, outputs=some)
+    torch.testing.assert_close(chosen.h, ours.h[some], **EXACT)
+    torch.testing.assert_close(
+        model.function(part, x=own[0], e=own[1], shared={"W": w}, outputs=part.roots).h, ours.h[part.roots]
+    )
+
+
+def of_noise() -> None:
+    """Each rank draws for its own vertices, from its own generator: the same again with the same seed; none in evaluation."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model, batch = Case(lambda: Dropped(3, 4), TREES).model(), vf.pack(TREES)
+    part = vf.parallel.divide(batch, ranks, rank_of=np.arange(batch.num_vertices) % ranks)[rank]
+    x = torch.randn(batch.num_vertices, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed + 10 * rank)
+        found.append(model(part, x[part.own]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    model.eval()
+    torch.testing.assert_close(model(part, x[part.own]), model(batch, x)[part.own], **EXACT)
+
+
+def test_one_process(tmp_path):
+    run_on_ranks(tmp_path, 1, of_losses_and_gradients, ["dags"])
+
+
+def test_two_processes(tmp_path):
+    run_on_ranks(tmp_path, 2, on_two)
+
+
+def on_two() -> None:
+    of_losses_and_gradients(["slots", "kinds", "both directions", "initial", "many sorts"])
+    of_edges()
+    of_noise()
+    of_what_is_refused()
+
+
+def test_four_processes(tmp_path):
+    run_on_ranks(tmp_path, 4, on_four)
+
+
+def on_four() -> None:
+    of_plans()
+    of_losses_and_gradients(["ragged", "views"])

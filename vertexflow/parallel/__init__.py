@@ -7,10 +7,10 @@ from .cluster import Cluster, Link
 from .cost import Cost
 from .goodput import GradientNoise, best_batch, efficiency, gain
 from .graph_part import GraphPart
+from .parts import divide
 from .plan import Plan, Prediction
 from .reduce import mean, sum
 from .sampler import BalancedSampler
-from .parts import divide
 from .search import plan
 
 __all__ = [

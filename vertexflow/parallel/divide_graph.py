@@ -1,7 +1,7 @@
 """Graphs divided over ranks: from the rank of each vertex to what each rank computes, and when ranks tell each other states.
 
-The depth of a vertex in the whole graph is its level. A state that crosses goes out in an exchange between the level of its vertex
-and the first level of that rank which reads it; exchanges are as few as that allows.
+The depth of a vertex in the whole graph is its level. A state that crosses goes out in an exchange between the level of its
+vertex and the first level of that rank which reads it; exchanges are as few as that allows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .graph_part import EXCHANGE, OWN, START, Ints, LocalGraph
 
 @dataclass(frozen=True)
 class Crossings:
-    """The states that cross, each to one rank, in the order of exchanges, then of the ranks that send them, those that get them, and
-    vertices; all int64.
+    """The states that cross, each to one rank, in the order of exchanges, then of the ranks that send them, those that get
+    them, and vertices; all int64.
 
     Attributes:
         points: [exchanges]: the level after which each is.
@@ -55,7 +55,8 @@ def crossings(batch: GraphBatch, levels: Ints, rank_of: Ints, ranks: int) -> Cro
 
 
 def stabbed(first: Ints, last: Ints, num_levels: int) -> Ints:
-    """The fewest levels of which each interval [first, last] has one, in ascending order: as late as the intervals that wait allow."""
+    """The fewest levels of which each interval [first, last] has one, in ascending order: as late as the intervals that wait
+    allow."""
     never = np.iinfo(np.int64).max
     ends = np.full(num_levels, never)
     np.minimum.at(ends, first, last)
@@ -68,7 +69,9 @@ def stabbed(first: Ints, last: Ints, num_levels: int) -> Ints:
     return np.array(points, np.int64)
 
 
-def local_graph(batch: GraphBatch, levels: Ints, rank_of: Ints, crossed: Crossings, rank: int, ranks: int) -> LocalGraph:
+def local_graph(
+    batch: GraphBatch, levels: Ints, rank_of: Ints, crossed: Crossings, rank: int, ranks: int
+) -> LocalGraph:
     """What a rank computes."""
     own = np.flatnonzero(rank_of == rank)
     num_own, num_exchanges = len(own), len(crossed.points)
@@ -113,7 +116,13 @@ def local_graph(batch: GraphBatch, levels: Ints, rank_of: Ints, crossed: Crossin
 
 
 def levels_of(batch: GraphBatch) -> Ints:
-    """int64 [V]: the depth of each vertex."""
+    """int64 [V]: the depth of each vertex.
+
+    Raises:
+        GraphError: a cycle.
+    """
+    if not batch.num_vertices:
+        return np.zeros(0, np.int64)
     return _core.depth(batch.child, batch.slot, batch.offset, 0).astype(np.int64)
 
 

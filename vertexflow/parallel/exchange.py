@@ -1,8 +1,8 @@
 """Rows of states from the ranks that computed them to those that read them: an operation of its own, so that a trace records it.
 
 One exchange moves rows between all ranks of a group. Every rank has a table of rows that leave and rows that arrive, both sorted
-by the other rank; gradients go the same ways back. Rows of an exchange are vertices of a rank's graph: the first of them carry what
-leaves, and the first of them get what arrives, so that there are as many as the larger of both, and one at least.
+by the other rank; gradients go the same ways back. Rows of an exchange are vertices of a rank's graph: the first of them carry
+what leaves, and the first of them get what arrives, so that there are as many as the larger of both, and one at least.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ exchange.register_fake(lambda values, table, back: torch.empty_like(values))
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     if not _is_alone.get():  # a pass that PyTorch shall differentiate, which a trace has done otherwise
-        raise InputError("there are no gradients of gradients where vertices are on several ranks: backward() without create_graph")
+        raise InputError(
+            "there are no gradients of gradients where vertices are on several ranks: backward() without create_graph"
+        )
     ctx.save_for_backward(inputs[1])
     ctx.back = inputs[2]
 

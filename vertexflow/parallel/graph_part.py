@@ -29,8 +29,8 @@ _OF_PART = ("own", "roots", "leaves", "kind_index")
 
 @dataclass(frozen=True, eq=False)
 class LocalGraph:
-    """What a rank computes, as a graph: its own vertices, in the order of their numbers; if need be a vertex that others read where
-    they have nothing to send; the rows of the exchanges, one exchange after the other.
+    """What a rank computes, as a graph: its own vertices, in the order of their numbers; if need be a vertex that others read
+    where they have nothing to send; the rows of the exchanges, one exchange after the other.
 
     Attributes:
         batch: one graph; its kinds are the user's (or `OWN`), `START` and `EXCHANGE`.
@@ -58,14 +58,16 @@ class LocalGraph:
 class GraphPart(OnRanks):
     """The vertices of graphs that one rank computes; the others are on other ranks. `vf.parallel.divide` makes one for each rank.
 
-    Models are called with it as with a `GraphBatch`, on all ranks at the same time; inputs and outputs have the rows of this rank.
+    Models are called with it as with a `GraphBatch`, on all ranks at the same time; inputs and outputs have the rows of this
+    rank.
 
     Attributes:
         rank, ranks: which part it is, and of how many.
         num_vertices, num_edges: of this rank; an edge is on the rank of its parent.
         own: int64 [num_vertices]: its vertices, by their numbers in the whole batch, in ascending order: `x[part.own]`.
         edges: int64 [num_edges]: its edges, by their numbers in the whole batch: `weight[part.edges]`.
-        roots, leaves: int64: those of its vertices that no vertex consumes, and that have no children in the whole batch, numbered as
+        roots, leaves: int64: those of its vertices that no vertex consumes, and that have no children in the whole batch,
+            numbered as
             the rows of this rank: `out.h[part.roots]`.
 
     Example:
@@ -187,7 +189,7 @@ def _tensors(arrays: dict[str, Any]) -> dict[str, Any]:
     return {name: torch.from_numpy(value) for name, value in arrays.items() if value is not None}
 
 
-def _numpy(tensors: dict[str, Tensor]) -> dict[str, Ints]:
+def _numpy(tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {name: value.numpy() for name, value in tensors.items()}
 
 
@@ -203,7 +205,5 @@ def _state(graph: LocalGraph) -> dict[str, Any]:
 
 def _graph(state: dict[str, Any]) -> LocalGraph:
     num_graphs, num_vertices, num_slots = state["sizes"]
-    batch = GraphBatch(
-        num_graphs, num_vertices, num_slots=num_slots, kinds=state["kinds"], **_numpy(state["batch"])
-    )
+    batch = GraphBatch(num_graphs, num_vertices, num_slots=num_slots, kinds=state["kinds"], **_numpy(state["batch"]))
     return LocalGraph(batch, **_numpy(state["arrays"]))

@@ -79,7 +79,7 @@ def _trace(self: VertexFunction, *args: Any, **kwargs: Any) -> dict[str, Trace]:
 
 
 @functools.cache
-def _class_on_ranks(cls: type) -> type:
+def _class_on_ranks(cls: Any) -> Any:
     """The class of a model, with methods for what is added to local graphs."""
     methods = {"_exchange": _exchange, "_start": _start, "_trace": _trace}
     return type(cls)(cls.__name__, (cls,), {"__module__": cls.__module__, **methods})
@@ -89,7 +89,8 @@ def _on_ranks(model: VertexFunction, local: LocalGraph) -> VertexFunction:
     """The model with methods for local graphs: it shares everything else with the model, as that is now."""
     found: VertexFunction | None = getattr(model, "_kept_on_ranks", None)
     if found is None or type(found).__mro__[1] is not type(model):
-        found = object.__new__(_class_on_ranks(type(model)))
+        cls: Any = type(model)
+        found = object.__new__(_class_on_ranks(cls))
         object.__setattr__(model, "_kept_on_ranks", found)  # no submodule
     methods = dict(model._methods)
     if None in methods:
@@ -110,7 +111,8 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
         As a call of the model, on all ranks: what one of them refuses.
     """
     group = _group_of(model, part)
-    local, function, bound, traces = None, None, None, {}
+    bound: BoundCall | None = None
+    traces: dict[str, Trace] = {}
     device, failure = torch.device("cpu"), None
     try:
         _refuse(model, part, call, group)
@@ -119,9 +121,7 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
         version, tensors = programs.see(function._programs, function)
         device = next((value.device for value in (*tensors.values(), *call.inputs.values())), device)
         inputs, initial, wanted = _as_local(part, local, call, group, device)
-        bound, traces = function._bind_call(
-            version, tensors, local.batch, False, initial, inputs, call.shared, wanted
-        )
+        bound, traces = function._bind_call(version, tensors, local.batch, False, initial, inputs, call.shared, wanted)
     except VertexFlowError as error:
         failure = error
     _agree(part, call, group, device, failure, traces)
@@ -137,8 +137,8 @@ def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
             f"a part of graphs, of {part.ranks}, is computed by {part.ranks} ranks together, but torch.distributed is not "
             "initialised: init_process_group()"
         )
-    group: ProcessGroup = getattr(model, "_part_group", None) or distributed.group.WORLD
-    return group
+    group = getattr(model, "_part_group", None)
+    return distributed.group.WORLD if group is None else cast(ProcessGroup, group)  # type: ignore[return-value]
 
 
 def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGroup) -> None:
@@ -154,9 +154,8 @@ def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGr
         raise InputError("a part of graphs cannot be computed with other parameters, or inside torch.func")
     if named_backend(model.backend) == "eager":
         raise InputError('backend="eager" does not compute parts of graphs; choose another backend')
-    for name, value in call.inputs.items():
-        if name in (_TABLE, _TOKEN):
-            raise InputError(f"an input of a part of graphs cannot be called {name!r}")
+    if _TABLE in call.inputs:
+        raise InputError(f"an input of a part of graphs cannot be called {_TABLE!r}")
 
 
 def _as_local(
@@ -207,7 +206,12 @@ def _agree(
     named = [*call.inputs.items(), *(call.shared or {}).items()]
     named += list(call.initial.items()) if isinstance(call.initial, Mapping) else []
     how = [
-        (name, str(getattr(value, "dtype", None)), tuple(getattr(value, "shape", ()))[1:], getattr(value, "requires_grad", 0))
+        (
+            name,
+            str(getattr(value, "dtype", None)),
+            tuple(getattr(value, "shape", ()))[1:],
+            getattr(value, "requires_grad", 0),
+        )
         for name, value in sorted(named, key=lambda item: item[0])
     ]
     grads = torch.is_grad_enabled()
@@ -221,8 +225,11 @@ def _agree(
     refused = [rank for rank, row in enumerate(rows) if not row[0]]
     if refused:
         raise InputError(f"rank {refused[0]} refused the call; its message says why")
-    what = ("parts of different graphs, or divisions", "different directions (reverse=)", "inputs of different names, dtypes, "
-            "widths or gradients")
+    what = (
+        "parts of different graphs, or divisions",
+        "different directions (reverse=)",
+        "inputs of different names, dtypes, widths or gradients",
+    )
     for column, difference in enumerate(what, 1):
         other = next((rank for rank, row in enumerate(rows) if row[column] != rows[0][column]), None)
         if other is not None:
@@ -230,8 +237,8 @@ def _agree(
 
 
 def _tied(outputs: Outputs, call: BoundCall, inputs: Mapping[str, Tensor]) -> Outputs:
-    """The outputs of the user's vertices. Whichever of them a loss is made of, all of this rank runs backwards, as others wait for it,
-    and what no vertex of it reads has gradients of zero."""
+    """The outputs of the user's vertices. Whichever of them a loss is made of, all of this rank runs backwards, as others wait
+    for it, and what no vertex of it reads has gradients of zero."""
     token = outputs.pop(_TOKEN, None)
     if not call.parts:  # there is nothing here, and nobody waits
         return outputs
@@ -243,7 +250,7 @@ def _tied(outputs: Outputs, call: BoundCall, inputs: Mapping[str, Tensor]) -> Ou
     if not torch.is_grad_enabled() or not (sources or missing):
         return outputs
     real = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
-    if not any(value.requires_grad for value in (*real.values(), *sources, *[token][: token is not None])):
+    if not any(value.requires_grad for value in (*real.values(), *sources, *([] if token is None else [token]))):
         return outputs
     tied = _Tied.apply(len(real), token, *real.values(), *sources)  # type: ignore[no-untyped-call]
     return Outputs({**outputs, **dict(zip(real, tied, strict=True))})

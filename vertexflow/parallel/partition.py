@@ -1,8 +1,10 @@
-"""Which rank computes which vertices: parts that METIS finds, of which each has as much of every band of levels, and few edges between.
+"""Which rank computes which vertices: parts that METIS finds, of which each has as much of every band of levels, and few edges
+between.
 
-METIS (G. Karypis and V. Kumar, SIAM J. Sci. Comput. 20, 1998) cuts a graph into parts of the same size with few edges between them. Of a
-whole DAG such parts come one after the other, and ranks would wait for each other. So the levels are cut into bands of consecutive ones, each
-band is cut by METIS, and its parts go to the ranks that have most of the children (an assignment problem). Bands are as many as a predicted
+METIS (G. Karypis and V. Kumar, SIAM J. Sci. Comput. 20, 1998) cuts a graph into parts of the same size with few edges between
+them. Of a whole DAG such parts come one after the other, and ranks would wait for each other. So the levels are cut into bands
+of consecutive ones, each band is cut by METIS, and its parts go to the ranks that have most of the children (an assignment
+problem). Bands are as many as a predicted
 step wants: many of them share the work of each level evenly, few of them let few states cross.
 """
 
@@ -24,8 +26,9 @@ _MOST = 1.1  # vertices of a rank over the mean, where there are several bands
 
 @dataclass(frozen=True)
 class StepCost:
-    """The predicted cost of a training step on divided graphs, in the time of a row: of a level, of an exchange, and of a state that
-    crosses, in these units. Measured for a model of hidden 128 on two CPU cores: `python -m benchmarks.parallel vertices`."""
+    """The predicted cost of a training step on divided graphs, in the time of a row: of a level, of an exchange, and of a
+    state that crosses, in these units. Measured for a model of hidden 128 on two CPU cores: `python -m benchmarks.parallel
+    vertices`."""
 
     step: float = 8.0
     exchange: float = 16.0
@@ -45,12 +48,13 @@ class StepCost:
 
 
 def partition(batch: GraphBatch, levels: Ints, ranks: int, cost: StepCost) -> Ints:
-    """int64 [V]: the rank of each vertex, of the divisions into 1, 2, 4, ... bands that which costs least, and leaves no rank more than
-    a tenth above the mean."""
+    """int64 [V]: the rank of each vertex, of the divisions into 1, 2, 4, ... bands that which costs least, and leaves no rank
+    more than a tenth above the mean."""
     if ranks == 1 or not batch.num_vertices:
         return np.zeros(batch.num_vertices, np.int64)
     num_levels = int(levels.max()) + 1
-    best, least, worse = np.zeros(0, np.int64), np.inf, 0
+    best: Ints = np.zeros(0, np.int64)
+    least, worse = np.inf, 0
     for bands in (1 << power for power in range(num_levels.bit_length())):
         rank_of = _in_bands(batch, levels, ranks, bands)
         predicted = cost.of(levels, rank_of, crossings(batch, levels, rank_of, ranks), ranks)
@@ -92,7 +96,8 @@ def _in_bands(batch: GraphBatch, levels: Ints, ranks: int, bands: int) -> Ints:
 
 
 def _of_band(count: int, inside: tuple[Ints, Ints], before: tuple[Ints, Ints], ranks: int) -> Ints:
-    """The rank of each vertex of a band. `inside` are edges between its vertices, `before` those to vertices of ranks, of bands before.
+    """The rank of each vertex of a band. `inside` are edges between its vertices, `before` those to vertices of ranks, of
+    bands before.
 
     Each rank is a vertex too, as heavy as the whole band, so that each part has one of them, and draws its parents.
     """
@@ -124,14 +129,19 @@ def _metis(parts: int, start: Ints, target: Ints, sizes: Ints, weights: Ints, sl
         import pymetis
     except ImportError as error:
         raise BackendError(
-            "graphs are divided by METIS, which is not installed: pip install 'vertexflow[parallel]'; or say which rank computes each "
-            "vertex, divide(batch, ranks, rank_of=...)"
+            "graphs are divided by METIS, which is not installed: pip install 'vertexflow[parallel]'; or say which rank "
+            "computes each vertex, divide(batch, ranks, rank_of=...)"
         ) from error
     dtype: Any = pymetis.zero_copy_dtype()
     arrays = [array.astype(dtype) for array in (start, target, sizes, weights)]
     adjacency = pymetis.CSRAdjacency(arrays[0], arrays[1])
     options = pymetis.Options(seed=0, ufactor=slack)
     found = pymetis.part_graph(
-        parts, adjacency, vweights=arrays[2], eweights=arrays[3] if len(weights) else None, recursive=False, options=options
+        parts,
+        adjacency,
+        vweights=arrays[2],
+        eweights=arrays[3] if len(weights) else None,
+        recursive=False,
+        options=options,
     )
     return np.asarray(found.vertex_part, np.int64)

@@ -24,9 +24,9 @@ def divide(
     """Cut graphs into parts, whose vertices different ranks compute: for graphs that are too large for one.
 
     A rank keeps the states and inputs of its own vertices, and states that it reads of others, which are sent to it between two
-    levels. Which rank computes what is found by METIS (`pip install 'vertexflow[parallel]'`), such that few states cross and each rank
-    has as much of each level as others, where that is predicted to be faster. All ranks can call this with the same graphs, and get
-    the same; or one does, and saves the parts (`GraphPart.save`), so that no other needs memory for the whole.
+    levels. Which rank computes what is found by METIS (`pip install 'vertexflow[parallel]'`), such that few states cross and
+    each rank has as much of each level as others, where that is predicted to be faster. All ranks can call this with the same
+    graphs, and get the same; or one does, and saves the parts (`GraphPart.save`), so that no other needs memory for the whole.
 
     Args:
         graphs: a `GraphBatch`, or input graphs. Parts of several graphs are vertices of any of them.
@@ -88,7 +88,8 @@ def _checked(rank_of: Any, batch: GraphBatch, ranks: int) -> Ints:
     array = rank_of.cpu().numpy() if isinstance(rank_of, Tensor) else np.asarray(rank_of)
     if array.shape != (batch.num_vertices,) or array.dtype.kind not in "iu":
         raise InputError(
-            f"rank_of is of {array.dtype} and shape {list(array.shape)}; give the rank of each of {batch.num_vertices} vertices, as integers"
+            f"rank_of is of {array.dtype} and shape {list(array.shape)}; give the rank of each of "
+            f"{batch.num_vertices} vertices, as integers"
         )
     wrong = np.flatnonzero((array < 0) | (array >= ranks))
     if len(wrong):

@@ -100,7 +100,9 @@ class Plan:
         if num_stages > 1 and set(self.stages) != set(self.parts):
             raise InputError(f"there are {num_stages} stages; give the stage of each part: stages={{name: number}}")
         if self.ranks("vertices") > 1 and self.size > self.with_rows:
-            raise InputError('ranks of "vertices" beside ranks of "hidden" or "stages" are not carried out; beside "data" they are')
+            raise InputError(
+                'ranks of "vertices" beside ranks of "hidden" or "stages" are not carried out; beside "data" they are'
+            )
         if isinstance(self.micro_batches, bool) or not isinstance(self.micro_batches, int) or self.micro_batches < 1:
             raise InputError(f"micro_batches is {self.micro_batches!r}; give an integer from 1 up")
 
@@ -129,10 +131,10 @@ class Plan:
     def apply(self, model: nn.Module, mesh: DeviceMesh | None = None, batch: Any = None) -> nn.Module:
         """The model as the plan has it, on the ranks of a mesh; all of them call it.
 
-        On meshes of "data" and "vertices" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the dimensions
-        they are "whole" or "hidden". With "vertices", the model is called with parts of graphs (`vf.parallel.divide`), each rank
-        with its own. `vf.parallel.mean` makes losses whose gradients are those of the whole batch (on a mesh of several
-        dimensions with "hidden" or "stages", `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
+        On meshes of "data" and "vertices" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the
+        dimensions they are "whole" or "hidden". With "vertices", the model is called with parts of graphs
+        (`vf.parallel.divide`), each rank with its own. `vf.parallel.mean` makes losses whose gradients are those of the whole
+        batch (with ranks of "hidden" or "stages", `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
 
         Args:
             model: with the parts of the plan. Its parameters are sharded, or cut to the columns of this rank, in place, unless

@@ -48,7 +48,7 @@ class GradientsOfCall:
     def clear(self) -> None:
         """Let go of all of them."""
         for gradients in (self.states, self.pushes, self.params):
-            gradients.clear()  # type: ignore[attr-defined]
+            gradients.clear()
 
 
 @dataclass
