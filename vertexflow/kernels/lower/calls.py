@@ -71,7 +71,8 @@ def leave_to_pytorch(part: Part, check: Callable[[fx.Node], None], may_call: boo
         if node in unknown:
             called.add(copied[node])
     # The items of an operation with several results have no reason of their own.
-    reasons = dict.fromkeys(reason for node, reason in unknown.items() if node.target is not operator.getitem)
+    silent = {operator.getitem, *WHOLE_STEPS}  # nobody could have written the latter otherwise
+    reasons = dict.fromkeys(reason for node, reason in unknown.items() if node.target not in silent)
     rewritten = Part(part.name, graph, part.inputs, part.outputs)
     return rewritten, Called(frozenset(called), frozenset(copies.values()), tuple(reasons))
 
