@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from unittest.mock import patch
 
@@ -15,6 +16,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
 import vertexflow as vf
+from vertexflow.kernels import autograd
+from vertexflow.kernels.prepared import windows
 
 from ..models import TreeRNN
 from .cases import CASES, DAGS, MANY, TREES, Case, Dropped
@@ -231,6 +234,7 @@ def test_two_processes(tmp_path):
 
 def on_two() -> None:
     of_losses_and_gradients(["slots", "kinds", "both directions", "initial", "many sorts"])
+    of_native_code()
     of_edges()
     of_noise()
     of_what_is_refused()
@@ -243,3 +247,23 @@ def test_four_processes(tmp_path):
 def on_four() -> None:
     of_plans()
     of_losses_and_gradients(["ragged", "views"])
+
+
+def of_native_code() -> None:
+    """The same in passes that are written down, of small windows; none of them says that it is slow."""
+    prepared, found = autograd.prepared_for, []
+    model, batch = TreeRNN(3, 4), vf.pack(DAGS)
+    ranks = dist.get_world_size()
+    part = vf.parallel.divide(batch, ranks, rank_of=np.arange(batch.num_vertices) % ranks)[dist.get_rank()]
+    with (
+        patch.dict(os.environ, VERTEXFLOW_BACKEND="native"),
+        patch.object(windows, "rows_of_a_window", lambda *_: 3),
+        patch.object(autograd, "prepared_for", lambda *given: found.append(prepared(*given)) or found[-1]),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error", vf.SlowCoreWarning)
+        model(part, x=torch.randn(part.num_vertices, 3))
+        assert "vertexflow.exchange_rows" in model._kept_on_ranks.explain()
+        of_losses_and_gradients(["dags"])
+    assert len(found) > 5
+    assert None not in found

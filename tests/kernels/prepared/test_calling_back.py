@@ -30,7 +30,9 @@ def whole_step(values: torch.Tensor, back: bool) -> torch.Tensor:
 
 OPERATION = torch.library.custom_op("vertexflow_tests::whole_step", whole_step, mutates_args=())
 OPERATION.register_fake(lambda values, back: torch.empty_like(values))
-OPERATION.register_autograd(lambda ctx, grad: (OPERATION(grad, True), None), setup_context=lambda ctx, inputs, output: None)
+OPERATION.register_autograd(
+    lambda ctx, grad: (OPERATION(grad, True), None), setup_context=lambda ctx, inputs, output: None
+)
 
 
 class Sent(vf.VertexFunction):

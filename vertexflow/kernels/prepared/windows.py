@@ -129,9 +129,8 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
         width = sum(map(math.prod, function.program.trace.state.values()))
         rows = min(rows_of_a_window(group.num_rows, width), group.num_rows)
         pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(function.program)
-        pays = pays and not any(
-            isinstance(loop, Cut) for loop in function.loops.values()
-        )  # whose calls see whole steps
+        is_cut = any(isinstance(loop, Cut) for loop in function.loops.values())  # and calls see whole steps
+        pays = pays and not is_cut
         cuts = [group.num_leaves] if leaf_states_of(function.program) else []  # leaves by themselves
         windows_of_groups.append(Windows(group, _windows(group, _bounds(group, rows, cuts) if pays else [])))
     return windows_of_groups
