@@ -25,6 +25,7 @@ WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
 MAX_WINDOWS = 64
 SIZE_OF_ROW = 2  # what a row takes in a window, beside an edge, about
+HALVED = 3  # how often the last window of a group is halved
 ROUNDED = 4  # different counts of rows, or edges, for which windows are laid out
 
 
@@ -194,7 +195,11 @@ def _is_in_order(order: Order, number: int) -> bool:
 
 
 def _bounds(group: RowGroup, rows: int, cuts: Sequence[int]) -> list[int]:
-    """Bounds between windows, in equal parts between these cuts: of at most so many rows, and of fewer that have many edges."""
+    """Bounds between windows, in equal parts between these cuts: of at most so many rows, and of fewer that have many edges.
+
+    The last part is cut again, into smaller and smaller ones: the backward pass begins with them, and what it sends to children
+    lies in memory of windows that it has left, of which there are none as yet.
+    """
     share = np.full(group.num_rows, 1 / rows)  # of a window, that each row takes
     if group.edges is not None:
         size = np.full(group.num_rows, SIZE_OF_ROW)
@@ -205,6 +210,8 @@ def _bounds(group: RowGroup, rows: int, cuts: Sequence[int]) -> list[int]:
     for start, stop in itertools.pairwise([0, *cuts, group.num_rows]):
         count = math.ceil(round(until[stop] - until[start], 6))
         parts = np.arange(count) / max(count, 1)
+        if stop == group.num_rows:
+            parts = np.concatenate([parts, 1 - 0.5 ** np.arange(1, HALVED + 1) / max(count, 1)])
         bounds += np.searchsorted(until, until[start] + (until[stop] - until[start]) * parts - 1e-9).tolist()
     return sorted(set(bounds) - {0, group.num_rows})
 
