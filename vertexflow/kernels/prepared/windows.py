@@ -23,6 +23,7 @@ from .leaf_states import leaf_states_of
 
 WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
+MIN_WINDOWS = 12  # if they have half of that size, or more: what one window needs is then little beside what all keep
 MAX_WINDOWS = 64
 SIZE_OF_ROW = 2  # what a row takes in a window, beside an edge, about
 HALVED = 3  # how often the last window of a group is halved
@@ -142,7 +143,10 @@ def one_window_each(order: Order) -> list[Windows]:
 def rows_of_a_window(rows: int, width: int) -> int:
     """How many rows a window has at most, of a group with so many rows whose states have `width` elements."""
     width = max(width, 1)
-    return rows if rows * width <= ONE_WINDOW else max(WINDOW_SIZE // width, -(-rows // MAX_WINDOWS))
+    if rows * width <= ONE_WINDOW:
+        return rows
+    least, most = max(WINDOW_SIZE // 2 // width, -(-rows // MAX_WINDOWS)), WINDOW_SIZE // width
+    return max(least, min(most, -(-rows // MIN_WINDOWS)))
 
 
 def visits(order: Order, windows: Sequence[Windows]) -> list[Visit]:
