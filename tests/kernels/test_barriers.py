@@ -55,7 +55,7 @@ def test_a_product_of_what_was_gathered_waits_if_it_was():
 
 def test_phases_begin_where_all_threads_have_met():
     statements = [product(Y, X), product(Z, X), product(GRAD, Y)]
-    assert phases_of(statements, {}) == {X: (0, 0), Y: (0, 1), Z: (0, 0), GRAD: (1, 1)}
+    assert phases_of(statements, {}) == {X: (0, 0), WEIGHT: (0, 1), Y: (0, 1), Z: (0, 0), GRAD: (1, 1)}
     assert phases_of([product(Y, X)], {X: "rows"})[Y] == (1, 1)
 
 

@@ -101,12 +101,12 @@ def test_scratch_memory_of_a_step_is_shared_where_all_threads_have_met(monkeypat
     monkeypatch.setattr(group_memory.GroupMemory, "_add", noted)
     monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 3)
     model, batch = vf.nn.ChildSumTreeLSTM(SIZE, SIZE, backend="native"), vf.pack([vf.tree(((0, 1, 2), (3, 4)))] * 3)
-    with torch.no_grad():
-        model(batch, x=torch.randn(batch.num_vertices, SIZE))
-    scratch = {key.name: key for key in found[-1].places if isinstance(key, Scratch) and key.part == "core"}
-    offsets = {name: found[-1].places[key].offset for name, key in scratch.items()}
-    assert [scratch[f"scratch_{number}"].phases for number in (1, 2, 3)] == [(2, 3), (1, 2), (3, 3)]
-    assert offsets["scratch_2"] == offsets["scratch_3"] != offsets["scratch_1"]
+    model(batch, x=torch.randn(batch.num_vertices, SIZE))
+    of_core = [(key, layout) for layout in found for key in layout.places if getattr(key, "part", None) == "core"]
+    scratch = {key.name: (key, layout.places[key].offset) for key, layout in of_core if isinstance(key, Scratch)}
+    (gates, gates_at), (forget, forget_at), (total, total_at) = (scratch[f"scratch_{number}"] for number in (1, 2, 3))
+    assert (gates.phases, forget.phases, total.phases) == ((2, 3), (1, 2), (3, 3))
+    assert forget_at == total_at != gates_at
 
 
 @pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
