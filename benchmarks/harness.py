@@ -98,7 +98,7 @@ class DisagreementError(Exception):
 
 
 def mean_square(outputs: Tensor) -> Tensor:
-    """The loss, of which PyTorch keeps the outputs alone: `outputs.square().mean()` has three more tensors of their size at once."""
+    """The loss. Beside the outputs it takes one tensor of their size at a time; `outputs.square().mean()` has three at once."""
     return mse_loss(outputs, outputs.new_zeros(()).expand_as(outputs))
 
 

@@ -413,7 +413,7 @@ def test_the_last_window_is_cut_into_small_ones(sizes):
 def test_how_many_rows_a_window_has():
     assert windows.rows_of_a_window(512, 512) == 512  # not worth more than one
     assert windows.rows_of_a_window(10_000, 512) == 256
-    assert windows.rows_of_a_window(2_400, 512) == 200  # a batch that is not large has small ones
-    assert windows.rows_of_a_window(1_348, 512) == 128
+    assert windows.rows_of_a_window(2_400, 512) == 160  # a batch that is not large has small ones
+    assert windows.rows_of_a_window(1_348, 512) == 90
     assert windows.rows_of_a_window(5 * 10**5, 16) == 8192
     assert windows.rows_of_a_window(10**7, 16) == -(-(10**7) // 64)  # no more than 64 windows

@@ -23,7 +23,7 @@ from .leaf_states import leaf_states_of
 
 WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
-MIN_WINDOWS = 12  # if they have half of that size, or more: what one window needs is then little beside what all keep
+MIN_WINDOWS = 15  # where they have a third of that size or more: one takes little beside what all keep
 MAX_WINDOWS = 64
 SIZE_OF_ROW = 2  # what a row takes in a window, beside an edge, about
 HALVED = 3  # how often the last window of a group is halved
@@ -145,7 +145,7 @@ def rows_of_a_window(rows: int, width: int) -> int:
     width = max(width, 1)
     if rows * width <= ONE_WINDOW:
         return rows
-    least, most = max(WINDOW_SIZE // 2 // width, -(-rows // MAX_WINDOWS)), WINDOW_SIZE // width
+    least, most = max(WINDOW_SIZE // 3 // width, -(-rows // MAX_WINDOWS)), WINDOW_SIZE // width
     return max(least, min(most, -(-rows // MIN_WINDOWS)))
 
 
