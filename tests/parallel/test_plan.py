@@ -117,6 +117,7 @@ def test_memory_decides(model):
         vf.parallel.plan(model, batches, a_cluster(memory=least.prediction.memory * 0.99))
 
 
+@pytest.mark.slow
 def test_the_best_plan_is_the_best_of_all_by_hand(model):
     """Everything that can be written by hand for four ranks is predicted, one by one."""
     batch, x = a_batch()

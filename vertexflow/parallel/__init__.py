@@ -6,6 +6,8 @@ from .clip import clip_grad_norm_
 from .cluster import Cluster, Link
 from .cost import Cost
 from .goodput import GradientNoise, best_batch, efficiency, gain
+from .graph_part import GraphPart
+from .parts import divide
 from .plan import Plan, Prediction
 from .reduce import mean, sum
 from .sampler import BalancedSampler
@@ -16,12 +18,14 @@ __all__ = [
     "Cluster",
     "Cost",
     "GradientNoise",
+    "GraphPart",
     "Link",
     "Plan",
     "Prediction",
     "best_batch",
     "check_same",
     "clip_grad_norm_",
+    "divide",
     "efficiency",
     "gain",
     "load",

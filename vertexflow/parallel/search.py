@@ -116,6 +116,10 @@ def _check(
     if objective not in _OBJECTIVES:
         more = "; plan each batch size, and let vf.parallel.best_batch choose" if objective == "goodput" else ""
         raise InputError(f"objective is {objective!r}; choose one of {', '.join(map(repr, _OBJECTIVES))}{more}")
+    if like is not None and like.ranks("vertices") > 1:
+        raise InputError(
+            'what ranks of "vertices" take is not predicted; a plan that has them is carried out all the same: plan.apply'
+        )
     if unknown := sorted(set(strategies) - set(STRATEGIES)):
         raise InputError(
             f"there is no strategy {unknown[0]!r} to plan with; there are {', '.join(map(repr, STRATEGIES))}"
