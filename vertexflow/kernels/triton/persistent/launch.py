@@ -121,9 +121,10 @@ class Persistent:
 
         if interprets():
             sizes = sizes_at(work.launches, number)
-            most = min(int(work.tiles(sizes).max()), INTERPRETED_PROGRAMS)
-            for at in range(len(work.lines)):  # programs run one after the other, and cannot wait for each other
-                self.function[most, 1, 1](*arguments(sizes, at, at + 1))
+            programs = min(int(work.tiles(sizes).max()), INTERPRETED_PROGRAMS)
+            count = len(work.lines) if programs == 1 else 1  # several run one after the other, and cannot wait for each other
+            for at in range(0, len(work.lines), count):
+                self.interpret(programs, arguments(sizes, at, at + count))
             return ""
         end = len(work.lines)
         if number not in given.compiled:
@@ -144,6 +145,10 @@ class Persistent:
             given.compiled[number] = Resident(resident.kernel, resident.sizes, 0)  # others hold a part of the device
             return f"the driver refused {programs} programs at once"
         return ""
+
+    def interpret(self, programs: int, arguments: tuple[Any, ...]) -> None:
+        """Run the kernel in Triton's interpreter."""
+        self.function[programs, 1, 1](*arguments)
 
     def _blocks(self, sizes: Sizes) -> list[int]:
         return [
