@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,7 +60,7 @@ def test_stages_are_the_launches_of_a_launch_a_step(case):
             if rows > 0:
                 expected.append([first + at, start, start - num_leaves, 7 + start, edge_start, rows])
                 places.append((number, one.level))
-    meets = [int(here != after) for here, after in zip(places, places[1:], strict=False)]
+    meets = [int(here != after) for here, after in itertools.pairwise(places)]
     work = work_of(inner, leaf, steps, num_leaves, group_start=7)
     assert work.lines[:, :6].tolist() == expected
     assert work.lines[:-1, 6].tolist() == meets
