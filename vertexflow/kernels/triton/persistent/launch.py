@@ -122,7 +122,9 @@ class Persistent:
         if interprets():
             sizes = sizes_at(work.launches, number)
             programs = min(int(work.tiles(sizes).max()), INTERPRETED_PROGRAMS)
-            count = len(work.lines) if programs == 1 else 1  # several run one after the other, and cannot wait for each other
+            count = (
+                len(work.lines) if programs == 1 else 1
+            )  # several run one after the other, and cannot wait for each other
             for at in range(0, len(work.lines), count):
                 self.interpret(programs, arguments(sizes, at, at + count))
             return ""
