@@ -262,6 +262,7 @@ def test_what_a_trace_does_not_say_is_refused(hidden, message):
     with pytest.raises(vf.VertexFlowError, match=rf"(?s)create_graph=True.*{message}"):
         torch.autograd.grad(loss, x, create_graph=True)
     torch.autograd.grad(loss, x)
+    torch.autograd.grad(model(SEQUENCES, x=x).h.square().sum(), x)  # calls go on as before
     with pytest.raises(vf.VertexFlowError, match=message):
         torch.func.grad(lambda x: model(SEQUENCES, x=x).h.square().sum())(x.detach())
 

@@ -7,6 +7,8 @@ from .cluster import Cluster, Link
 from .cost import Cost
 from .find import plan
 from .goodput import GradientNoise, best_batch, efficiency, gain
+from .graph_part import GraphPart
+from .parts import divide
 from .plan import Plan, Prediction
 from .reduce import mean, sum
 from .sampler import BalancedSampler
@@ -16,12 +18,14 @@ __all__ = [
     "Cluster",
     "Cost",
     "GradientNoise",
+    "GraphPart",
     "Link",
     "Plan",
     "Prediction",
     "best_batch",
     "check_same",
     "clip_grad_norm_",
+    "divide",
     "efficiency",
     "gain",
     "load",

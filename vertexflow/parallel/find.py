@@ -122,6 +122,10 @@ def _check(
         raise InputTypeError("batches is a list of batches, one or more: [(batch, x), ...]")
     if objective not in _OBJECTIVES:
         raise InputError(f"objective is {objective!r}; choose one of {', '.join(map(repr, _OBJECTIVES))}")
+    if like is not None and like.ranks("vertices") > 1:
+        raise InputError(
+            'what ranks of "vertices" take is not predicted; a plan that has them is carried out all the same: plan.apply'
+        )
     if unknown := sorted(set(strategies) - set(STRATEGIES)):
         raise InputError(
             f"there is no strategy {unknown[0]!r} to plan with; there are {', '.join(map(repr, STRATEGIES))}"

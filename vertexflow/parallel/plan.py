@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from .options import STRATEGIES
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-DIMENSIONS = ("stages", "data", "hidden")
+DIMENSIONS = ("stages", "data", "vertices", "hidden")
 _FORMAT = "vertexflow plan 1"
 _OF_PARTS = tuple(name for name in STRATEGIES if name != "stages")
 
@@ -52,7 +53,7 @@ class Plan:
     """A strategy for every part of a model, on a mesh. Found by `vf.parallel.plan`, or written by hand in the same form.
 
     Args:
-        mesh: ranks of each dimension: "data", "hidden", "stages"; those that are left out are 1.
+        mesh: ranks of each dimension: "data", "vertices", "hidden", "stages"; those that are left out are 1.
         parts: the strategy of each part, by the name of its module ("" is the model itself): "whole" (each rank has its
             parameters, and gradients are averaged: DDP), "gathered" and "sharded" (each data rank has a piece of its parameters,
             gradients and optimizer state: `fully_shard`, which keeps what it has gathered until the backward pass, or gathers it
@@ -106,6 +107,10 @@ class Plan:
                 )
         if num_stages > 1 and set(self.stages) != set(self.parts):
             raise InputError(f"there are {num_stages} stages; give the stage of each part: stages={{name: number}}")
+        if self.ranks("vertices") > 1 and self.size > self.with_rows:
+            raise InputError(
+                'ranks of "vertices" beside ranks of "hidden" or "stages" are not carried out; beside "data" they are'
+            )
         for name in ("micro_batches", "accumulate", "batch_size"):
             value = getattr(self, name)
             if value is None and name == "batch_size":
@@ -120,7 +125,12 @@ class Plan:
     @property
     def size(self) -> int:
         """The ranks of the mesh."""
-        return self.ranks("data") * self.ranks("hidden") * self.ranks("stages")
+        return math.prod(map(self.ranks, DIMENSIONS))
+
+    @property
+    def with_rows(self) -> int:
+        """The ranks that have different rows of a batch: other graphs, or other vertices of them."""
+        return self.ranks("data") * self.ranks("vertices")
 
     @property
     def shape(self) -> str:
@@ -139,15 +149,16 @@ class Plan:
     def apply(self, model: nn.Module, mesh: DeviceMesh | None = None, batch: Any = None) -> nn.Module:
         """The model as the plan has it, on the ranks of a mesh; all of them call it.
 
-        On meshes of "data" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the dimensions they are
-        "whole" or "hidden". `vf.parallel.mean` makes losses whose gradients are those of the whole batch (on a mesh of several
-        dimensions, `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
+        On meshes of "data" and "vertices" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the
+        dimensions they are "whole" or "hidden". With "vertices", the model is called with parts of graphs
+        (`vf.parallel.divide`), each rank with its own. `vf.parallel.mean` makes losses whose gradients are those of the whole
+        batch (with ranks of "hidden" or "stages", `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
 
         Args:
             model: with the parts of the plan. Its parameters are sharded, or cut to the columns of this rank, in place, unless
                 all are whole; of several stages, each rank keeps the parts of its own.
             mesh: a `DeviceMesh` of one dimension, of as many ranks as the plan, or with dimensions of the plan's names ("data",
-                "hidden", "stages") and sizes.
+                "vertices", "hidden", "stages") and sizes.
             batch: where parts are "hidden", a batch as `vf.parallel.plan` takes, with the inputs and dtypes of those to come: the
                 vertex functions are traced, to see which columns ranks can share.
 
