@@ -138,6 +138,7 @@ def test_kinds_initial_states_and_the_other_direction(backend):
 @pytest.mark.parametrize("backend", ["native", "torch"])
 @pytest.mark.parametrize("max_vertices", [None, 6])
 @pytest.mark.parametrize("has_kinds", [False, True])
+@pytest.mark.cases(3)
 def test_a_call_after_it_is_as_without_it(has_kinds, backend, max_vertices):
     """What is kept of a structure, index arrays and prepared calls, is real: any number of children, kinds."""
     found, kinds = [], ["in", "in", "and", "not", "and"]

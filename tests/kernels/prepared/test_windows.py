@@ -83,6 +83,7 @@ def check(sizes, compute, rows=(1, 2, 3)):
 
 
 @pytest.mark.parametrize("name", ZOO)
+@pytest.mark.cases(4)
 def test_every_model(sizes, name):
     torch.manual_seed(0)
     animal = ZOO[name](5)
@@ -128,6 +129,7 @@ def dags(count, seed=0):
 
 
 @pytest.mark.parametrize(("reverse", "first"), [(False, 0), (True, 0), (False, 1), (True, 1)])
+@pytest.mark.cases(2)
 def test_children_by_edges(sizes, reverse, first):
     for reduce in (lambda v, e: v.sum(e), lambda v, e: v.max(e) + v.sum(e)):
         torch.manual_seed(0)
