@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from vertexflow.kernels.prepared import windows
 from ..models import TreeRNN
 from .cases import CASES, DAGS, MANY, TREES, Case, Dropped
 from .ranks import run_on_ranks
-from .test_hidden_processes import Both, OnEdges
+from .test_hidden_processes import OnEdges
 from .test_processes import EXACT, agree
 
 pytestmark = pytest.mark.ranks
@@ -57,7 +58,6 @@ class Counted(nn.Module):
 
 
 VERTICES = {name: CASES[name] for name in ("slots", "ragged", "kinds", "dags", "both directions", "initial")} | {
-    "views": Case(Both, TREES),
     "many sorts": Case(Counted, [*MANY, *DAGS]),
 }
 
@@ -208,6 +208,18 @@ def of_edges() -> None:
     )
 
 
+def of_a_part_that_is_gone() -> None:
+    """What a backward pass needs of a part lives as long as the outputs."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model, batch = TreeRNN(3, 4), vf.pack(TREES)
+    out = model(
+        vf.parallel.divide(batch, ranks, rank_of=np.arange(batch.num_vertices) % ranks)[rank],
+        x=torch.ones(len(range(rank, batch.num_vertices, ranks)), 3),
+    )
+    gc.collect()
+    out.h.sum().backward()
+
+
 def of_noise() -> None:
     """Each rank draws for its own vertices, from its own generator: the same again with the same seed; none in evaluation."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -236,6 +248,7 @@ def on_two() -> None:
     of_losses_and_gradients(["slots", "kinds", "both directions", "initial", "many sorts"])
     of_native_code()
     of_edges()
+    of_a_part_that_is_gone()
     of_noise()
     of_what_is_refused()
 
@@ -246,7 +259,7 @@ def test_four_processes(tmp_path):
 
 def on_four() -> None:
     of_plans()
-    of_losses_and_gradients(["ragged", "views"])
+    of_losses_and_gradients(["ragged"])
 
 
 def of_native_code() -> None:

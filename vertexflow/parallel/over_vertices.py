@@ -131,7 +131,11 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
     _agree(part, call, group, device, failure, bound)
     assert bound is not None
     outputs = bound.results(inputs, traces.values())
-    return _tied(outputs, bound, call.inputs)
+    outputs = _tied(outputs, bound, call.inputs)
+    for value in outputs.values():
+        if value.grad_fn is not None:  # the part itself may be gone before the backward pass
+            value.grad_fn.metadata["vertexflow routes"] = _routes(part, part.local(call.reverse), group)  # type: ignore[index]
+    return outputs
 
 
 def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
@@ -197,15 +201,23 @@ def _has_rows(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
+def _routes(part: GraphPart, local: LocalGraph, group: ProcessGroup) -> exchange.Routes:
+    """What exchanges look up; made once."""
+    key = local is part.upward, group
+    if key not in part.prepared:
+        part.prepared[key] = exchange.Routes(local.sent.tolist(), local.received.tolist(), group)
+    return cast(exchange.Routes, part.prepared[key])
+
+
 def _table(part: GraphPart, local: LocalGraph, group: ProcessGroup, device: torch.device) -> Tensor:
     """What the rows of exchanges are told; made once."""
-    key = local is part.upward, group, device
+    routes = _routes(part, local, group)
+    key = routes, device
     if key not in part.prepared:
-        routes = exchange.Routes(local.sent.tolist(), local.received.tolist(), group)
         table = np.stack([np.full(len(local.exchange), routes.number), local.exchange, local.place], 1)
         with torch.inference_mode(False):
-            part.prepared[key] = routes, torch.from_numpy(table).to(device)
-    return cast(Tensor, part.prepared[key][1])
+            part.prepared[key] = torch.from_numpy(table).to(device)
+    return cast(Tensor, part.prepared[key])
 
 
 def _agree(
