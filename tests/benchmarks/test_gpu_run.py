@@ -9,7 +9,9 @@ import time
 
 import pytest
 
+import vertexflow as vf
 from benchmarks.gpu.__main__ import main, run_all
+from benchmarks.gpu.launches import BATCHES, measure
 from benchmarks.gpu.limits import run
 from benchmarks.gpu.parts import ROOT, Part, all_parts, chosen
 from benchmarks.gpu.table import LINES, table
@@ -188,6 +190,19 @@ def test_a_file_that_cannot_be_imported_is_a_failure_that_names_what_is_missing(
     command += [f"--outcomes={tmp_path / 'tests.jsonl'}", str(tmp_path / "test_some.py")]
     assert run(command, tmp_path / "log", 20, {"PYTHONPATH": str(ROOT)}).code == 2
     assert any("no_such_package" in line and "FAILED" in line for line in table(tmp_path, [], 8))
+
+
+# Launches
+
+
+def test_ways_of_launching_agree_and_are_measured(interpreter, monkeypatch):
+    """On the CPU, where Triton's interpreter takes the place of the device."""
+    monkeypatch.setitem(BATCHES, "1 tree", ("README", lambda _: [vf.tree(((0, 1), 2))]))
+    found = measure("1 tree", 3, 1, device="cpu")
+    assert found["is_same"]
+    assert list(found["ways"]) == ["by the native core", "by Triton", "in one launch"]
+    assert "core: Triton kernels, one launch for all steps" in found["explain"]
+    assert found["launches"] == 8  # one of leaves and two steps forward; twice two steps and one of leaves backward
 
 
 # The table
