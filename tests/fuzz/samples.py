@@ -129,6 +129,12 @@ def draw_sample(rng: random.Random, function: Function, fixed: list[str], small:
     )
     if function.arity:
         sample.parts, sample.reverse, sample.initial = [in_arcs(part, function.arity) for part in parts], False, False
+    if kinds is not None:  # methods that read no children are refused where there are any
+        with_children = {*range(count)} - {*sample.starts()}
+        reading = [kind for kind, method in function.methods.items() if method.reads_children]
+        for vertex in sorted(with_children):
+            if kinds[vertex] not in reading:
+                kinds[vertex] = rng.choice(reading)
     _draw_special(rng, function, sample)
     return sample
 
