@@ -129,8 +129,9 @@ class _Run(torch.autograd.Function):
                 external = dict(zip(ctx.names, tensors, strict=False))
                 return replayed(ctx.bound, ctx.order, tensors[len(ctx.names) :], external, False)
 
-            ctx.bound.is_differentiated_twice = True
-            return (None, None, None, *second.gradients(ctx, pushed, outputs_of))
+            found = second.gradients(ctx, pushed, outputs_of)
+            ctx.bound.is_differentiated_twice = True  # unless that was refused
+            return (None, None, None, *found)
         flat, external = gradients(ctx.bound, ctx.order, kept_values(ctx), pushed, {})
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
 
@@ -157,11 +158,9 @@ class _PreparedRun(torch.autograd.Function):
         kept, *read = saved_tensors(ctx)
         if torch.is_grad_enabled():
             pushed = {name: grad for name, grad in zip(bound.pushes, grads, strict=True) if grad is not None}
-            bound.is_differentiated_twice = True
-            return (
-                None,
-                *second.gradients(ctx, pushed, lambda flat: replayed(bound, order, flat, {}, True)),
-            )
+            found = second.gradients(ctx, pushed, lambda flat: replayed(bound, order, flat, {}, True))
+            bound.is_differentiated_twice = True  # unless that was refused
+            return None, *found
         check_backward(bound.pushes, grads)
         overwrites = ctx.readers.begin(kept)
         try:
