@@ -37,7 +37,7 @@ class Method:
     """What the vertices of one kind do.
 
     `program`: (operation, whether on edges, three operands and a small number), operands modulo the number of values so
-    far. `scatter`: a value and a small number for each state, above 5 where leaves have what they pull. `push`: names, and values.
+    far. `scatter`: a value and a small number for each state, above 5 where leaves have what they pull. `push`: names and values.
     """
 
     inputs: list[str]

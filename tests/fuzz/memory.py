@@ -1,4 +1,4 @@
-"""Memory as a hostile allocator gives it: filled with NaN, taken from others who have just left it; and passes in small windows."""
+"""Memory as a hostile allocator gives it, filled with NaN when it is taken and when it is left; and passes in small windows."""
 
 from __future__ import annotations
 

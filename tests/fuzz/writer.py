@@ -81,6 +81,9 @@ class Writer:
                 self.edges.append(name)
             self.line(f"total = v.sum({children[0]}.h)")
             self.rows.append("total")
+        if not self.rows:
+            self.line("count = v.num_children")
+            self.rows.append("count")
         given = len(self.rows)
         for name in self.method.shared if self.rows else ():
             self.line(f"{name} = v.shared({name!r})")

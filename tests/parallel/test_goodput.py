@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
@@ -136,7 +137,11 @@ def steps_of(noise, model, losses, before=lambda model: None):
 
 def parts(count=2):
     torch.manual_seed(1)
-    return [lambda model, x=torch.randn(4, SIZE, dtype=torch.float64): model(x).sum() / (4 * count) for _ in range(count)]
+    return [functools.partial(of_part, torch.randn(4, SIZE, dtype=torch.float64), 4 * count) for _ in range(count)]
+
+
+def of_part(x, rows, model):
+    return model(x).sum() / rows
 
 
 def test_gradients_that_are_taken_beside_the_backward_pass_do_not_count():
@@ -164,8 +169,8 @@ def test_a_step_that_is_not_finite_is_left_out():
     model = Quadratic(1.0)
     noise = GradientNoise(model)
     wanted = steps_of(noise, model, parts())
-    for factor in (math.inf, math.nan):
-        steps_of(noise, model, [lambda model: factor * model(torch.ones(4, SIZE)).mean(), *parts()])
+    for number in (math.inf, math.nan):
+        steps_of(noise, model, [functools.partial(of_part, torch.full((4, SIZE), number), 4), *parts()])
     assert (noise.scale, noise.updates) == (pytest.approx(wanted), 1)
 
 
@@ -173,9 +178,13 @@ def test_parts_in_pieces_are_refused():
     """Of the square of a sum, the squares of its terms do not tell."""
     model = Quadratic(1.0)
     noise = GradientNoise(model)
-    twice = [lambda model: part(model).backward(retain_graph=True) or part(model) for part in parts()]
+
+    def twice(model):
+        model(torch.zeros(4, SIZE)).sum().backward()
+        return model(torch.ones(4, SIZE)).sum()
+
     with pytest.raises(vf.InputError, match="after each backward pass"):
-        steps_of(noise, model, twice)
+        steps_of(noise, model, [twice, twice])
     x = torch.zeros(4, SIZE, dtype=torch.float64, requires_grad=True)
     rows = [lambda model: sum(checkpoint(model, row, use_reentrant=True).sum() for row in x.split(2))]
     with pytest.raises(vf.InputError, match="use_reentrant=False"):

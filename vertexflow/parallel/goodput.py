@@ -113,7 +113,9 @@ class GradientNoise:
         self.decay, self.updates = decay, 0
         self._group = group
         self._trace, self._square = 0.0, 0.0
-        self._seen: dict[int, Tensor] = {}  # by parameter: the last gradient's square, which may be of `torch.autograd.grad`
+        self._seen: dict[
+            int, Tensor
+        ] = {}  # by parameter: the last gradient's square, which may be of `torch.autograd.grad`
         self._of_part: dict[int, Tensor] = {}  # the squares of what was added to `.grad`
         self._split: set[int] = set()  # parameters to whose `.grad` was added several times
         self._begin()
@@ -139,8 +141,7 @@ class GradientNoise:
         """A backward pass of a part is done; its loss was over so many rows (or weights). Call it after each.
 
         Raises:
-            InputError: a number of rows that is none; a parameter's gradient came in several pieces, as of two backward passes, so
-                that its square is not known.
+            InputError: a number of rows that is none; a parameter's gradient came in several pieces, as of two backward passes.
         """
         squares, is_split = [*self._of_part.values()], bool(self._split)
         self._of_part, self._split = {}, set()
@@ -189,8 +190,8 @@ class GradientNoise:
             return
         if square > ROUNDED * mean:  # it is at most that, whatever the parts are
             raise InputError(
-                f"the squared norm of the step's gradients is {square:.3g}, which parts of {mean:.3g} on average cannot add up to: "
-                "begin each step with zero_grad(), and call add() after each backward pass"
+                f"the squared norm of the step's gradients is {square:.3g}, to which parts of {mean:.3g} on average cannot add "
+                "up: begin each step with zero_grad(), and call add() after each backward pass"
             )
         trace, gradient = batch * (mean - square) / (parts - 1), (parts * square - mean) / (parts - 1)
         self._trace = self.decay * self._trace + (1 - self.decay) * trace

@@ -181,8 +181,8 @@ def _check_whole(path: Path, items: Iterator[Tensor], dtype: torch.dtype) -> Non
             changed = item[(rounded.double() != item.double()) | (rounded.to(item.dtype) != item)]
             if len(changed):
                 raise InputError(
-                    f"{shown(path)}: integers and {str(dtype)[6:]} are joined, in which {int(changed[0])} is another number; give "
-                    "all samples one dtype"
+                    f"{shown(path)}: integers and {str(dtype)[6:]} are joined, in which {int(changed[0])} is another number; "
+                    "give all samples one dtype"
                 )
 
 
