@@ -20,7 +20,7 @@ BROWSER := $(VENV)/.browser
 DOCS := $(VENV)/.docs
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-slow test-ranks test-matrix test-integrations test-browser test-gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
+.PHONY: help setup train test test-slow test-ranks test-matrix test-integrations test-browser test-gpu gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
 
 help:
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
@@ -31,6 +31,7 @@ help:
 	@echo "make test-integrations   run those with accelerate, Lightning, peft, datasets and safetensors, which it installs"
 	@echo "make test-browser   run those of the page of vf.view, in Chromium, which must be there"
 	@echo "make test-gpu   run the tests that need a GPU (NVIDIA, compute capability 8.0 or later)"
+	@echo "make gpu     on a machine with a GPU, without a network: build in place, test, measure, one table (ARGS=tests, bench:treelstm)"
 	@echo "make sanitize   random and malformed input through the native core, under ASan and UBSan (g++)"
 	@echo "make sanitize-threads   the native core in several threads at once, under ThreadSanitizer (g++)"
 	@echo "make sanitize-python   tests of packing and scheduling with ASan and UBSan in the extension (about two minutes)"
@@ -104,6 +105,10 @@ $(BROWSER): $(READY)
 
 test-gpu: $(READY)
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu $(ARGS)
+
+# With what that machine has: nothing is installed, so that no network is needed.
+gpu:
+	$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 sanitize: build/fuzz
 	build/fuzz --runs 100000

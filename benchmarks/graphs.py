@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
+
 import vertexflow as vf
 
 
@@ -37,3 +39,16 @@ def random_circuit(rng: random.Random, sources: int, gates: int) -> vf.InputGrap
         first, second = rng.sample(range(max(0, gate - 32), gate), 2)
         edges += [(first, gate), (second, gate)]
     return vf.graph(sources + gates, edges)
+
+
+def wide_circuit(seed: int, gates: int, width: int, reach: int = 16, levels_back: int = 3) -> vf.InputGraph:
+    """A random DAG in levels of `width` gates: each reads a gate of the level before and one of some levels before, both at
+    most `reach` places aside, as gates do that are placed near to each other."""
+    rng = np.random.default_rng(seed)
+    gate = np.arange(width, gates)
+    level, place = np.divmod(gate, width)
+    edges = []
+    for back in (np.ones(len(gate), np.int64), rng.integers(1, levels_back + 1, len(gate))):
+        beside = (place + rng.integers(-reach, reach + 1, len(gate))) % width
+        edges.append(np.stack([np.maximum(level - back, 0) * width + beside, gate]))
+    return vf.graph(gates, np.concatenate(edges, 1))

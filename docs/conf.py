@@ -47,7 +47,7 @@ import numpy as np, torch, vertexflow as vf
 from torch import nn
 """
 # Pages are read in the repository as well, where these lead to files that are no pages.
-suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure", "mystnb.unknown_mime_type"]
+suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure", "mystnb.unknown_mime_type", "myst-nb.lexer"]
 linkcheck_anchors = False
 
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,41 @@ pytest_plugins = ["tests.interpreter"]
 settings.register_profile("patient", settings(), deadline=None)  # other processes run beside this one
 settings.load_profile("patient")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported; `make test-gpu` says 0
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--part",
+        nargs=2,
+        type=int,
+        default=(0, 1),
+        metavar=("K", "N"),
+        help="part K, counted from 0, of N of the tests",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Marks as slow what `cases(n)` leaves out, and takes one part of the tests, a function with all its cases."""
+    functions: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in functions.values():
+        if marker := cases[0].get_closest_marker("cases"):
+            for case in cases_left_out(cases, *marker.args):
+                case.add_marker(pytest.mark.slow)
+    part, parts = config.getoption("--part")
+    others = [item for name, cases in functions.items() if zlib.crc32(name.encode()) % parts != part for item in cases]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+
+
+def cases_left_out(cases: list, most: int) -> list:
+    """All but `most` of those that are not slow already, which are spread from the first to the last."""
+    cases = [case for case in cases if not case.get_closest_marker("slow")]
+    kept = {round(place * (len(cases) - 1) / max(most - 1, 1)) for place in range(most)}
+    return [case for place, case in enumerate(cases) if place not in kept]
 
 
 def pytest_collection_finish():

@@ -11,6 +11,7 @@ import torch
 
 from vertexflow.kernels import triton
 from vertexflow.kernels.triton.loop import Call
+from vertexflow.kernels.triton.persistent import Persistent
 
 
 @pytest.fixture
@@ -86,15 +87,22 @@ def round_to_bfloat16(monkeypatch, interpreter):
 
 def refuse_strangers(monkeypatch, memory):
     """No launch reads or writes anything but its own arguments: on a GPU that could end the process."""
-    load, store, start = memory.load, memory.store, Call.start
+    load, store, start, interpret = memory.load, memory.store, Call.start, Persistent.interpret
     bounds = np.zeros((0, 2), np.uint64)
 
     def started(call, *arguments):
+        note(call.pointers)
+        start(call, *arguments)
+
+    def interpreted(core, programs, arguments):
+        note(arguments)
+        interpret(core, programs, arguments)
+
+    def note(arguments):
         nonlocal bounds
-        given = [value for value in call.pointers if isinstance(value, torch.Tensor)]
+        given = [value for value in arguments if isinstance(value, torch.Tensor)]
         bounds = np.array(sorted((value.data_ptr(), value.data_ptr() + extent(value)) for value in given), np.uint64)
         bounds[:, 1] = np.maximum.accumulate(bounds[:, 1])
-        start(call, *arguments)
 
     def check(places, mask, size):
         places, mask = np.broadcast_arrays(places, mask)
@@ -112,6 +120,7 @@ def refuse_strangers(monkeypatch, memory):
         return store(places, values, mask)
 
     monkeypatch.setattr(Call, "start", started)
+    monkeypatch.setattr(Persistent, "interpret", interpreted)
     monkeypatch.setattr(memory, "load", loading)
     monkeypatch.setattr(memory, "store", storing)
 

@@ -71,6 +71,7 @@ class WhereSomethingIsExpected(doctest.OutputChecker):
 
 
 @pytest.mark.parametrize("name", sorted(examples().keys() - SKETCHES))
+@pytest.mark.cases(10)
 def test_an_example(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(

@@ -91,6 +91,7 @@ def test_the_same_seed_gives_the_same_bits(name, backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.cases(1)
 def test_native_code_gives_the_same_bits_with_any_number_of_threads(dtype):
     for name in ("trees", "ragged"):
         model = model_of(name, "native").to(dtype)
@@ -145,6 +146,7 @@ def test_nan_stays_in_its_sample_in_triton_kernels(name, interpreter):
 
 @pytest.mark.parametrize("name", ["DAGs", "kinds"])
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(2)
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(name, backend, tmp_path):
     whole = Run(name, backend).epochs(2)
     torch.save(whole.state(), tmp_path / "stopped.pt")

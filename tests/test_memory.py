@@ -74,6 +74,7 @@ def test_10_000_different_structures(monkeypatch):
     assert len(batch.derived.orders) < 8
 
 
+@pytest.mark.slow
 def test_the_cache_of_schedules_counts_all_that_it_holds():
     cache.clear_cache()
     gc.collect()
@@ -128,6 +129,7 @@ def test_large_pieces_of_memory_that_wait_are_limited(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*traced in 8 different states")
+@pytest.mark.slow
 def test_traces_that_nobody_has_any_more_are_gone(monkeypatch):
     """PyTorch would remember the sizes of each, and the text of its graph."""
     monkeypatch.setattr(programs, "MOST_VERSIONS", 2)

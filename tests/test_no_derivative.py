@@ -108,6 +108,7 @@ def rows():
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.cases(2)
 def test_without_gradients_there_is_nothing_to_refuse(name):
     x, function = rows(), OPERATIONS[name][0]
     expected = build(function, "eager")(GRAPHS, x=x).h

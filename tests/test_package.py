@@ -72,6 +72,7 @@ def test_a_source_distribution_has_all_that_is_kept(tmp_path):
         assert kept <= {name.partition("/")[2] for name in file.getnames()}
 
 
+@pytest.mark.slow
 def test_what_few_need_is_not_imported():
     """Triton, which reads its environment when it is imported, comes with the first kernel; others with what uses them."""
     later = ["triton", "scipy", "networkx", "matplotlib", "torch._dynamo", "torch._inductor"]

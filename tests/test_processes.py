@@ -56,6 +56,7 @@ def grown(model, x):
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.cases(1)
 def test_eight_threads_with_one_model_and_models_of_their_own(backend):
     """Forward and backward of all at once, over batches that all share, over their own, and over runs that grow."""
     shape = SHAPES["DAGs"]
@@ -166,6 +167,7 @@ def _in_a_worker(model, graphs, x, results):
     results.put([tensor.numpy() for tensor in outputs_and_gradients(model, graphs, x)])
 
 
+@pytest.mark.slow
 def test_a_model_that_is_sent_to_a_spawned_process():
     shape = SHAPES["kinds"]
     model, graphs = shape.model().eval(), graphs_of(shape, 5)

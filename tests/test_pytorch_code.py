@@ -116,6 +116,7 @@ ATTENDS = pytest.mark.skipif(torch.__version__ < (2, 13), reason="attention in f
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 @pytest.mark.parametrize("backends", LOOPS)
+@pytest.mark.cases(8)
 def test_modules(vertex, cell, backends, request):
     check_on(backends, request, Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
 
@@ -147,6 +148,7 @@ def push_of_a_view(self, v):
     ids=["LSTM", "GRU", "MultiheadAttention", "Linear"],
 )
 @pytest.mark.parametrize("backends", LOOPS)
+@pytest.mark.cases(2)
 def test_vertices_that_lie_interleaved_are_put_side_by_side(vertex, cell, backends, request):
     """These flatten a value whose vertices are the second dimension, so that a step's rows are no slice of it."""
     check_on(backends, request, Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
@@ -291,6 +293,7 @@ def padded(self, v):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("backends", LOOPS)
+@pytest.mark.cases(10)
 def test_idioms(vertex, backends, request):
     check_on(backends, request, Case(model_of(vertex, p=nn.Parameter(torch.randn(SIZE))), PARTS, {"x": rows(SIZE)}))
 

@@ -33,6 +33,7 @@ def test_frozen_parameters(case, data):
 
 @tries(2)
 @given(ragged_cases(SMOOTH, max_graphs=1, max_vertices=4))
+@pytest.mark.slow
 def test_gradcheck(case):
     parameters = dict(case.model.named_parameters())
     wanted = {"x": case.inputs["x"], "weight": case.inputs["weight"], "relation": case.edge_inputs["relation"]}

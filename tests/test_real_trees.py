@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import vertexflow as vf
@@ -12,6 +13,7 @@ from .reference import run_reference
 
 
 @needs_data
+@pytest.mark.slow
 def test_the_first_50_trees_of_sst_dev(data):
     batch = vf.pack(vf.from_ptb(data / "sst" / "dev.txt", num_labels=5)[:50])
     torch.manual_seed(0)

@@ -170,6 +170,7 @@ def _poisoned():
 
 
 @pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.cases(3)
 def test_an_expression_gives_for_each_vertex_what_it_gives_by_itself(group):
     model = function_of(GROUPS[group])
     case = Case(model, PARTS, {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)})

@@ -65,6 +65,7 @@ def orthogonal(model):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("change", [pruned, pruned_twice, normed, of_norm_one, orthogonal])
+@pytest.mark.cases(2)
 def test_training(change):
     check_training(change)
 

@@ -15,6 +15,7 @@ from .call import arcs, kinds, programs, recall
 from .call.estimate import AsGiven, BoundCall, EstimatesMemory
 from .call.inputs import check_arguments, check_inputs, check_shared, initial_states
 from .call.observer import Seen, observer_of_thread
+from .call.on_ranks import OnRanks
 from .call.orders import Reads, order_of
 from .call.outputs import Outputs
 from .call.programs import Configuration, Programs, Request, Version
@@ -98,7 +99,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         torch.Size([10, 8])
     """
 
-    __slots__ = ("_divided", "_kept_programs")  # no attributes like others: not copied, pickled or watched
+    # No attributes like others: not copied, pickled or watched.
+    __slots__ = ("_divided", "_kept_on_ranks", "_kept_programs", "_part_group")
 
     def __init__(
         self,
@@ -187,6 +189,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             return observer.see(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
         if (divided := getattr(self, "_divided", None)) is not None:  # its columns are on several ranks
             return cast(Outputs, divided.run(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted)))
+        if isinstance(graphs, OnRanks):
+            return graphs.run(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
         if (backend := named_backend(self.backend)) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)

@@ -53,12 +53,12 @@ def test_a_step_asks_for_the_pieces_that_were_counted(lstm, monkeypatch, max_ver
     monkeypatch.setattr(lstm, "max_vertices", max_vertices)
     counted, taken, new = [], [], pool._of_the_system
     with monkeypatch.context() as patched:
-        patched.setattr(rehearsal, "Piece", lambda size, kind=rehearsal.Piece: counted.append(size) or kind(size))
+        patched.setattr(rehearsal, "Piece", lambda *sizes, kind=rehearsal.Piece: counted.append(sizes) or kind(*sizes))
         lstm.estimate_memory(BATCH, x=META, training=training)
     x = torch.randn(META.shape)
     gc.collect()
     pool.clear()
-    monkeypatch.setattr(pool, "_of_the_system", lambda size: taken.append(size) or new(size))
+    monkeypatch.setattr(pool, "_of_the_system", lambda *sizes: taken.append(sizes) or new(*sizes))
     if training:
         _ = step(lstm, BATCH, x=x)
     else:
@@ -138,6 +138,7 @@ def test_kinds_initial_states_and_the_other_direction(backend):
 @pytest.mark.parametrize("backend", ["native", "torch"])
 @pytest.mark.parametrize("max_vertices", [None, 6])
 @pytest.mark.parametrize("has_kinds", [False, True])
+@pytest.mark.cases(3)
 def test_a_call_after_it_is_as_without_it(has_kinds, backend, max_vertices):
     """What is kept of a structure, index arrays and prepared calls, is real: any number of children, kinds."""
     found, kinds = [], ["in", "in", "and", "not", "and"]

@@ -180,6 +180,7 @@ DTYPES = [("native", torch.float64), ("native", torch.float32), ("triton", torch
         for chosen in DTYPES
     ],
 )
+@pytest.mark.cases(2)
 def test_values_and_gradients_are_those_of_pytorch(group, backend, dtype, request):
     if backend == "triton":
         request.getfixturevalue("interpreter")

@@ -47,6 +47,7 @@ def both(function, dtype):
 
 @pytest.mark.parametrize("state", [torch.float32, *HALF], ids=lambda dtype: str(dtype)[6:])
 @OF
+@pytest.mark.cases(3)
 def test_each_operation_is_rounded(dtype, state):
     """To the same bits as in PyTorch."""
     found, expected = both(through(dtype), state)

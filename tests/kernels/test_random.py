@@ -41,6 +41,7 @@ def drawing(functions):
 
 
 @pytest.mark.parametrize("backend", ["torch", "native", "triton"])
+@pytest.mark.slow
 def test_numbers_are_distributed_as_they_should_be(backend, request):
     """By the largest distance between distribution functions, whose own distribution Kolmogorov found (1933)."""
     if backend == "triton":

@@ -138,6 +138,7 @@ def test_a_state_dict_comes_back(monkeypatch):
     assert torch.equal(model([DIAMOND.graph()], x).readout, other([DIAMOND.graph()], x).readout)
 
 
+@pytest.mark.slow
 def test_it_learns_the_longest_path():
     """How long the longest path to the last vertex is, among shorter ones; to know the mean alone leaves the variance."""
     torch.manual_seed(0)

@@ -63,6 +63,7 @@ def agree(model, peer, lengths):
 
 @pytest.mark.parametrize(("ours", "theirs"), PEERS)
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.cases(4)
 def test_the_same_as_in_pytorch(ours, theirs, bias):
     for num_layers, bidirectional in itertools.product([1, 2, 3] if bias else [2], [False, True] if bias else [False]):
         options = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias}

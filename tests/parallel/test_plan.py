@@ -117,6 +117,7 @@ def test_memory_decides(model):
         vf.parallel.plan(model, batches, a_cluster(memory=least.prediction.memory * 0.99))
 
 
+@pytest.mark.slow
 def test_the_best_plan_is_the_best_of_all_by_hand(model):
     """Everything that can be written by hand for four ranks is predicted, one by one."""
     batch, x = a_batch()
@@ -179,7 +180,11 @@ def test_what_cannot_be_planned_is_refused(model):
         (([batch], "cluster"), {}, "give a vf.parallel.Cluster"),
         ((batch[0], cluster), {}, "batches is a list"),
         (([], cluster), {}, "batches is a list"),
-        (([batch], cluster), {"objective": "goodput"}, "let vf.parallel.best_batch choose"),
+        (([batch], cluster), {"objective": "speed"}, "choose one of 'throughput', 'memory', 'goodput'"),
+        (([batch], cluster), {"objective": "goodput"}, "are given together"),
+        (([batch], cluster), {"objective": "goodput", "noise": 10.0}, "are given together"),
+        (([batch], cluster), {"noise": 10.0, "base": 8}, "are given together"),
+        (([batch], cluster), {"objective": "goodput", "noise": -1.0, "base": 8}, "a number from 0 up"),
         (([batch], cluster), {"strategies": ("vertices",)}, "no strategy 'vertices'"),
         (([batch], cluster), {"strategies": ("hidden",)}, "has none for parameters"),
         (([batch], cluster), {"like": Plan({"data": 2}, {})}, "for 2 ranks, the cluster has 4"),
@@ -194,6 +199,8 @@ def test_what_cannot_be_planned_is_refused(model):
         (lambda: Plan({"stages": 2}, {"up": "whole"}), "give the stage of each part"),
         (lambda: Plan({"data": 2}, {"up": "whole"}, {"up": 1}), "is in stage 1"),
         (lambda: Plan({"data": 2}, {}, micro_batches=0), "micro_batches is 0"),
+        (lambda: Plan({"data": 2}, {}, accumulate=0), "accumulate is 0"),
+        (lambda: Plan({"data": 2}, {}, batch_size=2.5), "batch_size is 2.5"),
         (lambda: Plan({"data": 2}, {"up": "whole", "other": "whole"}).apply(model), "no module of that name"),
         (lambda: Plan({"data": 2}, {"up": "whole", "out": "sharded"}).apply(model), "is whole and part 'out' sharded"),
         (lambda: Plan({"data": 2}, {"up.w": "whole"}).apply(model), "inside the vertex function 'up'"),

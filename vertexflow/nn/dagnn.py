@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ..call.backward_hooks import ReturnsOutputs
+from ..call.on_ranks import OnRanks
 from ..call.outputs import Outputs
 from ..call.selection import selection_of
 from ..errors import InputError
@@ -95,7 +97,12 @@ class DAGNN(ReturnsOutputs):
         Raises:
             as a call of any `vf.VertexFunction`.
         """
-        batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
+        batch: Any = graphs if isinstance(graphs, (GraphBatch, OnRanks)) else pack(graphs)
+        if isinstance(batch, OnRanks) and self.linear is not None:
+            raise InputError(
+                "the readout of a graph reads vertices that are on several ranks; make the model without output_size, and read "
+                "out.h[part.roots]"
+            )
         selection = None if outputs is None else selection_of(batch, outputs)
         last, pooled = [], []
         for direction, ends in enumerate((batch.roots, batch.leaves) if self.bidirectional else (batch.roots,)):
@@ -114,7 +121,7 @@ class DAGNN(ReturnsOutputs):
             out.readout = self.linear(torch.cat(pooled, -1))
         return out
 
-    def _run(self, batch: GraphBatch, x: Tensor, layer: int, direction: int) -> Tensor:
+    def _run(self, batch: Any, x: Tensor, layer: int, direction: int) -> Tensor:
         """Run the first layer with the weights of this one, so that layers of one size share a trace."""
         weights: dict[str, Tensor] = dict(self.layers[direction * self.num_layers + layer].named_parameters())
         arguments = {"x": x, "reverse": direction == 1}

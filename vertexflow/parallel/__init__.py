@@ -5,23 +5,27 @@ from .checkpoint import load, save
 from .clip import clip_grad_norm_
 from .cluster import Cluster, Link
 from .cost import Cost
+from .find import plan
 from .goodput import GradientNoise, best_batch, efficiency, gain
+from .graph_part import GraphPart
+from .parts import divide
 from .plan import Plan, Prediction
 from .reduce import mean, sum
 from .sampler import BalancedSampler
-from .search import plan
 
 __all__ = [
     "BalancedSampler",
     "Cluster",
     "Cost",
     "GradientNoise",
+    "GraphPart",
     "Link",
     "Plan",
     "Prediction",
     "best_batch",
     "check_same",
     "clip_grad_norm_",
+    "divide",
     "efficiency",
     "gain",
     "load",

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, InputTypeError
 from ..function import VertexFunction
+from .plan import DIMENSIONS
 from .reduce import name_groups
 
 if TYPE_CHECKING:
@@ -29,8 +30,12 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None, batch: Any) -> 
     meshes = _meshes(plan, mesh)
     if plan.size == 1:
         return model
-    if plan.size > plan.ranks("data"):
+    if plan.size > plan.with_rows:
         name_groups()
+    if plan.ranks("vertices") > 1:
+        for module in model.modules():
+            if isinstance(module, VertexFunction):
+                module._part_group = meshes["vertices"].get_group()
     if plan.ranks("hidden") > 1:
         from .hidden import divide
 
@@ -49,12 +54,12 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None, batch: Any) -> 
         )
     if ways <= {"whole", "hidden"}:
         has_gradients = any(parameter.requires_grad for parameter in model.parameters())
-        if plan.size > plan.ranks("data") and (plan.ranks("data") == 1 or not has_gradients):
+        if plan.size > plan.ranks("data") and (plan.with_rows == 1 or not has_gradients):
             return model
-        return DistributedDataParallel(model, process_group=meshes["data"].get_group())
+        return DistributedDataParallel(model, process_group=_with_rows(plan, meshes, mesh).get_group())
     from torch.distributed.fsdp import fully_shard
 
-    data = meshes["data"]
+    data = _with_rows(plan, meshes, mesh)
     # Inner modules first: each takes the parameters that no module in it has taken, the model the rest.
     for name in _with_parameters(plan, modules):
         if name:
@@ -62,6 +67,20 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None, batch: Any) -> 
     sharded = fully_shard(model, mesh=data, reshard_after_forward=plan.parts.get("") == "sharded")
     sharded.set_reduce_scatter_unused_params(True)  # a rank may have no vertex of some kind
     return model
+
+
+def _with_rows(plan: Plan, meshes: Mapping[str, DeviceMesh], mesh: DeviceMesh | None) -> DeviceMesh:
+    """The ranks that have different rows, in one dimension."""
+    if plan.ranks("vertices") == 1:
+        return meshes["data"]
+    if plan.ranks("data") == 1:
+        return meshes["vertices"]
+    from torch.distributed.device_mesh import DeviceMesh
+
+    assert mesh is not None
+    ranks = mesh.mesh.flatten().tolist()
+    group = distributed.new_group(ranks, use_local_synchronization=True)
+    return DeviceMesh.from_group(group, mesh.device_type, ranks, mesh_dim_names=("rows",))
 
 
 def device_of(mesh: DeviceMesh) -> torch.device:
@@ -102,7 +121,7 @@ def _check(plan: Plan, model: nn.Module) -> dict[str, nn.Module]:
             f"part {whole[0]!r} is {strategies[whole[0]]} and part {other!r} {strategies[other]}: parameters "
             'are whole in all parts (DDP), or in none (fully_shard); "gathered" keeps them whole between the passes'
         )
-    if plan.size > plan.ranks("data") and len(whole) < len(strategies):
+    if plan.size > plan.with_rows and len(whole) < len(strategies):
         other = next(name for name in strategies if name not in whole)
         raise InputError(
             f"part {other!r} is {strategies[other]} on a mesh of {plan.shape.split(':')[0]}; beside ranks that share columns or "
@@ -168,7 +187,7 @@ def _meshes(plan: Plan, mesh: DeviceMesh | None) -> dict[str, DeviceMesh]:
         raise InputError(
             f"the plan is for {plan.size} ranks, but torch.distributed is not initialised: init_process_group()"
         )
-    wanted = [name for name in ("stages", "data", "hidden") if plan.ranks(name) > 1] or ["data"]
+    wanted = [name for name in DIMENSIONS if plan.ranks(name) > 1] or ["data"]
     if mesh is None:
         shape = ", ".join(str(plan.ranks(name)) for name in wanted)
         named = "" if wanted == ["data"] else f", mesh_dim_names={tuple(wanted)}"

@@ -70,8 +70,8 @@ class GradientNoise:
     are accumulated, or both.
 
     Let a step have K parts, with shares w_k of the rows over which the loss is a mean, and B graphs; g_k the gradient of part k
-    and g = sum of w_k g_k that of the whole. As E |g|^2 = |G|^2 + tr(Sigma) / B, and that of the sum of
-    w_k |g_k|^2 is |G|^2 + K tr(Sigma) / B,
+    and g = sum of w_k g_k that of the whole. As `E |g|^2 = |G|^2 + tr(Sigma) / B`, and that of the sum of
+    `w_k |g_k|^2` is `|G|^2 + K tr(Sigma) / B`,
 
         tr(Sigma) = B (sum of w_k |g_k|^2 - |g|^2) / (K - 1)        |G|^2 = (K |g|^2 - sum of w_k |g_k|^2) / (K - 1)
 

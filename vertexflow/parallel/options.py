@@ -42,10 +42,10 @@ class Option:
         name: of the strategy.
         compute: seconds of what is counted (`work.COUNTED`) and of Python, for each micro-batch, [len(LIMITS)].
         inside: seconds of communication in each micro-batch.
-        after: seconds of communication once a step.
+        after: seconds of communication once a batch; what is done once for several accumulated batches, in equal parts.
         memory: bytes that last: parameters, gradients, the optimizer's state, and what is kept for the backward pass.
         transient: bytes while the part runs.
-        traffic: bytes that a rank sends in a step.
+        traffic: bytes that a rank sends in a batch.
     """
 
     name: str
@@ -116,9 +116,12 @@ def _load(part: ModelPart, work: Floats, rank: Integers, num_ranks: int, worst: 
     return Load(part, work, len(part.calls), np.concatenate(rows), np.concatenate(state_bytes), max(of_vertices))
 
 
-def options_of(load: Load, cluster: Cluster, mesh: Mesh, allowed: Collection[str], optimizer: float) -> list[Option]:
+def options_of(
+    load: Load, cluster: Cluster, mesh: Mesh, allowed: Collection[str], optimizer: float, accumulate: int = 1
+) -> list[Option]:
     """The strategies of a part on a mesh, those that are allowed; `optimizer` is what it keeps beside each parameter, in
-    parameters."""
+    parameters. Gradients of `accumulate` batches are added before a step: ranks average them once (`no_sync`), but gather and
+    scatter parameters that are divided in each batch."""
     part, ranks = load.part, mesh.data
     params, trained = part.param_bytes, part.trained_bytes
     state = params + (1 + optimizer) * trained  # with the gradients
@@ -133,7 +136,7 @@ def options_of(load: Load, cluster: Cluster, mesh: Mesh, allowed: Collection[str
         scattered = cluster.collective("reduce_scatter", trained, ranks, mesh.hidden)
         part_of = (ranks - 1) / ranks
         options = [
-            replace(plain, after=reduced, traffic=2 * part_of * trained),
+            replace(plain, after=reduced / accumulate, traffic=2 * part_of * trained / accumulate),
             Option("gathered", compute, 0.0, gathered + scattered, params + state / ranks + kept, trained,
                    part_of * (params + trained)),
             Option("sharded", compute, 0.0, 2 * gathered + scattered, state / ranks + kept, params + trained,
@@ -143,11 +146,13 @@ def options_of(load: Load, cluster: Cluster, mesh: Mesh, allowed: Collection[str
             options = options[:1]
     options = [option for option in options if option.name in allowed or not params or ranks == 1 or mesh.size > ranks]
     if mesh.hidden > 1 and "hidden" in allowed and load.calls:
-        options.append(_hidden(load, cluster, mesh, compute, state, kept))
+        options.append(_hidden(load, cluster, mesh, compute, state, kept, accumulate))
     return options
 
 
-def _hidden(load: Load, cluster: Cluster, mesh: Mesh, compute: Floats, state: float, kept: float) -> Option:
+def _hidden(
+    load: Load, cluster: Cluster, mesh: Mesh, compute: Floats, state: float, kept: float, accumulate: int
+) -> Option:
     """Columns over ranks: in each step all ranks get the states of its rows, and send gradients of the states back."""
     ranks, part = mesh.hidden, load.part
     divided = compute.copy()
@@ -156,9 +161,9 @@ def _hidden(load: Load, cluster: Cluster, mesh: Mesh, compute: Floats, state: fl
     gathers = [
         cluster.collective(name, float(size), ranks) for name in ("all_gather", "reduce_scatter") for size in sent
     ]
-    after = cluster.collective("all_reduce", part.trained_bytes / ranks, mesh.data, ranks)
+    after = cluster.collective("all_reduce", part.trained_bytes / ranks, mesh.data, ranks) / accumulate
     traffic = 2 * (ranks - 1) / ranks * float(sent.sum())
-    traffic += 2 * (mesh.data - 1) / mesh.data * part.trained_bytes / ranks
+    traffic += 2 * (mesh.data - 1) / mesh.data * part.trained_bytes / ranks / accumulate
     memory = state / ranks + kept / ranks + float(sent.sum())
     return Option("hidden", divided, float(sum(gathers)), after, memory, 0.0, traffic)
 

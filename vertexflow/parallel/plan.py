@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from .options import STRATEGIES
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-DIMENSIONS = ("stages", "data", "hidden")
+DIMENSIONS = ("stages", "data", "vertices", "hidden")
 _FORMAT = "vertexflow plan 1"
 _OF_PARTS = tuple(name for name in STRATEGIES if name != "stages")
 
@@ -27,13 +28,14 @@ class Prediction:
     """What a step of a plan takes, of the most loaded rank, by the cost model.
 
     Attributes:
-        seconds: of a training step.
+        seconds: of a training step, with all the batches that are accumulated for it.
         graphs_per_second: of all ranks together.
         memory: bytes of a device at its peak.
         traffic: bytes that a rank sends in a step.
         shares: what the seconds are made of, each as a part of all.
         limited_by: the largest of them.
         imbalance: the time of the most loaded rank over the mean of all.
+        goodput: graphs a second times `efficiency`, where that was the objective.
     """
 
     seconds: float
@@ -43,6 +45,7 @@ class Prediction:
     shares: Mapping[str, float]
     limited_by: str
     imbalance: float
+    goodput: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,19 @@ class Plan:
     """A strategy for every part of a model, on a mesh. Found by `vf.parallel.plan`, or written by hand in the same form.
 
     Args:
-        mesh: ranks of each dimension: "data", "hidden", "stages"; those that are left out are 1.
+        mesh: ranks of each dimension: "data", "vertices", "hidden", "stages"; those that are left out are 1.
         parts: the strategy of each part, by the name of its module ("" is the model itself): "whole" (each rank has its
             parameters, and gradients are averaged: DDP), "gathered" and "sharded" (each data rank has a piece of its parameters,
             gradients and optimizer state: `fully_shard`, which keeps what it has gathered until the backward pass, or gathers it
             again), "hidden" (its columns over the ranks of "hidden").
         stages: the stage of each part, from 0 on, where there are several.
         micro_batches: into how many pieces a batch is cut for the stages.
-        prediction, runners_up, considered: what `vf.parallel.plan` says of it: its seconds and bytes, other plans' shapes with
-            their seconds, and how many choices there were.
+        accumulate: of how many batches gradients are added before a step of the optimizer, which is the caller's to do (with
+            DDP's `no_sync` in all but the last).
+        batch_size: the graphs of each of these batches, of all ranks together, where the plan was to choose it.
+        prediction, runners_up, considered: what `vf.parallel.plan` says of it: its seconds and bytes; other plans' shapes with
+            their seconds (for goodput, seconds in which they come as far as with one step of `base` graphs); and how many
+            choices there were.
 
     Raises:
         InputError: an unknown dimension or strategy.
@@ -73,6 +80,8 @@ class Plan:
     parts: Mapping[str, str]
     stages: Mapping[str, int] = field(default_factory=dict)
     micro_batches: int = 1
+    accumulate: int = 1
+    batch_size: int | None = None
     prediction: Prediction | None = None
     runners_up: tuple[tuple[str, float], ...] = ()
     considered: int = 0
@@ -98,8 +107,16 @@ class Plan:
                 )
         if num_stages > 1 and set(self.stages) != set(self.parts):
             raise InputError(f"there are {num_stages} stages; give the stage of each part: stages={{name: number}}")
-        if isinstance(self.micro_batches, bool) or not isinstance(self.micro_batches, int) or self.micro_batches < 1:
-            raise InputError(f"micro_batches is {self.micro_batches!r}; give an integer from 1 up")
+        if self.ranks("vertices") > 1 and self.size > self.with_rows:
+            raise InputError(
+                'ranks of "vertices" beside ranks of "hidden" or "stages" are not carried out; beside "data" they are'
+            )
+        for name in ("micro_batches", "accumulate", "batch_size"):
+            value = getattr(self, name)
+            if value is None and name == "batch_size":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; give an integer from 1 up")
 
     def ranks(self, dimension: str) -> int:
         """The ranks of a dimension of the mesh."""
@@ -108,7 +125,12 @@ class Plan:
     @property
     def size(self) -> int:
         """The ranks of the mesh."""
-        return self.ranks("data") * self.ranks("hidden") * self.ranks("stages")
+        return math.prod(map(self.ranks, DIMENSIONS))
+
+    @property
+    def with_rows(self) -> int:
+        """The ranks that have different rows of a batch: other graphs, or other vertices of them."""
+        return self.ranks("data") * self.ranks("vertices")
 
     @property
     def shape(self) -> str:
@@ -116,20 +138,27 @@ class Plan:
         dimensions = " x ".join(f"{name} {self.ranks(name)}" for name in DIMENSIONS if self.ranks(name) > 1)
         strategies = ", ".join(dict.fromkeys(self.parts.values()))
         micro = f", {self.micro_batches} micro-batches" if self.micro_batches > 1 else ""
-        return f"{dimensions or 'one rank'}: {strategies}{micro}"
+        graphs = f" of {self.batch_size:,} graphs" if self.batch_size else ""
+        several = (
+            f", {self.accumulate} batch{'es' * (self.accumulate > 1)}{graphs} a step"
+            if graphs or self.accumulate > 1
+            else ""
+        )
+        return f"{dimensions or 'one rank'}: {strategies}{micro}{several}"
 
     def apply(self, model: nn.Module, mesh: DeviceMesh | None = None, batch: Any = None) -> nn.Module:
         """The model as the plan has it, on the ranks of a mesh; all of them call it.
 
-        On meshes of "data" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the dimensions they are
-        "whole" or "hidden". `vf.parallel.mean` makes losses whose gradients are those of the whole batch (on a mesh of several
-        dimensions, `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
+        On meshes of "data" and "vertices" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the
+        dimensions they are "whole" or "hidden". With "vertices", the model is called with parts of graphs
+        (`vf.parallel.divide`), each rank with its own. `vf.parallel.mean` makes losses whose gradients are those of the whole
+        batch (with ranks of "hidden" or "stages", `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
 
         Args:
             model: with the parts of the plan. Its parameters are sharded, or cut to the columns of this rank, in place, unless
                 all are whole; of several stages, each rank keeps the parts of its own.
             mesh: a `DeviceMesh` of one dimension, of as many ranks as the plan, or with dimensions of the plan's names ("data",
-                "hidden", "stages") and sizes.
+                "vertices", "hidden", "stages") and sizes.
             batch: where parts are "hidden", a batch as `vf.parallel.plan` takes, with the inputs and dtypes of those to come: the
                 vertex functions are traced, to see which columns ranks can share.
 
@@ -160,6 +189,7 @@ class Plan:
             lines += [
                 f"predicted: {_seconds(p.seconds)} a step, {p.graphs_per_second:,.0f} graphs a second, most loaded rank "
                 f"{p.imbalance:.3f} of the mean",
+                *([] if p.goodput is None else [f"  goodput {p.goodput:,.0f} graphs a second"]),
                 f"  memory {_bytes(p.memory)} of a device, traffic {_bytes(p.traffic)} of a rank in a step",
                 f"  limited by {p.limited_by}: {told}",
             ]
@@ -179,6 +209,9 @@ class Plan:
         rows = [("mesh", self.shape.split(":")[0], other.shape.split(":")[0])]
         if (self.micro_batches, other.micro_batches) != (1, 1):
             rows.append(("micro-batches", str(self.micro_batches), str(other.micro_batches)))
+        if (self.accumulate, self.batch_size) != (other.accumulate, other.batch_size):
+            ours_at, theirs_at = (f"{plan.accumulate} x {plan.batch_size or '-'}" for plan in (self, other))
+            rows.append(("batches x graphs a step", ours_at, theirs_at))
         for name in dict.fromkeys([*self.parts, *other.parts]):
             pair = [
                 f"{plan.parts.get(name, '-')}{f', stage {plan.stages[name]}' if name in plan.stages else ''}"

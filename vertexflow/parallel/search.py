@@ -1,78 +1,25 @@
-"""`vf.parallel.plan`: the plan that is predicted to be the best, of all meshes, strategies and stages."""
+"""The plan that is predicted to be the best, of all meshes, strategies and stages, for a model as it was seen on some batches."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
-from torch import nn
 
-from ..errors import InputError, InputTypeError
-from ..graph.inputs.pack import GraphBatch
-from ..graph.uncompiled import uncompiled
+from ..errors import InputError
 from .assign import Problem, solve
 from .balance import Ranks
 from .cluster import Cluster
 from .cost import Floats
-from .observe import Observation, observe
-from .options import BY_DEFAULT, DATA, LIMITS, STRATEGIES, Loads, Mesh, Option, between, loads_of, options_of
+from .observe import Observation
+from .options import BY_DEFAULT, LIMITS, STRATEGIES, Loads, Mesh, Option, between, loads_of, options_of
 from .plan import Plan, Prediction
 from .predict import place
 from .stages import cut_into_stages
 
-_OBJECTIVES = ("throughput", "memory")
-_MOST_RUNNERS_UP = 4
-
-
-@uncompiled
-def plan(
-    model: nn.Module,
-    batches: Sequence[Any],
-    cluster: Cluster,
-    *,
-    objective: str = "throughput",
-    strategies: Collection[str] = BY_DEFAULT,
-    optimizer: float = 2.0,
-    call: Callable[[nn.Module, Any], Any] | None = None,
-    like: Plan | None = None,
-) -> Plan:
-    """Find how to spread a model over a cluster. Nothing is computed and no device of the cluster is needed.
-
-    What a step takes is predicted from the programs of the vertex functions and the steps of the graphs (docs/parallel.md has the
-    formulas); meshes are gone through one by one, the strategies of the parts chosen by an integer programme, their stages by a
-    dynamic programme.
-
-    Args:
-        model: with one or more vertex functions, on a CPU. It is called on tensors without memory, and stays as it is.
-        batches: some global batches, as all ranks together train on them in a step: a `GraphBatch`, or `(batch, x, ...)`, the
-            arguments of a call, or `(batch, {"x": x})`. Tensors may be on "meta": `torch.empty(batch.num_vertices, 128,
-            device="meta")`.
-        cluster: measured or described.
-        objective: "throughput", the most graphs a second that fit into the memory, or "memory", the least memory of a device.
-        strategies: those to choose from. "stages" are added by who knows that the model can be cut so (docs/parallel.md says what
-            it may do between its parts), "hidden" by who knows that its vertex functions have columns to share.
-        optimizer: what the optimizer keeps beside each parameter, in parameters: 2 for Adam, 1 for momentum, 0 for plain SGD.
-        call: calls the model on one of `batches`, where that is not as said above.
-        like: a plan by hand, whose mesh, strategies and stages are taken; what comes back has its prediction.
-
-    Returns:
-        A `Plan` with a prediction and the runners-up.
-
-    Raises:
-        InputError: nothing fits into the memory; the model cannot be gone through without numbers; SciPy is missing.
-        BackendError: the backend "eager".
-
-    Example:
-        >>> plan = vf.parallel.plan(model, batches, vf.parallel.Cluster.load("cluster.json"))
-        >>> print(plan)
-        >>> model = plan.apply(model, mesh)
-    """
-    _check(batches, cluster, objective, strategies, like)
-    observations = [observe(model, batch, call) for batch in batches]
-    return plan_of(observations, cluster, objective, strategies, optimizer, like)
+MOST_RUNNERS_UP = 4
 
 
 def plan_of(
@@ -83,7 +30,33 @@ def plan_of(
     optimizer: float = 2.0,
     like: Plan | None = None,
 ) -> Plan:
-    """`plan`, of what was seen of a model on some batches."""
+    """The best plan for one objective."""
+    accumulate = 1 if like is None else like.accumulate
+    found, considered = plans_of(observations, cluster, objective, strategies, optimizer, like, accumulate)
+    if not found:
+        raise too_large(cluster)
+    best, *others = found
+    shown = tuple((other.shape, other.prediction.seconds) for other in others[:MOST_RUNNERS_UP] if other.prediction)
+    return dataclasses.replace(best, runners_up=shown, considered=considered)
+
+
+def too_large(cluster: Cluster) -> InputError:
+    return InputError(
+        f"no plan fits into the {cluster.memory / 2**30:.3g} GiB of a device: allow more strategies, smaller batches, or "
+        "max_vertices on the vertex functions"
+    )
+
+
+def plans_of(
+    observations: Sequence[Observation],
+    cluster: Cluster,
+    objective: str,
+    strategies: Collection[str],
+    optimizer: float,
+    like: Plan | None,
+    accumulate: int,
+) -> tuple[list[Plan], int]:
+    """The best plan of each mesh on which one fits, the best of all first, and how many choices were looked at."""
     names = [part.name for part in observations[0].parts]
     for number, observation in enumerate(observations):
         if [part.name for part in observation.parts] != names:
@@ -92,38 +65,10 @@ def plan_of(
             )
     if like is not None and set(like.parts) != set(names):
         raise InputError(f"the plan by hand has the parts {sorted(like.parts)}, the model {names}")
-    search = _Search(observations, cluster, objective, optimizer)
+    search = _Search(observations, cluster, objective, optimizer, accumulate)
     meshes = _meshes(cluster, strategies, len(names), like)
     candidates = [search.candidate(mesh, pieces, strategies, like) for mesh, pieces in meshes]
-    found = sorted((each for each in candidates if each is not None), key=search.key)
-    if not found:
-        raise InputError(
-            f"no plan fits into the {cluster.memory / 2**30:.3g} GiB of a device: allow more strategies, smaller batches, or "
-            "max_vertices on the vertex functions"
-        )
-    best, *others = found
-    shown = tuple((other.shape, other.prediction.seconds) for other in others[:_MOST_RUNNERS_UP] if other.prediction)
-    return dataclasses.replace(best, runners_up=shown, considered=search.considered)
-
-
-def _check(
-    batches: Sequence[Any], cluster: Cluster, objective: str, strategies: Collection[str], like: Plan | None
-) -> None:
-    if not isinstance(cluster, Cluster):
-        raise InputTypeError(f"cluster is a {type(cluster).__name__}; give a vf.parallel.Cluster")
-    if isinstance(batches, (GraphBatch, str)) or not isinstance(batches, Sequence) or not batches:
-        raise InputTypeError("batches is a list of batches, one or more: [(batch, x), ...]")
-    if objective not in _OBJECTIVES:
-        more = "; plan each batch size, and let vf.parallel.best_batch choose" if objective == "goodput" else ""
-        raise InputError(f"objective is {objective!r}; choose one of {', '.join(map(repr, _OBJECTIVES))}{more}")
-    if unknown := sorted(set(strategies) - set(STRATEGIES)):
-        raise InputError(
-            f"there is no strategy {unknown[0]!r} to plan with; there are {', '.join(map(repr, STRATEGIES))}"
-        )
-    if like is None and not set(strategies) & set(DATA):
-        raise InputError(f"strategies has none for parameters; add one of {', '.join(map(repr, DATA))}")
-    if like is not None and like.size != cluster.size:
-        raise InputError(f"the plan by hand is for {like.size} ranks, the cluster has {cluster.size}")
+    return sorted((each for each in candidates if each is not None), key=search.key), search.considered
 
 
 def _meshes(
@@ -148,8 +93,16 @@ def _meshes(
 class _Search:
     """The candidates of all meshes, for some batches."""
 
-    def __init__(self, observations: Sequence[Observation], cluster: Cluster, objective: str, optimizer: float) -> None:
+    def __init__(
+        self,
+        observations: Sequence[Observation],
+        cluster: Cluster,
+        objective: str,
+        optimizer: float,
+        accumulate: int = 1,
+    ) -> None:
         self.observations, self.cluster, self.objective, self.optimizer = observations, cluster, objective, optimizer
+        self.accumulate = accumulate
         self.names = [part.name for part in observations[0].parts]
         self.loads: dict[tuple[int, int], list[Loads]] = {}
         self.ranks: dict[int, list[Ranks]] = {}
@@ -212,7 +165,9 @@ class _Search:
     ) -> list[Option]:
         """The options of a part: means over the batches, and the most memory of any."""
         allowed = strategies if like is None else STRATEGIES
-        of_batches = [options_of(each.loads[part], self.cluster, mesh, allowed, self.optimizer) for each in loads]
+        of_batches = [
+            options_of(each.loads[part], self.cluster, mesh, allowed, self.optimizer, self.accumulate) for each in loads
+        ]
         options = [_mean(each) for each in zip(*of_batches, strict=True)]
         if like is not None:
             wanted = like.parts[self.names[part]]
@@ -306,10 +261,10 @@ class _Search:
         shares = {name: float(value / seconds) for name, value in parts.items() if value > 1e-9 * seconds}
         traffic = max(sum(option.traffic for option in each) for each in held)
         prediction = Prediction(
-            float(seconds),
+            float(seconds) * self.accumulate,
             graphs / seconds,
             float(memory),
-            float(traffic),
+            float(traffic) * self.accumulate,
             shares,
             max(shares, key=shares.__getitem__),
             imbalance,
@@ -321,7 +276,8 @@ class _Search:
         }
         dimensions = {name: count for name, count in dataclasses.asdict(mesh).items() if count > 1} or {"data": 1}
         strategies = {name: option.name for name, option in zip(self.names, picked, strict=True)}
-        return Plan(dimensions, strategies, stages if mesh.stages > 1 else {}, pieces, prediction)
+        stages = stages if mesh.stages > 1 else {}
+        return Plan(dimensions, strategies, stages, pieces, self.accumulate, prediction=prediction)
 
 
 def _mean(options: Sequence[Option]) -> Option:

@@ -142,6 +142,7 @@ IN_TRITON = [in_the_middle, at_two_levels, with_a_parameter, whose_results_are_r
     ],
     ids=lambda value: getattr(value, "__name__", ", ".join(value) if isinstance(value, list) else None),
 )
+@pytest.mark.cases(4)
 def test_a_core_around_calls(vertex, backends):
     torch.manual_seed(1)
     parts = {

@@ -167,6 +167,7 @@ def agree(one, other):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.cases(3)
 def test_they_are_what_they_are_elsewhere(found, name):
     """Values and gradients, also of a graph that is retained and of chosen vertices, and outputs without gradients."""
     model, batch, inputs = case(name)

@@ -10,7 +10,7 @@ import torch
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "triton" in item.path.parent.parts[-1:] and importlib.util.find_spec("triton") is None:
+        if "triton" in item.path.parent.parts[-2:] and importlib.util.find_spec("triton") is None:
             item.add_marker(pytest.mark.skip(reason="Triton is not installed, of which there is none for this system"))
 
 

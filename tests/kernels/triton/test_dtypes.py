@@ -217,6 +217,7 @@ class Bits(Cell):
 
 
 @pytest.mark.parametrize("name", BITS)
+@pytest.mark.cases(3)
 def test_bits_and_integers_with_single_numbers(name):
     model, x = Bits(BITS[name], torch.float64), torch.randn(6, SIZE, dtype=torch.float64)
     found, expected = by_triton(model, x), run_reference(model, 6, EDGES, {"x": x})

@@ -32,6 +32,7 @@ def check_kernels(case):
 
 @FEW_EXAMPLES
 @given(cases(HAS))
+@pytest.mark.slow
 def test_of_few_elements(case):
     check_kernels(case)
 
@@ -106,6 +107,7 @@ def test_a_sum_is_taken_once_and_not_by_each_program_across_a_row(width, launche
 
 
 @pytest.mark.parametrize(("extent", "launches"), [(3, 2), (12, 4)])
+@pytest.mark.cases(1)
 def test_a_product_of_products_is_not_of_all_their_factors_at_once(extent, launches):
     """The inner product is stored where each of its elements would be computed over and over."""
 

@@ -15,6 +15,7 @@ from benchmarks.zoo import ZOO
 from vertexflow.kernels import triton
 from vertexflow.kernels.triton import loop
 from vertexflow.kernels.triton.launch import Call
+from vertexflow.kernels.triton.persistent.launch import VARIABLE
 
 from ...agreement import compare
 from ...budget import tries
@@ -52,7 +53,7 @@ def on_gpu(animal, inputs):
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("size", [21, 64, 200])
 @pytest.mark.parametrize("name", ZOO)
-def test_every_model_agrees_with_float64(name, size, kind):
+def test_every_model_agrees_with_float64(name, size, kind, record_property):
     dtype = torch.float32 if kind == "tf32" else getattr(torch, kind)
     size = min(size, 24) if name in ("MVRNN", "RNTN") else size
     animal, exact = ZOO[name](size), ZOO[name](size)
@@ -64,7 +65,10 @@ def test_every_model_agrees_with_float64(name, size, kind):
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     given = on_gpu(animal, inputs)
     found = results(animal, given, "triton")
-    assert difference([value.cpu() for value in found], expected) < ERRORS[kind]
+    found_difference = difference([value.cpu() for value in found], expected)
+    record_property("kind", kind)  # `make gpu` tells the largest of each
+    record_property("difference", found_difference)
+    assert found_difference < ERRORS[kind]
     assert all(map(torch.equal, found, results(animal, given, "triton")))
 
 
@@ -137,6 +141,67 @@ def test_the_native_core_launches_what_triton_would(name, monkeypatch):
     monkeypatch.setattr(loop, "driver", lambda: 0)
     assert all(map(torch.equal, native, results(animal, given, "triton")))
     assert by_triton
+
+
+@pytest.fixture
+def one_launch(monkeypatch):
+    """All steps of a core are one launch."""
+    monkeypatch.setenv(VARIABLE, "1")
+
+
+@pytest.mark.parametrize("kind", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "LatticeLSTM"])
+def test_all_steps_in_one_launch(name, kind, one_launch, record_property):
+    """As right as a launch a step, the same bits each time, and of several programs."""
+    dtype = torch.float32 if kind == "tf32" else getattr(torch, kind)
+    size = 24 if name in ("MVRNN", "RNTN") else 200
+    animal, exact = ZOO[name](size), ZOO[name](size)
+    animal.model.to(dtype)
+    exact.model.double().load_state_dict(animal.model.state_dict())
+    inputs = animal.inputs(dtype)
+    expected = results(exact, {key: x.detach().double().requires_grad_() for key, x in inputs.items()}, "torch")
+    if kind == "tf32":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    given = on_gpu(animal, inputs)
+    found = results(animal, given, "triton")
+    assert "one launch for all steps" in animal.functions()[0].explain()
+    found_difference = difference([value.cpu() for value in found], expected)
+    record_property("kind", f"{kind}, one launch")
+    record_property("difference", found_difference)
+    assert found_difference < ERRORS[kind]
+    for _ in range(20):  # a barrier that does not hold differs now and then
+        assert all(map(torch.equal, found, results(animal, given, "triton")))
+
+
+def test_one_launch_of_a_deep_batch_on_two_streams_and_as_a_graph(one_launch):
+    """Each stream has a barrier of its own, and so has a captured graph."""
+    animal = ZOO["LSTM"](64)
+    batch = vf.pack([vf.chain(200) for _ in range(8)]).to("cuda")
+    animal.model.cuda()
+    x = torch.randn(batch.num_vertices, 64, device="cuda")
+
+    def forward():
+        with torch.no_grad():
+            return animal.model(batch, x=x).h
+
+    expected = forward()
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    torch.cuda.synchronize()
+    found = []
+    for _ in range(10):
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                found.append(forward())
+    torch.cuda.synchronize()
+    assert all(torch.equal(one, expected) for one in found)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = forward()
+    for _ in range(10):
+        out.zero_()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(out, expected)
 
 
 def test_auto_chooses_kernels_on_a_gpu():

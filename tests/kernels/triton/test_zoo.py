@@ -55,6 +55,7 @@ DTYPES = [pytest.param(dtype, marks=[] if dtype == torch.float32 else pytest.mar
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("name", ZOO)
+@pytest.mark.cases(4)
 def test_the_same_as_in_float64(name, dtype):
     animal, inputs, exact, exact_inputs = made(name, dtype)
     found = results(animal, inputs, "triton")

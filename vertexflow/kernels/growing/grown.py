@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Set
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, fx
@@ -21,17 +21,16 @@ Sums = tuple[
 class Gradients:
     """The gradients of one run, of each call of backward that is under way: in several threads, or in a hook of another one."""
 
-    _of_calls: dict[int, GradientsOfCall] = field(default_factory=dict)
+    _of_calls: WeakValueDictionary[int, GradientsOfCall] = field(default_factory=WeakValueDictionary)
 
     def of_this_call(self) -> GradientsOfCall:
-        """Those of this call of backward; they go when it ends."""
+        """Those of this call of backward; they go when it ends, or fails."""
         task = torch._C._current_graph_task_id()
         found = self._of_calls.get(task)
         if found is None:
             found = self._of_calls[task] = GradientsOfCall()
-            torch.autograd.Variable._execution_engine.queue_callback(
-                functools.partial(self._of_calls.__delitem__, task)
-            )
+            # The call holds what is to be done at its end, also where it does not come to that.
+            torch.autograd.Variable._execution_engine.queue_callback(found.clear)
         return found
 
 
@@ -45,6 +44,11 @@ class GradientsOfCall:
     states: dict[str, Tensor] = field(default_factory=dict)
     pushes: dict[str, Tensor] = field(default_factory=dict)
     params: dict[object, Sums] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Let go of all of them."""
+        for gradients in (self.states, self.pushes, self.params):
+            gradients.clear()
 
 
 @dataclass

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,12 @@ def kernels_of(program: Program, dag: bool = False) -> list[TypedKernel]:
 
 def _kernel(function: Any, program: Program, text: str, launch: Launch, dag: bool) -> TypedKernel:
     names = list(function.arg_names)
-    types = [_type(program, pointer, dag) for pointer in launch.pointers]
+    types = [type_of(program, pointer, dag) for pointer in launch.pointers]
     types += ["i32"] * (len(names) - len(types) - 4) + ["constexpr"] * 4
     return TypedKernel(launch.name, text, dict(zip(names, types, strict=True)), precision(), launch.tile)
 
 
-def _type(program: Program, pointer: RunArgument, dag: bool) -> str:
+def type_of(program: Program, pointer: RunArgument, dag: bool) -> str:
     """The type of an argument, as Triton writes it; "constexpr" for one that is missing."""
     sends = {By.EDGE if is_over_edges(slot) else By.SLOT for _, slot in program.gather_grads}
     match pointer:
@@ -133,32 +133,43 @@ def compile_ahead(kernel: TypedKernel, target: str) -> Resources:
     Raises:
         BackendError: Triton is not installed, or runs as interpreter.
     """
+    for size in kernel.tile.sizes:
+        blocks = (*kernel.tile.blocks(size), kernel.precision)
+        registers, spills, shared, _ = assembled(kernel.name, kernel.source, kernel.signature, blocks, target)
+        if not spills:
+            break
+    return Resources(kernel.name, target, *size, registers, spills, shared)
+
+
+def assembled(
+    name: str, source: str, signature: Mapping[str, str], constants: Sequence[Any], target: str, **options: Any
+) -> tuple[int, int, int, str]:
+    """A kernel compiled with its last arguments constant: registers of a thread, bytes that it spills, bytes of shared memory
+    of a program, and the assembly.
+
+    Raises:
+        BackendError: Triton is not installed, or runs as interpreter.
+    """
     if interprets():
         raise BackendError("kernels cannot be compiled while Triton's interpreter runs them; unset TRITON_INTERPRET")
-    for size in kernel.tile.sizes:
-        resources = _compile(kernel, target, size)
-        if not resources.spills:
-            break
-    return resources
-
-
-def _compile(kernel: TypedKernel, target: str, size: tuple[int, int]) -> Resources:
-    function = getattr(load(kernel.source), kernel.name)
+    function = getattr(load(source), name)
 
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    names, kinds = list(kernel.signature), list(kernel.signature.values())
-    constants: dict[str, Any] = {name: None for name, kind in kernel.signature.items() if kind == "constexpr"}
-    constants.update(zip(names[-4:], (*kernel.tile.blocks(size), kernel.precision), strict=True))
+    names, kinds = list(signature), list(signature.values())
+    fixed: dict[str, Any] = {name: None for name, kind in signature.items() if kind == "constexpr"}
+    fixed.update(zip(names[-len(constants) :], constants, strict=True))
     aligned = {(position,): [["tt.divisibility", 16]] for position, kind in enumerate(kinds) if kind.startswith("*")}
-    source = ASTSource(function, dict(kernel.signature), constants, aligned)
-    binary = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": WARPS})
-    registers, spills = (
-        _resources_of_ptx(binary.asm["ptx"]) if "ptx" in binary.asm else _resources_of_amd(binary.asm["amdgcn"])
+    binary = triton.compile(
+        ASTSource(function, dict(signature), fixed, aligned),
+        target=GPUTarget(*TARGETS[target]),
+        options={"num_warps": WARPS, **options},
     )
-    return Resources(kernel.name, target, *size, registers, spills, int(binary.metadata.shared))
+    text = binary.asm["ptx" if "ptx" in binary.asm else "amdgcn"]
+    registers, spills = _resources_of_ptx(text) if "ptx" in binary.asm else _resources_of_amd(text)
+    return registers, spills, int(binary.metadata.shared), text
 
 
 def _resources_of_ptx(ptx: str) -> tuple[int, int]:

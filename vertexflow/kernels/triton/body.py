@@ -79,7 +79,7 @@ class KernelWriter(Lines):
         self.elements = Elements({node for node in nodes if self.in_memory(node) or _has_own_lines(node)})
 
     def write(self) -> list[str]:
-        """The lines of the body."""
+        """The lines of the body: of the tile that is number `tile_row` down and `tile_column` across."""
         body = Scope()
         self.scopes.append(body)
         for store in self.kernel.stores:
@@ -87,9 +87,9 @@ class KernelWriter(Lines):
         self.scopes.pop()
         write_products(self)
         head = [
-            "m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]",
+            "m = tile_row.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]",
             "in_rows = m < rows",
-            "j = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]",
+            "j = tile_column * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]",
         ]
         if self.blocks["j"].mask:
             head.append(f"in_columns = j < {self.tile.columns}")
@@ -116,7 +116,7 @@ class KernelWriter(Lines):
         column = ZERO if is_single else index_of(self.j)
         element = self.element(store.value, put_back(store.value, row, unravel(column + store.first, shape)))
         value = self.text(in_dtype(element, store.target.meta["val"].dtype))
-        mask = self.mask(row, column) + (" & (tl.program_id(1) == 0)" if is_once else "")
+        mask = self.mask(row, column) + (" & (tile_column == 0)" if is_once else "")
         self.line(memory.write(self, self.place_in_memory(store.target), self.m, column + store.offset, value, mask))
 
     # Expressions

@@ -23,8 +23,11 @@ from ..memory.layout import Buffers, size_in_a_step
 from ..operations import Unsupported
 from ..order import Extent, Ints, RowGroup
 from ..run import Run
+from . import persistent
 from .build import interprets, load
 from .launch import Binaries, Call, Native, driver, is_watched
+from .persistent import Persistent
+from .persistent.launch import Given, Resident
 from .source import Launch, Source, write_core
 from .tiles import WARPS
 
@@ -36,6 +39,7 @@ class Kernels:
 
     binaries: dict[str, Binaries]
     native: tuple[list[Native], list[Native]]
+    resident: dict[int, Resident] = field(default_factory=dict)  # kernels of all steps, by the number of their sizes
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,18 @@ class KernelArguments:
 
     bound: BoundArguments
     kernels: Kernels
-    num_leaves: int
-    group_start: int
+    group: RowGroup
     device: torch.device
     value: Callable[[RunArgument], Tensor | int | None]
 
 
 @dataclass(frozen=True, eq=False)
 class TritonLoop:
-    """A core as kernels that are launched for each step."""
+    """A core as kernels that are launched for each step, or as one kernel of them that is launched for all steps."""
 
     source: Source
     functions: dict[str, Any]
+    persistent: Persistent
     kernels: dict[Any, Kernels] = field(default_factory=dict)  # by what they are compiled for
     templates: WeakKeyDictionary[RowGroup, Template] = field(default_factory=WeakKeyDictionary)
     in_arenas = True
@@ -92,8 +96,13 @@ class TritonLoop:
 
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
+        if persistent.is_asked_for() and self.persistent.last == "":
+            return "Triton kernels, one launch for all steps"
         count = len(self.source.leaf if part.endswith("_leaf") else self.source.inner)
-        return f"Triton kernels, {count} launch{'es' if count != 1 else ''} a step"
+        why = (
+            f", not one for all ({self.persistent.last})" if persistent.is_asked_for() and self.persistent.last else ""
+        )
+        return f"Triton kernels, {count} launch{'es' if count != 1 else ''} a step{why}"
 
     def bind(self, run: Run) -> KernelArguments:
         """The arguments of one run, and the kernels compiled for such arguments."""
@@ -108,9 +117,7 @@ class TritonLoop:
             tensor = finder(pointer)(run) if placed is None else placed
             return tensor if isinstance(tensor, Tensor) else None
 
-        return KernelArguments(
-            bound, self._kernels(bound.numbers, device), group.num_leaves, group.start, device, value
-        )
+        return KernelArguments(bound, self._kernels(bound.numbers, device), group, device, value)
 
     def _kernels(self, numbers: Numbers, device: torch.device) -> Kernels:
         """The kernels for arguments like these; each is compiled at its first launch."""
@@ -139,12 +146,21 @@ class TritonLoop:
     def run(self, arguments: KernelArguments, steps: Ints) -> None:
         """Launch the kernels of these steps, lines [n, 7] as in `Step`, one after the other."""
         with _device(arguments.device) as (stream, multiprocessors):
+            if persistent.is_asked_for() and self._in_one_launch(arguments, steps, stream, multiprocessors):
+                return
             native, at = self._native(arguments, steps, stream, multiprocessors), 0
             width = max(len(self.source.inner), len(self.source.leaf), 1)
             calls: dict[str, Call] = {}
             while (at := native(at)) < len(steps) * width:
                 self._start(arguments, calls, steps[at // width].tolist(), at % width, stream, multiprocessors)
                 at += 1
+
+    def _in_one_launch(self, arguments: KernelArguments, steps: Ints, stream: int, multiprocessors: int) -> bool:
+        """Compute all steps in one launch; False if nothing was done."""
+        kernels = arguments.kernels.resident
+        given = Given(arguments.group, arguments.value, kernels, arguments.device, stream, multiprocessors, precision())
+        with _telling_defects(f"{self.source.name} of all steps"):
+            return self.persistent.run(given, steps)
 
     def _native(
         self, arguments: KernelArguments, steps: Ints, stream: int, multiprocessors: int
@@ -156,8 +172,8 @@ class TritonLoop:
         run_arguments = (
             *arguments.kernels.native,
             arguments.bound.numbers,
-            arguments.num_leaves,
-            arguments.group_start,
+            arguments.group.num_leaves,
+            arguments.group.start,
         )
         lines = steps.reshape(-1)
         return lambda at: _core.launch(cuda, stream, multiprocessors, 32 * WARPS, *run_arguments, lines, at)
@@ -173,7 +189,7 @@ class TritonLoop:
     ) -> None:
         """Launch one kernel of a step by Triton; `calls` are those of this run so far, by name."""
         start, stop, _, _, _, edge_start, edge_stop = line
-        inner = start - arguments.num_leaves
+        inner = start - arguments.group.num_leaves
         launches = self.source.inner if inner >= 0 else self.source.leaf
         if number >= len(launches):
             return
@@ -185,16 +201,23 @@ class TritonLoop:
             pointers = tuple(map(arguments.value, launch.pointers))
             binaries = None if interprets() else arguments.kernels.binaries[launch.name]
             calls[launch.name] = Call(self.functions[launch.name], launch, pointers, precision(), binaries)
-        numbers = (start, inner, arguments.group_start + start, edge_start, rows)
-        try:
+        numbers = (start, inner, arguments.group.start + start, edge_start, rows)
+        with _telling_defects(launch.name):
             calls[launch.name].start(rows, numbers, stream, multiprocessors)
-        except (VertexFlowError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise BackendError(
-                f"the Triton kernel {launch.name} cannot be compiled or launched: {type(error).__name__}: {str(error)[:2000]}. "
-                'This is a defect of vertexflow, or of Triton, please report it; backend="torch" computes without kernels'
-            ) from error
+
+
+@contextmanager
+def _telling_defects(kernel: str) -> Iterator[None]:
+    """What goes wrong when a kernel is compiled or launched is no fault of the user's."""
+    try:
+        yield
+    except (VertexFlowError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"the Triton kernel {kernel} cannot be compiled or launched: {type(error).__name__}: {str(error)[:2000]}. "
+            'This is a defect of vertexflow, or of Triton, please report it; backend="torch" computes without kernels'
+        ) from error
 
 
 @contextmanager
@@ -233,4 +256,5 @@ def loops_of(program: Program) -> tuple[dict[str, TritonLoop | Cut], dict[str, s
 
 def _loop(source: Source) -> TritonLoop:
     module = load(source.text)
-    return TritonLoop(source, {launch.name: getattr(module, launch.name) for launch in (*source.inner, *source.leaf)})
+    functions = {launch.name: getattr(module, launch.name) for launch in (*source.inner, *source.leaf)}
+    return TritonLoop(source, functions, Persistent(source))

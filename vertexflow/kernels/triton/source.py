@@ -50,6 +50,7 @@ from .spellings import TYPES
 from .tiles import Tile
 
 INTEGERS = ("start", "inner", "absolute", "edge_start", "rows")
+TYPED = {"seed": "seed: tl.int64"}  # however small it is
 MOST_ACCUMULATORS = 8
 
 HEAD = '''"""Generated from a vertex function.
@@ -66,13 +67,26 @@ from vertexflow.kernels.triton.runtime import *  # noqa: F403
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel of a step: its name, its arguments, its tile, whether its rows are edges, and the products in it."""
+    """One kernel of a step.
+
+    Attributes:
+        name: of the kernel.
+        pointers: its arguments; and `names`, what they are called in it.
+        tile: how large its tiles may be.
+        on_edges: whether its rows are edges.
+        products: those that it computes.
+        level: kernels of a step that have the same level do not depend on each other.
+        lines: the body, which computes one tile, `tile_row` down and `tile_column` across.
+    """
 
     name: str
     pointers: list[RunArgument]
+    names: list[str]
     tile: Tile
     on_edges: bool
     products: set[fx.Node]
+    level: int
+    lines: list[str]
 
 
 @dataclass(frozen=True)
@@ -187,22 +201,33 @@ def _write_kernel(values: _Values, plan: Plan, kernel: Kernel, number: int) -> t
         tile = tiles.choose(columns, len(writer.accumulators), writer.widest)
     name = f"{values.part.name}_{number}"
     targets = ", ".join(dict.fromkeys(store.target.name for store in kernel.stores))
-    typed = {"seed": "seed: tl.int64"}  # however small it is
-    signature = [*(typed.get(name, name) for name in arguments.names.values()), *INTEGERS]
-    signature += [f"{block}: tl.constexpr" for block in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")]
+    names = list(arguments.names.values())
     text = [
-        f"@triton.jit(do_not_specialize={[*INTEGERS, *(name for name in typed if name in arguments.names.values())]!r})",
+        f"@triton.jit(do_not_specialize={[*INTEGERS, *(name for name in TYPED if name in names)]!r})",
         f"def {name}(",
-        *(f"    {line}," for line in _wrapped(signature)),
+        *(f"    {line}," for line in wrapped([*typed(names), *INTEGERS, *constants()])),
         "):",
         f'    """Of {"edges" if kernel.space[0] else "rows"} of {columns} elements: {targets}."""',
+        "    tile_row, tile_column = tl.program_id(0), tl.program_id(1)",
         *(f"    {line}" for line in lines),
     ]
     products = {product for product, _ in writer.accumulators}
-    return "\n".join(text) + "\n", Launch(name, list(arguments.names), tile, kernel.space[0], products)
+    launch = Launch(name, list(arguments.names), names, tile, kernel.space[0], products, kernel.level, lines)
+    return "\n".join(text) + "\n", launch
 
 
-def _wrapped(words: list[str]) -> list[str]:
+def typed(names: list[str]) -> list[str]:
+    """Arguments as they are declared."""
+    return [TYPED.get(name, name) for name in names]
+
+
+def constants() -> list[str]:
+    """The constants of a kernel, as they are declared."""
+    return [f"{name}: tl.constexpr" for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "PRECISION")]
+
+
+def wrapped(words: list[str]) -> list[str]:
+    """Words with commas between them, in lines."""
     lines = [""]
     for word in words:
         joined = f"{lines[-1]}, {word}" if lines[-1] else word

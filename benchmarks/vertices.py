@@ -1,0 +1,116 @@
+"""One circuit that several processes compute together: `vf.parallel.divide`, memory and time of a training step.
+
+    python -m benchmarks.vertices [--gates 200000] [--width 2000] [--hidden 64] [--ranks 1 2 4] [--backend auto]
+
+The circuit (`wide_circuit` in `graphs.py`) is divided by one process, which writes a file for each rank; the ranks are
+processes of one thread, which read their own alone. A step is forward and backward pass of one layer of a DAGNN, with
+gradients of all outputs. For each
+number of ranks: vertices of the largest part over the mean; the sum over levels of the largest part's vertices, over the mean
+(what the work that ranks do at the same time is above the mean); states that cross in percent of all; exchanges, beside
+levels; the seconds of dividing; of the rank with most, the bytes that its step takes (the peak of its resident memory in its
+first step, above what it held with model and inputs, after a step on a small circuit), those of all rows that are computed,
+and the median seconds of a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+from torch import multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+import vertexflow as vf
+from vertexflow.parallel.divide_graph import levels_of
+
+from .graphs import wide_circuit
+
+MIB = 1 << 20
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.vertices", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gates", type=int, default=200_000)
+    parser.add_argument("--width", type=int, default=2_000)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--backend", default="auto")
+    options = parser.parse_args(arguments)
+    batch, small = (vf.pack([wide_circuit(0, gates, options.width)]) for gates in (options.gates, 4 * options.width))
+    levels = levels_of(batch)
+    print(
+        f"{options.gates:,} gates in {levels.max() + 1} levels, hidden {options.hidden}, backend {options.backend}\n"
+        f"{'ranks':>5} {'largest':>8} {'at once':>8} {'cross %':>8} {'exchanges':>9} {'divide s':>8} "
+        f"{'peak MiB':>9} {'rows':>9} {'ms':>8}"
+    )
+    for ranks in options.ranks:
+        show(options, batch, small, levels, ranks)
+
+
+def show(options: Any, batch: vf.GraphBatch, small: vf.GraphBatch, levels: Any, ranks: int) -> None:
+    """The line of a number of ranks."""
+    begin = time.perf_counter()
+    parts = vf.parallel.divide(batch, ranks)
+    seconds = time.perf_counter() - begin
+    rows = np.stack([np.bincount(levels[part.own], minlength=levels.max() + 1) for part in parts])
+    with tempfile.TemporaryDirectory() as folder:
+        for name, each in (("whole", parts), ("small", vf.parallel.divide(small, ranks))):
+            for part in each:
+                part.save(f"{folder}/{name} {part.rank}")
+        mp.spawn(_rank, (ranks, folder, options.hidden, options.steps, options.backend), nprocs=ranks)
+        measured = [torch.load(f"{folder}/found {rank}") for rank in range(ranks)]
+    cross = sum(int(part.upward.sent.sum()) for part in parts) / batch.num_vertices
+    print(
+        f"{ranks:>5} {max(part.num_vertices for part in parts) * ranks / batch.num_vertices:>8.3f} "
+        f"{rows.max(0).sum() * ranks / batch.num_vertices:>8.3f} {100 * cross:>8.2f} {parts[0].upward.num_exchanges:>9} "
+        f"{seconds:>8.1f} {max(each['peak'] for each in measured) / MIB:>9.0f} "
+        f"{max(part.upward.batch.num_vertices for part in parts):>9,} {max(each['ms'] for each in measured):>8.0f}",
+        flush=True,
+    )
+
+
+def _rank(rank: int, ranks: int, folder: str, hidden: int, steps: int, backend: str) -> None:
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
+    torch.manual_seed(0)
+    model = DistributedDataParallel(vf.nn.DAGNN(hidden, hidden, num_layers=1, backend=backend))
+    small, part = (vf.parallel.GraphPart.load(f"{folder}/{name} {rank}") for name in ("small", "whole"))
+    step(model, small, torch.randn(small.num_vertices, hidden))
+    x = torch.randn(part.num_vertices, hidden)
+    before = _resident()
+    times = [step(model, part, x)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    times = [step(model, part, x) for _ in range(steps - 1)] or times
+    torch.save({"peak": peak, "ms": statistics.median(times) * 1e3}, f"{folder}/found {rank}")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def step(model: Any, part: vf.parallel.GraphPart, x: torch.Tensor) -> float:
+    """The seconds of a training step."""
+    begin = time.perf_counter()
+    model.zero_grad()
+    vf.parallel.mean(model(part, x).h.square()).backward()
+    return time.perf_counter() - begin
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Persistent kernels of some models, compiled for two GPUs that are not there.
+
+    python -m tests.kernels.triton.persistent.assemble SIZE DTYPE MODEL ...
+
+prints, as JSON, a list of [model, kernel, target, registers, bytes of spills, PTX].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+os.environ.pop("TRITON_INTERPRET", None)  # before Triton is imported
+os.environ["VERTEXFLOW_BACKEND"] = "torch"  # models are called to be traced
+
+import torch
+
+from benchmarks.zoo import ZOO
+from vertexflow.kernels.triton.persistent.ahead import compile_persistent, persistent_kernels_of
+
+
+def main(size: int, dtype: torch.dtype, models: list[str]) -> None:
+    found = []
+    for name in models:
+        animal = ZOO[name](size)
+        animal.model.to(dtype)
+        animal.model(animal.graphs, **animal.inputs(dtype))
+        for function in animal.functions():
+            for kept in function._programs.versions.values():
+                for compiled in kept.compiled.values():
+                    for one in compiled.values():
+                        for kernel in persistent_kernels_of(one.program):
+                            for target in ("sm_80", "sm_90"):
+                                made = compile_persistent(kernel, target)
+                                found.append([name, made.kernel, target, made.registers, made.spills, made.text])
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), getattr(torch, sys.argv[2]), sys.argv[3:])

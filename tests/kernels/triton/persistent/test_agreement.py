@@ -1,0 +1,119 @@
+"""All steps of a core in one launch: the same as a launch a step, forward and backward, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+
+import vertexflow as vf
+from benchmarks.zoo import ZOO
+from vertexflow.kernels.triton.loop import Call
+from vertexflow.kernels.triton.persistent import Persistent
+from vertexflow.kernels.triton.persistent.launch import VARIABLE
+from vertexflow.kernels.triton.persistent.work import Work, most_sizes
+
+from ....budget import tries
+from ....ragged import ragged_cases
+from ....strategies import OPERATIONS, cases
+from ..test_functions import check_kernels
+from ..test_zoo import difference, made, results
+
+pytestmark = pytest.mark.usefixtures("one_launch")
+FAST = ("README", "DAGNN")  # of two children; of any number, with several parents
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """What the interpreter is given: programs, the first stage and the end; launches of single steps are not allowed."""
+    seen, interpret = [], Persistent.interpret
+
+    def noted(core, programs, arguments):
+        first, end = arguments[len(core.written.pointers) + 1 :][:2]
+        seen.append((core.source.name, programs, first, end))
+        interpret(core, programs, arguments)
+
+    def refused(*_):
+        raise AssertionError("a step was launched by itself")
+
+    monkeypatch.setattr(Persistent, "interpret", noted)
+    monkeypatch.setattr(Call, "start", refused)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ZOO if name != "LatticeLSTM"],
+)
+def test_every_model_is_the_same_as_in_float64(name, launches, monkeypatch):
+    """With small tiles, as for many multiprocessors: several programs, of which each runs its part of a stage."""
+    monkeypatch.setattr(Work, "size_number", lambda work, _: most_sizes(work.launches) - 1)
+    animal, inputs, exact, exact_inputs = made(name, torch.float32)
+    found = results(animal, inputs, "triton")
+    assert difference(found, results(exact, exact_inputs, "eager")) < 1e-5
+    assert {core for core, *_ in launches} == {"core", "grad_core"}
+    assert any(programs > 1 for _, programs, _, _ in launches)
+    (function,) = animal.functions()
+    assert "core: Triton kernels, one launch for all steps" in function.explain()
+    assert "grad_core: Triton kernels, one launch for all steps" in function.explain()
+
+
+@pytest.mark.parametrize("name", ["README", pytest.param("ChildSumTreeLSTM", marks=pytest.mark.slow)])
+def test_one_program_runs_all_steps_in_one_launch(name, launches):
+    """Barriers included, forward and backward; twice, on another batch."""
+    animal = ZOO[name](5)
+    inputs = animal.inputs(torch.float32)
+    found = results(animal, inputs, "triton")
+    assert [(core, programs, first) for core, programs, first, _ in launches] == [("core", 1, 0), ("grad_core", 1, 0)]
+    if name == "README":
+        assert launches[0][3] == vf.schedule(vf.pack(animal.graphs)).num_steps
+    assert difference(found, [value.double() for value in results(animal, inputs, "torch")]) < 1e-5
+    animal.graphs = [*animal.graphs[::-1], vf.tree(((0, 1), (2, 3)))]
+    inputs = animal.inputs(torch.float32)
+    found = results(animal, inputs, "triton")
+    assert difference(found, [value.double() for value in results(animal, inputs, "torch")]) < 1e-5
+
+
+@tries(2)
+@given(cases(sorted(OPERATIONS)))
+def test_random_functions(case):
+    check_kernels(case)
+
+
+@tries(2)
+@given(ragged_cases(sorted(OPERATIONS)))
+def test_random_functions_of_any_number_of_children(case):
+    check_kernels(case)
+
+
+def test_the_same_random_numbers_are_drawn(monkeypatch):
+    from ..test_random import GRAPHS, drawn, dropped_on_edges, model_of
+
+    model = model_of(dropped_on_edges, torch.float64)
+    found = drawn(model, GRAPHS, "triton")
+    assert "one launch" in model.explain()
+    monkeypatch.setenv(VARIABLE, "0")
+    expected = drawn(model, GRAPHS, "triton")
+    assert all(map(torch.equal, found, expected))
+
+
+def test_steps_of_several_kinds_that_follow_each_other_are_launched_one_by_one_and_that_is_said():
+    """A launch is of one kind's steps: where kinds take turns there is one step at a time."""
+    animal = ZOO["LatticeLSTM"](3)
+    results(animal, animal.inputs(torch.float32), "triton")
+    assert "launches a step, not one for all (a run of one step)" in animal.functions()[0].explain()
+
+
+def test_without_being_asked_for_every_step_is_launched(monkeypatch):
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(Persistent, "run", lambda *_: pytest.fail("one launch"))
+    animal = ZOO["README"](5)
+    results(animal, animal.inputs(torch.float32), "triton")
+    assert "core: Triton kernels, 1 launch a step\n" in animal.model.explain()
+
+
+def test_another_value_of_the_variable_is_refused(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "yes")
+    animal = ZOO["README"](5)
+    with pytest.raises(vf.BackendError, match="VERTEXFLOW_ONE_LAUNCH is 'yes'; 1 asks for"):
+        results(animal, animal.inputs(torch.float32), "triton")

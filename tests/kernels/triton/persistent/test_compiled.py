@@ -1,0 +1,116 @@
+"""Persistent kernels compiled for GPUs that are not there: what they take, how they meet, and when they are launched.
+
+Triton either compiles or interprets, for as long as a process lives: these are processes of their own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+
+import pytest
+
+from vertexflow.kernels.triton.persistent import launch
+
+from ..test_compiled import python
+
+
+def dry_run(*arguments):
+    return json.loads(python("tests.kernels.triton.persistent.dry_run", *arguments))
+
+
+def names(launches):
+    return [one["name"] for one in launches]
+
+
+@pytest.mark.parametrize("name", ["README", pytest.param("ChildSumTreeLSTM", marks=pytest.mark.slow)])
+def test_a_training_step_is_two_cooperative_launches_compiled_once(name):
+    found = dry_run(name, "200", "1")
+    assert found["compiled"] == [2, 0]
+    assert found["launches"][0] == found["launches"][1]
+    assert names(found["launches"][0]) == ["core_persistent", "grad_core_persistent"]
+    for one in found["launches"][0]:
+        assert one["is_cooperative"]
+        assert one["numbers"]["first"] == 0 < one["numbers"]["end"]
+        programs, *others = one["grid"]
+        assert others == [1, 1]
+        assert 1 < programs <= found["multiprocessors"]
+    assert "core: Triton kernels, one launch for all steps" in found["said"]
+
+
+@pytest.mark.slow
+def test_no_more_programs_are_launched_than_fit_at_once():
+    """However many tiles there are: RNTN at 32 has 1,024 columns."""
+    few, many = (dry_run("RNTN", "60", occupancy)["launches"][1] for occupancy in ("1", "16"))
+    assert max(one["grid"][0] for one in few) <= 132
+    assert max(one["grid"][0] for one in many) > 132
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("README", "40", "0"), "none of its programs fits on a multiprocessor"),
+        pytest.param(("README", "40", "1", "refuse"), "none of its programs fits", marks=pytest.mark.slow),
+    ],
+    ids=["none fits", "the driver refuses"],
+)
+def test_what_cannot_be_on_the_device_at_once_is_launched_step_by_step_and_that_is_said(arguments, why):
+    found = dry_run(*arguments)
+    assert found["compiled"][1] == 0  # nor is it tried again
+    assert not any(one["is_cooperative"] for one in found["launches"][1])
+    assert {"core_0", "core_leaf_0", "grad_core_0", "grad_core_1"} <= set(names(found["launches"][1]))
+    assert f"core: Triton kernels, 1 launch a step, not one for all ({why}" in found["said"]
+
+
+def test_occupancy_is_asked_of_the_driver(monkeypatch):
+    """By the kernel's function, its threads and its shared memory; 0 where the driver cannot say."""
+    asked = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+    def ask(count, function, threads, shared):
+        asked.append((function, threads, shared))
+        count[0] = 3
+        return 0 if function == 77 else 1
+
+    driver = type("Driver", (), {"cuOccupancyMaxActiveBlocksPerMultiprocessor": ask})
+    monkeypatch.setattr(launch, "_driver", lambda: driver)
+    assert launch.occupancy(77, 49152) == 3
+    assert launch.occupancy(78, 49152) == 0
+    assert asked == [(77, 128, 49152), (78, 128, 49152)]
+    monkeypatch.setattr(launch, "_driver", lambda: None)
+    assert launch.occupancy(77, 49152) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "dtype", "models"),
+    [
+        ("256", "float32", ["README", "ChildSumTreeLSTM", "TreeFC", "LSTM", "GRU", "DAGNN"]),
+        ("200", "bfloat16", ["README", "LSTM"]),
+        ("32", "float32", ["MVRNN", "RNTN"]),
+    ],
+    ids=["float32", "bfloat16", "matrices"],
+)
+def test_kernels_of_all_steps_do_not_spill_and_release_and_acquire_at_a_barrier(size, dtype, models):
+    found = json.loads(python("tests.kernels.triton.persistent.assemble", size, dtype, *models))
+    assert len(found) == 4 * len(models)  # forward and backward, on two targets
+    for name, kernel, target, registers, spills, text in found:
+        assert spills == 0, (name, kernel, target, registers)
+        check_barrier(text)
+
+
+def check_barrier(ptx):
+    """Threads wait for each other, one releases what all wrote and looks until it acquires, and threads wait again; nothing is
+    read or written in between, and no read bypasses what the barrier orders."""
+    lines = [line.strip() for line in ptx.splitlines()]
+    memory = r"\b(ld\.global|st\.global|atom|red|cp\.async|bar\.sync|ld\.param)\S*"
+    told = [match.group() for line in lines if (match := re.search(memory, line)) and "ld.param" not in match.group()]
+    (at,) = [number for number, one in enumerate(told) if one.startswith("atom")]
+    assert told[at] == "atom.global.gpu.release.add.u32"
+    assert told[at - 1] == "bar.sync"
+    behind = told[at + 1 :]
+    last = max(number for number, one in enumerate(behind) if one.startswith("ld.global.gpu.acquire"))
+    assert set(behind[:last]) <= {"bar.sync", "ld.global.gpu.acquire.b32"}
+    assert behind[last + 1] == "bar.sync"
+    assert ".nc" not in "".join(told)

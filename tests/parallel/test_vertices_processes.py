@@ -1,0 +1,245 @@
+"""Ranks that have vertices of the same graphs: outputs, losses and gradients are those of one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.parallel import DistributedDataParallel
+
+import vertexflow as vf
+
+from ..models import TreeRNN
+from .cases import CASES, DAGS, MANY, TREES, Case, Dropped
+from .ranks import run_on_ranks
+from .test_hidden_processes import Both, OnEdges
+from .test_processes import EXACT, agree
+
+pytestmark = pytest.mark.ranks
+
+
+class OfManySorts(vf.VertexFunction):
+    """States of several dtypes and shapes, one of which has no gradient."""
+
+    def __init__(self):
+        super().__init__(
+            state={"h": 3, "m": (2, 2), "n": (), "low": 2}, state_dtype={"n": torch.int64, "low": torch.float32}
+        )
+        self.w, self.u = nn.Linear(3, 3), nn.Linear(8, 3)
+
+    def vertex(self, v):
+        kids = v.children
+        n = 1 + v.sum(kids.n)
+        m, low = v.max(kids.m), v.sum(kids.low)
+        h = torch.tanh(self.w(v.pull("x")) + self.u(torch.cat([v.sum(kids.h), m.flatten(1), n[:, None] / 9], -1)))
+        v.scatter(h=h, m=torch.stack([h[:, :2], m[:, 0] + h[:, 1:]], 1), n=n, low=(low.double() + h[:, :2]).float())
+        v.push(h=h + low.double().sum(1, keepdim=True), n=n)
+
+
+class Counted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.function = OfManySorts()
+
+    def forward(self, batch, x):
+        out = self.function(batch, x=x)
+        return (out.h / out.n[:, None]).square().sum(-1)
+
+
+VERTICES = {name: CASES[name] for name in ("slots", "ragged", "kinds", "dags", "both directions", "initial")} | {
+    "views": Case(Both, TREES),
+    "many sorts": Case(Counted, [*MANY, *DAGS]),
+}
+
+
+def divisions(batch: vf.GraphBatch, ranks: int) -> Iterator[tuple[str, np.ndarray | None]]:
+    """Ways of giving vertices to ranks."""
+    count, rng = batch.num_vertices, np.random.default_rng(1)
+    yield "found", None
+    yield "at random", rng.integers(0, ranks, count)
+    yield "one has nothing", rng.integers(0, ranks, count) % max(1, ranks - 1)
+    yield "by levels", vf.parallel.divide_graph.levels_of(batch) % ranks
+    yield "all on the last", np.full(count, ranks - 1)
+
+
+def inputs_of(case: Case) -> tuple[vf.GraphBatch, torch.Tensor]:
+    batch = vf.pack(case.graphs)
+    generator = torch.Generator().manual_seed(0)
+    return batch, torch.randn(batch.num_vertices, 3, generator=generator, dtype=torch.float64)
+
+
+def rows_of(name: str, batch: vf.GraphBatch, part: vf.parallel.GraphPart) -> torch.Tensor:
+    """Which rows of the whole outputs this rank has: of vertices, or, of kinds, of nodes alone."""
+    if name != "kinds":
+        return part.own
+    nodes = batch.of_kind("node")
+    return torch.isin(nodes, part.own).nonzero()[:, 0]
+
+
+def of_losses_and_gradients(names) -> None:
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    for name in names:
+        case = VERTICES[name]
+        one, model = case.model(), case.model()
+        call = DistributedDataParallel(model)
+        batch, x = inputs_of(case)
+        x.requires_grad_()
+        wanted = one(batch, x)
+        weights = torch.arange(1, wanted.numel() + 1, dtype=torch.float64).reshape(wanted.shape).sin().abs()
+        loss = (wanted * weights).sum() / weights.sum()
+        gradients = dict(
+            zip(dict(one.named_parameters()), torch.autograd.grad(loss, [*one.parameters(), x]), strict=False)
+        )
+        of_x = torch.autograd.grad((one(batch, x) * weights).sum() / weights.sum(), x)[0]
+        for how, rank_of in divisions(batch, ranks):
+            part = vf.parallel.divide(batch, ranks, reverse=name == "both directions", rank_of=rank_of)[rank]
+            own_x = x.detach()[part.own].requires_grad_()
+            model.zero_grad()
+            ours = call(part, own_x)
+            rows = rows_of(name, batch, part)
+            torch.testing.assert_close(
+                ours, wanted[rows], **EXACT, msg=lambda text, at=f"{name}, {how}": f"{at}: {text}"
+            )
+            found = vf.parallel.mean(ours, weights[rows])
+            torch.testing.assert_close(found.detach(), loss.detach(), **EXACT)
+            found.backward()
+            agree(f"{name}, {how}", model, gradients)
+            torch.testing.assert_close(own_x.grad / ranks, of_x[part.own], **EXACT)
+            with torch.no_grad():
+                torch.testing.assert_close(call(part, own_x), wanted.detach()[rows], **EXACT)
+
+
+def of_plans() -> None:
+    """Data ranks x ranks of vertices; parameters whole (DDP) and sharded; each data rank has other graphs."""
+    mesh = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("data", "vertices"))
+    case = VERTICES["slots"]
+    one, batch = case.model(), vf.pack(TREES)
+    rows = inputs_of(case)[1].split([graph.num_vertices for graph in TREES])
+    loss = one(batch, torch.cat(rows)).mean()
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in one.named_parameters()}
+    mine = [number for number in range(len(TREES)) if number % 2 == mesh["data"].get_local_rank()]
+    part = vf.parallel.divide([TREES[number] for number in mine], 2, rank_of=None)[mesh["vertices"].get_local_rank()]
+    x = torch.cat([rows[number] for number in mine])[part.own]
+    for strategy in ("whole", "sharded"):
+        model = case.model()
+        parts = dict.fromkeys(["embed", "function", "out"], strategy)
+        call = vf.parallel.Plan({"data": 2, "vertices": 2}, parts).apply(model, mesh)
+        found = vf.parallel.mean(call(part, x))
+        torch.testing.assert_close(found.detach(), loss.detach(), **EXACT)
+        found.backward()
+        agree(strategy, model, gradients)
+
+
+def of_what_is_refused() -> None:
+    """On all ranks, and before anybody waits for a message that does not come."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model, batch = TreeRNN(3, 4), vf.pack(TREES)
+    rank_of = np.arange(batch.num_vertices) % ranks
+    parts = vf.parallel.divide(batch, ranks, rank_of=rank_of)
+    part, others = parts[rank], vf.parallel.divide(batch, ranks, rank_of=rank_of[::-1])
+    x = torch.randn(part.num_vertices, 3)
+    out = model(part, x=x)
+    for call, wanted in [
+        (lambda: model(parts[0], x=x), r"rank 1 of 2 was called with part 0" if rank else "rank 1 refused"),
+        (lambda: model([part, others[rank]][rank], x=x), "parts of different graphs, or divisions"),
+        (
+            lambda: model(part, x=x.clone().requires_grad_(rank == 0)),
+            "inputs of different names, dtypes, widths or gradients",
+        ),
+        (
+            lambda: model(part, x=x[rank:]),
+            "has 17 rows, but the batch has 18 vertices of kind 'own'" if rank else "rank 1 refused the call",
+        ),
+        (lambda: model(part, x=x, reverse=True), r"divide\(batch, ranks, reverse=True\)"),
+        (lambda: torch.func.vmap(lambda x: model(part, x=x).h)(x[None]), "other parameters, or inside torch.func"),
+        (lambda: model.start(part, x=x), "vf.pack takes a list|input graphs"),
+        (lambda: model.estimate_memory(part, x=x), "vf.pack takes a list|input graphs"),
+        (
+            lambda: torch.autograd.grad(out.h.sum(), list(model.parameters()), create_graph=True),
+            "gradients of gradients",
+        ),
+    ]:
+        with pytest.raises((vf.VertexFlowError, RuntimeError), match=wanted):
+            call()
+    with patch.dict(os.environ, VERTEXFLOW_BACKEND="eager"), pytest.raises(vf.InputError, match='backend="eager"'):
+        model(part, x=x)
+    out.h.sum().backward()  # nothing was changed
+    model(part, x=x).h.sum().backward()
+
+
+def of_edges() -> None:
+    """Inputs and outputs of edges, a tensor that all vertices share, outputs of some vertices, gradients of all of them."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    one, model = (Case(OnEdges, MANY).model() for _ in range(2))
+    batch, generator = vf.pack(MANY), torch.Generator().manual_seed(0)
+    shapes = (batch.num_vertices, 3), (batch.num_edges, 1), (4, 4)
+    given = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    wanted = one(batch, *given)
+    sum(value.sin().sum() for value in wanted.values()).backward()
+    part = vf.parallel.divide(batch, ranks, rank_of=np.arange(batch.num_vertices) % ranks)[rank]
+    x, e, w = (value.detach() for value in given)
+    own = [value.requires_grad_() for value in (x[part.own], e[part.edges], w.clone())]
+    ours = model(part, *own)
+    sum(value.sin().sum() for value in ours.values()).backward()
+    for name, rows in (("h", part.own), ("e", part.edges)):
+        torch.testing.assert_close(ours[name], wanted[name][rows], **EXACT)
+    torch.testing.assert_close(own[0].grad, given[0].grad[part.own], **EXACT)
+    torch.testing.assert_close(own[1].grad, given[1].grad[part.edges], **EXACT)
+    sums = [own[2].grad, *(parameter.grad for parameter in model.parameters())]
+    for gradient, other in zip(sums, [given[2].grad, *(each.grad for each in one.parameters())], strict=True):
+        dist.all_reduce(gradient)
+        torch.testing.assert_close(gradient, other, **EXACT)
+    some = torch.tensor([2, 0])
+    chosen = model.function(part, x=own[0], e=own[1], shared={"W": own[2]}, outputs=some)
+    torch.testing.assert_close(chosen.h, ours.h[some], **EXACT)
+    torch.testing.assert_close(
+        model.function(part, x=own[0], e=own[1], shared={"W": w}, outputs=part.roots).h, ours.h[part.roots]
+    )
+
+
+def of_noise() -> None:
+    """Each rank draws for its own vertices, from its own generator: the same again with the same seed; none in evaluation."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model, batch = Case(lambda: Dropped(3, 4), TREES).model(), vf.pack(TREES)
+    part = vf.parallel.divide(batch, ranks, rank_of=np.arange(batch.num_vertices) % ranks)[rank]
+    x = torch.randn(batch.num_vertices, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed + 10 * rank)
+        found.append(model(part, x[part.own]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    model.eval()
+    torch.testing.assert_close(model(part, x[part.own]), model(batch, x)[part.own], **EXACT)
+
+
+def test_one_process(tmp_path):
+    run_on_ranks(tmp_path, 1, of_losses_and_gradients, ["dags"])
+
+
+def test_two_processes(tmp_path):
+    run_on_ranks(tmp_path, 2, on_two)
+
+
+def on_two() -> None:
+    of_losses_and_gradients(["slots", "kinds", "both directions", "initial", "many sorts"])
+    of_edges()
+    of_noise()
+    of_what_is_refused()
+
+
+def test_four_processes(tmp_path):
+    run_on_ranks(tmp_path, 4, on_four)
+
+
+def on_four() -> None:
+    of_plans()
+    of_losses_and_gradients(["ragged", "views"])

@@ -1,0 +1,109 @@
+"""The Triton source of a persistent kernel: the bodies of a core's kernels, as functions of a tile, in a loop over stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...arguments import RunArgument
+from ..source import INTEGERS, TYPED, Launch, Source, constants, typed, wrapped
+from .work import WIDTH
+
+HEAD = '''"""Generated from a vertex function: all steps of a core in one launch.
+
+A line of `work` is a stage: the number of a kernel, five numbers as a launch of it for one step has them, and whether programs
+must meet before the next stage. Programs share the tiles of each stage."""
+
+import triton
+import triton.language as tl
+
+from vertexflow.kernels.triton.persistent.barrier import meet
+from vertexflow.kernels.triton.runtime import *  # noqa: F403
+'''
+OWN = ("work", "first", "end", "meeting")  # arguments beside those of the kernels
+TILE = ("tile_row", "tile_column")
+MOST_LOOKS = 1 << 24  # at a barrier, in debug builds: seconds
+
+
+@dataclass(frozen=True)
+class PersistentSource:
+    """Triton source, the name of its kernel, and the arguments that come before `work`, with their names."""
+
+    name: str
+    text: str
+    pointers: list[RunArgument]
+    names: list[str]
+    launches: Sequence[Launch]  # the kernels that it consists of, numbered as in `work`
+
+
+def write_persistent(source: Source) -> PersistentSource:
+    """One kernel of all kernels of a core."""
+    launches, names = [*source.inner, *source.leaf], _names([*source.inner, *source.leaf])
+    name = f"{source.name}_persistent"
+    signature = [*typed(list(names.values())), *OWN]
+    signature += [f"{block}: tl.constexpr" for number in range(len(launches)) for block in _blocks(number)]
+    not_specialized = ["first", "end", *(name for name in TYPED if name in names.values())]
+    text = [
+        *(line for launch in launches for line in _tile_function(launch)),
+        "",
+        f"@triton.jit(do_not_specialize={not_specialized!r})",
+        f"def {name}(",
+        *(f"    {line}," for line in wrapped([*signature, "PRECISION: tl.constexpr"])),
+        "):",
+        '    """Stages [first, end)."""',
+        "    program, programs = tl.program_id(0), tl.num_programs(0)",
+        "    for at in range(first, end):",
+        f"        line = work + at * {WIDTH}",
+        "        kernel = tl.load(line)",
+        *(f"        {number} = tl.load(line + {place})" for place, number in enumerate(INTEGERS, 1)),
+        *(f"        {line}" for number, launch in enumerate(launches) for line in _stage(number, launch, names)),
+        "        if at + 1 < end:",
+        "            if tl.load(line + 6) != 0:",
+        f"                meet(meeting, program, programs, {MOST_LOOKS})",
+    ]
+    return PersistentSource(name, "\n".join([HEAD, *text]) + "\n", list(names), list(names.values()), launches)
+
+
+def _names(launches: Sequence[Launch]) -> dict[RunArgument, str]:
+    """The arguments of all kernels without duplicates, under names that are none twice."""
+    names: dict[RunArgument, str] = {}
+    for launch in launches:
+        for pointer, name in zip(launch.pointers, launch.names, strict=True):
+            stem, _, kind = name.rpartition("_")
+            number, unique = 1, name
+            while pointer not in names and unique in names.values():
+                number += 1
+                unique = f"{stem}_{number}_{kind}"
+            names.setdefault(pointer, unique)
+    return names
+
+
+def _blocks(number: int) -> list[str]:
+    return [f"{name}_{number}" for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")]
+
+
+def _tile_function(launch: Launch) -> list[str]:
+    """The body of a kernel, for one tile."""
+    return [
+        "",
+        "@triton.jit",
+        f"def {launch.name}_tile(",
+        *(f"    {line}," for line in wrapped([*launch.names, *INTEGERS, *TILE, *constants()])),
+        "):",
+        *(f"    {line}" for line in launch.lines),
+        "",
+    ]
+
+
+def _stage(number: int, launch: Launch, names: dict[RunArgument, str]) -> list[str]:
+    """The tiles of a stage that are this program's."""
+    height, width, depth = _blocks(number)
+    given = [*(names[pointer] for pointer in launch.pointers), *INTEGERS, "tile // across", "tile % across"]
+    return [
+        f"{'if' if number == 0 else 'elif'} kernel == {number}:",
+        f"    across = tl.cdiv({launch.tile.columns}, {width})",
+        f"    for tile in range(program, tl.cdiv(rows, {height}) * across, programs):",
+        f"        {launch.name}_tile(",
+        *(f"            {line}," for line in wrapped([*given, height, width, depth, "PRECISION"])),
+        "        )",
+    ]

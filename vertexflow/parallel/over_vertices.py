@@ -1,0 +1,271 @@
+"""Calls of vertex functions on graphs whose vertices are on several ranks."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.distributed import ProcessGroup
+
+from ..call import programs
+from ..call.estimate import BoundCall
+from ..call.observer import Seen
+from ..call.outputs import Outputs
+from ..errors import InputError, VertexFlowError
+from ..function import VertexFunction
+from ..graph import transforms
+from ..graph.symbolic.trace import Trace
+from ..graph.symbolic.vertex import Vertex
+from ..kernels.compile import named_backend
+from ..scheduler.policies import Structure
+from . import exchange
+from .graph_part import EXCHANGE, OWN, START, GraphPart, Ints, LocalGraph
+
+_TABLE, _TOKEN = "_vertexflow_table", "_vertexflow_token"  # an input and an output of the rows of exchanges
+_STEPS = "vertexflow steps"
+
+
+class _AsDivided:
+    """The policy of all local graphs: the steps that they were made with, on which the ranks agree."""
+
+    __hash__ = None  # type: ignore[assignment]  # graphs that look alike may have other steps: no schedule is taken for another
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def steps(self, structure: Structure) -> Ints:
+        steps: Ints = structure.derived.user_cache[_STEPS]  # type: ignore[attr-defined]
+        return steps
+
+
+_AS_DIVIDED = _AsDivided()
+
+
+def _exchange(self: VertexFunction, v: Vertex) -> None:
+    """The method of the rows of exchanges: each reads what leaves, and scatters what arrives."""
+    child, table = v.gather(0), v.pull(_TABLE)
+    arrived: dict[str, Tensor] = {}
+    tokens: list[Tensor] = []
+    names: dict[torch.dtype, list[str]] = {}
+    for name, dtype in v._state_dtypes.items():
+        names.setdefault(dtype, []).append(name)
+    for dtype, group in names.items():  # all states of a dtype in one message
+        rows = torch.cat([getattr(child, name).unsqueeze(1).flatten(1) for name in group], 1)
+        rows = exchange.exchange(rows, table, False)
+        widths = [int(np.prod(self.state[name])) for name in group]
+        for name, piece in zip(group, torch.split(rows, widths, 1), strict=True):
+            arrived[name] = piece.reshape(-1, *self.state[name])
+        if dtype.is_floating_point or dtype.is_complex:
+            tokens.append(rows[:, 0])
+    v.scatter(**arrived)
+    if tokens:
+        v.push(**{_TOKEN: tokens[0]})
+
+
+def _start(self: VertexFunction, v: Vertex) -> None:
+    """The method of the vertex that is read where nothing leaves: its state is zero."""
+    child = v.gather(0)
+    v.scatter(**{name: getattr(child, name) for name in self.state})
+
+
+def _trace(self: VertexFunction, *args: Any, **kwargs: Any) -> dict[str, Trace]:
+    with exchange.nobody_else():
+        return VertexFunction._trace(self, *args, **kwargs)
+
+
+@functools.cache
+def _class_on_ranks(cls: Any) -> Any:
+    """The class of a model, with methods for what is added to local graphs."""
+    methods = {"_exchange": _exchange, "_start": _start, "_trace": _trace}
+    return type(cls)(cls.__name__, (cls,), {"__module__": cls.__module__, **methods})
+
+
+def _on_ranks(model: VertexFunction, local: LocalGraph) -> VertexFunction:
+    """The model with methods for local graphs: it shares everything else with the model, as that is now."""
+    found: VertexFunction | None = getattr(model, "_kept_on_ranks", None)
+    if found is None or type(found).__mro__[1] is not type(model):
+        cls: Any = type(model)
+        found = object.__new__(_class_on_ranks(cls))
+        object.__setattr__(model, "_kept_on_ranks", found)  # no submodule
+    methods = dict(model._methods)
+    if None in methods:
+        kinds = local.batch.kinds or ()
+        methods = {kind: methods[None] for kind in (OWN, *kinds) if kind not in (START, EXCHANGE)}
+    methods |= {START: "_start", EXCHANGE: "_exchange"}
+    found.__dict__.clear()
+    found.__dict__.update(model.__dict__)
+    found.__dict__.update(_methods=methods, policy=_AS_DIVIDED, max_vertices=None)
+    return found
+
+
+def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
+    """A call of a model on a part, on all ranks at the same time; see `GraphPart`.
+
+    Raises:
+        InputError, on all ranks: what is not carried out for parts, or ranks that were called with different things.
+        As a call of the model, on all ranks: what one of them refuses.
+    """
+    group = _group_of(model, part)
+    bound: BoundCall | None = None
+    traces: dict[str, Trace] = {}
+    device, failure = torch.device("cpu"), None
+    try:
+        _refuse(model, part, call, group)
+        local = part.local(call.reverse)
+        function = _on_ranks(model, local)
+        version, tensors = programs.see(function._programs, function)
+        device = next((value.device for value in (*tensors.values(), *call.inputs.values())), device)
+        inputs, initial, wanted = _as_local(part, local, call, group, device)
+        bound, traces = function._bind_call(version, tensors, local.batch, False, initial, inputs, call.shared, wanted)
+    except VertexFlowError as error:
+        failure = error
+    _agree(part, call, group, device, failure, traces)
+    assert bound is not None
+    outputs = bound.results(inputs, traces.values())
+    return _tied(outputs, bound, call.inputs)
+
+
+def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
+    """The ranks that have the parts."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise InputError(
+            f"a part of graphs, of {part.ranks}, is computed by {part.ranks} ranks together, but torch.distributed is not "
+            "initialised: init_process_group()"
+        )
+    group = getattr(model, "_part_group", None)
+    return distributed.group.WORLD if group is None else cast(ProcessGroup, group)  # type: ignore[return-value]
+
+
+def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGroup) -> None:
+    """Refuse another rank's part, and what is not carried out for parts."""
+    rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
+    if (rank, ranks) != (part.rank, part.ranks):
+        raise InputError(
+            f"rank {rank} of {ranks} was called with part {part.rank} of {part.ranks}; give each rank its own, "
+            "vf.parallel.divide(batch, ranks)[rank]; where other ranks have other graphs, a plan says so: "
+            'Plan({"data": 2, "vertices": 4}, ...).apply(model, mesh)'
+        )
+    if call.tensors is not None or transforms.are_active():
+        raise InputError("a part of graphs cannot be computed with other parameters, or inside torch.func")
+    if named_backend(model.backend) == "eager":
+        raise InputError('backend="eager" does not compute parts of graphs; choose another backend')
+    if _TABLE in call.inputs:
+        raise InputError(f"an input of a part of graphs cannot be called {_TABLE!r}")
+
+
+def _as_local(
+    part: GraphPart, local: LocalGraph, call: Seen, group: ProcessGroup, device: torch.device
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None, Tensor | None]:
+    """Inputs, initial states and wanted vertices of a rank, for its local graph."""
+    local.batch.cache[_STEPS] = local.steps
+    inputs, initial, wanted = {**call.inputs, _TABLE: _table(part, local, group, device)}, call.initial, call.wanted
+    if initial is not None:
+        local.batch.with_initial().cache[_STEPS] = local.steps
+    has_start = START in (local.batch.kinds or ())
+    if has_start and isinstance(initial, Mapping):
+        initial = {
+            name: torch.cat([value, value.new_zeros((1, *value.shape[1:]))]) if _has_rows(value) else value
+            for name, value in initial.items()
+        }
+    if isinstance(wanted, Tensor) and wanted.dtype == torch.bool and wanted.shape == (part.num_vertices,):
+        wanted = wanted.nonzero().squeeze(1)
+    elif isinstance(wanted, Tensor) and wanted.numel() and int(wanted.max()) >= part.num_vertices:
+        raise InputError(f"outputs has vertex {int(wanted.max())}; the part has {part.num_vertices} vertices")
+    return inputs, initial, wanted
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def _table(part: GraphPart, local: LocalGraph, group: ProcessGroup, device: torch.device) -> Tensor:
+    """What the rows of exchanges are told; made once."""
+    key = local is part.upward, group, device
+    if key not in part.prepared:
+        routes = exchange.Routes(local.sent.tolist(), local.received.tolist(), group)
+        table = np.stack([np.full(len(local.exchange), routes.number), local.exchange, local.place], 1)
+        with torch.inference_mode(False):
+            part.prepared[key] = routes, torch.from_numpy(table).to(device)
+    return cast(Tensor, part.prepared[key][1])
+
+
+def _agree(
+    part: GraphPart,
+    call: Seen,
+    group: ProcessGroup,
+    device: torch.device,
+    failure: VertexFlowError | None,
+    traces: Mapping[str, Trace],
+) -> None:
+    """Go on only if all ranks can, and were called with parts of one division, in the same way: one small message."""
+    named = [*call.inputs.items(), *(call.shared or {}).items()]
+    named += list(call.initial.items()) if isinstance(call.initial, Mapping) else []
+    how = [
+        (
+            name,
+            str(getattr(value, "dtype", None)),
+            tuple(getattr(value, "shape", ()))[1:],
+            getattr(value, "requires_grad", 0),
+        )
+        for name, value in sorted(named, key=lambda item: item[0])
+    ]
+    grads = torch.is_grad_enabled()
+    message = [failure is None, part.checksum, call.reverse, zlib.crc32(repr((how, grads)).encode())]
+    ours = torch.tensor(list(map(int, message)), device=device)
+    theirs = [torch.empty_like(ours) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(theirs, ours, group=group)
+    rows = torch.stack(theirs).tolist()
+    if failure is not None:
+        raise failure
+    refused = [rank for rank, row in enumerate(rows) if not row[0]]
+    if refused:
+        raise InputError(f"rank {refused[0]} refused the call; its message says why")
+    what = (
+        "parts of different graphs, or divisions",
+        "different directions (reverse=)",
+        "inputs of different names, dtypes, widths or gradients",
+    )
+    for column, difference in enumerate(what, 1):
+        other = next((rank for rank, row in enumerate(rows) if row[column] != rows[0][column]), None)
+        if other is not None:
+            raise InputError(f"ranks 0 and {other} were called with {difference}; all call the model in the same way")
+
+
+def _tied(outputs: Outputs, call: BoundCall, inputs: Mapping[str, Tensor]) -> Outputs:
+    """The outputs of the user's vertices. Whichever of them a loss is made of, all of this rank runs backwards, as others wait
+    for it, and what no vertex of it reads has gradients of zero."""
+    token = outputs.pop(_TOKEN, None)
+    if not call.parts:  # there is nothing here, and nobody waits
+        return outputs
+    bound = call.parts[0].bound
+    unread = [value for name, value in call.tensors.items() if name not in bound.params]
+    unread += [value for name, value in inputs.items() if name not in bound.pulls]
+    sources = [value for value in unread if value.requires_grad]
+    missing = [name for name, value in outputs.items() if name not in bound.pushes]
+    if not torch.is_grad_enabled() or not (sources or missing):
+        return outputs
+    real = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
+    if not any(value.requires_grad for value in (*real.values(), *sources, *([] if token is None else [token]))):
+        return outputs
+    tied = _Tied.apply(len(real), token, *real.values(), *sources)  # type: ignore[no-untyped-call]
+    return Outputs({**outputs, **dict(zip(real, tied, strict=True))})
+
+
+class _Tied(torch.autograd.Function):
+    """Outputs as they are, that need the token; sources have gradients of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, token: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.count, ctx.token = count, None if token is None else token.new_empty(()).expand(token.shape)
+        ctx.likes = [value.new_empty(()).expand(value.shape) for value in tensors[count:]]
+        return tuple(value.view_as(value) for value in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        token = None if ctx.token is None else torch.zeros_like(ctx.token)
+        return None, token, *grads, *(like.new_zeros(like.shape) for like in ctx.likes)
