@@ -121,7 +121,7 @@ class GradientNoise:
         self._begin()
         for number, parameter in enumerate(self._parameters):
             parameter.register_hook(functools.partial(self._see, number))  # type: ignore[no-untyped-call]
-            parameter.register_post_accumulate_grad_hook(functools.partial(self._count, number))
+            parameter.register_post_accumulate_grad_hook(functools.partial(self._count, number))  # type: ignore[no-untyped-call]
 
     def _begin(self) -> None:
         self._sum, self._rows, self._parts, self._empty = 0.0, 0.0, 0, 0
