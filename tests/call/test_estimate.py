@@ -53,12 +53,12 @@ def test_a_step_asks_for_the_pieces_that_were_counted(lstm, monkeypatch, max_ver
     monkeypatch.setattr(lstm, "max_vertices", max_vertices)
     counted, taken, new = [], [], pool._of_the_system
     with monkeypatch.context() as patched:
-        patched.setattr(rehearsal, "Piece", lambda size, kind=rehearsal.Piece: counted.append(size) or kind(size))
+        patched.setattr(rehearsal, "Piece", lambda *sizes, kind=rehearsal.Piece: counted.append(sizes) or kind(*sizes))
         lstm.estimate_memory(BATCH, x=META, training=training)
     x = torch.randn(META.shape)
     gc.collect()
     pool.clear()
-    monkeypatch.setattr(pool, "_of_the_system", lambda size: taken.append(size) or new(size))
+    monkeypatch.setattr(pool, "_of_the_system", lambda *sizes: taken.append(sizes) or new(*sizes))
     if training:
         _ = step(lstm, BATCH, x=x)
     else:

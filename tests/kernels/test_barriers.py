@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from vertexflow.kernels.lower.loops import Columns, Matrix, Outer, Over, Product
-from vertexflow.kernels.native.body import BARRIER, write_statements
+from vertexflow.kernels.native.body import BARRIER, phases_of, write_statements
 
 GRAPH = fx.Graph()
 X, Y, Z, WEIGHT, GRAD = (GRAPH.placeholder(name) for name in ("x", "y", "z", "weight", "grad"))
@@ -51,3 +51,13 @@ def test_a_product_of_what_was_gathered_waits_if_it_was():
     _, lines = barriers([product(Y, X)], {X: "gathered", Z: "gathered"})
     assert lines[:3] == ["if (reads_from < 0) {", BARRIER, "}"]
     assert len(lines) == 4
+
+
+def test_phases_begin_where_all_threads_have_met():
+    statements = [product(Y, X), product(Z, X), product(GRAD, Y)]
+    assert phases_of(statements, {}) == {X: (0, 0), WEIGHT: (0, 1), Y: (0, 1), Z: (0, 0), GRAD: (1, 1)}
+    assert phases_of([product(Y, X)], {X: "rows"})[Y] == (1, 1)
+
+
+def test_a_barrier_that_may_be_left_out_begins_no_phase():
+    assert phases_of([product(Y, X)], {X: "gathered"})[Y] == (0, 0)

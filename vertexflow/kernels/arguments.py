@@ -114,13 +114,18 @@ class Received:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Memory that a part needs for itself: `width` elements for each row, or edge, that is computed at a time, or once."""
+    """Memory that a part needs for itself: `width` elements for each row, or edge, that is computed at a time, or once.
+
+    `phases` are the first and the last phase of a step in which it is needed, between which all threads meet; None: in all. Steps
+    of leaves are other steps, so that their phases are counted as those of others are.
+    """
 
     part: str
     name: str
     width: int
     over: Over
     dtype: torch.dtype
+    phases: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -45,46 +45,6 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     }
 }
 
-extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
-    const Product product = (Product)a[0];
-    const Outer outer = (Outer)a[1];
-    const Pack pack = (Pack)a[2];
-    Company* const company = (Company* const)a[3];
-    const Long num_leaves = (Long)a[4];
-    T* const p_addmm = (T* const)a[5];
-    T* const p_expand = (T* const)a[6];
-    const Index* const owner_of = (Index* const)a[7];
-    for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 6, serial_once);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
-        Meeting meeting(company);
-#pragma omp parallel if (pays)
-        {
-            const int team = omp_get_num_threads();
-            for (const Step* at = first; at < last; ++at) {
-                const Step& step = *at;
-                const Long start = step.start, first_of_edges = step.edge_start, rows = step.stop - start;
-                [[maybe_unused]] const Long edges = step.edge_stop - first_of_edges;
-                [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
-                constexpr Long v_addmm_ld = 24;
-                T* const v_addmm = p_addmm + start * v_addmm_ld;
-                constexpr Long v_expand_ld = 6;
-                T* const v_expand = p_expand + first_of_edges * v_expand_ld;
-                const Index* const owner = owner_of + first_of_edges;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < edges; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        v_expand[i * v_expand_ld + j0] = v_addmm[(owner[i] - start) * v_addmm_ld + j0 + 18];
-                    }
-                }
-                meeting.wait(team);
-            }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
-        }
-    }
-}
-
 extern "C" void core(Long* a, const Step* steps, Long count) {
     const Product product = (Product)a[0];
     const Outer outer = (Outer)a[1];
@@ -99,25 +59,25 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const T* const p_params_3 = (T* const)a[10];
     const T* const p_params_4 = (T* const)a[11];
     T* const p_addmm = (T* const)a[12];
-    T* const p_expand = (T* const)a[13];
-    T* const p_segment_sum = (T* const)a[14];
-    T* const p_sigmoid = (T* const)a[15];
-    T* const p_sigmoid_1 = (T* const)a[16];
-    T* const p_tanh = (T* const)a[17];
-    T* const p_add_3 = (T* const)a[18];
-    T* const p_sigmoid_2 = (T* const)a[19];
-    T* const p_mul_2 = (T* const)a[20];
-    T* const scratch_1 = (T* const)a[21];
-    T* const scratch_2 = (T* const)a[22];
-    T* const scratch_3 = (T* const)a[23];
-    const Long num_computed = (Long)a[24];
-    Long& packed = a[25];
+    T* const p_segment_sum = (T* const)a[13];
+    T* const p_sigmoid = (T* const)a[14];
+    T* const p_sigmoid_1 = (T* const)a[15];
+    T* const p_tanh = (T* const)a[16];
+    T* const p_add_3 = (T* const)a[17];
+    T* const p_sigmoid_2 = (T* const)a[18];
+    T* const p_mul_2 = (T* const)a[19];
+    T* const scratch_1 = (T* const)a[20];
+    T* const scratch_2 = (T* const)a[21];
+    T* const scratch_3 = (T* const)a[22];
+    const Long num_computed = (Long)a[23];
+    Long& packed = a[24];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[26];
+    T* const room_0 = (T* const)a[25];
     const Weight weight_0 = {p_params_4, packs ? room_0 : nullptr, true, 6, 6};
-    T* const room_1 = (T* const)a[27];
+    T* const room_1 = (T* const)a[26];
     const Weight weight_1 = {p_params_3, packs ? room_1 : nullptr, true, 18, 6};
+    const Index* const owner_of = (Index* const)a[27];
     const Index* const edge_offset = (Index* const)a[28];
     if (must_pack)
 #pragma omp parallel if (144 > serial)
@@ -146,8 +106,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     gather(state_c, edge_rows + first_of_edges, edges, 1, 6, v_kids_c);
                     constexpr Long v_addmm_ld = 24;
                     T* const v_addmm = p_addmm + start * v_addmm_ld;
-                    constexpr Long v_expand_ld = 6;
-                    T* const v_expand = p_expand + first_of_edges * v_expand_ld;
                     constexpr Long v_segment_sum_ld = 6;
                     T* const v_segment_sum = p_segment_sum + (start - num_leaves) * v_segment_sum_ld;
                     constexpr Long v_forget_ld = 6;
@@ -168,6 +126,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_mm_1_ld = 6;
                     T* const v_segment_sum_1 = scratch_3;
                     constexpr Long v_segment_sum_1_ld = 6;
+                    const Index* const owner = owner_of + first_of_edges;
                     const Index* const first_edge = edge_offset + (start - num_leaves);
                     const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
                     meeting.wait(team);
@@ -192,7 +151,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_expand[i * v_expand_ld + j0] + v_mm_1[i * v_mm_1_ld + j0];
+                            const float t1 = v_addmm[(owner[i] - start) * v_addmm_ld + j0 + 18] + v_mm_1[i * v_mm_1_ld + j0];
                             const float t2 = sigmoid(t1);
                             v_forget[i * v_forget_ld + j0] = t2;
                         }
@@ -289,40 +248,41 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[10];
     const Index* const placed_offset = (Index* const)a[11];
     const T* const listed_sent_h = (T* const)a[12];
-    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_places_h = (Index* const)a[13];
     const Index* const listed_offset = (Index* const)a[14];
     T* const received_c = (T* const)a[15];
     const T* const outside_c = (T* const)a[16];
     const T* const placed_sent_c = (T* const)a[17];
     const T* const listed_sent_c = (T* const)a[18];
-    T* const p_grad_push_h = (T* const)a[19];
-    const Long ld_grad_push_h = (Long)a[20];
-    const T* const p_params_3 = (T* const)a[21];
-    const T* const p_params_4 = (T* const)a[22];
-    T* const p_sigmoid = (T* const)a[23];
-    T* const p_sigmoid_1 = (T* const)a[24];
-    T* const p_tanh = (T* const)a[25];
-    T* const p_add_3 = (T* const)a[26];
-    T* const p_sigmoid_2 = (T* const)a[27];
-    T* const p_sigmoid_backward = (T* const)a[28];
-    float* const send_edges_c = (float* const)a[29];
-    T* const p_tanh_backward_1 = (T* const)a[30];
-    T* const p_sigmoid_backward_1 = (T* const)a[31];
-    T* const p_sigmoid_backward_2 = (T* const)a[32];
-    T* const p_cat = (T* const)a[33];
-    float* const send_edges_h = (float* const)a[34];
-    T* const scratch_1 = (T* const)a[35];
-    T* const scratch_2 = (T* const)a[36];
-    T* const scratch_3 = (T* const)a[37];
-    const Long num_computed = (Long)a[38];
-    Long& packed = a[39];
+    const Index* const listed_places_c = (Index* const)a[19];
+    T* const p_grad_push_h = (T* const)a[20];
+    const Long ld_grad_push_h = (Long)a[21];
+    const T* const p_params_3 = (T* const)a[22];
+    const T* const p_params_4 = (T* const)a[23];
+    T* const p_sigmoid = (T* const)a[24];
+    T* const p_sigmoid_1 = (T* const)a[25];
+    T* const p_tanh = (T* const)a[26];
+    T* const p_add_3 = (T* const)a[27];
+    T* const p_sigmoid_2 = (T* const)a[28];
+    T* const p_sigmoid_backward = (T* const)a[29];
+    float* const send_edges_c = (float* const)a[30];
+    T* const p_tanh_backward_1 = (T* const)a[31];
+    T* const p_sigmoid_backward_1 = (T* const)a[32];
+    T* const p_sigmoid_backward_2 = (T* const)a[33];
+    T* const p_cat = (T* const)a[34];
+    float* const send_edges_h = (float* const)a[35];
+    T* const scratch_1 = (T* const)a[36];
+    T* const scratch_2 = (T* const)a[37];
+    T* const scratch_3 = (T* const)a[38];
+    const Long num_computed = (Long)a[39];
+    Long& packed = a[40];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[40];
+    T* const room_0 = (T* const)a[41];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 6, 18};
-    T* const room_1 = (T* const)a[41];
+    T* const room_1 = (T* const)a[42];
     const Weight weight_1 = {p_params_4, packs ? room_1 : nullptr, false, 6, 6};
-    const Index* const owner_of = (Index* const)a[42];
+    const Index* const owner_of = (Index* const)a[43];
     if (must_pack)
 #pragma omp parallel if (144 > serial)
     {
@@ -348,12 +308,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_forget_ld = 6;
@@ -451,12 +411,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_sigmoid_1_ld = 6;

@@ -334,52 +334,49 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[10];
     const Index* const placed_offset = (Index* const)a[11];
     const T* const listed_sent_h = (T* const)a[12];
-    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_places_h = (Index* const)a[13];
     const Index* const listed_offset = (Index* const)a[14];
     T* const received_score = (T* const)a[15];
     const T* const outside_score = (T* const)a[16];
     const T* const placed_sent_score = (T* const)a[17];
     const T* const listed_sent_score = (T* const)a[18];
-    T* const p_grad_push_h = (T* const)a[19];
-    const Long ld_grad_push_h = (Long)a[20];
-    const T* const p_params_2 = (T* const)a[21];
-    const T* const p_params_5 = (T* const)a[22];
-    T* const p_exp = (T* const)a[23];
-    T* const p_expand_1 = (T* const)a[24];
-    T* const p_div = (T* const)a[25];
-    T* const p_segment_sum_1 = (T* const)a[26];
-    T* const p_clone_default = (T* const)a[27];
-    T* const p_sigmoid = (T* const)a[28];
-    T* const p_tanh = (T* const)a[29];
-    T* const p_sigmoid_1 = (T* const)a[30];
-    T* const p_div_2 = (T* const)a[31];
-    T* const p_sigmoid_backward = (T* const)a[32];
-    T* const p_tanh_backward = (T* const)a[33];
-    T* const p_sigmoid_backward_1 = (T* const)a[34];
-    T* const p_cat = (T* const)a[35];
-    float* const send_edges_h = (float* const)a[36];
-    float* const send_edges_score = (float* const)a[37];
-    T* const scratch_1 = (T* const)a[38];
-    T* const scratch_2 = (T* const)a[39];
-    T* const scratch_3 = (T* const)a[40];
-    T* const scratch_4 = (T* const)a[41];
-    T* const scratch_5 = (T* const)a[42];
-    T* const scratch_6 = (T* const)a[43];
-    T* const scratch_7 = (T* const)a[44];
-    T* const scratch_8 = (T* const)a[45];
-    const Long num_computed = (Long)a[46];
-    Long& packed = a[47];
+    const Index* const listed_places_score = (Index* const)a[19];
+    T* const p_grad_push_h = (T* const)a[20];
+    const Long ld_grad_push_h = (Long)a[21];
+    const T* const p_params_2 = (T* const)a[22];
+    const T* const p_params_5 = (T* const)a[23];
+    T* const p_exp = (T* const)a[24];
+    T* const p_expand_1 = (T* const)a[25];
+    T* const p_div = (T* const)a[26];
+    T* const p_segment_sum_1 = (T* const)a[27];
+    T* const p_clone_default = (T* const)a[28];
+    T* const p_sigmoid = (T* const)a[29];
+    T* const p_tanh = (T* const)a[30];
+    T* const p_sigmoid_1 = (T* const)a[31];
+    T* const p_div_2 = (T* const)a[32];
+    T* const p_sigmoid_backward = (T* const)a[33];
+    T* const p_tanh_backward = (T* const)a[34];
+    T* const p_sigmoid_backward_1 = (T* const)a[35];
+    T* const p_cat = (T* const)a[36];
+    float* const send_edges_h = (float* const)a[37];
+    float* const send_edges_score = (float* const)a[38];
+    T* const scratch_1 = (T* const)a[39];
+    T* const scratch_2 = (T* const)a[40];
+    T* const scratch_3 = (T* const)a[41];
+    T* const scratch_4 = (T* const)a[42];
+    T* const scratch_5 = (T* const)a[43];
+    T* const scratch_6 = (T* const)a[44];
+    const Long num_computed = (Long)a[45];
+    Long& packed = a[46];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[48];
+    T* const room_0 = (T* const)a[47];
     const Weight weight_0 = {p_params_5, packs ? room_0 : nullptr, false, 6, 1};
-    T* const room_1 = (T* const)a[49];
+    T* const room_1 = (T* const)a[48];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, false, 6, 18};
-    const Index* const owner_of = (Index* const)a[50];
-    const Index* const edge_offset = (Index* const)a[51];
-    T* const scratch_9 = (T* const)a[52];
-    T* const scratch_10 = (T* const)a[53];
-    T* const scratch_11 = (T* const)a[54];
+    const Index* const owner_of = (Index* const)a[49];
+    const Index* const edge_offset = (Index* const)a[50];
+    T* const scratch_7 = (T* const)a[51];
     if (must_pack)
 #pragma omp parallel if (114 > serial)
     {
@@ -387,8 +384,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 75, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 75, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 63, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 63, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -405,10 +402,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_score = received_score + start * 1;
                     constexpr Long v_grad_scatter_score_ld = 1;
-                    receive(Parents<T>{placed_sent_score, placed_places, placed_offset}, Parents<T>{listed_sent_score, listed_places, listed_offset}, outside_score, group_start + start, rows, 1, v_grad_scatter_score);
+                    receive(Parents<T>{placed_sent_score, placed_places, placed_offset}, Parents<T>{listed_sent_score, listed_places_score, listed_offset}, outside_score, group_start + start, rows, 1, v_grad_scatter_score);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_exp_ld = 1;
@@ -443,33 +440,19 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_mul_10_ld = 1;
                     T* const v_mm_2 = scratch_1;
                     constexpr Long v_mm_2_ld = 6;
-                    T* const v_add_4 = scratch_2;
-                    constexpr Long v_add_4_ld = 6;
-                    T* const v_sub_tensor = scratch_3;
-                    constexpr Long v_sub_tensor_ld = 6;
-                    T* const v_mm_3 = scratch_4;
+                    T* const v_mm_3 = scratch_2;
                     constexpr Long v_mm_3_ld = 6;
-                    T* const v_mul_3 = scratch_5;
+                    T* const v_mul_3 = scratch_3;
                     constexpr Long v_mul_3_ld = 6;
-                    T* const v_add_7 = scratch_6;
+                    T* const v_add_7 = scratch_4;
                     constexpr Long v_add_7_ld = 6;
-                    T* const v_segment_sum_2 = scratch_7;
+                    T* const v_segment_sum_2 = scratch_5;
                     constexpr Long v_segment_sum_2_ld = 1;
-                    T* const v_div_3 = scratch_8;
+                    T* const v_div_3 = scratch_6;
                     constexpr Long v_div_3_ld = 1;
                     const Index* const owner = owner_of + first_of_edges;
                     const Index* const first_edge = edge_offset + (start - num_leaves);
                     const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
-                    #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < rows; ++i) {
-                        #pragma omp simd
-                        for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_message[i * v_message_ld + j0] - v_n[i * v_n_ld + j0];
-                            v_sub_tensor[i * v_sub_tensor_ld + j0] = t1;
-                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            v_add_4[i * v_add_4_ld + j0] = t2;
-                        }
-                    }
                     meeting.wait(team);
                     product(rows, v_grad_scatter_score, v_grad_scatter_score_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
                     meeting.wait(team);
@@ -477,16 +460,18 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t3 = v_add_4[i * v_add_4_ld + j0] + v_mm_2[i * v_mm_2_ld + j0];
-                            const float t4 = t3 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_mul_3[i * v_mul_3_ld + j0] = t4;
-                            const float t5 = t3 * v_sub_tensor[i * v_sub_tensor_ld + j0];
+                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t2 = t1 + v_mm_2[i * v_mm_2_ld + j0];
+                            const float t3 = t2 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_mul_3[i * v_mul_3_ld + j0] = t3;
+                            const float t4 = v_message[i * v_message_ld + j0] - v_n[i * v_n_ld + j0];
+                            const float t5 = t2 * t4;
                             const float t6 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
                             const float t7 = t5 * t6;
                             const float t8 = t7 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
                             v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t8;
-                            const float t9 = -t4;
-                            const float t10 = t3 + t9;
+                            const float t9 = -t3;
+                            const float t10 = t2 + t9;
                             const float t11 = -v_n[i * v_n_ld + j0];
                             const float t12 = fused(t11, v_n[i * v_n_ld + j0], float(1.0));
                             const float t13 = t10 * t12;
@@ -566,10 +551,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_score = received_score + start * 1;
                     constexpr Long v_grad_scatter_score_ld = 1;
-                    receive(Parents<T>{placed_sent_score, placed_places, placed_offset}, Parents<T>{listed_sent_score, listed_places, listed_offset}, outside_score, group_start + start, rows, 1, v_grad_scatter_score);
+                    receive(Parents<T>{placed_sent_score, placed_places, placed_offset}, Parents<T>{listed_sent_score, listed_places_score, listed_offset}, outside_score, group_start + start, rows, 1, v_grad_scatter_score);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_clone_default_ld = 6;
@@ -588,22 +573,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_sigmoid_backward_1 = p_sigmoid_backward_1 + start * v_sigmoid_backward_1_ld;
                     constexpr Long v_cat_ld = 18;
                     T* const v_cat = p_cat + start * v_cat_ld;
-                    T* const v_mm_2 = scratch_9;
+                    T* const v_mm_2 = scratch_7;
                     constexpr Long v_mm_2_ld = 6;
-                    T* const v_add_4 = scratch_10;
-                    constexpr Long v_add_4_ld = 6;
-                    T* const v_sub_tensor = scratch_11;
-                    constexpr Long v_sub_tensor_ld = 6;
-                    #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < rows; ++i) {
-                        #pragma omp simd
-                        for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = float(0.0) - v_n[i * v_n_ld + j0];
-                            v_sub_tensor[i * v_sub_tensor_ld + j0] = t1;
-                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            v_add_4[i * v_add_4_ld + j0] = t2;
-                        }
-                    }
                     meeting.wait(team);
                     product(rows, v_grad_scatter_score, v_grad_scatter_score_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
                     meeting.wait(team);
@@ -611,15 +582,17 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t3 = v_add_4[i * v_add_4_ld + j0] + v_mm_2[i * v_mm_2_ld + j0];
-                            const float t4 = t3 * v_sub_tensor[i * v_sub_tensor_ld + j0];
+                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t2 = t1 + v_mm_2[i * v_mm_2_ld + j0];
+                            const float t3 = float(0.0) - v_n[i * v_n_ld + j0];
+                            const float t4 = t2 * t3;
                             const float t5 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
                             const float t6 = t4 * t5;
                             const float t7 = t6 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
                             v_sigmoid_backward[i * v_sigmoid_backward_ld + j0] = t7;
-                            const float t8 = t3 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t8 = t2 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
                             const float t9 = -t8;
-                            const float t10 = t3 + t9;
+                            const float t10 = t2 + t9;
                             const float t11 = -v_n[i * v_n_ld + j0];
                             const float t12 = fused(t11, v_n[i * v_n_ld + j0], float(1.0));
                             const float t13 = t10 * t12;

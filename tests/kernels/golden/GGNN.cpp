@@ -71,13 +71,12 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const p_add_1 = (T* const)a[12];
     T* const p_view = (T* const)a[13];
     T* const scratch_1 = (T* const)a[14];
-    T* const scratch_2 = (T* const)a[15];
-    const bool adds = (bool)a[16];
-    const Long num_computed = (Long)a[17];
-    Long& packed = a[18];
+    const bool adds = (bool)a[15];
+    const Long num_computed = (Long)a[16];
+    Long& packed = a[17];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[19];
+    T* const room_0 = (T* const)a[18];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 6};
     if (must_pack)
 #pragma omp parallel if (36 > serial)
@@ -85,8 +84,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 16, serial_once);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 16, serial_once) == pays;) ++last;
+        const bool pays = pays_threads(*first, 10, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 10, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -108,16 +107,6 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 T* const v_add_1 = p_add_1 + start * v_add_1_ld;
                 T* const v_mm = scratch_1;
                 constexpr Long v_mm_ld = 6;
-                T* const v_add = scratch_2;
-                constexpr Long v_add_ld = 6;
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < rows; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                        v_add[i * v_add_ld + j0] = t1;
-                    }
-                }
                 product(rows, v_grad_scatter_message, v_grad_scatter_message_ld, weight_0, nullptr, v_mm, v_mm_ld);
                 outer(rows, v_grad_scatter_message, v_grad_scatter_message_ld, 6, v_h, v_h_ld, 6, p_mm_1, adds);
                 #pragma omp for schedule(static) nowait
@@ -138,7 +127,8 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 for (Long i = 0; i < rows; ++i) {
                     #pragma omp simd
                     for (Long j0 = 0; j0 < 6; ++j0) {
-                        const float t2 = v_add[i * v_add_ld + j0] + v_mm[i * v_mm_ld + j0];
+                        const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                        const float t2 = t1 + v_mm[i * v_mm_ld + j0];
                         v_add_1[i * v_add_1_ld + j0] = t2;
                     }
                 }
@@ -397,36 +387,36 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[10];
     const Index* const placed_offset = (Index* const)a[11];
     const T* const listed_sent_h = (T* const)a[12];
-    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_places_h = (Index* const)a[13];
     const Index* const listed_offset = (Index* const)a[14];
     T* const received_message = (T* const)a[15];
     const T* const outside_message = (T* const)a[16];
     const T* const placed_sent_message = (T* const)a[17];
     const T* const listed_sent_message = (T* const)a[18];
-    T* const p_grad_push_h = (T* const)a[19];
-    const Long ld_grad_push_h = (Long)a[20];
-    const T* const p_params_1 = (T* const)a[21];
-    const T* const p_params_3 = (T* const)a[22];
-    const T* const p_params_5 = (T* const)a[23];
-    const T* const p_params_6 = (T* const)a[24];
-    T* const p_sigmoid = (T* const)a[25];
-    T* const p_sigmoid_1 = (T* const)a[26];
-    T* const p_tanh = (T* const)a[27];
-    T* const p_rsub = (T* const)a[28];
-    T* const p_tanh_backward = (T* const)a[29];
-    T* const p_cat = (T* const)a[30];
-    float* const send_h = (float* const)a[31];
-    T* const p_cat_1 = (T* const)a[32];
-    float* const send_message = (float* const)a[33];
-    float* const send_edges_message = (float* const)a[34];
-    T* const scratch_1 = (T* const)a[35];
-    T* const scratch_2 = (T* const)a[36];
-    T* const scratch_3 = (T* const)a[37];
-    T* const scratch_4 = (T* const)a[38];
-    T* const scratch_5 = (T* const)a[39];
-    T* const scratch_6 = (T* const)a[40];
-    T* const scratch_7 = (T* const)a[41];
-    T* const scratch_8 = (T* const)a[42];
+    const Index* const listed_places_message = (Index* const)a[19];
+    T* const p_grad_push_h = (T* const)a[20];
+    const Long ld_grad_push_h = (Long)a[21];
+    const T* const p_params_1 = (T* const)a[22];
+    const T* const p_params_3 = (T* const)a[23];
+    const T* const p_params_5 = (T* const)a[24];
+    const T* const p_params_6 = (T* const)a[25];
+    T* const p_sigmoid = (T* const)a[26];
+    T* const p_sigmoid_1 = (T* const)a[27];
+    T* const p_tanh = (T* const)a[28];
+    T* const p_rsub = (T* const)a[29];
+    T* const p_tanh_backward = (T* const)a[30];
+    T* const p_cat = (T* const)a[31];
+    float* const send_h = (float* const)a[32];
+    T* const p_cat_1 = (T* const)a[33];
+    float* const send_message = (float* const)a[34];
+    float* const send_edges_message = (float* const)a[35];
+    T* const scratch_1 = (T* const)a[36];
+    T* const scratch_2 = (T* const)a[37];
+    T* const scratch_3 = (T* const)a[38];
+    T* const scratch_4 = (T* const)a[39];
+    T* const scratch_5 = (T* const)a[40];
+    T* const scratch_6 = (T* const)a[41];
+    T* const scratch_7 = (T* const)a[42];
     const Long num_computed = (Long)a[43];
     Long& packed = a[44];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
@@ -440,10 +430,9 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_3 = (T* const)a[48];
     const Weight weight_3 = {p_params_3, packs ? room_3 : nullptr, false, 6, 18};
     const Index* const owner_of = (Index* const)a[49];
-    T* const scratch_9 = (T* const)a[50];
-    T* const scratch_10 = (T* const)a[51];
-    T* const scratch_11 = (T* const)a[52];
-    T* const scratch_12 = (T* const)a[53];
+    T* const scratch_8 = (T* const)a[50];
+    T* const scratch_9 = (T* const)a[51];
+    T* const scratch_10 = (T* const)a[52];
     if (must_pack)
 #pragma omp parallel if (252 > serial)
     {
@@ -453,8 +442,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_3);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 93, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 93, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 87, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 87, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -471,10 +460,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_message = received_message + start * 6;
                     constexpr Long v_grad_scatter_message_ld = 6;
-                    receive(Parents<T>{placed_sent_message, placed_places, placed_offset}, Parents<T>{listed_sent_message, listed_places, listed_offset}, outside_message, group_start + start, rows, 6, v_grad_scatter_message);
+                    receive(Parents<T>{placed_sent_message, placed_places, placed_offset}, Parents<T>{listed_sent_message, listed_places_message, listed_offset}, outside_message, group_start + start, rows, 6, v_grad_scatter_message);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_z_ld = 6;
@@ -499,29 +488,19 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_expand_ld = 6;
                     T* const v_mm_2 = scratch_1;
                     constexpr Long v_mm_2_ld = 6;
-                    T* const v_add_4 = scratch_2;
-                    constexpr Long v_add_4_ld = 6;
-                    T* const v_mm_5 = scratch_3;
+                    T* const v_mm_5 = scratch_2;
                     constexpr Long v_mm_5_ld = 6;
-                    T* const v_mul_5 = scratch_4;
+                    T* const v_mul_5 = scratch_3;
                     constexpr Long v_mul_5_ld = 6;
-                    T* const v_sigmoid_backward_1 = scratch_5;
+                    T* const v_sigmoid_backward_1 = scratch_4;
                     constexpr Long v_sigmoid_backward_1_ld = 6;
-                    T* const v_mm_7 = scratch_6;
+                    T* const v_mm_7 = scratch_5;
                     constexpr Long v_mm_7_ld = 6;
-                    T* const v_add_7 = scratch_7;
+                    T* const v_add_7 = scratch_6;
                     constexpr Long v_add_7_ld = 6;
-                    T* const v_mm_8 = scratch_8;
+                    T* const v_mm_8 = scratch_7;
                     constexpr Long v_mm_8_ld = 6;
                     const Index* const owner = owner_of + first_of_edges;
-                    #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < rows; ++i) {
-                        #pragma omp simd
-                        for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            v_add_4[i * v_add_4_ld + j0] = t1;
-                        }
-                    }
                     meeting.wait(team);
                     product(rows, v_grad_scatter_message, v_grad_scatter_message_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
                     meeting.wait(team);
@@ -529,7 +508,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t2 = v_add_4[i * v_add_4_ld + j0] + v_mm_2[i * v_mm_2_ld + j0];
+                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t2 = t1 + v_mm_2[i * v_mm_2_ld + j0];
                             const float t3 = t2 * v_rsub[i * v_rsub_ld + j0];
                             v_mul_5[i * v_mul_5_ld + j0] = t3;
                             const float t4 = t2 * v_z[i * v_z_ld + j0];
@@ -595,10 +575,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_message = received_message + start * 6;
                     constexpr Long v_grad_scatter_message_ld = 6;
-                    receive(Parents<T>{placed_sent_message, placed_places, placed_offset}, Parents<T>{listed_sent_message, listed_places, listed_offset}, outside_message, group_start + start, rows, 6, v_grad_scatter_message);
+                    receive(Parents<T>{placed_sent_message, placed_places, placed_offset}, Parents<T>{listed_sent_message, listed_places_message, listed_offset}, outside_message, group_start + start, rows, 6, v_grad_scatter_message);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_z_ld = 6;
@@ -611,22 +591,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_tanh_backward = p_tanh_backward + start * v_tanh_backward_ld;
                     constexpr Long v_cat_1_ld = 18;
                     T* const v_cat_1 = p_cat_1 + start * v_cat_1_ld;
-                    T* const v_mm_2 = scratch_9;
+                    T* const v_mm_2 = scratch_8;
                     constexpr Long v_mm_2_ld = 6;
-                    T* const v_add_4 = scratch_10;
-                    constexpr Long v_add_4_ld = 6;
-                    T* const v_mm_5 = scratch_11;
+                    T* const v_mm_5 = scratch_9;
                     constexpr Long v_mm_5_ld = 6;
-                    T* const v_sigmoid_backward_1 = scratch_12;
+                    T* const v_sigmoid_backward_1 = scratch_10;
                     constexpr Long v_sigmoid_backward_1_ld = 6;
-                    #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < rows; ++i) {
-                        #pragma omp simd
-                        for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            v_add_4[i * v_add_4_ld + j0] = t1;
-                        }
-                    }
                     meeting.wait(team);
                     product(rows, v_grad_scatter_message, v_grad_scatter_message_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
                     meeting.wait(team);
@@ -634,7 +604,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t2 = v_add_4[i * v_add_4_ld + j0] + v_mm_2[i * v_mm_2_ld + j0];
+                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t2 = t1 + v_mm_2[i * v_mm_2_ld + j0];
                             const float t3 = t2 * v_z[i * v_z_ld + j0];
                             const float t4 = -v_n[i * v_n_ld + j0];
                             const float t5 = fused(t4, v_n[i * v_n_ld + j0], float(1.0));

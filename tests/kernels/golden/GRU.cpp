@@ -188,7 +188,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[10];
     const Index* const placed_offset = (Index* const)a[11];
     const T* const listed_sent_h = (T* const)a[12];
-    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_places_h = (Index* const)a[13];
     const Index* const listed_offset = (Index* const)a[14];
     T* const p_grad_push_h = (T* const)a[15];
     const Long ld_grad_push_h = (Long)a[16];
@@ -234,7 +234,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_clone_default_ld = 6;
@@ -306,7 +306,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_clone_default_ld = 6;

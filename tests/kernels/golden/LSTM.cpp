@@ -215,30 +215,31 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[10];
     const Index* const placed_offset = (Index* const)a[11];
     const T* const listed_sent_h = (T* const)a[12];
-    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_places_h = (Index* const)a[13];
     const Index* const listed_offset = (Index* const)a[14];
     T* const received_c = (T* const)a[15];
     const T* const outside_c = (T* const)a[16];
     const T* const placed_sent_c = (T* const)a[17];
     const T* const listed_sent_c = (T* const)a[18];
-    T* const p_grad_push_h = (T* const)a[19];
-    const Long ld_grad_push_h = (Long)a[20];
-    T* const p_grad_push_c = (T* const)a[21];
-    const Long ld_grad_push_c = (Long)a[22];
-    const T* const p_params_2 = (T* const)a[23];
-    T* const p_sigmoid = (T* const)a[24];
-    T* const p_sigmoid_1 = (T* const)a[25];
-    T* const p_tanh = (T* const)a[26];
-    T* const p_add_2 = (T* const)a[27];
-    T* const p_sigmoid_2 = (T* const)a[28];
-    float* const send_c = (float* const)a[29];
-    T* const p_cat = (T* const)a[30];
-    float* const send_h = (float* const)a[31];
-    const Long num_computed = (Long)a[32];
-    Long& packed = a[33];
+    const Index* const listed_places_c = (Index* const)a[19];
+    T* const p_grad_push_h = (T* const)a[20];
+    const Long ld_grad_push_h = (Long)a[21];
+    T* const p_grad_push_c = (T* const)a[22];
+    const Long ld_grad_push_c = (Long)a[23];
+    const T* const p_params_2 = (T* const)a[24];
+    T* const p_sigmoid = (T* const)a[25];
+    T* const p_sigmoid_1 = (T* const)a[26];
+    T* const p_tanh = (T* const)a[27];
+    T* const p_add_2 = (T* const)a[28];
+    T* const p_sigmoid_2 = (T* const)a[29];
+    float* const send_c = (float* const)a[30];
+    T* const p_cat = (T* const)a[31];
+    float* const send_h = (float* const)a[32];
+    const Long num_computed = (Long)a[33];
+    Long& packed = a[34];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[34];
+    T* const room_0 = (T* const)a[35];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, false, 6, 24};
     if (must_pack)
 #pragma omp parallel if (144 > serial)
@@ -264,12 +265,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     const Long v_grad_push_c_ld = ld_grad_push_c;
@@ -334,12 +335,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     const Long v_grad_push_c_ld = ld_grad_push_c;

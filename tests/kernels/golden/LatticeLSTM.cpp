@@ -206,30 +206,31 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[10];
     const Index* const placed_offset = (Index* const)a[11];
     const T* const listed_sent_h = (T* const)a[12];
-    const Index* const listed_places = (Index* const)a[13];
+    const Index* const listed_places_h = (Index* const)a[13];
     const Index* const listed_offset = (Index* const)a[14];
     T* const received_c = (T* const)a[15];
     const T* const outside_c = (T* const)a[16];
     const T* const placed_sent_c = (T* const)a[17];
     const T* const listed_sent_c = (T* const)a[18];
-    const T* const p_params_6 = (T* const)a[19];
-    const T* const p_params_9 = (T* const)a[20];
-    T* const p_sigmoid = (T* const)a[21];
-    T* const p_sigmoid_1 = (T* const)a[22];
-    T* const p_tanh = (T* const)a[23];
-    float* const send_c = (float* const)a[24];
-    T* const p_cat = (T* const)a[25];
-    float* const send_h = (float* const)a[26];
-    T* const scratch_1 = (T* const)a[27];
-    const Long num_computed = (Long)a[28];
-    Long& packed = a[29];
+    const Index* const listed_places_c = (Index* const)a[19];
+    const T* const p_params_6 = (T* const)a[20];
+    const T* const p_params_9 = (T* const)a[21];
+    T* const p_sigmoid = (T* const)a[22];
+    T* const p_sigmoid_1 = (T* const)a[23];
+    T* const p_tanh = (T* const)a[24];
+    float* const send_c = (float* const)a[25];
+    T* const p_cat = (T* const)a[26];
+    float* const send_h = (float* const)a[27];
+    T* const scratch_1 = (T* const)a[28];
+    const Long num_computed = (Long)a[29];
+    Long& packed = a[30];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[30];
+    T* const room_0 = (T* const)a[31];
     const Weight weight_0 = {p_params_9, packs ? room_0 : nullptr, false, 6, 6};
-    T* const room_1 = (T* const)a[31];
+    T* const room_1 = (T* const)a[32];
     const Weight weight_1 = {p_params_6, packs ? room_1 : nullptr, false, 6, 18};
-    T* const scratch_2 = (T* const)a[32];
+    T* const scratch_2 = (T* const)a[33];
     if (must_pack)
 #pragma omp parallel if (144 > serial)
     {
@@ -253,12 +254,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_first_c = p_gather_c_0 + (start - num_leaves) * v_first_c_ld;
                     T* v_grad_scatter_h = received_h + start * 6;
                     constexpr Long v_grad_scatter_h_ld = 6;
-                    receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
@@ -306,12 +307,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                 } else {
                     T* v_grad_scatter_h = received_h + start * 6;
                     constexpr Long v_grad_scatter_h_ld = 6;
-                    receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     constexpr Long v_sigmoid_ld = 6;
                     T* const v_sigmoid = p_sigmoid + start * v_sigmoid_ld;
                     constexpr Long v_sigmoid_1_ld = 6;
@@ -517,23 +518,21 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
     T* const p_pull_char = (T* const)a[5];
     const T* const p_params_7 = (T* const)a[6];
     const T* const p_params_8 = (T* const)a[7];
-    T* const p_expand = (T* const)a[8];
-    T* const scratch_1 = (T* const)a[9];
-    const Long num_computed = (Long)a[10];
-    Long& packed = a[11];
+    T* const p_addmm_1 = (T* const)a[8];
+    const Long num_computed = (Long)a[9];
+    Long& packed = a[10];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[12];
+    T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_7, packs ? room_0 : nullptr, true, 6, 6};
-    const Index* const owner_of = (Index* const)a[13];
     if (must_pack)
 #pragma omp parallel if (36 > serial)
     {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 8, serial_once);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 8, serial_once) == pays;) ++last;
+        const bool pays = pays_threads(*first, 2, serial_once);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 2, serial_once) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -545,20 +544,9 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
                 constexpr Long v_x_ld = 6;
                 T* const v_x = p_pull_char + start * v_x_ld;
-                constexpr Long v_expand_ld = 6;
-                T* const v_expand = p_expand + first_of_edges * v_expand_ld;
-                T* const v_addmm_1 = scratch_1;
                 constexpr Long v_addmm_1_ld = 6;
-                const Index* const owner = owner_of + first_of_edges;
+                T* const v_addmm_1 = p_addmm_1 + (start - num_leaves) * v_addmm_1_ld;
                 product(rows, v_x, v_x_ld, weight_0, p_params_8, v_addmm_1, v_addmm_1_ld);
-                meeting.wait(team);
-                #pragma omp for schedule(static) nowait
-                for (Long i = 0; i < edges; ++i) {
-                    #pragma omp simd
-                    for (Long j0 = 0; j0 < 6; ++j0) {
-                        v_expand[i * v_expand_ld + j0] = v_addmm_1[(owner[i] - start) * v_addmm_1_ld + j0];
-                    }
-                }
                 meeting.wait(team);
             }
             if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
@@ -585,7 +573,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const listed_is_word = (T* const)a[15];
     const T* const p_params_3 = (T* const)a[16];
     T* const p_addmm = (T* const)a[17];
-    T* const p_expand = (T* const)a[18];
+    T* const p_addmm_1 = (T* const)a[18];
     T* const p_sigmoid = (T* const)a[19];
     T* const p_tanh = (T* const)a[20];
     T* const p_exp = (T* const)a[21];
@@ -608,7 +596,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[37];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 18, 6};
-    const Index* const edge_offset = (Index* const)a[38];
+    const Index* const owner_of = (Index* const)a[38];
+    const Index* const edge_offset = (Index* const)a[39];
     if (must_pack)
 #pragma omp parallel if (108 > serial)
     {
@@ -646,8 +635,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     gather(state_is_word, edge_rows_is_word + first_of_edges, edges, 1, 1, v_kids_is_word);
                     constexpr Long v_addmm_ld = 18;
                     T* const v_addmm = p_addmm + start * v_addmm_ld;
-                    constexpr Long v_expand_ld = 6;
-                    T* const v_expand = p_expand + first_of_edges * v_expand_ld;
+                    constexpr Long v_addmm_1_ld = 6;
+                    T* const v_addmm_1 = p_addmm_1 + (start - num_leaves) * v_addmm_1_ld;
                     constexpr Long v_i_1_ld = 6;
                     T* const v_i_1 = p_sigmoid + start * v_i_1_ld;
                     constexpr Long v_g_1_ld = 6;
@@ -680,13 +669,14 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_segment_sum_1_ld = 6;
                     T* const v_segment_sum_2 = scratch_4;
                     constexpr Long v_segment_sum_2_ld = 1;
+                    const Index* const owner = owner_of + first_of_edges;
                     const Index* const first_edge = edge_offset + (start - num_leaves);
                     const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_expand[i * v_expand_ld + j0] + v_kids_h[i * v_kids_h_ld + j0];
+                            const float t1 = v_addmm_1[(owner[i] - start) * v_addmm_1_ld + j0] + v_kids_h[i * v_kids_h_ld + j0];
                             const float t2 = sigmoid(t1);
                             v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t2;
                             const float t3 = exp_of(t2);
@@ -902,35 +892,35 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[11];
     const Index* const placed_offset = (Index* const)a[12];
     const T* const listed_sent_h = (T* const)a[13];
-    const Index* const listed_places = (Index* const)a[14];
+    const Index* const listed_places_h = (Index* const)a[14];
     const Index* const listed_offset = (Index* const)a[15];
     T* const received_c = (T* const)a[16];
     const T* const outside_c = (T* const)a[17];
     const T* const placed_sent_c = (T* const)a[18];
     const T* const listed_sent_c = (T* const)a[19];
-    T* const p_grad_push_h = (T* const)a[20];
-    const Long ld_grad_push_h = (Long)a[21];
-    const T* const p_params_3 = (T* const)a[22];
-    T* const p_sigmoid = (T* const)a[23];
-    T* const p_tanh = (T* const)a[24];
-    T* const p_exp = (T* const)a[25];
-    T* const p_sigmoid_1 = (T* const)a[26];
-    T* const p_exp_1 = (T* const)a[27];
-    T* const p_add_3 = (T* const)a[28];
-    T* const p_sub = (T* const)a[29];
-    T* const p_clamp_max = (T* const)a[30];
-    T* const p_add_5 = (T* const)a[31];
-    T* const p_sigmoid_2 = (T* const)a[32];
-    T* const p_div_2 = (T* const)a[33];
-    float* const send_c = (float* const)a[34];
-    float* const send_edges_c = (float* const)a[35];
-    T* const p_sigmoid_backward_1 = (T* const)a[36];
-    float* const send_edges_h = (float* const)a[37];
-    T* const p_cat = (T* const)a[38];
-    float* const send_h = (float* const)a[39];
-    T* const scratch_1 = (T* const)a[40];
-    T* const scratch_2 = (T* const)a[41];
-    T* const scratch_3 = (T* const)a[42];
+    const Index* const listed_places_c = (Index* const)a[20];
+    T* const p_grad_push_h = (T* const)a[21];
+    const Long ld_grad_push_h = (Long)a[22];
+    const T* const p_params_3 = (T* const)a[23];
+    T* const p_sigmoid = (T* const)a[24];
+    T* const p_tanh = (T* const)a[25];
+    T* const p_exp = (T* const)a[26];
+    T* const p_sigmoid_1 = (T* const)a[27];
+    T* const p_exp_1 = (T* const)a[28];
+    T* const p_add_3 = (T* const)a[29];
+    T* const p_sub = (T* const)a[30];
+    T* const p_clamp_max = (T* const)a[31];
+    T* const p_add_5 = (T* const)a[32];
+    T* const p_sigmoid_2 = (T* const)a[33];
+    T* const p_div_2 = (T* const)a[34];
+    float* const send_c = (float* const)a[35];
+    float* const send_edges_c = (float* const)a[36];
+    T* const p_sigmoid_backward_1 = (T* const)a[37];
+    float* const send_edges_h = (float* const)a[38];
+    T* const p_cat = (T* const)a[39];
+    float* const send_h = (float* const)a[40];
+    T* const scratch_1 = (T* const)a[41];
+    T* const scratch_2 = (T* const)a[42];
     const Long num_computed = (Long)a[43];
     Long& packed = a[44];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
@@ -944,8 +934,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_0);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 66, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 66, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 60, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 60, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -964,12 +954,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_i_ld = 6;
@@ -1010,60 +1000,50 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_mul_11_ld = 6;
                     T* const v_div_3 = scratch_2;
                     constexpr Long v_div_3_ld = 6;
-                    T* const v_mul_tensor = scratch_3;
-                    constexpr Long v_mul_tensor_ld = 6;
                     const Index* const owner = owner_of + first_of_edges;
-                    #pragma omp for schedule(static) nowait
-                    for (Long i = 0; i < edges; ++i) {
-                        #pragma omp simd
-                        for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_exp_1[i * v_exp_1_ld + j0] * v_kids_is_word[i * v_kids_is_word_ld + 0];
-                            v_mul_tensor[i * v_mul_tensor_ld + j0] = t1;
-                        }
-                    }
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            const float t3 = t2 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t4 = tanh_of(v_c[i * v_c_ld + j0]);
-                            const float t5 = -t4;
-                            const float t6 = fused(t5, t4, float(1.0));
-                            const float t7 = t3 * t6;
-                            const float t8 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t7;
-                            const float t9 = t8 * v_clamp_max[i * v_clamp_max_ld + 0];
-                            const float t10 = -t9;
-                            const float t11 = t8 + t10;
-                            const float t12 = t11 * v_i[i * v_i_ld + j0];
-                            const float t13 = -t12;
-                            const float t14 = t11 + t13;
-                            v_add_9[i * v_add_9_ld + j0] = t14;
-                            const float t15 = -t9;
-                            const float t16 = t15 * v_div_2[i * v_div_2_ld + j0];
-                            v_mul_11[i * v_mul_11_ld + j0] = t16;
-                            const float t17 = t9 / v_add_3[i * v_add_3_ld + j0];
-                            v_div_3[i * v_div_3_ld + j0] = t17;
-                            const float t18 = t11 * v_sub[i * v_sub_ld + j0];
-                            const float t19 = t17 * v_g[i * v_g_ld + j0];
-                            const float t20 = t16 + t19;
-                            const float t21 = t20 * v_own[i * v_own_ld + j0];
-                            const float t22 = t18 + t21;
-                            const float t23 = float(1.0) - v_i[i * v_i_ld + j0];
-                            const float t24 = t22 * t23;
-                            const float t25 = t24 * v_i[i * v_i_ld + j0];
-                            v_cat[i * v_cat_ld + j0] = t25;
-                            const float t26 = t2 * t4;
-                            const float t27 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            const float t28 = t26 * t27;
-                            const float t29 = t28 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 6] = t29;
-                            const float t30 = t17 * v_own[i * v_own_ld + j0];
-                            const float t31 = t12 + t30;
-                            const float t32 = -v_g[i * v_g_ld + j0];
-                            const float t33 = fused(t32, v_g[i * v_g_ld + j0], float(1.0));
-                            const float t34 = t31 * t33;
-                            v_cat[i * v_cat_ld + j0 + 12] = t34;
+                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t2 = t1 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t3 = tanh_of(v_c[i * v_c_ld + j0]);
+                            const float t4 = -t3;
+                            const float t5 = fused(t4, t3, float(1.0));
+                            const float t6 = t2 * t5;
+                            const float t7 = v_grad_scatter_c[i * v_grad_scatter_c_ld + j0] + t6;
+                            const float t8 = t7 * v_clamp_max[i * v_clamp_max_ld + 0];
+                            const float t9 = -t8;
+                            const float t10 = t7 + t9;
+                            const float t11 = t10 * v_i[i * v_i_ld + j0];
+                            const float t12 = -t11;
+                            const float t13 = t10 + t12;
+                            v_add_9[i * v_add_9_ld + j0] = t13;
+                            const float t14 = -t8;
+                            const float t15 = t14 * v_div_2[i * v_div_2_ld + j0];
+                            v_mul_11[i * v_mul_11_ld + j0] = t15;
+                            const float t16 = t8 / v_add_3[i * v_add_3_ld + j0];
+                            v_div_3[i * v_div_3_ld + j0] = t16;
+                            const float t17 = t10 * v_sub[i * v_sub_ld + j0];
+                            const float t18 = t16 * v_g[i * v_g_ld + j0];
+                            const float t19 = t15 + t18;
+                            const float t20 = t19 * v_own[i * v_own_ld + j0];
+                            const float t21 = t17 + t20;
+                            const float t22 = float(1.0) - v_i[i * v_i_ld + j0];
+                            const float t23 = t21 * t22;
+                            const float t24 = t23 * v_i[i * v_i_ld + j0];
+                            v_cat[i * v_cat_ld + j0] = t24;
+                            const float t25 = t1 * t3;
+                            const float t26 = float(1.0) - v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            const float t27 = t25 * t26;
+                            const float t28 = t27 * v_sigmoid_2[i * v_sigmoid_2_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t28;
+                            const float t29 = t16 * v_own[i * v_own_ld + j0];
+                            const float t30 = t11 + t29;
+                            const float t31 = -v_g[i * v_g_ld + j0];
+                            const float t32 = fused(t31, v_g[i * v_g_ld + j0], float(1.0));
+                            const float t33 = t30 * t32;
+                            v_cat[i * v_cat_ld + j0 + 12] = t33;
                         }
                     }
                     meeting.wait(team);
@@ -1072,7 +1052,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t35 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_mul_tensor[i * v_mul_tensor_ld + j0];
+                            const float t34 = v_exp_1[i * v_exp_1_ld + j0] * v_kids_is_word[i * v_kids_is_word_ld + 0];
+                            const float t35 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * t34;
                             v_mul_12[i * v_mul_12_ld + j0] = t35;
                             const float t36 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
                             const float t37 = v_mul_11[(owner[i] - start) * v_mul_11_ld + j0] + t36;
@@ -1091,12 +1072,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_i_ld = 6;

@@ -269,40 +269,41 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[13];
     const Index* const placed_offset = (Index* const)a[14];
     const T* const listed_sent_h = (T* const)a[15];
-    const Index* const listed_places = (Index* const)a[16];
+    const Index* const listed_places_h = (Index* const)a[16];
     const Index* const listed_offset = (Index* const)a[17];
     T* const received_matrix = (T* const)a[18];
     const T* const outside_matrix = (T* const)a[19];
     const T* const placed_sent_matrix = (T* const)a[20];
     const T* const listed_sent_matrix = (T* const)a[21];
-    T* const p_grad_push_h = (T* const)a[22];
-    const Long ld_grad_push_h = (Long)a[23];
-    T* const p_grad_push_matrix = (T* const)a[24];
-    const Long ld_grad_push_matrix = (Long)a[25];
-    const T* const p_params_1 = (T* const)a[26];
-    const T* const p_params_2 = (T* const)a[27];
-    std::uint8_t* const p_gt = (std::uint8_t* const)a[28];
-    T* const p_tanh = (T* const)a[29];
-    T* const p_add = (T* const)a[30];
-    T* const p_add_1 = (T* const)a[31];
-    T* const p_where_3 = (T* const)a[32];
-    T* const p_tanh_backward = (T* const)a[33];
-    float* const send_matrix = (float* const)a[34];
-    float* const send_h = (float* const)a[35];
-    T* const scratch_1 = (T* const)a[36];
-    T* const scratch_2 = (T* const)a[37];
-    T* const scratch_3 = (T* const)a[38];
-    T* const scratch_4 = (T* const)a[39];
-    T* const scratch_5 = (T* const)a[40];
-    T* const scratch_6 = (T* const)a[41];
-    T* const scratch_7 = (T* const)a[42];
-    const Long num_computed = (Long)a[43];
-    Long& packed = a[44];
+    const Index* const listed_places_matrix = (Index* const)a[22];
+    T* const p_grad_push_h = (T* const)a[23];
+    const Long ld_grad_push_h = (Long)a[24];
+    T* const p_grad_push_matrix = (T* const)a[25];
+    const Long ld_grad_push_matrix = (Long)a[26];
+    const T* const p_params_1 = (T* const)a[27];
+    const T* const p_params_2 = (T* const)a[28];
+    std::uint8_t* const p_gt = (std::uint8_t* const)a[29];
+    T* const p_tanh = (T* const)a[30];
+    T* const p_add = (T* const)a[31];
+    T* const p_add_1 = (T* const)a[32];
+    T* const p_where_3 = (T* const)a[33];
+    T* const p_tanh_backward = (T* const)a[34];
+    float* const send_matrix = (float* const)a[35];
+    float* const send_h = (float* const)a[36];
+    T* const scratch_1 = (T* const)a[37];
+    T* const scratch_2 = (T* const)a[38];
+    T* const scratch_3 = (T* const)a[39];
+    T* const scratch_4 = (T* const)a[40];
+    T* const scratch_5 = (T* const)a[41];
+    T* const scratch_6 = (T* const)a[42];
+    T* const scratch_7 = (T* const)a[43];
+    const Long num_computed = (Long)a[44];
+    Long& packed = a[45];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[45];
+    T* const room_0 = (T* const)a[46];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 12, 6};
-    T* const room_1 = (T* const)a[46];
+    T* const room_1 = (T* const)a[47];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, false, 12, 6};
     if (must_pack)
 #pragma omp parallel if (144 > serial)
@@ -335,12 +336,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_matrix = received_matrix;
                     constexpr Long v_grad_scatter_matrix_ld = 36;
                     if (placed_sent_matrix && !placed_offset && !listed_sent_matrix && !outside_matrix && read_at >= 0)
                         v_grad_scatter_matrix = const_cast<T*>(placed_sent_matrix) + read_at * 36;
-                    else receive(Parents<T>{placed_sent_matrix, placed_places, placed_offset}, Parents<T>{listed_sent_matrix, listed_places, listed_offset}, outside_matrix, group_start + start, rows, 36, v_grad_scatter_matrix);
+                    else receive(Parents<T>{placed_sent_matrix, placed_places, placed_offset}, Parents<T>{listed_sent_matrix, listed_places_matrix, listed_offset}, outside_matrix, group_start + start, rows, 36, v_grad_scatter_matrix);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     const Long v_grad_push_matrix_ld = ld_grad_push_matrix;
@@ -491,12 +492,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_matrix = received_matrix;
                     constexpr Long v_grad_scatter_matrix_ld = 36;
                     if (placed_sent_matrix && !placed_offset && !listed_sent_matrix && !outside_matrix && read_at >= 0)
                         v_grad_scatter_matrix = const_cast<T*>(placed_sent_matrix) + read_at * 36;
-                    else receive(Parents<T>{placed_sent_matrix, placed_places, placed_offset}, Parents<T>{listed_sent_matrix, listed_places, listed_offset}, outside_matrix, group_start + start, rows, 36, v_grad_scatter_matrix);
+                    else receive(Parents<T>{placed_sent_matrix, placed_places, placed_offset}, Parents<T>{listed_sent_matrix, listed_places_matrix, listed_offset}, outside_matrix, group_start + start, rows, 36, v_grad_scatter_matrix);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     const Long v_grad_push_matrix_ld = ld_grad_push_matrix;

@@ -236,36 +236,37 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const placed_places = (Index* const)a[12];
     const Index* const placed_offset = (Index* const)a[13];
     const T* const listed_sent_h = (T* const)a[14];
-    const Index* const listed_places = (Index* const)a[15];
+    const Index* const listed_places_h = (Index* const)a[15];
     const Index* const listed_offset = (Index* const)a[16];
     T* const received_c = (T* const)a[17];
     const T* const outside_c = (T* const)a[18];
     const T* const placed_sent_c = (T* const)a[19];
     const T* const listed_sent_c = (T* const)a[20];
-    T* const p_grad_push_h = (T* const)a[21];
-    const Long ld_grad_push_h = (Long)a[22];
-    const T* const p_params_3 = (T* const)a[23];
-    T* const p_sigmoid = (T* const)a[24];
-    T* const p_tanh = (T* const)a[25];
-    T* const p_sigmoid_1 = (T* const)a[26];
-    T* const p_sigmoid_2 = (T* const)a[27];
-    T* const p_sigmoid_3 = (T* const)a[28];
-    T* const p_add_7 = (T* const)a[29];
-    T* const p_sigmoid_4 = (T* const)a[30];
-    T* const p_sigmoid_backward = (T* const)a[31];
-    float* const send_c = (float* const)a[32];
-    T* const p_sigmoid_backward_1 = (T* const)a[33];
-    T* const p_sigmoid_backward_2 = (T* const)a[34];
-    T* const p_sigmoid_backward_3 = (T* const)a[35];
-    T* const p_tanh_backward_1 = (T* const)a[36];
-    T* const p_sigmoid_backward_4 = (T* const)a[37];
-    T* const p_cat_1 = (T* const)a[38];
-    float* const send_h = (float* const)a[39];
-    const Long num_computed = (Long)a[40];
-    Long& packed = a[41];
+    const Index* const listed_places_c = (Index* const)a[21];
+    T* const p_grad_push_h = (T* const)a[22];
+    const Long ld_grad_push_h = (Long)a[23];
+    const T* const p_params_3 = (T* const)a[24];
+    T* const p_sigmoid = (T* const)a[25];
+    T* const p_tanh = (T* const)a[26];
+    T* const p_sigmoid_1 = (T* const)a[27];
+    T* const p_sigmoid_2 = (T* const)a[28];
+    T* const p_sigmoid_3 = (T* const)a[29];
+    T* const p_add_7 = (T* const)a[30];
+    T* const p_sigmoid_4 = (T* const)a[31];
+    T* const p_sigmoid_backward = (T* const)a[32];
+    float* const send_c = (float* const)a[33];
+    T* const p_sigmoid_backward_1 = (T* const)a[34];
+    T* const p_sigmoid_backward_2 = (T* const)a[35];
+    T* const p_sigmoid_backward_3 = (T* const)a[36];
+    T* const p_tanh_backward_1 = (T* const)a[37];
+    T* const p_sigmoid_backward_4 = (T* const)a[38];
+    T* const p_cat_1 = (T* const)a[39];
+    float* const send_h = (float* const)a[40];
+    const Long num_computed = (Long)a[41];
+    Long& packed = a[42];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[42];
+    T* const room_0 = (T* const)a[43];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 18, 36};
     if (must_pack)
 #pragma omp parallel if (648 > serial)
@@ -295,12 +296,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_sigmoid_ld = 6;
@@ -402,12 +403,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_grad_scatter_h_ld = 6;
                     if (placed_sent_h && !placed_offset && !listed_sent_h && !outside_h && read_at >= 0)
                         v_grad_scatter_h = const_cast<T*>(placed_sent_h) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
+                    else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     T* v_grad_scatter_c = received_c;
                     constexpr Long v_grad_scatter_c_ld = 6;
                     if (placed_sent_c && !placed_offset && !listed_sent_c && !outside_c && read_at >= 0)
                         v_grad_scatter_c = const_cast<T*>(placed_sent_c) + read_at * 6;
-                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
+                    else receive(Parents<T>{placed_sent_c, placed_places, placed_offset}, Parents<T>{listed_sent_c, listed_places_c, listed_offset}, outside_c, group_start + start, rows, 6, v_grad_scatter_c);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_sigmoid_ld = 6;

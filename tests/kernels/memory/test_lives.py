@@ -10,6 +10,7 @@ import torch
 
 import vertexflow as vf
 from vertexflow.kernels import native
+from vertexflow.kernels.arguments import Scratch
 from vertexflow.kernels.memory.layout import Layout
 from vertexflow.kernels.memory.lives import Life
 from vertexflow.kernels.prepared import group_memory, windows
@@ -26,6 +27,9 @@ def test_tensors_that_are_needed_at_the_same_time_do_not_meet():
         for key in range(12):
             first = chooser.randint(0, 2)
             lives[key] = Life(first, chooser.randint(first, 2)) if chooser.random() < 0.9 else Life(0, 2)
+            if chooser.random() < 0.5:
+                phase = chooser.randint(0, 4)
+                lives[key] = Life(1, 1, chooser.choice(["core", "other"]), (phase, chooser.randint(phase, 5)))
             layout.add(key, torch.float32, (chooser.randint(1, 9), 16), life=lives[key])
         bounds = {key: (place.offset, place.offset + place.shape[0] * 16) for key, place in layout.places.items()}
         for one, other in itertools.combinations(bounds, 2):
@@ -46,6 +50,15 @@ def test_the_first_gap_is_filled():
         16,
     ]
     assert layout.sizes == {torch.float64: 24}
+
+
+def test_phases_of_one_part_are_compared_and_stages_of_others():
+    early, late = Life(1, 1, "core", (0, 1)), Life(1, 1, "core", (2, 3))
+    assert not early.meets(late)
+    assert early.meets(Life(1, 1, "core", (1, 2)))
+    assert early.meets(Life(1, 1, "other", (2, 3)))
+    assert early.meets(Life(0, 1))
+    assert not early.meets(Life(2, 2, "core_other", (0, 1)))
 
 
 def test_a_value_without_a_life_shares_with_none():
@@ -74,6 +87,26 @@ def test_what_is_packed_once_lies_at_one_place(monkeypatch):
     assert len(places) >= 3
     assert all(len(offsets) == 1 for offsets in places.values())
     assert len({tuple(layout.sizes.values()) for layout in found}) > 2
+
+
+@pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
+def test_scratch_memory_of_a_step_is_shared_where_all_threads_have_met(monkeypatch):
+    """The gates' product is read behind that of the forget gates; the sum over children begins where that was read."""
+    found, add = [], group_memory.GroupMemory._add
+
+    def noted(self, region, layouts, first):
+        found.extend(layouts)
+        add(self, region, layouts, first)
+
+    monkeypatch.setattr(group_memory.GroupMemory, "_add", noted)
+    monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 3)
+    model, batch = vf.nn.ChildSumTreeLSTM(SIZE, SIZE, backend="native"), vf.pack([vf.tree(((0, 1, 2), (3, 4)))] * 3)
+    model(batch, x=torch.randn(batch.num_vertices, SIZE))
+    of_core = [(key, layout) for layout in found for key in layout.places if getattr(key, "part", None) == "core"]
+    scratch = {key.name: (key, layout.places[key].offset) for key, layout in of_core if isinstance(key, Scratch)}
+    (gates, gates_at), (forget, forget_at), (total, total_at) = (scratch[f"scratch_{number}"] for number in (1, 2, 3))
+    assert (gates.phases, forget.phases, total.phases) == ((2, 3), (1, 2), (3, 3))
+    assert forget_at == total_at != gates_at
 
 
 @pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")

@@ -14,7 +14,7 @@ from torch import nn
 import vertexflow as vf
 from vertexflow.kernels import native
 from vertexflow.kernels.prepared import passes, windows
-from vertexflow.kernels.prepared.sent_rows import Free, Occupied, Rows, _common
+from vertexflow.kernels.prepared.sent_rows import Free, Occupied, Rows, common
 
 from ...models import BinaryTreeLSTM, FromCode
 from .test_windows import dags
@@ -210,6 +210,17 @@ def test_a_backward_pass_takes_less_where_it_may_overwrite():
     assert estimate.backward < 0.5 * states
 
 
+def test_states_that_are_sent_over_edges_share_one_room():
+    """All that is kept makes room for what is sent, where a room for each state would leave some of it alone."""
+    batch = vf.pack([vf.tree_from_parents([-1, *(vertex // 2 for vertex in range(60))])] * 4)
+    model = vf.nn.ChildSumTreeLSTM(SIZE, SIZE, backend="native").double()
+    x = torch.empty(batch.num_vertices, SIZE, dtype=torch.float64, device="meta")
+    kept = model.estimate_memory(batch, x=x, outputs=batch.roots, holds_outputs=False).kept
+    inner = 4 * 31
+    must = 8 * SIZE * (5 * batch.num_vertices + batch.num_edges + inner)
+    assert must < kept < 1.05 * must + 64 * 60
+
+
 def _complete(leaves):
     return None if leaves == 1 else (_complete(leaves // 2), _complete(leaves // 2))
 
@@ -225,8 +236,9 @@ def test_rows_are_given_to_one_at_a_time():
                 used -= set(range(start, stop))
                 free.give(start, stop)
             else:
-                count = random.randint(1, 7)
-                start = free.take(count)
+                count, multiple = random.randint(1, 7), random.randint(1, 3)
+                start = free.take(count, multiple)
+                assert not start % multiple
                 assert used.isdisjoint(range(start, start + count))
                 assert start + count <= free.end
                 used |= set(range(start, start + count))
@@ -251,6 +263,6 @@ def test_rows_are_free_where_they_are_in_all_memories():
             occupied.append(Occupied(size, until))
         found = np.full(30, 99)
         found[max(memory.num_rows for memory in occupied) :] = -1
-        for rows in _common(occupied):
+        for rows in common(occupied):
             found[rows.start : rows.stop] = rows.last
         assert (found == wanted).all()

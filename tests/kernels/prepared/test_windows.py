@@ -394,8 +394,28 @@ def test_without_states():
     assert torch.equal(model([vf.graph(1, [])] * 4, x=x).y, x * model.scale)
 
 
+def test_the_last_window_is_cut_into_small_ones(sizes):
+    """The backward pass begins with them, and has left few rows in whose place it could send."""
+    sizes.set(16)
+    model, batch = TreeRNN(SIZE, SIZE).double(), vf.pack([vf.chain(16)] * 4)
+    model.backend = "native"
+    made, find = [], windows.windows_of
+
+    def noted(*arguments):
+        made.append(find(*arguments))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prepared, "windows_of", noted)
+        model(batch, x=torch.randn(batch.num_vertices, SIZE, dtype=torch.float64)).h.sum().backward()
+    ((of_group,),) = made
+    assert [window.stop - window.start for window in of_group.all] == [16, 16, 16, 8, 4, 2, 2]
+
+
 def test_how_many_rows_a_window_has():
     assert windows.rows_of_a_window(512, 512) == 512  # not worth more than one
     assert windows.rows_of_a_window(10_000, 512) == 256
+    assert windows.rows_of_a_window(2_400, 512) == 160  # a batch that is not large has small ones
+    assert windows.rows_of_a_window(1_348, 512) == 90
     assert windows.rows_of_a_window(5 * 10**5, 16) == 8192
     assert windows.rows_of_a_window(10**7, 16) == -(-(10**7) // 64)  # no more than 64 windows

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from torch import Tensor, fx
 
 from ...errors import VertexFunctionError
+from .. import segments
 from .nodes import ancestors, descendants, has_rows, is_free, reads, sources
 from .passes.extract import extract, extract_leaf_core
 from .passes.leaves import fold_zeros
@@ -79,8 +80,9 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> 
         names, depends, needed = FORWARD, after_gather, before_scatter
         if node not in forward:
             names, depends, needed = BACKWARD, after_state_grad, before_gather_grad
-            if node.meta.get("again") and after_state_grad.issuperset(node.users):  # no earlier than it is read
-                depends = {node}
+        is_copy = node.target is segments.EXPAND or (node.meta.get("again") and node not in forward)
+        if is_copy and depends.issuperset(node.users):  # no earlier than it is read
+            depends = {node}
         program.stage_of[node] = names[0] if node not in depends else names[1] if node in needed else names[2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -99,7 +100,7 @@ class Layout:
     def _offset(self, dtype: torch.dtype, size: int, life: Life) -> int:
         """The first offset at which nothing lies that is needed at the same time."""
         living, offset = self._living.setdefault(dtype, []), 0
-        for start, end, other in sorted(living):
+        for start, end, other in sorted(living, key=operator.itemgetter(0)):
             if life.meets(other):
                 if start - offset >= size:
                     break
@@ -241,7 +242,7 @@ def _place_scratch(layout: Layout, scratch: Buffers, lives: Lives, lasting: bool
     for key, (dtype, size) in scratch.items():
         assert isinstance(key, Scratch)
         if (key.over is Over.ELEMENTS) == lasting:  # such as weights in panels
-            layout.add(key, dtype, (size,), life=lives.of_part(None if lasting else key.part))
+            layout.add(key, dtype, (size,), life=lives.of_part(None if lasting else key.part, key.phases))
 
 
 def _place_taken(layout: Layout, taken: Sequence[Taken], extent: Extent, lives: Lives) -> None:
@@ -292,10 +293,13 @@ def cut(program: Program, node: fx.Node, group: RowGroup, start: int) -> tuple[i
     return layout.dim, (start - base) * layout.per_vertex, (group.num_rows - start) * layout.per_vertex
 
 
-def scratch_of(node: fx.Node, known: dict[fx.Node, Scratch], part: str) -> Scratch:
+def scratch_of(
+    node: fx.Node, known: dict[fx.Node, Scratch], part: str, phases: tuple[int, int] | None = None
+) -> Scratch:
     """The scratch memory of a value of a part, `known` or new."""
     if node not in known:
-        known[node] = Scratch(part, f"scratch_{len(known) + 1}", width(node), over_of(node), node.meta["val"].dtype)
+        name, dtype = f"scratch_{len(known) + 1}", node.meta["val"].dtype
+        known[node] = Scratch(part, name, width(node), over_of(node), dtype, phases)
     return known[node]
 
 

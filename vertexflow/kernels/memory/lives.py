@@ -11,12 +11,19 @@ from ...graph.symbolic.program import FORWARD, Program
 
 
 class Life(NamedTuple):
-    """The first and the last stage of a pass that need a value: eager 0, core 1, lazy 2."""
+    """The first and the last stage of a pass that need a value: eager 0, core 1, lazy 2.
+
+    Of memory that one part alone needs, the part, and the first and the last of its phases; see `Scratch`.
+    """
 
     first: int
     last: int
+    part: str | None = None
+    phases: tuple[int, int] = (0, 0)
 
     def meets(self, other: Life) -> bool:
+        if self.part is not None and self.part == other.part:
+            return self.phases[0] <= other.phases[1] and other.phases[0] <= self.phases[1]
         return self.first <= other.last and other.first <= self.last
 
 
@@ -55,12 +62,14 @@ class Lives:
             return None
         return Life(first, max([first, 1, *(life.last for node in nodes if (life := self.of(node, first)))]))
 
-    def of_part(self, part: str | None) -> Life | None:
-        """Of memory that a part alone needs; None: that all do."""
+    def of_part(self, part: str | None, phases: tuple[int, int] | None = None) -> Life | None:
+        """Of memory that a part alone needs, in some of its phases, or in all; None: that all parts do."""
         if not self.shared:
             return None
         stage = None if part is None else self._stages[_stage_of(part)]
-        return Life(0, 2) if stage is None else Life(stage, stage)
+        if stage is None:
+            return Life(0, 2)
+        return Life(stage, stage) if phases is None else Life(stage, stage, part, phases)
 
     def is_read_early(self, node: fx.Node) -> bool:
         """Whether stages before the lazy one read a value."""

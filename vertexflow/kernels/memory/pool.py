@@ -92,7 +92,7 @@ def _bytes(size: int, max_size: int) -> Tensor:
         found, evicted = _choose(rehearsed.free, size, max_size)
         if evicted is not None:
             rehearsed.let_go(evicted)
-        return rehearsed.in_piece(size, rehearsal.Piece(_room(size)) if found is None else found)
+        return rehearsed.in_piece(size, rehearsal.Piece(_room(size), _in_huge_pages(size)) if found is None else found)
     piece = _take(size, max_size)
     used = piece[:size]
     weakref.finalize(used, _give_back, piece).atexit = False
@@ -111,7 +111,7 @@ def _take(size: int, max_size: int) -> _Bytes:
     with _lock:
         _collect()
         piece, _ = _choose(_free, size, max_size)
-    return _of_the_system(_room(size)) if piece is None else piece
+    return _of_the_system(_room(size), _in_huge_pages(size)) if piece is None else piece
 
 
 def _choose(free: list[Sized], size: int, max_size: int) -> tuple[Sized | None, Sized | None]:
@@ -131,16 +131,21 @@ def _room(size: int) -> int:
     return size + size // 8
 
 
-def _of_the_system(size: int) -> _Bytes:
+def _in_huge_pages(size: int) -> int:
+    """How many of so many bytes lie in huge pages, of which none reaches beyond them: it would take memory that nobody uses."""
+    return size // rehearsal.HUGE_PAGE * rehearsal.HUGE_PAGE if size >= rehearsal.HUGE else 0
+
+
+def _of_the_system(size: int, in_huge_pages: int) -> _Bytes:
     """A new piece that goes back to the system when it is freed; the C library would keep those below 32 MiB to itself, and
     often ask the system for the next, larger one all the same."""
     try:
         memory = mmap.mmap(-1, size, **_PRIVATE)
     except OSError as error:
         raise MemoryError(f"no memory for {size:,} bytes: {error}") from error
-    if size >= rehearsal.HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    if in_huge_pages and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a system without huge pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
+            memory.madvise(mmap.MADV_HUGEPAGE, 0, in_huge_pages)
     return np.frombuffer(memory, np.uint8)
 
 

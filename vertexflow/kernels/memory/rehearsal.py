@@ -25,7 +25,7 @@ RETURNED = 32 << 20  # bytes; what is smaller, the C library may keep when it is
 ZEROS_UNTOUCHED = 4 << 20  # bytes; so many zeros are the system's own pages until they are written to
 
 HUGE_PAGE = 2 << 20 if hasattr(mmap, "MADV_HUGEPAGE") else 1  # bytes; large memory comes in such pieces
-HUGE = 4 << 20  # bytes; a piece of the pool of this size asks for huge pages
+HUGE = 4 << 20  # bytes; a piece of the pool that is made for so many asks for huge pages
 
 _aten = torch.ops.aten
 _ZEROS = {_aten.zeros.default, _aten.new_zeros.default, _aten.zeros_like.default}
@@ -36,6 +36,7 @@ class Piece:
     """A piece of the pool that is counted only."""
 
     nbytes: int
+    in_huge_pages: int = 0  # of the bytes, the first ones
     touched: int = 0  # the bytes that were used so far
 
 
@@ -80,7 +81,7 @@ class Rehearsal:
 
     def in_piece(self, size: int, piece: Piece) -> Tensor:
         """Bytes in a piece, which is free again when the last tensor in it is gone."""
-        touched = min(piece.nbytes, -(-size // HUGE_PAGE) * HUGE_PAGE) if piece.nbytes >= HUGE else size
+        touched = max(size, min(piece.in_huge_pages, -(-size // HUGE_PAGE) * HUGE_PAGE))
         self.in_pieces += max(0, touched - piece.touched)
         piece.touched = max(touched, piece.touched)
         self._use(size)

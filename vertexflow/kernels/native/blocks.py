@@ -62,7 +62,7 @@ from ..lower.loops import (
 from ..lower.scalar import wide
 from ..lower.views import stride
 from ..memory.layout import positions_of, scratch_of
-from .body import write_statements
+from .body import phases_of, write_statements
 from .cpp import TYPES
 from .plan import Plan
 from .products import FUNCTIONS, dtype_of, function_of, packed_size
@@ -126,11 +126,13 @@ class Blocks:
         for origin, node in inputs.items():
             if not isinstance(role_of(origin), Counts) and (not is_cut or node in used or origin in exchanged):
                 names[node] = self._value(node, origin, lines)
+        arriving = self._arriving(inputs) if not self.number else {}
+        phases = {} if is_cut else phases_of(statements, arriving)
         for node, output in plan.stored.items():
             if is_cut and node not in used:
                 continue
             if output is None:
-                names[node] = self._scratch(node, lines)
+                names[node] = self._scratch(node, lines, phases.get(node))
             else:
                 names[node] = self._value(node, output, lines) if has_rows(node) else self._result(output)
         for output in plan.copies:
@@ -147,7 +149,7 @@ class Blocks:
         sent = set() if is_leaf or is_cut else self._sent_alone(plan, statements)
         if any(isinstance(statement, Product) and writes(statement) <= sent for statement in statements):
             self.argument(FirstSending(), "const Long", "first_sending")
-        stages = write_statements(statements, names, weights, self._arriving(inputs) if not self.number else {}, sent)
+        stages = write_statements(statements, names, weights, arriving, sent)
         if any(map(asks_for_owners, statements)):
             owner = self.argument(GroupArgument.EDGE_OWNER, INDICES, "owner_of")
             lines.append(f"const Index* const owner = {owner} + first_of_edges;")
@@ -258,9 +260,9 @@ class Blocks:
         """The step's first row in a buffer of all rows, or of those with children only."""
         return "start" if has_leaf_rows else "(start - num_leaves)"
 
-    def _scratch(self, node: fx.Node, lines: list[str]) -> str:
+    def _scratch(self, node: fx.Node, lines: list[str], phases: tuple[int, int] | None) -> str:
         name, c_type = self._fresh(node), self._type(node)
-        buffer = scratch_of(node, self.scratch, self.name)
+        buffer = scratch_of(node, self.scratch, self.name, phases)
         pointer = self.argument(buffer, f"{c_type}* const", buffer.name)
         lines += [f"{c_type}* const {name} = {pointer};", f"constexpr Long {name}_ld = {buffer.width};"]
         return name
@@ -337,7 +339,9 @@ class Blocks:
         outside = self.argument(Outside(state), f"const {c_type}* const", f"outside_{state}")
         parents = []
         for prefix, by in (("placed", By.SLOT), ("listed", By.EDGE)):
-            places, called = places_of_parents(state, by, self.program.partial)
+            # What is sent over edges may lie at rows of its own in memory of a pass.
+            own = [state] if by is By.EDGE else self.program.partial
+            places, called = places_of_parents(state, by, own)
             fields = [
                 self.argument(SentByAll(state, by), f"const {c_type}* const", f"{prefix}_sent_{state}"),
                 self.argument(places, INDICES, called),

@@ -66,21 +66,40 @@ def write_statements(
     """
     lines: list[str] = []
     numbers = count(1)  # all statements of a step are in one block
+    for statement, barrier in zip(statements, _barriers(statements, arriving), strict=True):
+        lines += barrier
+        if isinstance(statement, Product) and writes(statement) <= sent:
+            lines.append("if (start + rows > first_sending)")
+        lines += _Writer(names, weights, numbers).write(statement)
+    return [*lines, BARRIER]
+
+
+def phases_of(statements: Sequence[Statement], arriving: Mapping[fx.Node, str]) -> dict[fx.Node, tuple[int, int]]:
+    """The first and the last phase of a step in which each value is written or read; between phases all threads meet."""
+    phases: dict[fx.Node, tuple[int, int]] = {}
+    phase = 0
+    for statement, barrier in zip(statements, _barriers(statements, arriving), strict=True):
+        phase += barrier == [BARRIER]
+        for node in reads(statement) | writes(statement):
+            phases[node] = phases.get(node, (phase, phase))[0], phase
+    return phases
+
+
+def _barriers(statements: Sequence[Statement], arriving: Mapping[fx.Node, str]) -> Iterator[list[str]]:
+    """The lines in front of each statement at which threads wait for what others compute."""
     unseen = dict(arriving)  # values that other threads may not see yet, and how the threads divided their computation
     for statement in statements:
         split = _split_of(statement)
         awaited = {unseen[value] for value in reads(statement) if value in unseen and not _is_own(unseen[value], split)}
         if awaited == {"gathered"}:
-            lines += ["if (reads_from < 0) {", BARRIER, "}"]
+            yield ["if (reads_from < 0) {", BARRIER, "}"]
             unseen = {value: known_split for value, known_split in unseen.items() if known_split != "gathered"}
         elif awaited:
-            lines.append(BARRIER)
+            yield [BARRIER]
             unseen.clear()
-        if isinstance(statement, Product) and writes(statement) <= sent:
-            lines.append("if (start + rows > first_sending)")
-        lines += _Writer(names, weights, numbers).write(statement)
+        else:
+            yield []
         unseen.update(dict.fromkeys(writes(statement), split))
-    return [*lines, BARRIER]
 
 
 def _is_own(split_before: str, split: str) -> bool:

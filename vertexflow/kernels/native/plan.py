@@ -32,6 +32,7 @@ MATRICES = PRODUCTS | {BMM}
 _SLOW = ("exp exp2 expm1 log log1p log2 log10 sin cos tan sinh cosh tanh asinh acosh atanh erf erfc sigmoid silu gelu lgamma "
          "silu_backward gelu_backward")  # fmt: skip
 SLOW = {getattr(aten, name).default for name in _SLOW.split()} | {aten.pow.Tensor_Tensor, aten.pow.Tensor_Scalar}
+CHEAP = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.neg.default, segments.EXPAND}
 ROW = Var("i")
 
 
@@ -284,8 +285,18 @@ def _needs(node: fx.Node, level: dict[fx.Node, int]) -> list[fx.Node]:
         needs.append(node)
     run_at = level[node] - is_between_loops(node)
     is_expand = node.target is segments.EXPAND
-    needs += [source for source in map(base, node.all_input_nodes) if is_expand or level.get(source, 0) < run_at]
+    needs += [
+        source
+        for source in map(base, node.all_input_nodes)
+        if is_expand or (level.get(source, 0) < run_at and not _is_made_where_read(source))
+    ]
     return [source for source in needs if isinstance(source.meta.get("val"), Tensor) and source.target is not CONSTANT]
+
+
+def _is_made_where_read(node: fx.Node) -> bool:
+    """Whether a value takes no longer to be computed than to be read: from values that lie in memory as long as the part runs."""
+    read = [base(source) for source in node.all_input_nodes]
+    return node.target in CHEAP and all(source.op == "placeholder" or source.target is CONSTANT for source in read)
 
 
 def _stages(nodes: list[fx.Node], level: dict[fx.Node, int], stored: dict[fx.Node, fx.Node | None]) -> list[Stage]:

@@ -38,7 +38,7 @@ from ..bound import Bound
 from ..compiled import NoSteps
 from ..edges import Exchange
 from ..memory.layout import ALIGNED, Values
-from ..order import Ints, Order, RowGroup, Step
+from ..order import Ints, Order, Parents, RowGroup, Step
 from ..ranges import MOVED, CallsOfRun, NamedCalls, is_profiling, step_numbers
 from ..run import Run
 from .sent_rows import SentRows, receiving
@@ -92,7 +92,7 @@ def _length(index: Index) -> int:
 class Writer:
     """Writes down the calls of one pass over a structure."""
 
-    def __init__(self, bound: Bound, order: Order, sent: SentRows | None = None) -> None:
+    def __init__(self, bound: Bound, order: Order, sent: Mapping[str, SentRows] | None = None) -> None:
         """Gradients that are sent to children lie at rows of `sent`, if it is given, not at the order's own."""
         self.bound, self.order = bound, order
         self.alive: list[Tensor] = []  # tensors whose addresses are among the numbers
@@ -110,11 +110,15 @@ class Writer:
         )
         self._functions = next((loop.loop_numbers for loop in native), {})
         self._parents = {By.SLOT: order.parents, By.EDGE: order.edge_parents}
-        self._partial = order.partial_parents if sent is None else {}
+        self._partial = order.partial_parents
         if sent is not None:
-            self._parents |= {
-                by: sent.parents(by, parents) for by, parents in self._parents.items() if parents and by in sent.blocks
-            }
+            of_rows: dict[SentRows, dict[By, Parents]] = {}  # several states may have the same
+            for rows in sent.values():
+                if rows not in of_rows:
+                    known = ((by, parents) for by, parents in self._parents.items() if parents and by in rows.blocks)
+                    of_rows[rows] = {by: rows.parents(by, parents) for by, parents in known}
+            self._partial = {(name, by): each for name, rows in sent.items() for by, each in of_rows[rows].items()}
+            self._parents |= of_rows[rows]  # through slots, all states have the same
 
     def address(self, key: Hashable) -> int:
         """The number of the address where something lies, the next one if it is new."""

@@ -1,6 +1,8 @@
-"""The memory that a state shares with what is kept and what is sent: its rows, then values that are kept, window by window.
+"""The memory that states share with what is kept and what is sent: their rows, then values that are kept, window by window.
 
-So what a window has kept lies in one piece, which is free when the backward pass has left the window.
+So what a window has kept lies in one piece, which is free when the backward pass has left the window. Where gradients are sent
+over edges alone, there is one room for all states. What is sent through slots is read where it lies if that is one row after the
+other, by the same numbers of rows for all states: each of these has a room of its own, with the same rows free.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from ..compiled import Compiled
 from ..memory.layout import ALIGNED, Layout, Place
 from ..order import Order
 from .calls import Location
-from .sent_rows import LastReads, Occupied, Rows, SentRows, place_blocks, sent_by
+from .sent_rows import Free, LastReads, Occupied, Rows, SentRows, common, place_blocks, sent_by
 from .state_rows import StateRows
 from .windows import Windows
 
@@ -34,26 +36,38 @@ class PlacedValue(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """The memory of one state, or of what no state has room for."""
+    """Some memory, in which rows are sent, or which states that nobody sends to have left over."""
 
     size: int  # bytes
     values: list[PlacedValue]
-    stride: int = 0  # bytes of a row that is sent
-    has_state: bool = False  # the rows of the state come first
+    strides: dict[str, int]  # the bytes of a row that is sent here, of each state
+    states: dict[str, int]  # where the rows of states begin, of those that lie here
 
 
 @dataclass(frozen=True, eq=False)
 class Rooms:
-    """The room of each state that is sent, and of all other values that are kept of groups in several windows."""
+    """Rooms for each state that is sent, and for all other values that are kept of groups in several windows."""
 
-    of_states: dict[str, Room]
-    others: Room
-    sent: SentRows
+    all: list[Room]
+    sent: dict[str, SentRows]
     keys: list[SentByAll]  # what is sent
 
-    def sent_location(self, key: SentByAll, room: Location) -> Location:
-        """Where rows of what is sent lie, in the room of the state."""
-        return room._replace(stride=self.of_states[key.state].stride, num_rows=self.sent.num_rows)
+    def locate_states(self, locations: Sequence[Location]) -> dict[str, Location]:
+        """Where the states begin that lie in the rooms, which are at these locations."""
+        return {
+            name: location._replace(offset=location.offset + first)
+            for room, location in zip(self.all, locations, strict=True)
+            for name, first in room.states.items()
+        }
+
+    def locate_sent(self, locations: Sequence[Location]) -> dict[SentByAll, Location]:
+        """Where the rows lie that are sent."""
+        found = {
+            name: location._replace(stride=stride, num_rows=self.sent[name].num_rows)
+            for room, location in zip(self.all, locations, strict=True)
+            for name, stride in room.strides.items()
+        }
+        return {key: found[key.state] for key in self.keys}
 
 
 def rooms_of(
@@ -73,29 +87,47 @@ def rooms_of(
     widest = [
         name for name, stride in strides.items() if stride == max(strides.values())
     ]  # others have no room to speak of
-    shares: dict[str | None, dict[int, dict[fx.Node, Place]]] = {name: {} for name in (*widest, None)}
+    is_one = all(bys == {By.EDGE} for bys in sent.values())
+    names_of_rooms = [[*strides]] if is_one else [[name] for name in strides]
+    dealt: list[str] = [] if is_one else widest
+    shares: dict[str | None, dict[int, dict[fx.Node, Place]]] = {name: {} for name in (*dealt, None)}
     for number, (each, of_group) in enumerate(zip(compiled, windows, strict=True)):
         if of_group.are_several:
             layout, _ = each.forward_layouts(of_group.group, of_group.extent)
-            for name, places in _shares(layout, widest).items():
+            for name, places in _shares(layout, dealt).items():
                 shares[name][number] = places
-    rooms, occupied = {}, []
-    for name, stride in strides.items():
-        first, until = 0, []
-        if name in kept and name in shares:
-            num_rows = order.num_rows_in(name) if state_rows is None else state_rows.num_rows_in(name)
-            first = _aligned((num_rows + 1) * _size_of_state(programs, name))
-            until = list(_state_bytes(programs, windows, name, reads, state_rows))
-        values, end, of_values = _by_window(shares.get(name, {}), windows, first, reads)
-        rooms[name] = Room(end, values, stride, has_state=first > 0)
-        in_rows = [Rows(-(-rows.start // stride), rows.stop // stride, rows.last) for rows in (*until, *of_values)]
-        occupied.append(Occupied(-(-end // stride), [rows for rows in in_rows if rows.start < rows.stop]))
-    rows = place_blocks(order, windows, reads, occupied)
-    for name, room in rooms.items():
-        rooms[name] = replace(room, size=max(room.size, rows.num_rows * room.stride))
-    values, end, _ = _by_window(shares[None], windows, 0, reads)
+    rooms, until_in_rooms = [], []
+    for names in names_of_rooms:
+        first, until, states = 0, list[Rows](), dict[str, int]()
+        for name in names:
+            if name in kept and name in widest:
+                num_rows = order.num_rows_in(name) if state_rows is None else state_rows.num_rows_in(name)
+                until += [
+                    Rows(start + first, stop + first, last)
+                    for start, stop, last in _state_bytes(programs, windows, name, reads, state_rows)
+                ]
+                states[name] = first
+                first += _aligned((num_rows + 1) * _size_of_state(programs, name))
+        values, end, of_values = _by_window(shares.get(None if is_one else names[0], {}), windows, first, reads)
+        rooms.append(Room(end, values, {name: strides[name] for name in names}, states))
+        until_in_rooms.append([*until, *of_values])
     keys = [SentByAll(name, by) for name, bys in sent.items() for by in By if by in bys]
-    return Rooms(rooms, Room(end, values), rows, keys)
+    if is_one:
+        free, waiting = Free(rooms[0].size), until_in_rooms[0]
+        rows = place_blocks(order, windows, reads, free, waiting, [*strides.values()])
+        return Rooms([replace(rooms[0], size=free.end)], dict(zip(strides, rows, strict=True)), keys)
+    occupied = []
+    for room, of_room, stride in zip(rooms, until_in_rooms, strides.values(), strict=True):
+        in_rows = [Rows(-(-rows.start // stride), rows.stop // stride, rows.last) for rows in of_room]
+        occupied.append(Occupied(-(-room.size // stride), [rows for rows in in_rows if rows.start < rows.stop]))
+    free = Free(max(memory.num_rows for memory in occupied))
+    (same_rows,) = place_blocks(order, windows, reads, free, common(occupied), [1])
+    rooms = [
+        replace(room, size=max(room.size, same_rows.num_rows * stride))
+        for room, stride in zip(rooms, strides.values(), strict=True)
+    ]
+    values, end, _ = _by_window(shares[None], windows, 0, reads)
+    return Rooms([*rooms, Room(end, values, {}, {})], dict.fromkeys(strides, same_rows), keys)
 
 
 def _shares(layout: Layout, names: Sequence[str]) -> dict[str | None, dict[fx.Node, Place]]:
@@ -106,7 +138,7 @@ def _shares(layout: Layout, names: Sequence[str]) -> dict[str | None, dict[fx.No
         alike.setdefault((place.along, _row_size(place)), []).append(node)
     shares: dict[str | None, dict[fx.Node, Place]] = {name: {} for name in (*names, None)}
     for nodes in alike.values():
-        of_each = len(nodes) // len(names)
+        of_each = len(nodes) // max(len(names), 1)
         for number, node in enumerate(nodes):
             name = names[number // of_each] if number < of_each * len(names) else None
             shares[name][node] = layout.places[node]

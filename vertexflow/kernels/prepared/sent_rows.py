@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SentRows:
-    """Blocks of rows, the same for each state that is sent.
+    """Blocks of rows of a state that is sent, or of several that have the same rows.
 
     Positions in the `child_rows` of all groups, or edges, from `starts[i]` on are the rows that are `shifts[i]` further on.
     """
@@ -128,20 +128,37 @@ class Occupied(NamedTuple):
     until: list[Rows]
 
 
-def place_blocks(order: Order, windows: Sequence[Windows], reads: LastReads, occupied: Sequence[Occupied]) -> SentRows:
-    """A block for each window, at the same rows of the memory of each state, or behind it."""
-    first_rows: dict[By, dict[Key, int]] = {by: {} for by in reads.sent}
-    waiting, heap = _common(occupied), Free(max(memory.num_rows for memory in occupied))
-    zeros = heap.take(1)
+def place_blocks(
+    order: Order,
+    windows: Sequence[Windows],
+    reads: LastReads,
+    free: Free,
+    waiting: list[Rows],
+    sizes: Sequence[int],
+) -> list[SentRows]:
+    """A block for each window, for rows of each of these sizes: in parts that are `free`, or `waiting` to be."""
+    blocks_of_sizes = [{by: dict[Key, int]() for by in reads.sent} for _ in sizes]
+    zeros = [free.take(size, size) // size for size in sizes]
     for number, key in sorted((number, key) for key, number in reads.first.items()):
         for rows in waiting:
             if rows.last < number:
-                heap.give(rows.start, rows.stop)
+                free.give(rows.start, rows.stop)
         waiting = [rows for rows in waiting if rows.last >= number]
-        for by, blocks in first_rows.items():
-            _, count = places_of(windows[key[0]].group, windows[key[0]].all[key[1]], by)
-            blocks[key] = heap.take(count) if count else 0
-            waiting.append(Rows(blocks[key], blocks[key] + count, reads.sent[by][key]))
+        for blocks_of_size, size in zip(blocks_of_sizes, sizes, strict=True):
+            for by, blocks in blocks_of_size.items():
+                _, count = places_of(windows[key[0]].group, windows[key[0]].all[key[1]], by)
+                start = free.take(count * size, size) if count else 0
+                blocks[key] = start // size
+                waiting.append(Rows(start, start + count * size, reads.sent[by][key]))
+    return [
+        _sent_rows(order, windows, blocks, free.end // size, row)
+        for blocks, size, row in zip(blocks_of_sizes, sizes, zeros, strict=True)
+    ]
+
+
+def _sent_rows(
+    order: Order, windows: Sequence[Windows], first_rows: dict[By, dict[Key, int]], num_rows: int, zeros: int
+) -> SentRows:
     starts, shifts = {}, {}
     for by, blocks in first_rows.items():
         ranges = [(*places_of(windows[key[0]].group, windows[key[0]].all[key[1]], by), key) for key in blocks]
@@ -149,7 +166,7 @@ def place_blocks(order: Order, windows: Sequence[Windows], reads: LastReads, occ
         bounds.append((order.num_positions if by is By.SLOT else order.num_edge_positions, zeros))
         starts[by], to = np.array(bounds, np.int32).T.copy()
         shifts[by] = to - starts[by]
-    return SentRows(heap.end, zeros, first_rows, starts, shifts)
+    return SentRows(num_rows, zeros, first_rows, starts, shifts)
 
 
 class Free:
@@ -170,22 +187,28 @@ class Free:
                 merged.append(part)
         self._parts = merged
 
-    def take(self, count: int) -> int:
-        """The first of so many rows: in the smallest part that has them, else at the end."""
-        fitting = [part for part in self._parts if part[1] - part[0] >= count]
+    def take(self, count: int, aligned: int = 1) -> int:
+        """The first of so many rows, a multiple of `aligned`: in the smallest part that has them, else at the end."""
+        fitting = [part for part in self._parts if part[1] - _up(part[0], aligned) >= count]
         if fitting:
-            start, stop = min(fitting, key=lambda part: part[1] - part[0])
+            part = min(fitting, key=lambda part: part[1] - part[0])
         elif self._parts and self._parts[-1][1] == self.end:
-            start, stop = self._parts[-1]
+            part = self._parts[-1]
         else:
-            start, stop = self.end, self.end
-        self._parts = [part for part in self._parts if part != (start, stop)]
-        self.give(start + count, max(start + count, stop))
+            part = self.end, self.end
+        start = _up(part[0], aligned)
+        self._parts = [other for other in self._parts if other != part]
+        self.give(part[0], start)
+        self.give(start + count, max(start + count, part[1]))
         self.end = max(self.end, start + count)
         return start
 
 
-def _common(occupied: Sequence[Occupied]) -> list[Rows]:
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def common(occupied: Sequence[Occupied]) -> list[Rows]:
     """The rows that become free in all of these."""
     never = 2**31 - 1
     sizes = {memory.num_rows for memory in occupied}

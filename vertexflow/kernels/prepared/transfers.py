@@ -26,7 +26,7 @@ TensorSpec = tuple[tuple[int, ...], torch.dtype]  # shape and dtype of a tensor 
 class Sending(NamedTuple):
     """Where the gradients lie that groups send to their children."""
 
-    rows: SentRows | None  # None: at the positions in `child_rows` of all groups, or edges
+    rows: dict[str, SentRows] | None  # of each state; None: at the positions in `child_rows` of all groups, or edges
     locations: dict[SentByAll, Location]
 
 
@@ -167,7 +167,7 @@ def zero_unread(writer: Writer, sending: Sending, order: Order) -> None:
     for key, location in sending.locations.items():
         row = order.row_of_zeros(key.state, key.by)
         if row is not None:
-            writer.zero(location.part(row if sending.rows is None else sending.rows.zeros, 1))
+            writer.zero(location.part(row if sending.rows is None else sending.rows[key.state].zeros, 1))
 
 
 def locate_sent(program: Program, number: int, sending: Sending, memory: GroupMemory) -> None:
@@ -180,7 +180,7 @@ def locate_sent(program: Program, number: int, sending: Sending, memory: GroupMe
             first, count = places_of(group, memory.windows.whole, key.by)
             row = group.sent_at(key.state, key.by)
             if sending.rows is not None:
-                row = sending.rows.blocks[key.by][number, at] - (start - first)
+                row = sending.rows[key.state].blocks[key.by][number, at] - (start - first)
             if row is not None:
                 memory.in_window[at][Sent(key.state, key.by)] = location.part(row, count)
         if any(program.stage_of[node] == "grad_eager" for node in _sent_to(program, key)):

@@ -23,8 +23,10 @@ from .leaf_states import leaf_states_of
 
 WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
+MIN_WINDOWS = 15  # where they have a third of that size or more: one takes little beside what all keep
 MAX_WINDOWS = 64
 SIZE_OF_ROW = 2  # what a row takes in a window, beside an edge, about
+HALVED = 3  # how often the last window of a group is halved
 ROUNDED = 4  # different counts of rows, or edges, for which windows are laid out
 
 
@@ -141,7 +143,10 @@ def one_window_each(order: Order) -> list[Windows]:
 def rows_of_a_window(rows: int, width: int) -> int:
     """How many rows a window has at most, of a group with so many rows whose states have `width` elements."""
     width = max(width, 1)
-    return rows if rows * width <= ONE_WINDOW else max(WINDOW_SIZE // width, -(-rows // MAX_WINDOWS))
+    if rows * width <= ONE_WINDOW:
+        return rows
+    least, most = max(WINDOW_SIZE // 3 // width, -(-rows // MAX_WINDOWS)), WINDOW_SIZE // width
+    return max(least, min(most, -(-rows // MIN_WINDOWS)))
 
 
 def visits(order: Order, windows: Sequence[Windows]) -> list[Visit]:
@@ -194,7 +199,11 @@ def _is_in_order(order: Order, number: int) -> bool:
 
 
 def _bounds(group: RowGroup, rows: int, cuts: Sequence[int]) -> list[int]:
-    """Bounds between windows, in equal parts between these cuts: of at most so many rows, and of fewer that have many edges."""
+    """Bounds between windows, in equal parts between these cuts: of at most so many rows, and of fewer that have many edges.
+
+    The last part is cut again, into smaller and smaller ones: the backward pass begins with them, and what it sends to children
+    lies in memory of windows that it has left, of which there are none as yet.
+    """
     share = np.full(group.num_rows, 1 / rows)  # of a window, that each row takes
     if group.edges is not None:
         size = np.full(group.num_rows, SIZE_OF_ROW)
@@ -205,6 +214,8 @@ def _bounds(group: RowGroup, rows: int, cuts: Sequence[int]) -> list[int]:
     for start, stop in itertools.pairwise([0, *cuts, group.num_rows]):
         count = math.ceil(round(until[stop] - until[start], 6))
         parts = np.arange(count) / max(count, 1)
+        if stop == group.num_rows:
+            parts = np.concatenate([parts, 1 - 0.5 ** np.arange(1, HALVED + 1) / max(count, 1)])
         bounds += np.searchsorted(until, until[start] + (until[stop] - until[start]) * parts - 1e-9).tolist()
     return sorted(set(bounds) - {0, group.num_rows})
 

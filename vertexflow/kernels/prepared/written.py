@@ -70,14 +70,14 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
     read_back = [nodes_read_back(compiled) for compiled in bound.compiled]
     states_read = _states_read(bound.compiled, windows)
     rooms, sending = rooms_of(bound.compiled, order, windows, states_read, state_rows), None
-    of_states = {} if rooms is None else rooms.of_states
-    room_at = {name: kept.allocate(1, room.size) for name, room in of_states.items()}
+    room_at = [kept.allocate(1, room.size) for room in ([] if rooms is None else rooms.all)]
+    in_rooms = {} if rooms is None else rooms.locate_states(room_at)
     if rooms is not None:
-        sending = Sending(rooms.sent, {key: rooms.sent_location(key, room_at[key.state]) for key in rooms.keys})
+        sending = Sending(rooms.sent, rooms.locate_sent(room_at))
     for name, node in programs[0].trace.scatters.items():
         rows = order.num_rows_in(name) if state_rows is None else state_rows.num_rows_in(name)
-        if name in of_states and of_states[name].has_state:
-            state = room_at[name]._replace(stride=size_of_row(node), num_rows=rows + 1)
+        if name in in_rooms:
+            state = in_rooms[name]._replace(stride=size_of_row(node), num_rows=rows + 1)
         else:
             state = (kept if name in states_read else temporary).allocate(rows + 1, size_of_row(node))
         writer.zero(state.part(rows, 1))  # what a missing child reads
@@ -107,8 +107,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             size = math.prod(shape) * dtype.itemsize
             memory.set(node, (kept if node in read_back[number] else temporary).allocate(1, size))
     children = in_forward(writer, state_rows, memory_of_groups, lambda name: kept if name in states_read else temporary)
-    others = [] if rooms is None else [(rooms.others, kept.allocate(1, rooms.others.size))]
-    for room, location in [*others, *((room, room_at[name]) for name, room in of_states.items())]:
+    for room, location in zip([] if rooms is None else rooms.all, room_at, strict=True):
         for number, node, place, offsets in room.values:
             memory_of_groups[number].place(node, place, location, offsets)
     specs, puts = [], defaultdict(list)
@@ -255,7 +254,7 @@ def backward(
             _run_once(writer, number, "grad_eager", memory, window)
         if len(steps):
             if sending.rows is not None:
-                steps = sending.rows.steps(steps)
+                steps = next(iter(sending.rows.values())).steps(steps)  # the same rows of all states, if through slots
             writer.run(number, "grad_core", memory.in_window[window], steps, window)
         if is_last:
             if isinstance(compiled.loops["grad_core"], NoSteps):
