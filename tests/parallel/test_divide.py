@@ -156,6 +156,29 @@ def test_a_part_is_written_and_read(tmp_path):
     torch.save({"a": 1}, tmp_path / "other")
     with pytest.raises(vf.InputError, match="is no part of graphs"):
         GraphPart.load(tmp_path / "other")
+    for text in ("hello", ""):
+        (tmp_path / "other").write_text(text)
+        with pytest.raises(vf.InputError, match=r"is no part of graphs"):
+            GraphPart.load(tmp_path / "other")
+    with pytest.raises(FileNotFoundError):
+        GraphPart.load(tmp_path / "none")
+
+
+def test_graphs_of_other_kinds_are_other_graphs():
+    first, second = (
+        vf.parallel.divide([vf.graph(2, [(0, 1)], kind=kinds)], 2, rank_of=[0, 1])[0]
+        for kinds in (["a", "b"], ["b", "a"])
+    )
+    assert first.checksum != second.checksum
+    assert (
+        len(
+            {
+                vf.parallel.divide([vf.graph(2, [(0, 1)], kind=[1, kind])], 1, rank_of=[0, 0])[0].checksum
+                for kind in (2, 3)
+            }
+        )
+        == 2
+    )
 
 
 def test_what_is_refused():

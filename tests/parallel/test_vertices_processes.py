@@ -6,6 +6,7 @@ import gc
 import os
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from unittest.mock import patch
 
 import numpy as np
@@ -19,9 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 import vertexflow as vf
 from vertexflow.kernels import autograd
 from vertexflow.kernels.prepared import windows
+from vertexflow.parallel import over_vertices
 
 from ..models import TreeRNN
-from .cases import CASES, DAGS, MANY, TREES, Case, Dropped
+from .cases import CASES, DAGS, KINDS, MANY, TREES, Case, Dropped, OfKinds
 from .ranks import run_on_ranks
 from .test_hidden_processes import OnEdges
 from .test_processes import EXACT, agree
@@ -155,8 +157,14 @@ def of_what_is_refused() -> None:
         (lambda: model([part, others[rank]][rank], x=x), "parts of different graphs, or divisions"),
         (
             lambda: model(part, x=x.clone().requires_grad_(rank == 0)),
-            "inputs of different names, dtypes, widths or gradients",
+            "inputs, parameters or states of different names, dtypes, widths or gradients",
         ),
+        (lambda: TreeRNN(3, 4 + rank)(part, x=x), "inputs, parameters or states of different names, dtypes, widths"),
+        (lambda: model(part, x=x, shared=[1] if rank else None), "shared is a list" if rank else "rank 1 refused"),
+        (lambda: model(part, x=x, outputs=torch.ones(5) > 0), "5 booleans for 18 vertices"),
+        (lambda: model(part, x=x, outputs=torch.ones(part.upward.batch.num_vertices) > 0), "booleans for 18 vertices"),
+        (lambda: model(part, x=x, outputs=torch.tensor([-1])), "the vertices 0 to 17"),
+        (lambda: OfKinds()(part, x=x), "'leaf', 'node', but the graphs of this part have no kinds"),
         (
             lambda: model(part, x=x[rank:]),
             "has 17 rows, but the batch has 18 vertices of kind 'own'" if rank else "rank 1 refused the call",
@@ -220,6 +228,55 @@ def of_a_part_that_is_gone() -> None:
     out.h.sum().backward()
 
 
+class OfNamesLikeOurs(vf.VertexFunction):
+    """Its parts have names that a reader might expect in the package."""
+
+    def __init__(self):
+        super().__init__(state={"h": 3})
+        self._start, self.w = nn.Parameter(torch.ones(3)), nn.Linear(3, 3)
+
+    def _exchange(self, h):
+        return torch.tanh(self.w(h))
+
+    def vertex(self, v):
+        h = self._exchange(v.pull("x") + v.sum(v.children.h) + self._start)
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+def of_names() -> None:
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(0)
+    model, batch = OfNamesLikeOurs(), vf.pack(MANY)
+    part = vf.parallel.divide(batch, ranks, rank_of=np.arange(batch.num_vertices) % ranks)[rank]
+    x = torch.ones(batch.num_vertices, 3)
+    torch.testing.assert_close(model(part, x=x[part.own]).h, model(batch, x=x).h[part.own])
+
+
+def of_what_no_method_reads() -> None:
+    """It has no gradient on any rank, as in one process; what is read on some rank has one on all."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model, batch = OfKinds(), vf.pack(KINDS)
+    model.unread = nn.Parameter(torch.ones(3))
+    is_leaf = np.isin(np.arange(batch.num_vertices), batch.of_kind("leaf").numpy())
+    for rank_of in (np.zeros(batch.num_vertices, np.int64), is_leaf.astype(np.int64)):
+        part = vf.parallel.divide(batch, ranks, rank_of=rank_of)[rank]
+        model.zero_grad()
+        model(part, x=torch.ones(len(part.of_kind("leaf")), 3)).h.sum().backward()
+        assert {name for name, value in model.named_parameters() if value.grad is None} == {"unread"}
+
+
+def of_patience() -> None:
+    """Ranks wait as long for an exchange as for other messages."""
+    ranks = list(range(dist.get_world_size()))
+    group, cpu = dist.new_group(ranks, timeout=timedelta(seconds=77)), torch.device("cpu")
+    model, batch = TreeRNN(3, 4), vf.pack(TREES)
+    model._part_group = group
+    part = vf.parallel.divide(batch, len(ranks), rank_of=np.zeros(batch.num_vertices, np.int64))[dist.get_rank()]
+    model(part, x=torch.ones(part.num_vertices, 3))
+    assert over_vertices._own_groups[group]._get_backend(cpu).options._timeout == timedelta(seconds=77)
+
+
 def of_noise() -> None:
     """Each rank draws for its own vertices, from its own generator: the same again with the same seed; none in evaluation."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -249,6 +306,9 @@ def on_two() -> None:
     of_native_code()
     of_edges()
     of_a_part_that_is_gone()
+    of_names()
+    of_what_no_method_reads()
+    of_patience()
     of_noise()
     of_what_is_refused()
 

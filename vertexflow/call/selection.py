@@ -109,7 +109,7 @@ def _rows(values: Tensor, rows: Wide) -> Tensor:
 
 def _on_host(batch: GraphBatch, vertices: Tensor) -> np.ndarray[Any, Any]:
     """The numbers, without waiting for a device where they are known here."""
-    if vertices.device.type != "cpu":
+    if vertices.device.type != "cpu" and isinstance(batch, GraphBatch):  # not a part of graphs over ranks
         roots, leaves = batch._host_parts[:2]
         for attribute, known in (("roots", roots), ("leaves", leaves)):
             if batch.__dict__.get(attribute) is vertices:

@@ -170,9 +170,15 @@ class GraphPart(OnRanks):
         Raises:
             InputError: the file is something else.
         """
-        state = torch.load(path, weights_only=True)
+        no_part = f"{path} is no part of graphs: GraphPart.save writes them"
+        try:
+            state = torch.load(path, weights_only=True)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # PyTorch raises many sorts for files that it does not know
+            raise InputError(f"{no_part} ({type(error).__name__} as PyTorch reads it)") from error
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
-            raise InputError(f"{path} is no part of graphs: GraphPart.save writes them")
+            raise InputError(no_part)
         graphs = [None if each is None else _graph(each) for each in state["graphs"]]
         assert graphs[0] is not None
         fields = {name: state[name] for name in ("rank", "ranks", "checksum", "num_graphs", "kinds")}

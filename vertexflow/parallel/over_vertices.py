@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import zlib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, cast
 
 import numpy as np
@@ -16,11 +18,13 @@ from ..call import programs
 from ..call.estimate import BoundCall
 from ..call.observer import Seen
 from ..call.outputs import Outputs
-from ..errors import InputError
+from ..call.selection import selection_of
+from ..errors import GraphError, InputError
 from ..function import VertexFunction
 from ..graph import transforms
 from ..graph.symbolic.trace import Trace
 from ..graph.symbolic.vertex import Vertex
+from ..kernels.bound import Bound
 from ..kernels.compile import named_backend
 from ..scheduler.policies import Structure
 from . import exchange
@@ -28,6 +32,8 @@ from .graph_part import EXCHANGE, OWN, START, GraphPart, Ints, LocalGraph
 
 _TABLE, _TOKEN = "_vertexflow_table", "_vertexflow_token"  # an input and an output of the rows of exchanges
 _STEPS = "vertexflow steps"
+# Methods that a model is given; names that no model has for something else.
+_EXCHANGE_METHOD, _START_METHOD = "_vertexflow_exchange", "_vertexflow_start"
 # For each group one of the same ranks for exchanges alone: in a backward pass, ranks may come to those and to the messages of
 # DDP in different orders, as gradients of what a rank does not have are there at once.
 _own_groups: dict[Any, Any] = {}
@@ -84,7 +90,7 @@ def _trace(self: VertexFunction, *args: Any, **kwargs: Any) -> dict[str, Trace]:
 @functools.cache
 def _class_on_ranks(cls: Any) -> Any:
     """The class of a model, with methods for what is added to local graphs."""
-    methods = {"_exchange": _exchange, "_start": _start, "_trace": _trace}
+    methods = {_EXCHANGE_METHOD: _exchange, _START_METHOD: _start, "_trace": _trace}
     return type(cls)(cls.__name__, (cls,), {"__module__": cls.__module__, **methods})
 
 
@@ -99,7 +105,7 @@ def _on_ranks(model: VertexFunction, local: LocalGraph) -> VertexFunction:
     if None in methods:
         kinds = local.batch.kinds or ()
         methods = {kind: methods[None] for kind in (OWN, *kinds) if kind not in (START, EXCHANGE)}
-    methods |= {START: "_start", EXCHANGE: "_exchange"}
+    methods |= {START: _START_METHOD, EXCHANGE: _EXCHANGE_METHOD}
     found.__dict__.clear()
     found.__dict__.update(model.__dict__)
     found.__dict__.update(_methods=methods, policy=_AS_DIVIDED, max_vertices=None)
@@ -116,22 +122,21 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
     group = _group_of(model, part)
     bound: BoundCall | None = None
     traces: dict[str, Trace] = {}
-    device = torch.device("cpu")
+    device = _device_of(model, call)  # before anything can fail: what ranks tell each other then lies there too
     failure: Exception | None = None
     try:
         _refuse(model, part, call, group)
         local = part.local(call.reverse)
         function = _on_ranks(model, local)
         version, tensors = programs.see(function._programs, function)
-        device = next((value.device for value in (*tensors.values(), *call.inputs.values())), device)
         inputs, initial, wanted = _as_local(part, local, call, group, device)
         bound, traces = function._bind_call(version, tensors, local.batch, False, initial, inputs, call.shared, wanted)
     except Exception as error:
         failure = error
-    _agree(part, call, group, device, failure, bound)
+    _agree(part, call, group, device, failure, _how(call, bound, traces))
     assert bound is not None
     outputs = bound.results(inputs, traces.values())
-    outputs = _tied(outputs, bound, call.inputs)
+    outputs = _tied(outputs, bound, call.inputs, _of_all_methods(function, version, traces, inputs, bound))
     for value in outputs.values():
         if value.grad_fn is not None:  # the part itself may be gone before the backward pass
             value.grad_fn.metadata["vertexflow routes"] = _routes(part, part.local(call.reverse), group)  # type: ignore[index]
@@ -148,8 +153,22 @@ def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
     group = getattr(model, "_part_group", None) or distributed.group.WORLD
     if group not in _own_groups:
         ranks = distributed.get_process_group_ranks(group)
-        _own_groups[group] = distributed.new_group(ranks, use_local_synchronization=True)
+        _own_groups[group] = distributed.new_group(
+            ranks, timeout=_timeout_of(cast(ProcessGroup, group)), use_local_synchronization=True
+        )
     return cast(ProcessGroup, _own_groups[group])
+
+
+def _device_of(model: VertexFunction, call: Seen) -> torch.device:
+    given = itertools.chain(model.parameters(), model.buffers(), call.inputs.values())
+    return next((value.device for value in given if isinstance(value, Tensor)), torch.device("cpu"))
+
+
+def _timeout_of(group: ProcessGroup) -> timedelta | None:
+    """How long the ranks of a group wait for each other; None: as PyTorch has it."""
+    options = getattr(group._get_backend(group._device_types[0]), "options", None)
+    timeout: timedelta | None = getattr(options, "_timeout", None)
+    return timeout
 
 
 def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGroup) -> None:
@@ -165,6 +184,11 @@ def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGr
         raise InputError("a part of graphs cannot be computed with other parameters, or inside torch.func")
     if named_backend(model.backend) == "eager":
         raise InputError('backend="eager" does not compute parts of graphs; choose another backend')
+    if part.kinds is None and None not in model._methods:
+        known = ", ".join(map(repr, model._methods))
+        raise GraphError(
+            f"the vertex function has methods for the kinds {known}, but the graphs of this part have no kinds"
+        )
     if _TABLE in call.inputs:
         raise InputError(f"an input of a part of graphs cannot be called {_TABLE!r}")
 
@@ -190,10 +214,8 @@ def _as_local(
                 name: torch.cat([value, value.new_zeros((1, *value.shape[1:]))]) if _has_rows(value) else value
                 for name, value in initial.items()
             }
-    if isinstance(wanted, Tensor) and wanted.dtype == torch.bool and wanted.shape == (part.num_vertices,):
-        wanted = wanted.nonzero().squeeze(1)
-    elif isinstance(wanted, Tensor) and wanted.numel() and int(wanted.max()) >= part.num_vertices:
-        raise InputError(f"outputs has vertex {int(wanted.max())}; the part has {part.num_vertices} vertices")
+    if wanted is not None:  # which the local graph has more vertices than
+        wanted = torch.from_numpy(selection_of(cast(Any, part), wanted).vertices)
     return inputs, initial, wanted
 
 
@@ -220,29 +242,26 @@ def _table(part: GraphPart, local: LocalGraph, group: ProcessGroup, device: torc
     return cast(Tensor, part.prepared[key])
 
 
+def _how(call: Seen, bound: BoundCall | None, traces: Mapping[str, Trace]) -> str:
+    """What ranks must have in common, of a call that is checked: what crosses, and what gets gradients."""
+    if bound is None:
+        return ""
+    named = [*call.inputs.items(), *(call.shared or {}).items(), *bound.external.items()]
+    grads = torch.is_grad_enabled()
+    inputs = sorted(
+        (name, str(value.dtype), tuple(value.shape[1:]), grads and value.requires_grad) for name, value in named
+    )
+    parameters = [(name, grads and value.requires_grad) for name, value in bound.tensors.items()]
+    trace = next(iter(traces.values()))
+    states = [(name, str(dtype), tuple(trace.state[name])) for name, dtype in trace.state_dtypes.items()]
+    return repr((inputs, parameters, states, grads))
+
+
 def _agree(
-    part: GraphPart,
-    call: Seen,
-    group: ProcessGroup,
-    device: torch.device,
-    failure: Exception | None,
-    bound: BoundCall | None,
+    part: GraphPart, call: Seen, group: ProcessGroup, device: torch.device, failure: Exception | None, how: str
 ) -> None:
     """Go on only if all ranks can, and were called with parts of one division, in the same way: one small message."""
-    named = [*call.inputs.items(), *(call.shared or {}).items()]
-    named += list(call.initial.items()) if isinstance(call.initial, Mapping) else []
-    how: list[Any] = [
-        (
-            name,
-            str(getattr(value, "dtype", None)),
-            tuple(getattr(value, "shape", ()))[1:],
-            getattr(value, "requires_grad", 0),
-        )
-        for name, value in sorted(named, key=lambda item: item[0])
-    ]
-    how += [(name, value.requires_grad) for name, value in (() if bound is None else bound.tensors.items())]
-    grads = torch.is_grad_enabled()
-    message = [failure is None, part.checksum, call.reverse, zlib.crc32(repr((how, grads)).encode())]
+    message = [failure is None, part.checksum, call.reverse, zlib.crc32(how.encode())]
     ours = torch.tensor(list(map(int, message)), device=device)
     theirs = [torch.empty_like(ours) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(theirs, ours, group=group)
@@ -255,7 +274,7 @@ def _agree(
     what = (
         "parts of different graphs, or divisions",
         "different directions (reverse=)",
-        "inputs of different names, dtypes, widths or gradients",
+        "inputs, parameters or states of different names, dtypes, widths or gradients",
     )
     for column, difference in enumerate(what, 1):
         other = next((rank for rank, row in enumerate(rows) if row[column] != rows[0][column]), None)
@@ -263,16 +282,29 @@ def _agree(
             raise InputError(f"ranks 0 and {other} were called with {difference}; all call the model in the same way")
 
 
-def _tied(outputs: Outputs, call: BoundCall, inputs: Mapping[str, Tensor]) -> Outputs:
+def _of_all_methods(
+    function: VertexFunction,
+    version: programs.Version,
+    traces: dict[str, Trace],
+    inputs: dict[str, Tensor],
+    call: BoundCall,
+) -> Bound:
+    """The programs of all methods, also of kinds that are on other ranks alone."""
+    through = any(value.requires_grad for value in call.external.values())
+    return function._bind(version, traces, inputs, call.tensors, call.device, through, tuple(traces))
+
+
+def _tied(outputs: Outputs, call: BoundCall, inputs: Mapping[str, Tensor], everything: Bound) -> Outputs:
     """The outputs of the user's vertices. Whichever of them a loss is made of, all of this rank runs backwards, as others wait
-    for it, and what no vertex of it reads has gradients of zero."""
+    for it, and what gets gradients on other ranks alone has gradients of zero. What gets none anywhere, as no method reads it,
+    has none here either: DDP and optimizers tell None from zero."""
     token = outputs.pop(_TOKEN, None)
     if not call.parts:  # there is nothing here, and nobody waits
         return outputs
     bound = call.parts[0].bound
-    unread = [value for name, value in call.tensors.items() if name not in bound.params]
-    unread += [value for name, value in inputs.items() if name not in bound.pulls]
-    sources = [value for value in unread if value.requires_grad]
+    (params, pulled), (own_params, own_pulled) = _differentiated(everything), _differentiated(bound)
+    sources = [call.tensors[name] for name in params if name not in own_params]
+    sources += [inputs[name] for name in pulled if name not in own_pulled]
     missing = [name for name, value in outputs.items() if name not in bound.pushes]
     if not torch.is_grad_enabled() or not (sources or missing):
         return outputs
@@ -281,6 +313,11 @@ def _tied(outputs: Outputs, call: BoundCall, inputs: Mapping[str, Tensor]) -> Ou
         return outputs
     tied = _Tied.apply(len(real), token, *real.values(), *sources)  # type: ignore[no-untyped-call]
     return Outputs({**outputs, **dict(zip(real, tied, strict=True))})
+
+
+def _differentiated(bound: Bound) -> tuple[list[str], list[str]]:
+    """The parameters, and the inputs, whose gradients a backward pass computes."""
+    return [*filter(bound.has_param_gradient, bound.params)], [*filter(bound.has_input_gradient, bound.pulls)]
 
 
 class _Tied(torch.autograd.Function):

@@ -62,7 +62,8 @@ def divide(
     if reverse:
         turned = batch.reversed()
         downward = _local_graphs(turned, levels_of(turned), chosen, ranks)
-    checksum = _checksum([chosen, batch.child, batch.slot, batch.offset, batch.kind_index])
+    kinds = np.frombuffer(repr(batch.kinds).encode(), np.uint8)
+    checksum = _checksum([chosen, batch.child, batch.slot, batch.offset, batch.kind_index, kinds])
     is_read = np.bincount(batch.child, minlength=batch.num_vertices) > 0
     has_children = np.diff(batch.offset) > 0
     parts = []
