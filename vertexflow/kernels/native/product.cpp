@@ -34,6 +34,7 @@ struct Operands {
     const T* a;
     Long lda;
     const T* panel;
+    Long ld_panel;
     const T* bias;
     Long ld_bias;
     T* out;
@@ -45,11 +46,11 @@ inline void tile(const Operands& o) {
     constexpr int vectors = 2 * panels;
     Vector sum[rows][vectors] = {};
     const T* const a = o.a;
-    const Long lda = o.lda, apart = o.k * wide;
+    const Long lda = o.lda, apart = o.k * wide;  // from one packed panel to the next
     for (Long p = 0; p < o.k; ++p) {
         Vector with[vectors];
 #pragma GCC unroll 8
-        for (int j = 0; j < vectors; ++j) with[j] = *reinterpret_cast<const Vector*>(o.panel + j / 2 * apart + p * wide + j % 2 * lanes);
+        for (int j = 0; j < vectors; ++j) with[j] = *reinterpret_cast<const Vector*>(o.panel + j / 2 * apart + p * o.ld_panel + j % 2 * lanes);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; ++i) {
             const T x = transposed ? a[p * lda + i] : a[i * lda + p];
@@ -148,29 +149,78 @@ inline void turn(Long rows, Long columns, const T* from, Long ld, T* to) {
         for (Long j = 0; j < columns; ++j) to[j * wide + i] = from[i * ld + j];
 }
 
+inline T sum_of(const Vector& terms) {
+    T parts[lanes];
+    std::memcpy(parts, &terms, sizeof parts);
+    for (int by = lanes / 2; by; by /= 2)
+        for (int i = 0; i < by; ++i) parts[i] += parts[i + by];
+    return parts[0];
+}
+
+// Some rows times some columns of a transposed weight, [columns, k], which are read as they lie: a sum in a register for each.
+template <int rows, int columns>
+inline void dots(const T* a, Long lda, const T* with, Long k, const T* bias, T* out, Long ldo) {
+    Vector sum[rows][columns] = {};
+    Long p = 0;
+    for (; p + lanes <= k; p += lanes) {
+        Vector of_column[columns];
+#pragma GCC unroll 8
+        for (int j = 0; j < columns; ++j) of_column[j] = *reinterpret_cast<const Vector*>(with + j * k + p);
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; ++i) {
+            const Vector x = *reinterpret_cast<const Vector*>(a + i * lda + p);
+#pragma GCC unroll 8
+            for (int j = 0; j < columns; ++j) sum[i][j] += x * of_column[j];
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < columns; ++j) {
+            T all = sum_of(sum[i][j]);
+            for (Long q = p; q < k; ++q) all += a[i * lda + q] * with[j * k + q];
+            out[i * ldo + j] = bias ? bias[j] + all : all;
+        }
+}
+
+// Columns [first, stop): those of a block meet all rows, four at a time.
+template <int columns>
+inline void columns_of(Long& first, Long stop, Long rows, const T* a, Long lda, const Weight& w, const T* bias, T* out, Long ldo) {
+    for (; first + columns <= stop; first += columns) {
+        const T *const with = w.plain + first * w.k, *const add = bias ? bias + first : nullptr;
+        Long i = 0;
+        for (; i + 4 <= rows; i += 4) dots<4, columns>(a + i * lda, lda, with, w.k, add, out + i * ldo + first, ldo);
+        if (rows - i == 3) dots<3, columns>(a + i * lda, lda, with, w.k, add, out + i * ldo + first, ldo);
+        if (rows - i == 2) dots<2, columns>(a + i * lda, lda, with, w.k, add, out + i * ldo + first, ldo);
+        if (rows - i == 1) dots<1, columns>(a + i * lda, lda, with, w.k, add, out + i * ldo + first, ldo);
+    }
+}
+
 inline void unpacked_product(Long rows, const T* a, Long lda, const Weight& w, const T* bias, T* out, Long ldo) {
     const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
-    const Long first = w.n * thread / team, stop = w.n * (thread + 1) / team;
-    for (Long i = 0; i < rows; ++i) {
-        T* const to = out + i * ldo;
-        const T* const from = a + i * lda;
-        for (Long j = first; j < stop; ++j) to[j] = bias ? bias[j] : 0;
-        if (w.transposed) {
-            for (Long j = first; j < stop; ++j) {
-                const T* const with = w.plain + j * w.k;
-                T sum = 0;
-#pragma omp simd reduction(+ : sum)
-                for (Long p = 0; p < w.k; ++p) sum += from[p] * with[p];
-                to[j] += sum;
-            }
-        } else {
-            for (Long p = 0; p < w.k; ++p) {
-                const T* const with = w.plain + p * w.n;
-                const T x = from[p];
-#pragma omp simd
-                for (Long j = first; j < stop; ++j) to[j] += x * with[j];
-            }
+    if (w.transposed) {
+        const Long eights = (w.n + 7) / 8, stop = std::min(w.n, eights * (thread + 1) / team * 8);
+        Long first = eights * thread / team * 8;  // so that a column is in a block of so many however many threads there are
+        if (rows < 3) columns_of<8>(first, stop, rows, a, lda, w, bias, out, ldo);  // sums enough to go on with
+        columns_of<registers == 32 ? 4 : 2>(first, stop, rows, a, lda, w, bias, out, ldo);
+        columns_of<1>(first, stop, rows, a, lda, w, bias, out, ldo);
+        return;
+    }
+    const Long panels = (w.n + wide - 1) / wide, stop = std::min(w.n, panels * (thread + 1) / team * wide);
+    for (Long column = panels * thread / team * wide; column < stop; column += wide) {
+        const T* const add = bias ? bias + column : nullptr;
+        if (column + wide <= w.n) {
+            for (Long start = 0; start < rows; start += tall)
+                tile_of({std::min<Long>(tall, rows - start), w.k, a + start * lda, lda, w.plain + column, w.n, add, 0,
+                         out + start * ldo + column, ldo, wide});
+            continue;
         }
+        for (Long i = 0; i < rows; ++i)
+            for (Long j = column; j < w.n; ++j) {
+                T sum = 0;
+                for (Long p = 0; p < w.k; ++p) sum += a[i * lda + p] * w.plain[p * w.n + j];
+                out[i * ldo + j] = bias ? bias[j] + sum : sum;
+            }
     }
 }
 
@@ -199,7 +249,7 @@ extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const 
     const Long blocks = (rows + tall - 1) / tall, panels = (w.n + wide - 1) / wide, many = std::max<Long>(1, near / (tall * w.k));
     if (rows < 4 && w.n % wide == 0) {  // four rows have sums enough
         const Long start = panels * thread / team, column = start * wide, count = panels * (thread + 1) / team - start;
-        const Operands of = {rows, w.k, a, lda, w.packed + column * w.k, bias ? bias + column : nullptr, 0, out + column, ldo, wide};
+        const Operands of = {rows, w.k, a, lda, w.packed + column * w.k, wide, bias ? bias + column : nullptr, 0, out + column, ldo, wide};
         if (rows == 1) few_rows<1>(of, count);
         if (rows == 2) few_rows<2>(of, count);
         if (rows == 3) few_rows<3>(of, count);
@@ -214,7 +264,7 @@ extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const 
             const Long skipped = by_rows ? 0 : begin - panel * blocks, stop = by_rows ? to : std::min(to, end - panel * blocks);
             for (Long block = std::max(from, skipped); block < stop; ++block) {
                 const Long start = rows * block / blocks, height = rows * (block + 1) / blocks - start;  // nearly all the same
-                tile_of({height, w.k, a + start * lda, lda, w.packed + column * w.k, bias ? bias + column : nullptr, 0,
+                tile_of({height, w.k, a + start * lda, lda, w.packed + column * w.k, wide, bias ? bias + column : nullptr, 0,
                          out + start * ldo + column, ldo, std::min<Long>(wide, w.n - column)});
             }
         }
@@ -245,7 +295,7 @@ extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long 
                 for (Long p = 0; p < depth; ++p) copy<wide>(columns, b + (from + p) * ldb + column, right + p * wide);
                 for (Long i = 0; i < count; ++i) {
                     T* const to = out + at[i] * k + column;
-                    tile<tall, true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right, from || adds ? to : nullptr, k, to, k,
+                    tile<tall, true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right, wide, from || adds ? to : nullptr, k, to, k,
                                       columns});
                 }
             }

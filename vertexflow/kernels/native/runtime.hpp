@@ -18,7 +18,7 @@ namespace {
 // Elements up to which one thread computes a step, or what is computed once: two threads save less than what it takes them to
 // wait for each other, and to read what the other one has in its cache.
 constexpr Long serial = 16384, serial_once = 262144;
-constexpr Long pays_packing = 32;  // rows from which on a packed weight is worth its packing
+constexpr Long pays_packing = 16;  // rows from which on a packed weight is worth its packing
 
 // Whether a step, of as many elements for each row or edge, is worth several threads.
 inline bool pays_threads(const Step& step, Long elements, Long most) {
