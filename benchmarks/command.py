@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--batch", type=_positive, nargs="+", default=[64], help="graphs in a batch")
     run.add_argument("--rounds", type=_positive, default=9, help="rounds of all contestants in turns")
     run.add_argument("--threads", type=_positive, default=2, help="PyTorch's threads")
-    run.add_argument("--processor-time", action="store_true", help="of one thread, where others use the machine as well")
+    run.add_argument(
+        "--processor-time", action="store_true", help="of one thread, where others use the machine as well"
+    )
     run.add_argument("--seed", type=int, default=0, help="of the graphs and the numbers")
     run.add_argument("--forward", action="store_true", help="time the forward pass alone")
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where")
@@ -103,7 +105,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.device == "cpu" and (options.dtype != "float32" or options.tf32):
         raise UnusableError("--dtype and --tf32 are for --device cuda: a CPU is measured in float32")
     if options.processor_time and (options.device != "cpu" or options.threads != 1):
-        raise UnusableError("--processor-time is of one thread of a CPU: give --threads 1; time of several would be added up")
+        raise UnusableError(
+            "--processor-time is of one thread of a CPU: give --threads 1; time of several would be added up"
+        )
     names = options.names or list(WORKLOADS)
     without = [name for name in names if WORKLOADS[name].needs_data and data is None]
     if without and options.names:

@@ -214,9 +214,7 @@ def _without_slow(case: Case) -> Case:
     return replace(case, contestants=[one for one in case.contestants if one.every == 1], skipped=skipped)
 
 
-def measure(
-    case: Case, rounds: int, forward: bool, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, Any]:
+def measure(case: Case, rounds: int, forward: bool, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
     """Agree, then time and weigh every contestant; what a result says of them.
 
     Raises:
