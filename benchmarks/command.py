@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from .harness import DisagreementError, Settings, measure
+from .harness import DisagreementError, Settings, measure, without_slow
 from .machine import commit, machine, versions
 from .report import MODES, largest_difference, number, read_results, write_report, write_result
 from .workloads import WORKLOADS
@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where")
     run.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of everything; half precision on a GPU")
     run.add_argument("--tf32", action="store_true", help="let a GPU multiply float32 in TF32")
+    run.add_argument(
+        "--batched", action="store_true", help="without contestants that go vertex by vertex, which take long"
+    )
     run.add_argument("--compile", action="store_true", help="with torch.compile among the peers; it takes a while")
     run.add_argument("--data", type=Path, help="a folder of real data; else that of VERTEXFLOW_DATA")
     run.add_argument("--results", type=Path, default=HERE / "results", help="where the files go")
@@ -136,10 +139,13 @@ def _run_one(options: argparse.Namespace, data: Path | None, name: str, hidden: 
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.processor_time else time.perf_counter
     torch.manual_seed(options.seed)
-    if options.tf32:
-        torch.set_float32_matmul_precision("high")
+    if options.device == "cuda":  # cuDNN would take TF32 by itself
+        torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+        torch.backends.cudnn.rnn.fp32_precision = "tf32" if options.tf32 else "ieee"
     settings = Settings(hidden, batch, options.seed, DTYPES[options.dtype], data, options.compile, options.device)
     case = WORKLOADS[name].make(settings)
+    if options.batched:
+        case = without_slow(case, "vertex by vertex it takes long (--batched)")
     try:
         measured = measure(case, options.rounds, options.forward, clock)
     except DisagreementError as error:

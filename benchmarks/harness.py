@@ -207,10 +207,10 @@ def _make_room(model: nn.Module) -> None:
     pool.clear()
 
 
-def _without_slow(case: Case) -> Case:
-    """Gradients that are added vertex by vertex in half precision are several per cent off."""
+def without_slow(case: Case, why: str) -> Case:
+    """The same without contestants that go vertex by vertex."""
     slow = [one.name for one in case.contestants if one.every > 1]
-    skipped = {**case.skipped, **dict.fromkeys(slow, "in half precision its gradients are too far off")}
+    skipped = {**case.skipped, **dict.fromkeys(slow, why)}
     return replace(case, contestants=[one for one in case.contestants if one.every == 1], skipped=skipped)
 
 
@@ -223,7 +223,7 @@ def measure(case: Case, rounds: int, forward: bool, clock: Callable[[], float] =
     weight = next(case.model.parameters())
     dtype, device = weight.dtype, weight.device.type
     if dtype.itemsize < 4:
-        case = _without_slow(case)
+        case = without_slow(case, "in half precision its gradients are too far off")  # added up, several per cent
     differences = agree(case)
     runs: dict[str, Callable[[], object]] = {FLOOR: floor(case.products, dtype, forward, device)}
     for one in case.contestants:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import vertexflow as vf
 from benchmarks.graphs import random_tree
+from vertexflow.call import orders
 from vertexflow.kernels.arguments import By
-from vertexflow.kernels.second_order import routes
+from vertexflow.kernels.second_order import replay, routes
 
 from .agreement import join
 from .budget import tries
@@ -72,13 +74,45 @@ def check(case, backends, call, reference, leaves):
         assume("reshape tensor of 0 elements" not in str(error))
         raise
     for case.model.backend in backends:
-        for how in ("after a call", "from the start", "in a late order"):
+        for how in ("after a call", "from the start", "in another order"):
             print(f"backend {case.model.backend}, replayed {how}")
             with pytest.MonkeyPatch.context() as patch:
-                if how == "in a late order":  # which pays for large trees
-                    routes._late.clear()
+                if how == "in another order":  # a late one, where that pays
+                    patch.setattr(orders, "LATE", OneAtATime())
                     patch.setattr(routes, "_num_routes", lambda order: 0 if order.make_late is None else 10**6)
+                    replayed = noted(patch)
                 agree(derivatives(call(), leaves), expected)
+                if how == "in another order":
+                    assert all(other is not order for order, other in replayed)
+
+
+class OneAtATime:
+    """Each vertex in a step of its own, the last of those that are ready first."""
+
+    def steps(self, structure):
+        children = [
+            {int(child) for child in structure.child[first:end] if child < structure.num_vertices}
+            for first, end in itertools.pairwise(structure.offset)
+        ]
+        steps, waiting = np.zeros(structure.num_vertices, np.int64), [*range(structure.num_vertices)]
+        for step in range(structure.num_vertices):
+            ready = [vertex for vertex in waiting if children[vertex].isdisjoint(waiting)]
+            steps[ready[-1]] = step
+            waiting.remove(ready[-1])
+        return steps
+
+
+def noted(patch):
+    """The orders in which a call would be computed, and in which it is replayed."""
+    replayed, choose = [], replay.order_of_few_routes
+    routes._late.clear()
+
+    def chosen(order):
+        replayed.append((order, choose(order)))
+        return replayed[-1][1]
+
+    patch.setattr(replay, "order_of_few_routes", chosen)
+    return replayed
 
 
 @tries(4)

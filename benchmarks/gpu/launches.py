@@ -1,9 +1,10 @@
-"""Training steps whose kernels the native core launches, and Triton, and in one launch a pass, by turns in one process.
+"""Training steps whose kernels the native core launches, beside those that Triton does, by turns in one process.
 
-    python -m benchmarks.gpu.launches FOLDER [--hidden 256] [--rounds 30]
+    python -m benchmarks.gpu.launches FOLDER [--one-launch] [--hidden 256] [--rounds 30]
 
-writes FOLDER/launches.json. Whoever launches a step, gradients must be the same to the bit; in one launch, whose tiles may be
-others, to 1e-5. Exit code 1 if they are not, 2 if there is no GPU.
+writes FOLDER/launches.json, after each batch; with --one-launch, FOLDER/one-launch.json, of training steps in one launch a pass
+beside those of the native core. Whoever launches a step, gradients must be the same to the bit; in one launch, whose tiles may
+be others, to 1e-5. Exit code 1 if they are not, 2 if there is no GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ from ..zoo import ZOO
 from .ceilings import NO_GPU
 
 NATIVE, TRITON, ONE = "by the native core", "by Triton", "in one launch"
-MOST = {NATIVE: 0.0, TRITON: 0.0, ONE: 1e-5}  # how far gradients may be from those of the first, relative to the norm
+MOST = {
+    NATIVE: 0.0,
+    TRITON: 0.0,
+    ONE: 1e-5,
+}  # how far gradients may be from those of the native core, relative to the norm
 BATCHES: dict[str, tuple[str, Callable[[random.Random], list[vf.InputGraph]]]] = {
     "64 trees": ("README", lambda rng: [vf.tree(random_tree(rng, rng.randint(5, 35))) for _ in range(64)]),
     "1 tree": ("README", lambda rng: [vf.tree(random_tree(rng, 20))]),
@@ -47,22 +52,26 @@ def main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="where the file goes")
+    parser.add_argument("--one-launch", action="store_true", help="one launch for all steps, in the place of Triton")
     parser.add_argument("--hidden", type=int, default=256, help="hidden size")
     parser.add_argument("--rounds", type=int, default=30, help="training steps of each")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print(NO_GPU, file=sys.stderr)
         return 2
-    found = {name: measure(name, options.hidden, options.rounds) for name in BATCHES}
-    (options.folder / "launches.json").write_text(json.dumps(found, indent=1) + "\n")
+    found: dict[str, Any] = {}
+    for name in BATCHES:
+        found[name] = measure(name, options.hidden, options.rounds, ONE if options.one_launch else TRITON)
+        path = options.folder / ("one-launch.json" if options.one_launch else "launches.json")
+        path.write_text(json.dumps(found, indent=1) + "\n")
     differing = [name for name, one in found.items() if not one["is_same"]]
     if differing:
         print(f"gradients differ by who launches the kernels: {', '.join(differing)}", file=sys.stderr)
     return 1 if differing else 0
 
 
-def measure(name: str, hidden: int, rounds: int, device: str = "cuda") -> dict[str, Any]:
-    """Medians and quartiles of each way on one batch, and whether they agree."""
+def measure(name: str, hidden: int, rounds: int, other: str, device: str = "cuda") -> dict[str, Any]:
+    """Medians and quartiles of the native core's launches and of another way on one batch, and whether they agree."""
     model, make = BATCHES[name]
     animal = ZOO[model](hidden)
     animal.model.to(device)
@@ -84,10 +93,10 @@ def measure(name: str, hidden: int, rounds: int, device: str = "cuda") -> dict[s
         with mock.patch.dict(os.environ, {VARIABLE: "1"}):
             return step()
 
-    ways: dict[str, Callable[[], list[Tensor]]] = {NATIVE: step, TRITON: by_triton, ONE: in_one_launch}
+    ways: dict[str, Callable[[], list[Tensor]]] = {NATIVE: step, other: {TRITON: by_triton, ONE: in_one_launch}[other]}
     results = {way: [grad.clone() for grad in run()] for way, run in ways.items()}
     differences = {
-        way: max(float((one - other).norm() / other.norm()) for one, other in zip(grads, results[NATIVE], strict=True))
+        way: max(float((one - exact).norm() / exact.norm()) for one, exact in zip(grads, results[NATIVE], strict=True))
         for way, grads in results.items()
     }
     is_same = all(difference <= MOST[way] for way, difference in differences.items())  # nor is NaN

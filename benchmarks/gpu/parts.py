@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = "build"
-TESTS = "tests.jsonl"  # the outcomes of tests
+TESTS, ONE_LAUNCH_TESTS = "tests.jsonl", "one-launch-tests.jsonl"  # the outcomes of tests
 PROCESSES = min(os.cpu_count() or 1, 12)  # of tests: most of their time is tracing and compiling
 
 
@@ -44,40 +44,54 @@ def python(*arguments: str) -> list[str]:
 
 
 def all_parts(results: Path) -> list[Part]:
-    """All parts; what they measure becomes files in `results`."""
+    """All parts; what they measure becomes files in `results`. One launch for all steps comes last: should it hang, all else is
+    there."""
     build = Part(BUILD, python("setup.py", "--quiet", "build_ext", "--inplace"), 90, ["setuptools", "pybind11"])
     ceilings = Part("ceilings", python("-m", "benchmarks.gpu.ceilings", str(results)), 40, ["torch", "triton"])
-    launches = Part("bench:launches", python("-m", "benchmarks.gpu.launches", str(results)), 60, ["torch", "triton"])
-    return [build, ceilings, _tests(results), launches, *_workloads(results)]
+    launches = python("-m", "benchmarks.gpu.launches", str(results))
+    tests = _tests("tests", results / TESTS, "not one_launch", 180)
+    first, more = _workloads(results)
+    return [
+        *(build, ceilings, tests, Part("bench:launches", launches, 70, ["torch", "triton"])),
+        *first,
+        _tests("one-launch:tests", results / ONE_LAUNCH_TESTS, "one_launch", 80),
+        Part("one-launch:bench", [*launches, "--one-launch"], 70, ["torch", "triton"]),
+        *more,
+    ]
 
 
-def _tests(results: Path) -> Part:
-    """All tests marked `gpu`, in several processes if pytest can; what each came to is written at once."""
+def _tests(name: str, outcomes: Path, keyword: str, seconds: float) -> Part:
+    """Tests marked `gpu`, in several processes if pytest can; what each came to is written at once."""
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
-    command = python("-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "-p", "benchmarks.gpu.outcomes")
-    command += [f"--outcomes={results / TESTS}", *(str(path.relative_to(ROOT)) for path in files)]
+    command = python("-m", "pytest", "-m", "gpu", "-k", keyword, "-q", "-p", "no:cacheprovider")
+    command += ["-p", "benchmarks.gpu.outcomes", f"--outcomes={outcomes}"]
     if importlib.util.find_spec("xdist") is not None:
-        command[5:5] = ["-n", str(PROCESSES)]
+        command += ["-n", str(PROCESSES)]
     needs = ["torch", "triton", "pytest", "hypothesis", "rich", "matplotlib"]
-    return Part("tests", command, 210, needs, {"TRITON_INTERPRET": "0"})
+    variables = {"TRITON_INTERPRET": "0", "VERTEXFLOW_EXAMPLES": "0.2"}  # each case is compiled, for seconds
+    return Part(name, [*command, *(str(path.relative_to(ROOT)) for path in files)], seconds, needs, variables)
 
 
-def _workloads(results: Path) -> list[Part]:
-    """Workloads with their peers, by what was asked first: each in TF32, then in bfloat16, float32, and larger."""
+def _workloads(results: Path) -> tuple[list[Part], list[Part]]:
+    """Workloads with their peers: those in TF32, and more of them, by what was asked first. A cell under `torch.compile`, which
+    is compiled for long, comes after what is measured without."""
     names = ("treelstm", "fixedlstm", "varlstm", "treefc")
     tf32, bfloat16, ieee = ["--tf32"], ["--dtype", "bfloat16"], ["--dtype", "float32"]
-    settings = [(name, "tf32", tf32, 256, 64) for name in names]
-    settings += [(name, "bfloat16", bfloat16, 256, 64) for name in names[:2]]
-    settings += [("customlstm", "tf32", tf32, 256, 64)]
-    settings += [(name, "tf32", tf32, 512, 256) for name in names[:3]]
-    settings += [(name, "float32", ieee, 256, 64) for name in names[:2]]
+    settings = [(f"{name}:tf32", tf32, 256, 64) for name in names]
+    settings += [(f"{name}:bfloat16", bfloat16, 256, 64) for name in names[:2]]
+    settings += [("treelstm:tf32:compile", [*tf32, "--compile"], 256, 64)]
+    settings += [(f"{name}:tf32", tf32, 512, 256) for name in names[:3]]
+    settings += [("customlstm:tf32:compile", [*tf32, "--compile"], 256, 64)]
+    settings += [(f"{name}:float32", ieee, 256, 64) for name in names[:2]]
     found = []
-    for name, kind, options, hidden, batch in settings:
-        command = python("-m", "benchmarks", "run", name, "--device", "cuda", "--compile", "--rounds", "30", *options)
-        command += ["--hidden", str(hidden), "--batch", str(batch), "--results", str(results)]
-        full_name = f"bench:{name}:{kind}:h{hidden}:b{batch}"
-        found.append(Part(full_name, command, 60, ["torch", "triton", "rich", "matplotlib"]))
-    return found
+    for name, options, hidden, batch in settings:
+        command = python("-m", "benchmarks", "run", name.partition(":")[0], "--device", "cuda", "--batched", *options)
+        command += ["--rounds", "30", "--hidden", str(hidden), "--batch", str(batch), "--results", str(results)]
+        seconds = 100 if "--compile" in options else 50
+        found.append(
+            Part(f"bench:{name}:h{hidden}:b{batch}", command, seconds, ["torch", "triton", "rich", "matplotlib"])
+        )
+    return found[: len(names)], found[len(names) :]
 
 
 def chosen(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .parts import ONE_LAUNCH_TESTS, TESTS
+
 LINES, WIDTH = 60, 160
 MOST_FAILURES = 10
 OURS, FLOOR = "vertexflow", "floor"  # as in benchmarks.harness, which cannot be imported before the build
@@ -16,11 +18,12 @@ def table(results: Path, parts: list[dict[str, Any]], total: float, since: float
     an earlier run, are left out."""
     new = {path.name: path for path in sorted(results.glob("*.json*")) if path.stat().st_mtime >= since}
     lines = _machine(new["ceilings.json"]) if "ceilings.json" in new else ["no ceilings were measured"]
-    lines += _tests(new["tests.jsonl"]) if "tests.jsonl" in new else ["no tests were run"]
-    lines += _launches(new["launches.json"]) if "launches.json" in new else []
+    lines += _tests(new[TESTS]) if TESTS in new else ["no tests were run"]
+    lines += _tests(new[ONE_LAUNCH_TESTS]) if ONE_LAUNCH_TESTS in new else []
+    lines += [line for name in ("launches.json", "one-launch.json") if name in new for line in _launches(new[name])]
     lines += [line for name, path in new.items() if "-cuda-" in name for line in _workload(path)]
-    ends = [f"{part['name']:34}{part['seconds']:6.0f} s  {part['ended']}" for part in parts]
-    ends.append(f"{'all of it':34}{total:6.0f} s  files in {results}")
+    ends = [f"{part['name']:40}{part['seconds']:6.0f} s  {part['ended']}" for part in parts]
+    ends.append(f"{'all of it':40}{total:6.0f} s  files in {results}")
     room = LINES - len(ends)
     if len(lines) > room:
         lines = [
@@ -72,7 +75,7 @@ def outcomes(path: Path) -> tuple[int, list[dict[str, Any]]]:
 def _tests(path: Path) -> list[str]:
     count, found = outcomes(path)
     of = {kind: [one for one in found if one["outcome"] == kind] for kind in ("passed", "failed", "skipped")}
-    lines = [f"tests: {count} collected, {', '.join(f'{len(tests)} {kind}' for kind, tests in of.items())}"]
+    lines = [f"{path.stem}: {count} collected, {', '.join(f'{len(tests)} {kind}' for kind, tests in of.items())}"]
     if of["skipped"]:
         lines[0] += f" ({of['skipped'][0]['reason']})"
     worst: dict[str, tuple[float, str]] = {}
@@ -93,7 +96,7 @@ def _launches(path: Path) -> list[str]:
     for name, one in found.items():
         times = "; ".join(f"{way} {_times(of)}" for way, of in one["ways"].items())
         differing = "" if one["is_same"] else "; GRADIENTS DIFFER"
-        lines.append(f"launches, {name} ({one['launches']} a training step): {times}{differing}")
+        lines.append(f"{path.stem}, {name} ({one['launches']} a training step): {times}{differing}")
     return lines
 
 

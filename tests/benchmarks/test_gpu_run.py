@@ -11,7 +11,7 @@ import pytest
 
 import vertexflow as vf
 from benchmarks.gpu.__main__ import main, run_all
-from benchmarks.gpu.launches import BATCHES, measure
+from benchmarks.gpu.launches import BATCHES, NATIVE, ONE, TRITON, measure
 from benchmarks.gpu.limits import run
 from benchmarks.gpu.parts import ROOT, Part, all_parts, chosen
 from benchmarks.gpu.table import LINES, table
@@ -133,10 +133,23 @@ def test_a_part_that_does_not_exist_is_refused_with_those_that_do(capsys):
 
 
 def test_all_files_with_tests_for_a_gpu_are_run(tmp_path):
-    (tests,) = [part for part in all_parts(tmp_path) if part.name == "tests"]
+    """Those of one launch by themselves and last: should a barrier hang, all else is there."""
+    parts = [part for part in all_parts(tmp_path) if not part.name.startswith("bench:") or "launch" in part.name]
+    assert [part.name for part in parts] == [
+        "build",
+        "ceilings",
+        "tests",
+        "bench:launches",
+        "one-launch:tests",
+        "one-launch:bench",
+    ]
+    tests, one_launch = parts[2], parts[4]
+    assert tests.command[-2:] == one_launch.command[-2:]
+    assert "not one_launch" in tests.command
+    assert "one_launch" in one_launch.command
     assert "tests/kernels/triton/test_gpu.py" in tests.command
     assert "tests/benchmarks/test_report.py" in tests.command
-    assert tests.variables == {"TRITON_INTERPRET": "0"}
+    assert tests.variables["TRITON_INTERPRET"] == "0"
     assert sum(part.seconds for part in all_parts(tmp_path)[:3]) < 9 * 60
 
 
@@ -195,13 +208,14 @@ def test_a_file_that_cannot_be_imported_is_a_failure_that_names_what_is_missing(
 # Launches
 
 
-def test_ways_of_launching_agree_and_are_measured(interpreter, monkeypatch):
+@pytest.mark.parametrize("other", [TRITON, ONE])
+def test_ways_of_launching_agree_and_are_measured(other, interpreter, monkeypatch):
     """On the CPU, where Triton's interpreter takes the place of the device."""
     monkeypatch.setitem(BATCHES, "1 tree", ("README", lambda _: [vf.tree(((0, 1), 2))]))
-    found = measure("1 tree", 3, 1, device="cpu")
+    found = measure("1 tree", 3, 1, other, device="cpu")
     assert found["is_same"]
-    assert list(found["ways"]) == ["by the native core", "by Triton", "in one launch"]
-    assert "core: Triton kernels, one launch for all steps" in found["explain"]
+    assert list(found["ways"]) == [NATIVE, other]
+    assert ("core: Triton kernels, one launch for all steps" in found["explain"]) == (other == ONE)
     assert found["launches"] == 8  # one of leaves and two steps forward; twice two steps and one of leaves backward
 
 

@@ -99,6 +99,15 @@ def test_without_a_gpu_that_is_said(capsys):
     assert "PyTorch finds no GPU here" in capsys.readouterr().err
 
 
+def test_contestants_that_go_vertex_by_vertex_are_left_out_where_that_is_asked_for(tmp_path):
+    options = ["--hidden", "8", "--batch", "2", "--rounds", "1", "--threads", "1", "--results", str(tmp_path)]
+    assert command.main(["run", "varlstm", "--batched", *options]) == 0
+    (found,) = read_results(tmp_path)
+    assert "per vertex" not in found["figures"]
+    assert "--batched" in found["skipped"]["per vertex"]
+    assert {"vertexflow", "by hand, autograd"} <= set(found["figures"])
+
+
 @pytest.mark.parametrize("option", [["--dtype", "bfloat16"], ["--tf32"]])
 def test_a_cpu_is_measured_in_float32(option, capsys):
     assert command.main(["run", "varlstm", *option]) == 2

@@ -17,6 +17,7 @@ from vertexflow.scheduler import POLICIES
 from .call import Call
 from .expected import Expected, UnsuitableError, expect, with_rounding
 from .functions import Function, draw_function
+from .memory import memory
 from .samples import Sample, draw_sample
 from .ways import WAYS
 from .writer import class_of, in_float64, source_of
@@ -27,7 +28,10 @@ KEPT = Path(__file__).parent.parent / "fuzz_cases"
 
 @dataclass
 class Case:
-    """All that a failure needs to happen again; `rng` is the seed of what the way draws."""
+    """All that a failure needs to happen again; `rng` is the seed of what the way draws.
+
+    With a `window`, passes go over so many rows at a time. What is `poisoned` finds NaN in memory before it is written.
+    """
 
     function: Function
     sample: Sample
@@ -35,11 +39,13 @@ class Case:
     policy: str
     way: str
     rng: int
+    window: int = 0
+    poisoned: bool = False
 
     @staticmethod
     def read(path: Path) -> Case:
         kept = json.loads(path.read_text())
-        own = {name: kept[name] for name in ("backend", "policy", "way", "rng")}
+        own = {name: kept[name] for name in ("backend", "policy", "way", "rng", "window", "poisoned") if name in kept}
         return Case(Function.read(kept["function"]), Sample.read(kept["sample"]), **own)
 
     def write(self, path: Path, **notes: str) -> None:
@@ -69,7 +75,7 @@ class Models:
         model.backend, model.policy = case.backend, case.policy
         self._prepare(model, case.sample)
         batch = vf.pack(case.sample.graphs())
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), memory(case.window, case.poisoned):
             warnings.simplefilter("ignore")
             WAYS[case.way][0](Call(model, self.function, case.sample, expected, batch, random.Random(case.rng)))
 
@@ -109,14 +115,19 @@ def draw_cases(rng: random.Random, triton: bool) -> Iterator[tuple[Models, Case,
         sample = draw_sample(rng, function, some if number % 2 else [], small=triton)
         sample.training, sample.gain, sample.flag = attributes
         plan = [
-            (backend, rng.choice([*POLICIES, "fsm"]), way, rng.randrange(10_000))
+            (backend, rng.choice([*POLICIES, "fsm"]), way, rng.randrange(10_000), *_draw_memory(rng, backend))
             for backend in backends
             for way in ["train", *rng.choices(ways, weights, k=1 if backend == "triton" else 4)]
         ]
         with contextlib.suppress(UnsuitableError):
             expected = models.expect(sample)
-            for backend, policy, way, seed in plan:
-                yield models, Case(function, sample, backend, policy, way, seed), expected
+            for planned in plan:
+                yield models, Case(function, sample, *planned), expected
+
+
+def _draw_memory(rng: random.Random, backend: str) -> tuple[int, bool]:
+    """A window, which native code alone has, and whether memory is poisoned."""
+    return rng.choice([0, 0, 1, 2, 3, 7]) if backend == "native" else 0, rng.random() < 0.5
 
 
 def replay(path: Path) -> None:
@@ -134,7 +145,7 @@ def describe(case: Case, error: BaseException) -> str:
         f"# backend {case.backend}, policy {case.policy}, way {case.way!r}, reverse={sample.reverse}, "
         f"initial={sample.initial}, without gradient: {sample.fixed}, layouts: {sample.layouts}",
         f"# special values: {sample.special}, aliases: {sample.aliases}, {case.function.dtype}, "
-        f"autocast={case.function.autocast}",
+        f"autocast={case.function.autocast}, window {case.window}, poisoned={case.poisoned}",
         "import torch",
         "import torch.nn.functional as F",
         "from torch import nn",

@@ -37,7 +37,7 @@ class Method:
     """What the vertices of one kind do.
 
     `program`: (operation, whether on edges, three operands and a small number), operands modulo the number of values so
-    far. `scatter`: a value and a small number for each state. `push`: names, and values.
+    far. `scatter`: a value and a small number for each state, above 5 where leaves have what they pull. `push`: names and values.
     """
 
     inputs: list[str]
@@ -49,6 +49,11 @@ class Method:
     push: list[list[Any]]
     shared: list[str] = field(default_factory=list)
     first_slot: int = 0  # of the children that are read over edges
+    lacks: list[str] = field(default_factory=list)  # states that it does not scatter
+
+    @property
+    def reads_children(self) -> bool:
+        return self.ragged or self.slots > 0
 
 
 @dataclass
@@ -111,7 +116,21 @@ def draw_function(rng: random.Random) -> Function:
         function.arity = 2 + function.seed % 2
         for method in function.methods.values():
             method.ragged, method.slots, method.first_slot = True, 0, 0
+    if kinds:
+        _draw_lacks(rng, function)
     return function
+
+
+def _draw_lacks(rng: random.Random, function: Function) -> None:
+    """Half of the time, kinds lack states; each has one, and no state is lacked by all."""
+    if rng.random() < 0.5:
+        return
+    names = [*function.methods]
+    for state in function.states:
+        for name in rng.sample(names, rng.randrange(len(names))):
+            lacks = function.methods[name].lacks
+            if len(lacks) + 1 < len(function.states):
+                lacks.append(state)
 
 
 def _draw_dtypes(rng: random.Random, function: Function) -> None:
@@ -131,6 +150,8 @@ def _draw_dtypes(rng: random.Random, function: Function) -> None:
 
 def _draw_method(rng: random.Random, states: list[str], kinds: bool, kind: str) -> Method:
     ragged = rng.random() < 0.5
+    of_leaves = kinds and kind != "b" and rng.random() < 0.25
+    ragged = ragged and not of_leaves
     names = [*OPERATIONS, *4 * list(OF_ROWS)]
     if ragged:
         names += [*5 * [*TO_ROWS, *OF_EDGES], *10 * list(TO_EDGES)]
@@ -144,12 +165,12 @@ def _draw_method(rng: random.Random, states: list[str], kinds: bool, kind: str) 
     if ragged and rng.random() < 0.4:
         pushes.append([f"edge_{'p' if kinds and rng.random() < 0.5 else kind}", _draw_place(rng)])
     return Method(
-        inputs=rng.sample([*INPUTS], rng.randint(0 if kinds else 1, 4)),
-        slots=rng.randint(0, 2) if ragged else (3 if kinds else rng.randint(1, 3)),
+        inputs=rng.sample([*INPUTS], rng.randint(0 if kinds and not of_leaves else 1, 4)),
+        slots=0 if of_leaves else rng.randint(0, 2) if ragged else (3 if kinds else rng.randint(1, 3)),
         ragged=ragged,
         edge_inputs=rng.sample([*EDGE_INPUTS], rng.randint(0, 2)) if ragged else [],
         program=program,
-        scatter=[[-1 - rng.randrange(3), rng.randrange(6)] for _ in states],
+        scatter=[[-1 - rng.randrange(3), rng.randrange(8)] for _ in states],
         push=pushes,
         shared=rng.sample([*SHARED], rng.randint(1, 2)) if rng.random() < 0.25 else [],
         first_slot=rng.choice([0, 0, 1, 2]) if ragged else 0,

@@ -111,9 +111,8 @@ def draw_sample(rng: random.Random, function: Function, fixed: list[str], small:
     if function.has_kinds:
         among = rng.choice([list(function.methods), list(function.methods), ["a", "b"], ["c"]])
         kinds = [rng.choice([kind for kind in among if kind in function.methods] or ["a"]) for _ in range(count)]
-    one = next(iter(methods))
-    has_edges = bool(one.edge_inputs) or any(name.startswith("edge_") for name, _ in one.push)
-    may_start = not function.has_kinds and not has_edges and (one.ragged or one.slots > 0)
+    has_edges = any(one.edge_inputs or any(name.startswith("edge_") for name, _ in one.push) for one in methods)
+    may_start = not has_edges and all(one.reads_children for one in methods)
     sample = Sample(
         parts=parts,
         kinds=kinds,
@@ -129,6 +128,12 @@ def draw_sample(rng: random.Random, function: Function, fixed: list[str], small:
     )
     if function.arity:
         sample.parts, sample.reverse, sample.initial = [in_arcs(part, function.arity) for part in parts], False, False
+    if kinds is not None:  # methods that read no children are refused where there are any
+        with_children = {*range(count)} - {*sample.starts()}
+        reading = [kind for kind, method in function.methods.items() if method.reads_children]
+        for vertex in sorted(with_children):
+            if kinds[vertex] not in reading:
+                kinds[vertex] = rng.choice(reading)
     _draw_special(rng, function, sample)
     return sample
 

@@ -60,6 +60,8 @@ def _smaller(case: Case) -> Iterator[Case]:
         {"way": "train"},
         {"backend": "torch"},
         {"policy": "depth"},
+        {"window": 0},
+        {"poisoned": False},
     ):
         if any(getattr(case, name) != value for name, value in change.items()):
             yield _with(case, **change)
@@ -102,6 +104,10 @@ def _smaller(case: Case) -> Iterator[Case]:
                 smaller = deepcopy(case)
                 del getattr(smaller.function.methods[name], field)[at]
                 yield smaller
+        if method.lacks:
+            smaller = deepcopy(case)
+            smaller.function.methods[name].lacks.pop()
+            yield smaller
         if method.slots and method.ragged:
             smaller = deepcopy(case)
             smaller.function.methods[name].slots = 0
@@ -113,6 +119,7 @@ def _smaller(case: Case) -> Iterator[Case]:
             smaller.function.state_dtypes.pop(state, None)
             for method in smaller.function.methods.values():
                 del method.scatter[at]
+                method.lacks = [name for name in method.lacks if name != state]
             yield smaller
     for index, part in enumerate(sample.parts):
         for edge in range(len(part.edges)):
@@ -121,7 +128,7 @@ def _smaller(case: Case) -> Iterator[Case]:
             yield smaller
 
 
-def _with(case: Case, **change: str) -> Case:
+def _with(case: Case, **change: object) -> Case:
     smaller = deepcopy(case)
     for name, value in change.items():
         setattr(smaller, name, value)

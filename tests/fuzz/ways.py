@@ -18,9 +18,11 @@ import vertexflow as vf
 
 from .call import Call
 from .changes import CHANGES, changed_between
+from .combined import alternating, parts_of_a_loss, selections, two_models
 from .expected import gradients_of
 from .functions import EDGE_INPUTS, INPUTS
-from .pieces import growing, in_another_order, one_graph_at_a_time
+from .growing import growing, growing_oddly
+from .pieces import in_another_order, one_graph_at_a_time
 from .second import gradients_of_gradients
 
 
@@ -328,6 +330,10 @@ Way = Callable[[Call], None]
 WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace anew
     "train": (train, 6),
     "as list": (as_list, 4),
+    "alternating": (alternating, 5),
+    "parts of a loss": (parts_of_a_loss, 5),
+    "selections": (selections, 6),
+    "two models": (two_models, 3),
     "estimated first": (estimated_first, 3),
     "from arrays": (from_arrays, 2),
     "without gradients first": (without_gradients_first, 3),
@@ -339,6 +345,7 @@ WAYS: dict[str, tuple[Way, int]] = {  # and how often each is drawn; some trace 
     "pickled batch": (pickled_batch, 2),
     "reversed batch": (reversed_batch, 2),
     "growing": (growing, 8),
+    "growing oddly": (growing_oddly, 6),
     "in a thread": (in_a_thread, 1),
     "in threads": (in_threads, 3),
     "checkpointed": (checkpointed, 3),

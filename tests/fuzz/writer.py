@@ -81,6 +81,9 @@ class Writer:
                 self.edges.append(name)
             self.line(f"total = v.sum({children[0]}.h)")
             self.rows.append("total")
+        if not self.rows:
+            self.line("count = v.num_children")
+            self.rows.append("count")
         given = len(self.rows)
         for name in self.method.shared if self.rows else ():
             self.line(f"{name} = v.shared({name!r})")
@@ -93,6 +96,8 @@ class Writer:
             self.step(number, *step)
         states = []
         for name, (at, k) in zip(self.states, self.method.scatter, strict=True):
+            if name in self.method.lacks:
+                continue
             value = self.rows[at % len(self.rows)]
             states.append(f"{name}={self.as_state(name, value, k, value in self.rows[:given])}")
         self.lines.append(f"v.scatter({', '.join(states)})")
@@ -174,6 +179,8 @@ class Writer:
 
     def as_state(self, state: str, name: str, k: int, given: bool) -> str:
         shape, dtype = STATES[state][0], self.function.dtype_of(state)
+        if k > 5:
+            return self.as_pulled(state, self.as_state(state, name, k - 4, given))
         value = eval(name, self.values)
         if given and k > 2 and value.dtype == dtype and tuple(value.shape[1:]) == shape:
             return name  # as it was gathered or pulled
@@ -185,6 +192,18 @@ class Writer:
         text = self.operand(name, {"h": "v", "m": "m", "s": "s"}[state], k % 4)
         text = f"{text}.clamp(-1, 1)" if k == 5 else f"torch.tanh({text})"
         return text if k % 3 and self._may_become(text, dtype) else f"{text}.to({dtype})"
+
+    def as_pulled(self, state: str, text: str) -> str:
+        """The state where there are children that are not zero, else an input as it is, if there is one like it."""
+        shape, dtype = STATES[state][0], self.function.dtype_of(state)
+        found = [name for name in self.method.inputs if INPUTS[name][0] == shape and self.values[name].dtype == dtype]
+        if not found:
+            return text
+        if not self.method.reads_children:
+            return found[0]
+        below = "total" if self.method.ragged else "c0.h"
+        ones = "".join(", None" for _ in shape)
+        return f"torch.where(({below}.abs().sum(-1) > 0)[:{ones}], ({text}).to({dtype}), {found[0]})"
 
     def _may_become(self, text: str, dtype: torch.dtype) -> bool:
         """Whether a value may be scattered as it is."""

@@ -210,6 +210,26 @@ def test_a_run_is_freed_without_the_garbage_collector():
         gc.enable()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backward_pass_that_fails_leaves_nothing_behind(backend):
+    model, x = made(backend)
+    run = model.start(x=x.requires_grad_())
+    run.extend([[0, 1], [2, 3]])
+    loss = run[[5, 6]].h.sin().sum()
+    expected = torch.autograd.grad(loss, [x, *model.parameters()], retain_graph=True)
+
+    def fail(grad):
+        raise KeyError("of a hook")
+
+    hook = x.register_hook(fail)
+    with pytest.raises(KeyError, match="of a hook"):
+        torch.autograd.grad(loss, [x, *model.parameters()], retain_graph=True)
+    assert not run._grown.gradients._of_calls
+    hook.remove()
+    agree(torch.autograd.grad(loss, [x, *model.parameters()]), expected)
+    assert not run._grown.gradients._of_calls
+
+
 def test_extensions_that_nobody_has_read_are_one_node():
     model, x = made("native")
     run = model.start(x=x)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import vertexflow as vf
 from vertexflow.parallel import GradientNoise, best_batch, efficiency, gain
@@ -120,3 +122,83 @@ def test_parts_without_rows_say_nothing():
     noise.add(0)
     noise.update(4)
     assert noise.updates == 0
+
+
+def steps_of(noise, model, losses, before=lambda model: None):
+    """One step, of a backward pass for each part's loss."""
+    model.zero_grad()
+    for loss in losses:
+        before(model)
+        loss(model).backward()
+        noise.add(4)
+    noise.update(4 * len(losses))
+    return noise.scale
+
+
+def parts(count=2):
+    torch.manual_seed(1)
+    return [functools.partial(of_part, torch.randn(4, SIZE, dtype=torch.float64), 4 * count) for _ in range(count)]
+
+
+def of_part(x, rows, model):
+    return model(x).sum() / rows
+
+
+def test_gradients_that_are_taken_beside_the_backward_pass_do_not_count():
+    model = Quadratic(1.0)
+    wanted = steps_of(GradientNoise(model), model, parts())
+
+    def penalise(model):
+        torch.autograd.grad(model(torch.ones(3, SIZE)).mean(), model.w)
+
+    assert steps_of(GradientNoise(model), model, parts(), penalise) == pytest.approx(wanted)
+
+
+def test_steps_of_which_it_is_not_told_do_not_count():
+    model = Quadratic(1.0)
+    noise = GradientNoise(model)
+    wanted = steps_of(GradientNoise(model), model, parts())
+    for _ in range(2):
+        model.zero_grad()
+        for part in parts():
+            part(model).backward()
+    assert steps_of(noise, model, parts()) == pytest.approx(wanted)
+
+
+def test_a_step_that_is_not_finite_is_left_out():
+    model = Quadratic(1.0)
+    noise = GradientNoise(model)
+    wanted = steps_of(noise, model, parts())
+    for number in (math.inf, math.nan):
+        steps_of(noise, model, [functools.partial(of_part, torch.full((4, SIZE), number), 4), *parts()])
+    assert (noise.scale, noise.updates) == (pytest.approx(wanted), 1)
+
+
+def test_parts_in_pieces_are_refused():
+    """Of the square of a sum, the squares of its terms do not tell."""
+    model = Quadratic(1.0)
+    noise = GradientNoise(model)
+
+    def twice(model):
+        model(torch.zeros(4, SIZE)).sum().backward()
+        return model(torch.ones(4, SIZE)).sum()
+
+    with pytest.raises(vf.InputError, match="after each backward pass"):
+        steps_of(noise, model, [twice, twice])
+    x = torch.zeros(4, SIZE, dtype=torch.float64, requires_grad=True)
+    rows = [lambda model: sum(checkpoint(model, row, use_reentrant=True).sum() for row in x.split(2))]
+    with pytest.raises(vf.InputError, match="use_reentrant=False"):
+        steps_of(noise, model, rows)
+    wanted = steps_of(GradientNoise(model), model, parts())
+    assert steps_of(noise, model, parts()) == pytest.approx(wanted)
+
+
+def test_gradients_of_an_earlier_step_are_noticed():
+    model = Quadratic(1.0)
+    noise = GradientNoise(model)
+    steps_of(noise, model, parts())
+    for part in parts():
+        part(model).backward()
+        noise.add(4)
+    with pytest.raises(vf.InputError, match="begin each step with zero_grad"):
+        noise.update(8)

@@ -203,3 +203,30 @@ def test_what_is_refused(values: Any, options: dict[str, Any], error: type[Excep
 def test_a_batch_is_no_sample():
     with pytest.raises(InputTypeError, match=r"sample\[0\] is a GraphBatch; give input graphs"):
         collate([(collate([chain(2)]), 1)])
+
+
+# Numbers of different dtypes.
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([np.float16(0.5)], [70_000]),  # which would be infinite
+        ([0.5], [2**24 + 1]),
+        ([[0.5, 1]], [[2**24 + 1, 2]]),
+        (torch.tensor([]), torch.tensor([2**24 + 1])),
+        (torch.tensor(0.5), torch.tensor(2**24 + 1, dtype=torch.int32)),
+        (np.array([]), np.array([2**53 + 1])),
+        (np.float32(0.5), 2**24 + 1),
+    ],
+)
+def test_an_integer_that_would_become_another_number_is_refused(one: Any, other: Any) -> None:
+    with pytest.raises(InputError, match="is another number; give all samples one dtype"):
+        field(one, other, rows="a" if np.ndim(one) else ())
+
+
+def test_other_integers_are_numbers_among_others() -> None:
+    assert field([0.5], [2**24], rows="a").tolist() == [0.5, 2**24]
+    assert field(torch.tensor([]), torch.tensor([3, -4]), rows="a").tolist() == [3, -4]
+    assert field(True, 0.5).tolist() == [1, 0.5]
+    assert field(2**24 + 1, 5).tolist() == [2**24 + 1, 5]

@@ -75,3 +75,30 @@ def test_it_is_saved_with_the_model() -> None:
     other.load_state_dict({f"tree.{name}": value for name, value in saved.items()})
     assert other["tree"].policy.actions == model.policy.actions
     assert "policy" not in TreeRNN(2, 3).state_dict()
+
+
+class TwoKinds(vf.VertexFunction):
+    def __init__(self) -> None:
+        super().__init__(state={"h": 2})
+
+    @vf.vertex("a")
+    def a(self, v: vf.Vertex) -> None:
+        v.scatter(h=v.gather(0).h + 1)
+        v.push(h=v.gather(0).h + 1)
+
+    @vf.vertex("b")
+    def b(self, v: vf.Vertex) -> None:
+        v.scatter(h=2 * v.gather(0).h)
+        v.push(h=2 * v.gather(0).h)
+
+
+def test_vertices_that_were_computed_before_are_learned_around() -> None:
+    """Initial states, and earlier vertices of a run that grows."""
+    model, h0 = TwoKinds(), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    model.policy, model.backend = "fsm", "torch"
+    graphs = [vf.graph(2, [(0, 1)], kind=["a", "b"]), vf.graph(2, [(0, 1)], kind=["b", "a"])]
+    expected = [[2, 3], [4, 6], [6, 8], [7, 9]]
+    assert model(graphs, initial={"h": h0}).h.tolist() == expected
+    run = model.start(graphs)
+    run.extend([[1], [3], [5]], kind=["a", "b", "b"])
+    assert run[:].h.tolist() == [[1, 1], [2, 2], [0, 0], [1, 1], [3, 3], [2, 2], [4, 4]]

@@ -6,6 +6,7 @@ tr(Sigma) / |G|^2, in graphs (S. McCandlish et al., An Empirical Model of Large-
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from .reduce import group_of
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
+
+ROUNDED = 1.1  # how much larger a square may be than it can be: gradients are rounded where they are added
 
 
 def efficiency(noise: float, batch: float, base: float) -> float:
@@ -73,7 +76,7 @@ class GradientNoise:
         tr(Sigma) = B (sum of w_k |g_k|^2 - |g|^2) / (K - 1)        |G|^2 = (K |g|^2 - sum of w_k |g_k|^2) / (K - 1)
 
     without bias, however unequal the parts are, if graphs are in parts by chance. Both are averaged exponentially over steps, and
-    the scale is their ratio.
+    the scale is their ratio. A step whose gradients are not all finite is left out.
 
     Args:
         model: whose parameters are whole, and their gradients averaged by DDP where there are several ranks; losses are made with
@@ -90,7 +93,7 @@ class GradientNoise:
         ...     for part in parts:
         ...         (vf.parallel.sum(losses_of(part)) / rows).backward()
         ...         noise.add(num_rows_of(part))
-        ...     noise.update(sum(map(len, parts)))                    # before gradients are clipped
+        ...     noise.update(sum(map(len, parts)))                    # before gradients are unscaled or clipped
         ...     set_learning_rate(rate * vf.parallel.gain(noise.scale, batch, base))
         ...     optimizer.step()
     """
@@ -110,22 +113,43 @@ class GradientNoise:
         self.decay, self.updates = decay, 0
         self._group = group
         self._trace, self._square = 0.0, 0.0
-        self._of_part: list[Tensor] = []
+        self._seen: dict[
+            int, Tensor
+        ] = {}  # by parameter: the last gradient's square, which may be of `torch.autograd.grad`
+        self._of_part: dict[int, Tensor] = {}  # the squares of what was added to `.grad`
+        self._split: set[int] = set()  # parameters to whose `.grad` was added several times
         self._begin()
-        for parameter in self._parameters:
-            parameter.register_hook(self._see)  # type: ignore[no-untyped-call]
+        for number, parameter in enumerate(self._parameters):
+            parameter.register_hook(functools.partial(self._see, number))  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(functools.partial(self._count, number))  # type: ignore[no-untyped-call]
 
     def _begin(self) -> None:
         self._sum, self._rows, self._parts, self._empty = 0.0, 0.0, 0, 0
 
-    def _see(self, grad: Tensor) -> None:
-        self._of_part.append(
-            grad.detach().double().square().sum()
-        )  # of this backward pass alone, before it is averaged
+    def _see(self, number: int, grad: Tensor) -> None:
+        self._seen[number] = grad.detach().double().square().sum()  # of this pass alone, before it is averaged
+        if self._parameters[number].grad is None:  # a step begins; what came before was not added to it
+            self._of_part.pop(number, None)
+            self._split.discard(number)
+
+    def _count(self, number: int, parameter: Tensor) -> None:
+        if number in self._of_part:
+            self._split.add(number)
+        self._of_part[number] = self._seen.pop(number)
 
     def add(self, rows: float | Tensor) -> None:
-        """A backward pass of a part is done; its loss was over so many rows (or weights). Call it after each."""
-        squares, self._of_part = self._of_part, []
+        """A backward pass of a part is done; its loss was over so many rows (or weights). Call it after each.
+
+        Raises:
+            InputError: a number of rows that is none; a parameter's gradient came in several pieces, as of two backward passes.
+        """
+        squares, is_split = [*self._of_part.values()], bool(self._split)
+        self._of_part, self._split = {}, set()
+        if is_split:
+            raise InputError(
+                "gradients of one parameter came several times since the last add(), and the square of their sum is not known: "
+                "call add() after each backward pass, of one loss; checkpoints are made with use_reentrant=False"
+            )
         count = float(rows)
         if not 0 <= count < math.inf:
             raise InputError(f"a part has {rows} rows; give a number from 0 up")
@@ -139,7 +163,8 @@ class GradientNoise:
         """The gradients of a step are complete; this rank had so many graphs in it. All ranks call it; they get the same.
 
         Raises:
-            InputError: the step had one part on one rank, which says nothing of noise; `add` was not called.
+            InputError: the step had one part on one rank, which says nothing of noise; `add` was not called; the gradients of
+                the parameters are not those of the parts.
         """
         group = group_of(self._group)
         ranks = 1 if group is None else distributed.get_world_size(group)
@@ -161,6 +186,13 @@ class GradientNoise:
         if parts < 2:  # the last batch of an epoch may be that small
             return
         mean = rows * of_parts
+        if not math.isfinite(mean + square):  # a scaler of float16, for one, makes the step again with another scale
+            return
+        if square > ROUNDED * mean:  # it is at most that, whatever the parts are
+            raise InputError(
+                f"the squared norm of the step's gradients is {square:.3g}, to which parts of {mean:.3g} on average cannot add "
+                "up: begin each step with zero_grad(), and call add() after each backward pass"
+            )
         trace, gradient = batch * (mean - square) / (parts - 1), (parts * square - mean) / (parts - 1)
         self._trace = self.decay * self._trace + (1 - self.decay) * trace
         self._square = self.decay * self._square + (1 - self.decay) * gradient

@@ -117,11 +117,17 @@ def _join_arrays(path: Path, items: list[Any], shapes: list[tuple[int, ...]], la
     stacked = layout == "per_graph" or not shapes[0]
     try:
         if isinstance(items[0], Tensor):
-            return torch.stack(items) if stacked else torch.cat(items)
-        joined = np.stack(items) if stacked else np.concatenate(items)
+            joined = torch.stack(items) if stacked else torch.cat(items)
+        else:
+            array = np.stack(items) if stacked else np.concatenate(items)
+            if array.dtype.kind not in "biufc":
+                return array
+            joined = torch.from_numpy(array)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{shown(path)}: the shapes {_listed(shapes)} cannot be joined: {error}") from error
-    return torch.from_numpy(joined) if joined.dtype.kind in "biufc" else joined
+    if joined.is_floating_point() and len({item.dtype for item in items}) > 1:
+        _check_whole(path, (torch.as_tensor(item) for item in items), joined.dtype)
+    return joined
 
 
 def _join_lists(path: Path, items: list[Any], shapes: list[tuple[int, ...]], layout: str) -> Any:
@@ -158,9 +164,26 @@ def _atoms(item: Any) -> Iterator[Any]:
 
 def _numbers(path: Path, items: Any) -> Tensor:
     try:
-        return torch.tensor(items)
+        joined = torch.tensor(items)
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{shown(path)}: the numbers cannot be joined: {error}") from error
+    if joined.is_floating_point() and set(map(type, items)) != {float}:
+        numbers = (torch.as_tensor(item)[None] for item in _atoms(items) if isinstance(item, (int, np.integer)))
+        _check_whole(path, numbers, joined.dtype)
+    return joined
+
+
+def _check_whole(path: Path, items: Iterator[Tensor], dtype: torch.dtype) -> None:
+    """Refuse integers that become other numbers among those of floating point."""
+    for item in items:
+        if not (item.is_floating_point() or item.is_complex()):
+            rounded = item.to(dtype)
+            changed = item[(rounded.double() != item.double()) | (rounded.to(item.dtype) != item)]
+            if len(changed):
+                raise InputError(
+                    f"{shown(path)}: integers and {str(dtype)[6:]} are joined, in which {int(changed[0])} is another number; "
+                    "give all samples one dtype"
+                )
 
 
 def _array(path: Path, index: int, item: Any) -> Any:

@@ -107,7 +107,11 @@ class _Run:
 
     def __init__(self, batch: Structure) -> None:
         self.kinds = batch.kinds or ()
-        self.run = _core.Simulation(batch.child, batch.slot, batch.offset, batch.kind_index, len(self.kinds))
+        is_here = batch.child < batch.num_vertices  # others were computed before: nobody waits for them
+        offset = np.concatenate([np.zeros(1, np.int32), np.cumsum(is_here, dtype=np.int32)])[batch.offset]
+        self.run = _core.Simulation(
+            batch.child[is_here], batch.slot[is_here], offset, batch.kind_index, len(self.kinds)
+        )
 
     def play(
         self,

@@ -52,12 +52,14 @@ def write_persistent(source: Source) -> PersistentSource:
         "):",
         '    """Stages [first, end)."""',
         "    program, programs = tl.program_id(0), tl.num_programs(0)",
-        "    for at in range(first, end):",
+        "    at = first",
+        "    while at < end:",
         f"        line = work + at * {WIDTH}",
         "        kernel = tl.load(line)",
         *(f"        {number} = tl.load(line + {place})" for place, number in enumerate(INTEGERS, 1)),
         *(f"        {line}" for number, launch in enumerate(launches) for line in _stage(number, launch, names)),
-        "        if at + 1 < end:",
+        "        at += 1",
+        "        if at < end:",
         "            if tl.load(line + 6) != 0:",
         f"                meet(meeting, program, programs, {MOST_LOOKS})",
     ]
@@ -102,8 +104,10 @@ def _stage(number: int, launch: Launch, names: dict[RunArgument, str]) -> list[s
     return [
         f"{'if' if number == 0 else 'elif'} kernel == {number}:",
         f"    across = tl.cdiv({launch.tile.columns}, {width})",
-        f"    for tile in range(program, tl.cdiv(rows, {height}) * across, programs):",
+        "    tile = program",
+        f"    while tile < tl.cdiv(rows, {height}) * across:",
         f"        {launch.name}_tile(",
         *(f"            {line}," for line in wrapped([*given, height, width, depth, "PRECISION"])),
         "        )",
+        "        tile += programs",
     ]

@@ -1,0 +1,61 @@
+"""Memory as a hostile allocator gives it, filled with NaN when it is taken and when it is left; and passes in small windows."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from vertexflow.kernels.memory import layout, pool, rehearsal
+from vertexflow.kernels.prepared import passes, state_rows, windows
+
+NAN = 0xFF  # in each byte, of any dtype of floats
+LARGE = 64  # bytes, from which on memory is the pool's
+
+
+@contextmanager
+def memory(window: int, poisoned: bool) -> Iterator[None]:
+    """Windows of so many rows, if any; memory that is `poisoned` when it is given, and when it is given back."""
+    with pytest.MonkeyPatch.context() as patch:
+        if window:
+            patch.setattr(windows, "rows_of_a_window", lambda rows, width: window)
+            patch.setattr(state_rows, "PAYS", 0)
+        if poisoned:
+            _poison(patch)
+        yield
+
+
+def _poison(patch: pytest.MonkeyPatch) -> None:
+    for module in (pool, passes):
+        for name in ("LARGE_OF_A_CALL", "LARGE_OF_PARTS"):
+            patch.setattr(module, name, LARGE)
+    patch.setattr(pool, "LARGE", LARGE)
+    give_back = pool._give_back
+
+    def poison_and_give_back(piece: Any) -> None:
+        piece.fill(NAN)
+        give_back(piece)
+
+    patch.setattr(pool, "_give_back", poison_and_give_back)
+    patch.setattr(pool, "empty", filled(pool.empty))
+    for module in (layout, passes):
+        patch.setattr(module, "empty", pool.empty)
+    patch.setattr(passes, "empty_for_a_call", filled(pool.empty_for_a_call))
+    patch.setattr(passes.Fresh, "make", filled(passes.Fresh.make))
+
+
+def filled(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same, of NaN."""
+
+    def poisoned(*arguments: Any) -> Tensor:
+        made = make(*arguments)
+        if rehearsal.current() is None and made.device.type == "cpu" and made.numel():
+            assert made.is_contiguous()
+            ctypes.memset(made.data_ptr(), NAN, made.numel() * made.element_size())
+        return made
+
+    return poisoned
