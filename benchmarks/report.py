@@ -36,7 +36,7 @@ must be there between forward and backward pass (states and gates), and the grad
 How it is measured, and what to beware of: [benchmarks/BENCHMARKING.md](../benchmarks/BENCHMARKING.md).
 
 The first tables are time of the processor on one thread (`--threads 1 --processor-time`), which other work on the machine
-hardly changes, all of one version on one machine. Those after them are time of the clock on two threads, of the versions and
+hardly changes, all of one hour on one machine. Those after them are time of the clock on two threads, of the versions and
 machines that stand below each.
 
 This page is made from [benchmarks/results](../benchmarks/results) by `python -m benchmarks report`.
