@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -90,9 +89,9 @@ def _rank(rank: int, ranks: int, folder: str, hidden: int, steps: int, backend: 
     small, part = (vf.parallel.GraphPart.load(f"{folder}/{name} {rank}") for name in ("small", "whole"))
     step(model, small, torch.randn(small.num_vertices, hidden))
     x = torch.randn(part.num_vertices, hidden)
-    before = _resident()
+    before = _peak_from_now()
     times = [step(model, part, x)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    peak = _status("VmHWM") - before
     times = [step(model, part, x) for _ in range(steps - 1)] or times
     torch.save({"peak": peak, "ms": statistics.median(times) * 1e3}, f"{folder}/found {rank}")
     distributed.barrier()
@@ -107,9 +106,16 @@ def step(model: Any, part: vf.parallel.GraphPart, x: torch.Tensor) -> float:
     return time.perf_counter() - begin
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
+def _peak_from_now() -> int:
+    """Forget the peak of this process's memory so far; returns what it holds."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    """Bytes that Linux tells of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 if __name__ == "__main__":

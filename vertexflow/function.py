@@ -99,8 +99,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         torch.Size([10, 8])
     """
 
-    # No attributes like others: not copied, pickled or watched.
-    __slots__ = ("_divided", "_kept_on_ranks", "_kept_programs", "_part_group")
+    __slots__ = ("_divided", "_kept_on_ranks", "_kept_programs", "_part_group")  # not copied, pickled or watched
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ VIEWS = {
     aten.expand.default, aten.reshape.default, aten.permute.default, aten.clone.default,
     aten.unfold.default,
 }  # fmt: skip
+# Calls of PyTorch that see all rows of a step at once, and that native code calls back for in passes that are written down.
+WHOLE_STEPS: set[object] = set()
 
 
 class Unsupported(Exception):  # noqa: N818 - a reason, not a failure

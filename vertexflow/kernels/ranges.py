@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from .. import _core
 from .order import Ints
 
 PREFIX = "vertexflow "  # of the names of ranges
@@ -46,7 +45,7 @@ class CallsOfRun(Protocol):
 class NamedCalls:
     """A pass as native calls, in a range for each part and for each step: what `_core.Calls` does in one go."""
 
-    def __init__(self, calls: Sequence[tuple[str, int | None, _core.Calls]], in_one_go: _core.Calls) -> None:
+    def __init__(self, calls: Sequence[tuple[str, int | None, CallsOfRun]], in_one_go: CallsOfRun) -> None:
         self._calls, self._in_one_go = calls, in_one_go
 
     def run(self, addresses: list[int], room: int) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
 
 from ..errors import InputError
+from ..kernels.operations import WHOLE_STEPS
 
 _numbers = itertools.count()
 _routes: WeakValueDictionary[int, Routes] = WeakValueDictionary()
@@ -76,6 +77,7 @@ def exchange_rows(values: Tensor, table: Tensor, back: bool) -> Tensor:
 
 exchange: Any = torch.library.custom_op("vertexflow::exchange_rows", exchange_rows, mutates_args=())
 exchange.register_fake(lambda values, table, back: torch.empty_like(values))
+WHOLE_STEPS.add(torch.ops.vertexflow.exchange_rows.default)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

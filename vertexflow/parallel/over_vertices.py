@@ -16,7 +16,7 @@ from ..call import programs
 from ..call.estimate import BoundCall
 from ..call.observer import Seen
 from ..call.outputs import Outputs
-from ..errors import InputError, VertexFlowError
+from ..errors import InputError
 from ..function import VertexFunction
 from ..graph import transforms
 from ..graph.symbolic.trace import Trace
@@ -28,6 +28,9 @@ from .graph_part import EXCHANGE, OWN, START, GraphPart, Ints, LocalGraph
 
 _TABLE, _TOKEN = "_vertexflow_table", "_vertexflow_token"  # an input and an output of the rows of exchanges
 _STEPS = "vertexflow steps"
+# For each group one of the same ranks for exchanges alone: in a backward pass, ranks may come to those and to the messages of
+# DDP in different orders, as gradients of what a rank does not have are there at once.
+_own_groups: dict[Any, Any] = {}
 
 
 class _AsDivided:
@@ -113,7 +116,8 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
     group = _group_of(model, part)
     bound: BoundCall | None = None
     traces: dict[str, Trace] = {}
-    device, failure = torch.device("cpu"), None
+    device = torch.device("cpu")
+    failure: Exception | None = None
     try:
         _refuse(model, part, call, group)
         local = part.local(call.reverse)
@@ -122,12 +126,16 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
         device = next((value.device for value in (*tensors.values(), *call.inputs.values())), device)
         inputs, initial, wanted = _as_local(part, local, call, group, device)
         bound, traces = function._bind_call(version, tensors, local.batch, False, initial, inputs, call.shared, wanted)
-    except VertexFlowError as error:
+    except Exception as error:
         failure = error
-    _agree(part, call, group, device, failure, traces)
+    _agree(part, call, group, device, failure, bound)
     assert bound is not None
     outputs = bound.results(inputs, traces.values())
-    return _tied(outputs, bound, call.inputs)
+    outputs = _tied(outputs, bound, call.inputs)
+    for value in outputs.values():
+        if value.grad_fn is not None:  # the part itself may be gone before the backward pass
+            value.grad_fn.metadata["vertexflow routes"] = _routes(part, part.local(call.reverse), group)  # type: ignore[index]
+    return outputs
 
 
 def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
@@ -137,8 +145,11 @@ def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
             f"a part of graphs, of {part.ranks}, is computed by {part.ranks} ranks together, but torch.distributed is not "
             "initialised: init_process_group()"
         )
-    group = getattr(model, "_part_group", None)
-    return distributed.group.WORLD if group is None else cast(ProcessGroup, group)  # type: ignore[return-value]
+    group = getattr(model, "_part_group", None) or distributed.group.WORLD
+    if group not in _own_groups:
+        ranks = distributed.get_process_group_ranks(group)
+        _own_groups[group] = distributed.new_group(ranks, use_local_synchronization=True)
+    return cast(ProcessGroup, _own_groups[group])
 
 
 def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGroup) -> None:
@@ -166,12 +177,19 @@ def _as_local(
     inputs, initial, wanted = {**call.inputs, _TABLE: _table(part, local, group, device)}, call.initial, call.wanted
     if initial is not None:
         local.batch.with_initial().cache[_STEPS] = local.steps
-    has_start = START in (local.batch.kinds or ())
-    if has_start and isinstance(initial, Mapping):
-        initial = {
-            name: torch.cat([value, value.new_zeros((1, *value.shape[1:]))]) if _has_rows(value) else value
-            for name, value in initial.items()
-        }
+    if isinstance(initial, Mapping):
+        count = len(part.roots if call.reverse else part.leaves)
+        for name, value in initial.items():
+            if isinstance(value, Tensor) and value.dim() and len(value) != count:
+                raise InputError(
+                    f"initial[{name!r}] has {len(value)} rows; give one for each of the {count} vertices of this rank that "
+                    f"have no children in the whole graphs (part.{'roots' if call.reverse else 'leaves'})"
+                )
+        if START in (local.batch.kinds or ()):  # which has no children either
+            initial = {
+                name: torch.cat([value, value.new_zeros((1, *value.shape[1:]))]) if _has_rows(value) else value
+                for name, value in initial.items()
+            }
     if isinstance(wanted, Tensor) and wanted.dtype == torch.bool and wanted.shape == (part.num_vertices,):
         wanted = wanted.nonzero().squeeze(1)
     elif isinstance(wanted, Tensor) and wanted.numel() and int(wanted.max()) >= part.num_vertices:
@@ -183,15 +201,23 @@ def _has_rows(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
+def _routes(part: GraphPart, local: LocalGraph, group: ProcessGroup) -> exchange.Routes:
+    """What exchanges look up; made once."""
+    key = local is part.upward, group
+    if key not in part.prepared:
+        part.prepared[key] = exchange.Routes(local.sent.tolist(), local.received.tolist(), group)
+    return cast(exchange.Routes, part.prepared[key])
+
+
 def _table(part: GraphPart, local: LocalGraph, group: ProcessGroup, device: torch.device) -> Tensor:
     """What the rows of exchanges are told; made once."""
-    key = local is part.upward, group, device
+    routes = _routes(part, local, group)
+    key = routes, device
     if key not in part.prepared:
-        routes = exchange.Routes(local.sent.tolist(), local.received.tolist(), group)
         table = np.stack([np.full(len(local.exchange), routes.number), local.exchange, local.place], 1)
         with torch.inference_mode(False):
-            part.prepared[key] = routes, torch.from_numpy(table).to(device)
-    return cast(Tensor, part.prepared[key][1])
+            part.prepared[key] = torch.from_numpy(table).to(device)
+    return cast(Tensor, part.prepared[key])
 
 
 def _agree(
@@ -199,13 +225,13 @@ def _agree(
     call: Seen,
     group: ProcessGroup,
     device: torch.device,
-    failure: VertexFlowError | None,
-    traces: Mapping[str, Trace],
+    failure: Exception | None,
+    bound: BoundCall | None,
 ) -> None:
     """Go on only if all ranks can, and were called with parts of one division, in the same way: one small message."""
     named = [*call.inputs.items(), *(call.shared or {}).items()]
     named += list(call.initial.items()) if isinstance(call.initial, Mapping) else []
-    how = [
+    how: list[Any] = [
         (
             name,
             str(getattr(value, "dtype", None)),
@@ -214,6 +240,7 @@ def _agree(
         )
         for name, value in sorted(named, key=lambda item: item[0])
     ]
+    how += [(name, value.requires_grad) for name, value in (() if bound is None else bound.tensors.items())]
     grads = torch.is_grad_enabled()
     message = [failure is None, part.checksum, call.reverse, zlib.crc32(repr((how, grads)).encode())]
     ours = torch.tensor(list(map(int, message)), device=device)

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from ...graph.symbolic.program import Part
 from ...graph.symbolic.roles import Gather, Grad, Scatter, role_of
-from ..operations import VIEWS, Unsupported
+from ..operations import VIEWS, WHOLE_STEPS, Unsupported
 from .scalar import DTYPES, HALVES
 
 aten = torch.ops.aten
@@ -51,7 +51,8 @@ def leave_to_pytorch(part: Part, check: Callable[[fx.Node], None], may_call: boo
     if not unknown:
         return part, Called()
     known = [node for node in part.graph.nodes if _is_computed(node) and node not in unknown]
-    if len(known) <= sum(map(_is_computed, unknown)):
+    is_called_back = WHOLE_STEPS.issuperset(node.target for node in unknown)
+    if len(known) <= sum(map(_is_computed, unknown)) and not is_called_back:
         raise Unsupported(next(iter(unknown.values())))
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
@@ -70,7 +71,8 @@ def leave_to_pytorch(part: Part, check: Callable[[fx.Node], None], may_call: boo
         if node in unknown:
             called.add(copied[node])
     # The items of an operation with several results have no reason of their own.
-    reasons = dict.fromkeys(reason for node, reason in unknown.items() if node.target is not operator.getitem)
+    silent = {operator.getitem, *WHOLE_STEPS}  # nobody could have written the latter otherwise
+    reasons = dict.fromkeys(reason for node, reason in unknown.items() if node.target not in silent)
     rewritten = Part(part.name, graph, part.inputs, part.outputs)
     return rewritten, Called(frozenset(called), frozenset(copies.values()), tuple(reasons))
 

@@ -36,11 +36,14 @@ from ..arguments import (  # fmt: skip
 from ..binding import AddressedLoop
 from ..bound import Bound
 from ..compiled import NoSteps
+from ..cut import Cut
 from ..edges import Exchange
 from ..memory.layout import ALIGNED, Values
+from ..operations import Unsupported
 from ..order import Ints, Order, Parents, RowGroup, Step
 from ..ranges import MOVED, CallsOfRun, NamedCalls, is_profiling, step_numbers
 from ..run import Run
+from .calling_back import CallingBack, address_of, arguments_of
 from .sent_rows import SentRows, receiving
 
 COPY, ZERO, GATHER = map(Function, ("copy", "zero", "gather"))
@@ -103,8 +106,10 @@ class Writer:
         self._address_of: list[int] = []
         self._calls: list[tuple[int, int, Ints]] = []  # function, position of the first argument, steps
         self._parts: list[str | None] = []  # of each call: the part, or None
-        self._arguments_of: dict[tuple[int, str, int], int] = {}  # by group, part and window: position of the first
-        self._begun: set[tuple[int, str]] = set()
+        # By group, part, window and number among the functions of a cut loop: the position of the first.
+        self._arguments_of: dict[tuple[int, str, int, int], int] = {}
+        self._begun: set[tuple[int, str, int]] = set()
+        self.calls_back = False  # whether native code calls PyTorch
         native = (
             loop for compiled in bound.compiled for loop in compiled.loops.values() if isinstance(loop, AddressedLoop)
         )
@@ -131,7 +136,11 @@ class Writer:
     def calls(self) -> CallsOfRun:
         """All calls that were written down; if a profiler runs, in ranges for it."""
         numbers, address_of = np.array(self._numbers, np.int64), np.array(self._address_of, np.int64)
-        made = functools.partial(_core.Calls, numbers, address_of, len(self._addresses) + 1)
+        write = functools.partial(_core.Calls, numbers, address_of, len(self._addresses) + 1)
+
+        def made(calls: list[tuple[int, int, Ints]]) -> CallsOfRun:
+            return CallingBack(write(calls)) if self.calls_back else write(calls)
+
         in_one_go = made(self._calls)
         if not is_profiling():
             return in_one_go
@@ -160,21 +169,61 @@ class Writer:
         loop = self.bound.compiled[group].loops.get(part)
         if loop is None or isinstance(loop, NoSteps):
             return
-        if not isinstance(loop, AddressedLoop):
+        if isinstance(loop, Cut):
+            self._run_cut(loop, group, part, locations, steps, window)
+        elif isinstance(loop, AddressedLoop):
+            self._run_loop(loop, group, part, locations, steps, window)
+        else:
             raise Unprepared(f"{part} is no native code")
-        if (group, part, window) not in self._arguments_of:
+
+    def _run_loop(
+        self,
+        loop: AddressedLoop,
+        group: int,
+        part: str,
+        locations: Locations,
+        steps: Ints,
+        window: int,
+        number: int = 0,
+    ) -> None:
+        """Run a native function; `number` is that of a function of a cut loop."""
+        key = group, part, window, number
+        if key not in self._arguments_of:
             run = Run(self.order.groups[group], Values({}), exchange=Exchange(self._parents, partial=self._partial))
             arguments: list[Location | int] = [
-                *(loop.later_numbers if (group, part) in self._begun else loop.first_numbers)
+                *(loop.later_numbers if (group, part, number) in self._begun else loop.first_numbers)
             ]
-            for position, key in loop.tensors:
-                arguments[position] = locations[key]
+            for position, tensor in loop.tensors:
+                arguments[position] = locations[tensor]
             for position, argument in loop.run_arguments:
                 arguments[position] = self._argument(argument, run, locations)
-            self._arguments_of[group, part, window] = self._write(arguments)
-            self._begun.add((group, part))
-        self._calls.append((loop.address, self._arguments_of[group, part, window], steps.reshape(-1)))
+            self._arguments_of[key] = self._write(arguments)
+            self._begun.add((group, part, number))
+        self._calls.append((loop.address, self._arguments_of[key], steps.reshape(-1)))
         self._parts.append(part)
+
+    def _run_cut(self, cut: Cut, group: int, part: str, locations: Locations, steps: Ints, window: int) -> None:
+        """Run the functions of a cut loop step by step, and between them calls of PyTorch, by which native code calls back."""
+        loops = [loop for loop in cut.loops if isinstance(loop, AddressedLoop)]
+        calls_back = all(call.sees_whole_steps for call in (*cut.inner, *cut.leaf))
+        if len(loops) < len(cut.loops) or loops[0].results or not calls_back:
+            raise Unprepared(f"{part} calls PyTorch")
+        rows = self.order.groups[group]
+        for line in steps.reshape(-1, len(Step._fields)):
+            calls = cut.leaf if line[0] < rows.num_leaves else cut.inner
+            step = np.ascontiguousarray(line)
+            self._run_loop(loops[0], group, part, locations, step, window)
+            for number, call in enumerate(calls, 1):
+                key = group, part, window, -number if calls is cut.inner else -number - len(cut.inner)
+                if key not in self._arguments_of:
+                    self._arguments_of[key] = self._write(arguments_of(call, rows, locations))
+                try:
+                    self._calls.append((address_of(call), self._arguments_of[key], step))
+                except Unsupported as reason:
+                    raise Unprepared(str(reason)) from None
+                self._parts.append(part)
+                self.calls_back = True
+                self._run_loop(loops[number], group, part, locations, step, window, number)
 
     def copy(self, to: Location, source: Location, to_rows: Index | None, source_rows: Index | None) -> None:
         """Copy rows `source_rows` of `source` to rows `to_rows`; in place of one of them None: all, in order."""

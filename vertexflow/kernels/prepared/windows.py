@@ -16,6 +16,7 @@ import numpy as np
 from ...graph.symbolic.nodes import has_rows
 from ...graph.symbolic.program import Program
 from ..compiled import Compiled
+from ..cut import Cut
 from ..lower.scalar import HALVES
 from ..memory.layout import Along
 from ..order import Extent, Ints, Order, RowGroup, Step
@@ -130,6 +131,8 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
         width = sum(map(math.prod, function.program.trace.state.values()))
         rows = min(rows_of_a_window(group.num_rows, width), group.num_rows)
         pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(function.program)
+        is_cut = any(isinstance(loop, Cut) for loop in function.loops.values())  # and calls see whole steps
+        pays = pays and not is_cut
         cuts = [group.num_leaves] if leaf_states_of(function.program) else []  # leaves by themselves
         windows_of_groups.append(Windows(group, _windows(group, _bounds(group, rows, cuts) if pays else [])))
     return windows_of_groups

@@ -15,6 +15,7 @@ from ..arguments import Scratch
 from ..lower.loops import Over
 from ..lower.views import vertex_shape
 from ..memory.layout import first_row
+from ..operations import VIEWS, WHOLE_STEPS
 from ..order import Step
 from ..run import Run
 from .calls import Calls
@@ -48,6 +49,12 @@ class Between:
         """The names of the operations that are called."""
         targets: list[Any] = [node.target for node in self.calls.part.graph.nodes if node.op == "call_function"]
         return list(dict.fromkeys(str(target) for target in targets if hasattr(target, "overloadpacket")))
+
+    @property
+    def sees_whole_steps(self) -> bool:
+        """Whether all that it calls is in `WHOLE_STEPS`."""
+        nodes = [node for node in self.calls.part.graph.nodes if node.op == "call_function"]
+        return all(node.target in WHOLE_STEPS or node.target in VIEWS for node in nodes)
 
     @property
     def scratch(self) -> list[Scratch]:

@@ -1,8 +1,8 @@
 """Persistent kernels of some models, compiled for two GPUs that are not there.
 
-    python -m tests.kernels.triton.persistent.assemble SIZE DTYPE MODEL ...
+    python -m tests.kernels.triton.persistent.assemble SIZE DTYPE MODEL ... [--debug]
 
-prints, as JSON, a list of [model, kernel, target, registers, bytes of spills, PTX].
+prints, as JSON, a list of [model, kernel, target, registers, bytes of spills, PTX]. `--debug`: as TRITON_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.zoo import ZOO
 from vertexflow.kernels.triton.persistent.ahead import compile_persistent, persistent_kernels_of
 
 
-def main(size: int, dtype: torch.dtype, models: list[str]) -> None:
+def main(size: int, dtype: torch.dtype, models: list[str], debug: bool) -> None:
     found = []
     for name in models:
         animal = ZOO[name](size)
@@ -32,10 +32,11 @@ def main(size: int, dtype: torch.dtype, models: list[str]) -> None:
                     for one in compiled.values():
                         for kernel in persistent_kernels_of(one.program):
                             for target in ("sm_80", "sm_90"):
-                                made = compile_persistent(kernel, target)
+                                made = compile_persistent(kernel, target, debug)
                                 found.append([name, made.kernel, target, made.registers, made.spills, made.text])
     json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), getattr(torch, sys.argv[2]), sys.argv[3:])
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    main(int(words[0]), getattr(torch, words[1]), words[2:], "--debug" in sys.argv)

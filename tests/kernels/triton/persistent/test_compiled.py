@@ -100,6 +100,13 @@ def test_kernels_of_all_steps_do_not_spill_and_release_and_acquire_at_a_barrier(
         check_barrier(text)
 
 
+@pytest.mark.slow
+def test_a_barrier_ends_what_waits_in_vain_in_debug_builds_only():
+    for debug in ([], ["--debug"]):
+        found = json.loads(python("tests.kernels.triton.persistent.assemble", "32", "float32", "LSTM", *debug))
+        assert [("assertfail" in text) for *_, text in found] == [bool(debug)] * 4
+
+
 def check_barrier(ptx):
     """Threads wait for each other, one releases what all wrote and looks until it acquires, and threads wait again; nothing is
     read or written in between, and no read bypasses what the barrier orders."""

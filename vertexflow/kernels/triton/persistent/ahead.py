@@ -49,8 +49,9 @@ def persistent_kernels_of(program: Program, dag: bool = False) -> Iterator[Typed
             yield TypedPersistent(source, signature, precision())
 
 
-def compile_persistent(kernel: TypedPersistent, target: str) -> Assembled:
-    """Compile a persistent kernel for one of `ahead.TARGETS`, with the largest tiles that do not spill.
+def compile_persistent(kernel: TypedPersistent, target: str, debug: bool = False) -> Assembled:
+    """Compile a persistent kernel for one of `ahead.TARGETS`, with the largest tiles that do not spill. `debug`: as
+    TRITON_DEBUG=1.
 
     Raises:
         BackendError: as `ahead.compile_ahead`.
@@ -61,7 +62,7 @@ def compile_persistent(kernel: TypedPersistent, target: str) -> Assembled:
         blocks = [block for launch, size in zip(launches, sizes, strict=True) for block in launch.tile.blocks(size)]
         constants = [*blocks, kernel.precision]
         name, text = kernel.source.name, kernel.source.text
-        found = assembled(name, text, kernel.signature, constants, target, launch_cooperative_grid=True)
+        found = assembled(name, text, kernel.signature, constants, target, launch_cooperative_grid=True, debug=debug)
         if not found[1]:
             break
     return Assembled(name, target, sizes, *found)
