@@ -16,6 +16,7 @@ import itertools
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from .harness import DisagreementError, Settings, measure, without_slow
 from .machine import commit, machine, versions
-from .report import largest_difference, number, read_results, write_report, write_result
+from .report import MODES, largest_difference, number, read_results, write_report, write_result
 from .workloads import WORKLOADS
 
 HERE = Path(__file__).parent
@@ -65,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--batch", type=_positive, nargs="+", default=[64], help="graphs in a batch")
     run.add_argument("--rounds", type=_positive, default=9, help="rounds of all contestants in turns")
     run.add_argument("--threads", type=_positive, default=2, help="PyTorch's threads")
+    run.add_argument(
+        "--processor-time", action="store_true", help="of one thread, where others use the machine as well"
+    )
     run.add_argument("--seed", type=int, default=0, help="of the graphs and the numbers")
     run.add_argument("--forward", action="store_true", help="time the forward pass alone")
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where")
@@ -103,6 +107,10 @@ def _run(options: argparse.Namespace) -> int:
         raise UnusableError("PyTorch finds no GPU here (torch.cuda.is_available()); leave --device cuda away")
     if options.device == "cpu" and (options.dtype != "float32" or options.tf32):
         raise UnusableError("--dtype and --tf32 are for --device cuda: a CPU is measured in float32")
+    if options.processor_time and (options.device != "cpu" or options.threads != 1):
+        raise UnusableError(
+            "--processor-time is of one thread of a CPU: give --threads 1; time of several would be added up"
+        )
     names = options.names or list(WORKLOADS)
     without = [name for name in names if WORKLOADS[name].needs_data and data is None]
     if without and options.names:
@@ -129,6 +137,7 @@ def _exit_with_run(*arguments: Any) -> None:
 
 def _run_one(options: argparse.Namespace, data: Path | None, name: str, hidden: int, batch: int) -> int:
     torch.set_num_threads(options.threads)
+    clock = time.process_time if options.processor_time else time.perf_counter
     torch.manual_seed(options.seed)
     if options.device == "cuda":  # cuDNN would take TF32 by itself
         torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
@@ -138,13 +147,13 @@ def _run_one(options: argparse.Namespace, data: Path | None, name: str, hidden: 
     if options.batched:
         case = without_slow(case, "vertex by vertex it takes long (--batched)")
     try:
-        measured = measure(case, options.rounds, options.forward)
+        measured = measure(case, options.rounds, options.forward, clock)
     except DisagreementError as error:
         console.print(f"[red]{name}, hidden {hidden}, batch {batch}: {error}[/]")
         return 1
     result = {
         "workload": name,
-        "mode": "forward" if options.forward else "step",
+        "mode": ("forward" if options.forward else "step") + ("-processor" if options.processor_time else ""),
         "hidden": hidden,
         "batch": batch,
         "threads": options.threads,
@@ -164,7 +173,7 @@ def _run_one(options: argparse.Namespace, data: Path | None, name: str, hidden: 
 
 
 def _show(result: dict[str, Any]) -> None:
-    what = "forward pass" if result["mode"] == "forward" else "training step"
+    what = MODES[result["mode"]]
     table = Table(title=f"{result['workload']}, {what}, hidden {result['hidden']}: {result['title']}")
     for column in ("", "median ms", "quartiles", "x floor", "x vertexflow", "peak MiB", "rounds"):
         table.add_column(column, justify="right" if column else "left")

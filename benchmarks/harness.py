@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,7 +174,12 @@ def tolerance(value: Tensor) -> float:
 
 
 def time_in_turns(
-    runs: Mapping[str, Callable[[], object]], rounds: int, every: Mapping[str, int], seed: int = 0, device: str = "cpu"
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    every: Mapping[str, int],
+    seed: int = 0,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each in each round in which it takes part, after warm-up; the order is drawn anew for every round."""
     for name, run in runs.items():
@@ -185,7 +191,7 @@ def time_in_turns(
         rng.shuffle(order)
         for name in order:
             if number % every.get(name, 1) == 0:
-                seconds[name].append(seconds_of(runs[name], device))
+                seconds[name].append(seconds_of(runs[name], device, clock))
     return seconds
 
 
@@ -208,7 +214,7 @@ def without_slow(case: Case, why: str) -> Case:
     return replace(case, contestants=[one for one in case.contestants if one.every == 1], skipped=skipped)
 
 
-def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
+def measure(case: Case, rounds: int, forward: bool, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
     """Agree, then time and weigh every contestant; what a result says of them.
 
     Raises:
@@ -225,7 +231,8 @@ def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
     for one in case.contestants:
         if one.by_graph and device == "cuda":
             runs[f"{one.name}, CUDA graph"] = graphed(runs[one.name])
-    seconds = time_in_turns(runs, rounds, {one.name: one.every for one in case.contestants}, device=device)
+    every = {one.name: one.every for one in case.contestants}
+    seconds = time_in_turns(runs, rounds, every, device=device, clock=clock)
     summaries = {name: summary(values) for name, values in seconds.items()}
     weighed = {one.name for one in case.contestants if one.weighs} | {
         name for name in runs if name.endswith("CUDA graph")

@@ -20,7 +20,12 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from .harness import FLOOR, OURS
 
 Result = dict[str, Any]
-MODES = {"step": "a training step", "forward": "the forward pass alone"}
+MODES = {
+    "step": "a training step",
+    "forward": "the forward pass alone",
+    "step-processor": "a training step, time of the processor",
+    "forward-processor": "the forward pass alone, time of the processor",
+}
 COLUMNS = "hidden", "batch", "threads"
 HEAD = """# Benchmarks
 
@@ -29,6 +34,10 @@ multiples of the *floor*, the matrix products that any implementation must do: m
 fastest of a row is set in bold. Memory is the peak of a training step above what the process held before it; "kept" is what
 must be there between forward and backward pass (states and gates), and the gradients of the weights.
 How it is measured, and what to beware of: [benchmarks/BENCHMARKING.md](../benchmarks/BENCHMARKING.md).
+
+The first tables are time of the processor on one thread (`--threads 1 --processor-time`), which other work on the machine
+hardly changes, all of one hour on one machine. Those after them are time of the clock on two threads, of the versions and
+machines that stand below each.
 
 This page is made from [benchmarks/results](../benchmarks/results) by `python -m benchmarks report`.
 """
@@ -70,7 +79,7 @@ def read_results(folder: Path) -> list[Result]:
         {"device": "cpu", "dtype": "float32", **json.loads(path.read_text())} for path in sorted(folder.glob("*.json"))
     ]
     results = [result for result in found if "workload" in result and "figures" in result]
-    return sorted(results, key=lambda result: (*_section(result), *(result[name] for name in COLUMNS)))
+    return sorted(results, key=lambda result: (*_place(result), *(result[name] for name in COLUMNS)))
 
 
 def write_report(results: Sequence[Result], docs: Path) -> Path:
@@ -150,6 +159,11 @@ def _panel(axis: Axes, across: str, title: str, results: Sequence[Result]) -> No
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.grid(alpha=0.3)
+
+
+def _place(result: Result) -> tuple[bool | str, ...]:
+    """The place of a section on the page: time of the processor first."""
+    return not result["mode"].endswith("-processor"), *_section(result)
 
 
 def _section(result: Result) -> tuple[str, ...]:

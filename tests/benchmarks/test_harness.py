@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -112,6 +113,12 @@ def test_turns():
     rounds = calls[7:]
     assert all(rounds.count(name) == len(values) for name, values in seconds.items())
     assert all(first != second or "c" not in (first, second) for first, second in pairwise(rounds))
+
+
+def test_another_clock():
+    """Time of the processor does not pass while a process sleeps."""
+    naps = time_in_turns({"a": lambda: time.sleep(0.05)}, 2, {}, clock=time.process_time)
+    assert max(naps["a"]) < 0.04
 
 
 def test_summary():

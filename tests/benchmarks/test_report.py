@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,12 @@ def test_a_cpu_is_measured_in_float32(option, capsys):
     assert "for --device cuda" in capsys.readouterr().err
 
 
+def test_time_of_the_processor_is_that_of_one_thread(capsys):
+    """Of several it would be added up."""
+    assert command.main(["run", "varlstm", "--processor-time"]) == 2
+    assert "--threads 1" in capsys.readouterr().err
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make test-gpu")
 @pytest.mark.parametrize("kind", [[], ["--tf32"], ["--dtype", "bfloat16"]])
@@ -201,7 +208,7 @@ def test_exit_codes(tmp_path, monkeypatch, capsys):
 
 
 def test_a_disagreement_fails_the_run_and_writes_nothing(tmp_path, monkeypatch, capsys):
-    def measure(case: Case, rounds: int, forward: bool) -> dict[str, Any]:
+    def measure(case: Case, rounds: int, forward: bool, clock: Callable[[], float]) -> dict[str, Any]:
         assert isinstance(case.contestants[0], Contestant)
         raise DisagreementError("'peer' and 'vertexflow' differ")
 

@@ -319,7 +319,26 @@ def test_four_processes(tmp_path):
 
 def on_four() -> None:
     of_plans()
+    of_layers()
     of_losses_and_gradients(["ragged"])
+
+
+def of_layers() -> None:
+    """Two layers of a DAGNN in both directions, which share a trace; its readout reads whole graphs, and is refused."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    one, model = (Case(lambda: vf.nn.DAGNN(3, 2, bidirectional=True), DAGS).model() for _ in range(2))
+    batch, x = inputs_of(Case(TreeRNN, DAGS))
+    wanted = one(batch, x).h
+    wanted.sin().sum().backward()
+    rank_of = np.arange(batch.num_vertices) % ranks
+    part = vf.parallel.divide(batch, ranks, reverse=True, rank_of=rank_of)[rank]
+    call = DistributedDataParallel(model)
+    ours = call(part, x[part.own]).h
+    torch.testing.assert_close(ours, wanted[part.own], **EXACT)
+    vf.parallel.sum(ours.sin()).backward()
+    agree("layers", model, {name: parameter.grad for name, parameter in one.named_parameters()})
+    with pytest.raises(vf.InputError, match="readout of a graph reads vertices that are on several ranks"):
+        vf.nn.DAGNN(3, 2, output_size=1)(part, x[part.own].float())
 
 
 def of_native_code() -> None:

@@ -26,9 +26,8 @@ _MOST = 1.1  # vertices of a rank over the mean, where there are several bands
 
 @dataclass(frozen=True)
 class StepCost:
-    """The predicted cost of a training step on divided graphs, in the time of a row: of a level, of an exchange, and of a
-    state that crosses, in these units. Measured for a model of hidden 128 on two CPU cores: `python -m benchmarks.parallel
-    vertices`."""
+    """The predicted cost of a training step on divided graphs, in the time of a row: of a level, of an exchange, and of a state
+    that crosses. Estimates, not measured: they say how many bands a graph is cut into, nothing else."""
 
     step: float = 8.0
     exchange: float = 16.0
