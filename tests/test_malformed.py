@@ -285,6 +285,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_long_call():
     code = """
         import signal

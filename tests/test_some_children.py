@@ -118,6 +118,7 @@ def check(model, first, backend, copies=2, reverse=False, max_vertices=None, wit
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.cases(4)
 def test_against_one_vertex_at_a_time(models, backend, first, reverse):
     check(models[first], first, backend, reverse=reverse)
 

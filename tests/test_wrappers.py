@@ -72,6 +72,7 @@ OURS = {whole: 2, grown: 3, packed: 4}
 @pytest.mark.parametrize(
     ("backend", "function"), [("eager", whole), ("eager", grown), ("aot_eager", whole), ("aot_eager", packed)]
 )
+@pytest.mark.cases(2)
 def test_inside_compiled_code(function, backend, dynamo):
     """A break for each call of ours, of which nothing is compiled, nor anything again when inputs and graphs change."""
     model, x = model_and_input()

@@ -175,6 +175,7 @@ SEVERAL = pytest.param(["-n", "1"], marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("processes", [[], SEVERAL], ids=["one process", "several"])
+@pytest.mark.slow
 def test_outcomes_of_tests_are_kept_when_one_hangs(processes, tmp_path):
     (tmp_path / "test_some.py").write_text(TESTS)
     command = [

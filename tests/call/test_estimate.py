@@ -48,6 +48,7 @@ def step(model, batch, **inputs):
 @needs_a_compiler
 @pytest.mark.parametrize("max_vertices", [None, 2000])
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.cases(2)
 def test_a_step_asks_for_the_pieces_that_were_counted(lstm, monkeypatch, max_vertices, training):
     """The same new pieces of the pool, in the same order, from an empty pool on."""
     monkeypatch.setattr(lstm, "max_vertices", max_vertices)

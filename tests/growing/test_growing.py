@@ -76,6 +76,7 @@ def models():
 @pytest.mark.parametrize(
     ("number", "backend"), [(0, "native"), (0, "torch"), (0, "triton"), (1, "native"), (1, "torch")]
 )
+@pytest.mark.cases(3)
 def test_extensions_give_what_the_whole_graph_gives(number, backend):
     rng = np.random.default_rng(number)
     pieces = tables(rng, [3, 3, 4, 3] if backend == "triton" else [3, 3, 4, 3, 5, 1, 3])

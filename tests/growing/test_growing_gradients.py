@@ -44,6 +44,7 @@ def agree(ours, expected):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("wanted", ["u.weight", "w.bias", "x", "row"])
+@pytest.mark.cases(4)
 def test_a_gradient_is_wanted_of_one_tensor_only(backend, wanted):
     found = []
     for each in (backend, "eager"):

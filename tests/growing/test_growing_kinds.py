@@ -60,6 +60,7 @@ def pieces(rng, counts):
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "triton"])
+@pytest.mark.cases(2)
 def test_runs_of_several_kinds_give_what_the_whole_graph_gives(backend):
     rng = np.random.default_rng(5)
     parts = pieces(rng, [6, 3, 3, 4] if backend == "triton" else [6, 3, 3, 8, 1, 2, 5, 4])

@@ -85,6 +85,7 @@ def test_a_cast_gives_the_nearest_number(dtype, given):
 
 @OF
 @pytest.mark.parametrize("name", TAKEN_APART)
+@pytest.mark.cases(5)
 def test_what_is_taken_apart_is_rounded_once(name, dtype):
     found, expected = both(TAKEN_APART[name], dtype)
     unit = torch.finfo(dtype).eps
@@ -96,6 +97,7 @@ def test_what_is_taken_apart_is_rounded_once(name, dtype):
 
 @OF
 @pytest.mark.parametrize("name", WIDER)
+@pytest.mark.cases(5)
 def test_wider_and_narrower_values_beside_each_other(name, dtype):
     found, expected = both(WIDER[name], dtype)
     assert found[0].dtype == expected[0].dtype
@@ -181,6 +183,7 @@ def run_tree_lstm(dtype, backend, autocast=False, state_dtype=None):
     ],
     ids=str,
 )
+@pytest.mark.cases(3)
 def test_a_tree_lstm(dtype, autocast, state_dtype):
     _, exact = run_tree_lstm(torch.float64, "eager")
     _, plain = run_tree_lstm(dtype, "eager", autocast, state_dtype)

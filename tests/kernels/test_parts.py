@@ -283,6 +283,7 @@ def test_backward_twice(model, x):
     same(first, torch.autograd.grad(loss, model.u.weight, retain_graph=True))
 
 
+@pytest.mark.slow
 def test_parts_use_the_same_memory_one_after_the_other():
     """In a process of its own: what the C library does depends on all that was there before."""
     program = """

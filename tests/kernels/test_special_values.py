@@ -301,6 +301,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("width", [5, 3, 300])  # in registers, one by one, in several pieces
+@pytest.mark.cases(2)
 def test_reductions_over_a_row_of_infinities_and_nan(width):
 
     def reduced(h):

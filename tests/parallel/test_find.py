@@ -41,6 +41,7 @@ def by_hand(seen, cluster, strategy, accumulate):
 
 
 @pytest.mark.parametrize("noise", [0.0, 6.0, 60.0, math.inf])
+@pytest.mark.cases(3)
 def test_the_best_of_all_sizes_and_accumulations(model, seen, noise):
     cluster = a_cluster(links={"devices": Link(1e-3, 1e6), "nodes": Link(1e-3, 1e6)})
     plan = vf.parallel.plan(model, batches()[:3], cluster, objective="goodput", noise=noise, base=4)

@@ -169,6 +169,7 @@ def kinds_in(policy, backward=by_random):
 
 
 @pytest.mark.parametrize("policy", ["depth", "height", "agenda"])
+@pytest.mark.cases(2)
 def test_several_kinds(sizes, policy):
     assert check(sizes, kinds_in(policy)) > 1
 

@@ -391,6 +391,7 @@ def test_rows_that_differ_by_little_are_told_apart(dtype):
     ("dtype", "has_bits"),
     [(torch.float32, False), (torch.float16, True), (torch.bfloat16, False), (torch.bfloat16, True)],
 )
+@pytest.mark.cases(2)
 def test_attention_over_rows_that_differ_by_little(dtype, has_bits):
     """Its batch is not in front meanwhile: the rows of one vertex lie between others'."""
 

@@ -45,6 +45,7 @@ def launches(monkeypatch):
     "name",
     [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ZOO if name != "LatticeLSTM"],
 )
+@pytest.mark.cases(1)
 def test_every_model_is_the_same_as_in_float64(name, launches, monkeypatch):
     """With small tiles, as for many multiprocessors: several programs, of which each runs its part of a stage."""
     monkeypatch.setattr(Work, "size_number", lambda work, _: most_sizes(work.launches) - 1)

@@ -55,6 +55,7 @@ def test_no_more_programs_are_launched_than_fit_at_once():
     ],
     ids=["none fits", "the driver refuses"],
 )
+@pytest.mark.slow
 def test_what_cannot_be_on_the_device_at_once_is_launched_step_by_step_and_that_is_said(arguments, why):
     found = dry_run(*arguments)
     assert found["compiled"][1] == 0  # nor is it tried again
