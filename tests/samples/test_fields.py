@@ -225,6 +225,11 @@ def test_an_integer_that_would_become_another_number_is_refused(one: Any, other:
         field(one, other, rows="a" if np.ndim(one) else ())
 
 
+def test_an_integer_of_more_than_64_bits_is_refused() -> None:
+    with pytest.raises(InputError, match="the numbers cannot be joined"):
+        field([0.5, 1.5], [2**70, 0.5], rows="a")
+
+
 def test_other_integers_are_numbers_among_others() -> None:
     assert field([0.5], [2**24], rows="a").tolist() == [0.5, 2**24]
     assert field(torch.tensor([]), torch.tensor([3, -4]), rows="a").tolist() == [3, -4]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -164,16 +164,19 @@ def _atoms(item: Any) -> Iterator[Any]:
 
 def _numbers(path: Path, items: Any) -> Tensor:
     try:
-        joined = torch.tensor(items)
+        joined, whole = torch.tensor(items), None
+        if joined.is_floating_point() and set(map(type, items)) != {float}:
+            whole = torch.tensor(
+                [item for item in _atoms(items) if isinstance(item, (int, np.integer))], dtype=torch.int64
+            )
     except (RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{shown(path)}: the numbers cannot be joined: {error}") from error
-    if joined.is_floating_point() and set(map(type, items)) != {float}:
-        numbers = (torch.as_tensor(item)[None] for item in _atoms(items) if isinstance(item, (int, np.integer)))
-        _check_whole(path, numbers, joined.dtype)
+    if whole is not None:
+        _check_whole(path, [whole], joined.dtype)
     return joined
 
 
-def _check_whole(path: Path, items: Iterator[Tensor], dtype: torch.dtype) -> None:
+def _check_whole(path: Path, items: Iterable[Tensor], dtype: torch.dtype) -> None:
     """Refuse integers that become other numbers among those of floating point."""
     for item in items:
         if not (item.is_floating_point() or item.is_complex()):

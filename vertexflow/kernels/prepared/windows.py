@@ -24,7 +24,9 @@ from .leaf_states import leaf_states_of
 
 WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
-MIN_WINDOWS = 15  # where they have a third of that size or more: one takes little beside what all keep
+MIN_WINDOWS = (
+    15  # unless they would be smaller than a third of WINDOW_SIZE: memory of one is then little beside what all keep
+)
 MAX_WINDOWS = 64
 SIZE_OF_ROW = 2  # what a row takes in a window, beside an edge, about
 HALVED = 3  # how often the last window of a group is halved
@@ -131,8 +133,9 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
         width = sum(map(math.prod, function.program.trace.state.values()))
         rows = min(rows_of_a_window(group.num_rows, width), group.num_rows)
         pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(function.program)
-        is_cut = any(isinstance(loop, Cut) for loop in function.loops.values())  # and calls see whole steps
-        pays = pays and not is_cut
+        pays = pays and not any(
+            isinstance(loop, Cut) for loop in function.loops.values()
+        )  # calls of PyTorch see whole steps
         cuts = [group.num_leaves] if leaf_states_of(function.program) else []  # leaves by themselves
         windows_of_groups.append(Windows(group, _windows(group, _bounds(group, rows, cuts) if pays else [])))
     return windows_of_groups
