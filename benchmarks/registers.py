@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from vertexflow.graph.symbolic.program import Program
 from vertexflow.kernels.triton.ahead import TARGETS, Resources, TypedKernel, compile_ahead, kernels_of
 
 from .zoo import ZOO
@@ -74,14 +75,19 @@ def _refuse(why: str) -> int:
 
 def _kernels(name: str, hidden: int, dtype: torch.dtype, dag: bool) -> Iterator[TypedKernel]:
     """The kernels of a model, with gradients of everything."""
+    for program in programs_of(name, hidden, dtype):
+        yield from kernels_of(program, dag)
+
+
+def programs_of(name: str, hidden: int, dtype: torch.dtype) -> Iterator[Program]:
+    """The programs of a model of the zoo, which is called once to be traced."""
     animal = ZOO[name](hidden)
     animal.model.to(dtype)
     animal.model(animal.graphs, **animal.inputs(dtype))
     for function in animal.functions():
         for kept in function._programs.versions.values():
             for compiled in kept.compiled.values():
-                for one in compiled.values():
-                    yield from kernels_of(one.program, dag)
+                yield from (one.program for one in compiled.values())
 
 
 def _shown(model: str, one: Resources) -> Resources:

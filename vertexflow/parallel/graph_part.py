@@ -67,8 +67,7 @@ class GraphPart(OnRanks):
         own: int64 [num_vertices]: its vertices, by their numbers in the whole batch, in ascending order: `x[part.own]`.
         edges: int64 [num_edges]: its edges, by their numbers in the whole batch: `weight[part.edges]`.
         roots, leaves: int64: those of its vertices that no vertex consumes, and that have no children in the whole batch,
-            numbered as
-            the rows of this rank: `out.h[part.roots]`.
+            numbered as the rows of this rank: `out.h[part.roots]`.
 
     Example:
         >>> parts = vf.parallel.divide(batch, 4)                 # once, on one machine

@@ -50,12 +50,9 @@ def on_gpu(animal, inputs):
     return {name: x.detach().cuda().requires_grad_() for name, x in inputs.items()}
 
 
-@pytest.mark.parametrize("kind", ERRORS)
-@pytest.mark.parametrize("size", [21, 64, 200])
-@pytest.mark.parametrize("name", ZOO)
-def test_every_model_agrees_with_float64(name, size, kind, record_property):
+def beside_float64(name, size, kind):
+    """A model on the device with its inputs, its outputs and gradients, and how far these are from those in float64."""
     dtype = torch.float32 if kind == "tf32" else getattr(torch, kind)
-    size = min(size, 24) if name in ("MVRNN", "RNTN") else size
     animal, exact = ZOO[name](size), ZOO[name](size)
     animal.model.to(dtype)
     exact.model.double().load_state_dict(animal.model.state_dict())
@@ -65,7 +62,15 @@ def test_every_model_agrees_with_float64(name, size, kind, record_property):
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     given = on_gpu(animal, inputs)
     found = results(animal, given, "triton")
-    found_difference = difference([value.cpu() for value in found], expected)
+    return animal, given, found, difference([value.cpu() for value in found], expected)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("size", [21, 64, 200])
+@pytest.mark.parametrize("name", ZOO)
+def test_every_model_agrees_with_float64(name, size, kind, record_property):
+    size = min(size, 24) if name in ("MVRNN", "RNTN") else size
+    animal, given, found, found_difference = beside_float64(name, size, kind)
     record_property("kind", kind)  # `make gpu` tells the largest of each
     record_property("difference", found_difference)
     assert found_difference < ERRORS[kind]
@@ -153,19 +158,9 @@ def one_launch(monkeypatch):
 @pytest.mark.parametrize("name", [name for name in ZOO if name != "LatticeLSTM"])
 def test_all_steps_in_one_launch(name, kind, one_launch, record_property):
     """As right as a launch a step, the same bits each time, and of several programs."""
-    dtype = torch.float32 if kind == "tf32" else getattr(torch, kind)
     size = 24 if name in ("MVRNN", "RNTN") else 200
-    animal, exact = ZOO[name](size), ZOO[name](size)
-    animal.model.to(dtype)
-    exact.model.double().load_state_dict(animal.model.state_dict())
-    inputs = animal.inputs(dtype)
-    expected = results(exact, {key: x.detach().double().requires_grad_() for key, x in inputs.items()}, "torch")
-    if kind == "tf32":
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
-    given = on_gpu(animal, inputs)
-    found = results(animal, given, "triton")
+    animal, given, found, found_difference = beside_float64(name, size, kind)
     assert "one launch for all steps" in animal.functions()[0].explain()
-    found_difference = difference([value.cpu() for value in found], expected)
     record_property("kind", f"{kind}, one launch")
     record_property("difference", found_difference)
     assert found_difference < ERRORS[kind]

@@ -16,24 +16,18 @@ os.environ["VERTEXFLOW_BACKEND"] = "torch"  # models are called to be traced
 
 import torch
 
-from benchmarks.zoo import ZOO
+from benchmarks.registers import programs_of
 from vertexflow.kernels.triton.persistent.ahead import compile_persistent, persistent_kernels_of
 
 
 def main(size: int, dtype: torch.dtype, models: list[str], debug: bool) -> None:
     found = []
     for name in models:
-        animal = ZOO[name](size)
-        animal.model.to(dtype)
-        animal.model(animal.graphs, **animal.inputs(dtype))
-        for function in animal.functions():
-            for kept in function._programs.versions.values():
-                for compiled in kept.compiled.values():
-                    for one in compiled.values():
-                        for kernel in persistent_kernels_of(one.program):
-                            for target in ("sm_80", "sm_90"):
-                                made = compile_persistent(kernel, target, debug)
-                                found.append([name, made.kernel, target, made.registers, made.spills, made.text])
+        for program in programs_of(name, size, dtype):
+            for kernel in persistent_kernels_of(program):
+                for target in ("sm_80", "sm_90"):
+                    made = compile_persistent(kernel, target, debug)
+                    found.append([name, made.kernel, target, made.registers, made.spills, made.text])
     json.dump(found, sys.stdout)
 
 
