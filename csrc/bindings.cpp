@@ -108,7 +108,10 @@ PYBIND11_MODULE(_core, m) {
     py::class_<KeptCalls>(m, "Calls")
         .def(py::init<const py::array&, const py::array&, std::size_t, const std::vector<KeptCalls::Written>&>(), "numbers"_a,
              "address_of"_a, "num_addresses"_a, "calls"_a)
-        .def("run", &KeptCalls::run);
+        .def("run", &KeptCalls::run)
+        .def("run_rows", &KeptCalls::run_rows);
+    m.def("bounds_of", &bounds_of, py::arg("table").noconvert());
+    m.def("write_rows", &write_rows, py::arg("table").noconvert(), py::arg("to").noconvert(), "first"_a);
     py::class_<Simulation>(m, "Simulation")
         .def(py::init<py::array, py::array, py::array, std::optional<py::array>, std::int64_t>())
         .def("reset", &Simulation::reset)

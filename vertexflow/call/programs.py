@@ -220,10 +220,14 @@ def _compiled(traces: Mapping[str, Trace], request: Request) -> dict[str, Compil
     all_traces, wanted, through = traces.values(), (request.params, request.inputs), request.through
     states = {state for trace in all_traces for state in trace.state} if through else wanted_states(all_traces, *wanted)
     partial = frozenset[str]() if request.grows else frozenset[str]().union(*(trace.left_out for trace in all_traces))
-    programs = {name: partition(trace, *wanted, through, states, partial) for name, trace in traces.items()}
+    programs = {
+        name: partition(trace, *wanted, through, states, partial, request.grows) for name, trace in traces.items()
+    }
     # Where one method gets gradients from its parents, all methods must send them: any may be the parent.
     if len(programs) > 1 and any(program.state_grads for program in programs.values()):
-        programs = {name: partition(trace, *wanted, True, states, partial) for name, trace in traces.items()}
+        programs = {
+            name: partition(trace, *wanted, True, states, partial, request.grows) for name, trace in traces.items()
+        }
     log.show("trace", SymbolicGraph(programs))
     backend = choose_backend(request.backend, request.device)
     if backend == "torch" and request.device.type == "cpu" and named_backend(request.backend) == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from ..graph.uncompiled import uncompiled
 from ..kernels.growing import run as grow
 from ..kernels.growing.grown import Grown
 from .grower import Grower
-from .growth import Addition
+from .growth import Addition, earlier_children
 
 
 class _LeftOut(NamedTuple):
@@ -62,6 +63,7 @@ class Frontier:
         self._zeros: dict[str, _LeftOut] = {}
         self._names: list[str] = []  # of the methods that were called
         self._used: dict[str, Used] = {}  # what each of them used at first
+        self._checked: dict[int, Mapping[str, Used]] = {}  # what methods used that were checked, by address
         self._pushed_names: list[tuple[str, ...]] = []  # what each of them pushes
         self._method_of = np.empty(0, np.int32)  # the number of each vertex's method, once there are several
 
@@ -117,11 +119,11 @@ class Frontier:
                 zeros = self._zeros[name]
                 pulling = zeros.methods.intersection(addition.methods)
                 if pulling:
-                    count = sum([addition.count(method)[zeros.per_edge] for method in pulling])
+                    count = sum([addition.count_of(method)[zeros.per_edge] for method in pulling])
                     given[name] = zeros.row.expand(count, *zeros.row.shape)
         used = self._compute(addition, given)
         self._note(addition, used)
-        for name, value in inputs.items():
+        for name, value in inputs.items() if inputs else ():
             methods = {method for method, use in used.items() if name in use.pulls}
             if name in self._zeros:
                 self._zeros[name].methods.update(methods)
@@ -132,10 +134,18 @@ class Frontier:
 
     def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
         """Compute new vertices and keep their states and outputs; returns what each method used."""
-        bound, flat, order, earlier, traces = self._grower.grow(addition, inputs, self._trail.wants_gradients)
-        self._check(traces)
-        grow.extend(self._grown, self._trail, bound, order, earlier, flat)
-        return traces
+        grower = self._grower
+        growing = grower.grow(addition, inputs, self._trail.wants_gradients)
+        bound, flat = growing.bound, growing.flat
+        if id(growing.traces) not in self._checked:
+            self._check(growing.traces)
+        table = earlier_children(addition, growing.reads)
+        made = functools.partial(grower.order_of_rows, growing)
+        if table is None or not grow.extend_strip(self._grown, self._trail, bound, table, made, flat):
+            grow.extend(self._grown, self._trail, bound, *grower.order(growing, addition), flat)
+        if len(self._checked) < 2 * len(self._methods):  # there are more where the model changes at each call
+            self._checked[id(growing.traces)] = growing.traces
+        return growing.traces
 
     def _check(self, used: Mapping[str, Used]) -> None:
         """Refuse methods that push other outputs than when they were called before, and, once all methods of the vertex function
@@ -166,9 +176,8 @@ class Frontier:
             larger = np.zeros(2 * count, np.int32)  # what came before there were several is of method 0
             larger[: len(self._method_of)] = self._method_of
             self._method_of = larger
-        numbers = np.array([self._names.index(method) for method in addition.methods], np.int32)
-        index = addition.method_index
-        self._method_of[addition.start : count] = numbers[0] if index is None else numbers[index]
+        numbers, index = [self._names.index(method) for method in addition.methods], addition.method_index
+        self._method_of[addition.start : count] = numbers[0] if index is None else np.array(numbers, np.int32)[index]
 
     @uncompiled
     def __getitem__(self, vertices: Any) -> Outputs:
@@ -192,8 +201,9 @@ class Frontier:
         sets = self._pushed_names
         if len(set(sets)) > 1 and len(index):
             numbers = self._method_of[index.cpu().numpy()]
-            are_alike = bool((numbers == numbers[0]).all())
-            sets = [sets[number] for number in (numbers[:1] if are_alike else np.unique(numbers))]
+            if (numbers == numbers[0]).all():
+                return list(sets[numbers[0]])
+            sets = [sets[number] for number in np.unique(numbers)]
         return [
             name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
         ]

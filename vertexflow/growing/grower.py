@@ -23,7 +23,7 @@ from ..kernels.compile import named_backend
 from ..kernels.compiled import Compiled
 from ..kernels.order import Order
 from ..kernels.plain import check_real, lie_in_memory
-from .growth import Addition, order_of
+from .growth import Addition, order_of, order_of_rows
 
 if TYPE_CHECKING:
     from ..function import VertexFunction
@@ -33,13 +33,13 @@ Key = tuple[tuple[str, ...], bool, bool, tuple[str, ...]]  # methods, through, w
 
 class Growing(NamedTuple):
     """What an extension is computed with: the compiled programs, parameters and inputs in the order in which these read them,
-    the order of the new vertices, the rows of earlier ones that they read, and the trace of each method."""
+    the trace of each method, and how each method reads children."""
 
     bound: Bound
     flat: list[Tensor]
-    order: Order
-    earlier: Tensor
     traces: dict[str, Trace]
+    reads: tuple[Reads, ...]
+    device: torch.device
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,17 @@ class Grower:
                 self._known[key] = known
         model._programs.latest = known.latest
         device = given[0].device if given else torch.device("cpu")
-        order, earlier = order_of(addition, known.reads, model.policy, device, model._programs.orders)
-        return Growing(known.bound, [given[at] for at in known.flat], order, earlier, known.traces)
+        return Growing(known.bound, [given[at] for at in known.flat], known.traces, known.reads, device)
+
+    def order(self, growing: Growing, addition: Addition) -> tuple[Order, Tensor]:
+        """The order of new vertices, and the rows of earlier ones that they read."""
+        model = self.model
+        return order_of(addition, growing.reads, model.policy, growing.device, model._programs.orders)
+
+    def order_of_rows(self, growing: Growing, count: int) -> Order:
+        """The order of so many vertices of one kind, each slot of which reads an earlier vertex."""
+        model = self.model
+        return order_of_rows(count, growing.reads, model.policy, growing.device, model._programs.orders)
 
     def _fits(
         self,

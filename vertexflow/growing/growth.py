@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import log
+from .. import _core, log
 from ..call.kinds import group_by_method, methods_in, methods_of_rows
 from ..call.orders import AddedOrder, Orders, Reads
 from ..errors import GraphError, InputTypeError
@@ -54,8 +54,7 @@ class Growth:
         return (self.num_vertices, self.num_external, *(None if array is None else array.tobytes() for array in arrays))
 
 
-@dataclass(frozen=True)
-class Addition:
+class Addition(NamedTuple):
     """Vertices to be added, and the children of each: a table [n, slots] of vertex numbers, -1 where there is none; or, of
     graphs with which a run begins, their structure. `methods` compute them; with several, `method_index` says which."""
 
@@ -94,8 +93,8 @@ class Addition:
         if table.dtype != np.int64:
             table = table.astype(np.int64)
         count = len(table)
-        last = int(table.max()) if table.size else -1
-        if table.size and not -1 <= table.min() <= last < start + count:
+        least, last = _core.bounds_of(table)
+        if not least >= -1 or last >= start + count:
             row, slot = np.argwhere((table < -1) | (table >= start + count))[0].tolist()
             raise GraphError(
                 f"row {row} of `children` names vertex {table[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} "
@@ -108,7 +107,7 @@ class Addition:
         """How many children all of them have."""
         return len(self.graphs.child) if self.graphs is not None else int((self.table >= 0).sum())
 
-    def count(self, method: str) -> tuple[int, int]:
+    def count_of(self, method: str) -> tuple[int, int]:
         """How many vertices this method computes, and how many children these have."""
         if method not in self.methods:
             return 0, 0
@@ -119,8 +118,8 @@ class Addition:
         return int(is_of_method.sum()), int(sizes[is_of_method].sum())
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """`count` of each method."""
-        return {method: self.count(method) for method in self.methods}
+        """`count_of` each method."""
+        return {method: self.count_of(method) for method in self.methods}
 
     def growth(self) -> tuple[Growth, Wide]:
         """The structure, and the earlier vertices that are read, one for each edge to such a vertex."""
@@ -166,19 +165,29 @@ def order_of(
     Where all children of new vertices came earlier, every slot reads an earlier vertex, or none: then the number of vertices
     alone decides the order. Otherwise the structure does.
     """
-    slots = reads[0].num_slots
-    table = addition.read_slots(slots) if slots and not reads[0].ragged else None
+    table = earlier_children(addition, reads)
     key: Hashable
     if table is not None:
-        count = len(table)
-        key, external = (reads, device, count), table.reshape(-1)
-        order = _kept(orders, key, policy, lambda: _make(_all_earlier(count, slots), reads, "depth", device))
+        order, external = order_of_rows(len(table), reads, policy, device, orders), table.reshape(-1)
     else:
         growth, external = addition.growth()
         key = (reads, device, policy if isinstance(policy, str) else id(policy), growth.shape)
         order = _kept(orders, key, policy, lambda: _make(growth, reads, policy, device))
     rows = torch.from_numpy((external + 1).astype(np.int32))
     return order, rows if device.type == "cpu" else rows.to(device, non_blocking=True)
+
+
+def earlier_children(addition: Addition, reads: tuple[Reads, ...]) -> Wide | None:
+    """The child in each slot that is read of each vertex, if all children came earlier and there are any; else None."""
+    return addition.read_slots(reads[0].num_slots) if reads[0].num_slots and not reads[0].ragged else None
+
+
+def order_of_rows(
+    count: int, reads: tuple[Reads, ...], policy: str | Policy, device: torch.device, orders: Orders
+) -> Order:
+    """The order of so many vertices, each slot of which reads an earlier vertex, or none."""
+    key, slots = (reads, device, count), reads[0].num_slots
+    return _kept(orders, key, policy, lambda: _make(_all_earlier(count, slots), reads, "depth", device))
 
 
 def _all_earlier(count: int, slots: int) -> Growth:

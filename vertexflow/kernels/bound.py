@@ -35,6 +35,7 @@ class Bound:
     # The same of vertices that are added to runs that grow.
     extensions: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)
     extends_natively: bool | None = None
+    extends_in_strips: bool | None = None
     # Both, made while a profiler ran.
     prepared_in_ranges: WeakKeyDictionary[Order, Prepared] = field(default_factory=WeakKeyDictionary)
     extensions_in_ranges: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)

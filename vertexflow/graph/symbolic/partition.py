@@ -30,12 +30,14 @@ def partition(
     through: bool,
     states: Collection[str],
     partial: frozenset[str] = frozenset(),
+    sums_last: bool = False,
 ) -> Program:
     """Cut `trace` for the gradients of these parameters and inputs (none: forward only).
 
     `states` are the states whose gradients are sent to children. With `through` they are sent even if no parameter or input
     here depends on them: somebody outside this method wants them. `partial` are the states that need no row for vertices of
-    kinds that leave them out; other states that are left out are zeros.
+    kinds that leave them out; other states that are left out are zeros. With `sums_last` all sums over rows are lazy, also of
+    gradients that are known before the core.
     """
     program = Program(trace, partial=partial)
     program.scatters = {name: node for name, node in trace.scatters.items() if name not in partial & trace.left_out}
@@ -48,7 +50,7 @@ def partition(
     forward = ancestors([*program.scatters.values(), *trace.pushes.values()])
     forward |= {node for node in ancestors(roots) if node.meta.get("copies")}
     backward = ancestors(roots) - forward
-    _stages(program, forward, backward)
+    _stages(program, forward, backward, sums_last)
     program.gathers = {key: node for key, node in trace.gathers.items() if node in forward or node in ancestors(roots)}
     program.state_grads = {name: node for name, node in trace.state_grads.items() if node in backward}
     zeros = fold_zeros(trace)
@@ -61,8 +63,9 @@ def partition(
     return program
 
 
-def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> None:
+def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node], sums_last: bool) -> None:
     trace = program.trace
+    summed: set[fx.Node] = set()  # over rows, and what is made of that
     after_gather = descendants(trace.graph, trace.gathers.values())
     after_state_grad = descendants(trace.graph, trace.state_grads.values())
     before_scatter = ancestors(list(program.scatters.values()))
@@ -76,6 +79,11 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node]) -> 
         if node.meta.get("copies"):
             (source,) = sources(node.all_input_nodes[0])
             program.stage_of[node] = program.stage_of[source]
+            continue
+        is_sum = not has_rows(node) and any(has_rows(source) or source in summed for source in reads(node))
+        if sums_last and is_sum and node not in forward:
+            summed.add(node)
+            program.stage_of[node] = BACKWARD[2]
             continue
         names, depends, needed = FORWARD, after_gather, before_scatter
         if node not in forward:

@@ -26,6 +26,7 @@ class Extension:
     prepared: Prepared
     states: list[str]
     pushes: list[str]
+    num_inputs: int
     state_gradients: dict[
         str, fx.Node
     ]  # the states whose gradients it reads or adds to, each with a value of their dtype
@@ -46,6 +47,7 @@ class Extension:
         results.append(earlier.data_ptr())
         for name in self.states:
             results += (states[name].data_ptr(), _address_of_row(states[name], 1 + first))
+        results.append(0)  # weights are not packed
         return self.prepared.forward.run_into(flat, results)
 
     def backward_for(self, bound: Bound, order: Order, pushed: Sequence[Tensor | None]) -> Backward:
@@ -73,6 +75,7 @@ class Extension:
         grads.append(earlier.data_ptr())
         for gradient in states.values():
             grads += (gradient.data_ptr(), _address_of_row(gradient, 1 + first))
+        grads.append(0)  # weights are not packed
         return backward.run_adding(kept, read, grads, sums)
 
 
@@ -91,7 +94,7 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
         except Unprepared:
             bound.extends_natively = False
             return None
-        extension = Extension(prepared, list(bound.states), list(bound.pushes), bound.state_gradients)
+        extension = Extension(prepared, list(bound.states), list(bound.pushes), len(bound.pulls), bound.state_gradients)
         bound.extends_natively, made[order] = True, extension
     return extension
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, fx
 
 from ...errors import VertexFunctionError
 from ..bound import Bound
+
+if TYPE_CHECKING:
+    from .strips import Strip, Sweep
 
 Sums = tuple[
     list[Tensor], list[list[int]]
@@ -44,10 +48,12 @@ class GradientsOfCall:
     states: dict[str, Tensor] = field(default_factory=dict)
     pushes: dict[str, Tensor] = field(default_factory=dict)
     params: dict[object, Sums] = field(default_factory=dict)
+    # Backward passes over strips that are under way, and the `Entered` whose gradients they will add to.
+    sweeps: dict[Strip, tuple[object, Sweep]] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Let go of all of them."""
-        for gradients in (self.states, self.pushes, self.params):
+        for gradients in (self.states, self.pushes, self.params, self.sweeps):
             gradients.clear()
 
 
@@ -65,6 +71,7 @@ class Grown:
     # Programs whose states and outputs were compared with the buffers, and the number of vertices that these have room for.
     _room: dict[int, tuple[Bound, int]] = field(default_factory=dict)
     gradients: Gradients = field(default_factory=Gradients)
+    generation: int = 0  # of the buffers
 
     def reserve(self, bound: Bound, count: int, device: torch.device) -> None:
         """Make room for `count` further rows of the states and outputs of these programs.
@@ -92,6 +99,7 @@ class Grown:
                         filled = min(used, len(buffer))
                         larger[:filled] = buffer[:filled]
                     buffer = buffers[name] = larger
+                    self.generation += 1
                 room = min(room, len(buffer) - first)
         self._room[id(bound)] = bound, room
 

@@ -34,10 +34,14 @@ from ..bound import Bound
 from ..memory.layout import Values
 from ..order import Order
 from ..plain import check_plain
-from ..prepared.passes import sums_of
+from ..prepared.passes import is_plain, sums_of
+from ..ranges import is_profiling
 from ..second_order import gradients as second
 from .extension import Extension, extension_for
-from .grown import Gradients, Grown
+from .grown import Gradients, GradientsOfCall, Grown
+from .strips import OrderOfRows, Strip, Sweep, is_small, size_of_next
+
+_NO_ROWS = torch.empty(0, dtype=torch.int32)
 
 
 class Entered(NamedTuple):
@@ -49,12 +53,11 @@ class Entered(NamedTuple):
         list[tuple[int, int]] | None
     )  # of each: its version, and where it lies; None: nobody knows whether they change
     node: Any  # which has saved those that the backward pass reads, and constants
+    strips: list[Strip]  # for extensions that have read them
 
-    def holds(self, params: Sequence[Tensor]) -> bool:
+    def holds(self, params: Sequence[Tensor], state: list[tuple[int, int]] | None) -> bool:
         """Whether the parameters are these, and have not changed."""
-        return (
-            self.state is not None and all(map(operator.is_, params, self.params)) and self.state == _state_of(params)
-        )
+        return state is not None and self.state == state and all(map(operator.is_, params, self.params))
 
 
 class Added(NamedTuple):
@@ -66,7 +69,10 @@ class Added(NamedTuple):
     earlier: Tensor
     first: int
     entered: Entered
-    kept: Tensor  # memory of their own, in which inputs are as well
+    kept: Tensor  # memory of their own, or of their strip, in which inputs are as well
+    strip: Strip | None = None
+    row: int = 0  # in the strip, rows [row, stop)
+    stop: int = 0
 
 
 def _state_of(params: Sequence[Tensor]) -> list[tuple[int, int]] | None:
@@ -82,6 +88,8 @@ class Trail:
     token: Tensor
     waiting: list[Added] = field(default_factory=list)  # extensions that are in no node yet
     entered: dict[int, Entered] = field(default_factory=dict)  # by the address of the programs
+    # Of programs without gradients, whose extensions all have the same rows, by their address: with the state of parameters.
+    passing: dict[int, tuple[Bound, Strip, list[tuple[int, int]] | None]] = field(default_factory=dict)
 
     @property
     def wants_gradients(self) -> bool:
@@ -90,15 +98,15 @@ class Trail:
     def enter(self, grown: Grown, bound: Bound, read: Sequence[int], params: Sequence[Tensor]) -> Entered:
         """The parameters of these programs, behind a node; the backward pass reads those with the numbers `read`, and constants,
         which have the numbers behind inputs."""
-        entered = self.entered.get(id(bound))
-        if entered is None or not entered.holds(params):
+        entered, state = self.entered.get(id(bound)), _state_of(params)
+        if entered is None or not entered.holds(params, state):
             numbered = [*params, *bound.pulls, *bound.constants.values()]
             saved = [numbered[at] for at in read]
             # A leaf makes it a node even where these parameters want no gradients, and there is nothing before it.
             leaf = None if self.token.requires_grad else torch.zeros((), device=self.token.device, requires_grad=True)
             nodes: list[Any] = []
             self.token = _apply(_Enter, grown.gradients, nodes, saved, leaf, self.token, *params)
-            entered = self.entered[id(bound)] = Entered(bound, params, _state_of(params), nodes[0])
+            entered = self.entered[id(bound)] = Entered(bound, params, state, nodes[0], [])
         return entered
 
     def end(self, grown: Grown, inputs: Sequence[Tensor] = ()) -> None:
@@ -125,6 +133,66 @@ def extend(grown: Grown, trail: Trail, bound: Bound, order: Order, earlier: Tens
         _add(grown, trail, bound, order, extension, earlier, flat)
     else:
         _run_prepared(grown, bound, order, extension, earlier, trail.token, flat)
+
+
+def extend_strip(
+    grown: Grown, trail: Trail, bound: Bound, table: Any, order_of_rows: OrderOfRows, flat: Sequence[Tensor]
+) -> bool:
+    """`extend` by vertices of one kind, for which `table` int64 [n, slots] has the vertices whose states they read, all of them
+    earlier ones, or -1. Returns whether it was done; else the extension needs an order, and memory, of its own."""
+    count, num_params = len(table), len(bound.params)
+    if bound.extends_in_strips is False or not is_small(count) or is_profiling():
+        return False
+    params, inputs, first = flat[:num_params], flat[num_params:], grown.count
+    state = _state_of(params)
+    if not bound.wants_gradients:
+        passing = _passing(trail, bound, count, order_of_rows, params, state)
+        if passing is None:
+            return False
+        grown.reserve(bound, count, trail.token.device)
+        passing.run(grown, table, inputs, False)
+    else:
+        if state is None or second.are_saved_by_hooks():
+            return False
+        entered = trail.entered.get(id(bound))
+        strips = [] if entered is None or not entered.holds(params, state) else entered.strips
+        if entered is None or not strips or strips[-1].num_free < count:
+            size = size_of_next(count, sum(each.count for each in strips))
+            strip = Strip.of(bound, params, size, order_of_rows)
+            if strip is None:
+                return False
+            entered = trail.enter(grown, bound, strip.extension.prepared.read, params)
+            entered.strips.append(strip)
+        strip = entered.strips[-1]
+        grown.reserve(bound, count, trail.token.device)
+        row = strip.run(grown, table, inputs, True)
+        trail.waiting.append(
+            Added(bound, strip.order, strip.extension, _NO_ROWS, first, entered, strip.kept, strip, row, row + count)
+        )
+    grown.add(count, bound.differentiable)
+    return True
+
+
+def _passing(
+    trail: Trail,
+    bound: Bound,
+    count: int,
+    order_of_rows: OrderOfRows,
+    params: Sequence[Tensor],
+    state: list[tuple[int, int]] | None,
+) -> Strip | None:
+    """The strip for extensions that are not kept for a backward pass."""
+    _, strip, before = trail.passing.get(id(bound), (bound, None, None))
+    if strip is None or len(strip.children) < count:
+        strip = Strip.of(bound, params, size_of_next(count, 0), order_of_rows)
+        if strip is None:
+            return None
+    elif state is None or state != before or any(map(operator.is_not, params, strip.params)):
+        if not all(map(is_plain, params)):
+            return None
+        strip.read_anew(params)
+    trail.passing[id(bound)] = bound, strip, state
+    return strip
 
 
 def _add(
@@ -184,7 +252,12 @@ class _Enter(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        found = ctx.gradients.of_this_call().params.pop(ctx, None)
+        of_call = ctx.gradients.of_this_call()
+        for strip, (node, sweep) in list(of_call.sweeps.items()):
+            if node is ctx:
+                del of_call.sweeps[strip]
+                _end(of_call, ctx, sweep)
+        found = of_call.params.pop(ctx, None)
         num_params = len(ctx.needs_input_grad) - 5
         sums = [None] * num_params if found is None else sums_of(*found)
         return (None, None, None, None, grad, *sums)
@@ -196,7 +269,9 @@ class _Extensions(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grown: Grown, added: list[Added], token: Tensor, *inputs: Tensor) -> Tensor:
         ctx.grown, ctx.added = grown, added
-        save_tensors(ctx, [each.kept for each in added])
+        kept: dict[int, Tensor] = {id(each.kept): each.kept for each in added}
+        ctx.numbers = dict(zip(kept, range(len(kept)), strict=True))
+        save_tensors(ctx, list(kept.values()))
         return token.new_zeros(())
 
     @staticmethod
@@ -206,11 +281,14 @@ class _Extensions(torch.autograd.Function):
         found = grown.gradients.of_this_call()
         of_inputs: Sequence[Tensor | None] = ()
         read_of: dict[Any, list[Tensor]] = {}
-        for each, kept in zip(reversed(ctx.added), reversed(saved), strict=True):
-            bound, entered = each.bound, each.entered
+        for each in reversed(ctx.added):
+            bound, entered, kept = each.bound, each.entered, saved[ctx.numbers[id(each.kept)]]
             read = read_of.get(entered.node)
             if read is None:
                 read = read_of[entered.node] = saved_tensors(entered.node)
+            if each.strip is not None:
+                _sweep(grown, found, each, each.strip, kept, read)
+                continue
             states = {name: grown.state_gradient(name, node) for name, node in each.extension.state_gradients.items()}
             pushed = [found.pushes.get(name) for name in bound.pushes]
             backward = each.extension.backward_for(bound, each.order, pushed)
@@ -221,6 +299,34 @@ class _Extensions(torch.autograd.Function):
             if each is ctx.added[-1] and len(ctx.needs_input_grad) > 3:
                 of_inputs = backward.of_inputs(terms, len(bound.params))
         return (None, None, grad, *of_inputs)
+
+
+def _sweep(
+    grown: Grown, found: GradientsOfCall, added: Added, strip: Strip, kept: Tensor, read: Sequence[Tensor]
+) -> None:
+    """The backward pass of an extension in a strip, but for sums over rows."""
+    bound, node = added.bound, added.entered.node
+    _, sweep = found.sweeps.get(strip, (node, None))
+    pushed = [found.pushes.get(name) for name in bound.pushes]
+    if sweep is None or not sweep.goes_on(pushed, added.stop):
+        if sweep is not None:
+            _end(found, node, sweep)
+        nodes = added.extension.state_gradients
+        states = {name: grown.state_gradient(name, like) for name, like in nodes.items()}
+        backward = added.extension.backward_for(bound, added.order, pushed)
+        sweep = Sweep.of(strip, backward, kept, read, pushed, states, added.stop)
+        found.sweeps[strip] = node, sweep
+    sweep.run(added.row, added.first)
+
+
+def _end(found: GradientsOfCall, node: Any, sweep: Sweep) -> None:
+    """Add the sums over rows of a sweep to those of parameters."""
+    sums, terms = found.params.get(node), sweep.end()
+    if sums is None:
+        found.params[node] = terms, sweep.backward.sums
+        return
+    for total, term in zip(sums[0], terms, strict=True):
+        total.add_(term)
 
 
 class _Extend(torch.autograd.Function):

@@ -5,9 +5,8 @@ An argument is a number, or so many bytes behind an address of the run: of a mem
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from torch import Tensor
 from ... import _core
 from ...graph.symbolic.program import CORES
 from ..arguments import (  # fmt: skip
+    PACKED,
     Argument,
     By,
     FirstSending,
@@ -135,16 +135,27 @@ class Writer:
 
     def calls(self) -> CallsOfRun:
         """All calls that were written down; if a profiler runs, in ranges for it."""
-        numbers, address_of = np.array(self._numbers, np.int64), np.array(self._address_of, np.int64)
-        write = functools.partial(_core.Calls, numbers, address_of, len(self._addresses) + 1)
 
         def made(calls: list[tuple[int, int, Ints]]) -> CallsOfRun:
-            return CallingBack(write(calls)) if self.calls_back else write(calls)
+            return CallingBack(self._written(calls)) if self.calls_back else self._written(calls)
 
         in_one_go = made(self._calls)
         if not is_profiling():
             return in_one_go
         return NamedCalls([(*name, made(calls)) for name, calls in self._pieces()], in_one_go)
+
+    def calls_by_part(self, parts: Collection[str]) -> tuple[_core.Calls, _core.Calls] | None:
+        """The calls of other parts, and those of these parts, which may be run over some of their rows; None where native code
+        calls PyTorch."""
+        if self.calls_back:
+            return None
+        named = list(zip(self._parts, self._calls, strict=True))
+        others, some = ([call for part, call in named if (part in parts) is is_in] for is_in in (False, True))
+        return self._written(others), self._written(some)
+
+    def _written(self, calls: list[tuple[int, int, Ints]]) -> _core.Calls:
+        numbers, address_of = np.array(self._numbers, np.int64), np.array(self._address_of, np.int64)
+        return _core.Calls(numbers, address_of, len(self._addresses) + 1, calls)
 
     @property
     def num_bytes(self) -> int:
@@ -193,6 +204,11 @@ class Writer:
             arguments: list[Location | int] = [
                 *(loop.later_numbers if (group, part, number) in self._begun else loop.first_numbers)
             ]
+            if (packed := self._addresses.get(PACKED)) is not None:
+                arguments = [
+                    Location(packed, 0, 0, 1) if each is PACKED else number
+                    for each, number in zip(loop.arguments, arguments, strict=True)
+                ]
             for position, tensor in loop.tensors:
                 arguments[position] = locations[tensor]
             for position, argument in loop.run_arguments:

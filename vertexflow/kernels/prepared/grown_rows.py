@@ -75,6 +75,15 @@ class GrownRows:
                 writer.add(self.all_rows[name], self.earlier, dtype, bounds, name, sent_to_state, which)
 
 
+def are_alike(order: Order) -> bool:
+    """Whether all rows are one step, and each slot reads an external vertex of its own, row after row."""
+    if len(order.groups) != 1 or len(order.steps) != 1 or not _is_in_order(order):
+        return False
+    (group,), (step,) = order.groups, order.steps
+    is_whole = step.start == 0 and step.stop == order.num_rows > 1 and not group.num_leaves and group.edges is None
+    return is_whole and step.reads_from == order.num_rows and order.num_external == order.num_rows * group.num_slots > 0
+
+
 def _is_in_order(order: Order) -> bool:
     """Whether the rows are the vertices in their order."""
     return bool((np.diff(order.schedule.order) == 1).all())

@@ -14,6 +14,7 @@ from operator import add
 import torch
 from torch import Tensor
 
+from ... import _core
 from ..memory import rehearsal
 from ..memory.pool import LARGE_OF_A_CALL, LARGE_OF_PARTS, empty, empty_for_a_call, is_large
 from ..ranges import CallsOfRun
@@ -59,6 +60,7 @@ class Forward:
     sending: Sending | None  # where a backward pass may send that overwrites what is kept
     state_rows: StateRows | None  # None: in the order of the schedule
     num_bytes: int  # of calls and index arrays
+    by_rows: _core.Calls | None = None  # of a run that grows: the same, for some of the rows
 
     @property
     def kept_size(self) -> int:
@@ -90,6 +92,8 @@ class Backward:
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
     num_sums: int  # how many terms are of parameters; they come first
     num_bytes: int  # of calls and index arrays
+    # Of a run that grows: the same, for some of the rows, without and with sums over rows alone; None if these make more.
+    by_rows: tuple[_core.Calls, _core.Calls] | None = None
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""
@@ -135,7 +139,7 @@ def _number(dtype: torch.dtype) -> Tensor:
 
 def plain(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """The tensors, contiguous, and without lazy negations."""
-    return tensors if all(map(_is_plain, tensors)) else [*map(_plain, tensors)]
+    return tensors if all(map(is_plain, tensors)) else [*map(_plain, tensors)]
 
 
 def rows_or_one(grad: Tensor) -> Tensor:
@@ -143,12 +147,13 @@ def rows_or_one(grad: Tensor) -> Tensor:
     return _plain(grad[0] if grad.stride(0) == 0 and len(grad) else grad)
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is contiguous, and without lazy negations."""
     return tensor.is_contiguous() and not tensor.is_neg() and not tensor.is_conj()
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    return tensor if _is_plain(tensor) else tensor.resolve_conj().resolve_neg().contiguous()
+    return tensor if is_plain(tensor) else tensor.resolve_conj().resolve_neg().contiguous()
 
 
 def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from ...graph.symbolic.program import BACKWARD, FORWARD, Program
-from ..arguments import By, State
+from ..arguments import PACKED, By, State
 from ..bound import Bound
 from ..compiled import Compiled, NoSteps, results_of
 from ..memory.layout import Along, Layout, Taken, gathered_again, is_gathered_first
@@ -25,7 +25,7 @@ from ..order import Extent, Order, OutputRows, RowGroup
 from .calls import Location, Region, Unprepared, Writer
 from .child_states import gather, in_backward, in_forward
 from .group_memory import GroupMemory, memory_of
-from .grown_rows import GrownRows
+from .grown_rows import GrownRows, are_alike
 from .leaf_states import NOTHING_IDLE, idle_at_leaves, inputs_read_at_leaves, leaf_states_of
 from .passes import Backward, Forward, Fresh
 from .rooms import rooms_of
@@ -64,6 +64,8 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         writer.address(key)
     outputs = [writer.address(("output", name)) for name in bound.pushes]
     grown = GrownRows.of(writer, bound.states) if grows else None
+    if grows:
+        writer.address(PACKED)
     memory_of_groups = memory_of(writer, windows)
     state_at: dict[str, Location] = {}
     groups = list(zip(bound.compiled, memory_of_groups, strict=True))
@@ -147,6 +149,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
             put(writer, memory, window, puts[number])
     if grown is not None:
         grown.write(writer, state_at)
+    by_rows = writer.calls_by_part(()) if grows and state_rows is None and are_alike(order) else None
     return Forward(
         writer.calls(),
         writer.alive,
@@ -159,6 +162,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         sending,
         state_rows,
         writer.num_bytes,
+        by_rows and by_rows[0],
     )
 
 
@@ -183,6 +187,8 @@ def backward(
         writer.address(keys[at])
     pushed = {name: writer.address(("gradient", name)) for name in bound.pushes}
     grown = GrownRows.of(writer, bound.state_gradients) if grows else None
+    if grows:
+        writer.address(PACKED)
     memory_of_groups = memory_of(writer, windows)
     for memory, of_forward in zip(memory_of_groups, forward.memory, strict=True):
         for locations, before in zip(memory.in_window, of_forward.in_window, strict=True):
@@ -270,7 +276,10 @@ def backward(
         raise Unprepared("gradients that no loop makes")
     fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, writer.num_bytes)
+    by_rows = None
+    if forward.by_rows is not None and len(terms) == num_sums and all(map(_sums_last, programs)):
+        by_rows = writer.calls_by_part(("grad_lazy", "grad_lazy_inner"))
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, writer.num_bytes, by_rows)
 
 
 def _by_need(
@@ -333,6 +342,12 @@ def _flat(bound: Bound) -> list[tuple[str, str]]:
 def nodes_read_back(compiled: Compiled) -> set[fx.Node]:
     """The values of the forward pass that the backward pass reads."""
     return {*compiled.program.saved, *compiled.program.read_constants}
+
+
+def _sums_last(program: Program) -> bool:
+    """Whether all sums over rows are made by lazy parts."""
+    before = [part for name, part in program.parts.items() if name.startswith(("grad_eager", "grad_core"))]
+    return all(node.meta.get("rows") is not None for part in before for node in part.outputs)
 
 
 def _run_once(writer: Writer, group: int, stage: str, memory: GroupMemory, window: int) -> None:

@@ -1,0 +1,179 @@
+"""Extensions whose rows lie in strips of memory: sums over rows wait for the end of a strip, which packs weights once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vertexflow as vf
+from vertexflow.kernels.growing import strips
+
+from ..agreement import TOLERANCE
+from .test_growing_kinds import Tracked
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Strips of few rows, so that there are several."""
+    monkeypatch.setattr(strips, "FEWEST", 4)
+    monkeypatch.setattr(strips, "MOST", 16)
+
+
+def agree(ours, expected):
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, **TOLERANCE)
+
+
+def parse(seed, backend, sizes, row_wants=False):
+    """A model of three kinds, and what it computes for random children, all of which came earlier: a run, the vertices of each
+    extension, and the tensors that want gradients."""
+    torch.manual_seed(seed)
+    rng, model = np.random.default_rng(seed), Tracked().double()
+    model.backend = backend
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    run, added, wanted = model.start(x=x, kind="word"), [], [x, *model.parameters()]
+    for number, count in enumerate(sizes):
+        table = rng.integers(-1, run.num_vertices, (count, 3))
+        if number % 2:
+            weight = torch.rand(count, 1, dtype=torch.float64, requires_grad=row_wants)
+            wanted += [weight] if row_wants else []
+            added.append(run.extend(table, kind="join", weight=weight))
+        else:
+            added.append(run.extend(table, kind="track"))
+    return run, added, wanted
+
+
+def strips_of(run):
+    return [strip for entered in run._trail.entered.values() for strip in entered.strips]
+
+
+def loss_of(run, added, seed, late=True):
+    """A loss of some of what was pushed, read together or extension by extension."""
+    generator = torch.Generator().manual_seed(seed)
+    terms = [run[new].score.sin().sum() for new in added[::3]]
+    terms += [run[new].h.square().sum() for new in added[1::4]]
+    if late:
+        terms.append((run[torch.cat(added[1::2])].h * torch.rand(4, generator=generator, dtype=torch.float64)).sum())
+    return sum(terms)
+
+
+@pytest.mark.parametrize("row_wants", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.cases(8)
+def test_strips_give_what_the_methods_give(seed, row_wants):
+    sizes, found = np.random.default_rng(seed).integers(1, 9, 16), []
+    for backend in ("native", "eager"):
+        run, added, wanted = parse(seed, backend, sizes, row_wants)
+        gradients = torch.autograd.grad(loss_of(run, added, seed), wanted, materialize_grads=True)
+        found.append([run[torch.cat(added)].score, *gradients])
+        if backend == "native":
+            of_kinds = 1 if row_wants else 2  # inputs that want gradients get them at once
+            assert len(strips_of(run)) > 2 * of_kinds
+    agree(*found)
+
+
+@pytest.mark.cases(3)
+def test_backward_again_and_of_parts():
+    sizes, found = [3, 5, 2, 7, 4, 6, 1, 8], []
+    for backend in ("native", "eager"):
+        run, added, wanted = parse(1, backend, sizes)
+        early = run[added[1]].h.square().sum() + run[added[2]].score.sum()
+        middle, late = run[added[4]].score.square().sum(), run[added[-1]].h.sin().sum()
+        terms = [early, middle, late, early + late, early]
+        found.append([torch.autograd.grad(term, wanted, retain_graph=True, materialize_grads=True) for term in terms])
+        late.backward()
+        if backend == "native":
+            with pytest.raises(RuntimeError, match="a second time"):
+                middle.backward()
+    for ours, expected in zip(*found, strict=True):
+        agree(ours, expected)
+
+
+def test_a_run_goes_on_after_a_backward_pass():
+    sizes, found = [3, 2, 2], []
+    for backend in ("native", "eager"):
+        run, added, wanted = parse(2, backend, sizes)
+        first = torch.autograd.grad(run[added[1]].h.sum(), wanted, retain_graph=True, materialize_grads=True)
+        new = run.extend(np.stack([added[0][:2], added[1], added[2]], 1), kind="track")
+        found.append([*first, *torch.autograd.grad(run[new].score.sin().sum(), wanted, materialize_grads=True)])
+    agree(*found)
+
+
+def test_threads_go_back_through_the_same_strips():
+    sizes = [6, 5, 4, 7, 8, 6] * 4
+    run, added, wanted = parse(3, "native", sizes)
+    losses = [loss_of(run, added, seed, late=seed % 2 == 0) for seed in range(4)]
+
+    def backward(loss):
+        return torch.autograd.grad(loss, wanted, retain_graph=True, materialize_grads=True)
+
+    expected = [backward(loss) for loss in losses]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            for ours, alone in zip(pool.map(backward, losses), expected, strict=True):
+                agree(ours, alone)
+
+
+def test_what_is_not_kept_has_the_same_rows_and_sees_other_weights():
+    found = []
+    for backend in ("native", "eager"):
+        torch.manual_seed(0)
+        model, x = Tracked().double(), torch.randn(5, 4, dtype=torch.float64)
+        model.backend, values = backend, []
+        with torch.no_grad():
+            run = model.start(x=x, kind="word")
+            for number, count in enumerate([2, 3, 7, 1, 12, 2]):
+                table = np.random.default_rng(number).integers(-1, run.num_vertices, (count, 3))
+                values.append(run[run.extend(table, kind="track")].score)
+                model.track.weight_ih.mul_(1.5)
+                if number == 3:
+                    model.score.weight.data = model.score.weight.data * 2
+            if backend == "native":
+                ((_, strip, _),) = run._trail.passing.values()
+                assert len(strip.children) == 16
+        found.append(values)
+    agree(*found)
+
+
+def test_other_weights_begin_another_strip():
+    found = []
+    for backend in ("native", "eager"):
+        run, _, wanted = parse(4, backend, [2, 2])
+        model = run._grower.model if backend == "native" else run._model
+        before = len(strips_of(run)) if backend == "native" else 0
+        model.track.weight_ih.data = model.track.weight_ih.data * 2
+        new = run.extend(np.arange(6).reshape(2, 3), kind="track")
+        found.append(torch.autograd.grad(run[new].score.sin().sum(), wanted, materialize_grads=True))
+        assert backend == "eager" or len(strips_of(run)) == before  # one of joins, and a new one of trackers
+    agree(*found)
+
+
+class Dropping(vf.VertexFunction):
+    def __init__(self):
+        super().__init__(state={"h": 64})
+        self.drop = nn.Dropout(0.5)
+
+    def vertex(self, v):
+        h = self.drop(v.gather(0).h + 1)
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+def test_each_extension_draws_numbers_of_its_own():
+    model = Dropping()
+    model.backend = "native"
+    run = model.start()
+    run.extend([[-1]])
+    kept = [run[run.extend([[0], [0]])].h.ne(0) for _ in range(8)]
+    rows = torch.cat(kept)
+    assert 0.4 < rows.double().mean() < 0.6
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows)
+
+
+def test_large_extensions_have_memory_of_their_own():
+    run, _, _ = parse(5, "native", [17, 17])
+    assert not strips_of(run)
