@@ -88,10 +88,10 @@ class Run:
 
 
 def trained(task: Task, options: argparse.Namespace, rates: dict[int, float], seed: int) -> str:
-    """Train to the accuracy; what it took."""
+    """Train to the accuracy; returns a line of seconds, graphs, steps and batch sizes."""
     run = Run(task, options, seed)
     seconds, graphs, steps, checked, size = 0.0, 0, 0, 0, BASE
-    told: list[str] = []
+    progress: list[str] = []
     while seconds < options.limit:
         if steps % CHOSEN == 0:
             size = vf.parallel.best_batch(rates, run.noise.scale, BASE)
@@ -99,10 +99,10 @@ def trained(task: Task, options: argparse.Namespace, rates: dict[int, float], se
         if graphs // CHECKED > checked:
             checked = graphs // CHECKED
             if checked % 5 == 1:
-                told.append(f"{size}/{run.noise.scale:.0f}")
+                progress.append(f"{size}/{run.noise.scale:.0f}")
             if accuracy_of(run.model, task.valid) >= options.accuracy:
-                return f"{seconds:8.1f}  {graphs:8}  {steps:6}  {' '.join(told)}"
-    return f"     not  {graphs:8}  {steps:6}  at {accuracy_of(run.model, task.valid):.3f}; {' '.join(told)}"
+                return f"{seconds:8.1f}  {graphs:8}  {steps:6}  {' '.join(progress)}"
+    return f"     not  {graphs:8}  {steps:6}  at {accuracy_of(run.model, task.valid):.3f}; {' '.join(progress)}"
 
 
 def endless(samples: list[Sample], seed: int) -> Iterator[Sample]:
