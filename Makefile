@@ -56,7 +56,7 @@ $(READY): pyproject.toml setup.py $(CONSTRAINTS) vertexflow/_version.py $(wildca
 	@echo "setting up $(VENV), once; PyTorch is a large download ..."
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(PIP_INSTALL) setuptools pybind11
+	$(PIP_INSTALL) 'setuptools>=77' 'pybind11>=2.13' # as pyproject.toml asks; no other PyTorch brings them
 	$(PIP_INSTALL) --no-build-isolation --editable '.[examples,test,lint,parallel]'
 	@touch $@
 

@@ -49,9 +49,9 @@ def data_sets(folder: Path | None) -> dict[str, list[vf.InputGraph]]:
     rng = random.Random(0)
     if folder is None and "VERTEXFLOW_DATA" in os.environ:
         folder = Path(os.environ["VERTEXFLOW_DATA"]) / "sst"
-    found = {} if folder is None else {"SST": vf.from_ptb(folder / "train.txt", num_labels=5)}
+    treebanks = {} if folder is None else {"SST": vf.from_ptb(folder / "train.txt", num_labels=5)}
     return {
-        **found,
+        **treebanks,
         "trees of 5 to 35 leaves": [vf.tree(random_tree(rng, rng.randint(5, 35))) for _ in range(8000)],
         "chains of 1 to 400": [vf.chain(min(400, 1 + int(rng.expovariate(1 / 40)))) for _ in range(8000)],
         "circuits of 20 to 2,000 gates": [random_circuit(rng, 16, int(20 * 100 ** rng.random())) for _ in range(4000)],
@@ -110,16 +110,16 @@ def measure(hidden: int, repeat: int) -> None:
                 times[number].append(time.perf_counter() - begin)
     seconds = np.array([statistics.median(each) for each in times])
     sizes = np.array([[1, batch.num_vertices, vf.schedule(batch).num_steps] for batch in batches], dtype=float)
-    found, *_ = np.linalg.lstsq(sizes / seconds[:, None], np.ones(len(seconds)), rcond=None)  # relative errors count
-    predicted = sizes @ found
+    costs, *_ = np.linalg.lstsq(sizes / seconds[:, None], np.ones(len(seconds)), rcond=None)  # relative errors count
+    predicted = sizes @ costs
     for name, (_, vertices, steps), one, two in zip(shapes, sizes, seconds, predicted, strict=True):
         print(
             f"{name:18} {vertices:5.0f} vertices {steps:4.0f} steps  {one * 1e3:8.2f} ms, fitted {two / one:5.2f} of it"
         )
     print(
-        f"hidden {hidden}: a vertex {found[1] * 1e6:.2f} us, a step {found[2] * 1e6:.2f} us, a call {found[0] * 1e6:.0f} us"
+        f"hidden {hidden}: a vertex {costs[1] * 1e6:.2f} us, a step {costs[2] * 1e6:.2f} us, a call {costs[0] * 1e6:.0f} us"
     )
-    print(f"vf.parallel.Cost(step={found[2] / found[1]:.1f})")
+    print(f"vf.parallel.Cost(step={costs[2] / costs[1]:.1f})")
 
 
 if __name__ == "__main__":

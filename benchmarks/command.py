@@ -177,10 +177,10 @@ def _show(result: dict[str, Any]) -> None:
     table = Table(title=f"{result['workload']}, {what}, hidden {result['hidden']}: {result['title']}")
     for column in ("", "median ms", "quartiles", "x floor", "x vertexflow", "peak MiB", "rounds"):
         table.add_column(column, justify="right" if column else "left")
-    for name, of in result["figures"].items():
-        times = (number(of["median_ms"]), f"{number(of['quartile_1_ms'])}-{number(of['quartile_3_ms'])}")
-        ratios = (number(of["x_floor"]), number(of["x_vertexflow"]))
-        table.add_row(name, *times, *ratios, number(of["peak_bytes"], 2**20), str(len(of["rounds_ms"])))
+    for name, figure in result["figures"].items():
+        times = (number(figure["median_ms"]), f"{number(figure['quartile_1_ms'])}-{number(figure['quartile_3_ms'])}")
+        ratios = (number(figure["x_floor"]), number(figure["x_vertexflow"]))
+        table.add_row(name, *times, *ratios, number(figure["peak_bytes"], 2**20), str(len(figure["rounds_ms"])))
     console.print(table)
     if result["kept_bytes"]:
         console.print(f"to be kept (states, gates, gradients of weights): {number(result['kept_bytes'], 2**20)} MiB")

@@ -115,8 +115,8 @@ def show(title: str, steps: dict[str, Step], repeat: int) -> None:
                 step()
             if turn >= 2:
                 times[name].append((time.perf_counter() - start) / 10 * 1e6)
-    found = {name: sorted(each)[len(each) // 4] for name, each in times.items()}
-    print(f"{title:18}", ", ".join(f"{name} {each:.0f}" for name, each in found.items()))
+    quartiles = {name: sorted(each)[len(each) // 4] for name, each in times.items()}
+    print(f"{title:18}", ", ".join(f"{name} {each:.0f}" for name, each in quartiles.items()))
 
 
 if __name__ == "__main__":

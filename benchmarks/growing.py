@@ -96,9 +96,9 @@ def parse_growing(model: Spinn, words: Tensor, lengths: np.ndarray) -> tuple[Ten
         front[shift] += 1
         if len(reduce):
             is_reduced = action == REDUCE
-            made = run.extend(np.stack([below[is_reduced], top[is_reduced], tracker[reduce]], 1), kind="reduce")
+            composed = run.extend(np.stack([below[is_reduced], top[is_reduced], tracker[reduce]], 1), kind="reduce")
             height[reduce] -= 1
-            stack[reduce, height[reduce] - 1] = made.numpy()
+            stack[reduce, height[reduce] - 1] = composed.numpy()
         live = live[(front[live] < stop[live]) | (height[live] > 3)]
     return run[stack[:, 2]].h, run[torch.cat(tracks)].score
 
@@ -132,8 +132,8 @@ def parse_lists(model: Spinn, words: Tensor, lengths: np.ndarray) -> tuple[Tenso
             track = torch.cat([trackers[i] for i, _, _ in reduced])[:, :size]
             read = torch.cat([left[:, :hidden], right[:, :hidden], track], -1)
             h, c = model.composed(read, left[:, hidden:], right[:, hidden:])
-            for (i, _, _), made in zip(reduced, torch.cat([h, c], -1).split(1), strict=True):
-                stacks[i].append(made)
+            for (i, _, _), composed in zip(reduced, torch.cat([h, c], -1).split(1), strict=True):
+                stacks[i].append(composed)
         live = [i for i in live if buffers[i] or len(stacks[i]) > 1]
     return torch.cat([stack[0] for stack in stacks])[:, :hidden], torch.cat(all_scores)
 
@@ -224,13 +224,13 @@ def extension(hidden: int, rows: int, rounds: int, extensions: int = 100) -> flo
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the milliseconds of each contestant, and how many times as long lists take."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growing", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    made.add_argument("--hidden", type=int, nargs="+", default=[32, 64, 128])
-    made.add_argument("--rounds", type=int, default=9)
-    made.add_argument("--extend", type=int, nargs="+", metavar="N", help="instead: an extension by N vertices")
-    options = made.parse_args(arguments)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--extend", type=int, nargs="+", metavar="N", help="instead: an extension by N vertices")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.extend:
         for hidden, rows in itertools.product(options.hidden, options.extend):
@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     seconds[contestant.__name__].append(time.process_time() - started)
                     results.append(float(result.detach()))
             assert max(results) - min(results) < 1e-4, results
-            growing, lists = (float(np.median(found[1:])) * 1e3 for found in seconds.values())
+            growing, lists = (float(np.median(times[1:])) * 1e3 for times in seconds.values())
             print(
                 f"{task:6} hidden {hidden:4}: growing {growing:6.1f} ms, lists {lists:6.1f} ms: {lists / growing:.2f} times"
             )

@@ -143,25 +143,27 @@ def agree(case: Case) -> dict[str, float]:
             half precision; all such are named.
     """
     start = {name: value.clone() for name, value in case.model.state_dict().items()}
-    found: dict[str, dict[str, Tensor]] = {}
+    results: dict[str, dict[str, Tensor]] = {}
     for contestant in case.contestants:
         loss = training_step(case.model, contestant)()
         grads = {
             f"the gradient of {name}": torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             for name, parameter in case.model.named_parameters()
         }
-        found[contestant.name] = {"the loss": loss, "the loss after a step": forward_pass(contestant)(), **grads}
+        results[contestant.name] = {"the loss": loss, "the loss after a step": forward_pass(contestant)(), **grads}
         case.model.load_state_dict(start)
-    first, expected = next(iter(found.items()))
+    first, expected = next(iter(results.items()))
     differences: dict[str, float] = {}
     wrong = []
-    for name, values in found.items():
+    for name, values in results.items():
         differences[name] = 0.0
-        for of, value in values.items():
-            difference = float((value - expected[of]).double().norm() / expected[of].double().norm().clamp(min=1e-30))
+        for quantity, value in values.items():
+            difference = float(
+                (value - expected[quantity]).double().norm() / expected[quantity].double().norm().clamp(min=1e-30)
+            )
             differences[name] = max(differences[name], difference)
             if not difference <= tolerance(value):  # nor is NaN
-                wrong.append(f"{name!r} and {first!r} differ in {of} by {difference:.1e}")
+                wrong.append(f"{name!r} and {first!r} differ in {quantity} by {difference:.1e}")
     if wrong:
         raise DisagreementError("; ".join(wrong))
     return differences

@@ -89,12 +89,12 @@ def show(name: str, batch: vf.GraphBatch, hidden: int, repeat: int) -> None:
     x = torch.randn(batch.num_vertices, hidden)
     times: dict[int, list[float]] = {nothing(): [], 0: []}
     for _ in range(repeat + 2):  # the first compile
-        for address, found in times.items():
+        for address, durations in times.items():
             with mock.patch.object(loop, "driver", return_value=address):
                 start = time.perf_counter()
                 animal.model(batch, x=x).h.sum().backward()
-                found.append(time.perf_counter() - start)
-    native, by_triton = (statistics.median(found[2:]) * 1e3 for found in times.values())
+                durations.append(time.perf_counter() - start)
+    native, by_triton = (statistics.median(durations[2:]) * 1e3 for durations in times.values())
     launches = count_launches(animal.model, batch, x)
     print(
         f"{name:12}{launches:5} launches: {native:.2f} ms a training step; {by_triton:.2f} ms if Triton launches them"

@@ -179,15 +179,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="sentences")
     parser.add_argument("--rounds", type=int, default=9, help="of both contestants in turns")
     parser.add_argument("--threads", type=int, default=2, help="PyTorch's threads")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    for size in asked.sizes:
-        for words in zip(asked.words[::2], asked.words[1::2], strict=True):
-            task = make(size, asked.batch, words)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for size in options.sizes:
+        for words in zip(options.words[::2], options.words[1::2], strict=True):
+            task = make(size, options.batch, words)
             apart = difference(task)
             if apart > TOLERANCE[torch.float32]:
                 raise SystemExit(f"{task.title}: they differ by {apart:.1e}")
-            ours, theirs = measure(task, asked.rounds)
+            ours, theirs = measure(task, options.rounds)
             print(
                 f"{task.title}: vertexflow {ours:.2f} ms, dense chart {theirs:.2f} ms, {theirs / ours:.1f} times as long"
             )

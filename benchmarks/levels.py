@@ -94,20 +94,22 @@ def levels(batch: vf.GraphBatch) -> Levels:
 
 def generations(batch: vf.GraphBatch) -> Generations:
     children = children_of(batch)
-    found = [batch.roots.tolist()]
+    vertices = [batch.roots.tolist()]
     parents: list[list[int]] = [[]]
-    while inner := [vertex for vertex in found[-1] if children[vertex]]:
+    while inner := [vertex for vertex in vertices[-1] if children[vertex]]:
         parents.append([at for at, vertex in enumerate(inner) for _ in children[vertex]])
-        found.append([child for vertex in inner for child in children[vertex]])
-    made: list[Generation] = []
+        vertices.append([child for vertex in inner for child in children[vertex]])
+    young_first: list[Generation] = []
     rows: tuple[list[int], list[int]] = ([], [])  # leaves and others
-    for level, parent in zip(reversed(found), reversed(parents), strict=True):
+    for level, parent in zip(reversed(vertices), reversed(parents), strict=True):
         inner, leaves = ([vertex for vertex in level if bool(children[vertex]) == has] for has in (True, False))
         place = np.argsort(np.argsort([not children[vertex] for vertex in level], kind="stable"))
-        made.append(Generation(len(leaves), len(inner), _at(batch, place), _at(batch, np.array(parent, np.int64))))
+        young_first.append(
+            Generation(len(leaves), len(inner), _at(batch, place), _at(batch, np.array(parent, np.int64)))
+        )
         rows[0].extend(leaves)
         rows[1].extend(inner)
-    return Generations(_at(batch, np.array(rows[0] + rows[1], np.int64)), len(rows[0]), made)
+    return Generations(_at(batch, np.array(rows[0] + rows[1], np.int64)), len(rows[0]), young_first)
 
 
 def _at(batch: vf.GraphBatch, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:

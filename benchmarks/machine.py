@@ -14,10 +14,10 @@ import vertexflow as vf
 
 
 def machine() -> dict[str, str | int]:
-    """The processor, the threads that OpenMP was told to take (those of PyTorch are a setting of the run), and the GPU."""
+    """The processor, the number of OpenMP threads in the environment (PyTorch's is a setting of the run), and the GPU."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    found: dict[str, str | int] = {
+    properties: dict[str, str | int] = {
         "cpu": models[0] if models else platform.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
         "vectors": torch.backends.cpu.get_cpu_capability(),
@@ -25,19 +25,19 @@ def machine() -> dict[str, str | int]:
     }
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
-        found.update(gpu=device.name, multiprocessors=device.multi_processor_count, cuda=str(torch.version.cuda))
-    return found
+        properties.update(gpu=device.name, multiprocessors=device.multi_processor_count, cuda=str(torch.version.cuda))
+    return properties
 
 
 def versions() -> dict[str, str]:
-    """Of Python, PyTorch, vertexflow and the peers that are installed."""
-    found = {"python": platform.python_version(), "torch": torch.__version__, "vertexflow": vf.__version__}
+    """The versions of Python, PyTorch, vertexflow and the peers that are installed."""
+    installed = {"python": platform.python_version(), "torch": torch.__version__, "vertexflow": vf.__version__}
     for peer in ("triton", "dgl", "torch_geometric", "jax"):
         try:
-            found[peer] = importlib.metadata.version(peer)
+            installed[peer] = importlib.metadata.version(peer)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit() -> str:

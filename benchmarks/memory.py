@@ -74,15 +74,15 @@ def show(name: str, settings: OneModel, steps: int, max_vertices: int | None) ->
     small = WORKLOADS[name].make(replace(settings, batch=2))
     contestants = [one.name for one in small.contestants if one.every == 1]
     for number, contestant in enumerate(contestants):
-        found = _in_a_process(name, settings, contestant, steps, max_vertices)
-        must = found["kept"]
+        figures = _in_a_process(name, settings, contestant, steps, max_vertices)
+        must = figures["kept"]
         if not number:
-            print(f"{name}, hidden {settings.hidden}, {found['title']}: {must / MIB:.1f} MiB must be kept")
+            print(f"{name}, hidden {settings.hidden}, {figures['title']}: {must / MIB:.1f} MiB must be kept")
             columns = ["forward", "peak", "of kept", "retained", "then", "retained", "ms", "estimated"]
             print(" " * 34, *(f"{column:>9}" for column in columns))
-        steps_of = found["steps"]
+        steps_of = figures["steps"]
         first, last = steps_of[0], steps_of[-1]
-        estimated = "" if found["estimated"] is None else f"{found['estimated'] / MIB:.1f}"
+        estimated = "" if figures["estimated"] is None else f"{figures['estimated'] / MIB:.1f}"
         forward = "" if first["forward"] is None else f"{first['forward'] / MIB:.1f}"
         milliseconds = statistics.median(step["seconds"] for step in steps_of[1:] or steps_of) * 1e3
         sizes = [forward, f"{first['peak'] / MIB:.1f}", f"{first['peak'] / must:.2f}"]
@@ -97,8 +97,8 @@ def _in_a_process(
     command += ["--graphs", str(settings.batch), "--steps", str(steps)]
     command += [] if max_vertices is None else ["--max-vertices", str(max_vertices)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
 def measure(

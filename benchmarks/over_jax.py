@@ -31,8 +31,8 @@ def contestant(
     rows = jax.numpy.from_dlpack(x)
 
     def loss(parameters: Parameters, rows: Array) -> tuple[Array, Array]:
-        found = outputs(jax, parameters, rows)
-        return (found**2).mean(), found
+        output = outputs(jax, parameters, rows)
+        return (output**2).mean(), output
 
     run = jax.jit(lambda parameters, rows: outputs(jax, parameters, rows))
     differentiate = jax.jit(jax.grad(loss, has_aux=True))
@@ -41,9 +41,9 @@ def contestant(
         return torch.from_dlpack(jax.block_until_ready(run(parameters, rows)))
 
     def train() -> Tensor:
-        grads, found = jax.block_until_ready(differentiate(parameters, rows))
+        grads, output = jax.block_until_ready(differentiate(parameters, rows))
         for key, value in model.named_parameters():
             value.grad = torch.from_dlpack(grads[key])
-        return torch.from_dlpack(found)
+        return torch.from_dlpack(output)
 
     return Contestant(name, forward, train, weighs=False)

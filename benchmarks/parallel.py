@@ -119,14 +119,14 @@ def ranks(hidden: int, count: int, steps: int) -> None:
     for processes, threads in ((1, 2), (1, 1), (2, 1)):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", "benchmarks.parallel", "rank", f"--hidden={hidden}", f"--graphs={count}", f"--steps={steps}"]
-        found = subprocess.run(
+        completed = subprocess.run(
             command,
             env={**_environment(), "OMP_NUM_THREADS": str(threads)},
             check=True,
             stdout=subprocess.PIPE,
             text=True,
         )
-        print(f"{processes} x {threads} threads: {found.stdout.strip()}", flush=True)
+        print(f"{processes} x {threads} threads: {completed.stdout.strip()}", flush=True)
 
 
 def _environment() -> dict[str, str]:
@@ -226,10 +226,10 @@ def simulate(plots: Path | None) -> None:
                 assert plan.prediction is not None
                 speed.append(plan.prediction.graphs_per_second)
                 shares = sorted(plan.prediction.shares.items(), key=lambda item: -item[1])[:3]
-                told = ", ".join(f"{what} {share:.0%}" for what, share in shares)
+                shares_text = ", ".join(f"{what} {share:.0%}" for what, share in shares)
                 seconds = plan.prediction.seconds
                 print(
-                    f"  {label:15} {devices:5} {seconds * 1e3:9.2f} ms {speed[-1] / speed[0]:7.1f} x  {plan.shape}; {told}"
+                    f"  {label:15} {devices:5} {seconds * 1e3:9.2f} ms {speed[-1] / speed[0]:7.1f} x  {plan.shape}; {shares_text}"
                 )
             curves[name][label] = [value / speed[0] for value in speed]
     if plots is not None:

@@ -120,8 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
         ]
         for name in ("graphs", "words", "size", "steps"):
             command += [f"--{name}", str(getattr(options, name))]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        cells = (found["peak"] / MIB, found["estimated"] / MIB, found["seconds"] * 1e3)
+        figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        cells = (figures["peak"] / MIB, figures["estimated"] / MIB, figures["seconds"] * 1e3)
         print(f"    {contestant:8}", *(f"{cell:>10.1f}" for cell in cells))
     return 0
 

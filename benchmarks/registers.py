@@ -60,11 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
             for model, kernel in kernels.values()
             for target in options.target
         ]
-        found = [(model, _shown(model, task.result())) for model, task in tasks]
+        compiled = [(model, _shown(model, task.result())) for model, task in tasks]
     if options.json is not None:
-        options.json.write_text(json.dumps([{"model": model, **asdict(one)} for model, one in found], indent=1) + "\n")
-    spilling = sum(one.spills > 0 for _, one in found)
-    print(f"{len(found)} kernels compiled, of which {spilling} spill")
+        options.json.write_text(
+            json.dumps([{"model": model, **asdict(one)} for model, one in compiled], indent=1) + "\n"
+        )
+    spilling = sum(one.spills > 0 for _, one in compiled)
+    print(f"{len(compiled)} kernels compiled, of which {spilling} spill")
     return 1 if spilling else 0
 
 

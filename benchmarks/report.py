@@ -56,7 +56,8 @@ def write_result(result: Result, folder: Path) -> Path:
     rounds = {one: figures["rounds_ms"] for one, figures in result["figures"].items()}
     (folder / "rounds" / name).write_text(_written(rounds, 1) + "\n")
     figures = {
-        one: {key: value for key, value in of.items() if key != "rounds_ms"} for one, of in result["figures"].items()
+        one: {key: value for key, value in values.items() if key != "rounds_ms"}
+        for one, values in result["figures"].items()
     }
     path = folder / name
     path.write_text(_written({**result, "figures": figures}, 2) + "\n")
@@ -75,10 +76,10 @@ def _written(content: Any, depth: int, indent: str = "") -> str:
 
 def read_results(folder: Path) -> list[Result]:
     """All results of a folder, by workload, mode and setting; other files are left alone."""
-    found = [
+    candidates = [
         {"device": "cpu", "dtype": "float32", **json.loads(path.read_text())} for path in sorted(folder.glob("*.json"))
     ]
-    results = [result for result in found if "workload" in result and "figures" in result]
+    results = [result for result in candidates if "workload" in result and "figures" in result]
     return sorted(results, key=lambda result: (*_place(result), *(result[name] for name in COLUMNS)))
 
 
@@ -210,12 +211,12 @@ def _notes(results: Sequence[Result]) -> list[str]:
     lines = []
     for result in results:
         on = f"{result['machine']['cpu']}, {result['machine']['cores']} cores, {result['machine']['vectors']}"
-        of = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        packages = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
         lines.append(f"- {result['title']}.")
         lines += [f"- Without {name}: {reason}." for name, reason in result["skipped"].items()]
         if result["device"] != "cpu":
             on = f"{result['machine']['gpu']}, CUDA {result['machine']['cuda']}; {on}"
-        lines.append(f"- {result['date'][:10]}, commit {result['commit']}, {result['dtype']}; {on}; {of}.")
+        lines.append(f"- {result['date'][:10]}, commit {result['commit']}, {result['dtype']}; {on}; {packages}.")
     lines.append(f"- Losses and gradients agree to {max(map(largest_difference, results)):.0e}, relative.")
     return sorted(dict.fromkeys(lines), key=lambda line: line.startswith("- 20"))
 

@@ -49,8 +49,8 @@ def trees(data: Path | None, count: int) -> list[vf.InputGraph]:
     if data is None:
         rng = random.Random(0)
         return [vf.tree(random_tree(rng, rng.randint(5, 35))) for _ in range(count)]
-    found = vf.from_ptb(data / "train.txt", num_labels=5)[:count]
-    return [vf.InputGraph(tree.structure) for tree in found]
+    treebank = vf.from_ptb(data / "train.txt", num_labels=5)[:count]
+    return [vf.InputGraph(tree.structure) for tree in treebank]
 
 
 def medians(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -71,14 +71,14 @@ def dgl_contender(batches: list[list[vf.InputGraph]]) -> Callable[[], object] | 
         import dgl
     except ImportError:
         return None
-    made = []
+    graphs_by_batch = []
     for batch in batches:
-        made.append([])
+        graphs_by_batch.append([])
         for tree in batch:
             parent = np.repeat(np.arange(tree.num_vertices), np.diff(tree.offset))
             edges = torch.from_numpy(tree.child).long(), torch.from_numpy(parent)
-            made[-1].append(dgl.graph(edges, num_nodes=tree.num_vertices))
-    return lambda: [dgl.topological_nodes_generator(dgl.batch(graphs)) for graphs in made]
+            graphs_by_batch[-1].append(dgl.graph(edges, num_nodes=tree.num_vertices))
+    return lambda: [dgl.topological_nodes_generator(dgl.batch(graphs)) for graphs in graphs_by_batch]
 
 
 def speed(data: Path | None) -> Result:
@@ -226,10 +226,12 @@ def slices(data: Path | None) -> Result:
     for name, (make, graphs) in workloads.items():
         for size in (64, 256):
             model, batch = make(size), vf.pack(graphs)
-            made = vf.schedule(batch)
-            bare = vf.Schedule(**{**vars(made), "table": np.where([True, True, False, False, True], made.table, -1)})
+            schedule = vf.schedule(batch)
+            bare = vf.Schedule(
+                **{**vars(schedule), "table": np.where([True, True, False, False, True], schedule.table, -1)}
+            )
             x = torch.randn(batch.num_vertices, size)
-            cases = {"slices": batch.with_schedule(made), "gathered": batch.with_schedule(bare)}
+            cases = {"slices": batch.with_schedule(schedule), "gathered": batch.with_schedule(bare)}
 
             def forward(batch: vf.GraphBatch, model: Any = model, x: torch.Tensor = x) -> None:
                 with torch.no_grad():
@@ -238,12 +240,14 @@ def slices(data: Path | None) -> Result:
             def train(batch: vf.GraphBatch, model: Any = model, x: torch.Tensor = x) -> None:
                 model(batch, x=x).h.square().mean().backward()
 
-            row: Result = {"workload": name, "hidden": size, "share": float((made.reads_from[1:] >= 0).mean())}
+            row: Result = {"workload": name, "hidden": size, "share": float((schedule.reads_from[1:] >= 0).mean())}
             for kind, run in (("forward", forward), ("step", train)):
                 for case in cases.values():
                     run(case)
-                found = medians({key: (lambda run=run, case=case: run(case)) for key, case in cases.items()}, rounds=15)
-                row[kind] = found["slices"] / found["gathered"]
+                median = medians(
+                    {key: (lambda run=run, case=case: run(case)) for key, case in cases.items()}, rounds=15
+                )
+                row[kind] = median["slices"] / median["gathered"]
             rows.append(row)
             table.add_row(name, str(size), f"{row['share']:.0%}", f"{row['forward']:.2f}", f"{row['step']:.2f}")
     console.print(table)

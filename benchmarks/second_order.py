@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     rng = random.Random(0)
     batch = vf.pack([vf.tree(random_tree(rng, rng.randint(*LEAVES))) for _ in range(options.batch)])
     model = BinaryTreeLSTM(options.hidden, options.hidden)
-    made, parameters = generations(batch), list(model.parameters())
+    by_generation, parameters = generations(batch), list(model.parameters())
     x, vector = torch.randn(batch.num_vertices, options.hidden), [torch.randn_like(p) for p in parameters]
     ours: tuple[Model, Tensor] = (lambda x: model(batch, x=x, outputs=batch.roots).h, x)
-    by_hand: tuple[Model, Tensor] = (lambda x: in_generations(model, x, made, node), x[made.order])
+    by_hand: tuple[Model, Tensor] = (lambda x: in_generations(model, x, by_generation, node), x[by_generation.order])
     for name, step in (
         ("gradient penalty", lambda run, x: penalty(run, x, parameters)),
         ("Hessian times vector", lambda run, x: hessian_product(run, x, parameters, vector)),

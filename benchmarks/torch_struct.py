@@ -138,22 +138,22 @@ def main() -> None:
     parser.add_argument(
         "--processor-time", action="store_true", help="of all threads, not of the clock: for busy machines"
     )
-    asked = parser.parse_args()
-    clock = time.process_time if asked.processor_time else time.perf_counter
-    torch.set_num_threads(asked.threads)
+    options = parser.parse_args()
+    clock = time.process_time if options.processor_time else time.perf_counter
+    torch.set_num_threads(options.threads)
     for least, most in ((5, 40), (20, 20)):
         rng = random.Random(0)
-        lengths = [rng.randint(least, most) for _ in range(asked.batch)]
+        lengths = [rng.randint(least, most) for _ in range(options.batch)]
         for sizes in (None, (8, 4), (8, 16), (16, 16)):
             torch.manual_seed(0)
             contestants = grammar(lengths, *sizes) if sizes else random_field(lengths)
             apart = difference(contestants)
             if apart > 1e-4:
                 raise SystemExit(f"they differ by {apart:.1e}")
-            ours, theirs = measure(contestants, asked.rounds, clock)
+            ours, theirs = measure(contestants, options.rounds, clock)
             title = "grammar of {} nonterminals, {} preterminals".format(*sizes) if sizes else "random field"
             print(
-                f"{title}, {asked.batch} sentences of {least} to {most} words: vertexflow {ours:.2f} ms, "
+                f"{title}, {options.batch} sentences of {least} to {most} words: vertexflow {ours:.2f} ms, "
                 f"pytorch-struct {theirs:.2f} ms, {theirs / ours:.1f} times as long"
             )
 

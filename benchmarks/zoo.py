@@ -24,7 +24,7 @@ Make = Callable[[int], tuple[Any, ...]]
 
 @dataclass
 class Animal:
-    """A model, the batch that it is called with, and the width or shape of its inputs; `kinds`: of whose vertices."""
+    """A model, the batch that it is called with, and the shapes of its inputs; `kinds`: the kind that has an input."""
 
     model: nn.Module
     graphs: list[vf.InputGraph]
@@ -33,11 +33,11 @@ class Animal:
 
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Fresh inputs, which require grad."""
-        batch, made = vf.pack(self.graphs), {}
+        batch, tensors = vf.pack(self.graphs), {}
         for name, shape in self.shapes.items():
             rows = len(batch.of_kind(self.kinds[name])) if name in self.kinds else batch.num_vertices
-            made[name] = torch.randn(rows, *shape, dtype=dtype, requires_grad=True)
-        return made
+            tensors[name] = torch.randn(rows, *shape, dtype=dtype, requires_grad=True)
+        return tensors
 
     def functions(self) -> list[vf.VertexFunction]:
         """The vertex functions in it, whose backend can be chosen."""

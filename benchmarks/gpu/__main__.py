@@ -79,19 +79,19 @@ def run_all(parts: Sequence[Part], results: Path, seconds: float) -> list[dict[s
 
 def _run_one(part: Part, results: Path, seconds: float) -> dict[str, Any]:
     log = results / "logs" / f"{part.name.replace(':', '-')}.log"
-    found = run(part.command, log, seconds, part.variables)
-    if found.code is None:
-        code, how = 1, f"STOPPED at its limit; its last line: {found.last_line}"
-    elif found.code == 0:
+    process = run(part.command, log, seconds, part.variables)
+    if process.code is None:
+        code, how = 1, f"STOPPED at its limit; its last line: {process.last_line}"
+    elif process.code == 0:
         code, how = 0, "done"
-    elif found.code == 2:
-        code, how = 2, f"cannot run: {found.last_line}"
+    elif process.code == 2:
+        code, how = 2, f"cannot run: {process.last_line}"
     else:
-        code, how = 1, f"FAILED ({found.code}): {found.last_line}"
+        code, how = 1, f"FAILED ({process.code}): {process.last_line}"
     tests = {"tests": TESTS, "one-launch:tests": ONE_LAUNCH_TESTS}.get(part.name)
     if tests is not None and code == 0 and all(one["outcome"] == "skipped" for one in outcomes(results / tests)[1]):
         code, how = 2, "cannot run: every test was skipped"
-    return {"code": code, "seconds": found.seconds, "ended": how}
+    return {"code": code, "seconds": process.seconds, "ended": how}
 
 
 if __name__ == "__main__":

@@ -27,13 +27,13 @@ def main(arguments: list[str]) -> int:
     if not torch.cuda.is_available():
         print(NO_GPU, file=sys.stderr)
         return 2
-    found: dict[str, Any] = {"commit": commit(), "machine": machine(), "versions": versions(), "dtypes": {}}
+    record: dict[str, Any] = {"commit": commit(), "machine": machine(), "versions": versions(), "dtypes": {}}
     for name, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
         torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-        found["dtypes"][name] = ceilings(dtype)
-        print(name, found["dtypes"][name], flush=True)
-    found["launch_us"] = launch_us()
-    (Path(arguments[0]) / "ceilings.json").write_text(json.dumps(found, indent=1) + "\n")
+        record["dtypes"][name] = ceilings(dtype)
+        print(name, record["dtypes"][name], flush=True)
+    record["launch_us"] = launch_us()
+    (Path(arguments[0]) / "ceilings.json").write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
 

@@ -59,12 +59,12 @@ def main(arguments: list[str]) -> int:
     if not torch.cuda.is_available():
         print(NO_GPU, file=sys.stderr)
         return 2
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in BATCHES:
-        found[name] = measure(name, options.hidden, options.rounds, ONE if options.one_launch else TRITON)
+        results[name] = measure(name, options.hidden, options.rounds, ONE if options.one_launch else TRITON)
         path = options.folder / ("one-launch.json" if options.one_launch else "launches.json")
-        path.write_text(json.dumps(found, indent=1) + "\n")
-    differing = [name for name, one in found.items() if not one["is_same"]]
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    differing = [name for name, one in results.items() if not one["is_same"]]
     if differing:
         print(f"gradients differ by who launches the kernels: {', '.join(differing)}", file=sys.stderr)
     return 1 if differing else 0
@@ -101,15 +101,15 @@ def measure(name: str, hidden: int, rounds: int, other: str, device: str = "cuda
     }
     is_same = all(difference <= MOST[way] for way, difference in differences.items())  # nor is NaN
     seconds = time_in_turns(ways, rounds, {}, device=device)
-    found = {
+    figures = {
         "launches": count_launches(animal.model, batch, x),
         "is_same": is_same,
         "differences": differences,
         "explain": explained(animal.functions()[0]),
         "ways": {way: summary(each) for way, each in seconds.items()},
     }
-    print(name, found, flush=True)
-    return found
+    print(name, figures, flush=True)
+    return figures
 
 
 def explained(function: vf.VertexFunction) -> str:

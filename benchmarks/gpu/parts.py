@@ -73,8 +73,8 @@ def _tests(name: str, outcomes: Path, keyword: str, seconds: float) -> Part:
 
 
 def _workloads(results: Path) -> tuple[list[Part], list[Part]]:
-    """Workloads with their peers: those in TF32, and more of them, by what was asked first. A cell under `torch.compile`, which
-    is compiled for long, comes after what is measured without."""
+    """Workloads with their peers: the first ones, in TF32, and the rest, by priority. What runs under `torch.compile`, which
+    takes long to compile, comes after the same without."""
     names = ("treelstm", "fixedlstm", "varlstm", "treefc")
     tf32, bfloat16, ieee = ["--tf32"], ["--dtype", "bfloat16"], ["--dtype", "float32"]
     settings = [(f"{name}:tf32", tf32, 256, 64) for name in names]
@@ -83,15 +83,15 @@ def _workloads(results: Path) -> tuple[list[Part], list[Part]]:
     settings += [(f"{name}:tf32", tf32, 512, 256) for name in names[:3]]
     settings += [("customlstm:tf32:compile", [*tf32, "--compile"], 256, 64)]
     settings += [(f"{name}:float32", ieee, 256, 64) for name in names[:2]]
-    found = []
+    parts = []
     for name, options, hidden, batch in settings:
         command = python("-m", "benchmarks", "run", name.partition(":")[0], "--device", "cuda", "--batched", *options)
         command += ["--rounds", "30", "--hidden", str(hidden), "--batch", str(batch), "--results", str(results)]
         seconds = 100 if "--compile" in options else 50
-        found.append(
+        parts.append(
             Part(f"bench:{name}:h{hidden}:b{batch}", command, seconds, ["torch", "triton", "rich", "matplotlib"])
         )
-    return found[: len(names)], found[len(names) :]
+    return parts[: len(names)], parts[len(names) :]
 
 
 def chosen(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:

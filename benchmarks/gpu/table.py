@@ -42,24 +42,24 @@ def _read(path: Path) -> Any:
 
 
 def _machine(path: Path) -> list[str]:
-    found = _read(path)
-    if found is None:
+    ceilings = _read(path)
+    if ceilings is None:
         return ["half of a file of ceilings was written"]
-    machine, versions = found["machine"], found["versions"]
+    machine, versions = ceilings["machine"], ceilings["versions"]
     rates = [
-        f"{name} {of['operations_per_second'] / 1e12:.0f} TFLOP/s, {of['bytes_per_second'] / 1e12:.2f} TB/s"
-        for name, of in found["dtypes"].items()
+        f"{name} {rate['operations_per_second'] / 1e12:.0f} TFLOP/s, {rate['bytes_per_second'] / 1e12:.2f} TB/s"
+        for name, rate in ceilings["dtypes"].items()
     ]
     return [
-        f"{machine.get('gpu', 'no GPU')}, {machine.get('multiprocessors', 0)} multiprocessors; commit {found['commit']}; "
+        f"{machine.get('gpu', 'no GPU')}, {machine.get('multiprocessors', 0)} multiprocessors; commit {ceilings['commit']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items()),
-        f"at best: {'; '.join(rates)}; a launch {found['launch_us']:.1f} us",
+        f"at best: {'; '.join(rates)}; a launch {ceilings['launch_us']:.1f} us",
     ]
 
 
 def outcomes(path: Path) -> tuple[int, list[dict[str, Any]]]:
-    """How many tests there are, and what was written of those that ran; half a line, of a run that was stopped, is left out."""
-    count, found = 0, []
+    """The number of tests collected, and the records of those that ran; a line cut short when a run was stopped is skipped."""
+    count, finished = 0, []
     for text in path.read_text().splitlines():
         try:
             line = json.loads(text)
@@ -68,53 +68,55 @@ def outcomes(path: Path) -> tuple[int, list[dict[str, Any]]]:
         if "collected" in line:
             count = max(count, line["collected"])
         else:
-            found.append(line)
-    return count, found
+            finished.append(line)
+    return count, finished
 
 
 def _tests(path: Path) -> list[str]:
-    count, found = outcomes(path)
-    of = {kind: [one for one in found if one["outcome"] == kind] for kind in ("passed", "failed", "skipped")}
-    lines = [f"{path.stem}: {count} collected, {', '.join(f'{len(tests)} {kind}' for kind, tests in of.items())}"]
-    if of["skipped"]:
-        lines[0] += f" ({of['skipped'][0]['reason']})"
+    count, finished = outcomes(path)
+    by_outcome = {kind: [one for one in finished if one["outcome"] == kind] for kind in ("passed", "failed", "skipped")}
+    lines = [
+        f"{path.stem}: {count} collected, {', '.join(f'{len(tests)} {kind}' for kind, tests in by_outcome.items())}"
+    ]
+    if by_outcome["skipped"]:
+        lines[0] += f" ({by_outcome['skipped'][0]['reason']})"
     worst: dict[str, tuple[float, str]] = {}
-    for one in found:
+    for one in finished:
         kind, difference = one["properties"].get("kind"), one["properties"].get("difference")
         if kind is not None and difference is not None:
             worst[kind] = max(worst.get(kind, (0.0, "")), (difference, one["test"].split("::")[-1]))
     lines += [f"  furthest from float64, {kind}: {value:.1e} ({test})" for kind, (value, test) in worst.items()]
-    lines += [f"  FAILED {one['test'].split('/')[-1]}: {one['reason']}" for one in of["failed"][:MOST_FAILURES]]
-    if len(of["failed"]) > MOST_FAILURES:
-        lines.append(f"  and {len(of['failed']) - MOST_FAILURES} failed ones more, in {path.name}")
+    lines += [f"  FAILED {one['test'].split('/')[-1]}: {one['reason']}" for one in by_outcome["failed"][:MOST_FAILURES]]
+    if len(by_outcome["failed"]) > MOST_FAILURES:
+        lines.append(f"  and {len(by_outcome['failed']) - MOST_FAILURES} failed ones more, in {path.name}")
     return lines
 
 
 def _launches(path: Path) -> list[str]:
-    found = _read(path) or {}
+    batches = _read(path) or {}
     lines = []
-    for name, one in found.items():
-        times = "; ".join(f"{way} {_times(of)}" for way, of in one["ways"].items())
+    for name, one in batches.items():
+        times = "; ".join(f"{way} {_times(summary)}" for way, summary in one["ways"].items())
         differing = "" if one["is_same"] else "; GRADIENTS DIFFER"
         lines.append(f"{path.stem}, {name} ({one['launches']} a training step): {times}{differing}")
     return lines
 
 
-def _times(of: dict[str, float]) -> str:
-    return f"{of['median_ms']:.3f} ms ({of['quartile_1_ms']:.3f}-{of['quartile_3_ms']:.3f})"
+def _times(summary: dict[str, float]) -> str:
+    return f"{summary['median_ms']:.3f} ms ({summary['quartile_1_ms']:.3f}-{summary['quartile_3_ms']:.3f})"
 
 
 def _workload(path: Path) -> list[str]:
     """Two lines of a result: its own time against the bound and the floor, and each peer as a multiple of it."""
-    found = _read(path)
-    if not found or "figures" not in found or OURS not in found["figures"]:
+    result = _read(path)
+    if not result or "figures" not in result or OURS not in result["figures"]:
         return []
-    figures, ours = found["figures"], found["figures"][OURS]
-    bound = found.get("bound_ms")
+    figures, ours = result["figures"], result["figures"][OURS]
+    bound = result.get("bound_ms")
     line = (
-        f"{found['workload']} {found['mode']} {found['dtype']} h{found['hidden']} b{found['batch']}: {OURS} {_times(ours)}"
+        f"{result['workload']} {result['mode']} {result['dtype']} h{result['hidden']} b{result['batch']}: {OURS} {_times(ours)}"
         f", x{ours['x_floor']:.2f} of the floor"
     )
     line += f", x{ours['median_ms'] / bound:.2f} of the bound" if bound else ""
-    peers = [f"{name} x{of['x_vertexflow']:.2f}" for name, of in figures.items() if name not in (OURS, FLOOR)]
+    peers = [f"{name} x{peer['x_vertexflow']:.2f}" for name, peer in figures.items() if name not in (OURS, FLOOR)]
     return [line, f"  {'; '.join(peers)}"]

@@ -29,8 +29,8 @@ def random_trees(settings: Settings) -> Case:
 
 def ud_english(settings: Settings) -> Case:
     assert settings.data is not None
-    found = vf.from_conllu(settings.data / "ud_english_ewt" / "en_ewt-ud-dev.conllu")
-    trees = random.Random(settings.seed).choices(found, k=settings.batch)
+    treebank = vf.from_conllu(settings.data / "ud_english_ewt" / "en_ewt-ud-dev.conllu")
+    trees = random.Random(settings.seed).choices(treebank, k=settings.batch)
     return _case(settings, trees, "dependency trees of UD English EWT")
 
 
@@ -39,11 +39,11 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
     size, count = settings.hidden, batch.num_vertices
     model = settings.place(vf.nn.ChildSumTreeLSTM(size, size))
     x = settings.randn(count, size)
-    made, roots = generations(batch), batch.roots
-    ordered = x[made.order]
+    by_generation, roots = generations(batch), batch.roots
+    ordered = x[by_generation.order]
     contestants = [
         Contestant(OURS, lambda: model(batch, x=x, outputs=roots).h),
-        Contestant("by hand, autograd", lambda: by_hand(model, ordered, made), by_graph=True),
+        Contestant("by hand, autograd", lambda: by_hand(model, ordered, by_generation), by_graph=True),
     ]
     skipped = {}
     try:
@@ -51,10 +51,12 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
     except MissingError as missing:
         skipped["DGL"] = str(missing)
     try:
-        contestants.append(contestant("JAX, levels", model, ordered, lambda *of: over_jax(*of, made)))
+        contestants.append(
+            contestant("JAX, levels", model, ordered, lambda *arguments: over_jax(*arguments, by_generation))
+        )
     except MissingError as missing:
         skipped["JAX"] = str(missing)
-    inner, edges = count - made.num_leaves, batch.num_edges
+    inner, edges = count - by_generation.num_leaves, batch.num_edges
     return Case(
         title=f"{settings.batch} {what}, {count:,} vertices in {vf.schedule(batch).num_steps} steps",
         model=model,
@@ -88,15 +90,17 @@ def node(model: Any, projected: Tensor, sums: Tensor, kept: Tensor) -> tuple[Ten
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-def by_hand(model: Any, x: Tensor, made: Generations) -> Tensor:
+def by_hand(model: Any, x: Tensor, by_generation: Generations) -> Tensor:
     """Batched by distance from the root: the children of a level, in their order, are all of the level before it."""
     projected = model.w(x)
-    of_leaves, *of_inner = projected.split([made.num_leaves, *(level.inner for level in made.young_first)])
-    sizes = [level.leaves for level in made.young_first]
+    of_leaves, *of_inner = projected.split(
+        [by_generation.num_leaves, *(level.inner for level in by_generation.young_first)]
+    )
+    sizes = [level.leaves for level in by_generation.young_first]
     leaf_h, leaf_c = (values.split(sizes) for values in leaf(of_leaves))
     h, c = x[:0], x[:0]
-    parent = made.young_first[0].parent
-    for level, below, h_, c_ in zip(made.young_first, of_inner, leaf_h, leaf_c, strict=True):
+    parent = by_generation.young_first[0].parent
+    for level, below, h_, c_ in zip(by_generation.young_first, of_inner, leaf_h, leaf_c, strict=True):
         if len(below):
             forget = torch.sigmoid(below[:, 3 * x.shape[1] :].index_select(0, parent) + model.uf(h))
             zeros = x.new_zeros(len(below), h.shape[1])
@@ -139,16 +143,16 @@ def dgl(model: Any, x: Tensor, batch: vf.GraphBatch) -> Callable[[], Tensor]:
     return forward
 
 
-def over_jax(jax: Any, parameters: Parameters, x: Array, made: Generations) -> Array:
+def over_jax(jax: Any, parameters: Parameters, x: Array, by_generation: Generations) -> Array:
     """`by_hand`: the levels of this batch, unrolled, and compiled for it alone."""
     sigmoid, tanh, numpy, size = jax.nn.sigmoid, jax.numpy.tanh, jax.numpy, x.shape[1]
     projected = x @ parameters["w.weight"].T + parameters["w.bias"]
-    i, o, u, _ = numpy.split(projected[: made.num_leaves], 4, -1)
+    i, o, u, _ = numpy.split(projected[: by_generation.num_leaves], 4, -1)
     leaf_c = sigmoid(i) * tanh(u)
     leaf_h = sigmoid(o) * tanh(leaf_c)
-    h, c, parent = leaf_h[:0], leaf_c[:0], made.young_first[0].parent.numpy()
-    leaves, inner = 0, made.num_leaves
-    for level in made.young_first:
+    h, c, parent = leaf_h[:0], leaf_c[:0], by_generation.young_first[0].parent.numpy()
+    leaves, inner = 0, by_generation.num_leaves
+    for level in by_generation.young_first:
         h_, c_ = (values[leaves : leaves + level.leaves] for values in (leaf_h, leaf_c))
         if level.inner:
             below = projected[inner : inner + level.inner]

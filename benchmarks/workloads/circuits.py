@@ -50,25 +50,25 @@ def _case(settings: Settings, graphs: list[vf.InputGraph], what: str) -> Case:
     model = settings.place(vf.nn.DAGNN(size, size, num_layers=1))
     layer = model.layers[0]
     x = settings.randn(count, size)
-    made = levels(batch)
-    ordered = x[made.order]
-    tapes = Tapes(layer, ordered, made)
+    by_depth = levels(batch)
+    ordered = x[by_depth.order]
+    tapes = Tapes(layer, ordered, by_depth)
     contestants = [
         Contestant(OURS, lambda: model(batch, x).h),
         Contestant("by hand, a tape a level", tapes.forward, tapes.train),
-        Contestant("by hand, autograd", lambda: in_levels(layer, ordered, made), by_graph=True),
+        Contestant("by hand, autograd", lambda: in_levels(layer, ordered, by_depth), by_graph=True),
     ]
     skipped = {}
     try:
-        contestants.append(Contestant("PyTorch Geometric", message_passing(layer, ordered, made)))
+        contestants.append(Contestant("PyTorch Geometric", message_passing(layer, ordered, by_depth)))
     except MissingError as missing:
         skipped["PyTorch Geometric"] = str(missing)
     try:
-        contestants.append(contestant("JAX, levels", layer, ordered, lambda *of: over_jax(*of, made)))
+        contestants.append(contestant("JAX, levels", layer, ordered, lambda *arguments: over_jax(*arguments, by_depth)))
     except MissingError as missing:
         skipped["JAX"] = str(missing)
-    inner, edges = count - made.bounds[0][1], batch.num_edges
-    read = len(made.child.unique())
+    inner, edges = count - by_depth.bounds[0][1], batch.num_edges
+    read = len(by_depth.child.unique())
     return Case(
         title=f"{settings.batch} {what}, {count:,} vertices in {vf.schedule(batch).num_steps} steps",
         model=model,
@@ -105,13 +105,13 @@ def gate(layer: Any, projected: Tensor, kids: Tensor) -> Tensor:
     return update(layer, projected, linear(message, layer.gru.weight_hh, layer.gru.bias_hh), message)
 
 
-def in_levels(layer: Any, x: Tensor, made: Levels) -> Tensor:
+def in_levels(layer: Any, x: Tensor, by_depth: Levels) -> Tensor:
     """Levels by depth, with autograd: operands are gathered from all levels before."""
-    sizes = [stop - start for start, stop in made.bounds]
+    sizes = [stop - start for start, stop in by_depth.bounds]
     first, *projected = linear(x, layer.gru.weight_ih, layer.gru.bias_ih).split(sizes)
     h = source(layer, first)
-    for rows, edges in zip(projected, made.edges[1:], strict=True):
-        h = torch.cat([h, gate(layer, rows, h.index_select(0, made.child[slice(*edges)]))])
+    for rows, edges in zip(projected, by_depth.edges[1:], strict=True):
+        h = torch.cat([h, gate(layer, rows, h.index_select(0, by_depth.child[slice(*edges)]))])
     return h
 
 
@@ -121,43 +121,43 @@ class Tapes:
     All of autograd's copies of h are gone, and gradients of h are added to one buffer in place.
     """
 
-    def __init__(self, layer: Any, x: Tensor, made: Levels) -> None:
-        self.layer, self.x, self.made = layer, x, made
+    def __init__(self, layer: Any, x: Tensor, by_depth: Levels) -> None:
+        self.layer, self.x, self.by_depth = layer, x, by_depth
 
     @torch.no_grad()
     def forward(self) -> Tensor:
-        layer, made = self.layer, self.made
+        layer, by_depth = self.layer, self.by_depth
         projected = linear(self.x, layer.gru.weight_ih, layer.gru.bias_ih)
         h = self.x.new_empty(len(self.x), layer.gru.hidden_size)
-        for (start, stop), edges in zip(made.bounds, made.edges, strict=True):
+        for (start, stop), edges in zip(by_depth.bounds, by_depth.edges, strict=True):
             rows = projected[start:stop]
-            kids = h.index_select(0, made.child[slice(*edges)])
+            kids = h.index_select(0, by_depth.child[slice(*edges)])
             h[start:stop] = gate(layer, rows, kids) if start else source(layer, rows)
         return h
 
     def train(self) -> Tensor:
-        layer, made = self.layer, self.made
+        layer, by_depth = self.layer, self.by_depth
         joined = linear(self.x, layer.gru.weight_ih, layer.gru.bias_ih)
         projected = joined.detach()
         h, tapes = self.x.new_empty(len(self.x), layer.gru.hidden_size), []
-        for (start, stop), edges in zip(made.bounds, made.edges, strict=True):
+        for (start, stop), edges in zip(by_depth.bounds, by_depth.edges, strict=True):
             rows = projected[start:stop].requires_grad_()
-            kids = h.index_select(0, made.child[slice(*edges)]).requires_grad_()
+            kids = h.index_select(0, by_depth.child[slice(*edges)]).requires_grad_()
             out = gate(layer, rows, kids) if start else source(layer, rows)
             h[start:stop] = out.detach()
             tapes.append((rows, kids, out))
         dh, dprojected = h * (2 / h.numel()), torch.empty_like(projected)
-        for (start, stop), edges in zip(reversed(made.bounds), reversed(made.edges), strict=True):
+        for (start, stop), edges in zip(reversed(by_depth.bounds), reversed(by_depth.edges), strict=True):
             rows, kids, out = tapes.pop()
             out.backward(dh[start:stop])
             dprojected[start:stop] = rows.grad
             if start:
-                dh.index_add_(0, made.child[slice(*edges)], kids.grad)
+                dh.index_add_(0, by_depth.child[slice(*edges)], kids.grad)
         joined.backward(dprojected)
         return h
 
 
-def message_passing(layer: Any, x: Tensor, made: Levels) -> Callable[[], Tensor]:
+def message_passing(layer: Any, x: Tensor, by_depth: Levels) -> Callable[[], Tensor]:
     """`MessagePassing` from all levels before to the next one, with a softmax over the edges to each gate.
 
     Raises:
@@ -174,10 +174,10 @@ def message_passing(layer: Any, x: Tensor, made: Levels) -> Callable[[], Tensor]
             return softmax(score_j, index, num_nodes=size_i) * h_j
 
     attention = Attention(aggr="sum")
-    sizes = [stop - start for start, stop in made.bounds]
+    sizes = [stop - start for start, stop in by_depth.bounds]
     edges = [
-        torch.stack([made.child[begin:end], made.parent[begin:end] - start])
-        for (start, _), (begin, end) in zip(made.bounds[1:], made.edges[1:], strict=True)
+        torch.stack([by_depth.child[begin:end], by_depth.parent[begin:end] - start])
+        for (start, _), (begin, end) in zip(by_depth.bounds[1:], by_depth.edges[1:], strict=True)
     ]
 
     def forward() -> Tensor:
@@ -193,15 +193,15 @@ def message_passing(layer: Any, x: Tensor, made: Levels) -> Callable[[], Tensor]
     return forward
 
 
-def over_jax(jax: Any, parameters: Parameters, x: Array, made: Levels) -> Array:
+def over_jax(jax: Any, parameters: Parameters, x: Array, by_depth: Levels) -> Array:
     """`in_levels`: the levels of this batch, unrolled, and compiled for it alone; states of all levels in one array."""
     numpy, sigmoid = jax.numpy, jax.nn.sigmoid
     weight, bias = parameters["gru.weight_hh"].T, parameters["gru.bias_hh"]
     projected = x @ parameters["gru.weight_ih"].T + parameters["gru.bias_ih"]
     h = numpy.zeros((len(x), len(weight)), x.dtype)
-    for (start, stop), edges in zip(made.bounds, made.edges, strict=True):
+    for (start, stop), edges in zip(by_depth.bounds, by_depth.edges, strict=True):
         if start:
-            kids = h[made.child[slice(*edges)].numpy()]
+            kids = h[by_depth.child[slice(*edges)].numpy()]
             scores = (kids @ parameters["attention.weight"].T).reshape(-1, 2)
             message = (jax.nn.softmax(scores, 1)[:, :, None] * kids.reshape(stop - start, 2, -1)).sum(1)
         else:

@@ -54,7 +54,7 @@ def _case(settings: Settings, lengths: list[int], what: str) -> Case:
     ]
     skipped = {}
     try:
-        contestants.append(contestant("JAX, scan", model, padded, lambda *of: scanned(*of, real.numpy())))
+        contestants.append(contestant("JAX, scan", model, padded, lambda *arguments: scanned(*arguments, real.numpy())))
     except MissingError as missing:
         skipped["JAX"] = str(missing)
     return Case(

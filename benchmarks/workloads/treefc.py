@@ -24,18 +24,20 @@ def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
     size = settings.hidden
     model = settings.place(vf.nn.TreeFC(size))
     x = settings.randn(batch.num_vertices, size)
-    made, roots = levels(batch), batch.roots
-    by_level = x[made.order[: made.bounds[0][1]]]
+    by_depth, roots = levels(batch), batch.roots
+    by_level = x[by_depth.order[: by_depth.bounds[0][1]]]
     from_left = x[batch.leaves]  # the leaves of a tree are numbered so
     inner = settings.batch * (leaves - 1)
     contestants = [
         Contestant(OURS, lambda: model(batch, x=x, outputs=roots).h),
         Contestant("by hand, reshaped", lambda: reshaped(model, from_left, settings.batch), by_graph=True),
-        Contestant("by hand, autograd", lambda: in_levels(model, by_level, made), by_graph=True),
+        Contestant("by hand, autograd", lambda: in_levels(model, by_level, by_depth), by_graph=True),
     ]
     skipped = {}
     try:
-        contestants.append(contestant("JAX, reshaped", model, from_left, lambda *of: over_jax(*of, settings.batch)))
+        contestants.append(
+            contestant("JAX, reshaped", model, from_left, lambda *arguments: over_jax(*arguments, settings.batch))
+        )
     except MissingError as missing:
         skipped["JAX"] = str(missing)
     return Case(
@@ -52,11 +54,11 @@ def complete_trees(settings: Settings, leaves: int = LEAVES) -> Case:
     )
 
 
-def in_levels(model: Any, x: Tensor, made: Levels) -> Tensor:
+def in_levels(model: Any, x: Tensor, by_depth: Levels) -> Tensor:
     """Levels with a gather of the children, as for trees of any form in which these are on the level below."""
     h = x
-    for (start, _), edges in zip(made.bounds[1:], made.edges[1:], strict=True):
-        child = made.child[slice(*edges)] - (start - len(h))
+    for (start, _), edges in zip(by_depth.bounds[1:], by_depth.edges[1:], strict=True):
+        child = by_depth.child[slice(*edges)] - (start - len(h))
         h = torch.relu(model.fc(h.index_select(0, child).view(-1, 2 * x.shape[1])))
     return h
 

@@ -49,8 +49,8 @@ def random_trees(settings: Settings) -> Case:
 
 def sst(settings: Settings) -> Case:
     assert settings.data is not None
-    found = vf.from_ptb(settings.data / "sst" / "train.txt", num_labels=5)
-    trees = random.Random(settings.seed).choices(found, k=settings.batch)
+    treebank = vf.from_ptb(settings.data / "sst" / "train.txt", num_labels=5)
+    trees = random.Random(settings.seed).choices(treebank, k=settings.batch)
     return _case(settings, trees, "trees of the Stanford Sentiment Treebank")
 
 
@@ -81,7 +81,9 @@ def _case(settings: Settings, trees: list[vf.InputGraph], what: str) -> Case:
     except MissingError as missing:
         skipped["DGL"] = str(missing)
     try:
-        contestants.append(contestant("JAX, levels", model, x_by_generation, lambda *of: over_jax(*of, by_generation)))
+        contestants.append(
+            contestant("JAX, levels", model, x_by_generation, lambda *arguments: over_jax(*arguments, by_generation))
+        )
     except MissingError as missing:
         skipped["JAX"] = str(missing)
     count, inner = batch.num_vertices, batch.num_vertices - by_generation.num_leaves
@@ -125,19 +127,23 @@ def node(u: nn.Module, projected: Tensor, kids_h: Tensor, kids_c: Tensor) -> tup
     return torch.sigmoid(o + xo) * torch.tanh(c), c
 
 
-def in_generations(model: Any, x: Tensor, made: Generations, node: Node) -> Tensor:
+def in_generations(model: Any, x: Tensor, by_generation: Generations, node: Node) -> Tensor:
     """Batched by distance from the root, so that the children of a level are the one before it and nothing is searched.
 
     One projection of all inputs, all leaves at once and without U, and splits, whose gradients are joined once.
     """
     projected = model.w(x)
-    of_leaves, *of_inner = projected.split([made.num_leaves, *(level.inner for level in made.young_first)])
+    of_leaves, *of_inner = projected.split(
+        [by_generation.num_leaves, *(level.inner for level in by_generation.young_first)]
+    )
     xi, xo, xu = of_leaves.chunk(3, -1)
     leaf_c = torch.sigmoid(xi) * torch.tanh(xu)
     leaf_h = torch.sigmoid(xo) * torch.tanh(leaf_c)
-    sizes = [level.leaves for level in made.young_first]
+    sizes = [level.leaves for level in by_generation.young_first]
     h, c = x[:0], x[:0]
-    for level, below, h_, c_ in zip(made.young_first, of_inner, leaf_h.split(sizes), leaf_c.split(sizes), strict=True):
+    for level, below, h_, c_ in zip(
+        by_generation.young_first, of_inner, leaf_h.split(sizes), leaf_c.split(sizes), strict=True
+    ):
         if len(below):
             inner_h, inner_c = node(model.u, below, h.view(len(below), -1), c.view(len(below), -1))
             h_ = torch.cat([inner_h, h_]).index_select(0, level.place)
@@ -152,25 +158,25 @@ class HandWritten:
     The most that a careful author does for this one model.
     """
 
-    def __init__(self, model: Any, x: Tensor, made: Levels) -> None:
-        self.model, self.x, self.made = model, x, made
+    def __init__(self, model: Any, x: Tensor, by_depth: Levels) -> None:
+        self.model, self.x, self.by_depth = model, x, by_depth
 
     def forward(self) -> Tensor:
         return self._forward()[0]
 
     @torch.no_grad()
     def _forward(self) -> tuple[Tensor, ...]:
-        model, x, made = self.model, self.x, self.made
-        count, hidden, leaves = len(x), model.state["h"][0], made.bounds[0][1]
+        model, x, by_depth = self.model, self.x, self.by_depth
+        count, hidden, leaves = len(x), model.state["h"][0], by_depth.bounds[0][1]
         projected = torch.addmm(model.w.bias, x, model.w.weight.t())
         h, c, tanh_c = (x.new_empty(count, hidden) for _ in range(3))
         gates = x.new_empty(count, 5 * hidden)  # i, o, u, left f, right f
         kids, kids_c = (x.new_empty(count - leaves, 2 * hidden) for _ in range(2))
         i, o, u, fl, fr = gates.chunk(5, -1)
-        for (start, stop), edges in zip(made.bounds, made.edges, strict=True):
+        for (start, stop), edges in zip(by_depth.bounds, by_depth.edges, strict=True):
             step, at = slice(start, stop), slice(start - leaves, stop - leaves)
             if start:
-                child = made.child[slice(*edges)]
+                child = by_depth.child[slice(*edges)]
                 torch.index_select(h, 0, child, out=kids[at].view(-1, hidden))
                 torch.index_select(c, 0, child, out=kids_c[at].view(-1, hidden))
                 torch.mm(kids[at], model.u.weight.t(), out=gates[step])
@@ -185,21 +191,21 @@ class HandWritten:
                 c[step].addcmul_(fl[step], kids_c[at, :hidden]).addcmul_(fr[step], kids_c[at, hidden:])
             torch.tanh(c[step], out=tanh_c[step])
             torch.mul(o[step], tanh_c[step], out=h[step])
-        return h.index_select(0, made.roots), tanh_c, gates, kids, kids_c
+        return h.index_select(0, by_depth.roots), tanh_c, gates, kids, kids_c
 
     @torch.no_grad()
     def train(self) -> Tensor:
-        model, made = self.model, self.made
+        model, by_depth = self.model, self.by_depth
         out, tanh_c, gates, kids, kids_c = self._forward()
         sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
-        hidden, leaves = tanh_c.shape[1], made.bounds[0][1]
+        hidden, leaves = tanh_c.shape[1], by_depth.bounds[0][1]
         i, o, u, _, _ = gates.chunk(5, -1)
         dh, dc = torch.empty_like(tanh_c), torch.zeros_like(tanh_c)
-        dh[made.roots] = out * (2 / out.numel())
+        dh[by_depth.roots] = out * (2 / out.numel())
         dgates = torch.empty_like(gates)
         di, do, du, _, _ = dgates.chunk(5, -1)
         forget, dforget = (t[:, 3 * hidden :].unflatten(1, (2, hidden)) for t in (gates, dgates))
-        for (start, stop), edges in zip(reversed(made.bounds), reversed(made.edges), strict=True):
+        for (start, stop), edges in zip(reversed(by_depth.bounds), reversed(by_depth.edges), strict=True):
             step, at = slice(start, stop), slice(start - leaves, stop - leaves)
             dc[step] += tanh_backward(dh[step] * o[step], tanh_c[step])
             sigmoid_backward(dh[step] * tanh_c[step], o[step], grad_input=do[step])
@@ -208,7 +214,7 @@ class HandWritten:
             if start:
                 above = dc[step].unsqueeze(1)
                 dforget[step] = sigmoid_backward(above * kids_c[at].unflatten(1, (2, hidden)), forget[step])
-                child = made.child[slice(*edges)]
+                child = by_depth.child[slice(*edges)]
                 dh.index_copy_(0, child, (dgates[step] @ model.u.weight).view(-1, hidden))
                 dc.index_copy_(0, child, (above * forget[step]).view(-1, hidden))
         model.u.weight.grad = dgates[leaves:].t() @ kids
@@ -249,16 +255,16 @@ def dgl(model: Any, x: Tensor, batch: vf.GraphBatch) -> Callable[[], Tensor]:
     return forward
 
 
-def over_jax(jax: Any, parameters: Parameters, x: Array, made: Generations) -> Array:
+def over_jax(jax: Any, parameters: Parameters, x: Array, by_generation: Generations) -> Array:
     """`in_generations`: the levels of this batch, unrolled, and compiled for it alone."""
     sigmoid, tanh, numpy = jax.nn.sigmoid, jax.numpy.tanh, jax.numpy
     projected = x @ parameters["w.weight"].T + parameters["w.bias"]
-    xi, xo, xu = numpy.split(projected[: made.num_leaves], 3, -1)
+    xi, xo, xu = numpy.split(projected[: by_generation.num_leaves], 3, -1)
     leaf_c = sigmoid(xi) * tanh(xu)
     leaf_h = sigmoid(xo) * tanh(leaf_c)
     h, c = leaf_h[:0], leaf_c[:0]
-    leaves, inner = 0, made.num_leaves
-    for level in made.young_first:
+    leaves, inner = 0, by_generation.num_leaves
+    for level in by_generation.young_first:
         h_, c_ = (values[leaves : leaves + level.leaves] for values in (leaf_h, leaf_c))
         if level.inner:
             i, o, u, fl, fr = numpy.split(h.reshape(level.inner, -1) @ parameters["u.weight"].T, 5, -1)

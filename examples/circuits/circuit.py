@@ -55,15 +55,15 @@ def circuit(name: str, source: Floats, operands: Ints, inverted: Bools) -> Circu
     sources, gates = len(source), len(operands)
     parents, slots = np.repeat(sources + np.arange(gates), 2), np.tile([0, 1], gates)
     plain = vf.graph(sources + gates, np.stack([operands.ravel(), parents]), slots=slots)
-    made = vf.schedule(vf.pack([plain]))  # by depth: the steps are the levels
-    order = made.order[sources:] - sources
-    operands = made.row[operands[order]].astype(np.int64)
+    schedule = vf.schedule(vf.pack([plain]))  # by depth: the steps are the levels
+    order = schedule.order[sources:] - sources
+    operands = schedule.row[operands[order]].astype(np.int64)
     return Circuit(
         name=name,
-        source=source[made.order[:sources]],
+        source=source[schedule.order[:sources]],
         operands=operands,
         inverted=inverted[order],
-        levels=np.append(made.steps[1:, 0] - sources, gates),
+        levels=np.append(schedule.steps[1:, 0] - sources, gates),
         graph=vf.graph(
             sources + gates,
             np.stack([operands.ravel(), parents]),
@@ -80,32 +80,32 @@ def read(path: str | os.PathLike[str]) -> Circuit:
         vf.GraphError: the file is malformed.
         FileNotFoundError: there is no such file.
     """
-    found = vf.from_aiger(path)
-    kind = found.data["type"]  # sources first, gates last
+    graph = vf.from_aiger(path)
+    kind = graph.data["type"]  # sources first, gates last
     source = np.where(kind[kind != AND] == CONSTANT, 0.0, 0.5)
-    operands = found.child.reshape(-1, 2).astype(np.int64)
-    return circuit(Path(path).stem, source, operands, found.data["inverted"][kind == AND])
+    operands = graph.child.reshape(-1, 2).astype(np.int64)
+    return circuit(Path(path).stem, source, operands, graph.data["inverted"][kind == AND])
 
 
-def cone(of: Circuit, gate: int, most: int) -> Circuit:
-    """The gates that a gate depends on, the deepest levels first, up to `most` of them; what they read else is a free input.
+def cone(whole: Circuit, gate: int, most: int) -> Circuit:
+    """The gates that a gate depends on, the deepest levels first, up to `most` of them; their other operands become free inputs.
 
     Whole levels are kept rather than whole paths, so that what forks in the cone also meets in it again.
     """
-    sources = len(of.source)
+    sources = len(whole.source)
     left, taken, seen = [-(sources + gate)], set[int](), {sources + gate}
     while left and -left[0] >= sources and len(taken) < most:
         vertex = -heapq.heappop(left)
         taken.add(vertex)
-        for operand in of.operands[vertex - sources].tolist():
+        for operand in whole.operands[vertex - sources].tolist():
             if operand not in seen:
                 seen.add(operand)
                 heapq.heappush(left, -operand)
     inner = np.array(sorted(taken), np.int64)
     outer = np.array(sorted(seen - taken), np.int64)
-    number = np.zeros(sources + len(of), np.int64)
+    number = np.zeros(sources + len(whole), np.int64)
     number[outer] = np.arange(len(outer))
     number[inner] = len(outer) + np.arange(len(inner))
-    known = np.concatenate([of.source, np.full(len(of), 0.5)])
+    known = np.concatenate([whole.source, np.full(len(whole), 0.5)])
     gates = inner - sources
-    return circuit(f"{of.name}, gate {gate}", known[outer], number[of.operands[gates]], of.inverted[gates])
+    return circuit(f"{whole.name}, gate {gate}", known[outer], number[whole.operands[gates]], whole.inverted[gates])

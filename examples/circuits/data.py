@@ -30,15 +30,15 @@ class Sample:
     classical: Tensor
 
 
-def sample(of: Circuit, patterns: int, seed: int = 0) -> Sample:
-    """A circuit with what a simulation of so many patterns finds."""
-    gates = slice(len(of.source), None)
+def sample(circuit: Circuit, patterns: int, seed: int = 0) -> Sample:
+    """A circuit with the probabilities that a simulation of that many patterns gives."""
+    gates = slice(len(circuit.source), None)
     return Sample(
-        graph=of.graph,
-        probability=torch.from_numpy(of.source).float().unsqueeze(-1),
-        structure=torch.from_numpy(structure(of)),
-        simulated=torch.from_numpy(probabilities(of, patterns, seed)[gates]).float(),
-        classical=torch.from_numpy(independent(of)[gates]).float(),
+        graph=circuit.graph,
+        probability=torch.from_numpy(circuit.source).float().unsqueeze(-1),
+        structure=torch.from_numpy(structure(circuit)),
+        simulated=torch.from_numpy(probabilities(circuit, patterns, seed)[gates]).float(),
+        classical=torch.from_numpy(independent(circuit)[gates]).float(),
     )
 
 
@@ -66,28 +66,28 @@ def read_folder(folder: Path) -> dict[str, Circuit]:
 
 def cones(circuits: Sequence[Circuit], count: int, most: int, rng: np.random.Generator) -> list[Circuit]:
     """So many cones from each circuit, of random gates and of up to `most` gates; every other one is varied."""
-    found: list[Circuit] = []
+    drawn: list[Circuit] = []
     for whole in circuits:
         for gate in rng.choice(len(whole), min(count, len(whole)), replace=False):
             cut = cone(whole, int(gate), int(rng.integers(SMALLEST, most + 1)))
-            found.append(varied(cut, rng) if len(found) % 2 else cut)
-    return found
+            drawn.append(varied(cut, rng) if len(drawn) % 2 else cut)
+    return drawn
 
 
-def varied(of: Circuit, rng: np.random.Generator) -> Circuit:
+def varied(original: Circuit, rng: np.random.Generator) -> Circuit:
     """A circuit like another: some operands inverted, some replaced by others, and inputs of random probabilities.
 
     A few circuits repeat a few patterns many times over, and within a whole circuit what a cone reads is not 0 or 1
     equally often; a model that has seen nothing else takes what is new for what it knows.
     """
-    flipped = rng.random(of.inverted.shape) < rng.uniform(0, 0.5)
-    replaced = rng.random(of.operands.shape) < rng.uniform(0, 0.3)
-    before = (len(of.source) + np.arange(len(of)))[:, None]  # an operand comes before its gate
-    others = rng.integers(0, before, of.operands.shape)
-    biased = rng.integers(1, 256, len(of.source)) / 256
+    flipped = rng.random(original.inverted.shape) < rng.uniform(0, 0.5)
+    replaced = rng.random(original.operands.shape) < rng.uniform(0, 0.3)
+    before = (len(original.source) + np.arange(len(original)))[:, None]  # an operand comes before its gate
+    others = rng.integers(0, before, original.operands.shape)
+    biased = rng.integers(1, 256, len(original.source)) / 256
     return circuit(
-        f"{of.name}, varied",
-        np.where(of.source > 0, biased, 0.0),
-        np.where(replaced, others, of.operands),
-        of.inverted ^ flipped,
+        f"{original.name}, varied",
+        np.where(original.source > 0, biased, 0.0),
+        np.where(replaced, others, original.operands),
+        original.inverted ^ flipped,
     )

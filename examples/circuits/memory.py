@@ -63,8 +63,8 @@ def measure(circuit: Circuit, hidden: int, steps: int) -> tuple[float, int, int,
         loss.backward()
         optimizer.step()
 
-    def joined(of: Circuit) -> tuple[vf.GraphBatch, dict[str, Tensor], Tensor]:
-        return join([sample(of, 64)])[:3]
+    def joined(piece: Circuit) -> tuple[vf.GraphBatch, dict[str, Tensor], Tensor]:
+        return join([sample(piece, 64)])[:3]
 
     step(*joined(cone(circuit, len(circuit) - 1, 10)))  # traces the model
     batch, inputs, simulated = joined(circuit)

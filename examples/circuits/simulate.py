@@ -69,11 +69,11 @@ def independent(circuit: Circuit) -> Floats:
     paths that fork meet again.
     """
     sources = len(circuit.source)
-    found = np.concatenate([circuit.source, np.empty(len(circuit))])
+    probability = np.concatenate([circuit.source, np.empty(len(circuit))])
     for start, stop in zip(circuit.levels[:-1], circuit.levels[1:], strict=True):
-        read = found[circuit.operands[start:stop]]
-        found[sources + start : sources + stop] = np.where(circuit.inverted[start:stop], 1 - read, read).prod(1)
-    return found
+        read = probability[circuit.operands[start:stop]]
+        probability[sources + start : sources + stop] = np.where(circuit.inverted[start:stop], 1 - read, read).prod(1)
+    return probability
 
 
 def ones(words: Words) -> Words:
@@ -106,9 +106,9 @@ def _random(probability: Floats, words: int, rng: np.random.Generator) -> Words:
     digits below have reached and adds the digit's own half.
     """
     digits = np.round(256 * probability).astype(np.int64)
-    found = np.zeros((len(digits), words), np.uint64)
+    bits = np.zeros((len(digits), words), np.uint64)
     for at in range(8):
         if (digits & ((2 << at) - 1)).any():  # nothing but zeros up to here: AND would change nothing
-            drawn = rng.integers(0, 1 << 64, found.shape, np.uint64)
-            found = np.where((digits >> at & 1 == 1)[:, None], found | drawn, found & drawn)
-    return found
+            drawn = rng.integers(0, 1 << 64, bits.shape, np.uint64)
+            bits = np.where((digits >> at & 1 == 1)[:, None], bits | drawn, bits & drawn)
+    return bits

@@ -40,11 +40,11 @@ def _paths(circuit: Circuit, slot: int) -> list[tuple[Ints, Bools]]:
     """For 0 .. REACH steps down from the operand in that slot of each gate: the ends of all paths, and their parities."""
     sources = len(circuit.source)
     ends, odd = circuit.operands[:, slot : slot + 1], circuit.inverted[:, slot : slot + 1]
-    found = [(ends, odd)]
+    paths = [(ends, odd)]
     for _ in range(REACH):
         gate = np.maximum(ends - sources, 0)
         below = np.where((ends >= sources)[:, :, None], circuit.operands[gate], NOTHING)
         ends = below.reshape(len(circuit), -1)
         odd = (odd[:, :, None] ^ circuit.inverted[gate]).reshape(len(circuit), -1)
-        found.append((ends, odd))
-    return found
+        paths.append((ends, odd))
+    return paths

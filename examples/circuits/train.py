@@ -29,33 +29,33 @@ TEST_PATTERNS = 1 << 20
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.train",
         description="Learn the probability of 1 at every gate on all circuits of a folder but one, and predict it on that one. "
         "Writes model.pt, metrics.jsonl and results.json into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     folder = os.environ.get("VERTEXFLOW_DATA")
-    made.add_argument(
+    parser.add_argument(
         "--data", type=Path, metavar="DIR", default=folder, required=folder is None,
         help="folder with *.aig or epfl_circuits/*.aig; the environment variable VERTEXFLOW_DATA serves as well",
     )  # fmt: skip
-    made.add_argument("--held-out", default="multiplier", metavar="NAME", help="the circuit that is not trained on")
-    made.add_argument(
+    parser.add_argument("--held-out", default="multiplier", metavar="NAME", help="the circuit that is not trained on")
+    parser.add_argument(
         "--cones", type=int, default=400, metavar="N", help="cones from each circuit; a tenth are validation"
     )
-    made.add_argument("--gates", type=int, default=500, metavar="N", help="of a cone, at most")
-    made.add_argument("--levels", type=int, default=1000, metavar="N", help="deeper circuits are seen in cones only")
-    made.add_argument("--hidden", type=int, default=64, metavar="N", help="hidden units")
-    made.add_argument(
+    parser.add_argument("--gates", type=int, default=500, metavar="N", help="of a cone, at most")
+    parser.add_argument("--levels", type=int, default=1000, metavar="N", help="deeper circuits are seen in cones only")
+    parser.add_argument("--hidden", type=int, default=64, metavar="N", help="hidden units")
+    parser.add_argument(
         "--epochs", type=int, default=32, metavar="N", help="times through the cones and the whole circuits"
     )
-    made.add_argument("--minutes", type=float, default=12.0, metavar="X", help="no epoch begins later than that")
-    made.add_argument("--batch-size", type=int, default=24, metavar="N", help="cones; a whole circuit is one batch")
-    made.add_argument("--lr", type=float, default=2e-3, metavar="X", help="learning rate of Adam, which falls to 0")
-    made.add_argument("--seed", type=int, default=0, help="of the cones, the simulation, the weights and the order")
-    made.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/circuits-<time>)")
-    return made
+    parser.add_argument("--minutes", type=float, default=12.0, metavar="X", help="no epoch begins later than that")
+    parser.add_argument("--batch-size", type=int, default=24, metavar="N", help="cones; a whole circuit is one batch")
+    parser.add_argument("--lr", type=float, default=2e-3, metavar="X", help="learning rate of Adam, which falls to 0")
+    parser.add_argument("--seed", type=int, default=0, help="of the cones, the simulation, the weights and the order")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/circuits-<time>)")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -139,21 +139,21 @@ def train(
                 schedule.step()
                 total += loss.item()
                 progress.set_postfix_str(f"error {total / done:.4f}")
-        found = errors(model, valid)
+        validation = errors(model, valid)
         line: dict[str, Any] = {"epoch": epoch, "seconds": round(time.perf_counter() - started, 1)}
         line |= {
             "train": total / len(joined),
-            "valid": found["model"],
-            "valid, classical": found["independent operands"],
+            "valid": validation["model"],
+            "valid, classical": validation["independent operands"],
         }
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(
-            f"epoch {epoch}: error {line['train']:.4f}; {found['model']:.4f} on validation cones, where the classical "
-            f"rule has {found['independent operands']:.4f}; {line['seconds']:.0f} s"
+            f"epoch {epoch}: error {line['train']:.4f}; {validation['model']:.4f} on validation cones, where the classical "
+            f"rule has {validation['independent operands']:.4f}; {line['seconds']:.0f} s"
         )
-        if found["model"] < best:
-            best = found["model"]
+        if validation["model"] < best:
+            best = validation["model"]
             checkpoint.save(folder / "model.pt", {"model": model.state_dict(), "hidden": chosen.hidden, "epoch": epoch})
     model.load_state_dict(checkpoint.load(folder / "model.pt")["model"])
 
@@ -177,8 +177,8 @@ def constants(test: Sample, trained_on: Iterable[Sample]) -> dict[str, float]:
     }
 
 
-def mean_error(found: Tensor, simulated: Tensor) -> float:
-    return float((found - simulated).abs().mean())
+def mean_error(predicted: Tensor, simulated: Tensor) -> float:
+    return float((predicted - simulated).abs().mean())
 
 
 def report(results: dict[str, float], circuit: Circuit) -> None:

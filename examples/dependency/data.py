@@ -39,10 +39,10 @@ def load(path: Path, seed: int = 0) -> Treebank:
         vf.GraphError: a line is wrong, or there are fewer than ten sentences; the message names the file.
     """
     if path.is_dir():
-        found = sorted([*path.glob("*.conllu"), *path.glob("ud_english_ewt/*.conllu")])
-        if len(found) != 1:
-            raise FileNotFoundError(f"{len(found)} files *.conllu in {path}; name one of them")
-        path = found[0]
+        files = sorted([*path.glob("*.conllu"), *path.glob("ud_english_ewt/*.conllu")])
+        if len(files) != 1:
+            raise FileNotFoundError(f"{len(files)} files *.conllu in {path}; name one of them")
+        path = files[0]
     trees = vf.from_conllu(path)
     if len(trees) < 10:
         raise vf.GraphError(f"{path} has {len(trees)} sentences; at least 10 are needed to train, choose and test")
@@ -66,6 +66,6 @@ def encode(tree: vf.InputGraph, words: list[str], relations: list[str], tags: li
     return tree, word, relation, tag
 
 
-def _names(found: Iterable[str], at_least: int = 1) -> list[str]:
-    """The most frequent first, behind one for all that is unknown."""
-    return ["<unknown>", *(name for name, count in Counter(found).most_common() if count >= at_least)]
+def _names(occurrences: Iterable[str], at_least: int = 1) -> list[str]:
+    """Distinct names, the most frequent first, after one name for all that is unknown."""
+    return ["<unknown>", *(name for name, count in Counter(occurrences).most_common() if count >= at_least)]

@@ -30,32 +30,32 @@ _collate = partial(vf.collate, rows=(1, 2, 3))  # words, relations and tags: one
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.train",
         description="Guess the part of speech of words from their dependents. Writes best.pt and metrics.jsonl.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument(
+    parser.add_argument(
         "--data", type=Path, default=os.environ.get("VERTEXFLOW_DATA"), metavar="PATH",
         help="a CoNLL-U file, or a folder with one; or set VERTEXFLOW_DATA",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--model",
         choices=["tree", "tree-without-words", "tree-without-relations", "bag"],
         default="tree",
         help="what is trained",
     )
-    made.add_argument("--size", type=int, default=128, metavar="N", help="of embeddings and states")
-    made.add_argument("--dropout", type=float, default=0.5, metavar="P", help="of words, and inside the guess")
-    made.add_argument("--epochs", type=int, default=30, metavar="N", help="at most")
-    made.add_argument("--batch-size", type=int, default=16, metavar="N", help="sentences a step")
-    made.add_argument("--lr", type=float, default=2e-3, metavar="X", help="learning rate of Adam")
-    made.add_argument("--patience", type=int, default=5, metavar="N", help="stop after N epochs without a better one")
-    made.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order")
-    made.add_argument(
+    parser.add_argument("--size", type=int, default=128, metavar="N", help="of embeddings and states")
+    parser.add_argument("--dropout", type=float, default=0.5, metavar="P", help="of words, and inside the guess")
+    parser.add_argument("--epochs", type=int, default=30, metavar="N", help="at most")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="sentences a step")
+    parser.add_argument("--lr", type=float, default=2e-3, metavar="X", help="learning rate of Adam")
+    parser.add_argument("--patience", type=int, default=5, metavar="N", help="stop after N epochs without a better one")
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order")
+    parser.add_argument(
         "--out", type=Path, metavar="RUN", help="folder of the run (default: runs/dependency-<model>-<time>)"
     )
-    return made
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> float:
@@ -83,17 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> float:
     torch.manual_seed(options.seed)
     relations = 1 if options.model == "tree-without-relations" else len(bank.relations)
     words = 1 if options.model == "tree-without-words" else len(bank.words)
-    made = Bag if options.model == "bag" else Dependents
-    model = made(words, relations, len(bank.tags), options.size, options.dropout)
+    model_class = Bag if options.model == "bag" else Dependents
+    model = model_class(words, relations, len(bank.tags), options.size, options.dropout)
     print(
         f"{len(bank.train)}, {len(bank.dev)} and {len(bank.test)} sentences to train on, to choose and to test; "
         f"{len(bank.words)} words, {len(bank.relations)} relations, {len(bank.tags)} tags; {options.model}, run folder {folder}"
     )
     train(model, bank, options, folder)
-    found = accuracy(model, bank.test, options.batch_size)
-    print(f"of the {count_heads(bank.test)} words with dependents in the test sentences, {found:.1%} right; "
+    test_accuracy = accuracy(model, bank.test, options.batch_size)
+    print(f"of the {count_heads(bank.test)} words with dependents in the test sentences, {test_accuracy:.1%} right; "
           f"{most_frequent(bank):.1%} for the most frequent tag")  # fmt: skip
-    return found
+    return test_accuracy
 
 
 def train(model: Dependents | Bag, bank: Treebank, options: argparse.Namespace, folder: Path) -> None:
@@ -111,11 +111,11 @@ def train(model: Dependents | Bag, bank: Treebank, options: argparse.Namespace, 
         with tqdm(loader, desc=f"epoch {epoch}", leave=False, unit="batch") as progress:
             for batch, word, relation, tag in progress:
                 words += len(word)
-                asked = int(heads(batch).sum())
-                if asked == 0:  # sentences of one word, which nothing is asked of: their mean loss would be 0 / 0
+                num_heads = int(heads(batch).sum())
+                if num_heads == 0:  # sentences of one word have no head: their mean loss would be 0 / 0
                     continue
-                total += asked * step(model, optimizer, batch, word, relation, tag)
-                counted += asked
+                total += num_heads * step(model, optimizer, batch, word, relation, tag)
+                counted += num_heads
                 progress.set_postfix(loss=f"{total / counted:.3f}")
         entry = {
             "epoch": epoch, "loss": total / max(counted, 1), "dev_accuracy": accuracy(model, bank.dev, options.batch_size),

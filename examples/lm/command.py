@@ -29,13 +29,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def load_checkpoint(path: Path, asked: str) -> Any:
-    """Read a checkpoint; what is none is refused, repeating what was asked for."""
+def load_checkpoint(path: Path, option: str) -> Any:
+    """Read a checkpoint; anything else is refused with a message that begins with `option`, as given on the command line."""
     if not path.exists():
-        refuse(f"{asked}: there is no {path}")
+        refuse(f"{option}: there is no {path}")
     try:
         saved = checkpoint.load(path)
         saved["model"], saved["options"]
     except Exception as error:  # a damaged file can fail in any way
-        refuse(f"{asked}: {path} is no checkpoint of this program ({type(error).__name__})")
+        refuse(f"{option}: {path} is no checkpoint of this program ({type(error).__name__})")
     return saved

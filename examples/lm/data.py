@@ -38,10 +38,10 @@ def load(folder: Path) -> Corpus:
         FileNotFoundError: one of them is not there.
         GraphError: one of them is malformed.
     """
-    found = next((place for place in (folder, folder / "sst") if (place / "train.txt").exists()), None)
-    if found is None:
+    directory = next((place for place in (folder, folder / "sst") if (place / "train.txt").exists()), None)
+    if directory is None:
         raise FileNotFoundError(f"there is no train.txt in {folder}, nor in {folder / 'sst'}")
-    train, dev = (read(found / name) for name in ("train.txt", "dev.txt"))
+    train, dev = (read(directory / name) for name in ("train.txt", "dev.txt"))
     words = vocabulary(train)
     return Corpus(encode(train, words), encode(dev, words), words)
 

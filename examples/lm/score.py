@@ -17,16 +17,16 @@ from .model import LSTMS, LanguageModel
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the perplexity of each sentence, its end included, and the sentence."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.score",
         description="Print the perplexity of each sentence. A line is a sentence, its tokens apart: `It 's a good film .`",
     )
-    made.add_argument(
+    parser.add_argument(
         "--checkpoint", type=Path, metavar="RUN", required=True, help=f"folder of a run of {__package__}.train"
     )
-    made.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, ...")
-    made.add_argument("file", nargs="?", default="-", help="file of sentences; - (the default) reads standard input")
-    options = made.parse_args(arguments)
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, ...")
+    parser.add_argument("file", nargs="?", default="-", help="file of sentences; - (the default) reads standard input")
+    options = parser.parse_args(arguments)
     path = options.checkpoint / "best.pt"
     saved = load_checkpoint(path, f"--checkpoint {options.checkpoint}")
     settings = saved["options"]
@@ -42,19 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         refuse(f"{options.file}: there is no sentence in it")
-    for line, found in zip(lines, perplexities(model.eval(), lines, saved["words"], device), strict=True):
-        print(f"{found:.1f}\t{line.strip()}")
+    for line, perplexity in zip(lines, perplexities(model.eval(), lines, saved["words"], device), strict=True):
+        print(f"{perplexity:.1f}\t{line.strip()}")
 
 
 @torch.no_grad()
 def perplexities(model: LanguageModel, lines: Sequence[str], words: Sequence[str], device: torch.device) -> list[float]:
     """exp of the mean loss of a token in each sentence."""
-    found: list[float] = []
+    results: list[float] = []
     for batch, tokens, targets in batches(encode([line.lower().split() for line in lines], words), 64):
         losses = cross_entropy(model(batch, tokens.to(device)), targets.to(device), reduction="none").cpu()
         total = torch.zeros(len(batch)).index_add(0, batch.graph_of_vertex, losses)
-        found += (total / batch.graph_of_vertex.bincount()).exp().tolist()
-    return found
+        results += (total / batch.graph_of_vertex.bincount()).exp().tolist()
+    return results
 
 
 if __name__ == "__main__":

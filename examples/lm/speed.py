@@ -24,20 +24,20 @@ Contenders = dict[str, Callable[[], object]]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Time training steps of the whole model, and of the recurrent layer alone; print tokens a second."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.speed",
         description="Tokens a second of training steps (forward, backward, update), all contenders in turns over the same "
         "batches of sentences; the median of the rounds counts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add_data(made)
-    made.add_argument("--hidden", type=int, nargs="+", default=[256, 128], metavar="N", help="sizes to be timed")
-    made.add_argument(
+    add_data(parser)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256, 128], metavar="N", help="sizes to be timed")
+    parser.add_argument(
         "--batch-size", type=int, nargs="+", default=[64, 16], metavar="N", help="sentences, for each of them"
     )
-    made.add_argument("--batches", type=int, default=4, metavar="N", help="batches in a round")
-    made.add_argument("--rounds", type=int, default=12, metavar="N", help="times that each contender goes over them")
-    options = made.parse_args(arguments)
+    parser.add_argument("--batches", type=int, default=4, metavar="N", help="batches in a round")
+    parser.add_argument("--rounds", type=int, default=12, metavar="N", help="times that each contender goes over them")
+    options = parser.parse_args(arguments)
     if min(*options.hidden, *options.batch_size, options.batches, options.rounds) < 1:
         refuse("all numbers are at least 1")
     if len(options.hidden) != len(options.batch_size):
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         contenders = whole_model(parts, len(corpus.words), hidden) | layer_alone(parts, hidden)
         tokens = sum(len(targets) for part in parts for _, _, targets in part)
         times = measure(contenders, options.rounds, f"hidden {hidden}")
-        columns.append({name: [tokens / seconds for seconds in found] for name, found in times.items()})
+        columns.append({name: [tokens / seconds for seconds in durations] for name, durations in times.items()})
     for name in columns[0]:
-        rates = (found[name] for found in columns)
+        rates = (rates_by_name[name] for rates_by_name in columns)
         table.add_row(name, *(f"{statistics.median(r):,.0f} ({min(r):,.0f} to {max(r):,.0f})" for r in rates))
     Console().print(table)
     print(f"training steps in float32; CPU threads: {torch.get_num_threads()}")

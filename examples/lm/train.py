@@ -27,31 +27,33 @@ from .model import LSTMS, LanguageModel
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.train",
         description="Train an LSTM language model on the sentences of the Stanford Sentiment Treebank. Writes best.pt and "
         "metrics.jsonl into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add_data(made)
-    made.add_argument("--model", choices=list(LSTMS), default="vertexflow", help="whose LSTM; all else is the same")
-    made.add_argument("--hidden", type=int, default=256, metavar="N", help="units of a layer, columns of the embedding")
-    made.add_argument("--layers", type=int, default=1, metavar="N", help="LSTM layers")
-    made.add_argument("--dropout", type=float, default=0.5, metavar="P", help="of embeddings and outputs of layers")
-    made.add_argument("--epochs", type=int, default=10, metavar="N", help="at most")
-    made.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences a step")
-    made.add_argument("--lr", type=float, default=3e-3, metavar="X", help="learning rate of Adam; it falls to 0")
-    made.add_argument("--patience", type=int, default=2, metavar="N", help="stop after N epochs without a better one")
-    made.add_argument("--time-limit", type=float, default=math.inf, metavar="S", help="seconds of training, at most")
-    made.add_argument("--seed", type=int, default=0, help="of the weights, the order and dropout")
-    made.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
-    made.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/lm-<model>-<time>)")
-    return made
+    add_data(parser)
+    parser.add_argument("--model", choices=list(LSTMS), default="vertexflow", help="whose LSTM; all else is the same")
+    parser.add_argument(
+        "--hidden", type=int, default=256, metavar="N", help="units of a layer, columns of the embedding"
+    )
+    parser.add_argument("--layers", type=int, default=1, metavar="N", help="LSTM layers")
+    parser.add_argument("--dropout", type=float, default=0.5, metavar="P", help="of embeddings and outputs of layers")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="at most")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences a step")
+    parser.add_argument("--lr", type=float, default=3e-3, metavar="X", help="learning rate of Adam; it falls to 0")
+    parser.add_argument("--patience", type=int, default=2, metavar="N", help="stop after N epochs without a better one")
+    parser.add_argument("--time-limit", type=float, default=math.inf, metavar="S", help="seconds of training, at most")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights, the order and dropout")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/lm-<model>-<time>)")
+    return parser
 
 
-def add_data(made: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser) -> None:
     """The option that says where the sentences are."""
-    made.add_argument(
+    parser.add_argument(
         "--data", type=Path, default=os.environ.get("VERTEXFLOW_DATA"), metavar="DIR",
         help="folder with train.txt and dev.txt, or with a folder sst of them; or set VERTEXFLOW_DATA",
     )  # fmt: skip

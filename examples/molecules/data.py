@@ -134,6 +134,6 @@ def _numbered(molecule: _Read, clusters: dict[str, int], atoms: dict[str, int]) 
     )
 
 
-def _names(found: Iterable[str]) -> list[str]:
-    """The most frequent first, behind one for all that is unknown."""
-    return ["<unknown>", *(name for name, _ in Counter(found).most_common())]
+def _names(occurrences: Iterable[str]) -> list[str]:
+    """Distinct names, the most frequent first, after one name for all that is unknown."""
+    return ["<unknown>", *(name for name, _ in Counter(occurrences).most_common())]

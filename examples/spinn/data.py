@@ -87,7 +87,11 @@ def load(train_size: int, max_depth: int, max_tokens: int, seed: int) -> tuple[S
     if max_depth < 2 or max_tokens < 12:
         raise ValueError("a list within a list takes a --max-depth of 2 and --max-tokens of 12 at least")
     held_out = max(500, train_size // 10)
-    fitting = (found for found in distinct_expressions(seed, max_depth) if MIN_TOKENS <= _length(found) <= max_tokens)
+    fitting = (
+        expression
+        for expression in distinct_expressions(seed, max_depth)
+        if MIN_TOKENS <= _length(expression) <= max_tokens
+    )
     expressions = list(itertools.islice(fitting, train_size + 2 * held_out))
     train, rest = expressions[:train_size], expressions[train_size:]
     return encode(train), encode(rest[:held_out]), encode(rest[held_out:])

@@ -19,21 +19,21 @@ from .parser import parse
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse test sentences with the model's own actions, the same ones in batches of every size; print the speeds."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.speed",
         description="Sentences per second of parsing with own actions, forward only. Each batch size in turn, several "
         "times; the median counts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument("run", type=Path, metavar="RUN", help=f"folder of a run of {__package__}.train")
-    made.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 64, 256], metavar="N", help="to be timed")
-    made.add_argument("--sentences", type=int, default=256, metavar="N", help="test sentences, at most all")
-    made.add_argument("--rounds", type=int, default=5, metavar="N", help="times that each size is timed")
-    options = made.parse_args(arguments)
+    parser.add_argument("run", type=Path, metavar="RUN", help=f"folder of a run of {__package__}.train")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 64, 256], metavar="N", help="to be timed")
+    parser.add_argument("--sentences", type=int, default=256, metavar="N", help="test sentences, at most all")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="times that each size is timed")
+    options = parser.parse_args(arguments)
     try:
         saved = checkpoint.load(options.run / "model.pt")
     except OSError as error:
-        made.error(str(error))
+        parser.error(str(error))
     settings = argparse.Namespace(**saved["options"])
     _, _, test = load(settings.train_size, settings.max_depth, settings.max_tokens, settings.seed)
     test = test.select(np.arange(min(options.sentences, len(test))))
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 seconds[size].append(time.perf_counter() - started)
     length = len(test.token) / len(test)
     print(f"{len(test)} test sentences of {length:.1f} tokens on average; {torch.get_num_threads()} CPU threads")
-    for size, found in seconds.items():
-        print(f"batches of {size:4}: {len(test) / np.median(found):8.0f} sentences/s")
+    for size, durations in seconds.items():
+        print(f"batches of {size:4}: {len(test) / np.median(durations):8.0f} sentences/s")
 
 
 if __name__ == "__main__":

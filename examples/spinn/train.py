@@ -25,26 +25,26 @@ from .parser import Choose, Parse, follow_gold, gold, mixed, parse, random_actio
 
 def options() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.train",
         description="Train a shift-reduce parser that computes the value of ListOps expressions as it parses them. "
         "Writes model.pt and results.json into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument("--train-size", type=int, default=10_000, metavar="N", help="training sentences")
-    made.add_argument("--max-depth", type=int, default=4, metavar="N", help="levels of nested lists")
-    made.add_argument("--max-tokens", type=int, default=30, metavar="N", help="of a sentence")
-    made.add_argument("--hidden", type=int, default=128, metavar="N", help="hidden units")
-    made.add_argument("--embed", type=int, default=32, metavar="N", help="size of token embeddings")
-    made.add_argument("--epochs", type=int, default=15, metavar="N", help="times through the training sentences")
-    made.add_argument("--batch-size", type=int, default=64, metavar="N", help="sentences that advance together")
-    made.add_argument("--lr", type=float, default=3e-3, metavar="X", help="learning rate of Adam, which falls to 0")
-    made.add_argument(
+    parser.add_argument("--train-size", type=int, default=10_000, metavar="N", help="training sentences")
+    parser.add_argument("--max-depth", type=int, default=4, metavar="N", help="levels of nested lists")
+    parser.add_argument("--max-tokens", type=int, default=30, metavar="N", help="of a sentence")
+    parser.add_argument("--hidden", type=int, default=128, metavar="N", help="hidden units")
+    parser.add_argument("--embed", type=int, default=32, metavar="N", help="size of token embeddings")
+    parser.add_argument("--epochs", type=int, default=15, metavar="N", help="times through the training sentences")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="sentences that advance together")
+    parser.add_argument("--lr", type=float, default=3e-3, metavar="X", help="learning rate of Adam, which falls to 0")
+    parser.add_argument(
         "--own", type=float, default=0.5, metavar="P", help="share of own actions in the last epoch; it rises from 0"
     )
-    made.add_argument("--seed", type=int, default=0, help="of the data, the weights, the order and the actions")
-    made.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/spinn-<time>)")
-    return made
+    parser.add_argument("--seed", type=int, default=0, help="of the data, the weights, the order and the actions")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run (default: runs/spinn-<time>)")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,10 +102,10 @@ def train(model: Parser, trained_on: Sentences, valid: Sentences, chosen: argpar
                 progress.update(len(batch))
                 progress.set_postfix_str("loss of actions {:.4f}, of values {:.3f}".format(*losses / done))
         seconds = time.perf_counter() - started
-        found = evaluate(model, valid, model.choose)
+        shares = evaluate(model, valid, model.choose)
         print(
             f"epoch {epoch + 1}: loss of actions {losses[0] / done:.4f}, of values {losses[1] / done:.4f}; with own actions "
-            f"{found['value']:.4f} of values, {found['parse']:.4f} of parses; {seconds:.0f} s, {done / seconds:.0f} sentences/s"
+            f"{shares['value']:.4f} of values, {shares['parse']:.4f} of parses; {seconds:.0f} s, {done / seconds:.0f} sentences/s"
         )
 
 
@@ -165,9 +165,9 @@ def optimiser(
     model: nn.Module, train_size: int, chosen: argparse.Namespace
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Adam, with a learning rate that falls to 0 along a cosine."""
-    made = torch.optim.Adam(model.parameters(), lr=chosen.lr)
+    adam = torch.optim.Adam(model.parameters(), lr=chosen.lr)
     steps = chosen.epochs * -(-train_size // chosen.batch_size)
-    return made, torch.optim.lr_scheduler.CosineAnnealingLR(made, steps)
+    return adam, torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
 
 
 def report(results: dict[str, dict[str, float]], count: int) -> None:
@@ -175,8 +175,8 @@ def report(results: dict[str, dict[str, float]], count: int) -> None:
     table.add_column()
     for column in ("value at the root", "whole parse", "single actions"):
         table.add_column(column, justify="right")
-    for name, found in results.items():
-        shares = (found.get(key) for key in ("value", "parse", "action"))
+    for name, measured in results.items():
+        shares = (measured.get(key) for key in ("value", "parse", "action"))
         table.add_row(name, *("" if share is None else f"{100 * share:.2f}" for share in shares))
     Console().print(table)
 

@@ -11,24 +11,24 @@ from typing import NoReturn
 
 def parser(program: str, description: str, precisions: Sequence[str]) -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {program}",
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument("--hidden", type=int, default=48, metavar="N", help="size of a state")
-    made.add_argument("--formulas", type=int, default=2000, metavar="N", help="how many to train on")
-    made.add_argument("--most", type=int, default=12, metavar="N", help="values in a formula to train on, at most")
-    made.add_argument("--epochs", type=int, default=4, metavar="N", help="passes over the formulas")
-    made.add_argument(
+    parser.add_argument("--hidden", type=int, default=48, metavar="N", help="size of a state")
+    parser.add_argument("--formulas", type=int, default=2000, metavar="N", help="how many to train on")
+    parser.add_argument("--most", type=int, default=12, metavar="N", help="values in a formula to train on, at most")
+    parser.add_argument("--epochs", type=int, default=4, metavar="N", help="passes over the formulas")
+    parser.add_argument(
         "--batch-size", type=int, default=64, metavar="N", help="formulas a step, of all processes together"
     )
-    made.add_argument("--lr", type=float, default=2e-3, metavar="X", help="learning rate of AdamW")
-    made.add_argument("--precision", choices=precisions, default=precisions[0], help="of what is computed")
-    made.add_argument("--seed", type=int, default=0, help="of formulas, weights and their order")
-    made.add_argument("--out", type=Path, default=Path("runs") / program.rpartition(".")[2], metavar="DIR",
+    parser.add_argument("--lr", type=float, default=2e-3, metavar="X", help="learning rate of AdamW")
+    parser.add_argument("--precision", choices=precisions, default=precisions[0], help="of what is computed")
+    parser.add_argument("--seed", type=int, default=0, help="of formulas, weights and their order")
+    parser.add_argument("--out", type=Path, default=Path("runs") / program.rpartition(".")[2], metavar="DIR",
                       help="where the weights go")  # fmt: skip
-    return made
+    return parser
 
 
 def check(options: argparse.Namespace) -> None:

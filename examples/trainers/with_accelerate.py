@@ -23,13 +23,13 @@ PRECISIONS = "no", "bf16"
 
 def main(arguments: Sequence[str] | None = None) -> float:
     """Train, print, and return the accuracy on longer formulas."""
-    made = parser(
+    command_line = parser(
         f"{__package__}.with_accelerate",
         "Train with accelerate to find the value of formulas. Writes model.safetensors.",
         PRECISIONS,
     )
-    made.add_argument("--cpu", action="store_true", help="there, even if there is a GPU")
-    options = made.parse_args(arguments)
+    command_line.add_argument("--cpu", action="store_true", help="there, even if there is a GPU")
+    options = command_line.parse_args(arguments)
     check(options)
     try:
         from accelerate import Accelerator
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     model, optimizer = accelerator.prepare(model, optimizer)  # not the loaders: batches are spread already
     train = loader(formulas.make(options.formulas, options.most, options.seed + 1), options.batch_size, options.seed)
     longer = loader(formulas.make(1000, 4 * options.most, options.seed + 2), options.batch_size)
-    found = 0.0
+    longer_accuracy = 0.0
     for epoch in range(1, options.epochs + 1):
         train.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
         with tqdm(train, f"epoch {epoch}", leave=False, unit="batch", disable=not accelerator.is_main_process) as bar:
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> float:
                 accelerator.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        found = accuracy(model, longer, accelerator.device)
+        longer_accuracy = accuracy(model, longer, accelerator.device)
         accelerator.print(
-            f"epoch {epoch}: the value of {found:.1%} of 1,000 formulas of up to {4 * options.most} values found"
+            f"epoch {epoch}: the value of {longer_accuracy:.1%} of 1,000 formulas of up to {4 * options.most} values found"
         )
     accelerator.save_model(model, str(options.out))
     accelerator.end_training()
-    return found
+    return longer_accuracy
 
 
 def scores(model: nn.Module, sample: Sample, device: torch.device) -> Tensor:

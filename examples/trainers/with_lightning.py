@@ -11,14 +11,16 @@ PRECISIONS = "32-true", "bf16-mixed", "64-true"
 
 def main(arguments: Sequence[str] | None = None) -> float:
     """Train, print, and return the accuracy on longer formulas."""
-    made = parser(
+    command_line = parser(
         f"{__package__}.with_lightning",
         "Train with Lightning to find the value of formulas. Writes last.ckpt.",
         PRECISIONS,
     )
-    made.add_argument("--devices", type=int, default=1, metavar="N", help="how many of them, with a process for each")
-    made.add_argument("--accelerator", default="cpu", help="Lightning's name of what they are (gpu, auto)")
-    options = made.parse_args(arguments)
+    command_line.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="how many of them, with a process for each"
+    )
+    command_line.add_argument("--accelerator", default="cpu", help="Lightning's name of what they are (gpu, auto)")
+    options = command_line.parse_args(arguments)
     check(options)
     try:
         import lightning
@@ -40,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> float:
         enable_model_summary=False,
     )
     trainer.fit(Lit(**vars(options)))
-    found = float(trainer.callback_metrics["accuracy"])
+    longer_accuracy = float(trainer.callback_metrics["accuracy"])
     trainer.save_checkpoint(options.out / "last.ckpt", weights_only=True)
     if trainer.is_global_zero:
-        print(f"the value of {found:.1%} of 1,000 formulas of up to {4 * options.most} values found")
-    return found
+        print(f"the value of {longer_accuracy:.1%} of 1,000 formulas of up to {4 * options.most} values found")
+    return longer_accuracy
 
 
 if __name__ == "__main__":

@@ -33,14 +33,14 @@ RUN_SETTINGS = (
 
 def parser() -> argparse.ArgumentParser:
     """The options of `python -m examples.treelstm.train`."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.train",
         description="Train a binary TreeLSTM: on ListOps, made from the seed (the default), or on the Stanford Sentiment "
         "Treebank. Writes checkpoints, metrics.jsonl and curves.png into the run's folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,  # `contradictions` looks for whole options
     )
-    data = made.add_argument_group("data")
+    data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=list(DEFAULTS), default="listops", help="the task")
     data.add_argument("--data", metavar="DIR", help="folder with train.txt and dev.txt (sst only)")
     data.add_argument("--binary", action="store_true", help="two classes, without neutral (sst only)")
@@ -48,14 +48,14 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--max-depth", type=_positive, default=5, metavar="N", help="levels of nested lists (listops only)"
     )
-    model = made.add_argument_group("model")
+    model = parser.add_argument_group("model")
     model.add_argument("--model", choices=list(MODELS), default="treelstm", help="bag is the baseline without a tree")
     model.add_argument("--hidden", type=_positive, metavar="N", help=f"hidden units {_by_task('hidden')}")
     model.add_argument("--embed", type=_positive, metavar="N", help=f"size of token embeddings {_by_task('embed')}")
     model.add_argument(
         "--dropout", type=_fraction, metavar="P", help=f"of embeddings and outputs {_by_task('dropout')}"
     )
-    training = made.add_argument_group("training")
+    training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=_positive, metavar="N", help=f"at most {_by_task('epochs')}")
     training.add_argument("--batch-size", type=_positive, metavar="N", help=f"trees a step {_by_task('batch_size')}")
     training.add_argument("--lr", type=_number, metavar="X", help=f"learning rate of AdamW {_by_task('lr')}")
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"stop after N epochs without a better one {_by_task('patience')}",
     )
     training.add_argument("--seed", type=int, default=0, help="of the data, the weights, the order and dropout")
-    run = made.add_argument_group("run")
+    run = parser.add_argument_group("run")
     run.add_argument(
         "--out", metavar="RUN", help="folder of the run, new or empty (default: runs/<dataset>-<model>-<time>)"
     )
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
         help="how the processes of torchrun share the model: auto finds it, a file has it (default: each has a whole copy)",
     )
     run.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: PyTorch's choice)")
-    return made
+    return parser
 
 
 def with_defaults(options: argparse.Namespace) -> argparse.Namespace:

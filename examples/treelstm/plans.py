@@ -29,17 +29,17 @@ MEASURED = 5.0  # seconds for which the machine is measured
 
 
 def choose(
-    asked: str | None, model: nn.Module, samples: Sequence[Sample], batch_size: int, device: torch.device
+    choice: str | None, model: nn.Module, samples: Sequence[Sample], batch_size: int, device: torch.device
 ) -> vf.parallel.Plan:
-    """The plan that is asked for: none, a file, or "auto", which measures the processors and predicts steps on them.
+    """The plan for `choice`: None, a file, or "auto", which measures the processors and predicts steps on them.
 
     Raises:
         OSError, ValueError: there is no such plan, or no finding one here.
     """
-    if asked is None:
+    if choice is None:
         return vf.parallel.Plan({"data": ranks.count()}, {"": "whole"})
-    if asked != "auto":
-        return vf.parallel.Plan.load(asked)
+    if choice != "auto":
+        return vf.parallel.Plan.load(choice)
     if device.type != "cpu":
         raise ValueError(
             f"auto measures CPUs; for {device.type}, give the file of a plan (vf.parallel.plan, plan.save)"

@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         text = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
         graphs = _read(text, name, settings.dataset)
-        found = _root_probabilities(model, graphs, saved["words"], device)
+        root_probabilities = _root_probabilities(model, graphs, saved["words"], device)
     except (OSError, UnicodeDecodeError, vf.GraphError) as error:
         refuse(str(error))
-    for probabilities, graph in zip(found, graphs, strict=True):
+    for probabilities, graph in zip(root_probabilities, graphs, strict=True):
         confidence, label = probabilities.max(-1)
         words = " ".join(token for token in graph.data["token"] if token)
         print(f"{saved['classes'][int(label)]}\t{confidence:.3f}\t{words}")
@@ -82,12 +82,12 @@ class _Lines(list[str]):
 def _root_probabilities(
     model: torch.nn.Module, graphs: list[vf.InputGraph], words: Sequence[str], device: torch.device
 ) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
+    probabilities: list[torch.Tensor] = []
     with torch.no_grad():
         for batch, tokens, _ in batches(encode(graphs, words), 64):
             logits = model(batch, token=tokens.to(device)).logits
-            found += logits[batch.roots].softmax(-1).cpu()
-    return found
+            probabilities += logits[batch.roots].softmax(-1).cpu()
+    return probabilities
 
 
 if __name__ == "__main__":

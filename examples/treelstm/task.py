@@ -30,8 +30,8 @@ class Task:
 
 def vocabulary(graphs: Iterable[vf.InputGraph]) -> list[str]:
     """All tokens of the graphs, sorted, after the two that every vocabulary has."""
-    found = {token for graph in graphs for token in graph.data["token"]}
-    return ["", "<unknown>", *sorted(found - {""})]
+    tokens = {token for graph in graphs for token in graph.data["token"]}
+    return ["", "<unknown>", *sorted(tokens - {""})]
 
 
 def encode(graphs: Sequence[vf.InputGraph], words: Sequence[str]) -> list[Sample]:

@@ -27,8 +27,8 @@ def texts_of(picture: vf.Picture) -> list[str]:
 
 def edges_of(picture: vf.Picture) -> list[tuple[int, int, int]]:
     """Child, parent and slot of each arrow, as they are said where the mouse rests."""
-    found = re.findall(r"child (\d+) → vertex (\d+), slot (\d+)", picture.svg)
-    return sorted((int(child), int(parent), int(slot)) for child, parent, slot in found)
+    matches = re.findall(r"child (\d+) → vertex (\d+), slot (\d+)", picture.svg)
+    return sorted((int(child), int(parent), int(slot)) for child, parent, slot in matches)
 
 
 def test_vertices_edges_slots_and_roots():
@@ -58,8 +58,8 @@ def test_a_slot_is_written_where_one_before_it_is_missing():
 
 def arcs_of(picture: vf.Picture) -> list[tuple[int, ...]]:
     """Children and parent of each arc, as they are said where the mouse rests."""
-    found = re.findall(r"children \(([-\d, ]+)\) → vertex (\d+), arc", picture.svg)
-    return sorted((*map(int, inside.split(", ")), int(parent)) for inside, parent in found)
+    matches = re.findall(r"children \(([-\d, ]+)\) → vertex (\d+), arc", picture.svg)
+    return sorted((*map(int, inside.split(", ")), int(parent)) for inside, parent in matches)
 
 
 @st.composite
@@ -161,7 +161,7 @@ NUMBER = st.integers(0, 29)
 @given(st.integers(1, 30), st.sets(st.tuples(NUMBER, NUMBER), max_size=50))
 def test_no_two_vertices_in_one_place_and_children_below_parents(count, pairs):
     edges = sorted((child, parent) for child, parent in pairs if child < parent < count)
-    children = [[child for child, of in edges if of == parent] for parent in range(count)]
+    children = [[child for child, above in edges if above == parent] for parent in range(count)]
     places = place(children)
     assert all(places.levels[child] > places.levels[parent] for child, parent in edges)
     by_level: dict[int, list[float]] = {}

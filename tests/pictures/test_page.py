@@ -17,8 +17,8 @@ def sums(self, v):
 
 
 def data_of(path) -> dict:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(encoding="utf-8"))
-    return json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(encoding="utf-8"))
+    return json.loads(match[1])
 
 
 @pytest.mark.parametrize("backend", ["torch", "eager"])

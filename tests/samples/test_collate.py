@@ -28,9 +28,9 @@ def test_graphs_are_packed() -> None:
 
 
 def test_a_tuple_of_graph_rows_and_label() -> None:
-    made = collate([(chain(2), torch.ones(2, 4), 1), (chain(3), torch.zeros(3, 4), 0)])
-    assert isinstance(made, tuple)
-    batch, x, label = made
+    collated = collate([(chain(2), torch.ones(2, 4), 1), (chain(3), torch.zeros(3, 4), 0)])
+    assert isinstance(collated, tuple)
+    batch, x, label = collated
     assert batch.num_vertices == len(x) == 5
     assert x.sum() == 8
     assert label.tolist() == [1, 0]
@@ -38,9 +38,9 @@ def test_a_tuple_of_graph_rows_and_label() -> None:
 
 
 def test_dicts_lists_and_named_tuples_keep_their_form() -> None:
-    made = collate([{"g": chain(2), "more": [1.5, Sample(chain(1), "a")]}] * 2)
-    assert made.keys() == {"g", "more"}
-    numbers, sample = made["more"]
+    collated = collate([{"g": chain(2), "more": [1.5, Sample(chain(1), "a")]}] * 2)
+    assert collated.keys() == {"g", "more"}
+    numbers, sample = collated["more"]
     assert numbers.tolist() == [1.5, 1.5]
     assert isinstance(sample, Sample)
     assert len(sample.graph) == 2
@@ -64,9 +64,9 @@ def test_dicts_lists_and_named_tuples_keep_their_form() -> None:
     ],
 )
 def test_numbers_become_tensors(items: list[Any], expected: torch.Tensor) -> None:
-    made = collate(items)
-    assert made.dtype == expected.dtype
-    assert torch.equal(made, expected)
+    collated = collate(items)
+    assert collated.dtype == expected.dtype
+    assert torch.equal(collated, expected)
 
 
 def test_strings_and_other_things_are_listed() -> None:
@@ -75,9 +75,9 @@ def test_strings_and_other_things_are_listed() -> None:
 
 
 def test_arrays_of_words_stay_arrays() -> None:
-    made = collate([np.array(["a"], dtype=object), np.array(["b", "c"], dtype=object)])
-    assert made.dtype == object
-    assert made.tolist() == ["a", "b", "c"]
+    collated = collate([np.array(["a"], dtype=object), np.array(["b", "c"], dtype=object)])
+    assert collated.dtype == object
+    assert collated.tolist() == ["a", "b", "c"]
 
 
 def test_rows_that_want_gradients_get_them() -> None:
@@ -131,12 +131,16 @@ def test_no_samples_have_the_form_of_one_that_they_are_like() -> None:
     like["graph"].data["label"] = np.arange(5)
     like["head"] = [0, 1, 2, 3, -1]
     options = {"index": {"head": "graph"}, "like": like}
-    made, full = collate([], **options), collate([like], **options)
-    assert made["graph"].num_graphs == made["more"][1].graph.num_graphs == 0
-    assert made["graph"].data["label"].dtype == full["graph"].data["label"].dtype
-    assert len(made["graph"].data["label"]) == 0
-    assert made["more"][1].label == []
-    for ours, wanted in ((made["x"], full["x"]), (made["head"], full["head"]), (made["more"][0], full["more"][0])):
+    collated, full = collate([], **options), collate([like], **options)
+    assert collated["graph"].num_graphs == collated["more"][1].graph.num_graphs == 0
+    assert collated["graph"].data["label"].dtype == full["graph"].data["label"].dtype
+    assert len(collated["graph"].data["label"]) == 0
+    assert collated["more"][1].label == []
+    for ours, wanted in (
+        (collated["x"], full["x"]),
+        (collated["head"], full["head"]),
+        (collated["more"][0], full["more"][0]),
+    ):
         assert (ours.dtype, ours.shape) == (wanted.dtype, (0, *wanted.shape[1:]))
     assert full["graph"].num_graphs == 1
 

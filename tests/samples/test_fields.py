@@ -36,10 +36,10 @@ def field(*values: Any, graphs: tuple[InputGraph, ...] = (chain(2), chain(3)), *
 
 def test_rows_of_a_table_with_lists_of_unequal_lengths() -> None:
     rows = [{"graph": chain(3), "tokens": [3, 7, 2], "label": 1}, {"graph": chain(1), "tokens": [5], "label": 0}]
-    made = collate(rows)
-    assert made["tokens"].tolist() == [3, 7, 2, 5]
-    assert made["tokens"].dtype == made["label"].dtype == torch.int64
-    assert made["label"].tolist() == [1, 0]
+    collated = collate(rows)
+    assert collated["tokens"].tolist() == [3, 7, 2, 5]
+    assert collated["tokens"].dtype == collated["label"].dtype == torch.int64
+    assert collated["label"].tolist() == [1, 0]
 
 
 def test_lists_of_equal_length_are_rows_too_and_never_transposed() -> None:
@@ -67,9 +67,9 @@ def test_a_sample_that_is_a_list_or_tuple_is_fields() -> None:
 
 
 def test_a_dataclass_is_fields() -> None:
-    made = collate([Sentence(chain(2), [1, 2]), Sentence(chain(1), [3])])
-    assert isinstance(made, Sentence)
-    assert (len(made.graph), made.tokens.tolist()) == (2, [1, 2, 3])
+    collated = collate([Sentence(chain(2), [1, 2]), Sentence(chain(1), [3])])
+    assert isinstance(collated, Sentence)
+    assert (len(collated.graph), collated.tokens.tolist()) == (2, [1, 2, 3])
 
 
 # One value for each graph.
@@ -124,11 +124,13 @@ def test_a_batch_that_does_not_tell_vectors_from_rows_says_so() -> None:
 # Vertex numbers.
 
 
-@pytest.mark.parametrize("form", [list, np.array, torch.tensor, lambda of: np.array(of, np.uint8).astype(np.int16)])
+@pytest.mark.parametrize(
+    "form", [list, np.array, torch.tensor, lambda numbers: np.array(numbers, np.uint8).astype(np.int16)]
+)
 def test_vertex_numbers_are_those_of_the_batch(form: Any) -> None:
-    made = field(form([1, 0]), form([2]), index=("a",))
-    assert made.tolist() == [1, 0, 4]
-    assert made.dtype == torch.int64
+    collated = field(form([1, 0]), form([2]), index=("a",))
+    assert collated.tolist() == [1, 0, 4]
+    assert collated.dtype == torch.int64
 
 
 def test_numbers_of_every_form_are_moved() -> None:

@@ -85,9 +85,9 @@ def greedy(batch: GraphBatch, table: dict[tuple[Any, ...], Any] | None) -> list[
 
 
 def _unblocked(batch: GraphBatch, kinds: list[Any], step: list[int], kind: Any) -> list[int]:
-    """The vertices of a kind that are still to be computed and wait, over any number of others, for none of that kind."""
+    """The vertices of a kind that are not computed yet and depend, directly or through others, on no such vertex."""
     below = children(batch)
-    found = []
+    free = []
     for v in range(batch.num_vertices):
         if kinds[v] == kind and step[v] < 0:
             reached, stack = set(), [child for _, child in below[v]]
@@ -97,8 +97,8 @@ def _unblocked(batch: GraphBatch, kinds: list[Any], step: list[int], kind: Any) 
                     reached.add(u)
                     stack += [child for _, child in below[u]]
             if all(kinds[u] != kind for u in reached):
-                found.append(v)
-    return found
+                free.append(v)
+    return free
 
 
 def place(batch: GraphBatch, step: list[int], num_slots: list[int]) -> dict[str, Any]:

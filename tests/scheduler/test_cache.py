@@ -40,7 +40,7 @@ def test_the_same_edges_in_other_graphs_have_rows_of_their_own() -> None:
 def test_what_differs_is_scheduled_anew() -> None:
     batch = pack([tree(((0, 1), 2))])
     machine = FSM()
-    made = [
+    schedules = [
         cached_schedule(batch),
         cached_schedule(batch, "height"),
         cached_schedule(batch, num_slots=3),
@@ -51,8 +51,8 @@ def test_what_differs_is_scheduled_anew() -> None:
         cached_schedule(pack([graph(3, [(0, 2), (1, 2)], kind=["a", "c", "b"])])),
         cached_schedule(pack([graph(3, [(0, 2), (1, 2)], kind=["a", "c", "d"])])),
     ]
-    assert len({id(one) for one in made}) == len(made)
-    assert cached_schedule(batch, machine) is made[3]
+    assert len({id(one) for one in schedules}) == len(schedules)
+    assert cached_schedule(batch, machine) is schedules[3]
 
 
 def test_a_hash_that_is_equal_by_chance_deceives_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,16 +78,16 @@ def test_the_least_recently_used_go_first(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_policy_that_cannot_be_told_from_others_is_asked_every_time() -> None:
     class Counting:
         __hash__ = None  # type: ignore[assignment]
-        asked = 0
+        calls = 0
 
         def steps(self, structure: GraphBatch) -> np.ndarray:
-            self.asked += 1
+            self.calls += 1
             return np.arange(structure.num_vertices)
 
     policy = Counting()
     batch = pack([chain(3)])
     assert cached_schedule(batch, policy).num_steps == cached_schedule(batch, policy).num_steps == 3
-    assert policy.asked == 2
+    assert policy.calls == 2
 
 
 @given(batches())

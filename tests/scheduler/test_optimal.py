@@ -35,9 +35,9 @@ def small(draw: st.DrawFn, max_vertices: int = 7) -> Arrays:
     return arrays(count, pairs, kind)
 
 
-def check(made: Arrays, step: np.ndarray) -> int:
-    """That it is a schedule, of steps of one kind; how many."""
-    num_vertices, child, offset, kind = made
+def check(structure: Arrays, step: np.ndarray) -> int:
+    """Check that it is a schedule in which each step is of one kind; returns how many steps it has."""
+    num_vertices, child, offset, kind = structure
     assert step.dtype == np.int64
     assert step.shape == (num_vertices,)
     assert (step[child] < np.repeat(step, np.diff(offset))).all()
@@ -48,9 +48,9 @@ def check(made: Arrays, step: np.ndarray) -> int:
     return num_steps
 
 
-def fewest(made: Arrays) -> int:
+def fewest(structure: Arrays) -> int:
     """By trying every subset of ready vertices of one kind at every step."""
-    num_vertices, child, offset, kind = made
+    num_vertices, child, offset, kind = structure
     below = [frozenset(child[offset[v] : offset[v + 1]].tolist()) for v in range(num_vertices)]
     kinds = [0] * num_vertices if kind is None else kind.tolist()
 
@@ -69,44 +69,44 @@ def fewest(made: Arrays) -> int:
 
 
 @given(small())
-def test_no_schedule_has_fewer_steps(made: Arrays) -> None:
-    num_steps = check(made, optimal(*made))
-    assert num_steps == fewest(made)
-    assert num_steps >= lower_bound(*made)
+def test_no_schedule_has_fewer_steps(structure: Arrays) -> None:
+    num_steps = check(structure, optimal(*structure))
+    assert num_steps == fewest(structure)
+    assert num_steps >= lower_bound(*structure)
 
 
 @given(small(max_vertices=30))
-def test_larger_graphs_never_fall_below_the_bound(made: Arrays) -> None:
-    num_steps = check(made, optimal(*made))
-    assert num_steps >= lower_bound(*made)
-    if made[3] is None:
-        assert num_steps == lower_bound(*made)
+def test_larger_graphs_never_fall_below_the_bound(structure: Arrays) -> None:
+    num_steps = check(structure, optimal(*structure))
+    assert num_steps >= lower_bound(*structure)
+    if structure[3] is None:
+        assert num_steps == lower_bound(*structure)
 
 
 def test_one_kind_is_as_deep_as_its_longest_path() -> None:
-    made = arrays(5, [(0, 1), (1, 2), (0, 3), (2, 3)])
-    assert optimal(*made).tolist() == [0, 1, 2, 3, 0]
-    assert lower_bound(*made) == 4
+    structure = arrays(5, [(0, 1), (1, 2), (0, 3), (2, 3)])
+    assert optimal(*structure).tolist() == [0, 1, 2, 3, 0]
+    assert lower_bound(*structure) == 4
 
 
 def test_outputs_that_hang_on_every_vertex_wait_for_the_last() -> None:
     # A chain of five; every vertex of it has an output. By depth that takes nine steps.
-    made = arrays(10, [*((v, v + 1) for v in range(4)), *((v, v + 5) for v in range(5))], "nnnnnooooo")
-    assert optimal(*made).tolist() == [0, 1, 2, 3, 4, 5, 5, 5, 5, 5]
-    assert lower_bound(*made) == 6
+    structure = arrays(10, [*((v, v + 1) for v in range(4)), *((v, v + 5) for v in range(5))], "nnnnnooooo")
+    assert optimal(*structure).tolist() == [0, 1, 2, 3, 4, 5, 5, 5, 5, 5]
+    assert lower_bound(*structure) == 6
 
 
 def test_the_ready_kind_that_waits_for_company() -> None:
     # b is ready at once, but a's chain of two leads to another b: run that chain first.
-    made = arrays(4, [(1, 2), (2, 3)], "baab")
-    assert optimal(*made).tolist() == [2, 0, 1, 2]
+    structure = arrays(4, [(1, 2), (2, 3)], "baab")
+    assert optimal(*structure).tolist() == [2, 0, 1, 2]
 
 
 def test_two_chains_that_cannot_share_every_step() -> None:
     # a -> b beside b -> a: the bound is one step of each kind, but it takes three.
-    made = arrays(4, [(0, 1), (2, 3)], "abba")
-    assert lower_bound(*made) == 2
-    assert check(made, optimal(*made)) == 3
+    structure = arrays(4, [(0, 1), (2, 3)], "abba")
+    assert lower_bound(*structure) == 2
+    assert check(structure, optimal(*structure)) == 3
 
 
 def test_kinds_are_any_numbers() -> None:
@@ -130,15 +130,15 @@ def test_vertices_computed_already_are_no_children() -> None:
 )
 def test_what_a_cycle_keeps_from_being_ready_gets_minus_one(pairs: list[tuple[int, int]], step: list[int]) -> None:
     for kind in (None, "aaaa"):
-        made = arrays(4, pairs, kind)
-        assert optimal(*made).tolist() == step
-        assert lower_bound(*made) == max(step) + 1
+        structure = arrays(4, pairs, kind)
+        assert optimal(*structure).tolist() == step
+        assert lower_bound(*structure) == max(step) + 1
 
 
 def test_a_search_that_is_too_long_says_what_to_do() -> None:
     rng = np.random.default_rng(0)
     pairs = [(int(rng.integers(v)), v) for v in range(1, 60) for _ in range(2)]
-    made = arrays(60, pairs, "".join(rng.choice([*"abcd"], 60)))
+    structure = arrays(60, pairs, "".join(rng.choice([*"abcd"], 60)))
     with pytest.raises(GraphError, match=r"60 vertices of 4 kinds within 20 states; .* use 'agenda' or 'fsm'"):
-        optimal(*made, states=20)
-    check(made, optimal(*made))
+        optimal(*structure, states=20)
+    check(structure, optimal(*structure))

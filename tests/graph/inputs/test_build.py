@@ -22,19 +22,19 @@ from vertexflow.graph.inputs.build import InputGraph, chain, graph, tree, tree_f
 Edges = list[tuple[int, int, int]]
 
 
-def edges_of(made: InputGraph) -> Edges:
+def edges_of(input_graph: InputGraph) -> Edges:
     """The (parent, slot, child) triples, in the order of the arrays."""
-    parent = np.repeat(np.arange(made.num_vertices), np.diff(made.offset))
-    return list(zip(parent.tolist(), made.slot.tolist(), made.child.tolist(), strict=True))
+    parent = np.repeat(np.arange(input_graph.num_vertices), np.diff(input_graph.offset))
+    return list(zip(parent.tolist(), input_graph.slot.tolist(), input_graph.child.tolist(), strict=True))
 
 
-def assert_well_formed(made: InputGraph) -> None:
-    assert made.child.dtype == made.slot.dtype == made.offset.dtype == np.int32
-    assert len(made.child) == len(made.slot) == made.num_edges
-    assert made.offset.shape == (made.num_vertices + 1,)
-    assert made.offset[0] == 0
-    assert made.offset[-1] == made.num_edges
-    triples = edges_of(made)
+def assert_well_formed(input_graph: InputGraph) -> None:
+    assert input_graph.child.dtype == input_graph.slot.dtype == input_graph.offset.dtype == np.int32
+    assert len(input_graph.child) == len(input_graph.slot) == input_graph.num_edges
+    assert input_graph.offset.shape == (input_graph.num_vertices + 1,)
+    assert input_graph.offset[0] == 0
+    assert input_graph.offset[-1] == input_graph.num_edges
+    triples = edges_of(input_graph)
     assert triples == sorted(triples)
 
 
@@ -51,24 +51,24 @@ def edge_lists(draw: st.DrawFn, acyclic: bool = True) -> tuple[int, list[tuple[i
 
 class TestGraph:
     def test_children_are_sorted_by_parent_and_take_slots_in_the_order_of_the_edges(self) -> None:
-        made = graph(5, [(1, 4), (3, 4), (0, 3), (2, 4), (1, 3)])
-        assert made.child.tolist() == [0, 1, 1, 3, 2]
-        assert made.slot.tolist() == [0, 1, 0, 1, 2]
-        assert made.offset.tolist() == [0, 0, 0, 0, 2, 5]
-        assert made.num_edges == 5
-        assert made.kind is None
-        assert made.data == {}
+        input_graph = graph(5, [(1, 4), (3, 4), (0, 3), (2, 4), (1, 3)])
+        assert input_graph.child.tolist() == [0, 1, 1, 3, 2]
+        assert input_graph.slot.tolist() == [0, 1, 0, 1, 2]
+        assert input_graph.offset.tolist() == [0, 0, 0, 0, 2, 5]
+        assert input_graph.num_edges == 5
+        assert input_graph.kind is None
+        assert input_graph.data == {}
 
     @given(edge_lists())
     def test_the_kth_pair_of_a_parent_fills_its_slot_k(self, given: tuple[int, list[tuple[int, int]]]) -> None:
         count, pairs = given
-        made = graph(count, pairs)
-        assert_well_formed(made)
+        input_graph = graph(count, pairs)
+        assert_well_formed(input_graph)
         expected = []
         for parent in range(count):
             below = [child for child, above in pairs if above == parent]
             expected += [(parent, slot, child) for slot, child in enumerate(below)]
-        assert edges_of(made) == expected
+        assert edges_of(input_graph) == expected
 
     @pytest.mark.parametrize(
         "edges",
@@ -85,19 +85,19 @@ class TestGraph:
         ids=["tuples", "lists", "generator", "pairs of tensors", "array", "uint8", "tensor", "int32"],
     )
     def test_pairs_in_any_iterable_are_pairs_and_arrays_are_two_rows(self, edges: Any) -> None:
-        made = graph(3, edges)
-        assert_well_formed(made)
-        assert edges_of(made) == [(2, 0, 0), (2, 1, 1)]
+        input_graph = graph(3, edges)
+        assert_well_formed(input_graph)
+        assert edges_of(input_graph) == [(2, 0, 0), (2, 1, 1)]
 
     @pytest.mark.parametrize("edges", [[], (), np.zeros((2, 0)), torch.zeros(2, 0, dtype=torch.int64)])
     def test_no_edges(self, edges: Any) -> None:
-        made = graph(2, edges)
-        assert_well_formed(made)
-        assert made.num_edges == 0
+        input_graph = graph(2, edges)
+        assert_well_formed(input_graph)
+        assert input_graph.num_edges == 0
 
     def test_slots_leave_a_left_child_out(self) -> None:
-        made = graph(4, [(0, 3), (1, 3), (2, 1)], slots=[2, 0, 1])
-        assert edges_of(made) == [(1, 1, 2), (3, 0, 1), (3, 2, 0)]
+        input_graph = graph(4, [(0, 3), (1, 3), (2, 1)], slots=[2, 0, 1])
+        assert edges_of(input_graph) == [(1, 1, 2), (3, 0, 1), (3, 2, 0)]
 
     @pytest.mark.parametrize("slots", [np.array([1]), torch.tensor([1]), (1,), np.array([1], dtype=np.int16)])
     def test_slots_of_any_integers(self, slots: Any) -> None:
@@ -108,26 +108,26 @@ class TestGraph:
 
     @pytest.mark.parametrize("kind", [["leaf", "node"], ("leaf", "node"), np.array(["leaf", "node"])])
     def test_kinds(self, kind: Any) -> None:
-        made = graph(2, [(0, 1)], kind=kind)
-        assert made.kind is not None
-        assert made.kind.tolist() == ["leaf", "node"]
+        input_graph = graph(2, [(0, 1)], kind=kind)
+        assert input_graph.kind is not None
+        assert input_graph.kind.tolist() == ["leaf", "node"]
 
     def test_kinds_as_a_tensor(self) -> None:
-        made = graph(2, [], kind=torch.tensor([3, 4]))
-        assert made.kind is not None
-        assert made.kind.tolist() == [3, 4]
+        input_graph = graph(2, [], kind=torch.tensor([3, 4]))
+        assert input_graph.kind is not None
+        assert input_graph.kind.tolist() == [3, 4]
 
     def test_the_callers_arrays_are_not_shared_where_they_would_be_changed(self) -> None:
         edges = np.array([[0, 1], [2, 2]])
-        made = graph(3, edges)
+        input_graph = graph(3, edges)
         edges[:] = 0
-        assert edges_of(made) == [(2, 0, 0), (2, 1, 1)]
+        assert edges_of(input_graph) == [(2, 0, 0), (2, 1, 1)]
 
     def test_it_is_small_to_print_and_can_be_pickled(self) -> None:
-        made = graph(3, [(0, 2), (1, 2)], kind=["a", "a", "b"])
-        assert repr(made) == "InputGraph(num_vertices=3)"
-        again = pickle.loads(pickle.dumps(made))
-        assert edges_of(again) == edges_of(made)
+        input_graph = graph(3, [(0, 2), (1, 2)], kind=["a", "a", "b"])
+        assert repr(input_graph) == "InputGraph(num_vertices=3)"
+        again = pickle.loads(pickle.dumps(input_graph))
+        assert edges_of(again) == edges_of(input_graph)
         assert again.kind.tolist() == ["a", "a", "b"]
 
     @given(edge_lists(acyclic=False))
@@ -150,9 +150,9 @@ class TestGraph:
     def test_vertices_may_be_numbered_against_the_edges(self) -> None:
         numbers = np.arange(100_000)
         start = time.perf_counter()
-        made = graph(100_000, np.stack([numbers[1:], numbers[:-1]]))
+        input_graph = graph(100_000, np.stack([numbers[1:], numbers[:-1]]))
         assert time.perf_counter() - start < 2
-        assert made.child.tolist() == list(range(1, 100_000))
+        assert input_graph.child.tolist() == list(range(1, 100_000))
 
 
 REFUSED: dict[str, tuple[Callable[[], object], type[VertexFlowError], str]] = {
@@ -297,9 +297,9 @@ def post_order(nested: Any) -> tuple[int, Edges]:
 
 class TestTree:
     def test_leaves_then_inner_vertices_in_post_order(self) -> None:
-        made = tree(((0, 1), 2))
-        assert made.num_vertices == 5
-        assert edges_of(made) == [(3, 0, 0), (3, 1, 1), (4, 0, 3), (4, 1, 2)]
+        input_graph = tree(((0, 1), 2))
+        assert input_graph.num_vertices == 5
+        assert edges_of(input_graph) == [(3, 0, 0), (3, 1, 1), (4, 0, 3), (4, 1, 2)]
 
     def test_leaves_may_be_in_any_order(self) -> None:
         assert edges_of(tree((2, (1, 0)))) == [(3, 0, 1), (3, 1, 0), (4, 0, 2), (4, 1, 3)]
@@ -313,15 +313,15 @@ class TestTree:
 
     @pytest.mark.parametrize("leaf", [0, None, np.int64(0)])
     def test_a_single_leaf_is_one_vertex(self, leaf: Any) -> None:
-        made = tree(leaf)
-        assert_well_formed(made)
-        assert made.num_vertices == 1
+        input_graph = tree(leaf)
+        assert_well_formed(input_graph)
+        assert input_graph.num_vertices == 1
 
     @given(nested_trees())
     def test_it_is_what_recursion_finds(self, nested: Any) -> None:
-        made = tree(nested)
-        assert_well_formed(made)
-        assert (made.num_vertices, edges_of(made)) == post_order(nested)
+        input_graph = tree(nested)
+        assert_well_formed(input_graph)
+        assert (input_graph.num_vertices, edges_of(input_graph)) == post_order(nested)
 
     @pytest.mark.parametrize("right", [False, True])
     def test_50000_deep(self, right: bool) -> None:
@@ -329,10 +329,10 @@ class TestTree:
         nested: Any = None
         for _ in range(depth):
             nested = (None, nested) if right else (nested, None)
-        made = tree(nested)
-        assert_well_formed(made)
-        assert made.num_vertices == 2 * depth + 1
-        inner_child = made.child[made.slot == int(right)]
+        input_graph = tree(nested)
+        assert_well_formed(input_graph)
+        assert input_graph.num_vertices == 2 * depth + 1
+        inner_child = input_graph.child[input_graph.slot == int(right)]
         assert inner_child[1:].tolist() == list(range(depth + 1, 2 * depth))
 
     def test_an_error_50000_deep_is_still_an_error_of_ours(self) -> None:
@@ -345,12 +345,12 @@ class TestTree:
 
 class TestTreeFromParents:
     def test_children_take_slots_in_the_order_of_their_numbers(self) -> None:
-        made = tree_from_parents([4, 0, 4, 0, -1])
-        assert edges_of(made) == [(0, 0, 1), (0, 1, 3), (4, 0, 0), (4, 1, 2)]
+        input_graph = tree_from_parents([4, 0, 4, 0, -1])
+        assert edges_of(input_graph) == [(0, 0, 1), (0, 1, 3), (4, 0, 0), (4, 1, 2)]
 
     def test_a_forest_has_several_roots(self) -> None:
-        made = tree_from_parents([1, -1, 3, -1])
-        assert edges_of(made) == [(1, 0, 0), (3, 0, 2)]
+        input_graph = tree_from_parents([1, -1, 3, -1])
+        assert edges_of(input_graph) == [(1, 0, 0), (3, 0, 2)]
 
     @pytest.mark.parametrize("parents", [np.array([1, -1]), torch.tensor([1, -1]), (1, -1)])
     def test_arrays_and_tensors(self, parents: Any) -> None:
@@ -360,9 +360,9 @@ class TestTreeFromParents:
     def test_each_vertex_is_among_the_children_of_its_parent(self, back: list[int]) -> None:
         parents = [vertex - step if step else -1 for vertex, step in enumerate(back)]
         parents = [parent if parent >= 0 else -1 for parent in [*parents, -1]]
-        made = tree_from_parents(parents)
-        assert_well_formed(made)
-        assert sorted((child, parent) for parent, _, child in edges_of(made)) == [
+        input_graph = tree_from_parents(parents)
+        assert_well_formed(input_graph)
+        assert sorted((child, parent) for parent, _, child in edges_of(input_graph)) == [
             (vertex, parent) for vertex, parent in enumerate(parents) if parent >= 0
         ]
 
@@ -373,6 +373,6 @@ class TestChain:
 
     @pytest.mark.parametrize("length", [1, 2, 7, np.int64(3)])
     def test_it_is_the_tree_of_those_parents(self, length: int) -> None:
-        made = chain(length)
-        assert_well_formed(made)
-        assert edges_of(made) == edges_of(tree_from_parents([*range(1, length), -1]))
+        input_graph = chain(length)
+        assert_well_formed(input_graph)
+        assert edges_of(input_graph) == edges_of(tree_from_parents([*range(1, length), -1]))

@@ -14,9 +14,9 @@ SORTED, SHUFFLED = [(0, 2), (1, 2)], [(1, 2), (0, 1)]
 def test_other_kinds_are_those_that_the_graph_might_have_been_made_with(edges):
     kinds = ["b", "a", "b"]
     plain, wanted = vf.graph(3, edges), vf.graph(3, edges, kind=kinds)
-    for made in (plain.with_kind(kinds), vf.graph(3, edges, kind=["c"] * 3).with_kind(kinds)):
-        assert np.array_equal(made.structure, wanted.structure)
-        assert made.kind.tolist() == kinds
+    for graph in (plain.with_kind(kinds), vf.graph(3, edges, kind=["c"] * 3).with_kind(kinds)):
+        assert np.array_equal(graph.structure, wanted.structure)
+        assert graph.kind.tolist() == kinds
     assert np.array_equal(wanted.with_kind(None).structure, plain.structure)
     assert wanted.kind.tolist() == kinds
     assert plain.kind is None

@@ -115,8 +115,8 @@ NO_ORDERS = {
 @pytest.mark.parametrize("damage", NO_ORDERS)
 def test_an_order_that_names_no_edge_once_is_refused_wherever_it_is_read(damage):
     batch = vf.pack([UNSORTED])
-    made = vf.schedule(batch)
+    schedule = vf.schedule(batch)
     damaged = replaced(batch, edge=NO_ORDERS[damage](batch.edge).astype(np.int32), derived=Derived())
-    for read in (lambda: damaged.edge_index, damaged.reversed, lambda: edge_lists(damaged, made)):
+    for read in (lambda: damaged.edge_index, damaged.reversed, lambda: edge_lists(damaged, schedule)):
         with pytest.raises(vf.GraphError, match="edge"):
             read()

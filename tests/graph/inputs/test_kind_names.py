@@ -37,10 +37,10 @@ class Word(str, enum.Enum):
     ],
 )
 def test_strings_and_numbers_are_kept_as_they_are(kind: Any, names: tuple[Any, ...]) -> None:
-    made = graph(2, [(0, 1)], kind=kind)
-    assert made.kinds == names
-    assert list(map(type, made.kinds)) == list(map(type, names))
-    batch = pack([made, made])
+    input_graph = graph(2, [(0, 1)], kind=kind)
+    assert input_graph.kinds == names
+    assert list(map(type, input_graph.kinds)) == list(map(type, names))
+    batch = pack([input_graph, input_graph])
     assert batch.kind_index is not None
     assert [names[number] for number in batch.kind_index] == list(kind) * 2
 

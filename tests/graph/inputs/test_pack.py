@@ -118,25 +118,27 @@ class TestDevices:
 
     @given(batches())
     def test_all_index_tensors_move_as_one(self, batch: GraphBatch) -> None:
-        made = schedule(batch)
-        moved = batch.with_schedule(made).to("meta")
+        scheduled = schedule(batch)
+        moved = batch.with_schedule(scheduled).to("meta")
         assert moved.indices is not None
         assert moved.indices.dtype == torch.int32
         own = len(batch.roots) + len(batch.leaves) + batch.num_vertices + batch.num_graphs
-        assert len(moved.indices) == own + len(made.arrays)
+        assert len(moved.indices) == own + len(scheduled.arrays)
         assert moved.schedule_indices is not None
-        assert moved.schedule_indices.shape == made.arrays.shape
+        assert moved.schedule_indices.shape == scheduled.arrays.shape
         assert moved.schedule_indices.untyped_storage()._cdata == moved.indices.untyped_storage()._cdata
 
     @given(batches())
     def test_pinned_batches_are_the_same_batches(self, batch: GraphBatch) -> None:
-        """There is no page-locked memory without a GPU: what is asked of PyTorch is noted, and a copy given instead."""
-        asked = []
+        """There is no page-locked memory without a GPU: calls of `pin_memory` are recorded, and return a copy instead."""
+        pinned_sizes = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.Tensor, "pin_memory", lambda tensor: asked.append(tensor.numel()) or tensor.clone())
+            patch.setattr(
+                torch.Tensor, "pin_memory", lambda tensor: pinned_sizes.append(tensor.numel()) or tensor.clone()
+            )
             pinned = batch.with_schedule(schedule(batch)).pin_memory()
         assert pinned.indices is not None
-        assert asked == [len(pinned.indices)]
+        assert pinned_sizes == [len(pinned.indices)]
         for name in ("roots", "leaves", "graph_of_vertex"):
             assert torch.equal(getattr(pinned, name), getattr(batch, name))
             assert getattr(pinned, name).dtype == torch.int64
@@ -209,10 +211,10 @@ class TestRefused:
             _ = pack([one, other]).data
 
 
-@pytest.mark.parametrize("of", [lambda graph: graph, lambda graph: pack([graph])], ids=["a graph", "a batch"])
-def test_graphs_and_batches_are_values_that_nobody_takes_apart(of):
+@pytest.mark.parametrize("form", [lambda graph: graph, lambda graph: pack([graph])], ids=["a graph", "a batch"])
+def test_graphs_and_batches_are_values_that_nobody_takes_apart(form):
     """Whoever converts tensors among inputs rebuilds dataclasses field by field, and a schedule that was made is lost."""
-    value = of(graph(3, [(1, 2), (0, 2)], kind=["a", "a", "b"]))
+    value = form(graph(3, [(1, 2), (0, 2)], kind=["a", "a", "b"]))
     assert not dataclasses.is_dataclass(value)
     with pytest.raises(dataclasses.FrozenInstanceError):
         value.kinds = None

@@ -36,10 +36,10 @@ def test_every_readout_is_that_of_each_graph(lengths, kinds):
         "softmax": torch.cat([part.softmax(0) for part in of_graph]),
     }
     for name, wanted in expected.items():
-        found = getattr(batch, name)(x, *names)
-        torch.testing.assert_close(found, wanted, msg=lambda text, name=name: f"{name}: {text}")
+        actual = getattr(batch, name)(x, *names)
+        torch.testing.assert_close(actual, wanted, msg=lambda text, name=name: f"{name}: {text}")
         weight = torch.randn_like(wanted)
-        grads = [torch.autograd.grad((value * weight).sum(), x, retain_graph=True)[0] for value in (found, wanted)]
+        grads = [torch.autograd.grad((value * weight).sum(), x, retain_graph=True)[0] for value in (actual, wanted)]
         torch.testing.assert_close(*grads, msg=lambda text, name=name: f"{name}: {text}")
     y = torch.randn(len(lengths), 2, dtype=torch.float64)
     assert torch.equal(batch.expand(y, *names), y.repeat_interleave(torch.tensor(rows), 0))
@@ -58,11 +58,11 @@ def test_a_graph_without_a_vertex_of_the_kind_reads_zeros():
 def test_attention_over_the_vertices_of_a_graph():
     batch = batch_of([2, 3])
     h, scores = torch.randn(5, 4), torch.randn(5, 1)
-    found = batch.sum(batch.softmax(scores) * h)
+    actual = batch.sum(batch.softmax(scores) * h)
     expected = [
         (part.softmax(0) * rows).sum(0) for part, rows in zip(scores.split([2, 3]), h.split([2, 3]), strict=True)
     ]
-    torch.testing.assert_close(found, torch.stack(expected))
+    torch.testing.assert_close(actual, torch.stack(expected))
 
 
 def test_the_wrong_number_of_rows():
@@ -90,9 +90,9 @@ def test_readouts_over_some_vertices(lengths, data):
     if data.draw(st.booleans()):
         mask = torch.zeros(count, dtype=torch.bool)
         mask[vertices] = True
-        of, vertices = mask, mask.nonzero().squeeze(1)
+        selection, vertices = mask, mask.nonzero().squeeze(1)
     else:
-        of = vertices
+        selection = vertices
     x = torch.randn(len(vertices), 2, dtype=torch.float64, requires_grad=True)
     places = [(graph[vertices] == at).nonzero().squeeze(1) for at in range(len(lengths))]
 
@@ -109,14 +109,14 @@ def test_readouts_over_some_vertices(lengths, data):
         "softmax": softmax,
     }
     for name, wanted in expected.items():
-        found = getattr(batch, name)(x, of=of)
-        torch.testing.assert_close(found, wanted, msg=lambda text, name=name: f"{name}: {text}")
+        actual = getattr(batch, name)(x, of=selection)
+        torch.testing.assert_close(actual, wanted, msg=lambda text, name=name: f"{name}: {text}")
         if len(vertices):
             weight = torch.randn_like(wanted)
-            grads = [torch.autograd.grad((value * weight).sum(), x, retain_graph=True)[0] for value in (found, wanted)]
+            grads = [torch.autograd.grad((value * weight).sum(), x, retain_graph=True)[0] for value in (actual, wanted)]
             torch.testing.assert_close(*grads, msg=lambda text, name=name: f"{name}: {text}")
     y = torch.randn(len(lengths), 2)
-    assert torch.equal(batch.expand(y, of=of), y[graph[vertices]])
+    assert torch.equal(batch.expand(y, of=selection), y[graph[vertices]])
 
 
 def test_of_what_is_no_vertices_is_refused():

@@ -24,37 +24,37 @@ def with_cycles(draw):
 @given(with_cycles(), st.integers(1, 4))
 def test_a_vertex_reads_itself_and_then_its_sources_in_their_order(graph, rounds):
     count, edges = graph
-    made = vf.unroll(graph, rounds)
-    assert made.num_vertices == count * (rounds + 1)
-    assert made.kind.tolist() == ["start"] * count + ["round"] * count * rounds
-    assert made.data["vertex"].tolist() == list(range(count)) * (rounds + 1)
-    assert made.data["round"].tolist() == [at for at in range(rounds + 1) for _ in range(count)]
+    unrolled = vf.unroll(graph, rounds)
+    assert unrolled.num_vertices == count * (rounds + 1)
+    assert unrolled.kind.tolist() == ["start"] * count + ["round"] * count * rounds
+    assert unrolled.data["vertex"].tolist() == list(range(count)) * (rounds + 1)
+    assert unrolled.data["round"].tolist() == [at for at in range(rounds + 1) for _ in range(count)]
     numbers = vf.unrolled_edges(graph, rounds)
-    entry = numbers if made.edge is None else numbers[made.edge]
-    assert len(numbers) == made.num_edges == rounds * (count + len(edges))
-    for vertex in range(made.num_vertices):
-        first, end = made.offset[vertex : vertex + 2]
+    entry = numbers if unrolled.edge is None else numbers[unrolled.edge]
+    assert len(numbers) == unrolled.num_edges == rounds * (count + len(edges))
+    for vertex in range(unrolled.num_vertices):
+        first, end = unrolled.offset[vertex : vertex + 2]
         at, own = divmod(vertex, count)
         into = [number for number, (_, target) in enumerate(edges) if target == own]
         expected = [(at - 1) * count + u for u in (own, *(edges[number][0] for number in into))] if at else []
-        assert made.child[first:end].tolist() == expected
-        assert made.slot[first:end].tolist() == list(range(len(expected)))
+        assert unrolled.child[first:end].tolist() == expected
+        assert unrolled.slot[first:end].tolist() == list(range(len(expected)))
         assert entry[first:end].tolist() == ([-1, *into] if at else [])
 
 
 @given(with_cycles(), st.integers(1, 3))
 def test_it_is_what_vf_graph_makes_of_the_same_edges(graph, rounds):
     """Round after round: every vertex to itself, and then the graph's own edges in their order."""
-    made = vf.unroll(graph, rounds)
+    unrolled = vf.unroll(graph, rounds)
     count, edges = graph
     pairs = []
     for at in range(rounds):
         for source, target in [*((vertex, vertex) for vertex in range(count)), *edges]:
             pairs.append((at * count + source, (at + 1) * count + target))
-    again = vf.graph(made.num_vertices, pairs, kind=made.kind)
-    assert made.edge_index.T.tolist() == [list(pair) for pair in pairs]
-    assert again.structure.tolist() == made.structure.tolist()
-    assert again.kinds == made.kinds
+    again = vf.graph(unrolled.num_vertices, pairs, kind=unrolled.kind)
+    assert unrolled.edge_index.T.tolist() == [list(pair) for pair in pairs]
+    assert again.structure.tolist() == unrolled.structure.tolist()
+    assert again.kinds == unrolled.kinds
 
 
 def test_the_roots_are_the_vertices_after_the_last_round():
@@ -88,9 +88,9 @@ def test_an_undirected_edge_runs_both_ways():
 def test_a_large_graph():
     """Arrays alone: ten rounds over 300,000 vertices and a million edges."""
     edges = np.random.default_rng(0).integers(0, 300_000, (2, 1_000_000))
-    made = vf.unroll((300_000, edges), 10)
-    assert made.num_vertices == 3_300_000
-    assert made.num_edges == 13_000_000
+    unrolled = vf.unroll((300_000, edges), 10)
+    assert unrolled.num_vertices == 3_300_000
+    assert unrolled.num_edges == 13_000_000
 
 
 @pytest.mark.parametrize(

@@ -24,33 +24,33 @@ ORDERED = b"aag 5 2 0 2 3\n2\n4\n10\n6\n6 4 2\n8 5 3\n10 9 7\n"
 BINARY = b"aig 5 2 0 2 3\n10\n6\n" + bytes([2, 2, 3, 2, 1, 2]) + b"i0 x\ni1 y\nc\nhalf adder\n"
 
 
-def arrays(made: InputGraph) -> dict[str, list[object]]:
+def arrays(circuit: InputGraph) -> dict[str, list[object]]:
     return {
-        "structure": made.structure.tolist(),
-        "type": made.data["type"].tolist(),
-        "inverted": made.data["inverted"].tolist(),
-        "output": made.data["output"].tolist(),
+        "structure": circuit.structure.tolist(),
+        "type": circuit.data["type"].tolist(),
+        "inverted": circuit.data["inverted"].tolist(),
+        "output": circuit.data["output"].tolist(),
     }
 
 
-def values(made: InputGraph, inputs: list[bool]) -> list[bool]:
+def values(circuit: InputGraph, inputs: list[bool]) -> list[bool]:
     """What each vertex computes, one after the other."""
     given_ = iter(inputs)
-    of: dict[int, bool] = {}
+    value_of: dict[int, bool] = {}
 
     def value(vertex: int) -> bool:
-        if vertex not in of:
-            if made.data["type"][vertex] == 3:
-                below = made.child[made.offset[vertex] : made.offset[vertex + 1]]
-                pairs = zip(below, made.data["inverted"][vertex], strict=True)
-                of[vertex] = all(value(child) != inverted for child, inverted in pairs)
+        if vertex not in value_of:
+            if circuit.data["type"][vertex] == 3:
+                below = circuit.child[circuit.offset[vertex] : circuit.offset[vertex + 1]]
+                pairs = zip(below, circuit.data["inverted"][vertex], strict=True)
+                value_of[vertex] = all(value(child) != inverted for child, inverted in pairs)
             else:
-                of[vertex] = made.data["type"][vertex] != 0 and next(given_)
-        return of[vertex]
+                value_of[vertex] = circuit.data["type"][vertex] != 0 and next(given_)
+        return value_of[vertex]
 
-    for vertex in np.argsort(made.data["type"], kind="stable"):
+    for vertex in np.argsort(circuit.data["type"], kind="stable"):
         value(int(vertex))
-    return [of[vertex] for vertex in range(made.num_vertices)]
+    return [value_of[vertex] for vertex in range(circuit.num_vertices)]
 
 
 def number(value: int) -> bytes:
@@ -60,15 +60,15 @@ def number(value: int) -> bytes:
 
 
 def test_gates_follow_inputs_in_the_order_of_the_file() -> None:
-    made = from_aiger(ASCII)
-    assert made.child.tolist() == [3, 4, 1, 0, 1, 0]
-    assert made.offset.tolist() == [0, 0, 0, 2, 4, 6]
-    assert made.slot.tolist() == [0, 1] * 3
-    assert made.data["type"].tolist() == [1, 1, 3, 3, 3]
-    assert made.data["type"].dtype == np.int64
-    assert made.data["inverted"].tolist() == [[False, False]] * 2 + [[True, True], [False, False], [True, True]]
-    assert made.data["output"].tolist() == [False, False, True, True, False]
-    assert made.data["inverted"].dtype == made.data["output"].dtype == bool
+    circuit = from_aiger(ASCII)
+    assert circuit.child.tolist() == [3, 4, 1, 0, 1, 0]
+    assert circuit.offset.tolist() == [0, 0, 0, 2, 4, 6]
+    assert circuit.slot.tolist() == [0, 1] * 3
+    assert circuit.data["type"].tolist() == [1, 1, 3, 3, 3]
+    assert circuit.data["type"].dtype == np.int64
+    assert circuit.data["inverted"].tolist() == [[False, False]] * 2 + [[True, True], [False, False], [True, True]]
+    assert circuit.data["output"].tolist() == [False, False, True, True, False]
+    assert circuit.data["inverted"].dtype == circuit.data["output"].dtype == bool
 
 
 def test_both_forms_agree() -> None:
@@ -96,36 +96,36 @@ def test_random_circuits_in_both_forms(inputs: int, latches: int, gates: int, ra
     ascii_ += [f"{gate} {upper} {lower}\n" for gate, upper, lower in rows]
     binary = ("aig " + header + "".join(f"3 {name}\n" for name in names[inputs:]) + outputs).encode()
     binary += b"".join(number(gate - upper) + number(upper - lower) for gate, upper, lower in rows)
-    made = from_aiger(binary)
-    assert arrays(made) == arrays(from_aiger("".join(ascii_).encode()))
-    first = made.num_vertices - gates
-    literals = 2 * (made.child + 1 - (made.num_vertices - most)) + made.data["inverted"][first:].ravel()
+    circuit = from_aiger(binary)
+    assert arrays(circuit) == arrays(from_aiger("".join(ascii_).encode()))
+    first = circuit.num_vertices - gates
+    literals = 2 * (circuit.child + 1 - (circuit.num_vertices - most)) + circuit.data["inverted"][first:].ravel()
     assert literals.reshape(-1, 2).tolist() == [[upper, lower] for _, upper, lower in rows]
 
 
 def test_constants_are_a_vertex_only_where_something_reads_them() -> None:
-    made = from_aiger(b"aag 2 1 0 1 1\n2\n4\n4 2 1\n")
-    assert made.data["type"].tolist() == [0, 1, 3]
-    assert made.child.tolist() == [1, 0]
-    assert made.data["inverted"].tolist() == [[False, False], [False, False], [False, True]]
-    made = from_aiger(b"aig 1 1 0 2 0\n2\n1\n")
-    assert made.data["type"].tolist() == [0, 1]
-    assert made.data["output"].tolist() == [True, True]
+    circuit = from_aiger(b"aag 2 1 0 1 1\n2\n4\n4 2 1\n")
+    assert circuit.data["type"].tolist() == [0, 1, 3]
+    assert circuit.child.tolist() == [1, 0]
+    assert circuit.data["inverted"].tolist() == [[False, False], [False, False], [False, True]]
+    circuit = from_aiger(b"aig 1 1 0 2 0\n2\n1\n")
+    assert circuit.data["type"].tolist() == [0, 1]
+    assert circuit.data["output"].tolist() == [True, True]
     assert from_aiger(b"aag 0 0 0 1 0\n0\n").data["type"].tolist() == [0]
 
 
 def test_an_operand_in_both_slots() -> None:
-    made = from_aiger(b"aig 2 1 0 1 1\n4\n" + bytes([1, 1]))  # 4 = !2 & 2
-    assert made.child.tolist() == [0, 0]
-    assert made.data["inverted"][1].tolist() == [True, False]
+    circuit = from_aiger(b"aig 2 1 0 1 1\n4\n" + bytes([1, 1]))  # 4 = !2 & 2
+    assert circuit.child.tolist() == [0, 0]
+    assert circuit.data["inverted"][1].tolist() == [True, False]
 
 
 def test_latches_are_inputs() -> None:
     # A toggle flip-flop of the AIGER report, with enable and reset.
     toggle = b"aag 7 2 1 2 4\n2\n4\n6 8 1\n6\n7\n8 4 10\n10 13 15\n12 2 6\n14 3 7\n"
-    made = from_aiger(toggle)
-    assert made.data["type"].tolist() == [1, 1, 2, 3, 3, 3, 3]
-    assert made.data["output"].tolist() == [False, False, True, False, False, False, False]
+    circuit = from_aiger(toggle)
+    assert circuit.data["type"].tolist() == [1, 1, 2, 3, 3, 3, 3]
+    assert circuit.data["output"].tolist() == [False, False, True, False, False, False, False]
     binary = from_aiger(b"aig 3 1 1 1 1\n0 4\n6\n" + bytes([2, 2]))
     assert binary.data["type"].tolist() == [1, 2, 3]
     assert binary.child.tolist() == [1, 0]
@@ -133,9 +133,9 @@ def test_latches_are_inputs() -> None:
 
 def test_properties_are_ignored() -> None:
     said = b"4\n5\n2\n1\n3\n2\n4\n5\n"  # a bad state, a constraint, justice of 2 and 1 literals, a fairness constraint
-    made = from_aiger(b"aag 2 1 0 1 1 1 1 2 1\n2\n4\n" + said + b"4 3 2\n")
-    assert arrays(made) == arrays(from_aiger(b"aag 2 1 0 1 1\n2\n4\n4 3 2\n"))
-    assert arrays(made) == arrays(from_aiger(b"aig 2 1 0 1 1 1 1 2 1\n4\n" + said + bytes([1, 1])))
+    circuit = from_aiger(b"aag 2 1 0 1 1 1 1 2 1\n2\n4\n" + said + b"4 3 2\n")
+    assert arrays(circuit) == arrays(from_aiger(b"aag 2 1 0 1 1\n2\n4\n4 3 2\n"))
+    assert arrays(circuit) == arrays(from_aiger(b"aig 2 1 0 1 1 1 1 2 1\n4\n" + said + bytes([1, 1])))
 
 
 @pytest.mark.parametrize("as_path", [str, Path])
@@ -226,16 +226,16 @@ def test_the_epfl_circuits(name: str, levels: int, data: Path) -> None:
     path = data / "epfl_circuits" / f"{name}.aig"
     _, _, inputs, latches, outputs, gates = path.read_bytes().split(b"\n")[0].split()
     start = time.perf_counter()
-    made = from_aiger(path)
+    circuit = from_aiger(path)
     assert time.perf_counter() - start < 5
-    assert np.bincount(made.data["type"], minlength=4)[1:].tolist() == [int(inputs), int(latches), int(gates)]
-    assert 0 < made.data["output"].sum() <= int(outputs)
-    level = [0] * made.num_vertices
-    for vertex in range(made.num_vertices):  # operands come before their gate
-        below = made.child[made.offset[vertex] : made.offset[vertex + 1]]
+    assert np.bincount(circuit.data["type"], minlength=4)[1:].tolist() == [int(inputs), int(latches), int(gates)]
+    assert 0 < circuit.data["output"].sum() <= int(outputs)
+    level = [0] * circuit.num_vertices
+    for vertex in range(circuit.num_vertices):  # operands come before their gate
+        below = circuit.child[circuit.offset[vertex] : circuit.offset[vertex + 1]]
         level[vertex] = max((level[child] + 1 for child in below), default=0)
     assert max(level) == levels  # the depth that is published with the circuits
-    assert schedule(pack([made])).num_steps == levels + 1
+    assert schedule(pack([circuit])).num_steps == levels + 1
 
 
 def test_a_byte_order_mark_and_the_line_ends_of_windows_are_left_out(tmp_path):

@@ -99,6 +99,6 @@ def test_every_sentence_of_english_ewt_is_a_tree() -> None:
 def test_a_byte_order_mark_before_a_text_is_left_out(first):
     text = f"{first}1\tDogs\tdog\tNOUN\t_\t_\t0\troot\t_\t_\r\n\r\n"
     for source in (text, text.split("\n")):
-        (made,) = from_conllu(source)
-        assert made.data["form"].tolist() == ["Dogs"]
-        assert made.data["deprel"].tolist() == ["root"]
+        (graph,) = from_conllu(source)
+        assert graph.data["form"].tolist() == ["Dogs"]
+        assert graph.data["deprel"].tolist() == ["root"]

@@ -46,11 +46,11 @@ def test_names_and_attributes_of_nodes_are_kept() -> None:
     source = nx.DiGraph([("b", "c"), ("a", "c")])
     nx.set_node_attributes(source, {"a": 1.5, "b": 2.5, "c": 3.5}, "weight")
     source.nodes["a"]["only here"] = 1
-    made = from_networkx(source)
-    assert made.data["node"].tolist() == ["b", "c", "a"]
-    assert made.data["weight"].tolist() == [2.5, 3.5, 1.5]
-    assert made.data.keys() == {"node", "weight"}
-    assert children(made) == [[], [(0, 0), (1, 2)], []]  # slots in the order of the edges
+    converted = from_networkx(source)
+    assert converted.data["node"].tolist() == ["b", "c", "a"]
+    assert converted.data["weight"].tolist() == [2.5, 3.5, 1.5]
+    assert converted.data.keys() == {"node", "weight"}
+    assert children(converted) == [[], [(0, 0), (1, 2)], []]  # slots in the order of the edges
 
 
 @pytest.mark.parametrize("form", [list, np.array, torch.tensor])
@@ -60,12 +60,12 @@ def test_vectors_at_nodes_are_rows(form: Callable[[list[float]], object]) -> Non
     nx.set_node_attributes(source, {(0, 0): ["a"], (0, 1): ["b", "c"]}, "words")
     nx.set_node_attributes(source, {(0, 0): (1, 2), (0, 1): (3, 4)}, "pair")
     nx.set_edge_attributes(source, {((0, 0), (0, 1)): form([0.5, 0.25])}, "w")
-    made = from_networkx(source)
-    assert made.data["w"].tolist() == [[0.5, 0.25]]
-    assert made.data["x"].tolist() == [[1.5, 2.5], [3.5, 4.5]]
-    assert made.data["words"].tolist() == [["a"], ["b", "c"]]
-    assert made.data["pair"].tolist() == [(1, 2), (3, 4)]
-    assert made.data["node"].tolist() == [(0, 0), (0, 1)]
+    converted = from_networkx(source)
+    assert converted.data["w"].tolist() == [[0.5, 0.25]]
+    assert converted.data["x"].tolist() == [[1.5, 2.5], [3.5, 4.5]]
+    assert converted.data["words"].tolist() == [["a"], ["b", "c"]]
+    assert converted.data["pair"].tolist() == [(1, 2), (3, 4)]
+    assert converted.data["node"].tolist() == [(0, 0), (0, 1)]
     source.nodes[0, 1]["x"] = form([3.5])
     with pytest.raises(GraphError, match=r"attribute 'x' has the shape \[2\] at vertex 0, but \[1\] at vertex 1"):
         from_networkx(source)
@@ -89,8 +89,8 @@ def test_networkx_graphs_that_are_refused(source: object, options: dict, error: 
 
 @pytest.mark.parametrize("form", [torch.tensor, np.array, list])
 def test_an_edge_index(form: object) -> None:
-    made = from_edge_index(form([[0, 1, 3], [2, 2, 2]]))
-    assert children(made) == [[], [], [(0, 0), (1, 1), (2, 3)], []]
+    converted = from_edge_index(form([[0, 1, 3], [2, 2, 2]]))
+    assert children(converted) == [[], [], [(0, 0), (1, 1), (2, 3)], []]
     assert from_edge_index(form([[0], [1]]), num_vertices=5).num_vertices == 5
 
 
@@ -123,10 +123,10 @@ class Data(SimpleNamespace):
 
 def test_pytorch_geometric() -> None:
     source = Data(edge_index=torch.tensor([[0], [1]]), num_nodes=3, x=torch.ones(3, 2), y=torch.zeros(1), name="a")
-    made = from_edge_index(source)
-    assert made.num_vertices == 3
-    assert made.data.keys() == {"x"}
-    assert made.data["x"].shape == (3, 2)
+    converted = from_edge_index(source)
+    assert converted.num_vertices == 3
+    assert converted.data.keys() == {"x"}
+    assert converted.data["x"].shape == (3, 2)
 
 
 def geometric(**attributes: object) -> Data:
@@ -138,17 +138,17 @@ def geometric(**attributes: object) -> Data:
 
 def test_edge_attributes_of_pytorch_geometric_stay_in_the_order_of_its_edges() -> None:
     source = geometric(edge_label_index=torch.zeros(2, 6, dtype=torch.int64), y=torch.ones(1))
-    made = from_edge_index(source)
-    assert made.edge_names == ["edge_attr"]
-    assert made.data.keys() == {"x", "edge_attr"}
-    assert made.data["edge_attr"].tolist() == [0, 10, 20, 30, 40, 50]
-    assert torch.equal(made.edge_index, source.edge_index)
-    batch = pack([made, made])
+    converted = from_edge_index(source)
+    assert converted.edge_names == ["edge_attr"]
+    assert converted.data.keys() == {"x", "edge_attr"}
+    assert converted.data["edge_attr"].tolist() == [0, 10, 20, 30, 40, 50]
+    assert torch.equal(converted.edge_index, source.edge_index)
+    batch = pack([converted, converted])
     assert batch.edge_names == {"edge_attr"}
     assert batch.data["edge_attr"].tolist() == [0, 10, 20, 30, 40, 50] * 2
     assert torch.equal(batch.edge_index, torch.cat([source.edge_index, source.edge_index + 6], 1))
     with pytest.raises(InputTypeError, match="an input graph, which is one already"):
-        from_edge_index(made)
+        from_edge_index(converted)
 
 
 def test_edge_attributes_of_networkx_stay_in_the_order_of_its_edges() -> None:
@@ -158,19 +158,23 @@ def test_edge_attributes_of_networkx_stay_in_the_order_of_its_edges() -> None:
     source.add_edge("a", "c", relation="third", weight=3, at=0)
     source.add_edge("b", "c", relation="again", weight=4, at=7, here_only=0)
     nx.set_node_attributes(source, dict.fromkeys("abcd", 0.5), "weight")
-    made = from_networkx(source, slot="at")
-    nodes = made.data["node"]
-    ends = [(nodes[child], nodes[parent]) for child, parent in made.edge_index.T.tolist()]
+    converted = from_networkx(source, slot="at")
+    nodes = converted.data["node"]
+    ends = [(nodes[child], nodes[parent]) for child, parent in converted.edge_index.T.tolist()]
     assert ends == [(child, parent) for child, parent, _ in source.edges]
-    assert made.edge_names == ["relation", "edge_weight"]  # vertices have a weight, too
-    assert made.data["relation"].tolist() == [attributes["relation"] for *_, attributes in source.edges(data=True)]
-    assert made.data["edge_weight"].tolist() == [attributes["weight"] for *_, attributes in source.edges(data=True)]
-    assert made.data["weight"].tolist() == [0.5] * 4
-    again = from_networkx(to_networkx(made), slot="slot")
-    assert again.edge_index.tolist() == made.edge_index.tolist()
-    assert again.data["relation"].tolist() == made.data["relation"].tolist()
-    unread = from_networkx(to_networkx(made))
-    assert unread.data["slot"].tolist() == made.slot[np.argsort(made.edge)].tolist()  # an attribute as any other
+    assert converted.edge_names == ["relation", "edge_weight"]  # vertices have a weight, too
+    assert converted.data["relation"].tolist() == [attributes["relation"] for *_, attributes in source.edges(data=True)]
+    assert converted.data["edge_weight"].tolist() == [
+        attributes["weight"] for *_, attributes in source.edges(data=True)
+    ]
+    assert converted.data["weight"].tolist() == [0.5] * 4
+    again = from_networkx(to_networkx(converted), slot="slot")
+    assert again.edge_index.tolist() == converted.edge_index.tolist()
+    assert again.data["relation"].tolist() == converted.data["relation"].tolist()
+    unread = from_networkx(to_networkx(converted))
+    assert (
+        unread.data["slot"].tolist() == converted.slot[np.argsort(converted.edge)].tolist()
+    )  # an attribute as any other
     with pytest.raises(GraphError, match="edges have data 'slot', where to_networkx writes the slots; rename it"):
         to_networkx(unread)
     unread.data["relation"] = unread.data["relation"][1:]
@@ -190,10 +194,10 @@ def test_dgl() -> None:
         ndata={"h": torch.arange(3)},
         edata={"w": torch.tensor([0.5, 1.5]), "h": torch.tensor([[7], [8]])},
     )
-    made = from_edge_index(source, kind=["a", "a", "b"])
-    assert children(made) == children(graph(3, [(0, 2), (1, 2)]))
-    assert made.data["h"].tolist() == [0, 1, 2]
-    assert made.kinds == ("a", "b")
-    assert made.edge_names == ["w", "edge_h"]
-    assert made.data["w"].tolist() == [0.5, 1.5]
-    assert made.data["edge_h"].tolist() == [[7], [8]]
+    converted = from_edge_index(source, kind=["a", "a", "b"])
+    assert children(converted) == children(graph(3, [(0, 2), (1, 2)]))
+    assert converted.data["h"].tolist() == [0, 1, 2]
+    assert converted.kinds == ("a", "b")
+    assert converted.edge_names == ["w", "edge_h"]
+    assert converted.data["w"].tolist() == [0.5, 1.5]
+    assert converted.data["edge_h"].tolist() == [[7], [8]]

@@ -44,11 +44,11 @@ def same(one, other):
 
 def test_numbered_as_from_ptb_numbers():
     tree = Tree("S", [Tree("NP", [Tree("DT", ["the"]), Tree("NN", ["dog"])]), Tree("VP", ["barks"])])
-    made = vf.from_nltk(tree)
+    converted = vf.from_nltk(tree)
     (expected,) = vf.from_ptb("(S (NP (DT the) (NN dog)) (VP barks))")
-    assert made.structure.tolist() == expected.structure.tolist()
+    assert converted.structure.tolist() == expected.structure.tolist()
     for name in ("label", "token"):
-        assert made.data[name].tolist() == expected.data[name].tolist()
+        assert converted.data[name].tolist() == expected.data[name].tolist()
 
 
 @given(TREES)
@@ -57,9 +57,9 @@ def test_there_and_back(tree):
 
 
 def test_a_token_with_brothers_is_a_leaf_without_a_label():
-    made = vf.from_nltk(Tree("S", ["well", Tree("N", ["dog"])]))
-    assert made.data["label"].tolist() == [None, "N", "S"]
-    assert made.data["token"].tolist() == ["well", "dog", ""]
+    converted = vf.from_nltk(Tree("S", ["well", Tree("N", ["dog"])]))
+    assert converted.data["label"].tolist() == [None, "N", "S"]
+    assert converted.data["token"].tolist() == ["well", "dog", ""]
 
 
 def test_ten_thousand_deep():

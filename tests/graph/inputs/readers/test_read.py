@@ -19,33 +19,33 @@ from vertexflow.graph.inputs.readers.read import from_ptb
 TEXT = "(3 (2 It) (4 (2 's) (1 bad)))"
 
 
-def write(made: InputGraph) -> str:
+def write(parsed: InputGraph) -> str:
     """The tree of a graph in brackets again."""
 
-    def of(vertex: int) -> str:
-        below = made.child[made.offset[vertex] : made.offset[vertex + 1]]
-        inside = " ".join(of(child) for child in below) if len(below) else made.data["token"][vertex]
-        return f"({made.data['label'][vertex]} {inside})"
+    def brackets(vertex: int) -> str:
+        below = parsed.child[parsed.offset[vertex] : parsed.offset[vertex + 1]]
+        inside = " ".join(brackets(child) for child in below) if len(below) else parsed.data["token"][vertex]
+        return f"({parsed.data['label'][vertex]} {inside})"
 
-    return of(made.num_vertices - 1)
+    return brackets(parsed.num_vertices - 1)
 
 
 def test_leaves_from_left_to_right_then_inner_vertices_in_post_order() -> None:
-    (made,) = from_ptb(TEXT, num_labels=5)
-    assert made.num_vertices == 5
-    assert made.child.tolist() == tree((0, (1, 2))).child.tolist() == [1, 2, 0, 3]
-    assert made.slot.tolist() == [0, 1, 0, 1]
-    assert made.offset.tolist() == [0, 0, 0, 0, 2, 4]
-    assert made.data["label"].tolist() == [2, 2, 1, 4, 3]
-    assert made.data["label"].dtype == np.int64
-    assert made.data["token"].tolist() == ["It", "'s", "bad", "", ""]
-    assert made.data["token"].dtype == object
+    (parsed,) = from_ptb(TEXT, num_labels=5)
+    assert parsed.num_vertices == 5
+    assert parsed.child.tolist() == tree((0, (1, 2))).child.tolist() == [1, 2, 0, 3]
+    assert parsed.slot.tolist() == [0, 1, 0, 1]
+    assert parsed.offset.tolist() == [0, 0, 0, 0, 2, 4]
+    assert parsed.data["label"].tolist() == [2, 2, 1, 4, 3]
+    assert parsed.data["label"].dtype == np.int64
+    assert parsed.data["token"].tolist() == ["It", "'s", "bad", "", ""]
+    assert parsed.data["token"].dtype == object
 
 
 def test_labels_are_strings_where_their_number_is_not_given() -> None:
-    (made,) = from_ptb("(S (NP we) (VP ran))")
-    assert made.data["label"].tolist() == ["NP", "VP", "S"]
-    assert made.data["label"].dtype.kind == "U"
+    (parsed,) = from_ptb("(S (NP we) (VP ran))")
+    assert parsed.data["label"].tolist() == ["NP", "VP", "S"]
+    assert parsed.data["label"].dtype.kind == "U"
 
 
 @st.composite
@@ -65,29 +65,29 @@ def bracketed(draw: st.DrawFn) -> str:
 
 @given(st.lists(bracketed(), min_size=1, max_size=4))
 def test_what_is_read_writes_as_it_was(trees: list[str]) -> None:
-    assert [write(made) for made in from_ptb("\n".join(trees))] == trees
+    assert [write(parsed) for parsed in from_ptb("\n".join(trees))] == trees
 
 
 @given(st.lists(bracketed(), min_size=2, max_size=4), st.sampled_from(["", " ", "\n", "\r\n", "\n\n\t"]))
 def test_trees_share_lines_and_span_them(trees: list[str], between: str) -> None:
     spread = between.join(trees).replace(" ", f" {between}")
-    assert [write(made) for made in from_ptb(spread)] == trees
+    assert [write(parsed) for parsed in from_ptb(spread)] == trees
 
 
 def test_only_ascii_white_space_ends_a_token() -> None:
-    (made,) = from_ptb("(2 (2 2\u00a01/2) (2 a\u2003b\x0bc))", num_labels=5)
-    assert made.data["token"].tolist() == ["2\u00a01/2", "a\u2003b\x0bc", ""]
+    (parsed,) = from_ptb("(2 (2 2\u00a01/2) (2 a\u2003b\x0bc))", num_labels=5)
+    assert parsed.data["token"].tolist() == ["2\u00a01/2", "a\u2003b\x0bc", ""]
 
 
 @pytest.mark.parametrize("text", ["( (S (NP a) (VP b)) )", "((S (NP a) (VP b)))", "\n(\r\n(S (NP a)\r\n (VP b)))\n"])
 def test_the_bracket_that_the_penn_treebank_has_around_each_tree_is_left_out(text: str) -> None:
-    assert [write(made) for made in from_ptb(text)] == ["(S (NP a) (VP b))"]
-    assert [write(made) for made in from_ptb(f"{text} (X c)\n{text}")] == [
+    assert [write(parsed) for parsed in from_ptb(text)] == ["(S (NP a) (VP b))"]
+    assert [write(parsed) for parsed in from_ptb(f"{text} (X c)\n{text}")] == [
         "(S (NP a) (VP b))",
         "(X c)",
         "(S (NP a) (VP b))",
     ]
-    assert [write(made) for made in from_ptb("( (0 a))", num_labels=1)] == ["(0 a)"]
+    assert [write(parsed) for parsed in from_ptb("( (0 a))", num_labels=1)] == ["(0 a)"]
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_what_else_has_no_label(text: str, message: str) -> None:
 
 def test_a_byte_order_mark_before_a_text_is_left_out() -> None:
     for source in ("\ufeff" + TEXT, ["\ufeff" + TEXT], ["\ufeff", TEXT]):
-        assert [write(made) for made in from_ptb(source)] == [TEXT]
+        assert [write(parsed) for parsed in from_ptb(source)] == [TEXT]
 
 
 def test_one_token_is_one_vertex() -> None:
-    (made,) = from_ptb("(0 word)", num_labels=1)
-    assert (made.num_vertices, made.num_edges) == (1, 0)
+    (parsed,) = from_ptb("(0 word)", num_labels=1)
+    assert (parsed.num_vertices, parsed.num_edges) == (1, 0)
 
 
 def test_a_tree_50000_deep() -> None:
     depth = 50_000
-    (made,) = from_ptb("(0 " * depth + "(0 x)" + ")" * depth, num_labels=1)
-    assert made.num_vertices == depth + 1
-    assert made.child.tolist() == list(range(depth))
+    (parsed,) = from_ptb("(0 " * depth + "(0 x)" + ")" * depth, num_labels=1)
+    assert parsed.num_vertices == depth + 1
+    assert parsed.child.tolist() == list(range(depth))
 
 
 @pytest.mark.parametrize("as_path", [str, Path])
@@ -126,11 +126,11 @@ def test_a_tree_50000_deep() -> None:
 def test_files(tmp_path: Path, as_path: type, encoding: str) -> None:
     path = tmp_path / "trees.txt"
     path.write_text(f"{TEXT}\n{TEXT}\n", encoding=encoding)
-    assert [write(made) for made in from_ptb(as_path(path))] == [TEXT, TEXT]
+    assert [write(parsed) for parsed in from_ptb(as_path(path))] == [TEXT, TEXT]
 
 
 def test_lines_and_open_files(tmp_path: Path) -> None:
-    assert [write(made) for made in from_ptb([TEXT, TEXT])] == [TEXT, TEXT]
+    assert [write(parsed) for parsed in from_ptb([TEXT, TEXT])] == [TEXT, TEXT]
     assert len(from_ptb(line for line in [TEXT + "\n", "\n", TEXT])) == 2
     path = tmp_path / "trees.txt"
     path.write_text(f"{TEXT}\n(", encoding="utf-8")
@@ -223,4 +223,6 @@ def test_the_sentiment_treebank(name: str, num_trees: int, num_vertices: int, nu
     assert (len(trees), batch.num_vertices, len(batch.leaves)) == (num_trees, num_vertices, num_leaves)
     assert len(batch.roots) == num_trees
     assert batch.num_slots == 2
-    assert [write(made) for made in trees] == path.read_text(encoding="utf-8").replace("\r", "").strip("\n").split("\n")
+    assert [write(parsed) for parsed in trees] == path.read_text(encoding="utf-8").replace("\r", "").strip("\n").split(
+        "\n"
+    )

@@ -37,18 +37,18 @@ def traced(function, width=6, dtype=torch.float64):
 
 def becomes(function, **options):
     """The calls of PyTorch that the function's graph becomes; it computes the same to the bit, and is canonical."""
-    found = traced(function, **options)
-    canonical(found)
-    (x,) = (node for node in found.graph.nodes if node.op == "placeholder")
-    found.graph.output_node().args = (found.pushes["y"],)
-    found.graph.eliminate_dead_code()
-    found.graph.lint()
-    check_canonical(found)
+    trace = traced(function, **options)
+    canonical(trace)
+    (x,) = (node for node in trace.graph.nodes if node.op == "placeholder")
+    trace.graph.output_node().args = (trace.pushes["y"],)
+    trace.graph.eliminate_dead_code()
+    trace.graph.lint()
+    check_canonical(trace)
     given = torch.randn(3, *x.meta["val"].shape[1:]).to(x.meta["val"].dtype)
-    result = fx.GraphModule(found.graph.owning_module, found.graph)(given)
+    result = fx.GraphModule(trace.graph.owning_module, trace.graph)(given)
     torch.testing.assert_close(result, function(given), rtol=0, atol=0)
-    made = [node for node in found.graph.nodes if node.op == "call_function"]
-    return [said(node) for node in made if not isinstance(node.meta["val"], torch.SymInt)]
+    calls = [node for node in trace.graph.nodes if node.op == "call_function"]
+    return [said(node) for node in calls if not isinstance(node.meta["val"], torch.SymInt)]
 
 
 def said(node):
@@ -181,13 +181,13 @@ def test_aliases(function, expected):
     ],
 )
 def test_what_is_not_canonical_is_refused(call):
-    found = traced(lambda x: x)
-    x, output = found.graph.nodes
-    with found.graph.inserting_before(output):
-        node = call(found.graph, x)
+    trace = traced(lambda x: x)
+    x, output = trace.graph.nodes
+    with trace.graph.inserting_before(output):
+        node = call(trace.graph, x)
     node.meta["val"] = node.target(*fx.node.map_arg(node.args, lambda argument: argument.meta["val"]))
     with pytest.raises(vf.VertexFunctionError, match="defect of vertexflow"):
-        check_canonical(found)
+        check_canonical(trace)
 
 
 def test_where_values_lie_in_memory_is_not_the_users():

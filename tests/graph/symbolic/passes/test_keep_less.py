@@ -36,14 +36,14 @@ def gru(self, v):
 
 
 def test_columns_are_kept_and_not_the_value():
-    _, found = kept(gru, u=nn.Linear(SIZE, 2 * SIZE))
-    assert ("aten.addmm.default", 2 * SIZE) not in found
-    assert ("aten.clone.default", SIZE) in found
+    _, saved = kept(gru, u=nn.Linear(SIZE, 2 * SIZE))
+    assert ("aten.addmm.default", 2 * SIZE) not in saved
+    assert ("aten.clone.default", SIZE) in saved
 
 
 def test_a_difference_of_kept_values_is_computed_again():
-    program, found = kept(gru, u=nn.Linear(SIZE, 2 * SIZE))
-    assert not any(target == "aten.sub.Tensor" for target, _ in found)
+    program, saved = kept(gru, u=nn.Linear(SIZE, 2 * SIZE))
+    assert not any(target == "aten.sub.Tensor" for target, _ in saved)
     again = [node for node in program.stage_of if node.meta.get("again")]
     assert [str(node.target) for node in again] == ["aten.sub.Tensor"]
     assert program.stage_of[again[0]] in BACKWARD
@@ -56,8 +56,8 @@ def test_a_value_of_which_all_columns_are_read_is_kept():
         v.scatter(h=h)
         v.push(h=h)
 
-    _, found = kept(vertex, u=nn.Linear(SIZE, 2 * SIZE))
-    assert ("aten.addmm.default", 2 * SIZE) in found
+    _, saved = kept(vertex, u=nn.Linear(SIZE, 2 * SIZE))
+    assert ("aten.addmm.default", 2 * SIZE) in saved
 
 
 def test_what_is_made_of_something_that_is_not_kept_is_kept():
@@ -67,8 +67,8 @@ def test_what_is_made_of_something_that_is_not_kept_is_kept():
         v.scatter(h=h)
         v.push(h=h)
 
-    _, found = kept(vertex, u=nn.Linear(SIZE, SIZE, bias=False))
-    assert ("aten.add.Tensor", SIZE) in found
+    _, saved = kept(vertex, u=nn.Linear(SIZE, SIZE, bias=False))
+    assert ("aten.add.Tensor", SIZE) in saved
 
 
 def test_the_tanh_of_a_state_is_computed_again():
@@ -77,8 +77,8 @@ def test_the_tanh_of_a_state_is_computed_again():
         v.scatter(h=h)
         v.push(h=torch.tanh(h) * h)
 
-    program, found = kept(vertex, u=nn.Linear(SIZE, SIZE))
-    assert not any(target == "aten.tanh.default" for target, _ in found)
+    program, saved = kept(vertex, u=nn.Linear(SIZE, SIZE))
+    assert not any(target == "aten.tanh.default" for target, _ in saved)
     again = [node for node in program.stage_of if node.meta.get("again")]
     assert [str(node.target) for node in again] == ["aten.tanh.default"]
 
@@ -95,8 +95,8 @@ def chosen(otherwise):
 
 
 def test_a_rectified_value_is_read_in_the_state_that_is_chosen_from_it():
-    _, found = kept(chosen(torch.sin), u=nn.Linear(SIZE, SIZE))
-    targets = [target for target, _ in found]
+    _, saved = kept(chosen(torch.sin), u=nn.Linear(SIZE, SIZE))
+    targets = [target for target, _ in saved]
     assert "aten.relu.default" not in targets
     assert "aten.where.self" in targets
 
@@ -108,8 +108,8 @@ def test_a_rectified_value_of_another_shape_than_the_state_is_kept():
         v.scatter(h=h)
         v.push(h=h)
 
-    _, found = kept(vertex, u=nn.Linear(SIZE, 1))
-    assert "aten.relu.default" in [target for target, _ in found]
+    _, saved = kept(vertex, u=nn.Linear(SIZE, 1))
+    assert "aten.relu.default" in [target for target, _ in saved]
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
@@ -119,10 +119,10 @@ def test_what_is_chosen_otherwise_may_be_no_number(backend):
     x = torch.randn(4, SIZE, dtype=torch.float64)
     x[:2] = torch.tensor([[float("nan")], [float("inf")]])
     x.requires_grad_()
-    found = []
+    gradients = []
     for model.backend in ("eager", backend):
         out = model([vf.chain(1), vf.chain(1), vf.chain(2)], x=x)
-        found.append(torch.autograd.grad(out.h[2:].square().sum(), [x, *model.parameters()]))
-    for one, other in zip(*found, strict=True):
+        gradients.append(torch.autograd.grad(out.h[2:].square().sum(), [x, *model.parameters()]))
+    for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, equal_nan=True)
-    assert all(gradient.isfinite().all() for gradient in found[1])
+    assert all(gradient.isfinite().all() for gradient in gradients[1])

@@ -258,7 +258,10 @@ ATTENDS = pytest.mark.skipif(torch.__version__ < (2, 13), reason="attention in f
 
 @pytest.mark.parametrize(
     "expression",
-    [pytest.param(made, marks=ATTENDS if name == "transformer" else (), id=name) for name, made in EXACT.items()],
+    [
+        pytest.param(function, marks=ATTENDS if name == "transformer" else (), id=name)
+        for name, function in EXACT.items()
+    ],
 )
 def test_what_treats_rows_alike_is_accepted_and_right(expression):
     parts = {
