@@ -128,8 +128,8 @@ class EstimatesMemory(ReturnsOutputs):
                 has them any more, as in `model(batch, x=x).h[batch.roots]`.
 
         Returns:
-            A `MemoryEstimate` in bytes, readable when printed: within 10 % of what a step of 5 MiB and more takes with generated code.
-            Backend "torch" takes from 6 % less to 32 % more.
+            A `MemoryEstimate` in bytes, readable when printed: within 10 % of what a step of 5 MiB and more takes with
+            generated code. Backend "torch" takes from 6 % less to 32 % more.
 
         Raises:
             as `forward`; BackendError on a GPU and with "eager"; InputError of a loss that asks for values.

@@ -114,7 +114,7 @@ def _run_all(
     """The outputs of these names, and the states of the random generators before each part."""
     outputs: dict[str, Tensor] = {}
     starts = dict.fromkeys(names, 0)
-    randomness = []
+    randomness: list[_Randomness] = []
     for part, rows in zip(parts, _rows_of_parts(parts, tensors), strict=True):
         state = _Randomness(part.order.vertex.device, part.generators())
         randomness.append(randomness[-1] if randomness and state.is_as(randomness[-1]) else state)
