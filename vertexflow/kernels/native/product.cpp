@@ -23,9 +23,10 @@ constexpr int vector_bytes = 16, registers = 16;
 typedef T Vector __attribute__((vector_size(vector_bytes), aligned(sizeof(T)), may_alias));
 constexpr int lanes = vector_bytes / sizeof(T), wide = 2 * lanes;
 constexpr int tall = registers == 32 ? 12 : 6;  // two registers a row, and room for a panel's row
-constexpr Long deep = 128, beside = 32;         // rows, and tiles, that an outer product takes at a time
-constexpr Long across = (beside + 1) * tall;     // room beside the last of them; no power of two
-constexpr Long near = 49152;                    // elements of the left operand that stay in a cache beside a panel
+constexpr Long deep = 128, beside = 16;         // rows, and tiles, that an outer product takes at a time
+constexpr Long across = (beside + 1) * tall;    // room beside the last of them; no power of two
+constexpr Long abreast = 262144 / (deep * wide * sizeof(T)), high = (deep + 1) * wide;  // panels at a time, and how far apart
+constexpr Long near = 49152;                   // elements of the left operand that stay in a cache beside a panel
 
 // Rows of `a` lie `lda` apart; if transposed, its columns do. `bias`, of these columns, may be `out` itself: then it adds.
 // The first `height` rows of the tile are written.
@@ -107,6 +108,12 @@ inline void copy(Long count, const T* from, T* to) {
     } else {
         for (Long j = 0; j < most; ++j) to[j] = j < count ? from[j] : 0;
     }
+}
+
+constexpr Long soon = 8;  // rows ahead of which lines of the cache are fetched: rows lie too far apart to be foreseen
+
+inline void fetch(const T* from, Long count) {
+    for (Long j = 0; j < count; j += Long(64 / sizeof(T))) __builtin_prefetch(from + j);
 }
 
 #if defined(__has_builtin)
@@ -264,6 +271,7 @@ extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const 
             const Long skipped = by_rows ? 0 : begin - panel * blocks, stop = by_rows ? to : std::min(to, end - panel * blocks);
             for (Long block = std::max(from, skipped); block < stop; ++block) {
                 const Long start = rows * block / blocks, height = rows * (block + 1) / blocks - start;  // nearly all the same
+                for (Long i = 0; i < height; ++i) __builtin_prefetch(out + (start + i) * ldo + column, 1);
                 tile_of({height, w.k, a + start * lda, lda, w.packed + column * w.k, wide, bias ? bias + column : nullptr, 0,
                          out + start * ldo + column, ldo, std::min<Long>(wide, w.n - column)});
             }
@@ -275,30 +283,39 @@ extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long 
     const Long blocks = (n + tall - 1) / tall, panels = (k + wide - 1) / wide;
     const Long thread = omp_get_thread_num(), team = omp_get_num_threads();
     const bool by_panels = k > n && panels >= team;  // else by blocks
-    const Long end = by_panels ? blocks : blocks * (thread + 1) / team;
+    const Long first_block = by_panels ? 0 : blocks * thread / team, last_block = by_panels ? blocks : blocks * (thread + 1) / team;
     const Long first_panel = by_panels ? panels * thread / team : 0, last_panel = by_panels ? panels * (thread + 1) / team : panels;
-    alignas(vector_bytes) T left[deep * across], right[deep * wide];  // columns of `a`, and a panel of `b`
-    for (Long first = by_panels ? 0 : blocks * thread / team; first < end; first += beside) {
-        const Long count = std::min(end - first, beside);
-        Long at[beside + 1];  // where tiles begin
-        for (Long i = 0; i <= count; ++i) at[i] = n * (first + i) / blocks;
-        const Long columns_of_a = at[count] - at[0];
-        for (Long from = 0; from < rows || from == 0; from += deep) {
-            const Long depth = std::min(deep, rows - from);
+    const Long pieces = std::max<Long>(1, (rows + deep - 1) / deep);
+    alignas(vector_bytes) T left[deep * across], right[abreast * high];  // columns of `a`, and panels of `b`, which stay in a cache
+    for (Long begin = first_panel; begin < last_panel; begin += abreast)
+        for (Long piece = 0; piece < pieces; ++piece) {
+            const Long end = std::min(begin + abreast, last_panel), column = begin * wide, columns_of_b = std::min(end * wide, k) - column;
+            const Long from = rows * piece / pieces, depth = rows * (piece + 1) / pieces - from;
             for (Long p = 0; p < depth; ++p) {
-                T* const to = left + p * across;
-                std::memcpy(to, a + (from + p) * lda + at[0], columns_of_a * sizeof(T));
-                std::fill(to + columns_of_a, to + columns_of_a + tall, T(0));  // the last tile may be less tall
+                const T* const row = b + (from + p) * ldb + column;
+                if (p + soon < depth) fetch(row + soon * ldb, columns_of_b);
+                for (Long j = 0; j < columns_of_b; j += wide)
+                    copy<wide>(std::min<Long>(wide, columns_of_b - j), row + j, right + j / wide * high + p * wide);
             }
-            for (Long panel = first_panel; panel < last_panel; ++panel) {
-                const Long column = panel * wide, columns = std::min<Long>(wide, k - column);
-                for (Long p = 0; p < depth; ++p) copy<wide>(columns, b + (from + p) * ldb + column, right + p * wide);
-                for (Long i = 0; i < count; ++i) {
-                    T* const to = out + at[i] * k + column;
-                    tile<tall, true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right, wide, from || adds ? to : nullptr, k, to, k,
-                                      columns});
+            for (Long first = first_block; first < last_block; first += beside) {
+                const Long count = std::min(last_block - first, beside);
+                Long at[beside + 1];  // where tiles begin
+                for (Long i = 0; i <= count; ++i) at[i] = n * (first + i) / blocks;
+                const Long columns_of_a = at[count] - at[0];
+                for (Long p = 0; p < depth; ++p) {
+                    const T* const row = a + (from + p) * lda + at[0];
+                    T* const to = left + p * across;
+                    if (p + soon < depth) fetch(row + soon * lda, columns_of_a);
+                    std::memcpy(to, row, columns_of_a * sizeof(T));
+                    std::fill(to + columns_of_a, to + columns_of_a + tall, T(0));  // the last tile may be less tall
                 }
+                for (Long panel = begin; panel < end; ++panel)
+                    for (Long i = 0; i < count; ++i) {
+                        T* const to = out + at[i] * k + panel * wide;
+                        for (Long row = at[i]; row < at[i + 1]; ++row) __builtin_prefetch(to + (row - at[i]) * k, 1);
+                        tile<tall, true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right + (panel - begin) * high, wide,
+                                          piece || adds ? to : nullptr, k, to, k, std::min<Long>(wide, k - panel * wide)});
+                    }
             }
         }
-    }
 }
