@@ -58,7 +58,7 @@ class Forward:
     memory: list[GroupMemory]  # of each group
     sending: Sending | None  # where a backward pass may send that overwrites what is kept
     state_rows: StateRows | None  # None: in the order of the schedule
-    num_bytes: int  # of calls and index arrays
+    bytes_of_calls: int  # in native code
 
     @property
     def kept_size(self) -> int:
@@ -89,7 +89,7 @@ class Backward:
     terms: list[Fresh]
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
     num_sums: int  # how many terms are of parameters; they come first
-    num_bytes: int  # of calls and index arrays
+    bytes_of_calls: int  # in native code
 
     def run(self, kept: Tensor, read: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of parameters, then inputs; `grads` are those of all outputs, or their only row."""

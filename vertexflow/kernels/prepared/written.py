@@ -158,7 +158,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         memory_of_groups,
         sending,
         state_rows,
-        writer.num_bytes,
+        writer.bytes_of_calls,
     )
 
 
@@ -270,7 +270,7 @@ def backward(
         raise Unprepared("gradients that no loop makes")
     fresh = [Fresh.of(*spec) for spec in terms.values()]
     indices = [[number_of[key] for key in keys] for keys in sums]
-    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, writer.num_bytes)
+    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, writer.bytes_of_calls)
 
 
 def _by_need(
