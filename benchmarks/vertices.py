@@ -1,6 +1,7 @@
 """One circuit that several processes compute together: `vf.parallel.divide`, memory and time of a training step.
 
     python -m benchmarks.vertices [--gates 200000] [--width 2000] [--hidden 64] [--ranks 1 2 4] [--backend auto]
+                                  [--seconds 8] [--processor-time]
 
 The circuit (`wide_circuit` in `graphs.py`) is divided by one process, which writes a file for each rank; the ranks are
 processes of one thread, which read their own alone. A step is forward and backward pass of one layer of a DAGNN, with
@@ -8,8 +9,10 @@ gradients of all outputs. For each
 number of ranks: vertices of the largest part over the mean; the sum over levels of the largest part's vertices, over the mean
 (what the work that ranks do at the same time is above the mean); states that cross in percent of all; exchanges, beside
 levels; the seconds of dividing; of the rank with most, the bytes that its step takes (the peak of its resident memory in its
-first step, above what it held with model and inputs, after a step on a small circuit), those of all rows that are computed,
-and the median seconds of a step.
+first step, above what it held with model and inputs, after a step on a small circuit), those that a plan predicts, all
+rows that are computed, the median milliseconds of a step, and those that a plan predicts, from what `Cluster.measure` found on
+the same ranks for so many seconds before. With `--processor-time` everything is in processor seconds of a rank, also what the
+cluster is measured by: what others do on the machine then matters little, and waiting for other ranks is not seen.
 """
 
 from __future__ import annotations
@@ -19,16 +22,21 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import distributed
 from torch import multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 import vertexflow as vf
+from vertexflow.parallel import measure, measure_links
 from vertexflow.parallel.divide_graph import levels_of
 
 from .graphs import wide_circuit
@@ -46,13 +54,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--seconds", type=float, default=8, help="of measuring the cluster")
+    parser.add_argument("--processor-time", action="store_true")
     options = parser.parse_args(arguments)
     batch, small = (vf.pack([wide_circuit(0, gates, options.width)]) for gates in (options.gates, 4 * options.width))
     levels = levels_of(batch)
     print(
         f"{options.gates:,} gates in {levels.max() + 1} levels, hidden {options.hidden}, backend {options.backend}\n"
         f"{'ranks':>5} {'largest':>8} {'at once':>8} {'cross %':>8} {'exchanges':>9} {'divide s':>8} "
-        f"{'peak MiB':>9} {'rows':>9} {'ms':>8}"
+        f"{'peak MiB':>9} {'predicted':>9} {'rows':>9} {'ms':>8} {'predicted':>9}  limited by"
     )
     for ranks in options.ranks:
         show(options, batch, small, levels, ranks)
@@ -68,42 +78,69 @@ def show(options: Any, batch: vf.GraphBatch, small: vf.GraphBatch, levels: Any, 
         for name, each in (("whole", parts), ("small", vf.parallel.divide(small, ranks))):
             for part in each:
                 part.save(f"{folder}/{name} {part.rank}")
-        mp.spawn(_rank, (ranks, folder, options.hidden, options.steps, options.backend), nprocs=ranks)
+        mp.spawn(_rank, (ranks, folder, options), nprocs=ranks)
         measured = [torch.load(f"{folder}/found {rank}") for rank in range(ranks)]
+        predicted = predict(options, batch, ranks, vf.parallel.Cluster.load(f"{folder}/cluster"))
     cross = sum(int(part.upward.sent.sum()) for part in parts) / batch.num_vertices
     print(
         f"{ranks:>5} {max(part.num_vertices for part in parts) * ranks / batch.num_vertices:>8.3f} "
         f"{rows.max(0).sum() * ranks / batch.num_vertices:>8.3f} {100 * cross:>8.2f} {parts[0].upward.num_exchanges:>9} "
         f"{seconds:>8.1f} {max(each['peak'] for each in measured) / MIB:>9.0f} "
-        f"{max(part.upward.batch.num_vertices for part in parts):>9,} {max(each['ms'] for each in measured):>8.0f}",
+        f"{predicted.memory / MIB:>9.0f} {max(part.upward.batch.num_vertices for part in parts):>9,} "
+        f"{max(each['ms'] for each in measured):>8.0f} {predicted.seconds * 1e3:>9.0f}  "
+        + ", ".join(f"{name} {share:.0%}" for name, share in predicted.shares.items() if share >= 0.01),
         flush=True,
     )
 
 
-def _rank(rank: int, ranks: int, folder: str, hidden: int, steps: int, backend: str) -> None:
+def model_of(options: Any) -> vf.nn.DAGNN:
+    torch.manual_seed(0)
+    return vf.nn.DAGNN(options.hidden, options.hidden, num_layers=1, backend=options.backend)
+
+
+def predict(options: Any, batch: vf.GraphBatch, ranks: int, cluster: vf.parallel.Cluster) -> vf.parallel.Prediction:
+    """What a plan says of so many ranks."""
+    model, x = model_of(options), torch.empty(batch.num_vertices, options.hidden, device="meta")
+    like = vf.parallel.Plan({"vertices": ranks}, {"": "whole", "layers.0": "whole"})
+    found = vf.parallel.plan(model, [(batch, x)], cluster, optimizer=0, like=like, call=losses)
+    assert found.prediction is not None
+    return found.prediction
+
+
+def losses(model: Any, arguments: tuple[Any, torch.Tensor]) -> torch.Tensor:
+    """Of all rows."""
+    return model(*arguments).h.square()  # type: ignore[no-any-return]
+
+
+def _rank(rank: int, ranks: int, folder: str, options: Any) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
-    torch.manual_seed(0)
-    model = DistributedDataParallel(vf.nn.DAGNN(hidden, hidden, num_layers=1, backend=backend))
+    model = DistributedDataParallel(model_of(options))
     small, part = (vf.parallel.GraphPart.load(f"{folder}/{name} {rank}") for name in ("small", "whole"))
-    step(model, small, torch.randn(small.num_vertices, hidden))
-    x = torch.randn(part.num_vertices, hidden)
+    clock = time.process_time if options.processor_time else time.perf_counter
+    step(model, small, torch.randn(small.num_vertices, options.hidden), clock)
+    x = torch.randn(part.num_vertices, options.hidden)
     before = _peak_from_now()
-    times = [step(model, part, x)]
+    times = [step(model, part, x, clock)]
     peak = _status("VmHWM") - before
-    times = [step(model, part, x) for _ in range(steps - 1)] or times
+    times = [step(model, part, x, clock) for _ in range(options.steps - 1)] or times
+    clocked = SimpleNamespace(perf_counter=clock)
+    with patch.object(measure, "time", clocked), patch.object(measure_links, "time", clocked):
+        cluster = vf.parallel.Cluster.measure(init_device_mesh("cpu", (ranks,)), seconds=options.seconds)
+    if rank == 0:
+        cluster.save(f"{folder}/cluster")
     torch.save({"peak": peak, "ms": statistics.median(times) * 1e3}, f"{folder}/found {rank}")
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-def step(model: Any, part: vf.parallel.GraphPart, x: torch.Tensor) -> float:
+def step(model: Any, part: vf.parallel.GraphPart, x: torch.Tensor, clock: Callable[[], float]) -> float:
     """The seconds of a training step."""
-    begin = time.perf_counter()
+    begin = clock()
     model.zero_grad()
-    vf.parallel.mean(model(part, x).h.square()).backward()
-    return time.perf_counter() - begin
+    vf.parallel.mean(losses(model, (part, x))).backward()
+    return clock() - begin
 
 
 def _peak_from_now() -> int:

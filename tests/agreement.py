@@ -93,9 +93,9 @@ def compare(
         assert not any(value.requires_grad for value in ours.values())
     if not expected.weights:
         return
-    found = gradients(ours, expected.weights, {name: (our_leaves or leaves)[name] for name in leaves})
+    our_gradients = gradients(ours, expected.weights, {name: (our_leaves or leaves)[name] for name in leaves})
     for name, wanted in expected.gradients.items():
-        ours_here = found[name]
+        ours_here = our_gradients[name]
         if wanted is None:  # nothing that was computed uses this leaf; a gradient of zeros is as good
             assert ours_here is None or not ours_here.any(), name
         else:

@@ -91,11 +91,11 @@ def standard_headers(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as beside:  # another worker may be reading what is there
         new = Path(beside) / "standard.hpp"
         new.write_text("\n".join(line for line in lines if line.startswith("#include <")), encoding="utf-8")
-        if found := build.compiler():  # what it does not precompile it reads
+        if compiler := build.compiler():  # what it does not precompile it reads
             flags = (*build.FLAGS, "-ffp-contract=off", "-O0", "-x", "c++-header")
-            subprocess.run([*shlex.split(found), *flags, str(new), "-o", f"{new}.gch"], check=False)
-        for made in Path(beside).iterdir():
-            made.replace(folder / made.name)
+            subprocess.run([*shlex.split(compiler), *flags, str(new), "-o", f"{new}.gch"], check=False)
+        for file in Path(beside).iterdir():
+            file.replace(folder / file.name)
     return header
 
 

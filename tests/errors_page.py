@@ -32,14 +32,14 @@ class Mistake:
 
 def mistakes() -> list[Mistake]:
     """The sections of the page."""
-    return [Mistake(**found.groupdict()) for found in _SECTION.finditer(PAGE.read_text(encoding="utf-8"))]
+    return [Mistake(**match.groupdict()) for match in _SECTION.finditer(PAGE.read_text(encoding="utf-8"))]
 
 
 def preamble() -> str:
     """The first block of Python, which all sections follow."""
-    found = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-    assert found is not None
-    return found[1]
+    match = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    assert match is not None
+    return match[1]
 
 
 def printed_for(code: str) -> str:
@@ -69,10 +69,10 @@ def _run(code: str, filename: str, namespace: dict[str, Any]) -> None:
 def rewritten() -> str:
     """The page, with what is printed now."""
 
-    def section(found: re.Match[str]) -> str:
-        text = found[0]
-        start, end = found.start("printed") - found.start(), found.end("printed") - found.start()
-        return text[:start] + printed_for(found["code"]) + text[end:]
+    def section(match: re.Match[str]) -> str:
+        text = match[0]
+        start, end = match.start("printed") - match.start(), match.end("printed") - match.start()
+        return text[:start] + printed_for(match["code"]) + text[end:]
 
     return _SECTION.sub(section, PAGE.read_text(encoding="utf-8"))
 

@@ -62,11 +62,11 @@ def language_of(monkeypatch, interpreter):
 
 def keep_dtypes(monkeypatch, interpreter):
     """NumPy's dtype of each of Triton's is looked up in a table that is made once."""
-    found = cache(interpreter._get_np_dtype)
+    cached = cache(interpreter._get_np_dtype)
 
     def dtype_of(given):
         element = given.scalar
-        return np.dtype(np.uint64) if element.is_ptr() else found(element)
+        return np.dtype(np.uint64) if element.is_ptr() else cached(element)
 
     monkeypatch.setattr(interpreter, "_get_np_dtype", dtype_of)
 

@@ -48,9 +48,9 @@ class AllArcs:
     def gather(self, position):
         v = self.v
         slots = [v.arity * arc + position for arc in self.arcs]
-        found = [v.by_slot.get(slot) if position < v.arity else None for slot in slots]
+        states = [v.by_slot.get(slot) if position < v.arity else None for slot in slots]
         zeros = {name: torch.zeros(1, *shape, dtype=v.dtypes[name]) for name, shape in v.shapes.items()}
-        rows = {name: [(state or zeros)[name] for state in found] for name in v.shapes}
+        rows = {name: [(state or zeros)[name] for state in states] for name in v.shapes}
         return SimpleNamespace(**{name: torch.cat([zeros[name][:0], *values]) for name, values in rows.items()})
 
     def pull(self, name):
@@ -164,8 +164,8 @@ def run_reference(
         slots[above][at] = below
         numbers[above][at] = number
     usual = next((p.dtype for p in model.parameters()), torch.float64)
-    asked = model.state_dtype if isinstance(model.state_dtype, Mapping) else {}
-    dtypes = {name: asked.get(name, usual) for name in model.state}
+    state_dtypes = model.state_dtype if isinstance(model.state_dtype, Mapping) else {}
+    dtypes = {name: state_dtypes.get(name, usual) for name in model.state}
     done: list[OneVertex | None] = [None] * num_vertices
     leaves = [vertex for vertex in range(num_vertices) if not slots[vertex]]
     for start in range(num_vertices):

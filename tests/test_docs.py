@@ -23,8 +23,8 @@ def test_the_cells_of_a_page_run(page, monkeypatch):
     """As they do when the site is built, without a kernel."""
     monkeypatch.delenv("VERTEXFLOW_BACKEND", raising=False)
     namespace: dict[str, object] = {}
-    for number, found in enumerate(CELL.finditer(page.read_text(encoding="utf-8"))):
-        code, name = found[1], f"{page.stem}_{number}.py"
+    for number, cell in enumerate(CELL.finditer(page.read_text(encoding="utf-8"))):
+        code, name = cell[1], f"{page.stem}_{number}.py"
         linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
         tree = ast.parse(code)
         last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
@@ -39,8 +39,8 @@ def test_the_cells_of_a_page_run(page, monkeypatch):
 )
 def test_every_public_name_is_in_the_api(module, prefix):
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
-    found = set(re.findall(rf"^\.\. auto\w+:: vertexflow\.{re.escape(prefix)}(\w+)$", pages, re.M))
-    assert set(module.__all__) - {"__version__", "nn", "parallel"} == found
+    documented = set(re.findall(rf"^\.\. auto\w+:: vertexflow\.{re.escape(prefix)}(\w+)$", pages, re.M))
+    assert set(module.__all__) - {"__version__", "nn", "parallel"} == documented
 
 
 def test_every_page_is_in_a_table_of_contents():

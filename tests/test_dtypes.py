@@ -142,9 +142,9 @@ def test_real_numbers_become_shorter_where_that_is_asked_for():
         v.push(h=h, seen=v.gather(0).h)
 
     x = torch.full((2, 2), 1 / 3, dtype=torch.float64)
-    asked = FromCode(vertex, {"h": 2}, w=nn.Parameter(torch.ones(2)))
-    asked.state_dtype = {"h": torch.float32}
-    out = asked([vf.chain(2)], x=x)
+    shorter = FromCode(vertex, {"h": 2}, w=nn.Parameter(torch.ones(2)))
+    shorter.state_dtype = {"h": torch.float32}
+    out = shorter([vf.chain(2)], x=x)
     assert (out.h.dtype, out.seen.dtype) == (torch.float64, torch.float32)
     assert torch.equal(out.seen[1], x[0].float())
     longer = FromCode(vertex, {"h": 2}, w=nn.Parameter(torch.ones(2, dtype=torch.float64)))
@@ -185,15 +185,15 @@ def test_attention_under_autocast(backend):
         v.push(h=h)
 
     x = torch.randn(4, 4, requires_grad=True)
-    found = []
-    for of in (backend, "eager"):
+    gradients = []
+    for each in (backend, "eager"):
         model = FromCode(vertex, {"h": 4}, w=nn.Parameter(torch.ones(1)))
-        model.backend = of
+        model.backend = each
         with torch.autocast("cpu", torch.bfloat16):
             out = model([vf.chain(4)], x=x)
         assert out.h.dtype == torch.bfloat16
-        found.append(torch.autograd.grad(out.h.sum(), x)[0])
-    torch.testing.assert_close(*found, rtol=0.05, atol=0.05)
+        gradients.append(torch.autograd.grad(out.h.sum(), x)[0])
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("backend", ["torch", "eager"])

@@ -28,7 +28,7 @@ SKETCHES = {
 
 def examples() -> dict[str, doctest.DocTest]:
     """The examples of public names and of their public methods, by name."""
-    found: dict[str, doctest.DocTest] = {}
+    doctests: dict[str, doctest.DocTest] = {}
     parser = doctest.DocTestParser()
     for module in MODULES:
         for name in module.__all__:
@@ -42,8 +42,8 @@ def examples() -> dict[str, doctest.DocTest]:
                     value.__doc__ if isinstance(value, type) or callable(value) or isinstance(value, property) else None
                 )
                 if text and ">>>" in text:
-                    found[key] = parser.get_doctest(text, {}, key, None, None)
-    return found
+                    doctests[key] = parser.get_doctest(text, {}, key, None, None)
+    return doctests
 
 
 @functools.cache

@@ -46,24 +46,24 @@ def assert_untouched(model):
 def test_in_several_threads_at_once(backend, expected):
     model, x = model_and_input()
     model.backend = backend
-    found, failures = [None] * 8, []
-    start = threading.Barrier(len(found))
+    results, failures = [None] * 8, []
+    start = threading.Barrier(len(results))
 
     def work(number):
         try:
             start.wait()
             for _ in range(3):
-                found[number] = gradients(model, x)
+                results[number] = gradients(model, x)
         except BaseException as failure:  # or the thread would swallow it
             failures.append(failure)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(found))]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(results))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failures
-    for values in found:
+    for values in results:
         torch.testing.assert_close(values, expected)
     assert len(model._programs.seen.version.traces) == 1
     assert_untouched(model)
@@ -179,8 +179,8 @@ def test_checkpointed_gradients_of_gradients_are_right(backend):
             results += [gradient.detach(), *torch.autograd.grad(gradient.sin().sum(), [x, model.u.weight])]
         return results
 
-    found = derivatives(lambda function, x: checkpoint(function, x, use_reentrant=False))
-    torch.testing.assert_close(found, derivatives(lambda function, x: function(x)))
+    actual = derivatives(lambda function, x: checkpoint(function, x, use_reentrant=False))
+    torch.testing.assert_close(actual, derivatives(lambda function, x: function(x)))
 
 
 def test_while_parametrizations_are_cached():

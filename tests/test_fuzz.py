@@ -128,7 +128,7 @@ def test_the_table_has_every_feature():
         function = draw_function(random.Random(number))
         sample = draw_sample(random.Random(number), function, ["x", "linear.weight"])
         case = Case(function, sample, "native", "fsm", "growing", 0)
-        found = features_of(case)
+        features = features_of(case)
         used = {step[0] for method in function.methods.values() for step in method.program}
-        assert found - used <= known
+        assert features - used <= known
     assert {f"way: {name}" for name in WAYS} <= known

@@ -96,17 +96,17 @@ def test_native_code_gives_the_same_bits_with_any_number_of_threads(dtype):
     for name in ("trees", "ragged"):
         model = model_of(name, "native").to(dtype)
         graphs = graphs_of(SHAPES[name], 300)  # enough that threads are woken
-        batch, x, found = vf.pack(graphs), inputs_of(SHAPES[name], graphs).to(dtype), []
+        batch, x, results = vf.pack(graphs), inputs_of(SHAPES[name], graphs).to(dtype), []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(outputs_and_gradients(model, batch, x))
+            results.append(outputs_and_gradients(model, batch, x))
         assert "vertex.core: native code" in model.explain()
-        assert same_bits(found[0], found[1]), name
-        assert same_bits(found[0], found[2]), name
+        assert same_bits(results[0], results[1]), name
+        assert same_bits(results[0], results[2]), name
 
 
 def poisoned(name, backend, value, interpreted=False):
-    """Outputs and gradients with and without a bad value in one sample; what tells that sample's rows from others'."""
+    """Outputs and gradients before, with and after a bad value in one sample, and masks of the rows of all other samples."""
     shape, model = SHAPES[name], model_of(name, backend).eval()
     graphs = graphs_of(shape, 3 if interpreted else 9)
     batch, x = vf.pack(graphs), inputs_of(shape, graphs)
@@ -116,19 +116,19 @@ def poisoned(name, backend, value, interpreted=False):
     spoilt = x.clone()
     spoilt[torch.from_numpy(of_inputs == bad)] = value
     before = outputs_and_gradients(model, batch, x)
-    found = outputs_and_gradients(model, batch, spoilt)
+    during = outputs_and_gradients(model, batch, spoilt)
     after = outputs_and_gradients(model, batch, x)  # in the same memory
     others = torch.from_numpy(of_vertices != bad), torch.from_numpy(of_inputs != bad)
-    return before, found, after, others
+    return before, during, after, others
 
 
-def check_poisoned(before, found, after, others):
+def check_poisoned(before, during, after, others):
     assert same_bits(before, after)
-    assert not found[0].isfinite().all()
-    for clean, with_bad, other in zip(before, found, others, strict=False):  # what was pushed; the input's gradient
+    assert not during[0].isfinite().all()
+    for clean, with_bad, other in zip(before, during, others, strict=False):  # what was pushed; the input's gradient
         assert same_bits([clean[other]], [with_bad[other]])
         assert clean[other].isfinite().all()
-    for gradient in found[2:]:  # a sum over all rows has the bad one's
+    for gradient in during[2:]:  # a sum over all rows has the bad one's
         assert gradient.isnan().any()
 
 

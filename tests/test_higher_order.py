@@ -46,22 +46,22 @@ def numbers(*shape: int) -> torch.Tensor:
 
 def derivatives(outputs, leaves, order=2):
     """Gradients of a sum of squares of outputs, of a sum of squares of those, and so on; zeros where there are none."""
-    found, value = [], sum((out * out.detach().sin()).sum() for out in outputs.values() if out.requires_grad)
+    all_gradients, value = [], sum((out * out.detach().sin()).sum() for out in outputs.values() if out.requires_grad)
     for number in range(1, order + 1):
         gradients = [None] * len(leaves)
         if isinstance(value, torch.Tensor) and value.requires_grad:
             gradients = torch.autograd.grad(value, leaves, create_graph=number < order, allow_unused=True)
-        found += [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)]
+        all_gradients += [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, leaves, strict=True)]
         value = sum(g.square().sum() for g in gradients if g is not None)
-    return found
+    return all_gradients
 
 
 def agree(ours, expected):
     """To ten digits of the largest: what is summed may cancel."""
     assert len(ours) == len(expected)
     largest = 1 + max((float(value.detach().abs().max()) for value in expected if value.numel()), default=0)
-    for found, wanted in zip(ours, expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10 * largest)
+    for actual, wanted in zip(ours, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-10, atol=1e-10 * largest)
 
 
 def check(case, backends, call, reference, leaves):
@@ -199,11 +199,11 @@ def test_shared_tensors_and_selected_outputs_and_parts(reverse):
         v.scatter(h=h)
         v.push(h=h, y=h * v.shared("W")[0])
 
-    model, x, made = FromCode(vertex, {"h": 3}), numbers(COUNT, 3), numbers(3, 3)
-    leaves, outputs = [x, made], torch.tensor([8, 0, 4, 4])
+    model, x, shared_leaf = FromCode(vertex, {"h": 3}), numbers(COUNT, 3), numbers(3, 3)
+    leaves, outputs = [x, shared_leaf], torch.tensor([8, 0, 4, 4])
 
     def call():
-        return model(GRAPHS, x=x, shared={"W": made.sin()}, outputs=outputs, reverse=reverse)
+        return model(GRAPHS, x=x, shared={"W": shared_leaf.sin()}, outputs=outputs, reverse=reverse)
 
     model.backend = "eager"
     expected = derivatives(call(), leaves, 3)
@@ -333,10 +333,10 @@ def test_parametrized_weights_under_autocast_and_in_half_precision():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = model(GRAPHS, x=x).h.float().square().sum()
         (first,) = torch.autograd.grad(loss, x, create_graph=True)
-        found = torch.autograd.grad(first.square().sum(), [x, *model.parameters()])
+        actual = torch.autograd.grad(first.square().sum(), [x, *model.parameters()])
         if backend == "eager":
-            expected = found
-    for ours, wanted in zip(found, expected, strict=True):
+            expected = actual
+    for ours, wanted in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=0.1, atol=0.1 * float(wanted.abs().max()))
 
 
@@ -439,19 +439,19 @@ def test_marginals_of_a_crf_are_trained_on():
         return total
 
     gold, leaves = torch.tensor([0, 1, 2, 0, 1, 1]), [score, model.transition]
-    found = []
+    results = []
     for log_z in (model(batch, score=score, outputs=batch.roots).log_z.sum(), by_hand(score)):
         (marginals,) = torch.autograd.grad(log_z, score, create_graph=True)
         torch.testing.assert_close(marginals.sum(-1), torch.ones(sum(lengths), dtype=torch.float64))
         loss = -marginals[torch.arange(len(gold)), gold].log().mean()
-        found.append([marginals, *torch.autograd.grad(loss, leaves)])
-    agree(*found)
+        results.append([marginals, *torch.autograd.grad(loss, leaves)])
+    agree(*results)
 
 
 def test_two_steps_of_maml():
     model, batch = TreeRNN(3, 4).double(), vf.pack(GRAPHS)
     xs = [numbers(COUNT, 3).detach() for _ in range(2)]
-    found = []
+    results = []
     for backend in ("eager", "native"):
         model.backend, weights = backend, dict(model.named_parameters())
         for x in xs:
@@ -459,20 +459,20 @@ def test_two_steps_of_maml():
             slopes = torch.autograd.grad(loss, [*weights.values()], create_graph=True)
             weights = {name: w - 0.5 * slope for (name, w), slope in zip(weights.items(), slopes, strict=True)}
         loss = torch.func.functional_call(model, weights, (batch,), {"x": xs[0]}).h.square().mean()
-        found.append(torch.autograd.grad(loss, list(model.parameters())))
-    agree(*found)
+        results.append(torch.autograd.grad(loss, list(model.parameters())))
+    agree(*results)
 
 
 def test_two_models_one_on_the_other_with_a_gradient_penalty():
     lower, upper, x = TreeRNN(3, 4).double(), TreeRNN(4, 2).double(), numbers(COUNT, 3)
-    found = []
+    results = []
     for backend in ("eager", "native"):
         lower.backend = upper.backend = backend
         out = upper(GRAPHS, x=lower(GRAPHS, x=x).h, reverse=True).h
         (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
         penalty = (slope.norm(dim=1) - 1).square().mean()
-        found.append(torch.autograd.grad(out.mean() + penalty, [*lower.parameters(), *upper.parameters()]))
-    agree(*found)
+        results.append(torch.autograd.grad(out.mean() + penalty, [*lower.parameters(), *upper.parameters()]))
+    agree(*results)
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
@@ -494,10 +494,10 @@ def test_an_output_to_which_nothing_leads_has_a_gradient_of_zero_after_a_second_
 def test_trees_are_replayed_in_an_order_in_which_a_step_reads_the_one_before_it():
     model, rng = TreeRNN(3, 4), random.Random(0)
     batch = vf.pack([vf.tree(random_tree(rng, 24)) for _ in range(6)])
-    x, found = numbers(batch.num_vertices, 3), []
+    x, results = numbers(batch.num_vertices, 3), []
     for model.double().backend in ("eager", "torch"):
-        found.append(derivatives(model(batch, x=x), [x, *model.parameters()]))
-    agree(*found)
+        results.append(derivatives(model(batch, x=x), [x, *model.parameters()]))
+    agree(*results)
     (order, _, _) = [*batch.derived.orders.values()][-1]
     late = routes.order_of_few_routes(order)
     sending = routes.routes_of(late)[By.SLOT].sending

@@ -55,34 +55,34 @@ def clear(error: Exception) -> None:
 @given(NUMBERS.filter(lambda count: count != 2**31 - 1), arrays(), arrays(), st.none() | arrays())
 def test_graph_of_any_arrays(count, child, parent, slots):
     try:
-        made = vf.graph(
+        graph = vf.graph(
             count, [child, parent] if child.shape != parent.shape else np.stack([child, parent]), slots=slots
         )
     except vf.VertexFlowError as error:
         return clear(error)
     except MemoryError:
         pytest.fail("memory was asked for before the arguments were looked at")
-    assert made.num_vertices == count
+    assert graph.num_vertices == count
     return None
 
 
 @given(st.integers(1, 6), st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6), st.none() | st.lists(NUMBERS, max_size=6))
 def test_graph_of_any_pairs(count, pairs, slots):
     try:
-        made = vf.graph(count, pairs, slots=slots)
+        graph = vf.graph(count, pairs, slots=slots)
     except vf.VertexFlowError as error:
         return clear(error)
-    assert made.num_edges == len(pairs)
-    assert vf.schedule(vf.pack([made])).num_vertices == count
+    assert graph.num_edges == len(pairs)
+    assert vf.schedule(vf.pack([graph])).num_vertices == count
     return None
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int64", "uint64"])
 def test_strides_do_not_matter(dtype):
     table = np.array([[1, 2], [0, 2], [0, 1]], dtype=dtype)  # pairs, the last first
-    made = vf.graph(3, table[::-1].T)
-    assert made.child.tolist() == [0, 0, 1]
-    assert made.offset.tolist() == [0, 0, 1, 3]
+    graph = vf.graph(3, table[::-1].T)
+    assert graph.child.tolist() == [0, 0, 1]
+    assert graph.offset.tolist() == [0, 0, 1, 3]
 
 
 def test_more_edges_than_can_be_counted_are_refused_before_they_are_read():
@@ -141,8 +141,8 @@ def test_schedule_of_damaged_arrays(batch, name, data):
     damaged = replaced(batch, **{name: array})
     policy = data.draw(st.sampled_from([*POLICIES, "fsm"]))
     try:
-        made = vf.schedule(damaged, policy, num_slots=8)
-        edge_lists(damaged, made)
+        schedule = vf.schedule(damaged, policy, num_slots=8)
+        edge_lists(damaged, schedule)
     except (vf.VertexFlowError, ValueError) as error:
         clear(error)
 
@@ -311,9 +311,9 @@ def test_ctrl_c_stops_a_long_call():
             assert process.stdout.readline() == "ready\n", what
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
-            asked = time.perf_counter()
+            sent = time.perf_counter()
             assert process.stdout.readline() == "stopped\n", what
-            assert time.perf_counter() - asked < 5, what
+            assert time.perf_counter() - sent < 5, what
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()

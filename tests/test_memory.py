@@ -69,7 +69,7 @@ def test_10_000_different_structures(monkeypatch):
     assert len(seen) > 8_000
     assert resident() - before < 4 << 20
     assert len(cache._kept) < 600
-    assert sum(cache._size(arrays, made) for arrays, made in cache._kept.values()) == cache._bytes <= 1 << 20
+    assert sum(cache._size(arrays, schedule) for arrays, schedule in cache._kept.values()) == cache._bytes <= 1 << 20
     assert len(model._programs.versions) == 1
     assert len(batch.derived.orders) < 8
 

@@ -117,8 +117,8 @@ def test_without_gradients_there_is_nothing_to_refuse(name):
         for how in ("frozen", "no_grad", "no backward"):
             model.requires_grad_(how != "frozen")
             with torch.set_grad_enabled(how != "no_grad"):
-                found = model(GRAPHS, x=x).h
-            torch.testing.assert_close(found, expected, msg=lambda said, how=how: f"{model.backend}, {how}: {said}")
+                actual = model(GRAPHS, x=x).h
+            torch.testing.assert_close(actual, expected, msg=lambda said, how=how: f"{model.backend}, {how}: {said}")
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -154,8 +154,8 @@ def test_other_gradients_are_right():
     _, expected = gradients("eager")
     for backend in BACKENDS:
         print(backend)
-        out, found = gradients(backend)
-        torch.testing.assert_close(found, expected)
+        out, actual = gradients(backend)
+        torch.testing.assert_close(actual, expected)
         with pytest.raises(vf.VertexFunctionError, match=r"`floor_divide`"):
             out.floored.sum().backward()
 

@@ -67,8 +67,8 @@ def test_a_source_distribution_has_all_that_is_kept(tmp_path):
     command = [sys.executable, "setup.py", "-q", "sdist"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (made,) = tmp_path.glob("dist/*.tar.gz")
-    with tarfile.open(made) as file:
+    (archive,) = tmp_path.glob("dist/*.tar.gz")
+    with tarfile.open(archive) as file:
         assert kept <= {name.partition("/")[2] for name in file.getnames()}
 
 

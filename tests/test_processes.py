@@ -22,14 +22,14 @@ NUM_THREADS = 8
 
 
 def in_threads(work):
-    """Call `work` with 0, 1, ... in as many threads as there are, all at once; what they returned."""
-    found, failures, start = [None] * NUM_THREADS, [], threading.Barrier(NUM_THREADS)
+    """Call `work` with 0, 1, ... in NUM_THREADS threads, all at once; returns their results."""
+    results, failures, start = [None] * NUM_THREADS, [], threading.Barrier(NUM_THREADS)
 
     def call(number):
         try:
             torch.set_num_threads(1)  # for operations of this thread
             start.wait()
-            found[number] = work(number)
+            results[number] = work(number)
         except BaseException as failure:  # or the thread would swallow it
             failures.append(failure)
 
@@ -39,7 +39,7 @@ def in_threads(work):
     for thread in threads:
         thread.join()
     assert not failures
-    return found
+    return results
 
 
 def grown(model, x):
@@ -74,15 +74,15 @@ def test_eight_threads_with_one_model_and_models_of_their_own(backend):
             models[1].load_state_dict({name: value * (1 + number) for name, value in shared.state_dict().items()})
         return [
             outputs_and_gradients(shared, together, rows[-1])
-            + [found for model in models for found in outputs_and_gradients(model, graphs[number], rows[number])]
+            + [tensor for model in models for tensor in outputs_and_gradients(model, graphs[number], rows[number])]
             + grown(shared, rows[number][:7])
             for _ in range(rounds)
         ]
 
-    found = in_threads(work)
+    results = in_threads(work)
     for number in range(NUM_THREADS):
         (alone,) = work(number, rounds=1)
-        assert all(same_bits(each, alone) for each in found[number])
+        assert all(same_bits(each, alone) for each in results[number])
 
 
 def in_a_child(work, seconds=60):
@@ -108,8 +108,8 @@ def test_a_model_in_a_forked_child_after_the_parent_used_it_with_several_threads
     expected = outputs_and_gradients(model, graphs, x)
 
     def work():
-        found = outputs_and_gradients(model, graphs, x)
-        torch.testing.assert_close(found, expected)
+        actual = outputs_and_gradients(model, graphs, x)
+        torch.testing.assert_close(actual, expected)
         return torch.get_num_threads() == 1
 
     assert in_a_child(work)
@@ -158,9 +158,9 @@ def test_workers_make_the_batches_that_one_process_makes(method):
         Trees(), batch_size=5, collate_fn=collate, num_workers=2 if method == "fork" else 1,
         multiprocessing_context=method, timeout=60,
     )  # fmt: skip
-    found = [outputs_and_gradients(model, *samples) for samples in workers]
-    assert len(found) == len(expected)
-    assert all(map(same_bits, found, expected))
+    actual = [outputs_and_gradients(model, *samples) for samples in workers]
+    assert len(actual) == len(expected)
+    assert all(map(same_bits, actual, expected))
 
 
 def _in_a_worker(model, graphs, x, results):
@@ -177,7 +177,7 @@ def test_a_model_that_is_sent_to_a_spawned_process():
     results = context.SimpleQueue()
     process = context.Process(target=_in_a_worker, args=(model, graphs, x, results))
     process.start()
-    found = results.get()
+    actual = results.get()
     process.join(60)
     assert process.exitcode == 0
-    torch.testing.assert_close([torch.from_numpy(each) for each in found], expected)
+    torch.testing.assert_close([torch.from_numpy(each) for each in actual], expected)

@@ -30,5 +30,5 @@ def test_the_first_50_trees_of_sst_dev(data):
 
     ours = loss_and_gradients(model(batch, x=x).h)
     reference = loss_and_gradients(run_reference(model, batch.num_vertices, edges, {"x": x})["h"])
-    for found, expected in zip(ours, reference, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    for actual, expected in zip(ours, reference, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)

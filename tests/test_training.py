@@ -252,7 +252,7 @@ def test_a_batch_that_was_used_in_inference_mode_first_can_be_trained_on(backend
 
     with torch.inference_mode():
         expected = loss()
-    found = loss()
-    assert torch.equal(found, expected)
-    found.backward()
+    actual = loss()
+    assert torch.equal(actual, expected)
+    actual.backward()
     assert x.grad.isfinite().all()

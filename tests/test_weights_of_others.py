@@ -98,15 +98,15 @@ def test_functional_call_with_tied_weights():
 
     model, x = Tied(), torch.randn(3, 3)
     given = torch.randn(3, 3, requires_grad=True)
-    found = []
+    tied_results = []
     for backend in ("torch", "eager", "torch"):
         model.backend = backend
         for tensors in ({"one.weight": given}, {"other.weight": given}, {"one.weight": given, "other.weight": given}):
             out = torch.func.functional_call(model, tensors, ([vf.chain(3)],), {"x": x})
-            found.append((out.h.detach(), torch.autograd.grad(out.h.sum(), given)[0]))
+            tied_results.append((out.h.detach(), torch.autograd.grad(out.h.sum(), given)[0]))
         model([vf.chain(3)], x=x)
-    for values in found[1:]:
-        torch.testing.assert_close(values, found[0])
+    for values in tied_results[1:]:
+        torch.testing.assert_close(values, tied_results[0])
     both = {"one.weight": given, "other.weight": torch.randn(3, 3)}
     with pytest.raises(ValueError, match="tied"):
         torch.func.functional_call(model, both, ([vf.chain(3)],), {"x": x})
@@ -167,12 +167,12 @@ def calling_an_object():
 @pytest.mark.parametrize("make", [OfPartialMethods, calling_an_object])
 def test_vertex_methods_that_are_no_functions(make):
     model, x = make(), torch.randn(3, 3, requires_grad=True)
-    found = {}
+    results = {}
     for scale in (1.0, 3.0):
         (model if make is OfPartialMethods else model.vertex).scale = scale
         for backend in ("torch", "eager"):
             model.backend = backend
             h = model([vf.chain(3)], x=x).h
-            found[scale, backend] = h.detach(), torch.autograd.grad(h.sum(), x)[0]
-        torch.testing.assert_close(found[scale, "torch"], found[scale, "eager"])
-    assert not torch.equal(found[1.0, "torch"][0], found[3.0, "torch"][0])
+            results[scale, backend] = h.detach(), torch.autograd.grad(h.sum(), x)[0]
+        torch.testing.assert_close(results[scale, "torch"], results[scale, "eager"])
+    assert not torch.equal(results[1.0, "torch"][0], results[3.0, "torch"][0])

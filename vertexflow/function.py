@@ -268,7 +268,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             bound = self._bind(version, traces, inputs, tensors, device, through, group_methods, backend)
             order = with_partial_states(order, bound)
             if selection is not None:
-                order = order.selecting(selection.within(start, start + part.num_vertices))
+                vertices = selection.within(start, start + part.num_vertices)
+                order = order.selecting(vertices, part.derived.num_alike)
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
@@ -276,7 +277,10 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         run, as_given = functools.partial(how, bound_parts), cast(AsGiven, dict)
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
-        return BoundCall(run, tensors, external, device, as_given, bound_parts), traces
+        given = [graphs]
+        if isinstance(graphs, GraphBatch):
+            given = [value for name, value in vars(graphs).items() if name != "derived"]
+        return BoundCall(run, tensors, external, device, as_given, bound_parts, given), traces
 
     @uncompiled
     def start(

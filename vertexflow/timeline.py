@@ -41,11 +41,11 @@ def timeline(profile: Any) -> Picture:
     except (AssertionError, RuntimeError, AttributeError) as error:
         raise InputError("the profile has no events yet; leave its `with` block first") from error
     for event in events or ():
-        found = _NAME.fullmatch(event.name)
-        if found is not None and "CPU" in str(event.device_type):  # of a GPU, the times at which steps were launched
-            step = found["step"]
+        match = _NAME.fullmatch(event.name)
+        if match is not None and "CPU" in str(event.device_type):  # of a GPU, the times at which steps were launched
+            step = match["step"]
             times = event.time_range
-            ranges.append(Range(found["part"], None if step is None else int(step), times.start, times.end))
+            ranges.append(Range(match["part"], None if step is None else int(step), times.start, times.end))
     if not ranges:
         raise InputError("no vertex function ran while this profile was taken; call a model inside its `with` block")
     return draw(ranges)

@@ -107,12 +107,12 @@ def _values(value: Tensor, mask: np.ndarray[Any, np.dtype[np.bool_]] | None) -> 
     about = shape + (f", the first {ENTRIES} of {rows.shape[1]} entries" if more > 0 else "")
     row_of_vertex = None if mask is None else np.cumsum(mask) - 1
 
-    def of(vertex: int) -> Sequence[str] | None:
+    def entries_of(vertex: int) -> Sequence[str] | None:
         if mask is not None and not mask[vertex]:
             return None
         return [_short(entry) for entry in first[vertex if row_of_vertex is None else row_of_vertex[vertex]].tolist()]
 
-    return Values(about, of)
+    return Values(about, entries_of)
 
 
 def _short(entry: Any) -> str:

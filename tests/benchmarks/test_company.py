@@ -9,8 +9,8 @@ from benchmarks.company import main
 
 
 def children():
-    found = Path(f"/proc/self/task/{os.getpid()}/children")
-    return set(found.read_text().split()) if found.exists() else set()
+    file = Path(f"/proc/self/task/{os.getpid()}/children")
+    return set(file.read_text().split()) if file.exists() else set()
 
 
 def test_it_says_how_much_longer_a_step_takes(capsys):

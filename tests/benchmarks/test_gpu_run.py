@@ -65,9 +65,9 @@ def test_what_a_command_leaves_running_is_ended_as_well(tmp_path):
 
 
 def ends(parts, tmp_path, seconds=60):
-    found = run_all(parts, tmp_path, seconds)
-    assert json.loads((tmp_path / "parts.json").read_text()) == found
-    return {one["name"]: (one["code"], one["ended"]) for one in found}
+    records = run_all(parts, tmp_path, seconds)
+    assert json.loads((tmp_path / "parts.json").read_text()) == records
+    return {one["name"]: (one["code"], one["ended"]) for one in records}
 
 
 def test_each_part_ends_in_its_own_way(tmp_path, capsys):
@@ -98,16 +98,16 @@ def test_when_the_time_is_up_what_was_finished_is_kept_and_the_rest_is_named(tmp
         Part("last", python("pass"), 20),
     ]
     start = time.monotonic()
-    found = ends(parts, tmp_path, seconds=3)
+    ended = ends(parts, tmp_path, seconds=3)
     assert time.monotonic() - start < 15
-    assert found["slow"][1].startswith("STOPPED")
-    assert found["last"] == (1, "not begun: the time is up")
+    assert ended["slow"][1].startswith("STOPPED")
+    assert ended["last"] == (1, "not begun: the time is up")
     assert (tmp_path / "kept").read_text() == "kept"
 
 
 def test_nothing_is_begun_without_a_core(tmp_path):
-    found = ends([Part("build", python("raise SystemExit(1)"), 20), Part("tests", python("pass"), 20)], tmp_path)
-    assert found["tests"] == (2, "not begun: the native core was not built")
+    ended = ends([Part("build", python("raise SystemExit(1)"), 20), Part("tests", python("pass"), 20)], tmp_path)
+    assert ended["tests"] == (2, "not begun: the native core was not built")
 
 
 # Which parts
@@ -213,11 +213,11 @@ def test_a_file_that_cannot_be_imported_is_a_failure_that_names_what_is_missing(
 def test_ways_of_launching_agree_and_are_measured(other, interpreter, monkeypatch):
     """On the CPU, where Triton's interpreter takes the place of the device."""
     monkeypatch.setitem(BATCHES, "1 tree", ("README", lambda _: [vf.tree(((0, 1), 2))]))
-    found = measure("1 tree", 3, 1, other, device="cpu")
-    assert found["is_same"]
-    assert list(found["ways"]) == [NATIVE, other]
-    assert ("core: Triton kernels, one launch for all steps" in found["explain"]) == (other == ONE)
-    assert found["launches"] == 8  # one of leaves and two steps forward; twice two steps and one of leaves backward
+    figures = measure("1 tree", 3, 1, other, device="cpu")
+    assert figures["is_same"]
+    assert list(figures["ways"]) == [NATIVE, other]
+    assert ("core: Triton kernels, one launch for all steps" in figures["explain"]) == (other == ONE)
+    assert figures["launches"] == 8  # one of leaves and two steps forward; twice two steps and one of leaves backward
 
 
 # The table

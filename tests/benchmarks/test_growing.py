@@ -24,10 +24,10 @@ def test_contestants_agree(capsys):
 def test_a_parser_that_grows_has_the_gradients_of_lists():
     torch.manual_seed(0)
     model, lengths = Spinn(8, 4).double(), np.array([3, 5, 8])
-    words, found = torch.randn(16, 16, dtype=torch.float64, requires_grad=True), []
+    words, gradients = torch.randn(16, 16, dtype=torch.float64, requires_grad=True), []
     for parse in (parse_growing, parse_lists):
         roots, scores = parse(model, words, lengths)
         loss = roots.square().mean() + torch.logsumexp(scores, -1).mean()
-        found.append(torch.autograd.grad(loss, [*model.parameters(), words]))
-    for ours, expected in zip(*found, strict=True):
+        gradients.append(torch.autograd.grad(loss, [*model.parameters(), words]))
+    for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)

@@ -70,18 +70,18 @@ def not_a_number(model, x):
 
 
 @pytest.mark.parametrize(
-    ("peer", "found"),
+    ("peer", "message"),
     [
         (wrong_loss, "'peer' and 'vertexflow' differ in the loss by 2.0e-03"),
         (no_gradient, "'peer' and 'vertexflow' differ in the gradient of weight by 1.0e[+]00"),
         (not_a_number, "differ in the loss by nan"),
     ],
 )
-def test_disagreement_is_named(peer, found):
+def test_disagreement_is_named(peer, message):
     model = nn.Linear(3, 2).double()
     x = torch.randn(4, 3, dtype=torch.float64)
     contestants = [Contestant(OURS, lambda: model(x)), Contestant("peer", lambda: peer(model, x))]
-    with pytest.raises(DisagreementError, match=found):
+    with pytest.raises(DisagreementError, match=message):
         agree(Case("", model, contestants, [], kept=0))
 
 
@@ -133,7 +133,7 @@ def test_measure(case, forward):
     measured = measure(case, rounds=4, forward=forward)
     figures = measured["figures"]
     assert list(figures) == [FLOOR, OURS, "by hand"]
-    assert [len(of["rounds_ms"]) for of in figures.values()] == [4, 4, 2]
+    assert [len(figure["rounds_ms"]) for figure in figures.values()] == [4, 4, 2]
     assert figures[FLOOR]["x_floor"] == figures[OURS]["x_vertexflow"] == 1
     assert figures[OURS]["x_floor"] == figures[OURS]["median_ms"] / figures[FLOOR]["median_ms"]
     assert figures[FLOOR]["peak_bytes"] is None
@@ -200,7 +200,7 @@ print(peak(run, make_room=lambda: None))
 def test_peak_of_memory():
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", TWO_AT_A_TIME]
-    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-    if found == "None\n":
+    output = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    if output == "None\n":
         pytest.skip("the C library or the kernel does not let a process find its peak")
-    assert 15 * MEBIBYTE < int(found) < 18 * MEBIBYTE
+    assert 15 * MEBIBYTE < int(output) < 18 * MEBIBYTE

@@ -24,8 +24,8 @@ def test_cases_of_one_model_share_it():
 @pytest.mark.parametrize("contestant", [OURS, "by hand, reshaped"])
 def test_a_step_is_weighed_by_what_the_process_holds(contestant):
     """64 KiB a vertex and array, so that what it takes is told from what a process takes anyway."""
-    found = measure("treefc", OneModel(hidden=64, batch=32), contestant, 2)
-    assert len(found["steps"]) == 2
-    for step in found["steps"]:
+    figures = measure("treefc", OneModel(hidden=64, batch=32), contestant, 2)
+    assert len(figures["steps"]) == 2
+    for step in figures["steps"]:
         assert step["peak"] >= step["forward"] >= MIB  # h of 8,160 vertices in 64 columns takes two
         assert step["peak"] >= step["retained"]

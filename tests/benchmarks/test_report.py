@@ -44,24 +44,24 @@ def test_files(tmp_path):
     path = write_result({**result(64, 1), "commit": "later"}, tmp_path)
     assert path.name == "treelstm-step-h64-b1-t2.json"
     (tmp_path / "scheduler-cpu.json").write_text(json.dumps({"speed": {}}))
-    found = read_results(tmp_path)
-    assert [(one["hidden"], one["batch"], one["commit"]) for one in found] == [
+    results = read_results(tmp_path)
+    assert [(one["hidden"], one["batch"], one["commit"]) for one in results] == [
         (64, 1, "later"), (64, 16, "abcdef0"), (256, 64, "abcdef0"),
     ]  # fmt: skip
 
 
 def test_the_rounds_are_in_a_file_of_their_own(tmp_path):
     """What is kept of a result has a line for each contestant, and nothing that only the rounds tell."""
-    made = result(64, 1)
-    path = write_result(made, tmp_path)
+    original = result(64, 1)
+    path = write_result(original, tmp_path)
     (kept,) = read_results(tmp_path)
     assert "rounds_ms" not in path.read_text()
-    assert kept == {**made, "figures": {
-        name: {key: value for key, value in of.items() if key != "rounds_ms"} for name, of in made["figures"].items()
+    assert kept == {**original, "figures": {
+        name: {key: value for key, value in figure.items() if key != "rounds_ms"} for name, figure in original["figures"].items()
     }}  # fmt: skip
-    assert sum('"median_ms"' in line for line in path.read_text().split("\n")) == len(made["figures"])
+    assert sum('"median_ms"' in line for line in path.read_text().split("\n")) == len(original["figures"])
     rounds = json.loads((tmp_path / "rounds" / path.name).read_text())
-    assert rounds == {name: of["rounds_ms"] for name, of in made["figures"].items()}
+    assert rounds == {name: figure["rounds_ms"] for name, figure in original["figures"].items()}
 
 
 @pytest.mark.slow
@@ -73,9 +73,9 @@ def test_what_is_kept_makes_the_page_that_is_kept(tmp_path):
 
 
 def on_gpu(hidden: int, batch: int) -> dict[str, Any]:
-    made = result(hidden, batch)
-    made["machine"] |= {"gpu": "a GPU", "multiprocessors": 132, "cuda": "13.0"}
-    return {**made, "device": "cuda", "dtype": "tf32"}
+    base = result(hidden, batch)
+    base["machine"] |= {"gpu": "a GPU", "multiprocessors": 132, "cuda": "13.0"}
+    return {**base, "device": "cuda", "dtype": "tf32"}
 
 
 def test_results_of_a_gpu_stand_apart(tmp_path):
@@ -85,9 +85,9 @@ def test_results_of_a_gpu_stand_apart(tmp_path):
     earlier = result(64, 1)
     del earlier["device"], earlier["dtype"]
     (tmp_path / "earlier.json").write_text(json.dumps(earlier))
-    found = read_results(tmp_path)
-    assert [(one["device"], one["batch"]) for one in found] == [("cpu", 1), ("cuda", 1), ("cuda", 16)]
-    text = write_report(found, tmp_path).read_text()
+    results = read_results(tmp_path)
+    assert [(one["device"], one["batch"]) for one in results] == [("cpu", 1), ("cuda", 1), ("cuda", 16)]
+    text = write_report(results, tmp_path).read_text()
     assert text.index("## treelstm: a training step\n") < text.index("## treelstm: a training step, a GPU, tf32\n")
     assert "(plots/treelstm-step-cuda-tf32.svg)" in text
     assert "tf32; a GPU, CUDA 13.0; a CPU" in text
@@ -102,10 +102,10 @@ def test_without_a_gpu_that_is_said(capsys):
 def test_contestants_that_go_vertex_by_vertex_are_left_out_where_that_is_asked_for(tmp_path):
     options = ["--hidden", "8", "--batch", "2", "--rounds", "1", "--threads", "1", "--results", str(tmp_path)]
     assert command.main(["run", "varlstm", "--batched", *options]) == 0
-    (found,) = read_results(tmp_path)
-    assert "per vertex" not in found["figures"]
-    assert "--batched" in found["skipped"]["per vertex"]
-    assert {"vertexflow", "by hand, autograd"} <= set(found["figures"])
+    (run,) = read_results(tmp_path)
+    assert "per vertex" not in run["figures"]
+    assert "--batched" in run["skipped"]["per vertex"]
+    assert {"vertexflow", "by hand, autograd"} <= set(run["figures"])
 
 
 @pytest.mark.parametrize("option", [["--dtype", "bfloat16"], ["--tf32"]])
@@ -130,9 +130,9 @@ def test_a_run_on_a_gpu(name, kind, tmp_path):
     precision = torch.get_float32_matmul_precision()
     assert command.main(["run", name, *options, *kind]) == 0
     torch.set_float32_matmul_precision(precision)
-    (found,) = read_results(tmp_path)
-    assert any("CUDA graph" in contestant for contestant in found["figures"])
-    assert 0 < found["bound_ms"] < found["figures"][OURS]["median_ms"]
+    (run,) = read_results(tmp_path)
+    assert any("CUDA graph" in contestant for contestant in run["figures"])
+    assert 0 < run["bound_ms"] < run["figures"][OURS]["median_ms"]
 
 
 def test_page(tmp_path):

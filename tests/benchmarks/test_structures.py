@@ -31,12 +31,12 @@ def below(graph: vf.InputGraph) -> list[dict[int, int]]:
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_graphs_have_the_kinds_said_and_differ(make: Callable[..., vf.InputGraph]) -> None:
     rng = np.random.default_rng(0)
-    made = [make(rng) for _ in range(20)]
-    assert {kind for graph in made for kind in graph.kinds} == MAKERS[make]
-    assert len({graph.structure.tobytes() for graph in made}) > 10
+    graphs = [make(rng) for _ in range(20)]
+    assert {kind for graph in graphs for kind in graph.kinds} == MAKERS[make]
+    assert len({graph.structure.tobytes() for graph in graphs}) > 10
     again = make(np.random.default_rng(0))
-    assert np.array_equal(again.structure, made[0].structure)
-    assert vf.pack(made).num_graphs == 20
+    assert np.array_equal(again.structure, graphs[0].structure)
+    assert vf.pack(graphs).num_graphs == 20
 
 
 def test_trees_are_binary() -> None:

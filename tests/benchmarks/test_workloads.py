@@ -59,23 +59,28 @@ def test_forward_alone(name, monkeypatch):
 def test_levels():
     """A DAG by hand: vertex 4 reads 0 and 3, 3 reads 2 and 1, 2 reads 0."""
     batch = vf.pack([vf.graph(5, [(0, 4), (3, 4), (2, 3), (1, 3), (0, 2)])])
-    made = levels(batch)
-    assert made.order.tolist() == [0, 1, 2, 3, 4]
-    assert made.bounds == [(0, 2), (2, 3), (3, 4), (4, 5)]
-    assert made.edges == [(0, 0), (0, 1), (1, 3), (3, 5)]
-    assert made.child.tolist() == [0, 2, 1, 0, 3]
-    assert made.parent.tolist() == [2, 3, 3, 4, 4]
-    assert made.roots.tolist() == [4]
+    by_depth = levels(batch)
+    assert by_depth.order.tolist() == [0, 1, 2, 3, 4]
+    assert by_depth.bounds == [(0, 2), (2, 3), (3, 4), (4, 5)]
+    assert by_depth.edges == [(0, 0), (0, 1), (1, 3), (3, 5)]
+    assert by_depth.child.tolist() == [0, 2, 1, 0, 3]
+    assert by_depth.parent.tolist() == [2, 3, 3, 4, 4]
+    assert by_depth.roots.tolist() == [4]
     assert children_of(batch) == [[], [], [0], [2, 1], [0, 3]]
 
 
 def test_generations():
     """Trees ((a, b), c) and (d, e): two roots, then three leaves and one inner vertex, then two leaves."""
     batch = vf.pack([vf.tree(((0, 1), 2)), vf.tree((0, 1))])
-    made = generations(batch)
-    assert made.num_leaves == 5
-    assert [(level.leaves, level.inner) for level in made.young_first] == [(2, 0), (3, 1), (0, 2)]
-    assert [level.parent.tolist() for level in made.young_first] == [[0, 0], [0, 0, 1, 1], []]
-    assert made.young_first[1].place.tolist() == [0, 1, 2, 3]  # the first child of the first root is the inner one
+    by_generation = generations(batch)
+    assert by_generation.num_leaves == 5
+    assert [(level.leaves, level.inner) for level in by_generation.young_first] == [(2, 0), (3, 1), (0, 2)]
+    assert [level.parent.tolist() for level in by_generation.young_first] == [[0, 0], [0, 0, 1, 1], []]
+    assert by_generation.young_first[1].place.tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]  # the first child of the first root is the inner one
     children = children_of(batch)
-    assert made.order[:2].tolist() == children[children[batch.roots[0]][0]]
+    assert by_generation.order[:2].tolist() == children[children[batch.roots[0]][0]]

@@ -206,16 +206,16 @@ def test_an_error_of_the_user_keeps_its_cause():
 
 
 @pytest.mark.parametrize(
-    ("asked", "why"),
+    ("dtypes", "why"),
     [
         ({"z": torch.float32}, "state_dtype has 'z', but there is no such state; the states are 'h', 'c'"),
         ({"c": "float32"}, "state_dtype of 'c' is float32; give a dtype of real numbers, integers or booleans"),
         (torch.complex64, r"state_dtype of 'h' is torch\.complex64; states are not complex: keep torch\.view_as_real"),
     ],
 )
-def test_dtypes_that_states_cannot_have(asked, why):
+def test_dtypes_that_states_cannot_have(dtypes, why):
     with pytest.raises(vf.InputError, match=why):
-        vf.VertexFunction(state={"h": 3, "c": 3}, state_dtype=asked)
+        vf.VertexFunction(state={"h": 3, "c": 3}, state_dtype=dtypes)
 
 
 def test_nan_is_not_hidden():
@@ -264,8 +264,8 @@ def test_after_an_error_training_goes_on_as_if_nothing_had_happened():
         lambda model: model([vf.tree((0, 1, 2))], x=torch.randn(4, 3)),
         lambda model: model(BATCH, x=torch.randn(7, 5)),
     ]
-    expected, found = train_with([]), train_with(bad_calls)
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    expected, actual = train_with([]), train_with(bad_calls)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
 # What the constructor, a call, what it returns, and a run that grows are given by mistake.

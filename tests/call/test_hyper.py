@@ -83,14 +83,16 @@ def test_arcs_with_missing_and_repeated_children(model, backends, policy, max_ve
 @pytest.mark.parametrize("policy", ["depth", "agenda"])
 def test_calls_are_written_down_for_arcs_in_windows_too(plain, monkeypatch, policy):
     """In several windows, what was gathered for arcs is gathered again in the backward pass."""
-    made, prepare = [], prepared.prepare
-    monkeypatch.setattr(prepared, "prepare", lambda *of: made.append(prepare(*of)) or made[-1])
+    prepared_runs, prepare = [], prepared.prepare
+    monkeypatch.setattr(
+        prepared, "prepare", lambda *arguments: prepared_runs.append(prepare(*arguments)) or prepared_runs[-1]
+    )
     plain.policy = policy
     check(Case(plain, PARTS, inputs_of(PARTS)[0], False, inputs_of(PARTS)[1]), "native")
     monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 5)
     parts = PARTS * 3
     check(Case(plain, parts, inputs_of(parts)[0], False, inputs_of(parts)[1]), "native")
-    assert [memory.windows.are_several for one in made for memory in one.forward.memory] == [False, True]
+    assert [memory.windows.are_several for one in prepared_runs for memory in one.forward.memory] == [False, True]
     plain.policy = "depth"
 
 
@@ -167,8 +169,8 @@ def test_the_inside_algorithm_sums_over_all_bracketings(backends, length):
         inputs = {"emission": torch.cat([emission, emission[:1]]), "score": score}
         out = model(batch, **inputs, outputs=batch.roots).h
         torch.testing.assert_close(out[0, 0], log_z, **TOLERANCE)
-        found = torch.autograd.grad(out[0, 0], [emission, score], allow_unused=True)
-        for ours, theirs in zip(found, wanted, strict=True):
+        gradients = torch.autograd.grad(out[0, 0], [emission, score], allow_unused=True)
+        for ours, theirs in zip(gradients, wanted, strict=True):
             torch.testing.assert_close(ours, torch.zeros_like(ours) if theirs is None else theirs, **TOLERANCE)
 
 
@@ -231,8 +233,8 @@ def test_memory_is_estimated(model):
     model.backend = "native"
     batch = vf.pack([part.graph() for part in PARTS])
     inputs, arc_inputs = inputs_of(PARTS)
-    of = {name: value.detach().to("meta").requires_grad_() for name, value in {**inputs, **arc_inputs}.items()}
-    assert model.estimate_memory(batch, **of).peak > 0
+    on_meta = {name: value.detach().to("meta").requires_grad_() for name, value in {**inputs, **arc_inputs}.items()}
+    assert model.estimate_memory(batch, **on_meta).peak > 0
 
 
 def test_batches_travel(model):
@@ -315,17 +317,17 @@ def test_runs_initial_states_and_the_other_direction_are_refused(model, backend)
     model.backend = backend
     batch = vf.pack([FIRST.graph()])
     inputs, arc_inputs = inputs_of([FIRST])
-    of = {**inputs, **arc_inputs}
+    given = {**inputs, **arc_inputs}
     with pytest.raises(vf.GraphError, match="cannot be reversed"):
-        model(batch, reverse=True, **of)
+        model(batch, reverse=True, **given)
     with pytest.raises(vf.VertexFlowError, match="initial states"):
-        model(batch, initial={"h": torch.zeros(3, SIZE).double()}, **of)
+        model(batch, initial={"h": torch.zeros(3, SIZE).double()}, **given)
     with pytest.raises(vf.GraphError, match="a run that grows"):
-        model.start(batch, **of)
+        model.start(batch, **given)
     with pytest.raises(vf.VertexFunctionError, match="a run that grows has no arcs"):
         model.start(x=torch.zeros(2, SIZE).double(), w=torch.zeros(0).double())
     with pytest.raises(vf.InputError, match=r"has 2 rows, but the batch has 6 arcs: give one row an arc, .*batch.arcs"):
-        model(batch, x=of["x"], w=torch.zeros(2).double())
+        model(batch, x=given["x"], w=torch.zeros(2).double())
 
 
 def test_arcs_of_graphs_are_single_children(model, backends):

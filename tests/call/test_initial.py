@@ -52,11 +52,11 @@ def test_random_functions_with_initial_states(case, data):
         ours = dict(case.model(batch, reverse=case.reverse, initial=initial, **case.inputs))
         for name, expected in reference.items():
             torch.testing.assert_close(ours[name], expected, **TOLERANCE)
-        for found, expected in zip(gradients(ours), slopes, strict=True):
+        for actual, expected in zip(gradients(ours), slopes, strict=True):
             if expected is None:
-                assert found is None or not found.any()
+                assert actual is None or not actual.any()
             else:
-                torch.testing.assert_close(found, expected, **TOLERANCE)
+                torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 def test_only_the_initial_state_wants_a_gradient():

@@ -47,12 +47,12 @@ def check(case, batch=None):
         loss = sum((outputs[name] * weight).sum() for name, weight in weights.items())
         return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
 
-    for name, found, expected in zip(leaves, gradients(ours), gradients(reference), strict=True):
+    for name, actual, expected in zip(leaves, gradients(ours), gradients(reference), strict=True):
         if expected is None:
-            assert found is None or not found.any(), name
+            assert actual is None or not actual.any(), name
         else:
-            found = torch.zeros_like(expected) if found is None else found
-            torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+            actual = torch.zeros_like(expected) if actual is None else actual
+            torch.testing.assert_close(actual, expected, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
 
 
 class Weighted(vf.VertexFunction):
@@ -103,8 +103,8 @@ def test_edge_inputs_of_some_kinds_are_in_the_order_in_which_edges_were_given(re
     reference = run_reference(model, 16, with_slots, {"x": x}, reverse, rows, methods)["h"]
     torch.testing.assert_close(ours, reference, **TOLERANCE)
     weight = torch.randn_like(ours)
-    found, expected = (torch.autograd.grad((h * weight).sum(), list(rows.values())) for h in (ours, reference))
-    torch.testing.assert_close(found, expected, **TOLERANCE)
+    actual, expected = (torch.autograd.grad((h * weight).sum(), list(rows.values())) for h in (ours, reference))
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
     assert torch.equal(batch.edge_index.T, torch.tensor(joined))
 
 
@@ -427,5 +427,5 @@ def test_the_order_of_vertices_does_not_matter(order):
     graph = vf.graph(5, [(place[a], place[b]) for a, b in EDGES], kind=[KINDS[old] for old in order])
     x = torch.stack([X[[0, 1, 3].index(old)] for old in order if KINDS[old] == "number"])
     sign = torch.stack([SIGN[[2, 4].index(old)] for old in order if KINDS[old] != "number"])
-    found = ONE([graph], x=x, sign=sign).value.flatten().tolist()
-    assert found == [{2: 5.0, 4: 1.0}[old] for old in order if KINDS[old] != "number"]
+    values = ONE([graph], x=x, sign=sign).value.flatten().tolist()
+    assert values == [{2: 5.0, 4: 1.0}[old] for old in order if KINDS[old] != "number"]

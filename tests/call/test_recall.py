@@ -78,26 +78,26 @@ def outcome(model, batch=BATCH, **arguments):
 
 def outcomes(model, *arguments, **named):
     """What a call gives, and what it gives if it is bound anew."""
-    found, run_again = outcome(model, *arguments, **named), recall.run_again
+    recalled, run_again = outcome(model, *arguments, **named), recall.run_again
     recall.run_again = lambda *arguments: None
     try:
-        return found, outcome(model, *arguments, **named)
+        return recalled, outcome(model, *arguments, **named)
     finally:
         recall.run_again = run_again
 
 
-def same(found, expected):
-    """Whether two outcomes are, to the bit."""
-    assert len(found) == len(expected), (found, expected)
-    for one, other in zip(found, expected, strict=True):
+def same(actual, expected):
+    """Whether two outcomes are the same, to the bit."""
+    assert len(actual) == len(expected), (actual, expected)
+    for one, other in zip(actual, expected, strict=True):
         both = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
-        assert torch.equal(one, other) if both else one == other, (found, expected)
+        assert torch.equal(one, other) if both else one == other, (actual, expected)
     return True
 
 
 def test_a_call_like_an_earlier_one_is_not_bound_again(model, binds):
-    found, expected = outcomes(model)
-    assert same(found, expected)
+    recalled, expected = outcomes(model)
+    assert same(recalled, expected)
     with torch.no_grad():
         assert torch.equal(model(BATCH, x=inputs()).h, expected[0])
     assert not binds
@@ -107,9 +107,9 @@ def test_numbers_are_those_of_the_call(own_model, binds):
     before = outcome(own_model)
     with torch.no_grad():
         own_model.w.weight.mul_(2)
-    found, expected = outcomes(own_model, x=3 * inputs())
-    assert same(found, expected)
-    assert not torch.equal(found[0], before[0])
+    recalled, expected = outcomes(own_model, x=3 * inputs())
+    assert same(recalled, expected)
+    assert not torch.equal(recalled[0], before[0])
     assert not binds
 
 
@@ -225,9 +225,9 @@ AROUND = {
 @pytest.mark.parametrize("name", AROUND)
 def test_what_is_around_a_call(model, name):
     with AROUND[name]():
-        found, expected = outcomes(model)
-        assert same(found, expected)
-    assert found[0].dtype == expected[0].dtype
+        recalled, expected = outcomes(model)
+        assert same(recalled, expected)
+    assert recalled[0].dtype == expected[0].dtype
     assert same(*outcomes(model))
 
 
@@ -261,12 +261,12 @@ def test_transforms_are_served_and_forward_mode_is_refused(model):
 
 
 def test_explain_tells_of_the_last_call(model):
-    told = []
+    explained = []
     for gradients in (True, False, True):
         with torch.set_grad_enabled(gradients):
             model(BATCH, x=inputs())
-        told.append(model.explain())
-    assert told[0] == told[2] != told[1]
+        explained.append(model.explain())
+    assert explained[0] == explained[2] != explained[1]
 
 
 def test_batches_and_replaced_parameters_are_let_go(own_model):

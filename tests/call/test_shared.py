@@ -104,12 +104,12 @@ def test_other_numbers_shapes_and_dtypes_are_seen_at_the_next_call(model):
     model = FromCode(scaled, {"h": SIZE})
     x = torch.randn(3, SIZE)
     for s in (torch.tensor(2.0), torch.randn(SIZE), torch.tensor(2.0), torch.randn(1, SIZE)):
-        found = [model([vf.chain(3)], x=x, shared={"s": s}).h]
+        outputs = [model([vf.chain(3)], x=x, shared={"s": s}).h]
         h, rows = torch.zeros(SIZE), []
         for row in x:
             h = torch.tanh(row * s + h).view(SIZE)
             rows.append(h)
-        torch.testing.assert_close(found[0], torch.stack(rows))
+        torch.testing.assert_close(outputs[0], torch.stack(rows))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -182,8 +182,10 @@ def test_the_line_is_named_where_the_method_itself_runs():
 
 
 def test_operations_that_depend_on_values_are_named():
-    for made in (lambda h: h[h > 0].sum() + h, lambda h: torch.unique(h) + h):
+    for function in (lambda h: h[h > 0].sum() + h, lambda h: torch.unique(h) + h):
         with pytest.raises(
             vf.VertexFunctionError, match=r"depends on the value of a tensor: `aten\.(nonzero|_unique2)"
         ):
-            FromCode(lambda self, v, made=made: v.scatter(h=made(v.pull("x"))), {"h": 2})(CHAIN, x=torch.ones(3, 2))
+            FromCode(lambda self, v, function=function: v.scatter(h=function(v.pull("x"))), {"h": 2})(
+                CHAIN, x=torch.ones(3, 2)
+            )

@@ -138,6 +138,6 @@ def test_two_examples_make_the_same_expressions():
     for expression in ours:
         one, other = (module.to_graph(expression) for module in (of_spinn, listops))
         assert one.child.tolist() == other.child.tolist()
-        assert {name: of.tolist() for name, of in one.data.items()} == {
-            name: of.tolist() for name, of in other.data.items()
+        assert {name: values.tolist() for name, values in one.data.items()} == {
+            name: values.tolist() for name, values in other.data.items()
         }

@@ -41,23 +41,23 @@ def small(path, content):
     return read(path)
 
 
-def brute_force(of):
+def brute_force(netlist):
     """The probability of each vertex from all input patterns, each weighed with its own probability, gate after gate."""
-    total = np.zeros(len(of.source) + len(of))
-    for pattern in itertools.product([False, True], repeat=len(of.source)):
+    total = np.zeros(len(netlist.source) + len(netlist))
+    for pattern in itertools.product([False, True], repeat=len(netlist.source)):
         values = list(pattern)
-        for operands, inverted in zip(of.operands, of.inverted, strict=True):
+        for operands, inverted in zip(netlist.operands, netlist.inverted, strict=True):
             values.append(all(values[v] != flip for v, flip in zip(operands, inverted, strict=True)))
-        weight = math.prod(p if one else 1 - p for p, one in zip(of.source, pattern, strict=True))
+        weight = math.prod(p if one else 1 - p for p, one in zip(netlist.source, pattern, strict=True))
         total += weight * np.array(values)
     return total
 
 
-def aiger(of):
+def aiger(netlist):
     """A circuit as an ASCII file."""
-    sources, top = len(of.source), len(of.source) + len(of)
-    lines = [f"aag {top} {sources} 0 1 {len(of)}", *(str(2 * v + 2) for v in range(sources)), str(2 * top)]
-    for gate, (operands, inverted) in enumerate(zip(of.operands, of.inverted, strict=True)):
+    sources, top = len(netlist.source), len(netlist.source) + len(netlist)
+    lines = [f"aag {top} {sources} 0 1 {len(netlist)}", *(str(2 * v + 2) for v in range(sources)), str(2 * top)]
+    for gate, (operands, inverted) in enumerate(zip(netlist.operands, netlist.inverted, strict=True)):
         first, second = 2 * operands + 2 + inverted
         lines.append(f"{2 * (sources + gate) + 2} {first} {second}")
     return ("\n".join(lines) + "\n").encode()
@@ -71,59 +71,59 @@ def traced():
 
 def untrained():
     torch.manual_seed(0)
-    made = traced()
-    made.load_state_dict(GateProbability(8).double().state_dict())
-    return made
+    network = traced()
+    network.load_state_dict(GateProbability(8).double().state_dict())
+    return network
 
 
 def model():
-    made = untrained()
-    for weight in made.parameters():  # large ones, so that corrections matter
+    network = untrained()
+    for weight in network.parameters():  # large ones, so that corrections matter
         nn.init.normal_(weight)
-    return made
+    return network
 
 
-def predict(made, samples):
+def predict(network, samples):
     batch, inputs, _, _ = join(samples)
-    inputs = {name: value.to(next(made.parameters()).dtype) for name, value in inputs.items()}
-    return made(batch, **inputs).p.squeeze(-1)
+    inputs = {name: value.to(next(network.parameters()).dtype) for name, value in inputs.items()}
+    return network(batch, **inputs).p.squeeze(-1)
 
 
 @pytest.mark.parametrize(("sources", "gates"), [(1, 5), (3, 20), (6, 40), (7, 60), (9, 80)])
 def test_small_circuits_are_simulated_exactly(sources, gates):
-    of = random_circuit(sources, sources, gates)
-    found = probabilities(of)
-    np.testing.assert_allclose(found, brute_force(of), rtol=0, atol=1e-12)
-    assert len(set(found)) > min(sources, 3)
+    netlist = random_circuit(sources, sources, gates)
+    simulated = probabilities(netlist)
+    np.testing.assert_allclose(simulated, brute_force(netlist), rtol=0, atol=1e-12)
+    assert len(set(simulated)) > min(sources, 3)
 
 
 def test_a_random_simulation_is_within_its_standard_error(monkeypatch):
-    of = random_circuit(1, 8, 300)
-    exact = brute_force(of)
+    netlist = random_circuit(1, 8, 300)
+    exact = brute_force(netlist)
     monkeypatch.setattr(simulate, "EXACT", 0)
     patterns = 1 << 16
-    off = (probabilities(of, patterns) - exact) / np.maximum(standard_error(exact, patterns), 1e-9)
+    off = (probabilities(netlist, patterns) - exact) / np.maximum(standard_error(exact, patterns), 1e-9)
     assert 0.3 < np.sqrt((off**2).mean()) < 2
     assert np.abs(off).max() < 6
-    assert not np.array_equal(probabilities(of, patterns, seed=1), probabilities(of, patterns, seed=2))
+    assert not np.array_equal(probabilities(netlist, patterns, seed=1), probabilities(netlist, patterns, seed=2))
     assert standard_error(np.array([0.5]), patterns)[0] == 1 / 512
 
 
 def test_inputs_that_are_not_fair():
     fair = random_circuit(2, 5, 30)
-    of = circuit("biased", np.array([0.0, 3 / 256, 0.25, 200 / 256, 0.5]), fair.operands, fair.inverted)
-    assert np.array_equal(of.operands, fair.operands)
-    off = probabilities(of, 1 << 18) - brute_force(of)
+    netlist = circuit("biased", np.array([0.0, 3 / 256, 0.25, 200 / 256, 0.5]), fair.operands, fair.inverted)
+    assert np.array_equal(netlist.operands, fair.operands)
+    off = probabilities(netlist, 1 << 18) - brute_force(netlist)
     assert np.abs(off).max() < 5 * 0.5 / math.sqrt(1 << 18)
-    assert probabilities(of)[0] == 0
+    assert probabilities(netlist)[0] == 0
 
 
 def test_every_word_holds_its_own_patterns():
-    of = random_circuit(3, 4, 25)
+    netlist = random_circuit(3, 4, 25)
     words = np.random.default_rng(0).integers(0, 1 << 64, (4, 3), np.uint64)
-    values = evaluate(of, words)
+    values = evaluate(netlist, words)
     bits = np.unpackbits(values.view(np.uint8), axis=1).astype(bool)
-    for gate, (operands, inverted) in enumerate(zip(of.operands, of.inverted, strict=True)):
+    for gate, (operands, inverted) in enumerate(zip(netlist.operands, netlist.inverted, strict=True)):
         first, second = bits[operands] ^ inverted[:, None]
         assert np.array_equal(bits[4 + gate], first & second)
     assert simulate.ones(values).tolist() == [[int(word).bit_count() for word in row] for row in values.tolist()]
@@ -145,53 +145,53 @@ def test_a_file_is_read_level_by_level(tmp_path):
     constant = small(tmp_path / "constant.aag", b"aag 2 1 0 1 1\n2\n4\n4 2 1\n")  # a AND NOT false
     assert sorted(constant.source) == [0.0, 0.5]
     assert probabilities(constant)[2] == 0.5
-    of = random_circuit(4, 6, 40)
-    again = small(tmp_path / "random.aag", aiger(of))
-    np.testing.assert_allclose(np.sort(probabilities(again)), np.sort(probabilities(of)))
-    for one in (of, again):
+    netlist = random_circuit(4, 6, 40)
+    again = small(tmp_path / "random.aag", aiger(netlist))
+    np.testing.assert_allclose(np.sort(probabilities(again)), np.sort(probabilities(netlist)))
+    for one in (netlist, again):
         level = np.repeat(np.arange(1, len(one.levels)), np.diff(one.levels))
         of_vertex = np.concatenate([np.zeros(len(one.source), int), level])
         assert np.array_equal(level, 1 + of_vertex[one.operands].max(1))
 
 
 def test_a_cone_is_what_a_gate_depends_on(tmp_path):
-    of = random_circuit(5, 6, 60)
-    whole = probabilities(of)
+    netlist = random_circuit(5, 6, 60)
+    whole = probabilities(netlist)
     for gate in (20, 40, 59):
-        complete = cone(of, gate, 1000)
+        complete = cone(netlist, gate, 1000)
         assert probabilities(complete)[-1] == whole[6 + gate]
-        cut = cone(of, gate, 5)
+        cut = cone(netlist, gate, 5)
         assert len(cut) <= 5
         np.testing.assert_allclose(probabilities(cut), brute_force(cut), atol=1e-12)
         with_all = set(np.unique(cut.operands)) | {len(cut.source) + len(cut) - 1}
         assert with_all == set(range(len(cut.source) + len(cut)))  # nothing that the gate does not depend on
-    assert len(cone(of, 59, 5)) == 5
+    assert len(cone(netlist, 59, 5)) == 5
     constant = small(tmp_path / "constant.aag", b"aag 2 1 0 1 1\n2\n4\n4 2 1\n")
     assert sorted(cone(constant, 0, 9).source) == [0.0, 0.5]
 
 
 def test_every_other_cone_is_varied():
-    found = data.cones([random_circuit(6, 20, 400)], 10, 30, np.random.default_rng(0))
-    assert len(found) == 10
-    for number, one in enumerate(found):
+    cones = data.cones([random_circuit(6, 20, 400)], 10, 30, np.random.default_rng(0))
+    assert len(cones) == 10
+    for number, one in enumerate(cones):
         assert (number % 2 == 0) == bool((one.source == 0.5).all())
         assert 1 <= len(one) <= 30
         assert np.array_equal(256 * one.source, np.round(256 * one.source))  # what a simulation can draw
 
 
 def test_a_varied_circuit_is_a_circuit():
-    of, rng = random_circuit(11, 7, 50), np.random.default_rng(0)
+    netlist, rng = random_circuit(11, 7, 50), np.random.default_rng(0)
     for _ in range(5):
-        other = data.varied(of, rng)
+        other = data.varied(netlist, rng)
         assert (len(other.source), len(other)) == (7, 50)
         np.testing.assert_allclose(probabilities(other, 1 << 16), brute_force(other), rtol=0, atol=0.012)
-        assert not np.array_equal(other.inverted, of.inverted)
-        assert not np.array_equal(other.operands, of.operands)
+        assert not np.array_equal(other.inverted, netlist.inverted)
+        assert not np.array_equal(other.operands, netlist.operands)
 
 
 def test_structure_counts_paths_that_end_together():
-    of = random_circuit(7, 5, 40)
-    table = structure(of)
+    netlist = random_circuit(7, 5, 40)
+    table = structure(netlist)
     assert table.shape == (40, COLUMNS)
 
     def paths(vertex, odd, steps):
@@ -199,12 +199,12 @@ def test_structure_counts_paths_that_end_together():
             return [(vertex, odd)]
         if vertex < 5:
             return []
-        below = zip(of.operands[vertex - 5], of.inverted[vertex - 5], strict=True)
+        below = zip(netlist.operands[vertex - 5], netlist.inverted[vertex - 5], strict=True)
         return [path for v, flip in below for path in paths(v, odd ^ flip, steps - 1)]
 
-    readers = np.bincount(of.operands.ravel(), minlength=45)
+    readers = np.bincount(netlist.operands.ravel(), minlength=45)
     for gate, row in enumerate(table):
-        (a, b), (fa, fb) = of.operands[gate], of.inverted[gate]
+        (a, b), (fa, fb) = netlist.operands[gate], netlist.inverted[gate]
         assert row[:4].tolist() == [fa, fb, a < 5, b < 5]
         np.testing.assert_allclose(row[4:6], np.log1p(readers[[a, b]]) / 3, rtol=1e-6)
         for at, (i, j) in enumerate(PAIRS):
@@ -220,40 +220,40 @@ def test_an_xor_is_seen_in_the_structure(tmp_path):
 
 
 def test_an_untrained_model_is_the_classical_rule():
-    of = sample(random_circuit(8, 9, 200), 64)
-    found = predict(untrained(), [of])
-    torch.testing.assert_close(found, of.classical.double(), rtol=0, atol=1e-4)
+    example = sample(random_circuit(8, 9, 200), 64)
+    predicted = predict(untrained(), [example])
+    torch.testing.assert_close(predicted, example.classical.double(), rtol=0, atol=1e-4)
 
 
 def test_predictions_are_within_the_bounds_of_any_dependence():
-    of = random_circuit(9, 9, 200)
+    netlist = random_circuit(9, 9, 200)
     with torch.no_grad():
-        found = predict(model(), [sample(of, 64)]).numpy()
-    p = np.concatenate([of.source, found])[of.operands]
-    p = np.where(of.inverted, 1 - p, p)
-    assert (found >= np.maximum(p.sum(1) - 1, 0) - 1e-9).all()
-    assert (found <= p.min(1) + 1e-9).all()
-    assert np.abs(found - p.prod(1)).max() > 0.1
+        predicted = predict(model(), [sample(netlist, 64)]).numpy()
+    p = np.concatenate([netlist.source, predicted])[netlist.operands]
+    p = np.where(netlist.inverted, 1 - p, p)
+    assert (predicted >= np.maximum(p.sum(1) - 1, 0) - 1e-9).all()
+    assert (predicted <= p.min(1) + 1e-9).all()
+    assert np.abs(predicted - p.prod(1)).max() > 0.1
 
 
 def test_the_model_is_the_same_in_plain_pytorch():
-    of = random_circuit(10, 4, 30)
-    made, one = model(), sample(of, 64)
+    netlist = random_circuit(10, 4, 30)
+    network, one = model(), sample(netlist, 64)
     table = one.structure.double()
     p = list(one.probability.double())
-    h = [torch.tanh(made.begin(row)) for row in p]
-    for gate, (a, b) in enumerate(of.operands):
-        pa, pb = (1 - p[v] if flip else p[v] for v, flip in zip((a, b), of.inverted[gate], strict=True))
+    h = [torch.tanh(network.begin(row)) for row in p]
+    for gate, (a, b) in enumerate(netlist.operands):
+        pa, pb = (1 - p[v] if flip else p[v] for v, flip in zip((a, b), netlist.inverted[gate], strict=True))
         least, most = (pa + pb - 1).clamp(min=0), torch.minimum(pa, pb)
         share = ((pa * pb - least) / (most - least + 1e-6)).clamp(1e-4, 1 - 1e-4)
         known = torch.cat([h[a], h[b], pa, pb, pa * pb, least, most, share])
-        x = made.inner((made.enter(table[gate]) + made.join(known)).relu()).relu()
-        p.append(least + (most - least) * torch.sigmoid(torch.logit(share) + made.correct(x).clamp(-12, 12)))
-        h.append(torch.tanh(made.leave(x)))
-    expected, found = torch.cat(p[4:]), predict(made, [one])
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    weights = list(made.parameters())
-    ours, theirs = (torch.autograd.grad(value.square().sum(), weights) for value in (found, expected))
+        x = network.inner((network.enter(table[gate]) + network.join(known)).relu()).relu()
+        p.append(least + (most - least) * torch.sigmoid(torch.logit(share) + network.correct(x).clamp(-12, 12)))
+        h.append(torch.tanh(network.leave(x)))
+    expected, predicted = torch.cat(p[4:]), predict(network, [one])
+    torch.testing.assert_close(predicted, expected, rtol=1e-9, atol=1e-9)
+    weights = list(network.parameters())
+    ours, theirs = (torch.autograd.grad(value.square().sum(), weights) for value in (predicted, expected))
     for one_, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one_, other, rtol=1e-6, atol=1e-8)
 
@@ -267,13 +267,13 @@ def test_a_batch_is_predicted_as_each_circuit_alone():
 def test_an_xor_is_learned(tmp_path):
     """What the classical rule has wrong, and what a few steps make right."""
     one = sample(small(tmp_path / "xnor.aag", XNOR), 64)
-    made = untrained()
-    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+    network = untrained()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     for _ in range(60):
-        loss = (predict(made, [one]) - one.simulated).abs().mean()
+        loss = (predict(network, [one]) - one.simulated).abs().mean()
         optimizer.zero_grad()
         loss.backward()
-        assert all(parameter.grad is not None for parameter in made.parameters())
+        assert all(parameter.grad is not None for parameter in network.parameters())
         optimizer.step()
     assert loss < 0.2 * (one.classical - one.simulated).abs().mean()
 
@@ -287,13 +287,13 @@ def layers(width, depth):
 
 
 def test_memory_is_linear_in_the_circuit():
-    made = GateProbability(16)
+    network = GateProbability(16)
     for deeper in (False, True):
         each = []
         for times in (1, 4, 16):
-            of = layers(*((32, 8 * times) if deeper else (32 * times, 8)))
-            batch, inputs, _, _ = join([sample(of, 64)])
-            each.append(memory.saved_bytes(made, batch, inputs) / batch.num_vertices)
+            netlist = layers(*((32, 8 * times) if deeper else (32 * times, 8)))
+            batch, inputs, _, _ = join([sample(netlist, 64)])
+            each.append(memory.saved_bytes(network, batch, inputs) / batch.num_vertices)
         assert max(each) < 1.15 * min(each), f"{deeper=}"
         assert 4 * 16 < each[0] < 4 * 16 * 40  # at least one h a vertex, and not one for each pair of vertices
 
@@ -378,10 +378,13 @@ def test_wrong_options_and_files_are_refused(tmp_path, capsys):
 def test_a_step_on_a_real_circuit(data):
     circuits = read_folder(data)
     assert len(circuits["multiplier"]) == 27_062
-    of = circuits["max"]
-    one = sample(of, 1 << 14)
-    assert (len(of), float((one.classical - one.simulated).abs().mean())) == (2865, pytest.approx(0.0323, abs=0.002))
-    made = untrained()
-    loss = (predict(made, [one]) - one.simulated).abs().mean()
+    netlist = circuits["max"]
+    one = sample(netlist, 1 << 14)
+    assert (len(netlist), float((one.classical - one.simulated).abs().mean())) == (
+        2865,
+        pytest.approx(0.0323, abs=0.002),
+    )
+    network = untrained()
+    loss = (predict(network, [one]) - one.simulated).abs().mean()
     loss.backward()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in made.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())

@@ -68,15 +68,15 @@ def batch_of(treebank):
 @pytest.mark.parametrize("model", [Dependents, Bag])
 def test_a_word_does_not_tell_its_own_tag(treebank, model, eager):
     bank, (batch, word, relation, _) = batch_of(treebank)
-    made = model(len(bank.words), len(bank.relations), len(bank.tags), 8, 0.0).eval()
-    before = made.logits(batch, word, relation)
+    tagger = model(len(bank.words), len(bank.relations), len(bank.tags), 8, 0.0).eval()
+    before = tagger.logits(batch, word, relation)
     root = int(batch.roots[0])
     other = word.clone()
     other[root] = (word[root] + 1) % len(bank.words)
-    after = made.logits(batch, other, relation)
+    after = tagger.logits(batch, other, relation)
     torch.testing.assert_close(after[root], before[root], rtol=1e-4, atol=1e-5)
     word[batch.leaves[0]] = (word[batch.leaves[0]] + 1) % len(bank.words)  # but its dependents do
-    assert (made.logits(batch, word, relation)[root] - before[root]).abs().max() > 1e-4
+    assert (tagger.logits(batch, word, relation)[root] - before[root]).abs().max() > 1e-4
 
 
 def test_the_model_is_that_of_one_vertex_after_another(treebank):
@@ -95,11 +95,11 @@ def test_without_relations_they_do_not_matter(treebank, eager):
 
 def test_training_learns_and_keeps_the_best(treebank, tmp_path):
     run = tmp_path / "run"
-    found = train.main(["--data", str(treebank), "--size", "16", "--epochs", "12", "--dropout", "0", "--lr", "0.02",
+    accuracy = train.main(["--data", str(treebank), "--size", "16", "--epochs", "12", "--dropout", "0", "--lr", "0.02",
                         "--patience", "12", "--out", str(run)])  # fmt: skip
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
-    assert found == 1.0
+    assert accuracy == 1.0
     assert torch.load(run / "best.pt")["words"][0] == "<unknown>"
 
 

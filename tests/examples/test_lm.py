@@ -28,11 +28,11 @@ OTHERS = [name for name in LSTMS if name != "vertexflow"]
 @pytest.fixture
 def folder(tmp_path):
     """A folder of sentences: few, and in dev none that is not in train."""
-    made = tmp_path / "trees"
-    made.mkdir()
-    (made / "train.txt").write_text(TREES * 6)
-    (made / "dev.txt").write_text(TREES)
-    return made
+    trees = tmp_path / "trees"
+    trees.mkdir()
+    (trees / "train.txt").write_text(TREES * 6)
+    (trees / "dev.txt").write_text(TREES)
+    return trees
 
 
 def samples(lengths, seed=0):
@@ -46,12 +46,12 @@ def samples(lengths, seed=0):
 
 def model(name, seed=0):
     torch.manual_seed(seed)
-    made = LanguageModel(name, len(WORDS) + 2, 6, layers=2, dropout=0.3).double()
-    torch.nn.init.normal_(made.bias)
+    network = LanguageModel(name, len(WORDS) + 2, 6, layers=2, dropout=0.3).double()
+    torch.nn.init.normal_(network.bias)
     if name == "vertexflow":
-        for layer in made.layers:
+        for layer in network.layers:
             object.__setattr__(layer, "cell", CELL)
-    return made
+    return network
 
 
 def test_a_vertex_reads_the_word_before_its_own(folder):
@@ -90,9 +90,9 @@ def test_the_perplexity_of_single_words(folder):
 @pytest.mark.slow  # which reading SST is: tests/graph/inputs/readers does it in `make test`
 @needs_data
 def test_the_sentences_of_sst(data):
-    found = train.load(data)
-    assert (len(found.train), len(found.dev), len(found.words)) == (8544, 1101, 8218)
-    assert sum(len(said) for _, _, said in found.dev) == 21_274 + 1_101  # leaves and ends
+    corpus = train.load(data)
+    assert (len(corpus.train), len(corpus.dev), len(corpus.words)) == (8544, 1101, 8218)
+    assert sum(len(said) for _, _, said in corpus.dev) == 21_274 + 1_101  # leaves and ends
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -101,11 +101,11 @@ def test_all_train_alike_step_by_step(other):
     lengths = [7, 1, 4, 4, 12, 2, 3, 9, 1, 5]
     losses, weights = [], []
     for name in ("vertexflow", other):
-        made = model(name)
-        optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+        network = model(name)
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
         loader = batches(samples(lengths), 4, torch.Generator().manual_seed(1))
-        losses.append([train.step(made, optimizer, *batch) for _ in range(4) for batch in loader])
-        weights.append(made.state_dict())
+        losses.append([train.step(network, optimizer, *batch) for _ in range(4) for batch in loader])
+        weights.append(network.state_dict())
     assert len(losses[0]) == 12
     assert losses[0][-1] < losses[0][0]
     assert losses[0] == pytest.approx(losses[1], rel=1e-10)
@@ -136,36 +136,38 @@ class Doubled(torch.nn.Module):
 
 def test_the_model_is_the_sum_of_one_word_after_the_other():
     """Against `torch.nn.LSTMCell`, a sentence and a word at a time."""
-    made = model("vertexflow")
-    made.dropout = Doubled()
+    network = model("vertexflow")
+    network.dropout = Doubled()
     given = samples([4, 1, 6])
     batch, tokens, _ = vf.collate(given)
     cells = []
-    for layer in made.layers:
+    for layer in network.layers:
         cells.append(torch.nn.LSTMCell(6, 6).double())
         cells[-1].load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
     expected = []
     for _, read, _ in given:
         states = [None, None]
         for token in read:
-            x = 2 * made.embed.weight[token]
+            x = 2 * network.embed.weight[token]
             for at, cell in enumerate(cells):
                 states[at] = cell(x, states[at])
                 x = 2 * states[at][0]
-            expected.append(made.embed.weight @ x + made.bias)
-    torch.testing.assert_close(made(batch, tokens), torch.stack(expected), rtol=1e-12, atol=1e-12)
+            expected.append(network.embed.weight @ x + network.bias)
+    torch.testing.assert_close(network(batch, tokens), torch.stack(expected), rtol=1e-12, atol=1e-12)
 
 
 def test_perplexity_does_not_depend_on_batches():
-    made, given = model("vertexflow"), samples([7, 1, 4, 12, 2])
+    network, given = model("vertexflow"), samples([7, 1, 4, 12, 2])
     with torch.no_grad():
         losses = [
-            cross_entropy(made.eval()(vf.pack([graph]), read), said, reduction="none") for graph, read, said in given
+            cross_entropy(network.eval()(vf.pack([graph]), read), said, reduction="none") for graph, read, said in given
         ]
     expected = torch.cat(losses).mean().exp().item()
     for size in (1, 2, 5):
-        made.train()
-        assert train.perplexity(made, batches(given, size), torch.device("cpu")) == pytest.approx(expected, rel=1e-12)
+        network.train()
+        assert train.perplexity(network, batches(given, size), torch.device("cpu")) == pytest.approx(
+            expected, rel=1e-12
+        )
 
 
 def test_a_run_learns_and_leaves_its_files(folder, tmp_path, capsys):
@@ -187,18 +189,18 @@ def test_a_run_learns_and_leaves_its_files(folder, tmp_path, capsys):
 
 
 def test_a_score_is_the_perplexity_of_the_sentence_alone(folder):
-    corpus, made = data.load(folder), model("vertexflow")
+    corpus, network = data.load(folder), model("vertexflow")
     lines, device = ["so so", "It 's good", "unheard of"], torch.device("cpu")
-    found = score.perplexities(made.eval().float(), lines, corpus.words, device)
-    for line, perplexity in zip(lines, found, strict=True):
+    scores = score.perplexities(network.eval().float(), lines, corpus.words, device)
+    for line, perplexity in zip(lines, scores, strict=True):
         alone = batches(data.encode([line.lower().split()], corpus.words), 1)
-        assert perplexity == pytest.approx(train.perplexity(made, alone, device), rel=1e-5)
+        assert perplexity == pytest.approx(train.perplexity(network, alone, device), rel=1e-5)
 
 
 def test_the_loss_is_of_all_tokens_and_the_learning_rate_falls(folder, tmp_path, monkeypatch):
     seen = []
 
-    def record(made, optimizer, batch, tokens, targets):
+    def record(network, optimizer, batch, tokens, targets):
         seen.append((optimizer.param_groups[0]["lr"], len(targets)))
         optimizer.step()  # without gradients
         return 3.0 - len(batch)  # 23 sentences, then one
@@ -214,14 +216,14 @@ def test_the_loss_is_of_all_tokens_and_the_learning_rate_falls(folder, tmp_path,
 
 
 def test_the_same_seed_gives_the_same_run_with_each_lstm(folder, tmp_path):
-    found = {}
+    perplexities = {}
     for name, run in [*((name, name) for name in LSTMS), ("vertexflow", "again")]:
         train.main(["--data", str(folder), *TINY, "--model", name, "--epochs", "2", "--out", str(tmp_path / run)])
         metrics = [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        found[run] = [entry[key] for entry in metrics for key in ("train_perplexity", "dev_perplexity")]
-    assert found["again"] == found["vertexflow"]
+        perplexities[run] = [entry[key] for entry in metrics for key in ("train_perplexity", "dev_perplexity")]
+    assert perplexities["again"] == perplexities["vertexflow"]
     for name in LSTMS:
-        assert found[name] == pytest.approx(found["vertexflow"], rel=1e-4)
+        assert perplexities[name] == pytest.approx(perplexities["vertexflow"], rel=1e-4)
 
 
 def test_it_stops_early_and_keeps_the_best(folder, tmp_path, eager):
@@ -230,13 +232,13 @@ def test_it_stops_early_and_keeps_the_best(folder, tmp_path, eager):
     run = tmp_path / "run"
     options = [*TINY, "--lr", "0.05", "--dropout", "0", "--epochs", "40", "--patience", "3", "--out", str(run)]
     train.main(["--data", str(folder), *options])
-    found = [json.loads(line)["dev_perplexity"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert len(found) == found.index(min(found)) + 1 + 3 < 40
+    perplexities = [json.loads(line)["dev_perplexity"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(perplexities) == perplexities.index(min(perplexities)) + 1 + 3 < 40
     saved = torch.load(run / "best.pt", weights_only=True)
-    made = LanguageModel("torch", len(saved["words"]), 8, 1, 0.0)
-    made.load_state_dict(saved["model"])
+    network = LanguageModel("torch", len(saved["words"]), 8, 1, 0.0)
+    network.load_state_dict(saved["model"])
     dev = batches(data.load(folder).dev, 2)
-    assert train.perplexity(made, dev, torch.device("cpu")) == pytest.approx(min(found), rel=1e-5)
+    assert train.perplexity(network, dev, torch.device("cpu")) == pytest.approx(min(perplexities), rel=1e-5)
 
 
 def test_the_time_limit_ends_a_run_within_an_epoch(folder, tmp_path, eager):

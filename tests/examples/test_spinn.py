@@ -35,11 +35,11 @@ def traced():
 
 def parser(seed=0):
     torch.manual_seed(seed)
-    made = traced()
-    made.load_state_dict(Parser(3, 6).double().state_dict())
-    for weight in made.parameters():  # large ones, so that the actions it chooses differ
+    model = traced()
+    model.load_state_dict(Parser(3, 6).double().state_dict())
+    for weight in model.parameters():  # large ones, so that the actions it chooses differ
         nn.init.normal_(weight)
-    return made
+    return model
 
 
 def always(action):
@@ -50,10 +50,10 @@ def nested(tree):
     """The tree of an expression from the grammar: a list takes one argument after the other, and its bracket last."""
     if isinstance(tree, int):
         return str(tree)
-    found = f"[{tree[0]}"
+    node = f"[{tree[0]}"
     for argument in tree[1]:
-        found = (found, nested(argument))
-    return (found, "]")
+        node = (node, nested(argument))
+    return (node, "]")
 
 
 def rebuilt(words, actions):

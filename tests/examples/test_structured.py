@@ -89,7 +89,7 @@ def test_alignments_of_a_text(semiring, eager):
     scores = [normal(count, letters).log_softmax(-1) for count in frames]
     batch = vf.pack(list(map(graphs.sentence, frames)))
     inputs = spread(texts, frames).read(torch.cat(scores))
-    found = Alignment(positions_of(texts), semiring).double()(batch, **inputs).total[batch.roots]
+    totals = Alignment(positions_of(texts), semiring).double()(batch, **inputs).total[batch.roots]
 
     def read(path):
         """The text of a path: repeated letters are one, and blanks are left out."""
@@ -106,7 +106,7 @@ def test_alignments_of_a_text(semiring, eager):
         )
         for score, text in zip(scores, texts, strict=True)
     ]
-    torch.testing.assert_close(found, torch.stack(expected))
+    torch.testing.assert_close(totals, torch.stack(expected))
 
 
 @SEMIRINGS

@@ -48,10 +48,10 @@ def test_the_same_seed_makes_the_same_formulas():
 
 
 def test_batches_have_all_formulas_once():
-    made = formulas.make(21, 6, 0)
-    for batches in (loader(made, 8, seed=3), loader(made, 8)):
+    samples = formulas.make(21, 6, 0)
+    for batches in (loader(samples, 8, seed=3), loader(samples, 8)):
         labels = torch.cat([batch["label"] for batch in batches])
-        assert sorted(labels.tolist()) == sorted(sample["label"] for sample in made)
+        assert sorted(labels.tolist()) == sorted(sample["label"] for sample in samples)
         assert all(len(batch["token"]) == batch["graph"].num_vertices for batch in batches)
 
 

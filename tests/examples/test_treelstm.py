@@ -40,10 +40,10 @@ TREES = "(3 (2 It) (4 (2 's) (3 good)))\n(1 (2 It) (1 (2 's) (1 bad)))\n(2 (2 So
 
 def metrics(folder):
     """The metrics of a run without what the clock says."""
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for entry in found:
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for entry in entries:
         del entry["seconds"], entry["train"]["trees_per_second"], entry["valid"]["trees_per_second"]
-    return found
+    return entries
 
 
 @pytest.mark.parametrize(

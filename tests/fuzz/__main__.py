@@ -36,37 +36,37 @@ def main() -> int:
         "--triton", type=int, default=10, help="one function in so many runs in Triton's interpreter; 0: none"
     )
     parser.add_argument("--keep", type=Path, default=KEPT, help="the folder for failures")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
         patch.setenv("VERTEXFLOW_CACHE", cache)
         patch.delenv("VERTEXFLOW_BACKEND", raising=False)
-        if asked.triton:
+        if options.triton:
             from triton.runtime import interpreter
 
             from ..interpreter import refuse_strangers, round_to_bfloat16
 
             round_to_bfloat16(patch, interpreter)
             refuse_strangers(patch, interpreter._interpreter)
-        return Run(asked).run()
+        return Run(options).run()
 
 
 class Run:
     """Counts of one run."""
 
-    def __init__(self, asked: argparse.Namespace) -> None:
-        self.asked = asked
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
         self.clean: collections.Counter[str] = collections.Counter()
         self.other: collections.Counter[str] = collections.Counter()
         self.features: collections.Counter[str] = collections.Counter()
         self.functions = self.failures = 0
 
     def run(self) -> int:
-        asked = self.asked
+        options = self.options
         start = last = time.monotonic()
-        number = asked.start
-        most = float("inf") if asked.cases is None else asked.cases
-        while time.monotonic() < start + 60 * asked.minutes and number - asked.start != asked.functions:
+        number = options.start
+        most = float("inf") if options.cases is None else options.cases
+        while time.monotonic() < start + 60 * options.minutes and number - options.start != options.functions:
             if sum(self.clean.values()) >= most:
                 break
             self.one_function(number)
@@ -78,7 +78,7 @@ class Run:
             print(f"  {count} x {message}")
         self.print_features()
         print(f"by backend: {dict(self.clean)}")
-        print(f"{self.summary()} (seed {asked.seed}, functions {asked.start} to {number - 1})")
+        print(f"{self.summary()} (seed {options.seed}, functions {options.start} to {number - 1})")
         return 1 if self.failures else 0
 
     def summary(self) -> str:
@@ -96,8 +96,8 @@ class Run:
                 print(f"  {name:36} {self.features[name]:7,}")
 
     def one_function(self, number: int) -> None:
-        rng = random.Random(f"{self.asked.seed}/{number}")
-        triton = bool(self.asked.triton) and number % self.asked.triton == 0
+        rng = random.Random(f"{self.options.seed}/{number}")
+        triton = bool(self.options.triton) and number % self.options.triton == 0
         stopped: set[str] = set()
         seen = False
         try:
@@ -128,7 +128,7 @@ class Run:
     def failed(self, number: int, case: Case, error: BaseException) -> None:
         self.failures += 1
         print(
-            f"\nfunction {number} of seed {self.asked.seed} fails: {case.backend}, {case.way}, {case.policy}",
+            f"\nfunction {number} of seed {self.options.seed} fails: {case.backend}, {case.way}, {case.policy}",
             flush=True,
         )
         print("\n".join(f"{type(error).__name__}: {error}".splitlines()[:6]), flush=True)
@@ -137,12 +137,12 @@ class Run:
             print("alone it does not: it needs the calls before it")
             print(describe(case, error), flush=True)
             return
-        small = shrink(case, self.asked.shrink)
+        small = shrink(case, self.options.shrink)
         error = failure_of(small) or error
         print(describe(small, error), flush=True)
         name = hashlib.sha256(json.dumps(asdict(small)).encode()).hexdigest()[:10]
-        self.asked.keep.mkdir(exist_ok=True)
-        small.write(self.asked.keep / f"{name}.json", error=f"{type(error).__name__}: {error}"[:300])
+        self.options.keep.mkdir(exist_ok=True)
+        small.write(self.options.keep / f"{name}.json", error=f"{type(error).__name__}: {error}"[:300])
         print(f"kept as {name}.json\n", flush=True)
 
 

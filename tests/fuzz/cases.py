@@ -58,8 +58,8 @@ class Models:
     def __init__(self, function: Function) -> None:
         self.function, self.source = function, source_of(function)
         self.exact = class_of(in_float64(self.source))()
-        self.made = class_of(self.source)
-        self.reference = self.made()
+        self.model_class = class_of(self.source)
+        self.reference = self.model_class()
         self.exact.load_state_dict(self.reference.state_dict())  # as rounded as the other's
         self.models: dict[bool, vf.VertexFunction] = {}  # of the backend "eager", and of those that trace
 
@@ -71,7 +71,7 @@ class Models:
     def run(self, case: Case, expected: Expected) -> None:
         """Raises what is wrong: an AssertionError, or whatever the call raises."""
         traces = case.backend != "eager"
-        model = self.models[traces] = self.models.get(traces) or self.made()
+        model = self.models[traces] = self.models.get(traces) or self.model_class()
         model.backend, model.policy = case.backend, case.policy
         self._prepare(model, case.sample)
         batch = vf.pack(case.sample.graphs())

@@ -17,9 +17,9 @@ from .inputs import Leaves
 Gradients = dict[str, torch.Tensor | None]
 
 
-def add(total: Gradients, found: Iterable[tuple[str, torch.Tensor | None]]) -> None:
+def add(total: Gradients, gradients: Iterable[tuple[str, torch.Tensor | None]]) -> None:
     """Add gradients to others by name."""
-    for name, value in found:
+    for name, value in gradients:
         before = total.get(name)
         total[name] = value if before is None else before if value is None else before + value
 
@@ -81,14 +81,14 @@ def parts_of_a_loss(call: Call) -> None:
                 given = {name: value for name, value in given.items() if call.rng.random() < 0.5 or value.any()}
             if not (given and wanted):
                 continue
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 [outputs[name] for name in given],
                 [leaves[name] for name in wanted],
                 [*given.values()],
                 allow_unused=True,
                 retain_graph=not number or call.rng.random() < 0.5,
             )
-            add(total, zip(wanted, found, strict=True))
+            add(total, zip(wanted, gradients, strict=True))
         call.check_gradients(total)
     finally:
         call.model.max_vertices = None
@@ -115,13 +115,13 @@ def selections(call: Call) -> None:
                 outputs = call.run(given={**call.arguments(), "outputs": selection})
                 losses = _of_selected(call, outputs, chosen, is_first=not group)
             if losses and wanted:
-                found = torch.autograd.grad(
+                gradients = torch.autograd.grad(
                     [loss for loss, _ in losses],
                     [leaves[name] for name in wanted],
                     [weight for _, weight in losses],
                     allow_unused=True,
                 )
-                add(total, zip(wanted, found, strict=True))
+                add(total, zip(wanted, gradients, strict=True))
         call.check_gradients(total)
     finally:
         call.model.max_vertices = None
@@ -175,13 +175,15 @@ def two_models(call: Call) -> None:
     first, theirs = call.run(), call.run(other)
     call.check_values(theirs)
     second = call.run()
-    found = {name: value for name, value in theirs.items() if name in call.expected.weights and value.requires_grad}
+    differentiable = {
+        name: value for name, value in theirs.items() if name in call.expected.weights and value.requires_grad
+    }
     leaves = {name: leaf for name, leaf in call.leaves(other).items() if leaf.requires_grad}
-    if found and leaves:
+    if differentiable and leaves:
         gradients = torch.autograd.grad(
-            [*found.values()],
+            [*differentiable.values()],
             [*leaves.values()],
-            [call.expected.weights[name] for name in found],
+            [call.expected.weights[name] for name in differentiable],
             allow_unused=True,
         )
         for name, gradient in zip(leaves, gradients, strict=True):

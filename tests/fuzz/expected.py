@@ -80,25 +80,25 @@ class Expected:
 
 def expect(model: Any, exact: Any, function: Function, sample: Sample) -> Expected:
     """`exact` is the same model in float64."""
-    found = _expect(model, function, sample)
+    expected = _expect(model, function, sample)
     if sample.special or function.shared:  # zeros times what is shared are zeros, of which reciprocals are infinite
         through = _expect(model, function, sample, through_all=True).gradients
-        for name, value in found.gradients.items():
+        for name, value in expected.gradients.items():
             finite = [gradient.isfinite() for gradient in (value, through[name]) if gradient is not None]
             if finite:
-                found.undefined[f"gradient of {name}"] = ~torch.stack(finite).all(0)
+                expected.undefined[f"gradient of {name}"] = ~torch.stack(finite).all(0)
         inner = _expect(model, function, sample, leaves_apart=True).gradients
         for name in (*dict(model.named_parameters()), *(f"shared.{name}" for name in function.shared)):
-            value, rest = found.gradients.get(name), inner.get(name)
+            value, rest = expected.gradients.get(name), inner.get(name)
             if value is not None:
                 is_finite = torch.ones_like(value, dtype=torch.bool) if rest is None else rest.isfinite()
-                found.hidden[f"gradient of {name}"] = ~value.isfinite() & is_finite
+                expected.hidden[f"gradient of {name}"] = ~value.isfinite() & is_finite
     if function.is_exact:
-        if not sample.special and any(_largest(value) > LARGEST for value in found.all().values()):
+        if not sample.special and any(_largest(value) > LARGEST for value in expected.all().values()):
             raise UnsuitableError("values that are too large")
-        return found
-    truth = _expect(exact, function, sample, of=found).all()
-    for name, own in found.all().items():
+        return expected
+    truth = _expect(exact, function, sample, like=expected).all()
+    for name, own in expected.all().items():
         if name not in truth:
             raise UnsuitableError("a gradient in few digits only")
         if not _same_pattern(own, truth[name]):
@@ -110,11 +110,11 @@ def expect(model: Any, exact: Any, function: Function, sample: Sample) -> Expect
             if error:
                 raise UnsuitableError("rounding decides in few digits")
             continue
-        found.truth[name] = truth[name]
+        expected.truth[name] = truth[name]
         fine, coarse = (torch.finfo(dtype).eps * scale for dtype in (own.dtype, function.coarsest))
         # What was rounded coarsely on its way may be so once more, however lucky the reference was.
-        found.allowed[name] = 4 * error + (2 * coarse if error > 16 * fine else 4 * fine)
-    return found
+        expected.allowed[name] = 4 * error + (2 * coarse if error > 16 * fine else 4 * fine)
+    return expected
 
 
 def with_rounding(expected: Expected, model: Any, function: Function, sample: Sample) -> Expected:
@@ -139,16 +139,17 @@ def _expect(
     model: Any,
     function: Function,
     sample: Sample,
-    of: Expected | None = None,
+    like: Expected | None = None,
     shake: float = 0.0,
     seed: int = 0,
     through_all: bool = False,
     leaves_apart: bool = False,
 ) -> Expected:
-    """With `of`, in float64; with `shake`, after all numbers were changed by that much; with `through_all`, gradients of zero
-    come back to all states; with `leaves_apart`, gradients of parameters without what vertices without children add."""
+    """With `like`, in float64 and with its weights; with `shake`, after all numbers were changed by that much; with
+    `through_all`, gradients of zero come back to all states; with `leaves_apart`, gradients of parameters without what vertices
+    without children add."""
     bases = bases_of(function, sample)
-    if of is not None:
+    if like is not None:
         bases = {
             name: value.detach().double().requires_grad_(value.requires_grad) if value.is_floating_point() else value
             for name, value in bases.items()
@@ -162,11 +163,13 @@ def _expect(
                     noise = torch.randn(value.shape, dtype=torch.float64, generator=generator)
                     value.copy_(value.double() * (1 + shake * noise))
     try:
-        with function.context() if of is None else contextlib.nullcontext():
+        with function.context() if like is None else contextlib.nullcontext():
             states: list[Tensor] = []
             of_leaves = copy.deepcopy(model) if leaves_apart else model
             outputs = reference_outputs(model, function, sample, bases, states, of_leaves)
-        weights = weights_of(outputs) if of is None else {name: value.double() for name, value in of.weights.items()}
+        weights = (
+            weights_of(outputs) if like is None else {name: value.double() for name, value in like.weights.items()}
+        )
         back = [state for state in states if state.requires_grad] if through_all else []
         gradients = gradients_of(outputs, weights, {**dict(model.named_parameters()), **bases}, back)
     except RuntimeError as error:
@@ -228,14 +231,14 @@ def weights_of(outputs: Leaves) -> Leaves:
 def gradients_of(
     outputs: Leaves, weights: Leaves, leaves: Leaves, also: Sequence[Tensor] = (), **options: bool
 ) -> dict[str, Tensor | None]:
-    """Of the weighted outputs with respect to all leaves that require grad; None where nothing leads to a leaf.
+    """Gradients of the weighted outputs with respect to all leaves that require grad; None where no path leads to a leaf.
 
-    Zeros come back to `also`.
+    `also` are further outputs, whose gradients are zeros.
     """
     wanted = [name for name, leaf in leaves.items() if leaf.requires_grad]
     if not wanted or not weights:
         return dict.fromkeys(wanted)
     loss = sum((outputs[name] * weight).sum() for name, weight in weights.items())
     ends, given = [loss, *also], [torch.ones_like(loss), *map(torch.zeros_like, also)]
-    found = torch.autograd.grad(ends, [leaves[name] for name in wanted], given, allow_unused=True, **options)
-    return dict(zip(wanted, found, strict=True))
+    gradients = torch.autograd.grad(ends, [leaves[name] for name in wanted], given, allow_unused=True, **options)
+    return dict(zip(wanted, gradients, strict=True))

@@ -116,7 +116,7 @@ def _of_inputs(case: Case) -> Iterator[str]:
     pulled = {name for method in case.function.methods.values() for name in (*method.inputs, *method.edge_inputs)}
     yield from (f"layout: {sample.layouts.get(name, 'plain')}" for name in pulled)
     yield from (f"special: {value}" for value in sample.special.values())
-    if any(name in pulled and of in pulled for name, of in sample.aliases.items()):
+    if any(name in pulled and source in pulled for name, source in sample.aliases.items()):
         yield "aliases"
 
 

@@ -105,7 +105,7 @@ class Growing:
 
     def read(self, numbers: list[int]) -> Leaves:
         """What vertices with these numbers pushed, joined by name; rows are noted as well."""
-        found: Leaves = {}
+        outputs: Leaves = {}
         kinds = [None] if self.call.sample.kinds is None else sorted({*self.kinds_of([self.order[n] for n in numbers])})
         for kind in kinds:
             chosen = [n for n in numbers if kind is None or self.call.sample.kinds[self.order[n]] == kind]
@@ -114,8 +114,8 @@ class Growing:
                 self.rows.setdefault(name, []).extend(
                     (self.order[n], row) for n, row in zip(chosen, value.unbind(), strict=True)
                 )
-                found[name] = value
-        return found
+                outputs[name] = value
+        return outputs
 
     def take(self) -> Leaves:
         """Outputs of what was read since, in the order of vertices; each of them once."""
@@ -273,8 +273,8 @@ def _back(
     chosen = [[name] for name in wanted] if call.rng.random() < 0.3 else [wanted]
     for names in chosen:
         for again in range(1 + twice):
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 ends, [leaves[name] for name in names], given, allow_unused=True, retain_graph=True
             )
             if not again:
-                add(total, zip(names, found, strict=True))
+                add(total, zip(names, gradients, strict=True))

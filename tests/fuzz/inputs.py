@@ -82,8 +82,8 @@ def laid_out(function: Function, sample: Sample, bases: Leaves) -> tuple[Leaves,
             continue
         shape, rows = {**INPUTS, **EDGE_INPUTS}[name][0], sample.count if name in INPUTS else sample.num_edges
         tensors[name] = _view(value, sample.layouts.get(name, "plain"), rows, shape)
-    for name, of in sample.aliases.items():
-        tensors[name] = _alias(name, tensors[of])
+    for name, source in sample.aliases.items():
+        tensors[name] = _alias(name, tensors[source])
     initial = {name[8:]: value for name, value in tensors.items() if name.startswith("initial.")}
     pulled = {name for method in function.methods.values() for name in (*method.inputs, *method.edge_inputs)}
     inputs = {name: tensors[name] for name in INPUTS if name in pulled}
@@ -91,9 +91,9 @@ def laid_out(function: Function, sample: Sample, bases: Leaves) -> tuple[Leaves,
 
 
 def shared_of(bases: Leaves) -> Leaves:
-    """What all vertices share: one as it is, one computed from a leaf and turned."""
-    made = {"W": lambda value: (value * 1.5).mT, "b": lambda value: value}
-    return {name[7:]: made[name[7:]](value) for name, value in bases.items() if name.startswith("shared.")}
+    """The tensors that all vertices share: `b` as it is, `W` computed from a leaf and transposed."""
+    forms = {"W": lambda value: (value * 1.5).mT, "b": lambda value: value}
+    return {name[7:]: forms[name[7:]](value) for name, value in bases.items() if name.startswith("shared.")}
 
 
 def _view(base: Tensor, layout: str, rows: int, shape: tuple[int, ...]) -> Tensor:
@@ -112,13 +112,13 @@ def _view(base: Tensor, layout: str, rows: int, shape: tuple[int, ...]) -> Tenso
     return base.view(rows, *shape)
 
 
-def _alias(name: str, of: Tensor) -> Tensor:
+def _alias(name: str, tensor: Tensor) -> Tensor:
     """The same memory, seen as another input."""
     if name == "x":
-        return of[:, 1:5]
+        return tensor[:, 1:5]
     if name == "table":
-        return of.unflatten(1, (2, 2))
-    return of if name == "y" else of[:, 1]
+        return tensor.unflatten(1, (2, 2))
+    return tensor if name == "y" else tensor[:, 1]
 
 
 def of_pulling_kinds(function: Function, sample: Sample, inputs: Leaves, edge_inputs: Leaves) -> Leaves:

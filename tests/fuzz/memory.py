@@ -49,13 +49,13 @@ def _poison(patch: pytest.MonkeyPatch) -> None:
 
 
 def filled(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same, of NaN."""
+    """The same function, whose tensors are filled with NaN."""
 
     def poisoned(*arguments: Any) -> Tensor:
-        made = make(*arguments)
-        if rehearsal.current() is None and made.device.type == "cpu" and made.numel():
-            assert made.is_contiguous()
-            ctypes.memset(made.data_ptr(), NAN, made.numel() * made.element_size())
-        return made
+        tensor = make(*arguments)
+        if rehearsal.current() is None and tensor.device.type == "cpu" and tensor.numel():
+            assert tensor.is_contiguous()
+            ctypes.memset(tensor.data_ptr(), NAN, tensor.numel() * tensor.element_size())
+        return tensor
 
     return poisoned

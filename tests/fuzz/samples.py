@@ -124,7 +124,7 @@ def draw_sample(rng: random.Random, function: Function, fixed: list[str], small:
         seed=rng.randrange(10_000),
         layouts={name: rng.choice(LAYOUTS) for name in [*INPUTS, *EDGE_INPUTS] if rng.random() < 0.3},
         fixed=fixed,
-        aliases={name: of for name, of in ALIASES.items() if rng.random() < 0.12},
+        aliases={name: source for name, source in ALIASES.items() if rng.random() < 0.12},
     )
     if function.arity:
         sample.parts, sample.reverse, sample.initial = [in_arcs(part, function.arity) for part in parts], False, False

@@ -84,9 +84,9 @@ def reversed_batch(call: Call) -> None:
 
 
 def in_a_thread(call: Call) -> None:
-    found: list[Any] = []
-    _in_threads(1, lambda: found.append(call.run()))
-    call.check(found[0])
+    outputs: list[Any] = []
+    _in_threads(1, lambda: outputs.append(call.run()))
+    call.check(outputs[0])
 
 
 def in_threads(call: Call) -> None:
@@ -173,24 +173,24 @@ def one_output_at_a_time(call: Call) -> None:
     call.check_values(outputs)
     total: dict[str, torch.Tensor | None] = dict.fromkeys(call.expected.gradients)
     for name, weight in call.expected.weights.items():
-        found = gradients_of(outputs, {name: weight}, leaves, retain_graph=True)
-        for leaf, value in found.items():
+        gradients = gradients_of(outputs, {name: weight}, leaves, retain_graph=True)
+        for leaf, value in gradients.items():
             total[leaf] = value if total[leaf] is None else total[leaf] if value is None else total[leaf] + value
     call.check_gradients(total)
 
 
 def some_leaves_at_a_time(call: Call) -> None:
-    """Gradients are asked for of one leaf, then of another."""
+    """Gradients with respect to one leaf, then to another."""
     outputs, leaves = call.run(), call.leaves()
     call.check_values(outputs)
-    found: dict[str, torch.Tensor | None] = {}
+    gradients: dict[str, torch.Tensor | None] = {}
     for name in call.expected.gradients:
-        found |= gradients_of(outputs, call.expected.weights, {name: leaves[name]}, retain_graph=True)
-    call.check_gradients(found)
+        gradients |= gradients_of(outputs, call.expected.weights, {name: leaves[name]}, retain_graph=True)
+    call.check_gradients(gradients)
 
 
 def odd_gradients(call: Call) -> None:
-    """Gradients come back with gaps, turned, and as one number for all; of outputs apart and of some rows only."""
+    """Gradients of outputs that have gaps, are transposed, or are one number for all rows; of sums, and of single rows."""
     outputs, leaves = call.run(), call.leaves()
     call.check_values(outputs)
     weights = call.expected.weights
@@ -203,10 +203,10 @@ def odd_gradients(call: Call) -> None:
         gaps = torch.stack([weight, weight * 7], -1)[..., 0]
         given.append(call.rng.choice([turned, gaps]))
         assert outputs[name].requires_grad, f"{name} has no gradient"
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         [outputs[name] for name in weights], [leaves[name] for name in wanted], given, allow_unused=True
     )
-    call.check_gradients(dict(zip(wanted, found, strict=True)))
+    call.check_gradients(dict(zip(wanted, gradients, strict=True)))
     if not call.function.is_exact or call.sample.special:
         return
     ours = call.run()
@@ -277,9 +277,9 @@ def nothing(call: Call) -> None:
     losses = [value.sum() for value in empty.values() if value.requires_grad]
     if losses:
         leaves = {name: leaf for name, leaf in call.leaves().items() if leaf.requires_grad}
-        found = torch.autograd.grad(losses, list(leaves.values()), allow_unused=True)
+        gradients = torch.autograd.grad(losses, list(leaves.values()), allow_unused=True)
         for (name, wanted), gradient in zip(
-            ((name, call.expected.gradients.get(name)) for name in leaves), found, strict=True
+            ((name, call.expected.gradients.get(name)) for name in leaves), gradients, strict=True
         ):
             assert wanted is None or gradient is not None, f"gradient of {name} of no graphs is missing"
             assert gradient is None or not gradient.any(), f"gradient of {name} of no graphs"

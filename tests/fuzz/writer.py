@@ -194,16 +194,16 @@ class Writer:
         return text if k % 3 and self._may_become(text, dtype) else f"{text}.to({dtype})"
 
     def as_pulled(self, state: str, text: str) -> str:
-        """The state where there are children that are not zero, else an input as it is, if there is one like it."""
+        """`text` where the children's state is not zero, elsewhere an input of the same shape and dtype, if there is one."""
         shape, dtype = STATES[state][0], self.function.dtype_of(state)
-        found = [name for name in self.method.inputs if INPUTS[name][0] == shape and self.values[name].dtype == dtype]
-        if not found:
+        names = [name for name in self.method.inputs if INPUTS[name][0] == shape and self.values[name].dtype == dtype]
+        if not names:
             return text
         if not self.method.reads_children:
-            return found[0]
+            return names[0]
         below = "total" if self.method.ragged else "c0.h"
         ones = "".join(", None" for _ in shape)
-        return f"torch.where(({below}.abs().sum(-1) > 0)[:{ones}], ({text}).to({dtype}), {found[0]})"
+        return f"torch.where(({below}.abs().sum(-1) > 0)[:{ones}], ({text}).to({dtype}), {names[0]})"
 
     def _may_become(self, text: str, dtype: torch.dtype) -> bool:
         """Whether a value may be scattered as it is."""
@@ -218,11 +218,11 @@ def source_of(function: Function) -> str:
     bodies = {name: Writer(function, method).write() for name, method in function.methods.items()}
     used = set(re.findall(r"self\.(\w+)", "\n".join(line for body in bodies.values() for line in body)))
     shapes = {name: STATES[name][0] for name in function.states}
-    asked = "linear" not in used  # without parameters, and inputs of floats, states have no dtype by themselves
+    needs_dtypes = "linear" not in used  # without parameters, and inputs of floats, states have no dtype by themselves
     dtypes = {
         name: function.dtype_of(name)
         for name in function.states
-        if asked or name in function.state_dtypes or STATES[name][1] is not None
+        if needs_dtypes or name in function.state_dtypes or STATES[name][1] is not None
     }
     lines = [
         "class Drawn(vf.VertexFunction):",

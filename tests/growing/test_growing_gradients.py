@@ -16,7 +16,7 @@ from ..strategies import RandomFunction
 BACKENDS = ["native", "torch"]
 
 
-def made(backend):
+def model_and_input(backend):
     torch.manual_seed(0)
     model = BinaryTreeLSTM(4, 4).double()
     model.backend = backend
@@ -46,20 +46,20 @@ def agree(ours, expected):
 @pytest.mark.parametrize("wanted", ["u.weight", "w.bias", "x", "row"])
 @pytest.mark.cases(4)
 def test_a_gradient_is_wanted_of_one_tensor_only(backend, wanted):
-    found = []
+    results = []
     for each in (backend, "eager"):
-        model, x = made(each)
+        model, x = model_and_input(each)
         row = torch.ones(1, 4, dtype=torch.float64, requires_grad=wanted == "row")
         x.requires_grad_(wanted == "x")
         model.requires_grad_(wanted not in ("x", "row"))
         tensors = {**dict(model.named_parameters()), "x": x, "row": row}
-        found.append(torch.autograd.grad(losses(model, x, row), [tensors[wanted]]))
-    agree(*found)
+        results.append(torch.autograd.grad(losses(model, x, row), [tensors[wanted]]))
+    agree(*results)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backward_twice_and_of_parts(backend):
-    model, x = made("eager")
+    model, x = model_and_input("eager")
     late, early = grow(model, x)
     parameters = list(model.parameters())
     expected = [
@@ -78,7 +78,7 @@ def test_backward_twice_and_of_parts(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_hook_of_a_parameter_sees_the_whole_gradient(backend):
-    model, x = made(backend)
+    model, x = model_and_input(backend)
     expected = torch.autograd.grad(losses(model, x), model.u.weight)[0]
     seen = []
     model.u.weight.register_hook(lambda grad: seen.append(grad) or 2 * grad)
@@ -89,7 +89,7 @@ def test_a_hook_of_a_parameter_sees_the_whole_gradient(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_parameters_that_were_computed_have_the_gradients_of_what_made_them(backend):
-    model, x = made(backend)
+    model, x = model_and_input(backend)
     scale = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
 
     class Growing(torch.nn.Module):
@@ -100,32 +100,32 @@ def test_parameters_that_were_computed_have_the_gradients_of_what_made_them(back
         def forward(self, x):
             return losses(self.model, x)
 
-    found = []
+    results = []
     for each in (backend, "eager"):
         model.backend = each
         scaled = {f"model.{name}": scale * value for name, value in model.named_parameters()}
         loss = torch.func.functional_call(Growing(), scaled, (x,))
-        found.append(torch.autograd.grad(loss, [scale, model.u.weight]))
-    agree(*found)
+        results.append(torch.autograd.grad(loss, [scale, model.u.weight]))
+    agree(*results)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_parameters_given_other_data_between_extensions(backend):
     """Each extension has the gradient at the values that it has read."""
-    found = []
+    results = []
     for each in (backend, "eager"):
-        model, x = made(each)
+        model, x = model_and_input(each)
         run = model.start(x=x)
         run.extend([[0, 1]])
         model.u.weight.data = model.u.weight.data * 2
         run.extend([[5, 2]])
-        found.append(torch.autograd.grad(run[6].h.sum(), list(model.parameters())))
-    agree(*found)
+        results.append(torch.autograd.grad(run[6].h.sum(), list(model.parameters())))
+    agree(*results)
 
 
 @pytest.mark.parametrize("is_read_first", [False, True])
 def test_a_parameter_changed_in_place_is_refused(is_read_first):
-    model, x = made("native")
+    model, x = model_and_input("native")
     run = model.start(x=x)
     run.extend([[0, 1]])
     early = run[5].h.sum() if is_read_first else None
@@ -141,9 +141,9 @@ def test_a_parameter_changed_in_place_is_refused(is_read_first):
 @pytest.mark.parametrize("is_wanted", [False, True])
 def test_an_input_changed_in_place_has_been_read(backend, is_wanted):
     """Before what it is an input of has a node of its own, or after."""
-    found = []
+    results = []
     for changes in (False, True):
-        model, x = made(backend)
+        model, x = model_and_input(backend)
         row = torch.ones(1, 4, dtype=torch.float64)
         leaf = row.clone().requires_grad_(is_wanted)
         run = model.start(x=x)
@@ -152,13 +152,13 @@ def test_an_input_changed_in_place_has_been_read(backend, is_wanted):
         with torch.no_grad():
             given.mul_(1 + changes)
         wanted = [*model.parameters(), *([leaf] if is_wanted else [])]
-        found.append(torch.autograd.grad(run[5].h.sum(), wanted))
-    agree(*found)
+        results.append(torch.autograd.grad(run[5].h.sum(), wanted))
+    agree(*results)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_hooks_of_saved_tensors_see_what_is_saved(backend):
-    model, x = made(backend)
+    model, x = model_and_input(backend)
     parameters = list(model.parameters())
     expected = torch.autograd.grad(losses(model, x), parameters)
     packed = []
@@ -178,9 +178,9 @@ def test_hooks_of_saved_tensors_see_what_is_saved(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_numbers_of_vertices_may_change_after_they_were_read(backend):
-    found = []
+    results = []
     for changes in (False, True):
-        model, x = made(backend)
+        model, x = model_and_input(backend)
         run = model.start(x=x)
         table, vertices = np.array([[0, 1], [2, 3]]), torch.tensor([5, 6, 2])
         run.extend(table)
@@ -188,13 +188,13 @@ def test_numbers_of_vertices_may_change_after_they_were_read(backend):
         loss = (run[vertices].h * torch.arange(12).view(3, 4)).sum()
         if changes:
             vertices[:] = 0
-        found.append(torch.autograd.grad(loss, list(model.parameters())))
-    agree(*found)
+        results.append(torch.autograd.grad(loss, list(model.parameters())))
+    agree(*results)
 
 
 def test_a_run_is_freed_without_the_garbage_collector():
     """Parameters that change make new nodes behind earlier extensions, which must not refer back to these."""
-    model, x = made("native")
+    model, x = model_and_input("native")
     gc.collect()
     gc.disable()
     try:
@@ -213,7 +213,7 @@ def test_a_run_is_freed_without_the_garbage_collector():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backward_pass_that_fails_leaves_nothing_behind(backend):
-    model, x = made(backend)
+    model, x = model_and_input(backend)
     run = model.start(x=x.requires_grad_())
     run.extend([[0, 1], [2, 3]])
     loss = run[[5, 6]].h.sin().sum()
@@ -232,7 +232,7 @@ def test_a_backward_pass_that_fails_leaves_nothing_behind(backend):
 
 
 def test_extensions_that_nobody_has_read_are_one_node():
-    model, x = made("native")
+    model, x = model_and_input("native")
     run = model.start(x=x)
     for left in range(6):
         run.extend([[left, left + 1]])

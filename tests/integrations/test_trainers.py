@@ -32,21 +32,21 @@ def right(model) -> int:
 
 
 def test_with_lightning(tmp_path):
-    found = with_lightning.main([*SIZE, "--out", str(tmp_path)])
-    assert found > 0.9
+    accuracy = with_lightning.main([*SIZE, "--out", str(tmp_path)])
+    assert accuracy > 0.9
     again = Lit.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=False)
-    assert right(again.model) == round(1000 * found)
+    assert right(again.model) == round(1000 * accuracy)
 
 
 def test_with_accelerate_in_one_process_and_in_two(tmp_path):
-    found = with_accelerate.main(["--cpu", *SIZE, "--out", str(tmp_path / "one")])
-    assert found > 0.9
+    accuracy = with_accelerate.main(["--cpu", *SIZE, "--out", str(tmp_path / "one")])
+    assert accuracy > 0.9
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     program = ["-m", "examples.trainers.with_accelerate", "--cpu", *SIZE, "--out", str(tmp_path / "two")]
     subprocess.run([*launch, *program], check=True, capture_output=True)
     models = [Classifier(24), Classifier(24)]
     for model, name in zip(models, ("one", "two"), strict=True):
         load_model(model, tmp_path / name / "model.safetensors")
-    assert right(models[0]) == round(1000 * found)
+    assert right(models[0]) == round(1000 * accuracy)
     for one, two in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)  # float32, sums in another order, 32 steps of AdamW

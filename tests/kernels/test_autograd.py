@@ -25,9 +25,9 @@ def turned(self, v):
 
 @pytest.fixture(scope="module", params=["native", "torch"])
 def model(request):
-    made = FromCode(turned, {"h": 4}, scale=nn.Parameter(torch.randn(4)))
-    made.backend = request.param
-    return made
+    model = FromCode(turned, {"h": 4}, scale=nn.Parameter(torch.randn(4)))
+    model.backend = request.param
+    return model
 
 
 def gradient(h):
@@ -48,9 +48,9 @@ def test_a_parameter_that_was_given_other_data(model, become):
     h, old = model(BATCH, x=X).h, model.scale.data
     first = gradient(h)
     model.scale.data = become(old)
-    found = gradient(h)
+    second = gradient(h)
     model.scale.data = old
-    assert torch.equal(found, first)
+    assert torch.equal(second, first)
 
 
 @pytest.mark.parametrize("which", ["parameter", "constant"])

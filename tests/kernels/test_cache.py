@@ -88,8 +88,8 @@ def test_many_processes_compile_at_once(folder: Path) -> None:
 
 
 def test_a_compiler_with_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = build.compiler()
-    monkeypatch.setenv("CXX", f"  {found} -DANSWER=42 '-DNAME=\"two words\"'")
+    compiler = build.compiler()
+    monkeypatch.setenv("CXX", f"  {compiler} -DANSWER=42 '-DNAME=\"two words\"'")
     assert answer('static_assert(sizeof(NAME) == 10); extern "C" int answer() { return ANSWER; }') == 42
 
 

@@ -65,10 +65,10 @@ class Company(ctypes.Structure):
 
 @pytest.fixture
 def library():
-    found = load(company_source())
-    found.come.argtypes = (ctypes.c_int64,)
-    yield found
-    found.leave()
+    loaded = load(company_source())
+    loaded.come.argtypes = (ctypes.c_int64,)
+    yield loaded
+    loaded.leave()
 
 
 @pytest.fixture
@@ -105,9 +105,9 @@ def number_of_threads():
 
 def soon(is_so, seconds=20):
     end = time.monotonic() + seconds
-    while not (found := is_so()) and time.monotonic() < end:
+    while not (result := is_so()) and time.monotonic() < end:
         time.sleep(0.01)
-    return found
+    return result
 
 
 def noticed(company, call):
@@ -126,13 +126,13 @@ def test_nobody_goes_on_before_all_are_there(library, company, meetings, in_comp
 
 
 def test_in_several_threads_at_once(company, meetings):
-    found = []
-    callers = [threading.Thread(target=lambda: found.append(meetings(company, 2, 300, 0))) for _ in range(4)]
+    early = []
+    callers = [threading.Thread(target=lambda: early.append(meetings(company, 2, 300, 0))) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert found == [0] * 4
+    assert early == [0] * 4
 
 
 def test_where_one_is_late_company_is_assumed_and_after_two_seconds_not_any_more(library, company, meetings):
@@ -185,13 +185,13 @@ def test_in_company_threads_that_wait_for_work_of_pytorch_sleep(library):
 
 def test_native_code_gives_the_same_bits_in_company(library):
     model, graphs = model_of("ragged", "native"), graphs_of(SHAPES["ragged"], 300)
-    batch, x, found = vf.pack(graphs), inputs_of(SHAPES["ragged"], graphs), []
+    batch, x, results = vf.pack(graphs), inputs_of(SHAPES["ragged"], graphs), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found.append(outputs_and_gradients(model, batch, x))
+        results.append(outputs_and_gradients(model, batch, x))
         library.come(FOREVER)
-    assert same_bits(found[0], found[1])
-    assert same_bits(found[0], found[2])
+    assert same_bits(results[0], results[1])
+    assert same_bits(results[0], results[2])
 
 
 def test_a_child_that_was_forked_in_company(library, company):
@@ -202,10 +202,10 @@ def test_a_child_that_was_forked_in_company(library, company):
     expected = outputs_and_gradients(model, graphs, x)
 
     def work():
-        found = [outputs_and_gradients(model, graphs, x)]
+        results = [outputs_and_gradients(model, graphs, x)]
         company.until = 1  # long ago
-        found.append(outputs_and_gradients(model, graphs, x))
-        torch.testing.assert_close(found, [expected, expected])
+        results.append(outputs_and_gradients(model, graphs, x))
+        torch.testing.assert_close(results, [expected, expected])
         return company.until == 0
 
     assert in_a_child(work)

@@ -195,15 +195,15 @@ def test_values_and_gradients_are_those_of_pytorch(group, backend, dtype, reques
     out = model([vf.chain(2)] * len(rows), x=x)
     explained = [line for line in model.explain().splitlines() if "core" in line]
     assert not [line for line in explained if "calls of PyTorch" in line]
-    found = [out[f"y{at}"][1::2] for at in range(len(functions))]
+    actual = [out[f"y{at}"][1::2] for at in range(len(functions))]
     given = [rows.clone().requires_grad_() for _ in functions]
     wanted = [function(one).reshape(len(rows), -1) for function, one in zip(functions.values(), given, strict=True)]
-    for name, ours, theirs in zip(functions, found, wanted, strict=True):
+    for name, ours, theirs in zip(functions, actual, wanted, strict=True):
         assert_same(name, ours, theirs)
     if not any(one.requires_grad for one in wanted):  # PyTorch has no derivative of any
-        assert not any(one.requires_grad for one in found)
+        assert not any(one.requires_grad for one in actual)
         return
-    weighted(found).backward()
+    weighted(actual).backward()
     weighted(wanted).backward()
     for at, (name, one) in enumerate(zip(functions, given, strict=True)):
         if one.grad is not None:
@@ -230,13 +230,13 @@ def weighted(values):
     return sum((y * torch.linspace(0.5, 1.5, y.shape[1]).to(y.dtype)).sum() for y in values if y.requires_grad)
 
 
-def assert_same(name, found, wanted):
+def assert_same(name, actual, expected):
     """To rounding, and zeros with their signs."""
     tolerances = {torch.float64: (1e-12, 1e-14), torch.float32: (1e-5, 1e-5)}
-    close = dict(zip(("rtol", "atol"), tolerances.get(wanted.dtype, ()), strict=False))
-    torch.testing.assert_close(found, wanted, equal_nan=True, msg=lambda text: f"{name}: {text}", **close)
-    if found.is_floating_point():
-        zeros = (wanted == 0) & (found.signbit() != wanted.signbit())
+    close = dict(zip(("rtol", "atol"), tolerances.get(expected.dtype, ()), strict=False))
+    torch.testing.assert_close(actual, expected, equal_nan=True, msg=lambda text: f"{name}: {text}", **close)
+    if actual.is_floating_point():
+        zeros = (expected == 0) & (actual.signbit() != expected.signbit())
         assert not zeros.any(), f"{name}: the sign of zero"
 
 

@@ -33,7 +33,7 @@ def native(model, x):
 
 def both(function, dtype):
     """What native code gives, and plain PyTorch for each vertex: the result, and gradients of the input and of a weight."""
-    found = []
+    results = []
     for run in (native, plain):
         model = Cell(function, dtype)
         x = torch.randn(6, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -41,8 +41,8 @@ def both(function, dtype):
         result = run(model, x)
         leaves = [x, model.linear.weight]
         grads = torch.autograd.grad(result.double().square().sum(), leaves, allow_unused=True)
-        found.append([result, *(grad for grad in grads if grad is not None)])
-    return found
+        results.append([result, *(grad for grad in grads if grad is not None)])
+    return results
 
 
 @pytest.mark.parametrize("state", [torch.float32, *HALF], ids=lambda dtype: str(dtype)[6:])
@@ -50,17 +50,18 @@ def both(function, dtype):
 @pytest.mark.cases(3)
 def test_each_operation_is_rounded(dtype, state):
     """To the same bits as in PyTorch."""
-    found, expected = both(through(dtype), state)
-    assert found[0].dtype == expected[0].dtype
-    assert torch.equal(found[0], expected[0])
+    actual, expected = both(through(dtype), state)
+    assert actual[0].dtype == expected[0].dtype
+    assert torch.equal(actual[0], expected[0])
     close = 1e-2 if state in HALF else 1e-4
-    torch.testing.assert_close(found[1], expected[1], rtol=close, atol=close)
+    torch.testing.assert_close(actual[1], expected[1], rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("given", [torch.float32, torch.float64], ids=lambda dtype: str(dtype)[6:])
 @OF
 def test_a_cast_gives_the_nearest_number(dtype, given):
-    """Of two the even one; among numbers that are tiny, or too large, too, and between half precision and half precision."""
+    """Of two that are equally near, the even one; also of tiny and of too large numbers, and from one half precision to the
+    other."""
     limits = torch.finfo(dtype)
     ones = [1 + limits.eps / 2, 1 + 1.5 * limits.eps, 1 + limits.eps / 2 * 1.01, -1 - limits.eps / 2]
     ends = [limits.max, limits.max * (1 + limits.eps / 5), limits.max * (1 + limits.eps / 2), 3e38, float("inf")]
@@ -74,24 +75,24 @@ def test_a_cast_gives_the_nearest_number(dtype, given):
 
     model = FromCode(vertex, {"h": 1})
     model.backend = "native"
-    found = model([vf.chain(2)] * 2, x=x.expand(4, -1))
+    outputs = model([vf.chain(2)] * 2, x=x.expand(4, -1))
     assert "PyTorch" not in model.explain()
     half = x.to(dtype)
-    for name, wanted in {"half": half, "back": half.to(given), "other": half.to(found.other.dtype)}.items():
-        assert found[name].dtype == wanted.dtype
-        torch.testing.assert_close(found[name], wanted.expand(4, -1), rtol=0, atol=0, equal_nan=True)
-        assert torch.equal(found[name].signbit()[0, :-1], wanted.signbit()[:-1])
+    for name, wanted in {"half": half, "back": half.to(given), "other": half.to(outputs.other.dtype)}.items():
+        assert outputs[name].dtype == wanted.dtype
+        torch.testing.assert_close(outputs[name], wanted.expand(4, -1), rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(outputs[name].signbit()[0, :-1], wanted.signbit()[:-1])
 
 
 @OF
 @pytest.mark.parametrize("name", TAKEN_APART)
 @pytest.mark.cases(5)
 def test_what_is_taken_apart_is_rounded_once(name, dtype):
-    found, expected = both(TAKEN_APART[name], dtype)
+    actual, expected = both(TAKEN_APART[name], dtype)
     unit = torch.finfo(dtype).eps
-    assert found[0].dtype == dtype
-    torch.testing.assert_close(found[0], expected[0], rtol=unit, atol=unit / 4)
-    for one, other in zip(found[1:], expected[1:], strict=True):
+    assert actual[0].dtype == dtype
+    torch.testing.assert_close(actual[0], expected[0], rtol=unit, atol=unit / 4)
+    for one, other in zip(actual[1:], expected[1:], strict=True):
         torch.testing.assert_close(one, other, rtol=8 * unit, atol=8 * unit)
 
 
@@ -99,10 +100,10 @@ def test_what_is_taken_apart_is_rounded_once(name, dtype):
 @pytest.mark.parametrize("name", WIDER)
 @pytest.mark.cases(5)
 def test_wider_and_narrower_values_beside_each_other(name, dtype):
-    found, expected = both(WIDER[name], dtype)
-    assert found[0].dtype == expected[0].dtype
+    actual, expected = both(WIDER[name], dtype)
+    assert actual[0].dtype == expected[0].dtype
     close = 16 * torch.finfo(dtype).eps
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=close, atol=close)
 
 
@@ -141,13 +142,13 @@ def test_random_functions_are_as_close_to_float64_as_pytorch_is(case):
     half.model.backend = "native"
     plain = run_reference(half.model, *join(half.parts), half.inputs, half.reverse)
     ours = dict(half.model(vf.pack([part.graph() for part in half.parts]), reverse=half.reverse, **half.inputs))
-    found = []
+    results = []
     for outputs in (ours, plain):
         weights = {name: weight.to(torch.bfloat16) for name, weight in exact.weights.items()}
-        found.append({**outputs, **gradients(outputs, weights, leaves_of(half))} if weights else outputs)
+        results.append({**outputs, **gradients(outputs, weights, leaves_of(half))} if weights else outputs)
     for name, wanted in {**exact.outputs, **exact.gradients}.items():
         if wanted is not None:
-            off, allowed = ((one[name].double() - wanted).norm() for one in found)
+            off, allowed = ((one[name].double() - wanted).norm() for one in results)
             assert off <= 2 * allowed + 0.02 * wanted.norm(), f"{name}: {off} from float64, and PyTorch {allowed}"
 
 

@@ -59,7 +59,7 @@ def test_random_functions_of_any_number_of_children(case):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_functions_are_those_of_pytorch(dtype):
-    """Over all magnitudes, to four units in the last place (of one, for sigmoid); infinities and NaN as well."""
+    """Over all magnitudes, to four units in the last place (of one, for sigmoid); infinities and NaN have tests below."""
     functions = [torch.tanh, torch.sigmoid, torch.relu, torch.neg]
     powers = torch.logspace(-30, 3, 4001, dtype=torch.float64)
     special = torch.tensor([0.0, float("inf"), -float("inf"), float("nan"), 88.0, -88.0, 104.0, -104.0])
@@ -81,13 +81,13 @@ def test_functions_are_those_of_pytorch(dtype):
     first = torch.zeros_like(rows)
     first[::2] = 1
     with torch.no_grad():
-        found = model([vf.chain(2)] * len(values), x=rows, first=first).h[1::2].double()
+        actual = model([vf.chain(2)] * len(values), x=rows, first=first).h[1::2].double()
     assert f"vertex.core: {NATIVE}" in model.explain()
     for at, function in enumerate(functions):
         expected = function(rows[::2, at].double())
         scale = torch.ones_like(expected) if function is torch.sigmoid else expected.abs()
         allowed = 4 * torch.finfo(dtype).eps * scale + torch.finfo(dtype).tiny
-        assert ((found[:, at] - expected).abs() <= allowed).all(), function
+        assert ((actual[:, at] - expected).abs() <= allowed).all(), function
 
 
 def test_infinities_and_nan_go_through():
@@ -118,8 +118,8 @@ def test_nan_of_any_bits_stays_nan():
     model.backend = "native"
     bits = torch.arange(0x7FC00000, 0x7FC00200, dtype=torch.int32)
     with torch.no_grad():
-        found = model([vf.chain(1)] * len(bits), x=bits.view(torch.float32)[:, None].repeat(1, 3)).h
-    assert found.isnan().all()
+        outputs = model([vf.chain(1)] * len(bits), x=bits.view(torch.float32)[:, None].repeat(1, 3)).h
+    assert outputs.isnan().all()
 
 
 def test_both_backends_agree_in_float32():
@@ -132,8 +132,8 @@ def test_both_backends_agree_in_float32():
         out = model(batch, x=x).h
         grads = torch.autograd.grad(out.square().sum(), [x, *model.parameters()])
         results.append([out, *grads])
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-6)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-6)
 
 
 def test_clamping():
@@ -314,13 +314,13 @@ def test_without_a_compiler(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     programs._say_that_there_is_no_compiler.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
-        for asked in ("torch", "auto", "auto"):
+        for backend in ("torch", "auto", "auto"):
             warnings.simplefilter("always")
             model = TreeRNN(3, 4)
-            model.backend = asked
+            model.backend = backend
             model([vf.chain(3)], x=torch.randn(3, 3))
             assert NATIVE not in model.explain()
-            assert len(caught) == (asked == "auto")  # said once, to those who have not asked for it
+            assert len(caught) == (backend == "auto")  # said once, to those who have not asked for it
     assert caught[0].category is vf.SlowCoreWarning
     assert "there is no C++ compiler" in str(caught[0].message)
     assert 'backend "auto" is "torch"' in str(caught[0].message)

@@ -228,8 +228,8 @@ def test_what_is_memory_in_another_order_or_sign_counts_as_what_it_is(make, back
         return h, *torch.autograd.grad(h, [x, *given.values()], make(coming))
 
     coming = torch.randn(BATCH.num_vertices, 4)
-    found = run(make, X, coming)
+    actual = run(make, X, coming)
     parameters = {name: make(value).clone() if value.dim() == 2 else value for name, value in parameters.items()}
     expected = run(torch.clone, make(X).detach().clone(), make(coming).detach().clone())
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a.as_subclass(torch.Tensor), b.as_subclass(torch.Tensor))

@@ -44,9 +44,9 @@ class Weight(ctypes.Structure):
 def library(request):
     dtype, way = request.param
     lines = [f"#undef {name}" for name in WAYS[way]]
-    made = build.load("\n".join([*lines, source_of(dtype), IN_A_TEAM]), contract=True)
-    made.dtype = dtype
-    return made
+    library = build.load("\n".join([*lines, source_of(dtype), IN_A_TEAM]), contract=True)
+    library.dtype = dtype
+    return library
 
 
 def at(tensor):
@@ -91,7 +91,7 @@ def test_rows_times_a_weight(library, is_transposed, rows, n, k):
     size = (n + -n % 32) * k
     for has_room in (True, False):
         for added in (None, bias):
-            found = []
+            results = []
             for threads in (1, 2, 3):
                 room, out = (torch.full(shape, torch.nan, dtype=dtype) for shape in ((size,), (rows, n + 3)))
                 given = ctypes.byref(Weight(at(weight), at(room) if has_room else None, is_transposed, n, k))
@@ -99,11 +99,11 @@ def test_rows_times_a_weight(library, is_transposed, rows, n, k):
                     *long(threads), given, *long(rows), at(a), *long(k + 3), at(added), at(out), *long(n + 3)
                 )
                 assert out[:, n:].isnan().all()
-                found.append(out[:, :n])
+                results.append(out[:, :n])
             epsilon = torch.finfo(dtype).eps
             total = wanted if added is None else wanted + added.double()
-            torch.testing.assert_close(found[0].double(), total, rtol=epsilon * 8, atol=epsilon * 4 * k)
-            assert all(torch.equal(found[0], other) for other in found[1:])
+            torch.testing.assert_close(results[0].double(), total, rtol=epsilon * 8, atol=epsilon * 4 * k)
+            assert all(torch.equal(results[0], other) for other in results[1:])
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def test_rows_times_a_weight(library, is_transposed, rows, n, k):
 def test_a_sum_over_rows(library, rows, n, k):
     dtype = library.dtype
     a, b = between_nan(rows, n, dtype), between_nan(rows, k, dtype, beside=5)
-    found, epsilon = [], torch.finfo(dtype).eps
+    results, epsilon = [], torch.finfo(dtype).eps
     for threads in (1, 2, 3):
         out = torch.full((n, k), torch.nan, dtype=dtype)
         arguments = (*long(threads, rows), at(a), *long(n + 3, n), at(b), *long(k + 5, k), at(out))
         library.outers(*arguments, *long(0))
-        found.append(out.clone())
+        results.append(out.clone())
         library.outers(*arguments, *long(1))  # the same once more
-        torch.testing.assert_close(out, 2 * found[-1], rtol=epsilon * 8, atol=epsilon * 8 * max(rows, 1))
+        torch.testing.assert_close(out, 2 * results[-1], rtol=epsilon * 8, atol=epsilon * 8 * max(rows, 1))
     wanted = a[:, :n].double().t() @ b[:, :k].double()
-    torch.testing.assert_close(found[0].double(), wanted, rtol=epsilon * 8, atol=epsilon * 4 * max(rows, 1))
-    assert all(torch.equal(found[0], other) for other in found[1:])
+    torch.testing.assert_close(results[0].double(), wanted, rtol=epsilon * 8, atol=epsilon * 4 * max(rows, 1))
+    assert all(torch.equal(results[0], other) for other in results[1:])

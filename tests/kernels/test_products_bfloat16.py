@@ -46,9 +46,9 @@ def long(*numbers):
     return map(ctypes.c_long, numbers)
 
 
-def assert_close(found, wanted, size):
+def assert_close(actual, expected, size):
     """One rounding of half precision, and those of sums of `size` numbers in float."""
-    torch.testing.assert_close(found.double(), wanted, rtol=2**-8, atol=1e-5 * max(size, 1))
+    torch.testing.assert_close(actual.double(), expected, rtol=2**-8, atol=1e-5 * max(size, 1))
 
 
 @pytest.mark.parametrize("is_transposed", [True, False], ids=["transposed", "plain"])

@@ -318,9 +318,9 @@ def test_reductions_over_a_row_of_infinities_and_nan(width):
     x = torch.cat([rows, rows[:, :1].expand(-1, max(width - 5, 0))], 1)[:, :width].flip(1).contiguous()
     model = FromCode(vertex, {"h": width, "results": 14})
     for model.backend in ("native", "triton") if is_available() else ("native",):
-        found = model([vf.chain(2)] * len(x), x=x.repeat_interleave(2, 0)).results[1::2]
+        actual = model([vf.chain(2)] * len(x), x=x.repeat_interleave(2, 0)).results[1::2]
         assert "core: calls of PyTorch" not in model.explain(), model.explain()
-        torch.testing.assert_close(found, reduced(x), equal_nan=True, msg=lambda text: f"{model.backend}: {text}")
+        torch.testing.assert_close(actual, reduced(x), equal_nan=True, msg=lambda text: f"{model.backend}: {text}")
 
 
 @pytest.mark.parametrize("backend", ["torch", "native", "triton"])
@@ -342,15 +342,15 @@ def test_reductions_over_children_of_infinities_and_nan(backend):
     model = FromCode(vertex, {"h": 1, "b": 1, "results": 4})
     model.backend = backend
     batch = vf.pack(graphs)
-    found = model(batch, x=x, b=b).results[batch.roots]
+    actual = model(batch, x=x, b=b).results[batch.roots]
     expected, start = [], 0
     for kids in families:
         h, beside = x[start : start + len(kids)], b[start : start + len(kids)]
         start += len(kids) + 1
         each = [h.amax(0), h.sum(0), h.mean(0), (h.softmax(0) * beside).sum(0)] if kids else [torch.zeros(1)] * 4
         expected.append(torch.cat(each))
-    torch.testing.assert_close(found, torch.stack(expected), equal_nan=True)
-    ours, wanted = (torch.autograd.grad(y.sum(), x)[0] for y in (found, torch.stack(expected)))
+    torch.testing.assert_close(actual, torch.stack(expected), equal_nan=True)
+    ours, wanted = (torch.autograd.grad(y.sum(), x)[0] for y in (actual, torch.stack(expected)))
     torch.testing.assert_close(ours, wanted, equal_nan=True)
 
 
@@ -380,8 +380,8 @@ def test_the_zeros_of_missing_children_meet_infinities_as_pytorch_does(backend):
     x = torch.tensor([[INF], [NAN], [2.0]])
     model = FromCode(vertex, {"h": 1, "r": 14})
     model.backend = backend
-    found = model([vf.chain(1)] * 3, x=x).r
-    torch.testing.assert_close(found, results(torch.zeros(3, 1), x), equal_nan=True)
+    actual = model([vf.chain(1)] * 3, x=x).r
+    torch.testing.assert_close(actual, results(torch.zeros(3, 1), x), equal_nan=True)
 
 
 @pytest.mark.parametrize("backend", ["torch", "native", "eager"])

@@ -38,8 +38,8 @@ def recurse(parts, inputs, compose):
         below = {slot: compute(child) for slot, child in children[vertex].items()}
         return compose({name: rows[vertex] for name, rows in inputs.items()}, below)
 
-    found = [compute(vertex) for vertex in range(count)]
-    return {name: torch.stack([one[name] for one in found]) for name in found[0]}
+    by_vertex = [compute(vertex) for vertex in range(count)]
+    return {name: torch.stack([one[name] for one in by_vertex]) for name in by_vertex[0]}
 
 
 def agree(model, parts, inputs, compose):
@@ -55,5 +55,5 @@ def agree(model, parts, inputs, compose):
 
     for name, value in ours.items():
         torch.testing.assert_close(value, expected[name], **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
-    for name, found, wanted in zip(leaves, gradients(ours), gradients(expected), strict=True):
-        torch.testing.assert_close(found, wanted, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+    for name, actual, wanted in zip(leaves, gradients(ours), gradients(expected), strict=True):
+        torch.testing.assert_close(actual, wanted, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")

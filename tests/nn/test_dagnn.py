@@ -79,8 +79,8 @@ def check(model, parts):
     for name, value in expected.items():
         torch.testing.assert_close(ours[name], value, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
     names = ["x", *dict(model.named_parameters())]
-    for name, found, wanted in zip(names, gradients(ours), gradients(expected), strict=True):
-        torch.testing.assert_close(found, wanted, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+    for name, actual, wanted in zip(names, gradients(ours), gradients(expected), strict=True):
+        torch.testing.assert_close(actual, wanted, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @settings(max_examples=20, deadline=None)

@@ -52,12 +52,12 @@ def test_the_same_as_the_paper(num_relations):
     index = torch.from_numpy(np.concatenate(given))
     inputs = {"relation": torch.where(index < 0, -1, relations[index])} if num_relations > 1 else {}
     batch = vf.pack([vf.unroll(graph, rounds) for graph in GRAPHS])
-    found = model(batch, x=x, **inputs).h[batch.roots]
+    actual = model(batch, x=x, **inputs).h[batch.roots]
     expected = by_the_paper(model, GRAPHS, x, relations, rounds)
-    torch.testing.assert_close(found, expected, **TOLERANCE)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
     weight = torch.randn_like(expected)
     leaves = [x, *model.parameters()]
-    grads = [torch.autograd.grad((value * weight).sum(), leaves) for value in (found, expected)]
+    grads = [torch.autograd.grad((value * weight).sum(), leaves) for value in (actual, expected)]
     for mine, wanted in zip(*grads, strict=True):
         torch.testing.assert_close(mine, wanted, **TOLERANCE)
 

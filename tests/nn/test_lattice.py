@@ -32,7 +32,7 @@ def read(length, words, char, word):
     """h of each character, from the first to the last, with lists of the words that each one ends."""
     ended = [[] for _ in range(length)]
     h = c = torch.zeros(4, dtype=torch.float64)
-    found = []
+    states = []
     for at in range(length):
         gate = gates(MODEL.w_char, MODEL.u_char, char[at], h, "iog")
         i, g = torch.sigmoid(gate["i"]), torch.tanh(gate["g"])
@@ -46,26 +46,26 @@ def read(length, words, char, word):
         else:
             c = (1 - i) * c + i * g
         h = torch.sigmoid(gate["o"]) * torch.tanh(c)
-        found.append(h)
+        states.append(h)
         for (first, last), embedding in zip(words, word, strict=True):
             if first == at:
                 gate = gates(MODEL.w_word, MODEL.u_word, embedding, h, "ifg")
                 cell = torch.sigmoid(gate["f"]) * c + torch.sigmoid(gate["i"]) * torch.tanh(gate["g"])
                 ended[last].append(cell)
-    return torch.stack(found)
+    return torch.stack(states)
 
 
 def read_all(batch, char, word, reverse):
     """`read` for each sentence; backwards, with all positions turned round."""
     chars, words = char.split([length for length, _ in batch]), word.split([len(spans) for _, spans in batch])
-    found = []
+    states = []
     for (length, spans), x, w in zip(batch, chars, words, strict=True):
         if reverse:
             turned = [(length - 1 - last, length - 1 - first) for first, last in spans]
-            found.append(read(length, turned, x.flip(0), w).flip(0))
+            states.append(read(length, turned, x.flip(0), w).flip(0))
         else:
-            found.append(read(length, spans, x, w))
-    return torch.cat(found)
+            states.append(read(length, spans, x, w))
+    return torch.cat(states)
 
 
 def check(batch, reverse):
@@ -79,8 +79,8 @@ def check(batch, reverse):
     ours, expected = (
         torch.autograd.grad((h * weight).sum(), leaves, allow_unused=True, materialize_grads=True) for h in values
     )
-    for found, wanted in zip(ours, expected, strict=True):
-        torch.testing.assert_close(found, wanted, **TOLERANCE)
+    for actual, wanted in zip(ours, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, **TOLERANCE)
 
 
 @settings(max_examples=25, deadline=None)

@@ -27,7 +27,7 @@ def cell(ours, bias):
     return ours(3, 4, bias=bias).cell
 
 
-def made(ours, bias=True, **options):
+def model_of(ours, bias=True, **options):
     model = ours(3, 4, bias=bias, **options, dtype=torch.float64)
     object.__setattr__(model, "cell", cell(ours, bias))
     return model
@@ -57,8 +57,8 @@ def agree(model, peer, lengths):
         gradients.append(torch.autograd.grad(loss, [x, *module.parameters()]))
     for name, value in expected.items():
         torch.testing.assert_close(ours[name], value, **TOLERANCE)
-    for found, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, wanted, **TOLERANCE)
+    for actual, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, wanted, **TOLERANCE)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PEERS)
@@ -67,7 +67,7 @@ def agree(model, peer, lengths):
 def test_the_same_as_in_pytorch(ours, theirs, bias):
     for num_layers, bidirectional in itertools.product([1, 2, 3] if bias else [2], [False, True] if bias else [False]):
         options = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias}
-        model, peer = made(ours, **options), theirs(3, 4, **options, dtype=torch.float64)
+        model, peer = model_of(ours, **options), theirs(3, 4, **options, dtype=torch.float64)
         peer.load_state_dict(model.state_dict())
         for lengths in BATCHES:
             agree(model, peer, lengths)
@@ -78,7 +78,7 @@ def test_the_same_as_in_pytorch(ours, theirs, bias):
 def test_state_dicts_go_both_ways(ours, theirs, options):
     cell(ours, True)  # which draws numbers the first time
     torch.manual_seed(1)
-    model = made(ours, **options)
+    model = model_of(ours, **options)
     torch.manual_seed(1)
     peer = theirs(3, 4, **options, dtype=torch.float64)
     assert list(model.state_dict()) == list(peer.state_dict())
@@ -174,7 +174,7 @@ def test_what_is_no_chain_is_refused():
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_initial_states_are_those_of_pytorch(ours, theirs, bidirectional):
     options = {"num_layers": 2, "bidirectional": bidirectional}
-    model, peer = made(ours, **options), theirs(3, 4, **options, dtype=torch.float64)
+    model, peer = model_of(ours, **options), theirs(3, 4, **options, dtype=torch.float64)
     peer.load_state_dict(model.state_dict())
     lengths = [5, 1, 3]
     x = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
@@ -186,13 +186,13 @@ def test_initial_states_are_those_of_pytorch(ours, theirs, bidirectional):
     padded, _ = pad_packed_sequence(packed, batch_first=True)
     h = torch.cat([rows[:length] for rows, length in zip(padded, lengths, strict=True)])
     torch.testing.assert_close(out.h, h, **TOLERANCE)
-    found, wanted = ([out.h_n, out.c_n], final) if count == 2 else ([out.h_n], [final])
-    for mine, other in zip(found, wanted, strict=True):
+    actual, wanted = ([out.h_n, out.c_n], final) if count == 2 else ([out.h_n], [final])
+    for mine, other in zip(actual, wanted, strict=True):
         torch.testing.assert_close(mine, other, **TOLERANCE)
     leaves = [x, *hx]
     weights = [torch.randn_like(value) for value in (h, *wanted)]
     losses = [
-        sum((v * w).sum() for v, w in zip(values, weights, strict=True)) for values in ((out.h, *found), (h, *wanted))
+        sum((v * w).sum() for v, w in zip(values, weights, strict=True)) for values in ((out.h, *actual), (h, *wanted))
     ]
     parameters = [[*leaves, *module.parameters()] for module in (model, peer)]
     grads = [torch.autograd.grad(loss, to) for loss, to in zip(losses, parameters, strict=True)]

@@ -149,23 +149,23 @@ def results_of(name: str, dtype: str, backends: list[str], most: int | None, mix
     """A line for each sample of an operator and each backend; before it, one with the verdict "begun"."""
     wanted = (one for one in samples(name, most, getattr(torch, dtype)) if mixing or one.kind != MIXING)
     for group in groups(wanted):
-        # That rows are mixed, the trace finds, which is the same for all backends but eager: that one calls what was written.
-        asked = backends if group[0].kind != MIXING else [one for one in backends if one != "eager"][:1]
+        # Mixed rows are noticed in the trace, which all backends but eager share: one of them is enough.
+        chosen = backends if group[0].kind != MIXING else [one for one in backends if one != "eager"][:1]
         lines = [{"operator": name, "dtype": dtype, "number": s.number, "kind": s.kind, "how": ""} for s in group]
-        yield from ({**line, "backend": b, "verdict": "begun"} for line in lines for b in asked)
-        outcomes = check(group, [reference(sample) for sample in group], asked)
-        for backend, found in outcomes.items():
-            for line, outcome in zip(lines, found, strict=True):
+        yield from ({**line, "backend": b, "verdict": "begun"} for line in lines for b in chosen)
+        outcomes = check(group, [reference(sample) for sample in group], chosen)
+        for backend, by_sample in outcomes.items():
+            for line, outcome in zip(lines, by_sample, strict=True):
                 yield {**line, "backend": backend, **vars(outcome)}
 
 
-def groups(of: Iterator[Sample]) -> list[list[Sample]]:
-    """Samples that can be in one vertex function; those that mix rows are alone."""
-    found: dict[tuple, list[Sample]] = {}
-    for sample in of:
-        found.setdefault((sample.kind, sample.num_rows, dtype_of(sample)), []).append(sample)
+def groups(all_samples: Iterator[Sample]) -> list[list[Sample]]:
+    """Groups of samples that one vertex function can hold; each that mixes rows is a group of its own."""
+    alike: dict[tuple, list[Sample]] = {}
+    for sample in all_samples:
+        alike.setdefault((sample.kind, sample.num_rows, dtype_of(sample)), []).append(sample)
     cut = []
-    for (kind, *_), together in found.items():
+    for (kind, *_), together in alike.items():
         size = 1 if kind == MIXING else TOGETHER
         cut += [together[at : at + size] for at in range(0, len(together), size)]
     return cut

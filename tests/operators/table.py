@@ -76,17 +76,17 @@ def page(lines: Iterable[dict]) -> str:
     by_operator: dict[str, list[dict]] = {}
     for line in lines:
         by_operator.setdefault(line["operator"], []).append(line)
-    every = [line for found in by_operator.values() for line in found]
+    every = [line for own in by_operator.values() for line in own]
     backends = [backend for backend in BACKENDS if any(line["backend"] == backend for line in every)]
-    alike = {name: [x for x in found if x["kind"] != MIXING] for name, found in by_operator.items()}
+    alike = {name: [x for x in own if x["kind"] != MIXING] for name, own in by_operator.items()}
     rows = [["operator", *backends]]
-    for name, found in alike.items():
-        if found:
-            star = " (random)" if any(line["kind"] == RANDOM for line in found) else ""
+    for name, own in alike.items():
+        if own:
+            star = " (random)" if any(line["kind"] == RANDOM for line in own) else ""
             rows.append(
-                [f"`{name}`{star}", *(cell([x for x in found if x["backend"] == backend]) for backend in backends)]
+                [f"`{name}`{star}", *(cell([x for x in own if x["backend"] == backend]) for backend in backends)]
             )
-    mixing = [f"`{name}`" for name, found in alike.items() if not found]
+    mixing = [f"`{name}`" for name, own in alike.items() if not own]
     return HEAD.format(
         version=torch.__version__.split("+")[0],
         backends=" ".join(backends),
@@ -114,17 +114,17 @@ def counts(lines: list[dict], backends: list[str]) -> list[list[str]]:
     ]
     for backend in backends:
         for kind, title in ((ALIKE, ""), (RANDOM, ", random"), (MIXING, ", mixing rows")):
-            of = [line for line in lines if line["backend"] == backend and line["kind"] == kind]
-            if not of:
+            selected = [line for line in lines if line["backend"] == backend and line["kind"] == kind]
+            if not selected:
                 continue
-            verdicts = Counter(line["verdict"] for line in of)
+            verdicts = Counter(line["verdict"] for line in selected)
             native, cut = (
-                sum((line["verdict"], line["how"]) == (RIGHT, how) for line in of) for how in ("native", "cut")
+                sum((line["verdict"], line["how"]) == (RIGHT, how) for line in selected) for how in ("native", "cut")
             )
-            number = len({line["operator"] for line in of})
-            found = [
+            number = len({line["operator"] for line in selected})
+            figures = [
                 number,
-                len(of),
+                len(selected),
                 verdicts[RIGHT],
                 native,
                 cut,
@@ -132,7 +132,7 @@ def counts(lines: list[dict], backends: list[str]) -> list[list[str]]:
                 verdicts[WRONG],
                 verdicts[UNKNOWN],
             ]
-            rows.append([backend + title, *map(str, found)])
+            rows.append([backend + title, *map(str, figures)])
     return rows
 
 

@@ -25,8 +25,8 @@ MIXED = "amax cumsum flip roll scatter_add softmax sort sum tril"
 
 def first_samples(names: str, *kinds: str) -> list[Sample]:
     """For each operator, its first sample of these kinds."""
-    found = (sample for name in names.split() for sample in samples(name, most=1) if sample.kind in kinds)
-    return list(found)
+    drawn = (sample for name in names.split() for sample in samples(name, most=1) if sample.kind in kinds)
+    return list(drawn)
 
 
 @pytest.mark.slow

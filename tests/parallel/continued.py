@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import vertexflow as vf
 
@@ -33,10 +34,12 @@ def main(folder: str, way: str, steps: int, is_killed: bool = False) -> None:
     model = CASE.model()
     for module in model.modules():  # noise that each rank draws for itself is not that of one process
         assert not isinstance(module, nn.Dropout)
-    call = wrapped(model, way) if count > 1 else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    sampler = vf.parallel.BalancedSampler(CASE.graphs, BATCH)
-    step = vf.parallel.load(folder, model, optimizer, sampler=sampler)
+    call, data = wrapped(model, way) if count > 1 else (model, None)
+    spread = call if way in ("hidden", "stages") else model
+    optimizer = torch.optim.AdamW(call.parameters(), lr=0.01)
+    of_rank = {} if data is None else {"num_replicas": data.size(), "rank": data.get_local_rank()}
+    sampler = vf.parallel.BalancedSampler(CASE.graphs, BATCH, **of_rank)
+    step = vf.parallel.load(folder, spread, optimizer, sampler=sampler)
     while step < steps:
         if step and step % len(sampler) == 0:
             sampler.set_epoch(step // len(sampler))
@@ -45,23 +48,34 @@ def main(folder: str, way: str, steps: int, is_killed: bool = False) -> None:
             losses, _ = CASE.losses(call, chosen)
             if is_killed and step == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and rank == count - 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-            vf.parallel.mean(losses).backward()
+            vf.parallel.mean(losses, group=data).backward()
             optimizer.step()
             step += 1
             if step % 2 == 0:
-                vf.parallel.save(folder, step, model, optimizer, sampler=sampler)
+                vf.parallel.save(folder, step, spread, optimizer, sampler=sampler)
             if step == steps:
                 break
+    if count > 1 and way in ("hidden", "stages"):  # ranks have parts of the weights; they are in the checkpoint
+        return
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if not distributed.is_initialized() or distributed.get_rank() == 0:
         torch.save(weights, Path(folder) / "weights.pt")
 
 
-def wrapped(model: nn.Module, way: str) -> nn.Module:
-    from torch.distributed.device_mesh import init_device_mesh
-
-    plan = vf.parallel.Plan({"data": distributed.get_world_size()}, {"": way})
-    return plan.apply(model, init_device_mesh("cpu", (distributed.get_world_size(),)))
+def wrapped(model: nn.Module, way: str) -> tuple[nn.Module, DeviceMesh]:
+    """The model on all ranks, and the ranks that have different graphs: all, or half of them, of two columns or stages."""
+    count = distributed.get_world_size()
+    if way in ("whole", "sharded"):
+        mesh = init_device_mesh("cpu", (count,), mesh_dim_names=("data",))
+        return vf.parallel.Plan({"data": count}, {"": way}).apply(model, mesh), mesh
+    mesh = init_device_mesh("cpu", (count // 2, 2), mesh_dim_names=("data", way))
+    parts, stages = dict.fromkeys(("embed", "function", "out"), "whole"), {"embed": 0, "function": 0, "out": 1}
+    sizes = {"data": count // 2, way: 2}
+    if way == "stages":
+        return vf.parallel.Plan(sizes, parts, stages, micro_batches=2).apply(model, mesh), mesh["data"]
+    batch = vf.pack(CASE.graphs)
+    x = torch.empty(batch.num_vertices, 3, dtype=torch.float64)
+    return vf.parallel.Plan(sizes, {**parts, "function": "hidden"}).apply(model, mesh, (batch, x)), mesh["data"]
 
 
 if __name__ == "__main__":

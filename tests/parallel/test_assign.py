@@ -41,11 +41,11 @@ def test_200_random_problems_as_trying_everything():
     bound = 0
     for _ in range(200):
         problem = random_problem(rng)
-        best, found = of_all_choices(problem), solve(problem)
-        if found is None:
+        best, solution = of_all_choices(problem), solve(problem)
+        if solution is None:
             assert best == np.inf
             continue
-        assert problem.value(found) == pytest.approx(best, rel=1e-6)
+        assert problem.value(solution) == pytest.approx(best, rel=1e-6)
         bound += best > of_all_choices(Problem(**{**vars(problem), "limit": np.inf}))
     assert bound > 20  # in so many cases the memory decides
 
@@ -62,12 +62,12 @@ def test_200_random_cuts_as_trying_everything():
             times = [seconds[pair] for pair in itertools.pairwise([0, *cuts, n])]
             if np.isfinite(times).all():
                 best = min(best, sum(times) + (pieces - 1) * max(times))
-        found = cut_into_stages(seconds, num_stages, pieces)
-        if found is None:
+        cut = cut_into_stages(seconds, num_stages, pieces)
+        if cut is None:
             assert best == np.inf
             impossible += 1
             continue
-        total, ends = found
+        total, ends = cut
         assert total == pytest.approx(best)
         times = [seconds[pair] for pair in itertools.pairwise([0, *ends])]
         assert len(ends) == num_stages

@@ -134,12 +134,22 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
 
 @pytest.mark.ranks
 def test_four_ranks_write_and_one_two_and_eight_go_on(tmp_path, undisturbed):
-    launched(tmp_path / "four", WAYS, 4, 4)
+    ways = (*WAYS, "hidden", "stages")
+    launched(tmp_path / "four", ways, 4, 4)
     for processes in (1, 2, 8):
-        shutil.copytree(tmp_path / "four", tmp_path / str(processes))
-        launched(tmp_path / str(processes), WAYS, STEPS, processes)
-        for way in WAYS:
-            agree(tmp_path / str(processes) / way, undisturbed)
+        folder = tmp_path / str(processes)
+        for way, other in zip(ways, (*WAYS, "stages", "hidden") if processes == 2 else ways, strict=True):
+            shutil.copytree(tmp_path / "four" / other, folder / way)  # two go on in another way
+        launched(folder, ways, STEPS, processes)
+        for way in ways:
+            if processes == 1 or way in WAYS:
+                agree(folder / way, undisturbed)
+            model = continued.CASE.model()
+            assert vf.parallel.load(folder / way, model, torch.optim.AdamW(model.parameters())) == STEPS
+            for (name, ours), wanted in zip(model.state_dict().items(), undisturbed.values(), strict=True):
+                torch.testing.assert_close(
+                    ours, wanted, rtol=1e-10, atol=1e-10, msg=lambda text, at=name: f"{at}: {text}"
+                )
 
 
 @pytest.mark.ranks

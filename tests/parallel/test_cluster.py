@@ -73,6 +73,7 @@ def test_collectives_are_counted_in_rounds_and_bytes():
     assert cluster.collective("all_reduce", 8e6, 8) == pytest.approx(2 * (3 * 2e-6 + 7e6 / 300e9))
     assert cluster.collective("all_reduce", 8e6, 32) == pytest.approx(2 * (5 * 8e-6 + 31 / 32 * 8e6 / 25e9))
     assert cluster.collective("all_reduce", 8e6, 4, stride=8) == pytest.approx(2 * (2 * 8e-6 + 6e6 / 25e9))
+    assert cluster.collective("all_to_all", 8e6, 4) == pytest.approx(3 * 2e-6 + 8e6 / 300e9)
     faster = a_cluster(links={**LINKS, "devices.all_gather": Link(0, 600e9)})
     assert faster.collective("all_gather", 8e6, 8) == pytest.approx(7e6 / 600e9)
     assert faster.collective("reduce_scatter", 8e6, 8) == cluster.collective("reduce_scatter", 8e6, 8)

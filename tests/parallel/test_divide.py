@@ -25,30 +25,29 @@ def random_dag(rng: np.random.Generator, count: int) -> vf.InputGraph:
 
 
 def vertices_of_rows(parts: list[GraphPart]) -> list[np.ndarray]:
-    """For each rank, the vertex whose state each row of its local graph has in the end; -1: none. Messages are read from the
-    tables
-    of the sender alone: rows of an exchange that leave are its first ones, sorted by rank."""
-    found = []
+    """For each rank, the vertex whose state each row of its local graph holds in the end; -1: none. Messages are read from the
+    sender's tables alone: the rows of an exchange that are sent come first, sorted by receiving rank."""
+    vertex_of_row = []
     for part in parts:
         local = part.upward
         rows = np.full(local.batch.num_vertices, -1)
         rows[: part.num_vertices] = part.own
-        found.append(rows)
+        vertex_of_row.append(rows)
     for number in range(parts[0].upward.num_exchanges):
         messages = {}
-        for part, rows in zip(parts, found, strict=True):
+        for part, rows in zip(parts, vertex_of_row, strict=True):
             local = part.upward
             first = len(rows) - len(local.exchange) + int(np.flatnonzero(local.exchange == number)[0])
             read = local.batch.child[local.batch.offset[first] :]  # one child each
             pieces = np.split(rows[read[: local.sent[number].sum()]], np.cumsum(local.sent[number])[:-1])
             messages |= {(part.rank, to): piece for to, piece in enumerate(pieces)}
-        for part, rows in zip(parts, found, strict=True):
+        for part, rows in zip(parts, vertex_of_row, strict=True):
             local = part.upward
             first = len(rows) - len(local.exchange) + int(np.flatnonzero(local.exchange == number)[0])
             arrived = np.concatenate([messages[source, part.rank] for source in range(len(parts))])
             assert len(arrived) == local.received[number].sum()
             rows[first : first + len(arrived)] = arrived
-    return found
+    return vertex_of_row
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
@@ -98,9 +97,9 @@ def test_exchanges_are_as_few_as_can_be():
             return all(any(a <= point <= b for point in points) for a, b in zip(first, last, strict=True))
 
         least = next(size for size in range(1, 8) if any(map(meets, itertools.combinations(range(7), size))))
-        found = stabbed(first, last, 7)
-        assert meets(found)
-        assert len(found) == least
+        chosen = stabbed(first, last, 7)
+        assert meets(chosen)
+        assert len(chosen) == least
 
 
 def test_rows_of_a_rank_fall_with_the_number_of_ranks():
@@ -130,8 +129,8 @@ def test_what_users_ask_a_part(graphs):
     parts = vf.parallel.divide(batch, 3, reverse=True)
     assert sorted(torch.cat([part.own for part in parts]).tolist()) == list(range(batch.num_vertices))
     for name in ("roots", "leaves"):
-        found = torch.cat([part.own[getattr(part, name)] for part in parts])
-        assert sorted(found.tolist()) == getattr(batch, name).tolist()
+        vertices = torch.cat([part.own[getattr(part, name)] for part in parts])
+        assert sorted(vertices.tolist()) == getattr(batch, name).tolist()
     for name, end in (("edges", 1), ("reverse_edges", 0)):
         assert sorted(torch.cat([getattr(part, name) for part in parts]).tolist()) == list(range(batch.num_edges))
         for part in parts:

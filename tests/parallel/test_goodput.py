@@ -75,9 +75,9 @@ def test_efficiency_and_gain():
 
 def test_the_best_batch_grows_with_the_noise():
     rates = {32: 1000.0, 64: 1600.0, 128: 2200.0, 256: 2400.0}
-    found = [best_batch(rates, noise, 32) for noise in (0, 50, 200, 1e4)]
-    assert found == [32, 64, 128, 256]
-    for noise, batch in zip((0, 50, 200, 1e4), found, strict=True):
+    best = [best_batch(rates, noise, 32) for noise in (0, 50, 200, 1e4)]
+    assert best == [32, 64, 128, 256]
+    for noise, batch in zip((0, 50, 200, 1e4), best, strict=True):
         assert all(
             rates[batch] * (noise + 32) / (noise + batch) >= rates[other] * (noise + 32) / (noise + other)
             for other in rates

@@ -60,9 +60,9 @@ def test_no_weights(weight):
 def test_half_precision_is_added_up_in_float32():
     values = torch.full((257,), 3.0, dtype=torch.bfloat16)  # which has neither 257 nor 771
     ones = torch.ones(257, dtype=torch.bfloat16)
-    for found in (parallel.mean(values), parallel.mean(values, ones), parallel.mean(values, ones > 0)):
-        assert found.dtype == torch.bfloat16
-        assert found == 3
+    for mean in (parallel.mean(values), parallel.mean(values, ones), parallel.mean(values, ones > 0)):
+        assert mean.dtype == torch.bfloat16
+        assert mean == 3
     assert parallel.sum(values) == torch.tensor(771.0).bfloat16()
 
 

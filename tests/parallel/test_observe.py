@@ -44,8 +44,10 @@ def test_parts_are_seen_in_their_order_with_their_parameters():
 
 def test_real_tensors_and_meta_tensors_are_the_same():
     model, batch = Network(), vf.pack(TREES)
-    found = [observe(model, (batch, torch.zeros(batch.num_vertices, 3, device=device))) for device in ("cpu", "meta")]
-    real, meta = ([(part.name, part.kept_bytes, part.plain.tolist()) for part in each.parts] for each in found)
+    observations = [
+        observe(model, (batch, torch.zeros(batch.num_vertices, 3, device=device))) for device in ("cpu", "meta")
+    ]
+    real, meta = ([(part.name, part.kept_bytes, part.plain.tolist()) for part in each.parts] for each in observations)
     assert real == meta
     assert real[1][1] > 0
 

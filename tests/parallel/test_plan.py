@@ -127,8 +127,9 @@ def test_the_best_plan_is_the_best_of_all_by_hand(model):
     observations[0].parts[:] = other.parts[:3]
     names = [part.name for part in observations[0].parts]
     meshes = [({"data": 4}, 1), ({"data": 2, "hidden": 2}, 1), ({"hidden": 4}, 1)]
+    meshes += [({"data": 2, "vertices": 2}, 1), ({"vertices": 4}, 1)]
     meshes += [({"stages": 2, **rest}, pieces) for rest in ({"data": 2}, {"hidden": 2}) for pieces in (2, 8, 32)]
-    strategies = ("whole", "sharded", "hidden", "stages")
+    strategies = ("whole", "sharded", "hidden", "stages", "vertices")
     for memory in (1e9, 9000.0):
         cluster = a_cluster(memory=memory, flops=2e7)
         search = search_module._Search(observations, cluster, "throughput", 2.0)
@@ -141,7 +142,7 @@ def test_the_best_plan_is_the_best_of_all_by_hand(model):
             stages = {name: int(at >= cut) for at, name in enumerate(names)} if "stages" in mesh else {}
             for choice in itertools.product(strategies[:3], repeat=3):
                 by_hand = Plan(mesh, dict(zip(names, choice, strict=True)), stages, pieces)
-                shape = search_module.Mesh(by_hand.ranks("data"), by_hand.ranks("hidden"), by_hand.ranks("stages"))
+                shape = search_module.Mesh(*map(by_hand.ranks, ("data", "vertices", "hidden", "stages")))
                 try:
                     one = search.candidate(shape, pieces, (), by_hand)
                 except vf.InputError:
@@ -150,6 +151,36 @@ def test_the_best_plan_is_the_best_of_all_by_hand(model):
                 best = min(best, one.prediction.seconds if one is not None else best)
         assert found[0] == pytest.approx(best)
         assert fitting > 10
+
+
+def test_a_graph_that_is_too_large_for_a_rank_is_divided(model):
+    """What no other plan can have, vertices over ranks can; how they are called is told."""
+    batch = vf.pack([vf.graph(400, [(child, child + 40) for child in range(360)])])
+    batches = [(batch, torch.empty(400, 3, device="meta"))]
+    free = vf.parallel.plan(model, batches, a_cluster())
+    assert dict(free.mesh) == {"data": 4}
+    limit = free.prediction.memory * 0.6
+    found = vf.parallel.plan(model, batches, a_cluster(memory=limit))
+    assert found.ranks("vertices") > 1
+    assert found.prediction.memory <= limit
+    assert f"vf.parallel.divide(graphs, {found.ranks('vertices')})" in str(found)
+    assert sum(found.prediction.shares.values()) == pytest.approx(1)
+    again = vf.parallel.plan(model, batches, a_cluster(memory=limit), like=found)
+    assert again.prediction == found.prediction
+    for ranks in (2, 4):
+        by_hand = Plan({"data": 4 // ranks, "vertices": ranks}, found.parts)
+        by_hand = vf.parallel.plan(model, batches, a_cluster(), like=by_hand)
+        assert by_hand.prediction.seconds >= found.prediction.seconds or by_hand.prediction.memory > limit
+    least = vf.parallel.plan(model, batches, a_cluster(), objective="memory", strategies=options_module.STRATEGIES)
+    assert least.prediction.memory < free.prediction.memory / 2
+    of_nodes = vf.parallel.plan(model, batches, a_cluster(4, 1, memory=limit))  # more ranks than a node has
+    assert of_nodes.ranks("vertices") > 1
+    lstm, batch = vf.nn.LSTM(3, 4), vf.pack([vf.chain(400)])
+    batches = [(batch, torch.empty(400, 3, device="meta"))]
+    with pytest.raises(vf.InputError, match=r"as the layers of vf\.nn\.LSTM and GRU are"):
+        vf.parallel.plan(lstm, batches, a_cluster(), like=Plan({"vertices": 4}, {"": "whole"}))
+    with pytest.raises(vf.InputError, match="no plan fits"):
+        vf.parallel.plan(lstm, batches, a_cluster(memory=5e4))
 
 
 def test_what_any_model_can_do_is_searched_for_unless_more_is_asked_for(model):
@@ -186,7 +217,8 @@ def test_what_cannot_be_planned_is_refused(model):
         (([batch], cluster), {"objective": "goodput", "noise": 10.0}, "are given together"),
         (([batch], cluster), {"noise": 10.0, "base": 8}, "are given together"),
         (([batch], cluster), {"objective": "goodput", "noise": -1.0, "base": 8}, "a number from 0 up"),
-        (([batch], cluster), {"strategies": ("vertices",)}, "no strategy 'vertices'"),
+        (([batch], cluster), {"strategies": ("rows",)}, "no strategy 'rows'"),
+        (([batch], cluster), {"strategies": ("vertices",)}, "has none for parameters"),
         (([batch], cluster), {"strategies": ("hidden",)}, "has none for parameters"),
         (([batch], cluster), {"like": Plan({"data": 2}, {})}, "for 2 ranks, the cluster has 4"),
         (([batch], cluster), {"like": Plan({"data": 4}, {"up": "whole"})}, "the plan by hand has the parts"),

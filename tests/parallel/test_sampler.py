@@ -54,8 +54,8 @@ def test_the_batches_are_those_of_one_process_and_every_graph_comes_once(case, n
     ranks = samplers(graphs, options, num_ranks)
     for sampler in ranks:
         sampler.set_epoch(epoch)
-    found = joined(ranks)
-    assert all(next(iter(sampler), None) is not None for sampler in ranks) or not found
+    batches = joined(ranks)
+    assert all(next(iter(sampler), None) is not None for sampler in ranks) or not batches
     # DistributedSampler's order, cut into pieces.
     order = list(range(len(graphs)))
     if options["shuffle"]:
@@ -65,9 +65,9 @@ def test_the_batches_are_those_of_one_process_and_every_graph_comes_once(case, n
     pieces = [order[start : start + size] for start in range(0, len(order), size)]
     if options["drop_last"] and len(pieces[-1]) < size:
         pieces.pop()
-    assert len(ranks[0]) == len(found) == len(pieces)
-    assert sets(found) == [sorted(piece) for piece in pieces]
-    for parts, piece in zip(found, pieces, strict=True):
+    assert len(ranks[0]) == len(batches) == len(pieces)
+    assert sets(batches) == [sorted(piece) for piece in pieces]
+    for parts, piece in zip(batches, pieces, strict=True):
         for part in parts:
             assert part == [number for number in piece if number in part]  # in the order of one process
 
@@ -96,10 +96,10 @@ def test_an_epoch_is_continued_with_another_number_of_ranks(case, before, after,
 
 
 def samplers_at(graphs, options, num_ranks, epoch):
-    made = samplers(graphs, options, num_ranks)
-    for sampler in made:
+    ranks = samplers(graphs, options, num_ranks)
+    for sampler in ranks:
         sampler.set_epoch(epoch)
-    return made
+    return ranks
 
 
 def slowly(costs, num_ranks, step):

@@ -133,10 +133,15 @@ def of_plans() -> None:
     mine = [number for number in range(len(TREES)) if number % 2 == mesh["data"].get_local_rank()]
     part = vf.parallel.divide([TREES[number] for number in mine], 2, rank_of=None)[mesh["vertices"].get_local_rank()]
     x = torch.cat([rows[number] for number in mine])[part.own]
+    links = {"devices": vf.parallel.Link(1e-6, 1e9)}
+    cluster = vf.parallel.Cluster(1, 4, flops=1e9, bandwidth=1e9, memory=1e9, links=links)
+    batches = [(batch, torch.empty(batch.num_vertices, 3, dtype=torch.float64, device="meta"))]
     for strategy in ("whole", "sharded"):
         model = case.model()
-        parts = dict.fromkeys(["embed", "function", "out"], strategy)
-        call = vf.parallel.Plan({"data": 2, "vertices": 2}, parts).apply(model, mesh)
+        parts = dict.fromkeys(["embed", "function", "out", ""], strategy)
+        plan = vf.parallel.plan(model, batches, cluster, like=vf.parallel.Plan({"data": 2, "vertices": 2}, parts))
+        assert plan.prediction.seconds > 0
+        call = plan.apply(model, mesh)
         found = vf.parallel.mean(call(part, x))
         torch.testing.assert_close(found.detach(), loss.detach(), **EXACT)
         found.backward()

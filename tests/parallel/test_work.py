@@ -46,14 +46,14 @@ def test_products_of_a_tree_lstm_as_counted_by_hand():
     batch = vf.pack(TREES)
     leaves, count = len(batch.leaves), batch.num_vertices
     inner, n, m = count - leaves, 8, 6
-    found = whole(observe(BinaryTreeLSTM(m, n), (batch, {"x": torch.empty(count, m, device="meta")})))
+    total = whole(observe(BinaryTreeLSTM(m, n), (batch, {"x": torch.empty(count, m, device="meta")})))
     before = 2 * m * 3 * n * count  # of w
     step = 2 * 2 * n * 5 * n * inner  # of u
-    assert found["flops"] == 2 * before + 3 * step  # the inputs need no gradient
+    assert total["flops"] == 2 * before + 3 * step  # the inputs need no gradient
     steps = int((levels_of(batch).of_ranks(np.zeros(3, np.int64), 1)[0] > 0).sum()) - 1
-    assert found["weights"] == 4 * (m * 3 * n + 2 * steps * 2 * n * 5 * n)
+    assert total["weights"] == 4 * (m * 3 * n + 2 * steps * 2 * n * 5 * n)
     # i, o, u and tanh(c) of all, two forget gates of inner ones; tanh(c) is made again for the derivative.
-    assert found["slow"] == 5 * n * count + 2 * n * inner
+    assert total["slow"] == 5 * n * count + 2 * n * inner
 
 
 def test_where_pytorch_is_called_its_calls_are_counted(monkeypatch):
@@ -104,8 +104,8 @@ def test_graphs_are_given_out_evenly(num_graphs):
 def test_a_step_costs_what_its_work_costs():
     batch = vf.pack(TREES)
     observation = observe(BinaryTreeLSTM(4, 4), (batch, {"x": torch.empty(batch.num_vertices, 4, device="meta")}))
-    found = whole(observation)
+    total = whole(observation)
     only = Cluster(1, 1, 2.0, 1e30, 1e9, launch=0, call=3)
-    assert step_seconds(observation, only) == pytest.approx(found["flops"] / 2 + 3)
+    assert step_seconds(observation, only) == pytest.approx(total["flops"] / 2 + 3)
     launches = Cluster(1, 1, 1e30, 1e30, 1e9, launch=2, small=1, call=0)
-    assert step_seconds(observation, launches) == pytest.approx(2 * found["launches"] + found["small"])
+    assert step_seconds(observation, launches) == pytest.approx(2 * total["launches"] + total["small"])

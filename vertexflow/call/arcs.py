@@ -34,12 +34,12 @@ def check(used: Mapping[str, ReadsChildren], methods: Sequence[str], batch: Grap
         GraphError: the batch has arcs of several children, and a method reads single children, or fewer of an arc.
     """
     for name in dict.fromkeys(methods) if batch.arity > 1 else ():
-        use, told = used[name], f"the graphs have arcs of {batch.arity} children (vf.hypergraph), and method `{name}`"
+        use, prefix = used[name], f"the graphs have arcs of {batch.arity} children (vf.hypergraph), and method `{name}`"
         if use.arc_size is None and (use.num_slots or use.reads_edges):
-            raise GraphError(f"{told} reads single children; read v.arcs, or give graphs with edges (vf.graph)")
+            raise GraphError(f"{prefix} reads single children; read v.arcs, or give graphs with edges (vf.graph)")
         if use.arc_size and use.arc_size < batch.arity:
             raise GraphError(
-                f"{told} reads the first {use.arc_size} of each; read v.arcs.gather({use.arc_size}) as well, or give arcs with "
+                f"{prefix} reads the first {use.arc_size} of each; read v.arcs.gather({use.arc_size}) as well, or give arcs with "
                 "fewer children"
             )
 

@@ -91,8 +91,8 @@ def without_rows(outputs: Mapping[str, Tensor], leaves: Sequence[Tensor]) -> dic
     real = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
     if not (wanted and real and torch.is_grad_enabled()):
         return dict(outputs)
-    made = _WithoutRows.apply(len(real), *real.values(), *wanted)  # type: ignore[no-untyped-call]
-    return {**outputs, **dict(zip(real, made, strict=True))}
+    results = _WithoutRows.apply(len(real), *real.values(), *wanted)  # type: ignore[no-untyped-call]
+    return {**outputs, **dict(zip(real, results, strict=True))}
 
 
 class _WithoutRows(torch.autograd.Function):
@@ -129,9 +129,9 @@ class _Run(torch.autograd.Function):
                 external = dict(zip(ctx.names, tensors, strict=False))
                 return replayed(ctx.bound, ctx.order, tensors[len(ctx.names) :], external, False)
 
-            found = second.gradients(ctx, pushed, outputs_of)
+            results = second.gradients(ctx, pushed, outputs_of)
             ctx.bound.is_differentiated_twice = True  # unless that was refused
-            return (None, None, None, *found)
+            return (None, None, None, *results)
         flat, external = gradients(ctx.bound, ctx.order, kept_values(ctx), pushed, {})
         return (None, None, None, *(external.get(name) for name in ctx.names), *flat)
 
@@ -158,9 +158,9 @@ class _PreparedRun(torch.autograd.Function):
         kept, *read = saved_tensors(ctx)
         if torch.is_grad_enabled():
             pushed = {name: grad for name, grad in zip(bound.pushes, grads, strict=True) if grad is not None}
-            found = second.gradients(ctx, pushed, lambda flat: replayed(bound, order, flat, {}, True))
+            results = second.gradients(ctx, pushed, lambda flat: replayed(bound, order, flat, {}, True))
             bound.is_differentiated_twice = True  # unless that was refused
-            return None, *found
+            return None, *results
         check_backward(bound.pushes, grads)
         overwrites = ctx.readers.begin(kept)
         try:

@@ -103,6 +103,10 @@ class Compiled:
             self._backward[group] = self._lay_out(backward_layout, BACKWARD, group, None, ())
         return self._backward[group]
 
+    def layouts_of(self, group: RowGroup) -> list[object]:
+        """The layouts of a group of rows that are kept."""
+        return [self._forward.get(group), self._backward.get(group)]
+
     def _lay_out(
         self,
         lay_out: Callable[..., Laid],

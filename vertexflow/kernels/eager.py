@@ -279,8 +279,8 @@ def note_pushes(uses: Uses, pushed: Mapping[str, Tensor], sorts: Mapping[str, se
         uses.push_sorts[name] = first_sorts & sorts[name]
         if first.shape[1:] != value.shape[1:] or first.dtype != value.dtype or not uses.push_sorts[name]:
             shown = [
-                f"{str(x.dtype)[6:]} {['edges' if of == {True} else 'rows', *x.shape[1:]]}".replace("'", "")
-                for x, of in ((first, first_sorts), (value, sorts[name]))
+                f"{str(x.dtype)[6:]} {['edges' if sort == {True} else 'rows', *x.shape[1:]]}".replace("'", "")
+                for x, sort in ((first, first_sorts), (value, sorts[name]))
             ]
             raise VertexFunctionError(f"output {name!r} is {shown[0]} in one step and {shown[1]} in another")
 

@@ -232,18 +232,6 @@ class Order:
         """The rows that are sent to each row of a state that some groups lack."""
         return {key: sent.parents for key, sent in self.partial_sent.items()}
 
-    @property
-    def num_bytes(self) -> int:
-        """The size of all index arrays."""
-        arrays = [self.schedule.arrays, self.schedule.table, self.table]
-        arrays += [] if self.lists is None else [self.lists.arrays]
-        edges = (group.edges for group in self.groups if group.edges is not None)
-        tensors = [tensor for of_group in edges for tensor in (of_group.counts, of_group.owner)]
-        for rows in (rows for group in self.groups for rows in group.partial.values()):
-            tensors += [rows.child_rows] if rows.edge_rows is None else [rows.child_rows, rows.edge_rows]
-        tensors += [parents.places for parents in self.partial_parents.values()]
-        return sum(array.nbytes for array in arrays) + sum(tensor.nbytes for tensor in tensors)
-
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
         """Runs of consecutive steps [first, end) of the same group, as (group, first, end)."""
@@ -255,11 +243,11 @@ class Order:
         """`table` from the last step to the first."""
         return np.ascontiguousarray(self.table[::-1])
 
-    def selecting(self, vertices: Wide) -> Order:
-        """This order with `selected`; those of the last few selections are kept."""
+    def selecting(self, vertices: Wide, num_batches: int = 1) -> Order:
+        """This order with `selected`; those of the last few selections of each batch that has this order are kept."""
         key = vertices.tobytes()
         if key not in self._selecting:
-            if len(self._selecting) == MOST_SELECTIONS:
+            if len(self._selecting) >= MOST_SELECTIONS * num_batches:
                 self._selecting.pop(next(iter(list(self._selecting))), None)  # which another thread may have done
             self._selecting[key] = replace(self, selected=vertices, _selecting={}, _selected_index={})
         return self._selecting[key]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,10 +19,13 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from ..errors import VertexFlowError
 from . import autograd
 from .bound import Bound
-from .memory import pool
+from .memory import pool, rehearsal
 from .order import Order
 from .second_order import gradients as second
 from .second_order import replay
+
+if TYPE_CHECKING:
+    from .prepared.structures import Prepared
 
 Role = Literal["tensor", "input", "external"]  # parameters and buffers; inputs; states of external vertices
 Key = tuple[Role, str]
@@ -42,10 +45,16 @@ class BoundPart:
     num_external: int
 
     @property
-    def num_bytes(self) -> int:
-        """The memory of what is known of the structure: index arrays, and passes that are written down."""
-        prepared = self.bound.prepared.get(self.order)
-        return self.order.num_bytes + (0 if prepared is None else prepared.num_bytes)
+    def prepared(self) -> Prepared | None:
+        """The passes that are written down, if they are."""
+        return self.bound.prepared.get(self.order)
+
+    def known_of_structure(self) -> list[object]:
+        """The objects on which all hangs that is known of the structure: the order, layouts and passes that are written down."""
+        layouts = (
+            compiled.layouts_of(group) for compiled, group in zip(self.bound.compiled, self.order.groups, strict=True)
+        )
+        return [self.order, self.prepared, *layouts]
 
     def num_rows(self, key: Key) -> int:
         """How many rows the part has of an input, or of the states of external vertices."""
@@ -105,9 +114,10 @@ def _run_all(
     """The outputs of these names, and the states of the random generators before each part."""
     outputs: dict[str, Tensor] = {}
     starts = dict.fromkeys(names, 0)
-    randomness = []
+    randomness: list[_Randomness] = []
     for part, rows in zip(parts, _rows_of_parts(parts, tensors), strict=True):
-        randomness.append(_Randomness(part.order.vertex.device, part.generators()))
+        state = _Randomness(part.order.vertex.device, part.generators())
+        randomness.append(randomness[-1] if randomness and state.is_as(randomness[-1]) else state)
         with pool.smaller_pieces():
             outputs_of_part = part.run(rows)
         for name, value in outputs_of_part.items():
@@ -274,6 +284,13 @@ class _Randomness:
         like = torch.empty(0, device=device)
         self._devices, self._states = get_device_states(like)
         self._generators = [(generator, generator.get_state()) for generator in generators]
+
+    def is_as(self, other: _Randomness) -> bool:
+        """Whether nothing was drawn between these: then one of them is enough, of 5 KB a generator."""
+        states, others = ([one._cpu, *one._states, *(state for _, state in one._generators)] for one in (self, other))
+        generators, of_other = ([generator for generator, _ in one._generators] for one in (self, other))
+        with rehearsal.interrupted():
+            return generators == of_other and len(states) == len(others) and all(map(torch.equal, states, others))
 
     @contextmanager
     def again(self) -> Iterator[None]:

@@ -29,9 +29,9 @@ def named(part: str, step: int | None = None) -> Iterator[None]:
 
 def step_numbers(table: Ints, steps: Ints) -> list[int]:
     """The numbers of these steps, or of pieces of them, among all steps; lines as in `Step`."""
-    every, asked = (lines[:, 4] * 2**32 + lines[:, 0] for lines in (table.astype(np.int64), steps.astype(np.int64)))
+    every, wanted = (lines[:, 4] * 2**32 + lines[:, 0] for lines in (table.astype(np.int64), steps.astype(np.int64)))
     ascending = every.argsort()
-    numbers: list[int] = ascending[every[ascending].searchsorted(asked, "right") - 1].tolist()
+    numbers: list[int] = ascending[every[ascending].searchsorted(wanted, "right") - 1].tolist()
     return numbers
 
 

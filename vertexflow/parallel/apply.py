@@ -158,27 +158,27 @@ def _check_stages(plan: Plan, modules: Mapping[str, nn.Module]) -> None:
 
 def _parts_in_stages(plan: Plan, modules: Mapping[str, nn.Module]) -> dict[str, int]:
     """The stage of each part that is called as one; "", the model between its parts, runs where its operands are."""
-    found: dict[str, int] = {}
+    stages: dict[str, int] = {}
     for name in sorted(plan.stages, key=len):
-        outer = [other for other in found if name.startswith(f"{other}.")]
-        if outer and found[outer[0]] != plan.stages[name]:
+        outer = [other for other in stages if name.startswith(f"{other}.")]
+        if outer and stages[outer[0]] != plan.stages[name]:
             raise InputError(
-                f"part {name!r} is in stage {plan.stages[name]} and inside part {outer[0]!r}, in stage {found[outer[0]]}; a part "
-                "and what is inside it are in one stage"
+                f"part {name!r} is in stage {plan.stages[name]} and inside part {outer[0]!r}, in stage {stages[outer[0]]}; a "
+                "part and what is inside it are in one stage"
             )
         if name and not outer:
-            found[name] = plan.stages[name]
-    return found
+            stages[name] = plan.stages[name]
+    return stages
 
 
 def _with_parameters(plan: Plan, modules: Mapping[str, nn.Module]) -> list[str]:
     """The parts that have parameters which no part inside them has."""
-    found, seen = [], set[int]()
+    names, seen = [], set[int]()
     for name in sorted(plan.parts, key=lambda name: -len(name)):  # inner parts have longer names
         own = {id(parameter) for parameter in modules[name].parameters()} - seen
         seen |= own
-        found += [name] if own else []
-    return found
+        names += [name] if own else []
+    return names
 
 
 def _meshes(plan: Plan, mesh: DeviceMesh | None) -> dict[str, DeviceMesh]:
@@ -196,20 +196,20 @@ def _meshes(plan: Plan, mesh: DeviceMesh | None) -> dict[str, DeviceMesh]:
             f'init_device_mesh("cpu", ({shape}{"," if len(wanted) == 1 else ""}){named})'
         )
     if mesh.ndim == 1 and len(wanted) == 1:
-        found = {wanted[0]: mesh}
+        meshes = {wanted[0]: mesh}
     else:
         names = mesh.mesh_dim_names or ()
-        found = {name: mesh[name] for name in wanted if name in names}
-        if len(found) < len(wanted) or mesh.size() != math.prod(each.size() for each in found.values()):
+        meshes = {name: mesh[name] for name in wanted if name in names}
+        if len(meshes) < len(wanted) or mesh.size() != math.prod(each.size() for each in meshes.values()):
             raise InputError(
                 f"the mesh has the dimensions {dict(zip(names, mesh.mesh.shape, strict=True)) or list(mesh.mesh.shape)}, the "
                 f"plan { ({name: plan.ranks(name) for name in wanted}) }; name them, and let all others be of size 1"
             )
-    for name, each in found.items():
+    for name, each in meshes.items():
         if each.size() != plan.ranks(name):
             raise InputError(
                 f"the plan is for {plan.ranks(name)} ranks{'' if name == 'data' else f' of {name!r}'}, the mesh has {each.size()}"
             )
-    if "data" not in found and mesh.mesh_dim_names and "data" in mesh.mesh_dim_names:
-        found["data"] = mesh["data"]
-    return found
+    if "data" not in meshes and mesh.mesh_dim_names and "data" in mesh.mesh_dim_names:
+        meshes["data"] = mesh["data"]
+    return meshes

@@ -125,16 +125,16 @@ def solve(problem: Problem) -> list[int] | None:
     upper[largest] = np.inf
     lines, low, high = (np.array(each) for each in zip(*rows, strict=True))
     cost_scale = float(np.max(np.abs(cost))) or 1.0
-    found = solvers.milp(
+    solution = solvers.milp(
         cost / cost_scale,
         constraints=solvers.LinearConstraint(lines, low, high),
         bounds=solvers.Bounds(np.zeros(size), upper),
         integrality=is_integer,
         options={"mip_rel_gap": 0.0},
     )
-    if found.x is None:
+    if solution.x is None:
         return None
-    return [int(np.argmax(found.x[first[part] : first[part] + count])) for part, count in enumerate(counts)]
+    return [int(np.argmax(solution.x[first[part] : first[part] + count])) for part, count in enumerate(counts)]
 
 
 def _along(problem: Problem) -> list[int] | None:
@@ -144,7 +144,9 @@ def _along(problem: Problem) -> list[int] | None:
     for name in names:
         least, came_from = np.zeros(1), []
         for part, seconds in enumerate(problem.seconds):
-            is_allowed = [of in ("", name) for of in problem.alike[part]] if problem.alike else [True] * len(seconds)
+            is_allowed = (
+                [option in ("", name) for option in problem.alike[part]] if problem.alike else [True] * len(seconds)
+            )
             sums = least[:, None] + (problem.between[part - 1] if part and problem.between else 0)
             came_from.append(np.broadcast_to(np.argmin(sums, axis=0), len(seconds)))
             least = np.where(is_allowed, sums.min(axis=0) + seconds, np.inf)

@@ -14,7 +14,7 @@ import torch
 from torch import distributed, nn
 
 from ..errors import InputError
-from .pipeline import Elsewhere, Pipeline
+from .logical import Logical
 
 _PREFIX = "step-"
 _COMPLETE = ".metadata"  # what PyTorch writes last, under another name first
@@ -31,8 +31,8 @@ def save(
     Args:
         folder: which all ranks see; made if it is not there.
         step: how many steps have been made. It tells checkpoints apart.
-        model: with whole parameters (in DDP or not), or sharded (`fully_shard`). Not one whose columns or stages are on several
-            ranks: those have other numbers under one name, or other names.
+        model: with whole parameters (in DDP or not), sharded (`fully_shard`), or as `plan.apply` gave it. What is written is
+            the state of the whole model, under the names that it has in one process.
         optimizer: of its parameters.
         more: what else has a `state_dict`, by names: a sampler, a schedule of learning rates. Ranks have the same.
 
@@ -40,16 +40,18 @@ def save(
     noise.
 
     Raises:
-        InputError: something in `more` has no state; ranks share columns or stages of the model.
+        InputError: something in `more` has no state; the optimizer keeps something of another shape for a parameter of which
+            ranks have columns.
     """
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save as write
 
-    _check(model, more)
-    has_state = bool(optimizer.state)
-    state = _state(model, optimizer)
+    _check(more)
+    logical, has_state = Logical(model), bool(optimizer.state)
+    state = _state(logical.model, optimizer)
     if not has_state:  # before its first step
         state["optimizer"]["state"] = {}
+    state = logical.whole(state)
     state |= {name: (item.state_dict(),) for name, item in more.items()}  # a tuple is kept in one piece
     state[f"random.{_rank()}"] = _random_state()
     path = _path(folder, step)
@@ -71,14 +73,13 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
 
     Args:
         folder, more: as for `save`. Checkpoints are read with pickle: only from those whom you trust.
-        model, optimizer: made as for `save`. Parameters may be whole here and sharded there, or the other way.
+        model, optimizer: made as for `save`. The model may be spread in another way than it was when it was saved.
 
     Returns:
         The number of steps that were made; 0 if there is no checkpoint.
 
     Raises:
-        InputError: it is of another model, or has not what `more` names; ranks share columns or stages of the model. Nothing was
-            changed then.
+        InputError: it is of another model, or has not what `more` names. Nothing was changed then.
 
     Example:
         >>> first = vf.parallel.load("run", model, optimizer, sampler=sampler)
@@ -95,7 +96,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
     )
     from torch.distributed.checkpoint.state_dict_loader import load as read
 
-    _check(model, more)
+    _check(more)
+    logical = Logical(model)
     found = [max((path.name for path in Path(folder).glob(f"{_PREFIX}*") if (path / _COMPLETE).exists()), default="")]
     if _is_distributed():
         distributed.broadcast_object_list(found)  # what one rank has seen, for all
@@ -107,8 +109,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         raise InputError(f"the checkpoint in {folder} has no {missing[0]!r}: it was saved without")
     if not optimizer.state:
         optimizer.zero_grad()  # with gradients, PyTorch would not make a state for what is read
-    state = _state(model, optimizer)
-    _compare(state["model"], kept, folder)
+    state = logical.room(_state(logical.model, optimizer))
+    _compare(logical.sizes(state["model"]), kept, folder)
     of_parameters = state["optimizer"]["state"]
     state["optimizer"][
         "state"
@@ -123,8 +125,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         state[f"random.{_rank()}"] = ()
     with _quiet():
         read(state, storage_reader=reader, no_dist=not _is_distributed())
-    set_model_state_dict(model, state["model"])
-    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=StateDictOptions(strict=False))
+    ours = logical.of_rank(state)
+    set_model_state_dict(logical.model, ours["model"])
+    set_optimizer_state_dict(logical.model, optimizer, ours["optimizer"], options=StateDictOptions(strict=False))
     for name, item in more.items():
         item.load_state_dict(state[name][0])
     if is_of_as_many:
@@ -144,27 +147,19 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]
     return state
 
 
-def _compare(of_model: dict[str, Any], kept: dict[str, Any], folder: Any) -> None:
+def _compare(ours: dict[str, list[int]], kept: dict[str, Any], folder: Any) -> None:
     sizes = {
         name[6:]: list(entry.size)
         for name, entry in kept.items()
         if name.startswith("model.") and hasattr(entry, "size")
     }
-    ours = {name: list(value.shape) for name, value in of_model.items() if isinstance(value, torch.Tensor)}
     for name in dict.fromkeys([*ours, *sizes]):
         if ours.get(name) != sizes.get(name):
             there, here = (f"{of[name]}" if name in of else "not" for of in (sizes, ours))
             raise InputError(f"the checkpoint in {folder} is of another model: {name} is {there} there, {here} here")
 
 
-def _check(model: nn.Module, more: dict[str, Any]) -> None:
-    for name, module in model.named_modules():
-        if getattr(module, "_divided", None) is not None or isinstance(module, (Pipeline, Elsewhere)):
-            what = "stages of the model" if isinstance(module, (Pipeline, Elsewhere)) else f"columns of part {name!r}"
-            raise InputError(
-                f"ranks have different {what}, which vf.parallel does not put together; let each rank write its own: "
-                "torch.save((model.state_dict(), optimizer.state_dict()), f'rank-{rank}'), and continue with as many ranks"
-            )
+def _check(more: dict[str, Any]) -> None:
     for name, item in more.items():
         if not hasattr(item, "state_dict") or not hasattr(item, "load_state_dict"):
             raise InputError(f"{name} is a {type(item).__name__} without state_dict() and load_state_dict()")

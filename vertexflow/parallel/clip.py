@@ -44,10 +44,10 @@ def clip_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
     modules = list(model.modules())
     pipeline = next((module for module in modules if isinstance(module, Pipeline)), None)
     functions = [module for module in modules if isinstance(module, VertexFunction)]
-    found: list[tuple[VertexFunction, Any]] = [
+    pairs: list[tuple[VertexFunction, Any]] = [
         (function, getattr(function, "_divided", None)) for function in functions
     ]
-    divided = [(function, of_ranks) for function, of_ranks in found if of_ranks is not None]
+    divided = [(function, of_ranks) for function, of_ranks in pairs if of_ranks is not None]
     cut = {id(function.get_parameter(name)) for function, of_ranks in divided for name in of_ranks.params}
     ranks = divided[0][1].ranks.count if divided else 1
     device = pipeline.device if pipeline is not None else parameters[0].device if parameters else torch.device("cpu")

@@ -17,7 +17,6 @@ from ..errors import InputError, InputTypeError
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
 _FORMAT = "vertexflow cluster 1"
 
 
@@ -50,7 +49,8 @@ class Cluster:
         bandwidth: bytes a second that one device reads and writes in its memory.
         memory: bytes of one device.
         links: what connects the devices of a node, and the nodes: `{"devices": Link(3e-6, 300e9), "nodes": Link(8e-6, 50e9)}`. A
-            measured cluster has links for each collective as well (`"devices.all_reduce"`).
+            measured cluster has links for each collective as well (`"devices.all_reduce"`), and for exchanges of vertices
+            (`"devices.all_to_all"`).
         launch: seconds of one launch of a loop or product on the whole device.
         small: the same of a launch over at most 1,024 elements; None: as any launch.
         call: seconds of a step of a model beside its launches: Python, autograd.
@@ -112,8 +112,9 @@ class Cluster:
     def measure(cls, mesh: DeviceMesh | None = None, *, seconds: float = 20.0) -> Cluster:
         """Measure the devices of this process, and, with a mesh, its links. All ranks of the mesh call it; all get the same.
 
-        The devices are timed on training steps of small vertex functions made for that (never on those that are planned),
-        the collectives along each dimension of the mesh: messages of 1 kB to 4 MB.
+        The devices are timed on training steps of small vertex functions made for that (never on those that are planned), on all
+        ranks at the same time; the collectives along each dimension of the mesh by how much longer a training step is with them:
+        messages of 1 kB to 4 MB.
 
         Args:
             mesh: of CPUs. Its first of two dimensions goes over nodes, the last over the devices of one; None: this process.
@@ -139,11 +140,13 @@ class Cluster:
 
             all_gather, reduce_scatter      ceil(log2 n) alpha +   (n - 1) / n * bytes / bandwidth
             all_reduce                    2 ceil(log2 n) alpha + 2 (n - 1) / n * bytes / bandwidth
+            all_to_all                           (n - 1) alpha +                 bytes / bandwidth
 
-        with the link between nodes as soon as the ranks are on several.
+        (the last by exchanges of pairs) with the link between nodes as soon as the ranks are on several.
 
         Args:
-            num_bytes: of the whole: what is reduced, or what all have after they gathered it.
+            num_bytes: of the whole: what is reduced, or what all have after they gathered it; of "all_to_all", what a rank sends
+                to others, or gets of them.
         """
         if ranks <= 1:
             return 0.0
@@ -151,6 +154,8 @@ class Cluster:
         link = self.links.get(f"{kind}.{name}", self.links.get(kind))
         if link is None:
             raise InputError(f'the cluster has no links["{kind}"], over which {ranks} ranks would talk')
+        if name == "all_to_all":
+            return (ranks - 1) * link.latency + num_bytes / link.bandwidth
         times = 2 if name == "all_reduce" else 1
         rounds = (ranks - 1).bit_length()
         return times * (rounds * link.latency + (ranks - 1) / ranks * num_bytes / link.bandwidth)

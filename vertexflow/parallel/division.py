@@ -217,8 +217,8 @@ def _reshape(node: Any, columns: Columns, ranks: Ranks) -> Step | None:
             return None
         if after % behind == 0 and after // behind < size and size % (columns.size * (after // behind)) == 0:
             inner = after // behind
-            found = Columns(dim, size // (columns.size * inner), columns.size, inner)
-            return Step(node.target, [Use(source, found), _local(shape, columns, ranks)])
+            source_columns = Columns(dim, size // (columns.size * inner), columns.size, inner)
+            return Step(node.target, [Use(source, source_columns), _local(shape, columns, ranks)])
         behind *= size
     return None
 

@@ -53,7 +53,10 @@ def plan(
             "goodput", the most graphs a second times their `efficiency`: `batches` are then of several numbers of graphs, of
             which the best is chosen (`plan.batch_size`), and how many of them are accumulated before a step (`plan.accumulate`).
         strategies: those to choose from. "stages" are added by who knows that the model can be cut so (docs/parallel.md says what
-            it may do between its parts), "hidden" by who knows that its vertex functions have columns to share.
+            it may do between its parts), "hidden" by who knows that its vertex functions have columns to share, "vertices" by who
+            calls the model with parts of graphs (`vf.parallel.divide`). The last are tried without being asked for where nothing
+            else fits into the memory: a graph may be too large for a device. METIS divides the graphs for them, which takes
+            seconds for each hundred thousand vertices.
         optimizer: what the optimizer keeps beside each parameter, in parameters: 2 for Adam, 1 for momentum, 0 for plain SGD.
         call: calls the model on one of `batches`, where that is not as said above.
         like: a plan by hand, whose mesh, strategies, stages and accumulation are taken; what comes back has its prediction.
@@ -122,10 +125,6 @@ def _check(
         raise InputTypeError("batches is a list of batches, one or more: [(batch, x), ...]")
     if objective not in _OBJECTIVES:
         raise InputError(f"objective is {objective!r}; choose one of {', '.join(map(repr, _OBJECTIVES))}")
-    if like is not None and like.ranks("vertices") > 1:
-        raise InputError(
-            'what ranks of "vertices" take is not predicted; a plan that has them is carried out all the same: plan.apply'
-        )
     if unknown := sorted(set(strategies) - set(STRATEGIES)):
         raise InputError(
             f"there is no strategy {unknown[0]!r} to plan with; there are {', '.join(map(repr, STRATEGIES))}"

@@ -101,8 +101,8 @@ class Divided:
 
     def choose(self, model: VertexFunction, traces: Iterable[Mapping[str, Trace]], part: str) -> None:
         """Decide which parameters are cut: those of which all methods, in all calls, read the same columns alone."""
-        made = [program for each in traces for program in self._programs(each, part)[0].values()]
-        if not any(program.num_products for program in made):
+        local_programs = [program for each in traces for program in self._programs(each, part)[0].values()]
+        if not any(program.num_products for program in local_programs):
             shapes = ", ".join(f"{name} {list(shape)}" for name, shape in model.state.items())
             raise InputError(
                 f"part {part!r} cannot be hidden: no product of its vertex function has columns that {self.ranks.count} ranks "
@@ -110,7 +110,7 @@ class Divided:
                 f"{shapes}, and a dimension that the number of ranks divides is cut"
             )
         read: dict[str, set[Columns | None]] = {}
-        for program in made:
+        for program in local_programs:
             for name, columns in program.params.items():
                 read.setdefault(name, set()).update(columns)
         chosen = {name: next(iter(columns)) for name, columns in read.items() if len(columns) == 1}
@@ -225,8 +225,8 @@ class Divided:
         dtypes = dtypes_of(model.state, model.state_dtype, usual_dtype(tensors, inputs))
         names = dict.fromkeys(model._methods.values())
         traces = {name: prepare(model, name, model.state, dtypes, inputs, whole, shared, device) for name in names}
-        made, pushes = self._programs(traces, type(model).__name__)
-        of_rank = _OfRank(made, pushes, self.params)
+        local_programs, pushes = self._programs(traces, type(model).__name__)
+        of_rank = _OfRank(local_programs, pushes, self.params)
         cls = type(f"{type(model).__name__}OfRank", (_Local,), {name: _method(name) for name in names})
         function: _Local = cls(
             {name: self._local_shape(name, shape) for name, shape in model.state.items()},

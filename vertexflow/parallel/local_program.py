@@ -103,19 +103,21 @@ class Divider:
         steps: list[tuple[Use, Step]] = []
         leaves: list[Use] = []
         for node in reversed(self.nodes):
-            made = self._made(node, wanted[node], leaves)
-            for _, step in made:
+            of_node = self._steps_for(node, wanted[node], leaves)
+            for _, step in of_node:
                 for use in step.uses:
                     if use.node is not node:
                         wanted[use.node][use.columns] = None
-            steps += reversed(made)
+            steps += reversed(of_node)
         params: dict[str, set[Columns | None]] = {}
         for leaf in leaves:
             if isinstance(role := role_of(leaf.node), Param):
                 params.setdefault(role.name, set()).add(leaf.columns)
         return LocalProgram(self.trace, self.ranks, steps[::-1], leaves, scatters, outputs, params)
 
-    def _made(self, node: fx.Node, wanted: Mapping[Columns | None, None], leaves: list[Use]) -> list[tuple[Use, Step]]:
+    def _steps_for(
+        self, node: fx.Node, wanted: Mapping[Columns | None, None], leaves: list[Use]
+    ) -> list[tuple[Use, Step]]:
         """The steps that make a value in the ways that are wanted, in order."""
         if not wanted:
             return []
@@ -124,7 +126,7 @@ class Divider:
         size = node.meta.get("val")
         if isinstance(size, torch.SymInt) and size.node.expr in (self.trace.rows, self.trace.edges):
             return [(Use(node), Step(_num_rows if size.node.expr == self.trace.rows else _num_edges))]
-        made: dict[Columns | None, Step] = {}
+        by_columns: dict[Columns | None, Step] = {}
         cut: list[Columns] = []
         for columns in wanted:
             if columns is not None:
@@ -132,12 +134,12 @@ class Divider:
                 if step is None:
                     cut.append(columns)
                 else:
-                    made[columns] = step
-        steps = [(Use(node, columns), step) for columns, step in made.items()]
+                    by_columns[columns] = step
+        steps = [(Use(node, columns), step) for columns, step in by_columns.items()]
         if None in wanted or cut:
-            columns = next(iter(made), None) or self.natural[node]
+            columns = next(iter(by_columns), None) or self.natural[node]
             if columns is not None and node in self.after_gather and isinstance(node.meta["val"], Tensor):
-                if columns not in made:
+                if columns not in by_columns:
                     step = self._divided(node, columns)
                     assert step is not None  # else they were not its natural columns
                     steps.append((Use(node, columns), step))
@@ -207,15 +209,15 @@ class Divider:
         rank = node.meta["val"].dim()
         operands = [each for each in node.all_input_nodes if self.natural.get(each) is not None]
         operands.sort(key=lambda each: each.target in _PRODUCTS)
-        found = []
+        candidates = []
         for each in operands:
             columns = self.natural[each]
             assert columns is not None
             dim = columns.dim + rank - each.meta["val"].dim()
             extent = extent_of(node, dim)
             if extent is not None and extent % columns.block == 0:
-                found.append(columns.along(dim, extent // columns.block))
-        return found
+                candidates.append(columns.along(dim, extent // columns.block))
+        return candidates
 
 
 def _of_rows(columns: Columns | None) -> Columns | None:

@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
 from .assign import optimize
 from .calibration import Task, seconds_of_a_call, tasks
-from .cluster import COLLECTIVES, Cluster, Link
+from .cluster import Cluster, Link
 from .cost import Floats
+from .measure_links import largest, links_of
 from .observe import observe
 from .predict import work_of_ranks
 
-_SIZES = [1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 22]  # bytes of messages
 _ROUNDS = 8  # the least of several medians is what the machine does when nothing disturbs it
 _FLOOR = 1e-16  # seconds; what is fitted to cost nothing
 
@@ -52,8 +49,8 @@ def measure(mesh: DeviceMesh | None, seconds: float) -> Cluster:
         nodes, devices = shape if len(shape) == 2 else (1, shape[0])
         for dim, kind in enumerate(("nodes", "devices")[2 - len(shape) :]):
             if shape[dim] > 1:
-                links |= _links(kind, mesh.get_group(dim), shape[dim])
-        costs = _largest(costs)
+                links |= links_of(kind, mesh.get_group(dim), shape[dim], python=float(costs[-1]))
+        costs = largest(costs)
     call, *each, launch, small, python = costs.tolist()
     flops, cache, bandwidth, slow = (1 / max(cost, _FLOOR) for cost in each)
     memory = _memory() / (1 if mesh is None else mesh.size())
@@ -103,73 +100,6 @@ def fit(timed: Timed) -> Floats:
     costs = np.zeros(len(scale))
     costs[is_used] = found / scale[is_used]
     return costs
-
-
-def _links(kind: str, group: Any, ranks: int) -> dict[str, Link]:
-    """The link of each collective along one dimension of a mesh."""
-    times = np.array([_times(max(ranks, size // 4 // ranks * ranks), group, ranks) for size in _SIZES])
-    links = {}
-    for name, seconds in zip(COLLECTIVES, times.T, strict=True):
-        alpha, beta = _line(np.array(_SIZES), seconds / (2 if name == "all_reduce" else 1))
-        alpha, beta = alpha / (ranks - 1).bit_length(), beta * ranks / (ranks - 1)
-        links[f"{kind}.{name}"] = Link(alpha, 1 / beta)
-    links[kind] = links[f"{kind}.all_reduce"]
-    return links
-
-
-def _times(count: int, group: Any, ranks: int) -> list[float]:
-    """The seconds of each collective. Of an all-reduce, as DDP does it, which copies gradients to and fro; this takes longer than
-    the collective alone by a factor that is taken for the others as well."""
-    whole, share = torch.zeros(count), torch.zeros(count // ranks)
-    parts = list(whole.chunk(ranks))
-    alone = _Gradient(count)
-    averaged = DistributedDataParallel(alone, process_group=group)
-    plain = _median(lambda: alone().backward(), group)
-    averaging = max(_FLOOR, _median(lambda: averaged().backward(), group) - plain)
-    reduce = _median(lambda: distributed.all_reduce(whole, group=group), group)
-    gather = _median(lambda: distributed.all_gather(parts, share, group=group), group)
-    scatter = _median(lambda: distributed.reduce_scatter(share, parts, group=group), group)
-    longer = max(1.0, averaging / reduce)
-    return [longer * reduce, longer * gather, longer * scatter]
-
-
-class _Gradient(nn.Module):
-    """So many gradients at once, at the end of a backward pass, as a vertex function has them."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.parameter = nn.Parameter(torch.zeros(count))
-
-    def forward(self) -> Tensor:
-        self.parameter.grad = None
-        return (self.parameter * 2).sum()
-
-
-def _median(run: Callable[[], Any], group: Any) -> float:
-    """The median time of the slowest rank."""
-    taken = []
-    for turn in range(11):
-        distributed.barrier(group)
-        begin = time.perf_counter()
-        run()
-        if turn >= 2:
-            taken.append(time.perf_counter() - begin)
-    return float(_largest(np.array([statistics.median(taken)]), group)[0])
-
-
-def _line(sizes: Floats, seconds: Floats) -> tuple[float, float]:
-    """Latency and seconds a byte, with the least relative errors."""
-    nnls = optimize().nnls
-
-    (alpha, beta), _ = nnls(np.stack([np.ones(len(sizes)), sizes], 1) / seconds[:, None], np.ones(len(sizes)))
-    return float(alpha), max(float(beta), 1e-15)
-
-
-def _largest(values: Floats, group: Any = None) -> Floats:
-    """The largest of all ranks: everyone waits for the slowest."""
-    tensor = torch.from_numpy(values.copy())
-    distributed.all_reduce(tensor, distributed.ReduceOp.MAX, group=group)
-    return tensor.numpy()
 
 
 def _memory() -> float:

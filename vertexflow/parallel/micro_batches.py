@@ -97,16 +97,16 @@ def _cuts(batch: GraphBatch, count: int) -> Cuts:
 
 def _bounds(batches: Sequence[GraphBatch], graphs: Cuts) -> dict[str, Cuts]:
     """Where the rows of each sort are cut."""
-    found: dict[str, Cuts] = {}
+    bounds: dict[str, Cuts] = {}
     for number, batch in enumerate(batches):
-        of = f" of batch {number}" if number else ""
+        suffix = f" of batch {number}" if number else ""
         vertices = np.asarray(batch.graph_offset)[list(graphs)]
-        found[f"vertices{of}"] = tuple(vertices.tolist())
-        found[f"edges{of}"] = tuple(np.asarray(batch.arcs_before)[vertices].tolist())
-        found[f"graphs{of}"] = graphs
+        bounds[f"vertices{suffix}"] = tuple(vertices.tolist())
+        bounds[f"edges{suffix}"] = tuple(np.asarray(batch.arcs_before)[vertices].tolist())
+        bounds[f"graphs{suffix}"] = graphs
         for name, rows in (("roots", batch.roots), ("leaves", batch.leaves)):
-            found[f"{name}{of}"] = tuple(np.searchsorted(np.sort(rows.cpu().numpy()), vertices).tolist())
+            bounds[f"{name}{suffix}"] = tuple(np.searchsorted(np.sort(rows.cpu().numpy()), vertices).tolist())
         for kind in batch.kinds or ():
             of_kind = batch.of_kind(kind).cpu().numpy()
-            found[f"vertices of kind {kind!r}{of}"] = tuple(np.searchsorted(of_kind, vertices).tolist())
-    return found
+            bounds[f"vertices of kind {kind!r}{suffix}"] = tuple(np.searchsorted(of_kind, vertices).tolist())
+    return bounds

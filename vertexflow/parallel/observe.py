@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..call import kinds
-from ..call.estimate import real
+from ..call.estimate import real, rehearse
 from ..call.inputs import check_inputs
 from ..call.observer import Seen, observed_by
 from ..call.outputs import Outputs
@@ -50,6 +50,7 @@ class Call:
         state_bytes: of a row of all states.
         traces: of each method.
         has_own: whether the parameters are those of the module, and not given with the call.
+        batch, reverse: what it is called on.
     """
 
     works: tuple[dict[str, PartWork], ...]
@@ -59,6 +60,8 @@ class Call:
     state_bytes: float
     traces: Mapping[str, Trace] = field(default_factory=dict, repr=False, compare=False)
     has_own: bool = True
+    batch: GraphBatch = field(kw_only=True, repr=False, compare=False)
+    reverse: bool = field(kw_only=True)
 
 
 @dataclass
@@ -73,6 +76,7 @@ class ModelPart:
         calls: of vertex functions.
         plain: float64 [len(COUNTED)], the work of everything else, forward and backward.
         kept_bytes: what is kept for the backward pass.
+        passing_bytes: what its backward pass takes beside that, while it runs: gradients of outputs and of states.
         output_bytes: of what the last operation gives.
     """
 
@@ -83,6 +87,7 @@ class ModelPart:
     calls: list[Call] = field(default_factory=list)
     plain: Floats = field(default_factory=lambda: np.zeros(len(COUNTED)))
     kept_bytes: float = 0.0
+    passing_bytes: float = 0.0
     output_bytes: float = 0.0
 
 
@@ -93,6 +98,11 @@ class Observation:
     parts: list[ModelPart]
     num_graphs: int
     num_vertices: int
+
+    @property
+    def kept_bytes(self) -> float:
+        """What all parts keep for the backward pass."""
+        return sum(part.kept_bytes for part in self.parts)
 
 
 def observe(model: nn.Module, batch: Any, call: Callable[[nn.Module, Any], Any] | None = None) -> Observation:
@@ -226,6 +236,8 @@ class _Observer:
                 )
                 compiled = dict(model._programs.latest or {})
                 self._note(part, model, batch, call, compiled)
+                estimate = rehearse(bound, call.inputs, None, True)
+                part.passing_bytes = max(part.passing_bytes, float(estimate.loss + estimate.backward))
             given = [self._without_memory(group) for group in (bound.tensors, call.inputs, bound.external)]
             outputs = Outputs(bound.as_given(bound.run(*given)))
         finally:
@@ -260,7 +272,12 @@ class _Observer:
         has_initial = call.initial is not None
         traces = {name: each.program.trace for name, each in compiled.items()}
         levels, has_own = self.levels[key], call.tensors is None
-        part.calls.append(Call(by_kind, levels, has_initial, is_in_parts, float(state_bytes), traces, has_own))
+        part.calls.append(
+            Call(
+                by_kind, levels, has_initial, is_in_parts, float(state_bytes), traces, has_own, batch=batch,
+                reverse=bool(call.reverse),
+            )
+        )  # fmt: skip
 
 
 class _Plain(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from .predict import work_of_ranks
 from .work import COUNTED
 
 DATA = ("whole", "gathered", "sharded")  # what becomes of a part's parameters where graphs are divided
-STRATEGIES = (*DATA, "hidden", "stages")
+STRATEGIES = (*DATA, "vertices", "hidden", "stages")
 BY_DEFAULT = DATA  # what is searched for unless more is asked for: any model can be spread so
 LIMITS = ("products", "parameters", "memory", "functions", "launches", "small launches", "PyTorch calls", "Python")
 _DIVIDED = np.array([name in ("flops", "weights", "bytes", "slow") for name in COUNTED])
@@ -23,15 +23,22 @@ _DIVIDED = np.array([name in ("flops", "weights", "bytes", "slow") for name in C
 
 @dataclass(frozen=True)
 class Mesh:
-    """How many ranks share the graphs, the columns, and the parts; ranks of one hidden group are neighbours."""
+    """How many ranks share the graphs, the vertices of a graph, the columns, and the parts; ranks of one group of vertices, or of
+    columns, are neighbours."""
 
     data: int = 1
+    vertices: int = 1
     hidden: int = 1
     stages: int = 1
 
     @property
     def size(self) -> int:
-        return self.data * self.hidden * self.stages
+        return self.with_rows * self.hidden * self.stages
+
+    @property
+    def with_rows(self) -> int:
+        """The ranks that have different rows of a batch."""
+        return self.data * self.vertices
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Load:
         work: [len(COUNTED)] of a micro-batch; `calls`: of vertex functions.
         rows: [steps], the rows of each step of its calls; `state_bytes`: of each of these rows.
         share: of the graphs' vertices.
+        exchanged: seconds in which ranks that share the vertices of graphs tell each other states, and gradients of states.
+        sent, held: bytes that a rank sends for it, and has for it.
     """
 
     part: ModelPart
@@ -78,6 +87,9 @@ class Load:
     rows: Floats
     state_bytes: Floats
     share: float
+    exchanged: float = 0.0
+    sent: float = 0.0
+    held: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,12 +134,12 @@ def options_of(
     """The strategies of a part on a mesh, those that are allowed; `optimizer` is what it keeps beside each parameter, in
     parameters. Gradients of `accumulate` batches are added before a step: ranks average them once (`no_sync`), but gather and
     scatter parameters that are divided in each batch."""
-    part, ranks = load.part, mesh.data
+    part, ranks = load.part, mesh.with_rows
     params, trained = part.param_bytes, part.trained_bytes
     state = params + (1 + optimizer) * trained  # with the gradients
-    kept = (part.kept_bytes + part.output_bytes) * load.share
+    kept, passing = (part.kept_bytes + part.output_bytes) * load.share + load.held, part.passing_bytes * load.share
     compute = np.append(load.work * cluster.seconds_of(), cluster.call * load.calls)
-    plain = Option("whole", compute, 0.0, 0.0, state + kept, 0.0, 0.0)
+    plain = Option("whole", compute, load.exchanged, 0.0, state + kept, passing, load.sent)
     if not params:
         options = [plain]
     else:
@@ -136,22 +148,29 @@ def options_of(
         scattered = cluster.collective("reduce_scatter", trained, ranks, mesh.hidden)
         part_of = (ranks - 1) / ranks
         options = [
-            replace(plain, after=reduced / accumulate, traffic=2 * part_of * trained / accumulate),
-            Option("gathered", compute, 0.0, gathered + scattered, params + state / ranks + kept, trained,
-                   part_of * (params + trained)),
-            Option("sharded", compute, 0.0, 2 * gathered + scattered, state / ranks + kept, params + trained,
-                   part_of * (2 * params + trained)),
+            replace(plain, after=reduced / accumulate, traffic=load.sent + 2 * part_of * trained / accumulate),
+            Option("gathered", compute, load.exchanged, gathered + scattered, params + state / ranks + kept,
+                   trained + passing, load.sent + part_of * (params + trained)),
+            Option("sharded", compute, load.exchanged, 2 * gathered + scattered, state / ranks + kept,
+                   params + trained + passing, load.sent + part_of * (2 * params + trained)),
         ]  # fmt: skip
         if ranks == 1 or mesh.size > ranks:  # beside ranks that share columns or parts, parameters are whole
             options = options[:1]
     options = [option for option in options if option.name in allowed or not params or ranks == 1 or mesh.size > ranks]
     if mesh.hidden > 1 and "hidden" in allowed and load.calls:
-        options.append(_hidden(load, cluster, mesh, compute, state, kept, accumulate))
+        options.append(_hidden(load, cluster, mesh, compute, state, kept, passing, accumulate))
     return options
 
 
 def _hidden(
-    load: Load, cluster: Cluster, mesh: Mesh, compute: Floats, state: float, kept: float, accumulate: int
+    load: Load,
+    cluster: Cluster,
+    mesh: Mesh,
+    compute: Floats,
+    state: float,
+    kept: float,
+    passing: float,
+    accumulate: int,
 ) -> Option:
     """Columns over ranks: in each step all ranks get the states of its rows, and send gradients of the states back."""
     ranks, part = mesh.hidden, load.part
@@ -165,7 +184,7 @@ def _hidden(
     traffic = 2 * (ranks - 1) / ranks * float(sent.sum())
     traffic += 2 * (mesh.data - 1) / mesh.data * part.trained_bytes / ranks / accumulate
     memory = state / ranks + kept / ranks + float(sent.sum())
-    return Option("hidden", divided, float(sum(gathers)), after, memory, 0.0, traffic)
+    return Option("hidden", divided, float(sum(gathers)), after, memory, passing / ranks, traffic)
 
 
 def between(

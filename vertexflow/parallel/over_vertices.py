@@ -96,20 +96,20 @@ def _class_on_ranks(cls: Any) -> Any:
 
 def _on_ranks(model: VertexFunction, local: LocalGraph) -> VertexFunction:
     """The model with methods for local graphs: it shares everything else with the model, as that is now."""
-    found: VertexFunction | None = getattr(model, "_kept_on_ranks", None)
-    if found is None or type(found).__mro__[1] is not type(model):
+    on_ranks: VertexFunction | None = getattr(model, "_kept_on_ranks", None)
+    if on_ranks is None or type(on_ranks).__mro__[1] is not type(model):
         cls: Any = type(model)
-        found = object.__new__(_class_on_ranks(cls))
-        object.__setattr__(model, "_kept_on_ranks", found)  # no submodule
+        on_ranks = object.__new__(_class_on_ranks(cls))
+        object.__setattr__(model, "_kept_on_ranks", on_ranks)  # no submodule
     methods = dict(model._methods)
     if None in methods:
         kinds = local.batch.kinds or ()
         methods = {kind: methods[None] for kind in (OWN, *kinds) if kind not in (START, EXCHANGE)}
     methods |= {START: _START_METHOD, EXCHANGE: _EXCHANGE_METHOD}
-    found.__dict__.clear()
-    found.__dict__.update(model.__dict__)
-    found.__dict__.update(_methods=methods, policy=_AS_DIVIDED, max_vertices=None)
-    return found
+    on_ranks.__dict__.clear()
+    on_ranks.__dict__.update(model.__dict__)
+    on_ranks.__dict__.update(_methods=methods, policy=_AS_DIVIDED, max_vertices=None)
+    return on_ranks
 
 
 def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:

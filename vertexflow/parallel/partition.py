@@ -135,7 +135,7 @@ def _metis(parts: int, start: Ints, target: Ints, sizes: Ints, weights: Ints, sl
     arrays = [array.astype(dtype) for array in (start, target, sizes, weights)]
     adjacency = pymetis.CSRAdjacency(arrays[0], arrays[1])
     options = pymetis.Options(seed=0, ufactor=slack)
-    found = pymetis.part_graph(
+    division = pymetis.part_graph(
         parts,
         adjacency,
         vweights=arrays[2],
@@ -143,4 +143,4 @@ def _metis(parts: int, start: Ints, target: Ints, sizes: Ints, weights: Ints, sl
         recursive=False,
         options=options,
     )
-    return np.asarray(found.vertex_part, np.int64)
+    return np.asarray(division.vertex_part, np.int64)

@@ -80,13 +80,13 @@ class Passage:
         for target, value in sorted(self.sent, key=lambda each: -each[0]):  # the last stage has its gradients first
             roots.append((value, receive(target, self.sender.group, self.sender.device)))
         wanted = [*leaves, *(value for _, value in self.received)]
-        found: Sequence[Tensor | None] = [None] * len(wanted)
+        gradients: Sequence[Tensor | None] = [None] * len(wanted)
         if roots and wanted:
             values, given = zip(*roots, strict=True)
-            found = torch.autograd.grad(values, wanted, given, allow_unused=True)
-        for (source, value), grad in zip(self.received, found[len(leaves) :], strict=True):
+            gradients = torch.autograd.grad(values, wanted, given, allow_unused=True)
+        for (source, value), grad in zip(self.received, gradients[len(leaves) :], strict=True):
             self.sender.send(torch.zeros_like(value) if grad is None else grad, source)
-        return found[: len(leaves)]
+        return gradients[: len(leaves)]
 
 
 class _OfThread(threading.local):
@@ -191,7 +191,7 @@ class _Call:
     def _joined(self, pieces: Sequence[Staged], number: int) -> tuple[list[Tensor], TreeSpec]:
         """Outputs of all micro-batches, one after the other, on all ranks; the first of them has this number."""
         pipeline, stage = self.pipeline, pieces[0]._stage
-        told: list[Any] = [None]
+        message: list[Any] = [None]
         joined: list[Tensor] = []
         if pipeline.stage == stage:
             try:
@@ -200,16 +200,16 @@ class _Call:
                     self._note(number + len(joined), column)
                     joined.append(torch.cat([value.detach() for value in column]))
                 kinds = [any(value.requires_grad for value in column) for column in columns]
-                told = [
+                message = [
                     (treespec_dumps(form), [(v.shape, v.dtype, kind) for v, kind in zip(joined, kinds, strict=True)])
                 ]
             except VertexFlowError as error:  # which all ranks raise: they wait for this one
-                told = [error]
+                message = [error]
         source = distributed.get_global_rank(pipeline.group, stage)
-        distributed.broadcast_object_list(told, source, pipeline.group, pipeline.device)
-        if isinstance(told[0], VertexFlowError):
-            raise told[0]
-        form, described = treespec_loads(told[0][0]), told[0][1]
+        distributed.broadcast_object_list(message, source, pipeline.group, pipeline.device)
+        if isinstance(message[0], VertexFlowError):
+            raise message[0]
+        form, described = treespec_loads(message[0][0]), message[0][1]
         if pipeline.stage != stage:
             joined = [torch.empty(shape, dtype=dtype, device=pipeline.device) for shape, dtype, _ in described]
         for value, (_, _, is_differentiable) in zip(joined, described, strict=True):
@@ -252,8 +252,8 @@ class _Through(torch.autograd.Function):
         totals: list[Tensor | None] = [None] * len(ctx.leaves)
         while call.passages:  # backwards; what a micro-batch kept is free when it is done
             passage = call.passages.pop()
-            found = passage.backward(grads, ctx.leaves)
-            totals = [_sum(total, grad) for total, grad in zip(totals, found, strict=True)]
+            gradients = passage.backward(grads, ctx.leaves)
+            totals = [_sum(total, grad) for total, grad in zip(totals, gradients, strict=True)]
         sender = passage.sender
         sender.finish()
         for number in range(ctx.num_inputs):  # each stage has its part of them

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DIMENSIONS = ("stages", "data", "vertices", "hidden")
 _FORMAT = "vertexflow plan 1"
-_OF_PARTS = tuple(name for name in STRATEGIES if name != "stages")
+_OF_PARTS = tuple(name for name in STRATEGIES if name not in ("vertices", "stages"))
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,11 @@ class Plan:
         for name, strategy in self.parts.items():
             stage = f"  {self.stages[name]}" if several else ""
             lines.append(f"  {_shown(name):<{width}}  {strategy:<8}{stage}".rstrip())
+        if self.ranks("vertices") > 1:
+            of = f"vf.parallel.divide(graphs, {self.ranks('vertices')})"
+            lines.append(
+                f'each rank calls the model with its part of the graphs: {of}[mesh["vertices"].get_local_rank()]'
+            )
         if self.prediction is not None:
             p = self.prediction
             shares = sorted(p.shares.items(), key=lambda item: -item[1])

@@ -22,18 +22,29 @@ def work_of_ranks(part: ModelPart, rank: Integers, num_ranks: int, share: float 
     for call in part.calls:
         rows, edges = call.levels.of_ranks(rank, num_ranks)
         done += _work_of_call(call, rows * share, edges * share)
-    if part.plain.any():
-        graphs = np.bincount(rank, minlength=num_ranks) / max(1, len(rank))
-        per_graph, per_call = part.plain.copy(), part.plain.copy()
-        is_call = np.array([name == "calls" for name in COUNTED])
-        per_graph[is_call], per_call[~is_call] = 0, 0
-        done += graphs[:, None] * per_graph * share + per_call
-    return done
+    return done + plain_work(part, np.bincount(rank, minlength=num_ranks) / max(1, len(rank)) * share)
+
+
+def plain_work(part: ModelPart, share: Floats) -> Floats:
+    """The work of a part beside vertex functions, [ranks, len(COUNTED)], on ranks that have such shares of the rows."""
+    if not part.plain.any():
+        return np.zeros((len(share), len(COUNTED)))
+    is_call = np.array([name == "calls" for name in COUNTED])
+    work: Floats = share[:, None] * np.where(is_call, 0, part.plain) + np.where(is_call, part.plain, 0)
+    return work
 
 
 def _work_of_call(call: Call, rows: Floats, edges: Floats) -> Floats:
     """The work on rows and edges [ranks, depths, kinds]."""
-    done = np.zeros((len(rows), len(COUNTED)))
+    once, of_depths = work_by_depth(call, rows, edges)
+    done: Floats = once + of_depths.sum(1)
+    return done
+
+
+def work_by_depth(call: Call, rows: Floats, edges: Floats) -> tuple[Floats, Floats]:
+    """The work on rows and edges [ranks, depths, kinds]: of what runs once, [ranks, len(COUNTED)], and of the steps of each
+    depth, [ranks, depths, len(COUNTED)]."""
+    once, of_depths = np.zeros((len(rows), len(COUNTED))), np.zeros((*rows.shape[:2], len(COUNTED)))
     for kind, works in enumerate(call.works):
         of_kind, edges_of_kind = rows[:, :, kind], edges[:, :, kind]
         for name, work in works.items():
@@ -42,14 +53,15 @@ def _work_of_call(call: Call, rows: Floats, edges: Floats) -> Floats:
             is_core = stage in ("core", "grad_core")
             if name.endswith("_leaf"):
                 if not call.has_initial:  # with states to begin from, leaves are computed as all others
-                    done += times * work.of(of_kind[:, :1], edges_of_kind[:, :1]).sum(1)
+                    of_depths[:, :1] += times * work.of(of_kind[:, :1], edges_of_kind[:, :1])
                 continue
             first = 1 if (is_core or name.endswith("_inner")) and not call.has_initial else 0
             r, e = of_kind[:, first:], edges_of_kind[:, first:]
-            if not is_core:
-                r, e = r.sum(1, keepdims=True), e.sum(1, keepdims=True)
-            done += times * work.of(r, e).sum(1)
-    return done
+            if is_core:
+                of_depths[:, first:] += times * work.of(r, e)
+            else:
+                once += times * work.of(r.sum(1), e.sum(1))
+    return once, of_depths
 
 
 def place(observation: Observation, cluster: Cluster, num_ranks: int) -> Ranks:

@@ -13,6 +13,7 @@ from .assign import Problem, solve
 from .balance import Ranks
 from .cluster import Cluster
 from .cost import Floats
+from .divided_work import divided_loads, least_share, why_not
 from .observe import Observation
 from .options import BY_DEFAULT, LIMITS, STRATEGIES, Loads, Mesh, Option, between, loads_of, options_of
 from .plan import Plan, Prediction
@@ -65,9 +66,22 @@ def plans_of(
             )
     if like is not None and set(like.parts) != set(names):
         raise InputError(f"the plan by hand has the parts {sorted(like.parts)}, the model {names}")
+    if (
+        like is not None
+        and like.ranks("vertices") > 1
+        and (reason := next(filter(None, map(why_not, observations)), None))
+    ):
+        raise InputError(f'the plan by hand has ranks of "vertices", and the model calls what has none: {reason}')
     search = _Search(observations, cluster, objective, optimizer, accumulate)
+
     meshes = _meshes(cluster, strategies, len(names), like)
     candidates = [search.candidate(mesh, pieces, strategies, like) for mesh, pieces in meshes]
+    may_divide = like is None and ("vertices" in strategies or set(strategies) == set(BY_DEFAULT))
+    if may_divide and all(each is None for each in candidates):  # a graph may be too large for a device, or for a node
+        for mesh in _meshes_of_vertices(cluster):
+            if mesh.vertices > cluster.devices and any(each is not None for each in candidates):
+                break
+            candidates.append(search.candidate(mesh, 1, strategies, None))
     return sorted((each for each in candidates if each is not None), key=search.key), search.considered
 
 
@@ -76,7 +90,7 @@ def _meshes(
 ) -> Iterator[tuple[Mesh, int]]:
     """Meshes of all devices, and numbers of micro-batches."""
     if like is not None:
-        yield Mesh(like.ranks("data"), like.ranks("hidden"), like.ranks("stages")), like.micro_batches
+        yield Mesh(*(like.ranks(name) for name in ("data", "vertices", "hidden", "stages"))), like.micro_batches
         return
     divisors = [count for count in range(1, cluster.size + 1) if cluster.size % count == 0]
     for stages in divisors if "stages" in strategies else [1]:
@@ -86,8 +100,15 @@ def _meshes(
             if (
                 cluster.size // stages
             ) % hidden == 0 and hidden <= cluster.devices:  # on one node: it talks in each step
-                mesh = Mesh(cluster.size // stages // hidden, hidden, stages)
+                mesh = Mesh(cluster.size // stages // hidden, 1, hidden, stages)
                 yield from ((mesh, count) for count in ((stages, 4 * stages, 16 * stages) if stages > 1 else (1,)))
+    if "vertices" in strategies:  # on one node as well
+        yield from ((mesh, 1) for mesh in _meshes_of_vertices(cluster) if mesh.vertices <= cluster.devices)
+
+
+def _meshes_of_vertices(cluster: Cluster) -> Iterator[Mesh]:
+    divisors = (count for count in range(2, cluster.size + 1) if cluster.size % count == 0)
+    yield from (Mesh(cluster.size // vertices, vertices) for vertices in divisors)
 
 
 class _Search:
@@ -104,7 +125,7 @@ class _Search:
         self.observations, self.cluster, self.objective, self.optimizer = observations, cluster, objective, optimizer
         self.accumulate = accumulate
         self.names = [part.name for part in observations[0].parts]
-        self.loads: dict[tuple[int, int], list[Loads]] = {}
+        self.loads: dict[tuple[int, int, int], list[Loads | None]] = {}
         self.ranks: dict[int, list[Ranks]] = {}
         self.considered = 0
 
@@ -116,20 +137,33 @@ class _Search:
 
     def candidate(self, mesh: Mesh, pieces: int, strategies: Collection[str], like: Plan | None) -> Plan | None:
         """The best plan on one mesh; None if none fits."""
-        if (mesh.data, pieces) not in self.loads:
-            if mesh.data not in self.ranks:
-                self.ranks[mesh.data] = [place(each, self.cluster, mesh.data) for each in self.observations]
-            self.loads[mesh.data, pieces] = [
-                loads_of(observation, self.cluster, mesh.data, rank, pieces)
-                for observation, rank in zip(self.observations, self.ranks[mesh.data], strict=True)
-            ]
-        loads = self.loads[mesh.data, pieces]
+        loads = self._loads(mesh, pieces)
+        if loads is None:
+            return None
         options = [self._options(loads, part, mesh, strategies, like) for part in range(len(self.names))]
         costs = [self._between(loads, part, options, mesh, 1 / pieces) for part in range(len(self.names) - 1)]
         if mesh.stages == 1:
             chosen = self._choose(options, costs, 0, len(options), 1)
             return None if chosen is None else self._plan(mesh, 1, options, costs, chosen, [len(options)], loads)
         return self._in_stages(mesh, pieces, options, costs, like, loads)
+
+    def _loads(self, mesh: Mesh, pieces: int) -> list[Loads] | None:
+        """What the most loaded rank has of each batch; None if it cannot have so little that it fits."""
+        key = (mesh.data, mesh.vertices, pieces)
+        if key not in self.loads:
+            if mesh.data not in self.ranks:
+                self.ranks[mesh.data] = [place(each, self.cluster, mesh.data) for each in self.observations]
+            placed = list(zip(self.observations, self.ranks[mesh.data], strict=True))
+            if mesh.vertices == 1:
+                self.loads[key] = [loads_of(each, self.cluster, mesh.data, rank, pieces) for each, rank in placed]
+            elif all(least_share(*each, mesh) * each[0].kept_bytes <= self.cluster.memory for each in placed):
+                self.loads[key] = [
+                    divided_loads(each, self.cluster, mesh.data, rank, mesh.vertices) for each, rank in placed
+                ]
+            else:  # found without METIS
+                self.loads[key] = [None]
+        loads = [each for each in self.loads[key] if each is not None]
+        return loads if len(loads) == len(self.loads[key]) else None
 
     def _in_stages(
         self,
@@ -254,7 +288,10 @@ class _Search:
         worst = int(np.argmax(times))
         compute = np.sum([option.compute for option in held[worst]], axis=0) * pieces
         parts = dict(zip(LIMITS, compute.tolist(), strict=True))
+        parts["exchanges"] = float(sum(each.loads[part].exchanged for each in loads for part in range(len(options))))
+        parts["exchanges"] /= len(loads)
         parts["communication"] = pieces * (times[worst] - float(compute.sum()) / pieces) + syncs[worst]
+        parts["communication"] -= parts["exchanges"]
         parts["waiting for other stages"] = seconds - sum(parts.values())
         imbalance = float(np.mean([each.imbalance for each in loads]))
         graphs = float(np.mean([observation.num_graphs for observation in self.observations]))

@@ -37,8 +37,8 @@ class Staged:
 
     __hash__ = object.__hash__
 
-    def __init__(self, passage: Passage, stage: int, value: Any, of: tuple[Staged, str] | None = None) -> None:
-        self._passage, self._stage, self._value, self._of = passage, stage, value, of
+    def __init__(self, passage: Passage, stage: int, value: Any, owner: tuple[Staged, str] | None = None) -> None:
+        self._passage, self._stage, self._value, self._owner = passage, stage, value, owner
         self._copies: dict[int, Any] = {}
 
     def _at(self, stage: int) -> Any:
@@ -68,9 +68,9 @@ class Staged:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Staged:
-        if self._of is None:
+        if self._owner is None:
             raise InputError("a value of a stage is called, and is no method")
-        owner, name = self._of
+        owner, name = self._owner
         if name.endswith("_"):
             raise _in_place(f".{name}")
         return computed(lambda value, *others, **named: getattr(value, name)(*others, **named), owner, *args, **kwargs)
@@ -134,12 +134,12 @@ for _name in _REFLECTED:
 
 def computed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Staged:
     """What a function gives, in the last of the stages that its arguments are of."""
-    found = staged_in((args, kwargs))
+    operands = staged_in((args, kwargs))
     name = getattr(function, "__name__", "")
     is_named_so = name.endswith("_") and not name.endswith("__") and function not in (operator.and_, operator.or_)
     if is_named_so or kwargs.get("inplace") or kwargs.get("out") is not None:
         raise _in_place(f"{name}(inplace=True)" if kwargs.get("inplace") else name)
-    passage, stage = found[0]._passage, max(each._stage for each in found)
+    passage, stage = operands[0]._passage, max(each._stage for each in operands)
     args, kwargs = moved((args, kwargs), stage)
     return Staged(passage, stage, checked(function(*args, **kwargs)) if passage.stage == stage else None)
 

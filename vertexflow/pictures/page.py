@@ -32,7 +32,7 @@ class Values:
     """What was pushed under a name: its shape and dtype, the first entries of a vertex's row, and how long that row is."""
 
     about: str
-    of: Callable[[int], Sequence[str] | None]  # None: this vertex pushes nothing under the name
+    entries_of: Callable[[int], Sequence[str] | None]  # None: this vertex pushes nothing under the name
 
 
 def page(
@@ -53,7 +53,7 @@ def page(
     for graph in graphs:
         for at, vertex in enumerate(graph.vertices):
             row = int(schedule.row[vertex])
-            values = {name: value for name, each in pushed.items() if (value := each.of(vertex)) is not None}
+            values = {name: value for name, each in pushed.items() if (value := each.entries_of(vertex)) is not None}
             vertices[str(vertex)] = {
                 "graph": graph.number,
                 "label": label(vertex),

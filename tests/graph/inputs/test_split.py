@@ -44,6 +44,37 @@ def test_every_graph_is_in_one_part_and_no_two_parts_would_fit_into_one(items: l
         assert part.batch.num_vertices + items[after.graphs.start].num_vertices > most
 
 
+@pytest.mark.parametrize("wanted", [None, "roots", "other vertices of each part"])
+def test_parts_of_one_structure_are_scheduled_and_prepared_once(wanted: str | None) -> None:
+    """Sequences of one length, with data of their own; a kind, a slot or the order of edges makes another structure."""
+    items = [vf.chain(3) for _ in range(12)]
+    for number, item in enumerate(items):
+        item.data["x"] = np.full((3, 2), number)
+    items += [vf.graph(3, [(0, 1), (1, 2)]), vf.graph(3, [(1, 2), (0, 1)]), vf.graph(3, [(0, 1), (0, 2)])]
+    batch, model = vf.pack(items), vf.nn.TreeFC(2)
+    parts = vf.split(batch, 3)
+    assert len({id(part.batch.child) for part in parts}) == len({id(part.batch.derived.orders) for part in parts}) == 3
+    assert [part.batch.data["x"][0, 0] for part in vf.split(vf.pack(items[:12]), 3)] == list(range(12))
+    outputs = {None: None, "roots": batch.roots, "other vertices of each part": torch.arange(0, 45, 4)}[wanted]
+    x = torch.randn(45, 2)
+    expected = model(batch, x=x, outputs=outputs).h
+    expected.sum().backward()
+    grads = [parameter.grad for parameter in model.parameters()]
+    model.max_vertices = 3
+    for _ in range(2):
+        model.zero_grad()
+        found = model(batch, x=x, outputs=outputs).h
+        found.sum().backward()
+        assert torch.allclose(found, expected, atol=1e-6)
+        assert all(torch.allclose(p.grad, g, atol=1e-5) for p, g in zip(model.parameters(), grads, strict=True))
+    (orders,) = {id(part.batch.derived.orders): part.batch.derived.orders for part in parts[:12]}.values()
+    (kept,) = orders.values()
+    kinds_of_selection = {None: 0, "roots": 1, "other vertices of each part": 4}[
+        wanted
+    ]  # 0 and 1 of 3 rows, or neither, 2
+    assert len(kept.order._selecting) == kinds_of_selection
+
+
 def test_reversed_batches_and_batches_from_workers() -> None:
     items = [vf.tree(((None, None), None)), vf.chain(3), vf.chain(2)]
     for number, item in enumerate(items):

@@ -149,11 +149,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
+                        const Long row1 = (owner[i] - start);
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_addmm[(owner[i] - start) * v_addmm_ld + j0 + 18] + v_mm_1[i * v_mm_1_ld + j0];
-                            const float t2 = sigmoid(t1);
-                            v_forget[i * v_forget_ld + j0] = t2;
+                            const float t2 = v_addmm[row1 * v_addmm_ld + j0 + 18] + v_mm_1[i * v_mm_1_ld + j0];
+                            const float t3 = sigmoid(t2);
+                            v_forget[i * v_forget_ld + j0] = t3;
                         }
                     }
                     product(rows, v_segment_sum, v_segment_sum_ld, weight_1, nullptr, v_mm, v_mm_ld);
@@ -169,8 +170,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         for (Long e = from; e < to; ++e) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                const float t3 = v_forget[e * v_forget_ld + j0] * v_kids_c[e * v_kids_c_ld + j0];
-                                v_segment_sum_1[i * v_segment_sum_1_ld + j0] = v_segment_sum_1[i * v_segment_sum_1_ld + j0] + t3;
+                                const float t4 = v_forget[e * v_forget_ld + j0] * v_kids_c[e * v_kids_c_ld + j0];
+                                v_segment_sum_1[i * v_segment_sum_1_ld + j0] = v_segment_sum_1[i * v_segment_sum_1_ld + j0] + t4;
                             }
                         }
                     }
@@ -178,21 +179,21 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t4 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
-                            const float t5 = sigmoid(t4);
-                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t5;
-                            const float t6 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
-                            const float t7 = tanh_of(t6);
-                            v_tanh[i * v_tanh_ld + j0] = t7;
-                            const float t8 = t5 * t7;
-                            const float t9 = t8 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
-                            v_c[i * v_c_ld + j0] = t9;
-                            const float t10 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
-                            const float t11 = sigmoid(t10);
-                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t11;
-                            const float t12 = tanh_of(t9);
-                            const float t13 = t11 * t12;
-                            v_h[i * v_h_ld + j0] = t13;
+                            const float t5 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
+                            const float t6 = sigmoid(t5);
+                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t6;
+                            const float t7 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
+                            const float t8 = tanh_of(t7);
+                            v_tanh[i * v_tanh_ld + j0] = t8;
+                            const float t9 = t6 * t8;
+                            const float t10 = t9 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
+                            v_c[i * v_c_ld + j0] = t10;
+                            const float t11 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
+                            const float t12 = sigmoid(t11);
+                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t12;
+                            const float t13 = tanh_of(t10);
+                            const float t14 = t12 * t13;
+                            v_h[i * v_h_ld + j0] = t14;
                         }
                     }
                     meeting.wait(team);
@@ -383,15 +384,16 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_5, v_mm_5_ld);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
+                        const Long row20 = (owner[i] - start);
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t20 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_forget[i * v_forget_ld + j0];
-                            v_mul_5[i * v_mul_5_ld + j0] = t20;
-                            const float t21 = v_add_6[(owner[i] - start) * v_add_6_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
-                            const float t22 = float(1.0) - v_forget[i * v_forget_ld + j0];
-                            const float t23 = t21 * t22;
-                            const float t24 = t23 * v_forget[i * v_forget_ld + j0];
-                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t24;
+                            const float t21 = v_add_6[row20 * v_add_6_ld + j0] * v_forget[i * v_forget_ld + j0];
+                            v_mul_5[i * v_mul_5_ld + j0] = t21;
+                            const float t22 = v_add_6[row20 * v_add_6_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
+                            const float t23 = float(1.0) - v_forget[i * v_forget_ld + j0];
+                            const float t24 = t22 * t23;
+                            const float t25 = t24 * v_forget[i * v_forget_ld + j0];
+                            v_sigmoid_backward_2[i * v_sigmoid_backward_2_ld + j0] = t25;
                         }
                     }
                     meeting.wait(team);
@@ -399,10 +401,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
+                        const Long row26 = (owner[i] - start);
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t25 = v_mm_3[i * v_mm_3_ld + j0] + v_mm_5[(owner[i] - start) * v_mm_5_ld + j0];
-                            v_add_7[i * v_add_7_ld + j0] = t25;
+                            const float t27 = v_mm_3[i * v_mm_3_ld + j0] + v_mm_5[row26 * v_mm_5_ld + j0];
+                            v_add_7[i * v_add_7_ld + j0] = t27;
                         }
                     }
                     meeting.wait(team);

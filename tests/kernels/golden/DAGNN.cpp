@@ -157,9 +157,10 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) ++own, stop = i + 1;
                     #pragma omp simd
                     for (Long i = stop - own; i < stop; ++i) {
-                        const float t2 = v_kids_score[i * v_kids_score_ld + 0] - v_segment_max[(owner[i] - start) * v_segment_max_ld + 0];
-                        const float t3 = exp_of(t2);
-                        v_exp[i * v_exp_ld + 0] = t3;
+                        const Long row2 = (owner[i] - start);
+                        const float t3 = v_kids_score[i * v_kids_score_ld + 0] - v_segment_max[row2 * v_segment_max_ld + 0];
+                        const float t4 = exp_of(t3);
+                        v_exp[i * v_exp_ld + 0] = t4;
                     }
                     }
                     meeting.wait(team);
@@ -167,11 +168,11 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
                         const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                        float total4 = float(0.0);
+                        float total5 = float(0.0);
                         for (Long e = from; e < to; ++e) {
-                            total4 = total4 + v_exp[e * v_exp_ld + 0];
+                            total5 = total5 + v_exp[e * v_exp_ld + 0];
                         }
-                        v_segment_sum[i * v_segment_sum_ld + 0] = total4;
+                        v_segment_sum[i * v_segment_sum_ld + 0] = total5;
                     }
                     meeting.wait(team);
                     {
@@ -180,9 +181,10 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) ++own, stop = i + 1;
                     #pragma omp simd
                     for (Long i = stop - own; i < stop; ++i) {
-                        v_expand_1[i * v_expand_1_ld + 0] = v_segment_sum[(owner[i] - start) * v_segment_sum_ld + 0];
-                        const float t5 = v_exp[i * v_exp_ld + 0] / v_segment_sum[(owner[i] - start) * v_segment_sum_ld + 0];
-                        v_div[i * v_div_ld + 0] = t5;
+                        const Long row6 = (owner[i] - start);
+                        v_expand_1[i * v_expand_1_ld + 0] = v_segment_sum[row6 * v_segment_sum_ld + 0];
+                        const float t7 = v_exp[i * v_exp_ld + 0] / v_segment_sum[row6 * v_segment_sum_ld + 0];
+                        v_div[i * v_div_ld + 0] = t7;
                     }
                     }
                     meeting.wait(team);
@@ -197,8 +199,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         for (Long e = from; e < to; ++e) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                const float t6 = v_div[e * v_div_ld + 0] * v_kids_h[e * v_kids_h_ld + j0];
-                                v_message[i * v_message_ld + j0] = v_message[i * v_message_ld + j0] + t6;
+                                const float t8 = v_div[e * v_div_ld + 0] * v_kids_h[e * v_kids_h_ld + j0];
+                                v_message[i * v_message_ld + j0] = v_message[i * v_message_ld + j0] + t8;
                             }
                         }
                     }
@@ -210,20 +212,20 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             v_clone_default[i * v_clone_default_ld + j0] = v_addmm_1[i * v_addmm_1_ld + j0 + 12];
-                            const float t7 = v_addmm[i * v_addmm_ld + j0] + v_addmm_1[i * v_addmm_1_ld + j0];
-                            const float t8 = sigmoid(t7);
-                            v_sigmoid[i * v_sigmoid_ld + j0] = t8;
-                            const float t9 = t8 * v_addmm_1[i * v_addmm_1_ld + j0 + 12];
-                            const float t10 = v_addmm[i * v_addmm_ld + j0 + 12] + t9;
-                            const float t11 = tanh_of(t10);
-                            v_n[i * v_n_ld + j0] = t11;
-                            const float t12 = v_addmm[i * v_addmm_ld + j0 + 6] + v_addmm_1[i * v_addmm_1_ld + j0 + 6];
-                            const float t13 = sigmoid(t12);
-                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t13;
-                            const float t14 = v_message[i * v_message_ld + j0] - t11;
-                            const float t15 = t13 * t14;
-                            const float t16 = t11 + t15;
-                            v_h[i * v_h_ld + j0] = t16;
+                            const float t9 = v_addmm[i * v_addmm_ld + j0] + v_addmm_1[i * v_addmm_1_ld + j0];
+                            const float t10 = sigmoid(t9);
+                            v_sigmoid[i * v_sigmoid_ld + j0] = t10;
+                            const float t11 = t10 * v_addmm_1[i * v_addmm_1_ld + j0 + 12];
+                            const float t12 = v_addmm[i * v_addmm_ld + j0 + 12] + t11;
+                            const float t13 = tanh_of(t12);
+                            v_n[i * v_n_ld + j0] = t13;
+                            const float t14 = v_addmm[i * v_addmm_ld + j0 + 6] + v_addmm_1[i * v_addmm_1_ld + j0 + 6];
+                            const float t15 = sigmoid(t14);
+                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t15;
+                            const float t16 = v_message[i * v_message_ld + j0] - t13;
+                            const float t17 = t15 * t16;
+                            const float t18 = t13 + t17;
+                            v_h[i * v_h_ld + j0] = t18;
                         }
                     }
                     meeting.wait(team);
@@ -502,36 +504,38 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
                         float sum20 = float(0.0);
+                        const Long row21 = (owner[i] - start);
                         #pragma omp simd reduction(+:sum20)
                         for (Long r1 = 0; r1 < 6; ++r1) {
-                            const float t21 = v_add_7[(owner[i] - start) * v_add_7_ld + r1] * v_kids_h[i * v_kids_h_ld + r1];
-                            sum20 = sum20 + t21;
+                            const float t22 = v_add_7[row21 * v_add_7_ld + r1] * v_kids_h[i * v_kids_h_ld + r1];
+                            sum20 = sum20 + t22;
                         }
-                        const float t22 = sum20 / v_expand_1[i * v_expand_1_ld + 0];
-                        v_div_3[i * v_div_3_ld + 0] = t22;
+                        const float t23 = sum20 / v_expand_1[i * v_expand_1_ld + 0];
+                        v_div_3[i * v_div_3_ld + 0] = t23;
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t23 = v_add_7[(owner[i] - start) * v_add_7_ld + j0] * v_div[i * v_div_ld + 0];
-                            v_mul_7[i * v_mul_7_ld + j0] = t23;
+                            const float t24 = v_add_7[row21 * v_add_7_ld + j0] * v_div[i * v_div_ld + 0];
+                            v_mul_7[i * v_mul_7_ld + j0] = t24;
                         }
                     }
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
                         const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                        float total24 = float(0.0);
+                        float total25 = float(0.0);
                         for (Long e = from; e < to; ++e) {
-                            float sum25 = float(0.0);
-                            #pragma omp simd reduction(+:sum25)
+                            float sum26 = float(0.0);
+                            const Long row27 = (owner[e] - start);
+                            #pragma omp simd reduction(+:sum26)
                             for (Long r1 = 0; r1 < 6; ++r1) {
-                                const float t26 = v_add_7[(owner[e] - start) * v_add_7_ld + r1] * v_kids_h[e * v_kids_h_ld + r1];
-                                sum25 = sum25 + t26;
+                                const float t28 = v_add_7[row27 * v_add_7_ld + r1] * v_kids_h[e * v_kids_h_ld + r1];
+                                sum26 = sum26 + t28;
                             }
-                            const float t27 = -sum25;
-                            const float t28 = t27 * v_div_2[e * v_div_2_ld + 0];
-                            total24 = total24 + t28;
+                            const float t29 = -sum26;
+                            const float t30 = t29 * v_div_2[e * v_div_2_ld + 0];
+                            total25 = total25 + t30;
                         }
-                        v_segment_sum_2[i * v_segment_sum_2_ld + 0] = total24;
+                        v_segment_sum_2[i * v_segment_sum_2_ld + 0] = total25;
                     }
                     meeting.wait(team);
                     {
@@ -540,9 +544,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < edges; ++i) ++own, stop = i + 1;
                     #pragma omp simd
                     for (Long i = stop - own; i < stop; ++i) {
-                        const float t29 = v_div_3[i * v_div_3_ld + 0] + v_segment_sum_2[(owner[i] - start) * v_segment_sum_2_ld + 0];
-                        const float t30 = t29 * v_exp[i * v_exp_ld + 0];
-                        v_mul_10[i * v_mul_10_ld + 0] = t30;
+                        const Long row31 = (owner[i] - start);
+                        const float t32 = v_div_3[i * v_div_3_ld + 0] + v_segment_sum_2[row31 * v_segment_sum_2_ld + 0];
+                        const float t33 = t32 * v_exp[i * v_exp_ld + 0];
+                        v_mul_10[i * v_mul_10_ld + 0] = t33;
                     }
                     }
                     meeting.wait(team);

@@ -564,9 +564,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     }
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
+                        const Long row23 = (owner[i] - start);
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            v_expand[i * v_expand_ld + j0] = v_mm_8[(owner[i] - start) * v_mm_8_ld + j0];
+                            v_expand[i * v_expand_ld + j0] = v_mm_8[row23 * v_mm_8_ld + j0];
                         }
                     }
                     meeting.wait(team);

@@ -674,13 +674,14 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     const Long without = std::max<Long>(num_leaves - start, 0);  // rows without edges come first
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
+                        const Long row1 = (owner[i] - start);
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_addmm_1[(owner[i] - start) * v_addmm_1_ld + j0] + v_kids_h[i * v_kids_h_ld + j0];
-                            const float t2 = sigmoid(t1);
-                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t2;
-                            const float t3 = exp_of(t2);
-                            v_exp_1[i * v_exp_1_ld + j0] = t3;
+                            const float t2 = v_addmm_1[row1 * v_addmm_1_ld + j0] + v_kids_h[i * v_kids_h_ld + j0];
+                            const float t3 = sigmoid(t2);
+                            v_sigmoid_1[i * v_sigmoid_1_ld + j0] = t3;
+                            const float t4 = exp_of(t3);
+                            v_exp_1[i * v_exp_1_ld + j0] = t4;
                         }
                     }
                     if (reads_from < 0) {
@@ -699,9 +700,9 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         for (Long e = from; e < to; ++e) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                const float t4 = v_exp_1[e * v_exp_1_ld + j0] * v_kids_is_word[e * v_kids_is_word_ld + 0];
-                                const float t5 = t4 * v_kids_c[e * v_kids_c_ld + j0];
-                                v_segment_sum[i * v_segment_sum_ld + j0] = v_segment_sum[i * v_segment_sum_ld + j0] + t5;
+                                const float t5 = v_exp_1[e * v_exp_1_ld + j0] * v_kids_is_word[e * v_kids_is_word_ld + 0];
+                                const float t6 = t5 * v_kids_c[e * v_kids_c_ld + j0];
+                                v_segment_sum[i * v_segment_sum_ld + j0] = v_segment_sum[i * v_segment_sum_ld + j0] + t6;
                             }
                         }
                     }
@@ -716,8 +717,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         for (Long e = from; e < to; ++e) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                const float t6 = v_exp_1[e * v_exp_1_ld + j0] * v_kids_is_word[e * v_kids_is_word_ld + 0];
-                                v_segment_sum_1[i * v_segment_sum_1_ld + j0] = v_segment_sum_1[i * v_segment_sum_1_ld + j0] + t6;
+                                const float t7 = v_exp_1[e * v_exp_1_ld + j0] * v_kids_is_word[e * v_kids_is_word_ld + 0];
+                                v_segment_sum_1[i * v_segment_sum_1_ld + j0] = v_segment_sum_1[i * v_segment_sum_1_ld + j0] + t7;
                             }
                         }
                     }
@@ -725,46 +726,46 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         const Long from = i < without ? 0 : first_edge[i] - first_edge[without];
                         const Long to = i < without ? 0 : first_edge[i + 1] - first_edge[without];
-                        float total7 = float(0.0);
+                        float total8 = float(0.0);
                         for (Long e = from; e < to; ++e) {
-                            total7 = total7 + v_kids_is_word[e * v_kids_is_word_ld + 0];
+                            total8 = total8 + v_kids_is_word[e * v_kids_is_word_ld + 0];
                         }
-                        v_segment_sum_2[i * v_segment_sum_2_ld + 0] = total7;
+                        v_segment_sum_2[i * v_segment_sum_2_ld + 0] = total8;
                     }
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
-                        const float t8 = smaller(v_segment_sum_2[i * v_segment_sum_2_ld + 0], float(1.0));
-                        v_clamp_max[i * v_clamp_max_ld + 0] = t8;
+                        const float t9 = smaller(v_segment_sum_2[i * v_segment_sum_2_ld + 0], float(1.0));
+                        v_clamp_max[i * v_clamp_max_ld + 0] = t9;
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t9 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
-                            const float t10 = sigmoid(t9);
-                            v_i_1[i * v_i_1_ld + j0] = t10;
-                            const float t11 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
-                            const float t12 = tanh_of(t11);
-                            v_g_1[i * v_g_1_ld + j0] = t12;
-                            const float t13 = exp_of(t10);
-                            v_own[i * v_own_ld + j0] = t13;
-                            const float t14 = t13 * t12;
-                            const float t15 = t14 + v_segment_sum[i * v_segment_sum_ld + j0];
-                            v_add_2[i * v_add_2_ld + j0] = t15;
-                            const float t16 = t13 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
-                            v_add_3[i * v_add_3_ld + j0] = t16;
-                            const float t17 = t12 - v_before_c[i * v_before_c_ld + j0];
-                            v_sub[i * v_sub_ld + j0] = t17;
-                            const float t18 = t10 * t17;
-                            const float t19 = v_before_c[i * v_before_c_ld + j0] + t18;
-                            const float t20 = t15 / t16;
-                            const float t21 = t20 - t19;
-                            const float t22 = t8 * t21;
-                            const float t23 = t19 + t22;
-                            v_c[i * v_c_ld + j0] = t23;
-                            const float t24 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
-                            const float t25 = sigmoid(t24);
-                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t25;
-                            const float t26 = tanh_of(t23);
-                            const float t27 = t25 * t26;
-                            v_h[i * v_h_ld + j0] = t27;
+                            const float t10 = v_addmm[i * v_addmm_ld + j0] + v_mm[i * v_mm_ld + j0];
+                            const float t11 = sigmoid(t10);
+                            v_i_1[i * v_i_1_ld + j0] = t11;
+                            const float t12 = v_addmm[i * v_addmm_ld + j0 + 12] + v_mm[i * v_mm_ld + j0 + 12];
+                            const float t13 = tanh_of(t12);
+                            v_g_1[i * v_g_1_ld + j0] = t13;
+                            const float t14 = exp_of(t11);
+                            v_own[i * v_own_ld + j0] = t14;
+                            const float t15 = t14 * t13;
+                            const float t16 = t15 + v_segment_sum[i * v_segment_sum_ld + j0];
+                            v_add_2[i * v_add_2_ld + j0] = t16;
+                            const float t17 = t14 + v_segment_sum_1[i * v_segment_sum_1_ld + j0];
+                            v_add_3[i * v_add_3_ld + j0] = t17;
+                            const float t18 = t13 - v_before_c[i * v_before_c_ld + j0];
+                            v_sub[i * v_sub_ld + j0] = t18;
+                            const float t19 = t11 * t18;
+                            const float t20 = v_before_c[i * v_before_c_ld + j0] + t19;
+                            const float t21 = t16 / t17;
+                            const float t22 = t21 - t20;
+                            const float t23 = t9 * t22;
+                            const float t24 = t20 + t23;
+                            v_c[i * v_c_ld + j0] = t24;
+                            const float t25 = v_addmm[i * v_addmm_ld + j0 + 6] + v_mm[i * v_mm_ld + j0 + 6];
+                            const float t26 = sigmoid(t25);
+                            v_sigmoid_2[i * v_sigmoid_2_ld + j0] = t26;
+                            const float t27 = tanh_of(t24);
+                            const float t28 = t26 * t27;
+                            v_h[i * v_h_ld + j0] = t28;
                         }
                     }
                     meeting.wait(team);
@@ -1050,20 +1051,21 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_4, v_mm_4_ld);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
+                        const Long row34 = (owner[i] - start);
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t34 = v_exp_1[i * v_exp_1_ld + j0] * v_kids_is_word[i * v_kids_is_word_ld + 0];
-                            const float t35 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * t34;
-                            v_mul_12[i * v_mul_12_ld + j0] = t35;
-                            const float t36 = v_div_3[(owner[i] - start) * v_div_3_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
-                            const float t37 = v_mul_11[(owner[i] - start) * v_mul_11_ld + j0] + t36;
-                            const float t38 = t37 * v_kids_is_word[i * v_kids_is_word_ld + 0];
-                            const float t39 = t38 * v_exp_1[i * v_exp_1_ld + j0];
-                            const float t40 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            const float t41 = t39 * t40;
-                            const float t42 = t41 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t42;
-                            v_clone_default_1[i * v_clone_default_1_ld + j0] = t42;
+                            const float t35 = v_exp_1[i * v_exp_1_ld + j0] * v_kids_is_word[i * v_kids_is_word_ld + 0];
+                            const float t36 = v_div_3[row34 * v_div_3_ld + j0] * t35;
+                            v_mul_12[i * v_mul_12_ld + j0] = t36;
+                            const float t37 = v_div_3[row34 * v_div_3_ld + j0] * v_kids_c[i * v_kids_c_ld + j0];
+                            const float t38 = v_mul_11[row34 * v_mul_11_ld + j0] + t37;
+                            const float t39 = t38 * v_kids_is_word[i * v_kids_is_word_ld + 0];
+                            const float t40 = t39 * v_exp_1[i * v_exp_1_ld + j0];
+                            const float t41 = float(1.0) - v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            const float t42 = t40 * t41;
+                            const float t43 = t42 * v_sigmoid_1[i * v_sigmoid_1_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t43;
+                            v_clone_default_1[i * v_clone_default_1_ld + j0] = t43;
                         }
                     }
                     meeting.wait(team);

@@ -37,19 +37,19 @@ def _check_part(part, trace, generator):
     tensors = [_tensor(node, rows, edges, generator) for node in placeholders]
     function, _ = compile_part(part, {})
     expected = function(rows, edges, *tensors)
-    made = plan_part(decomposed(part, trace))
-    inputs = [node for node in made.part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
+    plan = plan_part(decomposed(part, trace))
+    inputs = [node for node in plan.part.graph.nodes if node.op == "placeholder" and node.name not in ("rows", "edges")]
     arrays = {node: _rows_of(node, tensor) for node, tensor in zip(inputs, tensors, strict=True)}
-    for node in (*made.stored, *made.copies):
+    for node in (*plan.stored, *plan.copies):
         count = edges if node.meta["rows"] is not None and node.meta["rows"].edges else rows
         shape = (count, width(node)) if node.meta["rows"] is not None else (width(node),)
         arrays[node] = np.full(shape, 77, np.dtype(str(node.meta["val"].dtype)[6:]))
-    (statements,) = statements_of(made)
+    (statements,) = statements_of(plan)
     verify(statements)
     offsets = np.cumsum([0, *COUNTS])
     run(statements, StepMemory(arrays, rows, np.repeat(np.arange(rows), COUNTS), offsets))
-    results = next(iter(reversed(made.part.graph.nodes))).args[0]
-    stored = {output: node for node, output in made.stored.items() if output is not None}
+    results = next(iter(reversed(plan.part.graph.nodes))).args[0]
+    stored = {output: node for node, output in plan.stored.items() if output is not None}
     for output, result, value in zip(part.outputs, results, expected, strict=True):
         array = arrays[stored[output]] if output in stored else arrays[output]
         if result.meta["rows"] is None:

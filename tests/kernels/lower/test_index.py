@@ -34,9 +34,9 @@ def places(draw):
 def test_simplified_places_are_the_same(place, a, b, m):
     at, text = place
     values = {"a": a, "b": b, "m": m}
-    found = eval(str(at), values)
-    assert found == eval(text, values)
-    assert at.least <= found <= at.most
+    value = eval(str(at), values)
+    assert value == eval(text, values)
+    assert at.least <= value <= at.most
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())

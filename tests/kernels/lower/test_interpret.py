@@ -138,8 +138,8 @@ def test_random_numbers_are_drawn_in_loops(layer):
         v.push(h=h)
 
     program = program_of(FromCode(vertex, {"h": SIZE}), [vf.chain(3)], x=torch.randn(3, SIZE))
-    made = plan_part(decomposed(program.parts["core"], program.trace))
-    (statements,) = statements_of(made)
+    plan = plan_part(decomposed(program.parts["core"], program.trace))
+    (statements,) = statements_of(plan)
     verify(statements)
     assert any(map(draws, statements))
 

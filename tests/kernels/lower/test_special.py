@@ -83,10 +83,10 @@ FUNCTIONS = {  # exact, and where; how many units of 2^-52 are allowed
 def test_digits(target):
     exact, places, allowed = FUNCTIONS[target]
     x = torch.tensor(places, dtype=torch.float64)
-    found = SPECIAL[target](x)
+    results = SPECIAL[target](x)
     with mpmath.workdps(40):
         wanted = [exact(mpf(place)) for place in x.tolist()]
-        off = [float(abs(mpf(one) / other - 1)) * 2**52 for one, other in zip(found.tolist(), wanted, strict=True)]
+        off = [float(abs(mpf(one) / other - 1)) * 2**52 for one, other in zip(results.tolist(), wanted, strict=True)]
     wrong = {place: units for place, units in zip(places, off, strict=True) if units > allowed}
     assert not wrong
 
@@ -96,13 +96,13 @@ ORDERS = [2, 3, 4, 7, 30, 1.5, 1.001, 60]
 
 @pytest.mark.parametrize("x", ORDERS)
 def test_digits_of_zeta(x):
-    """Also on the left of zero, where it is defined for whole numbers only; of the largest of the terms that it is a sum of."""
+    """Also on the left of zero, where the order must be a whole number; errors are relative to the largest term of the sum."""
     places = [1e-3, 0.3, 0.7, 1, 2.5, 8, 9.5, 30, 1e3]
     places += [-0.3, -0.5, -1.7, -9.2, -30.6] if x == int(x) else []
-    found = SPECIAL[aten.special_zeta.default](float(x), torch.tensor(places, dtype=torch.float64))
+    results = SPECIAL[aten.special_zeta.default](float(x), torch.tensor(places, dtype=torch.float64))
     wrong = {}
     with mpmath.workdps(200):
-        for place, one in zip(places, found.tolist(), strict=True):
+        for place, one in zip(places, results.tolist(), strict=True):
             steps = max(0, -int(mpmath.floor(place)))
             terms = [mpmath.power(mpf(place) + k, -int(x)) for k in range(steps)]
             terms.append(mpmath.zeta(mpf(float(x)), mpf(place) + steps))
@@ -124,10 +124,12 @@ def test_neighbours_and_exponents_of_any_numbers(dtype, bits):
     x = torch.cat([any_bits, powers, torch.tensor([*edges, *(-edge for edge in edges)], dtype=dtype)])
     for other in (x.flip(0), torch.zeros_like(x), torch.full_like(x, float("inf")), -x, -0.0 * x):
         assert_identical(EXPONENTS[aten.nextafter.default](x, other), torch.nextafter(x, other))
-    for found, wanted in zip(EXPONENTS[aten.frexp.Tensor](x), torch.frexp(x), strict=True):
-        assert_identical(found, wanted)
+    for actual, expected in zip(EXPONENTS[aten.frexp.Tensor](x), torch.frexp(x), strict=True):
+        assert_identical(actual, expected)
 
 
-def assert_identical(found, wanted):
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
-    assert not wanted.is_floating_point() or torch.equal(found.nan_to_num().signbit(), wanted.nan_to_num().signbit())
+def assert_identical(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+    assert not expected.is_floating_point() or torch.equal(
+        actual.nan_to_num().signbit(), expected.nan_to_num().signbit()
+    )

@@ -69,10 +69,10 @@ def test_a_value_without_a_life_shares_with_none():
 @pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 def test_what_is_packed_once_lies_at_one_place(monkeypatch):
     """Layouts of windows are of different sizes; the panels of weights are those of the first window in all of them."""
-    found, add = [], group_memory.GroupMemory._add
+    recorded, add = [], group_memory.GroupMemory._add
 
     def noted(self, region, layouts, first):
-        found.extend(layouts if self.windows.are_several else [])
+        recorded.extend(layouts if self.windows.are_several else [])
         add(self, region, layouts, first)
 
     monkeypatch.setattr(group_memory.GroupMemory, "_add", noted)
@@ -80,29 +80,29 @@ def test_what_is_packed_once_lies_at_one_place(monkeypatch):
     model, batch = vf.nn.ChildSumTreeLSTM(SIZE, SIZE, backend="native"), vf.pack([vf.tree(((0, 1, 2), (3, 4)))] * 3)
     model(batch, x=torch.randn(batch.num_vertices, SIZE)).h.sum().backward()
     places: dict[object, set[int]] = {}
-    for layout in found:
+    for layout in recorded:
         for key, place in layout.places.items():
             if getattr(key, "name", "").startswith("room"):
                 places.setdefault(key, set()).add(place.offset)
     assert len(places) >= 3
     assert all(len(offsets) == 1 for offsets in places.values())
-    assert len({tuple(layout.sizes.values()) for layout in found}) > 2
+    assert len({tuple(layout.sizes.values()) for layout in recorded}) > 2
 
 
 @pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 def test_scratch_memory_of_a_step_is_shared_where_all_threads_have_met(monkeypatch):
     """The gates' product is read behind that of the forget gates; the sum over children begins where that was read."""
-    found, add = [], group_memory.GroupMemory._add
+    recorded, add = [], group_memory.GroupMemory._add
 
     def noted(self, region, layouts, first):
-        found.extend(layouts)
+        recorded.extend(layouts)
         add(self, region, layouts, first)
 
     monkeypatch.setattr(group_memory.GroupMemory, "_add", noted)
     monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 3)
     model, batch = vf.nn.ChildSumTreeLSTM(SIZE, SIZE, backend="native"), vf.pack([vf.tree(((0, 1, 2), (3, 4)))] * 3)
     model(batch, x=torch.randn(batch.num_vertices, SIZE))
-    of_core = [(key, layout) for layout in found for key in layout.places if getattr(key, "part", None) == "core"]
+    of_core = [(key, layout) for layout in recorded for key in layout.places if getattr(key, "part", None) == "core"]
     scratch = {key.name: (key, layout.places[key].offset) for key, layout in of_core if isinstance(key, Scratch)}
     (gates, gates_at), (forget, forget_at), (total, total_at) = (scratch[f"scratch_{number}"] for number in (1, 2, 3))
     assert (gates.phases, forget.phases, total.phases) == ((2, 3), (1, 2), (3, 3))
@@ -111,13 +111,13 @@ def test_scratch_memory_of_a_step_is_shared_where_all_threads_have_met(monkeypat
 
 @pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 def test_windows_with_many_edges_have_fewer_rows(monkeypatch):
-    made, find = [], windows.windows_of
-    monkeypatch.setattr(prepared, "windows_of", lambda *arguments: made.append(find(*arguments)) or made[-1])
+    returned, find = [], windows.windows_of
+    monkeypatch.setattr(prepared, "windows_of", lambda *arguments: returned.append(find(*arguments)) or returned[-1])
     monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 5)
     model = vf.nn.ChildSumTreeLSTM(SIZE, SIZE, backend="native")
     batch = vf.pack([vf.tree(tuple(range(children))) for children in (2, 2, 2, 2, 2, 9, 9, 9, 9, 9)])
     model(batch, x=torch.randn(batch.num_vertices, SIZE)).h.sum().backward()
-    ((of_group,),) = made
+    ((of_group,),) = returned
     assert [window.start for window in of_group.all[1:]] == [window.stop for window in of_group.all[:-1]]
     sizes = [(window.stop - window.start, window.edge_stop - window.edge_start) for window in of_group.all]
     assert all(0 < rows <= 5 for rows, _ in sizes)

@@ -224,7 +224,7 @@ def test_windows(monkeypatch, some, most):
 @pytest.mark.slow
 @needs_a_compiler
 def test_without_gradients_windows_let_rows_go(monkeypatch, some):
-    found, ends, find = [], [], written.find_state_rows
+    outputs, ends, find = [], [], written.find_state_rows
 
     def noted(*arguments, **named):
         rows = find(*arguments, **named)
@@ -236,8 +236,8 @@ def test_without_gradients_windows_let_rows_go(monkeypatch, some):
     batch, _, of_all = given(4, sizes=(9, 30, 5))
     with torch.no_grad():
         for some.backend in ("torch", "native"):
-            found.append(some(batch, **inputs_of(batch)).h)
-    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+            outputs.append(some(batch, **inputs_of(batch)).h)
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
     assert max(ends[0][:2]) < ends[0][2] < len(of_all)
 
 

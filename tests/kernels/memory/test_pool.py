@@ -78,8 +78,8 @@ def test_results_stay_as_they_are_through_later_steps(monkeypatch):
         other = torch.randn_like(x, requires_grad=True)
         model(batch, x=other).h.square().mean().backward()
     (again,) = torch.autograd.grad(loss, x)
-    for found, expected in zip([out, grad, again], [*kept, kept[1]], strict=True):
-        assert torch.equal(found, expected)
+    for actual, expected in zip([out, grad, again], [*kept, kept[1]], strict=True):
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])

@@ -62,9 +62,11 @@ def _listed(monkeypatch):
 
 @pytest.fixture
 def are_prepared(monkeypatch):
-    found, prepared_for = [], autograd.prepared_for
-    monkeypatch.setattr(autograd, "prepared_for", lambda *given: found.append(prepared_for(*given)) or found[-1])
-    return found
+    prepared_runs, prepared_for = [], autograd.prepared_for
+    monkeypatch.setattr(
+        autograd, "prepared_for", lambda *given: prepared_runs.append(prepared_for(*given)) or prepared_runs[-1]
+    )
+    return prepared_runs
 
 
 GRAPHS = [vf.tree((((0, 1), (2, 3)), ((4, 5), 6))), vf.chain(4), vf.tree(((0, 1), (2, 3)))]
@@ -76,8 +78,8 @@ def trained(model, batch, x):
     return [out, *torch.autograd.grad(out.sin().sum(), [x, *model.parameters()])]
 
 
-def agree(found, wanted):
-    for one, other in zip(found, wanted, strict=True):
+def agree(actual, expected):
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other)
 
 

@@ -92,7 +92,7 @@ def results(model, batch, inputs, wanted, how, seed):
     """Outputs, and gradients of them, weighted at random."""
     generator, draw = torch.Generator().manual_seed(seed), random.Random(seed)
     outputs = model(batch, **inputs)
-    names, found = sorted(name for name in outputs if outputs[name].requires_grad), []
+    names, all_gradients = sorted(name for name in outputs if outputs[name].requires_grad), []
     weights = {name: torch.randn(outputs[name].shape, dtype=torch.float64, generator=generator) for name in names}
     some = [name for name in names if draw.random() < 0.5]
     passes = {
@@ -105,8 +105,10 @@ def results(model, batch, inputs, wanted, how, seed):
         if chosen and wanted:
             ends = [outputs[name] for name in chosen], wanted, [weights[name] for name in chosen]
             gradients = torch.autograd.grad(*ends, retain_graph=retains, allow_unused=True)
-            found += [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, wanted, strict=True)]
-    return [*(outputs[name].detach() for name in sorted(outputs)), *found]
+            all_gradients += [
+                torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, wanted, strict=True)
+            ]
+    return [*(outputs[name].detach() for name in sorted(outputs)), *all_gradients]
 
 
 def selection(batch, draw):
@@ -148,10 +150,10 @@ def test_random_structures(monkeypatch, name):
         other = batch_of(name, draw)
         for _ in range(2):
             with memory(window, poisoned=True):
-                found = results(model, batch, inputs, wanted, how, seed)
+                actual = results(model, batch, inputs, wanted, how, seed)
                 results(model, other, inputs_of(name, other, generator), [*model.parameters()] * wants, "once", seed)
-            assert len(found) == len(expected)
-            for one, wanted_one in zip(found, expected, strict=True):
+            assert len(actual) == len(expected)
+            for one, wanted_one in zip(actual, expected, strict=True):
                 torch.testing.assert_close(
                     one,
                     wanted_one,

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ c
 
 
 @pytest.fixture
-def found(monkeypatch):
-    """The rows of states that were found."""
+def recorded_rows(monkeypatch):
+    """What `find_state_rows` has returned, for each pass that was prepared."""
     rows, find = [], written.find_state_rows
 
     def noted(*arguments, **named):
@@ -114,14 +114,14 @@ def dags(arity, seed=0):
 
 def with_kinds(graphs, seed=0):
     """Leaves become words or marks."""
-    chooser, made = random.Random(seed), []
+    chooser, labelled = random.Random(seed), []
     for graph in graphs:
         parents = set(graph.edge_index[1].tolist())
         kinds = [
             "node" if vertex in parents else chooser.choice(["word", "mark"]) for vertex in range(graph.num_vertices)
         ]
-        made.append(graph.with_kind(kinds))
-    return made
+        labelled.append(graph.with_kind(kinds))
+    return labelled
 
 
 def join(columns):
@@ -168,7 +168,7 @@ def agree(one, other):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.cases(3)
-def test_they_are_what_they_are_elsewhere(found, name):
+def test_they_are_what_they_are_elsewhere(recorded_rows, name):
     """Values and gradients, also of a graph that is retained and of chosen vertices, and outputs without gradients."""
     model, batch, inputs = case(name)
     wanted = [*inputs.values(), *model.parameters()]
@@ -184,27 +184,27 @@ def test_they_are_what_they_are_elsewhere(found, name):
             got += model(batch, **inputs).values()
         of_backends.append(got)
     agree(*of_backends)
-    assert len(found) > 3
-    assert all(rows is not None and rows.leaf_states for rows in found)
+    assert len(recorded_rows) > 3
+    assert all(rows is not None and rows.leaf_states for rows in recorded_rows)
 
 
-def test_leaves_have_no_rows(found):
+def test_leaves_have_no_rows(recorded_rows):
     model, batch, inputs = case("Tree-FC")
     model.backend = "native"
     results(model, batch, inputs, list(model.parameters()))
     inner = batch.num_vertices - len(batch.leaves)
-    assert inner <= found[-1].shared.stop <= inner + 6
+    assert inner <= recorded_rows[-1].shared.stop <= inner + 6
 
 
-def test_few_leaves_have_rows(found, monkeypatch):
+def test_few_leaves_have_rows(recorded_rows, monkeypatch):
     monkeypatch.setattr(state_rows, "PAYS", 1000)
     model, batch, inputs = case("Tree-FC")
     model.backend = "native"
     results(model, batch, inputs, list(model.parameters()))
-    assert found == [None]
+    assert recorded_rows == [None]
 
 
-def test_an_input_that_is_a_state_shall_not_be_changed(found):
+def test_an_input_that_is_a_state_shall_not_be_changed(recorded_rows):
     model, batch, _ = case("Tree-FC")
     model.backend, x = "native", torch.randn(batch.num_vertices, SIZE, dtype=torch.float64)
     loss = model(batch, x=x).h.sum()
@@ -213,25 +213,25 @@ def test_an_input_that_is_a_state_shall_not_be_changed(found):
         loss.backward()
 
 
-def test_against_the_edges_and_strided(found):
+def test_against_the_edges_and_strided(recorded_rows):
     """Where roots have inputs as states, and inputs do not lie in rows."""
     model, batch = case("slots")[0], vf.pack([vf.chain(7), vf.tree(((0, 1), 2))] * 4)
     x = torch.randn(SIZE, batch.num_vertices, dtype=torch.float64).T.requires_grad_()
     agree(*(results(model, batch, {"x": x}, [x], reverse=True) for model.backend in ("torch", "native")))
-    assert found[-1].leaf_states
+    assert recorded_rows[-1].leaf_states
 
 
 @pytest.mark.parametrize("name", ["kinds", "Tree-FC"])
-def test_in_parts(found, name):
+def test_in_parts(recorded_rows, name):
     model, batch, inputs = case(name)
     wanted, of_backends = [*inputs.values(), *model.parameters()], []
     for model.backend, model.max_vertices in (("torch", None), ("native", 30)):
         of_backends.append(results(model, batch, inputs, wanted))
     agree(*of_backends)
-    assert sum(rows is not None and bool(rows.leaf_states) for rows in found) > 2
+    assert sum(rows is not None and bool(rows.leaf_states) for rows in recorded_rows) > 2
 
 
-def test_two_models_and_threads(found):
+def test_two_models_and_threads(recorded_rows):
     """Each model on a batch has what is prepared for it; threads share that."""
     batch, models = case("Tree-FC")[1], [case("Tree-FC")[0], case("slots")[0]]
     x = torch.randn(batch.num_vertices, SIZE, dtype=torch.float64, requires_grad=True)
@@ -246,4 +246,4 @@ def test_two_models_and_threads(found):
         for got in threads.map(all_results, ["native"] * 6):
             for one, other in zip(got, expected, strict=True):
                 agree(one, other)
-    assert all(rows is not None and rows.leaf_states for rows in found)
+    assert all(rows is not None and rows.leaf_states for rows in recorded_rows)

@@ -63,9 +63,9 @@ def test_what_was_kept_is_overwritten(batch, monkeypatch):
 
     def noted(self, kept, read, grads):
         before = kept.clone()
-        found = run(self, kept, read, grads)
+        result = run(self, kept, read, grads)
         changed.append(int((before != kept).sum()))
-        return found
+        return result
 
     monkeypatch.setattr(passes.Backward, "run", noted)
     out = model(batch, x=x)
@@ -94,7 +94,7 @@ def test_after_a_pass_that_failed_the_next_one_is_refused(batch, monkeypatch):
 def test_what_another_thread_still_reads_is_left_as_it_is(batch, monkeypatch):
     """A pass that retains the graph is on its way when one that does not comes and goes."""
     model, x = model_and_input(batch)
-    out, run, found = model(batch, x=x), passes.Backward.run, []
+    out, run, results = model(batch, x=x), passes.Backward.run, []
     wanted = gradients(out, [x], retain_graph=True)
     begun, may_go_on = threading.Event(), threading.Event()
 
@@ -105,14 +105,14 @@ def test_what_another_thread_still_reads_is_left_as_it_is(batch, monkeypatch):
         return run(self, kept, read, grads)
 
     monkeypatch.setattr(passes.Backward, "run", waiting)
-    slow = threading.Thread(target=lambda: found.extend(gradients(out, [x], retain_graph=True)))
+    slow = threading.Thread(target=lambda: results.extend(gradients(out, [x], retain_graph=True)))
     slow.start()
     assert begun.wait(60)
-    found.extend(gradients(out, [x]))
+    results.extend(gradients(out, [x]))
     may_go_on.set()
     slow.join()
-    assert len(found) == 2
-    assert all(torch.equal(each, wanted[0]) for each in found)
+    assert len(results) == 2
+    assert all(torch.equal(each, wanted[0]) for each in results)
 
 
 def test_what_hooks_have_brought_back_is_left_as_it_is(batch):
@@ -127,8 +127,8 @@ def test_what_hooks_have_brought_back_is_left_as_it_is(batch):
     wanted = gradients(model(batch, x=x), [x, *model.parameters()])
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         out = model(batch, x=x)
-    found = gradients(out, [x, *model.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+    actual = gradients(out, [x, *model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(actual, wanted, strict=True))
     assert all(torch.equal(one, other) for one, other in held)
 
 
@@ -158,10 +158,10 @@ def test_states_of_several_widths_and_ways(batch, case):
         model = FromCode(by_edge, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
         graphs = vf.pack(dags(6))
         x = torch.randn(graphs.num_vertices, SIZE, dtype=torch.float64)
-    found = []
+    by_backend = []
     for model.backend in ("torch", "native"):
-        found.append(gradients(model(graphs, x=x), list(model.parameters())))
-    for one, other in zip(*found, strict=True):
+        by_backend.append(gradients(model(graphs, x=x), list(model.parameters())))
+    for one, other in zip(*by_backend, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
@@ -192,10 +192,10 @@ def test_states_that_the_windows_of_parents_read_later(kinds):
     torch.manual_seed(0)
     graph = vf.graph(len(kinds), [(child, child + 1) for child in range(len(kinds) - 1)], kind=list(kinds))
     model, x = Turns().double(), torch.randn(len(kinds), SIZE, dtype=torch.float64)
-    found = []
+    by_backend = []
     for model.backend in ("torch", "native"):
-        found.append(gradients(model([graph], x=x), list(model.parameters())))
-    for one, other in zip(*found, strict=True):
+        by_backend.append(gradients(model([graph], x=x), list(model.parameters())))
+    for one, other in zip(*by_backend, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
@@ -261,8 +261,8 @@ def test_rows_are_free_where_they_are_in_all_memories():
                 last[rows.start : rows.stop] = rows.last
             wanted = np.maximum(wanted, last)
             occupied.append(Occupied(size, until))
-        found = np.full(30, 99)
-        found[max(memory.num_rows for memory in occupied) :] = -1
+        actual = np.full(30, 99)
+        actual[max(memory.num_rows for memory in occupied) :] = -1
         for rows in common(occupied):
-            found[rows.start : rows.stop] = rows.last
-        assert (found == wanted).all()
+            actual[rows.start : rows.stop] = rows.last
+        assert (actual == wanted).all()

@@ -27,10 +27,10 @@ def rows(monkeypatch):
     counts, find = [], written.find_state_rows
 
     def noted(*arguments, **named):
-        found = find(*arguments, **named)
-        if found is not None:
-            counts.append(found.shared.stop)
-        return found
+        result = find(*arguments, **named)
+        if result is not None:
+            counts.append(result.shared.stop)
+        return result
 
     monkeypatch.setattr(written, "find_state_rows", noted)
     monkeypatch.setattr(windows, "rows_of_a_window", lambda rows, width: 3)
@@ -52,11 +52,11 @@ def by_edge(self, v):
 
 def agrees(model, batch, x):
     """Outputs without gradients are those of the backend `torch`."""
-    found = []
+    outputs = []
     with torch.no_grad():
         for model.backend in ("torch", "native"):
-            found.append(model(batch, x=x).h)
-    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+            outputs.append(model(batch, x=x).h)
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
 
 
 def test_a_sequence_needs_the_states_of_two_windows(rows):

@@ -106,16 +106,16 @@ def test_the_same_calls_serve_other_parameters_and_inputs(monkeypatch):
 
     def steps():
         torch.manual_seed(2)
-        found = []
+        values = []
         for _ in range(3):
             for parameter in animal.model.parameters():
                 parameter.data = torch.randn(*reversed(parameter.shape)).permute(*reversed(range(parameter.dim())))
-            found += trained(animal.model, batch, {"x": x}, by_random)
+            values += trained(animal.model, batch, {"x": x}, by_random)
             with torch.no_grad():
                 for parameter in animal.model.parameters():
                     parameter.mul_(0.5)
-            found += trained(animal.model, batch, {"x": x}, by_random)
-        return [value.clone() for value in found]
+            values += trained(animal.model, batch, {"x": x}, by_random)
+        return [value.clone() for value in values]
 
     one, other, seen = both(monkeypatch, steps)
     agree(one, other)

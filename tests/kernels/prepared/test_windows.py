@@ -32,12 +32,12 @@ class Sizes:
 
     def __init__(self, monkeypatch):
         self.rows, self.counts, self.renewed = 10**6, [], set()
-        found, prepared_for = windows.windows_of, autograd.prepared_for
+        windows_of, prepared_for = windows.windows_of, autograd.prepared_for
 
         def noted(*arguments):
-            made = found(*arguments)
-            self.counts.append([len(each.all) for each in made])
-            return made
+            groups = windows_of(*arguments)
+            self.counts.append([len(each.all) for each in groups])
+            return groups
 
         def renewed(bound, order):
             if id(bound) not in self.renewed:
@@ -375,8 +375,8 @@ def test_steps_are_cut_where_windows_are():
     for count in range(1, 22):
         (group,) = order.groups
         bounds = windows._bounds(group, -(-group.num_rows // count), [])
-        made = windows.Windows(group, windows._windows(group, bounds))
-        lines = np.concatenate([steps for _, steps in windows._cut(order.table, made)])
+        of_group = windows.Windows(group, windows._windows(group, bounds))
+        lines = np.concatenate([steps for _, steps in windows._cut(order.table, of_group)])
         assert (lines[:, 1] > lines[:, 0]).all()
         rows = [row for line in lines for row in range(line[0], line[1])]
         assert rows == list(range(21))
@@ -400,16 +400,16 @@ def test_the_last_window_is_cut_into_small_ones(sizes):
     sizes.set(16)
     model, batch = TreeRNN(SIZE, SIZE).double(), vf.pack([vf.chain(16)] * 4)
     model.backend = "native"
-    made, find = [], windows.windows_of
+    returned, find = [], windows.windows_of
 
     def noted(*arguments):
-        made.append(find(*arguments))
-        return made[-1]
+        returned.append(find(*arguments))
+        return returned[-1]
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prepared, "windows_of", noted)
         model(batch, x=torch.randn(batch.num_vertices, SIZE, dtype=torch.float64)).h.sum().backward()
-    ((of_group,),) = made
+    ((of_group,),) = returned
     assert [window.stop - window.start for window in of_group.all] == [16, 16, 16, 8, 4, 2, 2]
 
 

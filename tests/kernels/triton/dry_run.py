@@ -107,11 +107,11 @@ def main(name: str, size: int) -> None:
         compiled[-1] += 1
         return compile_kernel(*arguments, **options)
 
-    def run_twice(of, arguments, steps):
+    def run_twice(triton_loop, arguments, steps):
         for how, driver_address in (("triton", 0), ("native", address)):
             launches.clear()
             with mock.patch.object(loop, "driver", return_value=driver_address):
-                run(of, arguments, steps)
+                run(triton_loop, arguments, steps)
             seen[how] += launches
 
     with (
@@ -120,8 +120,8 @@ def main(name: str, size: int) -> None:
         mock.patch.object(loop.TritonLoop, "run", run_twice),
     ):  # fmt: skip
         for _ in range(2):
-            for found in seen.values():
-                found.clear()
+            for recorded in seen.values():
+                recorded.clear()
             compiled.append(0)
             animal.model(animal.graphs, **inputs).h.sum().backward()
     json.dump({"compiled": compiled, **seen}, sys.stdout)

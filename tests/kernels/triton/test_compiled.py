@@ -37,8 +37,8 @@ def test_no_kernel_spills(options, kernels):
     """`benchmarks.registers` fails otherwise, and shows what each kernel takes."""
     said = python("benchmarks.registers", *options)
     print(said)
-    found = int(said.splitlines()[-1].split()[0])
-    assert found >= kernels
+    count = int(said.splitlines()[-1].split()[0])
+    assert count >= kernels
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ChildSumTreeLSTM", "Dropping")]

@@ -43,7 +43,7 @@ class Cell(vf.VertexFunction):
 
 def both(function, dtype):
     """What the kernels give, and plain PyTorch for each vertex: the result, and gradients of the input and of a weight."""
-    found = []
+    results = []
     for run in (kernels, plain):
         model = Cell(function, dtype)
         x = torch.randn(6, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -51,10 +51,10 @@ def both(function, dtype):
         result = run(model, x)
         leaves = [x, model.linear.weight]
         grads = torch.autograd.grad(result.double().square().sum(), leaves, allow_unused=True)
-        found.append(
+        results.append(
             [result, *(g if g is not None else torch.zeros_like(x) for x, g in zip(leaves, grads, strict=True))]
         )
-    return found
+    return results
 
 
 def by_triton(model, x):
@@ -89,11 +89,11 @@ def through(dtype):
 @pytest.mark.parametrize("inner", HALF, ids=lambda dtype: str(dtype)[6:])
 def test_each_operation_in_half_precision_is_rounded(inner, dtype):
     """To the same bits, where PyTorch's own are certain."""
-    found, expected = both(through(inner), dtype)
-    assert found[0].dtype == expected[0].dtype
-    assert torch.equal(found[0], expected[0])
+    actual, expected = both(through(inner), dtype)
+    assert actual[0].dtype == expected[0].dtype
+    assert torch.equal(actual[0], expected[0])
     close = 1e-2 if dtype in HALF else 1e-4
-    torch.testing.assert_close(found[1], expected[1], rtol=close, atol=close)
+    torch.testing.assert_close(actual[1], expected[1], rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("given", [torch.float32, torch.float64], ids=lambda dtype: str(dtype)[6:])
@@ -102,10 +102,10 @@ def test_a_cast_to_half_precision_rounds_to_the_nearest_of_two_the_even_one(inne
     step = torch.finfo(inner).eps
     x = torch.tensor([1 + step / 2, 1 + 1.5 * step, 1 + step / 2 * 1.01, 3e38, 1e-30, float("nan")], dtype=given)
     model = Cell(lambda cell, h, x: (x + 0 * h).to(inner), given)
-    found, expected = kernels(model, x.expand(6, SIZE)), x.to(inner).expand(6, SIZE)
-    assert found.dtype == inner
-    assert torch.equal(found[:2, :5], expected[:2, :5])
-    assert found[:, 5].isnan().all()
+    actual, expected = kernels(model, x.expand(6, SIZE)), x.to(inner).expand(6, SIZE)
+    assert actual.dtype == inner
+    assert torch.equal(actual[:2, :5], expected[:2, :5])
+    assert actual[:, 5].isnan().all()
 
 
 TAKEN_APART = {
@@ -128,11 +128,11 @@ SLOW, ALIKE = pytest.mark.slow, {"log softmax", "group norm", "deviation", "mish
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in ALIKE else ()) for name in TAKEN_APART])
 def test_what_is_taken_apart_is_rounded_once(name, dtype):
     """All of it is in float32, as it is inside of PyTorch's kernels."""
-    found, expected = both(TAKEN_APART[name], dtype)
+    actual, expected = both(TAKEN_APART[name], dtype)
     unit = torch.finfo(dtype).eps
-    assert found[0].dtype == dtype
-    torch.testing.assert_close(found[0], expected[0], rtol=unit, atol=unit / 4)
-    for one, other in zip(found[1:], expected[1:], strict=True):
+    assert actual[0].dtype == dtype
+    torch.testing.assert_close(actual[0], expected[0], rtol=unit, atol=unit / 4)
+    for one, other in zip(actual[1:], expected[1:], strict=True):
         torch.testing.assert_close(one, other, rtol=8 * unit, atol=8 * unit)
 
 
@@ -163,12 +163,12 @@ CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.b
 )
 @pytest.mark.parametrize("name", WIDER)
 def test_wider_and_narrower_values_beside_each_other(name, dtype):
-    found, expected = both(WIDER[name], dtype)
-    assert found[0].dtype == expected[0].dtype
-    for one, other in zip(found, expected, strict=True):
+    actual, expected = both(WIDER[name], dtype)
+    assert actual[0].dtype == expected[0].dtype
+    for one, other in zip(actual, expected, strict=True):
         # The results have the digits of their own dtype, though float32 may have been on the way to them; of gradients, the
         # dtype of the states is on the way, too.
-        close = max(CLOSE[kind] for kind in (one.dtype, torch.float32, *([dtype] if one is not found[0] else [])))
+        close = max(CLOSE[kind] for kind in (one.dtype, torch.float32, *([dtype] if one is not actual[0] else [])))
         torch.testing.assert_close(one, other, rtol=close, atol=close)
 
 
@@ -220,9 +220,9 @@ class Bits(Cell):
 @pytest.mark.cases(3)
 def test_bits_and_integers_with_single_numbers(name):
     model, x = Bits(BITS[name], torch.float64), torch.randn(6, SIZE, dtype=torch.float64)
-    found, expected = by_triton(model, x), run_reference(model, 6, EDGES, {"x": x})
+    actual, expected = by_triton(model, x), run_reference(model, 6, EDGES, {"x": x})
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(actual[name], value, rtol=1e-12, atol=1e-12)
 
 
 def test_states_of_integers_and_booleans_are_exact():
@@ -241,14 +241,14 @@ def test_states_of_integers_and_booleans_are_exact():
     x = torch.randn(6, SIZE, dtype=torch.float64, requires_grad=True)
     n = torch.arange(6 * SIZE).view(6, SIZE) + 2**60
     graph = vf.graph(6, [edge[:2] for edge in EDGES], slots=[edge[2] for edge in EDGES])
-    found = {}
+    results = {}
     for backend in ("eager", "triton"):
         model = FromCode(vertex, state, scale=nn.Parameter(torch.full((), 0.5, dtype=torch.float64)))
         model.state_dtype = {"h": torch.float64, "n": torch.int64, "byte": torch.uint8, "deep": torch.bool}
         model.backend = backend
         out = model(vf.pack([graph]), x=x, n=n)
-        found[backend] = [*out.values(), *torch.autograd.grad(out.h.square().sum(), [x, model.scale])]
+        results[backend] = [*out.values(), *torch.autograd.grad(out.h.square().sum(), [x, model.scale])]
     assert "core: calls of PyTorch" not in model.explain(), model.explain()
-    for one, other in zip(found["triton"], found["eager"], strict=True):
+    for one, other in zip(results["triton"], results["eager"], strict=True):
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, rtol=1e-12, atol=0)

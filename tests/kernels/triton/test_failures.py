@@ -39,10 +39,10 @@ def test_a_kernel_that_cannot_be_compiled_is_refused_with_what_to_do(function, k
         gradient()
     assert "InterpreterError" in repr(caught.value.__cause__)
     model.backend = "torch"
-    found = gradient()
+    by_torch = gradient()
     monkeypatch.undo()
     model.backend = "native"
-    torch.testing.assert_close(found, gradient())
+    torch.testing.assert_close(by_torch, gradient())
 
 
 def test_a_kernel_that_would_read_what_is_not_its_own_is_not_written(monkeypatch):

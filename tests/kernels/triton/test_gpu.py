@@ -61,8 +61,8 @@ def beside_float64(name, size, kind):
     if kind == "tf32":
         torch.backends.cuda.matmul.fp32_precision = "tf32"
     given = on_gpu(animal, inputs)
-    found = results(animal, given, "triton")
-    return animal, given, found, difference([value.cpu() for value in found], expected)
+    actual = results(animal, given, "triton")
+    return animal, given, actual, difference([value.cpu() for value in actual], expected)
 
 
 @pytest.mark.parametrize("kind", ERRORS)
@@ -70,11 +70,11 @@ def beside_float64(name, size, kind):
 @pytest.mark.parametrize("name", ZOO)
 def test_every_model_agrees_with_float64(name, size, kind, record_property):
     size = min(size, 24) if name in ("MVRNN", "RNTN") else size
-    animal, given, found, found_difference = beside_float64(name, size, kind)
+    animal, given, actual, error = beside_float64(name, size, kind)
     record_property("kind", kind)  # `make gpu` tells the largest of each
-    record_property("difference", found_difference)
-    assert found_difference < ERRORS[kind]
-    assert all(map(torch.equal, found, results(animal, given, "triton")))
+    record_property("difference", error)
+    assert error < ERRORS[kind]
+    assert all(map(torch.equal, actual, results(animal, given, "triton")))
 
 
 @pytest.mark.parametrize("name", ["README", "ChildSumTreeLSTM", "GRU", "DAGNN"])
@@ -85,9 +85,9 @@ def test_autocast(name):
     expected = results(exact, {key: x.detach().double().requires_grad_() for key, x in inputs.items()}, "torch")
     given = on_gpu(animal, inputs)
     with torch.autocast("cuda", torch.bfloat16):
-        found = results(animal, given, "triton")
-    assert found[0].dtype == torch.float32
-    assert 1e-5 < difference([value.cpu() for value in found], expected) < 2e-2
+        actual = results(animal, given, "triton")
+    assert actual[0].dtype == torch.float32
+    assert 1e-5 < difference([value.cpu() for value in actual], expected) < 2e-2
 
 
 def check_on_gpu(case):
@@ -96,8 +96,8 @@ def check_on_gpu(case):
     model.backend = "triton"
     inputs = {**case.inputs, **case.edge_inputs}
     inputs = {name: x.detach().cuda().requires_grad_(x.requires_grad) for name, x in inputs.items()}
-    found = model(vf.pack([part.graph() for part in case.parts]).to("cuda"), reverse=case.reverse, **inputs)
-    compare(case, {name: x.cpu() for name, x in found.items()}, {**dict(model.named_parameters()), **inputs})
+    actual = model(vf.pack([part.graph() for part in case.parts]).to("cuda"), reverse=case.reverse, **inputs)
+    compare(case, {name: x.cpu() for name, x in actual.items()}, {**dict(model.named_parameters()), **inputs})
 
 
 @tries(50)
@@ -159,13 +159,13 @@ def one_launch(monkeypatch):
 def test_all_steps_in_one_launch(name, kind, one_launch, record_property):
     """As right as a launch a step, the same bits each time, and of several programs."""
     size = 24 if name in ("MVRNN", "RNTN") else 200
-    animal, given, found, found_difference = beside_float64(name, size, kind)
+    animal, given, actual, error = beside_float64(name, size, kind)
     assert "one launch for all steps" in animal.functions()[0].explain()
     record_property("kind", f"{kind}, one launch")
-    record_property("difference", found_difference)
-    assert found_difference < ERRORS[kind]
+    record_property("difference", error)
+    assert error < ERRORS[kind]
     for _ in range(20):  # a barrier that does not hold differs now and then
-        assert all(map(torch.equal, found, results(animal, given, "triton")))
+        assert all(map(torch.equal, actual, results(animal, given, "triton")))
 
 
 def test_one_launch_of_a_deep_batch_on_two_streams_and_as_a_graph(one_launch):
@@ -182,13 +182,13 @@ def test_one_launch_of_a_deep_batch_on_two_streams_and_as_a_graph(one_launch):
     expected = forward()
     streams = [torch.cuda.Stream() for _ in range(2)]
     torch.cuda.synchronize()
-    found = []
+    actual = []
     for _ in range(10):
         for stream in streams:
             with torch.cuda.stream(stream):
-                found.append(forward())
+                actual.append(forward())
     torch.cuda.synchronize()
-    assert all(torch.equal(one, expected) for one in found)
+    assert all(torch.equal(one, expected) for one in actual)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out = forward()

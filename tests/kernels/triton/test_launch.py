@@ -52,9 +52,9 @@ def test_a_kernel_with_more_to_its_launch(name):
 
 
 def test_a_kernel_of_another_vendor():
-    made = kernel()
-    made.asm = {"amdgcn": ""}
-    assert function_of(made, [64, 32]) == 0
+    compiled = kernel()
+    compiled.asm = {"amdgcn": ""}
+    assert function_of(compiled, [64, 32]) == 0
 
 
 def test_somebody_watches_launches():

@@ -57,10 +57,10 @@ GRAPHS = [vf.tree(((0, 1), (2, (3, 4)))), vf.chain(3), vf.tree((0, 1))]
 @pytest.mark.cases(3)
 def test_the_numbers_are_those_of_native_code(vertex, dtype):
     model = model_of(vertex, dtype)
-    found, expected = (drawn(model, GRAPHS, backend) for backend in ("triton", "native"))
-    for one, other in zip(found, expected, strict=True):
+    actual, expected = (drawn(model, GRAPHS, backend) for backend in ("triton", "native"))
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other)
-    assert not torch.equal(found[0], drawn(model, GRAPHS, "triton", seed=1)[0])
+    assert not torch.equal(actual[0], drawn(model, GRAPHS, "triton", seed=1)[0])
 
 
 def test_dropout_in_half_precision_keeps_as_many():

@@ -32,7 +32,7 @@ def results(animal, inputs, backend, autocast=None):
     return [h, *(torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True))]
 
 
-def made(name, dtype):
+def model_and_exact(name, dtype):
     """A model of this dtype with inputs, and both in float64: no size is a power of two."""
     size = 9 if name == "MVRNN" else 21  # which has a matrix for each vertex
     animal, exact = ZOO[name](size), ZOO[name](size)
@@ -42,9 +42,9 @@ def made(name, dtype):
     return animal, inputs, exact, {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
 
 
-def difference(found, expected):
+def difference(actual, expected):
     """The largest, relative to the norm of what is expected; NaN if there is one."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(actual, expected, strict=True)
     each = [((one.double() - other).norm() / other.norm().clamp(min=1e-6)).item() for one, other in pairs]
     assert not any(value != value for value in each)
     return max(each)
@@ -57,11 +57,11 @@ DTYPES = [pytest.param(dtype, marks=[] if dtype == torch.float32 else pytest.mar
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.cases(4)
 def test_the_same_as_in_float64(name, dtype):
-    animal, inputs, exact, exact_inputs = made(name, dtype)
-    found = results(animal, inputs, "triton")
-    assert difference(found, results(exact, exact_inputs, "eager")) < ERRORS[dtype]
+    animal, inputs, exact, exact_inputs = model_and_exact(name, dtype)
+    actual = results(animal, inputs, "triton")
+    assert difference(actual, results(exact, exact_inputs, "eager")) < ERRORS[dtype]
     if name == "DAGNN":  # where several parents send to one child, and children are weighted
-        assert all(map(torch.equal, found, results(animal, inputs, "triton")))  # twice the same bits
+        assert all(map(torch.equal, actual, results(animal, inputs, "triton")))  # twice the same bits
     for function in animal.functions():
         assert "core: calls of PyTorch" not in function.explain(), function.explain()
 
@@ -76,22 +76,22 @@ def test_steps_of_few_rows_have_smaller_programs_so_that_all_multiprocessors_hav
         return size(tile, rows, 132)
 
     monkeypatch.setattr(Tile, "size", of_many)
-    animal, inputs, exact, exact_inputs = made(name, torch.float32)
+    animal, inputs, exact, exact_inputs = model_and_exact(name, torch.float32)
     assert difference(results(animal, inputs, "triton"), results(exact, exact_inputs, "eager")) < 1e-5
     assert (16, 16) in sizes
 
 
 @pytest.mark.parametrize("name", ["README", "DAGNN"])
 def test_autocast_multiplies_in_half_precision_and_keeps_states_as_they_are(name):
-    animal, inputs, exact, exact_inputs = made(name, torch.float32)
-    found = results(animal, inputs, "triton", autocast=torch.bfloat16)
+    animal, inputs, exact, exact_inputs = model_and_exact(name, torch.float32)
+    actual = results(animal, inputs, "triton", autocast=torch.bfloat16)
     expected = results(exact, exact_inputs, "eager")
-    assert 1e-5 < difference(found, expected) < 2e-2
-    assert found[0].dtype == torch.float32
+    assert 1e-5 < difference(actual, expected) < 2e-2
+    assert actual[0].dtype == torch.float32
     for function in animal.functions():
         assert "core: calls of PyTorch" not in function.explain(), function.explain()
     by_pytorch = results(animal, inputs, "torch", autocast=torch.bfloat16)
-    assert difference(found, [value.double() for value in by_pytorch]) < 1e-3  # each operation is rounded as there
+    assert difference(actual, [value.double() for value in by_pytorch]) < 1e-3  # each operation is rounded as there
 
 
 @pytest.mark.slow
@@ -99,16 +99,16 @@ def test_autocast_multiplies_in_half_precision_and_keeps_states_as_they_are(name
 def test_a_cell_state_in_float32(dtype):
     """Beside all else in half precision; over a long chain, what is added up keeps more digits."""
     torch.manual_seed(0)
-    animal, _, exact, _ = made("NaryTreeLSTM", dtype)
+    animal, _, exact, _ = model_and_exact("NaryTreeLSTM", dtype)
     animal.graphs = exact.graphs = [vf.chain(60)]
     inputs = animal.inputs(dtype)
     expected = results(exact, {name: x.detach().double().requires_grad_() for name, x in inputs.items()}, "eager")
     errors = []
     for animal.model.state_dtype in (None, {"c": torch.float32}):
-        found = results(animal, inputs, "triton")
+        actual = results(animal, inputs, "triton")
         assert "core: Triton kernels" in animal.model.explain()
-        assert difference(found, expected) < ERRORS[dtype]
-        errors.append(difference(found[:1], expected[:1]))
+        assert difference(actual, expected) < ERRORS[dtype]
+        errors.append(difference(actual[:1], expected[:1]))
     assert errors[1] < errors[0]
 
 

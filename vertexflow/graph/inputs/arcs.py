@@ -31,12 +31,12 @@ def first_of_arc(slot: Ints, offset: Ints, arity: int) -> Mask:
     return is_first
 
 
-def arcs_before(slot: Ints, offset: Ints, arity: int) -> Wide:
-    """[V + 1]: how many arcs lead to the vertices before each one."""
+def arcs_before(slot: Ints, offset: Ints, arity: int) -> Ints:
+    """[V + 1]: how many arcs lead to the vertices before each one; where arcs are edges, `offset` itself."""
     if arity == 1:
-        return offset.astype(np.int64)
-    before = np.concatenate(([0], np.cumsum(first_of_arc(slot, offset, arity))))
-    counts: Wide = before[offset]
+        return offset
+    before = np.concatenate(([0], np.cumsum(first_of_arc(slot, offset, arity))), dtype=np.int32)
+    counts: Ints = before[offset]
     return counts
 
 

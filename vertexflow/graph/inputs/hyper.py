@@ -48,7 +48,7 @@ def hypergraph(num_vertices: int, arcs: Any, kind: Sequence[Any] | None = None, 
         (3, 2)
     """
     num_vertices = check_num_vertices(num_vertices)
-    children, parent, asked = *_arc_arrays(arcs, arity), arity
+    children, parent, given_arity = *_arc_arrays(arcs, arity), arity
     width = children.shape[1]
     _check(num_vertices, children, parent)
     kinds, numbers = (None, None) if kind is None else number_kinds(kind, num_vertices)
@@ -64,7 +64,7 @@ def hypergraph(num_vertices: int, arcs: Any, kind: Sequence[Any] | None = None, 
         structure = _core.graph(num_vertices, child, np.ascontiguousarray(parent[arc]), slot, numbers)
     except _core.Malformed as error:
         explain(error, num_vertices, child, parent[arc], None)
-    return InputGraph(structure, kinds, arity=width if len(parent) or asked is not None else 1)
+    return InputGraph(structure, kinds, arity=width if len(parent) or given_arity is not None else 1)
 
 
 def _arc_arrays(arcs: Any, arity: int | None) -> tuple[Wide, Wide]:

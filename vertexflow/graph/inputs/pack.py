@@ -87,8 +87,8 @@ class GraphBatch(Drawn):
         return int(self.arcs_before[-1])
 
     @cached_property
-    def arcs_before(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """int64 [V + 1]: how many arcs lead to the vertices before each one."""
+    def arcs_before(self) -> Ints:
+        """int32 [V + 1]: how many arcs lead to the vertices before each one."""
         return arcs_before(self.slot, self.offset, self.arity)
 
     @property

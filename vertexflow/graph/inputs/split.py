@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +15,8 @@ from ..uncompiled import uncompiled
 from .build import Ints
 from .derived import Derived
 from .pack import GraphBatch, replaced
+
+_ARRAYS = ("child", "slot", "offset", "graph_offset", "kind_index", "edge")  # that make a structure, with the kinds
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,7 @@ def split(batch: GraphBatch, max_vertices: int) -> tuple[BatchPart, ...]:
     if parts is None:
         if batch.num_external:
             raise GraphError("a batch that reads vertices outside it cannot be split; split it before")
-        cuts = _cuts(batch.graph_offset, max_vertices)
-        parts = tuple(_part(batch, first, end) for first, end in pairwise(cuts))
-        batch.derived.parts[max_vertices] = parts
+        parts = batch.derived.parts[max_vertices] = _parts(batch, _cuts(batch.graph_offset, max_vertices))
     return parts
 
 
@@ -76,7 +78,7 @@ def cut_at(batch: GraphBatch, cuts: tuple[int, ...]) -> tuple[BatchPart, ...]:
     """Cut a batch into parts that begin with these graphs (0, ..., and the number of graphs at the end); kept with the batch."""
     parts = batch.derived.parts.get(cuts)
     if parts is None:
-        parts = batch.derived.parts[cuts] = tuple(_part(batch, first, end) for first, end in pairwise(cuts))
+        parts = batch.derived.parts[cuts] = _parts(batch, cuts)
     return parts
 
 
@@ -88,6 +90,27 @@ def _cuts(graph_offset: Ints, max_vertices: int) -> list[int]:
         end = int(np.searchsorted(graph_offset, largest, side="right")) - 1
         cuts.append(max(end, cuts[-1] + 1))
     return cuts
+
+
+def _parts(batch: GraphBatch, cuts: Sequence[int]) -> tuple[BatchPart, ...]:
+    """The parts that begin with these graphs. Those of the same structure have the same arrays, and share what is made of them:
+    of sequences of one length, all parts but the last do."""
+    parts = [_part(batch, first, end) for first, end in pairwise(cuts)]
+    keys = [_structure(part.batch) for part in parts]
+    counts, alike = Counter(keys), dict[Hashable, GraphBatch]()
+    for at, (part, key) in enumerate(zip(parts, keys, strict=True)):
+        known = alike.setdefault(key, part.batch)
+        derived = Derived(orders=known.derived.orders, num_alike=counts[key])
+        arrays = {name: getattr(known, name) for name in _ARRAYS}
+        if counts[key] > 1:
+            parts[at] = replace(part, batch=part.batch._changed(**arrays, derived=derived))
+    return tuple(parts)
+
+
+def _structure(batch: GraphBatch) -> Hashable:
+    """Equal for batches of the same structure."""
+    arrays = (getattr(batch, name) for name in _ARRAYS)
+    return batch.kinds, *(None if array is None else array.tobytes() for array in arrays)
 
 
 def _part(batch: GraphBatch, first: int, end: int) -> BatchPart:

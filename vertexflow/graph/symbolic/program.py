@@ -93,7 +93,7 @@ class Program:
             return role if isinstance(role, Gather) else None
         if core != "grad_core":
             return None
-        if isinstance(role, Grad) and isinstance(role.of, Scatter):
+        if isinstance(role, Grad) and isinstance(role.value_role, Scatter):
             return role
         sent = next((key for key, grad in self.gather_grads.items() if grad is node), None)
         return None if sent is None else Grad(Gather(*sent))

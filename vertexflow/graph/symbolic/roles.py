@@ -67,7 +67,7 @@ class Push:
 class Grad:
     """The gradient of one of these: a placeholder for what is scattered or pushed, an output for the others."""
 
-    of: Param | Pull | Gather | Scatter | Push
+    value_role: Param | Pull | Gather | Scatter | Push
 
 
 Role = Param | Pull | Counts | NumChildren | Slots | Gather | Scatter | Push | Grad
@@ -111,7 +111,7 @@ def is_per_edge(role: Role | None) -> bool:
 
 def comes_from_caller(role: Role | None) -> bool:
     """Whether a value is the gradient of an output. Its rows may all be the same memory: an expanded row of zeros."""
-    return isinstance(role, Grad) and isinstance(role.of, Push)
+    return isinstance(role, Grad) and isinstance(role.value_role, Push)
 
 
 def name_of(role: Role) -> str:
@@ -135,5 +135,5 @@ def name_of(role: Role) -> str:
             return f"scatter_{state}"
         case Push(name):
             return f"push_{name}"
-        case Grad(of):
-            return f"grad_{name_of(of)}"
+        case Grad(value_role):
+            return f"grad_{name_of(value_role)}"

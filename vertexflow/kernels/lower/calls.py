@@ -88,7 +88,7 @@ def _is_given_as_it_is(node: fx.Node, unknown: Collection[fx.Node]) -> bool:
         return True
     if node.op == "placeholder":
         role = role_of(node)
-        is_exchanged = isinstance(role, Gather) or (isinstance(role, Grad) and isinstance(role.of, Scatter))
+        is_exchanged = isinstance(role, Gather) or (isinstance(role, Grad) and isinstance(role.value_role, Scatter))
         return not is_exchanged
     return node.target in VIEWS and all(_is_given_as_it_is(source, unknown) for source in node.all_input_nodes)
 

@@ -42,5 +42,5 @@ class Readers:
 
 def _is_graph_retained() -> bool:
     """Whether there may be another backward pass after the one that is under way."""
-    asked = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return asked is None or bool(asked())
+    keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return keeps_graph is None or bool(keeps_graph())

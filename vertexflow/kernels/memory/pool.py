@@ -89,10 +89,12 @@ def _bytes(size: int, max_size: int) -> Tensor:
     if rehearsed is not None:
         for gone in _keep_to_limit(rehearsed.free):
             rehearsed.let_go(gone)
-        found, evicted = _choose(rehearsed.free, size, max_size)
+        free_piece, evicted = _choose(rehearsed.free, size, max_size)
         if evicted is not None:
             rehearsed.let_go(evicted)
-        return rehearsed.in_piece(size, rehearsal.Piece(_room(size), _in_huge_pages(size)) if found is None else found)
+        return rehearsed.in_piece(
+            size, rehearsal.Piece(_room(size), _in_huge_pages(size)) if free_piece is None else free_piece
+        )
     piece = _take(size, max_size)
     used = piece[:size]
     weakref.finalize(used, _give_back, piece).atexit = False

@@ -118,7 +118,7 @@ class _Scope:
 
     variable: Var | None = None
     lines: list[str] = field(default_factory=list)
-    known: dict[Expression, str] = field(default_factory=dict)
+    known: dict[Expression | Index, str] = field(default_factory=dict)
 
 
 class _Writer:
@@ -291,7 +291,7 @@ class _Writer:
             case Load():
                 name, offset = self.names[expression.array], place(expression.column)
                 if expression.row is not None:
-                    offset = f"{row_of(expression.row)} * {name}_ld + {offset}"
+                    offset = f"{self._row(expression.row)} * {name}_ld + {offset}"
                 return loaded(f"{name}[{offset}]", expression.dtype)
             case Draw():
                 row, column = place(expression.row), place(expression.column)
@@ -299,7 +299,7 @@ class _Writer:
                 return f"uniform<{register(expression.dtype)}>(seed, {expression.stream}u, {first} + {row}, {column})"
             case Position():
                 return f"{register(expression.dtype)}({place(expression.at)})"
-        scope = self._scope_of(expression)
+        scope = self._scope_of(expression.variables)
         variables = self.scopes[scope].known
         if expression not in variables:
             inner_scopes, self.scopes = self.scopes[scope + 1 :], self.scopes[: scope + 1]
@@ -309,8 +309,20 @@ class _Writer:
             self.scopes += inner_scopes
         return variables[expression]
 
-    def _scope_of(self, expression: Expression) -> int:
-        depths = (depth for depth, scope in enumerate(self.scopes) if scope.variable in expression.variables)
+    def _row(self, row: Index) -> str:
+        """A row as a factor; one that is read from memory, as that of an edge's owner, is a variable in front of inner loops:
+        else their vectors are gathered element by element."""
+        text = row_of(row)
+        if "[" not in text:
+            return text
+        scope = self.scopes[self._scope_of(set(row.variables()))]
+        if row not in scope.known:
+            scope.known[row] = self._fresh("row")
+            scope.lines.append(f"const Long {scope.known[row]} = {text};")
+        return scope.known[row]
+
+    def _scope_of(self, variables: Set[Var]) -> int:
+        depths = (depth for depth, scope in enumerate(self.scopes) if scope.variable in variables)
         return max(
             depths, default=next((depth for depth, scope in enumerate(self.scopes) if scope.variable is None), 0)
         )

@@ -158,11 +158,9 @@ class Writer:
         return _core.Calls(numbers, address_of, len(self._addresses) + 1, calls)
 
     @property
-    def num_bytes(self) -> int:
-        """The memory of all calls, and of index arrays that are not the order's."""
-        of_order = self.order.vertex.untyped_storage().data_ptr()
-        own = {index.data_ptr(): index.nbytes for index in self.alive if index.untyped_storage().data_ptr() != of_order}
-        return sum(own.values()) + 16 * len(self._numbers) + sum(steps.nbytes for _, _, steps in self._calls)
+    def bytes_of_calls(self) -> int:
+        """What native code keeps of them: of each argument two numbers, of each call four and its steps."""
+        return 16 * len(self._numbers) + sum(32 + steps.nbytes for _, _, steps in self._calls)
 
     def _pieces(self) -> Iterator[tuple[tuple[str, int | None], list[tuple[int, int, Ints]]]]:
         """The calls between two others of another part; those of a core, step by step."""

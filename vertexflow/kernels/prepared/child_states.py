@@ -39,8 +39,8 @@ class ChildStates(NamedTuple):
 
     def add(self, name: str, group: RowGroup, tensor: Location, rows: Tensor | None) -> None:
         """Leaves of a group have a state there."""
-        found = OfLeaves(group.start, group.start + group.num_leaves, tensor, None if rows is None else rows.numpy())
-        self.of_leaves.setdefault(name, []).append(found)
+        leaves = OfLeaves(group.start, group.start + group.num_leaves, tensor, None if rows is None else rows.numpy())
+        self.of_leaves.setdefault(name, []).append(leaves)
 
     def copy(self, writer: Writer, to: Location, name: str, state: Location, children: Ints) -> None:
         """Copy rows of a state, by their numbers as `of` gives them, to the rows of `to`."""
@@ -52,8 +52,8 @@ class ChildStates(NamedTuple):
         for of_leaves in self.of_leaves[name] if (here < 0).any() else ():
             are_there = (children >= of_leaves.first) & (children < of_leaves.stop)
             leaves = np.where(are_there, children - of_leaves.first, 0)
-            found = leaves if of_leaves.rows is None else of_leaves.rows[leaves]
-            _copy_some(writer, to, of_leaves.tensor, found, are_there)
+            rows = leaves if of_leaves.rows is None else of_leaves.rows[leaves]
+            _copy_some(writer, to, of_leaves.tensor, rows, are_there)
 
     def of(self, group: RowGroup, name: str, by: By) -> Tensor:
         """The children of a group: rows of a state, or rows of the order, where states have rows of their own."""

@@ -59,7 +59,7 @@ class Forward:
     memory: list[GroupMemory]  # of each group
     sending: Sending | None  # where a backward pass may send that overwrites what is kept
     state_rows: StateRows | None  # None: in the order of the schedule
-    num_bytes: int  # of calls and index arrays
+    bytes_of_calls: int  # in native code
     by_rows: _core.Calls | None = None  # of a run that grows: the same, for some of the rows
 
     @property
@@ -91,7 +91,7 @@ class Backward:
     terms: list[Fresh]
     sums: list[list[int]]  # for each parameter, then each input: the terms whose sum is its gradient
     num_sums: int  # how many terms are of parameters; they come first
-    num_bytes: int  # of calls and index arrays
+    bytes_of_calls: int  # in native code
     # Of a run that grows: the same, for some of the rows, without and with sums over rows alone; None if these make more.
     by_rows: tuple[_core.Calls, _core.Calls] | None = None
 

@@ -62,12 +62,12 @@ class Rooms:
 
     def locate_sent(self, locations: Sequence[Location]) -> dict[SentByAll, Location]:
         """Where the rows lie that are sent."""
-        found = {
+        by_state = {
             name: location._replace(stride=stride, num_rows=self.sent[name].num_rows)
             for room, location in zip(self.all, locations, strict=True)
             for name, stride in room.strides.items()
         }
-        return {key: found[key.state] for key in self.keys}
+        return {key: by_state[key.state] for key in self.keys}
 
 
 def rooms_of(

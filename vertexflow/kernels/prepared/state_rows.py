@@ -105,11 +105,11 @@ class StateRows:
 
     @cached_property
     def _leaf_windows(self) -> list[range]:
-        found = []
+        ranges = []
         for number, windows in enumerate(self.windows):
             leaves = windows.group.num_leaves if number in self.leaf_states else 0
-            found.append(range(sum(window.stop <= leaves for window in windows.all)))
-        return found
+            ranges.append(range(sum(window.stop <= leaves for window in windows.all)))
+        return ranges
 
     @cached_property
     def _runs(self) -> list[Ints]:

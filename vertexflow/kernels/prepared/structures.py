@@ -32,9 +32,9 @@ class Prepared:
     backwards: dict[tuple[bool, tuple[bool, ...]], Backward] = field(default_factory=dict)
 
     @property
-    def num_bytes(self) -> int:
-        """The memory of what is written down."""
-        return self.forward.num_bytes + sum(each.num_bytes for each in self.backwards.values())
+    def bytes_of_calls(self) -> int:
+        """What native code keeps of the calls of all passes."""
+        return self.forward.bytes_of_calls + sum(each.bytes_of_calls for each in self.backwards.values())
 
     def read_back(self, flat: Sequence[Tensor]) -> list[Tensor]:
         """The parameters, inputs and constants that the backward pass reads."""

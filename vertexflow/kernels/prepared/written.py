@@ -161,7 +161,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         memory_of_groups,
         sending,
         state_rows,
-        writer.num_bytes,
+        writer.bytes_of_calls,
         by_rows and by_rows[0],
     )
 
@@ -279,7 +279,9 @@ def backward(
     by_rows = None
     if forward.by_rows is not None and len(terms) == num_sums and all(map(_sums_last, programs)):
         by_rows = writer.calls_by_part(("grad_lazy", "grad_lazy_inner"))
-    return Backward(writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, writer.num_bytes, by_rows)
+    return Backward(
+        writer.calls(), writer.alive, temporary.size, fresh, indices, num_sums, writer.bytes_of_calls, by_rows
+    )
 
 
 def _by_need(

@@ -48,7 +48,7 @@ def gradients(
     ]
     outputs = outputs_of(leaves)
     names = [name for name in pushed if outputs[name].requires_grad]
-    found: list[Tensor | None] = [None] * len(leaves)
+    all_gradients: list[Tensor | None] = [None] * len(leaves)
     numbers = [number for number, is_wanted in enumerate(wanted) if is_wanted]
     if names and numbers:
         results = torch.autograd.grad(
@@ -59,8 +59,8 @@ def gradients(
             allow_unused=True,
         )
         for number, gradient in zip(numbers, results, strict=True):
-            found[number] = gradient
-    return found
+            all_gradients[number] = gradient
+    return all_gradients
 
 
 def are_saved_by_hooks() -> bool:

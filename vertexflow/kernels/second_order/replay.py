@@ -54,12 +54,12 @@ def _differentiable(bound: Bound) -> list[Differentiable]:
     """The vertex function of each group of rows."""
     functions = _kept.get(bound)
     if functions is None:
-        made: dict[int, Differentiable] = {}
+        by_trace: dict[int, Differentiable] = {}
         for compiled in bound.compiled:
             trace = compiled.program.trace
-            if id(trace) not in made:
-                made[id(trace)] = _make(trace)
-        functions = _kept[bound] = [made[id(compiled.program.trace)] for compiled in bound.compiled]
+            if id(trace) not in by_trace:
+                by_trace[id(trace)] = _make(trace)
+        functions = _kept[bound] = [by_trace[id(compiled.program.trace)] for compiled in bound.compiled]
     return functions
 
 
@@ -227,7 +227,7 @@ class _Group:
     # Of each value that the core reads, its rows of each step; what was made of those that are read later, apart for leaves; and
     # how many steps of leaves, and of others, are done.
     of_steps: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)
-    made: dict[tuple[fx.Node, bool], list[Tensor]] = field(default_factory=dict)
+    step_values: dict[tuple[fx.Node, bool], list[Tensor]] = field(default_factory=dict)
     matrices: dict[fx.Node, Matrix | Tensor] = field(default_factory=dict)
     num_done: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
 
@@ -288,7 +288,7 @@ class _Group:
         number = self.num_done[is_leaf]
         self.num_done[is_leaf] += 1
         calls = self.function.calls.get("core_leaf" if is_leaf else "core")
-        made = dict(gathered)
+        values = dict(gathered)
         if calls is not None:
             arguments: list[Any] = [
                 gathered[node]
@@ -299,12 +299,13 @@ class _Group:
                 for node in calls.part.inputs
             ]
             rows, edges = step.stop - step.start, step.edge_stop - step.edge_start
-            made.update(zip(calls.part.outputs, calls(trace, rows, edges, arguments), strict=True))
-        for node in self.function.read_later & made.keys():
-            self.made.setdefault((node, is_leaf), []).append(made[node])
+            values.update(zip(calls.part.outputs, calls(trace, rows, edges, arguments), strict=True))
+        for node in self.function.read_later & values.keys():
+            self.step_values.setdefault((node, is_leaf), []).append(values[node])
         nodes = {name: trace.scatters[name] for name in states}
         return {
-            name: made[node] if node in made else self._of_step(node, is_leaf, number) for name, node in nodes.items()
+            name: values[node] if node in values else self._of_step(node, is_leaf, number)
+            for name, node in nodes.items()
         }
 
     def _of_step(self, node: fx.Node, is_leaf: bool, number: int) -> Tensor:
@@ -329,9 +330,9 @@ class _Group:
         of_steps = [*self.function.program.gathers.values(), *(core.part.outputs if core is not None else ())]
         for node in self.function.read_later.intersection(of_steps):
             layout, has_leaf_rows = node.meta["rows"], self.function.program.has_leaf_rows(node)
-            pieces = list(self.made.get((node, False), []))
+            pieces = list(self.step_values.get((node, False), []))
             if has_leaf_rows and not layout.edges and self.rows.num_leaves:
-                pieces = [*(self.made.get((node, True)) or [self._zeros(node, self.rows.num_leaves)]), *pieces]
+                pieces = [*(self.step_values.get((node, True)) or [self._zeros(node, self.rows.num_leaves)]), *pieces]
             pieces = pieces or [self._zeros(node, 0)]
             self.values[node] = pieces[0] if len(pieces) == 1 else torch.cat(pieces, layout.dim)
         self._run_once("lazy")

@@ -21,14 +21,14 @@ from vertexflow.kernels.triton.persistent.ahead import compile_persistent, persi
 
 
 def main(size: int, dtype: torch.dtype, models: list[str], debug: bool) -> None:
-    found = []
+    rows = []
     for name in models:
         for program in programs_of(name, size, dtype):
             for kernel in persistent_kernels_of(program):
                 for target in ("sm_80", "sm_90"):
-                    made = compile_persistent(kernel, target, debug)
-                    found.append([name, made.kernel, target, made.registers, made.spills, made.text])
-    json.dump(found, sys.stdout)
+                    compiled = compile_persistent(kernel, target, debug)
+                    rows.append([name, compiled.kernel, target, compiled.registers, compiled.spills, compiled.text])
+    json.dump(rows, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ....budget import tries
 from ....ragged import ragged_cases
 from ....strategies import OPERATIONS, cases
 from ..test_functions import check_kernels
-from ..test_zoo import difference, made, results
+from ..test_zoo import difference, model_and_exact, results
 
 pytestmark = pytest.mark.usefixtures("one_launch")
 FAST = ("README", "DAGNN")  # of two children; of any number, with several parents
@@ -49,9 +49,9 @@ def launches(monkeypatch):
 def test_every_model_is_the_same_as_in_float64(name, launches, monkeypatch):
     """With small tiles, as for many multiprocessors: several programs, of which each runs its part of a stage."""
     monkeypatch.setattr(Work, "size_number", lambda work, _: most_sizes(work.launches) - 1)
-    animal, inputs, exact, exact_inputs = made(name, torch.float32)
-    found = results(animal, inputs, "triton")
-    assert difference(found, results(exact, exact_inputs, "eager")) < 1e-5
+    animal, inputs, exact, exact_inputs = model_and_exact(name, torch.float32)
+    actual = results(animal, inputs, "triton")
+    assert difference(actual, results(exact, exact_inputs, "eager")) < 1e-5
     assert {core for core, *_ in launches} == {"core", "grad_core"}
     assert any(programs > 1 for _, programs, _, _ in launches)
     (function,) = animal.functions()
@@ -64,15 +64,15 @@ def test_one_program_runs_all_steps_in_one_launch(name, launches):
     """Barriers included, forward and backward; twice, on another batch."""
     animal = ZOO[name](5)
     inputs = animal.inputs(torch.float32)
-    found = results(animal, inputs, "triton")
+    actual = results(animal, inputs, "triton")
     assert [(core, programs, first) for core, programs, first, _ in launches] == [("core", 1, 0), ("grad_core", 1, 0)]
     if name == "README":
         assert launches[0][3] == vf.schedule(vf.pack(animal.graphs)).num_steps
-    assert difference(found, [value.double() for value in results(animal, inputs, "torch")]) < 1e-5
+    assert difference(actual, [value.double() for value in results(animal, inputs, "torch")]) < 1e-5
     animal.graphs = [*animal.graphs[::-1], vf.tree(((0, 1), (2, 3)))]
     inputs = animal.inputs(torch.float32)
-    found = results(animal, inputs, "triton")
-    assert difference(found, [value.double() for value in results(animal, inputs, "torch")]) < 1e-5
+    actual = results(animal, inputs, "triton")
+    assert difference(actual, [value.double() for value in results(animal, inputs, "torch")]) < 1e-5
 
 
 @tries(2)
@@ -91,11 +91,11 @@ def test_the_same_random_numbers_are_drawn(monkeypatch):
     from ..test_random import GRAPHS, drawn, dropped_on_edges, model_of
 
     model = model_of(dropped_on_edges, torch.float64)
-    found = drawn(model, GRAPHS, "triton")
+    actual = drawn(model, GRAPHS, "triton")
     assert "one launch" in model.explain()
     monkeypatch.setenv(VARIABLE, "0")
     expected = drawn(model, GRAPHS, "triton")
-    assert all(map(torch.equal, found, expected))
+    assert all(map(torch.equal, actual, expected))
 
 
 def test_steps_of_several_kinds_that_follow_each_other_are_launched_one_by_one_and_that_is_said():

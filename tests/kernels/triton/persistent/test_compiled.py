@@ -26,17 +26,17 @@ def names(launches):
 
 @pytest.mark.parametrize("name", ["README", pytest.param("ChildSumTreeLSTM", marks=pytest.mark.slow)])
 def test_a_training_step_is_two_cooperative_launches_compiled_once(name):
-    found = dry_run(name, "200", "1")
-    assert found["compiled"] == [2, 0]
-    assert found["launches"][0] == found["launches"][1]
-    assert names(found["launches"][0]) == ["core_persistent", "grad_core_persistent"]
-    for one in found["launches"][0]:
+    record = dry_run(name, "200", "1")
+    assert record["compiled"] == [2, 0]
+    assert record["launches"][0] == record["launches"][1]
+    assert names(record["launches"][0]) == ["core_persistent", "grad_core_persistent"]
+    for one in record["launches"][0]:
         assert one["is_cooperative"]
         assert one["numbers"]["first"] == 0 < one["numbers"]["end"]
         programs, *others = one["grid"]
         assert others == [1, 1]
-        assert 1 < programs <= found["multiprocessors"]
-    assert "core: Triton kernels, one launch for all steps" in found["said"]
+        assert 1 < programs <= record["multiprocessors"]
+    assert "core: Triton kernels, one launch for all steps" in record["said"]
 
 
 @pytest.mark.slow
@@ -57,20 +57,20 @@ def test_no_more_programs_are_launched_than_fit_at_once():
 )
 @pytest.mark.slow
 def test_what_cannot_be_on_the_device_at_once_is_launched_step_by_step_and_that_is_said(arguments, why):
-    found = dry_run(*arguments)
-    assert found["compiled"][1] == 0  # nor is it tried again
-    assert not any(one["is_cooperative"] for one in found["launches"][1])
-    assert {"core_0", "core_leaf_0", "grad_core_0", "grad_core_1"} <= set(names(found["launches"][1]))
-    assert f"core: Triton kernels, 1 launch a step, not one for all ({why}" in found["said"]
+    record = dry_run(*arguments)
+    assert record["compiled"][1] == 0  # nor is it tried again
+    assert not any(one["is_cooperative"] for one in record["launches"][1])
+    assert {"core_0", "core_leaf_0", "grad_core_0", "grad_core_1"} <= set(names(record["launches"][1]))
+    assert f"core: Triton kernels, 1 launch a step, not one for all ({why}" in record["said"]
 
 
 def test_occupancy_is_asked_of_the_driver(monkeypatch):
     """By the kernel's function, its threads and its shared memory; 0 where the driver cannot say."""
-    asked = []
+    queries = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
     def ask(count, function, threads, shared):
-        asked.append((function, threads, shared))
+        queries.append((function, threads, shared))
         count[0] = 3
         return 0 if function == 77 else 1
 
@@ -78,7 +78,7 @@ def test_occupancy_is_asked_of_the_driver(monkeypatch):
     monkeypatch.setattr(launch, "_driver", lambda: driver)
     assert launch.occupancy(77, 49152) == 3
     assert launch.occupancy(78, 49152) == 0
-    assert asked == [(77, 128, 49152), (78, 128, 49152)]
+    assert queries == [(77, 128, 49152), (78, 128, 49152)]
     monkeypatch.setattr(launch, "_driver", lambda: None)
     assert launch.occupancy(77, 49152) == 0
 
@@ -94,9 +94,9 @@ def test_occupancy_is_asked_of_the_driver(monkeypatch):
     ids=["float32", "bfloat16", "matrices"],
 )
 def test_kernels_of_all_steps_do_not_spill_and_release_and_acquire_at_a_barrier(size, dtype, models):
-    found = json.loads(python("tests.kernels.triton.persistent.assemble", size, dtype, *models))
-    assert len(found) == 4 * len(models)  # forward and backward, on two targets
-    for name, kernel, target, registers, spills, text in found:
+    kernels = json.loads(python("tests.kernels.triton.persistent.assemble", size, dtype, *models))
+    assert len(kernels) == 4 * len(models)  # forward and backward, on two targets
+    for name, kernel, target, registers, spills, text in kernels:
         assert spills == 0, (name, kernel, target, registers)
         check_barrier(text)
 
@@ -104,8 +104,8 @@ def test_kernels_of_all_steps_do_not_spill_and_release_and_acquire_at_a_barrier(
 @pytest.mark.slow
 def test_a_barrier_ends_what_waits_in_vain_in_debug_builds_only():
     for debug in ([], ["--debug"]):
-        found = json.loads(python("tests.kernels.triton.persistent.assemble", "32", "float32", "LSTM", *debug))
-        assert [("assertfail" in text) for *_, text in found] == [bool(debug)] * 4
+        kernels = json.loads(python("tests.kernels.triton.persistent.assemble", "32", "float32", "LSTM", *debug))
+        assert [("assertfail" in text) for *_, text in kernels] == [bool(debug)] * 4
 
 
 def check_barrier(ptx):
@@ -113,12 +113,14 @@ def check_barrier(ptx):
     read or written in between, and no read bypasses what the barrier orders."""
     lines = [line.strip() for line in ptx.splitlines()]
     memory = r"\b(ld\.global|st\.global|atom|red|cp\.async|bar\.sync|ld\.param)\S*"
-    told = [match.group() for line in lines if (match := re.search(memory, line)) and "ld.param" not in match.group()]
-    (at,) = [number for number, one in enumerate(told) if one.startswith("atom")]
-    assert told[at] == "atom.global.gpu.release.add.u32"
-    assert told[at - 1] == "bar.sync"
-    behind = told[at + 1 :]
+    instructions = [
+        match.group() for line in lines if (match := re.search(memory, line)) and "ld.param" not in match.group()
+    ]
+    (at,) = [number for number, one in enumerate(instructions) if one.startswith("atom")]
+    assert instructions[at] == "atom.global.gpu.release.add.u32"
+    assert instructions[at - 1] == "bar.sync"
+    behind = instructions[at + 1 :]
     last = max(number for number, one in enumerate(behind) if one.startswith("ld.global.gpu.acquire"))
     assert set(behind[:last]) <= {"bar.sync", "ld.global.gpu.acquire.b32"}
     assert behind[last + 1] == "bar.sync"
-    assert ".nc" not in "".join(told)
+    assert ".nc" not in "".join(instructions)

@@ -260,10 +260,10 @@ def clamped(node: fx.Node) -> fx.Node:
     return node
 
 
-def _sizes(node: fx.Node, of: fx.Node) -> list[Any]:
+def _sizes(node: fx.Node, value: fx.Node) -> list[Any]:
     """The shape of a value as an argument of operations in front of `node`."""
-    return [size if isinstance(size, int) else insert(node, aten.sym_size.int, of, dim)
-            for dim, size in enumerate(_shape(of))]  # fmt: skip
+    return [size if isinstance(size, int) else insert(node, aten.sym_size.int, value, dim)
+            for dim, size in enumerate(_shape(value))]  # fmt: skip
 
 
 def copied(node: fx.Node) -> fx.Node:

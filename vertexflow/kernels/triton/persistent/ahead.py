@@ -62,7 +62,7 @@ def compile_persistent(kernel: TypedPersistent, target: str, debug: bool = False
         blocks = [block for launch, size in zip(launches, sizes, strict=True) for block in launch.tile.blocks(size)]
         constants = [*blocks, kernel.precision]
         name, text = kernel.source.name, kernel.source.text
-        found = assembled(name, text, kernel.signature, constants, target, launch_cooperative_grid=True, debug=debug)
-        if not found[1]:
+        compiled = assembled(name, text, kernel.signature, constants, target, launch_cooperative_grid=True, debug=debug)
+        if not compiled[1]:
             break
-    return Assembled(name, target, sizes, *found)
+    return Assembled(name, target, sizes, *compiled)

@@ -69,14 +69,14 @@ def work_of(inner: Sequence[Launch], leaf: Sequence[Launch], steps: Ints, num_le
     launches = [*inner, *leaf]
     start, stop, edge_start, edge_stop = (steps[:, column].astype(np.int64) for column in (0, 1, 5, 6))
     is_inner = start >= num_leaves
-    found = []
+    tables = []
     for kernel, launch in enumerate(launches):
         rows = edge_stop - edge_start if launch.on_edges else stop - start
         (step,) = np.nonzero((is_inner == (kernel < len(inner))) & (rows > 0))
         numbers = (start, start - num_leaves, start + group_start, edge_start, rows)
         columns = [np.full_like(step, kernel), *(each[step] for each in numbers)]
-        found.append(np.stack([step, np.full_like(step, launch.level), *columns], 1))
-    all_lines = np.concatenate(found) if found else np.zeros((0, 8), np.int64)
+        tables.append(np.stack([step, np.full_like(step, launch.level), *columns], 1))
+    all_lines = np.concatenate(tables) if tables else np.zeros((0, 8), np.int64)
     all_lines = all_lines[np.lexsort((all_lines[:, 2], all_lines[:, 0]))]  # by step, then by kernel
     lines = np.zeros((len(all_lines), WIDTH), np.int32)
     lines[:, :6] = all_lines[:, 2:]

@@ -1,0 +1,118 @@
+"""What ranks are predicted to do that share the vertices of graphs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import vertexflow as vf
+from vertexflow.parallel import Cluster, Link
+from vertexflow.parallel import divided_work as divided
+from vertexflow.parallel.divide_graph import levels_of
+from vertexflow.parallel.observe import observe
+from vertexflow.parallel.options import Mesh, loads_of
+from vertexflow.parallel.work import COUNTED
+
+from ..models import TreeRNN
+from .cases import KINDS, TREES
+from .test_divide import random_dag
+
+pytestmark = pytest.mark.usefixtures("_without_compiler")
+CALLS = COUNTED.index("calls")
+
+
+def a_cluster(**changed) -> Cluster:
+    links = {"devices": Link(1e-3, 1e6)}
+    return Cluster(1, 4, **{"flops": 1e6, "bandwidth": 1e6, "memory": 1e9, "links": links, **changed})
+
+
+def seen(graphs, model=None):
+    batch = vf.pack(graphs)
+    return batch, observe(model or TreeRNN(4, 4), (batch, {"x": torch.empty(batch.num_vertices, 4, device="meta")}))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_what_ranks_have_is_what_they_are_given(ranks):
+    """Rows, edges, and what crosses in each exchange, beside the parts that ranks compute."""
+    rng = np.random.default_rng(ranks)
+    for graphs in [[random_dag(rng, 30), random_dag(rng, 9)], KINDS]:
+        batch = vf.pack(graphs)
+        rank_of = rng.integers(0, ranks, batch.num_vertices)
+        kinds = len(batch.kinds or [None])
+        for turned, name in ((batch, "upward"), (batch.reversed(), "downward")):
+            shares = divided.shares_of(turned, rank_of, ranks, kinds)
+            level = levels_of(turned)
+            for part in vf.parallel.divide(batch, ranks, reverse=True, rank_of=rank_of):
+                local = getattr(part, name)
+                of_kind = np.zeros(part.num_vertices, int) if batch.kinds is None else batch.kind_index[part.own]
+                rows = np.zeros(shares.rows.shape[1:])
+                np.add.at(rows, (level[part.own], of_kind), 1)
+                assert shares.rows[part.rank].tolist() == rows.tolist()
+                assert shares.edges[part.rank].sum() == len(local.edges)
+                assert shares.sent[:, part.rank].tolist() == local.sent.sum(1).tolist()
+                assert np.maximum(shares.moved[:, part.rank], 1).tolist() == np.bincount(local.exchange).tolist()
+                assert len(shares.points) == local.num_exchanges
+
+
+def test_one_rank_has_what_one_has():
+    _, observation = seen(TREES)
+    everything = np.zeros(len(TREES), np.int64)
+    (whole,) = loads_of(observation, a_cluster(), 1, everything).loads
+    (load,) = divided.divided_loads(observation, a_cluster(), 1, everything, 1).loads
+    np.testing.assert_allclose(load.work, whole.work)
+    assert (load.exchanged, load.sent, load.held, load.share) == (0, 0, 0, 1)
+
+
+def predicted(graphs, rank_of, monkeypatch, **cluster):
+    """The load of the slowest ranks, of a division by hand."""
+    monkeypatch.setattr(divided, "partition", lambda *_: np.asarray(rank_of))
+    batch, observation = seen(graphs)
+    ranks = int(np.max(rank_of)) + 1
+    found = divided.divided_loads(observation, a_cluster(**cluster), 1, np.zeros(len(graphs), np.int64), ranks)
+    return found.loads[0], found.imbalance, observation.parts[0].calls[0], batch
+
+
+def test_ranks_wait_for_each_other_between_exchanges(monkeypatch):
+    """Two chains of four: side by side, ranks work at the same time; one after the other, they do not."""
+    only_flops = {"bandwidth": 1e30, "launch": 0.0, "call": 0.0, "python": 0.0}
+    graphs = [vf.chain(4), vf.chain(4)]
+    beside, even, call, batch = predicted(graphs, [0] * 4 + [1] * 4, monkeypatch, **only_flops)
+    after, uneven, *_ = predicted(graphs, [0, 0, 1, 1] * 2, monkeypatch, **only_flops)
+    assert beside.exchanged == 0
+    assert even == pytest.approx(1)
+    # One exchange, of the states of both chains, and back of their gradients.
+    assert after.exchanged == pytest.approx(2 * (1e-3 + 2 * call.state_bytes / 1e6))
+    assert after.sent == 2 * 2 * call.state_bytes
+    assert after.held == 2 * 2 * call.state_bytes
+    assert after.work[CALLS] - beside.work[CALLS] >= 2 * divided.CALLS_AROUND
+    assert uneven > 1.2
+    for load, rank_of, at_once in ((beside, [0] * 4 + [1] * 4, 2), (after, [0, 0, 1, 1] * 2, 1)):
+        shares = divided.shares_of(batch, np.array(rank_of), 2, 1)
+        once, of_depths = divided.work_by_depth(call, shares.rows, shares.edges)
+        # So many ranks work at the same time, on as much, in the steps of a depth.
+        assert load.work[0] == pytest.approx(once[:, 0].max() + of_depths[:, :, 0].sum() / at_once)
+
+
+def test_the_most_loaded_data_rank_is_divided():
+    """Of three graphs on two data ranks, those of the rank that has more."""
+    graphs = [vf.chain(40), vf.chain(3), vf.chain(3)]
+    batch, observation = seen(graphs)
+    rank = np.array([1, 0, 0])
+    found = divided.divided_loads(observation, a_cluster(), 2, rank, 2)
+    assert found.loads[0].share == pytest.approx(20 / 46, abs=0.05)
+    assert divided.least_share(observation, rank, Mesh(2, 2)) == pytest.approx(20 / 46)
+    part = divided.of_graphs(batch, rank == 0)
+    wanted = vf.pack(graphs[1:])
+    for name in ("child", "slot", "offset", "graph_offset"):
+        assert getattr(part, name).tolist() == getattr(wanted, name).tolist()
+
+
+def test_what_is_not_divided_is_said():
+    model = TreeRNN(4, 4)
+    _, observation = seen(TREES, model)
+    assert divided.why_not(observation) is None
+    model.max_vertices = 6
+    _, observation = seen(TREES, model)
+    assert "max_vertices" in divided.why_not(observation)
+    assert divided.divided_loads(observation, a_cluster(), 1, np.zeros(len(TREES), np.int64), 2) is None
