@@ -70,6 +70,7 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node], sum
     after_state_grad = descendants(trace.graph, trace.state_grads.values())
     before_scatter = ancestors(list(program.scatters.values()))
     before_gather_grad = ancestors(list(program.gather_grads.values()))
+    read_late = _read_late(trace.graph, after_state_grad, forward)
     for node in trace.graph.nodes:
         if node.op != "call_function" or is_free(node) or node not in forward | backward:
             continue
@@ -88,10 +89,19 @@ def _stages(program: Program, forward: set[fx.Node], backward: set[fx.Node], sum
         names, depends, needed = FORWARD, after_gather, before_scatter
         if node not in forward:
             names, depends, needed = BACKWARD, after_state_grad, before_gather_grad
-        is_copy = node.target is segments.EXPAND or (node.meta.get("again") and node not in forward)
-        if is_copy and depends.issuperset(node.users):  # no earlier than it is read
+        if node in read_late or (node.target is segments.EXPAND and depends.issuperset(node.users)):
             depends = {node}
         program.stage_of[node] = names[0] if node not in depends else names[1] if node in needed else names[2]
+
+
+def _read_late(graph: fx.Graph, after_state_grad: set[fx.Node], forward: set[fx.Node]) -> set[fx.Node]:
+    """Values that are computed again, and views of them, which only what depends on a state's gradient reads."""
+    late: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        is_repeated = node.meta.get("again") or is_free(node)
+        if is_repeated and node not in forward and all(user in after_state_grad or user in late for user in node.users):
+            late.add(node)
+    return late
 
 
 def _made_once(program: Program) -> None:

@@ -126,3 +126,46 @@ def test_what_is_chosen_otherwise_may_be_no_number(backend):
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, equal_nan=True)
     assert all(gradient.isfinite().all() for gradient in gradients[1])
+
+
+def test_what_a_gate_lets_through_is_computed_again():
+    def vertex(self, v):
+        h = v.gather(0).h
+        z = torch.sigmoid(self.u(h) + v.pull("x"))
+        h = (1 - z) * h + z * torch.tanh(h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    program, saved = kept(vertex, u=nn.Linear(SIZE, SIZE))
+    assert not any(target == "aten.rsub.Scalar" for target, _ in saved)
+    assert any(str(node.target) == "aten.rsub.Scalar" for node in program.stage_of if node.meta.get("again"))
+
+
+def in_two_steps(self, v):
+    a, b = torch.sigmoid(self.u(v.gather(0).h)).chunk(2, -1)
+    total = a * b + a  # of kept gates, through a product that nobody else reads
+    doubled = torch.cat([total, a], -1) * 2
+    h = torch.tanh(total * total + v.pull("x")) + torch.tanh(doubled[:, :SIZE] * b)
+    v.scatter(h=h)
+    v.push(h=h)
+
+
+def test_values_are_computed_again_through_others_and_their_views():
+    program, saved = kept(in_two_steps, u=nn.Linear(SIZE, 2 * SIZE))
+    kept_targets = [target for target, _ in saved]
+    assert "aten.mul.Tensor" not in kept_targets
+    assert "aten.add.Tensor" not in kept_targets
+    again = [node for node in program.stage_of if node.meta.get("again")]
+    assert {"aten.mul.Tensor", "aten.add.Tensor"} <= {str(node.target) for node in again}
+    assert all(program.stage_of[node] in BACKWARD[1:] for node in again)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_gradients_of_what_is_computed_again_in_two_steps(backend):
+    model = FromCode(in_two_steps, {"h": SIZE}, u=nn.Linear(SIZE, 2 * SIZE)).double()
+    x = torch.randn(6, SIZE, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for model.backend in ("eager", backend):
+        out = model([vf.chain(4), vf.chain(2)], x=x)
+        gradients.append(torch.autograd.grad(out.h.square().sum(), [x, *model.parameters()]))
+    torch.testing.assert_close(*gradients)

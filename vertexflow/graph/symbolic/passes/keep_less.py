@@ -1,7 +1,7 @@
 """Graph in, graph out: the forward pass keeps less for the derivative.
 
 Where the derivative reads some columns of a value, only these are kept; where a state tells as much as a value, only the state
-is. A sum or product of values that are kept is not kept itself, but computed again; nor is the `tanh` of a state.
+is. What is cheap may be computed again (`compute_again.py`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
-from ..nodes import ancestors, has_rows, is_free, reads, same_shape, sources
+from ..nodes import ancestors, has_rows, is_free, same_shape, sources
+from .compute_again import compute_again
 from .rewrite import insert
 
 if TYPE_CHECKING:
     from ..trace import Trace
 
 aten = torch.ops.aten
-
-CHEAP = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.neg.default}
-OF_A_STATE = {aten.tanh.default}  # not quite as cheap; states are large, and there when the derivative is computed
 
 
 def keep_less(trace: Trace) -> None:
@@ -33,7 +31,7 @@ def keep_less(trace: Trace) -> None:
     forward = ancestors([*trace.scatters.values(), *trace.pushes.values()])
     _keep_columns(trace, forward)
     _read_chosen(trace, forward)
-    _compute_again(trace, forward)
+    compute_again(trace, forward)
 
 
 def _keep_columns(trace: Trace, forward: set[fx.Node]) -> None:
@@ -76,34 +74,9 @@ def _is_zero(node: object) -> bool:
     return isinstance(node, fx.Node) and node.target is aten.full.default and bool(node.args[1] == 0)
 
 
-def _compute_again(trace: Trace, forward: set[fx.Node]) -> None:
-    """Compute cheap values again for the derivative if it reads all their operands, which are thus kept anyway."""
-    states = set(trace.scatters.values())
-    exchanged = {*states, *trace.gathers.values(), *trace.pulls.values()}
-    for node in list(trace.graph.nodes):
-        if node not in forward or not has_rows(node) or node in exchanged:
-            continue
-        is_of_state = node.target in OF_A_STATE and node.args[0] in states
-        if node.target not in CHEAP and not is_of_state:
-            continue
-        readers = _readers(node, forward)
-        has_read_views = any(_is_read(user, forward) for user in node.users if is_free(user))
-        are_kept = (_is_read(source, forward) for source in reads(node) if has_rows(source))
-        if readers and not has_read_views and (is_of_state or all(are_kept)):
-            again = insert(node.next, node.target, *node.args, **node.kwargs)
-            again.meta |= {"rows": node.meta["rows"], "line": node.meta.get("line"), "again": True}
-            for reader in readers:
-                reader.replace_input_with(node, again)
-
-
 def _readers(node: fx.Node, forward: set[fx.Node]) -> list[fx.Node]:
     """The operations of the derivative that read a value directly, not through a view."""
     return [user for user in node.users if user not in forward and user.op == "call_function" and not is_free(user)]
-
-
-def _is_read(node: fx.Node, forward: set[fx.Node]) -> bool:
-    """Whether the derivative reads a value, or a view of it."""
-    return bool(_readers(node, forward)) or any(_is_read(user, forward) for user in node.users if is_free(user))
 
 
 def _width(node: fx.Node) -> float:
