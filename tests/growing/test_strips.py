@@ -174,6 +174,18 @@ def test_each_extension_draws_numbers_of_its_own():
     assert len({tuple(row.tolist()) for row in rows}) == len(rows)
 
 
+@pytest.mark.cases(2)
+def test_a_single_row_of_a_wider_input():
+    found = []
+    for backend in ("native", "eager"):
+        run, _, wanted = parse(6, backend, [2, 2])
+        wide = torch.rand(6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+        added = [run.extend([[0, 1, 2]], kind="join", weight=wide[row : row + 1, 4:5]) for row in range(6)]
+        score = run[torch.cat(added)].score
+        found.append([score, *torch.autograd.grad(score.sin().sum(), wanted, materialize_grads=True)])
+    agree(*found)
+
+
 def test_large_extensions_have_memory_of_their_own():
     run, _, _ = parse(5, "native", [17, 17])
     assert not strips_of(run)

@@ -41,7 +41,7 @@ class Moving(list[tuple[int, int, int]]):
 
     def add(self, at: int, tensor: Tensor, row: int = 0) -> None:
         """Add the address of a tensor, from some row on."""
-        size = tensor.stride(0) * tensor.element_size()
+        size = _size_of_row(tensor)
         self.append((at, tensor.data_ptr() + row * size, size))
 
 
@@ -90,7 +90,7 @@ class Strip:
         addresses, at = self.addresses, 3 + len(self.params)
         inputs = plain(inputs)
         for value in inputs:
-            addresses[at] = value.data_ptr() - first * value.stride(0) * value.element_size()
+            addresses[at] = value.data_ptr() - first * _size_of_row(value)
             at += 1
         self.moving.place(addresses, grown.count - first)
         forward = self.extension.prepared.forward
@@ -206,6 +206,11 @@ def size_of_next(count: int, before: int) -> int:
     """How many rows the next strip has, for an extension by `count`, where strips have had so many `before`: a power of two, so
     that few are written."""
     return 1 << (max(FEWEST, count, min(before, MOST)) - 1).bit_length()
+
+
+def _size_of_row(tensor: Tensor) -> int:
+    """The bytes from one row to the next; where there is one row, its stride may be any."""
+    return tensor.numel() // len(tensor) * tensor.element_size()
 
 
 def _memory(size: int) -> Tensor:
