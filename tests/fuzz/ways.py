@@ -223,6 +223,7 @@ def odd_gradients(call: Call) -> None:
         tuple(gradients_of(plain, ones, leaves).values()),
     )
     for name, one, other in zip(wanted, *both, strict=True):
+        assert (one is None) == (other is None), f"one of two gradients of {name} is missing"
         if one is not None and other is not None:
             scale = 1 + float(other.nan_to_num(0, 0, 0).abs().max()) if other.numel() else 1.0
             torch.testing.assert_close(

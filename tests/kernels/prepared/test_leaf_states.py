@@ -246,4 +246,5 @@ def test_two_models_and_threads(recorded_rows):
         for got in threads.map(all_results, ["native"] * 6):
             for one, other in zip(got, expected, strict=True):
                 agree(one, other)
+    assert recorded_rows
     assert all(rows is not None and rows.leaf_states for rows in recorded_rows)
