@@ -164,31 +164,30 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const p_sigmoid = (T* const)a[19];
     T* const p_sigmoid_1 = (T* const)a[20];
     T* const p_tanh = (T* const)a[21];
-    T* const p_rsub = (T* const)a[22];
-    T* const p_add_3 = (T* const)a[23];
-    T* const p_addmm_1 = (T* const)a[24];
-    T* const scratch_1 = (T* const)a[25];
-    T* const scratch_2 = (T* const)a[26];
-    T* const scratch_3 = (T* const)a[27];
-    T* const scratch_4 = (T* const)a[28];
-    T* const scratch_5 = (T* const)a[29];
-    T* const scratch_6 = (T* const)a[30];
-    const Long num_computed = (Long)a[31];
-    Long& packed = a[32];
+    T* const p_add_3 = (T* const)a[22];
+    T* const p_addmm_1 = (T* const)a[23];
+    T* const scratch_1 = (T* const)a[24];
+    T* const scratch_2 = (T* const)a[25];
+    T* const scratch_3 = (T* const)a[26];
+    T* const scratch_4 = (T* const)a[27];
+    T* const scratch_5 = (T* const)a[28];
+    T* const scratch_6 = (T* const)a[29];
+    const Long num_computed = (Long)a[30];
+    Long& packed = a[31];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[33];
+    T* const room_0 = (T* const)a[32];
     const Weight weight_0 = {p_params_5, packs ? room_0 : nullptr, true, 12, 6};
-    T* const room_1 = (T* const)a[34];
+    T* const room_1 = (T* const)a[33];
     const Weight weight_1 = {p_params_3, packs ? room_1 : nullptr, true, 18, 6};
-    T* const room_2 = (T* const)a[35];
+    T* const room_2 = (T* const)a[34];
     const Weight weight_2 = {p_params_6, packs ? room_2 : nullptr, true, 6, 6};
-    T* const room_3 = (T* const)a[36];
+    T* const room_3 = (T* const)a[35];
     const Weight weight_3 = {p_params_1, packs ? room_3 : nullptr, true, 6, 6};
-    const Index* const edge_offset = (Index* const)a[37];
-    T* const scratch_7 = (T* const)a[38];
-    T* const scratch_8 = (T* const)a[39];
-    T* const scratch_9 = (T* const)a[40];
+    const Index* const edge_offset = (Index* const)a[36];
+    T* const scratch_7 = (T* const)a[37];
+    T* const scratch_8 = (T* const)a[38];
+    T* const scratch_9 = (T* const)a[39];
     if (must_pack)
 #pragma omp parallel if (252 > serial)
     {
@@ -198,8 +197,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_3);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 63, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 63, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 57, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 57, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -229,8 +228,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     T* const v_r = p_sigmoid_1 + start * v_r_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
-                    constexpr Long v_rsub_ld = 6;
-                    T* const v_rsub = p_rsub + (start - num_leaves) * v_rsub_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_add_3 + start * v_h_ld;
                     constexpr Long v_message_ld = 6;
@@ -293,7 +290,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t6 = t5 * v_before_h[i * v_before_h_ld + j0];
                             v_mul[i * v_mul_ld + j0] = t6;
                             const float t7 = float(1.0) - t3;
-                            v_rsub[i * v_rsub_ld + j0] = t7;
                             const float t8 = t7 * v_before_h[i * v_before_h_ld + j0];
                             v_mul_1[i * v_mul_1_ld + j0] = t8;
                         }
@@ -403,20 +399,20 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_sigmoid = (T* const)a[26];
     T* const p_sigmoid_1 = (T* const)a[27];
     T* const p_tanh = (T* const)a[28];
-    T* const p_rsub = (T* const)a[29];
-    T* const p_tanh_backward = (T* const)a[30];
-    T* const p_cat = (T* const)a[31];
-    float* const send_h = (float* const)a[32];
-    T* const p_cat_1 = (T* const)a[33];
-    float* const send_message = (float* const)a[34];
-    float* const send_edges_message = (float* const)a[35];
-    T* const scratch_1 = (T* const)a[36];
-    T* const scratch_2 = (T* const)a[37];
-    T* const scratch_3 = (T* const)a[38];
-    T* const scratch_4 = (T* const)a[39];
-    T* const scratch_5 = (T* const)a[40];
-    T* const scratch_6 = (T* const)a[41];
-    T* const scratch_7 = (T* const)a[42];
+    T* const p_tanh_backward = (T* const)a[29];
+    T* const p_cat = (T* const)a[30];
+    float* const send_h = (float* const)a[31];
+    T* const p_cat_1 = (T* const)a[32];
+    float* const send_message = (float* const)a[33];
+    float* const send_edges_message = (float* const)a[34];
+    T* const scratch_1 = (T* const)a[35];
+    T* const scratch_2 = (T* const)a[36];
+    T* const scratch_3 = (T* const)a[37];
+    T* const scratch_4 = (T* const)a[38];
+    T* const scratch_5 = (T* const)a[39];
+    T* const scratch_6 = (T* const)a[40];
+    T* const scratch_7 = (T* const)a[41];
+    T* const scratch_8 = (T* const)a[42];
     const Long num_computed = (Long)a[43];
     Long& packed = a[44];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
@@ -430,9 +426,9 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_3 = (T* const)a[48];
     const Weight weight_3 = {p_params_3, packs ? room_3 : nullptr, false, 6, 18};
     const Index* const owner_of = (Index* const)a[49];
-    T* const scratch_8 = (T* const)a[50];
-    T* const scratch_9 = (T* const)a[51];
-    T* const scratch_10 = (T* const)a[52];
+    T* const scratch_9 = (T* const)a[50];
+    T* const scratch_10 = (T* const)a[51];
+    T* const scratch_11 = (T* const)a[52];
     if (must_pack)
 #pragma omp parallel if (252 > serial)
     {
@@ -442,8 +438,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         pack(weight_3);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 87, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 87, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 93, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 93, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays)
         {
@@ -472,8 +468,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_r = p_sigmoid_1 + start * v_r_ld;
                     constexpr Long v_n_ld = 6;
                     T* const v_n = p_tanh + start * v_n_ld;
-                    constexpr Long v_rsub_ld = 6;
-                    T* const v_rsub = p_rsub + (start - num_leaves) * v_rsub_ld;
                     constexpr Long v_tanh_backward_ld = 6;
                     T* const v_tanh_backward = p_tanh_backward + start * v_tanh_backward_ld;
                     constexpr Long v_cat_ld = 12;
@@ -488,19 +482,29 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_expand_ld = 6;
                     T* const v_mm_2 = scratch_1;
                     constexpr Long v_mm_2_ld = 6;
-                    T* const v_mm_5 = scratch_2;
+                    T* const v_rsub_scalar = scratch_2;
+                    constexpr Long v_rsub_scalar_ld = 6;
+                    T* const v_mm_5 = scratch_3;
                     constexpr Long v_mm_5_ld = 6;
-                    T* const v_mul_5 = scratch_3;
+                    T* const v_mul_5 = scratch_4;
                     constexpr Long v_mul_5_ld = 6;
-                    T* const v_sigmoid_backward_1 = scratch_4;
+                    T* const v_sigmoid_backward_1 = scratch_5;
                     constexpr Long v_sigmoid_backward_1_ld = 6;
-                    T* const v_mm_7 = scratch_5;
+                    T* const v_mm_7 = scratch_6;
                     constexpr Long v_mm_7_ld = 6;
-                    T* const v_add_7 = scratch_6;
+                    T* const v_add_7 = scratch_7;
                     constexpr Long v_add_7_ld = 6;
-                    T* const v_mm_8 = scratch_7;
+                    T* const v_mm_8 = scratch_8;
                     constexpr Long v_mm_8_ld = 6;
                     const Index* const owner = owner_of + first_of_edges;
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        #pragma omp simd
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            const float t1 = float(1.0) - v_z[i * v_z_ld + j0];
+                            v_rsub_scalar[i * v_rsub_scalar_ld + j0] = t1;
+                        }
+                    }
                     meeting.wait(team);
                     product(rows, v_grad_scatter_message, v_grad_scatter_message_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
                     meeting.wait(team);
@@ -508,23 +512,23 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            const float t2 = t1 + v_mm_2[i * v_mm_2_ld + j0];
-                            const float t3 = t2 * v_rsub[i * v_rsub_ld + j0];
-                            v_mul_5[i * v_mul_5_ld + j0] = t3;
-                            const float t4 = t2 * v_z[i * v_z_ld + j0];
-                            const float t5 = -v_n[i * v_n_ld + j0];
-                            const float t6 = fused(t5, v_n[i * v_n_ld + j0], float(1.0));
-                            const float t7 = t4 * t6;
-                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t7;
-                            const float t8 = t2 * v_n[i * v_n_ld + j0];
-                            const float t9 = t2 * v_before_h[i * v_before_h_ld + j0];
-                            const float t10 = -t9;
-                            const float t11 = t8 + t10;
-                            const float t12 = float(1.0) - v_z[i * v_z_ld + j0];
-                            const float t13 = t11 * t12;
-                            const float t14 = t13 * v_z[i * v_z_ld + j0];
-                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t14;
+                            const float t2 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            const float t3 = t2 + v_mm_2[i * v_mm_2_ld + j0];
+                            const float t4 = t3 * v_rsub_scalar[i * v_rsub_scalar_ld + j0];
+                            v_mul_5[i * v_mul_5_ld + j0] = t4;
+                            const float t5 = t3 * v_z[i * v_z_ld + j0];
+                            const float t6 = -v_n[i * v_n_ld + j0];
+                            const float t7 = fused(t6, v_n[i * v_n_ld + j0], float(1.0));
+                            const float t8 = t5 * t7;
+                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t8;
+                            const float t9 = t3 * v_n[i * v_n_ld + j0];
+                            const float t10 = t3 * v_before_h[i * v_before_h_ld + j0];
+                            const float t11 = -t10;
+                            const float t12 = t9 + t11;
+                            const float t13 = float(1.0) - v_z[i * v_z_ld + j0];
+                            const float t14 = t12 * t13;
+                            const float t15 = t14 * v_z[i * v_z_ld + j0];
+                            v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0] = t15;
                         }
                     }
                     meeting.wait(team);
@@ -534,17 +538,17 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t15 = v_mm_5[i * v_mm_5_ld + j0] * v_r[i * v_r_ld + j0];
-                            const float t16 = v_mul_5[i * v_mul_5_ld + j0] + t15;
-                            v_add_7[i * v_add_7_ld + j0] = t16;
+                            const float t16 = v_mm_5[i * v_mm_5_ld + j0] * v_r[i * v_r_ld + j0];
+                            const float t17 = v_mul_5[i * v_mul_5_ld + j0] + t16;
+                            v_add_7[i * v_add_7_ld + j0] = t17;
                             v_cat[i * v_cat_ld + j0] = v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0];
-                            const float t17 = v_mm_5[i * v_mm_5_ld + j0] * v_before_h[i * v_before_h_ld + j0];
-                            const float t18 = float(1.0) - v_r[i * v_r_ld + j0];
-                            const float t19 = t17 * t18;
-                            const float t20 = t19 * v_r[i * v_r_ld + j0];
-                            v_cat[i * v_cat_ld + j0 + 6] = t20;
+                            const float t18 = v_mm_5[i * v_mm_5_ld + j0] * v_before_h[i * v_before_h_ld + j0];
+                            const float t19 = float(1.0) - v_r[i * v_r_ld + j0];
+                            const float t20 = t18 * t19;
+                            const float t21 = t20 * v_r[i * v_r_ld + j0];
+                            v_cat[i * v_cat_ld + j0 + 6] = t21;
                             v_cat_1[i * v_cat_1_ld + j0] = v_sigmoid_backward_1[i * v_sigmoid_backward_1_ld + j0];
-                            v_cat_1[i * v_cat_1_ld + j0 + 6] = t20;
+                            v_cat_1[i * v_cat_1_ld + j0 + 6] = t21;
                             v_cat_1[i * v_cat_1_ld + j0 + 12] = v_tanh_backward[i * v_tanh_backward_ld + j0];
                         }
                     }
@@ -556,18 +560,18 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t21 = v_add_7[i * v_add_7_ld + j0] + v_mm_7[i * v_mm_7_ld + j0];
-                            v_add_8[i * v_add_8_ld + j0] = t21;
-                            const float t22 = -v_mm_8[i * v_mm_8_ld + j0];
-                            v_neg_1[i * v_neg_1_ld + j0] = t22;
+                            const float t22 = v_add_7[i * v_add_7_ld + j0] + v_mm_7[i * v_mm_7_ld + j0];
+                            v_add_8[i * v_add_8_ld + j0] = t22;
+                            const float t23 = -v_mm_8[i * v_mm_8_ld + j0];
+                            v_neg_1[i * v_neg_1_ld + j0] = t23;
                         }
                     }
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {
-                        const Long row23 = (owner[i] - start);
+                        const Long row24 = (owner[i] - start);
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            v_expand[i * v_expand_ld + j0] = v_mm_8[row23 * v_mm_8_ld + j0];
+                            v_expand[i * v_expand_ld + j0] = v_mm_8[row24 * v_mm_8_ld + j0];
                         }
                     }
                     meeting.wait(team);
@@ -592,11 +596,11 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_tanh_backward = p_tanh_backward + start * v_tanh_backward_ld;
                     constexpr Long v_cat_1_ld = 18;
                     T* const v_cat_1 = p_cat_1 + start * v_cat_1_ld;
-                    T* const v_mm_2 = scratch_8;
+                    T* const v_mm_2 = scratch_9;
                     constexpr Long v_mm_2_ld = 6;
-                    T* const v_mm_5 = scratch_9;
+                    T* const v_mm_5 = scratch_10;
                     constexpr Long v_mm_5_ld = 6;
-                    T* const v_sigmoid_backward_1 = scratch_10;
+                    T* const v_sigmoid_backward_1 = scratch_11;
                     constexpr Long v_sigmoid_backward_1_ld = 6;
                     meeting.wait(team);
                     product(rows, v_grad_scatter_message, v_grad_scatter_message_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
