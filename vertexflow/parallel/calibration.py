@@ -16,7 +16,6 @@ from ..graph.inputs.build import InputGraph, chain, graph, tree
 from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic.vertex import Vertex
 
-
 LEAST = 5  # of `tasks`: one of each kind
 
 

@@ -76,7 +76,8 @@ def _slowest(link: Link, groups: Sequence[Any]) -> Link:
 def time_tasks(tasks: Iterable[Task], seconds: float) -> Timed:
     """Time training steps of the tasks in turns; of the first ones alone, if to prepare them all takes longer than `seconds`."""
     started = time.perf_counter()
-    work, made = [], []
+    work: list[list[float]] = []
+    made: list[Task] = []
     for task in tasks:
         if len(made) >= LEAST and time.perf_counter() - started > seconds:
             break
