@@ -152,6 +152,55 @@ def test_other_weights_begin_another_strip():
     agree(*found)
 
 
+def add_to_data(weight):
+    weight.data.add_(0.25)
+
+
+def write_by_numpy(weight):
+    weight.detach().numpy()[:] *= 1.25
+
+
+def exchange_data_twice(weight):
+    for _ in range(2):  # the second may get the memory that the first one had
+        weight.data = weight.data * 1.25
+
+
+def transpose_data(weight):
+    weight.data = weight.data.t()
+
+
+class Square(vf.VertexFunction):
+    def __init__(self):
+        super().__init__(state={"h": 8})
+        self.weight = nn.Parameter(torch.randn(8, 8))
+
+    def vertex(self, v):
+        h = torch.tanh((v.gather(0).h + v.gather(1).h) @ self.weight) + 0.1
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+@pytest.mark.parametrize("grows_with_gradients", [False, True])
+@pytest.mark.parametrize("change", [add_to_data, write_by_numpy, exchange_data_twice, transpose_data])
+@pytest.mark.cases(8)
+def test_weights_that_change_without_a_new_version_are_seen(change, grows_with_gradients, monkeypatch):
+    monkeypatch.setattr(strips, "FEWEST", 64)  # few rows do not pack weights
+    found = []
+    for backend in ("native", "eager"):
+        torch.manual_seed(0)
+        model = Square().double()
+        model.backend = backend
+        with torch.set_grad_enabled(grows_with_gradients):
+            run = model.start()
+            run.extend([[-1, -1]] * 3)
+            added = []
+            for number in range(8):
+                added.append(run.extend([[number, number + 1], [number, number]]))
+                change(model.weight)
+            found.append(run[torch.cat(added)].h)
+    torch.testing.assert_close(*found, **TOLERANCE)
+
+
 class Dropping(vf.VertexFunction):
     def __init__(self):
         super().__init__(state={"h": 64})
@@ -172,6 +221,18 @@ def test_each_extension_draws_numbers_of_its_own():
     rows = torch.cat(kept)
     assert 0.4 < rows.double().mean() < 0.6
     assert len({tuple(row.tolist()) for row in rows}) == len(rows)
+
+
+@pytest.mark.cases(2)
+def test_a_single_row_of_a_wider_input():
+    found = []
+    for backend in ("native", "eager"):
+        run, _, wanted = parse(6, backend, [2, 2])
+        wide = torch.rand(6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+        added = [run.extend([[0, 1, 2]], kind="join", weight=wide[row : row + 1, 4:5]) for row in range(6)]
+        score = run[torch.cat(added)].score
+        found.append([score, *torch.autograd.grad(score.sin().sum(), wanted, materialize_grads=True)])
+    agree(*found)
 
 
 def test_large_extensions_have_memory_of_their_own():

@@ -41,6 +41,7 @@ from .extension import Extension, extension_for
 from .grown import Gradients, GradientsOfCall, Grown
 from .strips import OrderOfRows, Strip, Sweep, is_small, size_of_next
 
+State = list[tuple[int, int, bool]]  # of tensors: the version of each, where it lies, and whether it is plain
 _NO_ROWS = torch.empty(0, dtype=torch.int32)
 
 
@@ -49,13 +50,11 @@ class Entered(NamedTuple):
 
     bound: Bound
     params: Sequence[Tensor]
-    state: (
-        list[tuple[int, int]] | None
-    )  # of each: its version, and where it lies; None: nobody knows whether they change
+    state: State | None  # None: nobody knows whether they change
     node: Any  # which has saved those that the backward pass reads, and constants
     strips: list[Strip]  # for extensions that have read them
 
-    def holds(self, params: Sequence[Tensor], state: list[tuple[int, int]] | None) -> bool:
+    def holds(self, params: Sequence[Tensor], state: State | None) -> bool:
         """Whether the parameters are these, and have not changed."""
         return state is not None and self.state == state and all(map(operator.is_, params, self.params))
 
@@ -75,10 +74,10 @@ class Added(NamedTuple):
     stop: int = 0
 
 
-def _state_of(params: Sequence[Tensor]) -> list[tuple[int, int]] | None:
+def _state_of(params: Sequence[Tensor]) -> State | None:
     if any(map(Tensor.is_inference, params)):
         return None
-    return [(tensor._version, tensor.data_ptr()) for tensor in params]
+    return [(tensor._version, tensor.data_ptr(), is_plain(tensor)) for tensor in params]
 
 
 @dataclass(eq=False)
@@ -89,7 +88,7 @@ class Trail:
     waiting: list[Added] = field(default_factory=list)  # extensions that are in no node yet
     entered: dict[int, Entered] = field(default_factory=dict)  # by the address of the programs
     # Of programs without gradients, whose extensions all have the same rows, by their address: with the state of parameters.
-    passing: dict[int, tuple[Bound, Strip, list[tuple[int, int]] | None]] = field(default_factory=dict)
+    passing: dict[int, tuple[Bound, Strip, State | None]] = field(default_factory=dict)
 
     @property
     def wants_gradients(self) -> bool:
@@ -179,7 +178,7 @@ def _passing(
     count: int,
     order_of_rows: OrderOfRows,
     params: Sequence[Tensor],
-    state: list[tuple[int, int]] | None,
+    state: State | None,
 ) -> Strip | None:
     """The strip for extensions that are not kept for a backward pass."""
     _, strip, before = trail.passing.get(id(bound), (bound, None, None))

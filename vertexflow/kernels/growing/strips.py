@@ -6,6 +6,7 @@ and their gradients are one sum over all of its rows.
 
 from __future__ import annotations
 
+import ctypes
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ FEWEST, MOST = 64, 2048  # rows of a strip
 OrderOfRows = Callable[[int], Order]  # of so many vertices, each slot of which reads an earlier vertex
 _CPU = torch.device("cpu")
 
+_bytes_differ = ctypes.CDLL(None).memcmp
+_bytes_differ.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+
 
 class Moving(list[tuple[int, int, int]]):
     """Addresses that move with the rows: the number of each, where row 0 of its tensor lies, and the bytes of a row."""
@@ -41,7 +45,7 @@ class Moving(list[tuple[int, int, int]]):
 
     def add(self, at: int, tensor: Tensor, row: int = 0) -> None:
         """Add the address of a tensor, from some row on."""
-        size = tensor.stride(0) * tensor.element_size()
+        size = _size_of_row(tensor)
         self.append((at, tensor.data_ptr() + row * size, size))
 
 
@@ -59,6 +63,7 @@ class Strip:
     addresses: list[int] = field(default_factory=list)
     moving: Moving = field(default_factory=Moving)
     generation: int = -1  # of the buffers whose addresses these are
+    packed: list[Tensor] = field(default_factory=list)  # parameters and constants as they were when weights were packed
 
     @classmethod
     def of(cls, bound: Bound, params: Sequence[Tensor], num_rows: int, order_of_rows: OrderOfRows) -> Strip | None:
@@ -90,12 +95,15 @@ class Strip:
         addresses, at = self.addresses, 3 + len(self.params)
         inputs = plain(inputs)
         for value in inputs:
-            addresses[at] = value.data_ptr() - first * value.stride(0) * value.element_size()
+            addresses[at] = value.data_ptr() - first * _size_of_row(value)
             at += 1
         self.moving.place(addresses, grown.count - first)
         forward = self.extension.prepared.forward
         seeds = [int(torch.randint(2**62, ())) for _ in range(forward.num_seeds)]
         assert forward.by_rows is not None
+        read = [*self.params, *forward.constants]
+        if not addresses[-1] or any(map(_differ, read, self.packed)):
+            addresses[-1], self.packed = 0, [tensor.detach().clone() for tensor in read]
         stop, (num_rows, num_slots) = first + len(table), self.children.shape
         forward.by_rows.run_rows(addresses + seeds if seeds else addresses, first, stop, num_rows, num_slots)
         addresses[-1] = 1  # weights are packed
@@ -206,6 +214,17 @@ def size_of_next(count: int, before: int) -> int:
     """How many rows the next strip has, for an extension by `count`, where strips have had so many `before`: a power of two, so
     that few are written."""
     return 1 << (max(FEWEST, count, min(before, MOST)) - 1).bit_length()
+
+
+def _size_of_row(tensor: Tensor) -> int:
+    """The bytes from one row to the next; where there is one row, its stride may be any."""
+    return tensor.numel() // len(tensor) * tensor.element_size()
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether tensors of one size have other bytes. Neither versions nor addresses tell: `tensor.data`, NumPy and other processes
+    write without a new version, and freed memory is given out again."""
+    return bool(_bytes_differ(one.data_ptr(), other.data_ptr(), one.nbytes))
 
 
 def _memory(size: int) -> Tensor:
