@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from datetime import timedelta
 from itertools import chain
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import vertexflow as vf
 from vertexflow.parallel import measure_links
+from vertexflow.parallel.own_group import own_group
 
 from .cases import CASES, Case
 from .ranks import run_on_ranks
@@ -247,6 +249,16 @@ def of_plans_of_other_meshes(mesh: DeviceMesh) -> None:
             plan.apply(model)
 
 
+def of_groups_of_ranks_that_were_in_others(mesh: DeviceMesh) -> None:
+    """PyTorch's own would wait without end: the first rank has been in one group more."""
+    if mesh.get_local_rank() == 0:
+        dist.new_group([dist.get_rank()], use_local_synchronization=True)
+    group = own_group(list(range(mesh.size())), [mesh.get_group()], timeout=timedelta(seconds=30))
+    ranks: list[int] = [-1] * mesh.size()
+    dist.all_gather_object(ranks, dist.get_rank(), group=group)
+    assert ranks == list(range(mesh.size()))
+
+
 def of_a_measured_cluster(mesh: DeviceMesh) -> None:
     """Ranks get the same, with links of what they have; ranks that are not in the mesh take no part. Of two dimensions as well,
     along each of which two rows are measured."""
@@ -314,6 +326,7 @@ PARTS = [
     of_gradient_noise,
     of_plans,
     of_plans_of_other_meshes,
+    of_groups_of_ranks_that_were_in_others,
     of_a_measured_cluster,
     of_times_that_ranks_agree_on,
     of_ranks_that_disagree,
@@ -334,6 +347,7 @@ def quick(mesh: DeviceMesh) -> None:
         of_plans_of_other_meshes(mesh)
         of_gradient_noise(mesh)
         of_times_that_ranks_agree_on(mesh)
+        of_groups_of_ranks_that_were_in_others(mesh)
         of_functions_of_means(mesh)
         of_ranks_that_disagree(mesh)
 
