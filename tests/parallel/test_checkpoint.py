@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 
 import vertexflow as vf
 
 from . import continued
+from .ranks import run_on_ranks
 
 ROOT = Path(__file__).parents[2]
 STEPS = 8
@@ -157,3 +161,142 @@ def test_four_ranks_write_and_one_two_and_eight_go_on(tmp_path, undisturbed):
 def test_a_rank_is_killed_and_torchrun_goes_on(tmp_path, undisturbed, way):
     launched(tmp_path, [way], STEPS, 2, "--kill")
     agree(tmp_path / way, undisturbed)
+
+
+def of_kind(kind, model):
+    two = [{"params": list(model.embed.parameters())}, {"params": list(model.function.parameters()), "lr": 0.02}]
+    other = [{"params": [*model.embed.parameters(), model.function.bias]}, {"params": [model.function.weight]}]
+    made = {
+        "adam": lambda: torch.optim.AdamW(model.parameters()),
+        "amsgrad": lambda: torch.optim.AdamW(model.parameters(), amsgrad=True),
+        "momentum": lambda: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        "groups": lambda: torch.optim.AdamW(two),
+        "other groups": lambda: torch.optim.AdamW(other),
+    }
+    return made[kind]()
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.function = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def step(self, optimizer):
+        optimizer.zero_grad()
+        self.function(self.embed(torch.ones(2))).sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "wanted"),
+    [
+        ("adam", "momentum", "it has no option 'dampening' there"),
+        ("adam", "amsgrad", "for embed.weight it keeps exp_avg, exp_avg_sq, step there, exp_avg, exp_avg_sq, max"),
+        ("amsgrad", "adam", "max_exp_avg_sq, step there, exp_avg, exp_avg_sq, step here"),
+        ("groups", "adam", "it has 2 groups of parameters there, 1 here"),
+        ("adam", "groups", "it has 1 groups of parameters there, 2 here"),
+        ("groups", "other groups", "function.bias is in group 1 of its parameters there, in group 0 here"),
+    ],
+)
+@pytest.mark.parametrize("has_state", [False, True])
+def test_another_optimizer_is_refused_and_nothing_is_changed(tmp_path, there, here, wanted, has_state):
+    model = Plain()
+    optimizer = of_kind(there, model)
+    model.step(optimizer)
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    other = Plain()
+    of_other = of_kind(here, other)
+    if has_state:
+        other.step(of_other)
+    before = copy.deepcopy((other.state_dict(), of_other.state_dict()))
+    with pytest.raises(vf.InputError, match=f"is of another optimizer: .*{wanted}"):
+        vf.parallel.load(tmp_path, other, of_other)
+    torch.testing.assert_close((other.state_dict(), of_other.state_dict()), before, rtol=0, atol=0)
+    assert not has_state or other.embed.weight.grad is not None
+
+
+def test_what_an_optimizer_did_not_keep_yet_is_read(tmp_path):
+    """It has made steps, and of a parameter without gradients so far it has no state."""
+    model = Plain()
+    optimizer = of_kind("adam", model)
+    model.step(optimizer)
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    other = Plain()
+    of_other = of_kind("adam", other)
+    other.embed.requires_grad_(False)
+    other.step(of_other)
+    other.embed.requires_grad_(True)
+    vf.parallel.load(tmp_path, other, of_other)
+    model.step(optimizer)
+    other.step(of_other)
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+class Larger(nn.Module):
+    """A model that was spread, inside another; the function has a second name."""
+
+    def __init__(self, inner, function):
+        super().__init__()
+        self.inner, self.again = inner, function
+
+
+def of_models_spread_in_other_ways(folder):
+    """Two ranks, before the first step and after one; groups of which a stage has no parameter."""
+    rank, case = torch.distributed.get_rank(), continued.CASE
+
+    def groups(model):
+        first = [each for name, each in model.named_parameters() if "embed" in name]
+        second = [each for name, each in model.named_parameters() if "out" in name]
+        third = [each for name, each in model.named_parameters() if "out" not in name and "embed" not in name]
+        return torch.optim.AdamW([{"params": first}, {"params": second, "lr": 0.3}, {"params": third, "lr": 0.4}])
+
+    def stages(plan):
+        mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("stages",))
+        return vf.parallel.Plan({"stages": 2}, dict.fromkeys(plan, "whole"), plan).apply(case.model(), mesh)
+
+    late = {"embed": 0, "function": 0, "out": 1}
+    early = {"embed": 0, "function": 1, "out": 1}
+    for number, plan in enumerate((late, early, {"embed": 0, "function": 1, "out": 0})):
+        call = stages(plan)
+        optimizer = groups(call)
+        assert vf.parallel.load(folder, call, optimizer) == number
+        assert [group["lr"] for group in optimizer.param_groups] == [1e-3, 0.3, 0.4]
+        if number == 1:
+            case.losses(call, [0, 1])[0].sum().backward()
+            optimizer.step()
+        vf.parallel.save(folder, number + 1, call, optimizer)
+    with pytest.raises(vf.InputError, match=r"give what plan\.apply returned"):
+        vf.parallel.save(folder, 9, nn.ModuleList([call]), optimizer)
+    one, other = case.model(), case.model()
+    of_one, of_other = groups(one), groups(other)
+    case.losses(one, [0, 1])[0].sum().backward()
+    of_one.step()
+    vf.parallel.load(folder, other, of_other)
+    torch.testing.assert_close(other.state_dict(), one.state_dict(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(of_other.state_dict(), of_one.state_dict(), rtol=1e-10, atol=1e-10)
+
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("hidden",))
+    batch, x = vf.pack(case.graphs), torch.empty(sum(graph.num_vertices for graph in case.graphs), 3).double()
+    plan = vf.parallel.Plan({"hidden": 2}, {"embed": "whole", "function": "hidden", "out": "whole"})
+    spread = plan.apply(case.model(), mesh, (batch, x))
+    alone = init_device_mesh("cpu", (2, 1), mesh_dim_names=("all", "one"))["one"]
+    larger = Larger(DistributedDataParallel(spread, process_group=alone.get_group()), spread.function)
+    vf.parallel.save(folder / "larger", 1, larger, torch.optim.SGD(larger.parameters(), lr=1))
+    whole = case.model()
+    wanted = copy.deepcopy(whole.state_dict())
+    nn.init.zeros_(whole.embed.weight)
+    for parameter in whole.function.parameters():
+        nn.init.zeros_(parameter)
+    read = Larger(whole, whole.function)
+    vf.parallel.load(folder / "larger", read, torch.optim.SGD(read.parameters(), lr=1))
+    torch.testing.assert_close(whole.state_dict(), wanted, rtol=0, atol=0, msg=lambda text: f"rank {rank}: {text}")
+
+    vf.parallel.save(folder / "refused", 1, whole, torch.optim.Adam(whole.parameters()))
+    optimizer = (torch.optim.Adam if rank else torch.optim.Adagrad)(whole.parameters())
+    with pytest.raises(vf.InputError, match="is of another optimizer"):  # on all ranks
+        vf.parallel.load(folder / "refused", whole, optimizer)
+
+
+@pytest.mark.slow
+def test_models_spread_in_other_ways(tmp_path):
+    run_on_ranks(tmp_path, 2, of_models_spread_in_other_ways, tmp_path / "run")

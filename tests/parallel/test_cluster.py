@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 import vertexflow as vf
 from vertexflow.parallel import Cluster, Link
-from vertexflow.parallel.calibration import Elements, OneProduct, Task
+from vertexflow.parallel.calibration import LEAST, Elements, OneProduct, Task, tasks
 from vertexflow.parallel.measure import Timed, fit, time_tasks
 from vertexflow.parallel.work import COUNTED
 
@@ -99,3 +101,20 @@ def test_tasks_are_timed_and_their_work_is_counted():
     assert one["flops"] == 3 * 4 * 2 * 4 * 4
     assert elements["flops"] == 0
     assert elements["slow"] == 6 * 3 * 4
+
+
+def test_a_slow_machine_prepares_fewer_tasks_and_times_fewer_rounds(monkeypatch):
+    made = list(itertools.islice(tasks(), LEAST))
+    assert len({type(task.model) for task in made}) == LEAST
+    batch, times, now = vf.pack([vf.chain(3)]), Counter(), [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    class Slow(Task):
+        def step(self) -> None:
+            times[id(self)] += 1
+            now[0] += 1
+            super().step()
+
+    timed = time_tasks((Slow(OneProduct(4), batch, torch.randn(3, 4)) for _ in range(50)), 3.0)
+    assert len(timed.seconds) == LEAST
+    assert list(times.values()) == [6] * LEAST  # two to prepare it, and a round

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from datetime import timedelta
 from itertools import chain
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
 import vertexflow as vf
+from vertexflow.parallel import measure_links
+from vertexflow.parallel.own_group import own_group
 
 from .cases import CASES, Case
 from .ranks import run_on_ranks
@@ -245,15 +249,45 @@ def of_plans_of_other_meshes(mesh: DeviceMesh) -> None:
             plan.apply(model)
 
 
+def of_groups_of_ranks_that_were_in_others(mesh: DeviceMesh) -> None:
+    """PyTorch's own would wait without end: the first rank has been in one group more."""
+    if mesh.get_local_rank() == 0:
+        dist.new_group([dist.get_rank()], use_local_synchronization=True)
+    group = own_group(list(range(mesh.size())), [mesh.get_group()], timeout=timedelta(seconds=30))
+    ranks: list[int] = [-1] * mesh.size()
+    dist.all_gather_object(ranks, dist.get_rank(), group=group)
+    assert ranks == list(range(mesh.size()))
+
+
 def of_a_measured_cluster(mesh: DeviceMesh) -> None:
-    """Ranks get the same, with links of what they have."""
-    if mesh.size() < dist.get_world_size():
-        return
+    """Ranks get the same, with links of what they have; ranks that are not in the mesh take no part. Of two dimensions as well,
+    along each of which two rows are measured."""
+    group = mesh if mesh.size() < dist.get_world_size() else None
+    if mesh.size() == 4:
+        mesh = DeviceMesh("cpu", [[0, 1], [2, 3]])
     cluster = vf.parallel.Cluster.measure(mesh, seconds=0.01)
-    assert (cluster.nodes, cluster.devices) == (1, mesh.size())
-    names = {f"devices.{name}" for name in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")}
-    assert set(cluster.links) == ({"devices", *names} if mesh.size() > 1 else set())
-    vf.parallel.check_same(cluster=cluster)
+    assert (cluster.nodes, cluster.devices) == (2, 2) if mesh.size() == 4 else (1, mesh.size())
+    kinds = {1: (), 2: ("devices",), 4: ("devices", "nodes")}[mesh.size()]
+    names = ("", ".all_reduce", ".all_gather", ".reduce_scatter", ".all_to_all")
+    assert set(cluster.links) == {f"{kind}{name}" for kind in kinds for name in names}
+    vf.parallel.check_same(group=group, cluster=cluster)
+
+
+def of_times_that_ranks_agree_on(mesh: DeviceMesh) -> None:
+    """A rank that is slow, and its time is up first, does not stop alone, before others that would wait for it."""
+    rank, group, runs, sizes = mesh.get_local_rank(), mesh.get_group(), [0], []
+
+    def run() -> None:
+        runs[0] += 1
+        time.sleep(0.02 if rank == mesh.size() - 1 else 0)
+
+    measure_links._median(run, group, 0.05)
+    for size in measure_links._in_time(range(1000), group, 0.05):
+        sizes.append(size)
+        time.sleep(0.02 if rank == mesh.size() - 1 else 0)
+    assert 2 <= runs[0] < measure_links._TURNS
+    assert 2 <= len(sizes) < 10
+    vf.parallel.check_same(group=mesh if mesh.size() < dist.get_world_size() else None, runs=runs[0], sizes=sizes)
 
 
 def of_gradient_noise(mesh: DeviceMesh) -> None:
@@ -292,7 +326,9 @@ PARTS = [
     of_gradient_noise,
     of_plans,
     of_plans_of_other_meshes,
+    of_groups_of_ranks_that_were_in_others,
     of_a_measured_cluster,
+    of_times_that_ranks_agree_on,
     of_ranks_that_disagree,
     of_losses_and_gradients,
     of_gradients_that_are_added_up,
@@ -310,6 +346,8 @@ def quick(mesh: DeviceMesh) -> None:
         of_plans(mesh, ("slots",), is_quick=True)
         of_plans_of_other_meshes(mesh)
         of_gradient_noise(mesh)
+        of_times_that_ranks_agree_on(mesh)
+        of_groups_of_ranks_that_were_in_others(mesh)
         of_functions_of_means(mesh)
         of_ranks_that_disagree(mesh)
 

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, InputTypeError
 from ..function import VertexFunction
+from .own_group import own_group
 from .plan import DIMENSIONS
 from .reduce import name_groups
 
@@ -79,7 +80,7 @@ def _with_rows(plan: Plan, meshes: Mapping[str, DeviceMesh], mesh: DeviceMesh | 
 
     assert mesh is not None
     ranks = mesh.mesh.flatten().tolist()
-    group = distributed.new_group(ranks, use_local_synchronization=True)
+    group = own_group(ranks, mesh.get_all_groups())
     return DeviceMesh.from_group(group, mesh.device_type, ranks, mesh_dim_names=("rows",))
 
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from ..function import VertexFunction
 from ..graph.inputs.build import InputGraph, chain, graph, tree
 from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic.vertex import Vertex
+
+LEAST = 5  # of `tasks`: one of each kind
 
 
 class OneProduct(VertexFunction):
@@ -106,7 +109,7 @@ class Task:
 
 
 def tasks() -> Iterator[Task]:
-    """All of them; a fixed seed draws the graphs."""
+    """All of them, small ones of each kind first; a fixed seed draws the graphs."""
     chains = [[chain(48)], [chain(32)] * 4, [chain(24)] * 16, [chain(16)] * 64, [chain(8)] * 256]
     rng = random.Random(0)
     graphs = [_gates(rng, 100) for _ in range(4)]
@@ -118,14 +121,20 @@ def tasks() -> Iterator[Task]:
         TwoProducts: ((48, 192, 512), [*chains[::2], graphs, trees]),
         Edges: ((32, 128, 384), [*chains[1::2], graphs, trees]),
     }
-    for make, (sizes, structures) in shapes.items():
-        for size in sizes:
+    models: dict[tuple[Any, int], VertexFunction] = {}
+    every = [
+        (at_size, at_structure, make, size, structure)
+        for make, (sizes, structures) in shapes.items()
+        for at_size, size in enumerate(sizes)
+        for at_structure, structure in enumerate(structures)
+    ]
+    for _, _, make, size, structure in sorted(every, key=lambda each: each[:2]):
+        if (make, size) not in models:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                model = make(size)
-                for structure in structures:
-                    batch = pack(structure)
-                    yield Task(model, batch, torch.randn(batch.num_vertices, size))
+                models[make, size] = make(size)
+        batch = pack(structure)
+        yield Task(models[make, size], batch, torch.randn(batch.num_vertices, size))
 
 
 def _complete(leaves: int) -> object:

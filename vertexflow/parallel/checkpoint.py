@@ -15,6 +15,7 @@ from torch import distributed, nn
 
 from ..errors import InputError
 from .logical import Logical
+from .same_optimizer import compared, keys_of
 
 _PREFIX = "step-"
 _COMPLETE = ".metadata"  # what PyTorch writes last, under another name first
@@ -79,7 +80,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         The number of steps that were made; 0 if there is no checkpoint.
 
     Raises:
-        InputError: it is of another model, or has not what `more` names. Nothing was changed then.
+        InputError: it is of another model or optimizer, or has not what `more` names. Nothing was changed then, on any rank.
 
     Example:
         >>> first = vf.parallel.load("run", model, optimizer, sampler=sampler)
@@ -89,11 +90,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         ...         vf.parallel.save("run", step + 1, model, optimizer, sampler=sampler)
     """
     from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.state_dict import (
-        StateDictOptions,
-        set_model_state_dict,
-        set_optimizer_state_dict,
-    )
+    from torch.distributed.checkpoint.state_dict import set_model_state_dict
     from torch.distributed.checkpoint.state_dict_loader import load as read
 
     _check(more)
@@ -107,17 +104,24 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
     kept = reader.read_metadata().state_dict_metadata
     if missing := [name for name in more if name not in kept]:
         raise InputError(f"the checkpoint in {folder} has no {missing[0]!r}: it was saved without")
-    if not optimizer.state:
-        optimizer.zero_grad()  # with gradients, PyTorch would not make a state for what is read
-    state = logical.room(_state(logical.model, optimizer))
-    _compare(logical.sizes(state["model"]), kept, folder)
+    before = dict(optimizer.state), [(each, each.grad) for group in optimizer.param_groups for each in group["params"]]
+    try:
+        state = logical.room(_room(logical.model, optimizer, kept))
+        _compare(logical.sizes(state["model"]), kept, folder)
+        with _quiet():
+            refusal = compared(state["optimizer"], kept, reader, folder)
+        _agree(refusal)
+    except InputError:
+        optimizer.state.update(before[0])
+        for parameter, grad in before[1]:
+            parameter.grad = grad
+        raise
+    names = [group["params"] for group in state["optimizer"]["param_groups"]]
     of_parameters = state["optimizer"]["state"]
     state["optimizer"][
         "state"
     ] = {  # without what the run had not yet: a parameter has a state from its first gradient on
-        name: of_one
-        for name, of_one in of_parameters.items()
-        if all(f"optimizer.state.{name}.{key}" in kept for key in of_one)
+        name: of_one for name, of_one in of_parameters.items() if keys_of(name, kept)
     }
     state |= dict.fromkeys(more, ())
     is_of_as_many = f"random.{_count() - 1}" in kept and f"random.{_count()}" not in kept
@@ -127,7 +131,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         read(state, storage_reader=reader, no_dist=not _is_distributed())
     ours = logical.of_rank(state)
     set_model_state_dict(logical.model, ours["model"])
-    set_optimizer_state_dict(logical.model, optimizer, ours["optimizer"], options=StateDictOptions(strict=False))
+    _set_optimizer(logical.model, optimizer, ours["optimizer"], names)
     for name, item in more.items():
         item.load_state_dict(state[name][0])
     if is_of_as_many:
@@ -145,6 +149,45 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]
     if not has_state:
         optimizer.state.clear()
     return state
+
+
+def _room(model: nn.Module, optimizer: torch.optim.Optimizer, kept: dict[str, Any]) -> dict[str, Any]:
+    """The state, with that of each parameter for which one was kept."""
+    state = _state(model, optimizer)
+    names = [name for group in state["optimizer"]["param_groups"] for name in group["params"]]
+    if any(keys_of(name, kept) and name not in state["optimizer"]["state"] for name in names):
+        optimizer.state.clear()
+        optimizer.zero_grad()  # with gradients, PyTorch would not make a state for what is read
+        state = _state(model, optimizer)
+    return state
+
+
+def _set_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], names: list[list[str]]
+) -> None:
+    """`names` are those that this rank has of each group: of all of them where ranks have other stages, and perhaps none, a group
+    which PyTorch does not know."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+    groups = [{**group, "params": own} for group, own in zip(state["param_groups"], names, strict=True)]
+    before = optimizer.param_groups
+    optimizer.param_groups = [group for group in before if group["params"]]
+    filled = {**state, "param_groups": [group for group in groups if group["params"]]}
+    set_optimizer_state_dict(model, optimizer, filled, options=StateDictOptions(strict=False))
+    made = iter(optimizer.param_groups)
+    optimizer.param_groups = [next(made) if group["params"] else group for group in before]
+    for here, kept in zip(optimizer.param_groups, groups, strict=True):
+        here.update({option: value for option, value in kept.items() if option != "params"})
+
+
+def _agree(refusal: str | None) -> None:
+    """Refuse on all ranks what one of them refuses."""
+    refusals = [refusal] * _count()
+    if _is_distributed():
+        distributed.all_gather_object(refusals, refusal)
+    for each in refusals:
+        if each is not None:
+            raise InputError(each)
 
 
 def _compare(ours: dict[str, list[int]], kept: dict[str, Any], folder: Any) -> None:

@@ -118,7 +118,8 @@ class Cluster:
 
         Args:
             mesh: of CPUs. Its first of two dimensions goes over nodes, the last over the devices of one; None: this process.
-            seconds: how long the devices are timed, about.
+            seconds: how long, about, each of these takes: to prepare the steps, to time them, and to time the collectives along a
+                dimension. Where the machine is slow, fewer steps are prepared and timed.
 
         Raises:
             InputError: a mesh of more than two dimensions, or of GPUs, which are described instead.

@@ -30,24 +30,28 @@ class Logical:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        pipeline = next((module for module in model.modules() if isinstance(module, Pipeline)), None)
-        if pipeline is None and any(isinstance(module, Elsewhere) for module in model.modules()):
+        bare = model.module if isinstance(model, DistributedDataParallel) else model
+        pipeline = bare if isinstance(bare, Pipeline) else None
+        if pipeline is None and any(isinstance(module, (Pipeline, Elsewhere)) for module in model.modules()):
             raise InputError(
                 "the model has parts of one stage alone; give what plan.apply returned, which knows the other stages"
             )
         self.model = model if pipeline is None else pipeline.module
         self.stages: ProcessGroup | None = None if pipeline is None else pipeline.group
         self.cut: dict[str, tuple[Columns, ProcessGroup]] = {}
-        bare = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
-        for prefix, module in bare.named_modules():
+        self._shapes: dict[str, torch.Size] = {}
+        for prefix, module in _named(self.model, ""):
             divided: Any = getattr(module, "_divided", None)
             if divided is not None:
                 for name, columns in divided.params.items():
-                    self.cut[f"{prefix}.{name}" if prefix else name] = columns, divided.group
+                    self.cut[prefix + name] = columns, divided.group
+                    self._shapes[prefix + name] = module.get_parameter(name).shape
 
     def whole(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The state of the whole model, of that of this rank: all columns; all ranks call it. Of several stages, each rank has
         the tensors of its own, and the options of all."""
+        if unknown := sorted(self.cut.keys() - state["model"].keys()):
+            raise InputError(f"{unknown[0]!r}, of which ranks have columns, has another name in the state of the model")
         shown = _mapped(state, self._joined)
         if self.stages is not None:
             theirs: list[Any] = [None] * distributed.get_world_size(self.stages)
@@ -78,18 +82,14 @@ class Logical:
         if name not in self.cut or not value.dim():
             return value
         columns, group = self.cut[name]
-        if value.shape != self._shape(name):
+        if value.shape != self._shapes[name]:
             raise InputError(
                 f"the optimizer keeps {key!r} of shape {list(value.shape)} for the parameter {name!r}, of which ranks have "
-                f"columns ({list(self._shape(name))} each); how the whole is made of such parts is not known"
+                f"columns ({list(self._shapes[name])} each); how the whole is made of such parts is not known"
             )
         pieces = [torch.empty_like(value) for _ in range(distributed.get_world_size(group))]
         distributed.all_gather(pieces, value.contiguous(), group=group)
         return joined(pieces, columns)
-
-    def _shape(self, name: str) -> torch.Size:
-        bare = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
-        return bare.get_parameter(name).shape
 
     def _room(self, name: str, value: Tensor) -> Tensor:
         if name not in self.cut or not value.dim():
@@ -102,6 +102,15 @@ class Logical:
             return value
         columns, group = self.cut[name]
         return own(value, columns, distributed.get_rank(group), distributed.get_world_size(group)).clone()
+
+
+def _named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """All modules by all their names in a state, in which DDP is not seen; each with the dot that its parameters follow."""
+    if isinstance(module, DistributedDataParallel):
+        module = module.module
+    yield prefix, module
+    for name, child in module.named_children():
+        yield from _named(child, f"{prefix}{name}.")
 
 
 def _groups(state: Mapping[str, Any]) -> list[dict[str, Any]]:

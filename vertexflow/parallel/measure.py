@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from ..errors import InputError
 from .assign import optimize
-from .calibration import Task, seconds_of_a_call, tasks
+from .calibration import LEAST, Task, seconds_of_a_call, tasks
 from .cluster import Cluster, Link
 from .cost import Floats
 from .measure_links import largest, links_of
@@ -40,7 +40,7 @@ def measure(mesh: DeviceMesh | None, seconds: float) -> Cluster:
             f"the mesh has {mesh.ndim} dimensions of {mesh.device_type}; a mesh of one or two dimensions of CPUs is measured, "
             "other clusters are described: vf.parallel.Cluster(nodes=..., devices=..., flops=..., ...)"
         )
-    costs = fit(time_tasks(list(tasks()), seconds))
+    costs = fit(time_tasks(tasks(), seconds))
     costs[-1] = seconds_of_a_call()
     links: dict[str, Link] = {}
     nodes, devices = 1, 1
@@ -49,31 +49,55 @@ def measure(mesh: DeviceMesh | None, seconds: float) -> Cluster:
         nodes, devices = shape if len(shape) == 2 else (1, shape[0])
         for dim, kind in enumerate(("nodes", "devices")[2 - len(shape) :]):
             if shape[dim] > 1:
-                links |= links_of(kind, mesh.get_group(dim), shape[dim], python=float(costs[-1]))
-        costs = largest(costs)
+                links |= links_of(kind, mesh.get_group(dim), shape[dim], float(costs[-1]), seconds)
+        groups = mesh.get_all_groups()
+        costs = _of_all(costs, groups)
+        links = {name: _slowest(link, groups) for name, link in links.items()}
+        links |= {kind: links[f"{kind}.all_reduce"] for kind in ("devices", "nodes") if f"{kind}.all_reduce" in links}
     call, *each, launch, small, python = costs.tolist()
     flops, cache, bandwidth, slow = (1 / max(cost, _FLOOR) for cost in each)
     memory = _memory() / (1 if mesh is None else mesh.size())
     return Cluster(nodes, devices, flops, bandwidth, memory, links, launch, small, call, cache, slow, python)
 
 
-def time_tasks(made: Sequence[Task], seconds: float) -> Timed:
-    """Time training steps of all tasks in turns."""
-    work = []
-    for task in made:
+def _of_all(values: Floats, groups: Sequence[Any]) -> Floats:
+    """The largest of all ranks of a mesh, one dimension after the other; ranks that are not in the mesh are not asked."""
+    for group in groups:
+        values = largest(values, group)
+    return values
+
+
+def _slowest(link: Link, groups: Sequence[Any]) -> Link:
+    """Of links that several rows of the mesh have measured."""
+    latency, per_byte = _of_all(np.array([link.latency, 1 / link.bandwidth]), groups).tolist()
+    return Link(latency, 1 / per_byte)
+
+
+def time_tasks(tasks: Iterable[Task], seconds: float) -> Timed:
+    """Time training steps of the tasks in turns; of the first ones alone, if to prepare them all takes longer than `seconds`."""
+    started = time.perf_counter()
+    work: list[list[float]] = []
+    made: list[Task] = []
+    for task in tasks:
+        if len(made) >= LEAST and time.perf_counter() - started > seconds:
+            break
         task.step()
         task.step()
         (part,) = observe(task.model, (task.batch, {"x": task.x})).parts
         rank = np.zeros(task.batch.num_graphs, np.int64)
         work.append([1.0, *work_of_ranks(part, rank, 1)[0]])
+        made.append(task)
     medians = time_in_turns([task.step for task in made], seconds)
     return Timed(np.array(work), medians)
 
 
 def time_in_turns(steps: Sequence[Callable[[], Any]], seconds: float, rounds: int = _ROUNDS) -> Floats:
-    """The seconds of each step: the least median of several rounds over all of them."""
+    """The seconds of each step: the least median of several rounds over all of them; of fewer, where a round takes long."""
     least = np.full(len(steps), np.inf)
-    for _ in range(rounds):
+    started = time.perf_counter()
+    for turn in range(rounds):
+        if turn and time.perf_counter() - started > seconds:
+            break
         for number, step in enumerate(steps):
             taken: list[float] = []
             step()

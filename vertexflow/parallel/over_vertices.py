@@ -29,6 +29,7 @@ from ..kernels.compile import named_backend
 from ..scheduler.policies import Structure
 from . import exchange
 from .graph_part import EXCHANGE, OWN, START, GraphPart, Ints, LocalGraph
+from .own_group import own_group
 
 _TABLE, _TOKEN = "_vertexflow_table", "_vertexflow_token"  # an input and an output of the rows of exchanges
 _STEPS = "vertexflow steps"
@@ -153,9 +154,7 @@ def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
     group = getattr(model, "_part_group", None) or distributed.group.WORLD
     if group not in _own_groups:
         ranks = distributed.get_process_group_ranks(group)
-        _own_groups[group] = distributed.new_group(
-            ranks, timeout=_timeout_of(cast(ProcessGroup, group)), use_local_synchronization=True
-        )
+        _own_groups[group] = own_group(ranks, [group], timeout=_timeout_of(cast(ProcessGroup, group)))
     return cast(ProcessGroup, _own_groups[group])
 
 
