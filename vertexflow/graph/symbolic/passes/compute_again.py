@@ -10,7 +10,7 @@ keep less; as a minimum cut it is known from PyTorch's partitioner of joint grap
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import networkx
 import torch
@@ -35,7 +35,10 @@ def compute_again(trace: Trace, forward: set[fx.Node]) -> None:
 
     `meta["again"]` marks values that are computed again, which belong to the part that reads them.
     """
-    copies = {node.args[0]: node for node in trace.graph.nodes if node.meta.get("copies")}  # of views of kept values
+    # Of views of kept values.
+    copies: dict[fx.Node, fx.Node] = {
+        node.all_input_nodes[0]: node for node in trace.graph.nodes if node.meta.get("copies")
+    }
     computed = forward | set(copies.values())
     readers = [
         node for node in trace.graph.nodes if node not in computed and node.op == "call_function" and not is_free(node)
@@ -54,18 +57,20 @@ def compute_again(trace: Trace, forward: set[fx.Node]) -> None:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), seen_by_derivative)
         if node not in repeated and (args, kwargs) == (node.args, node.kwargs):
             return node
-        again[node] = insert(node.next, node.target, *args, val=node.meta["val"], **kwargs)
-        again[node].meta |= {key: value for key, value in node.meta.items() if key not in ("role", "name")}
+        repetition = again[node] = insert(node.next, node.target, *args, val=node.meta["val"], **kwargs)
+        repetition.meta |= {key: value for key, value in node.meta.items() if key not in ("role", "name")}
         if node in repeated:
-            again[node].meta["again"] = True
-        return again[node]
+            repetition.meta["again"] = True
+        return repetition
 
     for reader in readers:
         reader.args = fx.node.map_arg(reader.args, seen_by_derivative)
         reader.kwargs = fx.node.map_arg(reader.kwargs, seen_by_derivative)
 
 
-def _repeated(trace: Trace, computed: set[fx.Node], copies: dict[Any, fx.Node], readers: list[fx.Node]) -> set[fx.Node]:
+def _repeated(
+    trace: Trace, computed: set[fx.Node], copies: dict[fx.Node, fx.Node], readers: list[fx.Node]
+) -> set[fx.Node]:
     """The values of the forward pass that are computed again for the derivative."""
 
     def operands(node: fx.Node) -> list[fx.Node]:
@@ -94,5 +99,5 @@ def _repeated(trace: Trace, computed: set[fx.Node], copies: dict[Any, fx.Node], 
 
 def _bytes(node: fx.Node) -> int:
     """Of a row; one of a value with a row for each edge counts as much as one for each vertex."""
-    value = node.meta["val"]
+    value: Tensor = node.meta["val"]
     return value.element_size() * math.prod(size for size in value.shape if isinstance(size, int))
