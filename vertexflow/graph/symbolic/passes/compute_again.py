@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import networkx
 import torch
 from torch import Tensor, fx
 
@@ -72,6 +71,7 @@ def _repeated(
     trace: Trace, computed: set[fx.Node], copies: dict[fx.Node, fx.Node], readers: list[fx.Node]
 ) -> set[fx.Node]:
     """The values of the forward pass that are computed again for the derivative."""
+    import networkx  # not above: it takes a tenth of a second
 
     def operands(node: fx.Node) -> list[fx.Node]:
         operands = [[copies[one]] if one in copies else sources(one) for one in node.all_input_nodes]
