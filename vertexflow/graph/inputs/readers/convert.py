@@ -73,7 +73,6 @@ def to_networkx(source: InputGraph) -> Any:
     Raises:
         GraphError: the graph has arcs of several children, or `data` has "slot" of edges, or "kind" of vertices that have kinds,
             or not a row for each vertex, or edge.
-        ImportError: networkx is not installed.
     """
     import networkx
 
