@@ -99,10 +99,10 @@ def _parts(batch: GraphBatch, cuts: Sequence[int]) -> tuple[BatchPart, ...]:
     keys = [_structure(part.batch) for part in parts]
     counts, alike = Counter(keys), dict[Hashable, GraphBatch]()
     for at, (part, key) in enumerate(zip(parts, keys, strict=True)):
-        known = alike.setdefault(key, part.batch)
-        derived = Derived(orders=known.derived.orders, num_alike=counts[key])
-        arrays = {name: getattr(known, name) for name in _ARRAYS}
         if counts[key] > 1:
+            known = alike.setdefault(key, part.batch)
+            derived = Derived(orders=known.derived.orders, num_alike=counts[key])
+            arrays = {name: getattr(known, name) for name in _ARRAYS}
             parts[at] = replace(part, batch=part.batch._changed(**arrays, derived=derived))
     return tuple(parts)
 

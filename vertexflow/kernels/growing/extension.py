@@ -27,9 +27,8 @@ class Extension:
     states: list[str]
     pushes: list[str]
     num_inputs: int
-    state_gradients: dict[
-        str, fx.Node
-    ]  # the states whose gradients it reads or adds to, each with a value of their dtype
+    # The states whose gradients it reads or adds to, each with a value of their dtype.
+    state_gradients: dict[str, fx.Node]
 
     def forward(
         self,

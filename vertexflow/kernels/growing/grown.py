@@ -16,9 +16,8 @@ from ..bound import Bound
 if TYPE_CHECKING:
     from .strips import Strip, Sweep
 
-Sums = tuple[
-    list[Tensor], list[list[int]]
-]  # terms of gradients, and the numbers of those whose sum is that of a parameter
+# Terms of gradients, and the numbers of those whose sum is that of a parameter.
+Sums = tuple[list[Tensor], list[list[int]]]
 
 
 @dataclass(eq=False)

@@ -256,9 +256,9 @@ class _Enter(torch.autograd.Function):
             if node is ctx:
                 del of_call.sweeps[strip]
                 _end(of_call, ctx, sweep)
-        found = of_call.params.pop(ctx, None)
+        terms = of_call.params.pop(ctx, None)
         num_params = len(ctx.needs_input_grad) - 5
-        sums = [None] * num_params if found is None else sums_of(*found)
+        sums = [None] * num_params if terms is None else sums_of(*terms)
         return (None, None, None, None, grad, *sums)
 
 
@@ -277,7 +277,7 @@ class _Extensions(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         check_backward((), ())
         grown, saved = ctx.grown, saved_tensors(ctx)
-        found = grown.gradients.of_this_call()
+        of_call = grown.gradients.of_this_call()
         of_inputs: Sequence[Tensor | None] = ()
         read_of: dict[Any, list[Tensor]] = {}
         for each in reversed(ctx.added):
@@ -286,14 +286,14 @@ class _Extensions(torch.autograd.Function):
             if read is None:
                 read = read_of[entered.node] = saved_tensors(entered.node)
             if each.strip is not None:
-                _sweep(grown, found, each, each.strip, kept, read)
+                _sweep(grown, of_call, each, each.strip, kept, read)
                 continue
             states = {name: grown.state_gradient(name, node) for name, node in each.extension.state_gradients.items()}
-            pushed = [found.pushes.get(name) for name in bound.pushes]
+            pushed = [of_call.pushes.get(name) for name in bound.pushes]
             backward = each.extension.backward_for(bound, each.order, pushed)
-            sums = found.params.get(entered.node)
+            sums = of_call.params.get(entered.node)
             if sums is None:
-                sums = found.params[entered.node] = backward.new_sums(len(bound.params))
+                sums = of_call.params[entered.node] = backward.new_sums(len(bound.params))
             terms = each.extension.backward(backward, kept, read, each.first, pushed, states, each.earlier, sums[0])
             if each is ctx.added[-1] and len(ctx.needs_input_grad) > 3:
                 of_inputs = backward.of_inputs(terms, len(bound.params))
@@ -301,28 +301,28 @@ class _Extensions(torch.autograd.Function):
 
 
 def _sweep(
-    grown: Grown, found: GradientsOfCall, added: Added, strip: Strip, kept: Tensor, read: Sequence[Tensor]
+    grown: Grown, of_call: GradientsOfCall, added: Added, strip: Strip, kept: Tensor, read: Sequence[Tensor]
 ) -> None:
     """The backward pass of an extension in a strip, but for sums over rows."""
     bound, node = added.bound, added.entered.node
-    _, sweep = found.sweeps.get(strip, (node, None))
-    pushed = [found.pushes.get(name) for name in bound.pushes]
+    _, sweep = of_call.sweeps.get(strip, (node, None))
+    pushed = [of_call.pushes.get(name) for name in bound.pushes]
     if sweep is None or not sweep.goes_on(pushed, added.stop):
         if sweep is not None:
-            _end(found, node, sweep)
+            _end(of_call, node, sweep)
         nodes = added.extension.state_gradients
         states = {name: grown.state_gradient(name, like) for name, like in nodes.items()}
         backward = added.extension.backward_for(bound, added.order, pushed)
         sweep = Sweep.of(strip, backward, kept, read, pushed, states, added.stop)
-        found.sweeps[strip] = node, sweep
+        of_call.sweeps[strip] = node, sweep
     sweep.run(added.row, added.first)
 
 
-def _end(found: GradientsOfCall, node: Any, sweep: Sweep) -> None:
+def _end(of_call: GradientsOfCall, node: Any, sweep: Sweep) -> None:
     """Add the sums over rows of a sweep to those of parameters."""
-    sums, terms = found.params.get(node), sweep.end()
+    sums, terms = of_call.params.get(node), sweep.end()
     if sums is None:
-        found.params[node] = terms, sweep.backward.sums
+        of_call.params[node] = terms, sweep.backward.sums
         return
     for total, term in zip(sums[0], terms, strict=True):
         total.add_(term)
@@ -342,14 +342,14 @@ class _Extend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order, grown = ctx.order, ctx.grown
-        found = grown.gradients.of_this_call()
+        of_call = grown.gradients.of_this_call()
         first, end = ctx.start, ctx.start + order.num_rows
         pushed = {
-            name: _of_vertices(found.pushes[name][first:end], order.vertices_of(groups))
+            name: _of_vertices(of_call.pushes[name][first:end], order.vertices_of(groups))
             for name, groups in ctx.bound.pushes.items()
-            if name in found.pushes
+            if name in of_call.pushes
         }
-        received = {name: grads[1 + first : 1 + end] for name, grads in found.states.items()}
+        received = {name: grads[1 + first : 1 + end] for name, grads in of_call.states.items()}
         flat, external = gradients(ctx.bound, order, kept_values(ctx), pushed, received)
         for name, sums in external.items():
             gradient = grown.state_gradient(name, ctx.bound.state_gradients[name])

@@ -24,9 +24,8 @@ from .leaf_states import leaf_states_of
 
 WINDOW_SIZE = 2**17  # elements of the states
 ONE_WINDOW = 2 * WINDOW_SIZE  # a group of at most so many elements is one window, which is faster
-MIN_WINDOWS = (
-    15  # unless they would be smaller than a third of WINDOW_SIZE: memory of one is then little beside what all keep
-)
+# Unless they would be smaller than a third of WINDOW_SIZE: memory of one is then little beside what all keep.
+MIN_WINDOWS = 15
 MAX_WINDOWS = 64
 SIZE_OF_ROW = 2  # what a row takes in a window, beside an edge, about
 HALVED = 3  # how often the last window of a group is halved
@@ -133,9 +132,8 @@ def windows_of(compiled: Sequence[Compiled], order: Order) -> list[Windows]:
         width = sum(map(math.prod, function.program.trace.state.values()))
         rows = min(rows_of_a_window(group.num_rows, width), group.num_rows)
         pays = rows < group.num_rows and _is_in_order(order, number) and not has_rounded_sums(function.program)
-        pays = pays and not any(
-            isinstance(loop, Cut) for loop in function.loops.values()
-        )  # calls of PyTorch see whole steps
+        calls_pytorch = any(isinstance(loop, Cut) for loop in function.loops.values())  # which sees whole steps
+        pays = pays and not calls_pytorch
         cuts = [group.num_leaves] if leaf_states_of(function.program) else []  # leaves by themselves
         windows_of_groups.append(Windows(group, _windows(group, _bounds(group, rows, cuts) if pays else [])))
     return windows_of_groups
