@@ -201,6 +201,37 @@ def test_weights_that_change_without_a_new_version_are_seen(change, grows_with_g
     torch.testing.assert_close(*found, **TOLERANCE)
 
 
+class TwoOutputs(vf.VertexFunction):
+    def __init__(self) -> None:
+        super().__init__(state={"h": 4})
+        self.u, self.a, self.b = nn.Linear(8, 4), nn.Linear(4, 3), nn.Linear(4, 2)
+
+    def vertex(self, v: vf.Vertex) -> None:
+        h = torch.tanh(self.u(torch.cat([v.gather(0).h, v.gather(1).h], -1)) + v.pull("x"))
+        v.scatter(h=h)
+        v.push(a=self.a(h), b=self.b(h))
+
+
+@pytest.mark.parametrize("read", ["ab", "ba", "aab", "bba", "abab", "a_b", "_ab", "b_a_"])
+def test_outputs_whose_gradients_come_one_after_the_other(read):
+    """The later an extension, the earlier it is swept: by then, another output may have no gradient yet."""
+    results = []
+    for backend in ("eager", "native"):
+        torch.manual_seed(0)
+        model = TwoOutputs().double()
+        model.backend = backend
+        x = torch.randn(12, 4, dtype=torch.float64)
+        run, terms = model.start(x=x[:4]), []
+        for number, name in enumerate(read):
+            count = run.num_vertices
+            new = run.extend([[count - 1, count - 2], [count - 3, count - 4]], x=x[count : count + 2])
+            if name != "_":
+                terms.append((number + 1) * run[new][name].square().sum())
+        results.append(torch.autograd.grad(sum(terms), [*model.parameters()]))
+    agree(*results)
+    assert strips_of(run)
+
+
 class Dropping(vf.VertexFunction):
     def __init__(self):
         super().__init__(state={"h": 64})
