@@ -201,9 +201,9 @@ def rehearse(
         if not holds_outputs:
             outputs = Outputs()
         if value is not None and edges:
-            found = torch.autograd.grad(value, list(edges.values()), allow_unused=True)
-            grads = {name: grad for name, grad in zip(edges, found, strict=True) if grad is not None}
-            del found
+            of_edges = torch.autograd.grad(value, list(edges.values()), allow_unused=True)
+            grads = {name: grad for name, grad in zip(edges, of_edges, strict=True) if grad is not None}
+            del of_edges
         del value
         before_backward, most_in_loss = rehearsal.in_use, rehearsal.next_stage()
         leaves = [tensor for tensor in known if tensor.requires_grad]

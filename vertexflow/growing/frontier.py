@@ -140,8 +140,8 @@ class Frontier:
         if id(growing.traces) not in self._checked:
             self._check(growing.traces)
         table = earlier_children(addition, growing.reads)
-        made = functools.partial(grower.order_of_rows, growing)
-        if table is None or not grow.extend_strip(self._grown, self._trail, bound, table, made, flat):
+        order_of_rows = functools.partial(grower.order_of_rows, growing)
+        if table is None or not grow.extend_strip(self._grown, self._trail, bound, table, order_of_rows, flat):
             grow.extend(self._grown, self._trail, bound, *grower.order(growing, addition), flat)
         if len(self._checked) < 2 * len(self._methods):  # there are more where the model changes at each call
             self._checked[id(growing.traces)] = growing.traces

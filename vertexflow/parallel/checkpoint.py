@@ -95,12 +95,12 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
 
     _check(more)
     logical = Logical(model)
-    found = [max((path.name for path in Path(folder).glob(f"{_PREFIX}*") if (path / _COMPLETE).exists()), default="")]
+    latest = [max((path.name for path in Path(folder).glob(f"{_PREFIX}*") if (path / _COMPLETE).exists()), default="")]
     if _is_distributed():
-        distributed.broadcast_object_list(found)  # what one rank has seen, for all
-    if not found[0]:
+        distributed.broadcast_object_list(latest)  # what one rank has seen, for all
+    if not latest[0]:
         return 0
-    reader = FileSystemReader(Path(folder) / found[0])
+    reader = FileSystemReader(Path(folder) / latest[0])
     kept = reader.read_metadata().state_dict_metadata
     if missing := [name for name in more if name not in kept]:
         raise InputError(f"the checkpoint in {folder} has no {missing[0]!r}: it was saved without")
@@ -118,11 +118,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         raise
     names = [group["params"] for group in state["optimizer"]["param_groups"]]
     of_parameters = state["optimizer"]["state"]
-    state["optimizer"][
-        "state"
-    ] = {  # without what the run had not yet: a parameter has a state from its first gradient on
-        name: of_one for name, of_one in of_parameters.items() if keys_of(name, kept)
-    }
+    # Without what the run had not yet: a parameter has a state from its first gradient on.
+    had_state = {name: of_one for name, of_one in of_parameters.items() if keys_of(name, kept)}
+    state["optimizer"]["state"] = had_state
     state |= dict.fromkeys(more, ())
     is_of_as_many = f"random.{_count() - 1}" in kept and f"random.{_count()}" not in kept
     if is_of_as_many:
@@ -136,7 +134,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         item.load_state_dict(state[name][0])
     if is_of_as_many:
         _set_random_state(state[f"random.{_rank()}"])
-    return int(found[0].removeprefix(_PREFIX))
+    return int(latest[0].removeprefix(_PREFIX))
 
 
 def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -171,11 +169,13 @@ def _set_optimizer(
 
     groups = [{**group, "params": own} for group, own in zip(state["param_groups"], names, strict=True)]
     before = optimizer.param_groups
-    optimizer.param_groups = [group for group in before if group["params"]]
     filled = {**state, "param_groups": [group for group in groups if group["params"]]}
-    set_optimizer_state_dict(model, optimizer, filled, options=StateDictOptions(strict=False))
-    made = iter(optimizer.param_groups)
-    optimizer.param_groups = [next(made) if group["params"] else group for group in before]
+    optimizer.param_groups = [group for group in before if group["params"]]
+    try:
+        set_optimizer_state_dict(model, optimizer, filled, options=StateDictOptions(strict=False))
+    finally:  # PyTorch makes other groups, in the same order
+        with_params = iter(optimizer.param_groups)
+        optimizer.param_groups = [next(with_params) if group["params"] else group for group in before]
     for here, kept in zip(optimizer.param_groups, groups, strict=True):
         here.update({option: value for option, value in kept.items() if option != "params"})
 

@@ -77,17 +77,17 @@ def time_tasks(tasks: Iterable[Task], seconds: float) -> Timed:
     """Time training steps of the tasks in turns; of the first ones alone, if to prepare them all takes longer than `seconds`."""
     started = time.perf_counter()
     work: list[list[float]] = []
-    made: list[Task] = []
+    timed: list[Task] = []
     for task in tasks:
-        if len(made) >= LEAST and time.perf_counter() - started > seconds:
+        if len(timed) >= LEAST and time.perf_counter() - started > seconds:
             break
         task.step()
         task.step()
         (part,) = observe(task.model, (task.batch, {"x": task.x})).parts
         rank = np.zeros(task.batch.num_graphs, np.int64)
         work.append([1.0, *work_of_ranks(part, rank, 1)[0]])
-        made.append(task)
-    medians = time_in_turns([task.step for task in made], seconds)
+        timed.append(task)
+    medians = time_in_turns([task.step for task in timed], seconds)
     return Timed(np.array(work), medians)
 
 
@@ -119,10 +119,10 @@ def fit(timed: Timed) -> Floats:
     is_used = scale > 0
     columns, weight = relative[:, is_used] / scale[is_used], np.ones(len(relative))
     for _ in range(10):
-        found, _ = nnls(columns * weight[:, None], weight)
-        weight = 1 / np.sqrt(np.maximum(np.abs(columns @ found - 1), 0.05))
+        scaled, _ = nnls(columns * weight[:, None], weight)
+        weight = 1 / np.sqrt(np.maximum(np.abs(columns @ scaled - 1), 0.05))
     costs = np.zeros(len(scale))
-    costs[is_used] = found / scale[is_used]
+    costs[is_used] = scaled / scale[is_used]
     return costs
 
 

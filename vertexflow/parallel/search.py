@@ -33,10 +33,10 @@ def plan_of(
 ) -> Plan:
     """The best plan for one objective."""
     accumulate = 1 if like is None else like.accumulate
-    found, considered = plans_of(observations, cluster, objective, strategies, optimizer, like, accumulate)
-    if not found:
+    plans, considered = plans_of(observations, cluster, objective, strategies, optimizer, like, accumulate)
+    if not plans:
         raise too_large(cluster)
-    best, *others = found
+    best, *others = plans
     shown = tuple((other.shape, other.prediction.seconds) for other in others[:MOST_RUNNERS_UP] if other.prediction)
     return dataclasses.replace(best, runners_up=shown, considered=considered)
 
@@ -66,14 +66,10 @@ def plans_of(
             )
     if like is not None and set(like.parts) != set(names):
         raise InputError(f"the plan by hand has the parts {sorted(like.parts)}, the model {names}")
-    if (
-        like is not None
-        and like.ranks("vertices") > 1
-        and (reason := next(filter(None, map(why_not, observations)), None))
-    ):
-        raise InputError(f'the plan by hand has ranks of "vertices", and the model calls what has none: {reason}')
+    if like is not None and like.ranks("vertices") > 1:
+        for reason in filter(None, map(why_not, observations)):
+            raise InputError(f'the plan by hand has ranks of "vertices", and the model calls what has none: {reason}')
     search = _Search(observations, cluster, objective, optimizer, accumulate)
-
     meshes = _meshes(cluster, strategies, len(names), like)
     candidates = [search.candidate(mesh, pieces, strategies, like) for mesh, pieces in meshes]
     may_divide = like is None and ("vertices" in strategies or set(strategies) == set(BY_DEFAULT))

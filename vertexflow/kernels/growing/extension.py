@@ -82,8 +82,8 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
     """The passes over vertices that are added in this order; None where some loop is not native code."""
     if bound.extends_natively is False or order.vertex.device != _CPU:
         return None
-    made = bound.extensions_in_ranges if is_profiling() else bound.extensions
-    extension = made.get(order)
+    extensions = bound.extensions_in_ranges if is_profiling() else bound.extensions
+    extension = extensions.get(order)
     if extension is None:
         try:
             with rehearsal.interrupted():
@@ -94,7 +94,7 @@ def extension_for(bound: Bound, order: Order) -> Extension | None:
             bound.extends_natively = False
             return None
         extension = Extension(prepared, list(bound.states), list(bound.pushes), len(bound.pulls), bound.state_gradients)
-        bound.extends_natively, made[order] = True, extension
+        bound.extends_natively, extensions[order] = True, extension
     return extension
 
 

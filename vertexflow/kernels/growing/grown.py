@@ -29,12 +29,12 @@ class Gradients:
     def of_this_call(self) -> GradientsOfCall:
         """Those of this call of backward; they go when it ends, or fails."""
         task = torch._C._current_graph_task_id()
-        found = self._of_calls.get(task)
-        if found is None:
-            found = self._of_calls[task] = GradientsOfCall()
+        gradients = self._of_calls.get(task)
+        if gradients is None:
+            gradients = self._of_calls[task] = GradientsOfCall()
             # The call holds what is to be done at its end, also where it does not come to that.
-            torch.autograd.Variable._execution_engine.queue_callback(found.clear)
-        return found
+            torch.autograd.Variable._execution_engine.queue_callback(gradients.clear)
+        return gradients
 
 
 @dataclass(eq=False)

@@ -39,29 +39,29 @@ def _reached(roots: Iterable[object], seen: set[int], elsewhere: tuple[type, ...
     """What the objects take that can be reached and were not seen, and where the numbers of arrays and tensors lie."""
     waiting, size, lies = list(roots), 0, []
     while waiting:
-        found = waiting.pop()
-        if id(found) in seen or isinstance(found, (*_ELSEWHERE, *elsewhere)):
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, (*_ELSEWHERE, *elsewhere)):
             continue
-        seen.add(id(found))
-        if isinstance(found, Tensor):
-            storage = found.untyped_storage()
+        seen.add(id(each))
+        if isinstance(each, Tensor):
+            storage = each.untyped_storage()
             lies.append((storage.data_ptr(), storage.data_ptr() + storage.nbytes()))
-            size += sys.getsizeof(found) + _OF_A_TENSOR
-        elif isinstance(found, np.ndarray):
-            start = found.__array_interface__["data"][0]
-            lies.append((start, start + (found.nbytes if found.flags.contiguous else 0)))
-            size += object.__sizeof__(found) + _OF_AN_ARRAY
-            waiting.append(found.base)
+            size += sys.getsizeof(each) + _OF_A_TENSOR
+        elif isinstance(each, np.ndarray):
+            start = each.__array_interface__["data"][0]
+            lies.append((start, start + (each.nbytes if each.flags.contiguous else 0)))
+            size += object.__sizeof__(each) + _OF_AN_ARRAY
+            waiting.append(each.base)
         else:
-            referents = gc.get_referents(found)
-            size += _size(found, len(referents))
+            referents = gc.get_referents(each)
+            size += _size(each, len(referents))
             waiting += referents
     return size, lies
 
 
-def _size(found: Any, num_referents: int) -> int:
-    size = sys.getsizeof(found)
-    if type(found).__dictoffset__ and not isinstance(found, type):  # attributes, which lie beside the object
+def _size(each: Any, num_referents: int) -> int:
+    size = sys.getsizeof(each)
+    if type(each).__dictoffset__ and not isinstance(each, type):  # attributes, which lie beside the object
         size += 8 * num_referents
     return -(-size // _ALIGNED) * _ALIGNED
 

@@ -58,13 +58,10 @@ class Prepared:
     def backward_for(self, bound: Bound, order: Order, have_rows: tuple[bool, ...], overwrites: bool) -> Backward:
         """The pass where gradients have rows for some outputs, and only one row for others."""
         key = overwrites and self.forward.sending is not None, have_rows
-        found = self.backwards.get(key)
-        if found is None:
+        if key not in self.backwards:
             with rehearsal.interrupted():
-                found = self.backwards[key] = backward(
-                    self.forward, self.read, bound, order, have_rows, key[0], self.grows
-                )
-        return found
+                self.backwards[key] = backward(self.forward, self.read, bound, order, have_rows, key[0], self.grows)
+        return self.backwards[key]
 
 
 def prepared_for(bound: Bound, order: Order) -> Prepared | None:

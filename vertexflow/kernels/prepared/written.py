@@ -300,10 +300,10 @@ def _by_need(
 
 def _gathered(program: Program, windows: Windows) -> dict[bool, list[tuple[str, By]]]:
     """The states that a group with several windows gathers again: before a window, and before its lazy part."""
-    found: dict[bool, list[tuple[str, By]]] = {True: [], False: []}
+    states: dict[bool, list[tuple[str, By]]] = {True: [], False: []}
     for name, by in gathered_again(program) if windows.are_several else ():
-        found[is_gathered_first(program, windows.group, name, by)].append((name, by))
-    return found
+        states[is_gathered_first(program, windows.group, name, by)].append((name, by))
+    return states
 
 
 def _forward_layout(compiled: Compiled, group: RowGroup, taken: Sequence[Taken], extent: Extent | None) -> Layout:
