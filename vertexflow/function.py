@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import report
-from .call import arcs, kinds, programs, recall
+from .call import arcs, kinds, programs, readouts, recall
 from .call.estimate import AsGiven, BoundCall, EstimatesMemory
 from .call.inputs import check_arguments, check_inputs, check_shared, initial_states
 from .call.observer import Seen, observer_of_thread
@@ -99,6 +99,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         torch.Size([10, 8])
     """
 
+    _runs_in_two = True  # whether what only outputs need may be computed for the vertices that were asked for alone
     __slots__ = ("_divided", "_kept_on_ranks", "_kept_programs", "_part_group")  # not copied, pickled or watched
 
     def __init__(
@@ -150,8 +151,9 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             shared: tensors that all vertices share, by the names that the vertex function reads (`v.shared`), of any shape: they
                 have no rows, are used as parameters are, and may have been computed and require grad.
             outputs: the vertices whose outputs are wanted, such as `batch.roots`, `[count]`, in any order, or booleans
-                `[num_vertices]`; None: all. Native code writes no other rows and reads no gradients of others, which saves
-                memory and time. (On a GPU, others than `batch.roots` and `batch.leaves` are copied to the host, which waits.)
+                `[num_vertices]`; None: all. Products that only outputs need, such as those of classes, are computed for these
+                vertices alone, if that saves much; native code writes no other rows and reads no gradients of others. (On a
+                GPU, others than `batch.roots` and `batch.leaves` are copied to the host, which waits.)
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
                 own vertex order, or, if it is pulled for edges, `[num_edges, ...]`, rows in the order of `batch.edge_index`, in
                 which edges were given; of vertices of the kinds that pull it only, or of the edges that these read, where
@@ -199,7 +201,9 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         asked, is_usual = (backend, graphs, bool(reverse), inputs, wanted), initial is None and shared is None
         result = recall.run_again(self, version, tensors, *asked) if is_usual else None
         if result is None:
-            call, traces = self._bind_call(version, tensors, graphs, reverse, initial, inputs, shared, wanted)
+            call, traces = self._bind_call(
+                version, tensors, graphs, reverse, initial, inputs, shared, wanted, in_two=self._runs_in_two
+            )
             result = call.results(inputs, traces.values())
             if is_usual:
                 recall.keep(self, version, call, *asked, result)
@@ -229,8 +233,10 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         wanted: Tensor | None,
         how: Callable[..., dict[str, Tensor]] = run_parts,
         backend: str | None = None,
+        in_two: bool = False,
     ) -> tuple[BoundCall, dict[str, Trace]]:
-        """A call that is checked, traced, compiled and scheduled; `how` runs it, or its parts, with programs of a `backend`."""
+        """A call that is checked, traced, compiled and scheduled; `how` runs it, or its parts, with programs of a `backend`. With
+        `in_two`, what only outputs need may be computed apart, for the `wanted` vertices."""
         shared = check_shared(tensors, inputs, shared)
         tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}} if shared else tensors
         batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
@@ -259,13 +265,18 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             run_empty = functools.partial(autograd.run_empty, bound, device)
             return BoundCall(run_empty, tensors, external, device, dict), traces
 
+        divided = None
+        if in_two and selection is not None:
+            divided = readouts.divided(version, traces, batch, methods, selection, inputs, tensors, device)
+        trunk = traces if divided is None else divided.trunk
+
         def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
             ahead = part.schedule
             if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
                 ahead = None  # it was made for another model
             order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
-            bound = self._bind(version, traces, inputs, tensors, device, through, group_methods, backend)
+            bound = self._bind(version, trunk, inputs, tensors, device, through, group_methods, backend)
             order = with_partial_states(order, bound)
             if selection is not None:
                 vertices = selection.within(start, start + part.num_vertices)
@@ -274,13 +285,18 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             return BoundPart(bound, order, counts, part.num_external)
 
         bound_parts = list(map(bind, parts, starts))
-        run, as_given = functools.partial(how, bound_parts), cast(AsGiven, dict)
+        run: Callable[..., dict[str, Tensor]] = functools.partial(how, bound_parts)
+        as_given, call_in_two = cast(AsGiven, dict), None
+        if divided is not None and selection is not None:
+            request = Request.of(tensors, inputs, through, backend or named_backend(self.backend), device)
+            call_in_two = readouts.bind(self, version, divided, bound_parts, request, batch, methods, selection)
+            run, bound_parts = call_in_two.run, [*bound_parts, *call_in_two.readout]
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
         given = [graphs]
         if isinstance(graphs, GraphBatch):
             given = [value for name, value in vars(graphs).items() if name != "derived"]
-        return BoundCall(run, tensors, external, device, as_given, bound_parts, given), traces
+        return BoundCall(run, tensors, external, device, as_given, bound_parts, given, call_in_two), traces
 
     @uncompiled
     def start(
@@ -390,11 +406,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
     ) -> Bound:
         """The programs of a batch, or of vertices that are added to a run that `grows`, compiled for the gradients that are
         wanted; with `through`, children get theirs anyway."""
-        request = Request((), (), False, backend or named_backend(self.backend), device, grows)
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
-            wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
-            request = Request(params, wanted, through, request.backend, device, grows)
+        request = Request.of(tensors, inputs, through, backend or named_backend(self.backend), device, grows)
         with without_autocast(device.type):
             return programs.bound(self._programs, version, traces, request, group_methods)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import torch
 
 import vertexflow as vf
+from vertexflow.call import readouts
+from vertexflow.graph.symbolic import readout
 
 from .call import Call
 from .inputs import Leaves
@@ -94,6 +98,20 @@ def parts_of_a_loss(call: Call) -> None:
         call.model.max_vertices = None
 
 
+def apart(way: Callable[[Call], None]) -> Callable[[Call], None]:
+    """A way in which, mostly, what only outputs need is computed apart, however little that is."""
+
+    @functools.wraps(way)
+    def in_two(call: Call) -> None:
+        if call.rng.random() < 0.3:
+            return way(call)
+        with mock.patch.multiple(readouts, _RUN=0, _MOVED=0), mock.patch.object(readout, "_operations", return_value=1):
+            way(call)
+
+    return in_two
+
+
+@apart
 def selections(call: Call) -> None:
     """Each vertex in one of several selections, of several forms, which may be empty; gradients add up."""
     count, rng, leaves = call.batch.num_vertices, call.rng, call.leaves()

@@ -18,7 +18,7 @@ import vertexflow as vf
 
 from .call import Call
 from .changes import CHANGES, changed_between
-from .combined import alternating, parts_of_a_loss, selections, two_models
+from .combined import alternating, apart, parts_of_a_loss, selections, two_models
 from .expected import gradients_of
 from .functions import EDGE_INPUTS, INPUTS
 from .growing import growing, growing_oddly
@@ -296,6 +296,7 @@ def in_parts(call: Call) -> None:
         call.model.max_vertices = None
 
 
+@apart
 def some_outputs_at_a_time(call: Call) -> None:
     """Those of some vertices, then of all others: rows side by side, whose gradients add up. Outputs of edges come for all."""
     chosen = torch.tensor([call.rng.random() < 0.3 for _ in range(call.batch.num_vertices)])

@@ -24,6 +24,7 @@ from ..kernels.parts import BoundPart
 from .backward_hooks import ReturnsOutputs
 from .outputs import Outputs
 from .programs import Version
+from .readouts import InTwo
 
 Loss = Callable[[Outputs], Tensor]
 AsGiven = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -78,12 +79,22 @@ class BoundCall:
     as_given: AsGiven
     parts: Sequence[BoundPart] = ()
     given: Sequence[object] = ()  # what was known of the structure before the call: graphs, or the arrays of a batch
+    divided: InTwo | None = None  # where the readout of some vertices is computed apart
 
     def results(self, inputs: Mapping[str, Tensor], traces: Iterable[Trace]) -> Outputs:
         """What the call returns, with outputs of kinds that are not in the batch."""
         outputs = self.run(self.tensors, inputs, self.external)
         autograd.add_missing(outputs, traces, [*self.tensors.values(), *inputs.values()], self.device)
         return Outputs(self.as_given(outputs))
+
+    @property
+    def whole_parts(self) -> Sequence[BoundPart]:
+        """The one part of the call, or its trunk and its readout; nothing if one of these is in parts, or a method has no vertex
+        in the readout."""
+        if self.divided is None:
+            return self.parts if len(self.parts) == 1 else ()
+        is_whole = len(self.parts) == 2 and not self.divided.absent
+        return self.parts if is_whole else ()
 
     @property
     def bytes_of_structure(self) -> int:
@@ -145,7 +156,9 @@ class EstimatesMemory(ReturnsOutputs):
             given = [real(group, device) for group in groups]
             if any(group is not before for group, before in zip(given, groups, strict=True)):
                 version = version.apart()  # traces are checked with the inputs: with zeros, they are for nobody else
-            call, _ = self._bind_call(version, tensors, graphs, reverse, given[1], given[0], given[2], outputs)
+            call, _ = self._bind_call(
+                version, tensors, graphs, reverse, given[1], given[0], given[2], outputs, in_two=True
+            )
             return rehearse(call, inputs, loss, holds_outputs)
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:

@@ -22,6 +22,7 @@ from ..graph.symbolic import isolation
 from ..graph.symbolic.partition import partition
 from ..graph.symbolic.passes.wanted import wanted_states
 from ..graph.symbolic.program import CORES
+from ..graph.symbolic.readout import Divided, Readout
 from ..graph.symbolic.show import SymbolicGraph
 from ..graph.symbolic.trace import Trace
 from ..graph.symbolic.watch.look import take_snapshot
@@ -92,6 +93,23 @@ class Request(NamedTuple):
     device: torch.device
     grows: bool = False  # whether a run that grows keeps the states, a row of each for every vertex
 
+    @classmethod
+    def of(
+        cls,
+        tensors: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
+        through: bool,
+        backend: str,
+        device: torch.device,
+        grows: bool = False,
+    ) -> Request:
+        """That of a call with these parameters, buffers and inputs."""
+        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            return cls((), (), False, backend, device, grows)
+        params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
+        wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
+        return cls(params, wanted, through, backend, device, grows)
+
 
 Traces = tuple[
     int, ...
@@ -109,13 +127,17 @@ class Version:
     bound: dict[tuple[Traces, Request, tuple[str, ...]], tuple[Bound, dict[str, Compiled]]] = field(
         default_factory=dict
     )
+    # What only outputs need, and the methods cut in two where some were asked for.
+    readouts: dict[Traces, tuple[dict[str, Readout]]] = field(default_factory=dict)
+    divided: dict[Traces, tuple[Divided | None]] = field(default_factory=dict)
     recalls: WeakKeyDictionary[GraphBatch, dict[tuple[bool, bool], Any]] = field(
         default_factory=WeakKeyDictionary
     )  # `recall`
 
     def apart(self) -> Version:
         """This version with what it has so far; what is added to one is not in the other."""
-        return Version(self.alive, dict(self.traces), dict(self.compiled), dict(self.bound))
+        kept = dict(self.traces), dict(self.compiled), dict(self.bound), dict(self.readouts), dict(self.divided)
+        return Version(self.alive, *kept)
 
 
 @dataclass(frozen=True)
@@ -214,6 +236,11 @@ def bound(
 
     result, programs.latest = _get_or_make(version.bound, (trace_ids, request, methods), make)
     return result
+
+
+def kept_with(table: dict[Traces, tuple[Value]], traces: Mapping[str, Trace], make: Callable[[], Value]) -> Value:
+    """What is made of traces, by the first thread that asks for it, and kept in a table of their version."""
+    return _get_or_make(table, tuple(map(id, traces.values())), lambda: (make(),))[0]
 
 
 def _compiled(traces: Mapping[str, Trace], request: Request) -> dict[str, Compiled]:

@@ -39,6 +39,27 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Readout:
+    """What the readout of some vertices was bound to."""
+
+    part: BoundPart
+    flat: list[int | str]  # the positions of what is read among tensors, and the names of outputs of the trunk
+
+    @classmethod
+    def of(cls, part: BoundPart, tensors: Tensors) -> Readout:
+        """That of a call with these parameters and buffers."""
+        position = {name: at for at, name in enumerate(tensors)}
+        return cls(part, [*(position[name] for name in part.bound.params), *part.bound.pulls])
+
+    def run(self, given: Sequence[Tensor], made: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of trunk and readout; `made` are those of the trunk."""
+        read = [made[each] if isinstance(each, str) else given[each] for each in self.flat]
+        for name in self.part.bound.pulls:
+            del made[name]
+        return made | autograd.run_flat(self.part.bound, self.part.order, read, {})
+
+
+@dataclass(frozen=True, eq=False)
 class Recall:
     """What a call was bound to, and all that decided it."""
 
@@ -49,6 +70,7 @@ class Recall:
     device: torch.device
     part: BoundPart
     flat: list[int]  # the positions of what is read, among tensors, then inputs
+    readout: Readout | None  # of a call in two
     as_given: AsGiven
     latest: Mapping[str, Compiled] | None
 
@@ -88,6 +110,8 @@ def run_again(
         return None
     model._programs.latest = recall.latest
     outputs = autograd.run_flat(recall.part.bound, recall.part.order, [given[at] for at in recall.flat], {})
+    if recall.readout is not None:
+        outputs = recall.readout.run(given, outputs)
     return Outputs(outputs if wanted is None else recall.as_given(outputs))
 
 
@@ -105,10 +129,14 @@ def keep(
     """Remember a call, if what it was bound to can be told from these arguments without waiting for a device."""
     given = [*call.tensors.values(), *inputs.values(), *(() if wanted is None else (wanted,))]
     is_told = can_be_told(model.state_dtype, given) and (wanted is None or wanted.device.type == "cpu")
-    if not (is_told and len(call.parts) == 1 and type(batch) is GraphBatch):
+    parts = call.whole_parts
+    if not (is_told and parts and type(batch) is GraphBatch):
         return
-    (part,) = call.parts
-    if result.keys() != part.bound.pushes.keys():
+    readout, pushed = None, set(parts[0].bound.pushes)
+    if len(parts) > 1:
+        readout = Readout.of(parts[1], call.tensors)
+        pushed = pushed.difference(parts[1].bound.pulls).union(parts[1].bound.pushes)
+    if result.keys() != pushed:
         return  # outputs of kinds that are not in the batch were added
     recall = Recall(
         _surroundings(model, backend, call.device),
@@ -116,8 +144,9 @@ def keep(
         TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None),
         None if wanted is None else wanted.clone(),
         call.device,
-        part,
-        positions(part.bound, call.tensors, inputs),
+        parts[0],
+        positions(parts[0].bound, call.tensors, inputs),
+        readout,
         call.as_given,
         model._programs.latest,
     )

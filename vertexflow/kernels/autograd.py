@@ -107,6 +107,28 @@ class _WithoutRows(torch.autograd.Function):
         return (*(None for _ in range(1 + ctx.count)), *zeros)
 
 
+def also_zero(outputs: Mapping[str, Tensor], leaves: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The same outputs, as results of `leaves` too, whose gradients are zero, not missing."""
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    real = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
+    if not (wanted and real and torch.is_grad_enabled()):
+        return dict(outputs)
+    results = _AlsoZero.apply(len(real), *real.values(), *wanted)  # type: ignore[no-untyped-call]
+    return {**outputs, **dict(zip(real, results, strict=True))}
+
+
+class _AlsoZero(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.likes = [leaf.new_empty(()).expand(leaf.shape) for leaf in tensors[count:]]
+        ctx.set_materialize_grads(False)
+        return tuple(value.view_as(value) for value in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (None, *grads, *(like.new_zeros(like.shape) for like in ctx.likes))
+
+
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, bound: Bound, order: Order, names: tuple[str, ...], *tensors: Tensor) -> tuple[Tensor, ...]:

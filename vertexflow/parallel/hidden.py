@@ -67,6 +67,7 @@ class _Local(VertexFunction):
     """The vertex function of one rank. `number` says which; what it computes is not watched for changes."""
 
     number: int
+    _runs_in_two = False  # what is traced again would meet the other ranks
 
     def _trace(self, *args: Any, **kwargs: Any) -> dict[str, Trace]:
         with collectives.alone():

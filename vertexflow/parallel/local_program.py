@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,18 +17,8 @@ from torch import Tensor, fx
 
 from ..graph.symbolic.nodes import ancestors, descendants
 from ..graph.symbolic.passes.stops import STOP
-from ..graph.symbolic.roles import (
-    ALL_SLOTS,
-    CHILDREN,
-    Counts,
-    Gather,
-    NumChildren,
-    Param,
-    Pull,
-    Slots,
-    position_of,
-    role_of,
-)
+from ..graph.symbolic.retrace import choose_edges, leaf
+from ..graph.symbolic.roles import ALL_SLOTS, Gather, Param, role_of
 from ..graph.symbolic.trace import Trace
 from ..graph.symbolic.vertex import Vertex
 from . import collectives
@@ -110,9 +101,9 @@ class Divider:
                         wanted[use.node][use.columns] = None
             steps += reversed(of_node)
         params: dict[str, set[Columns | None]] = {}
-        for leaf in leaves:
-            if isinstance(role := role_of(leaf.node), Param):
-                params.setdefault(role.name, set()).add(leaf.columns)
+        for use in leaves:
+            if isinstance(role := role_of(use.node), Param):
+                params.setdefault(role.name, set()).add(use.columns)
         return LocalProgram(self.trace, self.ranks, steps[::-1], leaves, scatters, outputs, params)
 
     def _steps_for(
@@ -240,11 +231,10 @@ def _num_edges() -> None:
 
 def run(program: LocalProgram, v: Vertex, param: Callable[[str, Columns | None], Tensor]) -> None:
     """The method of this rank, while it is traced."""
-    if program.trace.arc_size is not None:
-        v._choose_arcs()
-    elif program.trace.reads_edges:
-        v._choose(program.trace.first_slot)
-    values: dict[Use, Any] = {use: _leaf(program, use, v, param) for use in program.leaves}
+    choose_edges(program.trace, v)
+    values: dict[Use, Any] = {}
+    for use in program.leaves:
+        values[use] = leaf(program.trace, use.node, v, partial(_columns_of, param, use.columns))
     for use, step in program.steps:
         args, kwargs = _mapped((step.args, step.kwargs), values)
         if step.target is STOP:
@@ -257,29 +247,8 @@ def run(program: LocalProgram, v: Vertex, param: Callable[[str, Columns | None],
     v.push(**{name: values[use] for name, use in program.pushes.items()})
 
 
-def _leaf(program: LocalProgram, use: Use, v: Vertex, param: Callable[[str, Columns | None], Tensor]) -> Tensor:
-    """What is read from outside."""
-    trace = program.trace
-    match role_of(use.node):
-        case Param(name):
-            return param(name, use.columns)
-        case Pull(name, per_edge):
-            return v._pull(name, per_edge)
-        case Counts():
-            return v._counts()
-        case NumChildren():
-            return v.num_children
-        case Slots():
-            return v._of_edges(Slots())
-        case Gather(state, slot) if slot == ALL_SLOTS:
-            return torch.cat([getattr(v.gather(number), state) for number in range(trace.num_slots)], 1)
-        case Gather(state, slot) if slot == CHILDREN:
-            return v._children_from(trace.first_slot)[state]
-        case Gather(state, slot):
-            child = v.gather(slot) if slot >= 0 else v._gather_at(position_of(slot))
-            return getattr(child, state)  # type: ignore[no-any-return]
-    constant: Tensor = use.node.meta["constant"]
-    return constant
+def _columns_of(param: Callable[[str, Columns | None], Tensor], columns: Columns | None, name: str) -> Tensor:
+    return param(name, columns)
 
 
 def _mapped(tree: Any, values: Mapping[Use, Any]) -> Any:

@@ -27,4 +27,5 @@ class Derived:
     parts: dict[int | tuple[int, ...], tuple[BatchPart, ...]] = field(default_factory=dict)
     user_cache: dict[Any, Any] = field(default_factory=dict)  # `batch.cache`: what users keep with the batch
     orders: dict[Hashable, Any] = field(default_factory=dict)  # schedules on devices, by how children are read
+    apart: dict[Hashable, GraphBatch] = field(default_factory=dict)  # vertices whose outputs are computed apart
     num_alike: int = 1  # how many parts of one batch, all of the same structure, share these `orders`

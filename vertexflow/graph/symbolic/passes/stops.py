@@ -68,4 +68,4 @@ def _copy(trace: Trace) -> Trace:
         return images[value] if isinstance(value, fx.Node) else value
 
     values = {item.name: imaged(getattr(trace, item.name)) for item in fields(trace)}
-    return type(trace)(**{**values, "graph": graph, "pieces": {}})
+    return type(trace)(**{**values, "graph": graph, "state_dtypes": trace.state_dtypes, "pieces": {}})
