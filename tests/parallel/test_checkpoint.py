@@ -127,7 +127,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
         vf.parallel.load(tmp_path, model, optimizer, sampler=sampler)
     other = nn.Linear(2, 2)
     of_other = torch.optim.SGD(other.parameters(), lr=1)
-    with pytest.raises(vf.InputError, match=r"is of another model: weight is not there, \[2, 2\] here"):
+    with pytest.raises(vf.InputError, match=r"is of another model: weight is not there, \[2, 2\] of float32 here"):
         vf.parallel.load(tmp_path, other, of_other)
     with pytest.raises(vf.InputError, match="epoch is a int without state_dict"):
         vf.parallel.save(tmp_path, 1, model, optimizer, epoch=3)
