@@ -252,7 +252,8 @@ def of_models_spread_in_other_ways(folder):
 
     def stages(plan):
         mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("stages",))
-        return vf.parallel.Plan({"stages": 2}, dict.fromkeys(plan, "whole"), plan).apply(case.model(), mesh)
+        of_stages = vf.parallel.Plan({"stages": 2}, dict.fromkeys(plan, "whole"), plan)
+        return of_stages.apply(case.model(), mesh, rows={"x": "vertices"})
 
     late = {"embed": 0, "function": 0, "out": 1}
     early = {"embed": 0, "function": 1, "out": 1}

@@ -108,8 +108,12 @@ class Plan:
         if num_stages > 1 and set(self.stages) != set(self.parts):
             raise InputError(f"there are {num_stages} stages; give the stage of each part: stages={{name: number}}")
         if self.ranks("vertices") > 1 and self.size > self.with_rows:
+            others = " and ".join(
+                f'{self.ranks(name)} of "{name}"' for name in ("hidden", "stages") if self.ranks(name) > 1
+            )
             raise InputError(
-                'ranks of "vertices" beside ranks of "hidden" or "stages" are not carried out; beside "data" they are'
+                f'the mesh has {self.ranks("vertices")} ranks of "vertices" and {others}, which are not carried out beside each '
+                'other; beside "data" either is'
             )
         for name in ("micro_batches", "accumulate", "batch_size"):
             value = getattr(self, name)
@@ -146,7 +150,14 @@ class Plan:
         )
         return f"{dimensions or 'one rank'}: {strategies}{micro}{several}"
 
-    def apply(self, model: nn.Module, mesh: DeviceMesh | None = None, batch: Any = None) -> nn.Module:
+    def apply(
+        self,
+        model: nn.Module,
+        mesh: DeviceMesh | None = None,
+        batch: Any = None,
+        *,
+        rows: Mapping[str, str | None] | None = None,
+    ) -> nn.Module:
         """The model as the plan has it, on the ranks of a mesh; all of them call it.
 
         On meshes of "data" and "vertices" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the
@@ -161,18 +172,21 @@ class Plan:
                 "vertices", "hidden", "stages") and sizes.
             batch: where parts are "hidden", a batch as `vf.parallel.plan` takes, with the inputs and dtypes of those to come: the
                 vertex functions are traced, to see which columns ranks can share.
+            rows: where parts are in stages, what the rows of the model's arguments are, with which they are cut into
+                micro-batches: `{"x": "vertices", "labels": "graphs", "table": None}`; "edges", "roots", "leaves", "vertices of
+                kind 'leaf'" as well, "inputs.x" for an entry of an argument, None for what is given whole.
 
         Returns:
             The model itself, or, where parameters are whole on several ranks, a `DistributedDataParallel` around it. All ranks
             of "hidden" and "stages" call it with the same arguments, and get what it gives.
 
         Raises:
-            InputError: the model or the mesh is not that of the plan, or a vertex function has no columns that ranks can share.
-                Nothing was changed then.
+            InputError: the model or the mesh is not that of the plan, a vertex function has no columns that ranks can share, or
+                `rows` has an argument that the model has not. Nothing was changed then.
         """
         from .apply import apply
 
-        return apply(self, model, mesh, batch)
+        return apply(self, model, mesh, batch, rows)
 
     def __str__(self) -> str:
         """A table of the parts, and what is predicted."""
