@@ -40,6 +40,7 @@ from vertexflow.parallel import measure, measure_links
 from vertexflow.parallel.divide_graph import levels_of
 
 from .graphs import wide_circuit
+from .memory import trim
 
 MIB = 1 << 20
 
@@ -121,6 +122,7 @@ def _rank(rank: int, ranks: int, folder: str, options: Any) -> None:
     clock = time.process_time if options.processor_time else time.perf_counter
     step(model, small, torch.randn(small.num_vertices, options.hidden), clock)
     x = torch.randn(part.num_vertices, options.hidden)
+    trim()
     before = _peak_from_now()
     times = [step(model, part, x, clock)]
     peak = _status("VmHWM") - before
