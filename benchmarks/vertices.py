@@ -104,7 +104,9 @@ def model_of(options: Any) -> vf.nn.DAGNN:
 def predict(options: Any, batch: vf.GraphBatch, ranks: int, cluster: vf.parallel.Cluster) -> vf.parallel.Prediction:
     """What a plan says of so many ranks."""
     model, x = model_of(options), torch.empty(batch.num_vertices, options.hidden, device="meta")
-    like = vf.parallel.Plan({"vertices": ranks}, {"": "whole", "layers.0": "whole"})
+    like = vf.parallel.Plan(
+        {"vertices": ranks}, {"": "whole", "layers.0": "whole"}, step_cost=vf.parallel.StepCost()
+    )  # as it was divided
     found = vf.parallel.plan(model, [(batch, x)], cluster, optimizer=0, like=like, call=loss)
     assert found.prediction is not None
     return found.prediction

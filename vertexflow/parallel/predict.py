@@ -13,7 +13,7 @@ from .observe import Call, ModelPart, Observation
 from .work import COUNTED
 
 _FRESH = COUNTED.index("fresh")
-_LAUNCHES = COUNTED.index("launches")  # this and what follows is for each step, not each row
+LAUNCHES = COUNTED.index("launches")  # this and what follows is for each step, not each row
 _MOST_PLACED = 4096  # graphs that are placed one by one; more are dealt out by size
 
 
@@ -79,7 +79,7 @@ def place(observation: Observation, cluster: Cluster, num_ranks: int) -> Ranks:
         for call in part.calls:
             rows, num_steps = call.levels.sizes()
             work = _work_of_call(call, *call.levels.of_ranks(np.zeros(count, np.int64), 1))[0] * seconds
-            launches = work[_LAUNCHES:].sum()
+            launches = work[LAUNCHES:].sum()
             added += rows / max(1.0, rows.sum()) * (work.sum() - launches)
             steps += num_steps / max(1.0, num_steps.max(initial=0)) * launches
     if count <= _MOST_PLACED:
