@@ -23,8 +23,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,10 +136,7 @@ def _rank(rank: int, ranks: int, folder: str, options: Any) -> None:
     times = [step(model, part, x, clock)]
     peak = _status("VmHWM") - before
     times = [step(model, part, x, clock) for _ in range(options.steps - 1)]
-    clocked = SimpleNamespace(perf_counter=clock)
-    with ExitStack() as stack:
-        for module in (measure, measure_links, calibration):
-            stack.enter_context(patch.object(module, "time", clocked))
+    with measured_by(clock):
         cluster = vf.parallel.Cluster.measure(init_device_mesh("cpu", (ranks,)), seconds=options.seconds)
     times += [step(model, part, x, clock) for _ in range(options.steps)]  # minutes differ: before it and after it
     if rank == 0:
@@ -147,6 +144,15 @@ def _rank(rank: int, ranks: int, folder: str, options: Any) -> None:
     torch.save({"peak": peak, "ms": statistics.median(times) * 1e3}, f"{folder}/found {rank}")
     distributed.barrier()
     distributed.destroy_process_group()
+
+
+@contextmanager
+def measured_by(clock: Callable[[], float]) -> Iterator[None]:
+    """`Cluster.measure` reads this clock."""
+    with ExitStack() as stack:
+        for module in (measure, measure_links, calibration):
+            stack.enter_context(patch.object(module, "time", SimpleNamespace(perf_counter=clock)))
+        yield
 
 
 def step(model: Any, part: vf.parallel.GraphPart, x: torch.Tensor, clock: Callable[[], float]) -> float:
