@@ -116,7 +116,7 @@ def measure(
     torch.manual_seed(1)
     case = WORKLOADS[name].make(settings)
     (one,) = (one for one in case.contestants if one.name == contestant)
-    _trim()
+    trim()
     start = status("VmRSS")
     return {
         "title": case.title,
@@ -164,7 +164,8 @@ def _step(model: nn.Module, contestant: Contestant) -> int | None:
     return forward
 
 
-def _trim() -> None:
+def trim() -> None:
+    """Give back what earlier steps have left to be used again."""
     gc.collect()
     pool.clear()
     ctypes.CDLL(None).malloc_trim(0)

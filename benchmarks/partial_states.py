@@ -24,7 +24,7 @@ from torch import nn
 import vertexflow as vf
 
 from .device import size_in, status
-from .memory import MIB, _trim
+from .memory import MIB, trim
 
 WORD = 8  # the size of the small state
 
@@ -78,7 +78,7 @@ def measure(graphs: int, words: int, size: int, backend: str, steps: int, leaves
     step(small, torch.randn(8 * words, WORD))
     torch.manual_seed(1)
     batch, x = vf.pack([text(4, words)] * graphs), torch.randn(4 * words * graphs, WORD)
-    _trim()
+    trim()
     start = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's high-water mark begins again
     step(batch, x)

@@ -66,3 +66,21 @@ def import_jax(x: Tensor) -> Any:
         raise MissingError(f"JAX cannot be imported ({error}); pip install jax") from error
     jax.config.update("jax_enable_x64", x.dtype == torch.float64)
     return jax
+
+
+def import_dynet() -> Any:
+    """DyNet with autobatching, in float32.
+
+    Raises:
+        MissingError: it cannot be imported.
+    """
+    try:
+        import dynet_config
+
+        dynet_config.set(mem=2048, random_seed=1, autobatch=1)
+        import dynet
+    except Exception as error:
+        raise MissingError(
+            f"DyNet cannot be imported ({error}); see benchmarks/dynet.py for how it is built"
+        ) from error
+    return dynet

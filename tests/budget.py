@@ -13,11 +13,16 @@ from hypothesis import HealthCheck, Phase, settings
 _TIMES = float(os.environ.get("VERTEXFLOW_EXAMPLES", "1"))
 
 
+def repeats(count: int) -> int:
+    """`count`, or as many times as many as somebody asks for; at least one."""
+    return max(1, round(count * _TIMES))
+
+
 def tries(count: int) -> settings:
     """Of Hypothesis, for a test over `count` cases that are slow to make: shrinking a failure would take minutes."""
     return settings(
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
-        max_examples=max(1, round(count * _TIMES)),
+        max_examples=repeats(count),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

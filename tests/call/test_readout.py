@@ -97,6 +97,7 @@ def is_apart(model):
     return ".readout." in model.explain()
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_same_as_picked_from_all(backend, reverse, monkeypatch):
@@ -149,6 +150,7 @@ def test_memory_is_that_of_the_rows_that_were_asked_for():
     assert whole.kept - some.kept > 900 * row  # logits, which the derivative of the loss reads
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
 def test_whose_gradients_are_wanted(backend):
     """Of the trunk alone, of the readout alone, of an input alone; and none."""
@@ -212,6 +214,7 @@ class Sentence(vf.VertexFunction):
         v.scatter(h=v.gather(0).h)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
 @pytest.mark.parametrize("outputs", [[4, 2], [0, 1, 3], [4], [2, 4, 0, 2], [8], [8, 4]])
 def test_kinds(backend, outputs):
@@ -404,27 +407,25 @@ def test_the_line_of_an_error_is_the_users(backend):
         model(batch, x=x, shift=-100 * shift, outputs=batch.roots)
 
 
-def test_autocast_and_half_precision():
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+@pytest.mark.parametrize("is_cast", [True, False])
+def test_autocast_and_half_precision(backend, is_cast):
     batch = vf.pack(GRAPHS)
-    given = inputs_of(batch)
-    x = given["x"].float().detach().requires_grad_()
-    for dtype, is_cast in ((torch.float32, True), (torch.bfloat16, False)):
-        for backend in ("torch", "auto"):
-            model = tagger(backend).to(dtype)
-            leaf = x if is_cast else x.detach().bfloat16().requires_grad_()
-            results = []
-            for outputs in (batch.roots, None):
-                with torch.autocast("cpu", torch.bfloat16, enabled=is_cast):
-                    out = model(batch, x=leaf, label=given["label"], outputs=outputs)
-                picked = {name: value if outputs is not None else value[batch.roots] for name, value in out.items()}
-                slopes = torch.autograd.grad(losses(picked), [leaf, *model.parameters()])
-                results.append((picked, slopes))
-            (some, ours), (whole, expected) = results
-            for name, value in whole.items():
-                assert some[name].dtype == value.dtype
-                torch.testing.assert_close(some[name], value, rtol=2e-2, atol=2e-2)
-            for one, other in zip(ours, expected, strict=True):
-                torch.testing.assert_close(one, other, rtol=5e-2, atol=5e-2)
+    given, model = inputs_of(batch), tagger(backend).to(torch.float32 if is_cast else torch.bfloat16)
+    x = given["x"].detach().to(model.w.weight.dtype).requires_grad_()
+    results = []
+    for outputs in (batch.roots, None):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_cast):
+            out = model(batch, x=x, label=given["label"], outputs=outputs)
+        picked = {name: value if outputs is not None else value[batch.roots] for name, value in out.items()}
+        results.append((picked, torch.autograd.grad(losses(picked), [x, *model.parameters()])))
+    (some, ours), (whole, expected) = results
+    for name, value in whole.items():
+        assert some[name].dtype == value.dtype
+        torch.testing.assert_close(some[name], value, rtol=2e-2, atol=2e-2)
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=5e-2, atol=5e-2)
 
 
 def test_runs_of_as_many_vertices_have_one_structure():

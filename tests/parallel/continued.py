@@ -72,7 +72,9 @@ def wrapped(model: nn.Module, way: str) -> tuple[nn.Module, DeviceMesh]:
     parts, stages = dict.fromkeys(("embed", "function", "out"), "whole"), {"embed": 0, "function": 0, "out": 1}
     sizes = {"data": count // 2, way: 2}
     if way == "stages":
-        return vf.parallel.Plan(sizes, parts, stages, micro_batches=2).apply(model, mesh), mesh["data"]
+        return vf.parallel.Plan(sizes, parts, stages, micro_batches=2).apply(model, mesh, rows={"x": "vertices"}), mesh[
+            "data"
+        ]
     batch = vf.pack(CASE.graphs)
     x = torch.empty(batch.num_vertices, 3, dtype=torch.float64)
     return vf.parallel.Plan(sizes, {**parts, "function": "hidden"}).apply(model, mesh, (batch, x)), mesh["data"]

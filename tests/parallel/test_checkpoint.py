@@ -81,6 +81,7 @@ def made(kind):
 
 @pytest.mark.parametrize("kind", ["adam", "momentum"])
 @pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.cases(2)
 def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path, kind, at):
     """Also before its first step, which must not become its second; rates that were changed are kept."""
     model, optimizer = made(kind)
@@ -127,7 +128,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
         vf.parallel.load(tmp_path, model, optimizer, sampler=sampler)
     other = nn.Linear(2, 2)
     of_other = torch.optim.SGD(other.parameters(), lr=1)
-    with pytest.raises(vf.InputError, match=r"is of another model: weight is not there, \[2, 2\] here"):
+    with pytest.raises(vf.InputError, match=r"is of another model: weight is not there, \[2, 2\] of float32 here"):
         vf.parallel.load(tmp_path, other, of_other)
     with pytest.raises(vf.InputError, match="epoch is a int without state_dict"):
         vf.parallel.save(tmp_path, 1, model, optimizer, epoch=3)
@@ -252,7 +253,8 @@ def of_models_spread_in_other_ways(folder):
 
     def stages(plan):
         mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("stages",))
-        return vf.parallel.Plan({"stages": 2}, dict.fromkeys(plan, "whole"), plan).apply(case.model(), mesh)
+        of_stages = vf.parallel.Plan({"stages": 2}, dict.fromkeys(plan, "whole"), plan)
+        return of_stages.apply(case.model(), mesh, rows={"x": "vertices"})
 
     late = {"embed": 0, "function": 0, "out": 1}
     early = {"embed": 0, "function": 1, "out": 1}

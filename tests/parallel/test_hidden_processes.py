@@ -273,6 +273,10 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
         with pytest.raises(vf.VertexFlowError, match=wanted):
             vf.parallel.Plan({"hidden": ranks}, parts).apply(model, columns, given)
         assert before == {name: value.shape for name, value in model.named_parameters()}
+    spread = vf.parallel.Plan({"hidden": ranks}, {"": "hidden"}).apply(TreeRNN(3, 4), columns, (batch, {"x": x}))
+    part = vf.parallel.divide(batch, ranks, rank_of=torch.arange(batch.num_vertices) % ranks)[columns.get_local_rank()]
+    with pytest.raises(vf.InputError, match="cannot be called with a part of graphs"):
+        spread(part, x=torch.ones(part.num_vertices, 3))
     with pytest.raises(vf.InputError, match='no ranks of "hidden"'):
         vf.parallel.Plan({"data": 2}, {"": "hidden"}).apply(TreeRNN(3, 4), mesh["data"])
 
@@ -282,7 +286,7 @@ def of_stages_and_columns(mesh: DeviceMesh, found) -> None:
     case, hidden = HIDDEN["both directions"]
     model, batch = case.model(), vf.pack(case.graphs)
     x = torch.empty(batch.num_vertices, 3, dtype=torch.float64)
-    call = plan_of(model, mesh, hidden, {"up": 0, "down": 1}).apply(model, mesh, (batch, x))
+    call = plan_of(model, mesh, hidden, {"up": 0, "down": 1}).apply(model, mesh, (batch, x), rows={"x": "vertices"})
     losses, weights = case.losses(call, range(len(case.graphs)))
     loss = (losses * weights).sum() / weights.sum()
     torch.testing.assert_close(loss.detach(), found["both directions"][0], **EXACT)

@@ -104,6 +104,7 @@ def test_plans_are_compared(model):
         found.compare("other")
 
 
+@pytest.mark.slow
 def test_memory_decides(model):
     batches = [a_batch()]
     free = vf.parallel.plan(model, batches, a_cluster())
@@ -153,6 +154,7 @@ def test_the_best_plan_is_the_best_of_all_by_hand(model):
         assert fitting > 10
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_too_large_for_a_rank_is_divided(model):
     """What no other plan can have, vertices over ranks can; how they are called is told."""
     batch = vf.pack([vf.graph(400, [(child, child + 40) for child in range(360)])])
@@ -163,7 +165,7 @@ def test_a_graph_that_is_too_large_for_a_rank_is_divided(model):
     found = vf.parallel.plan(model, batches, a_cluster(memory=limit))
     assert found.ranks("vertices") > 1
     assert found.prediction.memory <= limit
-    assert f"vf.parallel.divide(graphs, {found.ranks('vertices')})" in str(found)
+    assert f"vf.parallel.divide(graphs, {found.ranks('vertices')}, cost=plan.step_cost)" in str(found)
     assert sum(found.prediction.shares.values()) == pytest.approx(1)
     again = vf.parallel.plan(model, batches, a_cluster(memory=limit), like=found)
     assert again.prediction == found.prediction
@@ -232,6 +234,7 @@ def test_what_cannot_be_planned_is_refused(model):
         (lambda: Plan({"stages": 2}, {"up": "whole"}), "give the stage of each part"),
         (lambda: Plan({"data": 2}, {"up": "whole"}, {"up": 1}), "is in stage 1"),
         (lambda: Plan({"data": 2}, {}, micro_batches=0), "micro_batches is 0"),
+        (lambda: Plan({"vertices": 2, "hidden": 4}, {}), '2 ranks of "vertices" and 4 of "hidden", which are not'),
         (lambda: Plan({"data": 2}, {}, accumulate=0), "accumulate is 0"),
         (lambda: Plan({"data": 2}, {}, batch_size=2.5), "batch_size is 2.5"),
         (lambda: Plan({"data": 2}, {"up": "whole", "other": "whole"}).apply(model), "no module of that name"),

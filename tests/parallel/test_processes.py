@@ -291,20 +291,19 @@ def of_times_that_ranks_agree_on(mesh: DeviceMesh) -> None:
 
 
 def of_gradient_noise(mesh: DeviceMesh) -> None:
-    """Ranks measure the same, what the gradients of their graphs alone say."""
+    """Ranks measure the same, what the gradients of their graphs alone say; with whole parameters and with sharded ones."""
     rank, num_ranks = mesh.get_local_rank(), mesh.size()
     if num_ranks == 1:
         return
     case = CASES["plain mean"]
-    one, model = case.model(), case.model()
-    noise = vf.parallel.GradientNoise(model, decay=0, group=mesh)
-    call = ddp(model, mesh)
+    one = case.model()
+    models = {"whole": case.model(), "sharded": sharded(case.model(), mesh), "kept": gathered(case.model(), mesh)}
+    if num_ranks == 4:
+        two_by_two = DeviceMesh("cpu", [[0, 1], [2, 3]], mesh_dim_names=("copies", "pieces"))
+        models["copies of pieces"] = sharded(case.model(), two_by_two)
+    calls = {name: ddp(model, mesh) if name == "whole" else model for name, model in models.items()}
+    noises = {name: vf.parallel.GradientNoise(model, decay=0, group=mesh) for name, model in models.items()}
     for share in shares(case, num_ranks)[:2]:
-        model.zero_grad()
-        losses, _ = case.losses(call, share[rank])
-        vf.parallel.mean(losses, group=mesh).backward()
-        noise.add(len(losses))
-        noise.update(len(share[rank]))
         parts = [case.losses(one, part)[0] for part in share]
         shares_of_rows = [len(part) / sum(map(len, parts)) for part in parts]
         gradients = [
@@ -313,17 +312,102 @@ def of_gradient_noise(mesh: DeviceMesh) -> None:
         ]
         square = sum(w * g for w, g in zip(shares_of_rows, gradients, strict=True)).square().sum().item()
         mean = sum(w * g.square().sum().item() for w, g in zip(shares_of_rows, gradients, strict=True))
-        state = noise.state_dict()
-        assert state["trace"] == pytest.approx(len(case.graphs) * (mean - square) / (num_ranks - 1), rel=1e-10)
-        assert state["square"] == pytest.approx((num_ranks * square - mean) / (num_ranks - 1), rel=1e-10)
-    vf.parallel.check_same(group=mesh, noise=noise.state_dict())
-    if mesh.size() == dist.get_world_size() == 4:
-        with pytest.raises(vf.InputError, match="the parameters are sharded"):
-            vf.parallel.GradientNoise(sharded(case.model(), mesh))
+        for name, call in calls.items():
+            call.zero_grad()
+            losses, _ = case.losses(call, share[rank])
+            vf.parallel.mean(losses, group=mesh).backward()
+            noises[name].add(len(losses))
+            noises[name].update(len(share[rank]))
+            state = noises[name].state_dict()
+            assert state["trace"] == pytest.approx(len(case.graphs) * (mean - square) / (num_ranks - 1), rel=1e-10), (
+                name
+            )
+            assert state["square"] == pytest.approx((num_ranks * square - mean) / (num_ranks - 1), rel=1e-10), name
+    vf.parallel.check_same(group=mesh, noise=[noise.state_dict() for noise in noises.values()])
+    of_noise_of_accumulated_gradients(mesh, calls, noises)
+
+
+def gathered(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Parts of it sharded by themselves, and gathered until their backward pass."""
+    from torch.distributed.fsdp import fully_shard
+
+    for each in (model.embed, model.function, model):
+        fully_shard(each, mesh=mesh, reshard_after_forward=False)
+    return model
+
+
+def of_noise_of_accumulated_gradients(mesh: DeviceMesh, calls: dict, noises: dict) -> None:
+    """Two batches of each rank: averaged after each, and after the last alone. One that is not told of does not count."""
+    case, rank = CASES["plain mean"], mesh.get_local_rank()
+    two = [[[(rank + number) % 7], [(rank + number + 2) % 7, 5]] for number in (0, 3)]
+    rows = [sum(len(case.losses(case.model(), each)[0]) for each in batches) for batches in two]
+    states = []
+    for name, call in calls.items():
+        for is_late in (False, True):
+            for count, batches in zip(rows, two, strict=True):
+                call.zero_grad()
+                total = vf.parallel.sum(torch.tensor(count), group=mesh)
+                for number, batch in enumerate(batches):
+                    last = number == len(batches) - 1
+                    if name != "whole":
+                        call.set_requires_gradient_sync(last or not is_late)
+                    with call.no_sync() if name == "whole" and is_late and not last else contextlib.nullcontext():
+                        losses = case.losses(call, batch)[0]
+                        if number:  # what is taken beside the backward pass is not added
+                            torch.autograd.grad(
+                                losses.sum(), next(call.parameters()), retain_graph=True, allow_unused=True
+                            )
+                        (vf.parallel.sum(losses, group=mesh) / total).backward()
+                    noises[name].add(len(losses))
+                noises[name].update(3)
+            states.append(noises[name].state_dict())
+    for state in states[1:]:
+        assert state["trace"] == pytest.approx(states[0]["trace"], rel=1e-10)
+        assert state["square"] == pytest.approx(states[0]["square"], rel=1e-10)
+
+
+def of_noise_that_is_refused(mesh: DeviceMesh) -> None:
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    if mesh.size() == 1:
+        return
+    case = CASES["plain mean"]
+    model = case.model()
+    early = vf.parallel.GradientNoise(model, group=mesh)
+    sharded(model, mesh)
+    losses, _ = case.losses(model, [0, 1])
+    vf.parallel.mean(losses, group=mesh).backward()
+    early.add(len(losses))
+    with pytest.raises(vf.InputError, match="another parameter than it was; make GradientNoise after fully_shard"):
+        early.update(2)
+    half = case.model()
+    fully_shard(half.embed, mesh=mesh)
+    with pytest.raises(vf.InputError, match="some parameters are sharded and others are not"):
+        vf.parallel.GradientNoise(half, group=mesh)
+    alone = None
+    if mesh.size() == dist.get_world_size():
+        alone = DeviceMesh("cpu", [[rank] for rank in range(mesh.size())], mesh_dim_names=("all", "one"))["one"]
+    with pytest.raises(vf.InputError, match=r"sharded over the ranks \[0, 1.*and noise is asked of"):
+        vf.parallel.GradientNoise(model, group=alone)
+    called = nn.Sequential(nn.Linear(3, 1))
+    called.again = lambda x: called[0](x)
+    fully_shard(called, mesh=mesh)
+    register_fsdp_forward_method(called, "again")
+    noise = vf.parallel.GradientNoise(called, group=mesh)
+    called.again(torch.ones(2, 3)).mean().backward()
+    noise.add(2)
+    with pytest.raises(vf.InputError, match="the gradient of 'weight' was averaged before it was seen"):
+        noise.update(2)
+    called.zero_grad()
+    called(torch.ones(2, 3)).mean().backward()
+    noise.add(2)
+    noise.update(2)
+    assert noise.updates == 1
 
 
 PARTS = [
     of_gradient_noise,
+    of_noise_that_is_refused,
     of_plans,
     of_plans_of_other_meshes,
     of_groups_of_ranks_that_were_in_others,
@@ -346,6 +430,7 @@ def quick(mesh: DeviceMesh) -> None:
         of_plans(mesh, ("slots",), is_quick=True)
         of_plans_of_other_meshes(mesh)
         of_gradient_noise(mesh)
+        of_noise_that_is_refused(mesh)
         of_times_that_ranks_agree_on(mesh)
         of_groups_of_ranks_that_were_in_others(mesh)
         of_functions_of_means(mesh)

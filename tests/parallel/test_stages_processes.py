@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from .ranks import run_on_ranks
 from .test_processes import EXACT, agree, clipped, shares
 
 pytestmark = pytest.mark.ranks
+ROWS = {"x": "vertices"}
 
 
 class Stacked(nn.Module):
@@ -115,7 +117,7 @@ def of_stages(mesh: DeviceMesh, cases: dict[str, Staged], found) -> None:
             staged.stages,
             staged.micro_batches,
         )
-        call = plan.apply(model, mesh)
+        call = plan.apply(model, mesh, rows=ROWS)
         mine = {part for part, number in staged.stages.items() if number == stage}
         assert {parameter.split(".")[0] for parameter, _ in model.named_parameters()} == mine
         loss, gradients = found[name]
@@ -150,7 +152,9 @@ def of_micro_batches(mesh: DeviceMesh) -> None:
     one, model = (Case(Noisy, ()).model() for _ in range(2))
     graphs = [vf.chain(3), vf.tree((0, 1)), vf.chain(1), vf.chain(5)]
     x = torch.randn(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    call = vf.parallel.Plan({"stages": 2}, dict.fromkeys(stages, "whole"), stages, 2).apply(model, mesh["stages"])
+    call = vf.parallel.Plan({"stages": 2}, dict.fromkeys(stages, "whole"), stages, 2).apply(
+        model, mesh["stages"], rows=ROWS
+    )
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
     torch.manual_seed(5)
     pieces = [one(vf.pack(graphs[:2]), a[:6]), one(vf.pack(graphs[2:]), a[6:])]
@@ -202,13 +206,21 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
             "a value of stage 0 is read in stage 1 and is no tensor",
         ),
     ]:
-        call = plan.apply(Does(does), mesh["stages"])
+        call = plan.apply(Does(does), mesh["stages"], rows=ROWS)
         with pytest.raises(vf.VertexFlowError, match=wanted):
             call(batch, x)
-    call = plan.apply(Does(lambda model, x: model.second(model.first(x))), mesh["stages"])
+    two = Does(lambda model, x: model.second(model.first(x)))
+    with pytest.raises(vf.InputError, match="no such argument; it has batch, x"):  # and nothing has changed
+        plan.apply(two, mesh["stages"], rows={"y": "vertices"})
+    unsaid = plan.apply(copy.deepcopy(two), mesh["stages"])
+    with pytest.raises(
+        vf.InputError, match=r"'x' of a model in stages has 5 rows, as many as the batch has vertices. Whether"
+    ):
+        unsaid(batch, x)
+    call = plan.apply(two, mesh["stages"], rows=ROWS)
     for arguments, wanted in [
         ((torch.ones(2), x), "is called on graphs"),
-        ((vf.pack([vf.graph(1, []), vf.graph(3, [(0, 1), (1, 2)])]), torch.ones(2, 3)), "as many edges and graphs"),
+        ((vf.pack([vf.graph(1, []), vf.graph(3, [(0, 1), (1, 2)])]), torch.ones(2, 3)), "the batch 4 vertices"),
     ]:
         with pytest.raises(vf.VertexFlowError, match=wanted):
             call(*arguments)
@@ -217,8 +229,7 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
     for function in (vf.parallel.load, lambda *arguments: vf.parallel.save("nowhere", 1, *arguments[1:])):
         with pytest.raises(vf.InputError, match="has parts of one stage alone"):
             function("nowhere", call.module, torch.optim.Adam(call.parameters()))
-    call(batch, x)  # rows of vertices, from now on
-    with pytest.raises(vf.InputError, match="had a row for each of the vertices until now, and has 4 rows"):
+    with pytest.raises(vf.InputError, match="'x' of a model in stages has 4 rows, and the batch 5 vertices"):
         call(batch, torch.ones(4, 3))
     other = call.module.second if call.stage == 0 else call.module.first
     with pytest.raises(AttributeError, match="on another rank, which alone has its 'weight'"):

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, InputTypeError
 from ..function import VertexFunction
+from .micro_batches import Cutter, positions
 from .own_group import own_group
 from .plan import DIMENSIONS
 from .reduce import name_groups
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None, batch: Any) -> nn.Module:
+def apply(
+    plan: Plan, model: nn.Module, mesh: DeviceMesh | None, batch: Any, rows: Mapping[str, str | None] | None
+) -> nn.Module:
     """See `Plan.apply`."""
+    if rows is not None and not isinstance(rows, Mapping):
+        raise InputTypeError(f'rows is a {type(rows).__name__}; give a mapping by arguments: {{"x": "vertices"}}')
     modules = _check(plan, model)
+    names = positions(model, rows or {}) if plan.ranks("stages") > 1 else []
     ways = {plan.parts[name] for name in _with_parameters(plan, modules)}
     if plan.size == 1 and mesh is None:
         return model
@@ -51,7 +57,11 @@ def apply(plan: Plan, model: nn.Module, mesh: DeviceMesh | None, batch: Any) -> 
 
         stages = meshes["stages"]
         model = Pipeline(
-            model, _parts_in_stages(plan, modules), stages.get_group(), plan.micro_batches, device_of(stages)
+            model,
+            _parts_in_stages(plan, modules),
+            stages.get_group(),
+            Cutter(plan.micro_batches, rows or {}, names),
+            device_of(stages),
         )
     if ways <= {"whole", "hidden"}:
         has_gradients = any(parameter.requires_grad for parameter in model.parameters())

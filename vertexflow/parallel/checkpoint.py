@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
 
 from ..errors import InputError
-from .logical import Logical
-from .same_optimizer import compared, keys_of
+from .logical import Logical, described
+from .same_optimizer import compare, keys_of
+
+_Given = TypeVar("_Given")
 
 _PREFIX = "step-"
 _COMPLETE = ".metadata"  # what PyTorch writes last, under another name first
@@ -59,7 +62,7 @@ def save(
     if _rank() == 0:
         shutil.rmtree(path, ignore_errors=True)  # what is left of an attempt to write it
     _wait()
-    with _quiet():
+    with _quiet(), _checksums():
         write(state, storage_writer=FileSystemWriter(path), no_dist=not _is_distributed())
     if _rank() == 0:
         _sync(path, path.parent)
@@ -80,7 +83,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         The number of steps that were made; 0 if there is no checkpoint.
 
     Raises:
-        InputError: it is of another model or optimizer, or has not what `more` names. Nothing was changed then, on any rank.
+        InputError: a file of it is cut short or damaged; it is of another model or optimizer, or of other dtypes; it has not what
+            `more` names, or one of these refuses its state. Nothing was changed then, on any rank: all is read beside what
+            there is, which takes the memory of the state of a rank once more, and is checked against its checksums.
 
     Example:
         >>> first = vf.parallel.load("run", model, optimizer, sampler=sampler)
@@ -89,9 +94,9 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         ...     if (step + 1) % 100 == 0:
         ...         vf.parallel.save("run", step + 1, model, optimizer, sampler=sampler)
     """
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict import set_model_state_dict
-    from torch.distributed.checkpoint.state_dict_loader import load as read
+
+    from .checked_files import CheckedReader, read_into
 
     _check(more)
     logical = Logical(model)
@@ -100,8 +105,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         distributed.broadcast_object_list(latest)  # what one rank has seen, for all
     if not latest[0]:
         return 0
-    reader = FileSystemReader(Path(folder) / latest[0])
-    kept = reader.read_metadata().state_dict_metadata
+    reader = CheckedReader(Path(folder) / latest[0])
+    kept = _together(reader.metadata).state_dict_metadata
     if missing := [name for name in more if name not in kept]:
         raise InputError(f"the checkpoint in {folder} has no {missing[0]!r}: it was saved without")
     before = dict(optimizer.state), [(each, each.grad) for group in optimizer.param_groups for each in group["params"]]
@@ -109,32 +114,50 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         state = logical.room(_room(logical.model, optimizer, kept))
         _compare(logical.sizes(state["model"]), kept, folder)
         with _quiet():
-            refusal = compared(state["optimizer"], kept, reader, folder)
-        _agree(refusal)
-    except InputError:
+            _together(lambda: compare(state["optimizer"], kept, reader, folder))
+        names = [group["params"] for group in state["optimizer"]["param_groups"]]
+        of_parameters = state["optimizer"]["state"]
+        # Without what the run had not yet: a parameter has a state from its first gradient on.
+        had_state = {name: of_one for name, of_one in of_parameters.items() if keys_of(name, kept)}
+        state["optimizer"]["state"] = had_state
+        state |= dict.fromkeys(more, ())
+        is_of_as_many = f"random.{_count() - 1}" in kept and f"random.{_count()}" not in kept
+        if is_of_as_many:
+            state[f"random.{_rank()}"] = ()
+        with _quiet():
+            read_into(state, reader, is_alone=not _is_distributed())
+        _set_all_or_none(more, {name: state[name][0] for name in more}, folder)
+    except BaseException:
+        optimizer.state.clear()
         optimizer.state.update(before[0])
         for parameter, grad in before[1]:
             parameter.grad = grad
         raise
-    names = [group["params"] for group in state["optimizer"]["param_groups"]]
-    of_parameters = state["optimizer"]["state"]
-    # Without what the run had not yet: a parameter has a state from its first gradient on.
-    had_state = {name: of_one for name, of_one in of_parameters.items() if keys_of(name, kept)}
-    state["optimizer"]["state"] = had_state
-    state |= dict.fromkeys(more, ())
-    is_of_as_many = f"random.{_count() - 1}" in kept and f"random.{_count()}" not in kept
-    if is_of_as_many:
-        state[f"random.{_rank()}"] = ()
-    with _quiet():
-        read(state, storage_reader=reader, no_dist=not _is_distributed())
     ours = logical.of_rank(state)
     set_model_state_dict(logical.model, ours["model"])
     _set_optimizer(logical.model, optimizer, ours["optimizer"], names)
-    for name, item in more.items():
-        item.load_state_dict(state[name][0])
     if is_of_as_many:
         _set_random_state(state[f"random.{_rank()}"])
     return int(latest[0].removeprefix(_PREFIX))
+
+
+def _set_all_or_none(more: dict[str, Any], states: dict[str, Any], folder: Any) -> None:
+    """Give each of `more` its state; where one refuses it, on any rank, all have what they had."""
+    before = {name: copy.deepcopy(item.state_dict()) for name, item in more.items()}
+
+    def load_all() -> None:
+        for name, item in more.items():
+            try:
+                item.load_state_dict(states[name])
+            except Exception as error:
+                raise InputError(f"{name} refuses its state in the checkpoint in {folder}: {error}") from error
+
+    try:
+        _together(load_all)
+    except InputError:
+        for name, item in more.items():
+            item.load_state_dict(before[name])
+        raise
 
 
 def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -180,25 +203,33 @@ def _set_optimizer(
         here.update({option: value for option, value in kept.items() if option != "params"})
 
 
-def _agree(refusal: str | None) -> None:
-    """Refuse on all ranks what one of them refuses."""
-    refusals = [refusal] * _count()
+def _together(action: Callable[[], _Given]) -> _Given:
+    """What `action` gives on this rank; what one rank refuses, all refuse."""
+    refusal: InputError | None = None
+    try:
+        given = action()
+    except InputError as error:
+        refusal = error
+    refusals = [refusal and str(refusal)] * _count()
     if _is_distributed():
-        distributed.all_gather_object(refusals, refusal)
+        distributed.all_gather_object(refusals, refusals[0])
+    if refusal is not None:
+        raise refusal
     for each in refusals:
         if each is not None:
             raise InputError(each)
+    return given
 
 
-def _compare(ours: dict[str, list[int]], kept: dict[str, Any], folder: Any) -> None:
-    sizes = {
-        name[6:]: list(entry.size)
+def _compare(ours: dict[str, str], kept: dict[str, Any], folder: Any) -> None:
+    theirs = {
+        name[6:]: described(entry.size, entry.properties.dtype)
         for name, entry in kept.items()
         if name.startswith("model.") and hasattr(entry, "size")
     }
-    for name in dict.fromkeys([*ours, *sizes]):
-        if ours.get(name) != sizes.get(name):
-            there, here = (f"{of[name]}" if name in of else "not" for of in (sizes, ours))
+    for name in dict.fromkeys([*ours, *theirs]):
+        if ours.get(name) != theirs.get(name):
+            there, here = (of.get(name, "not") for of in (theirs, ours))
             raise InputError(f"the checkpoint in {folder} is of another model: {name} is {there} there, {here} here")
 
 
@@ -244,6 +275,17 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
+
+
+@contextmanager
+def _checksums() -> Iterator[None]:
+    """By default PyTorch writes checksums of numbers; `load` looks at them."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def _is_distributed() -> bool:

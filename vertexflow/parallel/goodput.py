@@ -6,7 +6,6 @@ tr(Sigma) / |G|^2, in graphs (S. McCandlish et al., An Empirical Model of Large-
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import InputError, InputTypeError
+from .own_gradients import OwnGradients
 from .reduce import group_of
 
 if TYPE_CHECKING:
@@ -79,13 +79,15 @@ class GradientNoise:
     the scale is their ratio. A step whose gradients are not all finite is left out.
 
     Args:
-        model: whose parameters are whole, and their gradients averaged by DDP where there are several ranks; losses are made with
-            `vf.parallel.mean` or `vf.parallel.sum`.
+        model: whose parameters are whole, and their gradients averaged by DDP where there are several ranks; or after
+            `fully_shard`, with parameters that are sharded over all ranks of `group`. Losses are made with `vf.parallel.mean` or
+            `vf.parallel.sum`.
         decay: how much of the averages stays in a step.
         group: the ranks that share the batch; by default all.
 
     Raises:
-        InputError: parameters that are sharded; a decay that is not from 0 to 1.
+        InputError: parameters of which some are sharded and others are not, or that are sharded over other ranks than `group`; a
+            decay that is not from 0 to 1.
 
     Example:
         >>> noise = vf.parallel.GradientNoise(model)
@@ -103,39 +105,16 @@ class GradientNoise:
     ) -> None:
         if not 0 <= decay < 1:
             raise InputError(f"decay is {decay!r}; give a number from 0 up to, not including, 1")
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if any(hasattr(parameter, "full_tensor") for parameter in self._parameters):
-            raise InputError(
-                "the parameters are sharded, and no rank sees its own gradient of them; the noise is measured with DDP"
-            )
-        if not self._parameters:
+        self._gradients = OwnGradients(model, group_of(group))
+        if not self._gradients.parameters:
             raise InputError("the model has no parameters that are trained")
         self.decay, self.updates = decay, 0
         self._group = group
         self._trace, self._square = 0.0, 0.0
-        self._seen: dict[
-            int, Tensor
-        ] = {}  # by parameter: the last gradient's square, which may be of `torch.autograd.grad`
-        self._of_part: dict[int, Tensor] = {}  # the squares of what was added to `.grad`
-        self._split: set[int] = set()  # parameters to whose `.grad` was added several times
         self._begin()
-        for number, parameter in enumerate(self._parameters):
-            parameter.register_hook(functools.partial(self._see, number))  # type: ignore[no-untyped-call]
-            parameter.register_post_accumulate_grad_hook(functools.partial(self._count, number))  # type: ignore[no-untyped-call]
 
     def _begin(self) -> None:
         self._sum, self._rows, self._parts, self._empty = 0.0, 0.0, 0, 0
-
-    def _see(self, number: int, grad: Tensor) -> None:
-        self._seen[number] = grad.detach().double().square().sum()  # of this pass alone, before it is averaged
-        if self._parameters[number].grad is None:  # a step begins; what came before was not added to it
-            self._of_part.pop(number, None)
-            self._split.discard(number)
-
-    def _count(self, number: int, parameter: Tensor) -> None:
-        if number in self._of_part:
-            self._split.add(number)
-        self._of_part[number] = self._seen.pop(number)
 
     def add(self, rows: float | Tensor) -> None:
         """A backward pass of a part is done; its loss was over so many rows (or weights). Call it after each.
@@ -143,13 +122,7 @@ class GradientNoise:
         Raises:
             InputError: a number of rows that is none; a parameter's gradient came in several pieces, as of two backward passes.
         """
-        squares, is_split = [*self._of_part.values()], bool(self._split)
-        self._of_part, self._split = {}, set()
-        if is_split:
-            raise InputError(
-                "gradients of one parameter came several times since the last add(), and the square of their sum is not known: "
-                "call add() after each backward pass, of one loss; checkpoints are made with use_reentrant=False"
-            )
+        square = self._gradients.take()
         count = float(rows)
         if not 0 <= count < math.inf:
             raise InputError(f"a part has {rows} rows; give a number from 0 up")
@@ -157,22 +130,21 @@ class GradientNoise:
         self._empty += count == 0
         if count:
             self._rows += count
-            self._sum += float(torch.stack(squares).sum()) / count if squares else 0.0
+            self._sum += 0.0 if square is None else float(square) / count
 
     def update(self, graphs: int) -> None:
         """The gradients of a step are complete; this rank had so many graphs in it. All ranks call it; they get the same.
 
         Raises:
             InputError: the step had one part on one rank, which says nothing of noise; `add` was not called; the gradients of
-                the parameters are not those of the parts.
+                the parameters are not those of the parts; the model has other parameters than when this was made.
         """
         group = group_of(self._group)
         ranks = 1 if group is None else distributed.get_world_size(group)
-        grads = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        square = float(torch.stack([grad.double().square().sum() for grad in grads]).sum()) if grads else 0.0
-        device = self._parameters[0].device
+        square = self._gradients.square(ranks)
+        device = self._gradients.parameters[0].device
         totals = torch.tensor(
-            [self._sum / ranks**2, self._rows, self._parts, self._empty, graphs, square / ranks], dtype=torch.float64
+            [self._sum / ranks**2, self._rows, self._parts, self._empty, graphs, square], dtype=torch.float64
         ).to(device)
         self._begin()
         if group is not None:

@@ -15,6 +15,7 @@ from torch.distributed import ProcessGroup
 from ..call import programs
 from ..call.inputs import check_inputs, check_shared
 from ..call.observer import Seen
+from ..call.on_ranks import OnRanks
 from ..call.outputs import Outputs
 from ..errors import InputError, VertexFunctionError
 from ..function import VertexFunction
@@ -131,6 +132,11 @@ class Divided:
 
     def run(self, model: VertexFunction, call: Seen) -> Outputs:
         """A call of the model."""
+        if isinstance(call.graphs, OnRanks):
+            raise InputError(
+                "a model whose columns are on several ranks cannot be called with a part of graphs (vf.parallel.divide), whose "
+                "other vertices are on other ranks: one or the other is divided"
+            )
         if call.tensors is not None or transforms.are_active():
             raise InputError(
                 "a model whose columns are on several ranks cannot be called with other parameters, or inside torch.func"

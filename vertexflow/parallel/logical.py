@@ -5,7 +5,7 @@ Checkpoints are made of it, so that any other way of spreading the model can go 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,16 +62,19 @@ class Logical:
         return shown
 
     def room(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Tensors without values, into which the state of the whole model is read, in the place of columns of this rank."""
+        """Tensors without values, into which the state of the whole model is read, beside those of this rank."""
         return _mapped(state, lambda name, key, value: self._room(name, value))
 
     def of_rank(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """What this rank has of the state of the whole model."""
         return _mapped(state, lambda name, key, value: self._own(name, value))
 
-    def sizes(self, tensors: Mapping[str, Any]) -> dict[str, list[int]]:
-        """The shapes of all tensors of the whole model by name; all ranks call it. `tensors` are those of `whole` or `room`."""
-        sizes = {name: list(value.shape) for name, value in tensors.items() if isinstance(value, Tensor)}
+    def sizes(self, tensors: Mapping[str, Any]) -> dict[str, str]:
+        """The shapes and dtypes of all tensors of the whole model by name; all ranks call it. `tensors` are those of `whole` or
+        `room`."""
+        sizes = {
+            name: described(value.shape, value.dtype) for name, value in tensors.items() if isinstance(value, Tensor)
+        }
         if self.stages is None:
             return sizes
         theirs: list[Any] = [None] * distributed.get_world_size(self.stages)
@@ -92,16 +95,24 @@ class Logical:
         return joined(pieces, columns)
 
     def _room(self, name: str, value: Tensor) -> Tensor:
-        if name not in self.cut or not value.dim():
-            return value
-        columns, _ = self.cut[name]
-        return value.new_empty((*value.shape[: columns.dim], columns.extent, *value.shape[columns.dim + 1 :]))
+        if hasattr(value, "full_tensor"):  # a rank's piece, beside which there is room for another
+            return torch.empty_like(value)
+        shape = value.shape
+        if name in self.cut and value.dim():
+            columns, _ = self.cut[name]
+            shape = torch.Size((*shape[: columns.dim], columns.extent, *shape[columns.dim + 1 :]))
+        return torch.empty(shape, dtype=value.dtype, device="cpu")
 
     def _own(self, name: str, value: Tensor) -> Tensor:
         if name not in self.cut or not value.dim():
             return value
         columns, group = self.cut[name]
         return own(value, columns, distributed.get_rank(group), distributed.get_world_size(group)).clone()
+
+
+def described(shape: Sequence[int], dtype: torch.dtype) -> str:
+    """A shape and a dtype in words."""
+    return f"{list(shape)} of {str(dtype).removeprefix('torch.')}"
 
 
 def _named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:

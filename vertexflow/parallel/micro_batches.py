@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from torch import Tensor
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 
+from ..call.on_ranks import OnRanks
 from ..errors import InputError
 from ..graph.inputs.build import InputGraph
 from ..graph.inputs.pack import GraphBatch, pack
@@ -21,18 +23,32 @@ Cuts = tuple[int, ...]
 class Cutter:
     """Cuts the arguments of the calls of one model.
 
-    A tensor with as many rows as the batch has vertices (edges, graphs, roots, leaves, vertices of a kind) is cut with them; any
-    other is given to all micro-batches as it is. What a tensor is, the first batch decides in which no two of these are as many:
-    it stays so, and a batch in which it does not fit is refused.
+    Nothing is cut because of how many rows it has: a table may have as many as a batch has vertices. `rows` says it, and what it
+    says nothing of is given whole where no rows of the batch are as many, and refused where some are.
+
+    Args:
+        count: of micro-batches.
+        rows: by arguments: what their rows are, "vertices", "edges", "graphs", "roots", "leaves", "vertices of kind 'leaf'" (of
+            the second of several batches, "vertices of batch 1"); None of what is given whole. "inputs.x" is an entry of an
+            argument that is a mapping; "inputs" all of them.
+        names: of the arguments by position; of those after the last, there is only a number.
     """
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.sorts: dict[str, str] = {}  # of each argument, by its path: what its rows are; "" has none of the batch
+    def __init__(self, count: int, rows: Mapping[str, str | None], names: Sequence[str]) -> None:
+        self.count, self.rows, self.names = count, dict(rows), names
 
     def cut(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-        """The arguments of each micro-batch; there are no more of them than graphs, and one at least."""
+        """The arguments of each micro-batch; there are no more of them than graphs, and one at least.
+
+        Raises:
+            InputError: an argument has not the rows that it was said to have, or perhaps has some of which nothing was said.
+        """
         paths, spec = tree_flatten_with_path((tuple(args), dict(kwargs)))
+        if any(isinstance(leaf, OnRanks) for _, leaf in paths):
+            raise InputError(
+                "a model in stages cannot be called with a part of graphs (vf.parallel.divide), which leaves no graphs to be cut "
+                "into micro-batches: have stages, or ranks that share the vertices"
+            )
         batches = [leaf for _, leaf in paths if isinstance(leaf, GraphBatch)]
         if not batches:
             raise InputError("a model in stages is called on graphs: give it a GraphBatch, or a list of input graphs")
@@ -44,35 +60,73 @@ class Cutter:
             )
         graphs = _cuts(first, self.count)
         bounds = _bounds(batches, graphs)
+        is_cut = len(graphs) > 2
         columns: list[list[Any]] = []
         for path, leaf in paths:
             if isinstance(leaf, GraphBatch):
-                columns.append([leaf] if len(graphs) == 2 else [part.batch for part in cut_at(leaf, graphs)])
+                columns.append([part.batch for part in cut_at(leaf, graphs)] if is_cut else [leaf])
                 continue
-            cuts = self._cuts_of(keystr(path), leaf, bounds) if isinstance(leaf, Tensor) and leaf.dim() else None
+            cuts = (
+                self._cuts_of(self._name(path), leaf, bounds, is_cut)
+                if isinstance(leaf, Tensor) and leaf.dim()
+                else None
+            )
             pairs = pairwise(graphs if cuts is None else cuts)
             columns.append([leaf if cuts is None else leaf[start:end] for start, end in pairs])
         pieces = [tree_unflatten([column[number] for column in columns], spec) for number in range(len(graphs) - 1)]
         return [(piece[0], piece[1]) for piece in pieces]
 
-    def _cuts_of(self, path: str, value: Tensor, bounds: Mapping[str, Cuts]) -> Cuts | None:
-        fitting = {sort: cuts for sort, cuts in bounds.items() if cuts[-1] == len(value)}
-        sort = self.sorts.get(path)
-        if sort is not None:
-            if sort and sort not in fitting:
-                raise InputError(
-                    f"argument {path} of a model in stages had a row for each of the {sort} until now, and has {len(value)} rows "
-                    f"for {bounds[sort][-1] if sort in bounds else 0} of them"
-                )
-            return bounds[sort] if sort else None
-        if len(set(fitting.values())) > 1:
+    def _name(self, path: Sequence[Any]) -> str:
+        """What an argument, or an entry of it, is called."""
+        of_keywords, first, *inner = (_key(entry) for entry in path)
+        if not of_keywords:
+            first = self.names[first] if first < len(self.names) else first
+        return ".".join(map(str, (first, *inner)))
+
+    def _cuts_of(self, name: str, value: Tensor, bounds: Mapping[str, Cuts], is_cut: bool) -> Cuts | None:
+        outer = name
+        while outer not in self.rows and "." in outer:
+            outer = outer.rpartition(".")[0]
+        if outer not in self.rows:
+            fitting = [sort for sort, cuts in bounds.items() if cuts[-1] == len(value)]
+            if not fitting or not len(value) or not is_cut:
+                return None
             raise InputError(
-                f"argument {path} of a model in stages has {len(value)} rows, and the batch as many {' and '.join(fitting)}: "
-                "which of them its rows are is not known. Call the model first on a batch in which these differ"
+                f"argument {name!r} of a model in stages has {len(value)} rows, as many as the batch has "
+                f"{' and '.join(fitting)}. Whether it is cut with them into micro-batches, its size does not tell. Say what "
+                f"its rows are, plan.apply(model, mesh, rows={{{name!r}: {fitting[0]!r}}}), or None if it is given whole"
             )
-        if len(fitting) < 2:
-            self.sorts[path] = next(iter(fitting), "")
-        return next(iter(fitting.values()), None)
+        sort = self.rows[outer]
+        if sort is None:
+            return None
+        number_of_rows = bounds[sort][-1] if sort in bounds else 0
+        if number_of_rows != len(value):
+            raise InputError(
+                f"argument {name!r} of a model in stages has {len(value)} rows, and the batch {number_of_rows} {sort}, which it "
+                f"was said to have a row for; the batch has {', '.join(f'{cuts[-1]} {each}' for each, cuts in bounds.items())}"
+            )
+        return bounds.get(sort)
+
+
+def _key(entry: Any) -> Any:
+    """The number or name of an entry in a path."""
+    return next(getattr(entry, name) for name in ("idx", "key", "name") if hasattr(entry, name))
+
+
+def positions(module: nn.Module, rows: Mapping[str, str | None]) -> list[str]:
+    """The names of the arguments of a model, by position.
+
+    Raises:
+        InputError: `rows` speaks of an argument that the model has not.
+    """
+    parameters = inspect.signature(module.forward).parameters.values()
+    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    is_open = any(each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters)
+    known = [each.name for each in parameters]
+    wrong = [name for name in rows if name.partition(".")[0] not in known]
+    if wrong and not is_open:
+        raise InputError(f"rows={{{wrong[0]!r}: ...}}: the model has no such argument; it has {', '.join(known)}")
+    return names
 
 
 def packed(tree: Any) -> Any:

@@ -113,12 +113,12 @@ class Pipeline(nn.Module):
         module: nn.Module,
         stages: Mapping[str, int],
         group: ProcessGroup,
-        micro_batches: int,
+        cutter: Cutter,
         device: torch.device,
     ) -> None:
         super().__init__()
         self.stage, self.group, self.device = distributed.get_rank(group), group, device
-        self._cutter = Cutter(micro_batches)
+        self._cutter = cutter
         self._anchor = torch.zeros(
             (), device=device, requires_grad=True
         )  # a rank without parameters goes backward as well

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import InputError, InputTypeError
 from .options import STRATEGIES
+from .partition import StepCost
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -63,6 +64,8 @@ class Plan:
         accumulate: of how many batches gradients are added before a step of the optimizer, which is the caller's to do (with
             DDP's `no_sync` in all but the last).
         batch_size: the graphs of each of these batches, of all ranks together, where the plan was to choose it.
+        step_cost: by which the graphs were divided that were predicted, where ranks share their vertices: so are
+            `vf.parallel.divide(..., cost=plan.step_cost)`.
         prediction, runners_up, considered: what `vf.parallel.plan` says of it: its seconds and bytes; other plans' shapes with
             their seconds (for goodput, seconds in which they come as far as with one step of `base` graphs); and how many
             choices there were.
@@ -82,6 +85,7 @@ class Plan:
     micro_batches: int = 1
     accumulate: int = 1
     batch_size: int | None = None
+    step_cost: StepCost | None = None
     prediction: Prediction | None = None
     runners_up: tuple[tuple[str, float], ...] = ()
     considered: int = 0
@@ -108,8 +112,12 @@ class Plan:
         if num_stages > 1 and set(self.stages) != set(self.parts):
             raise InputError(f"there are {num_stages} stages; give the stage of each part: stages={{name: number}}")
         if self.ranks("vertices") > 1 and self.size > self.with_rows:
+            others = " and ".join(
+                f'{self.ranks(name)} of "{name}"' for name in ("hidden", "stages") if self.ranks(name) > 1
+            )
             raise InputError(
-                'ranks of "vertices" beside ranks of "hidden" or "stages" are not carried out; beside "data" they are'
+                f'the mesh has {self.ranks("vertices")} ranks of "vertices" and {others}, which are not carried out beside each '
+                'other; beside "data" either is'
             )
         for name in ("micro_batches", "accumulate", "batch_size"):
             value = getattr(self, name)
@@ -146,7 +154,14 @@ class Plan:
         )
         return f"{dimensions or 'one rank'}: {strategies}{micro}{several}"
 
-    def apply(self, model: nn.Module, mesh: DeviceMesh | None = None, batch: Any = None) -> nn.Module:
+    def apply(
+        self,
+        model: nn.Module,
+        mesh: DeviceMesh | None = None,
+        batch: Any = None,
+        *,
+        rows: Mapping[str, str | None] | None = None,
+    ) -> nn.Module:
         """The model as the plan has it, on the ranks of a mesh; all of them call it.
 
         On meshes of "data" and "vertices" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the
@@ -161,18 +176,21 @@ class Plan:
                 "vertices", "hidden", "stages") and sizes.
             batch: where parts are "hidden", a batch as `vf.parallel.plan` takes, with the inputs and dtypes of those to come: the
                 vertex functions are traced, to see which columns ranks can share.
+            rows: where parts are in stages, what the rows of the model's arguments are, with which they are cut into
+                micro-batches: `{"x": "vertices", "labels": "graphs", "table": None}`; "edges", "roots", "leaves", "vertices of
+                kind 'leaf'" as well, "inputs.x" for an entry of an argument, None for what is given whole.
 
         Returns:
             The model itself, or, where parameters are whole on several ranks, a `DistributedDataParallel` around it. All ranks
             of "hidden" and "stages" call it with the same arguments, and get what it gives.
 
         Raises:
-            InputError: the model or the mesh is not that of the plan, or a vertex function has no columns that ranks can share.
-                Nothing was changed then.
+            InputError: the model or the mesh is not that of the plan, a vertex function has no columns that ranks can share, or
+                `rows` has an argument that the model has not. Nothing was changed then.
         """
         from .apply import apply
 
-        return apply(self, model, mesh, batch)
+        return apply(self, model, mesh, batch, rows)
 
     def __str__(self) -> str:
         """A table of the parts, and what is predicted."""
@@ -183,7 +201,8 @@ class Plan:
             stage = f"  {self.stages[name]}" if several else ""
             lines.append(f"  {_shown(name):<{width}}  {strategy:<8}{stage}".rstrip())
         if self.ranks("vertices") > 1:
-            of = f"vf.parallel.divide(graphs, {self.ranks('vertices')})"
+            cost = "" if self.step_cost is None else ", cost=plan.step_cost"
+            of = f"vf.parallel.divide(graphs, {self.ranks('vertices')}{cost})"
             lines.append(
                 f'each rank calls the model with its part of the graphs: {of}[mesh["vertices"].get_local_rank()]'
             )
@@ -260,6 +279,8 @@ class Plan:
             raise InputError(f"{path}: {', '.join(wrong)} is unknown or missing in a plan")
         if read.get("prediction") is not None:
             read["prediction"] = Prediction(**read["prediction"])
+        if read.get("step_cost") is not None:
+            read["step_cost"] = StepCost(**read["step_cost"])
         read["runners_up"] = tuple((shape, seconds) for shape, seconds in read.get("runners_up", ()))
         return cls(**read)
 

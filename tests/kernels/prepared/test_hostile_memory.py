@@ -6,7 +6,6 @@ Calls differ in what is wanted (all, roots, some vertices, none), in how the bac
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
@@ -16,11 +15,12 @@ from torch import nn
 import vertexflow as vf
 from vertexflow.kernels import native
 
+from ...budget import repeats
 from ...fuzz.memory import memory
 from ..memory.test_partial_states import Some
 from .test_leaf_states import MODELS, SIZE, with_kinds
 
-CASES = 8 * int(os.environ.get("VERTEXFLOW_EXAMPLES", "1"))
+CASES = repeats(8)
 
 pytestmark = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 
@@ -126,6 +126,7 @@ def selection(batch, draw):
 
 @pytest.mark.parametrize("name", MADE)
 @pytest.mark.cases(3)
+@pytest.mark.slow
 def test_random_structures(monkeypatch, name):
     monkeypatch.setenv("VERTEXFLOW_CXXFLAGS", "-O0")  # compiled in half the time
     torch.manual_seed(0)
