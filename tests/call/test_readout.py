@@ -331,8 +331,13 @@ def test_what_stays_with_the_vertices():
         v.scatter(h=h)
         v.push(y=v.sum(self.linear(v.children.h)))
 
+    def expanded(self, v):
+        h = torch.tanh(v.pull("x") + v.sum(v.children.h))
+        v.scatter(h=h)
+        v.push(y=v.sum(self.linear(v.children.expand(h))))
+
     batch = vf.pack(CHAINS)
-    for vertex in (own_derivative, asserting, over_edges):
+    for vertex in (own_derivative, asserting, over_edges, expanded):
         model = FromCode(vertex, {"h": 3}, linear=nn.Linear(3, 3)).double()
         x = inputs_of(batch)["x"]
         check(model, batch, batch.roots, [x, *model.parameters()], x=x)
