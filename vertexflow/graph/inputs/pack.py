@@ -171,7 +171,7 @@ class GraphBatch(Drawn):
             InputError, InputTypeError: `values` have another number of rows; `of` are no vertices of the batch.
 
         Example:
-            >>> batch.sum(batch.softmax(scores) * out.h)     # attention over each graph's vertices
+            >>> batch.sum(batch.softmax(scores) * out.h)     # attention over each graph's vertices; scores: [V, 1]
             >>> batch.mean(out.h[batch.roots], of=batch.roots)
         """
         rows = grouped(self, values, kinds, of, "sum")

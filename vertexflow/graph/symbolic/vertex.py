@@ -100,7 +100,7 @@ class Vertex:
         )
 
     def gather(self, slot: int) -> Gathered:
-        """The state of the child in `slot` (0, 1, ...)."""
+        """The state of the child in `slot` (0, 1, ...); zeros, never None, where it is missing."""
         if not isinstance(slot, int) or isinstance(slot, bool) or slot < 0:
             raise VertexFunctionError(f"v.gather takes the number of a slot (0, 1, ...), not {slot!r}")
         if slot >= MOST_SLOTS:
