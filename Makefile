@@ -20,9 +20,10 @@ BROWSER := $(VENV)/.browser
 DOCS := $(VENV)/.docs
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-.PHONY: help setup train test test-slow test-ranks test-matrix test-integrations test-browser test-gpu gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
+.PHONY: help setup setup-all train test test-slow test-ranks test-matrix test-integrations test-browser test-gpu gpu sanitize sanitize-threads sanitize-python lint format docs docs-links wheel bench bench-gpu clean
 
 help:
+	@echo "make setup   make .venv; make setup-all: with what the site and all tests need"
 	@echo "make train   train a TreeLSTM on ListOps (a few minutes; ARGS='--help' shows what else it can do)"
 	@echo "make test    run the tests, but for the slow ones"
 	@echo "make test-slow   run those that take long: many cases, all dtypes, compilers for GPUs"
@@ -44,6 +45,10 @@ help:
 	@echo "Variables: PYTHON=python3.12, VENV=.venv, TORCH_INDEX=https://download.pytorch.org/whl/cpu (no CUDA)"
 
 setup: $(READY)
+
+# With what the site, the tests with others' packages and those in a browser need: one after the other, as they go to one place.
+setup-all: $(READY)
+	$(MAKE) --jobs=1 --no-print-directory $(INTEGRATIONS) $(DOCS) $(BROWSER)
 
 # What another PyTorch fixes by itself is left to it.
 build/constraints-torch-%.txt: constraints.txt

@@ -27,6 +27,7 @@ def test_random_functions_over_random_structures(case):
 
 @tries(4)
 @given(case=cases(max_graphs=2), data=st.data())
+@pytest.mark.slow
 def test_frozen_parameters(case, data):
     for parameter in case.model.parameters():
         parameter.requires_grad_(data.draw(st.booleans()))
@@ -35,6 +36,7 @@ def test_frozen_parameters(case, data):
 
 @tries(4)
 @given(case=cases(max_graphs=2), data=st.data())
+@pytest.mark.slow
 def test_every_policy_gives_the_same(case, data):
     """Kinds at random: steps are of one kind each, in the order that the policy chose."""
     case.reverse = False
@@ -85,7 +87,7 @@ def test_gradcheck(case):
     ],
     ids=["one vertex", "only single vertices", "chain", "trees of all sizes", "one child twice, a diamond", "deep"],
 )
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 def test_the_readme_example(parts):
     torch.manual_seed(0)
     model = BinaryTreeLSTM(3, 5).double()

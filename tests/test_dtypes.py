@@ -55,6 +55,7 @@ class Counts(vf.VertexFunction):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(2)
 def test_integers_and_booleans_are_exact(backend):
     batch = vf.pack(GRAPHS)
     model = Counts(backend)

@@ -33,6 +33,7 @@ class TwoKinds(vf.VertexFunction):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(2)
 def test_a_batch_without_the_kind_that_pushes(backend):
     model = TwoKinds(backend)
     x = torch.randn(2, 3, requires_grad=True)

@@ -8,6 +8,7 @@ from .errors_page import mistakes, printed_for
 
 
 @pytest.mark.parametrize("mistake", mistakes(), ids=lambda mistake: mistake.title.replace(" ", "_"))
+@pytest.mark.cases(11)
 def test_what_is_printed(mistake, monkeypatch):
     monkeypatch.delenv("VERTEXFLOW_BACKEND", raising=False)
     assert mistake.printed == printed_for(mistake.code)

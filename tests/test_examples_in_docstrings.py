@@ -72,7 +72,7 @@ class WhereSomethingIsExpected(doctest.OutputChecker):
 
 
 @pytest.mark.parametrize("name", sorted(examples().keys() - SKETCHES))
-@pytest.mark.cases(10)
+@pytest.mark.cases(2)
 def test_an_example(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(

@@ -151,6 +151,7 @@ def in_a_forked_process(model, x):
     [no_grad, inference_mode, anomaly, checkpointed, saved_on_cpu, strict_hooks, deterministic, counting_flops,
      in_a_forked_process],
 )  # fmt: skip
+@pytest.mark.cases(2)
 def test_first_in(first, expected):
     model, x = model_and_input()
     first(model, x)

@@ -22,6 +22,7 @@ from .fuzz.writer import source_of
 
 
 @pytest.mark.parametrize("path", sorted(KEPT.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.cases(2)
 def test_kept_cases(path):
     replay(path)
 
@@ -48,6 +49,7 @@ def test_the_same_seed_gives_the_same_cases():
     assert drawn() == drawn()
 
 
+@pytest.mark.slow
 def test_every_way_is_one_that_can_fail():
     """A model that computes something else than the reference is found out, whatever the way."""
     rng = random.Random(3)
@@ -93,6 +95,7 @@ def test_failures_are_made_small(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "autocast"])
+@pytest.mark.cases(2)
 def test_fewer_digits_are_judged_too(dtype):
     """Values that are a little too far off, and such as are right in another dtype."""
     rng = random.Random(4)

@@ -83,6 +83,7 @@ def tensors_in(value):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["ragged", pytest.param("kinds", marks=pytest.mark.slow)])
+@pytest.mark.cases(2)
 def test_the_same_seed_gives_the_same_bits(name, backend):
     runs = [Run(name, backend, seed).epochs(2) for seed in (0, 0, 1)]
     first, second, other = (tensors_in(run.state()) for run in runs)
@@ -134,12 +135,14 @@ def check_poisoned(before, during, after, others):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.cases(3)
 def test_nan_stays_in_its_sample(name, backend):
     check_poisoned(*poisoned(name, backend, float("nan")))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("name", ["DAGs", "ragged"])
+@pytest.mark.cases(1)
 def test_nan_stays_in_its_sample_in_triton_kernels(name, interpreter):
     check_poisoned(*poisoned(name, "triton", float("nan"), interpreted=True))
 
@@ -176,6 +179,7 @@ def test_a_run_that_is_resumed_in_another_process_is_the_same_run(tmp_path):
 
 @pytest.mark.parametrize("backend", ["torch", "native", "eager"])
 @pytest.mark.parametrize("has_rows", [True, False])
+@pytest.mark.cases(4)
 def test_random_numbers_are_new_in_each_call(has_rows, backend):
     def vertex(self, v):
         x = v.pull("x") + 0 * v.gather(0).h

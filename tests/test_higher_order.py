@@ -284,6 +284,7 @@ def without_grad(h):
         (lambda h: nn.functional.dropout(h), "draws random numbers"),
     ],
 )
+@pytest.mark.cases(2)
 def test_what_a_trace_does_not_say_is_refused(hidden, message):
     def vertex(self, v):
         h = torch.tanh(v.pull("x") + v.gather(0).h)
@@ -360,6 +361,7 @@ def weighted(model, x, **more):
 
 
 @pytest.mark.parametrize("limit", [None, 4])
+@pytest.mark.cases(1)
 def test_transforms_of_torch_func(limit):
     model, x, func = TreeRNN(2, 2).double(), numbers(COUNT, 2).detach(), torch.func
     model.max_vertices = limit
@@ -383,6 +385,7 @@ def test_transforms_of_torch_func(limit):
     agree([func.jvp(lambda x: loss(weights, x), (x,), (x,))[1]], [(expected[-1] * x).sum()])
 
 
+@pytest.mark.slow
 def test_transforms_with_edges_initial_states_kinds_of_reading_and_selections():
     def vertex(self, v):
         kids = v.children

@@ -122,6 +122,7 @@ def test_without_gradients_there_is_nothing_to_refuse(name):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.cases(2)
 def test_a_gradient_is_refused_with_the_line_of_the_operation(name):
     function, line = OPERATIONS[name]
     model = traced(name)

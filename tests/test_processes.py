@@ -99,6 +99,7 @@ def in_a_child(work, seconds=60):
 
 
 @pytest.mark.parametrize("backend", ["torch", "native", "eager"])
+@pytest.mark.cases(2)
 def test_a_model_in_a_forked_child_after_the_parent_used_it_with_several_threads(backend):
     shape = SHAPES["trees"]
     model, graphs = BinaryTreeLSTM(SIZE, 64), graphs_of(shape, 150)

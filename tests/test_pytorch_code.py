@@ -116,7 +116,7 @@ ATTENDS = pytest.mark.skipif(torch.__version__ < (2, 13), reason="attention in f
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 @pytest.mark.parametrize("backends", LOOPS)
-@pytest.mark.cases(8)
+@pytest.mark.cases(2)
 def test_modules(vertex, cell, backends, request):
     check_on(backends, request, Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
 
@@ -148,7 +148,7 @@ def push_of_a_view(self, v):
     ids=["LSTM", "GRU", "MultiheadAttention", "Linear"],
 )
 @pytest.mark.parametrize("backends", LOOPS)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_vertices_that_lie_interleaved_are_put_side_by_side(vertex, cell, backends, request):
     """These flatten a value whose vertices are the second dimension, so that a step's rows are no slice of it."""
     check_on(backends, request, Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
@@ -293,7 +293,7 @@ def padded(self, v):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("backends", LOOPS)
-@pytest.mark.cases(10)
+@pytest.mark.cases(2)
 def test_idioms(vertex, backends, request):
     check_on(backends, request, Case(model_of(vertex, p=nn.Parameter(torch.randn(SIZE))), PARTS, {"x": rows(SIZE)}))
 
@@ -326,6 +326,7 @@ def test_tokens(backends):
 
 
 @pytest.mark.parametrize("size", [1, 13, 26])  # 13 is the number of rows while tracing
+@pytest.mark.cases(2)
 def test_widths(size, backends):
     def vertex(self, v):
         finish(v, self.linear(torch.cat([v.pull("x"), v.gather(0).h, v.gather(1).c], -1)))
@@ -335,6 +336,7 @@ def test_widths(size, backends):
 
 
 @pytest.mark.parametrize("side", [1, 13])
+@pytest.mark.cases(1)
 def test_matrices(side, backends):
     def vertex(self, v):
         m = torch.tanh(v.gather(0).m @ self.w + self.w @ v.gather(1).m.transpose(1, 2) + v.pull("x"))
@@ -377,6 +379,7 @@ def test_inputs_of_any_layout(backends):
         check(Case(model, PARTS, {"x": x.requires_grad_()}), *backends)
 
 
+@pytest.mark.slow
 def test_operators_that_refuse_gaps_read_pieces_of_rows(backends):
     """`nn.GroupNorm` copies what has gaps, as its kernels do not."""
 
@@ -395,6 +398,7 @@ def test_operators_that_refuse_gaps_read_pieces_of_rows(backends):
 
 
 @pytest.mark.parametrize("pushed", [lambda y: y, lambda y: y.view(-1, 2, 2)], ids=["as it is", "as a view"])
+@pytest.mark.cases(1)
 def test_the_gradient_of_a_group_norm_whose_output_is_not_used_is_zero(pushed, backends):
     """PyTorch's kernel reads the gradients of all rows, of which there is one, of zeros."""
 

@@ -25,6 +25,7 @@ def test_random_functions_over_random_structures(case):
 
 @tries(4)
 @given(ragged_cases(max_graphs=2), st.data())
+@pytest.mark.slow
 def test_frozen_parameters(case, data):
     for parameter in case.model.parameters():
         parameter.requires_grad_(data.draw(st.booleans()))
@@ -88,6 +89,7 @@ def rows(count):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("parts", [[STAR], [CHAIN], [Structure(1, [])], [FAN, STAR, Structure(2, []), CHAIN]])
+@pytest.mark.cases(3)
 def test_attention_over_children_with_several_heads(model, parts, reverse):
     vertices, edges = join(parts)
     relation = torch.randint(0, 3, (len(edges),))

@@ -118,12 +118,13 @@ def check(model, first, backend, copies=2, reverse=False, max_vertices=None, wit
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 def test_against_one_vertex_at_a_time(models, backend, first, reverse):
     check(models[first], first, backend, reverse=reverse)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(2)
 def test_in_parts(models, backend):
     check(models[1], 1, backend, copies=3, max_vertices=9)
 

@@ -21,6 +21,7 @@ GRAPHS = [vf.tree(((0, 1), (2, 3))), vf.chain(4), vf.tree(0)]  # 12 vertices
     "optimizer",
     [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.RMSprop, torch.optim.NAdam],
 )
+@pytest.mark.cases(2)
 def test_any_optimiser_lowers_the_loss(optimizer):
     model = TreeRNN(3, 8)
     batch = vf.pack(GRAPHS)

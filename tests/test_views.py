@@ -170,7 +170,7 @@ def _poisoned():
 
 
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 def test_an_expression_gives_for_each_vertex_what_it_gives_by_itself(group):
     model = function_of(GROUPS[group])
     case = Case(model, PARTS, {"x": torch.randn(ROWS, SIZE, dtype=torch.float64, requires_grad=True)})
@@ -185,6 +185,7 @@ def test_an_expression_gives_for_each_vertex_what_it_gives_by_itself(group):
 @pytest.mark.parametrize(
     "group", [name if name == "joined" else pytest.param(name, marks=pytest.mark.slow) for name in HAVE["triton"]]
 )
+@pytest.mark.slow
 def test_so_does_one_in_triton_kernels(group, interpreter):
     """Of the same loops; "joined" is what native code has not."""
     model = function_of(GROUPS[group])

@@ -72,7 +72,7 @@ OURS = {whole: 2, grown: 3, packed: 4}
 @pytest.mark.parametrize(
     ("backend", "function"), [("eager", whole), ("eager", grown), ("aot_eager", whole), ("aot_eager", packed)]
 )
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_inside_compiled_code(function, backend, dynamo):
     """A break for each call of ours, of which nothing is compiled, nor anything again when inputs and graphs change."""
     model, x = model_and_input()
@@ -181,6 +181,7 @@ def two_outputs(seed):
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("everywhere", [False, True])
 @pytest.mark.parametrize("make", [two_outputs, gru])
+@pytest.mark.cases(2)
 def test_backward_hooks_are_called_as_for_a_tuple_of_the_outputs(make, everywhere):
     """They see the same gradients, and what they return counts."""
 

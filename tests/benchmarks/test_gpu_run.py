@@ -210,6 +210,7 @@ def test_a_file_that_cannot_be_imported_is_a_failure_that_names_what_is_missing(
 
 
 @pytest.mark.parametrize("other", [TRITON, ONE])
+@pytest.mark.cases(1)
 def test_ways_of_launching_agree_and_are_measured(other, interpreter, monkeypatch):
     """On the CPU, where Triton's interpreter takes the place of the device."""
     monkeypatch.setitem(BATCHES, "1 tree", ("README", lambda _: [vf.tree(((0, 1), 2))]))

@@ -9,6 +9,7 @@ from benchmarks.inside import TOLERANCE, chart, difference, make, measure
 
 
 @pytest.mark.parametrize("size", [0, 3])
+@pytest.mark.cases(1)
 def test_contestants_agree(size):
     task = make(size, 4, (1, 6), torch.float64)
     assert difference(task) < TOLERANCE[torch.float64]

@@ -20,7 +20,7 @@ TINY = Settings(hidden=6, batch=3, dtype=torch.float64, data=Path(DATA) if DATA 
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 def test_contestants_agree(name):
     if WORKLOADS[name].needs_data and DATA is None:
         pytest.skip("set VERTEXFLOW_DATA to a folder of real data (docs/environment.md)")
@@ -30,6 +30,7 @@ def test_contestants_agree(name):
     assert max(agree(case).values()) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_compiled_peer_agrees(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced only: it is faster
     case = treelstm.random_trees(replace(TINY, compile=True))

@@ -59,6 +59,7 @@ def refused(vertex, error, match, **parts):
         ({"x": torch.randn(7, 5)}, vf.VertexFunctionError, r"(?s)dim.*linear_of.*x: float32\[n, 5\]"),
     ],
 )
+@pytest.mark.cases(4)
 def test_inputs(inputs, error, match):
     def vertex(self, v):
         state_and_gradient(v, linear_of(self, v))
@@ -135,6 +136,7 @@ def test_scatter_push_and_gather(finish, match):
         lambda h: nn.functional.layer_norm(h.t(), (h.shape[0],)).t(),
     ],
 )
+@pytest.mark.cases(6)
 def test_mixing_rows_names_the_line(mix):
     def vertex(self, v):
         h = linear_of(self, v)

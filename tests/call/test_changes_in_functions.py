@@ -300,6 +300,7 @@ def check_change(model, change):
 
 
 @pytest.mark.parametrize("make", FUNCTIONS, ids=lambda make: make.__name__)
+@pytest.mark.cases(2)
 def test_what_a_function_reads(make):
     fn, change = make()
     check_change(Model(fn), change)
@@ -397,6 +398,7 @@ ATTRIBUTES = {
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
+@pytest.mark.cases(2)
 def test_what_an_attribute_holds(name):
     value, read, change = ATTRIBUTES[name]
     model = Reads(read, a=value)

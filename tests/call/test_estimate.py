@@ -49,7 +49,7 @@ def step(model, batch, **inputs):
 @needs_a_compiler
 @pytest.mark.parametrize("max_vertices", [None, 2000])
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_a_step_asks_for_the_pieces_that_were_counted(lstm, monkeypatch, max_vertices, training):
     """The same new pieces of the pool, in the same order, from an empty pool on."""
     monkeypatch.setattr(lstm, "max_vertices", max_vertices)
@@ -140,7 +140,7 @@ def test_kinds_initial_states_and_the_other_direction(backend):
 @pytest.mark.parametrize("backend", ["native", "torch"])
 @pytest.mark.parametrize("max_vertices", [None, 6])
 @pytest.mark.parametrize("has_kinds", [False, True])
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 def test_a_call_after_it_is_as_without_it(has_kinds, backend, max_vertices):
     """What is kept of a structure, index arrays and prepared calls, is real: any number of children, kinds."""
     found, kinds = [], ["in", "in", "and", "not", "and"]
@@ -184,6 +184,7 @@ def test_nothing_is_computed_and_no_trace_of_zeros_is_kept():
 
 @needs_a_compiler
 @pytest.mark.parametrize("max_vertices", [None, 300])
+@pytest.mark.cases(1)
 def test_what_is_known_of_a_structure_is_counted(max_vertices):
     """Python says so itself: what its objects take, and the numbers of NumPy; of tensors it knows no C++."""
     model = BinaryTreeLSTM(4, 4)

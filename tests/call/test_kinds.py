@@ -85,6 +85,7 @@ class Weighted(vf.VertexFunction):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.cases(1)
 def test_edge_inputs_of_some_kinds_are_in_the_order_in_which_edges_were_given(reverse):
     torch.manual_seed(0)
     model = Weighted().double()
@@ -119,6 +120,7 @@ def test_random_methods_over_random_structures(case):
 
 @tries(2)
 @given(kinds_cases())
+@pytest.mark.slow
 def test_every_policy_gives_the_same(case):
     for policy in [*POLICIES, "fsm"]:
         print(f"policy {policy}")

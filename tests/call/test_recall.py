@@ -203,6 +203,7 @@ CHANGES = [replace_data, wider, frozen, without_memory, backend, parts, wide_sta
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.cases(2)
 def test_a_change_of_the_model(own_model, change, binds):
     change(own_model)
     assert same(*outcomes(own_model))

@@ -25,6 +25,7 @@ needs_native = pytest.mark.skipif(native.compiler() is None, reason="needs a C++
 
 @tries(3)
 @given(case=cases(), data=st.data())
+@pytest.mark.slow
 def test_the_outputs_of_some_vertices_then_those_of_all_others(case, data):
     """Rows side by side are what the reference pushes, and their gradients add up to its gradients."""
     batch, expected = vf.pack([part.graph() for part in case.parts]), expect(case)
@@ -80,6 +81,7 @@ class Sentence(vf.VertexFunction):
 
 @pytest.mark.parametrize("backend", ["eager", "torch", "auto"])
 @pytest.mark.parametrize("outputs", [[4, 2], [0, 1, 3], [4], [2, 4, 5, 7], [1, 1, 4, 4]])
+@pytest.mark.cases(3)
 def test_an_output_of_one_kind(backend, outputs):
     kind = ["word", "word", "phrase", "word", "phrase"]
     graphs = [vf.graph(5, [(0, 2), (1, 2), (2, 4), (3, 4)], kind=kind), vf.graph(3, [(1, 0), (2, 0)], kind=kind[2::-1])]
@@ -106,6 +108,7 @@ def trained(model, batch, x, outputs, is_asked):
 
 @needs_native
 @pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.cases(2)
 def test_in_windows(monkeypatch, rows):
     """Windows with rows that were asked for, and windows without any."""
     monkeypatch.setattr(windows, "rows_of_a_window", lambda *_: rows)
@@ -213,6 +216,7 @@ def test_selections_that_change_from_call_to_call_are_not_all_kept():
         (torch.tensor([0, 1]).to_sparse(), "'outputs' is a sparse_coo tensor"),
     ],
 )
+@pytest.mark.cases(7)
 def test_what_is_refused(outputs, message, backend):
     model = TreeRNN(4, 4)
     model.backend = backend

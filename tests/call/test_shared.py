@@ -73,6 +73,7 @@ def by_parameters(shared, inputs, reverse=False):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("reverse", "max_vertices"), [(False, None), (True, None), (False, 3)])
+@pytest.mark.cases(5)
 def test_gradients_go_on_to_what_made_them(model, backend, reverse, max_vertices):
     shared, inputs, leaves = given()
     model.backend, model.max_vertices = backend, max_vertices

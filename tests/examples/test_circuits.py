@@ -286,6 +286,7 @@ def layers(width, depth):
     return circuit("layers", np.full(width, 0.5), operands, rng.random((width * depth, 2)) < 0.5)
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_the_circuit():
     network = GateProbability(16)
     for deeper in (False, True):

@@ -93,6 +93,7 @@ def test_without_relations_they_do_not_matter(treebank, eager):
     assert torch.equal(model.logits(batch, word, relation), model.logits(batch, word, relation * 0))
 
 
+@pytest.mark.slow
 def test_training_learns_and_keeps_the_best(treebank, tmp_path):
     run = tmp_path / "run"
     accuracy = train.main(["--data", str(treebank), "--size", "16", "--epochs", "12", "--dropout", "0", "--lr", "0.02",

@@ -251,6 +251,7 @@ def test_the_mean_of_a_bag():
         torch.testing.assert_close(scores, bag.mlp(bag.embed(token).mean(0)))
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_both_losses():
     torch.manual_seed(0)
     sentences, model = encode(expressions(6, depth=2)), Parser(8, 16)

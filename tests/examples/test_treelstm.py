@@ -231,6 +231,7 @@ def test_two_processes_train_with_a_plan_that_is_found_and_one_that_is_sharded(t
     assert tests[1]["loss"] == pytest.approx(tests[0]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_stops_early(tmp_path, capsys, eager):
     train.main([*TINY, "--epochs", "9", "--lr", "0", "--patience", "2", "--out", str(tmp_path / "run")])
     assert len(metrics(tmp_path / "run")) == 3
@@ -274,6 +275,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_listops_predicts(tmp_path, capsys, finished, eager):
     capsys.readouterr()
     (tmp_path / "new.txt").write_text("[MAX 2 9 [MIN 4 7 ] 0 ]\n\n[SM 1 1]\n")

@@ -76,7 +76,7 @@ def models():
 @pytest.mark.parametrize(
     ("number", "backend"), [(0, "native"), (0, "torch"), (0, "triton"), (1, "native"), (1, "torch")]
 )
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 def test_extensions_give_what_the_whole_graph_gives(number, backend):
     rng = np.random.default_rng(number)
     pieces = tables(rng, [3, 3, 4, 3] if backend == "triton" else [3, 3, 4, 3, 5, 1, 3])
@@ -211,6 +211,7 @@ def test_a_parameter_changed_before_backward_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.cases(1)
 def test_fewer_digits(dtype):
     torch.manual_seed(1)
     model = BinaryTreeLSTM(4, 4)
@@ -229,6 +230,7 @@ def test_fewer_digits(dtype):
         )
 
 
+@pytest.mark.slow
 def test_many_vertices_at_once_and_buffers_that_grow():
     model = BinaryTreeLSTM(4, 64)
     x = torch.randn(9000, 4, requires_grad=True)
@@ -293,6 +295,7 @@ def test_a_backward_pass_during_another_one_of_the_same_run(backend):
 
 
 @pytest.mark.parametrize("backend", ["native", "torch", "eager"])
+@pytest.mark.cases(2)
 def test_what_changes_between_extensions_of_one_shape_is_seen(backend):
     """A frozen parameter, an input that requires grad, another parameter, an attribute; and wrong rows are refused."""
 

@@ -44,7 +44,7 @@ def agree(ours, expected):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("wanted", ["u.weight", "w.bias", "x", "row"])
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 def test_a_gradient_is_wanted_of_one_tensor_only(backend, wanted):
     results = []
     for each in (backend, "eager"):
@@ -139,6 +139,7 @@ def test_a_parameter_changed_in_place_is_refused(is_read_first):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("is_wanted", [False, True])
+@pytest.mark.cases(2)
 def test_an_input_changed_in_place_has_been_read(backend, is_wanted):
     """Before what it is an input of has a node of its own, or after."""
     results = []
@@ -157,6 +158,7 @@ def test_an_input_changed_in_place_has_been_read(backend, is_wanted):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_hooks_of_saved_tensors_see_what_is_saved(backend):
     model, x = model_and_input(backend)
     parameters = list(model.parameters())
@@ -177,6 +179,7 @@ def test_hooks_of_saved_tensors_see_what_is_saved(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_numbers_of_vertices_may_change_after_they_were_read(backend):
     results = []
     for changes in (False, True):

@@ -60,7 +60,7 @@ def pieces(rng, counts):
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "triton"])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_runs_of_several_kinds_give_what_the_whole_graph_gives(backend):
     rng = np.random.default_rng(5)
     parts = pieces(rng, [6, 3, 3, 4] if backend == "triton" else [6, 3, 3, 8, 1, 2, 5, 4])
@@ -109,6 +109,7 @@ def test_runs_of_several_kinds_give_what_the_whole_graph_gives(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(2)
 def test_it_begins_with_a_kind_or_with_graphs_and_inputs_left_out_are_zero(backend):
     model = Tracked().double()
     model.backend = backend
@@ -124,6 +125,7 @@ def test_it_begins_with_a_kind_or_with_graphs_and_inputs_left_out_are_zero(backe
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(2)
 def test_wrong_kinds_are_refused(backend):
     model = Tracked().double()
     model.backend = backend

@@ -63,7 +63,7 @@ def loss_of(run, added, seed, late=True):
 
 @pytest.mark.parametrize("row_wants", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.cases(8)
+@pytest.mark.cases(2)
 def test_strips_give_what_the_methods_give(seed, row_wants):
     sizes, found = np.random.default_rng(seed).integers(1, 9, 16), []
     for backend in ("native", "eager"):
@@ -182,7 +182,7 @@ class Square(vf.VertexFunction):
 
 @pytest.mark.parametrize("grows_with_gradients", [False, True])
 @pytest.mark.parametrize("change", [add_to_data, write_by_numpy, exchange_data_twice, transpose_data])
-@pytest.mark.cases(8)
+@pytest.mark.cases(4)
 def test_weights_that_change_without_a_new_version_are_seen(change, grows_with_gradients, monkeypatch):
     monkeypatch.setattr(strips, "FEWEST", 64)  # few rows do not pack weights
     found = []
@@ -213,6 +213,7 @@ class TwoOutputs(vf.VertexFunction):
 
 
 @pytest.mark.parametrize("read", ["ab", "ba", "aab", "bba", "abab", "a_b", "_ab", "b_a_"])
+@pytest.mark.cases(2)
 def test_outputs_whose_gradients_come_one_after_the_other(read):
     """The later an extension, the earlier it is swept: by then, another output may have no gradient yet."""
     results = []

@@ -118,6 +118,7 @@ def noticed(company, call):
 
 @pytest.mark.parametrize("in_company", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.cases(2)
 def test_nobody_goes_on_before_all_are_there(library, company, meetings, in_company, threads):
     if in_company:
         library.come(FOREVER)
@@ -183,6 +184,7 @@ def test_in_company_threads_that_wait_for_work_of_pytorch_sleep(library):
     assert sorted(time_after() for _ in range(9))[4] < 0.003
 
 
+@pytest.mark.slow
 def test_native_code_gives_the_same_bits_in_company(library):
     model, graphs = model_of("ragged", "native"), graphs_of(SHAPES["ragged"], 300)
     batch, x, results = vf.pack(graphs), inputs_of(SHAPES["ragged"], graphs), []

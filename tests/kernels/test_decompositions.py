@@ -181,6 +181,7 @@ DTYPES = [("native", torch.float64), ("native", torch.float32), ("triton", torch
     ],
 )
 @pytest.mark.cases(2)
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_pytorch(group, backend, dtype, request):
     if backend == "triton":
         request.getfixturevalue("interpreter")
@@ -270,6 +271,7 @@ QUADRATIC = {
 
 
 @pytest.mark.parametrize(("width", "are_called"), [(MOST_CUMULATED, False), (MOST_CUMULATED + 1, True)])
+@pytest.mark.cases(1)
 def test_what_is_quadratic_in_loops_is_left_to_pytorch_where_it_is_wide(width, are_called):
     def vertex(self, v):
         h = torch.tanh(v.gather(0).h + v.pull("x"))

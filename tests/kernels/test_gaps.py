@@ -12,6 +12,7 @@ from ..strategies import Case, Structure
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.cases(1)
 def test_group_norm_of_a_child_whose_state_lies_between_others(backend):
     def vertex(self, v):
         left, right = v.gather(0).h, v.gather(1).h
@@ -25,6 +26,7 @@ def test_group_norm_of_a_child_whose_state_lies_between_others(backend):
 
 
 @pytest.mark.parametrize("number", [lambda m: torch.linalg.det(m), lambda m: torch.linalg.slogdet(m)[1]])
+@pytest.mark.slow
 def test_determinants_of_matrices_wherever_they_lie(number):
     """PyTorch factors the transpose of a matrix that lies without gaps, and its derivative goes by where it lay in the trace."""
 

@@ -294,6 +294,7 @@ def test_code_that_one_process_compiled_another_one_reads(monkeypatch, tmp_path)
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.iterdir()) == times
 
 
+@pytest.mark.slow
 def test_without_a_folder_to_keep_it_in(monkeypatch, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")

@@ -83,6 +83,7 @@ def between_nan(rows, columns, dtype, beside=3):
     ],
 )
 @pytest.mark.parametrize("is_transposed", [True, False], ids=["transposed", "plain"])
+@pytest.mark.cases(23)
 def test_rows_times_a_weight(library, is_transposed, rows, n, k):
     dtype = library.dtype
     a, bias = between_nan(rows, k, dtype), torch.randn(n, dtype=dtype)

@@ -95,6 +95,7 @@ def test_wide_deep_and_single(options):
     check(MODELS[options], [tree([[] for _ in range(30)]), DIAMOND, tree([]), tree([[[[[]]]]])])
 
 
+@pytest.mark.slow
 def test_without_a_readout():
     model = DAGNN(3, 4, bidirectional=True)
     batch = vf.pack([DIAMOND.graph(), vf.chain(3)])
@@ -106,6 +107,7 @@ def test_without_a_readout():
 
 
 @pytest.mark.parametrize("output_size", [None, 2])
+@pytest.mark.cases(1)
 def test_outputs_of_some_vertices(output_size):
     model = DAGNN(3, 4, bidirectional=True, output_size=output_size)
     batch, x = vf.pack([DIAMOND.graph(), vf.chain(3)]), torch.randn(7, 3)
@@ -116,6 +118,7 @@ def test_outputs_of_some_vertices(output_size):
         model(batch, x, outputs=torch.tensor([7]))
 
 
+@pytest.mark.slow
 def test_over_chains_it_is_a_gru():
     """Attention over one child is that child."""
     model, gru = DAGNN(3, 4, num_layers=1).double(), vf.nn.GRU(3, 4).double()

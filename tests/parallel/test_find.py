@@ -41,7 +41,7 @@ def by_hand(seen, cluster, strategy, accumulate):
 
 
 @pytest.mark.parametrize("noise", [0.0, 6.0, 60.0, math.inf])
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 def test_the_best_of_all_sizes_and_accumulations(model, seen, noise):
     cluster = a_cluster(links={"devices": Link(1e-3, 1e6), "nodes": Link(1e-3, 1e6)})
     plan = vf.parallel.plan(model, batches()[:3], cluster, objective="goodput", noise=noise, base=4)
@@ -64,6 +64,7 @@ def test_the_best_of_all_sizes_and_accumulations(model, seen, noise):
     assert [seconds for _, seconds in plan.runners_up] == pytest.approx(runners_up)
 
 
+@pytest.mark.slow
 def test_noise_asks_for_large_steps_and_a_slow_network_for_accumulation(model):
     slow = a_cluster(links=dict.fromkeys(["devices", "nodes"], Link(1e-1, 1e4)))
     without_noise = vf.parallel.plan(model, batches(), slow, objective="goodput", noise=1e-3, base=4)

@@ -29,6 +29,7 @@ class Quadratic(nn.Module):
 
 @pytest.mark.parametrize("parts", [(8, 8), (1, 3, 12), (4, 4, 4, 4)])
 @pytest.mark.parametrize("distance", [1.0, 0.5])
+@pytest.mark.cases(2)
 def test_the_noise_of_a_quadratic_is_what_it_was_made_of(parts, distance):
     torch.manual_seed(0)
     model, deviation, steps = Quadratic(distance), 0.5, 600

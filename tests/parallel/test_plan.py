@@ -104,6 +104,7 @@ def test_plans_are_compared(model):
         found.compare("other")
 
 
+@pytest.mark.slow
 def test_memory_decides(model):
     batches = [a_batch()]
     free = vf.parallel.plan(model, batches, a_cluster())
@@ -153,6 +154,7 @@ def test_the_best_plan_is_the_best_of_all_by_hand(model):
         assert fitting > 10
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_too_large_for_a_rank_is_divided(model):
     """What no other plan can have, vertices over ranks can; how they are called is told."""
     batch = vf.pack([vf.graph(400, [(child, child + 40) for child in range(360)])])

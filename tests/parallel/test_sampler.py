@@ -165,6 +165,7 @@ def test_more_samples_than_are_packed_at_once():
 
 
 @needs_data
+@pytest.mark.slow
 def test_ranks_are_alike_on_real_trees(data):
     graphs = vf.from_ptb(data / "sst" / "train.txt", num_labels=5)
     vertices = np.array([graph.num_vertices for graph in graphs])

@@ -89,7 +89,7 @@ def test_a_step_is_of_one_kind_and_either_of_leaves_or_of_inner_vertices(batch: 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "fsm"])
 @given(batch=batches(), data=st.data())
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 def test_every_array_agrees_with_the_oracle(policy: str, batch: GraphBatch, data: st.DataObject) -> None:
     slots = [group.slots + data.draw(st.integers(0, 2)) for group in schedule(batch).groups]
     scheduled = schedule(batch, policy, slots)

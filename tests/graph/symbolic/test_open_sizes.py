@@ -58,6 +58,7 @@ def x():
     ],
     ids=["sorted", "largest", "constant", "of a parameter", "broadcast"],
 )  # fmt: skip
+@pytest.mark.cases(2)
 def test_take_along_dim(function, x):
     agree(function, x, p=nn.Parameter(torch.randn(4, dtype=torch.float64)))
 
@@ -71,12 +72,14 @@ def test_take_along_dim(function, x):
     ],
     ids=["real", "in place", "complex"],
 )
+@pytest.mark.cases(2)
 def test_signs(function, x):
     agree(function, x)
 
 
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("matrix", ["alone", "of each row"])
+@pytest.mark.cases(2)
 def test_solve(left, matrix, x):
     def function(self, h):
         a = self.p if matrix == "alone" else self.p + h[:, :, None] * 0.1

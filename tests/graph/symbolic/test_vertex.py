@@ -74,6 +74,7 @@ PARTS = [
 
 @pytest.mark.parametrize("backend", ["torch", "compile", "triton"])
 @pytest.mark.parametrize("vertex", [counted, counted_and_summed, counted_without_states])
+@pytest.mark.cases(3)
 def test_num_children(vertex, backend, monkeypatch, request):
     if backend == "triton":
         request.getfixturevalue("interpreter")

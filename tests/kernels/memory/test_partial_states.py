@@ -177,6 +177,7 @@ def test_a_state_has_rows_of_the_vertices_that_have_it(some, backend):
     assert order.num_sent("m", By.EDGE) == read_over_edges + 1 < order.num_edge_positions
 
 
+@pytest.mark.slow
 def test_initial_states_and_parts(backends, some):
     """Initial states are read in slot 0: a vertex has one child there, or none."""
     batch, edges, of_all = given(1, sizes=(6, 4, 9), most=1)
@@ -214,6 +215,7 @@ def test_gradients_of_gradients(some):
 
 @needs_a_compiler
 @pytest.mark.parametrize("most", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
 def test_windows(monkeypatch, some, most):
     sizes, some.backend = Sizes(monkeypatch), "native"
     batch, _, _ = given(3, sizes=(9, 14, 5), most=most)
@@ -243,6 +245,7 @@ def test_without_gradients_windows_let_rows_go(monkeypatch, some):
 
 @needs_a_compiler
 @pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_what_few_vertices_have_takes_little_memory(training):
     batch = vf.pack([text(4, 40)] * 20)
     x = torch.empty(20 * 4 * 40, WORD, device="meta")

@@ -126,6 +126,7 @@ def selection(batch, draw):
 
 @pytest.mark.parametrize("name", MADE)
 @pytest.mark.cases(3)
+@pytest.mark.slow
 def test_random_structures(monkeypatch, name):
     monkeypatch.setenv("VERTEXFLOW_CXXFLAGS", "-O0")  # compiled in half the time
     torch.manual_seed(0)

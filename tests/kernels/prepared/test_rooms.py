@@ -187,6 +187,7 @@ class Turns(vf.VertexFunction):
 
 
 @pytest.mark.parametrize("kinds", ["babababababaabaabbbaaba", "baababaabababa", "bababababaabaaba"])
+@pytest.mark.cases(2)
 def test_states_that_the_windows_of_parents_read_later(kinds):
     """Where the children are consecutive rows of a state, a weight's gradient reads them where they are."""
     torch.manual_seed(0)

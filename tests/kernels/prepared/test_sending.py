@@ -96,6 +96,7 @@ def first_sending(monkeypatch):
 @pytest.mark.parametrize("vertex", [by_slot, by_edge, by_both])
 @pytest.mark.parametrize("policy", ["depth", "height", "agenda"])
 @pytest.mark.parametrize("rows", [10**6, 2])
+@pytest.mark.cases(2)
 def test_weights_have_the_same_gradients(monkeypatch, vertex, policy, rows):
     monkeypatch.setattr(windows, "rows_of_a_window", lambda *_: rows)
     skipped, model = first_sending(monkeypatch), model_of(vertex)

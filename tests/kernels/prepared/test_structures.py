@@ -71,7 +71,7 @@ def agree(one, other):
 
 @needs_a_compiler
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 def test_every_model_runs_as_the_executor_runs_it(monkeypatch, name):
     animal = ZOO[name](5)
     for function in animal.functions():

@@ -50,6 +50,7 @@ def steps(request):
     return json.loads(python("tests.kernels.triton.dry_run", request.param, "40"))
 
 
+@pytest.mark.slow
 def test_a_step_launches_what_was_compiled_before(steps):
     """Nothing is compiled in a second step, every row and column has a program, and arguments are of the right types."""
     first, second = steps["compiled"]

@@ -87,6 +87,7 @@ def through(dtype):
 
 @pytest.mark.parametrize("dtype", GIVEN, ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("inner", HALF, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.cases(1)
 def test_each_operation_in_half_precision_is_rounded(inner, dtype):
     """To the same bits, where PyTorch's own are certain."""
     actual, expected = both(through(inner), dtype)
@@ -126,6 +127,7 @@ SLOW, ALIKE = pytest.mark.slow, {"log softmax", "group norm", "deviation", "mish
     "dtype", [pytest.param(torch.float16, marks=pytest.mark.slow), torch.bfloat16], ids=lambda dtype: str(dtype)[6:]
 )
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in ALIKE else ()) for name in TAKEN_APART])
+@pytest.mark.cases(2)
 def test_what_is_taken_apart_is_rounded_once(name, dtype):
     """All of it is in float32, as it is inside of PyTorch's kernels."""
     actual, expected = both(TAKEN_APART[name], dtype)
@@ -162,6 +164,7 @@ CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.b
     ids=lambda dtype: str(dtype)[6:],
 )
 @pytest.mark.parametrize("name", WIDER)
+@pytest.mark.cases(2)
 def test_wider_and_narrower_values_beside_each_other(name, dtype):
     actual, expected = both(WIDER[name], dtype)
     assert actual[0].dtype == expected[0].dtype
@@ -217,7 +220,7 @@ class Bits(Cell):
 
 
 @pytest.mark.parametrize("name", BITS)
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 def test_bits_and_integers_with_single_numbers(name):
     model, x = Bits(BITS[name], torch.float64), torch.randn(6, SIZE, dtype=torch.float64)
     actual, expected = by_triton(model, x), run_reference(model, 6, EDGES, {"x": x})

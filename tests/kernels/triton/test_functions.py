@@ -39,6 +39,7 @@ def test_of_few_elements(case):
 
 @FEW_EXAMPLES
 @given(cases(HAS, size=36))
+@pytest.mark.slow
 def test_of_more_elements_than_tiles_are_multiples_of(case):
     check_kernels(case)
 
@@ -51,12 +52,14 @@ def test_of_any_number_of_children(case):
 
 @FEW_EXAMPLES
 @given(ragged_cases(HAS, size=36))
+@pytest.mark.slow
 def test_of_any_number_of_children_and_more_elements(case):
     check_kernels(case)
 
 
 @FEW_EXAMPLES
 @given(hyper_cases(HAS))
+@pytest.mark.slow
 def test_of_arcs(case):
     check_kernels(case)
 
@@ -108,6 +111,7 @@ def test_a_sum_is_taken_once_and_not_by_each_program_across_a_row(width, launche
 
 @pytest.mark.parametrize(("extent", "launches"), [(3, 2), (12, 4)])
 @pytest.mark.cases(1)
+@pytest.mark.slow
 def test_a_product_of_products_is_not_of_all_their_factors_at_once(extent, launches):
     """The inner product is stored where each of its elements would be computed over and over."""
 

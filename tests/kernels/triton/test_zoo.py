@@ -55,7 +55,7 @@ DTYPES = [pytest.param(dtype, marks=[] if dtype == torch.float32 else pytest.mar
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.cases(4)
+@pytest.mark.cases(2)
 def test_the_same_as_in_float64(name, dtype):
     animal, inputs, exact, exact_inputs = model_and_exact(name, dtype)
     actual = results(animal, inputs, "triton")
@@ -67,6 +67,7 @@ def test_the_same_as_in_float64(name, dtype):
 
 
 @pytest.mark.parametrize("name", ["GRU", "DAGNN"])
+@pytest.mark.cases(1)
 def test_steps_of_few_rows_have_smaller_programs_so_that_all_multiprocessors_have_work(name, monkeypatch):
     sizes = set()
     size = Tile.size
@@ -82,6 +83,7 @@ def test_steps_of_few_rows_have_smaller_programs_so_that_all_multiprocessors_hav
 
 
 @pytest.mark.parametrize("name", ["README", "DAGNN"])
+@pytest.mark.cases(1)
 def test_autocast_multiplies_in_half_precision_and_keeps_states_as_they_are(name):
     animal, inputs, exact, exact_inputs = model_and_exact(name, torch.float32)
     actual = results(animal, inputs, "triton", autocast=torch.bfloat16)
@@ -127,6 +129,7 @@ def launches(model, batch, x):
 
 
 @pytest.mark.parametrize("size", [1, 21])
+@pytest.mark.cases(1)
 def test_a_fixed_number_of_launches_a_step(size):
     """Whatever the batch and the depth: one forward, two backward; of leaves one each."""
     model = ZOO["README"](size).model
@@ -139,6 +142,7 @@ def test_a_fixed_number_of_launches_a_step(size):
 
 
 @pytest.mark.parametrize("name", ["README", "DAGNN"])
+@pytest.mark.cases(1)
 def test_nothing_asks_for_values(name):
     """On a GPU whoever asks would wait."""
     animal = ZOO[name](5)

@@ -44,6 +44,7 @@ def test_rows_without_elements(backends):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+@pytest.mark.cases(1)
 def test_factors_of_matrices_without_elements(shape, backends):
     """Their gradients and their transposes have no elements either."""
 

@@ -207,6 +207,7 @@ MIXES = {
 
 
 @pytest.mark.parametrize("expression", MIXES.values(), ids=MIXES)
+@pytest.mark.cases(6)
 def test_mixing_is_refused_whatever_the_first_inputs(expression):
     with pytest.raises(vf.VertexFunctionError, match=r"mixes rows[^\n]*\n.*test_rows\.py"):
         run(expression, "ones", "zeros", weight=nn.Parameter(torch.randn(SIZE, SIZE)))
@@ -263,6 +264,7 @@ ATTENDS = pytest.mark.skipif(torch.__version__ < (2, 13), reason="attention in f
         for name, function in EXACT.items()
     ],
 )
+@pytest.mark.cases(2)
 def test_what_treats_rows_alike_is_accepted_and_right(expression):
     parts = {
         "embed": nn.Embedding(7, SIZE),
@@ -301,6 +303,7 @@ RANDOM = {
 
 
 @pytest.mark.parametrize("expression", RANDOM.values(), ids=RANDOM)
+@pytest.mark.cases(2)
 def test_random_numbers_of_each_row_are_accepted(expression):
     """Drawn for each row: no two vertices have the same, as nine of ten would if one were drawn for all."""
     parts = {
@@ -394,7 +397,7 @@ def test_rows_that_differ_by_little_are_told_apart(dtype):
     ("dtype", "has_bits"),
     [(torch.float32, False), (torch.float16, True), (torch.bfloat16, False), (torch.bfloat16, True)],
 )
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_attention_over_rows_that_differ_by_little(dtype, has_bits):
     """Its batch is not in front meanwhile: the rows of one vertex lie between others'."""
 
@@ -458,6 +461,7 @@ EIGHT_BITS = [torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, tor
 
 
 @pytest.mark.parametrize("narrow", EIGHT_BITS, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.cases(2)
 def test_numbers_of_eight_bits_on_the_way(narrow):
     """PyTorch does not even tell which of them are finite."""
     model, x = of_operator(lambda self, x: torch.tanh(x).to(narrow).to(x.dtype), torch.float32), torch.randn(3, 64)

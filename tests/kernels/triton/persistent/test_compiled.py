@@ -25,6 +25,7 @@ def names(launches):
 
 
 @pytest.mark.parametrize("name", ["README", pytest.param("ChildSumTreeLSTM", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_training_step_is_two_cooperative_launches_compiled_once(name):
     record = dry_run(name, "200", "1")
     assert record["compiled"] == [2, 0]
