@@ -1,6 +1,6 @@
 """What `vf.parallel` predicts, beside what is measured; and what it predicts of clusters that are not here.
 
-    python -m benchmarks.parallel predict [--seconds 20] [--cluster FILE] [--write FILE]
+    python -m benchmarks.parallel predict [--seconds 20] [--processor-time] [--cluster FILE] [--write FILE]
     python -m benchmarks.parallel ranks [--hidden 256] [--graphs 64]
     python -m benchmarks.parallel simulate [--plots FOLDER]
 
@@ -34,6 +34,7 @@ from vertexflow.parallel.predict import step_seconds
 from vertexflow.parallel.search import plan_of
 
 from .graphs import random_circuit, random_dependencies, random_tree
+from .vertices import measured_by
 from .workloads.treelstm import BinaryTreeLSTM
 
 SIZES = [(64, 64), (128, 32), (256, 64), (512, 16)]  # hidden size and graphs
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("what", choices=["predict", "ranks", "simulate", "rank"])
     parser.add_argument("--seconds", type=float, default=20, help="of measuring the machine, and the models")
+    parser.add_argument("--processor-time", action="store_true", help="of predict: where others use the machine")
     parser.add_argument("--cluster", type=Path, help="a cluster that was measured, in the place of measuring")
     parser.add_argument("--write", type=Path, help="where the measured cluster is kept")
     parser.add_argument("--hidden", type=int, default=256)
@@ -59,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.what == "predict":
         cluster = vf.parallel.Cluster.load(options.cluster) if options.cluster else None
-        predict(cluster, options.seconds, options.write)
+        with measured_by(time.process_time if options.processor_time else time.perf_counter):
+            predict(cluster, options.seconds, options.write)
     elif options.what == "ranks":
         ranks(options.hidden, options.graphs, options.steps)
     elif options.what == "rank":

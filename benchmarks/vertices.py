@@ -9,10 +9,11 @@ gradients of all outputs. For each
 number of ranks: vertices of the largest part over the mean; the sum over levels of the largest part's vertices, over the mean
 (what the work that ranks do at the same time is above the mean); states that cross in percent of all; exchanges, beside
 levels; the seconds of dividing; of the rank with most, the bytes that its step takes (the peak of its resident memory in its
-first step, above what it held with model and inputs, after a step on a small circuit), those that a plan predicts, all
-rows that are computed, the median milliseconds of a step, and those that a plan predicts, from what `Cluster.measure` found on
-the same ranks for so many seconds before. With `--processor-time` everything is in processor seconds of a rank, also what the
-cluster is measured by: what others do on the machine then matters little, and waiting for other ranks is not seen.
+first step, above what it held with model and inputs; a step on a small circuit was before, and what it left is given back),
+those that a plan predicts, all rows that are computed, the median milliseconds of a step, and those that a plan predicts, from
+what `Cluster.measure` found on
+the same ranks for so many seconds, between steps. With `--processor-time` everything is in processor seconds of a rank, also
+what the cluster is measured by: what others do on the machine then matters little, and waiting for other ranks is not seen.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +38,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 import vertexflow as vf
-from vertexflow.parallel import measure, measure_links
+from vertexflow.parallel import calibration, measure, measure_links
 from vertexflow.parallel.divide_graph import levels_of
 
 from .graphs import wide_circuit
@@ -102,8 +104,10 @@ def model_of(options: Any) -> vf.nn.DAGNN:
 def predict(options: Any, batch: vf.GraphBatch, ranks: int, cluster: vf.parallel.Cluster) -> vf.parallel.Prediction:
     """What a plan says of so many ranks."""
     model, x = model_of(options), torch.empty(batch.num_vertices, options.hidden, device="meta")
-    like = vf.parallel.Plan({"vertices": ranks}, {"": "whole", "layers.0": "whole"})
-    found = vf.parallel.plan(model, [(batch, x)], cluster, optimizer=0, like=like, call=losses)
+    like = vf.parallel.Plan(
+        {"vertices": ranks}, {"": "whole", "layers.0": "whole"}, step_cost=vf.parallel.StepCost()
+    )  # as it was divided
+    found = vf.parallel.plan(model, [(batch, x)], cluster, optimizer=0, like=like, call=loss)
     assert found.prediction is not None
     return found.prediction
 
@@ -111,6 +115,11 @@ def predict(options: Any, batch: vf.GraphBatch, ranks: int, cluster: vf.parallel
 def losses(model: Any, arguments: tuple[Any, torch.Tensor]) -> torch.Tensor:
     """Of all rows."""
     return model(*arguments).h.square()  # type: ignore[no-any-return]
+
+
+def loss(model: Any, arguments: tuple[Any, torch.Tensor]) -> torch.Tensor:
+    """What a step goes back from."""
+    return vf.parallel.mean(losses(model, arguments))
 
 
 def _rank(rank: int, ranks: int, folder: str, options: Any) -> None:
@@ -126,10 +135,10 @@ def _rank(rank: int, ranks: int, folder: str, options: Any) -> None:
     before = _peak_from_now()
     times = [step(model, part, x, clock)]
     peak = _status("VmHWM") - before
-    times = [step(model, part, x, clock) for _ in range(options.steps - 1)] or times
-    clocked = SimpleNamespace(perf_counter=clock)
-    with patch.object(measure, "time", clocked), patch.object(measure_links, "time", clocked):
+    times = [step(model, part, x, clock) for _ in range(options.steps - 1)]
+    with measured_by(clock):
         cluster = vf.parallel.Cluster.measure(init_device_mesh("cpu", (ranks,)), seconds=options.seconds)
+    times += [step(model, part, x, clock) for _ in range(options.steps)]  # minutes differ: before it and after it
     if rank == 0:
         cluster.save(f"{folder}/cluster")
     torch.save({"peak": peak, "ms": statistics.median(times) * 1e3}, f"{folder}/found {rank}")
@@ -137,11 +146,20 @@ def _rank(rank: int, ranks: int, folder: str, options: Any) -> None:
     distributed.destroy_process_group()
 
 
+@contextmanager
+def measured_by(clock: Callable[[], float]) -> Iterator[None]:
+    """`Cluster.measure` reads this clock."""
+    with ExitStack() as stack:
+        for module in (measure, measure_links, calibration):
+            stack.enter_context(patch.object(module, "time", SimpleNamespace(perf_counter=clock)))
+        yield
+
+
 def step(model: Any, part: vf.parallel.GraphPart, x: torch.Tensor, clock: Callable[[], float]) -> float:
     """The seconds of a training step."""
     begin = clock()
     model.zero_grad()
-    vf.parallel.mean(losses(model, (part, x))).backward()
+    loss(model, (part, x)).backward()
     return clock() - begin
 
 

@@ -83,10 +83,10 @@ def test_collectives_are_counted_in_rounds_and_bytes():
 
 def test_what_is_fitted_is_what_the_times_were_made_of():
     rng = np.random.default_rng(0)
-    costs = np.array([1e-4, 1e-11, 2e-11, 5e-11, 0, 1e-6, 2e-7, 0])
+    costs = np.array([1e-4, 1e-11, 2e-11, 5e-11, 0, 0, 1e-6, 2e-7, 0])
     work = np.concatenate([np.ones((60, 1)), rng.lognormal(12, 2, (60, len(COUNTED)))], 1)
-    work[:, 5:] /= 1e4
-    work[:, 7] = 0  # no task has calls of PyTorch
+    work[:, 6:] /= 1e4
+    work[:, [5, 8]] = 0  # no task has operations of PyTorch
     found = fit(Timed(work, work @ costs))
     np.testing.assert_allclose(found, costs, rtol=1e-3, atol=1e-14)
 
@@ -105,7 +105,8 @@ def test_tasks_are_timed_and_their_work_is_counted():
 
 def test_a_slow_machine_prepares_fewer_tasks_and_times_fewer_rounds(monkeypatch):
     made = list(itertools.islice(tasks(), LEAST))
-    assert len({type(task.model) for task in made}) == LEAST
+    assert len({(type(task.model), task.x.shape[1]) for task in made}) == LEAST  # of each kind a small and a large one
+    assert max(task.x.numel() for task in made) == max(task.x.numel() for task in tasks())
     batch, times, now = vf.pack([vf.chain(3)]), Counter(), [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from vertexflow.parallel import divided_work as divided
 from vertexflow.parallel.divide_graph import levels_of
 from vertexflow.parallel.observe import observe
 from vertexflow.parallel.options import Mesh, loads_of
+from vertexflow.parallel.predict import work_of_ranks
 from vertexflow.parallel.work import COUNTED
 
 from ..models import TreeRNN
@@ -116,3 +119,68 @@ def test_what_is_not_divided_is_said():
     _, observation = seen(TREES, model)
     assert "max_vertices" in divided.why_not(observation)
     assert divided.divided_loads(observation, a_cluster(), 1, np.zeros(len(TREES), np.int64), 2) is None
+
+
+def a_circuit():
+    """Twenty levels of twelve gates, each of which reads two of the level before: to share levels takes an exchange a level."""
+    rng = np.random.default_rng(0)
+    edges = [
+        (12 * (at // 12 - 1) + int(child), at) for at in range(12, 240) for child in rng.choice(12, 2, replace=False)
+    ]
+    return vf.graph(240, edges)
+
+
+def test_a_step_cost_is_what_things_cost_beside_a_row():
+    _, observation = seen([a_circuit()])
+    (call,) = observation.parts[0].calls
+    only_flops = {"bandwidth": 1e30, "launch": 0.0, "call": 0.0, "python": 0.0}
+    cost = divided.step_cost([observation], a_cluster(**only_flops), 2)
+    (work,) = work_of_ranks(observation.parts[0], np.zeros(1, np.int64), 1)
+    row = work[0] / 1e6 / 240
+    assert cost.step == 0
+    assert cost.exchange == pytest.approx(2 * 1e-3 / row)  # forward and backward: the link's latency
+    assert cost.crossing == pytest.approx(2 * call.state_bytes / 1e6 / row)
+    with_calls = divided.step_cost([observation], a_cluster(**{**only_flops, "python": 1e-2}), 2)
+    assert with_calls.exchange == pytest.approx(2 * (1e-3 + divided.CALLS_AROUND * 1e-2) / row)
+    assert with_calls.step == pytest.approx(
+        1e-2 * work[CALLS] / 20 / row, rel=0.05
+    )  # four of the 121 calls are made once
+
+
+def test_a_plan_divides_by_what_its_cluster_costs():
+    """A quick link lets ranks share each level; a slow one does not. So `divide` does, with the plan's cost."""
+    graph = a_circuit()
+    batch = vf.pack([graph])
+    model, x = TreeRNN(4, 4), torch.empty(240, 4, device="meta")
+    exchanges = []
+    for latency in (1e-9, 1.0):
+        cluster = Cluster(
+            1, 2, flops=1e6, bandwidth=1e9, memory=1e9, links={"devices": Link(latency, 1e9)}, launch=1e-9, python=1e-9
+        )
+        like = vf.parallel.Plan({"vertices": 2}, {"": "whole"})
+        plan = vf.parallel.plan(model, [(batch, {"x": x})], cluster, like=like)
+        assert "divide(graphs, 2, cost=plan.step_cost)" in str(plan)
+        part, _ = vf.parallel.divide(batch, 2, cost=plan.step_cost)
+        exchanges.append(part.upward.num_exchanges)
+        given = dataclasses.replace(like, step_cost=plan.step_cost)
+        assert vf.parallel.plan(model, [(batch, {"x": x})], cluster, like=given).prediction == plan.prediction
+    assert exchanges[0] > exchanges[1]
+
+
+def test_a_plan_keeps_its_step_cost(tmp_path):
+    plan = vf.parallel.Plan({"vertices": 2}, {"": "whole"}, step_cost=vf.parallel.StepCost(1.5, 330.25, 0.1))
+    plan.save(tmp_path / "plan.json")
+    assert vf.parallel.Plan.load(tmp_path / "plan.json") == plan
+
+
+def test_costs_that_are_none_are_refused():
+    for wrong, error in (
+        (-1, vf.InputError),
+        (np.inf, vf.InputError),
+        ("8", vf.InputTypeError),
+        (True, vf.InputTypeError),
+    ):
+        with pytest.raises(error, match="StepCost"):
+            vf.parallel.StepCost(exchange=wrong)
+    with pytest.raises(vf.InputTypeError, match="cost is a int; give a"):
+        vf.parallel.divide([vf.chain(3)], 2, cost=3)

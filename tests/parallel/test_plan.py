@@ -165,7 +165,7 @@ def test_a_graph_that_is_too_large_for_a_rank_is_divided(model):
     found = vf.parallel.plan(model, batches, a_cluster(memory=limit))
     assert found.ranks("vertices") > 1
     assert found.prediction.memory <= limit
-    assert f"vf.parallel.divide(graphs, {found.ranks('vertices')})" in str(found)
+    assert f"vf.parallel.divide(graphs, {found.ranks('vertices')}, cost=plan.step_cost)" in str(found)
     assert sum(found.prediction.shares.values()) == pytest.approx(1)
     again = vf.parallel.plan(model, batches, a_cluster(memory=limit), like=found)
     assert again.prediction == found.prediction

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import vertexflow as vf
+from vertexflow.parallel.calibration import ALWAYS_FRESH
 from vertexflow.parallel.cluster import Cluster, Link
 from vertexflow.parallel.levels import levels_of
 from vertexflow.parallel.observe import observe
-from vertexflow.parallel.predict import place, step_seconds, work_of_ranks
+from vertexflow.parallel.predict import place, plain_work, step_seconds, work_of_ranks
 from vertexflow.parallel.work import COUNTED
 
-from ..models import BinaryTreeLSTM
+from ..models import BinaryTreeLSTM, TreeRNN
 from ..scheduler.random_graphs import graphs as random_graphs
 
 TREES = [vf.tree(((0, 1), 2)), vf.chain(4), vf.tree((0, 1))]
@@ -109,3 +113,39 @@ def test_a_step_costs_what_its_work_costs():
     assert step_seconds(observation, only) == pytest.approx(total["flops"] / 2 + 3)
     launches = Cluster(1, 1, 1e30, 1e30, 1e9, launch=2, small=1, call=0)
     assert step_seconds(observation, launches) == pytest.approx(2 * total["launches"] + total["small"])
+
+
+class WithLarge(nn.Module):
+    """Something of PyTorch's own beside a vertex function."""
+
+    def __init__(self):
+        super().__init__()
+        self.tree = TreeRNN(3, 4)
+
+    def forward(self, batch, x, y):
+        return self.tree(batch, x=x).h, (y * 2).sum(1)
+
+
+def test_large_tensors_are_got_from_the_system_anew():
+    """As large a part of them as of `ALWAYS_FRESH` bytes they are; and of a rank's share of them less."""
+    batch = vf.pack([vf.chain(4)] * 2)
+    size = ALWAYS_FRESH // 2
+    y = torch.empty(8, size // 32, device="meta")
+    (part,) = (part for part in observe(WithLarge(), (batch, torch.ones(8, 3), y)).parts if part.plain.any())
+    fresh = COUNTED.index("fresh")
+    of_product, of_sum = 3 * 2 * size, 3 * (size + 32)  # read and written, forward and twice as much backward
+    one, half, none = plain_work(part, np.array([1.0, 0.5, 0.0]))[:, fresh]
+    assert one == pytest.approx(0.5 * (of_product + of_sum))
+    assert half == pytest.approx(0.25 * 0.5 * (of_product + of_sum))
+    assert none == 0
+    assert plain_work(part, np.array([4.0]))[0, fresh] == pytest.approx(
+        4 * (of_product + of_sum)
+    )  # all of it, not more
+
+
+def test_what_is_got_anew_costs_what_it_takes_longer_than_what_is_there():
+    cluster = vf.parallel.Cluster(1, 1, flops=1e9, bandwidth=4e9, memory=1e9, fresh=1e9)
+    assert cluster.seconds_of()[COUNTED.index("fresh")] == pytest.approx(1e-9 - 0.25e-9)
+    faster = dataclasses.replace(cluster, fresh=8e9)
+    assert faster.seconds_of()[COUNTED.index("fresh")] == 0
+    assert dataclasses.replace(cluster, fresh=None).seconds_of()[COUNTED.index("fresh")] == 0

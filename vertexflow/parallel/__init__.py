@@ -8,6 +8,7 @@ from .cost import Cost
 from .find import plan
 from .goodput import GradientNoise, best_batch, efficiency, gain
 from .graph_part import GraphPart
+from .partition import StepCost
 from .parts import divide
 from .plan import Plan, Prediction
 from .reduce import mean, sum
@@ -22,6 +23,7 @@ __all__ = [
     "Link",
     "Plan",
     "Prediction",
+    "StepCost",
     "best_batch",
     "check_same",
     "clip_grad_norm_",

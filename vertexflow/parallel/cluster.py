@@ -58,6 +58,8 @@ class Cluster:
         slow: elements a second of functions such as `exp` and `tanh`; None: as many as are read and written in that time, so
             that they cost nothing beside.
         python: seconds of a call of PyTorch, where parts of a model are no generated code.
+        fresh: bytes a second that PyTorch's own operations read and write of tensors of 32 MiB, which they get from the system
+            anew; None: as any others. Of smaller ones so much less is got anew.
 
     Raises:
         InputError, InputTypeError: numbers that are none, or not positive; links that are missing.
@@ -80,6 +82,7 @@ class Cluster:
     cache: float | None = None
     slow: float | None = None
     python: float = 1e-5
+    fresh: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("nodes", "devices"):
@@ -92,7 +95,7 @@ class Cluster:
             _check_number("Cluster", name, getattr(self, name))
         for name in ("launch", "call", "python"):
             _check_number("Cluster", name, getattr(self, name), zero=True)
-        for name in ("small", "cache", "slow"):
+        for name in ("small", "cache", "slow", "fresh"):
             if getattr(self, name) is not None:
                 _check_number("Cluster", name, getattr(self, name), zero=name == "small")
         if not isinstance(self.links, Mapping) or not all(isinstance(link, Link) for link in self.links.values()):
@@ -133,7 +136,8 @@ class Cluster:
         small = self.launch if self.small is None else self.small
         cache = self.bandwidth if self.cache is None else self.cache
         slow = 0.0 if self.slow is None else 1 / self.slow
-        return np.array([1 / self.flops, 1 / cache, 1 / self.bandwidth, slow, self.launch, small, self.python])
+        fresh = 0.0 if self.fresh is None else max(0.0, 1 / self.fresh - 1 / self.bandwidth)
+        return np.array([1 / self.flops, 1 / cache, 1 / self.bandwidth, slow, fresh, self.launch, small, self.python])
 
     def collective(self, name: str, num_bytes: float, ranks: int, stride: int = 1) -> float:
         """The seconds of a collective over n `ranks`, each `stride` devices from the next: by recursive halving and doubling (R.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +17,7 @@ from .levels import Integers
 from .observe import Call, Observation
 from .options import Load, Loads, Mesh
 from .partition import StepCost, partition
-from .predict import plain_work, work_by_depth, work_of_ranks
+from .predict import LAUNCHES, plain_work, work_by_depth, work_of_ranks
 from .work import COUNTED
 
 CALLS_AROUND = (
@@ -73,8 +75,31 @@ def why_not(observation: Observation) -> str | None:
     return None
 
 
+def step_cost(observations: Sequence[Observation], cluster: Cluster, ranks: int) -> StepCost:
+    """What a level, an exchange and a state that crosses cost in the time of a row, of all calls of a model together: forward and
+    backward, of so many ranks."""
+    seconds, link = cluster.seconds_of(), functools.partial(cluster.collective, "all_to_all", ranks=ranks)
+    row = level = exchange = crossing = 0.0
+    for call in (call for each in observations for part in each.parts for call in part.calls):
+        everything = np.zeros(call.levels.num_graphs, np.int64)
+        once, of_depths = work_by_depth(call, *call.levels.of_ranks(everything, 1))
+        of_levels = of_depths.sum((0, 1)) * seconds
+        of_rows = once.sum(0)[:LAUNCHES] * seconds[:LAUNCHES] + of_levels[:LAUNCHES]
+        row += float(of_rows.sum()) / max(1, call.batch.num_vertices)
+        level += float(of_levels[LAUNCHES:].sum()) / max(1, of_depths.shape[1])
+        exchange += 2 * (link(0.0) + CALLS_AROUND * cluster.python)
+        crossing += 2 * (link(call.state_bytes) - link(0.0))
+    row = row or 1.0
+    return StepCost(level / row, exchange / row, crossing / row)
+
+
 def divided_loads(
-    observation: Observation, cluster: Cluster, num_data: int, data_rank: Integers, ranks: int
+    observation: Observation,
+    cluster: Cluster,
+    num_data: int,
+    data_rank: Integers,
+    ranks: int,
+    cost: StepCost | None = None,
 ) -> Loads | None:
     """What the slowest ranks do where those of a data rank share the vertices of its graphs, for the data rank that has most.
 
@@ -91,7 +116,7 @@ def divided_loads(
     worst = int(np.argmax(of_data))
     (call, *_) = (call for part in observation.parts for call in part.calls)
     batch = call.batch if num_data == 1 else of_graphs(call.batch, data_rank == worst)
-    rank_of = partition(batch, levels_of(batch), ranks, StepCost())
+    rank_of = partition(batch, levels_of(batch), ranks, cost or StepCost())
     share = np.bincount(rank_of, minlength=ranks) / max(1, observation.num_vertices)
     shares: dict[bool, Shares] = {}
     loads, slowest, mean = [], 0.0, 0.0

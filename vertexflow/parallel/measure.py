@@ -14,12 +14,13 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from ..errors import InputError
 from .assign import optimize
-from .calibration import LEAST, Task, seconds_of_a_call, tasks
+from .calibration import LEAST, Task, seconds_of_a_call, seconds_of_a_fresh_byte, tasks
 from .cluster import Cluster, Link
 from .cost import Floats
 from .measure_links import largest, links_of
 from .observe import observe
 from .predict import work_of_ranks
+from .work import COUNTED
 
 _ROUNDS = 8  # the least of several medians is what the machine does when nothing disturbs it
 _FLOOR = 1e-16  # seconds; what is fitted to cost nothing
@@ -42,6 +43,7 @@ def measure(mesh: DeviceMesh | None, seconds: float) -> Cluster:
         )
     costs = fit(time_tasks(tasks(), seconds))
     costs[-1] = seconds_of_a_call()
+    costs[1 + COUNTED.index("fresh")] = seconds_of_a_fresh_byte(seconds / 10)
     links: dict[str, Link] = {}
     nodes, devices = 1, 1
     if mesh is not None:
@@ -55,9 +57,9 @@ def measure(mesh: DeviceMesh | None, seconds: float) -> Cluster:
         links = {name: _slowest(link, groups) for name, link in links.items()}
         links |= {kind: links[f"{kind}.all_reduce"] for kind in ("devices", "nodes") if f"{kind}.all_reduce" in links}
     call, *each, launch, small, python = costs.tolist()
-    flops, cache, bandwidth, slow = (1 / max(cost, _FLOOR) for cost in each)
+    flops, cache, bandwidth, slow, fresh = (1 / max(cost, _FLOOR) for cost in each)
     memory = _memory() / (1 if mesh is None else mesh.size())
-    return Cluster(nodes, devices, flops, bandwidth, memory, links, launch, small, call, cache, slow, python)
+    return Cluster(nodes, devices, flops, bandwidth, memory, links, launch, small, call, cache, slow, python, fresh)
 
 
 def _of_all(values: Floats, groups: Sequence[Any]) -> Floats:

@@ -75,6 +75,7 @@ class ModelPart:
         trained_bytes: of those that have gradients.
         calls: of vertex functions.
         plain: float64 [len(COUNTED)], the work of everything else, forward and backward.
+        plain_sizes: of each operation of that, the bytes that it reads and writes, and those of the largest tensor among them.
         kept_bytes: what is kept for the backward pass.
         passing_bytes: what its backward pass takes beside that, while it runs: gradients of outputs and of states.
         output_bytes: of what the last operation gives.
@@ -86,6 +87,7 @@ class ModelPart:
     trained_bytes: float = 0.0
     calls: list[Call] = field(default_factory=list)
     plain: Floats = field(default_factory=lambda: np.zeros(len(COUNTED)))
+    plain_sizes: list[tuple[float, float]] = field(default_factory=list)
     kept_bytes: float = 0.0
     passing_bytes: float = 0.0
     output_bytes: float = 0.0
@@ -303,7 +305,9 @@ class _Plain(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         count = flop_registry.get(function._overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=result) if count is not None else 0
-        size = sum(value.numel() * value.element_size() for value in (*read, *written))
+        sizes = [float(value.numel() * value.element_size()) for value in (*read, *written)]
+        size = sum(sizes)
+        part.plain_sizes.append((size * (1 + BACKWARD), max(sizes)))
         counted = {"flops": flops * (1 + BACKWARD), "bytes": size * (1 + BACKWARD), "calls": 1 + BACKWARD}
         part.plain = part.plain + np.array([float(counted.get(name, 0)) for name in COUNTED])
         part.output_bytes = float(rehearsal.size_of(written))

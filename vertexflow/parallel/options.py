@@ -17,8 +17,10 @@ from .work import COUNTED
 DATA = ("whole", "gathered", "sharded")  # what becomes of a part's parameters where graphs are divided
 STRATEGIES = (*DATA, "vertices", "hidden", "stages")
 BY_DEFAULT = DATA  # what is searched for unless more is asked for: any model can be spread so
-LIMITS = ("products", "parameters", "memory", "functions", "launches", "small launches", "PyTorch calls", "Python")
-_DIVIDED = np.array([name in ("flops", "weights", "bytes", "slow") for name in COUNTED])
+LIMITS = (
+    "products", "parameters", "memory", "functions", "new memory", "launches", "small launches", "PyTorch calls", "Python"
+)  # fmt: skip
+_DIVIDED = np.array([name in ("flops", "weights", "bytes", "slow", "fresh") for name in COUNTED])
 
 
 @dataclass(frozen=True)

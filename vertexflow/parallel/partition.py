@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BackendError
+from ..errors import BackendError, InputError, InputTypeError
 from ..graph.inputs.pack import GraphBatch
 from .divide_graph import Crossings, crossings, parents_of
 from .graph_part import Ints
@@ -26,12 +26,28 @@ _MOST = 1.1  # vertices of a rank over the mean, where there are several bands
 
 @dataclass(frozen=True)
 class StepCost:
-    """The predicted cost of a training step on divided graphs, in the time of a row: of a level, of an exchange, and of a state
-    that crosses. Estimates, not measured: they say how many bands a graph is cut into, nothing else."""
+    """The predicted cost of a training step on divided graphs, in the time of a row. It says into how many bands of levels a
+    graph is cut, nothing else: many share the work of each level evenly, few have few exchanges. `vf.parallel.plan` finds it
+    for a model and a cluster; without a plan it is that of a quick link.
+
+    Attributes:
+        step, exchange, crossing: of a level, of an exchange, and of a state that crosses.
+
+    Raises:
+        InputError, InputTypeError: a cost that is no number from 0 up.
+    """
 
     step: float = 8.0
     exchange: float = 16.0
     crossing: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("step", "exchange", "crossing"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise InputTypeError(f"StepCost({name}=...) is a {type(value).__name__}; give a number")
+            if not 0 <= value < np.inf:
+                raise InputError(f"StepCost({name}={value}): a cost is a finite number from 0 up")
 
     def of(self, levels: Ints, rank_of: Ints, crossed: Crossings, ranks: int) -> float:
         """That of a division: in each level, and in each exchange, the most loaded rank is waited for."""

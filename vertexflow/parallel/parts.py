@@ -19,7 +19,12 @@ from .partition import StepCost, partition
 
 
 def divide(
-    graphs: GraphBatch | Sequence[InputGraph], ranks: int, *, reverse: bool = False, rank_of: Any = None
+    graphs: GraphBatch | Sequence[InputGraph],
+    ranks: int,
+    *,
+    reverse: bool = False,
+    rank_of: Any = None,
+    cost: StepCost | None = None,
 ) -> list[GraphPart]:
     """Cut graphs into parts, whose vertices different ranks compute: for graphs that are too large for one.
 
@@ -33,13 +38,14 @@ def divide(
         ranks: how many parts.
         reverse: whether models are called with `reverse=True` too.
         rank_of: the rank of each vertex, integers [num_vertices], in the place of what is found.
+        cost: what levels and exchanges cost beside rows, `plan.step_cost` of a plan that was found; all ranks give the same.
 
     Returns:
         A part for each rank. `model(part, x=x[part.own])` is called on all ranks at the same time; see `GraphPart`.
 
     Raises:
         GraphError: a cycle, or hypergraphs (`vf.hypergraph`), whose arcs are not divided.
-        InputError, InputTypeError: `ranks` or `rank_of` are not as said.
+        InputError, InputTypeError: `ranks`, `rank_of` or `cost` are not as said.
         BackendError: METIS is not installed.
 
     Example:
@@ -51,12 +57,15 @@ def divide(
         raise InputTypeError(f"ranks is {ranks!r}; give an integer, the number of parts")
     if ranks < 1:
         raise InputError(f"ranks is {ranks}; give an integer from 1 up")
+    if cost is not None and not isinstance(cost, StepCost):
+        raise InputTypeError(f"cost is a {type(cost).__name__}; give a vf.parallel.StepCost, or None")
     batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
     refuse_arcs(batch, "divided over ranks")
     if batch.num_external:
         raise GraphError("a batch that reads vertices outside it cannot be divided; divide it before")
     levels = levels_of(batch)
-    chosen = partition(batch, levels, int(ranks), StepCost()) if rank_of is None else _checked(rank_of, batch, ranks)
+    found = cost or StepCost()
+    chosen = partition(batch, levels, int(ranks), found) if rank_of is None else _checked(rank_of, batch, ranks)
     upward = _local_graphs(batch, levels, chosen, ranks)
     downward: Sequence[LocalGraph | None] = [None] * ranks
     if reverse:

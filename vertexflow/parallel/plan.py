@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import InputError, InputTypeError
 from .options import STRATEGIES
+from .partition import StepCost
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -63,6 +64,8 @@ class Plan:
         accumulate: of how many batches gradients are added before a step of the optimizer, which is the caller's to do (with
             DDP's `no_sync` in all but the last).
         batch_size: the graphs of each of these batches, of all ranks together, where the plan was to choose it.
+        step_cost: by which the graphs were divided that were predicted, where ranks share their vertices: so are
+            `vf.parallel.divide(..., cost=plan.step_cost)`.
         prediction, runners_up, considered: what `vf.parallel.plan` says of it: its seconds and bytes; other plans' shapes with
             their seconds (for goodput, seconds in which they come as far as with one step of `base` graphs); and how many
             choices there were.
@@ -82,6 +85,7 @@ class Plan:
     micro_batches: int = 1
     accumulate: int = 1
     batch_size: int | None = None
+    step_cost: StepCost | None = None
     prediction: Prediction | None = None
     runners_up: tuple[tuple[str, float], ...] = ()
     considered: int = 0
@@ -197,7 +201,8 @@ class Plan:
             stage = f"  {self.stages[name]}" if several else ""
             lines.append(f"  {_shown(name):<{width}}  {strategy:<8}{stage}".rstrip())
         if self.ranks("vertices") > 1:
-            of = f"vf.parallel.divide(graphs, {self.ranks('vertices')})"
+            cost = "" if self.step_cost is None else ", cost=plan.step_cost"
+            of = f"vf.parallel.divide(graphs, {self.ranks('vertices')}{cost})"
             lines.append(
                 f'each rank calls the model with its part of the graphs: {of}[mesh["vertices"].get_local_rank()]'
             )
@@ -274,6 +279,8 @@ class Plan:
             raise InputError(f"{path}: {', '.join(wrong)} is unknown or missing in a plan")
         if read.get("prediction") is not None:
             read["prediction"] = Prediction(**read["prediction"])
+        if read.get("step_cost") is not None:
+            read["step_cost"] = StepCost(**read["step_cost"])
         read["runners_up"] = tuple((shape, seconds) for shape, seconds in read.get("runners_up", ()))
         return cls(**read)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from .balance import Ranks, balance
+from .calibration import ALWAYS_FRESH
 from .cluster import Cluster
 from .cost import Floats
 from .levels import Integers
 from .observe import Call, ModelPart, Observation
 from .work import COUNTED
 
-_LAUNCHES = COUNTED.index("launches")  # this and what follows is for each step, not each row
+_FRESH = COUNTED.index("fresh")
+LAUNCHES = COUNTED.index("launches")  # this and what follows is for each step, not each row
 _MOST_PLACED = 4096  # graphs that are placed one by one; more are dealt out by size
 
 
@@ -31,6 +33,8 @@ def plain_work(part: ModelPart, share: Floats) -> Floats:
         return np.zeros((len(share), len(COUNTED)))
     is_call = np.array([name == "calls" for name in COUNTED])
     work: Floats = share[:, None] * np.where(is_call, 0, part.plain) + np.where(is_call, part.plain, 0)
+    for size, largest in part.plain_sizes:
+        work[:, _FRESH] += share * size * np.minimum(share * largest / ALWAYS_FRESH, 1)
     return work
 
 
@@ -75,7 +79,7 @@ def place(observation: Observation, cluster: Cluster, num_ranks: int) -> Ranks:
         for call in part.calls:
             rows, num_steps = call.levels.sizes()
             work = _work_of_call(call, *call.levels.of_ranks(np.zeros(count, np.int64), 1))[0] * seconds
-            launches = work[_LAUNCHES:].sum()
+            launches = work[LAUNCHES:].sum()
             added += rows / max(1.0, rows.sum()) * (work.sum() - launches)
             steps += num_steps / max(1.0, num_steps.max(initial=0)) * launches
     if count <= _MOST_PLACED:

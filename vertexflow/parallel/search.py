@@ -13,9 +13,10 @@ from .assign import Problem, solve
 from .balance import Ranks
 from .cluster import Cluster
 from .cost import Floats
-from .divided_work import divided_loads, least_share, why_not
+from .divided_work import divided_loads, least_share, step_cost, why_not
 from .observe import Observation
 from .options import BY_DEFAULT, LIMITS, STRATEGIES, Loads, Mesh, Option, between, loads_of, options_of
+from .partition import StepCost
 from .plan import Plan, Prediction
 from .predict import place
 from .stages import cut_into_stages
@@ -123,6 +124,7 @@ class _Search:
         self.names = [part.name for part in observations[0].parts]
         self.loads: dict[tuple[int, int, int], list[Loads | None]] = {}
         self.ranks: dict[int, list[Ranks]] = {}
+        self.step_costs: dict[int, StepCost] = {}  # by ranks that share vertices
         self.considered = 0
 
     def key(self, found: Plan) -> tuple[float, float]:
@@ -133,6 +135,9 @@ class _Search:
 
     def candidate(self, mesh: Mesh, pieces: int, strategies: Collection[str], like: Plan | None) -> Plan | None:
         """The best plan on one mesh; None if none fits."""
+        if mesh.vertices > 1 and mesh.vertices not in self.step_costs:
+            given = None if like is None else like.step_cost
+            self.step_costs[mesh.vertices] = given or step_cost(self.observations, self.cluster, mesh.vertices)
         loads = self._loads(mesh, pieces)
         if loads is None:
             return None
@@ -154,7 +159,8 @@ class _Search:
                 self.loads[key] = [loads_of(each, self.cluster, mesh.data, rank, pieces) for each, rank in placed]
             elif all(least_share(*each, mesh) * each[0].kept_bytes <= self.cluster.memory for each in placed):
                 self.loads[key] = [
-                    divided_loads(each, self.cluster, mesh.data, rank, mesh.vertices) for each, rank in placed
+                    divided_loads(each, self.cluster, mesh.data, rank, mesh.vertices, self.step_costs[mesh.vertices])
+                    for each, rank in placed
                 ]
             else:  # found without METIS
                 self.loads[key] = [None]
@@ -310,7 +316,10 @@ class _Search:
         dimensions = {name: count for name, count in dataclasses.asdict(mesh).items() if count > 1} or {"data": 1}
         strategies = {name: option.name for name, option in zip(self.names, picked, strict=True)}
         stages = stages if mesh.stages > 1 else {}
-        return Plan(dimensions, strategies, stages, pieces, self.accumulate, prediction=prediction)
+        return Plan(
+            dimensions, strategies, stages, pieces, self.accumulate,
+            step_cost=self.step_costs.get(mesh.vertices), prediction=prediction,
+        )  # fmt: skip
 
 
 def _mean(options: Sequence[Option]) -> Option:

@@ -18,10 +18,11 @@ from ..kernels.operations import CONSTANT, Unsupported
 from ..kernels.torch.loop import Once, Steps
 from .cost import Floats
 
-# What is counted. `small` are launches of so few elements that they are not spread over a device.
-COUNTED = ("flops", "weights", "bytes", "slow", "launches", "small", "calls")
+# What is counted. `fresh` are bytes of large tensors that PyTorch's own operations make anew; `small` are launches of so few
+# elements that they are not spread over a device.
+COUNTED = ("flops", "weights", "bytes", "slow", "fresh", "launches", "small", "calls")
 SMALL = 1024  # elements
-_FLOPS, _WEIGHTS, _BYTES, _SLOW, _LAUNCHES, _SMALL, _CALLS = range(len(COUNTED))
+_FLOPS, _WEIGHTS, _BYTES, _SLOW, _FRESH, _LAUNCHES, _SMALL, _CALLS = range(len(COUNTED))
 
 
 @dataclass(frozen=True)
