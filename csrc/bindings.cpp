@@ -1,9 +1,9 @@
 // The Python face of the core: NumPy arrays in and out without a copy, the GIL released, Ctrl-C heard.
-#include "containers.hpp"
 #include "launch.hpp"
 #include "python_calls.hpp"
 #include "python_graphs.hpp"
 #include "python_schedules.hpp"
+#include "unchanged.hpp"
 
 using namespace vertexflow;
 using namespace vertexflow::python;
@@ -105,12 +105,18 @@ PYBIND11_MODULE(_core, m) {
           "num_leaves"_a, "group_start"_a, "lines"_a, "first"_a);
     m.def("holds_the_same", &holds_the_same, "containers"_a, "before"_a);
     m.def("have_keys", &have_keys, "dictionaries"_a, "before"_a);
+    m.def("is_unchanged", &is_unchanged, "before"_a, "further"_a);
     py::class_<KeptCalls>(m, "Calls")
         .def(py::init<const py::array&, const py::array&, std::size_t, const std::vector<KeptCalls::Written>&>(), "numbers"_a,
              "address_of"_a, "num_addresses"_a, "calls"_a)
         .def("run", &KeptCalls::run)
         .def("run_rows", &KeptCalls::run_rows);
-    m.def("bounds_of", &bounds_of, py::arg("table").noconvert());
+    py::class_<KeptRows>(m, "CallsOfRows")
+        .def(py::init<const KeptCalls&, Index, Index, const py::list&, std::vector<KeptRows::Moving>, std::size_t,
+                      const std::vector<std::pair<std::size_t, std::size_t>>&>(), py::keep_alive<1, 2>())
+        .def("run", &KeptRows::run);
+    m.def("bounds_of", &bounds_of, py::arg("numbers").noconvert());
+    m.def("common_of", &common_of, py::arg("values").noconvert(), py::arg("places").noconvert());
     m.def("write_rows", &write_rows, py::arg("table").noconvert(), py::arg("to").noconvert(), "first"_a);
     py::class_<Simulation>(m, "Simulation")
         .def(py::init<py::array, py::array, py::array, std::optional<py::array>, std::int64_t>())

@@ -1,6 +1,9 @@
 // The Python face of calls: written once for a structure, then run with a few addresses.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
+
 #include "calls.hpp"
 #include "python_arrays.hpp"
 
@@ -48,31 +51,111 @@ struct KeptCalls {
         calls.run_rows(std::move(addresses), first, stop, num_rows, num_slots);
     }
 
-private:
-    std::vector<std::int64_t> addresses_of(const py::list& given) const {
+    // With `all`, each that a call may have must be there.
+    std::vector<std::int64_t> addresses_of(const py::list& given, bool all = true) const {
         std::vector<std::int64_t> addresses;
         addresses.reserve(num_addresses);
         for (const py::handle each : given) {
             addresses.push_back(PyLong_AsLongLong(each.ptr()));
             if (addresses.back() == -1 && PyErr_Occurred()) throw py::error_already_set();
         }
-        if (addresses.size() != num_addresses || num_addresses < 2) throw py::value_error("give an address for each");
+        if (num_addresses < 2 || (all && addresses.size() != num_addresses)) throw py::value_error("give an address for each");
         return addresses;
     }
 };
 
-// The least and the largest number in a table of children, or (0, -1) where it is empty.
-inline py::tuple bounds_of(const py::array_t<std::int64_t>& table) {
-    if (table.ndim() != 2) throw py::value_error("a table has two dimensions");
-    const auto at = table.unchecked<2>();
-    if (!table.size()) return py::make_tuple(0, -1);
-    std::int64_t least = at(0, 0), largest = least;
-    for (py::ssize_t i = 0; i < at.shape(0); ++i)
-        for (py::ssize_t j = 0; j < at.shape(1); ++j) {
-            least = std::min(least, at(i, j));
-            largest = std::max(largest, at(i, j));
+// Calls over some of the rows that they were written for, at addresses that are found once, of which some move with the rows.
+class KeptRows {
+public:
+    using Moving = std::tuple<std::size_t, std::int64_t, std::int64_t>;  // the number of an address, that of row 0, bytes of a row
+
+    // `last`: the number of the address that says whether weights are packed. `weights`: the numbers of other addresses, and how
+    // many bytes lie there, which were packed as they are now if they are the same as then.
+    KeptRows(const KeptCalls& calls, Index num_rows, Index num_slots, const py::list& addresses, std::vector<Moving> moving,
+             std::size_t last, const std::vector<std::pair<std::size_t, std::size_t>>& weights)
+        : calls_(calls), num_rows_(num_rows), num_slots_(num_slots), addresses_(calls.addresses_of(addresses, false)),
+          moving_(std::move(moving)), is_packed_(last) {
+        const auto is_known = [&](std::size_t at) { return at < addresses_.size(); };
+        for (const Moving& each : moving_)
+            if (!is_known(std::get<0>(each))) throw py::value_error("there is no such address");
+        if (!is_known(last)) throw py::value_error("there is no such address");
+        const std::vector<std::size_t>& read = calls.calls.address_of;
+        for (const auto& [at, size] : weights) {
+            if (!is_known(at)) throw py::value_error("there is no such address");
+            if (std::find(read.begin(), read.end(), at) != read.end()) weights_.push_back({at, std::vector<char>(size)});
         }
+    }
+
+    // Run them for rows [first, stop), where row 0 would be row `row` of what moves. `given`: further addresses, from number `at`
+    // on; `seeds`: the last ones.
+    void run(Index first, Index stop, std::int64_t row, std::size_t at, const std::vector<std::int64_t>& given,
+             const std::vector<std::int64_t>& seeds) {
+        if (first < 0 || stop < first || num_rows_ < stop || num_rows_ < 2) throw py::value_error("there are no such rows");
+        if (at + given.size() > addresses_.size()) throw py::value_error("there are no such addresses");
+        std::copy(given.begin(), given.end(), addresses_.begin() + static_cast<std::ptrdiff_t>(at));
+        for (const auto& [number, base, size] : moving_) addresses_[number] = base + row * size;
+        std::vector<std::int64_t> addresses(addresses_);
+        addresses.insert(addresses.end(), seeds.begin(), seeds.end());
+        if (addresses.size() != calls_.num_addresses) throw py::value_error("give an address for each");
+        addresses[is_packed_] = addresses_[is_packed_] = are_packed_as_they_are() && addresses_[is_packed_];
+        {
+            py::gil_scoped_release released;
+            calls_.calls.run_rows(std::move(addresses), first, stop, num_rows_, num_slots_);
+        }
+        addresses_[is_packed_] = 1;
+    }
+
+private:
+    struct Weight {
+        std::size_t at;
+        std::vector<char> packed;
+    };
+
+    // Neither versions nor addresses tell whether weights have changed: `tensor.data`, NumPy and other processes write without a
+    // new version, and freed memory is given out again.
+    bool are_packed_as_they_are() {
+        bool are_same = true;
+        for (Weight& weight : weights_) {
+            const char* const now = reinterpret_cast<const char*>(addresses_[weight.at]);
+            if (weight.packed.empty() || !std::memcmp(now, weight.packed.data(), weight.packed.size())) continue;
+            std::memcpy(weight.packed.data(), now, weight.packed.size());
+            are_same = false;
+        }
+        return are_same;
+    }
+
+    const KeptCalls& calls_;
+    Index num_rows_, num_slots_;
+    std::vector<std::int64_t> addresses_;
+    std::vector<Moving> moving_;
+    std::size_t is_packed_;
+    std::vector<Weight> weights_;
+};
+
+// The least and the largest of these numbers, or (0, -1) where there are none.
+inline py::tuple bounds_of(const py::array_t<std::int64_t>& numbers) {
+    if (!numbers.size()) return py::make_tuple(0, -1);
+    const auto dense = py::array_t<std::int64_t, py::array::c_style>::ensure(numbers);
+    if (!dense) throw py::error_already_set();
+    const std::int64_t* const first = dense.data();
+    std::int64_t least = *first, largest = least;
+    for (const std::int64_t* at = first; at < first + dense.size(); ++at) {
+        least = std::min(least, *at);
+        largest = std::max(largest, *at);
+    }
     return py::make_tuple(least, largest);
+}
+
+// What these places of an array all hold, or -1 where they differ, or there are none. The places must be there.
+inline Index common_of(const py::array_t<Index, py::array::c_style>& values, const py::array_t<std::int64_t>& places) {
+    if (values.ndim() != 1 || places.ndim() != 1) throw py::value_error("arrays have one dimension");
+    const auto at = places.unchecked<1>();
+    const Index* const held = values.data();
+    for (py::ssize_t i = 0; i < at.shape(0); ++i) {
+        if (at(i) < 0 || at(i) >= values.size()) throw py::index_error("there is no such place");
+        if (held[at(i)] != held[at(0)]) return -1;
+    }
+    return at.shape(0) ? held[at(0)] : -1;
 }
 
 // Write the rows of children in the buffers of a run, where row 0 stands for a missing one, to rows of `to` from `first` on.

@@ -270,3 +270,21 @@ def test_a_single_row_of_a_wider_input():
 def test_large_extensions_have_memory_of_their_own():
     run, _, _ = parse(5, "native", [17, 17])
     assert not strips_of(run)
+
+
+def test_a_run_begins_with_strips_and_buffers_as_large_as_the_last_one_had():
+    torch.manual_seed(0)
+    model, found, counts = Tracked().double(), [], []
+    model.backend = "native"
+    x = torch.randn(5, 4, dtype=torch.float64)
+    for _ in range(2):
+        run, rng = model.start(x=x, kind="word"), np.random.default_rng(0)
+        added = [run.extend(rng.integers(0, run.num_vertices, (3, 3)), kind="track") for _ in range(5)]
+        generation = run._grown.generation
+        loss = run[torch.cat(added)].score.sin().sum()
+        found.append([loss, *torch.autograd.grad(loss, [*model.parameters()], allow_unused=True)])
+        counts.append((len(strips_of(run)), generation))
+    assert counts[1][0] == 1 < counts[0][0]
+    assert counts[1][1] < counts[0][1]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, **TOLERANCE)

@@ -186,7 +186,8 @@ def test_what_native_code_has_not_runs_through_pytorch_and_is_explained():
     with pytest.raises(vf.VertexFunctionError, match="nothing to explain yet"):
         model.explain()
     model([vf.chain(3)], x=torch.randn(3, 3, requires_grad=True)).h.sum().backward()
-    assert "vertex.core: calls of PyTorch: sort is made by aten.sort.default" in model.explain()
+    line = vertex.__code__.co_firstlineno + 1
+    assert f"vertex.core: calls of PyTorch: sort is made by aten.sort.default (line {line})" in model.explain()
 
 
 def test_random_numbers_are_fresh_for_each_vertex_and_call_and_the_same_for_a_seed():

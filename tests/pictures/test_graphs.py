@@ -169,3 +169,12 @@ def test_no_two_vertices_in_one_place_and_children_below_parents(count, pairs):
         by_level.setdefault(level, []).append(column)
     assert all((np.diff(sorted(columns)) > 0.999).all() for columns in by_level.values())
     assert min(places.columns) == 0
+
+
+def test_a_picture_is_not_saved_under_the_name_of_another_format(tmp_path):
+    picture = vf.chain(2).draw()
+    with pytest.raises(vf.InputError, match=r"a picture is SVG, not png; give a name that ends in \.svg"):
+        picture.save(tmp_path / "chain.PNG")
+    assert not list(tmp_path.iterdir())
+    picture.save(tmp_path / "chain.svg")
+    assert (tmp_path / "chain.svg").read_text(encoding="utf-8") == picture.svg

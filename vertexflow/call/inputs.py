@@ -60,6 +60,7 @@ def check_inputs(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) ->
         if not isinstance(value, Tensor):
             raise InputTypeError(
                 f"input {name!r} is a {type(value).__name__}; give a torch.Tensor of one row a vertex, or an edge"
+                f"{'; torch.as_tensor(...) makes one of it' if isinstance(value, np.ndarray) else ''}"
             )
         if device is not None and value.device != device:
             raise InputError(

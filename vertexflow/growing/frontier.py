@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _core
 from ..call.kinds import Used, check_scattered
 from ..call.observer import observer_of_thread
 from ..call.outputs import Outputs
@@ -136,13 +137,13 @@ class Frontier:
         """Compute new vertices and keep their states and outputs; returns what each method used."""
         grower = self._grower
         growing = grower.grow(addition, inputs, self._trail.wants_gradients)
-        bound, flat = growing.bound, growing.flat
+        bound, flat, state = growing.bound, growing.flat, growing.state
         if id(growing.traces) not in self._checked:
             self._check(growing.traces)
         table = earlier_children(addition, growing.reads)
         order_of_rows = functools.partial(grower.order_of_rows, growing)
-        if table is None or not grow.extend_strip(self._grown, self._trail, bound, table, order_of_rows, flat):
-            grow.extend(self._grown, self._trail, bound, *grower.order(growing, addition), flat)
+        if table is None or not grow.extend_strip(self._grown, self._trail, bound, table, order_of_rows, flat, state):
+            grow.extend(self._grown, self._trail, bound, *grower.order(growing, addition), flat, state)
         if len(self._checked) < 2 * len(self._methods):  # there are more where the model changes at each call
             self._checked[id(growing.traces)] = growing.traces
         return growing.traces
@@ -200,10 +201,11 @@ class Frontier:
         """The names of what all of these vertices pushed."""
         sets = self._pushed_names
         if len(set(sets)) > 1 and len(index):
-            numbers = self._method_of[index.cpu().numpy()]
-            if (numbers == numbers[0]).all():
-                return list(sets[numbers[0]])
-            sets = [sets[number] for number in np.unique(numbers)]
+            places = index.cpu().numpy()
+            common = _core.common_of(self._method_of, places)
+            if common >= 0:
+                return list(sets[common])
+            sets = [sets[number] for number in np.unique(self._method_of[places])]
         return [
             name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
         ]
@@ -228,9 +230,9 @@ class Frontier:
             raise InputTypeError(f"vertices are integers, not {index.dtype}")
         index = index.long()
         if index.device.type == "cpu" and index.numel():
-            first, last = int(index.min()), int(index.max())
+            first, last = _core.bounds_of(index.numpy())
             if not -count <= first <= last < count:
                 raise InputError(f"vertices {first} to {last} were asked for; there are 0 to {count - 1}")
             if first >= 0 and self._device.type == "cpu":
-                return index.clone()  # the caller's may change before the backward pass
+                return index.clone() if torch.is_grad_enabled() else index  # may change before the backward pass
         return torch.where(index < 0, index + count, index).to(self._device, non_blocking=True)

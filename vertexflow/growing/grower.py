@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .. import _core
 from ..call import kinds, programs
 from ..call.inputs import check_inputs
 from ..call.orders import Reads
 from ..call.programs import Version
 from ..call.same_call import TensorGuards, can_be_told, positions, surroundings
+from ..call.unchanged import Unchanged
 from ..graph.symbolic.roles import shared_key
 from ..graph.symbolic.trace import Trace
 from ..kernels.bound import Bound
 from ..kernels.compile import named_backend
 from ..kernels.compiled import Compiled
+from ..kernels.growing.entered import State, state_of
 from ..kernels.order import Order
 from ..kernels.plain import check_real, lie_in_memory
 from .growth import Addition, order_of, order_of_rows
@@ -33,10 +36,11 @@ Key = tuple[tuple[str, ...], bool, bool, tuple[str, ...]]  # methods, through, w
 
 class Growing(NamedTuple):
     """What an extension is computed with: the compiled programs, parameters and inputs in the order in which these read them,
-    the trace of each method, and how each method reads children."""
+    the state of parameters, the trace of each method, and how each method reads children."""
 
     bound: Bound
     flat: list[Tensor]
+    state: State | None
     traces: dict[str, Trace]
     reads: tuple[Reads, ...]
     device: torch.device
@@ -57,6 +61,16 @@ class _Known:
     has_row_each: bool  # whether all inputs have a row for each new vertex
 
 
+class _Again(NamedTuple):
+    """What an extension was computed with, and stays what it is as long as all that decides it is unchanged."""
+
+    known: _Known
+    unchanged: Unchanged
+    given: list[Tensor]  # parameters, buffers and shared tensors
+    state: State | None  # of those that programs read
+    device: torch.device
+
+
 @dataclass(eq=False)
 class Grower:
     """Looks up what computes the vertices that are added to one run of a model."""
@@ -64,23 +78,57 @@ class Grower:
     model: VertexFunction
     shared: Mapping[str, Tensor]
     _known: dict[Key, _Known] = field(default_factory=dict)
+    _again: dict[Key, _Again] = field(default_factory=dict)
 
     def grow(self, addition: Addition, inputs: Mapping[str, Tensor], through: bool) -> Growing:
         """Check inputs, and look up how new vertices are computed; `through`: earlier vertices want gradients."""
+        key = (addition.methods, through, torch.is_grad_enabled(), tuple(inputs))
+        values = list(inputs.values())
+        again = self._again.get(key)
+        if again is not None and self._is_again(again, addition, values):
+            self.model._programs.latest = again.known.latest
+            given, state, device = [*again.given, *values], again.state, again.device
+            known = again.known
+        else:
+            known, given = self._look(key, addition, inputs, through)
+            device = given[0].device if given else torch.device("cpu")
+            state = state_of([given[at] for at in known.flat[: len(known.bound.params)]])
+            self._note(key, known, given[: len(given) - len(inputs)], state, device)
+        return Growing(known.bound, [given[at] for at in known.flat], state, known.traces, known.reads, device)
+
+    def _is_again(self, again: _Again, addition: Addition, inputs: list[Tensor]) -> bool:
+        """Whether nothing has changed since, and inputs are like those before."""
+        return _core.is_unchanged(again.unchanged, inputs) and (
+            not inputs or (lie_in_memory(inputs) and all(value.shape[0] == addition.num_vertices for value in inputs))
+        )
+
+    def _note(self, key: Key, known: _Known, given: list[Tensor], state: State | None, device: torch.device) -> None:
+        """Note what an extension is computed with, for others like it."""
+        self._again.pop(key, None)
+        seen = self.model._programs.seen
+        if known.guards is None or seen is None or seen.version is not known.version:
+            return
+        if known.has_row_each and seen.snapshot.modules[0]() is self.model:
+            unchanged = Unchanged.of(seen, given, known.guards.check)
+            if unchanged is not None:
+                self._again[key] = _Again(known, unchanged, given, state, device)
+
+    def _look(
+        self, key: Key, addition: Addition, inputs: Mapping[str, Tensor], through: bool
+    ) -> tuple[_Known, list[Tensor]]:
+        """What computes an extension, and all tensors that it is given."""
         model, shared = self.model, self.shared
         version, tensors = programs.see(model._programs, model)
         if shared:
             tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
         given = [*tensors.values(), *inputs.values()]
-        key = (addition.methods, through, torch.is_grad_enabled(), tuple(inputs))
         known = self._known.get(key)
         if known is None or not self._fits(known, version, given, addition, inputs):
             known = self._look_up(version, tensors, addition, inputs, through)
             if known.guards is not None:
                 self._known[key] = known
         model._programs.latest = known.latest
-        device = given[0].device if given else torch.device("cpu")
-        return Growing(known.bound, [given[at] for at in known.flat], known.traces, known.reads, device)
+        return known, given
 
     def order(self, growing: Growing, addition: Addition) -> tuple[Order, Tensor]:
         """The order of new vertices, and the rows of earlier ones that they read."""

@@ -36,6 +36,9 @@ class Bound:
     extensions: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)
     extends_natively: bool | None = None
     extends_in_strips: bool | None = None
+    # About as many as runs had lately: rows in strips, and vertices of all kinds.
+    rows_of_runs: int = 0
+    vertices_of_runs: int = 0
     # Both, made while a profiler ran.
     prepared_in_ranges: WeakKeyDictionary[Order, Prepared] = field(default_factory=WeakKeyDictionary)
     extensions_in_ranges: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)

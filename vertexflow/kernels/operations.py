@@ -30,6 +30,11 @@ class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
     """Why a part cannot become code of a backend."""
 
 
+def line_of(node: fx.Node) -> str:
+    """` (line 12)`, the line of the vertex function that an operation comes from; what came of the derivative has none."""
+    return f" (line {node.meta['line']})" if node.meta.get("line") else ""
+
+
 def is_empty(node: fx.Node) -> bool:
     """Whether a row of a tensor has no elements."""
     return any(isinstance(extent, int) and extent == 0 for extent in node.meta["val"].shape)

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
+from ..errors import InputError
+
 # Pale, so that dark text on them is read; told apart also by people who see fewer colours.
 FILLS = ("#cfe3f7", "#fde0b8", "#cdebc8", "#f7cfdc", "#e0d6f5", "#f3ec9f", "#c6ebea", "#dedede")
 INK, FAINT, EMPTY = "#1c2733", "#8794a1", "#f1f3f5"
 FONT = "ui-sans-serif, system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 CHARACTER = 0.6  # the width of a character, in font sizes: widths are estimated, nothing is measured
+
+_OTHERS = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf", ".eps", ".ps"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,16 @@ class Picture:
         return self.svg
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture to a file, such as `tree.svg`, which browsers and README pages show."""
+        """Write the picture to a file, such as `tree.svg`, which browsers and README pages show.
+
+        Raises:
+            InputError: a name that ends as that of a file of pixels or pages does (`.png`, `.pdf`): what is written is SVG.
+        """
+        ending = Path(path).suffix.lower()
+        if ending in _OTHERS:
+            raise InputError(
+                f"a picture is SVG, not {ending[1:]}; give a name that ends in .svg, which other programs convert"
+            )
         Path(path).write_text(self.svg, encoding="utf-8")
 
 

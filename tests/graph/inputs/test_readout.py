@@ -69,7 +69,8 @@ def test_the_wrong_number_of_rows():
     with pytest.raises(vf.InputError, match=r"batch\.sum takes one row for each of 5 vertices, not 4 rows"):
         batch_of([2, 3]).sum(torch.randn(4, 1))
     with pytest.raises(
-        vf.InputError, match=r"batch\.max takes one row for each of 3 vertices, not 2 rows; name the kinds"
+        vf.InputError,
+        match=r"batch\.max takes one row for each of 3 vertices, not 2 rows; name those that have rows, of the kinds 'a', 'b'",
     ):
         batch_of([3], kinds=True).max(torch.randn(2, 1))
     with pytest.raises(vf.InputError, match="one row for each of 2 vertices of kind 'a', not 3 rows"):

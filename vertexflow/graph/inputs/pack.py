@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from .external import reading_external
 from .kind_names import join_kinds
 from .opaque import opaque
 from .readout import graphs_of, grouped
-from .refusal import refusal
+from .refusal import list_of, refusal
 
 if TYPE_CHECKING:
     from ...scheduler import Schedule
@@ -171,7 +171,7 @@ class GraphBatch(Drawn):
             InputError, InputTypeError: `values` have another number of rows; `of` are no vertices of the batch.
 
         Example:
-            >>> batch.sum(batch.softmax(scores) * out.h)     # attention over each graph's vertices
+            >>> batch.sum(batch.softmax(scores) * out.h)     # attention over each graph's vertices; scores: [V, 1]
             >>> batch.mean(out.h[batch.roots], of=batch.roots)
         """
         rows = grouped(self, values, kinds, of, "sum")
@@ -355,11 +355,7 @@ def pack(graphs: Sequence[InputGraph]) -> GraphBatch:
         >>> batch.num_vertices, batch.roots
         (10, tensor([4, 9]))
     """
-    if isinstance(graphs, InputGraph):
-        raise InputTypeError("vf.pack takes a list of input graphs; for one graph write vf.pack([graph])")
-    if not isinstance(graphs, Iterable):
-        raise InputTypeError(f"vf.pack takes a list of input graphs, not {type(graphs).__name__}")
-    graphs = list(graphs)
+    graphs = list_of(graphs)
     if not graphs:
         none, end = np.zeros(0, np.int32), np.zeros(1, np.int32)
         return GraphBatch(0, 0, child=none, slot=none, offset=end, graph_offset=end, num_slots=0)

@@ -38,8 +38,12 @@ def grouped(batch: GraphBatch, values: Tensor, kinds: tuple[Any, ...], of: Tenso
         has_rows = isinstance(values, Tensor) and values.dim()
         given = f"{len(values)} rows" if has_rows else repr(type(values).__name__)
         clause = f" of kind {' or '.join(map(repr, kinds))}" if kinds else " in `of`" if of is not None else ""
-        is_plain = not kinds and of is None and batch.kinds is not None
-        advice = f'; name the kinds that have rows: batch.{call}(values, "leaf")' if is_plain else ""
+        names = [*map(repr, batch.kinds or ())] if not kinds and of is None else []
+        advice = (
+            f"; name those that have rows, of the kinds {', '.join(names)}: batch.{call}(values, {names[0]})"
+            if names
+            else ""
+        )
         raise InputError(f"batch.{call} takes one row for each of {rows} vertices{clause}, not {given}{advice}")
     if graph is None:
         return Grouped(values, batch._graph_sizes(kinds), None)

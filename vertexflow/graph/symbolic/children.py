@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .vertex import Vertex
 
 
+AS_STATES = "; the states of children are attributes, such as v.gather(0).h and v.children.h"
+
+
 class Gathered:
     """The state of a child: one attribute for each state name, `[rows, *shape]`, zeros where that child is missing.
 
@@ -192,6 +195,11 @@ def _not_a_list(attempt: str) -> VertexFunctionError:
     return VertexFunctionError(
         f"{attempt}: v.gather(slot) is one child, and its states are attributes, such as v.gather(0).h"
     )
+
+
+def type_of(value: object) -> str:
+    """The type of what was given in place of a tensor, and how to read the tensors of a child."""
+    return f"{type(value).__name__}{AS_STATES if isinstance(value, Gathered) else ''}"
 
 
 def listed(names: Iterable[str]) -> str:

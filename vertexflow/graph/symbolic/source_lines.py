@@ -17,17 +17,23 @@ from types import CodeType, FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
 from ...errors import VertexFlowError, VertexFunctionError
 from . import derivatives, unseen
 from .cells import CELLS
-from .children import Gathered
+from .children import AS_STATES, Gathered
 from .open_sizes import OPEN_SIZES
+from .vertex import Vertex
 
 _ASKS_FOR_GRADIENT = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+_MAKES_PARAMETER = nn.Parameter.__new__.__code__
+_OF_VALUES = (
+    "the vertex function depends on the value of a tensor in Python (if, while, .item(), int(...)). It is traced once for all "
+    "vertices: use torch.where(condition, a, b) or arithmetic with masks instead"
+)
 _REPLACEMENTS = {**CELLS, **OPEN_SIZES}  # by the name of PyTorch's function
 Place = tuple[str, int]  # a file and a line
 
@@ -51,13 +57,21 @@ class SourceLines(TorchFunctionMode):
                 "the vertex function asks whether a tensor requires grad, which may change from call to call; the trace has the "
                 "derivative of everything, and what is wanted of it is chosen later. Read an attribute of your own instead"
             )
+        name = getattr(func, "__name__", "")
+        if name == "requires_grad_" and sys._getframe(1).f_code is _MAKES_PARAMETER:
+            raise VertexFunctionError(
+                "the vertex function makes a parameter (nn.Parameter, or a layer such as nn.Linear(...)), which no optimizer "
+                "would know, and no other call; make it in __init__ (self.name = ...), and use it here"
+            )
+        if name == "__bool__" and not isinstance(args[0].numel(), int):  # PyTorch's own message is a page of C++
+            raise VertexFunctionError(_OF_VALUES)
         deepest: FrameType | None = None  # the deepest frame of the user's own code
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not self.code:
             if deepest is None and is_users(frame.f_code.co_filename):
                 deepest = frame
             frame = frame.f_back
-        function = _REPLACEMENTS.get(getattr(func, "__name__", ""), func)
+        function = _REPLACEMENTS.get(name, func)
         kwargs = kwargs or {}
         if self.without_derivative and frame is not None:
             result = derivatives.call(function, args, kwargs, lambda: _where(frame, deepest))
@@ -141,12 +155,9 @@ def located(code: CodeType, rows: Tensor, edges: Tensor) -> Iterator[None]:
                 'with masks instead, or backend="eager", which runs the method itself'
             )
         elif _depends_on_values(error):
-            message = (
-                "the vertex function depends on the value of a tensor in Python (if, while, .item(), int(...)). It is "
-                "traced once for all vertices: use torch.where(condition, a, b) or arithmetic with masks instead"
-            )
+            message = _OF_VALUES
         else:
-            text = _with_letters(str(error), letters) + _of_hints(str(error), rows, edges)
+            text = _with_letters(str(error), letters) + _of_hints(str(error), rows, edges) + _advice(error)
             message = f"the vertex function failed: {type(error).__name__}: {text}"
         raise VertexFunctionError(f"{message}\n{place}") from error
     finally:
@@ -166,7 +177,8 @@ def placed(code: CodeType) -> Iterator[None]:
 def _depends_on_values(error: BaseException) -> bool:
     names = {"GuardOnDataDependentSymNode", "DataDependentOutputException", "DynamicOutputShapeException"}
     text = str(error)
-    return type(error).__name__ in names or "Cannot access data pointer" in text or "data-dependent" in text
+    said = ("Cannot access data pointer", "data-dependent", ".numpy() is not supported")
+    return type(error).__name__ in names or any(words in text for words in said)
 
 
 def _place_of(error: BaseException, code: CodeType, letters: Mapping[str, str]) -> str:
@@ -219,6 +231,13 @@ def _of_hints(text: str, *probes: Tensor) -> str:
     ]
     shown = [f"{hint} is {letter}" for letter, hint in known if re.search(rf"(?<!\d){hint}(?!\d)", text)]
     return f" ({' and '.join(shown)}, unless it is a size of your own)" if shown else ""
+
+
+def _advice(error: Exception) -> str:
+    """What to write in place of a child that is used as a tensor, and of an input that is read as an attribute."""
+    if isinstance(error, AttributeError) and type(error.obj) is Vertex:
+        return f"; v.pull({error.name!r}) is an input of the vertex, and v.gather(slot) a child"
+    return AS_STATES if isinstance(error, TypeError) and re.search("Gathered|Children", str(error)) else ""
 
 
 @functools.cache

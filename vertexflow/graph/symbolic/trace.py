@@ -20,8 +20,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, m
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
 from ...errors import VertexFunctionError
+from . import draws, unseen
 from . import meta as meta
-from . import unseen
 from .derivatives import DerivativeError
 from .isolation import forget_source, without_autocast
 from .method import code_of
@@ -162,10 +162,15 @@ def trace(
     Raises:
         VertexFunctionError: the method cannot be traced; the message names its line.
     """
-    try:
-        return _trace(module, method, state, state_dtypes, inputs, tensors, shared, device, False)
-    except DerivativeError:
-        return _trace(module, method, state, state_dtypes, inputs, tensors, shared, device, True)
+
+    def traced() -> Trace:
+        try:
+            return _trace(module, method, state, state_dtypes, inputs, tensors, shared, device, False)
+        except DerivativeError:
+            return _trace(module, method, state, state_dtypes, inputs, tensors, shared, device, True)
+
+    code = code_of(getattr(module, method), method)
+    return draws.refused(traced, where(code.co_filename, code.co_firstlineno))
 
 
 def _trace(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import InputError, InputTypeError, VertexFunctionError
 from .. import segments
-from .children import Arcs, Children, Gathered, listed
+from .children import Arcs, Children, Gathered, listed, type_of
 from .method import check_returned
 from .reserved import check_input_name, check_output_name
 from .roles import CHILDREN, Counts, Gather, NumChildren, Pull, Role, Slots, arc_slot
@@ -100,7 +100,7 @@ class Vertex:
         )
 
     def gather(self, slot: int) -> Gathered:
-        """The state of the child in `slot` (0, 1, ...)."""
+        """The state of the child in `slot` (0, 1, ...); zeros, never None, where it is missing."""
         if not isinstance(slot, int) or isinstance(slot, bool) or slot < 0:
             raise VertexFunctionError(f"v.gather takes the number of a slot (0, 1, ...), not {slot!r}")
         if slot >= MOST_SLOTS:
@@ -378,7 +378,7 @@ def _refuse_unnamed(call: str, unnamed: Sequence[object], name: str) -> None:
 def _plain(call: str, value: object) -> Tensor:
     """The value, if it is a dense tensor with values, of a dtype whose rows can be selected."""
     if not isinstance(value, Tensor):
-        raise VertexFunctionError(f"{call} takes a tensor, not {type(value).__name__}")
+        raise VertexFunctionError(f"{call} takes a tensor, not {type_of(value)}")
     if value.layout != torch.strided:
         raise VertexFunctionError(f"{call} takes a dense tensor, not one of layout {value.layout}; call .to_dense()")
     if value.device.type == "meta":

@@ -58,7 +58,8 @@ class GradientsOfCall:
 
 @dataclass
 class Grown:
-    """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill.
+    """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill,
+    and begin as large as earlier runs were.
 
     Row 0 of a state is zeros, which missing children are; vertex v has row v + 1.
     """
@@ -81,7 +82,8 @@ class Grown:
         known = self._room.get(id(bound))
         if known is not None and self.count + count <= known[1]:
             return
-        room = 1 << 62
+        room, needed, before = 1 << 62, max(2 * self.count, self.count + count), bound.vertices_of_runs
+        bound.vertices_of_runs = max(needed, before - before // 8)  # larger runs are forgotten in time
         for buffers, nodes, first in ((self.states, bound.states, 1), (self.pushes, bound.outputs, 0)):
             for name, node in nodes.items():
                 value, buffer, used = node.meta["val"], buffers.get(name), self.count + first
@@ -91,7 +93,7 @@ class Grown:
                         f"{_shown(buffer)}: the model has changed since; begin another run"
                     )
                 if buffer is None or len(buffer) < used + count:
-                    shape = (first + max(2 * self.count, self.count + count), *map(int, value.shape[1:]))
+                    shape = (first + max(needed, before), *map(int, value.shape[1:]))
                     with torch.inference_mode(False):
                         larger = torch.zeros(shape, dtype=value.dtype, device=device)
                     if buffer is not None:  # it has no rows of later vertices that do not push it

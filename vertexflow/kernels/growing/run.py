@@ -15,7 +15,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,47 +37,12 @@ from ..plain import check_plain
 from ..prepared.passes import is_plain, sums_of
 from ..ranges import is_profiling
 from ..second_order import gradients as second
+from .entered import Added, Entered, State
 from .extension import Extension, extension_for
 from .grown import Gradients, GradientsOfCall, Grown
-from .strips import OrderOfRows, Strip, Sweep, is_small, size_of_next
+from .strips import OrderOfRows, Strip, Sweep, is_small, size_of_first, size_of_next
 
-State = list[tuple[int, int, bool]]  # of tensors: the version of each, where it lies, and whether it is plain
 _NO_ROWS = torch.empty(0, dtype=torch.int32)
-
-
-class Entered(NamedTuple):
-    """Parameters as extensions read them, behind one node of the autograd graph."""
-
-    bound: Bound
-    params: Sequence[Tensor]
-    state: State | None  # None: nobody knows whether they change
-    node: Any  # which has saved those that the backward pass reads, and constants
-    strips: list[Strip]  # for extensions that have read them
-
-    def holds(self, params: Sequence[Tensor], state: State | None) -> bool:
-        """Whether the parameters are these, and have not changed."""
-        return state is not None and self.state == state and all(map(operator.is_, params, self.params))
-
-
-class Added(NamedTuple):
-    """Vertices that native code has computed, as their backward pass needs them."""
-
-    bound: Bound
-    order: Order
-    extension: Extension
-    earlier: Tensor
-    first: int
-    entered: Entered
-    kept: Tensor  # memory of their own, or of their strip, in which inputs are as well
-    strip: Strip | None = None
-    row: int = 0  # in the strip, rows [row, stop)
-    stop: int = 0
-
-
-def _state_of(params: Sequence[Tensor]) -> State | None:
-    if any(map(Tensor.is_inference, params)):
-        return None
-    return [(tensor._version, tensor.data_ptr(), is_plain(tensor)) for tensor in params]
 
 
 @dataclass(eq=False)
@@ -94,10 +59,12 @@ class Trail:
     def wants_gradients(self) -> bool:
         return self.token.requires_grad  # as it does behind parameters that extensions wait for
 
-    def enter(self, grown: Grown, bound: Bound, read: Sequence[int], params: Sequence[Tensor]) -> Entered:
-        """The parameters of these programs, behind a node; the backward pass reads those with the numbers `read`, and constants,
-        which have the numbers behind inputs."""
-        entered, state = self.entered.get(id(bound)), _state_of(params)
+    def enter(
+        self, grown: Grown, bound: Bound, read: Sequence[int], params: Sequence[Tensor], state: State | None
+    ) -> Entered:
+        """The parameters of these programs, in this state, behind a node; the backward pass reads those with the numbers `read`,
+        and constants, which have the numbers behind inputs."""
+        entered = self.entered.get(id(bound))
         if entered is None or not entered.holds(params, state):
             numbered = [*params, *bound.pulls, *bound.constants.values()]
             saved = [numbered[at] for at in read]
@@ -115,11 +82,19 @@ class Trail:
             self.token = _apply(_Extensions, grown, added, self.token, *inputs)
 
 
-def extend(grown: Grown, trail: Trail, bound: Bound, order: Order, earlier: Tensor, flat: Sequence[Tensor]) -> None:
+def extend(
+    grown: Grown,
+    trail: Trail,
+    bound: Bound,
+    order: Order,
+    earlier: Tensor,
+    flat: Sequence[Tensor],
+    state: State | None,
+) -> None:
     """Compute `order.num_rows` new vertices and add them.
 
     `earlier` int32 [num_external]: the rows, in buffers of states, of the vertices that the new ones read; `flat` are parameters,
-    then inputs, in vertex order.
+    which are in this state, then inputs, in vertex order.
     """
     extension = extension_for(bound, order)
     if extension is None and bound.wants_gradients:
@@ -129,13 +104,19 @@ def extend(grown: Grown, trail: Trail, bound: Bound, order: Order, earlier: Tens
         with torch.no_grad():
             _run(grown, bound, order, earlier, trail.token, flat)
     elif bound.wants_gradients:
-        _add(grown, trail, bound, order, extension, earlier, flat)
+        _add(grown, trail, bound, order, extension, earlier, flat, state)
     else:
         _run_prepared(grown, bound, order, extension, earlier, trail.token, flat)
 
 
 def extend_strip(
-    grown: Grown, trail: Trail, bound: Bound, table: Any, order_of_rows: OrderOfRows, flat: Sequence[Tensor]
+    grown: Grown,
+    trail: Trail,
+    bound: Bound,
+    table: Any,
+    order_of_rows: OrderOfRows,
+    flat: Sequence[Tensor],
+    state: State | None,
 ) -> bool:
     """`extend` by vertices of one kind, for which `table` int64 [n, slots] has the vertices whose states they read, all of them
     earlier ones, or -1. Returns whether it was done; else the extension needs an order, and memory, of its own."""
@@ -143,7 +124,6 @@ def extend_strip(
     if bound.extends_in_strips is False or not is_small(count) or is_profiling():
         return False
     params, inputs, first = flat[:num_params], flat[num_params:], grown.count
-    state = _state_of(params)
     if not bound.wants_gradients:
         passing = _passing(trail, bound, count, order_of_rows, params, state)
         if passing is None:
@@ -156,11 +136,13 @@ def extend_strip(
         entered = trail.entered.get(id(bound))
         strips = [] if entered is None or not entered.holds(params, state) else entered.strips
         if entered is None or not strips or strips[-1].num_free < count:
-            size = size_of_next(count, sum(each.count for each in strips))
+            before = sum(each.count for each in strips)
+            size = size_of_next(count, before) if strips else size_of_first(bound, count)
+            bound.rows_of_runs = max(bound.rows_of_runs, before + count)
             strip = Strip.of(bound, params, size, order_of_rows)
             if strip is None:
                 return False
-            entered = trail.enter(grown, bound, strip.extension.prepared.read, params)
+            entered = trail.enter(grown, bound, strip.extension.prepared.read, params, state)
             entered.strips.append(strip)
         strip = entered.strips[-1]
         grown.reserve(bound, count, trail.token.device)
@@ -202,13 +184,14 @@ def _add(
     extension: Extension,
     earlier: Tensor,
     flat: Sequence[Tensor],
+    state: State | None,
 ) -> None:
     """Compute vertices natively, which wait for their node."""
     count, read = len(bound.params), extension.prepared.read
     is_saved_by_hooks = second.are_saved_by_hooks()
     if is_saved_by_hooks:  # each extension saves what it would save alone
         trail.entered.clear()
-    entered = trail.enter(grown, bound, read, flat[:count])
+    entered = trail.enter(grown, bound, read, flat[:count], state)
     first = grown.count
     kept = _run_prepared(grown, bound, order, extension, earlier, trail.token, flat)
     trail.waiting.append(Added(bound, order, extension, earlier, first, entered, kept))

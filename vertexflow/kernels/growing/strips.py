@@ -6,10 +6,9 @@ and their gradients are one sum over all of its rows.
 
 from __future__ import annotations
 
-import ctypes
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,22 +30,11 @@ FEWEST, MOST = 64, 2048  # rows of a strip
 OrderOfRows = Callable[[int], Order]  # of so many vertices, each slot of which reads an earlier vertex
 _CPU = torch.device("cpu")
 
-_bytes_differ = ctypes.CDLL(None).memcmp
-_bytes_differ.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
-
-class Moving(list[tuple[int, int, int]]):
-    """Addresses that move with the rows: the number of each, where row 0 of its tensor lies, and the bytes of a row."""
-
-    def place(self, addresses: list[int], row: int) -> None:
-        """Write them down for a strip whose first row would be this row of the tensors."""
-        for at, base, size in self:
-            addresses[at] = base + row * size
-
-    def add(self, at: int, tensor: Tensor, row: int = 0) -> None:
-        """Add the address of a tensor, from some row on."""
-        size = _size_of_row(tensor)
-        self.append((at, tensor.data_ptr() + row * size, size))
+def _moving(at: int, tensor: Tensor, row: int = 0) -> tuple[int, int, int]:
+    """An address that moves with the rows: its number, where row `row` of the tensor lies, and the bytes of a row."""
+    size = _size_of_row(tensor)
+    return at, tensor.data_ptr() + row * size, size
 
 
 @dataclass(eq=False)
@@ -60,10 +48,8 @@ class Strip:
     temporary: Tensor
     children: Ints  # [num_rows, num_slots]: the rows that the children have in the buffers of a run, from 1 on
     count: int = 0  # rows that are filled
-    addresses: list[int] = field(default_factory=list)
-    moving: Moving = field(default_factory=Moving)
-    generation: int = -1  # of the buffers whose addresses these are
-    packed: list[Tensor] = field(default_factory=list)  # parameters and constants as they were when weights were packed
+    calls: _core.CallsOfRows | None = None
+    generation: int = -1  # of the buffers whose addresses these calls have
 
     @classmethod
     def of(cls, bound: Bound, params: Sequence[Tensor], num_rows: int, order_of_rows: OrderOfRows) -> Strip | None:
@@ -90,46 +76,43 @@ class Strip:
         their first row. If it is not kept for a backward pass, that row is 0."""
         first = self.count if is_kept else 0
         _core.write_rows(table, self.children, first)
-        if self.generation != grown.generation:
-            self._locate(grown)
-        addresses, at = self.addresses, 3 + len(self.params)
+        if self.calls is None or self.generation != grown.generation:
+            self.calls = self._calls(grown)
+        stop, forward = first + len(table), self.extension.prepared.forward
         inputs = plain(inputs)
-        for value in inputs:
-            addresses[at] = value.data_ptr() - first * _size_of_row(value)
-            at += 1
-        self.moving.place(addresses, grown.count - first)
-        forward = self.extension.prepared.forward
+        of_inputs = [value.data_ptr() - first * _size_of_row(value) for value in inputs]
         seeds = [int(torch.randint(2**62, ())) for _ in range(forward.num_seeds)]
-        assert forward.by_rows is not None
-        read = [*self.params, *forward.constants]
-        if not addresses[-1] or any(map(_differ, read, self.packed)):
-            addresses[-1], self.packed = 0, [tensor.detach().clone() for tensor in read]
-        stop, (num_rows, num_slots) = first + len(table), self.children.shape
-        forward.by_rows.run_rows(addresses + seeds if seeds else addresses, first, stop, num_rows, num_slots)
-        addresses[-1] = 1  # weights are packed
+        self.calls.run(first, stop, grown.count - first, 3 + len(self.params), of_inputs, seeds)
         self.count = stop
         return first
 
     def read_anew(self, params: Sequence[Tensor]) -> None:
         """Read these parameters, which may have changed, and pack weights again, at the next extension."""
-        self.params, self.generation = params, -1
+        self.params, self.calls = params, None
 
-    def _locate(self, grown: Grown) -> None:
-        """Find the addresses of the forward pass, in its order; see `Forward.run_into`."""
+    def _calls(self, grown: Grown) -> _core.CallsOfRows:
+        """The forward pass at the addresses that it has now, in its order; see `Forward.run_into`."""
         forward = self.extension.prepared.forward
         num_inputs = self.extension.num_inputs  # whose addresses are found when they are there
         known = [*self.params, *[self.kept] * num_inputs, *forward.constants]
-        self.addresses = [0, self.temporary.data_ptr(), self.kept.data_ptr(), *(each.data_ptr() for each in known)]
-        self.moving = Moving()
+        addresses = [0, self.temporary.data_ptr(), self.kept.data_ptr(), *(each.data_ptr() for each in known)]
+        moving = []
         for name in self.extension.pushes:
-            self.moving.add(len(self.addresses), grown.pushes[name])
-            self.addresses.append(0)
-        self.addresses.append(self.children.ctypes.data)
+            moving.append(_moving(len(addresses), grown.pushes[name]))
+            addresses.append(0)
+        addresses.append(self.children.ctypes.data)
         for name in self.extension.states:
-            self.moving.add(len(self.addresses) + 1, grown.states[name], 1)
-            self.addresses += (grown.states[name].data_ptr(), 0)
-        self.addresses.append(0)  # weights are not packed
+            moving.append(_moving(len(addresses) + 1, grown.states[name], 1))
+            addresses += (grown.states[name].data_ptr(), 0)
+        addresses.append(0)  # weights are not packed
         self.generation = grown.generation
+        # Inputs and constants are as many and as large in each run: what is packed are parameters and constants.
+        first_constant = 3 + len(self.params) + num_inputs
+        packed = [*enumerate(self.params, 3), *enumerate(forward.constants, first_constant)]
+        weights = [(at, tensor.nbytes) for at, tensor in packed]
+        assert forward.by_rows is not None
+        num_rows, num_slots = self.children.shape
+        return _core.CallsOfRows(forward.by_rows, num_rows, num_slots, addresses, moving, len(addresses) - 1, weights)
 
 
 @dataclass(eq=False)
@@ -142,8 +125,7 @@ class Sweep:
     kept: Tensor
     terms: list[Tensor]
     temporary: Tensor
-    addresses: list[int]
-    moving: Moving
+    calls: tuple[_core.CallsOfRows, _core.CallsOfRows]  # without and with sums over rows alone
     pushed: Sequence[Tensor | None]
     first: int
     stop: int
@@ -160,19 +142,24 @@ class Sweep:
         stop: int,
     ) -> Sweep:
         """One that begins with the rows before `stop`; arguments as of `Extension.backward`."""
-        read, moving = plain(read), Moving()
+        read, moving = plain(read), []
         terms, temporary = [each.make() for each in backward.terms], _memory(backward.temporary_size)
         addresses = [0, temporary.data_ptr(), kept.data_ptr(), *(each.data_ptr() for each in read)]
         for gradient, zero in zip(pushed, strip.extension.prepared.zeros, strict=True):
             if gradient is not None:
-                moving.add(len(addresses), gradient)
+                moving.append(_moving(len(addresses), gradient))
             addresses.append(zero.data_ptr())
         addresses.append(strip.children.ctypes.data)
         for gradient in states.values():
-            moving.add(len(addresses) + 1, gradient, 1)
+            moving.append(_moving(len(addresses) + 1, gradient, 1))
             addresses += (gradient.data_ptr(), 0)
-        addresses += [0, *(each.data_ptr() for each in terms)]
-        return cls(strip, backward, read, kept, terms, temporary, addresses, moving, pushed, stop, stop)
+        at, (num_rows, num_slots) = len(addresses), strip.children.shape
+        addresses += [0, *(each.data_ptr() for each in terms)]  # weights are not packed
+        assert backward.by_rows is not None
+        one, other = (
+            _core.CallsOfRows(calls, num_rows, num_slots, addresses, moving, at, []) for calls in backward.by_rows
+        )
+        return cls(strip, backward, read, kept, terms, temporary, (one, other), pushed, stop, stop)
 
     def goes_on(self, pushed: Sequence[Tensor | None], stop: int) -> bool:
         """Whether the rows before `stop` are next, and the same outputs have gradients."""
@@ -180,20 +167,13 @@ class Sweep:
 
     def run(self, first: int, vertex: int) -> None:
         """Go on to row `first`, which is this vertex, from the one that was first before."""
-        self.moving.place(self.addresses, vertex - first)
-        self._run(0, first, self.first)
-        self.addresses[-1 - len(self.terms)] = 1  # weights are packed
+        self.calls[0].run(first, self.first, vertex - first, 0, [], [])
         self.first = first
 
     def end(self) -> list[Tensor]:
         """The sums over all rows."""
-        self.addresses[-1 - len(self.terms)] = 0
-        self._run(1, self.first, self.stop)
+        self.calls[1].run(self.first, self.stop, 0, 0, [], [])
         return self.terms
-
-    def _run(self, part: int, first: int, stop: int) -> None:
-        assert self.backward.by_rows is not None
-        self.backward.by_rows[part].run_rows(self.addresses, first, stop, *self.strip.children.shape)
 
 
 def _has_rows_apart(extension: Extension, bound: Bound, order: Order) -> bool:
@@ -210,6 +190,14 @@ def is_small(count: int) -> bool:
     return count <= MOST
 
 
+def size_of_first(bound: Bound, count: int) -> int:
+    """How many rows the first strip of a run has, for an extension by `count`: as many as earlier runs had, since each further
+    strip packs weights again. Larger ones are forgotten in time."""
+    size = size_of_next(count, bound.rows_of_runs)
+    bound.rows_of_runs //= 2
+    return size
+
+
 def size_of_next(count: int, before: int) -> int:
     """How many rows the next strip has, for an extension by `count`, where strips have had so many `before`: a power of two, so
     that few are written."""
@@ -219,12 +207,6 @@ def size_of_next(count: int, before: int) -> int:
 def _size_of_row(tensor: Tensor) -> int:
     """The bytes from one row to the next; where there is one row, its stride may be any."""
     return tensor.numel() // len(tensor) * tensor.element_size()
-
-
-def _differ(one: Tensor, other: Tensor) -> bool:
-    """Whether tensors of one size have other bytes. Neither versions nor addresses tell: `tensor.data`, NumPy and other processes
-    write without a new version, and freed memory is given out again."""
-    return bool(_bytes_differ(one.data_ptr(), other.data_ptr(), one.nbytes))
 
 
 def _memory(size: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dty
 
 from ...graph import segments
 from ...graph.symbolic.nodes import ARANGES, has_rows, operands
-from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer
+from ..operations import CONSTANT, PADS, PRODUCTS, SEGMENTS, SPLIT, Unsupported, integer, line_of
 from .index import ZERO, Index, Owner, Var, index_of, linear
 from .pointwise import POINTWISE
 from .scalar import (
@@ -122,7 +122,7 @@ class Elements:
             return self.reduction(node, coords)
         if target in POINTWISE:
             return self._computed(node, coords)
-        raise Unsupported(f"{node.name} is made by {target}")
+        raise Unsupported(f"{node.name} is made by {target}{line_of(node)}")
 
     def reduction(self, node: fx.Node, coords: Coords) -> Expression:
         """An element of a reduction or of a matrix product as an expression in elements of the operands."""
@@ -237,7 +237,7 @@ def check_known(node: fx.Node, part: str) -> None:
     if node.op == "placeholder":
         check_rows(node, node)
     elif not is_known(node) and node.target not in SEGMENTS:
-        raise Unsupported(f"{node.name} is made by {node.target}")
+        raise Unsupported(f"{node.name} is made by {node.target}{line_of(node)}")
 
 
 def check_rows(named: fx.Node, node: fx.Node) -> None:

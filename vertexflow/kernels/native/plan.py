@@ -23,7 +23,7 @@ from ..lower.elements import check_known, check_rows, is_reduction, load
 from ..lower.index import ZERO, Var, index_at, index_of
 from ..lower.loops import Columns
 from ..lower.views import Coords, extents, put_back, through_view, width
-from ..operations import CONSTANT, PRODUCTS, SEGMENTS, VIEWS, Unsupported, is_empty
+from ..operations import CONSTANT, PRODUCTS, SEGMENTS, VIEWS, Unsupported, is_empty, line_of
 
 aten = torch.ops.aten
 
@@ -213,16 +213,16 @@ def _check(node: fx.Node, part: str) -> None:
         raise Unsupported(f"{node.name} does not have its vertices one beside the other")
     check_known(node, part)
     if node.target in MATRICES and any(map(is_empty, (node, *node.all_input_nodes))):
-        raise Unsupported(f"{node.name} is a product without elements")
+        raise Unsupported(f"{node.name} is a product without elements{line_of(node)}")
     if node.target in MATRICES and not (is_outer(node) or is_product(node)) and not _is_of_rows(node):
-        raise Unsupported(f"{node.name} is no product with a parameter")
+        raise Unsupported(f"{node.name} is no product with a parameter{line_of(node)}")
     if node.target in MATRICES and not value.dtype.is_floating_point:  # type: ignore[union-attr]
-        raise Unsupported(f"{node.name} is a product of integers")
+        raise Unsupported(f"{node.name} is a product of integers{line_of(node)}")
     is_without_rows = isinstance(value, Tensor) and not has_rows(node)
     if is_without_rows and is_reduction(node) and not (is_outer(node) or is_sum_of_rows(node)):
         if any(has_rows(source) for source in node.all_input_nodes):
             raise Unsupported(f"{node.name} sums over rows and more")
-        raise Unsupported(f"{node.name} is made of parameters only")
+        raise Unsupported(f"{node.name} is made of parameters only{line_of(node)}")
 
 
 def _check_product(node: fx.Node, dtype: torch.dtype | None) -> None:

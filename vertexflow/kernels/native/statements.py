@@ -30,7 +30,7 @@ from ..lower.loops import (
 )
 from ..lower.scalar import Load, Reduce, in_dtype
 from ..lower.views import Coords, extents, put_back, vertex_shape
-from ..operations import Unsupported
+from ..operations import Unsupported, line_of
 from .plan import ROW, Placement, Plan, Stage, columns, factors, flipped, holder, in_order, is_join, stored_as
 
 aten = torch.ops.aten
@@ -178,7 +178,7 @@ def _in_memory(
 ) -> Columns:
     place = columns(node, *front, through_views=holder_node is not node)
     if place is None or place.array is not holder_node or (in_memory is not None and holder_node not in in_memory):
-        raise Unsupported(f"a product reads {node.name}, which does not lie row by row")
+        raise Unsupported(f"a product reads {node.name}, which does not lie row by row{line_of(node)}")
     return place
 
 
@@ -195,7 +195,7 @@ def _matrix(node: fx.Node, front: tuple[int, ...], in_memory: set[fx.Node]) -> M
             return Matrix(place.array, first, k, n, transposed=False)
         if is_whole and (by_k, by_n) == (1, k):
             return Matrix(place.array, first, k, n, transposed=True)
-    raise Unsupported(f"a product reads {node.name}, which does not lie as parameters do")
+    raise Unsupported(f"a product reads {node.name}, which does not lie as parameters do{line_of(node)}")
 
 
 def _outers(node: fx.Node, in_memory: set[fx.Node]) -> Iterator[Outer]:

@@ -201,3 +201,24 @@ def test_dgl() -> None:
     assert converted.edge_names == ["w", "edge_h"]
     assert converted.data["w"].tolist() == [0.5, 1.5]
     assert converted.data["edge_h"].tolist() == [[7], [8]]
+
+
+@pytest.mark.parametrize(
+    ("source", "reader"),
+    [
+        (torch.tensor([[0, 1], [2, 2]]), "from_edge_index"),
+        (SimpleNamespace(edge_index=torch.tensor([[0], [1]])), "from_edge_index"),
+        (SimpleNamespace(num_nodes=lambda: 2), "from_edge_index"),
+        (nx.DiGraph([(0, 1)]), "from_networkx"),
+    ],
+    ids=["edge_index", "Geometric", "DGL", "networkx"],
+)
+def test_graphs_of_other_libraries_in_place_of_ours_are_refused_with_their_reader(source: object, reader: str) -> None:
+    with pytest.raises(
+        InputTypeError, match=rf"takes a list of input graphs, not \w+; make one with vf\.{reader}, and"
+    ):
+        pack(source)  # type: ignore[arg-type]
+    with pytest.raises(
+        InputTypeError, match=rf"element 0 of the list is a \w+, not an input graph; make one with vf\.{reader}$"
+    ):
+        pack([source])  # type: ignore[list-item]

@@ -76,11 +76,17 @@ class Snapshot:
             _core.holds_the_same(self.containers, self.container_contents)
             and [type(module()) for module in self.modules] == self.classes
             and _core.have_keys(self.holders, self.holder_keys)
-            and (not self.empty_places or all(holder[name] is None for holder, name in self.empty_places))
+            and (not self.sets or [[*map(id, contents)] for contents in self.sets] == self.set_ids)
+            and self.has_the_rest()
+        )
+
+    def has_the_rest(self) -> bool:
+        """The same of what few models have."""
+        return (
+            (not self.empty_places or all(holder[name] is None for holder, name in self.empty_places))
             and (not self.large or [*map(len, self.large)] == self.lengths)
             and (not self.tensors or [*map(data_of, self.tensors)] == self.tensor_contents)
             and (not self.arrays or [*map(bytes_of, self.arrays)] == self.array_contents)
-            and (not self.sets or [[*map(id, contents)] for contents in self.sets] == self.set_ids)
             and (not self.slots or self._have_slots_the_same())
         )
 
