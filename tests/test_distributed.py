@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 import vertexflow as vf
 
 from .models import TreeRNN
+from .versions import SHARDS
 
 STEPS = 2
 
@@ -202,6 +203,7 @@ PARTS = [
 ]
 
 
+@SHARDS
 @pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path):
     """All parts in one pair of processes: to start these takes longer than a part."""

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import vertexflow as vf
 
 from .models import FromCode, TreeRNN
+from .versions import FORKS, GENERATORS
 
 GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3)]
 
@@ -149,7 +150,7 @@ def in_a_forked_process(model, x):
 @pytest.mark.parametrize(
     "first",
     [no_grad, inference_mode, anomaly, checkpointed, saved_on_cpu, strict_hooks, deterministic, counting_flops,
-     in_a_forked_process],
+     pytest.param(in_a_forked_process, marks=FORKS)],
 )  # fmt: skip
 @pytest.mark.cases(2)
 def test_first_in(first, expected):
@@ -229,6 +230,7 @@ def test_what_is_first_read_without_gradient_has_one_later(guard):
     torch.testing.assert_close(*(torch.autograd.grad(h.square().sum(), [x, linear.weight]) for h in (ours, theirs)))
 
 
+@GENERATORS
 def test_random_numbers_go_on_as_if_nothing_had_been_traced():
     generator = torch.Generator().manual_seed(5)
 

@@ -17,6 +17,7 @@ from vertexflow.scheduler import cache
 
 from .models import BinaryTreeLSTM, TreeRNN
 from .promises import SHAPES, SIZE, graphs_of, inputs_of, outputs_and_gradients, same_bits
+from .versions import FORKS
 
 NUM_THREADS = 8
 
@@ -98,6 +99,7 @@ def in_a_child(work, seconds=60):
     return os.waitpid(child, 0)[1] == 0
 
 
+@FORKS
 @pytest.mark.parametrize("backend", ["torch", "native", "eager"])
 @pytest.mark.cases(2)
 def test_a_model_in_a_forked_child_after_the_parent_used_it_with_several_threads(backend):
@@ -118,6 +120,7 @@ def test_a_model_in_a_forked_child_after_the_parent_used_it_with_several_threads
     assert same_bits(outputs_and_gradients(model, graphs, x), expected)
 
 
+@FORKS
 def test_a_child_that_was_forked_while_another_thread_held_a_lock():
     model = TreeRNN(SIZE, SIZE)
     graphs = graphs_of(SHAPES["trees"], 3)

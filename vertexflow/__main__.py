@@ -26,7 +26,7 @@ def lines() -> Iterator[tuple[str, str]]:
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()}), {platform.platform()}"
     for name in _PACKAGES:
         try:
-            yield name, metadata.version(name)
+            yield name, torch.__version__ if name == "torch" else metadata.version(name)  # which says +cpu, +cu130
         except metadata.PackageNotFoundError:
             yield name, "not installed"
     yield "CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of PyTorch"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 SIZE = 4  # of vectors; matrices are 2 x 2
 
 # What a vertex function may use of its module: name -> how it is made. A class has those that its method names.
@@ -378,4 +380,6 @@ TO_EDGES = {
     "spread": ("v", "kids.expand({a})"),
     "spread any": ("*", "kids.expand({a})"),
 }
+if torch.__version__ < (2, 13):
+    del OPERATIONS["quantile"]  # whose traces ask for a number of elements
 ALL = {**OPERATIONS, **OF_ROWS, **TO_ROWS, **OF_EDGES, **TO_EDGES}

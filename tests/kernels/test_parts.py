@@ -11,6 +11,7 @@ from torch import nn
 
 import vertexflow as vf
 from tests.models import FromCode, TreeRNN
+from tests.versions import GENERATORS
 from vertexflow.kernels import autograd
 
 TREE = ((None, None), None)
@@ -189,6 +190,7 @@ def test_dropout_is_the_same_in_both_passes_and_the_generator_is_left_alone(x):
     assert torch.equal(x.grad, h.detach())
 
 
+@GENERATORS
 def test_generators_of_ones_own_draw_the_same_in_both_passes():
     generator = torch.Generator().manual_seed(0)
 

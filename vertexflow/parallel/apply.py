@@ -68,8 +68,13 @@ def apply(
         if plan.size > plan.ranks("data") and (plan.with_rows == 1 or not has_gradients):
             return model
         return DistributedDataParallel(model, process_group=_with_rows(plan, meshes, mesh).get_group())
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import FSDPModule, fully_shard
 
+    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+        raise InputError(
+            f"parts that are gathered or sharded need PyTorch 2.13, this is {torch.__version__}: before, fully_shard fails or waits "
+            "where one rank has no gradient and others have one, as of a kind of which it has no vertex; take these parts whole"
+        )
     data = _with_rows(plan, meshes, mesh)
     # Inner modules first: each takes the parameters that no module in it has taken, the model the rest.
     for name in _with_parameters(plan, modules):

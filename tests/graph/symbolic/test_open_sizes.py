@@ -9,6 +9,7 @@ from torch import nn
 import vertexflow as vf
 
 from ...models import FromCode
+from ...versions import GENERATORS
 
 GRAPHS = [vf.tree(((0, 1), 2)), vf.chain(3)]
 ROWS = 8
@@ -108,7 +109,7 @@ DRAWS = {
 }
 
 
-@pytest.mark.skipif(torch.__version__ < (2, 13), reason="before PyTorch 2.13, its traces know no generators: refused")
+@GENERATORS
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 def test_numbers_of_a_generator(draw):
     """Those that PyTorch draws for all rows at once, as nothing is gathered; other ones in the next call."""
