@@ -246,3 +246,12 @@ def test_a_thousand_extensions_cost_no_more_than_their_vertices():
     run[-1].h.sum().backward()
     buffers = sum(buffer.numel() for buffer in (*run._grown.states.values(), *run._grown.pushes.values()))
     assert buffers <= 2 * 3 * 4 * len(run)
+
+
+def test_a_small_run_after_a_large_one_takes_little_memory():
+    model = TreeRNN(3, 4)
+    with torch.no_grad():
+        model.start(x=torch.zeros(20_000, 3))
+        run = model.start(x=torch.zeros(2, 3))
+        run.extend([[0, 1]])
+    assert max(len(rows) for rows in run._grown.states.values()) < 20

@@ -186,3 +186,53 @@ def of_one_rank_s_file(folder):
 
 def test_what_one_rank_cannot_read_no_rank_takes(tmp_path):
     run_on_ranks(tmp_path, 2, of_one_rank_s_file, tmp_path / "run")
+
+
+def test_metadata_with_one_wrong_byte_are_not_unpickled(tmp_path, monkeypatch):
+    model, optimizer, _ = run()
+    vf.parallel.save(tmp_path, 1, model, optimizer)
+    file = next(tmp_path.glob("*/.metadata"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    monkeypatch.setattr("pickle.load", lambda *_, **__: pytest.fail("it was unpickled"))
+    with pytest.raises(
+        vf.InputError, match=r"metadata is not what was written \(ValueError: its checksum is another one\)"
+    ):
+        vf.parallel.load(tmp_path, model, optimizer)
+
+
+class Refuses:
+    def state_dict(self):
+        return {"step": 1}
+
+    def load_state_dict(self, state):
+        raise ValueError("not mine")
+
+
+def test_a_learning_rate_that_is_a_tensor_stays_where_something_is_refused(tmp_path):
+    model, *_ = run()
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.01))
+    vf.parallel.save(tmp_path, 1, model, optimizer, other=Refuses())
+    rate = optimizer.param_groups[0]["lr"]
+    rate.fill_(0.5)
+    with pytest.raises(vf.InputError, match="other refuses its state"):
+        vf.parallel.load(tmp_path, model, optimizer, other=Refuses())
+    assert optimizer.param_groups[0]["lr"] is rate
+    assert rate == 0.5
+
+
+class NeedsAClosure(torch.optim.SGD):
+    def step(self, closure=None):
+        raise RuntimeError("no closure")
+
+
+def test_a_learning_rate_stays_where_an_optimizer_refuses_an_empty_step(tmp_path):
+    model, *_ = run()
+    optimizer = NeedsAClosure(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = None
+    with pytest.raises(RuntimeError, match="no closure"):
+        vf.parallel.save(tmp_path, 1, model, optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,18 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.futures import Future
 
 from ..errors import InputError
+
+
+_CHECKSUM = "metadata.crc32"
+
+
+def write_checksum(path: Path) -> None:
+    """Write down the checksum of what the checkpoint says that it has."""
+    (path / _CHECKSUM).write_text(_checksum_of(path / ".metadata"))
+
+
+def _checksum_of(path: Path) -> str:
+    return f"{zlib.crc32(path.read_bytes()):08x}"
 
 
 class CheckedReader(FileSystemReader):
@@ -31,10 +44,14 @@ class CheckedReader(FileSystemReader):
         Raises:
             InputError: it is not there or not whole.
         """
+        metadata, checksum = self._path / ".metadata", self._path / _CHECKSUM
         try:
+            # Pickle may ask for all memory there is, where one byte is wrong.
+            if checksum.exists() and checksum.read_text() != _checksum_of(metadata):
+                raise ValueError("its checksum is another one")
             return self.read_metadata()
         except Exception as error:  # of bytes that are no pickle, any
-            raise _not_whole(self._path / ".metadata", f"{type(error).__name__}: {error}") from error
+            raise _not_whole(metadata, f"{type(error).__name__}: {error}") from error
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """See `StorageReader`; all that this rank reads is checked first."""

@@ -7,12 +7,12 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from ..errors import InputError
 from .logical import Logical, described
@@ -50,9 +50,12 @@ def save(
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save as write
 
+    from .checked_files import write_checksum
+
     _check(more)
     logical, has_state = Logical(model), bool(optimizer.state)
-    state = _state(logical.model, optimizer)
+    with _as_before_if_it_fails(optimizer):
+        state = _state(logical.model, optimizer)
     if not has_state:  # before its first step
         state["optimizer"]["state"] = {}
     state = logical.whole(state)
@@ -65,6 +68,7 @@ def save(
     with _quiet(), _checksums():
         write(state, storage_writer=FileSystemWriter(path), no_dist=not _is_distributed())
     if _rank() == 0:
+        write_checksum(path)
         _sync(path, path.parent)
         for other in path.parent.glob(f"{_PREFIX}*"):
             if other != path:
@@ -109,8 +113,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
     kept = _together(reader.metadata).state_dict_metadata
     if missing := [name for name in more if name not in kept]:
         raise InputError(f"the checkpoint in {folder} has no {missing[0]!r}: it was saved without")
-    before = dict(optimizer.state), [(each, each.grad) for group in optimizer.param_groups for each in group["params"]]
-    try:
+    with _as_before_if_it_fails(optimizer):
         state = logical.room(_room(logical.model, optimizer, kept))
         _compare(logical.sizes(state["model"]), kept, folder)
         with _quiet():
@@ -127,12 +130,6 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         with _quiet():
             read_into(state, reader, is_alone=not _is_distributed())
         _set_all_or_none(more, {name: state[name][0] for name in more}, folder)
-    except BaseException:
-        optimizer.state.clear()
-        optimizer.state.update(before[0])
-        for parameter, grad in before[1]:
-            parameter.grad = grad
-        raise
     ours = logical.of_rank(state)
     set_model_state_dict(logical.model, ours["model"])
     _set_optimizer(logical.model, optimizer, ours["optimizer"], names)
@@ -141,9 +138,39 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
     return int(latest[0].removeprefix(_PREFIX))
 
 
+@contextmanager
+def _as_before_if_it_fails(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """The optimizer, and the gradients of its parameters, stay as they are where something fails: numbers are read into options
+    that are tensors, and PyTorch sets learning rates to zero for a step that makes a state, which an optimizer may refuse."""
+    state, groups = dict(optimizer.state), optimizer.param_groups
+    options = [
+        {name: value.clone() if isinstance(value, Tensor) else value for name, value in group.items()}
+        for group in groups
+    ]
+    gradients = [(parameter, parameter.grad) for group in groups for parameter in group["params"]]
+    try:
+        yield
+    except BaseException:
+        optimizer.state.clear()
+        optimizer.state.update(state)
+        for group, before in zip(groups, options, strict=True):
+            for name, value in before.items():
+                if isinstance(value, Tensor) and isinstance(group[name], Tensor):
+                    group[name].copy_(value)
+                else:
+                    group[name] = value
+        optimizer.param_groups = groups
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        raise
+
+
 def _set_all_or_none(more: dict[str, Any], states: dict[str, Any], folder: Any) -> None:
     """Give each of `more` its state; where one refuses it, on any rank, all have what they had."""
-    before = {name: copy.deepcopy(item.state_dict()) for name, item in more.items()}
+    before = {}
+    for name, item in more.items():
+        with suppress(Exception):  # what has no state yet, or none that can be copied, cannot be put back
+            before[name] = copy.deepcopy(item.state_dict())
 
     def load_all() -> None:
         for name, item in more.items():
@@ -154,9 +181,10 @@ def _set_all_or_none(more: dict[str, Any], states: dict[str, Any], folder: Any) 
 
     try:
         _together(load_all)
-    except InputError:
-        for name, item in more.items():
-            item.load_state_dict(before[name])
+    except BaseException:
+        for name, state in before.items():
+            with suppress(Exception):  # the first error is the one to tell
+                more[name].load_state_dict(state)
         raise
 
 

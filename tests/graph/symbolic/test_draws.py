@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -27,18 +28,25 @@ class Scaled(vf.VertexFunction):
     ("draw", "name"),
     [
         (random.random, "Python's random"),
-        (np.random.rand, "np.random"),
+        (lambda: np.random.rand(), "np.random"),
         (lambda: random.gauss(0, 1), "Python's random"),
     ],
     ids=["random", "numpy", "gauss"],
 )
-def test_what_is_drawn_once_is_refused_and_the_generators_stay_as_they_were(draw, name):
-    random.seed(0)
-    np.random.seed(0)
-    states = random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]
-    with pytest.raises(vf.VertexFunctionError, match=f"draws random numbers of {name}, which would happen once"):
-        Scaled(draw)([vf.chain(2)], x=torch.ones(2, 2))
-    assert (random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]) == states
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside a thread"])
+def test_what_is_drawn_once_is_refused(draw, name, others):
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait) for _ in range(others)]
+    for thread in threads:
+        thread.start()
+    try:
+        with pytest.raises(
+            vf.VertexFunctionError, match=f"draws random numbers of {name}, or seeds it, which would happen"
+        ):
+            Scaled(draw)([vf.chain(2)], x=torch.ones(2, 2))
+    finally:
+        end.set()
+    assert isinstance(np.random.rand.__self__, np.random.RandomState)  # as before
 
 
 def test_the_method_itself_may_draw():
@@ -47,13 +55,30 @@ def test_the_method_itself_may_draw():
     assert model([vf.chain(2)], x=torch.ones(2, 2)).h.shape == (2, 2)
 
 
-def test_what_other_threads_draw_meanwhile_is_not_refused():
-    counts = iter([1, 3])  # not the same numbers from the same state
+def test_other_threads_get_their_numbers_and_nothing_is_refused_for_them():
+    random.seed(0)
+    expected = [random.random() for _ in range(3)]
+    random.seed(0)
+    drawn, begin, end = [], threading.Event(), threading.Event()
+
+    def draw():
+        begin.wait()
+        drawn.append(random.random())
+        end.set()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
 
     def traced():
-        for _ in range(next(counts)):
-            random.random()
+        begin.set()
+        end.wait()
         return "a trace"
 
     assert draws.refused(traced, "model.py:1") == "a trace"
-    assert next(counts, None) is None
+    thread.join()
+    assert [*drawn, random.random(), random.random()] == expected
+
+
+def test_a_generator_that_is_seeded_is_one_that_moves():
+    with pytest.raises(vf.VertexFunctionError, match="draws random numbers of Python's random, or seeds it"):
+        Scaled(lambda: random.seed(1) or 2.0)([vf.chain(2)], x=torch.ones(2, 2))

@@ -2,46 +2,85 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import random
-from collections.abc import Callable
-from typing import TypeVar
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ...errors import VertexFunctionError
 
 Result = TypeVar("Result")
+_PYTHON, _NUMPY = "Python's random", "np.random"
 
 
 def refused(traced: Callable[[], Result], line: str) -> Result:
-    """What `traced` returns, unless it draws from the generators of `random` or `np.random`, which then stay as they were.
+    """What `traced` returns, unless it draws from the generators of `random` or `np.random`, or seeds them.
 
-    Other threads may draw meanwhile: it is asked once more, and refused if it draws the same numbers from the same state.
+    Where one of them has moved, it may be that other threads have drawn: it is traced again, and what this thread calls is noted.
     """
-    before = _states()
+    before, others = _states(), threading.active_count() - 1
     result = traced()
     after = _states()
-    drawn = [name for name, state in before.items() if state != after[name]]
-    if not drawn:
-        return result
-    _set(before)
-    result = traced()
-    if not any(_states()[name] == after[name] for name in drawn):
-        return result
-    _set(before)
-    raise VertexFunctionError(
-        f"the vertex function draws random numbers of {' and '.join(drawn)}, which would happen once, when it is traced, so that "
-        "all calls had the same; draw them with PyTorch (torch.rand_like(h), dropout), which is done anew in each call, or pass "
-        f"them as an input\n  in the vertex function, {line}"
-    )
+    moved = [name for name, state in before.items() if state != after[name]]
+    if moved and (others or threading.active_count() > 1):
+        moved = []
+        with _noting_python(moved), _noting_numpy(moved):
+            result = traced()
+    if moved:
+        raise VertexFunctionError(
+            f"the vertex function draws random numbers of {' and '.join(moved)}, or seeds it, which would happen once, when it "
+            "is traced, so that all calls had the same; draw them with PyTorch (torch.rand_like(h), dropout), which is done anew "
+            f"in each call, or pass them as an input\n  in the vertex function, {line}"
+        )
+    return result
 
 
 def _states() -> dict[str, bytes]:
-    states = {"Python's random": random.getstate(), "np.random": np.random.get_state(legacy=False)}
+    states = {_PYTHON: random.getstate(), _NUMPY: np.random.get_state(legacy=False)}
     return {name: pickle.dumps(state) for name, state in states.items()}
 
 
-def _set(states: dict[str, bytes]) -> None:
-    random.setstate(pickle.loads(states["Python's random"]))
-    np.random.set_state(pickle.loads(states["np.random"]))
+@contextmanager
+def _noting_python(moved: list[str]) -> Iterator[None]:
+    """Add Python's generator to `moved` if this thread calls one of its functions in C, as all of them do in the end."""
+    generator = random._inst  # type: ignore[attr-defined]
+
+    def note(_: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and getattr(function, "__self__", None) is generator and _PYTHON not in moved:
+            moved.append(_PYTHON)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+@contextmanager
+def _noting_numpy(moved: list[str]) -> Iterator[None]:
+    """Add NumPy's to `moved` if this thread calls it as `np.random.name(...)`; no profile of Python's sees that."""
+    thread, generator = threading.get_ident(), np.random.rand.__self__  # type: ignore[attr-defined]
+    functions = {name: each for name, each in vars(np.random).items() if getattr(each, "__self__", None) is generator}
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() == thread and _NUMPY not in moved:
+                moved.append(_NUMPY)
+            return function(*args, **kwargs)
+
+        return call
+
+    vars(np.random).update({name: noting(each) for name, each in functions.items() if name != "get_state"})
+    try:
+        yield
+    finally:
+        vars(np.random).update(functions)

@@ -58,7 +58,7 @@ class SourceLines(TorchFunctionMode):
                 "derivative of everything, and what is wanted of it is chosen later. Read an attribute of your own instead"
             )
         name = getattr(func, "__name__", "")
-        if name == "requires_grad_" and sys._getframe(1).f_code is _MAKES_PARAMETER:
+        if name == "requires_grad_" and sys._getframe(1).f_code is _MAKES_PARAMETER and args[1]:
             raise VertexFunctionError(
                 "the vertex function makes a parameter (nn.Parameter, or a layer such as nn.Linear(...)), which no optimizer "
                 "would know, and no other call; make it in __init__ (self.name = ...), and use it here"

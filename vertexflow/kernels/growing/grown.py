@@ -84,6 +84,7 @@ class Grown:
             return
         room, needed, before = 1 << 62, max(2 * self.count, self.count + count), bound.vertices_of_runs
         bound.vertices_of_runs = max(needed, before - before // 8)  # larger runs are forgotten in time
+        room_from_before = min(before, 4 * needed)  # a large run must not make small ones after it large
         for buffers, nodes, first in ((self.states, bound.states, 1), (self.pushes, bound.outputs, 0)):
             for name, node in nodes.items():
                 value, buffer, used = node.meta["val"], buffers.get(name), self.count + first
@@ -93,7 +94,7 @@ class Grown:
                         f"{_shown(buffer)}: the model has changed since; begin another run"
                     )
                 if buffer is None or len(buffer) < used + count:
-                    shape = (first + max(needed, before), *map(int, value.shape[1:]))
+                    shape = (first + max(needed, room_from_before), *map(int, value.shape[1:]))
                     with torch.inference_mode(False):
                         larger = torch.zeros(shape, dtype=value.dtype, device=device)
                     if buffer is not None:  # it has no rows of later vertices that do not push it
