@@ -73,7 +73,7 @@ def apply(
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise InputError(
             f"parts that are gathered or sharded need PyTorch 2.13, this is {torch.__version__}: before, fully_shard fails or "
-            "waits where one rank has no gradient and others have one, as of a kind of which it has no vertex; take the parts whole"
+            "waits where one rank has no gradient and others have one, as of a kind that it lacks; take these parts whole"
         )
     data = _with_rows(plan, meshes, mesh)
     # Inner modules first: each takes the parameters that no module in it has taken, the model the rest.

@@ -17,7 +17,6 @@ from torch.futures import Future
 
 from ..errors import InputError
 
-
 _CHECKSUM = "metadata.crc32"
 
 
