@@ -466,3 +466,46 @@ def test_a_readout_that_refuses_its_numbers_stays_with_the_vertices(monkeypatch)
     check(model, batch, batch.roots, [given["x"], *model.parameters()], **given)
     model(batch, outputs=batch.roots, **given)
     assert not is_apart(model)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+def test_operations_whose_derivative_pytorch_writes_as_code(backend):
+    """The names of what is read are in that code."""
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") + v.gather(0).h / 2)
+        v.scatter(h=h)
+        v.push(y=torch.linalg.vector_norm(self.linear(h), 3, dim=-1))
+
+    model = FromCode(vertex, {"h": 4}, linear=nn.Linear(4, 4)).double()
+    model.backend = backend
+    batch, x = vf.pack(CHAINS), torch.randn(17, 4, dtype=torch.float64)
+    expected = model(batch, x=x).y[batch.roots]
+    torch.testing.assert_close(model(batch, x=x, outputs=batch.roots).y, expected)
+    assert is_apart(model)
+
+
+def test_an_input_of_kinds_without_a_vertex_that_was_asked_for_has_a_gradient_of_zero():
+    class Kinds(vf.VertexFunction):
+        def __init__(self):
+            super().__init__(state={"h": 4})
+            self.linear, self.row = nn.Linear(4, 4), nn.Parameter(torch.ones(4))
+
+        @vf.vertex("word")
+        def word(self, v):
+            h = torch.tanh(v.pull("x") + v.gather(0).h)
+            v.scatter(h=h)
+            v.push(y=self.linear(h))
+
+        @vf.vertex("end")
+        def end(self, v):
+            h = v.gather(0).h
+            v.scatter(h=h)
+            v.push(y=self.row.expand(h.shape[0], 4))
+
+    model, batch = Kinds(), vf.pack([vf.chain(3).with_kind(["word", "word", "end"])])
+    x = torch.randn(2, 4, requires_grad=True)
+    model(batch, x=x, outputs=torch.tensor([2])).y.sum().backward()
+    assert is_apart(model)
+    assert x.grad is not None
+    assert not x.grad.any()

@@ -50,7 +50,7 @@ def _states() -> dict[str, bytes]:
 @contextmanager
 def _noting_python(moved: list[str]) -> Iterator[None]:
     """Add Python's generator to `moved` if this thread calls one of its functions in C, as all of them do in the end."""
-    generator = random._inst  # type: ignore[attr-defined]
+    generator = random._inst
 
     def note(_: FrameType, event: str, function: Any) -> None:
         if event == "c_call" and getattr(function, "__self__", None) is generator and _PYTHON not in moved:
@@ -67,7 +67,7 @@ def _noting_python(moved: list[str]) -> Iterator[None]:
 @contextmanager
 def _noting_numpy(moved: list[str]) -> Iterator[None]:
     """Add NumPy's to `moved` if this thread calls it as `np.random.name(...)`; no profile of Python's sees that."""
-    thread, generator = threading.get_ident(), np.random.rand.__self__  # type: ignore[attr-defined]
+    thread, generator = threading.get_ident(), getattr(np.random.rand, "__self__")  # noqa: B009
     functions = {name: each for name, each in vars(np.random).items() if getattr(each, "__self__", None) is generator}
 
     def noting(function: Callable[..., Any]) -> Callable[..., Any]:

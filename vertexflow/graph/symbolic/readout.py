@@ -67,7 +67,8 @@ def readouts(traces: Mapping[str, Trace]) -> dict[str, Readout]:
     whole = {method: trace.with_stops or trace for method, trace in traces.items()}
     inside = {method: _inside(trace) for method, trace in whole.items()}
     names = {name for method, trace in whole.items() for name, node in trace.pushes.items() if node in inside[method]}
-    found = {method: _readout(method, trace, names, inside[method]) for method, trace in whole.items()}
+    taken = {name for trace in traces.values() for name in (*trace.pushes, *trace.pulls)}
+    found = {method: _readout(method, trace, names, inside[method], taken) for method, trace in whole.items()}
     return found if any(each.work for each in found.values()) else {}
 
 
@@ -125,18 +126,19 @@ def _random_without_rows(trace: Trace) -> set[fx.Node]:
     return random
 
 
-def _readout(method: str, trace: Trace, names: Collection[str], inside: set[fx.Node]) -> Readout:
+def _readout(
+    method: str, trace: Trace, names: Collection[str], inside: set[fx.Node], taken: Collection[str]
+) -> Readout:
     outputs = frozenset(name for name in names if name in trace.pushes)
     read = [source for node in inside for source in node.all_input_nodes]
     read += [trace.pushes[name] for name in outputs]
     wanted = {node for node in read if node not in inside and has_rows(node) and sources(node)}
-    taken = {*trace.pushes, *trace.pulls}
     by_name: dict[str, fx.Node] = {}
     for node in trace.graph.nodes:
         if node in wanted:
-            name = f"{method}.{len(by_name)}"
+            name = f"{method}_{len(by_name)}"  # which PyTorch writes in code
             while name in taken:
-                name += "."
+                name += "_"
             by_name[name] = node
     return Readout(trace, outputs, by_name, _PASSES * sum(map(_operations, inside)))
 
