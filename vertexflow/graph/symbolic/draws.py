@@ -49,11 +49,17 @@ def _states() -> dict[str, bytes]:
 
 @contextmanager
 def _noting_python(moved: list[str]) -> Iterator[None]:
-    """Add Python's generator to `moved` if this thread calls one of its functions in C, as all of them do in the end."""
+    """Add Python's generator to `moved` if this thread calls it."""
     generator = random._inst
 
-    def note(_: FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and getattr(function, "__self__", None) is generator and _PYTHON not in moved:
+    def note(frame: FrameType, event: str, function: Any) -> None:
+        if event == "c_call":
+            owner = getattr(function, "__self__", None)
+        elif event == "call" and frame.f_code.co_filename == random.__file__:  # `gauss` keeps every second number
+            owner = frame.f_locals.get("self")
+        else:
+            return
+        if owner is generator and _PYTHON not in moved:
             moved.append(_PYTHON)
 
     before = sys.getprofile()

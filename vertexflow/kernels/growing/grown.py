@@ -59,7 +59,7 @@ class GradientsOfCall:
 @dataclass
 class Grown:
     """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill,
-    and begin as large as earlier runs were.
+    and begin as large as earlier runs were, up to four times what is needed at first.
 
     Row 0 of a state is zeros, which missing children are; vertex v has row v + 1.
     """
