@@ -38,8 +38,9 @@ class DynetTreeLSTM:
 
     def __init__(self, dynet: Any, model: Any, x: np.ndarray, children: list[list[int]], roots: Sequence[int]) -> None:
         self.dynet, self.children, self.roots = dynet, children, roots
-        self.collection, inputs = dynet.ParameterCollection(), dynet.ParameterCollection()
-        self.x = inputs.lookup_parameters_from_numpy(x)
+        self.collection = dynet.ParameterCollection()
+        self.inputs = dynet.ParameterCollection()  # which its parameters do not keep alive
+        self.x = self.inputs.lookup_parameters_from_numpy(x)
         weight, bias, u = (value.detach().numpy() for value in (model.w.weight, model.w.bias, model.u.weight))
         make = self.collection.parameters_from_numpy
         self.w = [make(rows) for rows in np.split(weight, 3)]
