@@ -11,6 +11,7 @@ import torch
 
 from ..agreement import TOLERANCE
 from ..models import BinaryTreeLSTM
+from ..versions import IS_OLD
 from ..strategies import RandomFunction
 
 BACKENDS = ["native", "torch"]
@@ -234,6 +235,7 @@ def test_a_backward_pass_that_fails_leaves_nothing_behind(backend):
     assert not run._grown.gradients._of_calls
 
 
+@pytest.mark.skipif(IS_OLD, reason="before PyTorch 2.13, nodes of custom functions do not say what is before them")
 def test_extensions_that_nobody_has_read_are_one_node():
     model, x = model_and_input("native")
     run = model.start(x=x)
