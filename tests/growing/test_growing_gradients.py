@@ -11,8 +11,8 @@ import torch
 
 from ..agreement import TOLERANCE
 from ..models import BinaryTreeLSTM
-from ..versions import IS_OLD
 from ..strategies import RandomFunction
+from ..versions import IS_OLD
 
 BACKENDS = ["native", "torch"]
 
