@@ -202,7 +202,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         result = recall.run_again(self, version, tensors, *asked) if is_usual else None
         if result is None:
             call, traces = self._bind_call(
-                version, tensors, graphs, reverse, initial, inputs, shared, wanted, in_two=self._runs_in_two
+                version, tensors, graphs, reverse, initial, inputs, shared, wanted, in_two=True
             )
             result = call.results(inputs, traces.values())
             if is_usual:
@@ -266,7 +266,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             return BoundCall(run_empty, tensors, external, device, dict), traces
 
         divided = None
-        if in_two and selection is not None:
+        if in_two and self._runs_in_two and selection is not None:
             divided = readouts.divided(version, traces, batch, methods, selection, inputs, tensors, device)
         trunk = traces if divided is None else divided.trunk
 

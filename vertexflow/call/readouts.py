@@ -67,7 +67,7 @@ class InTwo:
             device = next(iter(made.values())).device
             autograd.add_missing(outputs, self.absent, [], device)
             names = dict.fromkeys(name for trace in self.absent for name in trace.param_grads)
-            outputs = autograd.also_zero(outputs, [*(tensors[name] for name in names), *inputs.values()])
+            outputs = autograd.with_zero_gradients(outputs, [*(tensors[name] for name in names), *inputs.values()])
         return outputs
 
 
@@ -91,9 +91,8 @@ def divided(
         try:
             with without_autocast(device.type):  # the traces have their casts in them
                 pieces = readout.divide(found, inputs, tensors, device)
-        except (
-            Exception
-        ) as error:  # of PyTorch, or of the numbers that it was checked with: all rows are computed, as ever
+        except Exception as error:
+            # Of PyTorch, or of the numbers that it was checked with: all rows are computed, as ever.
             log.show("trace", f"outputs of some vertices are computed with those of all: {error}")
             return None
         is_alike = all(Reads.of(pieces.trunk[name]) == Reads.of(trace) for name, trace in traces.items())

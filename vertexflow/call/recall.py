@@ -39,14 +39,14 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Readout:
+class KeptReadout:
     """What the readout of some vertices was bound to."""
 
     part: BoundPart
     flat: list[int | str]  # the positions of what is read among tensors, and the names of outputs of the trunk
 
     @classmethod
-    def of(cls, part: BoundPart, tensors: Tensors) -> Readout:
+    def of(cls, part: BoundPart, tensors: Tensors) -> KeptReadout:
         """That of a call with these parameters and buffers."""
         position = {name: at for at, name in enumerate(tensors)}
         return cls(part, [*(position[name] for name in part.bound.params), *part.bound.pulls])
@@ -70,7 +70,7 @@ class Recall:
     device: torch.device
     part: BoundPart
     flat: list[int]  # the positions of what is read, among tensors, then inputs
-    readout: Readout | None  # of a call in two
+    readout: KeptReadout | None  # of a call in two
     as_given: AsGiven
     latest: Mapping[str, Compiled] | None
 
@@ -134,7 +134,7 @@ def keep(
         return
     readout, pushed = None, set(parts[0].bound.pushes)
     if len(parts) > 1:
-        readout = Readout.of(parts[1], call.tensors)
+        readout = KeptReadout.of(parts[1], call.tensors)
         pushed = pushed.difference(parts[1].bound.pulls).union(parts[1].bound.pushes)
     if result.keys() != pushed:
         return  # outputs of kinds that are not in the batch were added

@@ -114,7 +114,9 @@ def run_empty(
     check_together(uses, inputs, shared)
     check_rows(uses, inputs, dict.fromkeys(calls, (0, 0)), model._methods, "the batch")
     likes = {name: like for method_uses in uses.values() for name, like in method_uses.pushes.items()}
-    return autograd.without_rows(likes, [*tensors.values(), *inputs.values(), *shared.values(), *external.values()])
+    return autograd.with_zero_gradients(
+        likes, [*tensors.values(), *inputs.values(), *shared.values(), *external.values()]
+    )
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:

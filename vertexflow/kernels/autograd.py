@@ -82,47 +82,25 @@ def run_empty(
     names = [*filter(bound.has_param_gradient, bound.params)], [*filter(bound.has_input_gradient, bound.pulls)]
     leaves = [*(tensors[name] for name in names[0]), *(inputs[name] for name in names[1]), *external.values()]
     differentiable = {name: value for name, value in outputs.items() if name in bound.differentiable}
-    return {**outputs, **without_rows(differentiable, leaves)}
+    return {**outputs, **with_zero_gradients(differentiable, leaves)}
 
 
-def without_rows(outputs: Mapping[str, Tensor], leaves: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Outputs without rows as results of `leaves`, whose gradients are zero, not missing."""
-    wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    real = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
-    if not (wanted and real and torch.is_grad_enabled()):
-        return dict(outputs)
-    results = _WithoutRows.apply(len(real), *real.values(), *wanted)  # type: ignore[no-untyped-call]
-    return {**outputs, **dict(zip(real, results, strict=True))}
-
-
-class _WithoutRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.count, ctx.likes = count, [leaf.new_empty(()).expand(leaf.shape) for leaf in tensors[count:]]
-        return tuple(torch.empty_like(value) for value in tensors[:count])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        zeros = (like.new_zeros(like.shape) for like in ctx.likes)
-        return (*(None for _ in range(1 + ctx.count)), *zeros)
-
-
-def also_zero(outputs: Mapping[str, Tensor], leaves: Sequence[Tensor]) -> dict[str, Tensor]:
+def with_zero_gradients(outputs: Mapping[str, Tensor], leaves: Sequence[Tensor]) -> dict[str, Tensor]:
     """The same outputs, as results of `leaves` too, whose gradients are zero, not missing."""
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     real = {name: value for name, value in outputs.items() if value.is_floating_point() or value.is_complex()}
     if not (wanted and real and torch.is_grad_enabled()):
         return dict(outputs)
-    results = _AlsoZero.apply(len(real), *real.values(), *wanted)  # type: ignore[no-untyped-call]
+    results = _WithZeroGradients.apply(len(real), *real.values(), *wanted)  # type: ignore[no-untyped-call]
     return {**outputs, **dict(zip(real, results, strict=True))}
 
 
-class _AlsoZero(torch.autograd.Function):
+class _WithZeroGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.likes = [leaf.new_empty(()).expand(leaf.shape) for leaf in tensors[count:]]
         ctx.set_materialize_grads(False)
-        return tuple(value.view_as(value) for value in tensors[:count])
+        return tuple(value.detach() for value in tensors[:count])  # views could not be changed in place
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

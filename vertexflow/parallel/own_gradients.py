@@ -41,9 +41,8 @@ class OwnGradients:
             for name, parameter in module._parameters.items()
             if id(parameter) in numbers
         ]
-        self._last: dict[
-            int, Tensor
-        ] = {}  # by parameter: the last gradient's square, which may be of `torch.autograd.grad`
+        # By parameter: the square of the last gradient, which may be one of `torch.autograd.grad`.
+        self._last: dict[int, Tensor] = {}
         self._added: dict[int, Tensor] = {}  # the squares of what was added to `.grad`
         self._split: set[int] = set()  # parameters to whose `.grad` was added several times
         self._held: set[int] = set()  # parameters of which `fully_shard` keeps gradients that are not averaged yet
@@ -124,9 +123,8 @@ class OwnGradients:
 
     def _see(self, number: int, grad: Tensor) -> None:
         self._last[number] = grad.detach().double().square().sum()  # of this pass alone, before it is averaged
-        if (
-            self.parameters[number].grad is None and number not in self._held
-        ):  # a step begins; what came before is not in it
+        if self.parameters[number].grad is None and number not in self._held:
+            # A step begins; what came before is not in it.
             self._added.pop(number, None)
             self._split.discard(number)
 

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from .nodes import ancestors, has_rows, is_free, on_edges, sources
 from .passes.checks import CHECK
 from .prepare import prepare
-from .retrace import choose_edges, evaluate, leaf, needed_for
+from .retrace import choose_edges, evaluate, is_size, leaf, needed_for
 from .roles import Param, Pull, role_of, shared_key
 from .states import StateDtypes
 from .trace import Trace
@@ -76,7 +76,7 @@ def _inside(trace: Trace) -> set[fx.Node]:
     """The operations whose results only outputs of vertices need, and that can be computed of values with a row a vertex."""
     of_vertices = [node for name, node in trace.pushes.items() if not trace.is_edge_output(name)]
     needed = ancestors([*trace.scatters.values(), *(node for node in trace.pushes.values() if node not in of_vertices)])
-    inside = {node for node in ancestors(of_vertices) - needed if node.op == "call_function" and not _is_size(node)}
+    inside = {node for node in ancestors(of_vertices) - needed if node.op == "call_function" and not is_size(node)}
     random = _random_without_rows(trace)
     changed = True
     while changed:
@@ -105,10 +105,6 @@ def _can_be_pushed(node: fx.Node) -> bool:
     if not isinstance(value, Tensor) or layout is None or node.meta.get("interleaved") or node.meta.get("places"):
         return False
     return bool(layout.dim == 0 and layout.per_vertex == 1 and not layout.edges)
-
-
-def _is_size(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.SymInt)
 
 
 def _row_size(node: fx.Node) -> int:

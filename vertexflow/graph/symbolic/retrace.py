@@ -83,13 +83,14 @@ def needed_for(wanted: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.No
         if node in seen:
             continue
         seen.add(node)
-        is_size = isinstance(node.meta.get("val"), torch.SymInt) and node.op == "call_function"
-        if node not in ends and not (is_size and not any(map(_is_size, node.all_input_nodes))):
+        is_asked = is_size(node) and node.op == "call_function" and not any(map(is_size, node.all_input_nodes))
+        if node not in ends and not is_asked:
             stack += node.all_input_nodes
     return seen
 
 
-def _is_size(node: fx.Node) -> bool:
+def is_size(node: fx.Node) -> bool:
+    """Whether its value is a number of rows, or made of such numbers."""
     return isinstance(node.meta.get("val"), torch.SymInt)
 
 
