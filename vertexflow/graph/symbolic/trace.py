@@ -44,7 +44,7 @@ from .roles import (  # fmt: skip
     shared_key,
 )
 from .sizes import StepSizes
-from .source_lines import SourceLines, located, where
+from .source_lines import SourceLines, located, refuse_caught, where
 from .stand_in import stand_in, unchanged
 from .states import Shape, StateDtypes, widest
 from .vertex import Vertex, same_size
@@ -235,6 +235,7 @@ def _trace(
         copy = stand_in(module, places)
         with lines, unchanged(copy, params) as changes:
             v.finish(getattr(copy, method)(v))
+        refuse_caught(lines.failed or env.refused)
         written.extend(changes)
         read.update(v.shared_names)
         ways[:] = [(v.first_slot or 0, v.arc_size)]
