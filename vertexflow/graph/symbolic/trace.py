@@ -15,7 +15,6 @@ import sympy
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
@@ -23,6 +22,7 @@ from ...errors import VertexFunctionError
 from . import draws, switches, unseen
 from . import meta as meta
 from .derivatives import DerivativeError
+from .fakes import fake_mode
 from .isolation import forget_source, without_autocast
 from .method import code_of
 from .passes.functional import remove_mutations
@@ -186,7 +186,7 @@ def _trace(
 ) -> Trace:
     """`trace`; with `without_derivative`, for a vertex function that has operations without derivative."""
     env = StepSizes()
-    mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+    mode = fake_mode(env)
     mode.cache_enabled = False  # few operations come twice, and keeping them takes longer than asking PyTorch again
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
