@@ -29,10 +29,10 @@ from .open_sizes import OPEN_SIZES
 from .vertex import Vertex
 
 # What autograd knows of a tensor: while tracing, everything requires grad.
-_ASKS_FOR_GRADIENT = {
-    Tensor.requires_grad.__get__: "whether a tensor requires grad",  # type: ignore[attr-defined]
-    Tensor.is_leaf.__get__: "whether a tensor is a leaf",  # type: ignore[attr-defined]
-    Tensor.grad_fn.__get__: "how a tensor was made (grad_fn)",  # type: ignore[attr-defined]
+_ASKS_FOR_GRADIENT: dict[object, str] = {
+    vars(torch._C.TensorBase)["requires_grad"].__get__: "whether a tensor requires grad",
+    vars(torch._C.TensorBase)["is_leaf"].__get__: "whether a tensor is a leaf",
+    vars(torch._C.TensorBase)["grad_fn"].__get__: "how a tensor was made (grad_fn)",
     Tensor.is_inference: "whether a tensor was made in inference mode",
 }
 _MAKES_PARAMETER = nn.Parameter.__new__.__code__
