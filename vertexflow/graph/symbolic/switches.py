@@ -26,27 +26,31 @@ _SWITCHES = (
 
 
 @contextmanager
-def unread() -> Iterator[None]:
-    """Refuse questions of this thread, from the user's own code, for what is switched on around a call.
+def unread() -> Iterator[list[VertexFunctionError]]:
+    """Refuse questions of this thread, from the user's own code, for what is switched on around a call. Yields the refusals.
 
     Libraries may ask: PyTorch's modules choose by the answer which way they compute the same.
     """
+    refusals: list[VertexFunctionError] = []
     thread, answers = threading.get_ident(), {name: getattr(torch, name) for name in _SWITCHES}
 
     def refusing(name: str, answer: Callable[[], Any]) -> Callable[[], Any]:
         @functools.wraps(answer)
         def ask() -> Any:
             if threading.get_ident() == thread and is_users(sys._getframe(1).f_code.co_filename):
-                raise VertexFunctionError(
-                    f"the vertex function asks torch.{name}(), whose answer may change from call to call; it is traced once, "
-                    "whatever is switched on around a call. Read an attribute of your own instead"
+                refusals.append(
+                    VertexFunctionError(
+                        f"the vertex function asks torch.{name}(), whose answer may change from call to call; it is traced "
+                        "once, whatever is switched on around a call. Read an attribute of your own instead"
+                    )
                 )
+                raise refusals[-1]
             return answer()
 
         return ask
 
     vars(torch).update({name: refusing(name, answer) for name, answer in answers.items()})
     try:
-        yield
+        yield refusals
     finally:
         vars(torch).update(answers)

@@ -233,9 +233,9 @@ def _trace(
         )
         places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
         copy = stand_in(module, places)
-        with lines, switches.unread(), unchanged(copy, params) as changes:
+        with lines, switches.unread() as refusals, unchanged(copy, params) as changes:
             v.finish(getattr(copy, method)(v))
-        refuse_caught(lines.failed or env.refused)
+        refuse_caught(lines.failed or env.refused or next(iter(refusals), None))
         written.extend(changes)
         read.update(v.shared_names)
         ways[:] = [(v.first_slot or 0, v.arc_size)]
