@@ -53,9 +53,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 def cases_left_out(cases: list, most: int) -> list:
-    """All but `most` of those that are not slow already, which are spread from the first to the last."""
+    """All but `most` of those that are not slow already, which are spread from the first to the last; one is any of them."""
     cases = [case for case in cases if not case.get_closest_marker("slow")]
     kept = {round(place * (len(cases) - 1) / max(most - 1, 1)) for place in range(most)}
+    if most == 1 and cases:  # of some tests the first backend, of others the last
+        kept = {zlib.crc32(cases[0].nodeid.partition("[")[0].encode()) % len(cases)}
     return [case for place, case in enumerate(cases) if place not in kept]
 
 

@@ -47,6 +47,7 @@ def test_a_batch_without_the_kind_that_pushes(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_a_batch_of_one_kind_only(backend):
     model = TwoKinds(backend)
     y = torch.randn(2, 2)
@@ -60,6 +61,7 @@ def test_a_batch_of_one_kind_only(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.cases(1)
 def test_rows_without_elements(backend):
     class Empty(vf.VertexFunction):
         def __init__(self):
@@ -122,6 +124,7 @@ class Unused(TreeRNN):
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "eager"])
+@pytest.mark.cases(1)
 def test_a_batch_without_graphs_gives_gradients_of_zero(backend):
     model = Unused() if backend != "eager" else TreeRNN(3, 4)
     model.backend = backend
@@ -144,6 +147,7 @@ def test_a_batch_without_graphs_gives_gradients_of_zero(backend):
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "eager"])
+@pytest.mark.cases(1)
 def test_a_batch_without_graphs_is_of_any_kinds(backend):
     model = TwoKinds(backend)
     batch = vf.pack([])

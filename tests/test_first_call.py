@@ -169,6 +169,7 @@ def test_checkpointed_gradients_are_right(expected):
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.cases(1)
 def test_checkpointed_gradients_of_gradients_are_right(backend):
     """What is computed again saves what was saved at first, whatever became known of the model meanwhile."""
 
@@ -197,6 +198,7 @@ def test_while_parametrizations_are_cached():
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("wrap", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.cases(1)
 def test_a_power_iteration_is_refused_in_training(wrap):
     model, x = model_and_input()
     wrap(model.u)

@@ -193,6 +193,7 @@ def test_three_orders_of_the_readme_example(backends):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.cases(1)
 def test_shared_tensors_and_selected_outputs_and_parts(reverse):
     def vertex(self, v):
         h = torch.tanh(v.pull("x") @ v.shared("W") + v.gather(0).h * v.gather(1).h.detach() + v.gather(1).h)

@@ -230,6 +230,7 @@ BATCH = vf.pack([vf.graph(4, [(0, 2), (1, 2), (2, 3)], kind=[*"abab"]), vf.graph
 @pytest.mark.parametrize("policy", [*POLICIES, "fsm"])
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["child", "slot", "offset", "kind_index", "graph_offset"])
+@pytest.mark.cases(1)
 def test_what_is_wrong_with_a_batch_is_named(name, damage, policy):
     damaged = replaced(BATCH, **{name: DAMAGE[damage](getattr(BATCH, name))})
     with pytest.raises(vf.VertexFlowError, match=r"child|slot|offset|kind"):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +20,9 @@ from vertexflow.scheduler import cache
 
 from .models import BinaryTreeLSTM, TreeRNN
 from .promises import SHAPES, SIZE, graphs_of, inputs_of, outputs_and_gradients, same_bits
-from .versions import FORKS
+from .versions import FORKS, IS_OLD
 
+ROOT = Path(__file__).parent.parent
 NUM_THREADS = 8
 
 
@@ -84,6 +88,28 @@ def test_eight_threads_with_one_model_and_models_of_their_own(backend):
     for number in range(NUM_THREADS):
         (alone,) = work(number, rounds=1)
         assert all(same_bits(each, alone) for each in results[number])
+
+
+FIRST_IN_A_THREAD = """
+import faulthandler, threading
+from tests.models import TreeRNN
+from tests.promises import SHAPES, SIZE, graphs_of, inputs_of
+faulthandler.enable()
+def call():
+    graphs = graphs_of(SHAPES["trees"], 3)
+    TreeRNN(SIZE, SIZE)(graphs, x=inputs_of(SHAPES["trees"], graphs))
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+call()
+"""
+
+
+@pytest.mark.skipif(not IS_OLD, reason="since PyTorch 2.13, no thread owns what others trace with")
+def test_the_first_thread_that_traces_may_end():
+    """Before, PyTorch built for CUDA reads freed memory then, which glibc fills here with something else."""
+    environment = {**os.environ, "MALLOC_PERTURB_": "165"}
+    subprocess.run([sys.executable, "-c", FIRST_IN_A_THREAD], cwd=ROOT, env=environment, check=True, timeout=120)
 
 
 def in_a_child(work, seconds=60):

@@ -116,7 +116,7 @@ ATTENDS = pytest.mark.skipif(torch.__version__ < (2, 13), reason="attention in f
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 @pytest.mark.parametrize("backends", LOOPS)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_modules(vertex, cell, backends, request):
     check_on(backends, request, Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
 
@@ -148,7 +148,7 @@ def push_of_a_view(self, v):
     ids=["LSTM", "GRU", "MultiheadAttention", "Linear"],
 )
 @pytest.mark.parametrize("backends", LOOPS)
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_vertices_that_lie_interleaved_are_put_side_by_side(vertex, cell, backends, request):
     """These flatten a value whose vertices are the second dimension, so that a step's rows are no slice of it."""
     check_on(backends, request, Case(model_of(vertex, cell=cell), PARTS, {"x": rows(SIZE)}))
@@ -298,6 +298,7 @@ def test_idioms(vertex, backends, request):
     check_on(backends, request, Case(model_of(vertex, p=nn.Parameter(torch.randn(SIZE))), PARTS, {"x": rows(SIZE)}))
 
 
+@pytest.mark.slow
 def test_a_module_under_two_names_and_two_modules_of_one_weight(backends):
     def vertex(self, v):
         h = self.one(v.gather(0).h) + self.same(v.gather(1).h)
@@ -326,7 +327,7 @@ def test_tokens(backends):
 
 
 @pytest.mark.parametrize("size", [1, 13, 26])  # 13 is the number of rows while tracing
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_widths(size, backends):
     def vertex(self, v):
         finish(v, self.linear(torch.cat([v.pull("x"), v.gather(0).h, v.gather(1).c], -1)))

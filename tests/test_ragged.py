@@ -215,6 +215,7 @@ def test_a_run_that_grows_reads_all_children_too():
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.slow
 def test_edge_inputs_of_a_run_that_grows(model):
     """A row for each child, row by row; left out, they are zeros."""
     x = rows(5)

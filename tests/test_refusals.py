@@ -80,3 +80,48 @@ def test_shapes_that_fit_for_one_number_of_rows_alone():
     with pytest.raises(vf.VertexFunctionError, match=r"failed: RuntimeError: (.|\n)*masked_scatter_") as caught:
         FromCode(vertex, {"h": 4})([vf.chain(4)], x=torch.randn(4, 4))
     assert "defect" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        pytest.param(lambda x: x.sum().item(), id="a value"),
+        pytest.param(lambda x: 1 if (x > 0).all() else 2, id="a condition"),
+        pytest.param(len, id="a number of rows"),
+        pytest.param(lambda x: range(x.shape[0]), id="a size as a number"),
+        pytest.param(lambda x: x.numpy(), id="memory"),
+        pytest.param(lambda x: torch.is_grad_enabled(), id="a switch"),
+        pytest.param(lambda x: x.view(7, -1), id="a shape that fits for some numbers of rows"),
+        pytest.param(lambda x: torch.cat([x, torch.ones(2, 3)]), id="shapes that never fit"),
+    ],
+)
+def test_what_fails_while_a_vertex_function_is_traced_is_not_caught_in_it(fails):
+    """Some of it does not fail in eager code, or only in some steps: the way round it would be taken in silence."""
+
+    def vertex(self, v):
+        x = v.pull("x")
+        try:
+            fails(x)
+        except Exception:
+            x = 2 * x
+        h = torch.tanh(x + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    with pytest.raises(
+        vf.VertexFunctionError, match=r"catches what fails in it(.|\n)*test_refusals\.py:\d+: `fails\(x\)`"
+    ):
+        FromCode(vertex, {"h": 4})([vf.chain(3)], x=torch.randn(3, 4))
+
+
+def test_what_fails_without_a_tensor_may_be_caught():
+    def vertex(self, v):
+        try:
+            factor = {}["factor"]
+        except KeyError:
+            factor = getattr(v.pull("x"), "factor", 2)
+        h = torch.tanh(factor * v.pull("x") + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    assert FromCode(vertex, {"h": 4})([vf.chain(3)], x=torch.randn(3, 4)).h.shape == (3, 4)

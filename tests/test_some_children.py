@@ -141,6 +141,7 @@ def ends(v, h, **more):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_two_choices_in_one_function_are_refused_with_the_line(backend):
     def mixed(self, v):
         rest = v.children[1:]
@@ -184,6 +185,7 @@ def test_a_choice_that_is_not_read_is_no_choice():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_runs_that_grow(backend):
     def vertex(self, v):
         kids = v.children[1:]

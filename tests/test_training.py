@@ -196,6 +196,7 @@ def test_outputs_of_no_grad_are_plain():
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.cases(1)
 def test_a_model_made_in_inference_mode(backend):
     """Its parameters are inference tensors, in which PyTorch counts no changes."""
     usual, x = TreeRNN(3, 4), torch.randn(12, 3)

@@ -193,6 +193,7 @@ def test_so_does_one_in_triton_kernels(group, interpreter):
     assert "core: calls of PyTorch" not in model.explain(), model.explain()
 
 
+@pytest.mark.slow
 def test_what_generated_code_has_not_runs_through_pytorch_beside_it(backends):
     functions = {
         "tail": SLICES["the last two"],

@@ -73,6 +73,7 @@ def test_training(change):
 @pytest.mark.parametrize(
     "between", [pruned, lambda model: prune.is_pruned(model.u) and prune.remove(model.u, "weight")]
 )
+@pytest.mark.cases(1)
 def test_pruned_more_and_made_permanent_between_steps(between):
     check_training(pruned, between)
 

@@ -181,7 +181,7 @@ def two_outputs(seed):
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("everywhere", [False, True])
 @pytest.mark.parametrize("make", [two_outputs, gru])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_backward_hooks_are_called_as_for_a_tuple_of_the_outputs(make, everywhere):
     """They see the same gradients, and what they return counts."""
 
@@ -243,6 +243,7 @@ def _save_products(context, operation, *args, **kwargs):
         },
     ],
 )
+@pytest.mark.cases(1)
 def test_first_and_later_calls_in_checkpoints(options, expected):
     model, x = model_and_input()
     for _ in range(2):

@@ -19,6 +19,7 @@ def model():
     return SLSTM(SIZE, SIZE).double()
 
 
+@pytest.mark.slow
 def test_an_slstm_and_its_loop_agree(model):
     batch, x = vf.pack([vf.chain(5)] * 3), torch.randn(3, 5, SIZE, dtype=torch.float64, requires_grad=True)
     both = (model(batch, x=x.flatten(0, 1)).h.view(3, 5, SIZE), model.loop(x))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from benchmarks.company import main
 
 
@@ -13,6 +15,7 @@ def children():
     return set(file.read_text().split()) if file.exists() else set()
 
 
+@pytest.mark.slow
 def test_it_says_how_much_longer_a_step_takes(capsys):
     before = children()
     assert main(["--hidden", "4", "--graphs", "1", "--rounds", "1", "--seconds", "0.01"]) == 0

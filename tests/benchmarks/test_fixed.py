@@ -11,6 +11,7 @@ from vertexflow.kernels import native
 
 
 @pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.slow
 def test_a_line_for_each_model(capsys):
     assert fixed.main(["--repeat", "2"]) == 0
     tree, sequence = capsys.readouterr().out.splitlines()

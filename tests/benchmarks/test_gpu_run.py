@@ -198,6 +198,7 @@ def test_outcomes_of_tests_are_kept_when_one_hangs(processes, tmp_path):
     assert "  FAILED test_some.py::test_bad: assert 1 == 2" in lines
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_imported_is_a_failure_that_names_what_is_missing(tmp_path):
     (tmp_path / "test_some.py").write_text("import no_such_package\ndef test_it():\n    pass\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.gpu.outcomes", "--rootdir", str(tmp_path)]
@@ -210,7 +211,7 @@ def test_a_file_that_cannot_be_imported_is_a_failure_that_names_what_is_missing(
 
 
 @pytest.mark.parametrize("other", [TRITON, ONE])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_ways_of_launching_agree_and_are_measured(other, interpreter, monkeypatch):
     """On the CPU, where Triton's interpreter takes the place of the device."""
     monkeypatch.setitem(BATCHES, "1 tree", ("README", lambda _: [vf.tree(((0, 1), 2))]))

@@ -9,6 +9,7 @@ import torch
 from benchmarks.growing import Spinn, extension, main, parse_growing, parse_lists
 
 
+@pytest.mark.slow
 def test_an_extension():
     assert 0 < extension(hidden=4, rows=2, rounds=1, extensions=3) < 10
 
@@ -21,6 +22,7 @@ def test_contestants_agree(capsys):
     assert "beam   hidden    8: growing" in printed
 
 
+@pytest.mark.slow
 def test_a_parser_that_grows_has_the_gradients_of_lists():
     torch.manual_seed(0)
     model, lengths = Spinn(8, 4).double(), np.array([3, 5, 8])

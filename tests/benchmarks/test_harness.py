@@ -197,6 +197,7 @@ print(peak(run, make_room=lambda: None))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc, which is Linux's")
+@pytest.mark.slow
 def test_peak_of_memory():
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", TWO_AT_A_TIME]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from benchmarks import second_order
 
 
+@pytest.mark.slow
 def test_a_line_for_each_use(capsys):
     assert second_order.main(["--hidden", "8", "--batch", "2", "--repeat", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()

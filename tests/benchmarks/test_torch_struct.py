@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import vertexflow as vf
@@ -24,6 +25,7 @@ def log_z_of_spans(score, rules):
     return inside[0, words - 1][:nonterminals]
 
 
+@pytest.mark.slow
 def test_a_grammar_in_scaled_numbers():
     torch.manual_seed(0)
     lengths = [4, 1, 6, 2]

@@ -20,7 +20,7 @@ TINY = Settings(hidden=6, batch=3, dtype=torch.float64, data=Path(DATA) if DATA 
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_contestants_agree(name):
     if WORKLOADS[name].needs_data and DATA is None:
         pytest.skip("set VERTEXFLOW_DATA to a folder of real data (docs/environment.md)")

@@ -59,7 +59,7 @@ def refused(vertex, error, match, **parts):
         ({"x": torch.randn(7, 5)}, vf.VertexFunctionError, r"(?s)dim.*linear_of.*x: float32\[n, 5\]"),
     ],
 )
-@pytest.mark.cases(4)
+@pytest.mark.cases(1)
 def test_inputs(inputs, error, match):
     def vertex(self, v):
         state_and_gradient(v, linear_of(self, v))
@@ -111,6 +111,7 @@ def test_states():
         (lambda v, h: v.gather("left"), "number of a slot.*'left'"),
     ],
 )
+@pytest.mark.cases(1)
 def test_scatter_push_and_gather(finish, match):
     def vertex(self, v):
         finish(v, linear_of(self, v))
@@ -136,7 +137,7 @@ def test_scatter_push_and_gather(finish, match):
         lambda h: nn.functional.layer_norm(h.t(), (h.shape[0],)).t(),
     ],
 )
-@pytest.mark.cases(6)
+@pytest.mark.cases(1)
 def test_mixing_rows_names_the_line(mix):
     def vertex(self, v):
         h = linear_of(self, v)

@@ -151,7 +151,7 @@ GROUPS = [NAMES[start : start + 6] for start in range(0, len(NAMES), 6)]  # more
 
 
 @pytest.mark.parametrize("changes", GROUPS, ids=", ".join)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_a_change_is_seen_at_the_next_call(changes, monkeypatch):
     """Several of one model, one after the other."""
     monkeypatch.setattr(Model, "offset", 0.0)
@@ -249,6 +249,7 @@ def anneal(model, x):
         model([vf.chain(2)], x=x)
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_again_and_again_says_what():
     model, x = Model(), torch.randn(2, 3)
     with pytest.warns(UserWarning, match=r"Model was traced in 8 different states.*'?drop\.p"):
@@ -272,7 +273,7 @@ def test_a_model_that_changes_again_and_again_says_what():
         (lambda model, y: model.linear.weight.data.mul_(2), "linear.weight"),
     ],
 )
-@pytest.mark.cases(4)
+@pytest.mark.cases(1)
 def test_a_vertex_function_that_writes_is_refused_and_changes_nothing(write, name, monkeypatch):
     monkeypatch.setattr(Model, "offset", 0.0)
 

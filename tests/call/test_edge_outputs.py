@@ -37,6 +37,7 @@ def inputs_of(batch):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("max_vertices", [None, 3])
+@pytest.mark.cases(1)
 def test_rows_are_in_the_order_in_which_edges_were_given(model, backend, reverse, max_vertices):
     batch = vf.pack([vf.graph(6, EDGES), vf.graph(2, []), vf.graph(6, EDGES[::-1])])
     model.backend, model.max_vertices = backend, max_vertices

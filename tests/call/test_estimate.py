@@ -49,7 +49,7 @@ def step(model, batch, **inputs):
 @needs_a_compiler
 @pytest.mark.parametrize("max_vertices", [None, 2000])
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_a_step_asks_for_the_pieces_that_were_counted(lstm, monkeypatch, max_vertices, training):
     """The same new pieces of the pool, in the same order, from an empty pool on."""
     monkeypatch.setattr(lstm, "max_vertices", max_vertices)
@@ -184,7 +184,7 @@ def test_nothing_is_computed_and_no_trace_of_zeros_is_kept():
 
 @needs_a_compiler
 @pytest.mark.parametrize("max_vertices", [None, 300])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_what_is_known_of_a_structure_is_counted(max_vertices):
     """Python says so itself: what its objects take, and the numbers of NumPy; of tensors it knows no C++."""
     model = BinaryTreeLSTM(4, 4)

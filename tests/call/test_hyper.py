@@ -73,7 +73,7 @@ def plain():
 
 
 @pytest.mark.parametrize(("policy", "max_vertices"), [("depth", None), ("height", 5), ("agenda", None)])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_arcs_with_missing_and_repeated_children(model, backends, policy, max_vertices):
     model.policy, model.max_vertices = policy, max_vertices
     check(Case(model, PARTS, *(inputs_of(PARTS)[:1]), False, inputs_of(PARTS)[1]), "eager", *backends)
@@ -152,6 +152,7 @@ def bracketings(first, last):
 
 
 @pytest.mark.parametrize("length", [2, 5])
+@pytest.mark.cases(1)
 def test_the_inside_algorithm_sums_over_all_bracketings(backends, length):
     """log Z by enumeration; its gradients are the marginals of spans."""
     torch.manual_seed(0)
@@ -195,6 +196,7 @@ class Mixed(vf.VertexFunction):
         v.push(h=h)
 
 
+@pytest.mark.slow
 def test_arcs_of_one_child_beside_children_of_another_kind(backends):
     torch.manual_seed(0)
     model = Mixed().double()
@@ -299,6 +301,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("backend", ["eager", "torch"])
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.cases(1)
 def test_refusals(name, backend):
     vertex, error, words = REFUSED[name]
 
@@ -330,6 +333,7 @@ def test_runs_initial_states_and_the_other_direction_are_refused(model, backend)
         model(batch, x=given["x"], w=torch.zeros(2).double())
 
 
+@pytest.mark.slow
 def test_arcs_of_graphs_are_single_children(model, backends):
     """In both directions: the second child of an edge is missing."""
     pairs = [(0, 2), (1, 2), (2, 3), (0, 3)]

@@ -97,7 +97,7 @@ def is_apart(model):
     return ".readout." in model.explain()
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_same_as_picked_from_all(backend, reverse, monkeypatch):
@@ -142,6 +142,7 @@ def test_products_have_the_rows_that_were_asked_for():
 
 
 @needs_native
+@pytest.mark.slow
 def test_memory_is_that_of_the_rows_that_were_asked_for():
     batch, model = vf.pack([vf.chain(50)] * 20), tagger("native")
     given = inputs_of(batch)
@@ -173,6 +174,7 @@ def test_whose_gradients_are_wanted(backend):
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+@pytest.mark.cases(1)
 def test_in_parts_with_initial_states_and_shared_tensors(backend):
     def vertex(self, v):
         h = torch.tanh(v.pull("x") + v.gather(0).h @ v.shared("W"))
@@ -214,7 +216,7 @@ class Sentence(vf.VertexFunction):
         v.scatter(h=v.gather(0).h)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
 @pytest.mark.parametrize("outputs", [[4, 2], [0, 1, 3], [4], [2, 4, 0, 2], [8], [8, 4]])
 def test_kinds(backend, outputs):
@@ -245,6 +247,7 @@ def test_kinds(backend, outputs):
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+@pytest.mark.cases(1)
 def test_gradients_of_gradients(backend):
     batch, model = vf.pack(GRAPHS), tagger(backend)
     given = inputs_of(batch)
@@ -262,6 +265,7 @@ def test_gradients_of_gradients(backend):
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+@pytest.mark.cases(1)
 def test_dropout(backend):
     """The backward pass has the mask of the forward pass; the same seed gives the same mask, and rows have masks of their own."""
 
@@ -345,6 +349,7 @@ def test_what_stays_with_the_vertices():
         assert not is_apart(model)
 
 
+@pytest.mark.slow
 def test_sums_over_edges_are_made_by_the_trunk():
     def vertex(self, v):
         kids = v.children
@@ -366,6 +371,7 @@ def test_sums_over_edges_are_made_by_the_trunk():
             torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_input_that_the_trunk_does_not_read_keeps_its_rows():
     """It has a row for the vertices of all kinds that pull it, whichever part reads it."""
 
@@ -395,6 +401,7 @@ def test_an_input_that_the_trunk_does_not_read_keeps_its_rows():
 
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.cases(1)
 def test_the_line_of_an_error_is_the_users(backend):
     def vertex(self, v):
         h = torch.tanh(v.pull("x") + v.gather(0).h)
@@ -433,6 +440,7 @@ def test_autocast_and_half_precision(backend, is_cast):
         torch.testing.assert_close(one, other, rtol=5e-2, atol=5e-2)
 
 
+@pytest.mark.slow
 def test_runs_of_as_many_vertices_have_one_structure():
     """Whichever the batch: the roots of as many graphs are read out by what is written down once."""
     model, x = tagger("torch"), torch.randn(8, 3, dtype=torch.float64)
@@ -469,6 +477,7 @@ def test_a_readout_that_refuses_its_numbers_stays_with_the_vertices(monkeypatch)
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+@pytest.mark.cases(1)
 def test_operations_whose_derivative_pytorch_writes_as_code(backend):
     """The names of what is read are in that code."""
 
@@ -485,6 +494,7 @@ def test_operations_whose_derivative_pytorch_writes_as_code(backend):
     assert is_apart(model)
 
 
+@pytest.mark.slow
 def test_an_input_of_kinds_without_a_vertex_that_was_asked_for_has_a_gradient_of_zero():
     class Kinds(vf.VertexFunction):
         def __init__(self):

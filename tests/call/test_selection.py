@@ -108,7 +108,7 @@ def trained(model, batch, x, outputs, is_asked):
 
 @needs_native
 @pytest.mark.parametrize("rows", [1, 2, 5])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_in_windows(monkeypatch, rows):
     """Windows with rows that were asked for, and windows without any."""
     monkeypatch.setattr(windows, "rows_of_a_window", lambda *_: rows)
@@ -216,7 +216,7 @@ def test_selections_that_change_from_call_to_call_are_not_all_kept():
         (torch.tensor([0, 1]).to_sparse(), "'outputs' is a sparse_coo tensor"),
     ],
 )
-@pytest.mark.cases(7)
+@pytest.mark.cases(1)
 def test_what_is_refused(outputs, message, backend):
     model = TreeRNN(4, 4)
     model.backend = backend
@@ -245,6 +245,7 @@ def test_dtypes_of_numbers():
 
 @pytest.mark.parametrize("backend", ["eager", "torch", "auto"])
 @pytest.mark.parametrize("outputs", [[1, 3, 5], [5, 1, 1]])
+@pytest.mark.cases(1)
 def test_a_selection_that_is_changed_before_the_backward_pass(backend, outputs):
     batch, model = vf.pack([vf.chain(3)] * 2), TreeRNN(4, 4).double()
     x, model.backend = torch.randn(6, 4, dtype=torch.float64, requires_grad=True), backend

@@ -73,7 +73,7 @@ def by_parameters(shared, inputs, reverse=False):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("reverse", "max_vertices"), [(False, None), (True, None), (False, 3)])
-@pytest.mark.cases(5)
+@pytest.mark.cases(1)
 def test_gradients_go_on_to_what_made_them(model, backend, reverse, max_vertices):
     shared, inputs, leaves = given()
     model.backend, model.max_vertices = backend, max_vertices
@@ -152,6 +152,7 @@ class OfKinds(vf.VertexFunction):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("both", [False, True])
+@pytest.mark.cases(1)
 def test_kinds(backend, both):
     model = OfKinds(both)
     model.backend = backend

@@ -114,6 +114,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.cases(1)
 def test_a_change_is_seen(change):
     model, _, unchanged, x = begun()
     assert _core.is_unchanged(unchanged, [x])

@@ -56,6 +56,7 @@ FORMS = {
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "native"])
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.cases(1)
 def test_forms_of_a_method(form, backend):
     model = FORMS[form]()
     model.backend = backend
@@ -157,6 +158,7 @@ def test_models_that_were_not_initialised():
     ("change", "said"), [(lambda h: h.to_sparse(), r"dense|to_sparse"), (lambda h: h.to("meta"), r"device meta")]
 )
 @pytest.mark.parametrize("where", ["scatter", "push", "sum"])
+@pytest.mark.cases(1)
 def test_tensors_that_are_not_dense(where, change, said, backend):
     def vertex(self, v):
         h = v.pull("x") + (v.sum(change(v.children.h)) if where == "sum" else v.gather(0).h)

@@ -219,6 +219,7 @@ def test_an_xor_is_seen_in_the_structure(tmp_path):
     assert not table[[0, 1, 3], PAIR].any()
 
 
+@pytest.mark.slow
 def test_an_untrained_model_is_the_classical_rule():
     example = sample(random_circuit(8, 9, 200), 64)
     predicted = predict(untrained(), [example])

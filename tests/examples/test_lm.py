@@ -170,6 +170,7 @@ def test_perplexity_does_not_depend_on_batches():
         )
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_leaves_its_files(folder, tmp_path, capsys):
     run = tmp_path / "run"
     train.main(["--data", str(folder), *TINY, "--dropout", "0", "--epochs", "12", "--out", str(run)])

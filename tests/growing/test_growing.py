@@ -76,7 +76,7 @@ def models():
 @pytest.mark.parametrize(
     ("number", "backend"), [(0, "native"), (0, "torch"), (0, "triton"), (1, "native"), (1, "torch")]
 )
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_extensions_give_what_the_whole_graph_gives(number, backend):
     rng = np.random.default_rng(number)
     pieces = tables(rng, [3, 3, 4, 3] if backend == "triton" else [3, 3, 4, 3, 5, 1, 3])
@@ -117,6 +117,7 @@ def test_native_extensions_are_prepared_once_for_a_shape():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_runs_side_by_side_and_branches_that_nobody_reads(backend):
     model = BinaryTreeLSTM(4, 4).double()
     model.backend = backend
@@ -137,6 +138,7 @@ def test_runs_side_by_side_and_branches_that_nobody_reads(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_what_is_added_without_gradients_is_a_constant(backend):
     """The vertices around it keep theirs."""
     model = BinaryTreeLSTM(4, 4).double()
@@ -211,7 +213,7 @@ def test_a_parameter_changed_before_backward_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_fewer_digits(dtype):
     torch.manual_seed(1)
     model = BinaryTreeLSTM(4, 4)
@@ -249,6 +251,7 @@ def test_many_vertices_at_once_and_buffers_that_grow():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_a_model_whose_states_or_outputs_have_changed_is_refused(backend):
     """Rows of two dtypes, or outputs that only some vertices have, cannot lie in one buffer."""
 
@@ -275,6 +278,7 @@ def test_a_model_whose_states_or_outputs_have_changed_is_refused(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_a_backward_pass_during_another_one_of_the_same_run(backend):
     """As in a hook, or in another thread: each has gradients of its own, which go with it."""
     model = BinaryTreeLSTM(4, 4).double()

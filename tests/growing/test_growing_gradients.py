@@ -45,7 +45,7 @@ def agree(ours, expected):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("wanted", ["u.weight", "w.bias", "x", "row"])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_a_gradient_is_wanted_of_one_tensor_only(backend, wanted):
     results = []
     for each in (backend, "eager"):
@@ -89,6 +89,7 @@ def test_a_hook_of_a_parameter_sees_the_whole_gradient(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_parameters_that_were_computed_have_the_gradients_of_what_made_them(backend):
     model, x = model_and_input(backend)
     scale = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
@@ -111,6 +112,7 @@ def test_parameters_that_were_computed_have_the_gradients_of_what_made_them(back
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_parameters_given_other_data_between_extensions(backend):
     """Each extension has the gradient at the values that it has read."""
     results = []
@@ -125,6 +127,7 @@ def test_parameters_given_other_data_between_extensions(backend):
 
 
 @pytest.mark.parametrize("is_read_first", [False, True])
+@pytest.mark.cases(1)
 def test_a_parameter_changed_in_place_is_refused(is_read_first):
     model, x = model_and_input("native")
     run = model.start(x=x)
@@ -140,7 +143,7 @@ def test_a_parameter_changed_in_place_is_refused(is_read_first):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("is_wanted", [False, True])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_an_input_changed_in_place_has_been_read(backend, is_wanted):
     """Before what it is an input of has a node of its own, or after."""
     results = []

@@ -63,7 +63,7 @@ def loss_of(run, added, seed, late=True):
 
 @pytest.mark.parametrize("row_wants", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_strips_give_what_the_methods_give(seed, row_wants):
     sizes, found = np.random.default_rng(seed).integers(1, 9, 16), []
     for backend in ("native", "eager"):
@@ -182,7 +182,7 @@ class Square(vf.VertexFunction):
 
 @pytest.mark.parametrize("grows_with_gradients", [False, True])
 @pytest.mark.parametrize("change", [add_to_data, write_by_numpy, exchange_data_twice, transpose_data])
-@pytest.mark.cases(4)
+@pytest.mark.cases(1)
 def test_weights_that_change_without_a_new_version_are_seen(change, grows_with_gradients, monkeypatch):
     monkeypatch.setattr(strips, "FEWEST", 64)  # few rows do not pack weights
     found = []

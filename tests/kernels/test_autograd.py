@@ -113,6 +113,7 @@ def test_two_threads_find_out_at_once_what_cannot_be_prepared(model, monkeypatch
 
 @pytest.mark.parametrize("backend", ["eager", "native", "torch"])
 @pytest.mark.parametrize("max_vertices", [None, 2])
+@pytest.mark.cases(1)
 def test_an_input_with_the_name_and_the_shape_of_a_parameter(backend, max_vertices):
     def vertex(self, v):
         h = torch.tanh(v.pull("scale") + v.gather(0).h @ self.scale)

@@ -242,6 +242,7 @@ def assert_same(name, actual, expected):
 
 
 @pytest.mark.parametrize("backend", ["native", "triton"])
+@pytest.mark.cases(1)
 def test_positions_that_may_not_be_there_are_looked_up_by_pytorch(backend, request):
     """Which raises an error."""
     if backend == "triton":
@@ -271,7 +272,7 @@ QUADRATIC = {
 
 
 @pytest.mark.parametrize(("width", "are_called"), [(MOST_CUMULATED, False), (MOST_CUMULATED + 1, True)])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_what_is_quadratic_in_loops_is_left_to_pytorch_where_it_is_wide(width, are_called):
     def vertex(self, v):
         h = torch.tanh(v.gather(0).h + v.pull("x"))

@@ -28,6 +28,7 @@ def reads_a_child_in_the_steps(self, v):
     ("vertex", "line"),
     [(looks_up_before_the_steps, r"self\.embed\(v\.pull"), (reads_a_child_in_the_steps, r"\.gather\(1, v\.pull")],
 )
+@pytest.mark.cases(1)
 def test_an_index_out_of_range_names_the_line(backend, vertex, line):
     model = FromCode(vertex, {"h": 4}, embed=nn.Embedding(4, 4))
     model.backend = backend

@@ -47,7 +47,7 @@ def both(function, dtype):
 
 @pytest.mark.parametrize("state", [torch.float32, *HALF], ids=lambda dtype: str(dtype)[6:])
 @OF
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_each_operation_is_rounded(dtype, state):
     """To the same bits as in PyTorch."""
     actual, expected = both(through(dtype), state)
@@ -59,6 +59,7 @@ def test_each_operation_is_rounded(dtype, state):
 
 @pytest.mark.parametrize("given", [torch.float32, torch.float64], ids=lambda dtype: str(dtype)[6:])
 @OF
+@pytest.mark.cases(1)
 def test_a_cast_gives_the_nearest_number(dtype, given):
     """Of two that are equally near, the even one; also of tiny and of too large numbers, and from one half precision to the
     other."""
@@ -86,7 +87,7 @@ def test_a_cast_gives_the_nearest_number(dtype, given):
 
 @OF
 @pytest.mark.parametrize("name", TAKEN_APART)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_what_is_taken_apart_is_rounded_once(name, dtype):
     actual, expected = both(TAKEN_APART[name], dtype)
     unit = torch.finfo(dtype).eps
@@ -98,7 +99,7 @@ def test_what_is_taken_apart_is_rounded_once(name, dtype):
 
 @OF
 @pytest.mark.parametrize("name", WIDER)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_wider_and_narrower_values_beside_each_other(name, dtype):
     actual, expected = both(WIDER[name], dtype)
     assert actual[0].dtype == expected[0].dtype
@@ -108,6 +109,7 @@ def test_wider_and_narrower_values_beside_each_other(name, dtype):
 
 
 @OF
+@pytest.mark.cases(1)
 def test_sums_over_children_and_over_what_parents_send_are_rounded_once(dtype):
     """Of 300 numbers 1 the sum is 300, not 256, where half precision ends to count; whatever sends gradients, slots or edges."""
     count = 300
@@ -185,7 +187,7 @@ def run_tree_lstm(dtype, backend, autocast=False, state_dtype=None):
     ],
     ids=str,
 )
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_a_tree_lstm(dtype, autocast, state_dtype):
     _, exact = run_tree_lstm(torch.float64, "eager")
     _, plain = run_tree_lstm(dtype, "eager", autocast, state_dtype)

@@ -50,6 +50,7 @@ def test_random_functions_of_what_native_code_has(case):
 
 @tries(2)
 @given(ragged_cases(POINTWISE))
+@pytest.mark.slow
 def test_random_functions_of_any_number_of_children(case):
     case.model.backend = "native"
     check(case)
@@ -58,6 +59,7 @@ def test_random_functions_of_any_number_of_children(case):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.cases(1)
 def test_functions_are_those_of_pytorch(dtype):
     """Over all magnitudes, to four units in the last place (of one, for sigmoid); infinities and NaN have tests below."""
     functions = [torch.tanh, torch.sigmoid, torch.relu, torch.neg]
@@ -152,6 +154,7 @@ def test_clamping():
     torch.testing.assert_close(*(torch.autograd.grad(out.square().sum(), x)[0] for out in outs))
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bits():
     model = TreeRNN(64, 64)
     model.backend = "native"

@@ -178,6 +178,7 @@ def forward_mode_of_a_parameter():
     ],
 )
 @pytest.mark.parametrize("traced", [False, True], ids=["first call", "later call"])
+@pytest.mark.cases(1)
 def test_who_records_or_changes_operations_is_refused(call, message, traced):
     global MODEL
     MODEL = TreeRNN(3, 4) if not traced else MODEL

@@ -52,7 +52,7 @@ def assert_close(actual, expected, size):
 
 
 @pytest.mark.parametrize("is_transposed", [True, False], ids=["transposed", "plain"])
-@pytest.mark.cases(6)
+@pytest.mark.cases(1)
 def test_rows_times_a_weight(library, is_transposed):
     """Packed and not, with a bias and without; what lies beside rows is NaN, and is neither read nor written."""
     for rows in ROWS:

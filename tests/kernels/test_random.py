@@ -94,6 +94,7 @@ def test_what_is_made_of_the_least_and_the_largest_number_is_finite(number, dtyp
     ],
 )
 @pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.cases(1)
 def test_what_pytorch_refuses_is_refused(draw, backend):
     def vertex(self, v):
         h = v.gather(0).h + v.pull("x")

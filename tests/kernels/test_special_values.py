@@ -270,7 +270,7 @@ def test_functions_and_their_gradients_are_those_of_pytorch(backend, dtype):
 
 
 @pytest.mark.parametrize(("backend", "dtype"), [BACKENDS[0], BACKENDS[2], ("triton", torch.float64)])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_booleans_become_numbers_and_count_as_such(backend, dtype):
     if backend == "triton" and not is_available():
         pytest.skip("no Triton")
@@ -302,7 +302,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("width", [5, 3, 300])  # in registers, one by one, in several pieces
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_reductions_over_a_row_of_infinities_and_nan(width):
 
     def reduced(h):

@@ -107,7 +107,7 @@ def test_without_a_readout():
 
 
 @pytest.mark.parametrize("output_size", [None, 2])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_outputs_of_some_vertices(output_size):
     model = DAGNN(3, 4, bidirectional=True, output_size=output_size)
     batch, x = vf.pack([DIAMOND.graph(), vf.chain(3)]), torch.randn(7, 3)

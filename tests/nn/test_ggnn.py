@@ -39,6 +39,7 @@ def by_the_paper(model, graphs, x, relations, rounds):
 
 
 @pytest.mark.parametrize("num_relations", [1, 3])
+@pytest.mark.cases(1)
 def test_the_same_as_the_paper(num_relations):
     rounds, total = 3, sum(len(edges) for _, edges in GRAPHS)
     model = GGNN(5, num_relations).double()

@@ -95,6 +95,7 @@ def test_the_sentence_of_the_paper(reverse):
     check([(7, [(0, 1), (0, 2), (2, 3), (3, 6), (3, 4), (5, 6)]), (4, [])], reverse)
 
 
+@pytest.mark.slow
 def test_sentences_without_words():
     model = LatticeLSTM(3, 2, 4)
     for model.backend in ("torch", "native"):

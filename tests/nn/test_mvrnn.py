@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +42,7 @@ def test_single_leaves_and_missing_children():
     agree(MODEL, parts, inputs_of(parts), by_the_paper)
 
 
+@pytest.mark.slow
 def test_it_learns_what_a_word_does_to_its_sibling():
     """Trees of one "not" and one word: the matrix of "not", an input that is learned, comes to turn the word round."""
     model, batch = MVRNN(2), vf.pack([vf.tree((0, 1))] * 2)

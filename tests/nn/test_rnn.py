@@ -63,7 +63,7 @@ def agree(model, peer, lengths):
 
 @pytest.mark.parametrize(("ours", "theirs"), PEERS)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_the_same_as_in_pytorch(ours, theirs, bias):
     for num_layers, bidirectional in itertools.product([1, 2, 3] if bias else [2], [False, True] if bias else [False]):
         options = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias}
@@ -75,6 +75,7 @@ def test_the_same_as_in_pytorch(ours, theirs, bias):
 
 @pytest.mark.parametrize(("ours", "theirs"), PEERS)
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=["plain", "stacked"])
+@pytest.mark.cases(1)
 def test_state_dicts_go_both_ways(ours, theirs, options):
     cell(ours, True)  # which draws numbers the first time
     torch.manual_seed(1)
@@ -125,6 +126,7 @@ def test_dropout_is_between_layers_only():
         assert torch.equal(gone(chains(lengths), x).h, gone(chains(lengths), x.flip(-1)).h)
 
 
+@pytest.mark.slow
 def test_copies_and_checkpoints_compute_the_same():
     model, x = LSTM(3, 4), torch.randn(5, 3)
     expected = model(chains([2, 3]), x).h
@@ -142,6 +144,7 @@ def test_copies_and_checkpoints_compute_the_same():
     assert torch.equal(model([vf.chain(2), vf.chain(3)], x).h, expected)
 
 
+@pytest.mark.slow
 def test_weights_given_for_one_call():
     model, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     names = dict(model.named_parameters())

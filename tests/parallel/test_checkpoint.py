@@ -81,7 +81,7 @@ def made(kind):
 
 @pytest.mark.parametrize("kind", ["adam", "momentum"])
 @pytest.mark.parametrize("at", [0, 2])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_an_optimizer_goes_on_as_if_it_had_not_stopped(tmp_path, kind, at):
     """Also before its first step, which must not become its second; rates that were changed are kept."""
     model, optimizer = made(kind)

@@ -103,6 +103,7 @@ def test_tasks_are_timed_and_their_work_is_counted():
     assert elements["slow"] == 6 * 3 * 4
 
 
+@pytest.mark.slow
 def test_a_slow_machine_prepares_fewer_tasks_and_times_fewer_rounds(monkeypatch):
     made = list(itertools.islice(tasks(), LEAST))
     assert len({(type(task.model), task.x.shape[1]) for task in made}) == LEAST  # of each kind a small and a large one

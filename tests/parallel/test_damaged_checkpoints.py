@@ -184,6 +184,7 @@ def of_one_rank_s_file(folder):
         assert torch.equal(each.to_local(), value)
 
 
+@pytest.mark.slow
 def test_what_one_rank_cannot_read_no_rank_takes(tmp_path):
     run_on_ranks(tmp_path, 2, of_one_rank_s_file, tmp_path / "run")
 

@@ -97,6 +97,7 @@ def test_ranks_wait_for_each_other_between_exchanges(monkeypatch):
         assert load.work[0] == pytest.approx(once[:, 0].max() + of_depths[:, :, 0].sum() / at_once)
 
 
+@pytest.mark.slow
 def test_the_most_loaded_data_rank_is_divided():
     """Of three graphs on two data ranks, those of the rank that has more."""
     graphs = [vf.chain(40), vf.chain(3), vf.chain(3)]

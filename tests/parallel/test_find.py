@@ -41,7 +41,7 @@ def by_hand(seen, cluster, strategy, accumulate):
 
 
 @pytest.mark.parametrize("noise", [0.0, 6.0, 60.0, math.inf])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_the_best_of_all_sizes_and_accumulations(model, seen, noise):
     cluster = a_cluster(links={"devices": Link(1e-3, 1e6), "nodes": Link(1e-3, 1e6)})
     plan = vf.parallel.plan(model, batches()[:3], cluster, objective="goodput", noise=noise, base=4)
@@ -92,12 +92,14 @@ def test_what_is_saved_is_the_average_of_gradients(seen):
     assert four.traffic == pytest.approx(4 * once.traffic)
 
 
+@pytest.mark.slow
 def test_it_is_kept(model, tmp_path):
     plan = vf.parallel.plan(model, batches(), a_cluster(), objective="goodput", noise=10.0, base=4)
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
 
 
+@pytest.mark.slow
 def test_nothing_fits(model):
     with pytest.raises(vf.InputError, match="no plan fits"):
         vf.parallel.plan(model, batches(), a_cluster(memory=10.0), objective="goodput", noise=10.0, base=4)

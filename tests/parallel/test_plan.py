@@ -90,6 +90,7 @@ def test_a_plan_is_kept_as_json_and_written_by_hand(model, tmp_path):
             Plan.load(path)
 
 
+@pytest.mark.slow
 def test_plans_are_compared(model):
     batches, cluster = [a_batch()], a_cluster()
     found = vf.parallel.plan(model, batches, cluster)

@@ -60,6 +60,7 @@ def test_products_of_a_tree_lstm_as_counted_by_hand():
     assert total["slow"] == 5 * n * count + 2 * n * inner
 
 
+@pytest.mark.slow
 def test_where_pytorch_is_called_its_calls_are_counted(monkeypatch):
     batch = vf.pack(TREES)
     x = {"x": torch.empty(batch.num_vertices, 4, device="meta")}
@@ -83,6 +84,7 @@ def test_ranks_have_together_what_one_has():
     assert half[0][launches].sum() == one[0][launches].sum()  # there are as many steps
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_compute_their_forward_pass_twice():
     model, batch = BinaryTreeLSTM(4, 4), vf.pack(TREES)
     x = {"x": torch.empty(batch.num_vertices, 4, device="meta")}
@@ -95,6 +97,7 @@ def test_parts_of_a_batch_compute_their_forward_pass_twice():
 
 
 @pytest.mark.parametrize("num_graphs", [300, 5000])
+@pytest.mark.cases(1)
 def test_graphs_are_given_out_evenly(num_graphs):
     batch = vf.pack([vf.chain(1 + 7 * number % 40) for number in range(num_graphs)])
     observation = observe(BinaryTreeLSTM(4, 4), (batch, {"x": torch.empty(batch.num_vertices, 4, device="meta")}))

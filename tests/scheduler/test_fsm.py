@@ -39,6 +39,7 @@ def test_no_more_steps_than_the_agenda_on_batches_that_it_has_not_seen(workload:
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 @pytest.mark.parametrize("size", [1, 2, 4, 16])
+@pytest.mark.cases(1)
 def test_within_a_tenth_of_the_best_where_that_can_be_found(workload: Workload, size: int) -> None:
     machine = FSM.learn(samples(workload, seed=0, count=4, size=size))
     ours = best = 0

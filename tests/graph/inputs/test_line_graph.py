@@ -62,6 +62,7 @@ class BeliefPropagation(vf.VertexFunction):
         v.push(marginal=(v.pull("score") + v.sum(v.children.m)).softmax(-1))
 
 
+@pytest.mark.slow
 def test_marginals_of_a_tree_are_those_of_all_its_assignments():
     torch.manual_seed(0)
     count, edges, values = 5, [(1, 0), (1, 2), (3, 1), (3, 4)], 3

@@ -45,6 +45,7 @@ def test_every_graph_is_in_one_part_and_no_two_parts_would_fit_into_one(items: l
 
 
 @pytest.mark.parametrize("wanted", [None, "roots", "other vertices of each part"])
+@pytest.mark.cases(1)
 def test_parts_of_one_structure_are_scheduled_and_prepared_once(wanted: str | None) -> None:
     """Sequences of one length, with data of their own; a kind, a slot or the order of edges makes another structure."""
     items = [vf.chain(3) for _ in range(12)]

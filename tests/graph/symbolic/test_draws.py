@@ -34,6 +34,7 @@ class Scaled(vf.VertexFunction):
     ids=["random", "numpy", "gauss"],
 )
 @pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside a thread"])
+@pytest.mark.cases(1)
 def test_what_is_drawn_once_is_refused(draw, name, others):
     end = threading.Event()
     threads = [threading.Thread(target=end.wait) for _ in range(others)]

@@ -80,7 +80,7 @@ def test_signs(function, x):
 
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("matrix", ["alone", "of each row"])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_solve(left, matrix, x):
     def function(self, h):
         a = self.p if matrix == "alone" else self.p + h[:, :, None] * 0.1
@@ -111,6 +111,7 @@ DRAWS = {
 
 @GENERATORS
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+@pytest.mark.cases(1)
 def test_numbers_of_a_generator(draw):
     """Those that PyTorch draws for all rows at once, as nothing is gathered; other ones in the next call."""
     generator = torch.Generator().manual_seed(3)
@@ -168,5 +169,6 @@ def attention(self, h):
     return self.attention(queries, keys, keys)[0].sum(1)
 
 
+@pytest.mark.slow
 def test_attention_of_queries_that_are_all_the_same(x):
     agree(attention, x, attention=nn.MultiheadAttention(4, 2, batch_first=True, dtype=torch.float64))

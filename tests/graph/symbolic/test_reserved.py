@@ -73,6 +73,7 @@ def test_states(name):
     "name",
     ["keys", "items", "values", "get", "pop", "update", "copy", "clear", "setdefault", "popitem", "fromkeys", "__x"],
 )
+@pytest.mark.cases(1)
 def test_outputs(name):
     with pytest.raises(vf.VertexFunctionError, match=rf"v\.push\({name}=...\): an output cannot be called '{name}'"):
         Sum(pushes=name)([vf.chain(2)], x=torch.ones(2, 2))

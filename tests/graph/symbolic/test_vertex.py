@@ -35,6 +35,7 @@ ASKS = {
     ),
     ids=ASKS,
 )  # fmt: skip
+@pytest.mark.cases(1)
 def test_python_that_asks_a_vertex_or_its_children_is_told_what_to_write(asks, hint):
     def vertex(self, v):
         h = asks(v, v.pull("x"))

@@ -103,7 +103,7 @@ NAMES = [*LAYERS]
 
 
 @pytest.mark.parametrize("names", [NAMES[start : start + 6] for start in range(0, len(NAMES), 6)], ids=", ".join)
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_layers(names):
     """Several in one vertex function; each is pushed, and part of the state."""
 
@@ -166,7 +166,7 @@ def test_a_weight_for_each_head():
 
 
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_ready_made_models(name):
     animal = ZOO[name](4)
     animal.model.double()

@@ -95,6 +95,7 @@ ORDERS = [2, 3, 4, 7, 30, 1.5, 1.001, 60]
 
 
 @pytest.mark.parametrize("x", ORDERS)
+@pytest.mark.cases(1)
 def test_digits_of_zeta(x):
     """Also on the left of zero, where the order must be a whole number; errors are relative to the largest term of the sum."""
     places = [1e-3, 0.3, 0.7, 1, 2.5, 8, 9.5, 30, 1e3]

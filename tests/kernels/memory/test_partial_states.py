@@ -145,6 +145,7 @@ class Alternating(vf.VertexFunction):
         v.push(h=h)
 
 
+@pytest.mark.slow
 def test_children_that_are_consecutive_rows_of_one_state_only(backends):
     """Of sequences of one length, each step reads consecutive rows of the state that all vertices have."""
     torch.manual_seed(0)

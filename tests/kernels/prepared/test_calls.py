@@ -142,7 +142,7 @@ IN_TRITON = [in_the_middle, at_two_levels, with_a_parameter, whose_results_are_r
     ],
     ids=lambda value: getattr(value, "__name__", ", ".join(value) if isinstance(value, list) else None),
 )
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_a_core_around_calls(vertex, backends):
     torch.manual_seed(1)
     parts = {
@@ -154,6 +154,7 @@ def test_a_core_around_calls(vertex, backends):
     check_cut(Case(model, PARTS, given()), backends=backends)
 
 
+@pytest.mark.slow
 def test_against_the_edges():
     model = FromCode(at_two_levels, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
     check_cut(Case(model, PARTS, given(), reverse=True))
@@ -172,7 +173,7 @@ def of_a_sum_over_edges(self, v):
 
 
 @pytest.mark.parametrize("vertex", [of_edges, of_a_sum_over_edges], ids=lambda vertex: vertex.__name__)
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_a_core_around_calls_on_edges(vertex):
     torch.manual_seed(1)
     check_cut(Case(FromCode(vertex, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double(), PARTS, given()))
@@ -240,6 +241,7 @@ def test_random_numbers_are_the_same_on_both_sides_of_a_call(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.cases(1)
 def test_what_leaves_the_loops_is_said_once(backend):
     model = FromCode(in_the_middle, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double()
     model.backend = backend

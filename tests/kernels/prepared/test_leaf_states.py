@@ -167,7 +167,7 @@ def agree(one, other):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_they_are_what_they_are_elsewhere(recorded_rows, name):
     """Values and gradients, also of a graph that is retained and of chosen vertices, and outputs without gradients."""
     model, batch, inputs = case(name)
@@ -222,7 +222,7 @@ def test_against_the_edges_and_strided(recorded_rows):
 
 
 @pytest.mark.parametrize("name", ["kinds", "Tree-FC"])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_in_parts(recorded_rows, name):
     model, batch, inputs = case(name)
     wanted, of_backends = [*inputs.values(), *model.parameters()], []

@@ -149,6 +149,7 @@ def by_edge(self, v):
 
 
 @pytest.mark.parametrize("case", ["narrow", "by edge"])
+@pytest.mark.cases(1)
 def test_states_of_several_widths_and_ways(batch, case):
     torch.manual_seed(0)
     if case == "narrow":
@@ -187,7 +188,7 @@ class Turns(vf.VertexFunction):
 
 
 @pytest.mark.parametrize("kinds", ["babababababaabaabbbaaba", "baababaabababa", "bababababaabaaba"])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_states_that_the_windows_of_parents_read_later(kinds):
     """Where the children are consecutive rows of a state, a weight's gradient reads them where they are."""
     torch.manual_seed(0)

@@ -71,7 +71,7 @@ def agree(one, other):
 
 @needs_a_compiler
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_every_model_runs_as_the_executor_runs_it(monkeypatch, name):
     animal = ZOO[name](5)
     for function in animal.functions():
@@ -85,6 +85,7 @@ def test_every_model_runs_as_the_executor_runs_it(monkeypatch, name):
 
 
 @needs_a_compiler
+@pytest.mark.slow
 def test_kinds_that_share_nothing_and_draw_random_numbers(monkeypatch):
     model = Circuit()
     model.backend = "native"

@@ -74,6 +74,7 @@ def test_a_step_launches_what_was_compiled_before(steps):
                 assert abs(value) < 2 ** (31 if kind == "i32" else 62)
 
 
+@pytest.mark.slow
 def test_the_native_core_launches_as_triton_does(steps):
     """The same kernels with the same arguments; what the driver refuses Triton launches instead."""
 

@@ -99,6 +99,7 @@ def test_each_operation_in_half_precision_is_rounded(inner, dtype):
 
 @pytest.mark.parametrize("given", [torch.float32, torch.float64], ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("inner", HALF, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.cases(1)
 def test_a_cast_to_half_precision_rounds_to_the_nearest_of_two_the_even_one(inner, given):
     step = torch.finfo(inner).eps
     x = torch.tensor([1 + step / 2, 1 + 1.5 * step, 1 + step / 2 * 1.01, 3e38, 1e-30, float("nan")], dtype=given)
@@ -127,7 +128,7 @@ SLOW, ALIKE = pytest.mark.slow, {"log softmax", "group norm", "deviation", "mish
     "dtype", [pytest.param(torch.float16, marks=pytest.mark.slow), torch.bfloat16], ids=lambda dtype: str(dtype)[6:]
 )
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in ALIKE else ()) for name in TAKEN_APART])
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_what_is_taken_apart_is_rounded_once(name, dtype):
     """All of it is in float32, as it is inside of PyTorch's kernels."""
     actual, expected = both(TAKEN_APART[name], dtype)

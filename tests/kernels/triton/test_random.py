@@ -54,7 +54,7 @@ GRAPHS = [vf.tree(((0, 1), (2, (3, 4)))), vf.chain(3), vf.tree((0, 1))]
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("vertex", [dropped, dropped_on_edges, of_a_single_number])
-@pytest.mark.cases(3)
+@pytest.mark.cases(1)
 def test_the_numbers_are_those_of_native_code(vertex, dtype):
     model = model_of(vertex, dtype)
     actual, expected = (drawn(model, GRAPHS, backend) for backend in ("triton", "native"))

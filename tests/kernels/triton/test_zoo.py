@@ -55,7 +55,7 @@ DTYPES = [pytest.param(dtype, marks=[] if dtype == torch.float32 else pytest.mar
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_the_same_as_in_float64(name, dtype):
     animal, inputs, exact, exact_inputs = model_and_exact(name, dtype)
     actual = results(animal, inputs, "triton")

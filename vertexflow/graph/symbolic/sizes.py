@@ -48,6 +48,7 @@ class StepSizes(ShapeEnv):
         super().__init__(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         self.rows: sympy.Symbol | None = None
         self.edges: sympy.Symbol | None = None
+        self.refused: VertexFunctionError | None = None  # the first refusal, which ends the trace unless it is caught
         self._answers: dict[tuple[Any, ...], sympy.Basic] = {}  # PyTorch asks the same questions again and again
 
     def create_symbol(self, *args: Any, **options: Any) -> sympy.Expr:
@@ -73,7 +74,9 @@ class StepSizes(ShapeEnv):
         if expression.free_symbols and _asked_for_layout():  # how PyTorch convolves may depend on the number of rows
             return expression.subs({self.rows: 64, self.edges: 64})
         if expression.free_symbols and _asked_by_user() and not self._is_constant(expression):
-            raise VertexFunctionError(self._refusal(expression))
+            error = VertexFunctionError(self._refusal(expression))
+            self.refused = self.refused or error
+            raise error
         key = (expression, args, *sorted(options.items()), self._suppress_guards_tls())
         if key not in self._answers:
             num_guards = len(self.guards)

@@ -28,7 +28,13 @@ from .children import AS_STATES, Gathered
 from .open_sizes import OPEN_SIZES
 from .vertex import Vertex
 
-_ASKS_FOR_GRADIENT = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+# What autograd knows of a tensor: while tracing, everything requires grad.
+_ASKS_FOR_GRADIENT: dict[object, str] = {
+    vars(torch._C.TensorBase)["requires_grad"].__get__: "whether a tensor requires grad",
+    vars(torch._C.TensorBase)["is_leaf"].__get__: "whether a tensor is a leaf",
+    vars(torch._C.TensorBase)["grad_fn"].__get__: "how a tensor was made (grad_fn)",
+    Tensor.is_inference: "whether a tensor was made in inference mode",
+}
 _MAKES_PARAMETER = nn.Parameter.__new__.__code__
 _OF_VALUES = (
     "the vertex function depends on the value of a tensor in Python (if, while, .item(), int(...)). It is traced once for all "
@@ -50,15 +56,24 @@ class SourceLines(TorchFunctionMode):
         self.without_derivative = without_derivative
         self.seen: fx.Node | None = None
         self.hidden: str | None = None  # what a graph of operations does not say of the derivative, with its line
+        self.failed: Exception | None = None  # the first failure of an operation: if it is caught, the trace goes on
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func == _ASKS_FOR_GRADIENT and is_users(sys._getframe(1).f_code.co_filename):
+        try:
+            return self._call(func, args, kwargs or {})
+        except Exception as error:
+            self.failed = self.failed or error
+            raise
+
+    def _call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        asked = _ASKS_FOR_GRADIENT.get(func)
+        if asked is not None and is_users(sys._getframe(2).f_code.co_filename):
             raise VertexFunctionError(
-                "the vertex function asks whether a tensor requires grad, which may change from call to call; the trace has the "
+                f"the vertex function asks {asked}, which may change from call to call; the trace has the "
                 "derivative of everything, and what is wanted of it is chosen later. Read an attribute of your own instead"
             )
         name = getattr(func, "__name__", "")
-        if name == "requires_grad_" and sys._getframe(1).f_code is _MAKES_PARAMETER and args[1]:
+        if name == "requires_grad_" and sys._getframe(2).f_code is _MAKES_PARAMETER and args[1]:
             raise VertexFunctionError(
                 "the vertex function makes a parameter (nn.Parameter, or a layer such as nn.Linear(...)), which no optimizer "
                 "would know, and no other call; make it in __init__ (self.name = ...), and use it here"
@@ -66,13 +81,12 @@ class SourceLines(TorchFunctionMode):
         if name == "__bool__" and not isinstance(args[0].numel(), int):  # PyTorch's own message is a page of C++
             raise VertexFunctionError(_OF_VALUES)
         deepest: FrameType | None = None  # the deepest frame of the user's own code
-        frame: FrameType | None = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code is not self.code:
             if deepest is None and is_users(frame.f_code.co_filename):
                 deepest = frame
             frame = frame.f_back
         function = _REPLACEMENTS.get(name, func)
-        kwargs = kwargs or {}
         if self.without_derivative and frame is not None:
             result = derivatives.call(function, args, kwargs, lambda: _where(frame, deepest))
         else:
@@ -106,6 +120,22 @@ class SourceLines(TorchFunctionMode):
                 for attribute, tensor in vars(value).items():
                     if isinstance(tensor, Tensor):
                         _name(tensor, f"{name}_{attribute}")
+
+
+def refuse_caught(error: Exception | None) -> None:
+    """Refuse a vertex function that ended although `error` came up while it was traced.
+
+    Raises:
+        VertexFunctionError: with the traceback of `error`, which `located` reads.
+    """
+    if error is None:
+        return
+    text = _OF_VALUES if _depends_on_values(error) else f"{type(error).__name__}: {error}"
+    raise VertexFunctionError(
+        "the vertex function catches what fails in it (try, contextlib.suppress) and goes on. It is traced once for all "
+        "vertices, so that what failed then would count as failed in every step. Decide before, by an attribute of your own "
+        f'or a shape, or use backend="eager", which runs the method itself. What was caught: {text}'
+    ).with_traceback(error.__traceback__) from error
 
 
 def _where(frame: FrameType, inner: FrameType | None) -> str:

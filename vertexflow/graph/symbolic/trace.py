@@ -15,14 +15,14 @@ import sympy
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
 from ...errors import VertexFunctionError
-from . import draws, unseen
+from . import draws, switches, unseen
 from . import meta as meta
 from .derivatives import DerivativeError
+from .fakes import fake_mode
 from .isolation import forget_source, without_autocast
 from .method import code_of
 from .passes.functional import remove_mutations
@@ -44,7 +44,7 @@ from .roles import (  # fmt: skip
     shared_key,
 )
 from .sizes import StepSizes
-from .source_lines import SourceLines, located, where
+from .source_lines import SourceLines, located, refuse_caught, where
 from .stand_in import stand_in, unchanged
 from .states import Shape, StateDtypes, widest
 from .vertex import Vertex, same_size
@@ -186,7 +186,7 @@ def _trace(
 ) -> Trace:
     """`trace`; with `without_derivative`, for a vertex function that has operations without derivative."""
     env = StepSizes()
-    mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+    mode = fake_mode(env)
     mode.cache_enabled = False  # few operations come twice, and keeping them takes longer than asking PyTorch again
     rows_context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     probe = mode.from_tensor(torch.empty(_ROWS_HINT), symbolic_context=rows_context)
@@ -233,8 +233,9 @@ def _trace(
         )
         places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
         copy = stand_in(module, places)
-        with lines, unchanged(copy, params) as changes:
+        with lines, switches.unread() as refusals, unchanged(copy, params) as changes:
             v.finish(getattr(copy, method)(v))
+        refuse_caught(lines.failed or env.refused or next(iter(refusals), None))
         written.extend(changes)
         read.update(v.shared_names)
         ways[:] = [(v.first_slot or 0, v.arc_size)]

@@ -99,6 +99,7 @@ def matrix(x):
         (lambda x: x.select_scatter(x[:, 1], -1, -6), ["select.int 1 1", "unsqueeze 1", "slice.Tensor 1 1 6 1", "cat 1"]),
     ],
 )  # fmt: skip
+@pytest.mark.cases(1)
 def test_bounds(function, expected):
     assert becomes(function) == expected
 
@@ -163,6 +164,7 @@ def test_dimensions(function, expected):
         ),
     ],
 )  # fmt: skip
+@pytest.mark.cases(1)
 def test_aliases(function, expected):
     assert becomes(function) == expected
 

@@ -26,6 +26,7 @@ def test_numbers_of_the_dtype_of_a_gathered_state(backends):
     check(Case(FromCode(vertex, {"h": 4}, p=nn.Parameter(torch.zeros(4))).double(), PARTS, {"x": x}), *backends)
 
 
+@pytest.mark.slow
 def test_rows_without_elements(backends):
     def vertex(self, v):
         nothing, matrix, square = v.pull("nothing"), v.pull("matrix"), v.pull("square")
@@ -44,7 +45,7 @@ def test_rows_without_elements(backends):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_factors_of_matrices_without_elements(shape, backends):
     """Their gradients and their transposes have no elements either."""
 

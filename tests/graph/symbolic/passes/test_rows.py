@@ -104,6 +104,7 @@ IF_EDGES = {
 
 
 @pytest.mark.parametrize("expression", IF_VERTICES.values(), ids=IF_VERTICES)
+@pytest.mark.cases(1)
 def test_python_that_asks_for_the_number_of_vertices_is_refused(expression):
     with pytest.raises(
         vf.VertexFunctionError, match=r"(?s)number of vertices in a step as a plain number.*test_rows\.py:\d+"
@@ -142,6 +143,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("expression", SIZES.values(), ids=SIZES)
+@pytest.mark.cases(1)
 def test_the_number_of_vertices_is_no_value(expression):
     with pytest.raises(vf.VertexFunctionError, match=r"values of the number of vertices[^\n]*\n.*test_rows\.py:\d+"):
         run(expression)
@@ -207,7 +209,7 @@ MIXES = {
 
 
 @pytest.mark.parametrize("expression", MIXES.values(), ids=MIXES)
-@pytest.mark.cases(6)
+@pytest.mark.cases(1)
 def test_mixing_is_refused_whatever_the_first_inputs(expression):
     with pytest.raises(vf.VertexFunctionError, match=r"mixes rows[^\n]*\n.*test_rows\.py"):
         run(expression, "ones", "zeros", weight=nn.Parameter(torch.randn(SIZE, SIZE)))
@@ -387,6 +389,7 @@ class NearlyTheSame(vf.VertexFunction):
 
 
 @pytest.mark.parametrize("dtype", LITTLE)
+@pytest.mark.cases(1)
 def test_rows_that_differ_by_little_are_told_apart(dtype):
     model = NearlyTheSame(dtype, lambda self, x: x.roll(1, 0))
     with pytest.raises(vf.VertexFunctionError, match="mixes rows"):
@@ -397,7 +400,7 @@ def test_rows_that_differ_by_little_are_told_apart(dtype):
     ("dtype", "has_bits"),
     [(torch.float32, False), (torch.float16, True), (torch.bfloat16, False), (torch.bfloat16, True)],
 )
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_attention_over_rows_that_differ_by_little(dtype, has_bits):
     """Its batch is not in front meanwhile: the rows of one vertex lie between others'."""
 
@@ -449,6 +452,7 @@ def test_an_operator_of_somebody_else_is_tried_in_the_dtype_that_it_is_given():
 
 
 @pytest.mark.parametrize("dtype", LITTLE)
+@pytest.mark.cases(1)
 def test_an_operator_of_somebody_else_may_round_as_its_dtype_allows(dtype):
     model, results = of_operator(lambda self, x: torch.tanh(in_single(x, self.weight.detach())), dtype), []
     for backend in ("eager", "torch"):

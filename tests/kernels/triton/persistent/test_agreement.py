@@ -45,7 +45,7 @@ def launches(monkeypatch):
     "name",
     [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ZOO if name != "LatticeLSTM"],
 )
-@pytest.mark.cases(1)
+@pytest.mark.slow
 def test_every_model_is_the_same_as_in_float64(name, launches, monkeypatch):
     """With small tiles, as for many multiprocessors: several programs, of which each runs its part of a stage."""
     monkeypatch.setattr(Work, "size_number", lambda work, _: most_sizes(work.launches) - 1)
@@ -83,6 +83,7 @@ def test_random_functions(case):
 
 @tries(2)
 @given(ragged_cases(sorted(OPERATIONS)))
+@pytest.mark.slow
 def test_random_functions_of_any_number_of_children(case):
     check_kernels(case)
 
@@ -98,6 +99,7 @@ def test_the_same_random_numbers_are_drawn(monkeypatch):
     assert all(map(torch.equal, actual, expected))
 
 
+@pytest.mark.slow
 def test_steps_of_several_kinds_that_follow_each_other_are_launched_one_by_one_and_that_is_said():
     """A launch is of one kind's steps: where kinds take turns there is one step at a time."""
     animal = ZOO["LatticeLSTM"](3)

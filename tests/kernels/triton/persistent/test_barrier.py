@@ -51,6 +51,7 @@ def memory(tmp_path):
     return torch.from_numpy(np.memmap(path, np.int32, "r+"))
 
 
+@pytest.mark.slow
 def test_nobody_goes_on_before_all_have_come_and_nothing_is_set_again_between_launches(memory):
     """Two launches, of three programs and of two; the number of the barrier goes on as it is."""
     codes, after = launch(memory, 3, 1, 20)

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ....errors import VertexFunctionError
+from ..fakes import fake_mode
 
 
 def attributes_of(tensor: Tensor) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def dress(fake: Tensor, tensor: Tensor, attributes: Mapping[str, Any]) -> None:
 @cache
 def names_of_fakes() -> frozenset[str]:
     """The attributes of every fake tensor, and the one that makes it a parameter."""
-    return frozenset({*vars(FakeTensorMode().from_tensor(torch.empty(0))), "_is_param"})
+    return frozenset({*vars(fake_mode().from_tensor(torch.empty(0))), "_is_param"})
 
 
 def set_by_hooks(module: nn.Module) -> set[str]:
