@@ -84,6 +84,11 @@ def are_alike(order: Order) -> bool:
     return is_whole and step.reads_from == order.num_rows and order.num_external == order.num_rows * group.num_slots > 0
 
 
+def leaves_out_gaps(order: Order) -> bool:
+    """Whether gradients are added for slots alone through which they are sent, so that nobody reads the others."""
+    return are_alike(order) and order.schedule.parent_edge_of_row is not None
+
+
 def _is_in_order(order: Order) -> bool:
     """Whether the rows are the vertices in their order."""
     return bool((np.diff(order.schedule.order) == 1).all())

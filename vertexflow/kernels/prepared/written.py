@@ -25,7 +25,7 @@ from ..order import Extent, Order, OutputRows, RowGroup
 from .calls import Location, Region, Unprepared, Writer
 from .child_states import gather, in_backward, in_forward
 from .group_memory import GroupMemory, memory_of
-from .grown_rows import GrownRows, are_alike
+from .grown_rows import GrownRows, are_alike, leaves_out_gaps
 from .leaf_states import NOTHING_IDLE, idle_at_leaves, inputs_read_at_leaves, leaf_states_of
 from .passes import Backward, Forward, Fresh
 from .rooms import rooms_of
@@ -251,7 +251,8 @@ def backward(
     for number, window, steps, is_first, is_last in visits_back(order, windows):
         compiled, memory = bound.compiled[number], memory_of_groups[number]
         if is_first:
-            zero_gaps(writer, compiled.program, memory, window, sending)
+            if grown is None or not leaves_out_gaps(order):
+                zero_gaps(writer, compiled.program, memory, window, sending)
             take(writer, memory, window, early[number])
             take(writer, memory, window, leaf_takes[number, window])
             if memory.windows.are_several:
