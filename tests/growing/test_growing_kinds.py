@@ -170,3 +170,35 @@ def test_a_state_that_no_kind_scatters_is_refused_when_all_kinds_are_known(backe
         ):
             run.extend([[0, 1]], kind="join")
     assert len(run) == 2
+
+
+def computed_without(model, x):
+    """Vertices that were computed without gradients, and with them: words want none, as nothing does before them."""
+    run = model.start(x=x, kind="word")
+    first = run.extend([[0, 1, 2], [-1, 1, 2]], kind="track")
+    with torch.no_grad():
+        quiet = [run.extend([[int(first[0]), number, 4]], kind="track") for number in range(3)]
+        quiet.append(run.extend([[3, 1, 2]], kind="join", weight=torch.ones(1, 1, dtype=torch.float64)))
+    second = run.extend([[int(quiet[0]), 1, 2]], kind="track")
+    with torch.no_grad():
+        quiet.append(run.extend([[int(second), 1, 2]], kind="track"))
+    return run, first, torch.cat(quiet), second
+
+
+def test_what_was_computed_without_gradients_has_none_when_it_is_read():
+    found = []
+    for backend in BACKENDS:
+        torch.manual_seed(0)
+        model, x = Tracked().double(), torch.randn(5, 4, dtype=torch.float64)
+        model.backend = backend
+        run, first, quiet, second = computed_without(model, x)
+        read = [quiet, quiet[:1], quiet[-1:], first, second, torch.cat([quiet, second]), torch.cat([first, quiet])]
+        wants = [run[numbers].score.requires_grad for numbers in read]
+        assert wants == [False, False, False, True, True, True, True]
+        loss = run[torch.cat([first, quiet, second])].score.sin().sum()
+        found.append(
+            [loss, *torch.autograd.grad(loss, [*model.parameters()], allow_unused=True, materialize_grads=True)]
+        )
+    for ours, expected in zip(found[:-1], (found[-1],) * 2, strict=True):
+        for one, other in zip(ours, expected, strict=True):
+            torch.testing.assert_close(one, other, **TOLERANCE)

@@ -115,7 +115,7 @@ def _note(grown: Grown, trail: Trail, extended: Extended, row: int, count: int) 
                 bound, strip.order, strip.extension, _NO_ROWS, grown.count, entered, strip.kept, strip, row, row + count
             )
         )
-    grown.add(count, bound.differentiable)
+    grown.add(bound, count)
 
 
 def _passing(

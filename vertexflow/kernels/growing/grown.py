@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -76,6 +76,8 @@ class Grown:
     states: dict[str, Tensor] = field(default_factory=dict)  # [1 + capacity, *shape]
     pushes: dict[str, Tensor] = field(default_factory=dict)  # [capacity, ...]
     differentiable: set[str] = field(default_factory=set)  # names of pushes
+    # Which vertices were computed without gradients: the first, the one behind the last, and so on.
+    without_gradients: list[int] = field(default_factory=list)
     # Programs whose states and outputs were compared with the buffers, and the number of vertices that these have room for.
     _room: dict[int, tuple[Bound, int]] = field(default_factory=dict)
     gradients: Gradients = field(default_factory=Gradients)
@@ -120,11 +122,23 @@ class Grown:
                 room = min(room, len(buffer) - first)
         self._room[id(bound)] = bound, room
 
-    def add(self, count: int, differentiable: Set[str]) -> None:
-        """Count vertices whose rows are written now, and whose outputs of these names have gradients."""
+    def add(self, bound: Bound, count: int) -> None:
+        """Count vertices whose rows these programs have written now."""
+        if not bound.wants_gradients:
+            if self.without_gradients and self.without_gradients[-1] == self.count:
+                self.without_gradients[-1] += count
+            else:
+                self.without_gradients += (self.count, self.count + count)
         self.count += count
         self.usual.vertices = max(self.usual.vertices, self.count)
-        self.differentiable |= differentiable
+        self.differentiable |= bound.differentiable
+
+    def are_without_gradients(self, rows: Tensor) -> bool:
+        """Whether all of these vertices, int64 [n], were computed without gradients, be it that nothing wanted any."""
+        if not self.without_gradients or not len(rows):
+            return False
+        number = np.searchsorted(self.without_gradients, rows.cpu().numpy(), "right")  # of the bounds up to each
+        return bool((number % 2).all())
 
     def state_gradient(self, name: str, like: fx.Node) -> Tensor:
         """The gradient buffer of a state, whose gradients are like the values of a node."""

@@ -136,7 +136,7 @@ def _apply(function: Any, *arguments: Any) -> Any:
 
 def read(grown: Grown, trail: Trail, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
     """The pushed values of the given vertices, int64 [n]."""
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or grown.are_without_gradients(rows):
         return {name: grown.pushes[name].index_select(0, rows) for name in names}
     trail.end(grown)
     outputs = _apply(_Read, grown, trail.token, rows, *names)
@@ -289,7 +289,7 @@ def _run(
             new_rows.copy_(rows)
         else:
             new_rows.zero_().index_copy_(0, vertices_pushing.long(), rows)
-    grown.add(count, bound.differentiable)
+    grown.add(bound, count)
     return values
 
 
@@ -305,7 +305,7 @@ def _run_prepared(
     """The same where it is prepared; returns the memory that the backward pass reads."""
     grown.reserve(bound, order.num_rows, token.device)
     kept = extension.forward(flat, grown.count, grown.states, grown.pushes, earlier)
-    grown.add(order.num_rows, bound.differentiable)
+    grown.add(bound, order.num_rows)
     return kept
 
 
