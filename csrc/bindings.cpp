@@ -116,7 +116,8 @@ PYBIND11_MODULE(_core, m) {
                       const std::vector<std::pair<std::size_t, std::size_t>>&>(), py::keep_alive<1, 2>())
         .def("run", &KeptRows::run);
     m.def("bounds_of", &bounds_of, py::arg("numbers").noconvert());
-    m.def("common_of", &common_of, py::arg("values").noconvert(), py::arg("places").noconvert());
+    m.def("common_of", &common_of, py::arg("values").noconvert().none(true), py::arg("places").noconvert(), "count"_a);
+    m.def("take_rows", &take_rows, "table"_a, py::arg("to").noconvert(), "first"_a, "count"_a, "before"_a, "further"_a);
     m.def("write_rows", &write_rows, py::arg("table").noconvert(), py::arg("to").noconvert(), "first"_a);
     py::class_<Simulation>(m, "Simulation")
         .def(py::init<py::array, py::array, py::array, std::optional<py::array>, std::int64_t>())

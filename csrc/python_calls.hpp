@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "calls.hpp"
 #include "python_arrays.hpp"
+#include "unchanged.hpp"
 
 namespace vertexflow::python {
 
@@ -146,16 +148,17 @@ inline py::tuple bounds_of(const py::array_t<std::int64_t>& numbers) {
     return py::make_tuple(least, largest);
 }
 
-// What these places of an array all hold, or -1 where they differ, or there are none. The places must be there.
-inline Index common_of(const py::array_t<Index, py::array::c_style>& values, const py::array_t<std::int64_t>& places) {
-    if (values.ndim() != 1 || places.ndim() != 1) throw py::value_error("arrays have one dimension");
+// What these places of an array all hold, of which it has `count`: 0 everywhere, if there is no array. -1 where it differs, or
+// there is no such place, or none at all.
+inline Index common_of(const std::optional<py::array_t<Index, py::array::c_style>>& values, const py::array_t<std::int64_t>& places,
+                       std::int64_t count) {
+    if (places.ndim() != 1 || (values && (values->ndim() != 1 || values->size() < count)))
+        throw py::value_error("arrays have one dimension, and as many elements");
     const auto at = places.unchecked<1>();
-    const Index* const held = values.data();
-    for (py::ssize_t i = 0; i < at.shape(0); ++i) {
-        if (at(i) < 0 || at(i) >= values.size()) throw py::index_error("there is no such place");
-        if (held[at(i)] != held[at(0)]) return -1;
-    }
-    return at.shape(0) ? held[at(0)] : -1;
+    const Index* const held = values ? values->data() : nullptr;
+    for (py::ssize_t i = 0; i < at.shape(0); ++i)
+        if (at(i) < 0 || at(i) >= count || (held && held[at(i)] != held[at(0)])) return -1;
+    return at.shape(0) ? (held ? held[at(0)] : 0) : -1;
 }
 
 // Write the rows of children in the buffers of a run, where row 0 stands for a missing one, to rows of `to` from `first` on.
@@ -166,6 +169,27 @@ inline void write_rows(const py::array_t<std::int64_t>& table, py::array_t<Index
     auto rows = to.mutable_unchecked<2>();
     for (py::ssize_t i = 0; i < from.shape(0); ++i)
         for (py::ssize_t j = 0; j < from.shape(1); ++j) rows(first + i, j) = static_cast<Index>(from(i, j) + 1);
+}
+
+// The same, if all children are among the first `count` vertices or missing, there is room for them, and nothing has changed
+// (`is_unchanged`); how many rows were written, or 0 where that is not so.
+inline py::ssize_t take_rows(const py::object& given, py::array_t<Index>& to, py::ssize_t first, std::int64_t count,
+                             const py::tuple& before, const py::list& further) {
+    if (to.ndim() != 2 || first < 0 || first > to.shape(0)) throw py::value_error("there are no such rows");
+    if (!py::isinstance<py::array_t<std::int64_t>>(given)) return 0;
+    const auto table = py::reinterpret_borrow<py::array_t<std::int64_t>>(given);
+    if (table.ndim() != 2 || table.shape(1) != to.shape(1) || table.shape(0) > to.shape(0) - first) return 0;
+    const auto from = table.unchecked<2>();
+    auto rows = to.mutable_unchecked<2>();
+    std::int64_t least = 0, last = -1;
+    for (py::ssize_t i = 0; i < from.shape(0); ++i)
+        for (py::ssize_t j = 0; j < from.shape(1); ++j) {
+            least = std::min(least, from(i, j));
+            last = std::max(last, from(i, j));
+            rows(first + i, j) = static_cast<Index>(from(i, j) + 1);
+        }
+    const bool are_earlier = least >= -1 && 0 <= last && last < count;
+    return are_earlier && is_unchanged(before, further) ? table.shape(0) : 0;
 }
 
 }  // namespace vertexflow::python

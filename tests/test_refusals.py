@@ -90,6 +90,7 @@ def test_shapes_that_fit_for_one_number_of_rows_alone():
         pytest.param(len, id="a number of rows"),
         pytest.param(lambda x: range(x.shape[0]), id="a size as a number"),
         pytest.param(lambda x: x.numpy(), id="memory"),
+        pytest.param(lambda x: torch.is_grad_enabled(), id="a switch"),
         pytest.param(lambda x: x.view(7, -1), id="a shape that fits for some numbers of rows"),
         pytest.param(lambda x: torch.cat([x, torch.ones(2, 3)]), id="shapes that never fit"),
     ],

@@ -146,6 +146,14 @@ def test_what_is_written_down_keeps_no_run_alive():
     assert gone() is None
 
 
+def test_what_places_hold():
+    values = np.array([5, 5, 6], np.int32)
+    assert [_core.common_of(values, np.array(places, np.int64), 3) for places in ([0, 1], [0, 2], [3], [-1], [])] == [
+        5, -1, -1, -1, -1
+    ]  # fmt: skip
+    assert [_core.common_of(None, np.array(places), 3) for places in ([0, 2], [3])] == [0, -1]
+
+
 def test_malformed():
     with pytest.raises(ValueError, match="nineteen"):
         _core.is_unchanged(((),), [])
@@ -154,8 +162,8 @@ def test_malformed():
         _core.is_unchanged((*lists[:-1], (), bool), [])
     with pytest.raises(ValueError, match="length"):
         _core.is_unchanged(([{}], *lists[1:], bool), [])
-    with pytest.raises(IndexError, match="place"):
-        _core.common_of(np.zeros(3, np.int32), np.array([0, 3]))
+    with pytest.raises(ValueError, match="elements"):
+        _core.common_of(np.zeros(3, np.int32), np.array([0, 3]), 4)
     calls = _core.Calls(np.zeros(0, np.int64), np.zeros(0, np.int64), 3, [])
     rows = _core.CallsOfRows(calls, 4, 1, [0, 0, 0], [], 2, [])
     with pytest.raises(ValueError, match="rows"):

@@ -30,6 +30,7 @@ from ..graph.symbolic.watch.snapshot import Held, Path, Snapshot
 from ..kernels.bound import Bound, bind
 from ..kernels.compile import choose_backend, compile_program, named_backend
 from ..kernels.compiled import Compiled
+from ..kernels.growing.grown import Usual
 from .orders import Orders
 
 MOST_VERSIONS = 32  # of a model that are kept; the least recently used go first
@@ -133,6 +134,7 @@ class Version:
     recalls: WeakKeyDictionary[GraphBatch, dict[tuple[bool, bool], Any]] = field(
         default_factory=WeakKeyDictionary
     )  # `recall`
+    growing: dict[Hashable, Any] = field(default_factory=dict)  # what computes the vertices that are added to runs
 
     def apart(self) -> Version:
         """This version with what it has so far; what is added to one is not in the other."""
@@ -161,6 +163,7 @@ class Programs:
     num_versions: int = 0
     unwatched: set[Path] = field(default_factory=set)  # what functions write to when they are traced: counters, logs
     orders: Orders = field(default_factory=OrderedDict)  # of what was added to runs that grow
+    usual_runs: Usual = field(default_factory=Usual)
 
 
 def see(programs: Programs, model: nn.Module) -> tuple[Version, dict[str, Tensor]]:

@@ -219,10 +219,7 @@ class EagerFrontier(Frontier):
 
         settle_pushes(uses, ask, answers)
 
-    def _read(self, index: Tensor) -> dict[str, Tensor]:
+    def _read(self, index: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         likes = {name: like for use in self._uses.values() for name, like in use.pushes.items()}
         selection = self._pushed.select(index.cpu().numpy())
-        return {
-            name: self._pushed.read(selection, name, likes[name].shape[1:], likes[name].dtype)
-            for name in self._pushed_by(index)
-        }
+        return {name: self._pushed.read(selection, name, likes[name].shape[1:], likes[name].dtype) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +15,15 @@ from .. import _core
 from ..call.kinds import Used, check_scattered
 from ..call.observer import observer_of_thread
 from ..call.outputs import Outputs
+from ..call.unchanged import Unchanged
 from ..errors import InputError, InputTypeError, OutputError, VertexFunctionError
 from ..graph.uncompiled import uncompiled
+from ..kernels.compiled import Compiled
 from ..kernels.growing import run as grow
+from ..kernels.growing.extend_strip import Extended, extend_alike, extend_strip
 from ..kernels.growing.grown import Grown
 from .grower import Grower
-from .growth import Addition, earlier_children
+from .growth import Addition, earlier_children, table_of
 
 
 class _LeftOut(NamedTuple):
@@ -29,6 +32,16 @@ class _LeftOut(NamedTuple):
     row: Tensor
     per_edge: bool
     methods: set[str]  # that pull it, as far as they were called
+
+
+class _Before(NamedTuple):
+    """An earlier extension: what it was computed with, and what decided that."""
+
+    extended: Extended
+    unchanged: Unchanged
+    through: bool  # whether vertices before it wanted gradients
+    method: str
+    latest: Mapping[str, Compiled] | None
 
 
 class Frontier:
@@ -54,7 +67,7 @@ class Frontier:
                 "a run that grows cannot be planned: what is added depends on numbers, and a plan is made without computing any"
             )
         self._grower = grower
-        self._grown = Grown()
+        self._grown = Grown(grower.model._programs.usual_runs)
         self._trail = grow.Trail(torch.zeros((), device=device))
         self._begin(methods, device)
 
@@ -67,6 +80,8 @@ class Frontier:
         self._checked: dict[int, Mapping[str, Used]] = {}  # what methods used that were checked, by address
         self._pushed_names: list[tuple[str, ...]] = []  # what each of them pushes
         self._method_of = np.empty(0, np.int32)  # the number of each vertex's method, once there are several
+        self._before: dict[Hashable, _Before] = {}  # the last extension of each kind, with inputs of each set of names
+        self._last: _Before | None = None  # the last extension
 
     @property
     def num_vertices(self) -> int:
@@ -107,10 +122,35 @@ class Frontier:
             InputError, InputTypeError: an input is missing, unknown, or has the wrong number of rows, type or device.
         """
         if kind is not None and None in self._methods:  # an input that has this name
-            inputs["kind"] = kind
-        return self._add(Addition.of(children, self.num_vertices, kind, self._methods), inputs)
+            inputs["kind"], kind = kind, None
+        table = table_of(children)
+        key = (kind, *inputs) if kind is None or type(kind) in (str, int) else None
+        before = self._before.get(key)
+        if before is not None:
+            numbers = self._add_alike(before, table, inputs)
+            if numbers is not None:
+                return numbers
+        numbers = self._add(Addition.of(table, self.num_vertices, kind, self._methods), inputs)
+        if key is not None and self._last is not None:
+            self._before[key] = self._last
+        return numbers
+
+    def _add_alike(self, before: _Before, table: object, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Add vertices as an earlier extension did, and return their numbers; None where something has changed."""
+        grown, trail = self._grown, self._trail
+        if before.through is not trail.wants_gradients:
+            return None
+        start = grown.count
+        count = extend_alike(grown, trail, before.extended, table, inputs, before.unchanged)
+        if not count:
+            return None
+        self._grower.model._programs.latest = before.latest
+        if len(self._names) > 1:
+            self._note_methods(start, self._names.index(before.method))
+        return torch.arange(start, start + count)
 
     def _add(self, addition: Addition, inputs: dict[str, Tensor]) -> Tensor:
+        self._last = None
         if not addition.num_vertices:
             return torch.empty(0, dtype=torch.int64)
         given, left_out = inputs, self._zeros.keys() - inputs.keys()
@@ -124,6 +164,8 @@ class Frontier:
                     given[name] = zeros.row.expand(count, *zeros.row.shape)
         used = self._compute(addition, given)
         self._note(addition, used)
+        if len(given) > len(inputs):
+            self._last = None  # which had zeros among its inputs
         for name, value in inputs.items() if inputs else ():
             methods = {method for method, use in used.items() if name in use.pulls}
             if name in self._zeros:
@@ -135,15 +177,21 @@ class Frontier:
 
     def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
         """Compute new vertices and keep their states and outputs; returns what each method used."""
-        grower = self._grower
-        growing = grower.grow(addition, inputs, self._trail.wants_gradients)
+        grower, through = self._grower, self._trail.wants_gradients
+        growing = grower.grow(addition, inputs, through)
         bound, flat, state = growing.bound, growing.flat, growing.state
         if id(growing.traces) not in self._checked:
             self._check(growing.traces)
         table = earlier_children(addition, growing.reads)
         order_of_rows = functools.partial(grower.order_of_rows, growing)
-        if table is None or not grow.extend_strip(self._grown, self._trail, bound, table, order_of_rows, flat, state):
+        extended = None
+        if table is not None:
+            extended = extend_strip(self._grown, self._trail, bound, table, order_of_rows, flat, state)
+        if extended is None:
             grow.extend(self._grown, self._trail, bound, *grower.order(growing, addition), flat, state)
+        elif growing.unchanged is not None:
+            method, latest = addition.methods[0], growing.latest
+            self._last = _Before(extended, growing.unchanged, through, method, latest)
         if len(self._checked) < 2 * len(self._methods):  # there are more where the model changes at each call
             self._checked[id(growing.traces)] = growing.traces
         return growing.traces
@@ -172,13 +220,17 @@ class Frontier:
                 self._pushed_names.append(tuple(used[method].pushes))
         if len(self._names) == 1:
             return
+        numbers, index = [self._names.index(method) for method in addition.methods], addition.method_index
+        self._note_methods(addition.start, numbers[0] if index is None else np.array(numbers, np.int32)[index])
+
+    def _note_methods(self, start: int, numbers: Any) -> None:
+        """Note the number of the method that computed each vertex from `start` on, or all of them."""
         count = self.num_vertices
         if len(self._method_of) < count:
             larger = np.zeros(2 * count, np.int32)  # what came before there were several is of method 0
             larger[: len(self._method_of)] = self._method_of
             self._method_of = larger
-        numbers, index = [self._names.index(method) for method in addition.methods], addition.method_index
-        self._method_of[addition.start : count] = numbers[0] if index is None else np.array(numbers, np.int32)[index]
+        self._method_of[start:count] = numbers
 
     @uncompiled
     def __getitem__(self, vertices: Any) -> Outputs:
@@ -187,25 +239,33 @@ class Frontier:
         `vertices`: a tensor, array or list of vertex numbers, or of booleans, one a vertex; a slice; or one number, for
         which the first dimension is missing. Where there are kinds, entries are what all of these vertices pushed.
         """
+        method = self._common_method(vertices)
+        if method >= 0:
+            index = vertices.clone() if torch.is_grad_enabled() else vertices  # may change before the backward pass
+            return Outputs(self._read(index, self._pushed_names[method]))
         index = self._index(vertices)
-        read = self._read(index.reshape(-1))
+        read = self._read(index.reshape(-1), self._pushed_by(index.reshape(-1)))
         if index.dim() == 1:
             return Outputs(read)
         return Outputs((name, value.reshape(index.shape + value.shape[1:])) for name, value in read.items())
 
-    def _read(self, index: Tensor) -> dict[str, Tensor]:
-        """What these vertices pushed, int64 [n], by name."""
-        return grow.read(self._grown, self._trail, self._pushed_by(index), index)
+    def _read(self, index: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """What these vertices pushed, int64 [n], of these names."""
+        return grow.read(self._grown, self._trail, names, index)
+
+    def _common_method(self, vertices: Any) -> int:
+        """The number of the method that computed these vertices, as `extend` returns them; -1 if it takes more to read them."""
+        if type(vertices) is not Tensor or vertices.dtype is not torch.int64 or vertices.dim() != 1:
+            return -1
+        if vertices.device != self._device or vertices.device.type != "cpu":
+            return -1
+        return _core.common_of(self._method_of if len(self._names) > 1 else None, vertices.numpy(), self.num_vertices)
 
     def _pushed_by(self, index: Tensor) -> list[str]:
         """The names of what all of these vertices pushed."""
         sets = self._pushed_names
         if len(set(sets)) > 1 and len(index):
-            places = index.cpu().numpy()
-            common = _core.common_of(self._method_of, places)
-            if common >= 0:
-                return list(sets[common])
-            sets = [sets[number] for number in np.unique(self._method_of[places])]
+            sets = [sets[number] for number in np.unique(self._method_of[index.cpu().numpy()])]
         return [
             name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
         ]

@@ -31,7 +31,8 @@ from .growth import Addition, order_of, order_of_rows
 if TYPE_CHECKING:
     from ..function import VertexFunction
 
-Key = tuple[tuple[str, ...], bool, bool, tuple[str, ...]]  # methods, through, whether gradients are on, names of inputs
+# Methods, through, whether gradients are on, names of inputs, and of shared tensors.
+Key = tuple[tuple[str, ...], bool, bool, tuple[str, ...], tuple[str, ...]]
 
 
 class Growing(NamedTuple):
@@ -44,6 +45,8 @@ class Growing(NamedTuple):
     traces: dict[str, Trace]
     reads: tuple[Reads, ...]
     device: torch.device
+    latest: Mapping[str, Compiled] | None
+    unchanged: Unchanged | None  # all that decided this, as long as it can be told
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +80,11 @@ class Grower:
 
     model: VertexFunction
     shared: Mapping[str, Tensor]
-    _known: dict[Key, _Known] = field(default_factory=dict)
     _again: dict[Key, _Again] = field(default_factory=dict)
 
     def grow(self, addition: Addition, inputs: Mapping[str, Tensor], through: bool) -> Growing:
         """Check inputs, and look up how new vertices are computed; `through`: earlier vertices want gradients."""
-        key = (addition.methods, through, torch.is_grad_enabled(), tuple(inputs))
+        key = (addition.methods, through, torch.is_grad_enabled(), tuple(inputs), tuple(self.shared))
         values = list(inputs.values())
         again = self._again.get(key)
         if again is not None and self._is_again(again, addition, values):
@@ -94,7 +96,9 @@ class Grower:
             device = given[0].device if given else torch.device("cpu")
             state = state_of([given[at] for at in known.flat[: len(known.bound.params)]])
             self._note(key, known, given[: len(given) - len(inputs)], state, device)
-        return Growing(known.bound, [given[at] for at in known.flat], state, known.traces, known.reads, device)
+            again = self._again.get(key)
+        flat, unchanged = [given[at] for at in known.flat], None if again is None else again.unchanged
+        return Growing(known.bound, flat, state, known.traces, known.reads, device, known.latest, unchanged)
 
     def _is_again(self, again: _Again, addition: Addition, inputs: list[Tensor]) -> bool:
         """Whether nothing has changed since, and inputs are like those before."""
@@ -122,11 +126,11 @@ class Grower:
         if shared:
             tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}}
         given = [*tensors.values(), *inputs.values()]
-        known = self._known.get(key)
+        known: _Known | None = version.growing.get(key)
         if known is None or not self._fits(known, version, given, addition, inputs):
             known = self._look_up(version, tensors, addition, inputs, through)
             if known.guards is not None:
-                self._known[key] = known
+                version.growing[key] = known
         model._programs.latest = known.latest
         return known, given
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..graph.inputs.pack import GraphBatch
     from ..scheduler.policies import Ints
 
+Array = np.ndarray[Any, Any]
 Wide = np.ndarray[Any, np.dtype[np.int64]]
 
 MOST_ORDERS = 512  # that are kept; the least recently used go first
@@ -78,14 +79,8 @@ class Addition(NamedTuple):
         return cls(0, batch.num_vertices, np.zeros((0, 0), np.int64), names if kinds else names[:1], index, growth)
 
     @classmethod
-    def of(cls, children: Any, start: int, kind: Any, methods: Mapping[Any, str]) -> Addition:
+    def of(cls, table: Array, start: int, kind: Any, methods: Mapping[Any, str]) -> Addition:
         """New vertices with these children, and of these kinds; refuses what are no numbers of vertices. `methods` by kind."""
-        try:
-            table = np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
-        except ValueError as error:
-            raise GraphError(
-                "children must be a table [new vertices, slots], with as many slots in each row; -1 where there is no child"
-            ) from error
         if table.ndim != 2:
             raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {table.shape}")
         if table.dtype.kind not in "iu" and table.size:
@@ -154,6 +149,16 @@ class Addition(NamedTuple):
         padded = np.full((len(table), num_slots), -1)
         padded[:, : table.shape[1]] = table[:, :num_slots]
         return padded
+
+
+def table_of(children: Any) -> Array:
+    """The children that a user gives, as an array in memory; they may not be numbers of vertices."""
+    try:
+        return np.asarray(children.detach().cpu() if isinstance(children, Tensor) else children)
+    except ValueError as error:
+        raise GraphError(
+            "children must be a table [new vertices, slots], with as many slots in each row; -1 where there is no child"
+        ) from error
 
 
 def order_of(

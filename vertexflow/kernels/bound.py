@@ -36,9 +36,7 @@ class Bound:
     extensions: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)
     extends_natively: bool | None = None
     extends_in_strips: bool | None = None
-    # About as many as runs had lately: rows in strips, and vertices of all kinds.
-    rows_of_runs: int = 0
-    vertices_of_runs: int = 0
+    rows_of_runs: int = 0  # in strips; about as many as runs had lately
     # Both, made while a profiler ran.
     prepared_in_ranges: WeakKeyDictionary[Order, Prepared] = field(default_factory=WeakKeyDictionary)
     extensions_in_ranges: WeakKeyDictionary[Order, Extension] = field(default_factory=WeakKeyDictionary)

@@ -28,7 +28,13 @@ from .children import AS_STATES, Gathered
 from .open_sizes import OPEN_SIZES
 from .vertex import Vertex
 
-_ASKS_FOR_GRADIENT = Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+# What autograd knows of a tensor: while tracing, everything requires grad.
+_ASKS_FOR_GRADIENT: dict[object, str] = {
+    vars(torch._C.TensorBase)["requires_grad"].__get__: "whether a tensor requires grad",
+    vars(torch._C.TensorBase)["is_leaf"].__get__: "whether a tensor is a leaf",
+    vars(torch._C.TensorBase)["grad_fn"].__get__: "how a tensor was made (grad_fn)",
+    Tensor.is_inference: "whether a tensor was made in inference mode",
+}
 _MAKES_PARAMETER = nn.Parameter.__new__.__code__
 _OF_VALUES = (
     "the vertex function depends on the value of a tensor in Python (if, while, .item(), int(...)). It is traced once for all "
@@ -60,9 +66,10 @@ class SourceLines(TorchFunctionMode):
             raise
 
     def _call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        if func == _ASKS_FOR_GRADIENT and is_users(sys._getframe(2).f_code.co_filename):
+        asked = _ASKS_FOR_GRADIENT.get(func)
+        if asked is not None and is_users(sys._getframe(2).f_code.co_filename):
             raise VertexFunctionError(
-                "the vertex function asks whether a tensor requires grad, which may change from call to call; the trace has the "
+                f"the vertex function asks {asked}, which may change from call to call; the trace has the "
                 "derivative of everything, and what is wanted of it is chosen later. Read an attribute of your own instead"
             )
         name = getattr(func, "__name__", "")

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, m
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
 from ...errors import VertexFunctionError
-from . import draws, unseen
+from . import draws, switches, unseen
 from . import meta as meta
 from .derivatives import DerivativeError
 from .fakes import fake_mode
@@ -233,9 +233,9 @@ def _trace(
         )
         places = {id(place): params[name] for name, place in (*module.named_parameters(), *module.named_buffers())}
         copy = stand_in(module, places)
-        with lines, unchanged(copy, params) as changes:
+        with lines, switches.unread() as refusals, unchanged(copy, params) as changes:
             v.finish(getattr(copy, method)(v))
-        refuse_caught(lines.failed or env.refused)
+        refuse_caught(lines.failed or env.refused or next(iter(refusals), None))
         written.extend(changes)
         read.update(v.shared_names)
         ways[:] = [(v.first_slot or 0, v.arc_size)]

@@ -57,6 +57,13 @@ class GradientsOfCall:
 
 
 @dataclass
+class Usual:
+    """What runs of a model have lately been like."""
+
+    vertices: int = 0
+
+
+@dataclass
 class Grown:
     """States and outputs of all vertices so far, in the order in which they were added; buffers double as they fill,
     and begin as large as earlier runs were, up to four times what is needed at first.
@@ -64,6 +71,7 @@ class Grown:
     Row 0 of a state is zeros, which missing children are; vertex v has row v + 1.
     """
 
+    usual: Usual
     count: int = 0
     states: dict[str, Tensor] = field(default_factory=dict)  # [1 + capacity, *shape]
     pushes: dict[str, Tensor] = field(default_factory=dict)  # [capacity, ...]
@@ -72,6 +80,12 @@ class Grown:
     _room: dict[int, tuple[Bound, int]] = field(default_factory=dict)
     gradients: Gradients = field(default_factory=Gradients)
     generation: int = 0  # of the buffers
+    expected: int | None = None  # as many vertices as earlier runs had
+
+    def has_room(self, bound: Bound, count: int) -> bool:
+        """Whether there is room for so many further rows of these programs, and it is known."""
+        known = self._room.get(id(bound))
+        return known is not None and self.count + count <= known[1]
 
     def reserve(self, bound: Bound, count: int, device: torch.device) -> None:
         """Make room for `count` further rows of the states and outputs of these programs.
@@ -79,12 +93,13 @@ class Grown:
         Raises:
             VertexFunctionError: earlier rows are of another shape or dtype.
         """
-        known = self._room.get(id(bound))
-        if known is not None and self.count + count <= known[1]:
+        if self.has_room(bound, count):
             return
-        room, needed, before = 1 << 62, max(2 * self.count, self.count + count), bound.vertices_of_runs
-        bound.vertices_of_runs = max(needed, before - before // 8)  # larger runs are forgotten in time
-        room_from_before = min(before, 4 * needed)  # a large run must not make small ones after it large
+        if self.expected is None:
+            self.expected = self.usual.vertices
+            self.usual.vertices -= self.expected // 8  # larger runs are forgotten in time
+        room, needed = 1 << 62, max(2 * self.count, self.count + count)
+        room_from_before = min(self.expected, 4 * needed)  # a large run must not make small ones after it large
         for buffers, nodes, first in ((self.states, bound.states, 1), (self.pushes, bound.outputs, 0)):
             for name, node in nodes.items():
                 value, buffer, used = node.meta["val"], buffers.get(name), self.count + first
@@ -108,6 +123,7 @@ class Grown:
     def add(self, count: int, differentiable: Set[str]) -> None:
         """Count vertices whose rows are written now, and whose outputs of these names have gradients."""
         self.count += count
+        self.usual.vertices = max(self.usual.vertices, self.count)
         self.differentiable |= differentiable
 
     def state_gradient(self, name: str, like: fx.Node) -> Tensor:

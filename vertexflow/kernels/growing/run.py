@@ -12,7 +12,6 @@ of their gradients.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,15 +33,12 @@ from ..bound import Bound
 from ..memory.layout import Values
 from ..order import Order
 from ..plain import check_plain
-from ..prepared.passes import is_plain, sums_of
-from ..ranges import is_profiling
+from ..prepared.passes import sums_of
 from ..second_order import gradients as second
 from .entered import Added, Entered, State
 from .extension import Extension, extension_for
 from .grown import Gradients, GradientsOfCall, Grown
-from .strips import OrderOfRows, Strip, Sweep, is_small, size_of_first, size_of_next
-
-_NO_ROWS = torch.empty(0, dtype=torch.int32)
+from .strips import Strip, Sweep
 
 
 @dataclass(eq=False)
@@ -107,73 +103,6 @@ def extend(
         _add(grown, trail, bound, order, extension, earlier, flat, state)
     else:
         _run_prepared(grown, bound, order, extension, earlier, trail.token, flat)
-
-
-def extend_strip(
-    grown: Grown,
-    trail: Trail,
-    bound: Bound,
-    table: Any,
-    order_of_rows: OrderOfRows,
-    flat: Sequence[Tensor],
-    state: State | None,
-) -> bool:
-    """`extend` by vertices of one kind, for which `table` int64 [n, slots] has the vertices whose states they read, all of them
-    earlier ones, or -1. Returns whether it was done; else the extension needs an order, and memory, of its own."""
-    count, num_params = len(table), len(bound.params)
-    if bound.extends_in_strips is False or not is_small(count) or is_profiling():
-        return False
-    params, inputs, first = flat[:num_params], flat[num_params:], grown.count
-    if not bound.wants_gradients:
-        passing = _passing(trail, bound, count, order_of_rows, params, state)
-        if passing is None:
-            return False
-        grown.reserve(bound, count, trail.token.device)
-        passing.run(grown, table, inputs, False)
-    else:
-        if state is None or second.are_saved_by_hooks():
-            return False
-        entered = trail.entered.get(id(bound))
-        strips = [] if entered is None or not entered.holds(params, state) else entered.strips
-        if entered is None or not strips or strips[-1].num_free < count:
-            before = sum(each.count for each in strips)
-            size = size_of_next(count, before) if strips else size_of_first(bound, count)
-            bound.rows_of_runs = max(bound.rows_of_runs, before + count)
-            strip = Strip.of(bound, params, size, order_of_rows)
-            if strip is None:
-                return False
-            entered = trail.enter(grown, bound, strip.extension.prepared.read, params, state)
-            entered.strips.append(strip)
-        strip = entered.strips[-1]
-        grown.reserve(bound, count, trail.token.device)
-        row = strip.run(grown, table, inputs, True)
-        trail.waiting.append(
-            Added(bound, strip.order, strip.extension, _NO_ROWS, first, entered, strip.kept, strip, row, row + count)
-        )
-    grown.add(count, bound.differentiable)
-    return True
-
-
-def _passing(
-    trail: Trail,
-    bound: Bound,
-    count: int,
-    order_of_rows: OrderOfRows,
-    params: Sequence[Tensor],
-    state: State | None,
-) -> Strip | None:
-    """The strip for extensions that are not kept for a backward pass."""
-    _, strip, before = trail.passing.get(id(bound), (bound, None, None))
-    if strip is None or len(strip.children) < count:
-        strip = Strip.of(bound, params, size_of_next(count, 0), order_of_rows)
-        if strip is None:
-            return None
-    elif state is None or state != before or any(map(operator.is_not, params, strip.params)):
-        if not all(map(is_plain, params)):
-            return None
-        strip.read_anew(params)
-    trail.passing[id(bound)] = bound, strip, state
-    return strip
 
 
 def _add(

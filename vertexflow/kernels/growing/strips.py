@@ -76,15 +76,19 @@ class Strip:
         their first row. If it is not kept for a backward pass, that row is 0."""
         first = self.count if is_kept else 0
         _core.write_rows(table, self.children, first)
+        self.run_rows(grown, first, len(table), inputs)
+        return first
+
+    def run_rows(self, grown: Grown, first: int, count: int, inputs: Sequence[Tensor]) -> None:
+        """Compute the vertices of so many rows, whose children are written there; a run has room for them."""
         if self.calls is None or self.generation != grown.generation:
             self.calls = self._calls(grown)
-        stop, forward = first + len(table), self.extension.prepared.forward
+        stop, forward = first + count, self.extension.prepared.forward
         inputs = plain(inputs)
         of_inputs = [value.data_ptr() - first * _size_of_row(value) for value in inputs]
         seeds = [int(torch.randint(2**62, ())) for _ in range(forward.num_seeds)]
         self.calls.run(first, stop, grown.count - first, 3 + len(self.params), of_inputs, seeds)
         self.count = stop
-        return first
 
     def read_anew(self, params: Sequence[Tensor]) -> None:
         """Read these parameters, which may have changed, and pack weights again, at the next extension."""
