@@ -233,6 +233,25 @@ def test_what_an_optimizer_did_not_keep_yet_is_read(tmp_path):
     torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("is_frozen_there", [True, False])
+def test_what_an_optimizer_keeps_of_parameters_that_are_frozen_meanwhile_is_read(tmp_path, is_frozen_there):
+    model = Plain()
+    optimizer = of_kind("adam", model)
+    model.step(optimizer)
+    model.embed.requires_grad_(False)
+    model.step(optimizer)
+    vf.parallel.save(tmp_path, 2, model, optimizer)
+    other = Plain()
+    of_other = of_kind("adam", other)
+    other.embed.requires_grad_(not is_frozen_there)
+    vf.parallel.load(tmp_path, other, of_other)
+    assert other.embed.weight.requires_grad != is_frozen_there
+    for each, its_optimizer in ((model, optimizer), (other, of_other)):
+        each.embed.requires_grad_(True)
+        each.step(its_optimizer)
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
 class Larger(nn.Module):
     """A model that was spread, inside another; the function has a second name."""
 

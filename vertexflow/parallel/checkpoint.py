@@ -113,7 +113,7 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
     kept = _together(reader.metadata).state_dict_metadata
     if missing := [name for name in more if name not in kept]:
         raise InputError(f"the checkpoint in {folder} has no {missing[0]!r}: it was saved without")
-    with _as_before_if_it_fails(optimizer):
+    with _as_before_if_it_fails(optimizer), _all_trained(optimizer):
         state = logical.room(_room(logical.model, optimizer, kept))
         _compare(logical.sizes(state["model"]), kept, folder)
         with _quiet():
@@ -132,7 +132,8 @@ def load(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.opti
         _set_all_or_none(more, {name: state[name][0] for name in more}, folder)
     ours = logical.of_rank(state)
     set_model_state_dict(logical.model, ours["model"])
-    _set_optimizer(logical.model, optimizer, ours["optimizer"], names)
+    with _all_trained(optimizer):
+        _set_optimizer(logical.model, optimizer, ours["optimizer"], names)
     if is_of_as_many:
         _set_random_state(state[f"random.{_rank()}"])
     return int(latest[0].removeprefix(_PREFIX))
@@ -163,6 +164,20 @@ def _as_before_if_it_fails(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         for parameter, gradient in gradients:
             parameter.grad = gradient
         raise
+
+
+@contextmanager
+def _all_trained(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """PyTorch makes and reads no state of parameters that are frozen; they had one if they were frozen after some steps."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    frozen = [each for each in parameters if not each.requires_grad and each.is_floating_point()]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def _set_all_or_none(more: dict[str, Any], states: dict[str, Any], folder: Any) -> None:
