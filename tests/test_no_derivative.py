@@ -192,7 +192,7 @@ def test_symbols_of_pytorch_are_shown_as_numbers_of_vertices():
         FromCode(vertex, {"h": 4})(GRAPHS, x=torch.randn(8, 4))
 
 
-@pytest.mark.skipif(IS_OLD, reason="PyTorch 2.10 differentiates index_fill without looking at the index")
+@pytest.mark.skipif(IS_OLD, reason="PyTorch before 2.13 differentiates index_fill without looking at the index")
 def test_a_derivative_that_depends_on_values_cannot_be_traced():
     """PyTorch finds the different numbers in the index, to differentiate with respect to what is filled in."""
 

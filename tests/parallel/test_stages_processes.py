@@ -197,6 +197,10 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
         (lambda model, x: [*model.first(x)], "the number of its items"),
         (lambda model, x: model.second(x) if model.first(x).sum() > 0 else x, "whether it is true"),
         (lambda model, x: "text", "gives a str"),
+        (
+            lambda model, x: (model.second(model.first(x)), model.second(model.first(x[:1])).new_ones(7, 7)),
+            r"a tensor of 7, 7 rows in its micro-batches, which have \[2, 3\] vertices; \[1, 2\] edges; \[1, 1\] graphs",
+        ),
         (lambda model, x: operator.iadd(model.first(x), 1), r"changed in place \(operator\.iadd\)"),
         (lambda model, x: model.second(h := model.first(x)) + h.mul_(2), r"changed in place \(\.mul_\)"),
         (lambda model, x: nn.functional.relu(model.first(x), inplace=True), r"in place \(relu\(inplace=True\)\)"),

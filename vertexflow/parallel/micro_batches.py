@@ -76,6 +76,11 @@ class Cutter:
         pieces = [tree_unflatten([column[number] for column in columns], spec) for number in range(len(graphs) - 1)]
         return [(piece[0], piece[1]) for piece in pieces]
 
+    def row_counts(self, batches: Sequence[GraphBatch]) -> dict[str, Cuts]:
+        """How many rows of each sort the micro-batches have."""
+        bounds = _bounds(batches, _cuts(batches[0], self.count))
+        return {sort: tuple(end - start for start, end in pairwise(cuts)) for sort, cuts in bounds.items()}
+
     def _name(self, path: Sequence[Any]) -> str:
         """What an argument, or an entry of it, is called."""
         of_keywords, first, *inner = (_key(entry) for entry in path)

@@ -175,20 +175,23 @@ class _Call:
                 _of_thread.passage = None
             self.passages.append(passage)
         flat = [tree_flatten(result) for result in results]
+        row_counts = pipeline._cutter.row_counts(batches) if len(results) > 1 else {}
         outputs: list[Tensor] = []
         forms = []
         for number in range(len(flat[0][0])):
             pieces = [
                 _staged(leaves[number], passage) for (leaves, _), passage in zip(flat, self.passages, strict=True)
             ]
-            values, form = self._joined(pieces, len(outputs))
+            values, form = self._joined(pieces, len(outputs), row_counts)
             outputs += values
             forms.append(tree_unflatten([0] * len(values), form))
         sender.finish()
         self.result = tree_structure(tree_unflatten(forms, flat[0][1]))
         return outputs
 
-    def _joined(self, pieces: Sequence[Staged], number: int) -> tuple[list[Tensor], TreeSpec]:
+    def _joined(
+        self, pieces: Sequence[Staged], number: int, row_counts: Mapping[str, tuple[int, ...]]
+    ) -> tuple[list[Tensor], TreeSpec]:
         """Outputs of all micro-batches, one after the other, on all ranks; the first of them has this number."""
         pipeline, stage = self.pipeline, pieces[0]._stage
         message: list[Any] = [None]
@@ -197,6 +200,7 @@ class _Call:
             try:
                 columns, form = _columns([piece._value for piece in pieces])
                 for column in columns:
+                    _check_rows(column, row_counts)
                     self._note(number + len(joined), column)
                     joined.append(torch.cat([value.detach() for value in column]))
                 kinds = [any(value.requires_grad for value in column) for column in columns]
@@ -292,6 +296,19 @@ def _columns(values: Sequence[Any]) -> tuple[list[list[Tensor]], TreeSpec]:
                     'with reduction="none", and vf.parallel.mean of them'
                 )
     return [list(column) for column in zip(*(leaves for leaves, _ in flat), strict=True)], flat[0][1]
+
+
+def _check_rows(column: Sequence[Tensor], row_counts: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse an output that has no row for each vertex, graph or the like: of all micro-batches one after the other, it would be
+    none that the whole batch has."""
+    lengths = tuple(map(len, column))
+    if len(lengths) > 1 and lengths not in row_counts.values():
+        raise InputError(
+            f"a model in stages gives a tensor of {', '.join(map(str, lengths))} rows in its micro-batches, which have "
+            f"{'; '.join(f'{list(counts)} {sort}' for sort, counts in row_counts.items())}. What micro-batches give is put one "
+            "behind the other: give a row for each of these, and what belongs to the model itself (a parameter, say) outside "
+            "of its forward"
+        )
 
 
 @dataclass(frozen=True)

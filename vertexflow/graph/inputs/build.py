@@ -150,10 +150,10 @@ class InputGraph(Drawn):
     def __repr__(self) -> str:
         return f"InputGraph(num_vertices={self.num_vertices})"
 
-    def __getstate__(self) -> list[Any]:
-        return [self.structure, self.kinds, self.data, self.edge_names, self.arity]
+    def __reduce__(self) -> tuple[type[InputGraph], tuple[Any, ...]]:  # Python 3.10 would replace a `__getstate__`
+        return type(self), (self.structure, self.kinds, self.data, self.edge_names, self.arity)
 
-    def __setstate__(self, state: list[Any]) -> None:
+    def __setstate__(self, state: list[Any]) -> None:  # of graphs that were pickled before there was a `__reduce__`
         for name, value in zip(self.__slots__, [*state, 1][:5], strict=True):  # older ones have no arity
             object.__setattr__(self, name, value)
 

@@ -270,7 +270,8 @@ def _trace(
 
     filename = code.co_filename
     with mode, enable_python_dispatcher(), located(code, probe, edge_probe):
-        traced = make_fx(joint)(fakes, probe, edge_probe)
+        # Without a table, `detach` becomes `alias` from PyTorch 2.14 on: gradients of gradients, and readouts, would pass it.
+        traced = make_fx(joint, decomposition_table={})(fakes, probe, edge_probe)
         forget_source(traced)
         graph = traced.graph
         env.check_guards()

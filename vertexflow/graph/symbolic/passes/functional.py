@@ -42,7 +42,8 @@ def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
     copier = _Copier(module, trace)
     examples = [node.meta["val"] for node in placeholders]
     with mode, enable_python_dispatcher(), torch.no_grad():
-        functional = make_fx(torch.func.functionalize(lambda *values: copier.run(*values)))(*examples)
+        again = torch.func.functionalize(lambda *values: copier.run(*values))
+        functional = make_fx(again, decomposition_table={})(*examples)  # {}: `detach` stays what it is, as in `trace`
     forget_source(functional)
     for old, node in zip(placeholders, [n for n in functional.graph.nodes if n.op == "placeholder"], strict=True):
         node.meta.update({key: old.meta[key] for key in ("role", "name") if key in old.meta})
