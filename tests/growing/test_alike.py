@@ -16,20 +16,22 @@ from ..agreement import TOLERANCE
 from .test_growing_kinds import Tracked
 
 
-def begun(backend="native", seed=0):
+def begun(backend="native", wants=False):
     """A model, and a run of it that has been extended by each kind twice."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = Tracked().double()
     model.backend = backend
     run = model.start(x=torch.randn(5, 4, dtype=torch.float64), kind="word")
     for number in range(4):
-        extend(run, [[number, number + 1, 0]] * 3, ("track", "join")[number % 2])
+        extend(run, [[number, number + 1, 0]] * (2 + (number < 2)), ("track", "join")[number % 2], wants=wants)
     return model, run
 
 
-def extend(run, table, kind, rows=None, **settings):
+def extend(run, table, kind, rows=None, wants=False, **settings):
+    """Of joins, whose weights want gradients, or whose extensions lie in a strip."""
     if kind == "join":
-        settings = {"weight": torch.linspace(0.5, 1, rows or len(table), dtype=torch.float64)[:, None], **settings}
+        weight = torch.linspace(0.5, 1, rows or len(table), dtype=torch.float64)[:, None].clone()
+        settings = {"weight": weight.requires_grad_(wants), **settings}
     return run.extend(table, kind=kind, **settings)
 
 
@@ -46,25 +48,31 @@ def otherwise(monkeypatch):
     return added
 
 
-def gradients_of(model, run, added):
-    loss, wanted = run[torch.cat(added)].score.sin().sum(), [each for each in model.parameters() if each.requires_grad]
+def gradients_of(tensors, run, added):
+    loss, wanted = run[torch.cat(added)].score.sin().sum(), [each for each in tensors if each.requires_grad]
     return [loss, *torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)]
 
 
-@pytest.mark.parametrize("grows_with_gradients", [False, True])
-def test_they_are_as_any_others(otherwise, grows_with_gradients, monkeypatch):
-    found, alike = [], frontier.extend_alike
+@pytest.mark.parametrize(("grows_with_gradients", "wants"), [(False, False), (True, False), (True, True)])
+def test_they_are_as_any_others(otherwise, grows_with_gradients, wants, monkeypatch):
+    found, add_alike = [], frontier.Frontier._add_alike
     for is_alike in (True, False):
-        monkeypatch.setattr(frontier, "extend_alike", alike if is_alike else lambda *_: 0)
+        monkeypatch.setattr(frontier.Frontier, "_add_alike", add_alike if is_alike else lambda *_: None)
         with torch.set_grad_enabled(grows_with_gradients):
-            model, run = begun()
+            model, run = begun(wants=wants)
             otherwise.clear()
-            added = [extend(run, [[2, number, 1], [-1, 3, 0]], ("track", "join")[number % 2]) for number in range(6)]
+            weights = [torch.full((2, 1), 0.5 + number, dtype=torch.float64) for number in range(6)]
+            weights = [weight.requires_grad_(wants) for weight in weights]
+            added = []
+            for number, weight in enumerate(weights):
+                added.append(extend(run, [[2, number, 1], [-1, 3, 0]], "track"))
+                added.append(extend(run, [[2, number, 1], [-1, 3, 0]], "join", weight=weight))
             values = [run[torch.cat(added)].score, *(run[new].score for new in added), torch.cat(added)]
-        assert len(otherwise) <= 2 if is_alike else len(otherwise) == 6  # buffers and strips grow
-        found.append([*values, *(gradients_of(model, run, added) if grows_with_gradients else ())])
+        assert len(otherwise) <= 8 if is_alike else len(otherwise) == 12  # buffers double, and begin small
+        wanted = [*model.parameters(), *(weights if wants else ())]
+        found.append([*values, *(gradients_of(wanted, run, added) if grows_with_gradients else ())])
     for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def with_changed(weight, change):
@@ -100,19 +108,24 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize("wants", [False, True])
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.cases(4)
-def test_what_changes_is_seen(change):
+def test_what_changes_is_seen(change, wants):
     found = []
     for backend in ("native", "eager"):
-        model, run = begun(backend)
-        before = [extend(run, [[1, 0, 1], [2, 3, 4]], kind) for kind in ("track", "join")]
+        model, run = begun(backend, wants)
+
+        def added(table, *kinds, run=run):
+            return [extend(run, table, kind, wants=wants) for kind in kinds]
+
+        before = added([[1, 0, 1], [2, 3, 4]], "track", "join")
         with CHANGES[change](model):
-            within = [extend(run, [[1, 0, 1], [2, 3, 4]], kind) for kind in ("track", "join", "track", "join")]
-        after = [extend(run, [[5, 10, 6], [20, 21, 4]], kind) for kind in ("track", "join")]
+            within = added([[1, 0, 1], [2, 3, 4]], "track", "join", "track", "join")
+        after = added([[5, 10, 6], [20, 21, 4]], "track", "join")
         found.append([run[new].score for new in (*before, *within, *after)])
         if change != "in place":  # which autograd refuses
-            found[-1] += gradients_of(model, run, [*before, *within, *after])
+            found[-1] += gradients_of(model.parameters(), run, [*before, *within, *after])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, **TOLERANCE)
 
@@ -120,7 +133,7 @@ def test_what_changes_is_seen(change):
 @pytest.mark.parametrize(
     ("table", "kind", "settings"),
     [
-        ([[0, 1, 12], [0, 17, 2]], "track", {}),  # of which one is new
+        ([[0, 1, 12], [0, 15, 2]], "track", {}),  # of which one is new
         ([[0, 1], [0, 2]], "track", {}),  # fewer slots
         ([[-1, -1, -1]], "track", {}),
         (np.zeros((0, 3), np.int64), "track", {}),
@@ -139,7 +152,7 @@ def test_other_tables_and_inputs(table, kind, settings):
         model, run = begun(backend)
         added = [extend(run, table, kind, **settings), extend(run, [[0, 1, 2]], "track")]
         numbers = torch.cat(added)
-        found.append([numbers, run[numbers].score, *gradients_of(model, run, added)])
+        found.append([numbers, run[numbers].score, *gradients_of(model.parameters(), run, added)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, **TOLERANCE)
 

@@ -20,7 +20,7 @@ from ..errors import InputError, InputTypeError, OutputError, VertexFunctionErro
 from ..graph.uncompiled import uncompiled
 from ..kernels.compiled import Compiled
 from ..kernels.growing import run as grow
-from ..kernels.growing.extend_strip import Extended, extend_alike, extend_strip
+from ..kernels.growing.extend_strip import InStrip, extend_strip, extend_strip_alike
 from ..kernels.growing.grown import Grown
 from .grower import Grower
 from .growth import Addition, earlier_children, table_of
@@ -37,7 +37,7 @@ class _LeftOut(NamedTuple):
 class _Before(NamedTuple):
     """An earlier extension: what it was computed with, and what decided that."""
 
-    extended: Extended
+    extended: InStrip | grow.Extended
     unchanged: Unchanged
     through: bool  # whether vertices before it wanted gradients
     method: str
@@ -140,8 +140,11 @@ class Frontier:
         grown, trail = self._grown, self._trail
         if before.through is not trail.wants_gradients:
             return None
-        start = grown.count
-        count = extend_alike(grown, trail, before.extended, table, inputs, before.unchanged)
+        start, extended = grown.count, before.extended
+        if isinstance(extended, InStrip):
+            count = extend_strip_alike(grown, trail, extended, table, inputs, before.unchanged)
+        else:
+            count = grow.extend_alike(grown, trail, extended, table, inputs, before.unchanged)
         if not count:
             return None
         self._grower.model._programs.latest = before.latest
@@ -184,12 +187,12 @@ class Frontier:
             self._check(growing.traces)
         table = earlier_children(addition, growing.reads)
         order_of_rows = functools.partial(grower.order_of_rows, growing)
-        extended = None
+        extended: InStrip | grow.Extended | None = None
         if table is not None:
             extended = extend_strip(self._grown, self._trail, bound, table, order_of_rows, flat, state)
         if extended is None:
-            grow.extend(self._grown, self._trail, bound, *grower.order(growing, addition), flat, state)
-        elif growing.unchanged is not None:
+            extended = grow.extend(self._grown, self._trail, bound, *grower.order(growing, addition), flat, state)
+        if table is not None and extended is not None and growing.unchanged is not None:
             method, latest = addition.methods[0], growing.latest
             self._last = _Before(extended, growing.unchanged, through, method, latest)
         if len(self._checked) < 2 * len(self._methods):  # there are more where the model changes at each call

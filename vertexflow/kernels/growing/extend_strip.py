@@ -23,7 +23,7 @@ from .strips import OrderOfRows, Strip, is_small, size_of_first, size_of_next
 _NO_ROWS = torch.empty(0, dtype=torch.int32)
 
 
-class Extended(NamedTuple):
+class InStrip(NamedTuple):
     """What an extension in a strip was computed with, and further ones are, as long as it lies there."""
 
     bound: Bound
@@ -40,7 +40,7 @@ def extend_strip(
     order_of_rows: OrderOfRows,
     flat: Sequence[Tensor],
     state: State | None,
-) -> Extended | None:
+) -> InStrip | None:
     """`extend` by vertices of one kind, for which `table` int64 [n, slots] has the vertices whose states they read, all of them
     earlier ones, or -1. Returns what it was done with; None where the extension needs an order, and memory, of its own."""
     count, num_params = len(table), len(bound.params)
@@ -51,7 +51,7 @@ def extend_strip(
         passing = _passing(trail, bound, count, order_of_rows, params, state)
         if passing is None:
             return None
-        extended = Extended(bound, passing, None, state)
+        extended = InStrip(bound, passing, None, state)
     else:
         if state is None or second.are_saved_by_hooks():
             return None
@@ -66,17 +66,17 @@ def extend_strip(
                 return None
             entered = trail.enter(grown, bound, strip.extension.prepared.read, params, state)
             entered.strips.append(strip)
-        extended = Extended(bound, entered.strips[-1], entered, state)
+        extended = InStrip(bound, entered.strips[-1], entered, state)
     grown.reserve(bound, count, trail.token.device)
     row = extended.strip.run(grown, table, inputs, bound.wants_gradients)
     _note(grown, trail, extended, row, count)
     return extended
 
 
-def extend_alike(
+def extend_strip_alike(
     grown: Grown,
     trail: Trail,
-    before: Extended,
+    before: InStrip,
     table: object,
     inputs: Mapping[str, Tensor],
     unchanged: tuple[Any, ...],
@@ -106,7 +106,7 @@ def extend_alike(
     return count
 
 
-def _note(grown: Grown, trail: Trail, extended: Extended, row: int, count: int) -> None:
+def _note(grown: Grown, trail: Trail, extended: InStrip, row: int, count: int) -> None:
     """Count vertices that were computed in so many rows of a strip, from `row` on; they wait for their node, if they have one."""
     bound, strip, entered, _ = extended
     if entered is not None:

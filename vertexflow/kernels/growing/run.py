@@ -12,13 +12,15 @@ of their gradients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ... import _core
 from ..autograd import (  # fmt: skip
     check_backward,
     gradients,
@@ -32,8 +34,9 @@ from ..autograd import (  # fmt: skip
 from ..bound import Bound
 from ..memory.layout import Values
 from ..order import Order
-from ..plain import check_plain
+from ..plain import check_plain, lie_in_memory
 from ..prepared.passes import sums_of
+from ..ranges import is_profiling
 from ..second_order import gradients as second
 from .entered import Added, Entered, State
 from .extension import Extension, extension_for
@@ -78,6 +81,17 @@ class Trail:
             self.token = _apply(_Extensions, grown, added, self.token, *inputs)
 
 
+class Extended(NamedTuple):
+    """What an extension in memory of its own was computed with, and further ones of as many vertices are."""
+
+    bound: Bound
+    order: Order
+    extension: Extension
+    entered: Entered | None  # None: it is not kept for a backward pass
+    params: Sequence[Tensor]
+    state: State | None  # of parameters
+
+
 def extend(
     grown: Grown,
     trail: Trail,
@@ -86,23 +100,47 @@ def extend(
     earlier: Tensor,
     flat: Sequence[Tensor],
     state: State | None,
-) -> None:
-    """Compute `order.num_rows` new vertices and add them.
+) -> Extended | None:
+    """Compute `order.num_rows` new vertices and add them; returns what others like them are computed with, if native code did it.
 
     `earlier` int32 [num_external]: the rows, in buffers of states, of the vertices that the new ones read; `flat` are parameters,
     which are in this state, then inputs, in vertex order.
     """
     extension = extension_for(bound, order)
-    if extension is None and bound.wants_gradients:
+    if extension is not None:
+        entered = _add(grown, trail, bound, order, extension, earlier, flat, state)
+        return Extended(bound, order, extension, entered, flat[: len(bound.params)], state)
+    if bound.wants_gradients:
         trail.end(grown)
         trail.token = _apply(_Extend, grown, bound, order, earlier, trail.token, *flat)
-    elif extension is None:
+    else:
         with torch.no_grad():
             _run(grown, bound, order, earlier, trail.token, flat)
-    elif bound.wants_gradients:
-        _add(grown, trail, bound, order, extension, earlier, flat, state)
-    else:
-        _run_prepared(grown, bound, order, extension, earlier, trail.token, flat)
+    return None
+
+
+def extend_alike(
+    grown: Grown,
+    trail: Trail,
+    before: Extended,
+    table: object,
+    inputs: Mapping[str, Tensor],
+    unchanged: tuple[Any, ...],
+) -> int:
+    """`extend` by vertices with these children, all of which came earlier, and inputs, if they are as many as before and all
+    that decided that extension is what it was; returns how many they are, 0 where they must be added as those before were."""
+    bound, order, extension, entered, params, state = before
+    if is_profiling() or (entered is not None and trail.entered.get(id(bound)) is not entered):
+        return 0
+    count, given = order.num_rows, list(inputs.values())
+    rows = np.empty((count, order.groups[0].num_slots), np.int32)
+    if _core.take_rows(table, rows, 0, grown.count, unchanged, given) != count:
+        return 0
+    if given and not (lie_in_memory(given) and all(len(value) == count for value in given)):
+        return 0
+    earlier = torch.from_numpy(rows.reshape(-1))
+    _add(grown, trail, bound, order, extension, earlier, [*params, *(inputs[name] for name in bound.pulls)], state)
+    return count
 
 
 def _add(
@@ -114,8 +152,11 @@ def _add(
     earlier: Tensor,
     flat: Sequence[Tensor],
     state: State | None,
-) -> None:
-    """Compute vertices natively, which wait for their node."""
+) -> Entered | None:
+    """Compute vertices natively, which wait for their node; returns the parameters as they read them, if they have one."""
+    if not bound.wants_gradients:
+        _run_prepared(grown, bound, order, extension, earlier, trail.token, flat)
+        return None
     count, read = len(bound.params), extension.prepared.read
     is_saved_by_hooks = second.are_saved_by_hooks()
     if is_saved_by_hooks:  # each extension saves what it would save alone
@@ -127,6 +168,7 @@ def _add(
     inputs = flat[count:]
     if is_saved_by_hooks or any(value.requires_grad for value in inputs):
         trail.end(grown, inputs)
+    return entered
 
 
 def _apply(function: Any, *arguments: Any) -> Any:
