@@ -200,6 +200,25 @@ def test_random_numbers_are_new_in_each_call(has_rows, backend):
     assert len(set(calls)) == 2 * of_a_call
 
 
+@pytest.mark.parametrize("outputs", [None, torch.tensor([0, 5])])
+def test_noise_that_a_call_shares_is_not_drawn_for_each_part_of_a_batch(outputs):
+    def vertex(self, v):
+        h = torch.tanh(F.linear(v.pull("x"), F.dropout(self.w, 0.5, self.training)) + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": 2}, w=torch.nn.Parameter(torch.ones(2, 2)))
+    graphs, x = [vf.chain(3), vf.chain(3)], torch.ones(6, 2)
+    model.max_vertices = 3
+    with pytest.raises(vf.VertexFunctionError, match=r"all vertices of a call share(.|\n)*F\.dropout\(self\.w"):
+        model(graphs, x=x, outputs=outputs)
+    in_eval = model.eval()(graphs, x=x).h
+    model.train().max_vertices = 6
+    y = model(graphs, x=x).h
+    assert torch.equal(y[:3], y[3:])
+    assert torch.equal(in_eval[:3], in_eval[3:])
+
+
 @pytest.mark.parametrize("page", ["guarantees.md", "wrappers.md", "parallel.md"])
 def test_every_test_that_the_guarantees_name_exists(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ from .graph import transforms
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
 from .graph.inputs.split import split
+from .graph.symbolic.draws import refuse_shared_noise
 from .graph.symbolic.isolation import without_autocast
 from .graph.symbolic.prepare import prepare
 from .graph.symbolic.reserved import check_attribute
@@ -251,6 +252,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         if self.max_vertices is not None:
             pieces = split(batch, self.max_vertices)
             parts, starts = [piece.batch for piece in pieces], [piece.vertices.start for piece in pieces]
+            if len(parts) > 1:
+                refuse_shared_noise(traces.values())
         external: dict[str, Tensor] = {}
         if initial is not None:
             kinds.refuse_edges(traces)

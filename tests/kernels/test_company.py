@@ -18,6 +18,7 @@ from vertexflow.kernels.native.source import company_source
 from ..promises import SHAPES, graphs_of, inputs_of, outputs_and_gradients, same_bits
 from ..test_guarantees import model_of
 from ..test_processes import in_a_child
+from ..versions import FORKS
 
 MEETINGS = """
 #include <omp.h>
@@ -196,6 +197,7 @@ def test_native_code_gives_the_same_bits_in_company(library):
     assert same_bits(results[0], results[2])
 
 
+@FORKS
 def test_a_child_that_was_forked_in_company(library, company):
     model, graphs = model_of("trees", "native"), graphs_of(SHAPES["trees"], 150)
     x = inputs_of(SHAPES["trees"], graphs)

@@ -58,13 +58,13 @@ class InTwo:
 
     def run(self, tensors: Tensors, inputs: Tensors, external: Tensors) -> dict[str, Tensor]:
         """The outputs, as of `run_parts`."""
-        made = run_parts(self.trunk, tensors, inputs, external)
-        read = {name: made[name] for part in self.readout for name in part.bound.pulls}
-        outputs = {name: value for name, value in made.items() if name not in self.read}
+        pushed = run_parts(self.trunk, tensors, inputs, external)
+        read = {name: pushed[name] for part in self.readout for name in part.bound.pulls}
+        outputs = {name: value for name, value in pushed.items() if name not in self.read}
         if self.readout:
             outputs |= run_parts(self.readout, tensors, read, {})
         if self.absent:
-            device = next(iter(made.values())).device
+            device = next(iter(pushed.values())).device
             autograd.add_missing(outputs, self.absent, [], device)
             names = dict.fromkeys(name for trace in self.absent for name in trace.param_grads)
             outputs = autograd.with_zero_gradients(outputs, [*(tensors[name] for name in names), *inputs.values()])
@@ -83,14 +83,14 @@ def divided(
 ) -> Divided | None:
     """The methods cut in two; None where that saves little for these vertices, or cannot be done. `methods` has the method of
     each kind of the batch."""
-    found = programs.kept_with(version.readouts, traces, lambda: readout.readouts(traces))
-    if not (found and _saves_much(found, batch, methods, selection)):
+    of_methods = programs.kept_with(version.readouts, traces, lambda: readout.readouts(traces))
+    if not (of_methods and _saves_much(of_methods, batch, methods, selection)):
         return None
 
     def make() -> Divided | None:
         try:
             with without_autocast(device.type):  # the traces have their casts in them
-                pieces = readout.divide(found, inputs, tensors, device)
+                pieces = readout.divide(of_methods, inputs, tensors, device)
         except Exception as error:
             # Of PyTorch, or of the numbers that it was checked with: all rows are computed, as ever.
             log.show("trace", f"outputs of some vertices are computed with those of all: {error}")
@@ -101,7 +101,9 @@ def divided(
     return programs.kept_with(version.divided, traces, make)
 
 
-def _saves_much(found: Mapping[str, Readout], batch: GraphBatch, methods: Sequence[str], selection: Selection) -> bool:
+def _saves_much(
+    of_methods: Mapping[str, Readout], batch: GraphBatch, methods: Sequence[str], selection: Selection
+) -> bool:
     """Whether the readouts of vertices that were not asked for are more work than a run of its own for the others."""
     if not len(selection.ascending):
         return False
@@ -112,8 +114,8 @@ def _saves_much(found: Mapping[str, Readout], batch: GraphBatch, methods: Sequen
         counts = np.bincount(batch.kind_index[selection.ascending], minlength=len(methods)).tolist()
     saved, moved = 0, 0
     for method, count, all_count in zip(methods, counts, all_counts, strict=True):
-        saved += (all_count - count) * found[method].work
-        moved += count * found[method].num_read
+        saved += (all_count - count) * of_methods[method].work
+        moved += count * of_methods[method].num_read
     return saved > _RUN + moved * _MOVED
 
 

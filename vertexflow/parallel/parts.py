@@ -64,8 +64,8 @@ def divide(
     if batch.num_external:
         raise GraphError("a batch that reads vertices outside it cannot be divided; divide it before")
     levels = levels_of(batch)
-    found = cost or StepCost()
-    chosen = partition(batch, levels, int(ranks), found) if rank_of is None else _checked(rank_of, batch, ranks)
+    step_cost = cost or StepCost()
+    chosen = partition(batch, levels, int(ranks), step_cost) if rank_of is None else _checked(rank_of, batch, ranks)
     upward = _local_graphs(batch, levels, chosen, ranks)
     downward: Sequence[LocalGraph | None] = [None] * ranks
     if reverse:

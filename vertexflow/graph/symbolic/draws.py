@@ -1,4 +1,5 @@
-"""Random numbers of Python and NumPy: what a vertex function draws of them would be drawn once, when it is traced."""
+"""Random numbers that a vertex function cannot have: Python's and NumPy's, which would be drawn once, when it is traced; and
+PyTorch's without rows, where a batch is computed in parts."""
 
 from __future__ import annotations
 
@@ -7,14 +8,18 @@ import pickle
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ...errors import VertexFunctionError
+from .nodes import random_without_rows
+
+if TYPE_CHECKING:
+    from .trace import Trace
 
 Result = TypeVar("Result")
 _PYTHON, _NUMPY = "Python's random", "np.random"
@@ -40,6 +45,23 @@ def refused(traced: Callable[[], Result], line: str) -> Result:
             f"in each call, or pass them as an input\n  in the vertex function, {line}"
         )
     return result
+
+
+def refuse_shared_noise(traces: Iterable[Trace]) -> None:
+    """Refuse noise that all vertices of a call share, for a batch in several parts.
+
+    Raises:
+        VertexFunctionError: such noise is drawn; the message names the line.
+    """
+    for trace in traces:
+        random = random_without_rows(trace.graph)
+        if random:
+            of_user = [node for node in trace.graph.nodes if node in random and "line" in node.meta]
+            raise VertexFunctionError(
+                "the vertex function draws random numbers without rows, which all vertices of a call share, but the parts of a "
+                "batch (max_vertices) would each draw their own; draw a row for each vertex (torch.rand_like(h), dropout of a "
+                f"state), or let max_vertices be None\n  in the vertex function, {trace.where((of_user or [*random])[0])}"
+            )
 
 
 def _states() -> dict[str, bytes]:

@@ -101,3 +101,14 @@ def title(node: fx.Node) -> str:
 def operands(node: fx.Node) -> list[fx.Node]:
     """The tensors that a `cat` or `stack` joins: its first argument is a list."""
     return cast("list[fx.Node]", node.args[0])
+
+
+def random_without_rows(graph: fx.Graph) -> set[fx.Node]:
+    """Noise that all vertices share, and what is made of it before it meets rows."""
+    random: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "call_function" and not has_rows(node):
+            is_drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+            if is_drawn or not random.isdisjoint(node.all_input_nodes):
+                random.add(node)
+    return random

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .nodes import ancestors, has_rows, is_free, on_edges, sources
+from .nodes import ancestors, has_rows, is_free, on_edges, random_without_rows, sources
 from .passes.checks import CHECK
 from .prepare import prepare
 from .retrace import choose_edges, evaluate, is_size, leaf, needed_for
@@ -68,8 +68,8 @@ def readouts(traces: Mapping[str, Trace]) -> dict[str, Readout]:
     inside = {method: _inside(trace) for method, trace in whole.items()}
     names = {name for method, trace in whole.items() for name, node in trace.pushes.items() if node in inside[method]}
     taken = {name for trace in traces.values() for name in (*trace.pushes, *trace.pulls)}
-    found = {method: _readout(method, trace, names, inside[method], taken) for method, trace in whole.items()}
-    return found if any(each.work for each in found.values()) else {}
+    of_methods = {method: _readout(method, trace, names, inside[method], taken) for method, trace in whole.items()}
+    return of_methods if any(each.work for each in of_methods.values()) else {}
 
 
 def _inside(trace: Trace) -> set[fx.Node]:
@@ -77,7 +77,7 @@ def _inside(trace: Trace) -> set[fx.Node]:
     of_vertices = [node for name, node in trace.pushes.items() if not trace.is_edge_output(name)]
     needed = ancestors([*trace.scatters.values(), *(node for node in trace.pushes.values() if node not in of_vertices)])
     inside = {node for node in ancestors(of_vertices) - needed if node.op == "call_function" and not is_size(node)}
-    random = _random_without_rows(trace)
+    random = random_without_rows(trace.graph)
     changed = True
     while changed:
         changed = False
@@ -109,17 +109,6 @@ def _can_be_pushed(node: fx.Node) -> bool:
 
 def _row_size(node: fx.Node) -> int:
     return math.prod(map(int, node.meta["val"].shape[1:]))
-
-
-def _random_without_rows(trace: Trace) -> set[fx.Node]:
-    """Noise that all vertices share, and what is made of it before it meets rows."""
-    random: set[fx.Node] = set()
-    for node in trace.graph.nodes:
-        if node.op == "call_function" and not has_rows(node):
-            is_drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-            if is_drawn or not random.isdisjoint(node.all_input_nodes):
-                random.add(node)
-    return random
 
 
 def _readout(
