@@ -14,7 +14,7 @@ X = torch.arange(8.0)
 
 
 def cut(rows, *args, count=3, names=("batch", "x"), **kwargs):
-    return Cutter(count, rows, names).cut((BATCH, *args), kwargs)
+    return Cutter(count, rows, names).cut((BATCH, *args), kwargs)[0]
 
 
 def test_a_table_that_has_as_many_rows_as_there_are_vertices_is_given_whole():
@@ -63,7 +63,7 @@ def test_entries_of_arguments():
 def test_vertices_of_a_kind():
     graphs = [vf.graph(3, [(0, 2), (1, 2)], kind=["leaf", "leaf", "node"]), vf.graph(1, [], kind=["leaf"])]
     cutter = Cutter(2, {"x": "vertices of kind 'leaf'"}, ("batch", "x"))
-    assert [args[1].tolist() for args, _ in cutter.cut((vf.pack(graphs), torch.arange(3)), {})] == [[0, 1], [2]]
+    assert [args[1].tolist() for args, _ in cutter.cut((vf.pack(graphs), torch.arange(3)), {})[0]] == [[0, 1], [2]]
 
 
 def test_what_does_not_fit_what_was_said_is_refused():

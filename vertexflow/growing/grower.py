@@ -25,7 +25,7 @@ from ..kernels.compile import named_backend
 from ..kernels.compiled import Compiled
 from ..kernels.growing.entered import State, state_of
 from ..kernels.order import Order
-from ..kernels.plain import check_real, lie_in_memory
+from ..kernels.plain import are_rows_in_memory, check_real, lie_in_memory
 from .growth import Addition, order_of, order_of_rows
 
 if TYPE_CHECKING:
@@ -102,9 +102,7 @@ class Grower:
 
     def _is_again(self, again: _Again, addition: Addition, inputs: list[Tensor]) -> bool:
         """Whether nothing has changed since, and inputs are like those before."""
-        return _core.is_unchanged(again.unchanged, inputs) and (
-            not inputs or (lie_in_memory(inputs) and all(value.shape[0] == addition.num_vertices for value in inputs))
-        )
+        return _core.is_unchanged(again.unchanged, inputs) and are_rows_in_memory(inputs, addition.num_vertices)
 
     def _note(self, key: Key, known: _Known, given: list[Tensor], state: State | None, device: torch.device) -> None:
         """Note what an extension is computed with, for others like it."""

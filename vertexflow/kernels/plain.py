@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,11 @@ def is_recorded() -> bool:
 def lie_in_memory(tensors: Iterable[Tensor]) -> bool:
     """Whether all of these strided tensors have memory, so far as their addresses tell."""
     return min(map(_data_ptr, tensors), default=_HIGH) >= _HIGH
+
+
+def are_rows_in_memory(tensors: Sequence[Tensor], count: int) -> bool:
+    """The same, and whether each has so many rows."""
+    return not tensors or (lie_in_memory(tensors) and all(tensor.shape[:1] == (count,) for tensor in tensors))
 
 
 def are_usual(tensors: Collection[Tensor]) -> bool:

@@ -37,8 +37,11 @@ class Cutter:
     def __init__(self, count: int, rows: Mapping[str, str | None], names: Sequence[str]) -> None:
         self.count, self.rows, self.names = count, dict(rows), names
 
-    def cut(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-        """The arguments of each micro-batch; there are no more of them than graphs, and one at least.
+    def cut(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[tuple[Any, Any]], dict[str, tuple[int, ...]]]:
+        """The arguments of each micro-batch, of which there are no more than graphs, and one at least; and how many rows of each
+        sort the micro-batches have.
 
         Raises:
             InputError: an argument has not the rows that it was said to have, or perhaps has some of which nothing was said.
@@ -74,12 +77,8 @@ class Cutter:
             pairs = pairwise(graphs if cuts is None else cuts)
             columns.append([leaf if cuts is None else leaf[start:end] for start, end in pairs])
         pieces = [tree_unflatten([column[number] for column in columns], spec) for number in range(len(graphs) - 1)]
-        return [(piece[0], piece[1]) for piece in pieces]
-
-    def row_counts(self, batches: Sequence[GraphBatch]) -> dict[str, Cuts]:
-        """How many rows of each sort the micro-batches have."""
-        bounds = _bounds(batches, _cuts(batches[0], self.count))
-        return {sort: tuple(end - start for start, end in pairwise(cuts)) for sort, cuts in bounds.items()}
+        row_counts = {sort: tuple(end - start for start, end in pairwise(cuts)) for sort, cuts in bounds.items()}
+        return [(piece[0], piece[1]) for piece in pieces], row_counts
 
     def _name(self, path: Sequence[Any]) -> str:
         """What an argument, or an entry of it, is called."""

@@ -163,7 +163,8 @@ class _Call:
         args, kwargs = packed((args, kwargs))
         batches = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, GraphBatch)]
         check_same_graphs(batches, pipeline.group, pipeline.device)
-        for piece, named in pipeline._cutter.cut(args, kwargs):
+        pieces_of_arguments, row_counts = pipeline._cutter.cut(args, kwargs)
+        for piece, named in pieces_of_arguments:
             passage = Passage(pipeline.stage, sender)
             _of_thread.passage = passage
             try:
@@ -175,7 +176,6 @@ class _Call:
                 _of_thread.passage = None
             self.passages.append(passage)
         flat = [tree_flatten(result) for result in results]
-        row_counts = pipeline._cutter.row_counts(batches) if len(results) > 1 else {}
         outputs: list[Tensor] = []
         forms = []
         for number in range(len(flat[0][0])):

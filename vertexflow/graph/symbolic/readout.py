@@ -18,8 +18,9 @@ from torch import Tensor, fx, nn
 from .nodes import ancestors, has_rows, is_free, on_edges, random_without_rows, sources
 from .passes.checks import CHECK
 from .prepare import prepare
-from .retrace import choose_edges, evaluate, is_size, leaf, needed_for
+from .retrace import choose_edges, evaluate, leaf, needed_for
 from .roles import Param, Pull, role_of, shared_key
+from .sizes import is_size
 from .states import StateDtypes
 from .trace import Trace
 from .vertex import Vertex

@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from .passes.stops import STOP
 from .roles import ALL_SLOTS, CHILDREN, Counts, Gather, NumChildren, Param, Pull, Slots, position_of, role_of
+from .sizes import is_size
 from .trace import Trace
 from .vertex import Vertex
 
@@ -87,11 +88,6 @@ def needed_for(wanted: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.No
         if node not in ends and not is_asked:
             stack += node.all_input_nodes
     return seen
-
-
-def is_size(node: fx.Node) -> bool:
-    """Whether its value is a number of rows, or made of such numbers."""
-    return isinstance(node.meta.get("val"), torch.SymInt)
 
 
 class _Lines:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import _core
 from ..bound import Bound
-from ..plain import lie_in_memory
+from ..plain import are_rows_in_memory
 from ..prepared.passes import is_plain
 from ..ranges import is_profiling
 from ..second_order import gradients as second
@@ -99,7 +99,7 @@ def extend_strip_alike(
     count = _core.take_rows(table, strip.children, row, grown.count, unchanged, given)
     if not count or not grown.has_room(bound, count):
         return 0
-    if given and not (lie_in_memory(given) and all(len(value) == count for value in given)):
+    if not are_rows_in_memory(given, count):
         return 0
     strip.run_rows(grown, row, count, [inputs[name] for name in bound.pulls] if given else given)
     _note(grown, trail, before, row, count)

@@ -34,7 +34,7 @@ from ..autograd import (  # fmt: skip
 from ..bound import Bound
 from ..memory.layout import Values
 from ..order import Order
-from ..plain import check_plain, lie_in_memory
+from ..plain import are_rows_in_memory, check_plain
 from ..prepared.passes import sums_of
 from ..ranges import is_profiling
 from ..second_order import gradients as second
@@ -136,7 +136,7 @@ def extend_alike(
     rows = np.empty((count, order.groups[0].num_slots), np.int32)
     if _core.take_rows(table, rows, 0, grown.count, unchanged, given) != count:
         return 0
-    if given and not (lie_in_memory(given) and all(len(value) == count for value in given)):
+    if not are_rows_in_memory(given, count):
         return 0
     earlier = torch.from_numpy(rows.reshape(-1))
     _add(grown, trail, bound, order, extension, earlier, [*params, *(inputs[name] for name in bound.pulls)], state)
