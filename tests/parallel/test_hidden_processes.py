@@ -123,8 +123,8 @@ def agree(name: str, model: nn.Module, gradients: dict[str, torch.Tensor], rank:
     """Gradients of one process, or this rank's columns of them; returns how many parameters are cut."""
     cut = {}
     for prefix, module in model.named_modules():
-        if isinstance(module, vf.VertexFunction):
-            cut |= {f"{prefix}.{key}".removeprefix("."): columns for key, columns in module._divided.params.items()}
+        if (divided := getattr(module, "_divided", None)) is not None:
+            cut |= {f"{prefix}.{key}".removeprefix("."): columns for key, columns in divided.params.items()}
     for key, parameter in model.named_parameters():
         whole = gradients[key]
         wanted = own(whole, cut[key], rank, ranks) if key in cut else whole

@@ -111,13 +111,10 @@ class Plan:
                 )
         if num_stages > 1 and set(self.stages) != set(self.parts):
             raise InputError(f"there are {num_stages} stages; give the stage of each part: stages={{name: number}}")
-        if self.ranks("vertices") > 1 and self.size > self.with_rows:
-            others = " and ".join(
-                f'{self.ranks(name)} of "{name}"' for name in ("hidden", "stages") if self.ranks(name) > 1
-            )
+        if self.ranks("vertices") > 1 and num_stages > 1:
             raise InputError(
-                f'the mesh has {self.ranks("vertices")} ranks of "vertices" and {others}, which are not carried out beside each '
-                'other; beside "data" either is'
+                f'the mesh has {self.ranks("vertices")} ranks of "vertices" and {num_stages} of "stages", which are not carried '
+                'out beside each other; beside "data" and "hidden" either is'
             )
         for name in ("micro_batches", "accumulate", "batch_size"):
             value = getattr(self, name)
