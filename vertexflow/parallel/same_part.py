@@ -69,11 +69,14 @@ def _difference(
     rows = torch.stack(theirs).tolist()
     if failure is not None:
         return failure
-    refused = [rank for rank, each in enumerate(rows) if not each[0]]
+    ranks = distributed.get_process_group_ranks(group)
+    refused = [rank for rank, each in zip(ranks, rows, strict=True) if not each[0]]
     if refused:
         return InputError(f"rank {refused[0]} refused the call; its message says why")
     for column, difference in enumerate(what, 1):
-        other = next((rank for rank, each in enumerate(rows) if each[column] != rows[0][column]), None)
+        other = next((rank for rank, each in zip(ranks, rows, strict=True) if each[column] != rows[0][column]), None)
         if other is not None:
-            return InputError(f"ranks 0 and {other} were called with {difference}; all call the model in the same way")
+            return InputError(
+                f"ranks {ranks[0]} and {other} were called with {difference}; all call the model in the same way"
+            )
     return None
