@@ -168,6 +168,27 @@ def test_a_plan_divides_by_what_its_cluster_costs():
     assert exchanges[0] > exchanges[1]
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_ranks_of_columns_exchange_the_columns_that_they_have(nodes, monkeypatch):
+    """Two parts of two chains, one after the other, each on two ranks of columns, which are neighbours: parts may be on two
+    nodes. Half of each state crosses, and columns are gathered in each step of the rank that works."""
+    monkeypatch.setattr(divided, "partition", lambda *_: np.array([0, 0, 1, 1] * 2))
+    links = {"devices": Link(1e-3, 1e6), "nodes": Link(2e-3, 1e5)}
+    cluster = a_cluster(nodes=nodes, devices=4 // nodes, links=links)
+    batch, observation = seen([vf.chain(4)] * 2)
+    (part,), (call,) = observation.parts, observation.parts[0].calls
+    model, x = TreeRNN(4, 4), torch.empty(8, 4, device="meta")
+    like = vf.parallel.Plan({"vertices": 2, "hidden": 2}, {"": "hidden"})
+    found = vf.parallel.plan(model, [(batch, {"x": x})], cluster, like=like).prediction
+    between, row = links["devices" if nodes == 1 else "nodes"], call.state_bytes
+    exchanged = 2 * (between.latency + 2 * row / 2 / between.bandwidth)
+    assert found.seconds * found.shares["exchanges"] == pytest.approx(exchanged)
+    gathered = 4 * 2 * (1e-3 + 2 * row / 2 / 1e6)  # four steps of two rows, forward and backward
+    averaged = 2 * (between.latency + part.trained_bytes / 2 / 2 / between.bandwidth)
+    assert found.seconds * found.shares["communication"] == pytest.approx(gathered + averaged)
+    assert found.traffic == pytest.approx(4 * 2 * row + 2 * 2 * row / 2 + part.trained_bytes / 2)
+
+
 def test_a_plan_keeps_its_step_cost(tmp_path):
     plan = vf.parallel.Plan({"vertices": 2}, {"": "whole"}, step_cost=vf.parallel.StepCost(1.5, 330.25, 0.1))
     plan.save(tmp_path / "plan.json")

@@ -163,8 +163,9 @@ class Plan:
 
         On meshes of "data" and "vertices" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the
         dimensions they are "whole" or "hidden". With "vertices", the model is called with parts of graphs
-        (`vf.parallel.divide`), each rank with its own. `vf.parallel.mean` makes losses whose gradients are those of the whole
-        batch (with ranks of "hidden" or "stages", `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
+        (`vf.parallel.divide`), each rank with its own, ranks of "hidden" with the same. `vf.parallel.mean` makes losses whose
+        gradients are those of the whole batch (with ranks of "hidden" or "stages", `group=` are those that have different rows,
+        `mesh["data"]` or `mesh["vertices"]`), and `BalancedSampler` gives out the graphs.
 
         Args:
             model: with the parts of the plan. Its parameters are sharded, or cut to the columns of this rank, in place, unless

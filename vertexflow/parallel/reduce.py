@@ -41,7 +41,7 @@ def mean(values: Tensor, weight: Tensor | None = None, *, group: ProcessGroup | 
             sum(weight * values) / sum(weight) over all ranks. Booleans are a mask: what is left out may be NaN. It may require
             grad.
         group: the ranks that share the batch; by default all. A `DeviceMesh` of one dimension stands for its group. After
-            `plan.apply` with "hidden" or "stages" it is given: `mesh["data"]`.
+            `plan.apply` with "hidden" or "stages" it is given: `mesh["data"]`; beside ranks of vertices, `mesh["vertices"]`.
 
     Returns:
         A tensor without dimensions, in the dtype of `values`; 0 if no rank has a row (or all weights are zero).
