@@ -174,7 +174,7 @@ def test_ranks_of_columns_exchange_the_columns_that_they_have(nodes, monkeypatch
     nodes. Half of each state crosses, and columns are gathered in each step of the rank that works."""
     monkeypatch.setattr(divided, "partition", lambda *_: np.array([0, 0, 1, 1] * 2))
     links = {"devices": Link(1e-3, 1e6), "nodes": Link(2e-3, 1e5)}
-    cluster = a_cluster(nodes=nodes, devices=4 // nodes, links=links)
+    cluster = Cluster(nodes, 4 // nodes, flops=1e6, bandwidth=1e6, memory=1e9, links=links)
     batch, observation = seen([vf.chain(4)] * 2)
     (part,), (call,) = observation.parts, observation.parts[0].calls
     model, x = TreeRNN(4, 4), torch.empty(8, 4, device="meta")

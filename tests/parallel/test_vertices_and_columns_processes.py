@@ -104,7 +104,7 @@ def of_losses_and_gradients(mesh: DeviceMesh, names) -> None:
         gradients = dict(zip(dict(one.named_parameters()), of_parameters, strict=True))
         for how, rank_of in divisions(batch, rows.size()):
             if name not in ("slots", "kinds") and how not in ("at random", "one has nothing"):
-                continue
+                continue  # each takes a while
             both = name == "both directions"
             part = vf.parallel.divide(batch, rows.size(), reverse=both, rank_of=rank_of)[rows.get_local_rank()]
             own_x = x.detach()[part.own].requires_grad_()
@@ -273,12 +273,15 @@ def on_four(folder) -> None:
     of_checkpoints(mesh, folder)
 
 
-def test_data_beside_both(tmp_path):
+def test_eight_ranks(tmp_path):
     run_on_ranks(tmp_path, 8, on_eight)
 
 
 def on_eight() -> None:
-    """Two data ranks of two parts of two columns each."""
+    """Two data ranks of two parts of two columns each; four parts of two columns each, of which one may have no vertex and takes
+    part in exchanges."""
+    four = DeviceMesh("cpu", torch.arange(8).reshape(4, 2), mesh_dim_names=("vertices", "hidden"))
+    of_losses_and_gradients(four, ["ragged"])
     mesh = DeviceMesh("cpu", torch.arange(8).reshape(2, 2, 2), mesh_dim_names=("data", "vertices", "hidden"))
     case, _ = BOTH["slots"]
     one, batch = case.model(), vf.pack(TREES)

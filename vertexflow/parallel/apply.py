@@ -61,7 +61,7 @@ def apply(
             model,
             _parts_in_stages(plan, modules),
             stages.get_group(),
-            Cutter(plan.micro_batches, rows or {}, names),
+            Cutter(plan.micro_batches, rows or {}, names, has_parts=plan.ranks("vertices") > 1),
             device_of(stages),
         )
     if ways <= {"whole", "hidden"}:

@@ -111,10 +111,15 @@ class Plan:
                 )
         if num_stages > 1 and set(self.stages) != set(self.parts):
             raise InputError(f"there are {num_stages} stages; give the stage of each part: stages={{name: number}}")
-        if self.ranks("vertices") > 1 and num_stages > 1:
+        if self.ranks("vertices") > 1 and num_stages > 1 and self.ranks("hidden") > 1:
             raise InputError(
-                f'the mesh has {self.ranks("vertices")} ranks of "vertices" and {num_stages} of "stages", which are not carried '
-                'out beside each other; beside "data" and "hidden" either is'
+                f'the mesh has {self.ranks("vertices")} ranks of "vertices", {self.ranks("hidden")} of "hidden" and {num_stages} '
+                'of "stages", which are not carried out all together; any two of them are'
+            )
+        if self.ranks("vertices") > 1 and num_stages > 1 and self.micro_batches != 1:
+            raise InputError(
+                f"micro_batches is {self.micro_batches!r}; a part of a graph is not cut: where ranks share the vertices, it goes "
+                "through the stages in one piece"
             )
         for name in ("micro_batches", "accumulate", "batch_size"):
             value = getattr(self, name)

@@ -159,8 +159,9 @@ def _over_ranks(value: Tensor, group: Any) -> Tensor:
     chosen = group_of(group)
     if chosen is not None and group is None and _names_groups:
         raise InputError(
-            "a model was spread over ranks that share columns or stages, and have the same graphs: say which ranks have others, "
-            'group=mesh["data"]; where there is no such dimension, each rank has the whole batch: losses.mean()'
+            "a model was spread over ranks that share columns or stages, and have the same rows: say which ranks have others, "
+            'group=mesh["data"], or mesh["vertices"]; where there is no such dimension, each rank has the whole batch: '
+            "losses.mean()"
         )
     return value if chosen is None else _OverRanks.apply(value, chosen)  # type: ignore[no-untyped-call]
 

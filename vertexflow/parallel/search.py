@@ -288,7 +288,7 @@ class _Search:
         worst = int(np.argmax(times))
         compute = np.sum([option.compute for option in held[worst]], axis=0) * pieces
         parts = dict(zip(LIMITS, compute.tolist(), strict=True))
-        parts["exchanges"] = sum(option.exchanged for option in picked)
+        parts["exchanges"] = sum(option.exchanged for option in held[worst])
         parts["communication"] = pieces * (times[worst] - float(compute.sum()) / pieces) + syncs[worst]
         parts["communication"] -= parts["exchanges"]
         parts["waiting for other stages"] = seconds - sum(parts.values())
