@@ -128,6 +128,7 @@ def test_other_dtypes(dtype):
     assert h.dtype == model.u.weight.grad.dtype == dtype
 
 
+@pytest.mark.slow
 def test_copies_and_checkpoints_compute_the_same():
     model = TreeRNN(3, 4)
     x = torch.randn(12, 3)
