@@ -34,7 +34,7 @@ def test_any_optimiser_lowers_the_loss(optimizer):
         loss.backward()
         return loss
 
-    losses = [float(stepper.step(closure)) for _ in range(20)]
+    losses = [stepper.step(closure).item() for _ in range(20)]
     assert losses[-1] < 0.8 * losses[0]
 
 
