@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import vertexflow as vf
 from vertexflow.parallel import GradientNoise, best_batch, efficiency, gain
+from vertexflow.parallel.pipeline import Elsewhere
 
 SIZE = 50
 
@@ -203,3 +204,70 @@ def test_gradients_of_an_earlier_step_are_noticed():
         noise.add(4)
     with pytest.raises(vf.InputError, match="begin each step with zero_grad"):
         noise.update(8)
+
+
+def test_a_step_of_which_a_part_is_refused_leaves_nothing_behind():
+    model = Quadratic(1.0)
+    noise = GradientNoise(model)
+    wanted = steps_of(GradientNoise(model), model, parts())
+    first, second = parts()
+    model.zero_grad()
+    first(model).backward()
+    noise.add(4)
+    for _ in range(2):
+        second(model).backward()
+    with pytest.raises(vf.InputError, match="after each backward pass"):
+        noise.add(4)
+    assert steps_of(noise, model, parts()) == pytest.approx(wanted)
+
+
+def test_a_part_whose_rows_are_refused_is_added_when_they_are_right():
+    model = Quadratic(1.0)
+    wanted = steps_of(GradientNoise(model), model, parts())
+    noise = GradientNoise(model)
+    model.zero_grad()
+    for part in parts():
+        part(model).backward()
+        with pytest.raises(vf.InputError, match="a part has -1 rows"):
+            noise.add(-1)
+        noise.add(4)
+    noise.update(8)
+    assert noise.scale == pytest.approx(wanted)
+
+
+def test_parameters_that_are_trained_later_are_refused():
+    """Their gradients were not seen; noise would be that of the others alone."""
+    model = nn.Sequential(nn.Linear(SIZE, SIZE), nn.Linear(SIZE, 1)).double()
+    model[0].requires_grad_(False)
+    noise = GradientNoise(model)
+
+    def loss(x, model):
+        return model(x).sum() / 8
+
+    torch.manual_seed(0)
+    given = [functools.partial(loss, torch.randn(4, SIZE, dtype=torch.float64)) for _ in range(2)]
+    steps_of(noise, model, given)
+    model.requires_grad_(True)
+    with pytest.raises(vf.InputError, match=r"'0\.weight' has a gradient, and was no parameter that is trained when"):
+        steps_of(noise, model, given)
+    again = GradientNoise(model)
+    again.load_state_dict(noise.state_dict())
+    steps_of(again, model, given)
+    model.requires_grad_(False)[0].requires_grad_(True)
+    model.zero_grad()
+    steps_of(again, model, given)
+    assert again.updates == 3
+
+
+def test_a_model_in_stages_is_refused():
+    model = nn.Sequential(Quadratic(1.0), nn.Linear(1, 1))
+    noise = GradientNoise(model)
+    model[1] = Elsewhere("1", 1)
+    with pytest.raises(
+        vf.InputError, match="part '1' is in a stage on another rank: noise is measured where each"
+    ):
+        GradientNoise(model)
+    model[0](torch.zeros(4, SIZE)).mean().backward()
+    noise.add(4)
+    with pytest.raises(vf.InputError, match="part '1' is in a stage on another rank"):
+        noise.update(4)

@@ -235,6 +235,23 @@ def test_an_update_after_the_step_is_refused():
         noise.update(12)
 
 
+def test_an_update_that_is_refused_leaves_nothing_of_its_step():
+    torch.manual_seed(0)
+    model, optimizer = with_state(draw(SIZE), torch.ones(SIZE, dtype=torch.float64))
+    noise = GradientNoise(model, optimizer=optimizer, decay=0)
+    for x in (draw(4, SIZE), draw(4, SIZE)):
+        (model(x).sum() / 8).backward()
+        noise.add(4)
+    optimizer.step()
+    with pytest.raises(vf.InputError, match="before optimizer"):
+        noise.update(8)
+    again = GradientNoise(model, optimizer=optimizer, decay=0)
+    parts = [draw(4, SIZE), draw(4, SIZE)]
+    step_of(again, model, parts)
+    step_of(noise, model, parts)
+    assert noise.state_dict() == again.state_dict()
+
+
 def test_steps_of_which_it_is_not_told_do_not_count():
     torch.manual_seed(0)
     model = Quadratic(draw(SIZE))

@@ -210,6 +210,9 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
         model(part, x)
     with pytest.raises((vf.InputError, RuntimeError), match="gradients of gradients"):
         torch.autograd.grad(model(part, x).sum(), list(model.parameters()), create_graph=True)
+    for function, wanted in ((model.whole, "parts of graphs"), (model.function, "its columns on several ranks")):
+        with pytest.raises(vf.InputError, match=wanted):
+            vf.parallel.GradientNoise(function, group=mesh["vertices"])
     ours.sum().backward()  # nothing was changed
     model(part, x).sum().backward()
 

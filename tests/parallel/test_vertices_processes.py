@@ -178,6 +178,7 @@ def of_what_is_refused() -> None:
         (lambda: torch.func.vmap(lambda x: model(part, x=x).h)(x[None]), "other parameters, or inside torch.func"),
         (lambda: model.start(part, x=x), "vf.pack takes a list|input graphs"),
         (lambda: model.estimate_memory(part, x=x), "vf.pack takes a list|input graphs"),
+        (lambda: vf.parallel.GradientNoise(model), "the model is called with parts of graphs, whose other vertices"),
         (
             lambda: torch.autograd.grad(out.h.sum(), list(model.parameters()), create_graph=True),
             "gradients of gradients",

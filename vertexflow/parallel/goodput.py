@@ -94,8 +94,9 @@ class GradientNoise:
         group: the ranks that share the batch; by default all.
 
     Raises:
-        InputError: parameters of which some are sharded and others are not, or that are sharded over other ranks than `group`,
-            or that the optimizer does not have; a decay that is not from 0 to 1.
+        InputError: a model whose vertices, columns or parts are on several ranks; parameters of which some are sharded and others
+            are not, or that are sharded over other ranks than `group`, or that the optimizer does not have; a decay that is not
+            from 0 to 1.
         InputTypeError: another optimizer.
 
     Example:
@@ -137,10 +138,14 @@ class GradientNoise:
         Raises:
             InputError: a number of rows that is none; a parameter's gradient came in several pieces, as of two backward passes.
         """
-        square = self._gradients.take()
         count = float(rows)
         if not 0 <= count < math.inf:
             raise InputError(f"a part has {rows} rows; give a number from 0 up")
+        try:
+            square = self._gradients.take()
+        except InputError:
+            self._begin()  # the parts of this step before do not count in the next
+            raise
         self._parts += count > 0
         self._empty += count == 0
         if count:
@@ -154,26 +159,25 @@ class GradientNoise:
 
         Raises:
             InputError: the step had one part on one rank, which says nothing of noise; `add` was not called; the gradients of
-                the parameters are not those of the parts; the model has other parameters than when this was made; the
-                optimizer has made its step already.
+                the parameters are not those of the parts; the model has other parameters, or trains more of them, than when
+                this was made; the optimizer has made its step already.
         """
         group = group_of(self._group)
         ranks = 1 if group is None else distributed.get_world_size(group)
+        parts = [self._sum / ranks**2, self._rows, self._parts, self._empty]
+        self._begin()  # also where this step is refused
         square = self._gradients.square(ranks)
         device = self._gradients.parameters[0].device
-        totals = torch.tensor(
-            [self._sum / ranks**2, self._rows, self._parts, self._empty, graphs, square], dtype=torch.float64
-        ).to(device)
-        self._begin()
+        totals = torch.tensor([*parts, graphs, square], dtype=torch.float64).to(device)
         if group is not None:
             distributed.all_reduce(totals, group=group)
-        of_parts, rows, parts, empty, batch, square = totals.tolist()
-        if parts + empty < 2:
+        of_parts, rows, count, empty, batch, square = totals.tolist()
+        if count + empty < 2:
             raise InputError(
-                f"the step had {parts + empty:.0f} parts, of which add() was told; noise shows in the difference between two or "
+                f"the step had {count + empty:.0f} parts, of which add() was told; noise shows in the difference between two or "
                 "more: several ranks, or gradients that are accumulated"
             )
-        if parts < 2:  # the last batch of an epoch may be that small
+        if count < 2:  # the last batch of an epoch may be that small
             return
         mean = rows * of_parts
         if not math.isfinite(mean + square):  # a scaler of float16, for one, makes the step again with another scale
@@ -185,7 +189,7 @@ class GradientNoise:
                 f"the squared norm of the step's gradients is {square:.3g}, to which parts of {mean:.3g} on average cannot add "
                 "up: begin each step with zero_grad(), and call add() after each backward pass"
             )
-        trace, gradient = batch * (mean - square) / (parts - 1), (parts * square - mean) / (parts - 1)
+        trace, gradient = batch * (mean - square) / (count - 1), (count * square - mean) / (count - 1)
         self._trace = self.decay * self._trace + (1 - self.decay) * trace
         self._square = self.decay * self._square + (1 - self.decay) * gradient
         self.updates += 1

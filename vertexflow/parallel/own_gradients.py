@@ -16,6 +16,7 @@ from torch.distributed import ProcessGroup
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..errors import InputError
+from .pipeline import Elsewhere
 from .preconditioned import Preconditioner, preconditioner_of
 
 
@@ -28,11 +29,14 @@ class OwnGradients:
         optimizer: as whose steps the squares are taken, of gradients that are scaled as it scales them.
 
     Raises:
-        InputError: parameters that are sharded in another way, or over other ranks, or that the optimizer does not have.
+        InputError: a model whose vertices, columns or parts are on several ranks; parameters that are sharded in another way, or
+            over other ranks, or that the optimizer does not have.
         InputTypeError: an optimizer of which is not known how it scales gradients.
     """
 
     def __init__(self, model: nn.Module, group: ProcessGroup | None, optimizer: Any = None) -> None:
+        _check_undivided(model)
+        self._model = model
         sharded = [module for module in model.modules() if _is_sharded(module)]
         for module in sharded:
             module.reshard()  # type: ignore[operator]  # after an evaluation the outermost has whole parameters
@@ -88,9 +92,10 @@ class OwnGradients:
         """What this rank adds to the square of the averaged gradient, of so many ranks.
 
         Raises:
-            InputError: the model has other parameters than before; gradients that no hook has seen; the optimizer has made a
-                step since the backward passes.
+            InputError: the model is divided by now, or has other parameters than before; gradients that no hook has seen; the
+                optimizer has made a step since the backward passes.
         """
+        _check_undivided(self._model)
         scaled, self._scaled = self._scaled, set()
         if self.preconditioner is not None and scaled - {self.preconditioner.steps}:
             raise InputError(
@@ -103,6 +108,15 @@ class OwnGradients:
                 raise InputError(
                     f"the model's {name!r} is another parameter than it was; make GradientNoise after fully_shard, and whatever "
                     "else puts parameters in the place of others"
+                )
+        trained = {id(parameter) for parameter in self.parameters}
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is None or not parameter.requires_grad or parameter in self._watched:
+                continue
+            if id(parameter) not in trained:
+                raise InputError(
+                    f"{name!r} has a gradient, and was no parameter that is trained when GradientNoise was made: make it anew "
+                    "where more of the model is trained; load_state_dict() goes on with the averages"
                 )
         squares = []
         for number, parameter in enumerate(self.parameters):
@@ -163,6 +177,24 @@ class OwnGradients:
 
     def _averaged(self, number: int, parameter: Tensor) -> None:
         self._held.discard(number)
+
+
+def _check_undivided(model: nn.Module) -> None:
+    """Refuse a model of which a rank has other vertices of the same graphs, other columns or other parts than its neighbours: its
+    gradients are not those of graphs of its own, or not of all parameters."""
+    for name, module in model.named_modules():
+        what = ""
+        if isinstance(module, Elsewhere):
+            what = "is in a stage on another rank"
+        elif getattr(module, "_divided", None) is not None:
+            what = "has its columns on several ranks"
+        elif getattr(module, "_part_group", None) is not None or getattr(module, "_kept_on_ranks", None) is not None:
+            what = "is called with parts of graphs, whose other vertices are on other ranks"
+        if what:
+            raise InputError(
+                f"{f'part {name!r}' if name else 'the model'} {what}: noise is measured where each rank has graphs of its "
+                "own, and all parameters or fully_shard's pieces of them"
+            )
 
 
 def _square(grad: Tensor, weights: Tensor | None) -> Tensor:
