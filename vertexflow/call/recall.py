@@ -113,9 +113,7 @@ class AsBefore:
         return cls(seen, (tuple(unchanged)[:-1], given), _attributes(model), _names(tensors, {}), surroundings)
 
 
-def run_unchanged(
-    model: Model, batch: object, reverse: bool, inputs: Tensors, wanted: Tensor | None
-) -> Outputs | None:
+def run_unchanged(model: Model, batch: object, reverse: bool, inputs: Tensors, wanted: Tensor | None) -> Outputs | None:
     """What `run_again` returns, if neither the model nor its surroundings have changed since that was asked."""
     programs, is_grad_enabled = model._programs, torch.is_grad_enabled()
     as_before: AsBefore | None = programs.as_before.get(is_grad_enabled)
@@ -126,12 +124,13 @@ def run_unchanged(
     recall: Recall | None = seen.version.recalls.get(batch, {}).get((reverse, is_grad_enabled))
     if recall is None or (wanted is None) is not (recall.wanted is None):
         return None
+    looked_at: object = seen.snapshot.modules[0]()  # another one, where a model was copied
     further = [*inputs.values()] if wanted is None else [*inputs.values(), wanted]
     if not (
         [*as_before.names, *inputs] == recall.names
         and all(map(operator.is_, _attributes(model), as_before.attributes))
         and all(map(operator.is_, as_before.surroundings, recall.surroundings))
-        and seen.snapshot.modules[0]() is model
+        and looked_at is model
         and _core.is_unchanged((*held[0], recall.guards.check), further)
         and lie_in_memory(further)
         and (wanted is None or recall.wanted is None or torch.equal(wanted, recall.wanted))

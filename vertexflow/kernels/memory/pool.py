@@ -90,7 +90,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def take_for_a_call(size: int) -> Piece:
-    """A piece of at least so many bytes for the time of one call: soon given back (`give_back`), it may be free and of any size."""
+    """A piece of at least so many bytes for the time of one call: soon given back (`give_back`), it may be one of any size."""
     return _take(size, KEPT)
 
 

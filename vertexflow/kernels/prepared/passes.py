@@ -16,7 +16,15 @@ from torch import Tensor
 
 from ... import _core
 from ..memory import rehearsal
-from ..memory.pool import LARGE_OF_A_CALL, LARGE_OF_PARTS, empty, give_back, is_large, rehearse_for_a_call, take_for_a_call
+from ..memory.pool import (
+    LARGE_OF_A_CALL,
+    LARGE_OF_PARTS,
+    empty,
+    give_back,
+    is_large,
+    rehearse_for_a_call,
+    take_for_a_call,
+)
 from ..ranges import CallsOfRun
 from .group_memory import GroupMemory
 from .state_rows import StateRows
