@@ -186,6 +186,7 @@ def test_a_graph_that_is_too_large_for_a_rank_is_divided(model):
         vf.parallel.plan(lstm, batches, a_cluster(memory=5e4))
 
 
+@pytest.mark.slow
 def test_what_any_model_can_do_is_searched_for_unless_more_is_asked_for(model):
     slow = a_cluster(flops=1e6, links={"devices": Link(1e-9, 1e12), "nodes": Link(1e-9, 1e12)})
     batches = [(vf.pack(GRAPHS[:1]), torch.empty(5, 3, device="meta"))]  # one graph: there is nothing to divide
@@ -208,6 +209,7 @@ def test_a_laptop_plans_for_1024_devices(model):
     assert plan.runners_up
 
 
+@pytest.mark.slow
 def test_what_cannot_be_planned_is_refused(model):
     batch, cluster = a_batch(), a_cluster()
     plan = vf.parallel.plan
@@ -235,7 +237,11 @@ def test_what_cannot_be_planned_is_refused(model):
         (lambda: Plan({"stages": 2}, {"up": "whole"}), "give the stage of each part"),
         (lambda: Plan({"data": 2}, {"up": "whole"}, {"up": 1}), "is in stage 1"),
         (lambda: Plan({"data": 2}, {}, micro_batches=0), "micro_batches is 0"),
-        (lambda: Plan({"vertices": 2, "hidden": 4}, {}), '2 ranks of "vertices" and 4 of "hidden", which are not'),
+        (lambda: Plan({"vertices": 2, "stages": 2}, {"up": "whole"}, {"up": 1}, 2), "through the stages in one piece"),
+        (
+            lambda: Plan({"vertices": 2, "stages": 2, "hidden": 4}, {"up": "whole"}, {"up": 1}),
+            "not carried out all together",
+        ),
         (lambda: Plan({"data": 2}, {}, accumulate=0), "accumulate is 0"),
         (lambda: Plan({"data": 2}, {}, batch_size=2.5), "batch_size is 2.5"),
         (lambda: Plan({"data": 2}, {"up": "whole", "other": "whole"}).apply(model), "no module of that name"),
