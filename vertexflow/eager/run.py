@@ -31,6 +31,7 @@ from ..graph.symbolic.states import dtypes_of, usual_dtype
 from ..growing.frontier import Frontier
 from ..growing.growth import Addition, Growth
 from ..kernels.eager import Computation, Pieces, Uses, in_batch_order, note_pushes, run_steps, settle_pushes
+from ..kernels.growing.grown import Usual
 from ..kernels.order_on_device import order_on
 from ..scheduler import edge_lists, schedule
 from .input_rows import InputRows
@@ -145,7 +146,7 @@ class EagerFrontier(Frontier):
         self._states = Pieces(device)
         self._pushed = Pieces(device)
         self._uses: dict[str, Uses] = {}  # of each method, what it used when it was called last
-        self._begin(model._methods, device)
+        self._begin(model._methods, device, Usual())
 
     @property
     def num_vertices(self) -> int:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from .. import _core, log
-from ..call.kinds import group_by_method, methods_in, methods_of_rows
+from ..call.kinds import group_by_method, methods_in
 from ..call.orders import AddedOrder, Orders, Reads
 from ..errors import GraphError, InputTypeError
 from ..graph.inputs.arcs import refuse_arcs
 from ..kernels.order import Order
 from ..kernels.order_on_device import order_on
 from ..scheduler import Policy, edge_lists, schedule
+from .groups import Groups, Kept, groups_of
 
 if TYPE_CHECKING:
     from ..graph.inputs.pack import GraphBatch
@@ -66,6 +67,7 @@ class Addition(NamedTuple):
     method_index: Ints | None = None
     graphs: Growth | None = None
     last: int = -1  # the last vertex in the table
+    groups: Groups | None = None  # of what no graphs are
 
     @classmethod
     def of_graphs(cls, batch: GraphBatch, methods: Mapping[Any, str]) -> Addition:
@@ -79,8 +81,9 @@ class Addition(NamedTuple):
         return cls(0, batch.num_vertices, np.zeros((0, 0), np.int64), names if kinds else names[:1], index, growth)
 
     @classmethod
-    def of(cls, table: Array, start: int, kind: Any, methods: Mapping[Any, str]) -> Addition:
-        """New vertices with these children, and of these kinds; refuses what are no numbers of vertices. `methods` by kind."""
+    def of(cls, table: Array, start: int, kind: Any, methods: Mapping[Any, str], kept: Kept) -> Addition:
+        """New vertices with these children, and of these kinds; refuses what are no numbers of vertices. `methods` by kind;
+        `kept` as of `groups_of`."""
         if table.ndim != 2:
             raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {table.shape}")
         if table.dtype.kind not in "iu" and table.size:
@@ -95,7 +98,8 @@ class Addition(NamedTuple):
                 f"row {row} of `children` names vertex {table[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} "
                 f"and the new ones, {start} to {start + count - 1}; -1 means that there is none"
             )
-        return cls(start, count, table, *methods_of_rows(kind, count, methods), last=last)
+        groups = groups_of(kind, count, methods, kept)
+        return cls(start, count, table, groups.methods, groups.numbers, last=last, groups=groups)
 
     @property
     def num_edges(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # Terms of gradients, and the numbers of those whose sum is that of a parameter.
 Sums = tuple[list[Tensor], list[list[int]]]
+
+# What each method pulls, in extensions by vertices of several methods that were given inputs of these names.
+Pulls = dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[str, ...]]]
 
 
 @dataclass(eq=False)
@@ -61,6 +64,8 @@ class Usual:
     """What runs of a model have lately been like."""
 
     vertices: int = 0
+    pulls: Pulls = field(default_factory=dict)
+    groups: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # of vertices, by their kinds
 
 
 @dataclass

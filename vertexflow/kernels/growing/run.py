@@ -81,6 +81,30 @@ class Trail:
             self.token = _apply(_Extensions, grown, added, self.token, *inputs)
 
 
+class Mark(NamedTuple):
+    """How far a run was."""
+
+    num_vertices: int
+    without_gradients: tuple[int, ...]  # its last number, and how many there were
+    token: Tensor
+    waiting: list[Added]
+    num_waiting: int
+    entered: dict[int, Entered]
+
+    @classmethod
+    def of(cls, grown: Grown, trail: Trail) -> Mark:
+        """How far it is."""
+        bounds, waiting = grown.without_gradients, trail.waiting
+        return cls(grown.count, (*bounds[-1:], len(bounds)), trail.token, waiting, len(waiting), dict(trail.entered))
+
+    def return_to(self, grown: Grown, trail: Trail) -> None:
+        """Forget the vertices that were computed since, of which nothing has been read."""
+        *last, number = self.without_gradients
+        grown.count, grown.without_gradients[max(0, number - 1) :] = self.num_vertices, last
+        del self.waiting[self.num_waiting :]
+        trail.token, trail.waiting, trail.entered = self.token, self.waiting, self.entered
+
+
 class Extended(NamedTuple):
     """What an extension in memory of its own was computed with, and further ones of as many vertices are."""
 
