@@ -9,6 +9,8 @@ TORCH ?=
 PYTHONS ?= 3.10 3.11 3.12 3.13
 TORCHES ?= 2.10.0 2.11.0 2.13.0
 ARGS ?=
+# Tests and benchmarks start many processes: without Python's bytecode each would compile all sources anew.
+export PYTHONDONTWRITEBYTECODE =
 
 BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(TORCH),build/constraints-torch-$(TORCH).txt,constraints.txt)

@@ -4,7 +4,8 @@
     python -m benchmarks.goodput --optimizer sgd --lr 0.05 --hidden 32 --train-size 4000 --accuracy 0.65
 
 A binary TreeLSTM on one thread. In all runs the learning rate is the one for batches of 16 times AdaScale's gain, of which
-AdamW takes the square root (as Pollux scales AdamW's), so that they differ in their batch size alone. "chosen" asks
+AdamW takes the square root (as Pollux scales AdamW's), so that they differ in their batch size alone. The noise is that of the
+optimizer's steps. "chosen" asks
 `vf.parallel.best_batch` every 20 steps, with the graphs a second that each size was measured to have before. Each step is in two
 parts, which show the noise. Seconds are those of the processor in training steps: neither other processes, nor validation,
 nor the first call, nor that measurement counts.
@@ -64,10 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measured(task: Task, options: argparse.Namespace) -> dict[int, float]:
-    """Graphs a second of training steps with each batch size."""
+    """Graphs a second of training steps with each batch size, by turns: other processes slow down now these, now those."""
     run = Run(task, options, seed=0)
-    seconds = {size: min(run.step(size) for _ in range(5)) for size in SIZES}
-    return {size: size / least for size, least in seconds.items()}
+    rounds = [[run.step(size) for size in SIZES] for _ in range(10)]
+    return {size: size / min(seconds) for size, seconds in zip(SIZES, zip(*rounds, strict=True), strict=True)}
 
 
 class Run:
@@ -80,7 +81,7 @@ class Run:
         self.optimizer, self.power = OPTIMIZERS[options.optimizer](self.model.parameters(), self.rate)
         self.order = endless(task.train, seed)
         losses_of(self.model, task.train[:4]).mean().backward()  # compiles
-        self.noise = vf.parallel.GradientNoise(self.model)
+        self.noise = vf.parallel.GradientNoise(self.model, optimizer=self.optimizer)
 
     def step(self, size: int) -> float:
         """A step of two parts; its processor seconds."""

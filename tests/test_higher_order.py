@@ -185,6 +185,7 @@ def gradgradcheck(case):
     assert torch.autograd.gradgradcheck(run, values, atol=1e-5, fast_mode=True)
 
 
+@pytest.mark.slow
 def test_three_orders_of_the_readme_example(backends):
     model, x = BinaryTreeLSTM(3, 4).double(), numbers(COUNT, 3)
     leaves = [x, *model.parameters()]

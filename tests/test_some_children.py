@@ -123,8 +123,8 @@ def test_against_one_vertex_at_a_time(models, backend, first, reverse):
     check(models[first], first, backend, reverse=reverse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.cases(2)
 def test_in_parts(models, backend):
     check(models[1], 1, backend, copies=3, max_vertices=9)
 

@@ -34,7 +34,7 @@ def test_any_optimiser_lowers_the_loss(optimizer):
         loss.backward()
         return loss
 
-    losses = [float(stepper.step(closure)) for _ in range(20)]
+    losses = [stepper.step(closure).item() for _ in range(20)]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -128,6 +128,7 @@ def test_other_dtypes(dtype):
     assert h.dtype == model.u.weight.grad.dtype == dtype
 
 
+@pytest.mark.slow
 def test_copies_and_checkpoints_compute_the_same():
     model = TreeRNN(3, 4)
     x = torch.randn(12, 3)

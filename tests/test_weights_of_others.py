@@ -63,9 +63,9 @@ def orthogonal(model):
     nn.utils.parametrizations.orthogonal(model.w)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("change", [pruned, pruned_twice, normed, of_norm_one, orthogonal])
-@pytest.mark.cases(2)
 def test_training(change):
     check_training(change)
 

@@ -99,6 +99,7 @@ def test_without_a_gpu_that_is_said(capsys):
     assert "PyTorch finds no GPU here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_contestants_that_go_vertex_by_vertex_are_left_out_where_that_is_asked_for(tmp_path):
     options = ["--hidden", "8", "--batch", "2", "--rounds", "1", "--threads", "1", "--results", str(tmp_path)]
     assert command.main(["run", "varlstm", "--batched", *options]) == 0

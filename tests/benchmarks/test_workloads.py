@@ -47,6 +47,7 @@ def test_floor_has_the_products_of_the_model(name):
     assert all(0 <= product.sends <= product.rows for product in case.products)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["treelstm", "varlstm"])
 def test_forward_alone(name, monkeypatch):
     monkeypatch.setenv("VERTEXFLOW_BACKEND", "torch")  # nothing to compile

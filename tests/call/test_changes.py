@@ -318,6 +318,7 @@ def test_large_containers_are_not_looked_through():
     assert len(model._programs.seen.snapshot.leaves) < 500
 
 
+@pytest.mark.slow
 def test_objects_that_hold_each_other_one_behind_the_other():
     model, x = Model(), torch.randn(2, 3)
     for _ in range(400):

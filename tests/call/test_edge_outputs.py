@@ -95,6 +95,7 @@ class OfKinds(vf.VertexFunction):
         v.push(both=kids.pull("w") * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_edges_to_the_children_of_the_kinds_that_push(backend):
     model = OfKinds()
@@ -116,6 +117,7 @@ def test_edges_to_the_children_of_the_kinds_that_push(backend):
     assert torch.equal(gradient, factor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_kind_that_is_not_in_the_batch(backend):
     model = OfKinds()

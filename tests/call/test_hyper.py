@@ -80,6 +80,7 @@ def test_arcs_with_missing_and_repeated_children(model, backends, policy, max_ve
     model.max_vertices = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["depth", "agenda"])
 def test_calls_are_written_down_for_arcs_in_windows_too(plain, monkeypatch, policy):
     """In several windows, what was gathered for arcs is gathered again in the backward pass."""

@@ -110,6 +110,7 @@ def test_outputs_hold_no_cycle():
         gc.enable()
 
 
+@pytest.mark.slow
 def test_models_and_their_runs_return_outputs():
     class Chain(vf.VertexFunction):
         def vertex(self, v):

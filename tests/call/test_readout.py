@@ -131,6 +131,7 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_products_have_the_rows_that_were_asked_for():
     batch, model = vf.pack([vf.chain(11)] * 3), tagger("torch")
     given = inputs_of(batch)
@@ -151,7 +152,7 @@ def test_memory_is_that_of_the_rows_that_were_asked_for():
     assert whole.kept - some.kept > 900 * row  # logits, which the derivative of the loss reads
 
 
-@pytest.mark.cases(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
 def test_whose_gradients_are_wanted(backend):
     """Of the trunk alone, of the readout alone, of an input alone; and none."""
@@ -173,8 +174,8 @@ def test_whose_gradients_are_wanted(backend):
         assert not value.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
-@pytest.mark.cases(1)
 def test_in_parts_with_initial_states_and_shared_tensors(backend):
     def vertex(self, v):
         h = torch.tanh(v.pull("x") + v.gather(0).h @ v.shared("W"))
@@ -246,8 +247,8 @@ def test_kinds(backend, outputs):
             torch.testing.assert_close(ours, slope, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
-@pytest.mark.cases(1)
 def test_gradients_of_gradients(backend):
     batch, model = vf.pack(GRAPHS), tagger(backend)
     given = inputs_of(batch)
@@ -306,6 +307,7 @@ def test_noise_that_all_vertices_share_is_drawn_once():
         torch.testing.assert_close(out.y, torch.tanh(out.x) @ out.x, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_stays_with_the_vertices():
     """Products over edges, assertions, and derivatives that a trace does not tell."""
 
@@ -476,8 +478,8 @@ def test_a_readout_that_refuses_its_numbers_stays_with_the_vertices(monkeypatch)
     assert not is_apart(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
-@pytest.mark.cases(1)
 def test_operations_whose_derivative_pytorch_writes_as_code(backend):
     """The names of what is read are in that code."""
 

@@ -40,6 +40,7 @@ def test_the_outputs_of_some_vertices_then_those_of_all_others(case, data):
         compare(case, ours, expected=expected)
 
 
+@pytest.mark.slow
 @tries(2)
 @given(case=kinds_cases(), data=st.data())
 def test_kinds_that_push_different_outputs(case, data):

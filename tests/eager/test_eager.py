@@ -61,6 +61,7 @@ def test_what_the_user_raises_comes_as_it_is():
     assert caught.traceback[-1].name == "vertex"
 
 
+@pytest.mark.slow
 def test_gradients_of_gradients():
     (model, _), batch = eager_and_traced(lambda: TreeRNN(3, 4)), vf.pack(TREES)
     parameters = list(model.parameters())

@@ -30,6 +30,7 @@ def number_in(path):
     return saved["number"]
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_loses_nothing(tmp_path):
     path, draw, cut_off = tmp_path / "last.pt", random.Random(0), 0
     for _ in range(40):

@@ -79,6 +79,7 @@ def test_a_word_does_not_tell_its_own_tag(treebank, model, eager):
     assert (tagger.logits(batch, word, relation)[root] - before[root]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_model_is_that_of_one_vertex_after_another(treebank):
     bank, (batch, word, relation, _) = batch_of(treebank)
     model = Dependents(len(bank.words), len(bank.relations), len(bank.tags), 4, 0.0).double()

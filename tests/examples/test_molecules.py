@@ -105,6 +105,7 @@ def test_a_batch_gives_what_its_molecules_give(name, molecules, eager):
     torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_draws(tmp_path, eager, capsys):
     path = tmp_path / "some.txt"
     path.write_text("\n".join(SMILES), encoding="utf-8")

@@ -293,6 +293,7 @@ def refused(main, arguments, capsys):
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_wrong_options_are_refused_in_one_line(tmp_path, capsys, finished):
     empty = tmp_path / "empty.txt"
     empty.write_text("")

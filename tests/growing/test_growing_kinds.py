@@ -124,8 +124,8 @@ def test_it_begins_with_a_kind_or_with_graphs_and_inputs_left_out_are_zero(backe
     assert run.extend(np.empty((0, 3), int), kind="track").tolist() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.cases(2)
 def test_wrong_kinds_are_refused(backend):
     model = Tracked().double()
     model.backend = backend

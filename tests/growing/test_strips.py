@@ -267,6 +267,7 @@ def test_a_single_row_of_a_wider_input():
     agree(*found)
 
 
+@pytest.mark.slow
 def test_large_extensions_have_memory_of_their_own():
     run, _, _ = parse(5, "native", [17, 17])
     assert not strips_of(run)

@@ -267,6 +267,7 @@ def test_powers_of_integers_are_those_of_pytorch():
     assert model([vf.chain(1)] * 2, by=by).n.tolist() == (by**by).tolist()
 
 
+@pytest.mark.slow
 def test_code_is_compiled_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("VERTEXFLOW_CACHE", str(tmp_path))
     times = []

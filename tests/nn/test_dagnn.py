@@ -83,6 +83,7 @@ def check(model, parts):
         torch.testing.assert_close(actual, wanted, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.data(), st.sampled_from(sorted(MODELS)))
 def test_the_same_as_the_paper(data, options):

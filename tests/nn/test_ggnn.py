@@ -38,8 +38,8 @@ def by_the_paper(model, graphs, x, relations, rounds):
     return torch.stack(finals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_relations", [1, 3])
-@pytest.mark.cases(1)
 def test_the_same_as_the_paper(num_relations):
     rounds, total = 3, sum(len(edges) for _, edges in GRAPHS)
     model = GGNN(5, num_relations).double()
@@ -63,6 +63,7 @@ def test_the_same_as_the_paper(num_relations):
         torch.testing.assert_close(mine, wanted, **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_vertex_that_nothing_points_to_goes_on_by_itself():
     model = GGNN(4)
     x = torch.randn(2, 4)

@@ -83,6 +83,7 @@ def check(batch, reverse):
         torch.testing.assert_close(actual, wanted, **TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(sentences(), min_size=1, max_size=3), st.booleans())
 def test_the_same_as_the_paper(batch, reverse):

@@ -31,6 +31,7 @@ def inputs_of(parts):
     return {"x": x, "matrix": matrix.requires_grad_()}
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(structures(2, max_parents=1), min_size=1, max_size=3))
 def test_the_same_as_the_paper(parts):

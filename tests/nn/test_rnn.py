@@ -112,6 +112,7 @@ def test_an_optimiser_changes_both_alike(ours, theirs):
     assert losses[9] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_dropout_is_between_layers_only():
     lengths = [6, 3]
     x = torch.randn(9, 4)

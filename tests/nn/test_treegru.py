@@ -34,6 +34,7 @@ def by_the_equations(model):
     return compose
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.data(), st.sampled_from(sorted(MODELS)))
 def test_the_same_as_the_equations(data, arity):

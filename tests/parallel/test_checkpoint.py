@@ -58,6 +58,7 @@ def undisturbed(tmp_path_factory):
     return torch.load(folder / "weights.pt")
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_where_it_stopped(tmp_path, undisturbed):
     for steps in (1, 4, STEPS):  # the first leaves nothing
         continued.main(str(tmp_path), "whole", steps)

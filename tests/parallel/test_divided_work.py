@@ -112,6 +112,7 @@ def test_the_most_loaded_data_rank_is_divided():
         assert getattr(part, name).tolist() == getattr(wanted, name).tolist()
 
 
+@pytest.mark.slow
 def test_what_is_not_divided_is_said():
     model = TreeRNN(4, 4)
     _, observation = seen(TREES, model)
@@ -148,6 +149,7 @@ def test_a_step_cost_is_what_things_cost_beside_a_row():
     )  # four of the 121 calls are made once
 
 
+@pytest.mark.slow
 def test_a_plan_divides_by_what_its_cluster_costs():
     """A quick link lets ranks share each level; a slow one does not. So `divide` does, with the plan's cost."""
     graph = a_circuit()

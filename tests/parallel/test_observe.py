@@ -61,6 +61,7 @@ def test_what_is_kept_is_what_is_estimated():
     assert part.kept_bytes == estimate.kept + estimate.outputs
 
 
+@pytest.mark.slow
 def test_layers_of_an_lstm_are_one_part():
     model, batch = vf.nn.LSTM(3, 4, num_layers=2, bidirectional=True), vf.pack([vf.chain(5), vf.chain(2)])
     (part,) = observe(model, (batch, torch.empty(7, 3, device="meta"))).parts

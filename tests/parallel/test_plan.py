@@ -186,6 +186,7 @@ def test_a_graph_that_is_too_large_for_a_rank_is_divided(model):
         vf.parallel.plan(lstm, batches, a_cluster(memory=5e4))
 
 
+@pytest.mark.slow
 def test_what_any_model_can_do_is_searched_for_unless_more_is_asked_for(model):
     slow = a_cluster(flops=1e6, links={"devices": Link(1e-9, 1e12), "nodes": Link(1e-9, 1e12)})
     batches = [(vf.pack(GRAPHS[:1]), torch.empty(5, 3, device="meta"))]  # one graph: there is nothing to divide
@@ -208,6 +209,7 @@ def test_a_laptop_plans_for_1024_devices(model):
     assert plan.runners_up
 
 
+@pytest.mark.slow
 def test_what_cannot_be_planned_is_refused(model):
     batch, cluster = a_batch(), a_cluster()
     plan = vf.parallel.plan

@@ -439,6 +439,7 @@ def quick(mesh: DeviceMesh) -> None:
         of_ranks_that_disagree(mesh)
 
 
+@pytest.mark.ranks
 def test_two_processes_agree_with_one(tmp_path):
     run_on_ranks(tmp_path, 2, on_meshes, [quick])
 

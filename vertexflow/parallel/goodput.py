@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 ROUNDED = 1.1  # how much larger a square may be than it can be: gradients are rounded where they are added
+PRECONDITIONED = "preconditioned"  # in the state of a noise that is measured of Adam's steps
 
 
 def efficiency(noise: float, batch: float, base: float) -> float:
@@ -78,34 +79,48 @@ class GradientNoise:
     without bias, however unequal the parts are, if graphs are in parts by chance. Both are averaged exponentially over steps, and
     the scale is their ratio. A step whose gradients are not all finite is left out.
 
+    Adam steps by g / (sqrt(v) + eps), with v the running mean of squares of each element; the noise of its steps is that of these
+    quotients, and the squares are then taken of them, with v as it is before the step (A. Qiao et al., Pollux, OSDI 2021).
+    Parameters that have made fewer than 5 steps, and elements whose v is 0, do not count. Of sharded parameters, v is gathered
+    once a step, when modules are called, and kept until `update`: that takes the memory of all parameters, whole.
+
     Args:
         model: whose parameters are whole, and their gradients averaged by DDP where there are several ranks; or after
             `fully_shard`, with parameters that are sharded over all ranks of `group`. Losses are made with `vf.parallel.mean` or
             `vf.parallel.sum`.
+        optimizer: that makes the steps, exactly `Adam` or `AdamW` of `torch.optim`, with all parameters of the model that are
+            trained; or `SGD`, which is the same as none, the noise of the gradients as they are. Weight decay is not counted.
         decay: how much of the averages stays in a step.
         group: the ranks that share the batch; by default all.
 
     Raises:
-        InputError: parameters of which some are sharded and others are not, or that are sharded over other ranks than `group`; a
-            decay that is not from 0 to 1.
+        InputError: parameters of which some are sharded and others are not, or that are sharded over other ranks than `group`,
+            or that the optimizer does not have; a decay that is not from 0 to 1.
+        InputTypeError: another optimizer.
 
     Example:
-        >>> noise = vf.parallel.GradientNoise(model)
+        >>> noise = vf.parallel.GradientNoise(model, optimizer=optimizer)
         >>> for parts in steps:                                       # of this rank; one is enough where there are several ranks
         ...     for part in parts:
         ...         (vf.parallel.sum(losses_of(part)) / rows).backward()
         ...         noise.add(num_rows_of(part))
         ...     noise.update(sum(map(len, parts)))                    # before gradients are unscaled or clipped
-        ...     set_learning_rate(rate * vf.parallel.gain(noise.scale, batch, base))
+        ...     gain = vf.parallel.gain(noise.scale, batch, base)
+        ...     set_learning_rate(rate * (gain if is_sgd else gain**0.5))     # the square root for Adam, as in Pollux
         ...     optimizer.step()
     """
 
     def __init__(
-        self, model: nn.Module, *, decay: float = 0.98, group: ProcessGroup | DeviceMesh | None = None
+        self,
+        model: nn.Module,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        decay: float = 0.98,
+        group: ProcessGroup | DeviceMesh | None = None,
     ) -> None:
         if not 0 <= decay < 1:
             raise InputError(f"decay is {decay!r}; give a number from 0 up to, not including, 1")
-        self._gradients = OwnGradients(model, group_of(group))
+        self._gradients = OwnGradients(model, group_of(group), optimizer)
         if not self._gradients.parameters:
             raise InputError("the model has no parameters that are trained")
         self.decay, self.updates = decay, 0
@@ -135,9 +150,12 @@ class GradientNoise:
     def update(self, graphs: int) -> None:
         """The gradients of a step are complete; this rank had so many graphs in it. All ranks call it; they get the same.
 
+        A step of which nothing counts, as of the first five of Adam, is left out.
+
         Raises:
             InputError: the step had one part on one rank, which says nothing of noise; `add` was not called; the gradients of
-                the parameters are not those of the parts; the model has other parameters than when this was made.
+                the parameters are not those of the parts; the model has other parameters than when this was made; the
+                optimizer has made its step already.
         """
         group = group_of(self._group)
         ranks = 1 if group is None else distributed.get_world_size(group)
@@ -160,6 +178,8 @@ class GradientNoise:
         mean = rows * of_parts
         if not math.isfinite(mean + square):  # a scaler of float16, for one, makes the step again with another scale
             return
+        if self._gradients.preconditioner is not None and not mean:
+            return
         if square > ROUNDED * mean:  # it is at most that, whatever the parts are
             raise InputError(
                 f"the squared norm of the step's gradients is {square:.3g}, to which parts of {mean:.3g} on average cannot add "
@@ -178,15 +198,24 @@ class GradientNoise:
 
     def state_dict(self) -> dict[str, Any]:
         """The averages, for a checkpoint."""
-        return {"trace": self._trace, "square": self._square, "updates": self.updates}
+        state = {"trace": self._trace, "square": self._square, "updates": self.updates}
+        return state if self._gradients.preconditioner is None else {**state, PRECONDITIONED: True}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with averages that `state_dict` gave.
 
         Raises:
+            InputError: one is of an `Adam`'s steps, the other of gradients as they are.
             InputTypeError: it gave something else.
         """
-        if not isinstance(state, Mapping) or set(state) != set(self.state_dict()):
+        ours, theirs = set(self.state_dict()), set(state) if isinstance(state, Mapping) else set()
+        if ours ^ theirs == {PRECONDITIONED}:
+            of = ("gradients as they are", "the steps of Adam")
+            there, here = of[PRECONDITIONED in theirs], of[PRECONDITIONED in ours]
+            raise InputError(
+                f"the state is of the noise of {there}, and this is for {here}: give it the same optimizer="
+            )
+        if ours != theirs:
             raise InputTypeError("this is no state of a GradientNoise")
         self._trace, self._square, self.updates = state["trace"], state["square"], state["updates"]
 

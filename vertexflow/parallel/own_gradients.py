@@ -16,6 +16,7 @@ from torch.distributed import ProcessGroup
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..errors import InputError
+from .preconditioned import Preconditioner, preconditioner_of
 
 
 class OwnGradients:
@@ -24,16 +25,20 @@ class OwnGradients:
     Args:
         model: with whole parameters (before DDP or after it), or all of them sharded (after `fully_shard`).
         group: the ranks whose gradients are averaged.
+        optimizer: as whose steps the squares are taken, of gradients that are scaled as it scales them.
 
     Raises:
-        InputError: parameters that are sharded in another way, or over other ranks.
+        InputError: parameters that are sharded in another way, or over other ranks, or that the optimizer does not have.
+        InputTypeError: an optimizer of which is not known how it scales gradients.
     """
 
-    def __init__(self, model: nn.Module, group: ProcessGroup | None) -> None:
+    def __init__(self, model: nn.Module, group: ProcessGroup | None, optimizer: Any = None) -> None:
         sharded = [module for module in model.modules() if _is_sharded(module)]
         for module in sharded:
             module.reshard()  # type: ignore[operator]  # after an evaluation the outermost has whole parameters
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.parameters = list(named.values())
+        self.preconditioner: Preconditioner | None = preconditioner_of(optimizer, named)
         numbers = {id(parameter): number for number, parameter in enumerate(self.parameters)}
         self._places = [
             (module, name, numbers[id(parameter)])
@@ -41,9 +46,11 @@ class OwnGradients:
             for name, parameter in module._parameters.items()
             if id(parameter) in numbers
         ]
-        # By parameter: the square of the last gradient, which may be one of `torch.autograd.grad`.
-        self._last: dict[int, Tensor] = {}
-        self._added: dict[int, Tensor] = {}  # the squares of what was added to `.grad`
+        # By parameter: the square of the last gradient, which may be one of `torch.autograd.grad`, and after how many steps of
+        # the optimizer it was scaled, if it was.
+        self._last: dict[int, tuple[Tensor, int | None]] = {}
+        self._added: dict[int, tuple[Tensor, int | None]] = {}  # those of what was added to `.grad`
+        self._scaled: set[int | None] = set()  # after how many steps of the optimizer those were scaled that were taken
         self._split: set[int] = set()  # parameters to whose `.grad` was added several times
         self._held: set[int] = set()  # parameters of which `fully_shard` keeps gradients that are not averaged yet
         self._watched = WeakTensorKeyDictionary()  # whole parameters that have hooks
@@ -67,7 +74,8 @@ class OwnGradients:
         Raises:
             InputError: a parameter's gradient came in several pieces, as of two backward passes.
         """
-        squares, is_split = [*self._added.values()], bool(self._split)
+        squares, is_split = [square for square, _ in self._added.values()], bool(self._split)
+        self._scaled |= {steps for _, steps in self._added.values()}
         self._added, self._split = {}, set()
         if is_split:
             raise InputError(
@@ -80,8 +88,15 @@ class OwnGradients:
         """What this rank adds to the square of the averaged gradient, of so many ranks.
 
         Raises:
-            InputError: the model has other parameters than before; gradients that no hook has seen.
+            InputError: the model has other parameters than before; gradients that no hook has seen; the optimizer has made a
+                step since the backward passes.
         """
+        scaled, self._scaled = self._scaled, set()
+        if self.preconditioner is not None and scaled - {self.preconditioner.steps}:
+            raise InputError(
+                "the optimizer has made a step since gradients were seen, by which it scales them otherwise: call update() after "
+                "the backward passes of a step and before optimizer.step()"
+            )
         for module, name, number in self._places:
             parameter = module._parameters.get(name)
             if parameter is not self.parameters[number] and (parameter is None or parameter not in self._watched):
@@ -104,7 +119,10 @@ class OwnGradients:
             copies = ranks
             if _is_piece(grad):
                 copies, grad = _copies(grad), grad.to_local()
-            squares.append(grad.double().square().sum() / copies)
+            weights = None if self.preconditioner is None else self.preconditioner.own(number)
+            squares.append(_square(grad, weights) / copies)
+        if self.preconditioner is not None:
+            self.preconditioner.forget()
         return float(torch.stack(squares).sum()) if squares else 0.0
 
     def _watch(self, number: int, parameter: Tensor) -> None:
@@ -120,9 +138,17 @@ class OwnGradients:
             parameter = owner._parameters.get(name)
             if isinstance(parameter, Tensor) and not _is_piece(parameter):
                 self._watch(number, parameter)
+                if self.preconditioner is not None and torch.is_grad_enabled():
+                    self.preconditioner.prepare(number)  # here, as all ranks call modules in the same order
 
     def _see(self, number: int, grad: Tensor) -> None:
-        self._last[number] = grad.detach().double().square().sum()  # of this pass alone, before it is averaged
+        scaled = None
+        if self.preconditioner is not None:
+            if not _is_piece(self.parameters[number]):
+                self.preconditioner.prepare(number)
+            scaled = self.preconditioner.whole(number)
+        steps, weights = scaled or (None, None)
+        self._last[number] = _square(grad.detach(), weights), steps  # of this pass alone, before it is averaged
         if self.parameters[number].grad is None and number not in self._held:
             # A step begins; what came before is not in it.
             self._added.pop(number, None)
@@ -137,6 +163,12 @@ class OwnGradients:
 
     def _averaged(self, number: int, parameter: Tensor) -> None:
         self._held.discard(number)
+
+
+def _square(grad: Tensor, weights: Tensor | None) -> Tensor:
+    """The sum of the squares of a gradient, each element times its weight; float64."""
+    reals = (torch.view_as_real(grad) if grad.is_complex() else grad).double()
+    return (reals if weights is None else reals * weights.to(reals.device)).square().sum()
 
 
 def _is_sharded(module: nn.Module) -> bool:

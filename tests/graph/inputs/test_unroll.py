@@ -85,6 +85,7 @@ def test_an_undirected_edge_runs_both_ways():
     assert vf.unrolled_edges(graph, 1).tolist() == vf.unrolled_edges((3, both), 1).tolist()
 
 
+@pytest.mark.slow
 def test_a_large_graph():
     """Arrays alone: ten rounds over 300,000 vertices and a million edges."""
     edges = np.random.default_rng(0).integers(0, 300_000, (2, 1_000_000))

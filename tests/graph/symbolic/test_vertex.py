@@ -27,12 +27,12 @@ ASKS = {
 
 @pytest.mark.parametrize(
     ("asks", "hint"),
-    zip(
+    list(zip(
         ASKS.values(),
         [r"v\.num_children", r"v\.num_children", r"v\.children\.h", r"v\.gather\(slot\)", r"v\.num_children",
          r"v\.gather\(0\)\.h", r"v\.gather\(0\)\.h", "all vertices", r"v\.num_children", r"v\.children"],
         strict=True,
-    ),
+    )),
     ids=ASKS,
 )  # fmt: skip
 @pytest.mark.cases(1)

@@ -39,8 +39,8 @@ def of_pairs(functions):
     return FromCode(vertex, {"pair": 2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [FUNCTIONS, MORE_FUNCTIONS], ids=["functions", "more functions"])
-@pytest.mark.cases(1)
 def test_functions(table):
     left_out = {"lgamma", "whole numbers", "shifts"}
     functions = [function for name, function in table.items() if name not in left_out]

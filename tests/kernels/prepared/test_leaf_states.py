@@ -232,6 +232,7 @@ def test_in_parts(recorded_rows, name):
     assert sum(rows is not None and bool(rows.leaf_states) for rows in recorded_rows) > 2
 
 
+@pytest.mark.slow
 def test_two_models_and_threads(recorded_rows):
     """Each model on a batch has what is prepared for it; threads share that."""
     batch, models = case("Tree-FC")[1], [case("Tree-FC")[0], case("slots")[0]]

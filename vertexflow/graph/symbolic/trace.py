@@ -15,7 +15,7 @@ import sympy
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
 from ...errors import VertexFunctionError
@@ -26,6 +26,7 @@ from .fakes import fake_mode
 from .isolation import forget_source, without_autocast
 from .method import code_of
 from .passes.functional import remove_mutations
+from .record import record
 from .roles import (  # fmt: skip
     Counts,
     Gather,
@@ -270,8 +271,7 @@ def _trace(
 
     filename = code.co_filename
     with mode, enable_python_dispatcher(), located(code, probe, edge_probe):
-        # Without a table, `detach` becomes `alias` from PyTorch 2.14 on: gradients of gradients, and readouts, would pass it.
-        traced = make_fx(joint, decomposition_table={})(fakes, probe, edge_probe)
+        traced = record(joint, fakes, probe, edge_probe)
         forget_source(traced)
         graph = traced.graph
         env.check_guards()

@@ -13,12 +13,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...graph.symbolic.nodes import has_rows, same_shape
 from ...graph.symbolic.passes.canonical import canonical
 from ...graph.symbolic.passes.row_layout import layout_of
 from ...graph.symbolic.program import Part
+from ...graph.symbolic.record import record
 from ...graph.symbolic.trace import Trace
 from . import positions
 from .decompositions import CUMULATIVE, NOT_OF_HALVES, OF_SIZES, ON_DEMAND, table
@@ -129,9 +129,8 @@ def _taken_apart(node: fx.Node, trace: Trace) -> fx.Graph | None:
     values = [source.meta["val"] for source in sources or [node]]
     try:
         with values[0].fake_mode:
-            graph = make_fx(run, decomposition_table=table(node.target if node.target in ON_DEMAND else None))(
-                *values
-            ).graph
+            decompositions = table(node.target if node.target in ON_DEMAND else None)
+            graph = record(run, *values, decompositions=decompositions).graph
         canonical(Trace(graph, trace.rows, trace.edges, {}, trace.state_dtypes, 0, trace.filename))
         graph.eliminate_dead_code()
         return graph if _is_understood(graph, trace) and _gives_the_same(graph, node) else None

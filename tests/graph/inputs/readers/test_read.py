@@ -209,9 +209,8 @@ def test_a_number_of_labels_that_is_none(num_labels: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "num_trees", "num_vertices", "num_leaves"),
-    [("train.txt", 8_544, 318_582, 163_563), ("dev.txt", 1_101, 41_447, 21_274)],
+    [pytest.param("train.txt", 8_544, 318_582, 163_563, marks=pytest.mark.slow), ("dev.txt", 1_101, 41_447, 21_274)],
 )
-@pytest.mark.cases(1)
 def test_the_sentiment_treebank(name: str, num_trees: int, num_vertices: int, num_leaves: int) -> None:
     data = os.environ.get("VERTEXFLOW_DATA")
     if not data:

@@ -277,6 +277,7 @@ def test_what_treats_rows_alike_is_accepted_and_right(expression):
     check(Case(model_of(expression, **parts), PARTS, inputs_of(*names)))
 
 
+@pytest.mark.slow
 @ATTENDS
 def test_the_fast_path_of_transformers_in_eval_is_not_taken():
     layer = nn.TransformerEncoderLayer(SIZE, 2, 8, batch_first=True)

@@ -75,6 +75,7 @@ def test_one_program_runs_all_steps_in_one_launch(name, launches):
     assert difference(actual, [value.double() for value in results(animal, inputs, "torch")]) < 1e-5
 
 
+@pytest.mark.slow
 @tries(2)
 @given(cases(sorted(OPERATIONS)))
 def test_random_functions(case):

@@ -9,10 +9,11 @@ import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ....errors import VertexFunctionError
 from ..isolation import forget_source
+from ..record import record
 from ..roles import Param, role_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def remove_mutations(trace: Trace, mode: FakeTensorMode) -> None:
     examples = [node.meta["val"] for node in placeholders]
     with mode, enable_python_dispatcher(), torch.no_grad():
         again = torch.func.functionalize(lambda *values: copier.run(*values))
-        functional = make_fx(again, decomposition_table={})(*examples)  # {}: `detach` stays what it is, as in `trace`
+        functional = record(again, *examples)
     forget_source(functional)
     for old, node in zip(placeholders, [n for n in functional.graph.nodes if n.op == "placeholder"], strict=True):
         node.meta.update({key: old.meta[key] for key in ("role", "name") if key in old.meta})
