@@ -25,6 +25,7 @@ def take_apart(
     groups: Groups, table: Wide, inputs: Mapping[str, Tensor], pulls: Sequence[tuple[str, ...]]
 ) -> list[Part] | None:
     """The vertices of each method, which `pulls` these inputs; None where inputs have not as many rows as that needs."""
+    assert groups.numbers is not None
     children, parts, start = table[groups.order], [], 0
     for method, members in zip(groups.methods, groups.members, strict=True):
         stop = start + len(members)

@@ -113,10 +113,11 @@ class Frontier:
             children: integers [n, slots], the child in each slot of each new vertex, -1 where there is none. Children are
                 vertices of the run, or new ones: row i becomes vertex `num_vertices + i`, so that new vertices may depend
                 on each other. For any number of samples at once.
-            kind: where the vertex function has methods for kinds, the kind of all new vertices, or a list with that of each.
+            kind: where the vertex function has methods for kinds, the kind of all new vertices, or a list (or array) with that
+                of each, in any order.
             inputs: one tensor for each name that the vertex function pulls, [n, ...], or a row for each child, row by row of
-                `children`, if it pulls it for edges; of the kinds that pull it only. One that was given before and is left
-                out now is zero.
+                `children`, if it pulls it for edges; of the kinds that pull it only, in the order of their vertices. One that
+                was given before and is left out now is zero.
 
         Returns:
             The numbers of the new vertices, int64 [n], on the CPU.
@@ -251,7 +252,7 @@ class Frontier:
         if pulls is None or groups.places is None or self._device.type != "cpu":
             return None
         parts, start = take_apart(groups, table, inputs, pulls), self.num_vertices
-        if parts is None or (are_known and not all([(part.method, *part.inputs) in self._before for part in parts])):
+        if parts is None or (are_known and not all((part.method, *part.inputs) in self._before for part in parts)):
             return None
         mark = grow.Mark.of(self._grown, self._trail)
         try:
