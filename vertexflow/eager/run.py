@@ -28,6 +28,7 @@ from ..call.selection import pushing, selection_of
 from ..graph.inputs.build import InputGraph
 from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic.states import dtypes_of, usual_dtype
+from ..growing.chosen import Chosen
 from ..growing.frontier import Frontier
 from ..growing.growth import Addition, Growth
 from ..kernels.eager import Computation, Pieces, Uses, in_batch_order, note_pushes, run_steps, settle_pushes
@@ -154,6 +155,7 @@ class EagerFrontier(Frontier):
 
     def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
         model, methods = self._model, addition.methods
+        addition = addition.on_host()
         growth, external = addition.growth()
         tensors = own_tensors(model)
         device = check_inputs(tensors, inputs)
@@ -220,7 +222,8 @@ class EagerFrontier(Frontier):
 
         settle_pushes(uses, ask, answers)
 
-    def _read(self, index: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    def _read(self, chosen: Chosen, names: Sequence[str]) -> dict[str, Tensor]:
         likes = {name: like for use in self._uses.values() for name, like in use.pushes.items()}
-        selection = self._pushed.select(index.cpu().numpy())
+        index, on_host = chosen
+        selection = self._pushed.select(index.cpu().numpy() if on_host is None else on_host)
         return {name: self._pushed.read(selection, name, likes[name].shape[1:], likes[name].dtype) for name in names}

@@ -17,16 +17,17 @@ from ..call.kinds import Used, check_scattered, check_together
 from ..call.observer import observer_of_thread
 from ..call.outputs import Outputs
 from ..call.unchanged import Unchanged
-from ..errors import InputError, InputTypeError, OutputError, VertexFlowError, VertexFunctionError
+from ..errors import InputError, OutputError, VertexFlowError, VertexFunctionError
 from ..graph.uncompiled import uncompiled
 from ..kernels.compiled import Compiled
 from ..kernels.growing import run as grow
 from ..kernels.growing.extend_strip import InStrip, extend_strip, extend_strip_alike
 from ..kernels.growing.grown import Grown, Usual
 from .apart import Part, take_apart
+from .chosen import Chosen, chosen_of
 from .groups import Groups, kept_groups
 from .grower import Grower, Growing
-from .growth import Addition, Array, Wide, earlier_children, table_of
+from .growth import Addition, Array, Wide, earlier_children, is_on_device, table_of
 from .numbering import Numbering
 
 
@@ -112,7 +113,9 @@ class Frontier:
         Args:
             children: integers [n, slots], the child in each slot of each new vertex, -1 where there is none. Children are
                 vertices of the run, or new ones: row i becomes vertex `num_vertices + i`, so that new vertices may depend
-                on each other. For any number of samples at once.
+                on each other. For any number of samples at once. A tensor on the GPU of the model is not waited for if all new
+                vertices are computed by one method, which reads children by slots; then all children must be vertices that the
+                run had before, or -1. Otherwise it is copied to the CPU, where the order of new vertices is found.
             kind: where the vertex function has methods for kinds, the kind of all new vertices, or a list (or array) with that
                 of each, in any order.
             inputs: one tensor for each name that the vertex function pulls, [n, ...], or a row for each child, row by row of
@@ -123,6 +126,8 @@ class Frontier:
             The numbers of the new vertices, int64 [n], on the CPU.
 
         Raises:
+            RuntimeError: by an assertion on the GPU, which PyTorch reports at a later call: `children` that are not waited for
+                name other vertices than the run had before.
             GraphError: a child that does not exist, a cycle, more slots than the vertex function gathers, or a kind that it has
                 no method for.
             VertexFunctionError: the vertex function pushes other outputs than before, or its states or outputs have another
@@ -131,7 +136,11 @@ class Frontier:
         """
         if kind is not None and None in self._methods:  # an input that has this name
             inputs["kind"], kind = kind, None
-        table, start = table_of(children), self.num_vertices
+        start = self.num_vertices
+        if isinstance(children, Tensor) and is_on_device(children, self._device):
+            addition = Addition.of_device(children, start, kind, self._methods, self._usual.groups)
+            return self._add(addition if addition.method_index is None else addition.on_host(), inputs)
+        table = table_of(children)
         method = self._methods.get(kind) if kind is None or type(kind) in (str, int) else None
         key = (method, *inputs)
         before = self._before.get(key)
@@ -176,7 +185,7 @@ class Frontier:
                 zeros = self._zeros[name]
                 pulling = zeros.methods.intersection(addition.methods)
                 if pulling:
-                    count = sum([addition.count_of(method)[zeros.per_edge] for method in pulling])
+                    count = sum([addition.count_of(each, zeros.per_edge)[zeros.per_edge] for each in pulling])
                     given[name] = zeros.row.expand(count, *zeros.row.shape)
         used, groups = None, addition.groups
         if groups is not None and groups.numbers is not None and addition.last < addition.start:
@@ -202,7 +211,7 @@ class Frontier:
         bound, flat, state = growing.bound, growing.flat, growing.state
         if id(growing.traces) not in self._checked:
             self._check(growing.traces)
-        table = earlier_children(addition, growing.reads)
+        table = None if addition.on_device is not None else earlier_children(addition, growing.reads)
         order_of_rows = functools.partial(grower.order_of_rows, growing)
         extended: InStrip | grow.Extended | None = None
         if table is not None:
@@ -330,66 +339,46 @@ class Frontier:
 
         `vertices`: a tensor, array or list of vertex numbers, or of booleans, one a vertex; a slice; or one number, for
         which the first dimension is missing. Where there are kinds, entries are what all of these vertices pushed.
+
+        Numbers on the GPU of the model are not waited for, unless kinds push outputs of different names. What is read by them
+        requires gradients if any vertex of the run does, and passes none on to vertices that were computed without.
         """
         method = self._common_method(vertices)
         if method >= 0:
             index = vertices.clone() if torch.is_grad_enabled() else vertices  # may change before the backward pass
-            return Outputs(self._read(index, self._pushed_names[method]))
-        index = self._index(vertices)
-        read = self._read(index.reshape(-1), self._pushed_by(index.reshape(-1)))
+            return Outputs(self._read(Chosen(index, index.numpy()), self._pushed_names[method]))
+        index, on_host = chosen_of(vertices, self.num_vertices, self._device)
+        chosen = Chosen(index.reshape(-1), None if on_host is None else on_host.reshape(-1))
+        read = self._read(chosen, self._pushed_by(chosen))
         if index.dim() == 1:
             return Outputs(read)
         return Outputs((name, value.reshape(index.shape + value.shape[1:])) for name, value in read.items())
 
-    def _read(self, index: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """What these vertices pushed, int64 [n], of these names."""
-        if self._numbering.is_needed:
-            index = torch.from_numpy(self._numbering.rows_of(index.numpy(), self.num_vertices))
-        return grow.read(self._grown, self._trail, names, index)
+    def _read(self, chosen: Chosen, names: Sequence[str]) -> dict[str, Tensor]:
+        """What these vertices, [n], pushed of these names."""
+        rows, on_host = chosen
+        if self._numbering.is_needed and on_host is not None:
+            on_host = self._numbering.of_known(on_host, self.num_vertices)
+            rows = torch.from_numpy(on_host)
+        return grow.read(self._grown, self._trail, names, rows, on_host)
 
     def _common_method(self, vertices: Any) -> int:
         """The number of the method that computed these vertices, as `extend` returns them; -1 if it takes more to read them."""
         if type(vertices) is not Tensor or vertices.dtype is not torch.int64 or vertices.dim() != 1:
             return -1
-        if vertices.device != self._device or vertices.device.type != "cpu":
+        if vertices.device != self._device or vertices.device.type != "cpu" or is_on_device(vertices, self._device):
             return -1
         return _core.common_of(self._method_of if len(self._names) > 1 else None, vertices.numpy(), self.num_vertices)
 
-    def _pushed_by(self, index: Tensor) -> list[str]:
-        """The names of what all of these vertices pushed."""
-        sets = self._pushed_names
+    def _pushed_by(self, chosen: Chosen) -> list[str]:
+        """The names of what all of these vertices, [n], pushed."""
+        sets, (index, on_host) = self._pushed_names, chosen
         if len(set(sets)) > 1 and len(index):
-            sets = [sets[number] for number in np.unique(self._method_of[index.cpu().numpy()])]
+            numbers = index.cpu().numpy() if on_host is None else on_host
+            sets = [sets[number] for number in np.unique(self._method_of[numbers])]
         return [
             name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
         ]
-
-    def _index(self, vertices: Any) -> Tensor:
-        count = self.num_vertices
-        if isinstance(vertices, slice):
-            return torch.arange(*vertices.indices(count), device=self._device)
-        try:
-            index = torch.as_tensor(vertices)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputTypeError(
-                f"vertices are numbers, or one boolean a vertex, not {vertices!r}; read what they pushed as run[vertices].name"
-            ) from error
-        if index.dtype == torch.bool:
-            if index.shape != (count,):
-                raise InputError(
-                    f"a mask of shape {tuple(index.shape)} for {count} vertices; give one boolean a vertex"
-                )
-            index = index.nonzero().squeeze(1)
-        if index.is_floating_point() and index.numel():
-            raise InputTypeError(f"vertices are integers, not {index.dtype}")
-        index = index.long()
-        if index.device.type == "cpu" and index.numel():
-            first, last = _core.bounds_of(index.numpy())
-            if not -count <= first <= last < count:
-                raise InputError(f"vertices {first} to {last} were asked for; there are 0 to {count - 1}")
-            if first >= 0 and self._device.type == "cpu":
-                return index.clone() if torch.is_grad_enabled() else index  # may change before the backward pass
-        return torch.where(index < 0, index + count, index).to(self._device, non_blocking=True)
 
 
 def _have_edge_inputs(used: Iterable[Used], inputs: Mapping[str, Tensor]) -> bool:
