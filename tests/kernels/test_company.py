@@ -96,10 +96,10 @@ def late_end(code):
     return lambda company: code.late_end(ctypes.addressof(company))
 
 
-def number_of_threads():
+def threads_now():
     """When none is about to begin or to end."""
-    before = -1
-    while before != (before := len(os.listdir("/proc/self/task"))):
+    before = None
+    while before != (before := set(os.listdir("/proc/self/task"))):
         time.sleep(0.1)
     return before
 
@@ -140,16 +140,16 @@ def test_in_several_threads_at_once(company, meetings):
 def test_where_one_is_late_company_is_assumed_and_after_two_seconds_not_any_more(library, company, meetings):
     meetings(company, 2, 1, 0)  # OpenMP's own threads are there
     library.leave()
-    before = number_of_threads()
+    before = threads_now()  # some of which, of earlier tests, may end at any time
     assert soon(lambda: noticed(company, lambda: meetings(company, 2, 10, LATE)))
-    during = number_of_threads()
-    assert during >= before + 2
+    idle = threads_now() - before
+    assert len(idle) >= 2
     meetings(company, 2, 10, LATE)
-    assert number_of_threads() == during
+    assert threads_now() - before == idle
     time.sleep(2.1)
     meetings(company, 1, 1, 0)
     assert company.until == 0
-    assert number_of_threads() == before
+    assert not threads_now() & idle
 
 
 def test_one_that_is_late_at_the_end_of_a_region(company, late_end):
@@ -181,7 +181,7 @@ def test_in_company_threads_that_wait_for_work_of_pytorch_sleep(library):
         return time.process_time() - start
 
     library.come(FOREVER)
-    number_of_threads()
+    threads_now()
     assert sorted(time_after() for _ in range(9))[4] < 0.003
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import vertexflow as vf
 from vertexflow.parallel import Cluster, Link
@@ -168,6 +169,58 @@ def test_a_plan_divides_by_what_its_cluster_costs():
         given = dataclasses.replace(like, step_cost=plan.step_cost)
         assert vf.parallel.plan(model, [(batch, {"x": x})], cluster, like=given).prediction == plan.prediction
     assert exchanges[0] > exchanges[1]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_ranks_of_columns_exchange_the_columns_that_they_have(nodes, monkeypatch):
+    """Two parts of two chains, one after the other, each on two ranks of columns, which are neighbours: parts may be on two
+    nodes. Half of each state crosses, and columns are gathered in each step of the rank that works."""
+    monkeypatch.setattr(divided, "partition", lambda *_: np.array([0, 0, 1, 1] * 2))
+    links = {"devices": Link(1e-3, 1e6), "nodes": Link(2e-3, 1e5)}
+    cluster = Cluster(nodes, 4 // nodes, flops=1e6, bandwidth=1e6, memory=1e9, links=links)
+    batch, observation = seen([vf.chain(4)] * 2)
+    (part,), (call,) = observation.parts, observation.parts[0].calls
+    model, x = TreeRNN(4, 4), torch.empty(8, 4, device="meta")
+    like = vf.parallel.Plan({"vertices": 2, "hidden": 2}, {"": "hidden"})
+    found = vf.parallel.plan(model, [(batch, {"x": x})], cluster, like=like).prediction
+    between, row = links["devices" if nodes == 1 else "nodes"], call.state_bytes
+    exchanged = 2 * (between.latency + 2 * row / 2 / between.bandwidth)
+    assert found.seconds * found.shares["exchanges"] == pytest.approx(exchanged)
+    gathered = 4 * 2 * (1e-3 + 2 * row / 2 / 1e6)  # four steps of two rows, forward and backward
+    averaged = 2 * (between.latency + part.trained_bytes / 2 / 2 / between.bandwidth)
+    assert found.seconds * found.shares["communication"] == pytest.approx(gathered + averaged)
+    assert found.traffic == pytest.approx(4 * 2 * row + 2 * 2 * row / 2 + part.trained_bytes / 2)
+
+
+class UpAndDown(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = TreeRNN(3, 4), TreeRNN(4, 2)
+
+    def forward(self, batch, x):
+        return self.down(batch, x=self.up(batch, x=x).h, reverse=True).h
+
+
+def test_stages_of_parts_come_one_after_the_other(monkeypatch):
+    """What two ranks of vertices take for all parts, and what goes from one stage to the next; each stage averages its own."""
+    monkeypatch.setattr(divided, "partition", lambda *_: np.array([0, 0, 1, 1] * 2))
+    batch, link = vf.pack([vf.chain(4)] * 2), Link(1e-3, 1e6)
+    batches, model = [(batch, torch.empty(8, 3, device="meta"))], UpAndDown()
+    parts = dict.fromkeys(("up", "down"), "whole")
+    found = []
+    for mesh, stages in (({"vertices": 2}, {}), ({"vertices": 2, "stages": 2}, {"up": 0, "down": 1})):
+        cluster = Cluster(1, 2 * len(mesh), flops=1e6, bandwidth=1e6, memory=1e9, links={"devices": link})
+        like = vf.parallel.Plan(mesh, parts, stages)
+        found.append(vf.parallel.plan(model, batches, cluster, like=like).prediction)
+    up, down, *_ = observe(model, batches[0]).parts
+    averaged = [2 * (link.latency + part.trained_bytes / 2 / link.bandwidth) for part in (up, down)]
+    sent = 2 * (link.latency + up.output_bytes / 2 / link.bandwidth)
+    together, staged = found
+    assert staged.seconds == pytest.approx(together.seconds + sent - min(averaged))
+    assert sum(staged.shares.values()) == pytest.approx(1)
+    exchanged = 2 * (link.latency + 2 * up.calls[0].state_bytes / link.bandwidth)  # of the stage that takes longest
+    assert staged.seconds * staged.shares["exchanges"] == pytest.approx(exchanged)
+    assert staged.memory < together.memory
 
 
 def test_a_plan_keeps_its_step_cost(tmp_path):

@@ -77,7 +77,7 @@ def test_what_does_not_fit_what_was_said_is_refused():
 
 def test_parts_of_graphs_are_refused():
     part, _ = vf.parallel.divide(BATCH, 2, rank_of=torch.arange(8) % 2)
-    with pytest.raises(vf.InputError, match="a model in stages cannot be called with a part of graphs"):
+    with pytest.raises(vf.InputError, match="a model in stages was called with a part of graphs"):
         Cutter(2, {"x": "vertices"}, ("batch", "x")).cut((part, X[:4]), {})
 
 

@@ -237,7 +237,11 @@ def test_what_cannot_be_planned_is_refused(model):
         (lambda: Plan({"stages": 2}, {"up": "whole"}), "give the stage of each part"),
         (lambda: Plan({"data": 2}, {"up": "whole"}, {"up": 1}), "is in stage 1"),
         (lambda: Plan({"data": 2}, {}, micro_batches=0), "micro_batches is 0"),
-        (lambda: Plan({"vertices": 2, "hidden": 4}, {}), '2 ranks of "vertices" and 4 of "hidden", which are not'),
+        (lambda: Plan({"vertices": 2, "stages": 2}, {"up": "whole"}, {"up": 1}, 2), "through the stages in one piece"),
+        (
+            lambda: Plan({"vertices": 2, "stages": 2, "hidden": 4}, {"up": "whole"}, {"up": 1}),
+            "not carried out all together",
+        ),
         (lambda: Plan({"data": 2}, {}, accumulate=0), "accumulate is 0"),
         (lambda: Plan({"data": 2}, {}, batch_size=2.5), "batch_size is 2.5"),
         (lambda: Plan({"data": 2}, {"up": "whole", "other": "whole"}).apply(model), "no module of that name"),

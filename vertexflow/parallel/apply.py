@@ -39,10 +39,6 @@ def apply(
         return model
     if plan.size > plan.with_rows:
         name_groups()
-    if plan.ranks("vertices") > 1:
-        for module in model.modules():
-            if isinstance(module, VertexFunction):
-                module._part_group = meshes["vertices"].get_group()
     if plan.ranks("hidden") > 1:
         from .hidden import divide
 
@@ -52,6 +48,11 @@ def apply(
         divide(
             model, [(name, of_stage.get(name, 0) == own_stage) for name in hidden], meshes["hidden"].get_group(), batch
         )
+    if plan.ranks("vertices") > 1:
+        for module in model.modules():
+            if isinstance(module, VertexFunction):
+                module._part_group = meshes["vertices"].get_group()
+                module._column_group = meshes["hidden"].get_group() if "hidden" in meshes else None
     if plan.ranks("stages") > 1:
         from .pipeline import Pipeline
 
@@ -60,7 +61,7 @@ def apply(
             model,
             _parts_in_stages(plan, modules),
             stages.get_group(),
-            Cutter(plan.micro_batches, rows or {}, names),
+            Cutter(plan.micro_batches, rows or {}, names, has_parts=plan.ranks("vertices") > 1),
             device_of(stages),
         )
     if ways <= {"whole", "hidden"}:
@@ -86,7 +87,7 @@ def apply(
 
 
 def _with_rows(plan: Plan, meshes: Mapping[str, DeviceMesh], mesh: DeviceMesh | None) -> DeviceMesh:
-    """The ranks that have different rows, in one dimension."""
+    """The ranks that have different rows, in one dimension: of those that share columns, the ones that have these columns."""
     if plan.ranks("vertices") == 1:
         return meshes["data"]
     if plan.ranks("data") == 1:
@@ -94,8 +95,13 @@ def _with_rows(plan: Plan, meshes: Mapping[str, DeviceMesh], mesh: DeviceMesh | 
     from torch.distributed.device_mesh import DeviceMesh
 
     assert mesh is not None
-    ranks = mesh.mesh.flatten().tolist()
-    group = own_group(ranks, mesh.get_all_groups())
+    at = mesh.get_coordinate()
+    assert at is not None
+    with_rows = ("data", "vertices")
+    names = mesh.mesh_dim_names or ()
+    here = [slice(None) if name in with_rows else own for name, own in zip(names, at, strict=True)]
+    ranks = mesh.mesh[tuple(here)].flatten().tolist()
+    group = own_group(ranks, [mesh.get_group(name) for name in with_rows])
     return DeviceMesh.from_group(group, mesh.device_type, ranks, mesh_dim_names=("rows",))
 
 

@@ -100,10 +100,12 @@ def divided_loads(
     data_rank: Integers,
     ranks: int,
     cost: StepCost | None = None,
+    stride: int = 1,
 ) -> Loads | None:
     """What the slowest ranks do where those of a data rank share the vertices of its graphs, for the data rank that has most.
 
-    Between two exchanges, and before and after all of them, ranks wait for the one of them that has most to do there.
+    Between two exchanges, and before and after all of them, ranks wait for the one of them that has most to do there. Ranks that
+    exchange states are each `stride` devices from the next.
     None: what is called is not carried out for parts of graphs.
 
     Raises:
@@ -129,7 +131,7 @@ def divided_loads(
             if each.reverse not in shares:
                 turned = batch.reversed() if each.reverse else batch
                 shares[each.reverse] = shares_of(turned, rank_of, ranks, each.levels.num_kinds)
-            load, of_all = _with_call(load, each, shares[each.reverse], cluster)
+            load, of_all = _with_call(load, each, shares[each.reverse], cluster, stride)
             mean += of_all
         slowest += float(load.work @ seconds)
         loads.append(load)
@@ -137,7 +139,7 @@ def divided_loads(
     return Loads(loads, max(1.0, (slowest + fixed) / (mean + fixed) * float(of_data[worst] / of_data.mean())))
 
 
-def _with_call(load: Load, call: Call, shares: Shares, cluster: Cluster) -> tuple[Load, float]:
+def _with_call(load: Load, call: Call, shares: Shares, cluster: Cluster, stride: int) -> tuple[Load, float]:
     """The load with a call of a vertex function, and the seconds that ranks work on it on average."""
     seconds, ranks = cluster.seconds_of(), len(shares.rows)
     once, of_depths = work_by_depth(call, shares.rows, shares.edges)
@@ -150,12 +152,18 @@ def _with_call(load: Load, call: Call, shares: Shares, cluster: Cluster) -> tupl
     around = 2 * CALLS_AROUND * len(shares.points)  # forward and backward
     work[_CALLS] += around
     most = shares.moved.max(1, initial=0) * call.state_bytes
-    messages = sum(cluster.collective("all_to_all", float(size), ranks) for size in most)
+    message = functools.partial(cluster.collective, "all_to_all", ranks=ranks, stride=stride)
     rows_held = np.maximum(shares.moved, 1).sum(0).max(initial=0)
+    depths = np.arange(of_depths.shape[1])
+    rows = shares.rows.sum(-1)[slowest[np.searchsorted(starts, depths, "right") - 1], depths]
+    rows = rows[rows > 0]
     load = replace(
         load,
         work=work,
-        exchanged=load.exchanged + 2 * messages,  # states, and back their gradients
+        rows=np.concatenate([load.rows, rows]),
+        state_bytes=np.concatenate([load.state_bytes, np.full(len(rows), call.state_bytes)]),
+        exchanged=load.exchanged + 2 * sum(message(float(size)) for size in most),  # states, and back their gradients
+        latency=load.latency + 2 * len(most) * message(0.0),
         sent=load.sent + 2 * float(shares.sent.sum(0).max(initial=0)) * call.state_bytes,
         held=load.held + 2 * float(rows_held) * call.state_bytes,
     )

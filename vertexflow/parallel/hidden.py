@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -33,9 +35,12 @@ from . import collectives
 from .collectives import Enter, Leave
 from .columns import Columns, joined, own
 from .division import Ranks
+from .graph_part import GraphPart
 from .local_program import Divider, LocalProgram, StateColumns, run, state_columns
 from .observe import observe
+from .over_vertices import Ready, agreed, bind
 from .same_batch import check_same_graphs
+from .same_part import Place
 
 _numbers = itertools.count()
 _functions: weakref.WeakValueDictionary[int, _OfRank] = weakref.WeakValueDictionary()
@@ -64,6 +69,15 @@ class _OfRank:
         return value if columns is None else own(value, columns, ranks.rank, ranks.count)
 
 
+@dataclass(frozen=True)
+class _Own:
+    """A call of a model as this rank has it: of the vertex function of its columns."""
+
+    of_rank: _OfRank
+    call: Seen
+    device: torch.device
+
+
 class _Local(VertexFunction):
     """The vertex function of one rank. `number` says which; what it computes is not watched for changes."""
 
@@ -83,6 +97,11 @@ def _method(name: str) -> Any:
 
     method.__name__ = name
     return method
+
+
+@functools.cache
+def _class_of_rank(name: str, methods: tuple[str, ...]) -> type[_Local]:
+    return type(name, (_Local,), {method: _method(method) for method in methods})
 
 
 class Divided:
@@ -133,21 +152,49 @@ class Divided:
     def run(self, model: VertexFunction, call: Seen) -> Outputs:
         """A call of the model."""
         if isinstance(call.graphs, OnRanks):
-            raise InputError(
-                "a model whose columns are on several ranks cannot be called with a part of graphs (vf.parallel.divide), whose "
-                "other vertices are on other ranks: one or the other is divided"
+            return self._run_on_part(model, cast(GraphPart, call.graphs), call)
+        graphs = call.graphs if isinstance(call.graphs, GraphBatch) else pack(call.graphs)
+        own = self._own_call(model, call)
+        check_same_graphs([graphs], self.group, own.device)
+        with without_autocast(own.device.type):  # the trace has its casts in it
+            outputs = own.of_rank.function._run(
+                None, graphs, call.reverse, own.call.initial, own.call.inputs, own.call.shared, call.wanted
             )
+        return self._whole(own.of_rank, outputs)
+
+    def _run_on_part(self, model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
+        """A call with the vertices that the ranks of `group` have of graphs whose other vertices are elsewhere. An exchange of
+        states moves the columns that this rank has of them, between ranks that have the same columns."""
+        if getattr(model, "_part_group", None) is None:
+            raise InputError(
+                "a model whose columns are on several ranks was called with a part of graphs (vf.parallel.divide), whose other "
+                'vertices are on other ranks; a plan says so, Plan({"vertices": 2, "hidden": 2}, ...).apply(model, mesh, batch)'
+            )
+        found: list[_OfRank] = []
+
+        def prepare(place: Place) -> Ready:
+            own = self._own_call(model, call)
+            found.append(own.of_rank)
+            own.of_rank.function._part_group = model._part_group
+            with without_autocast(own.device.type):  # the trace has its casts in it
+                return bind(own.of_rank.function, part, own.call, place)
+
+        ready = agreed(model, part, call, prepare)
+        with without_autocast(ready.place.device.type):
+            outputs = ready.outputs()
+        return self._whole(found[0], outputs)
+
+    def _own_call(self, model: VertexFunction, call: Seen) -> _Own:
+        """What this rank computes of a call; it waits for nobody."""
         if call.tensors is not None or transforms.are_active():
             raise InputError(
                 "a model whose columns are on several ranks cannot be called with other parameters, or inside torch.func"
             )
         if named_backend(model.backend) == "eager":
             raise InputError('backend="eager" has no program of which ranks could have parts; choose another backend')
-        graphs = call.graphs if isinstance(call.graphs, GraphBatch) else pack(call.graphs)
         version, tensors = programs.see(model._programs, model)
         shared = check_shared(tensors, call.inputs, call.shared)
         device = check_inputs(tensors, call.inputs)
-        check_same_graphs([graphs], self.group, device)
         of_rank = self._of_rank(model, version, tensors, call.inputs, shared, device)
         params = {name: value for name, value in tensors.items() if of_rank.reads(name)}
         initial = self._check_initial(model, call.initial)
@@ -155,15 +202,12 @@ class Divided:
         other_params = {name: value for name, value in params.items() if name not in self.params}
         other_params, inputs, shared, initial = self._entered(other_params, call.inputs, shared, initial)
         states = {name: self._own_state(name, value) for name, value in initial.items()}
-        with without_autocast(device.type):  # the trace has its casts in it
-            outputs = of_rank.function(
-                graphs,
-                reverse=call.reverse,
-                initial=states if isinstance(call.initial, Mapping) else call.initial,
-                shared={**own_params, **other_params, **{shared_key(name): value for name, value in shared.items()}},
-                outputs=call.wanted,
-                **inputs,
-            )
+        shared = {**own_params, **other_params, **{shared_key(name): value for name, value in shared.items()}}
+        given = states if isinstance(call.initial, Mapping) else call.initial
+        return _Own(of_rank, dataclasses.replace(call, initial=given, inputs=inputs, shared=shared), device)
+
+    def _whole(self, of_rank: _OfRank, outputs: Outputs) -> Outputs:
+        """All columns of what a rank has its own of."""
         leave: Any = Leave.apply
         return Outputs({name: leave(self.group, of_rank.pushes[name], value) for name, value in outputs.items()})
 
@@ -234,8 +278,7 @@ class Divided:
         traces = {name: prepare(model, name, model.state, dtypes, inputs, whole, shared, device) for name in names}
         local_programs, pushes = self._programs(traces, type(model).__name__)
         of_rank = _OfRank(local_programs, pushes, self.params)
-        cls = type(f"{type(model).__name__}OfRank", (_Local,), {name: _method(name) for name in names})
-        function: _Local = cls(
+        function = _class_of_rank(f"{type(model).__name__}OfRank", tuple(names))(
             {name: self._local_shape(name, shape) for name, shape in model.state.items()},
             model.backend,
             model.policy,

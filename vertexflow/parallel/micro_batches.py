@@ -32,10 +32,13 @@ class Cutter:
             the second of several batches, "vertices of batch 1"); None of what is given whole. "inputs.x" is an entry of an
             argument that is a mapping; "inputs" all of them.
         names: of the arguments by position; of those after the last, there is only a number.
+        has_parts: whether the model may be called with parts of graphs, which are given whole, as all beside them.
     """
 
-    def __init__(self, count: int, rows: Mapping[str, str | None], names: Sequence[str]) -> None:
-        self.count, self.rows, self.names = count, dict(rows), names
+    def __init__(
+        self, count: int, rows: Mapping[str, str | None], names: Sequence[str], has_parts: bool = False
+    ) -> None:
+        self.count, self.rows, self.names, self.has_parts = count, dict(rows), names, has_parts
 
     def cut(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -48,9 +51,11 @@ class Cutter:
         """
         paths, spec = tree_flatten_with_path((tuple(args), dict(kwargs)))
         if any(isinstance(leaf, OnRanks) for _, leaf in paths):
+            if self.has_parts:
+                return [(tuple(args), dict(kwargs))], {}
             raise InputError(
-                "a model in stages cannot be called with a part of graphs (vf.parallel.divide), which leaves no graphs to be cut "
-                "into micro-batches: have stages, or ranks that share the vertices"
+                "a model in stages was called with a part of graphs (vf.parallel.divide), whose other vertices are on other "
+                'ranks; a plan says so, Plan({"stages": 2, "vertices": 2}, ...).apply(model, mesh)'
             )
         batches = [leaf for _, leaf in paths if isinstance(leaf, GraphBatch)]
         if not batches:

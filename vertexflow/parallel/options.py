@@ -50,7 +50,7 @@ class Option:
     Attributes:
         name: of the strategy.
         compute: seconds of what is counted (`work.COUNTED`) and of Python, for each micro-batch, [len(LIMITS)].
-        inside: seconds of communication in each micro-batch.
+        inside: seconds of communication in each micro-batch; of these `exchanged`, where ranks share the vertices of graphs.
         after: seconds of communication once a batch; what is done once for several accumulated batches, in equal parts.
         memory: bytes that last: parameters, gradients, the optimizer's state, and what is kept for the backward pass.
         transient: bytes while the part runs.
@@ -64,6 +64,7 @@ class Option:
     memory: float
     transient: float
     traffic: float
+    exchanged: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -79,7 +80,8 @@ class Load:
         work: [len(COUNTED)] of a micro-batch; `calls`: of vertex functions.
         rows: [steps], the rows of each step of its calls; `state_bytes`: of each of these rows.
         share: of the graphs' vertices.
-        exchanged: seconds in which ranks that share the vertices of graphs tell each other states, and gradients of states.
+        exchanged: seconds in which ranks that share the vertices of graphs tell each other states, and gradients of states; of
+            these `latency` however narrow the states are.
         sent, held: bytes that a rank sends for it, and has for it.
     """
 
@@ -90,6 +92,7 @@ class Load:
     state_bytes: Floats
     share: float
     exchanged: float = 0.0
+    latency: float = 0.0
     sent: float = 0.0
     held: float = 0.0
 
@@ -141,7 +144,7 @@ def options_of(
     state = params + (1 + optimizer) * trained  # with the gradients
     kept, passing = (part.kept_bytes + part.output_bytes) * load.share + load.held, part.passing_bytes * load.share
     compute = np.append(load.work * cluster.seconds_of(), cluster.call * load.calls)
-    plain = Option("whole", compute, load.exchanged, 0.0, state + kept, passing, load.sent)
+    plain = Option("whole", compute, load.exchanged, 0.0, state + kept, passing, load.sent, load.exchanged)
     if not params:
         options = [plain]
     else:
@@ -152,9 +155,9 @@ def options_of(
         options = [
             replace(plain, after=reduced / accumulate, traffic=load.sent + 2 * part_of * trained / accumulate),
             Option("gathered", compute, load.exchanged, gathered + scattered, params + state / ranks + kept,
-                   trained + passing, load.sent + part_of * (params + trained)),
+                   trained + passing, load.sent + part_of * (params + trained), load.exchanged),
             Option("sharded", compute, load.exchanged, 2 * gathered + scattered, state / ranks + kept,
-                   params + trained + passing, load.sent + part_of * (2 * params + trained)),
+                   params + trained + passing, load.sent + part_of * (2 * params + trained), load.exchanged),
         ]  # fmt: skip
         if ranks == 1 or mesh.size > ranks:  # beside ranks that share columns or parts, parameters are whole
             options = options[:1]
@@ -174,7 +177,8 @@ def _hidden(
     passing: float,
     accumulate: int,
 ) -> Option:
-    """Columns over ranks: in each step all ranks get the states of its rows, and send gradients of the states back."""
+    """Columns over ranks: in each step all ranks get the states of its rows, and send gradients of the states back. Where ranks
+    share the vertices of graphs as well, they exchange the columns that each has."""
     ranks, part = mesh.hidden, load.part
     divided = compute.copy()
     divided[:-1][_DIVIDED] /= ranks
@@ -182,11 +186,13 @@ def _hidden(
     gathers = [
         cluster.collective(name, float(size), ranks) for name in ("all_gather", "reduce_scatter") for size in sent
     ]
-    after = cluster.collective("all_reduce", part.trained_bytes / ranks, mesh.data, ranks) / accumulate
-    traffic = 2 * (ranks - 1) / ranks * float(sent.sum())
-    traffic += 2 * (mesh.data - 1) / mesh.data * part.trained_bytes / ranks / accumulate
+    exchanged = load.latency + (load.exchanged - load.latency) / ranks
+    after = cluster.collective("all_reduce", part.trained_bytes / ranks, mesh.with_rows, ranks) / accumulate
+    traffic = 2 * (ranks - 1) / ranks * float(sent.sum()) + load.sent / ranks
+    traffic += 2 * (mesh.with_rows - 1) / mesh.with_rows * part.trained_bytes / ranks / accumulate
     memory = state / ranks + kept / ranks + float(sent.sum())
-    return Option("hidden", divided, float(sum(gathers)), after, memory, passing / ranks, traffic)
+    inside = float(sum(gathers)) + exchanged
+    return Option("hidden", divided, inside, after, memory, passing / ranks, traffic, exchanged)
 
 
 def between(

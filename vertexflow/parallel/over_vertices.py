@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from ..scheduler.policies import Structure
 from . import exchange
 from .graph_part import EXCHANGE, OWN, START, GraphPart, Ints, LocalGraph
 from .own_group import own_group
+from .same_part import Place, agree
 
 _TABLE, _TOKEN = "_vertexflow_table", "_vertexflow_token"  # an input and an output of the rows of exchanges
 _STEPS = "vertexflow steps"
@@ -83,15 +84,16 @@ def _start(self: VertexFunction, v: Vertex) -> None:
     v.scatter(**{name: getattr(child, name) for name in self.state})
 
 
-def _trace(self: VertexFunction, *args: Any, **kwargs: Any) -> dict[str, Trace]:
-    with exchange.nobody_else():
-        return VertexFunction._trace(self, *args, **kwargs)
-
-
 @functools.cache
 def _class_on_ranks(cls: Any) -> Any:
     """The class of a model, with methods for what is added to local graphs."""
-    methods = {_EXCHANGE_METHOD: _exchange, _START_METHOD: _start, "_trace": _trace}
+
+    def trace(self: VertexFunction, *args: Any, **kwargs: Any) -> dict[str, Trace]:
+        with exchange.nobody_else():
+            traces: dict[str, Trace] = cls._trace(self, *args, **kwargs)
+            return traces
+
+    methods = {_EXCHANGE_METHOD: _exchange, _START_METHOD: _start, "_trace": trace}
     return type(cls)(cls.__name__, (cls,), {"__module__": cls.__module__, **methods})
 
 
@@ -113,39 +115,90 @@ def _on_ranks(model: VertexFunction, local: LocalGraph) -> VertexFunction:
     return on_ranks
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A call of this rank that is checked, traced and bound; nobody has been waited for yet."""
+
+    function: VertexFunction
+    part: GraphPart
+    call: Seen
+    place: Place
+    version: programs.Version
+    traces: dict[str, Trace]
+    inputs: dict[str, Tensor]
+    bound: BoundCall
+
+    @property
+    def how(self) -> str:
+        """What ranks must have in common: what crosses, and what gets gradients."""
+        call, bound = self.call, self.bound
+        named = [*call.inputs.items(), *(call.shared or {}).items(), *bound.external.items()]
+        grads = torch.is_grad_enabled()
+        inputs = sorted(
+            (name, str(value.dtype), tuple(value.shape[1:]), grads and value.requires_grad) for name, value in named
+        )
+        parameters = [(name, grads and value.requires_grad) for name, value in bound.tensors.items()]
+        trace = next(iter(self.traces.values()))
+        states = [(name, str(dtype), tuple(trace.state[name])) for name, dtype in trace.state_dtypes.items()]
+        return repr((inputs, parameters, states, grads))
+
+    def outputs(self) -> Outputs:
+        """What the call gives; all ranks compute it at the same time."""
+        outputs = self.bound.results(self.inputs, self.traces.values())
+        through = any(value.requires_grad for value in self.bound.external.values())
+        # The programs of all methods, also of kinds that are on other ranks alone.
+        everything = self.function._bind(
+            self.version, self.traces, self.inputs, self.bound.tensors, self.bound.device, through, tuple(self.traces)
+        )
+        outputs = _tied(outputs, self.bound, self.call.inputs, everything)
+        for value in outputs.values():
+            if value.grad_fn is not None:  # the part itself may be gone before the backward pass
+                routes = _routes(self.part, self.part.local(self.call.reverse), self.place.group)
+                value.grad_fn.metadata["vertexflow routes"] = routes  # type: ignore[index]
+        return outputs
+
+
 def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
     """A call of a model on a part, on all ranks at the same time; see `GraphPart`.
+
+    Raises:
+        as `agreed`.
+    """
+    return agreed(model, part, call, lambda place: bind(model, part, call, place)).outputs()
+
+
+def agreed(model: VertexFunction, part: GraphPart, call: Seen, prepare: Callable[[Place], Ready]) -> Ready:
+    """What `prepare` has made ready, if all ranks can go on; it waits for nobody.
 
     Raises:
         InputError, on all ranks: what is not carried out for parts, or ranks that were called with different things.
         As a call of the model, on all ranks: what one of them refuses.
     """
-    group = _group_of(model, part)
-    bound: BoundCall | None = None
-    traces: dict[str, Trace] = {}
-    device = _device_of(model, call)  # before anything can fail: what ranks tell each other then lies there too
+    place = _place_of(model, part, call)
+    ready: Ready | None = None
     failure: Exception | None = None
     try:
-        _refuse(model, part, call, group)
-        local = part.local(call.reverse)
-        function = _on_ranks(model, local)
-        version, tensors = programs.see(function._programs, function)
-        inputs, initial, wanted = _as_local(part, local, call, group, device)
-        bound, traces = function._bind_call(version, tensors, local.batch, False, initial, inputs, call.shared, wanted)
+        ready = prepare(place)
     except Exception as error:
         failure = error
-    _agree(part, call, group, device, failure, _how(call, bound, traces))
-    assert bound is not None
-    outputs = bound.results(inputs, traces.values())
-    outputs = _tied(outputs, bound, call.inputs, _of_all_methods(function, version, traces, inputs, bound))
-    for value in outputs.values():
-        if value.grad_fn is not None:  # the part itself may be gone before the backward pass
-            value.grad_fn.metadata["vertexflow routes"] = _routes(part, part.local(call.reverse), group)  # type: ignore[index]
-    return outputs
+    agree(part, call.reverse, place, failure, "" if ready is None else ready.how)
+    assert ready is not None
+    return ready
 
 
-def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
-    """The ranks that have the parts."""
+def bind(model: VertexFunction, part: GraphPart, call: Seen, place: Place) -> Ready:
+    """A call of a model, made ready; messages of others are not waited for."""
+    _refuse(model, part, call, place.group)
+    local = part.local(call.reverse)
+    function = _on_ranks(model, local)
+    version, tensors = programs.see(function._programs, function)
+    inputs, initial, wanted = _as_local(part, local, call, place.group, place.device)
+    bound, traces = function._bind_call(version, tensors, local.batch, False, initial, inputs, call.shared, wanted)
+    return Ready(function, part, call, place, version, traces, inputs, bound)
+
+
+def _place_of(model: VertexFunction, part: GraphPart, call: Seen) -> Place:
+    """Where a call is computed; what ranks tell each other before anything can fail lies on its device too."""
     if not (distributed.is_available() and distributed.is_initialized()):
         raise InputError(
             f"a part of graphs, of {part.ranks}, is computed by {part.ranks} ranks together, but torch.distributed is not "
@@ -155,7 +208,8 @@ def _group_of(model: VertexFunction, part: GraphPart) -> ProcessGroup:
     if group not in _own_groups:
         ranks = distributed.get_process_group_ranks(group)
         _own_groups[group] = own_group(ranks, [group], timeout=_timeout_of(cast(ProcessGroup, group)))
-    return cast(ProcessGroup, _own_groups[group])
+    columns = getattr(model, "_column_group", None)
+    return Place(cast(ProcessGroup, _own_groups[group]), columns, _device_of(model, call))
 
 
 def _device_of(model: VertexFunction, call: Seen) -> torch.device:
@@ -239,58 +293,6 @@ def _table(part: GraphPart, local: LocalGraph, group: ProcessGroup, device: torc
         with torch.inference_mode(False):
             part.prepared[key] = torch.from_numpy(table).to(device)
     return cast(Tensor, part.prepared[key])
-
-
-def _how(call: Seen, bound: BoundCall | None, traces: Mapping[str, Trace]) -> str:
-    """What ranks must have in common, of a call that is checked: what crosses, and what gets gradients."""
-    if bound is None:
-        return ""
-    named = [*call.inputs.items(), *(call.shared or {}).items(), *bound.external.items()]
-    grads = torch.is_grad_enabled()
-    inputs = sorted(
-        (name, str(value.dtype), tuple(value.shape[1:]), grads and value.requires_grad) for name, value in named
-    )
-    parameters = [(name, grads and value.requires_grad) for name, value in bound.tensors.items()]
-    trace = next(iter(traces.values()))
-    states = [(name, str(dtype), tuple(trace.state[name])) for name, dtype in trace.state_dtypes.items()]
-    return repr((inputs, parameters, states, grads))
-
-
-def _agree(
-    part: GraphPart, call: Seen, group: ProcessGroup, device: torch.device, failure: Exception | None, how: str
-) -> None:
-    """Go on only if all ranks can, and were called with parts of one division, in the same way: one small message."""
-    message = [failure is None, part.checksum, call.reverse, zlib.crc32(how.encode())]
-    ours = torch.tensor(list(map(int, message)), device=device)
-    theirs = [torch.empty_like(ours) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(theirs, ours, group=group)
-    rows = torch.stack(theirs).tolist()
-    if failure is not None:
-        raise failure
-    refused = [rank for rank, row in enumerate(rows) if not row[0]]
-    if refused:
-        raise InputError(f"rank {refused[0]} refused the call; its message says why")
-    what = (
-        "parts of different graphs, or divisions",
-        "different directions (reverse=)",
-        "inputs, parameters or states of different names, dtypes, widths or gradients",
-    )
-    for column, difference in enumerate(what, 1):
-        other = next((rank for rank, row in enumerate(rows) if row[column] != rows[0][column]), None)
-        if other is not None:
-            raise InputError(f"ranks 0 and {other} were called with {difference}; all call the model in the same way")
-
-
-def _of_all_methods(
-    function: VertexFunction,
-    version: programs.Version,
-    traces: dict[str, Trace],
-    inputs: dict[str, Tensor],
-    call: BoundCall,
-) -> Bound:
-    """The programs of all methods, also of kinds that are on other ranks alone."""
-    through = any(value.requires_grad for value in call.external.values())
-    return function._bind(version, traces, inputs, call.tensors, call.device, through, tuple(traces))
 
 
 def _tied(outputs: Outputs, call: BoundCall, inputs: Mapping[str, Tensor], everything: Bound) -> Outputs:

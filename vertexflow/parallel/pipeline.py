@@ -29,6 +29,7 @@ from torch.utils._pytree import (
 from ..errors import InputError, InputTypeError, VertexFlowError
 from ..graph.inputs.pack import GraphBatch
 from ..graph.uncompiled import uncompiled
+from .graph_part import GraphPart
 from .micro_batches import Cutter, packed
 from .same_batch import check_same_graphs
 from .staged import Staged, checked, moved
@@ -161,7 +162,7 @@ class _Call:
         sender = Sender(pipeline.group, pipeline.device)
         args, kwargs = tree_unflatten([own.get(number, leaf) for number, leaf in enumerate(self.flat)], self.form)
         args, kwargs = packed((args, kwargs))
-        batches = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, GraphBatch)]
+        batches = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, (GraphBatch, GraphPart))]
         check_same_graphs(batches, pipeline.group, pipeline.device)
         pieces_of_arguments, row_counts = pipeline._cutter.cut(args, kwargs)
         for piece, named in pieces_of_arguments:

@@ -111,13 +111,15 @@ class Plan:
                 )
         if num_stages > 1 and set(self.stages) != set(self.parts):
             raise InputError(f"there are {num_stages} stages; give the stage of each part: stages={{name: number}}")
-        if self.ranks("vertices") > 1 and self.size > self.with_rows:
-            others = " and ".join(
-                f'{self.ranks(name)} of "{name}"' for name in ("hidden", "stages") if self.ranks(name) > 1
-            )
+        if self.ranks("vertices") > 1 and num_stages > 1 and self.ranks("hidden") > 1:
             raise InputError(
-                f'the mesh has {self.ranks("vertices")} ranks of "vertices" and {others}, which are not carried out beside each '
-                'other; beside "data" either is'
+                f'the mesh has {self.ranks("vertices")} ranks of "vertices", {self.ranks("hidden")} of "hidden" and {num_stages} '
+                'of "stages", which are not carried out all together; any two of them are'
+            )
+        if self.ranks("vertices") > 1 and num_stages > 1 and self.micro_batches != 1:
+            raise InputError(
+                f"micro_batches is {self.micro_batches!r}; a part of a graph is not cut: where ranks share the vertices, it goes "
+                "through the stages in one piece"
             )
         for name in ("micro_batches", "accumulate", "batch_size"):
             value = getattr(self, name)
@@ -166,8 +168,9 @@ class Plan:
 
         On meshes of "data" and "vertices" parts are "whole", "gathered" or "sharded"; with "hidden" or "stages" among the
         dimensions they are "whole" or "hidden". With "vertices", the model is called with parts of graphs
-        (`vf.parallel.divide`), each rank with its own. `vf.parallel.mean` makes losses whose gradients are those of the whole
-        batch (with ranks of "hidden" or "stages", `group=mesh["data"]`), and `BalancedSampler` gives out the graphs.
+        (`vf.parallel.divide`), each rank with its own, ranks of "hidden" with the same. `vf.parallel.mean` makes losses whose
+        gradients are those of the whole batch (with ranks of "hidden" or "stages", `group=` are those that have different rows,
+        `mesh["data"]` or `mesh["vertices"]`), and `BalancedSampler` gives out the graphs.
 
         Args:
             model: with the parts of the plan. Its parameters are sharded, or cut to the columns of this rank, in place, unless

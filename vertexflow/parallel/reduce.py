@@ -41,7 +41,7 @@ def mean(values: Tensor, weight: Tensor | None = None, *, group: ProcessGroup | 
             sum(weight * values) / sum(weight) over all ranks. Booleans are a mask: what is left out may be NaN. It may require
             grad.
         group: the ranks that share the batch; by default all. A `DeviceMesh` of one dimension stands for its group. After
-            `plan.apply` with "hidden" or "stages" it is given: `mesh["data"]`.
+            `plan.apply` with "hidden" or "stages" it is given: `mesh["data"]`; beside ranks of vertices, `mesh["vertices"]`.
 
     Returns:
         A tensor without dimensions, in the dtype of `values`; 0 if no rank has a row (or all weights are zero).
@@ -159,8 +159,9 @@ def _over_ranks(value: Tensor, group: Any) -> Tensor:
     chosen = group_of(group)
     if chosen is not None and group is None and _names_groups:
         raise InputError(
-            "a model was spread over ranks that share columns or stages, and have the same graphs: say which ranks have others, "
-            'group=mesh["data"]; where there is no such dimension, each rank has the whole batch: losses.mean()'
+            "a model was spread over ranks that share columns or stages, and have the same rows: say which ranks have others, "
+            'group=mesh["data"], or mesh["vertices"]; where there is no such dimension, each rank has the whole batch: '
+            "losses.mean()"
         )
     return value if chosen is None else _OverRanks.apply(value, chosen)  # type: ignore[no-untyped-call]
 

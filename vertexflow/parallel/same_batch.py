@@ -11,16 +11,22 @@ from torch import distributed
 
 from ..errors import InputError
 from ..graph.inputs.pack import GraphBatch
+from .graph_part import GraphPart
 
 
-def check_same_graphs(batches: Sequence[GraphBatch], group: distributed.ProcessGroup, device: torch.device) -> None:
-    """Refuse, on all ranks of a group, batches that are not the same everywhere: one small message.
+def check_same_graphs(
+    batches: Sequence[GraphBatch | GraphPart], group: distributed.ProcessGroup, device: torch.device
+) -> None:
+    """Refuse, on all ranks of a group, batches, or parts of graphs, that are not the same everywhere: one small message.
 
     Raises:
         InputError: with the numbers of vertices of each rank.
     """
     checksum = 0
     for batch in batches:
+        if isinstance(batch, GraphPart):
+            checksum = zlib.crc32(repr((batch.checksum, batch.rank)).encode(), checksum)
+            continue
         for array in (batch.child, batch.slot, batch.offset, batch.graph_offset, batch.kind_index):
             checksum = zlib.crc32(b"" if array is None else np.ascontiguousarray(array).tobytes(), checksum)
     ours = torch.tensor([sum(batch.num_vertices for batch in batches), checksum], device=device)

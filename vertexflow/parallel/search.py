@@ -122,7 +122,7 @@ class _Search:
         self.observations, self.cluster, self.objective, self.optimizer = observations, cluster, objective, optimizer
         self.accumulate = accumulate
         self.names = [part.name for part in observations[0].parts]
-        self.loads: dict[tuple[int, int, int], list[Loads | None]] = {}
+        self.loads: dict[tuple[int, int, int, int], list[Loads | None]] = {}
         self.ranks: dict[int, list[Ranks]] = {}
         self.step_costs: dict[int, StepCost] = {}  # by ranks that share vertices
         self.considered = 0
@@ -150,7 +150,7 @@ class _Search:
 
     def _loads(self, mesh: Mesh, pieces: int) -> list[Loads] | None:
         """What the most loaded rank has of each batch; None if it cannot have so little that it fits."""
-        key = (mesh.data, mesh.vertices, pieces)
+        key = (mesh.data, mesh.vertices, mesh.hidden if mesh.vertices > 1 else 1, pieces)
         if key not in self.loads:
             if mesh.data not in self.ranks:
                 self.ranks[mesh.data] = [place(each, self.cluster, mesh.data) for each in self.observations]
@@ -158,10 +158,8 @@ class _Search:
             if mesh.vertices == 1:
                 self.loads[key] = [loads_of(each, self.cluster, mesh.data, rank, pieces) for each, rank in placed]
             elif all(least_share(*each, mesh) * each[0].kept_bytes <= self.cluster.memory for each in placed):
-                self.loads[key] = [
-                    divided_loads(each, self.cluster, mesh.data, rank, mesh.vertices, self.step_costs[mesh.vertices])
-                    for each, rank in placed
-                ]
+                given = mesh.vertices, self.step_costs[mesh.vertices], mesh.hidden
+                self.loads[key] = [divided_loads(each, self.cluster, mesh.data, rank, *given) for each, rank in placed]
             else:  # found without METIS
                 self.loads[key] = [None]
         loads = [each for each in self.loads[key] if each is not None]
@@ -290,8 +288,7 @@ class _Search:
         worst = int(np.argmax(times))
         compute = np.sum([option.compute for option in held[worst]], axis=0) * pieces
         parts = dict(zip(LIMITS, compute.tolist(), strict=True))
-        parts["exchanges"] = float(sum(each.loads[part].exchanged for each in loads for part in range(len(options))))
-        parts["exchanges"] /= len(loads)
+        parts["exchanges"] = sum(option.exchanged for option in held[worst])
         parts["communication"] = pieces * (times[worst] - float(compute.sum()) / pieces) + syncs[worst]
         parts["communication"] -= parts["exchanges"]
         parts["waiting for other stages"] = seconds - sum(parts.values())
@@ -324,7 +321,8 @@ class _Search:
 
 def _mean(options: Sequence[Option]) -> Option:
     first = options[0]
-    mean = {name: float(np.mean([getattr(each, name) for each in options])) for name in ("inside", "after", "traffic")}
+    names = "inside", "after", "traffic", "exchanged"
+    mean = {name: float(np.mean([getattr(each, name) for each in options])) for name in names}
     most = {name: max(getattr(each, name) for each in options) for name in ("memory", "transient")}
     return Option(first.name, np.mean([each.compute for each in options], axis=0), **mean, **most)
 
