@@ -340,8 +340,9 @@ class Frontier:
         `vertices`: a tensor, array or list of vertex numbers, or of booleans, one a vertex; a slice; or one number, for
         which the first dimension is missing. Where there are kinds, entries are what all of these vertices pushed.
 
-        Numbers on the GPU of the model are not waited for, unless kinds push outputs of different names. What is read by them
-        requires gradients if any vertex of the run does, and passes none on to vertices that were computed without.
+        Numbers on the GPU of the model are not waited for, unless kinds push outputs of different names; booleans are, as their
+        number decides how long outputs are. What is read by numbers there requires gradients if any vertex of the run does, and
+        passes none on to vertices that were computed without.
         """
         method = self._common_method(vertices)
         if method >= 0:
