@@ -5,7 +5,8 @@ actions; a training step of 64 sentences. *beam*: a GRU with attention over its 
 a search, and a training step over what the search kept. In plain PyTorch, each sentence, or hypothesis, has a list of tensors
 of its own, which are joined for every step and taken apart after it. Both have the same weights and give the same numbers.
 
-With `--extend`, what one extension of a binary TreeLSTM costs, forward and backward together: of a run of 100 of them.
+With `--extend`, what one extension of a binary TreeLSTM costs, forward and backward together: of a run of 100 of them. With
+`--kinds` as well, one by vertices of two kinds by turns, beside two extensions, by those of one kind each.
 """
 
 from __future__ import annotations
@@ -222,6 +223,59 @@ def extension(hidden: int, rows: int, rounds: int, extensions: int = 100) -> flo
     return float(np.median(seconds[1:]))
 
 
+class TwoKinds(vf.VertexFunction):
+    """Leaves, and two kinds of vertices that read two children each."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(state={"h": hidden})
+        self.one, self.other = nn.Linear(2 * hidden, hidden), nn.Linear(2 * hidden, hidden)
+
+    @vf.vertex("leaf")
+    def leaves(self, v: vf.Vertex) -> None:
+        h = v.pull("x")
+        v.scatter(h=h)
+        v.push(h=h)
+
+    @vf.vertex("one")
+    def ones(self, v: vf.Vertex) -> None:
+        h = torch.tanh(self.one(torch.cat([v.gather(0).h, v.gather(1).h], -1)))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    @vf.vertex("other")
+    def others(self, v: vf.Vertex) -> None:
+        h = torch.sigmoid(self.other(torch.cat([v.gather(0).h, v.gather(1).h], -1)))
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+def extensions_by_kinds(hidden: int, rows: int, rounds: int, extensions: int = 100) -> tuple[float, float]:
+    """The processor time, forward and backward together, of an extension by `rows` vertices of two kinds by turns, and of two
+    extensions by half as many of one kind each, which read the same; in seconds, medians."""
+    model, leaves = TwoKinds(hidden), torch.randn(2 * rows, hidden)
+    kinds = ["one", "other"] * (rows // 2)
+    rng = np.random.default_rng(0)
+    tables = [
+        rng.integers(max(0, start - rows), start + rows, (rows, 2)) for start in range(rows, rows * extensions, rows)
+    ]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds + 1):
+        for is_apart, times in enumerate(seconds):
+            model.zero_grad()
+            started = time.process_time()
+            run = model.start(x=leaves, kind="leaf")
+            for table in tables:
+                if is_apart:
+                    run.extend(table[: rows // 2], kind="one")
+                    run.extend(table[rows // 2 :], kind="other")
+                else:
+                    run.extend(table, kind=kinds)
+            run[run.num_vertices - rows :].h.sum().backward()
+            times.append((time.process_time() - started) / len(tables))
+    joint, apart = (float(np.median(times[1:])) for times in seconds)
+    return joint, apart
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the milliseconds of each contestant, and how many times as long lists take."""
     parser = argparse.ArgumentParser(
@@ -230,10 +284,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--extend", type=int, nargs="+", metavar="N", help="instead: an extension by N vertices")
+    parser.add_argument("--kinds", action="store_true", help="with --extend: of two kinds, beside two extensions")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.extend:
         for hidden, rows in itertools.product(options.hidden, options.extend):
+            if options.kinds:
+                joint, apart = extensions_by_kinds(hidden, rows, options.rounds)
+                print(
+                    f"extension by {rows:3} of two kinds, hidden {hidden:4}: {1e3 * joint:.2f} ms, two: {1e3 * apart:.2f} ms"
+                )
+                continue
             print(f"extension by {rows:3}, hidden {hidden:4}: {1e3 * extension(hidden, rows, options.rounds):.2f} ms")
         return
     rng = np.random.default_rng(0)

@@ -41,6 +41,7 @@ inline bool are_held(const py::list& dictionaries, const py::list& names, const 
 }
 
 // Whether each tensor has the version, the address, and the dictionary of own attributes that it had (0: none, or an empty one).
+// Without versions, it may hold something else.
 inline bool are_as_they_were(const py::list& tensors, const py::list& versions, const py::list& addresses, const py::list& own) {
     static PyObject* const version = PyUnicode_InternFromString("_version");
     static PyObject* const address = PyUnicode_InternFromString("data_ptr");
@@ -54,7 +55,7 @@ inline bool are_as_they_were(const py::list& tensors, const py::list& versions, 
     };
     for (py::size_t i = 0; i < tensors.size(); ++i) {
         PyObject* const tensor = tensors[i].ptr();
-        if (!is_number(PyObject_GetAttr(tensor, version), versions[i])) return false;
+        if (versions.size() && !is_number(PyObject_GetAttr(tensor, version), versions[i])) return false;
         if (!is_number(PyObject_CallMethodNoArgs(tensor, address), addresses[i])) return false;
         const py::object dictionary = py::reinterpret_steal<py::object>(PyObject_GetAttr(tensor, attributes));
         if (!dictionary) throw py::error_already_set();
@@ -95,9 +96,10 @@ inline bool is_unchanged(const py::tuple& before, const py::list& further) {
         if (!PyList_Check(list)) throw py::type_error("all parts but the last are lists");
         return py::reinterpret_borrow<py::list>(list);
     };
-    constexpr std::pair<py::size_t, py::size_t> alike[] = {{0, 1}, {0, 2}, {3, 4}, {3, 5}, {3, 6}, {9, 10}, {13, 14}, {15, 16}, {15, 17}};
+    constexpr std::pair<py::size_t, py::size_t> alike[] = {{0, 1}, {0, 2}, {3, 5}, {3, 6}, {9, 10}, {13, 14}, {15, 16}, {15, 17}};
     for (const auto& [one, other] : alike)
         if (part(one).size() != part(other).size()) throw py::value_error("parts of one kind differ in length");
+    if (part(4).size() && part(4).size() != part(3).size()) throw py::value_error("there are versions of some tensors only");
     return are_held(part(0), part(1), part(2)) && are_as_they_were(part(3), part(4), part(5), part(6)) &&
            holds_the_same(part(7), part(8)) && lead_to(part(9), part(10)) && have_keys(part(11), part(12)) &&
            have_elements(part(13), part(14)) && return_the_same(part(15), part(16), part(17)) &&

@@ -199,13 +199,18 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             return cast(Outputs, divided.run(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted)))
         if isinstance(graphs, OnRanks):
             return graphs.run(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
+        is_usual = initial is None and shared is None
+        if is_usual and tensors is None:
+            unchanged = recall.run_unchanged(self, graphs, bool(reverse), inputs, wanted)
+            if unchanged is not None:
+                return unchanged
         if (backend := named_backend(self.backend)) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
         tensors = own_tensors if tensors is None else tensors
         if transforms.are_active():
             return Outputs(run_transformed(self, version, tensors, graphs, reverse, initial, inputs, shared, wanted))
-        asked, is_usual = (backend, graphs, bool(reverse), inputs, wanted), initial is None and shared is None
+        asked = backend, graphs, bool(reverse), inputs, wanted
         result = recall.run_again(self, version, tensors, *asked) if is_usual else None
         if result is None:
             call, traces = self._bind_call(

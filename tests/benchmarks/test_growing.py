@@ -15,6 +15,12 @@ def test_an_extension():
 
 
 @pytest.mark.slow
+def test_an_extension_by_two_kinds(capsys):
+    main(["--extend", "4", "--hidden", "4", "--rounds", "1", "--kinds"])
+    assert "extension by   4 of two kinds, hidden    4" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_contestants_agree(capsys):
     main(["--hidden", "8", "--rounds", "1"])
     printed = capsys.readouterr().out

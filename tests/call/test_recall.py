@@ -40,9 +40,10 @@ def own_model(shared_model):
 
 
 def called(model):
-    model(BATCH, x=inputs())
-    with torch.no_grad():
+    for _ in range(2):  # the second call notes the model and its surroundings
         model(BATCH, x=inputs())
+        with torch.no_grad():
+            model(BATCH, x=inputs())
     return model
 
 
@@ -78,12 +79,12 @@ def outcome(model, batch=BATCH, **arguments):
 
 def outcomes(model, *arguments, **named):
     """What a call gives, and what it gives if it is bound anew."""
-    recalled, run_again = outcome(model, *arguments, **named), recall.run_again
-    recall.run_again = lambda *arguments: None
+    recalled, usual = outcome(model, *arguments, **named), (recall.run_unchanged, recall.run_again)
+    recall.run_unchanged = recall.run_again = lambda *arguments: None
     try:
         return recalled, outcome(model, *arguments, **named)
     finally:
-        recall.run_again = run_again
+        recall.run_unchanged, recall.run_again = usual
 
 
 def same(actual, expected):
@@ -101,6 +102,23 @@ def test_a_call_like_an_earlier_one_is_not_bound_again(model, binds):
     with torch.no_grad():
         assert torch.equal(model(BATCH, x=inputs()).h, expected[0])
     assert not binds
+
+
+def test_a_model_and_surroundings_that_are_as_before_are_compared_in_one_native_call(model, monkeypatch):
+    expected = outcome(model)
+    for name in ("run_again", "_names"):
+        monkeypatch.setattr(recall, name, None)
+    assert same(outcome(model), expected)
+    with torch.no_grad():
+        assert torch.equal(model(BATCH, x=inputs()).h, expected[0])
+
+
+def test_a_model_of_other_parameters_is_as_before_from_the_second_call_on(own_model, monkeypatch):
+    outcome(own_model)
+    own_model.w.weight = nn.Parameter(torch.ones_like(own_model.w.weight))
+    expected = outcomes(own_model)[1]
+    monkeypatch.setattr(recall, "run_again", None)
+    assert same(outcome(own_model), expected)
 
 
 def test_numbers_are_those_of_the_call(own_model, binds):

@@ -34,17 +34,23 @@ def _poison(patch: pytest.MonkeyPatch) -> None:
         for name in ("LARGE_OF_A_CALL", "LARGE_OF_PARTS"):
             patch.setattr(module, name, LARGE)
     patch.setattr(pool, "LARGE", LARGE)
-    give_back = pool._give_back
+    give_back, take_for_a_call = pool.give_back, pool.take_for_a_call
 
-    def poison_and_give_back(piece: Any) -> None:
-        piece.fill(NAN)
+    def poison_and_give_back(piece: pool.Piece) -> None:
+        piece.memory.fill(NAN)
         give_back(piece)
 
-    patch.setattr(pool, "_give_back", poison_and_give_back)
+    def take_and_poison(size: int) -> pool.Piece:
+        piece = take_for_a_call(size)
+        piece.memory.fill(NAN)
+        return piece
+
+    for module in (pool, passes):
+        patch.setattr(module, "give_back", poison_and_give_back)
+    patch.setattr(passes, "take_for_a_call", take_and_poison)
     patch.setattr(pool, "empty", filled(pool.empty))
     for module in (layout, passes):
         patch.setattr(module, "empty", pool.empty)
-    patch.setattr(passes, "empty_for_a_call", filled(pool.empty_for_a_call))
     patch.setattr(passes.Fresh, "make", filled(passes.Fresh.make))
 
 

@@ -194,10 +194,6 @@ def test_what_is_refused():
         vf.parallel.divide([vf.hypergraph(3, [((0, 1), 2)])], 2)
     with pytest.raises(vf.InputError, match=r"reverse=True\) makes parts for both directions"):
         vf.parallel.divide(batch, 2)[0].reverse_edges  # noqa: B018
-    with pytest.raises(
-        vf.InputError, match='2 ranks of "vertices" and 2 of "hidden", which are not carried out beside'
-    ):
-        vf.parallel.Plan({"vertices": 2, "hidden": 2}, {"": "hidden"})
     with pytest.raises(vf.InputError, match=r"torch\.distributed is not initialised"):
         vf.nn.TreeGRU(3, 4)(vf.parallel.divide(batch, 2)[0], x=torch.randn(18, 3))
     assert str(vf.parallel.Plan({"data": 2, "vertices": 4}, {"": "whole"})).startswith(

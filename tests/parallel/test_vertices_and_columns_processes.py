@@ -217,6 +217,27 @@ def of_what_is_refused(mesh: DeviceMesh) -> None:
     model(part, x).sum().backward()
 
 
+def of_native_code(mesh: DeviceMesh) -> None:
+    """The same where PyTorch is called from generated code: for exchanges and for gatherings."""
+    with patch.dict(os.environ, VERTEXFLOW_BACKEND="native"):
+        of_losses_and_gradients(mesh, ["dags"])
+
+
+def of_autocast(mesh: DeviceMesh) -> None:
+    """In half precision as one process has it: the exchanges too carry what a rank's columns are there."""
+    case, _ = BOTH["slots"]
+    one, (model, call), (batch, x) = case.model(), spread("slots", mesh), inputs_of(case)
+    rank_of = np.arange(batch.num_vertices) % 2
+    part = vf.parallel.divide(batch, 2, rank_of=rank_of)[mesh["vertices"].get_local_rank()]
+    one.float(), model.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, ours = one(batch, x.float())[part.own], call(part, x[part.own].float())
+    assert ours.dtype == wanted.dtype
+    torch.testing.assert_close(ours, wanted, rtol=0.03, atol=0.03)
+    vf.parallel.mean(ours, group=mesh["vertices"]).backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters())
+
+
 def of_checkpoints(mesh: DeviceMesh, folder: str) -> None:
     """What both write, one process reads, and both go on from what it wrote."""
     rows, columns = mesh["vertices"], mesh["hidden"]
@@ -273,6 +294,8 @@ def on_four(folder) -> None:
     of_what_is_refused(mesh)
     of_edges(mesh)
     of_noise(mesh)
+    of_native_code(mesh)
+    of_autocast(mesh)
     of_checkpoints(mesh, folder)
 
 

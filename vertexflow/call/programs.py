@@ -164,6 +164,7 @@ class Programs:
     unwatched: set[Path] = field(default_factory=set)  # what functions write to when they are traced: counters, logs
     orders: Orders = field(default_factory=OrderedDict)  # of what was added to runs that grow
     usual_runs: Usual = field(default_factory=Usual)
+    as_before: dict[bool, Any] = field(default_factory=dict)  # `recall.AsBefore`, with gradients and without
 
 
 def see(programs: Programs, model: nn.Module) -> tuple[Version, dict[str, Tensor]]:

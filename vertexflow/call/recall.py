@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .. import _core
 from ..graph.inputs.pack import GraphBatch
 from ..kernels import autograd
 from ..kernels.compiled import Compiled
@@ -21,8 +22,9 @@ from ..kernels.parts import BoundPart
 from ..kernels.plain import is_recorded, lie_in_memory
 from .estimate import AsGiven, BoundCall
 from .outputs import Outputs
-from .programs import Programs, Version
+from .programs import Programs, Seen, Version
 from .same_call import TensorGuards, can_be_told, positions, surroundings
+from .unchanged import Unchanged
 
 Tensors = Mapping[str, Tensor]
 
@@ -33,6 +35,7 @@ class Model(Protocol):
     @property
     def _programs(self) -> Programs: ...
 
+    backend: str
     policy: Any
     max_vertices: int | None
     state_dtype: Any
@@ -88,6 +91,55 @@ class Recall:
         )
 
 
+@dataclass(eq=False)
+class AsBefore:
+    """A model and its surroundings as they were at a call that was like an earlier one, to be compared in one native call."""
+
+    seen: Seen
+    # `Unchanged`, without the check of tensors; parameters and buffers. None after these were exchanged: they are not held on to.
+    held: tuple[tuple[Any, ...], list[Tensor]] | None
+    attributes: tuple[Any, ...]  # of the model; compared by identity
+    names: list[str]  # of parameters and buffers, as in `_names`
+    surroundings: list[Any]
+    has_served: bool = False
+
+    @classmethod
+    def of(cls, model: Model, seen: Seen, tensors: Tensors, surroundings: list[Any]) -> AsBefore | None:
+        """All as it is now; None where it is unusual."""
+        given = list(tensors.values())
+        unchanged = Unchanged.of(seen, given, bool, with_versions=False)
+        if unchanged is None:
+            return None
+        return cls(seen, (tuple(unchanged)[:-1], given), _attributes(model), _names(tensors, {}), surroundings)
+
+
+def run_unchanged(model: Model, batch: object, reverse: bool, inputs: Tensors, wanted: Tensor | None) -> Outputs | None:
+    """What `run_again` returns, if neither the model nor its surroundings have changed since that was asked."""
+    programs, is_grad_enabled = model._programs, torch.is_grad_enabled()
+    as_before: AsBefore | None = programs.as_before.get(is_grad_enabled)
+    held = None if as_before is None else as_before.held
+    if as_before is None or held is None or type(batch) is not GraphBatch or as_before.seen is not programs.seen:
+        return None
+    seen = as_before.seen
+    recall: Recall | None = seen.version.recalls.get(batch, {}).get((reverse, is_grad_enabled))
+    if recall is None or (wanted is None) is not (recall.wanted is None):
+        return None
+    looked_at: object = seen.snapshot.modules[0]()  # another one, where a model was copied
+    further = [*inputs.values()] if wanted is None else [*inputs.values(), wanted]
+    if not (
+        [*as_before.names, *inputs] == recall.names
+        and all(map(operator.is_, _attributes(model), as_before.attributes))
+        and all(map(operator.is_, as_before.surroundings, recall.surroundings))
+        and looked_at is model
+        and _core.is_unchanged((*held[0], recall.guards.check), further)
+        and lie_in_memory(further)
+        and (wanted is None or recall.wanted is None or torch.equal(wanted, recall.wanted))
+    ):
+        return None
+    as_before.has_served = True
+    return _run(model, recall, [*held[1], *further], wanted)
+
+
 def run_again(
     model: Model,
     version: Version,
@@ -102,12 +154,32 @@ def run_again(
 
     `tensors` are parameters and buffers, `backend` is what `named_backend` says.
     """
+    for noted in [*model._programs.as_before.values()]:
+        if noted.held is not None and list(map(id, noted.held[1])) != list(map(id, tensors.values())):
+            noted.held = None
     if type(batch) is not GraphBatch or is_recorded():
         return None
     recall: Recall | None = version.recalls.get(batch, {}).get((reverse, torch.is_grad_enabled()))
     given = [*tensors.values(), *inputs.values()]
     if recall is None or not recall.fits(model, backend, _names(tensors, inputs), given, wanted):
         return None
+    _note(model, version, tensors, recall)
+    return _run(model, recall, given, wanted)
+
+
+def _note(model: Model, version: Version, tensors: Tensors, recall: Recall) -> None:
+    """Remember the model and its surroundings as they are now, unless that was of no use before."""
+    programs, is_grad_enabled = model._programs, torch.is_grad_enabled()
+    seen, noted = programs.seen, programs.as_before.get(is_grad_enabled)
+    if seen is None or seen.version is not version or (noted and noted.seen is seen and not noted.has_served):
+        return
+    as_before = AsBefore.of(model, seen, tensors, recall.surroundings)
+    if as_before is not None:
+        programs.as_before[is_grad_enabled] = as_before
+
+
+def _run(model: Model, recall: Recall, given: Sequence[Tensor], wanted: Tensor | None) -> Outputs:
+    """Run what a call was bound to, with these parameters and buffers, then inputs."""
     model._programs.latest = recall.latest
     outputs = autograd.run_flat(recall.part.bound, recall.part.order, [given[at] for at in recall.flat], {})
     if recall.readout is not None:
@@ -161,3 +233,7 @@ def _names(tensors: Tensors, inputs: Tensors) -> list[str]:
 def _surroundings(model: Model, backend: str, device: torch.device) -> list[Any]:
     """What decides how a call is bound, beside the model and its arguments."""
     return [model.policy, model.max_vertices, *surroundings(model.state_dtype, backend, device)]
+
+
+def _attributes(model: Model) -> tuple[Any, ...]:
+    return model.backend, model.policy, model.max_vertices, model.state_dtype

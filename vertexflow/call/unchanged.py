@@ -26,7 +26,7 @@ class Unchanged(NamedTuple):
     names: list[Any]
     values: list[Any]  # None where there is no such entry
     tensors: list[Tensor]
-    versions: list[int]
+    versions: list[int]  # none, if what tensors hold may change
     addresses: list[int]
     attributes: list[int]  # the address of the dictionary of each tensor's own attributes, 0 if it has none
     containers: list[Any]  # as in `Snapshot`, up to `set_ids`
@@ -43,9 +43,11 @@ class Unchanged(NamedTuple):
     check: Callable[..., bool]  # of all tensors, and of further ones
 
     @classmethod
-    def of(cls, seen: Seen, tensors: Sequence[Tensor], check: Callable[..., bool]) -> Unchanged | None:
+    def of(
+        cls, seen: Seen, tensors: Sequence[Tensor], check: Callable[..., bool], with_versions: bool = True
+    ) -> Unchanged | None:
         """All as it is now, for calls with these parameters, buffers and shared tensors, which `check` checks beside inputs; None
-        where it is unusual, so that no list tells all."""
+        where it is unusual, so that no list tells all. Without versions, what tensors hold may change."""
         snapshot, kind = seen.snapshot, tensors[0].device.type if tensors else "cpu"
         environment = getattr(os.environ, "_data", None)
         functions: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = [
@@ -79,7 +81,7 @@ class Unchanged(NamedTuple):
             [name for _, name, _ in held],
             [value for _, _, value in held],
             list(tensors),
-            [tensor._version for tensor in tensors],
+            [tensor._version for tensor in tensors] if with_versions else [],
             [tensor.data_ptr() for tensor in tensors],
             [id(own) if own else 0 for own in map(vars, tensors)],
             snapshot.containers,

@@ -28,9 +28,11 @@ from ..call.selection import pushing, selection_of
 from ..graph.inputs.build import InputGraph
 from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic.states import dtypes_of, usual_dtype
+from ..growing.chosen import Chosen
 from ..growing.frontier import Frontier
 from ..growing.growth import Addition, Growth
 from ..kernels.eager import Computation, Pieces, Uses, in_batch_order, note_pushes, run_steps, settle_pushes
+from ..kernels.growing.grown import Usual
 from ..kernels.order_on_device import order_on
 from ..scheduler import edge_lists, schedule
 from .input_rows import InputRows
@@ -145,7 +147,7 @@ class EagerFrontier(Frontier):
         self._states = Pieces(device)
         self._pushed = Pieces(device)
         self._uses: dict[str, Uses] = {}  # of each method, what it used when it was called last
-        self._begin(model._methods, device)
+        self._begin(model._methods, device, Usual())
 
     @property
     def num_vertices(self) -> int:
@@ -153,6 +155,7 @@ class EagerFrontier(Frontier):
 
     def _compute(self, addition: Addition, inputs: Mapping[str, Tensor]) -> Mapping[str, Used]:
         model, methods = self._model, addition.methods
+        addition = addition.on_host()
         growth, external = addition.growth()
         tensors = own_tensors(model)
         device = check_inputs(tensors, inputs)
@@ -219,7 +222,8 @@ class EagerFrontier(Frontier):
 
         settle_pushes(uses, ask, answers)
 
-    def _read(self, index: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    def _read(self, chosen: Chosen, names: Sequence[str]) -> dict[str, Tensor]:
         likes = {name: like for use in self._uses.values() for name, like in use.pushes.items()}
-        selection = self._pushed.select(index.cpu().numpy())
+        index, on_host = chosen
+        selection = self._pushed.select(index.cpu().numpy() if on_host is None else on_host)
         return {name: self._pushed.read(selection, name, likes[name].shape[1:], likes[name].dtype) for name in names}

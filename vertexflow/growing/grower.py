@@ -26,7 +26,7 @@ from ..kernels.compiled import Compiled
 from ..kernels.growing.entered import State, state_of
 from ..kernels.order import Order
 from ..kernels.plain import are_rows_in_memory, check_real, lie_in_memory
-from .growth import Addition, order_of, order_of_rows
+from .growth import Addition, order_of, order_of_rows, order_on_device
 
 if TYPE_CHECKING:
     from ..function import VertexFunction
@@ -134,7 +134,12 @@ class Grower:
 
     def order(self, growing: Growing, addition: Addition) -> tuple[Order, Tensor]:
         """The order of new vertices, and the rows of earlier ones that they read."""
-        model = self.model
+        model, (reads, *others) = self.model, growing.reads
+        if addition.on_device is not None and not others and not reads.ragged:
+            return order_on_device(
+                addition.on_device, addition.start, reads, model.policy, growing.device, model._programs.orders
+            )
+        addition = addition.on_host()
         return order_of(addition, growing.reads, model.policy, growing.device, model._programs.orders)
 
     def order_of_rows(self, growing: Growing, count: int) -> Order:
@@ -174,7 +179,11 @@ class Grower:
         device = check_inputs(tensors, inputs)
         traces = model._trace(version, inputs, tensors, self.shared, device, methods)
         kinds.refuse_edge_outputs(traces)
-        kinds.check_rows(traces, inputs, addition.counts(), model._methods, "the extension")
+        have_edge_inputs = any(
+            use.is_edge_input(name) for use in traces.values() for name in inputs if name in use.pulls
+        )
+        counts = addition.counts(with_children=have_edge_inputs)
+        kinds.check_rows(traces, inputs, counts, model._methods, "the extension")
         bound = model._bind(version, traces, inputs, tensors, device, through, methods, grows=True)
         given = [*tensors.values(), *inputs.values()]
         has_row_each = len(methods) == 1 and not any(traces[methods[0]].is_edge_input(name) for name in inputs)

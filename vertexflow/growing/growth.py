@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from .. import _core, log
-from ..call.kinds import group_by_method, methods_in, methods_of_rows
+from ..call.kinds import group_by_method, methods_in
 from ..call.orders import AddedOrder, Orders, Reads
 from ..errors import GraphError, InputTypeError
 from ..graph.inputs.arcs import refuse_arcs
 from ..kernels.order import Order
 from ..kernels.order_on_device import order_on
 from ..scheduler import Policy, edge_lists, schedule
+from .groups import Groups, Kept, groups_of
 
 if TYPE_CHECKING:
     from ..graph.inputs.pack import GraphBatch
@@ -66,6 +67,8 @@ class Addition(NamedTuple):
     method_index: Ints | None = None
     graphs: Growth | None = None
     last: int = -1  # the last vertex in the table
+    groups: Groups | None = None  # of what no graphs are
+    on_device: Tensor | None = None  # the table, where it is known on a device alone; `table` has no rows then
 
     @classmethod
     def of_graphs(cls, batch: GraphBatch, methods: Mapping[Any, str]) -> Addition:
@@ -79,42 +82,57 @@ class Addition(NamedTuple):
         return cls(0, batch.num_vertices, np.zeros((0, 0), np.int64), names if kinds else names[:1], index, growth)
 
     @classmethod
-    def of(cls, table: Array, start: int, kind: Any, methods: Mapping[Any, str]) -> Addition:
-        """New vertices with these children, and of these kinds; refuses what are no numbers of vertices. `methods` by kind."""
-        if table.ndim != 2:
-            raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {table.shape}")
-        if table.dtype.kind not in "iu" and table.size:
-            raise InputTypeError(f"children must be integers, not {table.dtype}")
-        if table.dtype != np.int64:
-            table = table.astype(np.int64)
-        count = len(table)
-        least, last = _core.bounds_of(table)
-        if not least >= -1 or last >= start + count:
-            row, slot = np.argwhere((table < -1) | (table >= start + count))[0].tolist()
+    def of(cls, table: Array, start: int, kind: Any, methods: Mapping[Any, str], kept: Kept) -> Addition:
+        """New vertices with these children, and of these kinds; refuses what are no numbers of vertices. `methods` by kind;
+        `kept` as of `groups_of`."""
+        table, last = known_children(table, start)
+        groups = groups_of(kind, len(table), methods, kept)
+        return cls(start, len(table), table, groups.methods, groups.numbers, last=last, groups=groups)
+
+    @classmethod
+    def of_device(cls, children: Tensor, start: int, kind: Any, methods: Mapping[Any, str], kept: Kept) -> Addition:
+        """The same with a table on the device of a run, which nothing waits for: whether its numbers are those of vertices, the
+        device finds out."""
+        if children.dim() != 2:
             raise GraphError(
-                f"row {row} of `children` names vertex {table[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} "
-                f"and the new ones, {start} to {start + count - 1}; -1 means that there is none"
+                f"children must be a table [new vertices, slots], not an array of shape {tuple(children.shape)}"
             )
-        return cls(start, count, table, *methods_of_rows(kind, count, methods), last=last)
+        dtype = children.dtype
+        if (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool) and children.numel():
+            raise InputTypeError(f"children must be integers, not {str(dtype)[6:]}")
+        groups, nowhere = groups_of(kind, len(children), methods, kept), np.zeros((0, 0), np.int64)
+        return cls(start, len(children), nowhere, groups.methods, groups.numbers, groups=groups, on_device=children)
+
+    def on_host(self) -> Addition:
+        """The same with a table in memory."""
+        if self.on_device is None:
+            return self
+        table, last = known_children(table_of(self.on_device), self.start)
+        return self._replace(table=table, last=last, on_device=None)
 
     @property
     def num_edges(self) -> int:
         """How many children all of them have."""
+        if self.on_device is not None:
+            return self.on_host().num_edges
         return len(self.graphs.child) if self.graphs is not None else int((self.table >= 0).sum())
 
-    def count_of(self, method: str) -> tuple[int, int]:
-        """How many vertices this method computes, and how many children these have."""
+    def count_of(self, method: str, with_children: bool = True) -> tuple[int, int]:
+        """How many vertices this method computes, and how many children these have. Without these, which only a device may know,
+        nothing waits for it."""
         if method not in self.methods:
             return 0, 0
+        if not with_children and self.on_device is not None and self.method_index is None:
+            return self.num_vertices, 0
         if self.method_index is None:
             return self.num_vertices, self.num_edges
         is_of_method = self.method_index == self.methods.index(method)
         sizes = np.diff(self.graphs.offset) if self.graphs is not None else (self.table >= 0).sum(1)
         return int(is_of_method.sum()), int(sizes[is_of_method].sum())
 
-    def counts(self) -> dict[str, tuple[int, int]]:
+    def counts(self, with_children: bool = True) -> dict[str, tuple[int, int]]:
         """`count_of` each method."""
-        return {method: self.count_of(method) for method in self.methods}
+        return {method: self.count_of(method, with_children) for method in self.methods}
 
     def growth(self) -> tuple[Growth, Wide]:
         """The structure, and the earlier vertices that are read, one for each edge to such a vertex."""
@@ -149,6 +167,30 @@ class Addition(NamedTuple):
         padded = np.full((len(table), num_slots), -1)
         padded[:, : table.shape[1]] = table[:, :num_slots]
         return padded
+
+
+def known_children(table: Array, start: int) -> tuple[Wide, int]:
+    """The children of vertices from number `start` on, and the last one among them; refuses what are no numbers of vertices."""
+    if table.ndim != 2:
+        raise GraphError(f"children must be a table [new vertices, slots], not an array of shape {table.shape}")
+    if table.dtype.kind not in "iu" and table.size:
+        raise InputTypeError(f"children must be integers, not {table.dtype}")
+    if table.dtype != np.int64:
+        table = table.astype(np.int64)
+    least, last = _core.bounds_of(table)
+    stop = start + len(table)
+    if not least >= -1 or last >= stop:
+        row, slot = np.argwhere((table < -1) | (table >= stop))[0].tolist()
+        raise GraphError(
+            f"row {row} of `children` names vertex {table[row, slot]} in slot {slot}; there are vertices 0 to {start - 1} "
+            f"and the new ones, {start} to {stop - 1}; -1 means that there is none"
+        )
+    return table, last
+
+
+def is_on_device(value: Tensor, device: torch.device) -> bool:
+    """Whether only the device of a run knows this, so that whoever reads it here waits for that device."""
+    return value.device == device and device.type != "cpu"
 
 
 def table_of(children: Any) -> Array:
@@ -193,6 +235,27 @@ def order_of_rows(
     """The order of so many vertices, each slot of which reads an earlier vertex, or none."""
     key, slots = (reads, device, count), reads[0].num_slots
     return _kept(orders, key, policy, lambda: _make(_all_earlier(count, slots), reads, "depth", device))
+
+
+def order_on_device(
+    children: Tensor, start: int, reads: Reads, policy: str | Policy, device: torch.device, orders: Orders
+) -> tuple[Order, Tensor]:
+    """`order_of` vertices of one method that reads children by slots, with a table [n, slots] that the device alone knows: it
+    finds out whether all are earlier vertices, or -1, and stops if not."""
+    (count, given), slots = children.shape, reads.num_slots
+    table = children.long()
+    torch._assert_async(
+        ((table >= -1) & (table < start)).all(),
+        "vertexflow: `children` on a device must be vertices that the run had before, or -1; if some are new, give it on the CPU",
+    )
+    if given > slots:
+        torch._assert_async(
+            (table[:, slots:] == -1).all(), "vertexflow: `children` has more slots than the vertex function gathers"
+        )
+        table = table[:, :slots]
+    elif given < slots:
+        table = torch.nn.functional.pad(table, (0, slots - given), value=-1)
+    return order_of_rows(count, (reads,), policy, device, orders), (table + 1).int().reshape(-1)
 
 
 def _all_earlier(count: int, slots: int) -> Growth:

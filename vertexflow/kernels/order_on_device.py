@@ -83,7 +83,9 @@ def _edges_on(lists: EdgeLists, schedule: Schedule, device: torch.device) -> tup
     on_host = (lists.offset, lists.edge, lists.child_row, lists.parent_offset, lists.parent_edge)
     offset, _, child_rows, parent_offset, parent_edges = torch.split(arrays, list(map(len, on_host)))
     counts = (offset[1:] - offset[:-1]).long()
-    num_children = counts if lists.num_children is None else torch.from_numpy(lists.num_children).long().to(device)
+    num_children = counts
+    if lists.num_children is not None:
+        num_children = torch.from_numpy(lists.num_children).long().to(device, non_blocking=True)
     edges: list[EdgeSlice | None] = []
     first, position = 0, 0  # row with children of this group, and child of an edge, counted over all groups
     for group, side_by_side in zip(schedule.groups, lists.side_by_side or [1] * len(schedule.groups), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -12,12 +12,16 @@ from torch import Tensor, fx
 
 from ...errors import VertexFunctionError
 from ..bound import Bound
+from ..order import Wide
 
 if TYPE_CHECKING:
     from .strips import Strip, Sweep
 
 # Terms of gradients, and the numbers of those whose sum is that of a parameter.
 Sums = tuple[list[Tensor], list[list[int]]]
+
+# What each method pulls, in extensions by vertices of several methods that were given inputs of these names.
+Pulls = dict[tuple[tuple[str, ...], tuple[str, ...]], list[tuple[str, ...]]]
 
 
 @dataclass(eq=False)
@@ -61,6 +65,8 @@ class Usual:
     """What runs of a model have lately been like."""
 
     vertices: int = 0
+    pulls: Pulls = field(default_factory=dict)
+    groups: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # of vertices, by their kinds
 
 
 @dataclass
@@ -133,11 +139,14 @@ class Grown:
         self.usual.vertices = max(self.usual.vertices, self.count)
         self.differentiable |= bound.differentiable
 
-    def are_without_gradients(self, rows: Tensor) -> bool:
-        """Whether all of these vertices, int64 [n], were computed without gradients, be it that nothing wanted any."""
+    def are_without_gradients(self, rows: Wide | None) -> bool:
+        """Whether all of these rows, [n], were computed without gradients, be it that nothing wanted any. Of rows that only a
+        device knows (None), that is said where it is so of all rows: those without gradients pass none on."""
+        if rows is None:
+            return self.without_gradients == [0, self.count]
         if not self.without_gradients or not len(rows):
             return False
-        number = np.searchsorted(self.without_gradients, rows.cpu().numpy(), "right")  # of the bounds up to each
+        number = np.searchsorted(self.without_gradients, rows, "right")  # of the bounds up to each
         return bool((number % 2).all())
 
     def state_gradient(self, name: str, like: fx.Node) -> Tensor:
@@ -155,7 +164,15 @@ class Grown:
         buffers = self.gradients.of_this_call().pushes
         if name not in buffers:
             buffers[name] = grad.new_zeros((self.count, *grad.shape[1:]))
-        buffers[name].index_put_((rows,), grad, accumulate=True)
+        add_rows(buffers[name], rows, grad)
+
+
+def add_rows(to: Tensor, rows: Tensor, values: Tensor) -> None:
+    """Add `values` to these rows, which are there; a row may be given more than once, and the order of the sum is fixed.
+
+    That they are there is not looked up again: for that, `index_put_` waits for a GPU.
+    """
+    torch._index_put_impl_(to, (rows,), values, accumulate=True, unsafe=True)
 
 
 def _shown(value: Tensor) -> str:

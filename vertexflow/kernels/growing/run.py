@@ -33,14 +33,14 @@ from ..autograd import (  # fmt: skip
 )
 from ..bound import Bound
 from ..memory.layout import Values
-from ..order import Order
+from ..order import Order, Wide
 from ..plain import are_rows_in_memory, check_plain
 from ..prepared.passes import sums_of
 from ..ranges import is_profiling
 from ..second_order import gradients as second
 from .entered import Added, Entered, State
 from .extension import Extension, extension_for
-from .grown import Gradients, GradientsOfCall, Grown
+from .grown import Gradients, GradientsOfCall, Grown, add_rows
 from .strips import Strip, Sweep
 
 
@@ -79,6 +79,30 @@ class Trail:
         if self.waiting:
             added, self.waiting = self.waiting, []
             self.token = _apply(_Extensions, grown, added, self.token, *inputs)
+
+
+class Mark(NamedTuple):
+    """How far a run was."""
+
+    num_vertices: int
+    without_gradients: tuple[int, ...]  # its last number, and how many there were
+    token: Tensor
+    waiting: list[Added]
+    num_waiting: int
+    entered: dict[int, Entered]
+
+    @classmethod
+    def of(cls, grown: Grown, trail: Trail) -> Mark:
+        """How far it is."""
+        bounds, waiting = grown.without_gradients, trail.waiting
+        return cls(grown.count, (*bounds[-1:], len(bounds)), trail.token, waiting, len(waiting), dict(trail.entered))
+
+    def return_to(self, grown: Grown, trail: Trail) -> None:
+        """Forget the vertices that were computed since, of which nothing has been read."""
+        *last, number = self.without_gradients
+        grown.count, grown.without_gradients[max(0, number - 1) :] = self.num_vertices, last
+        del self.waiting[self.num_waiting :]
+        trail.token, trail.waiting, trail.entered = self.token, self.waiting, self.entered
 
 
 class Extended(NamedTuple):
@@ -176,9 +200,9 @@ def _apply(function: Any, *arguments: Any) -> Any:
     return super(torch.autograd.Function, function).apply(*arguments)
 
 
-def read(grown: Grown, trail: Trail, names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
-    """The pushed values of the given vertices, int64 [n]."""
-    if not torch.is_grad_enabled() or grown.are_without_gradients(rows):
+def read(grown: Grown, trail: Trail, names: Sequence[str], rows: Tensor, on_host: Wide | None) -> dict[str, Tensor]:
+    """The pushed values of the given rows, int64 [n], which are in memory as well, or on a device alone."""
+    if not torch.is_grad_enabled() or grown.are_without_gradients(on_host):
         return {name: grown.pushes[name].index_select(0, rows) for name in names}
     trail.end(grown)
     outputs = _apply(_Read, grown, trail.token, rows, *names)
@@ -307,7 +331,7 @@ class _Extend(torch.autograd.Function):
         flat, external = gradients(ctx.bound, order, kept_values(ctx), pushed, received)
         for name, sums in external.items():
             gradient = grown.state_gradient(name, ctx.bound.state_gradients[name])
-            gradient.index_put_((ctx.earlier,), sums, accumulate=True)
+            add_rows(gradient, ctx.earlier, sums)
         return (None, None, None, None, grad, *flat)
 
 

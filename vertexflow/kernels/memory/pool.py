@@ -14,7 +14,8 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass
+from queue import SimpleQueue
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
@@ -41,8 +42,18 @@ class _HasSize(Protocol):
 
 Sized = TypeVar("Sized", bound=_HasSize)
 
-_free: list[_Bytes] = []
-_returned: SimpleQueue[_Bytes] = SimpleQueue()  # a finalizer may run anywhere, also while this thread holds the lock
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
+    """Memory of the system."""
+
+    memory: _Bytes
+    address: int
+    nbytes: int
+
+
+_free: list[Piece] = []
+_returned: SimpleQueue[Piece] = SimpleQueue()  # a finalizer may run anywhere, also while this thread holds the lock
 _lock = Lock()
 
 
@@ -78,8 +89,13 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     return _bytes(size, 2 * size).view(dtype).view(tuple(shape)).detach()  # no view: users may change it in place
 
 
-def empty_for_a_call(size: int) -> Tensor:
-    """Bytes for the time of one call: soon given back, they may lie in a free piece of any size."""
+def take_for_a_call(size: int) -> Piece:
+    """A piece of at least so many bytes for the time of one call: soon given back (`give_back`), it may be one of any size."""
+    return _take(size, KEPT)
+
+
+def rehearse_for_a_call(size: int) -> Tensor:
+    """What stands for that in a rehearsal."""
     return _bytes(size, KEPT)
 
 
@@ -96,8 +112,8 @@ def _bytes(size: int, max_size: int) -> Tensor:
             size, rehearsal.Piece(_room(size), _in_huge_pages(size)) if free_piece is None else free_piece
         )
     piece = _take(size, max_size)
-    used = piece[:size]
-    weakref.finalize(used, _give_back, piece).atexit = False
+    used = piece.memory[:size]
+    weakref.finalize(used, give_back, piece).atexit = False
     return torch.from_numpy(used)
 
 
@@ -108,7 +124,17 @@ def clear() -> None:
         _free.clear()
 
 
-def _take(size: int, max_size: int) -> _Bytes:
+def give_back(piece: Piece) -> None:
+    """Whoever took a piece needs it no longer."""
+    _returned.put(piece)
+    if _lock.acquire(blocking=False):
+        try:
+            _collect()
+        finally:
+            _lock.release()
+
+
+def _take(size: int, max_size: int) -> Piece:
     """A piece of at least `size`: a free one of at most `max_size`, else a new one."""
     with _lock:
         _collect()
@@ -138,7 +164,7 @@ def _in_huge_pages(size: int) -> int:
     return size // rehearsal.HUGE_PAGE * rehearsal.HUGE_PAGE if size >= rehearsal.HUGE else 0
 
 
-def _of_the_system(size: int, in_huge_pages: int) -> _Bytes:
+def _of_the_system(size: int, in_huge_pages: int) -> Piece:
     """A new piece that goes back to the system when it is freed; the C library would keep those below 32 MiB to itself, and
     often ask the system for the next, larger one all the same."""
     try:
@@ -148,25 +174,16 @@ def _of_the_system(size: int, in_huge_pages: int) -> _Bytes:
     if in_huge_pages and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a system without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE, 0, in_huge_pages)
-    return np.frombuffer(memory, np.uint8)
-
-
-def _give_back(piece: _Bytes) -> None:
-    _returned.put(piece)
-    if _lock.acquire(blocking=False):
-        try:
-            _collect()
-        finally:
-            _lock.release()
+    whole = np.frombuffer(memory, np.uint8)
+    return Piece(whole, whole.ctypes.data, size)
 
 
 def _collect() -> None:
     """Make returned pieces free ones, up to the limit; the caller holds the lock."""
-    while True:
-        try:
-            _free.append(_returned.get_nowait())
-        except Empty:
-            break
+    if _returned.empty():
+        return
+    while not _returned.empty():  # nobody else takes one meanwhile
+        _free.append(_returned.get_nowait())
     _keep_to_limit(_free)
 
 

@@ -42,6 +42,13 @@ struct Operands {
     Long ldo, columns;
 };
 
+// What three or four rows read of a panel, compilers load once more for each of them, more than there are ways to load.
+#if defined(__AVX__)
+#define IN_A_REGISTER(value) asm("" : "+v"(value))
+#else
+#define IN_A_REGISTER(value) static_cast<void>(value)
+#endif
+
 template <int rows, bool transposed, int panels = 1>
 inline void tile(const Operands& o) {
     constexpr int vectors = 2 * panels;
@@ -52,6 +59,8 @@ inline void tile(const Operands& o) {
         Vector with[vectors];
 #pragma GCC unroll 8
         for (int j = 0; j < vectors; ++j) with[j] = *reinterpret_cast<const Vector*>(o.panel + j / 2 * apart + p * o.ld_panel + j % 2 * lanes);
+        if constexpr (!transposed && panels == 1 && (rows == 3 || rows == 4))
+            for (Vector& each : with) IN_A_REGISTER(each);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; ++i) {
             const T x = transposed ? a[p * lda + i] : a[i * lda + p];

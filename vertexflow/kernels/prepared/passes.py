@@ -16,7 +16,15 @@ from torch import Tensor
 
 from ... import _core
 from ..memory import rehearsal
-from ..memory.pool import LARGE_OF_A_CALL, LARGE_OF_PARTS, empty, empty_for_a_call, is_large
+from ..memory.pool import (
+    LARGE_OF_A_CALL,
+    LARGE_OF_PARTS,
+    empty,
+    give_back,
+    is_large,
+    rehearse_for_a_call,
+    take_for_a_call,
+)
 from ..ranges import CallsOfRun
 from .group_memory import GroupMemory
 from .state_rows import StateRows
@@ -162,10 +170,18 @@ def _call(calls: CallsOfRun, addresses: list[int], temporary_size: int) -> None:
     The memory for the time of the pass comes from the pool if it is large; else native code allocates it.
     """
     is_of_pool = temporary_size >= LARGE_OF_A_CALL or (temporary_size >= LARGE_OF_PARTS and is_large(temporary_size))
-    temporary = empty_for_a_call(temporary_size) if is_of_pool else None
     rehearsed = rehearsal.current()
-    if rehearsed is None:
-        calls.run([0, 0 if temporary is None else _address(temporary), *addresses], temporary_size)
-    elif temporary is None:
-        rehearsed.add(temporary_size)
-        rehearsed.drop(temporary_size)
+    if rehearsed is not None:
+        if is_of_pool:
+            rehearse_for_a_call(temporary_size)
+        else:
+            rehearsed.add(temporary_size)
+            rehearsed.drop(temporary_size)
+    elif is_of_pool:
+        piece = take_for_a_call(temporary_size)
+        try:
+            calls.run([0, piece.address, *addresses], temporary_size)
+        finally:
+            give_back(piece)
+    else:
+        calls.run([0, 0, *addresses], temporary_size)
