@@ -95,6 +95,7 @@ def on_all_ranks() -> None:
 
 
 @SHARDS
+@pytest.mark.ranks
 def test_two_ranks_measure_what_one_process_measures(tmp_path):
     run_on_ranks(tmp_path, 2, on_all_ranks)
 
