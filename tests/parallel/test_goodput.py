@@ -263,9 +263,7 @@ def test_a_model_in_stages_is_refused():
     model = nn.Sequential(Quadratic(1.0), nn.Linear(1, 1))
     noise = GradientNoise(model)
     model[1] = Elsewhere("1", 1)
-    with pytest.raises(
-        vf.InputError, match="part '1' is in a stage on another rank: noise is measured where each"
-    ):
+    with pytest.raises(vf.InputError, match="part '1' is in a stage on another rank: noise is measured where each"):
         GradientNoise(model)
     model[0](torch.zeros(4, SIZE)).mean().backward()
     noise.add(4)

@@ -184,6 +184,46 @@ def of_noise_and_inputs(mesh: DeviceMesh) -> None:
         vf.parallel.mean(ours)
 
 
+class Noisy(TreeRNN):
+    """With noise in a state of one column, which no rank has less of."""
+
+    def __init__(self):
+        super().__init__(3, 4)
+        self.one = nn.Linear(4, 1)
+
+    def vertex(self, v):
+        h = torch.tanh(self.w(v.pull("x")) + self.u(torch.cat([v.gather(0).h, v.gather(1).h], -1)))
+        h = h * nn.functional.dropout(self.one(h), 0.5, self.training)
+        v.scatter(h=h)
+        v.push(h=h)
+
+
+class AroundNoisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.function = Noisy()
+
+    def forward(self, batch, x):
+        return self.function(batch, x=nn.functional.dropout(x, 0.2)).h
+
+
+def of_noise_of_a_part_that_is_called_by_itself(mesh: DeviceMesh) -> None:
+    columns = mesh["hidden"]
+    one, model = (Case(AroundNoisy, TREES).model() for _ in range(2))
+    batch = vf.pack(TREES)
+    x = torch.randn(batch.num_vertices, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plan = vf.parallel.Plan({"hidden": columns.size()}, {"function": "hidden"})
+    call = plan.apply(model, columns, (batch, x))
+    for ours, whole in [
+        (lambda: call(batch, x), lambda: one(batch, x)),
+        (lambda: model.function(batch, x=x).h, lambda: one.function(batch, x=x).h),
+    ] * 2:
+        torch.manual_seed(5)
+        wanted = whole()
+        torch.manual_seed(5 + 10 * columns.get_local_rank())
+        torch.testing.assert_close(ours(), wanted, **EXACT)
+
+
 class Edges(vf.VertexFunction):
     """Inputs and outputs of edges, a tensor that all vertices share, two layers in a cell, what is detached."""
 
@@ -304,6 +344,7 @@ def agree_on_meshes(found) -> None:
     two = DeviceMesh("cpu", torch.arange(4).reshape(2, 2), mesh_dim_names=("data", "hidden"))
     of_columns(two, ("slots", "ragged", "kinds", "dags", "views"), found)
     of_noise_and_inputs(two)
+    of_noise_of_a_part_that_is_called_by_itself(two)
     of_edges(two)
     of_what_is_refused(two)
     four = DeviceMesh("cpu", torch.arange(4).reshape(1, 4), mesh_dim_names=("data", "hidden"))

@@ -352,14 +352,28 @@ def divide(model: nn.Module, parts: Sequence[tuple[str, bool]], group: ProcessGr
         chosen += [(function, divided)] if is_here else []
     for function, divided in chosen:
         divided.cut(function)
-    model.register_forward_pre_hook(_SameNoise(collectives.name_of(group)))
+    noise = _SameNoise(collectives.name_of(group))
+    model.register_forward_pre_hook(noise.before)
+    model.register_forward_hook(noise.after, always_call=True)
+    for function, _ in chosen:
+        if function is not model:  # it may be called by itself
+            function.register_forward_pre_hook(noise.before_function)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _SameNoise:
     """Before a call: all ranks that share columns draw the random numbers of the first of them from now on."""
 
     group: str
+    is_called: bool = False  # the whole model, so that generators are the same already
 
-    def __call__(self, module: nn.Module, args: Any) -> None:
+    def before(self, module: nn.Module, args: Any) -> None:
         collectives.share_generators(self.group)
+        self.is_called = True
+
+    def after(self, module: nn.Module, args: Any, results: Any) -> None:
+        self.is_called = False
+
+    def before_function(self, module: nn.Module, args: Any) -> None:
+        if not self.is_called:
+            collectives.share_generators(self.group)
