@@ -72,7 +72,8 @@ def test_gradcheck(case):
 
     values = [case.inputs["x"], case.inputs["weight"], *parameters.values()]
     values = [value.detach().clone().requires_grad_() for value in values]
-    assert torch.autograd.gradcheck(run, values, eps=1e-6, atol=1e-5)
+    # Norms of norms of rows that hardly differ bend within 1e-5: the usual eps is too long a step.
+    assert torch.autograd.gradcheck(run, values, eps=1e-7, atol=1e-5)
 
 
 @pytest.mark.parametrize(
