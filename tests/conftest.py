@@ -15,11 +15,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.budget import repeats
 from vertexflow.kernels.native import build
 
 RUNTIME = Path(build.__file__).with_name("runtime.hpp")
 pytest_plugins = ["tests.interpreter"]
-settings.register_profile("patient", settings(), deadline=None)  # other processes run beside this one
+# Other processes run beside this one; half as many cases as usual, other ones each time.
+settings.register_profile("patient", settings(), deadline=None, max_examples=repeats(50))
 settings.load_profile("patient")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported; `make test-gpu` says 0
 

@@ -54,8 +54,8 @@ class Counts(vf.VertexFunction):
         return dict(zip(("h", "n", "deep", "kids"), rows, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.cases(1)
 def test_integers_and_booleans_are_exact(backend):
     batch = vf.pack(GRAPHS)
     model = Counts(backend)
@@ -136,6 +136,7 @@ def test_what_a_state_does_not_hold_exactly_is_refused(value, state, advice):
         model([vf.chain(2)], x=torch.ones(2, 2))
 
 
+@pytest.mark.slow
 def test_real_numbers_become_shorter_where_that_is_asked_for():
     def vertex(self, v):
         h = v.gather(0).h + v.pull("x") * self.w

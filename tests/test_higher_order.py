@@ -242,6 +242,7 @@ def test_graphs_of_gradients_end_where_nothing_is_wanted():
         torch.autograd.grad(of_x.square().sum(), model.u.weight)
 
 
+@pytest.mark.slow
 def test_backward_twice_and_tensors_that_have_changed():
     x = numbers(COUNT, 3)
     for limit in (None, 4):
@@ -276,6 +277,7 @@ def without_grad(h):
         return h + (h * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hidden", "message"),
     [
@@ -287,7 +289,6 @@ def without_grad(h):
         (lambda h: nn.functional.dropout(h), "draws random numbers"),
     ],
 )
-@pytest.mark.cases(2)
 def test_what_a_trace_does_not_say_is_refused(hidden, message):
     def vertex(self, v):
         h = torch.tanh(v.pull("x") + v.gather(0).h)

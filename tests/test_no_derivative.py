@@ -41,6 +41,7 @@ OPERATIONS = {
 BACKENDS = ["torch", "native"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(IS_OLD, reason="before PyTorch 2.13, a weighted binary_cross_entropy cannot be traced: refused")
 def test_operands_that_may_not_require_grad():
     """PyTorch refuses them at once; whether they do is not known in a trace."""
@@ -66,6 +67,7 @@ def test_operands_that_may_not_require_grad():
         model(CHAIN, **{**inputs, "weight": weight}).loss.sum().backward()
 
 
+@pytest.mark.slow
 def test_states_that_nothing_wanted_was_made_into_get_no_gradient():
     """What a state is made of wants no gradient, so that none reaches the operation: as in plain PyTorch."""
 

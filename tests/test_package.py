@@ -54,6 +54,7 @@ def test_errors_are_caught_as_vertexflow_and_as_python_would_raise_them(error, b
     assert issubclass(error, builtin)
 
 
+@pytest.mark.slow
 def test_a_source_distribution_has_all_that_is_kept(tmp_path):
     """All but what is for the repository alone: tests read pages of the documentation, `make` reads the Makefile."""
     root = Path(__file__).parents[1]

@@ -315,6 +315,7 @@ def test_a_module_under_two_names_and_two_modules_of_one_weight(backends):
     assert model.tied.weight is model.one.weight
 
 
+@pytest.mark.slow
 def test_tokens(backends):
     def vertex(self, v):
         k = v.pull("k")
@@ -326,8 +327,8 @@ def test_tokens(backends):
     check(Case(model, PARTS, inputs), *backends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 13, 26])  # 13 is the number of rows while tracing
-@pytest.mark.cases(1)
 def test_widths(size, backends):
     def vertex(self, v):
         finish(v, self.linear(torch.cat([v.pull("x"), v.gather(0).h, v.gather(1).c], -1)))

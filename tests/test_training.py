@@ -102,6 +102,7 @@ def test_dropout_is_reproducible_from_the_seed():
     assert torch.equal(*outs)
 
 
+@pytest.mark.slow
 def test_autocast_is_close_to_float32():
     model = TreeRNN(16, 32)
     x = torch.randn(12, 16)

@@ -119,6 +119,7 @@ def test_a_model_that_shall_be_a_whole_graph_itself_is_refused_by_name(compiled,
         torch.testing.assert_close(plain(GRAPHS, x=compiles(x)).h, plain(GRAPHS, x=2 * x).h)
 
 
+@pytest.mark.slow
 def test_a_compiled_model(expected, dynamo):
     model, x = model_and_input()
     plain = copy.deepcopy(model)

@@ -136,6 +136,7 @@ def test_a_run_on_a_gpu(name, kind, tmp_path):
     assert 0 < run["bound_ms"] < run["figures"][OURS]["median_ms"]
 
 
+@pytest.mark.slow
 def test_page(tmp_path):
     results = [result(64, 1), result(64, 16), result(256, 16), result(256, 16, "forward")]
     path = write_report(results, tmp_path)

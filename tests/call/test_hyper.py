@@ -316,6 +316,7 @@ def test_refusals(name, backend):
         model([vf.hypergraph(3, [((0, 1), 2), ((1, 0), 2), ((1, 1), 2)])], **inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "native"])
 def test_runs_initial_states_and_the_other_direction_are_refused(model, backend):
     model.backend = backend

@@ -265,8 +265,8 @@ def test_gradients_of_gradients(backend):
             torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
-@pytest.mark.cases(1)
 def test_dropout(backend):
     """The backward pass has the mask of the forward pass; the same seed gives the same mask, and rows have masks of their own."""
 
@@ -402,8 +402,8 @@ def test_an_input_that_the_trunk_does_not_read_keeps_its_rows():
         torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "auto"])
-@pytest.mark.cases(1)
 def test_the_line_of_an_error_is_the_users(backend):
     def vertex(self, v):
         h = torch.tanh(v.pull("x") + v.gather(0).h)
@@ -466,6 +466,7 @@ def test_little_work_is_not_apart():
     assert not is_apart(model)
 
 
+@pytest.mark.slow
 def test_a_readout_that_refuses_its_numbers_stays_with_the_vertices(monkeypatch):
     def refuse(*arguments):
         raise vf.VertexFunctionError("it does not take these numbers")

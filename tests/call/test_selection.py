@@ -80,9 +80,9 @@ class Sentence(vf.VertexFunction):
         v.push(h=h, score=h.sum(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "torch", "auto"])
 @pytest.mark.parametrize("outputs", [[4, 2], [0, 1, 3], [4], [2, 4, 5, 7], [1, 1, 4, 4]])
-@pytest.mark.cases(3)
 def test_an_output_of_one_kind(backend, outputs):
     kind = ["word", "word", "phrase", "word", "phrase"]
     graphs = [vf.graph(5, [(0, 2), (1, 2), (2, 4), (3, 4)], kind=kind), vf.graph(3, [(1, 0), (2, 0)], kind=kind[2::-1])]

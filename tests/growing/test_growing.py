@@ -167,6 +167,7 @@ def test_what_is_added_without_gradients_is_a_constant(backend):
     agree(ours, gradients(loss, model, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_dropout_is_drawn_anew_and_kept_for_the_backward_pass(backend):
     def vertex(self, v):

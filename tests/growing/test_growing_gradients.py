@@ -58,6 +58,7 @@ def test_a_gradient_is_wanted_of_one_tensor_only(backend, wanted):
     agree(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backward_twice_and_of_parts(backend):
     model, x = model_and_input("eager")
@@ -254,6 +255,7 @@ def test_extensions_that_nobody_has_read_are_one_node():
     assert names.count("_ExtensionsBackward") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sum_over_rows_in_memory_of_the_pass_begins_anew(backend):
     model = RandomFunction([("joint", 0, 2), ("scale", 0, 5), ("cumsum", 7, 6)], [2], slots=2, shape=(2, 2), seed=0)

@@ -108,8 +108,8 @@ def test_runs_of_several_kinds_give_what_the_whole_graph_gives(backend):
         torch.testing.assert_close(one, other, **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.cases(2)
 def test_it_begins_with_a_kind_or_with_graphs_and_inputs_left_out_are_zero(backend):
     model = Tracked().double()
     model.backend = backend

@@ -76,7 +76,7 @@ def test_strips_give_what_the_methods_give(seed, row_wants):
     agree(*found)
 
 
-@pytest.mark.cases(3)
+@pytest.mark.slow
 def test_backward_again_and_of_parts():
     sizes, found = [3, 5, 2, 7, 4, 6, 1, 8], []
     for backend in ("native", "eager"):
@@ -103,6 +103,7 @@ def test_a_run_goes_on_after_a_backward_pass():
     agree(*found)
 
 
+@pytest.mark.slow
 def test_threads_go_back_through_the_same_strips():
     sizes = [6, 5, 4, 7, 8, 6] * 4
     run, added, wanted = parse(3, "native", sizes)
@@ -212,8 +213,8 @@ class TwoOutputs(vf.VertexFunction):
         v.push(a=self.a(h), b=self.b(h))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", ["ab", "ba", "aab", "bba", "abab", "a_b", "_ab", "b_a_"])
-@pytest.mark.cases(2)
 def test_outputs_whose_gradients_come_one_after_the_other(read):
     """The later an extension, the earlier it is swept: by then, another output may have no gradient yet."""
     results = []
@@ -255,7 +256,7 @@ def test_each_extension_draws_numbers_of_its_own():
     assert len({tuple(row.tolist()) for row in rows}) == len(rows)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.slow
 def test_a_single_row_of_a_wider_input():
     found = []
     for backend in ("native", "eager"):

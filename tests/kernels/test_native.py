@@ -109,6 +109,7 @@ def test_infinities_and_nan_go_through():
     torch.testing.assert_close(*results, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_nan_of_any_bits_stays_nan():
     def vertex(self, v):
         one, two, three = (v.gather(0).h + v.pull("x")).split(1, -1)
@@ -124,6 +125,7 @@ def test_nan_of_any_bits_stays_nan():
     assert outputs.isnan().all()
 
 
+@pytest.mark.slow
 def test_both_backends_agree_in_float32():
     torch.manual_seed(0)
     batch = vf.pack([vf.tree(((0, 1), (2, 3))), vf.chain(7), vf.tree((((0, 1), 2), 3))])
@@ -138,6 +140,7 @@ def test_both_backends_agree_in_float32():
         torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_clamping():
     def vertex(self, v):
         both, below, above = (v.pull("x") + v.gather(0).h).split(3, -1)
@@ -193,6 +196,7 @@ def test_what_native_code_has_not_runs_through_pytorch_and_is_explained():
     assert f"vertex.core: calls of PyTorch: sort is made by aten.sort.default (line {line})" in model.explain()
 
 
+@pytest.mark.slow
 def test_random_numbers_are_fresh_for_each_vertex_and_call_and_the_same_for_a_seed():
     def vertex(self, v):
         h = self.drop(v.gather(0).h * 0 + v.pull("x"))

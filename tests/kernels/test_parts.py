@@ -155,6 +155,7 @@ class Leaves(vf.VertexFunction):
         v.push(root=h)
 
 
+@pytest.mark.slow
 def test_kinds_that_some_parts_do_not_have():
     def graph(inner, root):
         kinds = ["leaf", "leaf", inner, *(["root"] if root else [])]

@@ -269,8 +269,8 @@ def test_functions_and_their_gradients_are_those_of_pytorch(backend, dtype):
     assert not missing, sorted(map(str, missing))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "dtype"), [BACKENDS[0], BACKENDS[2], ("triton", torch.float64)])
-@pytest.mark.cases(1)
 def test_booleans_become_numbers_and_count_as_such(backend, dtype):
     if backend == "triton" and not is_available():
         pytest.skip("no Triton")
@@ -386,6 +386,7 @@ def test_the_zeros_of_missing_children_meet_infinities_as_pytorch_does(backend):
     torch.testing.assert_close(actual, results(torch.zeros(3, 1), x), equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "native", "eager"])
 def test_the_gradient_of_a_maximum_that_is_nan_is_nan(backend):
     """As `Tensor.amax` has it, for the children of that vertex only."""

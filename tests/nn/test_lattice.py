@@ -143,6 +143,7 @@ def test_what_is_no_sentence():
         lattice(4, 3)
 
 
+@pytest.mark.slow
 def test_rows_of_the_wrong_kind():
     with pytest.raises(vf.InputError, match="'word' has 2 rows, but the batch has 1 vertices of kind 'word'"):
         LatticeLSTM(3, 2, 4)([lattice(3, [(0, 2)])], char=torch.randn(3, 3), word=torch.randn(2, 2))

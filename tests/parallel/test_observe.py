@@ -42,6 +42,7 @@ def test_parts_are_seen_in_their_order_with_their_parameters():
     assert (observation.num_graphs, observation.num_vertices) == (3, batch.num_vertices)
 
 
+@pytest.mark.slow
 def test_real_tensors_and_meta_tensors_are_the_same():
     model, batch = Network(), vf.pack(TREES)
     observations = [

@@ -58,6 +58,7 @@ def test_the_method_runs_once_for_all_batches():
     assert len(RUNS) == 1
 
 
+@pytest.mark.slow
 def test_the_method_runs_once_more_for_another_configuration():
     model = Counting()
     call(model)

@@ -66,6 +66,7 @@ def test_a_value_without_a_life_shares_with_none():
     assert [layout.add(key, torch.float64, (3,)).offset for key in range(3)] == [0, 8, 16]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 def test_what_is_packed_once_lies_at_one_place(monkeypatch):
     """Layouts of windows are of different sizes; the panels of weights are those of the first window in all of them."""

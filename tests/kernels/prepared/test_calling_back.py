@@ -83,6 +83,7 @@ def agree(actual, expected):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_steps_are_whole_and_the_numbers_those_of_pytorch(are_prepared):
     batch, models = vf.pack(GRAPHS), []
     x = torch.randn(batch.num_vertices, 3, dtype=torch.float64)

@@ -179,6 +179,7 @@ def test_a_core_around_calls_on_edges(vertex):
     check_cut(Case(FromCode(vertex, {"h": SIZE, "c": SIZE}, u=nn.Linear(SIZE, SIZE)).double(), PARTS, given()))
 
 
+@pytest.mark.slow
 def test_what_vertices_with_children_alone_need_pytorch_for():
     """The variant for leaves is cut in other places than the core, or nowhere."""
 
@@ -190,6 +191,7 @@ def test_what_vertices_with_children_alone_need_pytorch_for():
     check_cut(Case(FromCode(only_inner, {"h": SIZE, "c": SIZE}, u=u).double(), PARTS, given()))
 
 
+@pytest.mark.slow
 def test_an_error_of_a_call_names_the_line():
     def factor(self, v):
         h, c, x = both(v)
@@ -203,6 +205,7 @@ def test_an_error_of_a_call_names_the_line():
             model([part.graph() for part in PARTS], x=-torch.ones(ROWS, SIZE, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_a_product_in_another_dtype_than_the_states():
     """Native products are of one dtype, that of the widest state; those of float32 beside it are calls, weight gradients, too."""
 
@@ -224,8 +227,8 @@ def test_a_product_in_another_dtype_than_the_states():
     torch.testing.assert_close(outs["native"], outs["torch"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.cases(2)
 def test_random_numbers_are_the_same_on_both_sides_of_a_call(backend):
     def vertex(self, v):
         h, c, x = both(v)

@@ -114,6 +114,7 @@ def test_weights_have_the_same_gradients(monkeypatch, vertex, policy, rows):
 NAMES = {by_slot: "join", by_edge: "map."}
 
 
+@pytest.mark.slow
 def test_leaves_of_two_kinds(monkeypatch):
     """Rows that have a child which needs its gradient send, whatever the others need."""
     skipped, model = first_sending(monkeypatch), Sentence().double()

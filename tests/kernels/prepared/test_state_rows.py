@@ -96,6 +96,7 @@ def test_children_that_many_read_wait_for_all(rows):
     assert rows[-1] < batch.num_vertices
 
 
+@pytest.mark.slow
 def test_kinds_by_turns(rows):
     torch.manual_seed(0)
     model, random_kinds = Turns().double(), random.Random(0)

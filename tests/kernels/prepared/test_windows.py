@@ -199,6 +199,7 @@ def test_a_kind_that_is_not_there(sizes):
     assert check(sizes, lambda: trained(model, batch, inputs, by_random)) == 3
 
 
+@pytest.mark.slow
 def test_gradients_twice(sizes):
     """Going back does not change what is kept."""
     model = BinaryTreeLSTM(3, 4).double()
@@ -242,6 +243,7 @@ def test_random_numbers_do_not_depend_on_windows(sizes):
     assert check(sizes, lambda: trained(model, batch, inputs, by_random)) > 3
 
 
+@pytest.mark.slow
 def test_values_without_rows(sizes):
     """Made of parameters alone, and of their gradients: as often as there are windows, they are the same."""
 

@@ -220,8 +220,8 @@ class Bits(Cell):
         v.scatter(h=torch.tanh(h + x) + sum(result.to(x.dtype) for result in self.function(self, h, x)) / 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BITS)
-@pytest.mark.cases(2)
 def test_bits_and_integers_with_single_numbers(name):
     model, x = Bits(BITS[name], torch.float64), torch.randn(6, SIZE, dtype=torch.float64)
     actual, expected = by_triton(model, x), run_reference(model, 6, EDGES, {"x": x})

@@ -44,6 +44,7 @@ def test_of_more_elements_than_tiles_are_multiples_of(case):
     check_kernels(case)
 
 
+@pytest.mark.slow
 @FEW_EXAMPLES
 @given(ragged_cases(HAS))
 def test_of_any_number_of_children(case):
@@ -110,7 +111,6 @@ def test_a_sum_is_taken_once_and_not_by_each_program_across_a_row(width, launche
 
 
 @pytest.mark.parametrize(("extent", "launches"), [(3, 2), (12, 4)])
-@pytest.mark.cases(1)
 @pytest.mark.slow
 def test_a_product_of_products_is_not_of_all_their_factors_at_once(extent, launches):
     """The inner product is stored where each of its elements would be computed over and over."""

@@ -82,8 +82,8 @@ def test_steps_of_few_rows_have_smaller_programs_so_that_all_multiprocessors_hav
     assert (16, 16) in sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["README", "DAGNN"])
-@pytest.mark.cases(1)
 def test_autocast_multiplies_in_half_precision_and_keeps_states_as_they_are(name):
     animal, inputs, exact, exact_inputs = model_and_exact(name, torch.float32)
     actual = results(animal, inputs, "triton", autocast=torch.bfloat16)

@@ -160,6 +160,7 @@ def test_values_are_computed_again_through_others_and_their_views():
     assert all(program.stage_of[node] in BACKWARD[1:] for node in again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "native"])
 def test_gradients_of_what_is_computed_again_in_two_steps(backend):
     model = FromCode(in_two_steps, {"h": SIZE}, u=nn.Linear(SIZE, 2 * SIZE)).double()
