@@ -15,9 +15,8 @@ class Numbering:
     several kinds were added at once and computed kind by kind: then those of a kind lie one behind the other."""
 
     def __init__(self) -> None:
-        self._rows: Wide | None = (
-            None  # with room for further vertices, whose rows are their numbers; the last one is -1
-        )
+        # With room for further vertices, whose rows are their numbers; the last one is -1.
+        self._rows: Wide | None = None
 
     @property
     def is_needed(self) -> bool:
