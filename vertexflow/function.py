@@ -101,13 +101,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
     """
 
     _runs_in_two = True  # whether what only outputs need may be computed for the vertices that were asked for alone
-    __slots__ = (
-        "_column_group",
-        "_divided",
-        "_kept_on_ranks",
-        "_kept_programs",
-        "_part_group",
-    )  # not copied, pickled or watched
+    # Not copied, pickled or watched.
+    __slots__ = ("_column_group", "_divided", "_kept_on_ranks", "_kept_programs", "_part_group")
 
     def __init__(
         self,

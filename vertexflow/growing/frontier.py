@@ -26,7 +26,7 @@ from ..kernels.growing.grown import Grown, Usual
 from .apart import Part, take_apart
 from .chosen import Chosen, chosen_of
 from .groups import Groups, kept_groups
-from .grower import Grower, Growing
+from .grower import Grower, Growing, have_edge_inputs
 from .growth import Addition, Array, Wide, earlier_children, is_on_device, table_of
 from .numbering import Numbering
 
@@ -230,17 +230,15 @@ class Frontier:
     def _note_pulls(self, addition: Addition, inputs: Mapping[str, Tensor], growing: Growing) -> None:
         """Note what each method pulls, so that further extensions by vertices of these are taken apart."""
         used = growing.traces.values()
-        if not any(each.ragged for each in growing.reads) and not _have_edge_inputs(used, inputs):
+        if not any(each.ragged for each in growing.reads) and not have_edge_inputs(used, inputs):
             pulls = [tuple(use.pulls) for use in used]
             self._usual.pulls[addition.methods, tuple(inputs)] = pulls
 
     def _add_known(self, table: Array, kind: Any, inputs: Mapping[str, Tensor]) -> bool:
         """Add vertices of several methods, all of which were called before, with such inputs, and whose children all came
         earlier; False, and nothing is added, where it is not so."""
-        start, groups = (
-            self.num_vertices,
-            kept_groups(kind, len(table), self._usual.groups) if table.ndim == 2 else None,
-        )
+        start = self.num_vertices
+        groups = kept_groups(kind, len(table), self._usual.groups) if table.ndim == 2 else None
         if groups is None or groups.numbers is None or table.dtype != np.int64:
             return False
         least, last = _core.bounds_of(table)
@@ -268,7 +266,7 @@ class Frontier:
             used = self._compute_each(parts)
             if used:
                 check_together({**self._used, **used}, inputs, (), False)
-            if not used or not _have_edge_inputs(used.values(), inputs):
+            if not used or not have_edge_inputs(used.values(), inputs):
                 self._numbering.place(start, groups.places)
                 return used
         except VertexFlowError:
@@ -380,7 +378,3 @@ class Frontier:
         return [
             name for name in dict.fromkeys(itertools.chain.from_iterable(sets)) if all(name in each for each in sets)
         ]
-
-
-def _have_edge_inputs(used: Iterable[Used], inputs: Mapping[str, Tensor]) -> bool:
-    return any(use.is_edge_input(name) for use in used for name in inputs if name in use.pulls)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -179,10 +179,7 @@ class Grower:
         device = check_inputs(tensors, inputs)
         traces = model._trace(version, inputs, tensors, self.shared, device, methods)
         kinds.refuse_edge_outputs(traces)
-        have_edge_inputs = any(
-            use.is_edge_input(name) for use in traces.values() for name in inputs if name in use.pulls
-        )
-        counts = addition.counts(with_children=have_edge_inputs)
+        counts = addition.counts(with_children=have_edge_inputs(traces.values(), inputs))
         kinds.check_rows(traces, inputs, counts, model._methods, "the extension")
         bound = model._bind(version, traces, inputs, tensors, device, through, methods, grows=True)
         given = [*tensors.values(), *inputs.values()]
@@ -212,3 +209,8 @@ def _guards(given: Sequence[Tensor], num_inputs: int) -> Any:
     for shape, steps in zip(sizes[len(given) - num_inputs :], strides[len(given) - num_inputs :], strict=True):
         shape[0], steps[:] = None, [None] * len(steps)
     return TensorGuards(*given, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
+
+
+def have_edge_inputs(used: Iterable[kinds.Used], inputs: Mapping[str, Tensor]) -> bool:
+    """Whether any of these inputs has a row for each edge, as methods that pull it use it."""
+    return any(use.is_edge_input(name) for use in used for name in inputs if name in use.pulls)

@@ -170,11 +170,11 @@ class Divided:
                 "a model whose columns are on several ranks was called with a part of graphs (vf.parallel.divide), whose other "
                 'vertices are on other ranks; a plan says so, Plan({"vertices": 2, "hidden": 2}, ...).apply(model, mesh, batch)'
             )
-        found: list[_OfRank] = []
+        of_ranks: list[_OfRank] = []
 
         def prepare(place: Place) -> Ready:
             own = self._own_call(model, call)
-            found.append(own.of_rank)
+            of_ranks.append(own.of_rank)
             own.of_rank.function._part_group = model._part_group
             with without_autocast(own.device.type):  # the trace has its casts in it
                 return bind(own.of_rank.function, part, own.call, place)
@@ -182,7 +182,7 @@ class Divided:
         ready = agreed(model, part, call, prepare)
         with without_autocast(ready.place.device.type):
             outputs = ready.outputs()
-        return self._whole(found[0], outputs)
+        return self._whole(of_ranks[0], outputs)
 
     def _own_call(self, model: VertexFunction, call: Seen) -> _Own:
         """What this rank computes of a call; it waits for nobody."""

@@ -48,7 +48,7 @@ class Preconditioner:
         self._parameters = list(parameters.values())
         self._names = list(parameters)
         self._kept: dict[int, tuple[int, Tensor]] = {}  # of whole parameters, and of which number of steps
-        self._groups()
+        self._groups = self.steps, self._known_groups()  # after which number of steps; loading exchanges them
         optimizer.register_step_post_hook(self._stepped)
         optimizer.register_load_state_dict_post_hook(self._stepped)
 
@@ -72,7 +72,9 @@ class Preconditioner:
     @torch.no_grad()
     def _weights(self, number: int, is_whole: bool) -> Tensor:
         parameter = self._parameters[number]
-        state, group = self._optimizer.state.get(parameter), self._groups()[id(parameter)]
+        if self._groups[0] != self.steps:
+            self._groups = self.steps, self._known_groups()
+        state, group = self._optimizer.state.get(parameter), self._groups[1][id(parameter)]
         if not state:
             return torch.zeros((), device=parameter.device)
         v: Any = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
@@ -84,7 +86,8 @@ class Preconditioner:
         weights = torch.where((v == 0) | (steps < YOUNGEST), 0.0, weights)
         return weights.to(torch.promote_types(parameter.dtype.to_real(), torch.float32))
 
-    def _groups(self) -> dict[int, dict[str, Any]]:
+    def _known_groups(self) -> dict[int, dict[str, Any]]:
+        """The group of each parameter, by the parameter's address."""
         groups = {id(parameter): group for group in self._optimizer.param_groups for parameter in group["params"]}
         for name, parameter in zip(self._names, self._parameters, strict=True):
             if id(parameter) not in groups:
