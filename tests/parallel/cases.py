@@ -161,3 +161,12 @@ CASES = {
     "initial": Case(Begun, TREES, weights="none"),
     "dropout": Case(lambda: Dropped(3, 4), TREES, weights="booleans", is_random=True),
 }
+
+
+def weighted(model, batch, x):
+    """Of one process: outputs, weights, the mean with these, and its gradients, of the input and of parameters by name."""
+    wanted = model(batch, x)
+    weights = torch.arange(1, wanted.numel() + 1, dtype=torch.float64).reshape(wanted.shape).sin().abs()
+    loss = (wanted * weights).sum() / weights.sum()
+    of_x, *of_parameters = torch.autograd.grad(loss, [x, *model.parameters()], retain_graph=True)
+    return wanted, weights, loss, of_x, dict(zip(dict(model.named_parameters()), of_parameters, strict=True))

@@ -254,14 +254,20 @@ class OnEdges(nn.Module):
         return self.function(batch, x=x, e=e, shared={"W": w})
 
 
-def of_edges(mesh: DeviceMesh) -> None:
-    """In parts of some vertices as well, whose backward pass computes them once more."""
-    columns = mesh["hidden"]
-    rank, ranks = columns.get_local_rank(), columns.size()
+def on_edges():
+    """Two models of edges that are alike, graphs, and inputs of vertices, of edges and of all."""
     one, model = (Case(OnEdges, MANY).model() for _ in range(2))
     batch, generator = vf.pack(MANY), torch.Generator().manual_seed(0)
     shapes = (batch.num_vertices, 3), (batch.num_edges, 1), (4, 4)
     given = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    return one, model, batch, given
+
+
+def of_edges(mesh: DeviceMesh) -> None:
+    """In parts of some vertices as well, whose backward pass computes them once more."""
+    columns = mesh["hidden"]
+    rank, ranks = columns.get_local_rank(), columns.size()
+    one, model, batch, given = on_edges()
     again = [value.detach().clone().requires_grad_() for value in given]
     call = vf.parallel.Plan({"hidden": ranks}, {"function": "hidden"}).apply(model, columns, (batch, *given))
     for most in (None, 6):

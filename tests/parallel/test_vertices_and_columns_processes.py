@@ -16,9 +16,9 @@ from torch.distributed.device_mesh import DeviceMesh
 import vertexflow as vf
 
 from ..models import TreeRNN
-from .cases import DAGS, MANY, TREES, Case, Dropped
+from .cases import DAGS, TREES, Case, Dropped, weighted
 from .ranks import run_on_ranks
-from .test_hidden_processes import HIDDEN, OnEdges, agree, plan_of
+from .test_hidden_processes import HIDDEN, agree, on_edges, plan_of
 from .test_processes import EXACT, clipped
 from .test_vertices_processes import divisions, inputs_of
 
@@ -97,11 +97,7 @@ def of_losses_and_gradients(mesh: DeviceMesh, names) -> None:
         model, call = spread(name, mesh)
         batch, x = inputs_of(case)
         x.requires_grad_()
-        wanted = one(batch, x)
-        weights = torch.arange(1, wanted.numel() + 1, dtype=torch.float64).reshape(wanted.shape).sin().abs()
-        loss = (wanted * weights).sum() / weights.sum()
-        of_x, *of_parameters = torch.autograd.grad(loss, [x, *one.parameters()], retain_graph=True)
-        gradients = dict(zip(dict(one.named_parameters()), of_parameters, strict=True))
+        wanted, weights, loss, of_x, gradients = weighted(one, batch, x)
         for how, rank_of in divisions(batch, rows.size()):
             if name not in ("slots", "kinds") and how not in ("at random", "one has nothing"):
                 continue  # each takes a while
@@ -125,10 +121,7 @@ def of_losses_and_gradients(mesh: DeviceMesh, names) -> None:
 def of_edges(mesh: DeviceMesh) -> None:
     """Inputs and outputs of edges, a tensor that all vertices share, outputs of some vertices, and gradients of all of them."""
     rows, columns = mesh["vertices"], mesh["hidden"]
-    one, model = (Case(OnEdges, MANY).model() for _ in range(2))
-    batch, generator = vf.pack(MANY), torch.Generator().manual_seed(0)
-    shapes = (batch.num_vertices, 3), (batch.num_edges, 1), (4, 4)
-    given = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    one, model, batch, given = on_edges()
     wanted = one(batch, *given)
     sum(value.sin().sum() for value in wanted.values()).backward()
     call = plan_of(model, mesh, ["function"]).apply(model, mesh, (batch, *given))

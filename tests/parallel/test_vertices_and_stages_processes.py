@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 import vertexflow as vf
 
-from .cases import TREES
+from .cases import TREES, weighted
 from .ranks import run_on_ranks
 from .test_processes import EXACT, agree, clipped
 from .test_stages_processes import IN_TWO, ROWS
@@ -36,11 +36,7 @@ def of_losses_and_gradients(mesh: DeviceMesh, name: str) -> None:
     call = plan.apply(model, mesh, rows=ROWS)
     batch, x = inputs_of(staged.case)
     x.requires_grad_()
-    wanted = one(batch, x)
-    weights = torch.arange(1, wanted.numel() + 1, dtype=torch.float64).reshape(wanted.shape).sin().abs()
-    loss = (wanted * weights).sum() / weights.sum()
-    of_x, *of_parameters = torch.autograd.grad(loss, [x, *one.parameters()], retain_graph=True)
-    gradients = dict(zip(dict(one.named_parameters()), of_parameters, strict=True))
+    wanted, weights, loss, of_x, gradients = weighted(one, batch, x)
     for how, rank_of in divisions(batch, 2):
         if how not in ("at random", "one has nothing", "leaves apart"):
             continue

@@ -25,7 +25,7 @@ from vertexflow.parallel import over_vertices
 from ..models import TreeRNN
 from .cases import CASES, DAGS, KINDS, MANY, TREES, Case, Dropped, OfKinds
 from .ranks import run_on_ranks
-from .test_hidden_processes import OnEdges
+from .test_hidden_processes import on_edges
 from .test_processes import EXACT, agree
 
 pytestmark = pytest.mark.ranks
@@ -195,10 +195,7 @@ def of_what_is_refused() -> None:
 def of_edges() -> None:
     """Inputs and outputs of edges, a tensor that all vertices share, outputs of some vertices, gradients of all of them."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    one, model = (Case(OnEdges, MANY).model() for _ in range(2))
-    batch, generator = vf.pack(MANY), torch.Generator().manual_seed(0)
-    shapes = (batch.num_vertices, 3), (batch.num_edges, 1), (4, 4)
-    given = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    one, model, batch, given = on_edges()
     wanted = one(batch, *given)
     sum(value.sin().sum() for value in wanted.values()).backward()
     part = vf.parallel.divide(batch, ranks, rank_of=np.arange(batch.num_vertices) % ranks)[rank]
