@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from benchmarks import floor as floors
 from benchmarks.floor import Product, bound_ms, floor
 from benchmarks.harness import (
     FLOOR,
@@ -172,14 +173,30 @@ def test_operations_of_a_product():
 
 def test_floor_multiplies(monkeypatch):
     shapes = []
-    mm = torch.mm
-    monkeypatch.setattr(torch, "mm", lambda a, b, out: shapes.append((*a.shape, b.shape[1])) or mm(a, b, out=out))
+    monkeypatch.setattr(floors, "fastest", lambda a, b: lambda: shapes.append((*a.shape, b.shape[1])))
     products = [Product(rows=5, inputs=3, outputs=2, sends=4)]
     floor(products, torch.float32, forward=False)()
     assert shapes == [(5, 3, 2), (4, 2, 3), (2, 5, 3)]
     shapes.clear()
     floor(products, torch.float32, forward=True)()
     assert shapes == [(5, 3, 2)]
+
+
+@pytest.mark.parametrize("chosen", ["mm", "_linear_pointwise"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_floor_takes_the_faster_library(monkeypatch, chosen, transposed):
+    a, b = torch.randn(48, 32), torch.randn(32, 64)
+    if transposed:
+        a, b = a.t().contiguous().t(), b.t().contiguous().t()
+    seen = []
+
+    def time_of(call):
+        seen.append(call.func.__name__)
+        return 1.0 if seen[-1] == chosen else 2.0
+
+    monkeypatch.setattr(floors, "_lowest_time", time_of)
+    assert torch.allclose(floors.fastest(a, b)(), a @ b, atol=1e-4)
+    assert sorted(seen) == ["_linear_pointwise", "mm"]
 
 
 TWO_AT_A_TIME = """
