@@ -29,7 +29,6 @@ constexpr Long abreast = 262144 / (deep * wide * sizeof(T)), high = (deep + 1) *
 constexpr Long near = 49152;                   // elements of the left operand that stay in a cache beside a panel
 
 // Rows of `a` lie `lda` apart; if transposed, its columns do. `bias`, of these columns, may be `out` itself: then it adds.
-// The first `height` rows of the tile are written.
 struct Operands {
     Long height, k;
     const T* a;
@@ -70,7 +69,6 @@ inline void tile(const Operands& o) {
     }
 #pragma GCC unroll 12
     for (int i = 0; i < rows; ++i) {
-        if (transposed && i >= o.height) break;
         T* const to = o.out + i * o.ldo;
         const T* const add = o.bias + i * o.ld_bias;
         if (o.columns == wide) {
@@ -87,13 +85,13 @@ inline void tile(const Operands& o) {
 }
 
 // A tile of a height that is known when it runs.
-template <int most = tall>
+template <bool transposed, int most = tall>
 inline void tile_of(const Operands& o) {
     if constexpr (most > 0) {
         if (o.height == most)
-            tile<most, false>(o);
+            tile<most, transposed>(o);
         else
-            tile_of<most - 1>(o);
+            tile_of<transposed, most - 1>(o);
     }
 }
 
@@ -227,7 +225,7 @@ inline void unpacked_product(Long rows, const T* a, Long lda, const Weight& w, c
         const T* const add = bias ? bias + column : nullptr;
         if (column + wide <= w.n) {
             for (Long start = 0; start < rows; start += tall)
-                tile_of({std::min<Long>(tall, rows - start), w.k, a + start * lda, lda, w.plain + column, w.n, add, 0,
+                tile_of<false>({std::min<Long>(tall, rows - start), w.k, a + start * lda, lda, w.plain + column, w.n, add, 0,
                          out + start * ldo + column, ldo, wide});
             continue;
         }
@@ -281,7 +279,7 @@ extern "C" void product(Long rows, const T* a, Long lda, const Weight& w, const 
             for (Long block = std::max(from, skipped); block < stop; ++block) {
                 const Long start = rows * block / blocks, height = rows * (block + 1) / blocks - start;  // nearly all the same
                 for (Long i = 0; i < height; ++i) __builtin_prefetch(out + (start + i) * ldo + column, 1);
-                tile_of({height, w.k, a + start * lda, lda, w.packed + column * w.k, wide, bias ? bias + column : nullptr, 0,
+                tile_of<false>({height, w.k, a + start * lda, lda, w.packed + column * w.k, wide, bias ? bias + column : nullptr, 0,
                          out + start * ldo + column, ldo, std::min<Long>(wide, w.n - column)});
             }
         }
@@ -316,13 +314,12 @@ extern "C" void outer(Long rows, const T* a, Long lda, Long n, const T* b, Long 
                     T* const to = left + p * across;
                     if (p + soon < depth) fetch(row + soon * lda, columns_of_a);
                     std::memcpy(to, row, columns_of_a * sizeof(T));
-                    std::fill(to + columns_of_a, to + columns_of_a + tall, T(0));  // the last tile may be less tall
                 }
                 for (Long panel = begin; panel < end; ++panel)
                     for (Long i = 0; i < count; ++i) {
                         T* const to = out + at[i] * k + panel * wide;
                         for (Long row = at[i]; row < at[i + 1]; ++row) __builtin_prefetch(to + (row - at[i]) * k, 1);
-                        tile<tall, true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right + (panel - begin) * high, wide,
+                        tile_of<true>({at[i + 1] - at[i], depth, left + at[i] - at[0], across, right + (panel - begin) * high, wide,
                                           piece || adds ? to : nullptr, k, to, k, std::min<Long>(wide, k - panel * wide)});
                     }
             }
