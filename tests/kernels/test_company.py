@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,30 +41,48 @@ extern "C" Long meetings(Company* company, int threads, Long rounds, Long nanose
             if (come.load(std::memory_order_relaxed) != round * team) ++wrong;
             meeting.wait(team);
         }
-        if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+        if (team > 1) meeting.ends();
     }
     return wrong;
 }
 
-// One of two threads comes late to the end.
-extern "C" void late_end(Company* company) {
-    const timespec late = {0, 50'000'000};
-    Meeting meeting(company);
-#pragma omp parallel num_threads(2)
-    if (omp_get_thread_num() == 0)
-        meeting.ends();
-    else
-        nanosleep(&late, nullptr);
-}
+extern "C" int threads(Company* company) { return threads_in(company); }
 """
+ROOT = Path(__file__).parents[2]
 LATE = 5_000_000
 FOREVER = 2**62
+
+TWO_ON_ONE_CORE = """
+import ctypes, os, sys, time
+import torch
+from tests.kernels.test_company import Company, function_of_meetings, load_meetings
+from vertexflow.kernels.native.build import load
+from vertexflow.kernels.native.source import company_source
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+torch.set_num_threads(int(sys.argv[1]))
+company, end = Company.in_dll(load(company_source()), "company"), time.monotonic() + float(sys.argv[2])
+meetings = function_of_meetings(load_meetings())
+while not company.until and time.monotonic() < end:
+    assert meetings(company, int(sys.argv[1]), 300, 0) == 0
+print(company.until > time.monotonic_ns())
+"""
 
 
 class Company(ctypes.Structure):
     """As in team.hpp."""
 
-    _fields_ = (("until", ctypes.c_int64), ("waited", ctypes.c_void_p), ("leave", ctypes.c_void_p))
+    _fields_ = (("until", ctypes.c_int64), ("look", ctypes.c_void_p))
+
+
+def load_meetings():
+    return load(joined(torch.float32, "product.hpp", "team.hpp") + MEETINGS)
+
+
+def function_of_meetings(code):
+    code.meetings.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    code.meetings.restype = ctypes.c_int64
+    return lambda company, *arguments: code.meetings(ctypes.addressof(company), *arguments)
 
 
 @pytest.fixture
@@ -79,21 +100,12 @@ def company(library):
 
 @pytest.fixture
 def code():
-    return load(joined(torch.float32, "product.hpp", "team.hpp") + MEETINGS)
+    return load_meetings()
 
 
 @pytest.fixture
 def meetings(code):
-    function = code.meetings
-    function.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    function.restype = ctypes.c_int64
-    return lambda company, *arguments: function(ctypes.addressof(company), *arguments)
-
-
-@pytest.fixture
-def late_end(code):
-    code.late_end.argtypes = (ctypes.c_void_p,)
-    return lambda company: code.late_end(ctypes.addressof(company))
+    return function_of_meetings(code)
 
 
 def threads_now():
@@ -109,12 +121,6 @@ def soon(is_so, seconds=20):
     while not (result := is_so()) and time.monotonic() < end:
         time.sleep(0.01)
     return result
-
-
-def noticed(company, call):
-    """Whether a call, unless it is held up for seconds, finds company."""
-    call()
-    return company.until > time.monotonic_ns()
 
 
 @pytest.mark.parametrize("in_company", [False, True])
@@ -137,11 +143,33 @@ def test_in_several_threads_at_once(company, meetings):
     assert early == [0] * 4
 
 
-def test_where_one_is_late_company_is_assumed_and_after_two_seconds_not_any_more(library, company, meetings):
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be bound to a core here")
+@pytest.mark.parametrize(("threads", "is_company"), [(2, True), (1, False)])
+def test_threads_that_share_a_core_are_in_company(threads, is_company):
+    seconds = 60 if is_company else 0.5
+    command = [sys.executable, "-c", TWO_ON_ONE_CORE, str(threads), str(seconds)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout.split() == [str(is_company)]
+
+
+def test_one_that_is_late_but_was_not_kept_from_running_is_no_company(company, meetings):
+    """Unless the machine is busy just then."""
+
+    def is_alone():
+        company.until = 0
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            meetings(company, 2, 10, LATE)
+        return company.until == 0
+
+    torch.set_num_threads(2)
+    assert soon(is_alone)
+
+
+def test_company_is_there_for_two_seconds(library, company, meetings):
     meetings(company, 2, 1, 0)  # OpenMP's own threads are there
-    library.leave()
     before = threads_now()  # some of which, of earlier tests, may end at any time
-    assert soon(lambda: noticed(company, lambda: meetings(company, 2, 10, LATE)))
+    library.come(time.monotonic_ns())
     idle = threads_now() - before
     assert len(idle) >= 2
     meetings(company, 2, 10, LATE)
@@ -152,21 +180,13 @@ def test_where_one_is_late_company_is_assumed_and_after_two_seconds_not_any_more
     assert not threads_now() & idle
 
 
-def test_one_that_is_late_at_the_end_of_a_region(company, late_end):
-    assert soon(lambda: noticed(company, lambda: late_end(company)))
-
-
-def test_one_that_is_late_now_and_then_is_no_company(company, meetings):
-    """Unless the machine is busy just then."""
-
-    def is_alone():
-        company.until = 0
-        for _ in range(5):
-            time.sleep(0.1)
-            meetings(company, 2, 1, 2 * LATE)
-        return company.until == 0
-
-    assert soon(is_alone)
+@pytest.mark.parametrize(("threads", "in_company"), [(1, 1), (2, 1), (3, 2)])
+def test_in_company_there_is_a_thread_less(library, company, code, threads, in_company):
+    torch.set_num_threads(threads)
+    address = ctypes.c_void_p(ctypes.addressof(company))
+    assert code.threads(address) == threads
+    library.come(FOREVER)
+    assert code.threads(address) == in_company
 
 
 def test_in_company_threads_that_wait_for_work_of_pytorch_sleep(library):

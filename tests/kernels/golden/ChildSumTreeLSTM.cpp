@@ -17,7 +17,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 24, 6};
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -25,7 +25,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 9, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -40,7 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -80,7 +80,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Index* const owner_of = (Index* const)a[27];
     const Index* const edge_offset = (Index* const)a[28];
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -89,7 +89,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 45, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 45, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -230,7 +230,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -285,7 +285,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Weight weight_1 = {p_params_4, packs ? room_1 : nullptr, false, 6, 6};
     const Index* const owner_of = (Index* const)a[43];
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -294,7 +294,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 69, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 69, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -467,7 +467,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -498,7 +498,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
     const Index* const edge_offset = (Index* const)a[20];
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -506,7 +506,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 42, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 42, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -575,7 +575,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -597,7 +597,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 9, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -617,7 +617,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 18, v_segment_sum, v_segment_sum_ld, 6, p_mm_4, adds);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

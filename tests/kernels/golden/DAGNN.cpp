@@ -17,7 +17,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -25,7 +25,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -40,7 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_3, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -84,7 +84,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Index* const owner_of = (Index* const)a[31];
     const Index* const edge_offset = (Index* const)a[32];
     if (must_pack)
-#pragma omp parallel if (114 > serial)
+#pragma omp parallel if (114 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -93,7 +93,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 40, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 40, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -272,7 +272,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -290,7 +290,7 @@ extern "C" void grad_eager_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 1, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 1, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -317,7 +317,7 @@ extern "C" void grad_eager_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -380,7 +380,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Index* const edge_offset = (Index* const)a[50];
     T* const scratch_7 = (T* const)a[51];
     if (must_pack)
-#pragma omp parallel if (114 > serial)
+#pragma omp parallel if (114 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -389,7 +389,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 63, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 63, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -616,7 +616,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -649,7 +649,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[22];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -657,7 +657,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 31, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 31, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -724,7 +724,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -743,7 +743,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -758,7 +758,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 18, v_message, v_message_ld, 6, p_mm_4, adds);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

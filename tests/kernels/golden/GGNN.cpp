@@ -18,7 +18,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[12];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 6, 6};
     if (must_pack)
-#pragma omp parallel if (36 > serial)
+#pragma omp parallel if (36 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -26,7 +26,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 8, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 8, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -50,7 +50,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_h, v_h_ld, weight_0, p_params_2, v_message, v_message_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -79,7 +79,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[18];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 6};
     if (must_pack)
-#pragma omp parallel if (36 > serial)
+#pragma omp parallel if (36 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -87,7 +87,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 10, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 10, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -134,7 +134,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -189,7 +189,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const scratch_8 = (T* const)a[38];
     T* const scratch_9 = (T* const)a[39];
     if (must_pack)
-#pragma omp parallel if (252 > serial)
+#pragma omp parallel if (252 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -200,7 +200,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 57, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 57, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -364,7 +364,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -430,7 +430,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const scratch_10 = (T* const)a[51];
     T* const scratch_11 = (T* const)a[52];
     if (must_pack)
-#pragma omp parallel if (252 > serial)
+#pragma omp parallel if (252 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -441,7 +441,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 93, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 93, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -645,7 +645,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -672,7 +672,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 10, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 10, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -733,7 +733,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -755,7 +755,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 11, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 11, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -775,7 +775,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat_1, v_cat_1_ld, 18, v_a, v_a_ld, 6, p_mm_9, adds);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

@@ -17,7 +17,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -25,7 +25,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -40,7 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_3, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -70,7 +70,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, true, 18, 6};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -78,7 +78,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 36, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 36, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -169,7 +169,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -211,7 +211,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[31];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -219,7 +219,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 54, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 54, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -357,7 +357,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -387,7 +387,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[19];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -395,7 +395,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 31, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 31, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -457,7 +457,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -476,7 +476,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -491,7 +491,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 18, v_before, v_before_ld, 6, p_mm_1, adds);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

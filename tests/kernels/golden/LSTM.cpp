@@ -19,7 +19,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[13];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 24, 6};
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -27,7 +27,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 33, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 33, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -53,7 +53,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, v_bias, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -85,7 +85,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[21];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, true, 24, 6};
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -93,7 +93,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 45, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 45, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -196,7 +196,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -242,7 +242,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[35];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, false, 6, 24};
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -250,7 +250,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 39, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 39, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -394,7 +394,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -419,7 +419,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[14];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 24};
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -427,7 +427,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 18, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 18, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -458,7 +458,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -477,7 +477,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 9, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -492,7 +492,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 24, v_before_h, v_before_h_ld, 6, p_mm_1, adds);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

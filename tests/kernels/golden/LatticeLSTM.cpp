@@ -18,7 +18,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[12];
     const Weight weight_0 = {p_params_4, packs ? room_0 : nullptr, true, 18, 6};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -26,7 +26,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 7, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 7, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -52,7 +52,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_x, v_x_ld, weight_0, p_params_5, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -86,7 +86,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_1 = (T* const)a[22];
     const Weight weight_1 = {p_params_9, packs ? room_1 : nullptr, true, 6, 6};
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -95,7 +95,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 33, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 33, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -187,7 +187,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -232,7 +232,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Weight weight_1 = {p_params_6, packs ? room_1 : nullptr, false, 6, 18};
     T* const scratch_2 = (T* const)a[33];
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -241,7 +241,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 33, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 33, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -351,7 +351,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -379,7 +379,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[17];
     const Weight weight_0 = {p_params_4, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -387,7 +387,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 15, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 15, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -423,7 +423,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -442,7 +442,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -457,7 +457,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat, v_cat_ld, 18, v_first_h, v_first_h_ld, 6, p_mm_4, adds);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -481,7 +481,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -489,7 +489,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -504,7 +504,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_x, v_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -526,7 +526,7 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_7, packs ? room_0 : nullptr, true, 6, 6};
     if (must_pack)
-#pragma omp parallel if (36 > serial)
+#pragma omp parallel if (36 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -534,7 +534,7 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 2, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 2, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -549,7 +549,7 @@ extern "C" void eager_inner(Long* a, const Step* steps, Long count) {
                 product(rows, v_x, v_x_ld, weight_0, p_params_8, v_addmm_1, v_addmm_1_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -599,7 +599,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     const Index* const owner_of = (Index* const)a[38];
     const Index* const edge_offset = (Index* const)a[39];
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -607,7 +607,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 73, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 73, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -830,7 +830,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -848,7 +848,7 @@ extern "C" void grad_eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -873,7 +873,7 @@ extern "C" void grad_eager(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -930,7 +930,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 6, 18};
     const Index* const owner_of = (Index* const)a[46];
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -938,7 +938,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 60, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 60, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -1145,7 +1145,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -1178,7 +1178,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     const Weight weight_1 = {p_params_7, packs ? room_1 : nullptr, false, 6, 6};
     const Index* const edge_offset = (Index* const)a[21];
     if (must_pack)
-#pragma omp parallel if (144 > serial)
+#pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -1187,7 +1187,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 21, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 21, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -1254,7 +1254,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -1277,7 +1277,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 9, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 9, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -1310,7 +1310,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

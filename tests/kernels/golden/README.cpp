@@ -17,7 +17,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -25,7 +25,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -40,7 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_2, v_x, v_x_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -73,7 +73,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[22];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, true, 30, 12};
     if (must_pack)
-#pragma omp parallel if (360 > serial)
+#pragma omp parallel if (360 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -81,7 +81,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 64, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 64, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -185,7 +185,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -231,7 +231,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[35];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 12, 30};
     if (must_pack)
-#pragma omp parallel if (360 > serial)
+#pragma omp parallel if (360 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -239,7 +239,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 64, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 64, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -383,7 +383,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -408,7 +408,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[14];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -416,7 +416,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 13, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 13, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -447,7 +447,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -466,7 +466,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 22, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 22, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -481,7 +481,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat_2, v_cat_2_ld, 30, v_children_h, v_children_h_ld, 12, p_mm_1, adds);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

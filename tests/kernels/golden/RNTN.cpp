@@ -11,7 +11,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 1, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 1, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -32,7 +32,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -67,7 +67,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_1 = (T* const)a[23];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, true, 6, 12};
     if (must_pack)
-#pragma omp parallel if (936 > serial)
+#pragma omp parallel if (936 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -76,7 +76,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 71, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 71, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -167,7 +167,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -212,7 +212,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_1 = (T* const)a[33];
     const Weight weight_1 = {p_params_1, packs ? room_1 : nullptr, false, 12, 72};
     if (must_pack)
-#pragma omp parallel if (936 > serial)
+#pragma omp parallel if (936 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -221,7 +221,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 94, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 94, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -347,7 +347,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -365,7 +365,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -389,7 +389,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -411,7 +411,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 58, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 58, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -442,7 +442,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

@@ -11,7 +11,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 1, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 1, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -32,7 +32,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -61,7 +61,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[18];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 6, 12};
     if (must_pack)
-#pragma omp parallel if (72 > serial)
+#pragma omp parallel if (72 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -69,7 +69,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 11, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 11, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -137,7 +137,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -172,7 +172,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[24];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 12, 6};
     if (must_pack)
-#pragma omp parallel if (72 > serial)
+#pragma omp parallel if (72 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -180,7 +180,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 16, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 16, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -242,7 +242,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -260,7 +260,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -284,7 +284,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -304,7 +304,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 4, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 4, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -332,7 +332,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

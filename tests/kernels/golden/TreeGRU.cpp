@@ -17,7 +17,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[11];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 18, 6};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -25,7 +25,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 6, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 6, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -40,7 +40,7 @@ extern "C" void eager(Long* a, const Step* steps, Long count) {
                 product(rows, v_pull_x, v_pull_x_ld, weight_0, p_params_2, v_addmm, v_addmm_ld);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -79,7 +79,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const scratch_4 = (T* const)a[26];
     T* const scratch_5 = (T* const)a[27];
     if (must_pack)
-#pragma omp parallel if (288 > serial)
+#pragma omp parallel if (288 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -88,7 +88,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 78, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 78, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -260,7 +260,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -312,7 +312,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Weight weight_1 = {p_params_3, packs ? room_1 : nullptr, false, 12, 18};
     T* const scratch_6 = (T* const)a[40];
     if (must_pack)
-#pragma omp parallel if (288 > serial)
+#pragma omp parallel if (288 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
         pack(weight_1);
@@ -321,7 +321,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 90, serial);
         for (last = first + 1; last < steps + count && pays_threads(*last, 90, serial) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -506,7 +506,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     meeting.wait(team);
                 }
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -537,7 +537,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
     T* const room_0 = (T* const)a[20];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 6, 18};
     if (must_pack)
-#pragma omp parallel if (108 > serial)
+#pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
         pack(weight_0);
     }
@@ -545,7 +545,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 36, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 36, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -598,7 +598,7 @@ extern "C" void grad_lazy(Long* a, const Step* steps, Long count) {
                 }
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }
@@ -617,7 +617,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
         const bool pays = pays_threads(*first, 13, serial_once);
         for (last = first + 1; last < steps + count && pays_threads(*last, 13, serial_once) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {
@@ -632,7 +632,7 @@ extern "C" void grad_lazy_inner(Long* a, const Step* steps, Long count) {
                 outer(rows, v_cat_2, v_cat_2_ld, 18, v_cat, v_cat_ld, 12, p_mm_4, adds);
                 meeting.wait(team);
             }
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }
     }
 }

@@ -8,11 +8,22 @@
 #include <pthread.h>
 #include <semaphore.h>
 
+#include <cstdio>
+
 namespace {
 
-// Nanoseconds. Work that comes up now and then, or shares of a step that differ, are no company.
-constexpr Long window = 100'000'000, much = 25'000'000, stay = 2'000'000'000;
-std::atomic<Long> window_start{0}, lost{0};
+// Nanoseconds. Work that comes up now and then is no company: a thread would have run, but was kept from it, for a quarter of a window.
+constexpr Long window = 100'000'000, stay = 2'000'000'000;
+
+// How long this thread has been ready to run without running, where the system tells.
+Long kept_waiting() {
+    long long runs, waits = 0;
+    if (FILE* const file = std::fopen("/proc/thread-self/schedstat", "re")) {
+        if (std::fscanf(file, "%lld %lld", &runs, &waits) != 2) waits = 0;
+        std::fclose(file);
+    }
+    return waits;
+}
 
 struct Idle {
     sem_t end;
@@ -55,19 +66,9 @@ void keep_idle_threads() {
 
 extern "C" {
 
-void waited(Long start, Long stop);
-void come(Long now);
-void leave();
+void look();
 
-Company company = {{0}, waited, leave};
-
-void waited(Long start, Long stop) {
-    if (stop - window_start.load() > window) {
-        window_start.store(start);
-        lost.store(0);
-    }
-    if (lost.fetch_add(stop - start) + stop - start > much) come(stop);
-}
+Company company = {{0}, look};
 
 void come(Long now) {
     if (!company.until.exchange(now + stay)) keep_idle_threads();
@@ -77,5 +78,20 @@ void come(Long now) {
 void leave() {
     company.until.store(0);
     if (Idle* const some = idle.exchange(nullptr)) sem_post(&some->end);
+}
+
+void look() {
+    static thread_local struct {
+        Long start, waited;
+    } since = {0, 0};
+    const Long time = now(), until = company.until.load(std::memory_order_relaxed);
+    if (until) {
+        since.start = 0;
+        if (time > until) leave();
+    } else if (time - since.start > window && omp_get_max_threads() > 1) {
+        const Long waited = kept_waiting();
+        if (since.start && waited - since.waited > (time - since.start) / 4) come(time);
+        since = {time, waited};
+    }
 }
 }

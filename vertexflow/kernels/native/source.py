@@ -129,14 +129,14 @@ def _function(writer: Blocks, blocks: list[str], work: int) -> str:
     if writer.packing:
         elements = sum(n * k for _, _, n, k, _ in writer.weights)
         calls = _indented(["{", *(f"    {line}" for line in writer.packing), "}"], 4)
-        packed = f"    if (must_pack)\n#pragma omp parallel if ({elements} > serial)\n{calls}\n"
+        packed = f"    if (must_pack)\n#pragma omp parallel if ({elements} > serial) num_threads(threads_in(company))\n{calls}\n"
     return f"""extern "C" void {writer.function}(Long* a, const Step* steps, Long count) {{
 {declared}
 {packed}    for (const Step *first = steps, *last; first < steps + count; first = last) {{
         const bool pays = pays_threads(*first, {work}, {serial});
         for (last = first + 1; last < steps + count && pays_threads(*last, {work}, {serial}) == pays;) ++last;
         Meeting meeting(company);
-#pragma omp parallel if (pays)
+#pragma omp parallel if (pays) num_threads(threads_in(company))
         {{
             const int team = omp_get_num_threads();
             for (const Step* at = first; at < last; ++at) {{
@@ -146,7 +146,7 @@ def _function(writer: Blocks, blocks: list[str], work: int) -> str:
                 [[maybe_unused]] const Long reads_from = step.reads_from, read_at = step.read_at;
 {body}
             }}
-            if (team > 1 && omp_get_thread_num() == 0) meeting.ends();
+            if (team > 1) meeting.ends();
         }}
     }}
 }}

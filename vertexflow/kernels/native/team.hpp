@@ -1,4 +1,5 @@
 // How the threads of a team wait for each other, and what they do when others want the cores, too. It stands behind product.hpp.
+#include <omp.h>
 #include <sched.h>
 #include <time.h>
 
@@ -12,9 +13,8 @@
 
 // Whether other processes want the cores: one for all that runs in this process (company.cpp).
 struct Company {
-    std::atomic<Long> until;               // the time at which to find out anew; 0: there is none
-    void (*waited)(Long start, Long stop);  // for a thread that did not run meanwhile
-    void (*leave)();
+    std::atomic<Long> until;  // the time at which to find out anew; 0: there is none
+    void (*look)();           // whether there is some: what each thread asks now and then
 };
 
 namespace {
@@ -33,21 +33,23 @@ inline void pause() {
 #endif
 }
 
+// How many threads there are to be: in company one less, as a team is as slow as the thread that shares its core.
+inline int threads_in(const Company* company) {
+    const int most = omp_get_max_threads();
+    return most > 1 && company->until.load(std::memory_order_relaxed) ? most - 1 : most;
+}
+
 // The barriers of one team. Waiting threads look for each other for as long as a wait may take where all of them are running;
 // in company, only for as long as going to sleep takes.
 class Meeting {
 public:
     explicit Meeting(Company* known) : company(known) {}
-    ~Meeting() {
-        const Long until = company->until.load(std::memory_order_relaxed);
-        if (!until && !end) return;
-        const Long stop = now();
-        if (end && stop - end > patience) company->waited(end, stop);
-        if (until && stop > until) company->leave();
-    }
+    ~Meeting() { company->look(); }
 
-    // What the first thread of several says when only OpenMP's end of a parallel region is left.
-    void ends() { end = now(); }
+    // What each thread says when only OpenMP's end of a parallel region is left.
+    void ends() const {
+        if (omp_get_thread_num() > 0) company->look();
+    }
 
     void wait(int team) {
         if (team == 1) return;
@@ -77,11 +79,9 @@ private:
         const Long start = now();
         while (!company->until.load(std::memory_order_relaxed) && now() - start < patience)
             if (sees(before)) return;
-        const bool is_first = asleep.fetch_add(1) == 0;
+        asleep.fetch_add(1);
         while (number.load() == before) sleep(before);
         asleep.fetch_sub(1);
-        const Long stop = now();
-        if (is_first && stop - start > patience) company->waited(start, stop);
     }
 
 #if defined(__linux__)
@@ -93,7 +93,6 @@ private:
 #endif
 
     Company* const company;
-    Long end = 0;
     alignas(64) std::atomic<int> arrived{0};
     alignas(64) std::atomic<int> number{0};  // of the barrier that comes next
     std::atomic<int> asleep{0};
