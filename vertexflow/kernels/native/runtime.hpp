@@ -171,18 +171,14 @@ struct PowerOfE {
     }
 };
 
-// 1 + e^-x
-always float one_and_power(float x) {
-    float y = -x;
-    y = y > 89.0f ? 89.0f : y;
-    y = y < -86.0f ? -86.0f : y;
-    const PowerOfE power(y);
-    const float half = fused(fused(power.q, power.r, 1.0f), power.r, 1.0f) * power.times(0.5f);  // 2^128 is no float
-    return fused(half, 2.0f, 1.0f);
+// Of e^-|x|, which never overflows, so that there is one bound to keep.
+always float sigmoid(float x) {
+    const float z = std::fabs(x);
+    const PowerOfE power(z > 87.0f ? -87.0f : -z);
+    const float e = fused(fused(power.q, power.r, 1.0f), power.r, 1.0f) * power.times(1.0f);
+    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
-
-always float sigmoid(float x) { return 1.0f / one_and_power(x); }
-always float silu(float x) { return x / one_and_power(x); }
+always float silu(float x) { return x * sigmoid(x); }
 
 // By e^-2x - 1 near zero, and away from it as 1 less something small: derivatives ask for 1 - tanh^2. Both have one denominator.
 always float tanh_of(float x) {
@@ -191,8 +187,9 @@ always float tanh_of(float x) {
     const float scale = power.times(1.0f), fraction = fused(power.q * power.r, power.r, power.r);
     const float less = fused(fraction, scale, scale - 1.0f), whole = fused(fraction, scale, scale);
     const bool far = z > 0.55f;
-    const float part = (far ? 2.0f * whole : less) / (less + 2.0f);
-    return std::copysign(far ? 1.0f - part : part, x);  // of -0, -0
+    // The numerator and what it is taken from are chosen, and not the result, for which compilers would divide twice.
+    const float numerator = far ? 2.0f * whole : less, from = far ? 1.0f : 0.0f;
+    return std::copysign(from - numerator / (less + 2.0f), x);  // of -0, -0
 }
 
 // The logarithm: mantissa and exponent apart, a polynomial of degree eight on [1 / sqrt 2, sqrt 2] (coefficients of Cephes, logf).
