@@ -57,14 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def settings_of(results: Iterable[Any]) -> list[Setting]:
-    """What the table has of each result."""
-    settings = []
+    """What the table has of each result, of the last one of a setting."""
+    settings = {}
     for result in results:
         median = {name: figures["median_ms"] for name, figures in result["figures"].items()}
         peer = min((name for name in median if name not in (FLOOR, OURS)), key=median.__getitem__)
         times_of = {"floor_ms": median[FLOOR], "vertexflow_ms": median[OURS], "peer": peer, "peer_ms": median[peer]}
-        settings.append({**{name: result[name] for name in KEY}, **times_of})
-    return sorted(settings, key=lambda setting: tuple(setting[name] for name in KEY))
+        key = tuple(result[name] for name in KEY)
+        settings[key] = {**dict(zip(KEY, key, strict=True)), **times_of}
+    return [settings[key] for key in sorted(settings)]
 
 
 def times(setting: Setting) -> float:
@@ -98,10 +99,10 @@ def draw(settings: Sequence[Setting], path: Path) -> None:
             for axis, workload in zip(row, workloads, strict=True):
                 wanted = (mode, threads, workload)
                 _panel(axis, [s for s in settings if (s["mode"], s["threads"], s["workload"]) == wanted])
-                axis.set_title(workload)
             row[0].set_ylabel(f"{mode.replace('-', ', ')}, {threads} thread{'s' * (threads > 1)}\nhidden size")
-        for axis in axes[-1]:
-            axis.set_xlabel("batch size")
+        for top, bottom, workload in zip(axes[0], axes[-1], workloads, strict=True):
+            top.set_title(workload)
+            bottom.set_xlabel("batch size")
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
 

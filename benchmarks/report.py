@@ -35,14 +35,14 @@ fastest of a row is set in bold. Memory is the peak of a training step above wha
 must be there between forward and backward pass (states and gates), and the gradients of the weights.
 How it is measured, and what to beware of: [benchmarks/BENCHMARKING.md](../benchmarks/BENCHMARKING.md).
 
-The time of the fastest peer as a multiple of vertexflow's, over hidden and batch sizes (`python -m benchmarks.ahead`; the table is
-[ahead.csv](../benchmarks/results/ahead.csv)):
+The time of the fastest peer as a multiple of vertexflow's, over hidden and batch sizes (`python -m benchmarks.ahead`; the table
+is [ahead.csv](../benchmarks/results/ahead.csv)):
 
 ![the time of the fastest peer as a multiple of vertexflow's, for each workload and size](plots/ahead.svg)
 
 The first tables are time of the processor on one thread (`--threads 1 --processor-time`), which other work on the machine
-hardly changes, all of one hour on one machine. Those after them are time of the clock on two threads, of the versions and
-machines that stand below each.
+hardly changes. Those after them are time of the clock on two threads. All are of three hours on one machine; the version
+stands below each.
 
 This page is made from [benchmarks/results](../benchmarks/results) by `python -m benchmarks report`.
 """

@@ -31,7 +31,12 @@ def test_a_line_for_each_setting_names_the_fastest_peer(tmp_path, capsys):
     before = picture.read_text()
     assert ahead.main(arguments) == 0  # from the table alone
     assert picture.read_text() == before
-    assert before.count("<!-- treelstm -->") == 2  # a panel for each mode and number of threads
+    assert all(f"<!-- {words} -->" in before for words in ("treelstm", "forward, 1 thread", "step, 2 threads"))
+
+
+def test_the_last_result_of_a_setting_counts():
+    later = {**result(64, 1), "figures": {**result(64, 1)["figures"], "quick": result(64, 1)["figures"][OURS]}}
+    assert [setting["peer"] for setting in ahead.settings_of([result(64, 1), later])] == ["quick"]
 
 
 def test_neither_floor_nor_vertexflow_is_a_peer():
