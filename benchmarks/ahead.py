@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
 from .harness import FLOOR, OURS
-from .report import number, read_results
+from .report import SVG, number, read_results
 
 ROOT = Path(__file__).parents[1]
 Setting = dict[str, Any]
@@ -92,7 +92,7 @@ def draw(settings: Sequence[Setting], path: Path) -> None:
     """A panel for each workload, in a row for each mode and number of threads: hidden sizes over batch sizes."""
     modes = sorted({(str(s["mode"]), s["threads"]) for s in settings}, reverse=True)
     workloads = list(dict.fromkeys(s["workload"] for s in settings))
-    with plt.rc_context({"svg.hashsalt": "vertexflow", "font.size": 8}):  # the same file from the same table
+    with plt.rc_context({**SVG, "font.size": 8}):
         size = (2.1 * len(workloads) + 0.8, 1.9 * len(modes) + 0.4)
         figure, axes = plt.subplots(len(modes), len(workloads), figsize=size, layout="constrained", squeeze=False)
         for row, (mode, threads) in zip(axes, modes, strict=True):
@@ -120,6 +120,7 @@ def _panel(axis: Axes, settings: Sequence[Setting]) -> None:
     axis.imshow(grid, cmap="RdYlGn", norm=LogNorm(1 / MOST, MOST), aspect="auto", alpha=0.7)
     axis.set_xticks(range(len(batch)), [str(size) for size in batch])
     axis.set_yticks(range(len(hidden)), [str(size) for size in hidden])
+    axis.tick_params(length=0)
 
 
 if __name__ == "__main__":

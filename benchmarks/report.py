@@ -27,6 +27,7 @@ MODES = {
     "forward-processor": "the forward pass alone, time of the processor",
 }
 COLUMNS = "hidden", "batch", "threads"
+SVG = {"svg.hashsalt": "vertexflow", "svg.fonttype": "none"}  # the same file from the same results, with words as words
 HEAD = """# Benchmarks
 
 vertexflow and its peers, in one process and in turns, after they agreed on the loss and on all gradients. Figures are
@@ -131,7 +132,7 @@ def draw(results: Sequence[Result], path: Path) -> bool:
             panels.append((across, f"{fixed} {value}", line))
     if not panels:
         return False
-    with plt.rc_context({"svg.hashsalt": "vertexflow"}):  # the same file from the same results
+    with plt.rc_context(SVG):
         figure, axes = plt.subplots(
             1, len(panels), figsize=(4 * len(panels) + 3, 3.6), layout="constrained", squeeze=False
         )

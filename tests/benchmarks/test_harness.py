@@ -182,6 +182,7 @@ def test_floor_multiplies(monkeypatch):
     assert shapes == [(5, 3, 2)]
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
 @pytest.mark.parametrize("chosen", ["mm", "_linear_pointwise"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_the_floor_takes_the_faster_library(monkeypatch, chosen, transposed):

@@ -12,7 +12,8 @@
 
 namespace {
 
-// Nanoseconds. Work that comes up now and then is no company: a thread would have run, but was kept from it, for a quarter of a window.
+// Nanoseconds. There is company where a thread would have run, but was kept from it, for a quarter of a window: work that comes up
+// now and then is none.
 constexpr Long window = 100'000'000, stay = 2'000'000'000;
 
 // How long this thread has been ready to run without running, where the system tells.

@@ -46,7 +46,7 @@ public:
     explicit Meeting(Company* known) : company(known) {}
     ~Meeting() { company->look(); }
 
-    // What each thread says when only OpenMP's end of a parallel region is left.
+    // What each thread calls at the end of a parallel region; the first one asks for company at the end of all.
     void ends() const {
         if (omp_get_thread_num() > 0) company->look();
     }
