@@ -230,7 +230,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Weight weight_0 = {p_params_9, packs ? room_0 : nullptr, false, 6, 6};
     T* const room_1 = (T* const)a[32];
     const Weight weight_1 = {p_params_6, packs ? room_1 : nullptr, false, 6, 18};
-    T* const scratch_2 = (T* const)a[33];
+    const Long first_sending = (Long)a[33];
+    T* const scratch_2 = (T* const)a[34];
     if (must_pack)
 #pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
@@ -302,6 +303,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         }
                     }
                     meeting.wait(team);
+                    if (start + rows > first_sending)
                     product(rows, v_cat, v_cat_ld, weight_1, nullptr, v_mm_5, v_mm_5_ld);
                     meeting.wait(team);
                 } else {
@@ -928,7 +930,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[45];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 6, 18};
-    const Index* const owner_of = (Index* const)a[46];
+    const Long first_sending = (Long)a[46];
+    const Index* const owner_of = (Index* const)a[47];
     if (must_pack)
 #pragma omp parallel if (108 > serial) num_threads(threads_in(company))
     {
@@ -1048,6 +1051,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         }
                     }
                     meeting.wait(team);
+                    if (start + rows > first_sending)
                     product(rows, v_cat, v_cat_ld, weight_0, nullptr, v_mm_4, v_mm_4_ld);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < edges; ++i) {

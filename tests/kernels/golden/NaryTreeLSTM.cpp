@@ -268,6 +268,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[43];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 18, 36};
+    const Long first_sending = (Long)a[44];
     if (must_pack)
 #pragma omp parallel if (648 > serial) num_threads(threads_in(company))
     {
@@ -396,6 +397,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         }
                     }
                     meeting.wait(team);
+                    if (start + rows > first_sending)
                     product(rows, v_cat_1, v_cat_1_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
                     meeting.wait(team);
                 } else {

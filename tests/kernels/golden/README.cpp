@@ -230,6 +230,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[35];
     const Weight weight_0 = {p_params_3, packs ? room_0 : nullptr, false, 12, 30};
+    const Long first_sending = (Long)a[36];
     if (must_pack)
 #pragma omp parallel if (360 > serial) num_threads(threads_in(company))
     {
@@ -327,6 +328,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         }
                     }
                     meeting.wait(team);
+                    if (start + rows > first_sending)
                     product(rows, v_cat_2, v_cat_2_ld, weight_0, nullptr, v_mm_2, v_mm_2_ld);
                     meeting.wait(team);
                 } else {

@@ -171,6 +171,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     packed = packs;
     T* const room_0 = (T* const)a[24];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 12, 6};
+    const Long first_sending = (Long)a[25];
     if (must_pack)
 #pragma omp parallel if (72 > serial) num_threads(threads_in(company))
     {
@@ -219,6 +220,7 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         }
                     }
                     meeting.wait(team);
+                    if (start + rows > first_sending)
                     product(rows, v_threshold_backward, v_threshold_backward_ld, weight_0, nullptr, v_mm, v_mm_ld);
                     meeting.wait(team);
                 } else {

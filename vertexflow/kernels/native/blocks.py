@@ -206,9 +206,9 @@ class Blocks:
         ]
 
     def _sent_alone(self, plan: Plan, statements: Sequence[Statement]) -> set[fx.Node]:
-        """The values that are sent to children, read by nothing else, and not read where children are leaves."""
+        """The values that are sent to children, and read by nothing else: leaves and other kinds of vertices may not read them."""
         program = self.program
-        if self.name != "grad_core" or program.receives_at_leaves:
+        if self.name != "grad_core":
             return set()
         read_elsewhere = {node for part in program.parts.values() for node in part.inputs}
         gradients = [node for node in program.gather_grads.values() if node not in read_elsewhere]
