@@ -206,7 +206,7 @@ class Blocks:
         ]
 
     def _sent_alone(self, plan: Plan, statements: Sequence[Statement]) -> set[fx.Node]:
-        """The values that are sent to children, and read by nothing else: leaves and other kinds of vertices may not read them."""
+        """The values that are sent to children, and read by nothing else: leaves and other kinds may not read them."""
         program = self.program
         if self.name != "grad_core":
             return set()

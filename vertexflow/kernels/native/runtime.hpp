@@ -171,14 +171,18 @@ struct PowerOfE {
     }
 };
 
-// Of e^-|x|, which never overflows, so that there is one bound to keep.
-always float sigmoid(float x) {
-    const float z = std::fabs(x);
-    const PowerOfE power(z > 87.0f ? -87.0f : -z);
-    const float e = fused(fused(power.q, power.r, 1.0f), power.r, 1.0f) * power.times(1.0f);
-    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+// 1 + e^-x
+always float one_and_power(float x) {
+    float y = -x;
+    y = y > 89.0f ? 89.0f : y;
+    y = y < -86.0f ? -86.0f : y;
+    const PowerOfE power(y);
+    const float half = fused(fused(power.q, power.r, 1.0f), power.r, 1.0f) * power.times(0.5f);  // 2^128 is no float
+    return fused(half, 2.0f, 1.0f);
 }
-always float silu(float x) { return x * sigmoid(x); }
+
+always float sigmoid(float x) { return 1.0f / one_and_power(x); }
+always float silu(float x) { return x / one_and_power(x); }
 
 // By e^-2x - 1 near zero, and away from it as 1 less something small: derivatives ask for 1 - tanh^2. Both have one denominator.
 always float tanh_of(float x) {
