@@ -285,7 +285,10 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
                 ahead = None  # it was made for another model
             order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
-            bound = self._bind(version, trunk, inputs, tensors, device, through, group_methods, backend)
+            is_whole = not part.num_external
+            bound = self._bind(
+                version, trunk, inputs, tensors, device, through, group_methods, backend, is_whole=is_whole
+            )
             order = with_partial_states(order, bound)
             if selection is not None:
                 vertices = selection.within(start, start + part.num_vertices)
@@ -412,10 +415,12 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         group_methods: tuple[str, ...],
         backend: str | None = None,
         grows: bool = False,
+        is_whole: bool = False,
     ) -> Bound:
         """The programs of a batch, or of vertices that are added to a run that `grows`, compiled for the gradients that are
-        wanted; with `through`, children get theirs anyway."""
-        request = Request.of(tensors, inputs, through, backend or named_backend(self.backend), device, grows)
+        wanted; with `through`, children get theirs anyway. The batch `is_whole` if all children are vertices of it."""
+        backend = backend or named_backend(self.backend)
+        request = Request.of(tensors, inputs, through, backend, device, grows, is_whole)
         with without_autocast(device.type):
             return programs.bound(self._programs, version, traces, request, group_methods)
 

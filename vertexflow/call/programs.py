@@ -20,8 +20,9 @@ from ..errors import SlowCoreWarning, VertexFlowError, VertexFunctionError
 from ..graph.inputs.pack import GraphBatch
 from ..graph.symbolic import isolation
 from ..graph.symbolic.partition import partition
+from ..graph.symbolic.passes.choices import constant_states
 from ..graph.symbolic.passes.wanted import wanted_states
-from ..graph.symbolic.program import CORES
+from ..graph.symbolic.program import CORES, Program
 from ..graph.symbolic.readout import Divided, Readout
 from ..graph.symbolic.show import SymbolicGraph
 from ..graph.symbolic.trace import Trace
@@ -93,6 +94,8 @@ class Request(NamedTuple):
     backend: str  # as it was named: "auto" becomes another when programs are compiled
     device: torch.device
     grows: bool = False  # whether a run that grows keeps the states, a row of each for every vertex
+    # Whether all children are vertices of the batch; others may be an initial state, which vertices read without children.
+    is_whole: bool = False
 
     @classmethod
     def of(
@@ -103,13 +106,14 @@ class Request(NamedTuple):
         backend: str,
         device: torch.device,
         grows: bool = False,
+        is_whole: bool = False,
     ) -> Request:
         """That of a call with these parameters, buffers and inputs."""
         if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-            return cls((), (), False, backend, device, grows)
+            return cls((), (), False, backend, device, grows, is_whole)
         params = tuple([name for name, tensor in tensors.items() if tensor.requires_grad])
         wanted = tuple([name for name, value in inputs.items() if value.requires_grad])
-        return cls(params, wanted, through, backend, device, grows)
+        return cls(params, wanted, through, backend, device, grows, is_whole)
 
 
 Traces = tuple[
@@ -251,14 +255,18 @@ def _compiled(traces: Mapping[str, Trace], request: Request) -> dict[str, Compil
     all_traces, wanted, through = traces.values(), (request.params, request.inputs), request.through
     states = {state for trace in all_traces for state in trace.state} if through else wanted_states(all_traces, *wanted)
     partial = frozenset[str]() if request.grows else frozenset[str]().union(*(trace.left_out for trace in all_traces))
-    programs = {
-        name: partition(trace, *wanted, through, states, partial, request.grows) for name, trace in traces.items()
-    }
+    constants = constant_states(all_traces) if request.is_whole else None
+
+    def partitioned(through: bool) -> dict[str, Program]:
+        return {
+            name: partition(trace, *wanted, through, states, partial, request.grows, constants)
+            for name, trace in traces.items()
+        }
+
+    programs = partitioned(through)
     # Where one method gets gradients from its parents, all methods must send them: any may be the parent.
     if len(programs) > 1 and any(program.state_grads for program in programs.values()):
-        programs = {
-            name: partition(trace, *wanted, True, states, partial, request.grows) for name, trace in traces.items()
-        }
+        programs = partitioned(True)
     log.show("trace", SymbolicGraph(programs))
     backend = choose_backend(request.backend, request.device)
     if backend == "torch" and request.device.type == "cpu" and named_backend(request.backend) == "auto":

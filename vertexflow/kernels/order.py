@@ -80,11 +80,12 @@ class RowsInState:
 
 
 class Extent(NamedTuple):
-    """A number of rows, how many of these have children, and how many edges lead to those."""
+    """A number of rows, how many of these have children, how many edges lead to those, and how many have none."""
 
     rows: int
     inner: int
     edges: int
+    leaves: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,7 @@ class RowGroup:
     @property
     def extent(self) -> Extent:
         """Its size."""
-        return Extent(self.num_rows, self.num_inner, self.num_edges)
+        return Extent(self.num_rows, self.num_inner, self.num_edges, self.num_leaves)
 
     @cached_property
     def all_rows(self) -> Ints:

@@ -50,30 +50,29 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const gathered_h = (T* const)a[9];
     const T* const state_matrix = (T* const)a[10];
     T* const gathered_matrix = (T* const)a[11];
-    T* const p_pull_x = (T* const)a[12];
-    T* const p_pull_matrix = (T* const)a[13];
-    const T* const p_params_1 = (T* const)a[14];
-    const T* const p_params_2 = (T* const)a[15];
-    const T* const p_params_3 = (T* const)a[16];
-    std::uint8_t* const p_gt = (std::uint8_t* const)a[17];
-    T* const p_cat_1 = (T* const)a[18];
-    T* const p_tanh = (T* const)a[19];
-    T* const p_where = (T* const)a[20];
-    T* const p_cat_2 = (T* const)a[21];
-    T* const p_where_1 = (T* const)a[22];
-    T* const scratch_1 = (T* const)a[23];
-    T* const scratch_2 = (T* const)a[24];
-    T* const scratch_3 = (T* const)a[25];
-    T* const scratch_4 = (T* const)a[26];
-    T* const scratch_5 = (T* const)a[27];
-    const Long num_computed = (Long)a[28];
-    Long& packed = a[29];
+    const T* const p_params_1 = (T* const)a[12];
+    const T* const p_params_2 = (T* const)a[13];
+    const T* const p_params_3 = (T* const)a[14];
+    std::uint8_t* const p_gt = (std::uint8_t* const)a[15];
+    T* const p_cat_1 = (T* const)a[16];
+    T* const p_where = (T* const)a[17];
+    T* const p_cat_2 = (T* const)a[18];
+    T* const scratch_1 = (T* const)a[19];
+    T* const scratch_2 = (T* const)a[20];
+    T* const scratch_3 = (T* const)a[21];
+    T* const scratch_4 = (T* const)a[22];
+    T* const scratch_5 = (T* const)a[23];
+    T* const p_where_1 = (T* const)a[24];
+    const Long num_computed = (Long)a[25];
+    Long& packed = a[26];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[30];
+    T* const room_0 = (T* const)a[27];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 6, 12};
-    T* const room_1 = (T* const)a[31];
+    T* const room_1 = (T* const)a[28];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, true, 6, 12};
+    T* const p_pull_x = (T* const)a[29];
+    T* const p_pull_matrix = (T* const)a[30];
     if (must_pack)
 #pragma omp parallel if (144 > serial) num_threads(threads_in(company))
     {
@@ -81,8 +80,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 214, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 214, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 208, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 208, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays) num_threads(threads_in(company))
         {
@@ -109,22 +108,14 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_right_h_ld = 12;
                     const T* const v_right_matrix = g_matrix + 36;
                     constexpr Long v_right_matrix_ld = 72;
-                    constexpr Long v_x_ld = 6;
-                    T* const v_x = p_pull_x + start * v_x_ld;
-                    constexpr Long v_matrix_ld = 36;
-                    T* const v_matrix = p_pull_matrix + start * v_matrix_ld;
                     constexpr Long v_inner_ld = 1;
                     std::uint8_t* const v_inner = p_gt + start * v_inner_ld;
                     constexpr Long v_cat_1_ld = 12;
                     T* const v_cat_1 = p_cat_1 + (start - num_leaves) * v_cat_1_ld;
                     constexpr Long v_tanh_ld = 6;
-                    T* const v_tanh = p_tanh + (start - num_leaves) * v_tanh_ld;
-                    constexpr Long v_h_ld = 6;
-                    T* const v_h = p_where + start * v_h_ld;
+                    T* const v_tanh = p_where + start * v_tanh_ld;
                     constexpr Long v_cat_2_ld = 72;
                     T* const v_cat_2 = p_cat_2 + (start - num_leaves) * v_cat_2_ld;
-                    constexpr Long v_joined_1_ld = 36;
-                    T* const v_joined_1 = p_where_1 + start * v_joined_1_ld;
                     T* const v_bmm = scratch_1;
                     constexpr Long v_bmm_ld = 6;
                     T* const v_bmm_1 = scratch_2;
@@ -135,6 +126,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_mm_ld = 36;
                     T* const v__unsafe_view = scratch_5;
                     constexpr Long v__unsafe_view_ld = 72;
+                    constexpr Long v_where_1_ld = 36;
+                    T* const v_where_1 = p_where_1 + start * v_where_1_ld;
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         float sum1 = float(0.0);
@@ -189,20 +182,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             }
                         }
                     }
-                    meeting.wait(team);
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             v_cat_1[i * v_cat_1_ld + j0] = v_bmm[i * v_bmm_ld + j0];
                             v_cat_1[i * v_cat_1_ld + j0 + 6] = v_bmm_1[i * v_bmm_1_ld + j0];
-                        }
-                        for (Long j0 = 0; j0 < 6; ++j0) {
-                            #pragma omp simd
-                            for (Long j1 = 0; j1 < 6; ++j1) {
-                                const float t6 = ((v_inner[i * v_inner_ld + 0] != 0) ? v_mm[i * v_mm_ld + j0 + j1 * 6] : v_matrix[i * v_matrix_ld + j1 + j0 * 6]);
-                                v_joined_1[i * v_joined_1_ld + j1 + j0 * 6] = t6;
-                            }
                         }
                     }
                     meeting.wait(team);
@@ -212,10 +197,17 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t7 = tanh_of(v_addmm[i * v_addmm_ld + j0]);
-                            v_tanh[i * v_tanh_ld + j0] = t7;
-                            const float t8 = ((v_inner[i * v_inner_ld + 0] != 0) ? t7 : v_x[i * v_x_ld + j0]);
-                            v_h[i * v_h_ld + j0] = t8;
+                            const float t6 = tanh_of(v_addmm[i * v_addmm_ld + j0]);
+                            v_tanh[i * v_tanh_ld + j0] = t6;
+                        }
+                    }
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            #pragma omp simd
+                            for (Long j1 = 0; j1 < 6; ++j1) {
+                                v_where_1[i * v_where_1_ld + j1 + j0 * 6] = v_mm[i * v_mm_ld + j0 + j1 * 6];
+                            }
                         }
                     }
                     meeting.wait(team);
@@ -282,28 +274,27 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const Long ld_grad_push_matrix = (Long)a[26];
     const T* const p_params_1 = (T* const)a[27];
     const T* const p_params_2 = (T* const)a[28];
-    std::uint8_t* const p_gt = (std::uint8_t* const)a[29];
-    T* const p_tanh = (T* const)a[30];
-    T* const p_add = (T* const)a[31];
-    T* const p_add_1 = (T* const)a[32];
-    T* const p_where_3 = (T* const)a[33];
-    T* const p_tanh_backward = (T* const)a[34];
-    float* const send_matrix = (float* const)a[35];
-    float* const send_h = (float* const)a[36];
-    T* const scratch_1 = (T* const)a[37];
-    T* const scratch_2 = (T* const)a[38];
-    T* const scratch_3 = (T* const)a[39];
-    T* const scratch_4 = (T* const)a[40];
-    T* const scratch_5 = (T* const)a[41];
-    T* const scratch_6 = (T* const)a[42];
-    T* const scratch_7 = (T* const)a[43];
-    const Long num_computed = (Long)a[44];
-    Long& packed = a[45];
+    T* const p_where = (T* const)a[29];
+    T* const p_add = (T* const)a[30];
+    T* const p_add_1 = (T* const)a[31];
+    T* const p_tanh_backward = (T* const)a[32];
+    float* const send_matrix = (float* const)a[33];
+    float* const send_h = (float* const)a[34];
+    T* const scratch_1 = (T* const)a[35];
+    T* const scratch_2 = (T* const)a[36];
+    T* const scratch_3 = (T* const)a[37];
+    T* const scratch_4 = (T* const)a[38];
+    T* const scratch_5 = (T* const)a[39];
+    T* const scratch_6 = (T* const)a[40];
+    T* const scratch_7 = (T* const)a[41];
+    T* const p_where_3 = (T* const)a[42];
+    const Long num_computed = (Long)a[43];
+    Long& packed = a[44];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[46];
+    T* const room_0 = (T* const)a[45];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 12, 6};
-    T* const room_1 = (T* const)a[47];
+    T* const room_1 = (T* const)a[46];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, false, 12, 6};
     if (must_pack)
 #pragma omp parallel if (144 > serial) num_threads(threads_in(company))
@@ -346,16 +337,12 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     const Long v_grad_push_matrix_ld = ld_grad_push_matrix;
                     T* const v_grad_push_matrix = p_grad_push_matrix + start * v_grad_push_matrix_ld;
-                    constexpr Long v_inner_ld = 1;
-                    std::uint8_t* const v_inner = p_gt + start * v_inner_ld;
-                    constexpr Long v_tanh_ld = 6;
-                    T* const v_tanh = p_tanh + (start - num_leaves) * v_tanh_ld;
+                    constexpr Long v_h_ld = 6;
+                    T* const v_h = p_where + start * v_h_ld;
                     constexpr Long v_add_ld = 6;
                     T* const v_add = p_add + start * v_add_ld;
                     constexpr Long v_add_1_ld = 36;
                     T* const v_add_1 = p_add_1 + start * v_add_1_ld;
-                    constexpr Long v_where_3_ld = 36;
-                    T* const v_where_3 = p_where_3 + (start - num_leaves) * v_where_3_ld;
                     constexpr Long v_tanh_backward_ld = 6;
                     T* const v_tanh_backward = p_tanh_backward + (start - num_leaves) * v_tanh_backward_ld;
                     float* const v_add_2 = send_matrix + (start - num_leaves) * 72 + 0;
@@ -380,6 +367,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     constexpr Long v_bmm_4_ld = 6;
                     T* const v_bmm_5 = scratch_7;
                     constexpr Long v_bmm_5_ld = 36;
+                    constexpr Long v_where_3_ld = 36;
+                    T* const v_where_3 = p_where_3 + (start - num_leaves) * v_where_3_ld;
                     #pragma omp for schedule(static) nowait
                     for (Long i = 0; i < rows; ++i) {
                         for (Long j0 = 0; j0 < 6; ++j0) {
@@ -387,22 +376,18 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                             for (Long j1 = 0; j1 < 6; ++j1) {
                                 const float t1 = v_grad_scatter_matrix[i * v_grad_scatter_matrix_ld + j1 + j0 * 6] + v_grad_push_matrix[i * v_grad_push_matrix_ld + j1 + j0 * 6];
                                 v_add_1[i * v_add_1_ld + j1 + j0 * 6] = t1;
-                                const float t2 = ((v_inner[i * v_inner_ld + 0] != 0) ? t1 : float(0.0));
-                                v_where_3[i * v_where_3_ld + j1 + j0 * 6] = t2;
-                                const float t3 = v_grad_scatter_matrix[i * v_grad_scatter_matrix_ld + j0 + j1 * 6] + v_grad_push_matrix[i * v_grad_push_matrix_ld + j0 + j1 * 6];
-                                const float t4 = ((v_inner[i * v_inner_ld + 0] != 0) ? t3 : float(0.0));
-                                v__unsafe_view_2[i * v__unsafe_view_2_ld + j1 + j0 * 6] = t4;
+                                const float t2 = v_grad_scatter_matrix[i * v_grad_scatter_matrix_ld + j0 + j1 * 6] + v_grad_push_matrix[i * v_grad_push_matrix_ld + j0 + j1 * 6];
+                                v__unsafe_view_2[i * v__unsafe_view_2_ld + j1 + j0 * 6] = t2;
                             }
                         }
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
-                            const float t5 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
-                            v_add[i * v_add_ld + j0] = t5;
-                            const float t6 = ((v_inner[i * v_inner_ld + 0] != 0) ? t5 : float(0.0));
-                            const float t7 = -v_tanh[i * v_tanh_ld + j0];
-                            const float t8 = fused(t7, v_tanh[i * v_tanh_ld + j0], float(1.0));
-                            const float t9 = t6 * t8;
-                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t9;
+                            const float t3 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
+                            v_add[i * v_add_ld + j0] = t3;
+                            const float t4 = -v_h[i * v_h_ld + j0];
+                            const float t5 = fused(t4, v_h[i * v_h_ld + j0], float(1.0));
+                            const float t6 = t3 * t5;
+                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t6;
                         }
                     }
                     meeting.wait(team);
@@ -418,8 +403,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long r1 = 0; r1 < 6; ++r1) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                const float t10 = v_left_matrix[i * v_left_matrix_ld + j0 + r1 * 6] * v_mm_3[i * v_mm_3_ld + r1 + 6];
-                                v_bmm_2[i * v_bmm_2_ld + j0] = v_bmm_2[i * v_bmm_2_ld + j0] + t10;
+                                const float t7 = v_left_matrix[i * v_left_matrix_ld + j0 + r1 * 6] * v_mm_3[i * v_mm_3_ld + r1 + 6];
+                                v_bmm_2[i * v_bmm_2_ld + j0] = v_bmm_2[i * v_bmm_2_ld + j0] + t7;
                             }
                         }
                     }
@@ -433,8 +418,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                             for (Long r = 0; r < 1; ++r) {
                                 #pragma omp simd
                                 for (Long j1 = 0; j1 < 6; ++j1) {
-                                    const float t11 = v_mm_3[i * v_mm_3_ld + j0 + 6] * v_right_h[i * v_right_h_ld + j1];
-                                    v_bmm_3[i * v_bmm_3_ld + j1 + j0 * 6] = v_bmm_3[i * v_bmm_3_ld + j1 + j0 * 6] + t11;
+                                    const float t8 = v_mm_3[i * v_mm_3_ld + j0 + 6] * v_right_h[i * v_right_h_ld + j1];
+                                    v_bmm_3[i * v_bmm_3_ld + j1 + j0 * 6] = v_bmm_3[i * v_bmm_3_ld + j1 + j0 * 6] + t8;
                                 }
                             }
                         }
@@ -448,8 +433,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long r1 = 0; r1 < 6; ++r1) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 6; ++j0) {
-                                const float t12 = v_right_matrix[i * v_right_matrix_ld + j0 + r1 * 6] * v_mm_3[i * v_mm_3_ld + r1];
-                                v_bmm_4[i * v_bmm_4_ld + j0] = v_bmm_4[i * v_bmm_4_ld + j0] + t12;
+                                const float t9 = v_right_matrix[i * v_right_matrix_ld + j0 + r1 * 6] * v_mm_3[i * v_mm_3_ld + r1];
+                                v_bmm_4[i * v_bmm_4_ld + j0] = v_bmm_4[i * v_bmm_4_ld + j0] + t9;
                             }
                         }
                     }
@@ -463,8 +448,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                             for (Long r = 0; r < 1; ++r) {
                                 #pragma omp simd
                                 for (Long j1 = 0; j1 < 6; ++j1) {
-                                    const float t13 = v_mm_3[i * v_mm_3_ld + j0] * v_left_h[i * v_left_h_ld + j1];
-                                    v_bmm_5[i * v_bmm_5_ld + j1 + j0 * 6] = v_bmm_5[i * v_bmm_5_ld + j1 + j0 * 6] + t13;
+                                    const float t10 = v_mm_3[i * v_mm_3_ld + j0] * v_left_h[i * v_left_h_ld + j1];
+                                    v_bmm_5[i * v_bmm_5_ld + j1 + j0 * 6] = v_bmm_5[i * v_bmm_5_ld + j1 + j0 * 6] + t10;
                                 }
                             }
                         }
@@ -479,10 +464,19 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             #pragma omp simd
                             for (Long j1 = 0; j1 < 6; ++j1) {
-                                const float t14 = v_mm_2[i * v_mm_2_ld + j0 + j1 * 12] + v_bmm_3[i * v_bmm_3_ld + j1 + j0 * 6];
-                                v_add_2[i * v_add_2_ld + j1 + j0 * 6] = t14;
-                                const float t15 = v_mm_2[i * v_mm_2_ld + j0 + j1 * 12 + 6] + v_bmm_5[i * v_bmm_5_ld + j1 + j0 * 6];
-                                v_add_3[i * v_add_3_ld + j1 + j0 * 6] = t15;
+                                const float t11 = v_mm_2[i * v_mm_2_ld + j0 + j1 * 12] + v_bmm_3[i * v_bmm_3_ld + j1 + j0 * 6];
+                                v_add_2[i * v_add_2_ld + j1 + j0 * 6] = t11;
+                                const float t12 = v_mm_2[i * v_mm_2_ld + j0 + j1 * 12 + 6] + v_bmm_5[i * v_bmm_5_ld + j1 + j0 * 6];
+                                v_add_3[i * v_add_3_ld + j1 + j0 * 6] = t12;
+                            }
+                        }
+                    }
+                    #pragma omp for schedule(static) nowait
+                    for (Long i = 0; i < rows; ++i) {
+                        for (Long j0 = 0; j0 < 6; ++j0) {
+                            #pragma omp simd
+                            for (Long j1 = 0; j1 < 6; ++j1) {
+                                v_where_3[i * v_where_3_ld + j1 + j0 * 6] = v_add_1[i * v_add_1_ld + j1 + j0 * 6];
                             }
                         }
                     }

@@ -48,24 +48,23 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const gathered_exists = (T* const)a[7];
     const T* const state_h = (T* const)a[8];
     T* const gathered_h = (T* const)a[9];
-    T* const p_pull_x = (T* const)a[10];
-    const T* const p_params_1 = (T* const)a[11];
-    const T* const p_params_2 = (T* const)a[12];
-    const T* const p_params_3 = (T* const)a[13];
-    T* const p_mm = (T* const)a[14];
-    T* const p_tanh = (T* const)a[15];
-    std::uint8_t* const p_gt = (std::uint8_t* const)a[16];
-    T* const p_where = (T* const)a[17];
-    T* const scratch_1 = (T* const)a[18];
-    T* const scratch_2 = (T* const)a[19];
-    const Long num_computed = (Long)a[20];
-    Long& packed = a[21];
+    const T* const p_params_1 = (T* const)a[10];
+    const T* const p_params_2 = (T* const)a[11];
+    const T* const p_params_3 = (T* const)a[12];
+    T* const p_mm = (T* const)a[13];
+    std::uint8_t* const p_gt = (std::uint8_t* const)a[14];
+    T* const p_where = (T* const)a[15];
+    T* const scratch_1 = (T* const)a[16];
+    T* const scratch_2 = (T* const)a[17];
+    const Long num_computed = (Long)a[18];
+    Long& packed = a[19];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[22];
+    T* const room_0 = (T* const)a[20];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 72, 12};
-    T* const room_1 = (T* const)a[23];
+    T* const room_1 = (T* const)a[21];
     const Weight weight_1 = {p_params_2, packs ? room_1 : nullptr, true, 6, 12};
+    T* const p_pull_x = (T* const)a[22];
     if (must_pack)
 #pragma omp parallel if (936 > serial) num_threads(threads_in(company))
     {
@@ -73,8 +72,8 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
         pack(weight_1);
     }
     for (const Step *first = steps, *last; first < steps + count; first = last) {
-        const bool pays = pays_threads(*first, 71, serial);
-        for (last = first + 1; last < steps + count && pays_threads(*last, 71, serial) == pays;) ++last;
+        const bool pays = pays_threads(*first, 65, serial);
+        for (last = first + 1; last < steps + count && pays_threads(*last, 65, serial) == pays;) ++last;
         Meeting meeting(company);
 #pragma omp parallel if (pays) num_threads(threads_in(company))
         {
@@ -93,16 +92,12 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     gather(state_h, child_rows + (start - num_leaves) * 2, rows, 2, 6, gathered_h + (start - num_leaves) * 12);
                     const T* const v_children_h = g_h;
                     constexpr Long v_children_h_ld = 12;
-                    constexpr Long v_x_ld = 6;
-                    T* const v_x = p_pull_x + start * v_x_ld;
                     constexpr Long v_mm_ld = 72;
                     T* const v_mm = p_mm + (start - num_leaves) * v_mm_ld;
-                    constexpr Long v_composed_ld = 6;
-                    T* const v_composed = p_tanh + (start - num_leaves) * v_composed_ld;
                     constexpr Long v_gt_ld = 1;
                     std::uint8_t* const v_gt = p_gt + start * v_gt_ld;
-                    constexpr Long v_h_ld = 6;
-                    T* const v_h = p_where + start * v_h_ld;
+                    constexpr Long v_composed_ld = 6;
+                    T* const v_composed = p_where + start * v_composed_ld;
                     T* const v_bmm = scratch_1;
                     constexpr Long v_bmm_ld = 6;
                     T* const v_addmm = scratch_2;
@@ -144,8 +139,6 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                             const float t4 = v_bmm[i * v_bmm_ld + j0] + v_addmm[i * v_addmm_ld + j0];
                             const float t5 = tanh_of(t4);
                             v_composed[i * v_composed_ld + j0] = t5;
-                            const float t6 = ((v_gt[i * v_gt_ld + 0] != 0) ? t5 : v_x[i * v_x_ld + j0]);
-                            v_h[i * v_h_ld + j0] = t6;
                         }
                     }
                     meeting.wait(team);
@@ -193,23 +186,22 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     const T* const p_params_1 = (T* const)a[17];
     const T* const p_params_2 = (T* const)a[18];
     T* const p_mm = (T* const)a[19];
-    T* const p_tanh = (T* const)a[20];
-    std::uint8_t* const p_gt = (std::uint8_t* const)a[21];
-    T* const p_add_1 = (T* const)a[22];
-    T* const p_tanh_backward = (T* const)a[23];
-    T* const p_bmm_2 = (T* const)a[24];
-    float* const send_h = (float* const)a[25];
-    T* const scratch_1 = (T* const)a[26];
-    T* const scratch_2 = (T* const)a[27];
-    T* const scratch_3 = (T* const)a[28];
-    T* const scratch_4 = (T* const)a[29];
-    const Long num_computed = (Long)a[30];
-    Long& packed = a[31];
+    T* const p_where = (T* const)a[20];
+    T* const p_add_1 = (T* const)a[21];
+    T* const p_tanh_backward = (T* const)a[22];
+    T* const p_bmm_2 = (T* const)a[23];
+    float* const send_h = (float* const)a[24];
+    T* const scratch_1 = (T* const)a[25];
+    T* const scratch_2 = (T* const)a[26];
+    T* const scratch_3 = (T* const)a[27];
+    T* const scratch_4 = (T* const)a[28];
+    const Long num_computed = (Long)a[29];
+    Long& packed = a[30];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[32];
+    T* const room_0 = (T* const)a[31];
     const Weight weight_0 = {p_params_2, packs ? room_0 : nullptr, false, 12, 6};
-    T* const room_1 = (T* const)a[33];
+    T* const room_1 = (T* const)a[32];
     const Weight weight_1 = {p_params_1, packs ? room_1 : nullptr, false, 12, 72};
     if (must_pack)
 #pragma omp parallel if (936 > serial) num_threads(threads_in(company))
@@ -241,10 +233,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
                     constexpr Long v_mm_ld = 72;
                     T* const v_mm = p_mm + (start - num_leaves) * v_mm_ld;
-                    constexpr Long v_composed_ld = 6;
-                    T* const v_composed = p_tanh + (start - num_leaves) * v_composed_ld;
-                    constexpr Long v_gt_ld = 1;
-                    std::uint8_t* const v_gt = p_gt + start * v_gt_ld;
+                    constexpr Long v_h_ld = 6;
+                    T* const v_h = p_where + start * v_h_ld;
                     constexpr Long v_add_1_ld = 6;
                     T* const v_add_1 = p_add_1 + start * v_add_1_ld;
                     constexpr Long v_tanh_backward_ld = 6;
@@ -267,11 +257,10 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             v_add_1[i * v_add_1_ld + j0] = t1;
-                            const float t2 = ((v_gt[i * v_gt_ld + 0] != 0) ? t1 : float(0.0));
-                            const float t3 = -v_composed[i * v_composed_ld + j0];
-                            const float t4 = fused(t3, v_composed[i * v_composed_ld + j0], float(1.0));
-                            const float t5 = t2 * t4;
-                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t5;
+                            const float t2 = -v_h[i * v_h_ld + j0];
+                            const float t3 = fused(t2, v_h[i * v_h_ld + j0], float(1.0));
+                            const float t4 = t1 * t3;
+                            v_tanh_backward[i * v_tanh_backward_ld + j0] = t4;
                         }
                     }
                     meeting.wait(team);
@@ -285,8 +274,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                         for (Long r1 = 0; r1 < 6; ++r1) {
                             #pragma omp simd
                             for (Long j0 = 0; j0 < 12; ++j0) {
-                                const float t6 = v_mm[i * v_mm_ld + j0 + r1 * 12] * v_tanh_backward[i * v_tanh_backward_ld + r1];
-                                v_bmm_1[i * v_bmm_1_ld + j0] = v_bmm_1[i * v_bmm_1_ld + j0] + t6;
+                                const float t5 = v_mm[i * v_mm_ld + j0 + r1 * 12] * v_tanh_backward[i * v_tanh_backward_ld + r1];
+                                v_bmm_1[i * v_bmm_1_ld + j0] = v_bmm_1[i * v_bmm_1_ld + j0] + t5;
                             }
                         }
                     }
@@ -300,8 +289,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                             for (Long r = 0; r < 1; ++r) {
                                 #pragma omp simd
                                 for (Long j1 = 0; j1 < 12; ++j1) {
-                                    const float t7 = v_tanh_backward[i * v_tanh_backward_ld + j0] * v_children_h[i * v_children_h_ld + j1];
-                                    v_bmm_2[i * v_bmm_2_ld + j1 + j0 * 12] = v_bmm_2[i * v_bmm_2_ld + j1 + j0 * 12] + t7;
+                                    const float t6 = v_tanh_backward[i * v_tanh_backward_ld + j0] * v_children_h[i * v_children_h_ld + j1];
+                                    v_bmm_2[i * v_bmm_2_ld + j1 + j0 * 12] = v_bmm_2[i * v_bmm_2_ld + j1 + j0 * 12] + t6;
                                 }
                             }
                         }
@@ -311,8 +300,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 12; ++j0) {
-                            const float t8 = v_mm_1[i * v_mm_1_ld + j0] + v_bmm_1[i * v_bmm_1_ld + j0];
-                            v_add_2[i * v_add_2_ld + j0] = t8;
+                            const float t7 = v_mm_1[i * v_mm_1_ld + j0] + v_bmm_1[i * v_bmm_1_ld + j0];
+                            v_add_2[i * v_add_2_ld + j0] = t7;
                         }
                     }
                     product(rows, v_bmm_2, v_bmm_2_ld, weight_1, nullptr, v_mm_4, v_mm_4_ld);
@@ -321,8 +310,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     for (Long i = 0; i < rows; ++i) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 12; ++j0) {
-                            const float t9 = v_add_2[i * v_add_2_ld + j0] + v_mm_4[i * v_mm_4_ld + j0];
-                            v_add_3[i * v_add_3_ld + j0] = t9;
+                            const float t8 = v_add_2[i * v_add_2_ld + j0] + v_mm_4[i * v_mm_4_ld + j0];
+                            v_add_3[i * v_add_3_ld + j0] = t8;
                         }
                     }
                     meeting.wait(team);

@@ -48,18 +48,18 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
     T* const gathered_exists = (T* const)a[7];
     const T* const state_h = (T* const)a[8];
     T* const gathered_h = (T* const)a[9];
-    T* const p_pull_x = (T* const)a[10];
-    const T* const p_params_1 = (T* const)a[11];
-    const T* const p_params_2 = (T* const)a[12];
-    std::uint8_t* const p_gt = (std::uint8_t* const)a[13];
-    T* const p_where = (T* const)a[14];
-    T* const scratch_1 = (T* const)a[15];
-    const Long num_computed = (Long)a[16];
-    Long& packed = a[17];
+    const T* const p_params_1 = (T* const)a[10];
+    const T* const p_params_2 = (T* const)a[11];
+    std::uint8_t* const p_gt = (std::uint8_t* const)a[12];
+    T* const p_where = (T* const)a[13];
+    T* const scratch_1 = (T* const)a[14];
+    const Long num_computed = (Long)a[15];
+    Long& packed = a[16];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[18];
+    T* const room_0 = (T* const)a[17];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, true, 6, 12};
+    T* const p_pull_x = (T* const)a[18];
     if (must_pack)
 #pragma omp parallel if (72 > serial) num_threads(threads_in(company))
     {
@@ -86,12 +86,10 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                     gather(state_h, child_rows + (start - num_leaves) * 2, rows, 2, 6, gathered_h + (start - num_leaves) * 12);
                     const T* const v_children_h = g_h;
                     constexpr Long v_children_h_ld = 12;
-                    constexpr Long v_x_ld = 6;
-                    T* const v_x = p_pull_x + start * v_x_ld;
                     constexpr Long v_gt_ld = 1;
                     std::uint8_t* const v_gt = p_gt + start * v_gt_ld;
-                    constexpr Long v_h_ld = 6;
-                    T* const v_h = p_where + start * v_h_ld;
+                    constexpr Long v_composed_ld = 6;
+                    T* const v_composed = p_where + start * v_composed_ld;
                     T* const v_addmm = scratch_1;
                     constexpr Long v_addmm_ld = 6;
                     #pragma omp for schedule(static) nowait
@@ -114,8 +112,7 @@ extern "C" void core(Long* a, const Step* steps, Long count) {
                         #pragma omp simd
                         for (Long j0 = 0; j0 < 6; ++j0) {
                             const float t3 = relu(v_addmm[i * v_addmm_ld + j0]);
-                            const float t4 = ((v_gt[i * v_gt_ld + 0] != 0) ? t3 : v_x[i * v_x_ld + j0]);
-                            v_h[i * v_h_ld + j0] = t4;
+                            v_composed[i * v_composed_ld + j0] = t3;
                         }
                     }
                     meeting.wait(team);
@@ -160,18 +157,17 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
     T* const p_grad_push_h = (T* const)a[14];
     const Long ld_grad_push_h = (Long)a[15];
     const T* const p_params_1 = (T* const)a[16];
-    std::uint8_t* const p_gt = (std::uint8_t* const)a[17];
-    T* const p_where = (T* const)a[18];
-    T* const p_add = (T* const)a[19];
-    T* const p_threshold_backward = (T* const)a[20];
-    float* const send_h = (float* const)a[21];
-    const Long num_computed = (Long)a[22];
-    Long& packed = a[23];
+    T* const p_where = (T* const)a[17];
+    T* const p_add = (T* const)a[18];
+    T* const p_threshold_backward = (T* const)a[19];
+    float* const send_h = (float* const)a[20];
+    const Long num_computed = (Long)a[21];
+    Long& packed = a[22];
     const bool packs = num_computed >= pays_packing, must_pack = packs && !packed;
     packed = packs;
-    T* const room_0 = (T* const)a[24];
+    T* const room_0 = (T* const)a[23];
     const Weight weight_0 = {p_params_1, packs ? room_0 : nullptr, false, 12, 6};
-    const Long first_sending = (Long)a[25];
+    const Long first_sending = (Long)a[24];
     if (must_pack)
 #pragma omp parallel if (72 > serial) num_threads(threads_in(company))
     {
@@ -197,8 +193,6 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                     else receive(Parents<T>{placed_sent_h, placed_places, placed_offset}, Parents<T>{listed_sent_h, listed_places_h, listed_offset}, outside_h, group_start + start, rows, 6, v_grad_scatter_h);
                     const Long v_grad_push_h_ld = ld_grad_push_h;
                     T* const v_grad_push_h = p_grad_push_h + start * v_grad_push_h_ld;
-                    constexpr Long v_gt_ld = 1;
-                    std::uint8_t* const v_gt = p_gt + start * v_gt_ld;
                     constexpr Long v_h_ld = 6;
                     T* const v_h = p_where + start * v_h_ld;
                     constexpr Long v_add_ld = 6;
@@ -214,9 +208,8 @@ extern "C" void grad_core(Long* a, const Step* steps, Long count) {
                             const float t1 = v_grad_scatter_h[i * v_grad_scatter_h_ld + j0] + v_grad_push_h[i * v_grad_push_h_ld + j0];
                             v_add[i * v_add_ld + j0] = t1;
                             const bool t2 = (v_h[i * v_h_ld + j0] <= float(0.0));
-                            const float t3 = ((v_gt[i * v_gt_ld + 0] != 0) ? t1 : float(0.0));
-                            const float t4 = (t2 ? float(0.0) : t3);
-                            v_threshold_backward[i * v_threshold_backward_ld + j0] = t4;
+                            const float t3 = (t2 ? float(0.0) : t1);
+                            v_threshold_backward[i * v_threshold_backward_ld + j0] = t3;
                         }
                     }
                     meeting.wait(team);

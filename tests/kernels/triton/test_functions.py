@@ -12,6 +12,7 @@ from vertexflow.kernels.triton.tiles import ACROSS
 
 from ...agreement import check
 from ...budget import tries
+from ...choosing import choosing_cases
 from ...hyper import hyper_cases
 from ...models import FromCode
 from ...ragged import ragged_cases
@@ -41,6 +42,13 @@ def test_of_few_elements(case):
 @given(cases(HAS, size=36))
 @pytest.mark.slow
 def test_of_more_elements_than_tiles_are_multiples_of(case):
+    check_kernels(case)
+
+
+@pytest.mark.slow
+@FEW_EXAMPLES
+@given(choosing_cases())
+def test_that_choose_by_which_children_there_are(case):
     check_kernels(case)
 
 

@@ -8,14 +8,15 @@ the gradients of the gathers for the scatters: weight gradients are then lazy, o
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor, fx
 
 from ...errors import VertexFunctionError
 from .. import segments
 from .nodes import ancestors, descendants, has_rows, is_free, reads, sources
-from .passes.extract import extract, extract_leaf_core
+from .passes.choices import choices_of_leaves, choices_with_children, forget_unread
+from .passes.extract import NOTHING, extract, extract_leaf_core
 from .passes.leaves import fold_zeros
 from .passes.needed import Images, needed_at_leaves
 from .program import BACKWARD, CORES, FORWARD, Program
@@ -31,13 +32,15 @@ def partition(
     states: Collection[str],
     partial: frozenset[str] = frozenset(),
     sums_last: bool = False,
+    constants: Mapping[str, float] | None = None,
 ) -> Program:
     """Cut `trace` for the gradients of these parameters and inputs (none: forward only).
 
     `states` are the states whose gradients are sent to children. With `through` they are sent even if no parameter or input
     here depends on them: somebody outside this method wants them. `partial` are the states that need no row for vertices of
     kinds that leave them out; other states that are left out are zeros. With `sums_last` all sums over rows are lazy, also of
-    gradients that are known before the core.
+    gradients that are known before the core. With `constants`, states that are the same number in every vertex, every row of a
+    core has children, and reads of a choice between vertices with and without children what the former take.
     """
     program = Program(trace, partial=partial)
     program.scatters = {name: node for name, node in trace.scatters.items() if name not in partial & trace.left_out}
@@ -53,9 +56,15 @@ def partition(
     _stages(program, forward, backward, sums_last)
     program.gathers = {key: node for key, node in trace.gathers.items() if node in forward or node in ancestors(roots)}
     program.state_grads = {name: node for name, node in trace.state_grads.items() if node in backward}
-    zeros = fold_zeros(trace)
-    folded = {core: fold_zeros(trace, [n for n, s in program.stage_of.items() if s == core], zeros) for core in CORES}
+    of_leaves = choices_of_leaves(trace)
+    zeros = fold_zeros(trace, of_leaves)
+    folded = {
+        core: fold_zeros(trace, of_leaves, [n for n, s in program.stage_of.items() if s == core], zeros)
+        for core in CORES
+    }
     needed_at_leaves(program, zeros, folded)
+    if constants is not None:
+        forget_unread(program, choices_with_children(trace, constants))
     _made_once(program)
     _refuse_interleaved(program)
     _build_parts(program, folded)
@@ -121,7 +130,8 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
     }
     members: dict[str, list[fx.Node]] = {}
     for node in program.stage_of:
-        members.setdefault(_part_of(program, node), []).append(node)
+        if node not in program.unread:
+            members.setdefault(_part_of(program, node), []).append(node)
     extra: dict[str, list[fx.Node]] = {}  # views that only the caller reads, which the last stage makes
     for stage, nodes in finals.items():
         for node in dict.fromkeys(node for node in nodes if is_free(node)):
@@ -130,8 +140,11 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
     readers: dict[fx.Node, set[str]] = {}
     for part in {**members, **extra}:
         for node in [*members.get(part, []), *extra.get(part, [])]:
-            for source in sources(node) if is_free(node) else reads(node):
-                readers.setdefault(source, set()).add(part)
+            for source in sources(node) if is_free(node) else _reads(program, node):
+                readers.setdefault(_known_in(program, part).get(source, source), set()).add(part)
+    for core, values in program.leaf_reads.items():
+        for value in values:
+            readers.setdefault(value, set()).add(core)
     exchanged = [*program.scatters.values(), *program.gather_grads.values()]
     for node in [*finals["lazy"], *finals["grad_lazy"], *exchanged]:
         if not is_free(node):
@@ -142,7 +155,8 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
             outputs = [n for n in nodes if readers.get(n, set()) - {part} and isinstance(n.meta["val"], Tensor)]
             outputs += extra.get(part, [])
             if outputs:
-                program.parts[part] = extract(part, outputs, set(nodes), trace)
+                known_as = _known_in(program, part)
+                program.parts[part] = extract(part, outputs, set(nodes), trace, taken=program.taken, known_as=known_as)
         leaf = extract_leaf_core(program, stage, folded[stage]) if stage in CORES and stage in program.parts else None
         if leaf is not None:
             program.parts[leaf.name] = leaf
@@ -161,7 +175,7 @@ def _refuse_interleaved(program: Program) -> None:
     Inside a step, and for its own gradient, they may be kept whole.
     """
     trace = program.trace
-    pairs = [(_part_of(program, node), source) for node in program.stage_of for source in reads(node)]
+    pairs = [(_part_of(program, node), source) for node in program.stage_of for source in _reads(program, node)]
     # Views that only the caller reads are made after all steps.
     seen = [*trace.pushes.values(), *program.pull_grads.values(), *program.param_grads.values()]
     pairs += [("caller", source) for node in seen if is_free(node) for source in sources(node)]
@@ -195,6 +209,16 @@ def _refuse_without_rows(program: Program) -> None:
                     "vertex, which is needed after the steps that make it; compute that without what children send"
                     f"\n  in the vertex function, {program.trace.where(node)}"
                 )
+
+
+def _reads(program: Program, node: fx.Node) -> list[fx.Node]:
+    """The computed nodes and placeholders that a node reads in the rows for which it is computed."""
+    return sources(program.taken[node]) if node in program.taken else reads(node)
+
+
+def _known_in(program: Program, part: str) -> Mapping[fx.Node, fx.Node]:
+    """The values that a part reads as others: where it runs over vertices with children alone, after the core."""
+    return program.known_as if part == "grad_core" or part.endswith("_inner") else NOTHING
 
 
 def _part_of(program: Program, node: fx.Node) -> str:

@@ -55,6 +55,14 @@ class Program:
     leaf_rows: set[fx.Node] = field(default_factory=set)
     without_rows: set[fx.Node] = field(default_factory=set)  # values computed from parameters and such values alone
     leaf_operands: dict[fx.Node, set[int]] = field(default_factory=dict)  # of a cat: those that its leaf rows need
+    leaf_reads: dict[str, set[fx.Node]] = field(default_factory=dict)  # what each core reads for its leaf rows
+    # What vertices with children take in a `where`, for values of such vertices alone; later parts read the state that it is.
+    taken: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    known_as: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    unread: set[fx.Node] = field(
+        default_factory=set
+    )  # what nobody reads therefore, but perhaps leaf cores that compute it
+    leaf_inputs: set[fx.Node] = field(default_factory=set)  # the inputs that are read of leaves only
     scatters: dict[str, fx.Node] = field(default_factory=dict)  # the states that vertices of this kind have
     partial: frozenset[str] = frozenset()  # the states that vertices of some kind lack, of this or another one
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)

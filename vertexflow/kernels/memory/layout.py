@@ -33,9 +33,10 @@ class Along(Enum):
     ROWS = "rows"
     INNER = "inner"
     EDGES = "edges"
+    LEAVES = "leaves"
 
     def count(self, extent: Extent) -> int:
-        """How many rows, rows with children, or edges an extent has."""
+        """How many rows, rows with children, edges, or rows without children an extent has."""
         count: int = getattr(extent, self.value)
         return count
 

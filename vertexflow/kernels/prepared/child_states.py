@@ -133,7 +133,7 @@ def in_forward(
             if source is not None:
                 children.add(name, group, pulled[source].tensor, pulled[source].rows.batch_rows)
                 for at in state_rows.leaf_windows(number):
-                    memory.in_window[at][node] = memory.in_window[at][source]
+                    memory.in_window[at][node] = memory.in_window[at][source]._replace(num_rows=group.num_rows)
             else:
                 leaves = region_of(name).allocate(group.num_leaves, size_of_row(node))
                 children.add(name, group, leaves, None)
@@ -163,13 +163,13 @@ def in_backward(
             if source in pulled:
                 children.add(name, group, pulled[source].tensor, pulled[source].rows.batch_rows)
             if is_read and source not in memory.in_window[0]:
-                memory.allocate(temporary, source, Along.ROWS, size_of_row(source))
+                memory.allocate(temporary, source, pulled[source].along, size_of_row(source))
                 for at in leaf_windows:
                     takes[number, at].append(pulled[source])
             for at in leaf_windows:
                 locations = memory.in_window[at]
                 unread = Location(temporary.address, 0, size_of_row(node), group.num_rows)
-                locations[node] = locations[source] if is_read else unread
+                locations[node] = locations[source]._replace(num_rows=group.num_rows) if is_read else unread
     return children, takes
 
 

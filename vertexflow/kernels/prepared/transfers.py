@@ -13,7 +13,6 @@ from torch import fx
 from ...graph.symbolic.program import Program
 from ...graph.symbolic.roles import ALL_SLOTS, is_over_edges
 from ..arguments import By, Gathered, Outside, Received, Sent, SentByAll
-from ..bound import Bound
 from ..memory.layout import Along, first_gathered, first_row, slots_of
 from ..order import Order, OutputRows
 from .calls import Location, Region, Unprepared, Writer
@@ -50,21 +49,24 @@ class Transfer(NamedTuple):
         return OutputRows(rows[start:stop] - first, batch_rows[start:stop])
 
 
-def along_of(bound: Bound, name: str) -> Along:
-    """What an input has rows for."""
-    return Along.EDGES if bound.is_edge_input(name) else Along.ROWS
+def along_of(program: Program, name: str) -> Along:
+    """What an input is read for: edges, vertices without children alone, or all vertices."""
+    if program.trace.is_edge_input(name):
+        return Along.EDGES
+    return Along.LEAVES if program.trace.pulls[name] in program.leaf_inputs else Along.ROWS
 
 
 def inputs(writer: Writer, group: int) -> list[Transfer]:
     """The transfers of the inputs that a group pulls, of those whose addresses are known."""
     transfers, bound = [], writer.bound
-    for name, node in bound.compiled[group].program.trace.pulls.items():
+    program = bound.compiled[group].program
+    for name, node in program.trace.pulls.items():
         address = writer.known_address(("input", name))
         if address is not None:
             groups = bound.pulls[name]
             rows = writer.order.batch_rows(groups, bound.is_edge_input(name))[groups.index(group)]
             tensor = Location(address, 0, size_of_row(node), 0)
-            transfers.append(Transfer(node, tensor, OutputRows(None, rows), along_of(bound, name)))
+            transfers.append(Transfer(node, tensor, OutputRows(None, rows), along_of(program, name)))
     return transfers
 
 

@@ -44,10 +44,11 @@ class Window(NamedTuple):
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.stop - self.start, self.inner_stop - self.inner, self.edge_stop - self.edge_start)
+        rows, inner = self.stop - self.start, self.inner_stop - self.inner
+        return Extent(rows, inner, self.edge_stop - self.edge_start, rows - inner)
 
     def range(self, along: Along) -> tuple[int, int]:
-        """The first row, row with children, or edge, and how many there are."""
+        """The first row, row with children, edge, or row without children, and how many there are."""
         match along:
             case Along.ROWS:
                 return self.start, self.stop - self.start
@@ -55,6 +56,8 @@ class Window(NamedTuple):
                 return self.inner, self.inner_stop - self.inner
             case Along.EDGES:
                 return self.edge_start, self.edge_stop - self.edge_start
+            case Along.LEAVES:
+                return self.start, self.extent.leaves
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,7 +99,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
         are_several, group = memory.windows.are_several, memory.windows.group
         states = set(leaf_states_of(compiled.program).values())
         pulls = compiled.program.trace.pulls.items()
-        taken = [Taken(node, along_of(bound, name), node in states) for name, node in pulls]
+        taken = [Taken(node, along_of(compiled.program, name), node in states) for name, node in pulls]
         for node, along, _ in () if are_several else taken:
             memory.allocate(kept if node in read_back[number] else temporary, node, along, size_of_row(node))
         if rooms is None or not are_several:
@@ -242,8 +242,9 @@ def backward(
         if any(nodes.values()):
             sums[-1].append(name)
             address = writer.address(("input gradient", name))
+            along = Along.EDGES if bound.is_edge_input(name) else Along.ROWS
             rows_of_groups = [OutputRows(None, index) for index in order.batch_rows(groups, bound.is_edge_input(name))]
-            terms[name], transfers = joined(writer, address, groups, rows_of_groups, nodes, along_of(bound, name))
+            terms[name], transfers = joined(writer, address, groups, rows_of_groups, nodes, along)
             for number, transfer in transfers.items():
                 puts[number].append(transfer)
     early, late = _by_need(programs, BACKWARD, takes)

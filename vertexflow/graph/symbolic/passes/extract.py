@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,13 +16,25 @@ from ..trace import Trace
 from .leaves import ZERO, Image
 
 aten = torch.ops.aten
+NOTHING: Mapping[fx.Node, fx.Node] = MappingProxyType({})
 
 
 def extract(
-    name: str, outputs: list[fx.Node], members: set[fx.Node], trace: Trace, given: Collection[fx.Node] = ()
+    name: str,
+    outputs: list[fx.Node],
+    members: set[fx.Node],
+    trace: Trace,
+    given: Collection[fx.Node] = (),
+    taken: Mapping[fx.Node, fx.Node] = NOTHING,
+    known_as: Mapping[fx.Node, fx.Node] = NOTHING,
 ) -> Part:
-    """The part that computes `outputs`: `members` are its nodes, the values of other nodes, and those `given`, are its inputs."""
-    copier = _Copier(trace, lambda node: node in members or (is_free(node) and node not in given), lambda node: node)
+    """The part that computes `outputs`: `members` are its nodes, the values of other nodes, and those `given`, are its inputs.
+    Members that are `taken` are those of their operands; inputs that are `known_as` other values are read as these."""
+
+    def is_computed(node: fx.Node) -> bool:
+        return node in members or (is_free(node) and node not in given)
+
+    copier = _Copier(trace, is_computed, lambda node: known_as.get(node, node), taken)
     copier.copy_all(outputs)
     return copier.finish(name, outputs, [copier.env[node] for node in outputs])
 
@@ -86,15 +99,20 @@ class _Copier:
     """Builds the graph of a part: computed nodes are copied, and other nodes that they read become inputs."""
 
     def __init__(
-        self, trace: Trace, is_computed: Callable[[fx.Node], bool], origin: Callable[[fx.Node], fx.Node]
+        self,
+        trace: Trace,
+        is_computed: Callable[[fx.Node], bool],
+        origin: Callable[[fx.Node], fx.Node],
+        taken: Mapping[fx.Node, fx.Node] = NOTHING,
     ) -> None:
         self.trace = trace
         self.is_computed = is_computed
         self.origin = origin  # the node of the joint graph that an input stands for
+        self.taken = taken  # computed nodes that are one of their operands, and that operand
         self.graph = fx.Graph()
         self.rows, self.edges = self.graph.placeholder("rows"), self.graph.placeholder("edges")
         self.env: dict[fx.Node, fx.Node] = {}
-        self.inputs: list[fx.Node] = []
+        self.inputs: dict[fx.Node, fx.Node] = {}  # nodes of the joint graph, and their placeholders
 
     def copy_all(self, nodes: Iterable[fx.Node], names: Mapping[Any, str] | None = None) -> None:
         """Copy `nodes` and all that they are computed from, in the order of their graph."""
@@ -104,12 +122,15 @@ class _Copier:
             node = stack.pop()
             if node not in wanted:
                 wanted.add(node)
-                stack += node.all_input_nodes if self.is_computed(node) and not _is_size(node) else []
+                stack += self._operands(node) if self.is_computed(node) and not _is_size(node) else []
         for node in next(iter(wanted)).graph.nodes if wanted else ():
             if node in wanted:
                 self.env[node] = (
                     self._copy(node, (names or {}).get(node)) if self.is_computed(node) else self._read(node)
                 )
+
+    def _operands(self, node: fx.Node) -> list[fx.Node]:
+        return [self.taken[node]] if node in self.taken else node.all_input_nodes
 
     def fresh(self, like: fx.Node, create: Any, *filling: Any) -> fx.Node:
         """A new tensor of the shape and dtype of `like`, made by `aten.full` or `aten.empty`."""
@@ -128,18 +149,21 @@ class _Copier:
             if node.op == "placeholder" and node not in (self.rows, self.edges):
                 anchor.append(node)
                 anchor = node
-        return Part(name, self.graph, self.inputs, outputs)
+        return Part(name, self.graph, list(self.inputs), outputs)
 
     def _read(self, node: fx.Node) -> fx.Node:
         origin = self.origin(node)
-        self.inputs.append(origin)
-        placeholder = self.graph.create_node("placeholder", title(origin), name=title(origin))
-        placeholder.meta = dict(origin.meta)
-        return placeholder
+        if origin not in self.inputs:
+            placeholder = self.graph.create_node("placeholder", title(origin), name=title(origin))
+            placeholder.meta = dict(origin.meta)
+            self.inputs[origin] = placeholder
+        return self.inputs[origin]
 
     def _copy(self, node: fx.Node, name: str | None) -> fx.Node:
         if _is_size(node):
             return self._sized(node.meta["val"])  # type: ignore[no-any-return]
+        if node in self.taken:
+            return self.env[self.taken[node]]
         args = fx.node.map_arg(node.args, self.env.__getitem__)
         kwargs = fx.node.map_arg(node.kwargs, self.env.__getitem__)
         if node.meta.get("synthetic"):  # a zero or a bias in every row: its sizes are filled in here

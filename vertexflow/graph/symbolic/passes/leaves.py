@@ -15,7 +15,7 @@ from torch import fx
 
 from ... import segments
 from ..nodes import is_free, is_view, on_edges, same_shape
-from ..roles import Grad, Pull, role_of
+from ..roles import Counts, Grad, NumChildren, Pull, role_of
 
 if TYPE_CHECKING:
     from ..trace import Trace
@@ -48,11 +48,15 @@ _GRADIENTS = {  # (grad, saved value): zero where grad is
 
 
 def fold_zeros(
-    trace: Trace, inside: Collection[fx.Node] | None = None, known: Mapping[fx.Node, Image] | None = None
+    trace: Trace,
+    taken: Mapping[fx.Node, Any],
+    inside: Collection[fx.Node] | None = None,
+    known: Mapping[fx.Node, Image] | None = None,
 ) -> dict[fx.Node, Image]:
     """The image of every node of `trace.graph` in a new graph where each gather is zero: a node, or `ZERO`.
 
-    With `inside`, only these nodes are folded; of the others, `known` says which are zero.
+    `taken` are the operands that vertices without children take in each `where` that chooses by that. With `inside`, only these
+    nodes are folded; of the others, `known` says which are zero.
     """
     graph = fx.Graph()
     images: dict[fx.Node, Image] = {}
@@ -70,14 +74,15 @@ def fold_zeros(
         if node.op in ("placeholder", "get_attr"):
             if not isinstance(role_of(node), Pull | Grad):
                 uniform.add(node)
-            images[node] = ZERO if node in gathers else graph.node_copy(node)
+            is_zero = node in gathers or isinstance(role_of(node), Counts | NumChildren)
+            images[node] = ZERO if is_zero else graph.node_copy(node)
             continue
         if all(argument in uniform for argument in node.all_input_nodes):
             uniform.add(node)
         if inside is not None and known is not None and node not in inside and not is_free(node):
             images[node] = ZERO if known[node] is ZERO else graph.node_copy(node, materialised)
             continue
-        folded = _fold(node, images, uniform, graph)
+        folded = _take(node, taken[node], images, uniform) if node in taken else _fold(node, images, uniform, graph)
         images[node] = folded if folded is not None else graph.node_copy(node, materialised)
     for node, image in images.items():
         if isinstance(image, fx.Node):
@@ -152,14 +157,20 @@ def _fold_greater(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.N
 
 def _fold_where(node: fx.Node, images: dict[fx.Node, Image], uniform: set[fx.Node], graph: fx.Graph) -> Image | None:
     condition, _, otherwise = node.args
-    if not isinstance(condition, fx.Node) or not isinstance(otherwise, fx.Node) or images[condition] is not ZERO:
+    is_known = isinstance(condition, fx.Node) and images[condition] is ZERO
+    return _take(node, otherwise, images, uniform) if is_known else None
+
+
+def _take(node: fx.Node, operand: Any, images: dict[fx.Node, Image], uniform: set[fx.Node]) -> Image | None:
+    """The image of a `where` that takes this operand."""
+    if not isinstance(operand, fx.Node):
         return None
-    if images[otherwise] is ZERO or (otherwise.target is aten.full.default and otherwise.args[1] == 0):
+    if images[operand] is ZERO or (operand.target is aten.full.default and operand.args[1] == 0):
         uniform.add(node)  # the operand that is not chosen does not matter, even if it is NaN
         return ZERO
-    value, unfolded = node.meta["val"], otherwise.meta["val"]
+    value, unfolded = node.meta["val"], operand.meta["val"]
     if same_shape(value, unfolded) and value.dtype == unfolded.dtype:
-        return images[otherwise]
+        return images[operand]
     return None
 
 

@@ -19,7 +19,8 @@ Images = dict[fx.Node, Image]
 def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images]) -> None:
     """Find `program.leaf_rows`: the values that are read of vertices without children.
 
-    For a concatenation, `program.leaf_operands` gets those of its operands that are read.
+    For a concatenation, `program.leaf_operands` gets those of its operands that are read. `program.leaf_reads` gets what each
+    core reads for such vertices.
     """
     trace, stage, leaf_rows = program.trace, program.stage_of, program.leaf_rows
     stack = [
@@ -47,8 +48,11 @@ def needed_at_leaves(program: Program, zeros: Images, folded: dict[str, Images])
                 stack += node.all_input_nodes if node in stage else []
                 continue
             read = [operands(node)[index] for index in parts - seen] if parts else [node]
+            of_core = program.leaf_reads.setdefault(stage[node], set())
             for wanted in read:
-                stack += _leaf_reads(folded[stage[node]][wanted], stage, stage[node])
+                values = _leaf_reads(folded[stage[node]][wanted], stage, stage[node])
+                of_core.update(values)
+                stack += values
     results = [node for node in stage if node.target is operator.getitem]  # the results of one operation stay together
     leaf_rows.update(node.all_input_nodes[0] for node in results if node in leaf_rows)
     leaf_rows.update(node for node in results if node.all_input_nodes[0] in leaf_rows)
