@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from ..nodes import is_free, is_view, same_shape
 from ..program import CORES, Program
@@ -117,7 +117,7 @@ def _value(trace: Trace, condition: fx.Node, ways: list[Way], constants: Mapping
     part = extract("condition", [condition], computed, trace)
     given = [_rows_of(trace, node, ways, constants) for node in part.inputs]
     with torch.no_grad():
-        (value,) = fx.Interpreter(fx.GraphModule({}, part.graph)).run(len(ways), 0, *given)
+        (value,) = fx.Interpreter(nn.Module(), graph=part.graph).run(len(ways), 0, *given)
     holds = bool(value.all())
     return holds if holds or not bool(value.any()) else None
 
