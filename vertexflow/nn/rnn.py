@@ -90,7 +90,8 @@ class ChainRNN(ReturnsOutputs, nn.RNNBase):
                 for name, rows in out.items():
                     final.setdefault(f"{name}_n", []).append(rows.index_select(0, ends[direction]))
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
-        return Outputs(h=x, **{name: torch.stack(rows) for name, rows in final.items()})
+        stacked = {name: torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0) for name, rows in final.items()}
+        return Outputs(h=x, **stacked)
 
     def _initial(self, hx: Tensor | tuple[Tensor, ...] | None, num_graphs: int) -> list[Tensor]:
         """The initial value of each state; no values if `hx` was left out."""
