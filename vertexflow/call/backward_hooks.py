@@ -40,7 +40,7 @@ class ReturnsOutputs(nn.Module):
             result = super()._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
         if torch.is_grad_enabled() or not isinstance(result, Outputs):
             return result
-        return of_call(result, (*pytree.tree_leaves(kwargs), *args, *self.parameters()))
+        return of_call(result, lambda: (*pytree.tree_leaves(kwargs), *args, *self.parameters()))
 
     def __prepare_scriptable__(self) -> None:
         raise VertexFunctionError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -97,12 +97,13 @@ class InCheckpoint(Outputs):
         return "Outputs(of a checkpoint)"
 
 
-def of_call(outputs: Outputs, sources: Iterable[object]) -> Outputs:
-    """What a call returns to its caller; `sources` are the tensors that it computed with, among other objects."""
-    if torch.is_grad_enabled() or torch.is_inference_mode_enabled() or type(outputs) is not Outputs:
+def of_call(outputs: Outputs, sources: Callable[[], Iterable[object]]) -> Outputs:
+    """What a call returns to its caller; `sources` gives the tensors that it computed with, among other objects."""
+    is_plain = torch.is_grad_enabled() or torch.is_inference_mode_enabled() or type(outputs) is not Outputs
+    if is_plain or not _is_in_checkpoint():  # which is quickly told, and parameters are many
         return outputs
-    wants_gradient = any(isinstance(value, Tensor) and value.requires_grad for value in sources)
-    return InCheckpoint(outputs) if wants_gradient and _is_in_checkpoint() else outputs
+    wants_gradient = any(isinstance(value, Tensor) and value.requires_grad for value in sources())
+    return InCheckpoint(outputs) if wants_gradient else outputs
 
 
 def _is_in_checkpoint() -> bool:
