@@ -48,6 +48,12 @@ class Unchanged(NamedTuple):
     ) -> Unchanged | None:
         """All as it is now, for calls with these parameters, buffers and shared tensors, which `check` checks beside inputs; None
         where it is unusual, so that no list tells all. Without versions, what tensors hold may change."""
+        held: list[tuple[Mapping[Any, Any], Any, Any]] = [
+            (holder, name, holder[name]) for _, holder, name in seen.places
+        ]
+        known = set(map(id, tensors))
+        if any(id(tensor) not in known for _, _, tensor in held):
+            return None  # others are given in the place of parameters, or another thread exchanges these
         snapshot, kind = seen.snapshot, tensors[0].device.type if tensors else "cpu"
         environment = getattr(os.environ, "_data", None)
         functions: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = [
@@ -69,12 +75,6 @@ class Unchanged(NamedTuple):
             for function in (torch.get_default_dtype, torch.is_grad_enabled, torch.is_inference_mode_enabled)
         ]
         variable = os.environ.encodekey(_VARIABLE)
-        held: list[tuple[Mapping[Any, Any], Any, Any]] = [
-            (holder, name, holder[name]) for _, holder, name in seen.places
-        ]
-        known = set(map(id, tensors))
-        if any(id(tensor) not in known for _, _, tensor in held):
-            return None  # another thread exchanges parameters
         held += [(vars(forward_ad), "_current_level", -1), (environment, variable, environment.get(variable))]
         return cls(
             [dictionary for dictionary, _, _ in held],
