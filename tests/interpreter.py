@@ -11,7 +11,7 @@ import torch
 
 from vertexflow.kernels import triton
 from vertexflow.kernels.triton.loop import Call
-from vertexflow.kernels.triton.persistent import Persistent
+from vertexflow.kernels.triton.persistent import launch
 
 
 @pytest.fixture
@@ -87,16 +87,16 @@ def round_to_bfloat16(monkeypatch, interpreter):
 
 def refuse_strangers(monkeypatch, memory):
     """No launch reads or writes anything but its own arguments: on a GPU that could end the process."""
-    load, store, start, interpret = memory.load, memory.store, Call.start, Persistent.interpret
+    load, store, start, interpret = memory.load, memory.store, Call.start, launch.interpret
     bounds = np.zeros((0, 2), np.uint64)
 
     def started(call, *arguments):
         note(call.pointers)
         start(call, *arguments)
 
-    def interpreted(core, programs, arguments):
+    def interpreted(form, programs, arguments):
         note(arguments)
-        interpret(core, programs, arguments)
+        interpret(form, programs, arguments)
 
     def note(arguments):
         nonlocal bounds
@@ -120,7 +120,7 @@ def refuse_strangers(monkeypatch, memory):
         return store(places, values, mask)
 
     monkeypatch.setattr(Call, "start", started)
-    monkeypatch.setattr(Persistent, "interpret", interpreted)
+    monkeypatch.setattr(launch, "interpret", interpreted)
     monkeypatch.setattr(memory, "load", loading)
     monkeypatch.setattr(memory, "store", storing)
 

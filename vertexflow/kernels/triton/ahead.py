@@ -43,6 +43,7 @@ from .source import Launch, write_core
 from .tiles import WARPS, Tile
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
+SHARED = {"sm_80": 166_912, "sm_90": 232_448}  # bytes of shared memory in which a program can keep weights
 TYPES = {
     torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.bool: "i1",
     torch.int64: "i64", torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8",

@@ -78,14 +78,15 @@ class KernelWriter(Lines):
         nodes = [*plan.part.graph.nodes, *plan.ready]
         self.elements = Elements({node for node in nodes if self.in_memory(node) or _has_own_lines(node)})
 
-    def write(self) -> list[str]:
-        """The lines of the body: of the tile that is number `tile_row` down and `tile_column` across."""
+    def write(self, products: Callable[[KernelWriter], None] = write_products) -> list[str]:
+        """The lines of the body: of the tile that is number `tile_row` down and `tile_column` across. `products` writes those of
+        the products, whose accumulators are known by then."""
         body = Scope()
         self.scopes.append(body)
         for store in self.kernel.stores:
             self._store(store)
         self.scopes.pop()
-        write_products(self)
+        products(self)
         head = [
             "m = tile_row.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]",
             "in_rows = m < rows",

@@ -14,7 +14,7 @@ from .spellings import CALLS, conditions
 
 RESERVED = {*keyword.kwlist, *CALLS.values(), "tl", "m", "j", "in_rows", "in_columns", "start", "inner", "absolute", "edge_start",
             "rows", "range", "float", "received", "libdevice", "add_product", "whole_divided", "whole_remainder",
-            "largest", "least", "product_of_row", "uniform", "seed", "tile_row", "tile_column"}  # fmt: skip
+            "largest", "least", "product_of_row", "uniform", "seed", "tile_row", "tile_column", "kept"}  # fmt: skip
 
 
 def identifier(name: str) -> str:

@@ -39,7 +39,7 @@ class Kernels:
 
     binaries: dict[str, Binaries]
     native: tuple[list[Native], list[Native]]
-    resident: dict[int, Resident] = field(default_factory=dict)  # kernels of all steps, by the number of their sizes
+    resident: dict[Any, Resident] = field(default_factory=dict)  # kernels of all steps, as in `persistent.launch.Given`
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class TritonLoop:
     def describe(self, part: str) -> str:
         """In a few words, how a part runs."""
         if persistent.is_asked_for() and self.persistent.last == "":
-            return "Triton kernels, one launch for all steps"
+            return f"Triton kernels, one launch for all steps{self.persistent.describe()}"
         count = len(self.source.leaf if part.endswith("_leaf") else self.source.inner)
         why = (
             f", not one for all ({self.persistent.last})" if persistent.is_asked_for() and self.persistent.last else ""

@@ -46,17 +46,27 @@ def accumulator(writer: KernelWriter, node: fx.Node, row: Index, column: Index) 
 
 def write_products(writer: KernelWriter) -> None:
     """Write the lines that compute all accumulators, those with the same left operand together."""
-    by_operand: dict[fx.Node, Tiles] = {}
-    for node, offset in writer.accumulators:
-        by_operand.setdefault(factors(node)[0], []).append((node, offset))
-    for a, tiles in by_operand.items():
-        for key in tiles:
-            kind = register(key[0].meta["val"].dtype)
-            writer.line(f"{writer.accumulators[key]} = tl.zeros((BLOCK_M, BLOCK_N), {kind})", 0)
+    for a, tiles in by_operand(writer).items():
+        write_zeros(writer, tiles)
         start = 0
-        for piece, first, width in _pieces(writer, a):
+        for piece, first, width in pieces_of(writer, a):
             _add_products(writer, a, piece, first, width, start, tiles)
             start += width
+
+
+def by_operand(writer: KernelWriter) -> dict[fx.Node, Tiles]:
+    """The accumulators of a kernel, by the left operand of their products."""
+    tiles: dict[fx.Node, Tiles] = {}
+    for node, offset in writer.accumulators:
+        tiles.setdefault(factors(node)[0], []).append((node, offset))
+    return tiles
+
+
+def write_zeros(writer: KernelWriter, tiles: Tiles) -> None:
+    """Write the lines that make accumulators, of zeros."""
+    for key in tiles:
+        kind = register(key[0].meta["val"].dtype)
+        writer.line(f"{writer.accumulators[key]} = tl.zeros((BLOCK_M, BLOCK_N), {kind})", 0)
 
 
 def _add_products(
@@ -70,15 +80,15 @@ def _add_products(
         across = writer.block("across", f"{numbers}[None, :]", width, ("1", "BLOCK_K"), masked)
         down = writer.block("down", f"{numbers}[:, None]", width, ("BLOCK_K", "1"), masked)
         left = writer.element(piece, (index_of(writer.m), index_of(across) + first))
-        left_text = _operand(writer, left, dtype, ("BLOCK_M", "BLOCK_K"))
+        left_text = dot_operand(writer, left, dtype, ("BLOCK_M", "BLOCK_K"))
         for node, offset in tiles:
             right = writer.element(factors(node)[1], (index_of(down) + start, index_of(writer.j) + offset))
-            right_text = _operand(writer, right, dtype, ("BLOCK_K", "BLOCK_N"))
+            right_text = dot_operand(writer, right, dtype, ("BLOCK_K", "BLOCK_N"))
             name = writer.accumulators[node, offset]
             writer.line(f"{name} = add_product({name}, {left_text}, {right_text}, PRECISION)")
 
 
-def _operand(writer: KernelWriter, value: Expression, dtype: torch.dtype, shape: tuple[str, str]) -> str:
+def dot_operand(writer: KernelWriter, value: Expression, dtype: torch.dtype, shape: tuple[str, str]) -> str:
     """A value as an operand of `tl.dot`: with all of its elements, in the dtype of the product, to which casts round as well."""
     if isinstance(value, Cast) and value.operand.dtype in (torch.float32, dtype):
         value = value.operand
@@ -91,14 +101,14 @@ def _operand(writer: KernelWriter, value: Expression, dtype: torch.dtype, shape:
     return text if text_dtype == dtype else f"{text}.to({TYPES[dtype]})"
 
 
-def _pieces(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int]]:
+def pieces_of(writer: KernelWriter, node: fx.Node) -> list[tuple[fx.Node, int, int]]:
     """The values that form an operand side by side, each with its first column and the number of columns."""
     width = int(node.meta["val"].shape[1])
     if not writer.in_memory(node):
         if node.target is aten.cat.default:
-            return [piece for operand in operands(node) for piece in _pieces(writer, operand)]
+            return [piece for operand in operands(node) for piece in pieces_of(writer, operand)]
         if node.target is aten._to_copy.default and source_of(node).meta["val"].dtype == torch.float32:
-            return _pieces(writer, source_of(node))  # `tl.dot` takes it rounded as it is
+            return pieces_of(writer, source_of(node))  # `tl.dot` takes it rounded as it is
     elif node.op == "placeholder":
         place = writer.place_in_memory(node)
         if isinstance(place, GatheredRows) and place.num_side_by_side > 1:

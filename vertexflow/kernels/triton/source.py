@@ -43,6 +43,7 @@ from ..operations import Unsupported
 from ..torch.between import Between
 from . import tiles
 from .body import KernelWriter
+from .kept import Kept, written_kept
 from .lines import identifier
 from .places import GatheredRows, ReceivedGradient, Rows, Shared, ValuePlace
 from .plan import ColumnStore, Kernel, MustBeStored, Plan, check, is_fused, plan_part, space_of
@@ -77,6 +78,7 @@ class Launch:
         products: those that it computes.
         level: kernels of a step that have the same level do not depend on each other.
         lines: the body, which computes one tile, `tile_row` down and `tile_column` across.
+        kept: the same for a program that keeps its weights; None if there are no products.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Launch:
     products: set[fx.Node]
     level: int
     lines: list[str]
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,8 @@ def _write_kernel(values: _Values, plan: Plan, kernel: Kernel, number: int) -> t
         *(f"    {line}" for line in lines),
     ]
     products = {product for product, _ in writer.accumulators}
-    launch = Launch(name, list(arguments.names), names, tile, kernel.space[0], products, kernel.level, lines)
+    kept = written_kept(lambda: KernelWriter(plan, kernel, tile, arguments)) if products else None
+    launch = Launch(name, list(arguments.names), names, tile, kernel.space[0], products, kernel.level, lines, kept)
     return "\n".join(text) + "\n", launch
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 WARPS = 4
 SIZES = ((64, 64), (64, 32), (32, 32), (16, 32), (16, 16))  # rows and columns of a program that has products
+KEPT_SIZES = ((32, 32), (16, 32), (32, 16), (16, 16), (32, 8), (16, 8))  # of a program that keeps its weights
 ACROSS = 128  # columns of a program without products, at most
 REGISTERS = 40  # of each thread for accumulators, at most
 
@@ -29,6 +30,11 @@ class Tile:
     def grid(self, rows: int, size: tuple[int, int]) -> tuple[int, int]:
         """How many programs of this size there are, down and across, for `rows` rows."""
         return -(-rows // size[0]), -(-self.columns // size[1])
+
+    def kept_size(self, number: int) -> tuple[int, int]:
+        """The rows and columns of a program that keeps its weights: one of `KEPT_SIZES`, but no larger than others are."""
+        (height, width), (most_rows, most_columns) = KEPT_SIZES[number], self.sizes[0]
+        return min(height, most_rows), min(width, most_columns)
 
     def blocks(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """BLOCK_M, BLOCK_N and BLOCK_K of a kernel whose programs are of this size."""

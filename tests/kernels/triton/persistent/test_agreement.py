@@ -9,7 +9,8 @@ from hypothesis import given
 import vertexflow as vf
 from benchmarks.zoo import ZOO
 from vertexflow.kernels.triton.loop import Call
-from vertexflow.kernels.triton.persistent import Persistent
+from vertexflow.kernels.triton.persistent import Persistent, launch
+from vertexflow.kernels.triton.persistent.keep import Choice
 from vertexflow.kernels.triton.persistent.launch import VARIABLE
 from vertexflow.kernels.triton.persistent.work import Work, most_sizes
 
@@ -26,21 +27,28 @@ FAST = ("README", "DAGNN")  # of two children; of any number, with several paren
 @pytest.fixture
 def launches(monkeypatch):
     """What the interpreter is given: programs, the first stage and the end; launches of single steps are not allowed."""
-    seen, interpret = [], Persistent.interpret
+    seen, interpret = [], launch.interpret
 
-    def noted(core, programs, arguments):
-        first, end = arguments[len(core.written.pointers) + 1 :][:2]
-        seen.append((core.source.name, programs, first, end))
-        interpret(core, programs, arguments)
+    def noted(form, programs, arguments):
+        first, end = arguments[len(form.written.pointers) + 1 :][:2]
+        seen.append((form.written.name, programs, first, end))
+        interpret(form, programs, arguments)
 
     def refused(*_):
         raise AssertionError("a step was launched by itself")
 
-    monkeypatch.setattr(Persistent, "interpret", noted)
+    monkeypatch.setattr(launch, "interpret", noted)
     monkeypatch.setattr(Call, "start", refused)
     return seen
 
 
+@pytest.fixture
+def weights_are_read(monkeypatch):
+    """In every step, however few they are."""
+    monkeypatch.setattr(launch.keep, "choose", lambda *_: Choice([], "not here"))
+
+
+@pytest.mark.usefixtures("weights_are_read")
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ZOO if name != "LatticeLSTM"],
@@ -52,20 +60,22 @@ def test_every_model_is_the_same_as_in_float64(name, launches, monkeypatch):
     animal, inputs, exact, exact_inputs = model_and_exact(name, torch.float32)
     actual = results(animal, inputs, "triton")
     assert difference(actual, results(exact, exact_inputs, "eager")) < 1e-5
-    assert {core for core, *_ in launches} == {"core", "grad_core"}
+    assert {core for core, *_ in launches} == {"core_persistent", "grad_core_persistent"}
     assert any(programs > 1 for _, programs, _, _ in launches)
     (function,) = animal.functions()
     assert "core: Triton kernels, one launch for all steps" in function.explain()
     assert "grad_core: Triton kernels, one launch for all steps" in function.explain()
 
 
+@pytest.mark.usefixtures("weights_are_read")
 @pytest.mark.parametrize("name", ["README", pytest.param("ChildSumTreeLSTM", marks=pytest.mark.slow)])
 def test_one_program_runs_all_steps_in_one_launch(name, launches):
     """Barriers included, forward and backward; twice, on another batch."""
     animal = ZOO[name](5)
     inputs = animal.inputs(torch.float32)
     actual = results(animal, inputs, "triton")
-    assert [(core, programs, first) for core, programs, first, _ in launches] == [("core", 1, 0), ("grad_core", 1, 0)]
+    cores = [(core, programs, first) for core, programs, first, _ in launches]
+    assert cores == [("core_persistent", 1, 0), ("grad_core_persistent", 1, 0)]
     if name == "README":
         assert launches[0][3] == vf.schedule(vf.pack(animal.graphs)).num_steps
     assert difference(actual, [value.double() for value in results(animal, inputs, "torch")]) < 1e-5
@@ -76,6 +86,7 @@ def test_one_program_runs_all_steps_in_one_launch(name, launches):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("weights_are_read")
 @tries(2)
 @given(cases(sorted(OPERATIONS)))
 def test_random_functions(case):
@@ -85,6 +96,7 @@ def test_random_functions(case):
 @tries(2)
 @given(ragged_cases(sorted(OPERATIONS)))
 @pytest.mark.slow
+@pytest.mark.usefixtures("weights_are_read")
 def test_random_functions_of_any_number_of_children(case):
     check_kernels(case)
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ....errors import BackendError
 from ....graph.symbolic.program import CORES, Program
-from ..ahead import assembled, type_of
+from ..ahead import SHARED, assembled, type_of
 from ..loop import precision
 from ..source import write_core
+from .keep import REGISTERS, sizes_that_fit
 from .source import OWN, PersistentSource, write_persistent
 from .work import Sizes, most_sizes, sizes_at
 
 
 @dataclass(frozen=True)
 class TypedPersistent:
-    """A persistent kernel, the types of its arguments, and the precision of products."""
+    """A persistent kernel, the types of its arguments, the precision of products, and whether its programs keep their weights."""
 
     source: PersistentSource
     signature: Mapping[str, str]
     precision: str
+    keeps: bool
 
 
 @dataclass(frozen=True)
@@ -35,34 +38,44 @@ class Assembled:
     text: str
 
 
-def persistent_kernels_of(program: Program, dag: bool = False) -> Iterator[TypedPersistent]:
-    """Those of both cores of a program, where they are not cut by calls of PyTorch; `dag` as in `ahead.kernels_of`."""
+def persistent_kernels_of(program: Program, dag: bool = False, keeps: bool = False) -> Iterator[TypedPersistent]:
+    """Those of both cores of a program, where they are not cut by calls of PyTorch; `dag` as in `ahead.kernels_of`. With `keeps`,
+    those whose programs keep their weights, where there are some."""
     for core in CORES:
         pieces = write_core(program, core).pieces if core in program.parts else []
         if len(pieces) == 1:
-            source = write_persistent(pieces[0])
+            if keeps and not any(launch.kept for launch in (*pieces[0].inner, *pieces[0].leaf)):
+                continue
+            source = write_persistent(pieces[0], keeps)
             types = [type_of(program, pointer, dag) for pointer in source.pointers]
             names = [*source.names, *OWN]
             blocks = [f"{name}_{number}" for number in range(len(source.launches)) for name in ("M", "N", "K")]
             kinds = [*types, "*i32", "i32", "i32", "*i32", *["constexpr"] * (len(blocks) + 1)]
             signature = dict(zip([*names, *(f"BLOCK_{block}" for block in blocks), "PRECISION"], kinds, strict=True))
-            yield TypedPersistent(source, signature, precision())
+            yield TypedPersistent(source, signature, precision(), keeps)
 
 
 def compile_persistent(kernel: TypedPersistent, target: str, debug: bool = False) -> Assembled:
-    """Compile a persistent kernel for one of `ahead.TARGETS`, with the largest tiles that do not spill. `debug`: as
-    TRITON_DEBUG=1.
+    """Compile a persistent kernel for one of `ahead.TARGETS`, with the largest tiles that do not spill, and with which kept
+    weights fit. `debug`: as TRITON_DEBUG=1.
 
     Raises:
-        BackendError: as `ahead.compile_ahead`.
+        BackendError: as `ahead.compile_ahead`; or weights do not fit.
     """
     launches = kernel.source.launches
-    for number in range(most_sizes(launches)):
-        sizes = sizes_at(launches, number)
+    options: dict[str, int] = {}
+    choice = [sizes_at(launches, number) for number in range(most_sizes(launches))]
+    if kernel.keeps:
+        choice, options = sizes_that_fit(launches, SHARED.get(target, 0), kernel.precision), {"maxnreg": REGISTERS}
+        if not choice:
+            raise BackendError(f"{kernel.source.name}: there are no tiles with which weights can be kept on {target}")
+    for sizes in choice:
         blocks = [block for launch, size in zip(launches, sizes, strict=True) for block in launch.tile.blocks(size)]
         constants = [*blocks, kernel.precision]
         name, text = kernel.source.name, kernel.source.text
-        compiled = assembled(name, text, kernel.signature, constants, target, launch_cooperative_grid=True, debug=debug)
+        compiled = assembled(
+            name, text, kernel.signature, constants, target, launch_cooperative_grid=True, debug=debug, **options
+        )
         if not compiled[1]:
             break
     return Assembled(name, target, sizes, *compiled)

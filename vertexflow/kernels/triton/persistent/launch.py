@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,12 +22,14 @@ from ...order import Ints, RowGroup
 from ..build import interprets, load
 from ..source import Source
 from ..tiles import WARPS
+from . import keep
 from .source import PersistentSource, write_persistent
 from .work import Sizes, Work, most_sizes, sizes_at, work_of
 
 VARIABLE = "VERTEXFLOW_ONE_LAUNCH"
 LEAST_STEPS = 2  # with which one launch is taken: with one step there is nothing to save
 INTERPRETED_PROGRAMS = 3  # the interpreter runs one after the other: enough that they share tiles
+INTERPRETED_SHARED = 232_448  # bytes of shared memory, in the interpreter: those of compute capability 9.0
 
 
 def is_asked_for() -> bool:
@@ -46,11 +48,13 @@ def is_asked_for() -> bool:
 
 @dataclass(frozen=True)
 class Resident:
-    """A compiled kernel, the sizes of the tiles in it, and how many of its programs fit on the device at once."""
+    """A compiled kernel, the sizes of the tiles in it, and how many of its programs fit on the device at once: none, and `why`,
+    if it cannot be launched."""
 
     kernel: Any
     sizes: Sizes
     most_programs: int
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,29 +63,55 @@ class Given:
 
     group: RowGroup
     value: Callable[[RunArgument], Tensor | int | None]
-    compiled: dict[int, Resident]  # by the number of the sizes that were asked for
+    compiled: dict[Any, Resident]  # by whether weights are kept, and the sizes, or their number, that were asked for
     device: torch.device
     stream: int
     multiprocessors: int
     precision: str
 
 
+@dataclass(frozen=True)
+class Form:
+    """A core as one kernel: its source and its function."""
+
+    written: PersistentSource
+    function: Any
+
+    def blocks(self, sizes: Sizes) -> list[int]:
+        """The constants of tiles of these sizes."""
+        pairs = zip(self.written.launches, sizes, strict=True)
+        return [block for launch, size in pairs for block in launch.tile.blocks(size)]
+
+
 @dataclass(eq=False)
 class Persistent:
-    """A core as one kernel. `last` says of the latest run why it was not taken; empty, if it was."""
+    """A core as one kernel. `last` says of the latest run why it was not taken; empty, if it was. `weights` says why programs did
+    not keep their weights; empty, if they did, and None where there are none."""
 
     source: Source
     last: str | None = None
+    weights: str | None = None
     works: WeakKeyDictionary[RowGroup, dict[bytes, tuple[Work, Tensor]]] = field(default_factory=WeakKeyDictionary)
 
     @cached_property
-    def written(self) -> PersistentSource:
-        """Its source, written when it is first asked for."""
-        return write_persistent(self.source)
+    def plain(self) -> Form:
+        """The kernel that reads weights in every step, written when it is first asked for."""
+        return self._form(keeps=False)
 
     @cached_property
-    def function(self) -> Any:
-        return getattr(load(self.written.text), self.written.name)
+    def kept(self) -> Form:
+        """The kernel whose programs keep their weights."""
+        return self._form(keeps=True)
+
+    def _form(self, keeps: bool) -> Form:
+        written = write_persistent(self.source, keeps)
+        return Form(written, getattr(load(written.text), written.name))
+
+    def describe(self) -> str:
+        """How the latest run, in one launch, went about its weights."""
+        if self.weights is None:
+            return ""
+        return f", weights read in every step ({self.weights})" if self.weights else ", weights kept in shared memory"
 
     def run(self, given: Given, steps: Ints) -> bool:
         """Compute these steps, lines as in `Step`, in one launch; False if nothing was done, `last` says why.
@@ -111,64 +141,135 @@ class Persistent:
         return kept[key]
 
     def _launch(self, given: Given, work: Work, lines: Tensor) -> str:
-        """Launch the kernel; returns why it was refused, or nothing."""
-        pointers = [given.value(pointer) for pointer in self.written.pointers]
-        meeting = meeting_place(given.device, given.stream)
-        number = work.size_number(given.multiprocessors)
+        """Launch the kernel, with weights kept where that is possible; returns why it was refused, or nothing."""
+        run = _Run(given, work, lines)
+        choice = keep.choose(work, run.programs_at_once, run.shared, given.precision)
+        self.weights = choice.why if choice.sizes or choice.why else None
+        if choice.sizes:
+            self.weights = run.keeping(self.kept, choice.sizes)
+            if not self.weights:
+                return ""
+        return run.reading(self.plain)
 
-        def arguments(sizes: Sizes, first: int, end: int) -> tuple[Any, ...]:
-            return (*pointers, lines, first, end, meeting, *self._blocks(sizes), given.precision)
 
+@dataclass(frozen=True)
+class _Run:
+    """One launch."""
+
+    given: Given
+    work: Work
+    lines: Tensor
+
+    @property
+    def programs_at_once(self) -> int:
+        """How many programs there can be that each have a multiprocessor."""
+        return INTERPRETED_PROGRAMS if interprets() else self.given.multiprocessors
+
+    @property
+    def shared(self) -> int:
+        """The bytes of shared memory that a program may have."""
+        return INTERPRETED_SHARED if interprets() else shared_memory()
+
+    def keeping(self, form: Form, choice: list[Sizes]) -> str:
+        """Launch the kernel whose programs keep their weights, with the first sizes of `choice` with which it can be; returns why
+        it was not launched, or nothing."""
         if interprets():
-            sizes = sizes_at(work.launches, number)
-            programs = min(int(work.tiles(sizes).max()), INTERPRETED_PROGRAMS)
-            count = (
-                len(work.lines) if programs == 1 else 1
-            )  # several run one after the other, and cannot wait for each other
-            for at in range(0, len(work.lines), count):
-                self.interpret(programs, arguments(sizes, at, at + count))
+            self._interpret(form, choice[0], keep.programs_of(self.work, choice[0], self.programs_at_once))
             return ""
-        end = len(work.lines)
-        if number not in given.compiled:
-            given.compiled[number] = self._compile(
-                number, lambda sizes: arguments(sizes, 0, end), given.multiprocessors
-            )
-        resident = given.compiled[number]
-        programs = min(int(work.tiles(resident.sizes).max()), resident.most_programs)
-        if programs < 1:
+        key = True, choice[0]
+        if key not in self.given.compiled:
+            self.given.compiled[key] = self._compile_kept(form, choice)
+        return self._start(form, key, keep.columns_of(self.work.launches, self.given.compiled[key].sizes))
+
+    def reading(self, form: Form) -> str:
+        """Launch the kernel that reads weights in every step; returns why it was not launched, or nothing."""
+        number = self.work.size_number(self.given.multiprocessors)
+        if interprets():
+            sizes = sizes_at(self.work.launches, number)
+            self._interpret(form, sizes, keep.programs_of(self.work, sizes, INTERPRETED_PROGRAMS))
+            return ""
+        key = False, number
+        if key not in self.given.compiled:
+            self.given.compiled[key] = self._compile(form, number)
+        return self._start(form, key, 1)
+
+    def _start(self, form: Form, key: Any, least: int) -> str:
+        """Launch a compiled kernel, of at least `least` programs; returns why it was refused, or nothing."""
+        resident = self.given.compiled[key]
+        if resident.why:
+            return resident.why
+        programs = keep.programs_of(self.work, resident.sizes, resident.most_programs)
+        if programs < least:
             return "none of its programs fits on a multiprocessor"
-        values = arguments(resident.sizes, 0, end)
+        values = self._arguments(form, resident.sizes, 0, len(self.work.lines))
         addresses = [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
         try:
-            resident.kernel[programs, 1, 1](*addresses, stream=given.stream)
+            resident.kernel[programs, 1, 1](*addresses, stream=self.given.stream)
         except RuntimeError as error:
             if "cooperative launch" not in str(error):
                 raise
-            given.compiled[number] = Resident(resident.kernel, resident.sizes, 0)  # others hold a part of the device
+            self.given.compiled[key] = replace(resident, most_programs=0)  # others hold a part of the device
             return f"the driver refused {programs} programs at once"
         return ""
 
-    def interpret(self, programs: int, arguments: tuple[Any, ...]) -> None:
-        """Run the kernel in Triton's interpreter."""
-        self.function[programs, 1, 1](*arguments)
+    def _interpret(self, form: Form, sizes: Sizes, programs: int) -> None:
+        """Run the kernel in Triton's interpreter, in which several programs run one after the other, and cannot wait for each
+        other: then a stage at a time."""
+        count = len(self.work.lines) if programs == 1 else 1
+        for at in range(0, len(self.work.lines), count):
+            interpret(form, programs, self._arguments(form, sizes, at, at + count))
 
-    def _blocks(self, sizes: Sizes) -> list[int]:
-        return [
-            block
-            for launch, size in zip(self.written.launches, sizes, strict=True)
-            for block in launch.tile.blocks(size)
-        ]
+    def _arguments(self, form: Form, sizes: Sizes, first: int, end: int) -> tuple[Any, ...]:
+        given = self.given
+        pointers = [given.value(pointer) for pointer in form.written.pointers]
+        meeting = meeting_place(given.device, given.stream)
+        return (*pointers, self.lines, first, end, meeting, *form.blocks(sizes), given.precision)
 
-    def _compile(self, largest: int, arguments: Callable[[Sizes], Sequence[Any]], multiprocessors: int) -> Resident:
+    def _compile(self, form: Form, largest: int) -> Resident:
         """Compile with these sizes, or with the first smaller ones that do not spill."""
-        for number in range(largest, most_sizes(self.written.launches)):
-            sizes = sizes_at(self.written.launches, number)
-            log.show("kernels", f"compiling {self.written.name}, tiles of {sizes}, unless Triton has kept it")
-            kernel = self.function.warmup(*arguments(sizes), grid=(1,), num_warps=WARPS, launch_cooperative_grid=True)
+        for number in range(largest, most_sizes(self.work.launches)):
+            sizes = sizes_at(self.work.launches, number)
+            kernel = self._compiled(form, sizes)
             kernel.run  # noqa: B018 - loads it onto the device, which tells how much it spills
             if not kernel.n_spills:
                 break
-        return Resident(kernel, sizes, multiprocessors * occupancy(int(kernel.function), int(kernel.metadata.shared)))
+        return Resident(kernel, sizes, self.given.multiprocessors * _occupancy_of(kernel))
+
+    def _compile_kept(self, form: Form, choice: list[Sizes]) -> Resident:
+        """Compile with the first sizes with which weights are in shared memory, and nothing spills."""
+        why = ""
+        for sizes in choice:
+            kernel, weights = (
+                self._compiled(form, sizes, maxnreg=keep.REGISTERS),
+                keep.weights_of(self.work.launches, sizes),
+            )
+            if not weights <= kernel.metadata.shared <= self.shared:
+                why = f"compiled, it takes {kernel.metadata.shared} bytes of shared memory, {weights} of them weights"
+                continue
+            kernel.run  # noqa: B018 - as above
+            if not kernel.n_spills:
+                return Resident(kernel, sizes, self.given.multiprocessors * _occupancy_of(kernel))
+            why = "it would spill"
+        return Resident(None, choice[0], 0, why)
+
+    def _compiled(self, form: Form, sizes: Sizes, **options: Any) -> Any:
+        log.show("kernels", f"compiling {form.written.name}, tiles of {sizes}, unless Triton has kept it")
+        arguments = self._arguments(form, sizes, 0, len(self.work.lines))
+        return form.function.warmup(*arguments, grid=(1,), num_warps=WARPS, launch_cooperative_grid=True, **options)
+
+
+def interpret(form: Form, programs: int, arguments: tuple[Any, ...]) -> None:
+    """Run a kernel in Triton's interpreter."""
+    form.function[programs, 1, 1](*arguments)
+
+
+def shared_memory() -> int:
+    """The bytes of shared memory that a program can keep weights in on the current device: none, if it is not one of NVIDIA's."""
+    from triton.runtime import driver
+
+    active = driver.active
+    is_nvidia = active.get_current_target().backend == "cuda"
+    return int(active.utils.get_device_properties(active.get_current_device())["max_shared_mem"]) if is_nvidia else 0
 
 
 _meetings: dict[tuple[torch.device, int], Tensor] = {}
@@ -196,6 +297,10 @@ def _driver() -> Any:
         return ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
+
+
+def _occupancy_of(kernel: Any) -> int:
+    return occupancy(int(kernel.function), int(kernel.metadata.shared))
 
 
 def occupancy(function: int, shared: int) -> int:

@@ -12,7 +12,8 @@ from .work import WIDTH
 HEAD = '''"""Generated from a vertex function: all steps of a core in one launch.
 
 A line of `work` is a stage: the number of a kernel, five numbers as a launch of it for one step has them, and whether programs
-must meet before the next stage. Programs share the tiles of each stage."""
+must meet before the next stage. Programs share the tiles of each stage; of kernels whose weights they keep, the rows of their own
+columns."""
 
 import triton
 import triton.language as tl
@@ -36,15 +37,19 @@ class PersistentSource:
     launches: Sequence[Launch]  # the kernels that it consists of, numbered as in `work`
 
 
-def write_persistent(source: Source) -> PersistentSource:
-    """One kernel of all kernels of a core."""
+def write_persistent(source: Source, keeps: bool = False) -> PersistentSource:
+    """One kernel of all kernels of a core; with `keeps`, its programs keep the weights of all products."""
     launches, names = [*source.inner, *source.leaf], _names([*source.inner, *source.leaf])
-    name = f"{source.name}_persistent"
+    name = f"{source.name}_persistent{'_kept' if keeps else ''}"
     signature = [*typed(list(names.values())), *OWN]
     signature += [f"{block}: tl.constexpr" for number in range(len(launches)) for block in _blocks(number)]
     not_specialized = ["first", "end", *(name for name in TYPED if name in names.values())]
+    kept = [number for number, launch in enumerate(launches) if keeps and launch.kept is not None]
+    stages = [line for number in kept for line in _kept_stage(number, launches[number], names)]
+    others = [number for number in range(len(launches)) if number not in kept]
+    stages += [line for number in others for line in _stage(number, launches[number], names, number == others[0])]
     text = [
-        *(line for launch in launches for line in _tile_function(launch)),
+        *(line for number, launch in enumerate(launches) for line in _tile_function(launch, number in kept)),
         "",
         f"@triton.jit(do_not_specialize={not_specialized!r})",
         f"def {name}(",
@@ -52,12 +57,13 @@ def write_persistent(source: Source) -> PersistentSource:
         "):",
         '    """Stages [first, end)."""',
         "    program, programs = tl.program_id(0), tl.num_programs(0)",
+        *(f"    {line}" for number in kept for line in _kept_columns(number, launches[number], names)),
         "    at = first",
         "    while at < end:",
         f"        line = work + at * {WIDTH}",
         "        kernel = tl.load(line)",
         *(f"        {number} = tl.load(line + {place})" for place, number in enumerate(INTEGERS, 1)),
-        *(f"        {line}" for number, launch in enumerate(launches) for line in _stage(number, launch, names)),
+        *(f"        {line}" for line in stages),
         "        at += 1",
         "        if at < end:",
         "            if tl.load(line + 6) != 0:",
@@ -84,25 +90,35 @@ def _blocks(number: int) -> list[str]:
     return [f"{name}_{number}" for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K")]
 
 
-def _tile_function(launch: Launch) -> list[str]:
-    """The body of a kernel, for one tile."""
+def _tile_function(launch: Launch, keeps: bool) -> list[str]:
+    """The body of a kernel, for one tile; and before it a function that loads the weights that programs keep."""
+    if not keeps or launch.kept is None:
+        return _function(f"{launch.name}_tile", [*launch.names, *INTEGERS, *TILE, *constants()], launch.lines)
+    blocks = [constant for constant in constants() if constant.startswith(("BLOCK_N", "BLOCK_K"))]
+    return [
+        *_function(f"{launch.name}_weights", [*launch.names, "tile_column", *blocks], launch.kept.weights),
+        *_function(f"{launch.name}_tile", [*launch.names, *INTEGERS, *TILE, "kept", *constants()], launch.kept.lines),
+    ]
+
+
+def _function(name: str, arguments: list[str], lines: list[str]) -> list[str]:
     return [
         "",
         "@triton.jit",
-        f"def {launch.name}_tile(",
-        *(f"    {line}," for line in wrapped([*launch.names, *INTEGERS, *TILE, *constants()])),
+        f"def {name}(",
+        *(f"    {line}," for line in wrapped(arguments)),
         "):",
-        *(f"    {line}" for line in launch.lines),
+        *(f"    {line}" for line in lines),
         "",
     ]
 
 
-def _stage(number: int, launch: Launch, names: dict[RunArgument, str]) -> list[str]:
+def _stage(number: int, launch: Launch, names: dict[RunArgument, str], is_first: bool) -> list[str]:
     """The tiles of a stage that are this program's."""
     height, width, depth = _blocks(number)
     given = [*(names[pointer] for pointer in launch.pointers), *INTEGERS, "tile // across", "tile % across"]
     return [
-        f"{'if' if number == 0 else 'elif'} kernel == {number}:",
+        f"{'if' if is_first else 'elif'} kernel == {number}:",
         f"    across = tl.cdiv({launch.tile.columns}, {width})",
         "    tile = program",
         f"    while tile < tl.cdiv(rows, {height}) * across:",
@@ -110,4 +126,35 @@ def _stage(number: int, launch: Launch, names: dict[RunArgument, str]) -> list[s
         *(f"            {line}," for line in wrapped([*given, height, width, depth, "PRECISION"])),
         "        )",
         "        tile += programs",
+    ]
+
+
+def _kept_columns(number: int, launch: Launch, names: dict[RunArgument, str]) -> list[str]:
+    """What a program has for all stages of a kernel: its columns, and their weights."""
+    _, width, depth = _blocks(number)
+    given = [*(names[pointer] for pointer in launch.pointers), f"program % across_{number}", width, depth]
+    return [
+        f"across_{number} = tl.cdiv({launch.tile.columns}, {width})",
+        f"kept_{number} = {launch.name}_weights(",
+        *(f"    {line}," for line in wrapped(given)),
+        ")",
+    ]
+
+
+def _kept_stage(number: int, launch: Launch, names: dict[RunArgument, str]) -> list[str]:
+    """The tiles of a stage that are this program's: rows of its columns, which it shares with the other programs that have these.
+
+    It is not inside of an `if`, out of which Triton would not move the stores of the weights to shared memory.
+    """
+    height, width, depth = _blocks(number)
+    own = f"kept_{number}"
+    given = [*(names[pointer] for pointer in launch.pointers), *INTEGERS, "tile_row", f"program % across_{number}", own]
+    return [
+        f"tile_row, sharing = program // across_{number}, programs // across_{number}",
+        f"most = tl.where((kernel == {number}) & (tile_row < sharing), tl.cdiv(rows, {height}), 0)",
+        "while tile_row < most:",
+        f"    {launch.name}_tile(",
+        *(f"        {line}," for line in wrapped([*given, height, width, depth, "PRECISION"])),
+        "    )",
+        "    tile_row += sharing",
     ]
