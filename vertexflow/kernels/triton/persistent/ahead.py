@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -63,13 +64,13 @@ def compile_persistent(kernel: TypedPersistent, target: str, debug: bool = False
         BackendError: as `ahead.compile_ahead`; or weights do not fit.
     """
     launches = kernel.source.launches
-    options: dict[str, int] = {}
+    registers = REGISTERS[:1]
     choice = [sizes_at(launches, number) for number in range(most_sizes(launches))]
     if kernel.keeps:
-        choice, options = sizes_that_fit(launches, SHARED.get(target, 0), kernel.precision), {"maxnreg": REGISTERS}
+        choice, registers = sizes_that_fit(launches, SHARED.get(target, 0), kernel.precision), REGISTERS
         if not choice:
             raise BackendError(f"{kernel.source.name}: there are no tiles with which weights can be kept on {target}")
-    for sizes in choice:
+    for sizes, options in itertools.product(choice, registers):
         blocks = [block for launch, size in zip(launches, sizes, strict=True) for block in launch.tile.blocks(size)]
         constants = [*blocks, kernel.precision]
         name, text = kernel.source.name, kernel.source.text

@@ -19,8 +19,13 @@ from ..tiles import KEPT_SIZES, WARPS
 from .work import FIXED, Sizes, Work, sizes_at
 
 OTHERS = 4096  # bytes of shared memory for sums and the like
+LEAST_STAGES = 4  # of a kernel that keeps its weights: the first reads them as ever
+LEAST_STAGES = 4  # of a kernel that keeps its weights: the first reads them as ever
 MOST_WRITTEN = 4096  # multiply-adds of a thread in a tile, which are written one by one: 64 KiB of instructions
-REGISTERS = 255  # of each thread, at most: with few programs on a multiprocessor, the compiler need not save any
+REGISTERS: tuple[dict[str, int], ...] = (
+    {},
+    {"maxnreg": 255},
+)  # as the compiler likes; and if that spills, all that there are
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,16 @@ def choose(work: Work, multiprocessors: int, shared: int, precision: str) -> Cho
     products of float32 in this precision.
 
     They are kept where those of a program fit into shared memory, beside the rows that it multiplies with them; where, without
-    instructions for whole matrices, the products of a tile are not too many instructions; where there is a program for each tile
-    of columns; and where fewer bytes are read than without keeping them, which in the end means: where
-    there are steps enough. Of the sizes with which that is so, those come first with which the stages are predicted to take the
-    least time.
+    instructions for whole matrices, the products of a tile are not too many instructions; where there are steps enough, and a
+    program for each tile of columns; and where fewer bytes are read than without keeping them. Of the sizes with which that is
+    so, those come first with which the stages are predicted to take the least time.
     """
     if not any(launch.kept for launch in work.launches):
         return Choice([])
     if not shared:
         return Choice([], "kept on NVIDIA's GPUs only")
+    if max(len(_rows(work, number)) for number, launch in enumerate(work.launches) if launch.kept) < LEAST_STAGES:
+        return Choice([], "too few steps")
     fitting = sizes_that_fit(work.launches, shared, precision)
     if not fitting:
         return Choice([], _why_none_fits(work.launches, shared, precision))
@@ -56,7 +62,7 @@ def choose(work: Work, multiprocessors: int, shared: int, precision: str) -> Cho
     without = _read(work, sizes_at(work.launches, work.size_number(multiprocessors)), None)
     times = {sizes: _time(work, sizes, multiprocessors) for sizes in with_programs}
     best = [sizes for sizes in with_programs if _read(work, sizes, multiprocessors) < without]
-    return Choice(sorted(best, key=times.__getitem__), "" if best else "too few steps to read less")
+    return Choice(sorted(best, key=times.__getitem__), "" if best else "more would be read, of rows")
 
 
 def kept_sizes(launches: Sequence[Launch]) -> list[Sizes]:

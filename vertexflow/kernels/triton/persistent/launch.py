@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -238,9 +239,9 @@ class _Run:
     def _compile_kept(self, form: Form, choice: list[Sizes]) -> Resident:
         """Compile with the first sizes with which weights are in shared memory, and nothing spills."""
         why = ""
-        for sizes in choice:
+        for sizes, options in itertools.product(choice, keep.REGISTERS):
             kernel, weights = (
-                self._compiled(form, sizes, maxnreg=keep.REGISTERS),
+                self._compiled(form, sizes, **options),
                 keep.weights_of(self.work.launches, sizes),
             )
             if not weights <= kernel.metadata.shared <= self.shared:
