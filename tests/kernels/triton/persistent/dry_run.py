@@ -1,10 +1,10 @@
 """Training steps in one launch a pass on a GPU that is not there: Triton compiles for it, and launches are only looked at.
 
-    python -m tests.kernels.triton.persistent.dry_run MODEL SIZE OCCUPANCY [REFUSE]
+    python -m tests.kernels.triton.persistent.dry_run MODEL SIZE OCCUPANCY [refuse] [spill]
 
 prints, as JSON, how many kernels each of two steps compiled, and the launches of each: the kernel, its grid, whether it is
 cooperative, and the numbers among its arguments by name; and what `explain` says. OCCUPANCY: how many programs fit on a
-multiprocessor. REFUSE: the driver refuses cooperative launches.
+multiprocessor. refuse: the driver refuses cooperative launches; spill: kernels whose programs keep their weights spill.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.zoo import ZOO
 from vertexflow.kernels.triton import loop
 from vertexflow.kernels.triton.persistent import launch
 
-launches, refuses = [], []
+launches, options = [], []
 
 
 class Recorder(absent.Launcher):
@@ -33,12 +33,19 @@ class Recorder(absent.Launcher):
 
     def __call__(self, x, y, z, stream, function, metadata, packed, enter, leave, *arguments):
         is_cooperative = self.metadata.launch_cooperative_grid
-        if is_cooperative and refuses:
+        if is_cooperative and "refuse" in options:
             raise RuntimeError("Triton Error [CUDA]: too many blocks in cooperative launch")
         given = zip(self.source.signature, arguments, strict=True)
         numbers = {name: value for name, value in given if isinstance(value, int | str) and not name.endswith("ptr")}
         launches.append({"name": self.metadata.name, "grid": (x, y, z), "is_cooperative": is_cooperative, "stream": stream,
                          "numbers": numbers})  # fmt: skip
+
+
+class Utils(absent.Utils):
+    """Loads kernels, of which some spill."""
+
+    def load_binary(self, name, *_):
+        return object(), absent.FUNCTION, 0, 8 * (name.endswith("_kept") and "spill" in options), 1024
 
 
 def main(name: str, size: int, occupancy: int) -> None:
@@ -54,7 +61,7 @@ def main(name: str, size: int, occupancy: int) -> None:
 
     with (
         mock.patch("triton.compiler.compile", count),
-        absent.absent_gpu(absent.Driver(Recorder)),
+        absent.absent_gpu(absent.Driver(Recorder, Utils())),
         mock.patch.object(loop, "driver", return_value=0),
         mock.patch.object(launch, "occupancy", return_value=occupancy),
     ):
@@ -63,12 +70,12 @@ def main(name: str, size: int, occupancy: int) -> None:
             compiled.append(0)
             animal.model(animal.graphs, **inputs).h.sum().backward()
             seen.append(list(launches))
-        said = animal.model.explain()
+        said = animal.functions()[0].explain()
     json.dump(
         {"compiled": compiled, "launches": seen, "said": said, "multiprocessors": absent.MULTIPROCESSORS}, sys.stdout
     )
 
 
 if __name__ == "__main__":
-    refuses += sys.argv[4:]
+    options += sys.argv[4:]
     main(sys.argv[1], *map(int, sys.argv[2:4]))

@@ -21,6 +21,7 @@ from .work import FIXED, Sizes, Work, sizes_at
 OTHERS = 4096  # bytes of shared memory for sums and the like
 LEAST_STAGES = 4  # of a kernel that keeps its weights: the first reads them as ever
 LEAST_STAGES = 4  # of a kernel that keeps its weights: the first reads them as ever
+MOST_COMPILED = 3  # sizes that are tried, should the first ones spill: compiling takes ten seconds
 MOST_WRITTEN = 4096  # multiply-adds of a thread in a tile, which are written one by one: 64 KiB of instructions
 REGISTERS: tuple[dict[str, int], ...] = (
     {},
@@ -62,7 +63,7 @@ def choose(work: Work, multiprocessors: int, shared: int, precision: str) -> Cho
     without = _read(work, sizes_at(work.launches, work.size_number(multiprocessors)), None)
     times = {sizes: _time(work, sizes, multiprocessors) for sizes in with_programs}
     best = [sizes for sizes in with_programs if _read(work, sizes, multiprocessors) < without]
-    return Choice(sorted(best, key=times.__getitem__), "" if best else "more would be read, of rows")
+    return Choice(sorted(best, key=times.__getitem__)[:MOST_COMPILED], "" if best else "more would be read, of rows")
 
 
 def kept_sizes(launches: Sequence[Launch]) -> list[Sizes]:
