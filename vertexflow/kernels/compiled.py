@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -45,6 +45,15 @@ class Loop(Protocol):
 
     def run(self, arguments: Any, steps: Ints) -> None:
         """Compute these steps, lines as in `Step`, one after the other."""
+
+
+@runtime_checkable
+class RunsTogether(Protocol):
+    """A loop that can compute its steps together with those of other kinds."""
+
+    def run_together(self, kinds: Mapping[int, tuple[Loop, Callable[[], Any]]], steps: Ints) -> bool:
+        """Compute steps of several kinds, lines as in `Step`, one after the other; False if nothing was done. `kinds` has, by the
+        number of their groups, which lines name, their loops, and functions that bind these to the run's arguments."""
 
 
 class NoSteps:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .arguments import By, Gathered, Received
-from .compiled import Compiled
+from .compiled import Compiled, NoSteps, RunsTogether
 from .edges import ChildRows, EdgeRows, Exchange, known_of_edges
 from .memory.layout import Values, cut, empty_for, first_gathered, first_row, positions_of, slots_of
 from .order import Ints, Order, RowGroup, Step
@@ -42,8 +42,8 @@ def run_forward(
         _Forward(program, group, values_of_group, states)
         for program, group, values_of_group in zip(compiled, order.groups, values, strict=True)
     ]
-    for number, first, end in order.runs:
-        passes[number].steps.run(order.table[first:end], order.table)
+    runs = [(number, order.table[first:end]) for number, first, end in order.runs]
+    _run_steps([forward.steps for forward in passes], runs, order.table, order.table)
     for forward in passes:
         forward.finish()
 
@@ -57,14 +57,34 @@ class _Steps:
 
     def run(self, steps: Ints, table: Ints) -> None:
         """Compute steps, all of this group; `table` has all steps, of all groups."""
-        if self.arguments is None:
-            self.arguments = self.loop.bind(self.bound_to)
+        arguments = self.bound()
         if not is_profiling():
-            self.loop.run(self.arguments, steps)
+            self.loop.run(arguments, steps)
             return
         for at, number in enumerate(step_numbers(table, steps)):
             with named(self.core, number):
-                self.loop.run(self.arguments, steps[at : at + 1])
+                self.loop.run(arguments, steps[at : at + 1])
+
+    def bound(self) -> Any:
+        """The loop's arguments."""
+        if self.arguments is None:
+            self.arguments = self.loop.bind(self.bound_to)
+        return self.arguments
+
+
+def _run_steps(kinds: Sequence[_Steps], runs: Sequence[tuple[int, Ints]], steps: Ints, table: Ints) -> None:
+    """Compute the steps of all kinds: all of them at once, where the loops can, else those of one kind that follow each other.
+
+    `runs` are the latter, each with the number of its kind; `steps` all of them in this order; `table` those of the forward pass.
+    """
+    turns = [number for number, _ in runs if not isinstance(kinds[number].loop, NoSteps)]
+    loops = {number: (kinds[number].loop, kinds[number].bound) for number in dict.fromkeys(turns)}
+    if len(turns) > 1 and not is_profiling():
+        first = loops[turns[0]][0]
+        if isinstance(first, RunsTogether) and first.run_together(loops, steps):
+            return
+    for number, lines in runs:
+        kinds[number].run(lines, table)
 
 
 def _run_once(compiled: Compiled, stage: str, run: Run) -> None:
@@ -131,8 +151,10 @@ def run_backward(
         for program, group, values_of_group in zip(compiled, order.groups, values, strict=True)
     ]
     num_steps = len(order.steps)
-    for number, first, end in reversed(order.runs):
-        passes[number].steps.run(order.backwards[num_steps - end : num_steps - first], order.table)
+    runs = [
+        (number, order.backwards[num_steps - end : num_steps - first]) for number, first, end in reversed(order.runs)
+    ]
+    _run_steps([backward.steps for backward in passes], runs, order.backwards, order.table)
     for backward in passes:
         backward.receive()
     external = exchange.sent_to_external(compiled[0].program.trace.state, order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +18,7 @@ from ...errors import BackendError, VertexFlowError
 from ...graph.symbolic.program import CORES, Program
 from ..arguments import RunArgument, Scratch, Seed, Stride, finder
 from ..binding import BoundArguments, Numbers, Template, bind_arguments, key_of
+from ..compiled import Loop
 from ..cut import Cut
 from ..memory.layout import Buffers, size_in_a_step
 from ..operations import Unsupported
@@ -27,7 +28,7 @@ from . import persistent
 from .build import interprets, load
 from .launch import Binaries, Call, Native, driver, is_watched
 from .persistent import Persistent
-from .persistent.launch import Given, Resident
+from .persistent.launch import Given, Resident, Rows
 from .source import Launch, Source, write_core
 from .tiles import WARPS
 
@@ -54,6 +55,14 @@ class KernelArguments:
 
 
 @dataclass(frozen=True, eq=False)
+class Together:
+    """The cores of several kinds as one kernel; and what is compiled of it, by what the kernels of each are compiled for."""
+
+    persistent: Persistent
+    compiled: dict[tuple[int, ...], dict[Any, Resident]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class TritonLoop:
     """A core as kernels that are launched for each step, or as one kernel of them that is launched for all steps."""
 
@@ -62,6 +71,7 @@ class TritonLoop:
     persistent: Persistent
     kernels: dict[Any, Kernels] = field(default_factory=dict)  # by what they are compiled for
     templates: WeakKeyDictionary[RowGroup, Template] = field(default_factory=WeakKeyDictionary)
+    together: dict[tuple[TritonLoop, ...], Together] = field(default_factory=dict)  # with loops of other kinds
     in_arenas = True
 
     @property
@@ -99,9 +109,8 @@ class TritonLoop:
         if persistent.is_asked_for() and self.persistent.last == "":
             return f"Triton kernels, one launch for all steps{self.persistent.describe()}"
         count = len(self.source.leaf if part.endswith("_leaf") else self.source.inner)
-        why = (
-            f", not one for all ({self.persistent.last})" if persistent.is_asked_for() and self.persistent.last else ""
-        )
+        is_refused = persistent.is_asked_for() and self.persistent.last
+        why = f", not one for all ({self.persistent.last})" if is_refused else ""
         return f"Triton kernels, {count} launch{'es' if count != 1 else ''} a step{why}"
 
     def bind(self, run: Run) -> KernelArguments:
@@ -158,9 +167,31 @@ class TritonLoop:
     def _in_one_launch(self, arguments: KernelArguments, steps: Ints, stream: int, multiprocessors: int) -> bool:
         """Compute all steps in one launch; False if nothing was done."""
         kernels = arguments.kernels.resident
-        given = Given(arguments.group, arguments.value, kernels, arguments.device, stream, multiprocessors, precision())
+        rows = [Rows(arguments.group, arguments.value)]
+        given = Given(rows, kernels, arguments.device, stream, multiprocessors, precision())
         with _telling_defects(f"{self.source.name} of all steps"):
             return self.persistent.run(given, steps)
+
+    def run_together(self, kinds: Mapping[int, tuple[Loop, Callable[[], KernelArguments]]], steps: Ints) -> bool:
+        """Compute the steps of several kinds in one launch; False if nothing was done."""
+        if not persistent.is_asked_for():
+            return False
+        loops = [loop for loop, _ in kinds.values() if isinstance(loop, TritonLoop)]
+        if len(loops) < len(kinds):
+            return False
+        arguments = [bind() for _, bind in kinds.values()]
+        together = self.together.setdefault(tuple(loops), Together(Persistent([loop.source for loop in loops])))
+        compiled = together.compiled.setdefault(tuple(id(each.kernels) for each in arguments), {})
+        rows = [Rows(each.group, each.value, number) for number, each in zip(kinds, arguments, strict=True)]
+        with (
+            _device(arguments[0].device) as (stream, multiprocessors),
+            _telling_defects(f"{self.source.name} of all kinds"),
+        ):
+            given = Given(rows, compiled, arguments[0].device, stream, multiprocessors, precision())
+            is_done = together.persistent.run(given, steps)
+        for loop in loops:
+            loop.persistent.note(together.persistent)
+        return is_done
 
     def _native(
         self, arguments: KernelArguments, steps: Ints, stream: int, multiprocessors: int
@@ -257,4 +288,4 @@ def loops_of(program: Program) -> tuple[dict[str, TritonLoop | Cut], dict[str, s
 def _loop(source: Source) -> TritonLoop:
     module = load(source.text)
     functions = {launch.name: getattr(module, launch.name) for launch in (*source.inner, *source.leaf)}
-    return TritonLoop(source, functions, Persistent(source))
+    return TritonLoop(source, functions, Persistent([source]))

@@ -12,7 +12,7 @@ from benchmarks.zoo import ZOO
 from vertexflow.kernels.triton.kept import Kept
 from vertexflow.kernels.triton.persistent import Persistent, keep, launch
 from vertexflow.kernels.triton.persistent.keep import Choice, choose, columns_of, sizes_that_fit, weights_of
-from vertexflow.kernels.triton.persistent.work import work_of
+from vertexflow.kernels.triton.persistent.work import Kind, work_of
 from vertexflow.kernels.triton.source import Launch
 from vertexflow.kernels.triton.tiles import choose as tile_of
 
@@ -39,7 +39,7 @@ def lstm(hidden, itemsize=4):
 def work(launches, rows, steps):
     """A first step without children, and others with."""
     table = np.array([(at * rows, (at + 1) * rows, -1, -1, 0, 0, 0) for at in range(steps + 1)], np.int32)
-    return work_of(launches[:1], launches[1:], table, num_leaves=rows, group_start=0)
+    return work_of([Kind(launches[:1], launches[1:], rows, 0)], table)
 
 
 def test_tiles_have_as_many_columns_as_have_room():
@@ -241,5 +241,6 @@ def check_random(case):
         patches.setattr(Persistent, "run", noted)
         check_kernels(case)
     for core in loops:
-        has_weights = any(one.kept for one in (*core.source.inner, *core.source.leaf))
-        assert core.weights == ("" if has_weights else None), core.source.name
+        (source,) = core.sources
+        has_weights = any(one.kept for one in (*source.inner, *source.leaf))
+        assert core.weights == ("" if has_weights else None), source.name

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertexflow.kernels.triton.persistent.work import Work, most_sizes, sizes_at, work_of
+from vertexflow.kernels.triton.persistent.work import Kind, Work, most_sizes, sizes_at, work_of
 from vertexflow.kernels.triton.source import Launch
 from vertexflow.kernels.triton.tiles import Tile, choose
 
@@ -26,7 +26,7 @@ def table(*lines):
 def test_a_step_of_two_levels():
     steps = table((0, 4, 0, 0), (4, 7, 0, 5), (7, 8, 5, 7))
     inner = [launch(0, on_edges=True), launch(1), launch(1, columns=3)]
-    work = work_of(inner, [launch()], steps, num_leaves=4, group_start=100)
+    work = work_of([Kind(inner, [launch()], num_leaves=4, group_start=100)], steps)
     assert work.lines.tolist() == [
         #  kernel, start, inner, absolute, edge_start, rows, meet
         [3, 0, -4, 100, 0, 4, 1, 0],
@@ -61,13 +61,13 @@ def test_stages_are_the_launches_of_a_launch_a_step(case):
                 expected.append([first + at, start, start - num_leaves, 7 + start, edge_start, rows])
                 places.append((number, one.level))
     meets = [int(here != after) for here, after in itertools.pairwise(places)]
-    work = work_of(inner, leaf, steps, num_leaves, group_start=7)
+    work = work_of([Kind(inner, leaf, num_leaves, group_start=7)], steps)
     assert work.lines[:, :6].tolist() == expected
     assert work.lines[:-1, 6].tolist() == meets
 
 
 def test_every_row_and_column_is_in_a_tile():
-    work = work_of([launch(columns=70, accumulators=2)], [], table((0, 65, 0, 0), (65, 66, 0, 0)), 0, 0)
+    work = work_of([Kind([launch(columns=70, accumulators=2)], [], 0, 0)], table((0, 65, 0, 0), (65, 66, 0, 0)))
     assert work.tiles(((64, 64),)).tolist() == [4, 2]
     assert work.tiles(((16, 16),)).tolist() == [25, 5]
 
@@ -77,7 +77,7 @@ def test_few_rows_take_small_tiles_and_many_rows_large_ones(rows, size):
     """With 132 multiprocessors and products of 256 columns."""
     steps = table(*((first * rows, (first + 1) * rows, 0, 0) for first in range(50)))
     one = launch(columns=256, accumulators=2)
-    work = work_of([one], [], steps, 0, 0)
+    work = work_of([Kind([one], [], 0, 0)], steps)
     assert sizes_at(work.launches, work.size_number(132)) == (size,)
 
 
@@ -86,4 +86,4 @@ def test_kernels_with_fewer_sizes_keep_their_smallest():
     many = launch(columns=256, accumulators=1)
     assert most_sizes([few, many]) == len(many.tile.sizes) > 2
     assert sizes_at([few, many], 2) == ((4, 8), many.tile.sizes[2])
-    assert isinstance(work_of([few], [many], table((0, 3, 0, 0)), 0, 0), Work)
+    assert isinstance(work_of([Kind([few], [many], 0, 0)], table((0, 3, 0, 0))), Work)

@@ -47,8 +47,8 @@ def persistent_kernels_of(program: Program, dag: bool = False, keeps: bool = Fal
         if len(pieces) == 1:
             if keeps and not any(launch.kept for launch in (*pieces[0].inner, *pieces[0].leaf)):
                 continue
-            source = write_persistent(pieces[0], keeps)
-            types = [type_of(program, pointer, dag) for pointer in source.pointers]
+            source = write_persistent(pieces, keeps)
+            types = [type_of(program, pointer, dag) for _, pointer in source.pointers]
             names = [*source.names, *OWN]
             blocks = [f"{name}_{number}" for number in range(len(source.launches)) for name in ("M", "N", "K")]
             kinds = [*types, "*i32", "i32", "i32", "*i32", *["constexpr"] * (len(blocks) + 1)]

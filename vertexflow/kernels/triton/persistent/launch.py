@@ -6,12 +6,13 @@ import ctypes
 import functools
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from ..source import Source
 from ..tiles import WARPS
 from . import keep
 from .source import PersistentSource, write_persistent
-from .work import Sizes, Work, most_sizes, sizes_at, work_of
+from .work import Kind, Sizes, Work, most_sizes, sizes_at, work_of
 
 VARIABLE = "VERTEXFLOW_ONE_LAUNCH"
 LEAST_STEPS = 2  # with which one launch is taken: with one step there is nothing to save
@@ -59,11 +60,19 @@ class Resident:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a run gives: its rows, what its arguments are, what is compiled for such arguments, and where it runs."""
+class Rows:
+    """The rows of a kind in a run, and what its arguments are; `number` is that of their group in steps (None: there is one)."""
 
     group: RowGroup
     value: Callable[[RunArgument], Tensor | int | None]
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run gives: the rows of each kind, what is compiled for such arguments, and where it runs."""
+
+    kinds: Sequence[Rows]
     compiled: dict[Any, Resident]  # by whether weights are kept, and the sizes, or their number, that were asked for
     device: torch.device
     stream: int
@@ -86,12 +95,14 @@ class Form:
 
 @dataclass(eq=False)
 class Persistent:
-    """A core as one kernel. `last` says of the latest run why it was not taken; empty, if it was. `weights` says why programs did
-    not keep their weights; empty, if they did, and None where there are none."""
+    """A core as one kernel, of a source for each kind. `last` says of the latest run why it was not taken; empty, if it was.
+    `weights` says why programs did not keep their weights; empty, if they did, and None where there are none. `kinds` is of how
+    many kinds the launch was."""
 
-    source: Source
+    sources: Sequence[Source]
     last: str | None = None
     weights: str | None = None
+    kinds: int = 1
     works: WeakKeyDictionary[RowGroup, dict[bytes, tuple[Work, Tensor]]] = field(default_factory=WeakKeyDictionary)
 
     @cached_property
@@ -105,14 +116,21 @@ class Persistent:
         return self._form(keeps=True)
 
     def _form(self, keeps: bool) -> Form:
-        written = write_persistent(self.source, keeps)
+        written = write_persistent(self.sources, keeps)
         return Form(written, getattr(load(written.text), written.name))
 
     def describe(self) -> str:
-        """How the latest run, in one launch, went about its weights."""
+        """Of how many kinds the latest run in one launch was, and how it went about its weights."""
+        kinds = f" of {self.kinds} kinds" if self.kinds > 1 else ""
         if self.weights is None:
-            return ""
-        return f", weights read in every step ({self.weights})" if self.weights else ", weights kept in shared memory"
+            return kinds
+        return f"{kinds}, weights " + (
+            f"read in every step ({self.weights})" if self.weights else "kept in shared memory"
+        )
+
+    def note(self, of_all: Persistent) -> None:
+        """Note how a run together with other kinds went."""
+        self.last, self.weights, self.kinds = of_all.last, of_all.weights, len(of_all.sources)
 
     def run(self, given: Given, steps: Ints) -> bool:
         """Compute these steps, lines as in `Step`, in one launch; False if nothing was done, `last` says why.
@@ -120,6 +138,7 @@ class Persistent:
         It is refused before it starts where fewer programs fit on the device at once than are launched, since programs wait for
         each other: at most the multiprocessors times what fits on each by registers and shared memory, as the driver says.
         """
+        self.kinds = len(self.sources)
         if len(steps) < LEAST_STEPS:
             self.last = "a run of one step"
             return False
@@ -132,11 +151,15 @@ class Persistent:
 
     def _work(self, given: Given, steps: Ints) -> tuple[Work, Tensor]:
         """The stages of these steps, and their lines on the device; kept for each structure."""
-        kept = self.works.setdefault(given.group, {})
-        key = steps.tobytes()
+        kept = self.works.setdefault(given.kinds[0].group, {})
+        places = [number for rows in given.kinds for number in (rows.group.num_leaves, rows.group.start)]
+        key = np.array(places).tobytes() + steps.tobytes()
         if key not in kept:
-            group = given.group
-            work = work_of(self.source.inner, self.source.leaf, steps, group.num_leaves, group.start)
+            kinds = [
+                Kind(source.inner, source.leaf, rows.group.num_leaves, rows.group.start, rows.number)
+                for source, rows in zip(self.sources, given.kinds, strict=True)
+            ]
+            work = work_of(kinds, steps)
             with rehearsal.interrupted(), torch.inference_mode(False):
                 kept[key] = work, torch.from_numpy(work.lines).to(given.device, non_blocking=True)
         return kept[key]
@@ -222,7 +245,7 @@ class _Run:
 
     def _arguments(self, form: Form, sizes: Sizes, first: int, end: int) -> tuple[Any, ...]:
         given = self.given
-        pointers = [given.value(pointer) for pointer in form.written.pointers]
+        pointers = [given.kinds[kind].value(pointer) for kind, pointer in form.written.pointers]
         meeting = meeting_place(given.device, given.stream)
         return (*pointers, self.lines, first, end, meeting, *form.blocks(sizes), given.precision)
 

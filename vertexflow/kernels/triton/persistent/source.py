@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ...arguments import RunArgument
-from ..source import INTEGERS, TYPED, Launch, Source, constants, typed, wrapped
+from ...arguments import RunArgument, Seed
+from ..source import INTEGERS, Launch, Source, constants, wrapped
 from .work import WIDTH
 
 HEAD = '''"""Generated from a vertex function: all steps of a core in one launch.
@@ -26,28 +26,44 @@ TILE = ("tile_row", "tile_column")
 MOST_LOOKS = 1 << 24  # at a barrier, in debug builds: seconds
 
 
+OfKind = tuple[int, RunArgument]  # an argument of kernels of a kind, which is given by its number
+Names = dict[OfKind, str]
+
+
 @dataclass(frozen=True)
 class PersistentSource:
-    """Triton source, the name of its kernel, and the arguments that come before `work`, with their names."""
+    """Triton source, the name of its kernel, and the arguments that come before `work`, each of a kind, with their names."""
 
     name: str
     text: str
-    pointers: list[RunArgument]
+    pointers: list[OfKind]
     names: list[str]
     launches: Sequence[Launch]  # the kernels that it consists of, numbered as in `work`
 
 
-def write_persistent(source: Source, keeps: bool = False) -> PersistentSource:
-    """One kernel of all kernels of a core; with `keeps`, its programs keep the weights of all products."""
-    launches, names = [*source.inner, *source.leaf], _names([*source.inner, *source.leaf])
-    name = f"{source.name}_persistent{'_kept' if keeps else ''}"
-    signature = [*typed(list(names.values())), *OWN]
+def write_persistent(sources: Sequence[Source], keeps: bool = False) -> PersistentSource:
+    """One kernel of all kernels of a core, a source for each kind; with `keeps`, its programs keep the weights of products."""
+    kinds = [number for number, source in enumerate(sources) for _ in (*source.inner, *source.leaf)]
+    launches = [launch for source in sources for launch in (*source.inner, *source.leaf)]
+    names = _names(kinds, launches)
+    if len(sources) > 1:  # kernels of several kinds have the same names
+        launches = [
+            replace(launch, name=f"kind_{kind}_{launch.name}") for kind, launch in zip(kinds, launches, strict=True)
+        ]
+    given = [
+        [names[kind, pointer] for pointer in launch.pointers] for kind, launch in zip(kinds, launches, strict=True)
+    ]
+    name = f"{sources[0].name}_persistent{'_kept' if keeps else ''}"
+    seeds = [name for (_, pointer), name in names.items() if isinstance(pointer, Seed)]
+    signature = [*(f"{name}: tl.int64" if name in seeds else name for name in names.values()), *OWN]  # however small
     signature += [f"{block}: tl.constexpr" for number in range(len(launches)) for block in _blocks(number)]
-    not_specialized = ["first", "end", *(name for name in TYPED if name in names.values())]
+    not_specialized = ["first", "end", *seeds]
     kept = [number for number, launch in enumerate(launches) if keeps and launch.kept is not None]
-    stages = [line for number in kept for line in _kept_stage(number, launches[number], names)]
+    stages = [line for number in kept for line in _kept_stage(number, launches[number], given[number])]
     others = [number for number in range(len(launches)) if number not in kept]
-    stages += [line for number in others for line in _stage(number, launches[number], names, number == others[0])]
+    stages += [
+        line for number in others for line in _stage(number, launches[number], given[number], number == others[0])
+    ]
     text = [
         *(line for number, launch in enumerate(launches) for line in _tile_function(launch, number in kept)),
         "",
@@ -57,7 +73,7 @@ def write_persistent(source: Source, keeps: bool = False) -> PersistentSource:
         "):",
         '    """Stages [first, end)."""',
         "    program, programs = tl.program_id(0), tl.num_programs(0)",
-        *(f"    {line}" for number in kept for line in _kept_columns(number, launches[number], names)),
+        *(f"    {line}" for number in kept for line in _kept_columns(number, launches[number], given[number])),
         "    at = first",
         "    while at < end:",
         f"        line = work + at * {WIDTH}",
@@ -72,17 +88,17 @@ def write_persistent(source: Source, keeps: bool = False) -> PersistentSource:
     return PersistentSource(name, "\n".join([HEAD, *text]) + "\n", list(names), list(names.values()), launches)
 
 
-def _names(launches: Sequence[Launch]) -> dict[RunArgument, str]:
+def _names(kinds: Sequence[int], launches: Sequence[Launch]) -> Names:
     """The arguments of all kernels without duplicates, under names that are none twice."""
-    names: dict[RunArgument, str] = {}
-    for launch in launches:
+    names: Names = {}
+    for kind, launch in zip(kinds, launches, strict=True):
         for pointer, name in zip(launch.pointers, launch.names, strict=True):
-            stem, _, kind = name.rpartition("_")
+            stem, _, ending = name.rpartition("_")
             number, unique = 1, name
-            while pointer not in names and unique in names.values():
+            while (kind, pointer) not in names and unique in names.values():
                 number += 1
-                unique = f"{stem}_{number}_{kind}"
-            names.setdefault(pointer, unique)
+                unique = f"{stem}_{number}_{ending}" if stem else f"{name}_{number}"
+            names.setdefault((kind, pointer), unique)
     return names
 
 
@@ -113,10 +129,10 @@ def _function(name: str, arguments: list[str], lines: list[str]) -> list[str]:
     ]
 
 
-def _stage(number: int, launch: Launch, names: dict[RunArgument, str], is_first: bool) -> list[str]:
+def _stage(number: int, launch: Launch, pointers: list[str], is_first: bool) -> list[str]:
     """The tiles of a stage that are this program's."""
     height, width, depth = _blocks(number)
-    given = [*(names[pointer] for pointer in launch.pointers), *INTEGERS, "tile // across", "tile % across"]
+    given = [*pointers, *INTEGERS, "tile // across", "tile % across"]
     return [
         f"{'if' if is_first else 'elif'} kernel == {number}:",
         f"    across = tl.cdiv({launch.tile.columns}, {width})",
@@ -129,10 +145,10 @@ def _stage(number: int, launch: Launch, names: dict[RunArgument, str], is_first:
     ]
 
 
-def _kept_columns(number: int, launch: Launch, names: dict[RunArgument, str]) -> list[str]:
+def _kept_columns(number: int, launch: Launch, pointers: list[str]) -> list[str]:
     """What a program has for all stages of a kernel: its columns, and their weights."""
     _, width, depth = _blocks(number)
-    given = [*(names[pointer] for pointer in launch.pointers), f"program % across_{number}", width, depth]
+    given = [*pointers, f"program % across_{number}", width, depth]
     return [
         f"across_{number} = tl.cdiv({launch.tile.columns}, {width})",
         f"kept_{number} = {launch.name}_weights(",
@@ -141,14 +157,14 @@ def _kept_columns(number: int, launch: Launch, names: dict[RunArgument, str]) ->
     ]
 
 
-def _kept_stage(number: int, launch: Launch, names: dict[RunArgument, str]) -> list[str]:
+def _kept_stage(number: int, launch: Launch, pointers: list[str]) -> list[str]:
     """The tiles of a stage that are this program's: rows of its columns, which it shares with the other programs that have these.
 
     It is not inside of an `if`, out of which Triton would not move the stores of the weights to shared memory.
     """
     height, width, depth = _blocks(number)
     own = f"kept_{number}"
-    given = [*(names[pointer] for pointer in launch.pointers), *INTEGERS, "tile_row", f"program % across_{number}", own]
+    given = [*pointers, *INTEGERS, "tile_row", f"program % across_{number}", own]
     return [
         f"tile_row, sharing = program // across_{number}, programs // across_{number}",
         f"most = tl.where((kernel == {number}) & (tile_row < sharing), tl.cdiv(rows, {height}), 0)",

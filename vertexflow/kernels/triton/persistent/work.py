@@ -15,6 +15,7 @@ from ..source import Launch
 WIDTH = 8  # numbers of a line, of which the last is not used
 FIXED = 64  # what a tile takes beside its elements, in elements: counted from instructions, see docs/performance.md
 
+Chosen = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 Sizes = tuple[tuple[int, int], ...]  # rows and columns of a tile of each kernel
 
 
@@ -61,24 +62,47 @@ def sizes_at(launches: Sequence[Launch], number: int) -> Sizes:
     return tuple(launch.tile.sizes[min(number, len(launch.tile.sizes) - 1)] for launch in launches)
 
 
-def work_of(inner: Sequence[Launch], leaf: Sequence[Launch], steps: Ints, num_leaves: int, group_start: int) -> Work:
-    """The stages of steps, lines as in `Step`; stages without rows are left out.
+@dataclass(frozen=True)
+class Kind:
+    """The kernels of steps of one kind: with children (`inner`) or without (`leaf`); the number of leaves of its group of rows,
+    the group's first row in a state, and its number in the lines of steps (None: all steps are of this kind)."""
+
+    inner: Sequence[Launch]
+    leaf: Sequence[Launch]
+    num_leaves: int
+    group_start: int
+    number: int | None = None
+
+
+def work_of(kinds: Sequence[Kind], steps: Ints) -> Work:
+    """The stages of steps, lines as in `Step`, with the kernels of all kinds numbered one kind after the other; stages without
+    rows are left out.
 
     Programs meet between stages of different steps, and between those of different levels in a step.
     """
-    launches = [*inner, *leaf]
-    start, stop, edge_start, edge_stop = (steps[:, column].astype(np.int64) for column in (0, 1, 5, 6))
-    is_inner = start >= num_leaves
+    launches: list[Launch] = []
     tables = []
-    for kernel, launch in enumerate(launches):
-        rows = edge_stop - edge_start if launch.on_edges else stop - start
-        (step,) = np.nonzero((is_inner == (kernel < len(inner))) & (rows > 0))
-        numbers = (start, start - num_leaves, start + group_start, edge_start, rows)
-        columns = [np.full_like(step, kernel), *(each[step] for each in numbers)]
-        tables.append(np.stack([step, np.full_like(step, launch.level), *columns], 1))
+    for kind in kinds:
+        of_kind = steps[:, 4] == kind.number if kind.number is not None else np.ones(len(steps), bool)
+        tables += _stages(kind, steps, of_kind, len(launches))
+        launches += [*kind.inner, *kind.leaf]
     all_lines = np.concatenate(tables) if tables else np.zeros((0, 8), np.int64)
     all_lines = all_lines[np.lexsort((all_lines[:, 2], all_lines[:, 0]))]  # by step, then by kernel
     lines = np.zeros((len(all_lines), WIDTH), np.int32)
     lines[:, :6] = all_lines[:, 2:]
     lines[:-1, 6] = (all_lines[1:, :2] != all_lines[:-1, :2]).any(1)
     return Work(lines, launches)
+
+
+def _stages(kind: Kind, steps: Ints, of_kind: Chosen, first: int) -> list[Numbers]:
+    """For each kernel of a kind, the first of which has number `first`: the step, the level and the line of each stage."""
+    start, stop, edge_start, edge_stop = (steps[:, column].astype(np.int64) for column in (0, 1, 5, 6))
+    is_inner = start >= kind.num_leaves
+    tables = []
+    for number, launch in enumerate([*kind.inner, *kind.leaf]):
+        rows = edge_stop - edge_start if launch.on_edges else stop - start
+        (step,) = np.nonzero(of_kind & (is_inner == (number < len(kind.inner))) & (rows > 0))
+        numbers = (start, start - kind.num_leaves, start + kind.group_start, edge_start, rows)
+        columns = [np.full_like(step, first + number), *(each[step] for each in numbers)]
+        tables.append(np.stack([step, np.full_like(step, launch.level), *columns], 1))
+    return tables
