@@ -3,8 +3,8 @@
     python -m tests.kernels.triton.persistent.assemble SIZE DTYPE MODEL ... [--debug] [--keep] [--tf32]
 
 prints, as JSON, a list of [model, kernel, target, registers, bytes of spills, PTX, bytes of shared memory, bytes of weights that
-a program keeps, which arguments are weights]. `--debug`: as TRITON_DEBUG=1; `--keep`: of kernels whose programs keep their
-weights; `--tf32`: products of float32 are in TF32.
+a program keeps for a kernel, which arguments are weights]. `--debug`: as TRITON_DEBUG=1; `--keep`: of kernels whose programs
+keep their weights; `--tf32`: products of float32 are in TF32.
 """
 
 from __future__ import annotations
@@ -21,28 +21,31 @@ import torch
 
 from benchmarks.registers import programs_of
 from vertexflow.kernels.triton.persistent.ahead import compile_persistent, persistent_kernels_of
-from vertexflow.kernels.triton.persistent.keep import weights_of
+from vertexflow.kernels.triton.persistent.keep import surely_kept
 
 
 def main(size: int, dtype: torch.dtype, models: list[str], debug: bool, keeps: bool) -> None:
     rows = []
     for name in models:
-        for program in programs_of(name, size, dtype):
-            for kernel in persistent_kernels_of(program, keeps=keeps):
-                for target in ("sm_80", "sm_90"):
-                    one = compile_persistent(kernel, target, debug)
-                    row = [name, one.kernel, target, one.registers, one.spills, one.text, one.shared]
-                    weights = weights_of(kernel.source.launches, one.sizes) if keeps else 0
-                    rows.append([*row, weights, weights_among_arguments(kernel)])
+        for kernel in persistent_kernels_of(list(programs_of(name, size, dtype)), keeps=keeps):
+            for target in ("sm_80", "sm_90"):
+                one = compile_persistent(kernel, target, debug)
+                row = [name, one.kernel, target, one.registers, one.spills, one.text, one.shared]
+                weights = surely_kept(kernel.source.launches, one.sizes) if keeps else 0
+                rows.append([*row, weights, weights_among_arguments(kernel)])
     json.dump(rows, sys.stdout)
 
 
 def weights_among_arguments(kernel) -> list[int]:
     """The numbers of the arguments that are weights: those that are read where weights are loaded."""
-    lines = [line for launch in kernel.source.launches if launch.kept for line in launch.kept.weights]
-    names = {name for line in lines for name in re.findall(r"tl\.load\((\w+)", line)}
+    of_weights = set()
+    for launch in kernel.source.launches:
+        lines = launch.kept.weights if launch.kept else []
+        names = {name for line in lines for name in re.findall(r"tl\.load\((\w+)", line)}
+        of_weights |= {pointer for pointer, name in zip(launch.pointers, launch.names, strict=True) if name in names}
+    given = zip(kernel.source.pointers, kernel.source.names, strict=True)
     passed = [name for name, kind in kernel.signature.items() if kind != "constexpr"]
-    return [passed.index(name) for name in sorted(names)]
+    return sorted(passed.index(name) for (_, pointer), name in given if pointer in of_weights)
 
 
 if __name__ == "__main__":

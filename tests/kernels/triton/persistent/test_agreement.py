@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
+from torch import nn
 
 import vertexflow as vf
 from benchmarks.zoo import ZOO
@@ -112,20 +113,60 @@ def test_the_same_random_numbers_are_drawn(monkeypatch):
     assert all(map(torch.equal, actual, expected))
 
 
+@pytest.mark.parametrize("weights", ["kept", pytest.param("read", marks=pytest.mark.slow)])
+def test_steps_of_several_kinds_that_take_turns_are_one_launch(weights, launches, request):
+    if weights == "read":
+        request.getfixturevalue("weights_are_read")
+    animal, inputs, exact, exact_inputs = model_and_exact("LatticeLSTM", torch.float32)
+    actual = results(animal, inputs, "triton")
+    assert difference(actual, results(exact, exact_inputs, "eager")) < 1e-5
+    assert len({core for core, *_ in launches}) == 2
+    assert [first for _, _, first, _ in launches if first == 0] == [0, 0]  # forward and backward begin once
+    said = animal.functions()[0].explain()
+    for part in ("word.core", "char.core", "word.grad_core", "char.grad_core"):
+        assert f"{part}: Triton kernels, one launch for all steps of 2 kinds" in said
+
+
+class Turns(vf.VertexFunction):
+    """Two kinds that take turns, of which one sorts, for which there are no kernels."""
+
+    def __init__(self):
+        super().__init__(state={"h": 5})
+        self.linear = nn.Linear(5, 5)
+
+    @vf.vertex("plain")
+    def plain(self, v):
+        h = torch.tanh(self.linear(v.gather(0).h) + v.pull("x"))
+        v.scatter(h=h)
+        v.push(plain=h)
+
+    @vf.vertex("sorted")
+    def sorted(self, v):
+        v.scatter(h=torch.sort(torch.tanh(self.linear(v.gather(0).h)), -1).values)
+
+
 @pytest.mark.slow
-def test_steps_of_several_kinds_that_follow_each_other_are_launched_one_by_one_and_that_is_said():
-    """A launch is of one kind's steps: where kinds take turns there is one step at a time."""
-    animal = ZOO["LatticeLSTM"](3)
-    results(animal, animal.inputs(torch.float32), "triton")
-    assert "launches a step, not one for all (a run of one step)" in animal.functions()[0].explain()
+def test_kinds_of_which_one_has_no_kernels_are_launched_one_by_one_and_that_is_said():
+    model = Turns()
+    graph = vf.graph(6, [(at, at + 1) for at in range(5)], kind=["plain", "sorted"] * 3)
+    x = torch.randn(3, 5)
+    model.backend = "triton"
+    actual = model([graph], x=x).plain
+    said = model.explain()
+    assert "plain.core: Triton kernels, 1 launch a step, not one for all (a run of one step)" in said
+    assert "sorted.core: calls of PyTorch" in said
+    model.backend = "eager"
+    torch.testing.assert_close(actual, model([graph], x=x).plain)
 
 
-def test_without_being_asked_for_every_step_is_launched(monkeypatch):
+@pytest.mark.parametrize("name", ["README", pytest.param("LatticeLSTM", marks=pytest.mark.slow)])
+def test_without_being_asked_for_every_step_is_launched(name, monkeypatch):
     monkeypatch.delenv(VARIABLE)
     monkeypatch.setattr(Persistent, "run", lambda *_: pytest.fail("one launch"))
-    animal = ZOO["README"](5)
+    animal = ZOO[name](5)
     results(animal, animal.inputs(torch.float32), "triton")
-    assert "core: Triton kernels, 1 launch a step\n" in animal.model.explain()
+    counts = {"README": "1 launch", "LatticeLSTM": "2 launches"}
+    assert f"core: Triton kernels, {counts[name]} a step\n" in animal.functions()[0].explain()
 
 
 def test_another_value_of_the_variable_is_refused(monkeypatch):

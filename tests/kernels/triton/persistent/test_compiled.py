@@ -55,6 +55,17 @@ def test_a_program_for_each_tile_of_columns_keeps_its_weights():
 
 
 @pytest.mark.slow
+def test_steps_of_kinds_that_take_turns_are_one_launch():
+    record = dry_run("LatticeLSTM", "20", "1")
+    assert record["compiled"] == [2, 0]
+    for launches in record["launches"]:
+        assert names(launches) == ["core_persistent_kept", "grad_core_persistent_kept"]
+        assert all(one["is_cooperative"] for one in launches)
+    for kind in ("word", "char"):
+        assert f"{kind}.core: Triton kernels, one launch for all steps of 2 kinds" in record["said"]
+
+
+@pytest.mark.slow
 def test_weights_with_which_a_kernel_spills_are_read_in_every_step_and_that_is_said():
     record = dry_run("LSTM", "40", "1", "spill")
     assert record["compiled"][1] == 0  # nor is it tried again
@@ -137,8 +148,9 @@ def test_kernels_of_all_steps_do_not_spill_and_release_and_acquire_at_a_barrier(
         ("200", "bfloat16", ["ChildSumTreeLSTM"]),
         ("128", "float32", ["LSTM"]),
         ("512", "bfloat16", ["LSTM"]),
+        ("64", "float32", ["LatticeLSTM"]),
     ],
-    ids=["float32", "tf32", "bfloat16", "columns that tiles do not divide", "128", "512"],
+    ids=["float32", "tf32", "bfloat16", "columns that tiles do not divide", "128", "512", "kinds"],
 )
 def test_weights_are_loaded_before_the_loop_over_stages_and_kept_in_shared_memory(size, dtype, words):
     kernels = json.loads(python("tests.kernels.triton.persistent.assemble", size, dtype, *words, "--keep"))

@@ -39,6 +39,21 @@ def test_a_step_of_two_levels():
     ]
 
 
+def test_steps_of_two_kinds_that_take_turns():
+    """Kernels are numbered one kind after the other; steps stay in their order, and programs meet between all of them."""
+    steps = table((0, 4, 0, 0), (0, 2, 0, 0), (4, 7, 0, 5), (2, 5, 0, 0))
+    steps[:, 4] = [3, 1, 3, 1]
+    kinds = [Kind([launch()], [launch()], 4, 100, number=3), Kind([launch(), launch(1)], [], 0, 200, number=1)]
+    assert work_of(kinds, steps).lines.tolist() == [
+        [1, 0, -4, 100, 0, 4, 1, 0],
+        [2, 0, 0, 200, 0, 2, 1, 0],
+        [3, 0, 0, 200, 0, 2, 1, 0],
+        [0, 4, 0, 104, 0, 3, 1, 0],
+        [2, 2, 2, 202, 0, 3, 1, 0],
+        [3, 2, 2, 202, 0, 3, 0, 0],
+    ]
+
+
 @st.composite
 def schedules(draw):
     """Kernels and steps, in any order."""

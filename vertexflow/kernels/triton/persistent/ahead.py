@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ....errors import BackendError
@@ -39,21 +39,25 @@ class Assembled:
     text: str
 
 
-def persistent_kernels_of(program: Program, dag: bool = False, keeps: bool = False) -> Iterator[TypedPersistent]:
-    """Those of both cores of a program, where they are not cut by calls of PyTorch; `dag` as in `ahead.kernels_of`. With `keeps`,
-    those whose programs keep their weights, where there are some."""
+def persistent_kernels_of(
+    programs: Sequence[Program], dag: bool = False, keeps: bool = False
+) -> Iterator[TypedPersistent]:
+    """Those of both cores of a vertex function, whose kinds have these programs, where none is cut by calls of PyTorch. `dag` as
+    in `ahead.kernels_of`. With `keeps`, those whose programs keep their weights, where there are some."""
     for core in CORES:
-        pieces = write_core(program, core).pieces if core in program.parts else []
-        if len(pieces) == 1:
-            if keeps and not any(launch.kept for launch in (*pieces[0].inner, *pieces[0].leaf)):
-                continue
-            source = write_persistent(pieces, keeps)
-            types = [type_of(program, pointer, dag) for _, pointer in source.pointers]
-            names = [*source.names, *OWN]
-            blocks = [f"{name}_{number}" for number in range(len(source.launches)) for name in ("M", "N", "K")]
-            kinds = [*types, "*i32", "i32", "i32", "*i32", *["constexpr"] * (len(blocks) + 1)]
-            signature = dict(zip([*names, *(f"BLOCK_{block}" for block in blocks), "PRECISION"], kinds, strict=True))
-            yield TypedPersistent(source, signature, precision(), keeps)
+        of_core = [program for program in programs if core in program.parts]
+        pieces = [write_core(program, core).pieces for program in of_core]
+        if not pieces or any(len(each) != 1 for each in pieces):
+            continue
+        source = write_persistent([piece for (piece,) in pieces], keeps)
+        if keeps and not any(launch.kept for launch in source.launches):
+            continue
+        types = [type_of(of_core[kind], pointer, dag) for kind, pointer in source.pointers]
+        names = [*source.names, *OWN]
+        blocks = [f"{name}_{number}" for number in range(len(source.launches)) for name in ("M", "N", "K")]
+        kinds = [*types, "*i32", "i32", "i32", "*i32", *["constexpr"] * (len(blocks) + 1)]
+        signature = dict(zip([*names, *(f"BLOCK_{block}" for block in blocks), "PRECISION"], kinds, strict=True))
+        yield TypedPersistent(source, signature, precision(), keeps)
 
 
 def compile_persistent(kernel: TypedPersistent, target: str, debug: bool = False) -> Assembled:

@@ -109,8 +109,17 @@ def _written_of(launches: Sequence[Launch], sizes: Sizes, precision: str) -> int
 
 
 def weights_of(launches: Sequence[Launch], sizes: Sizes) -> int:
-    """The bytes of weights that a program keeps."""
-    return sum(launch.kept.of_column * size[1] for launch, size in zip(launches, sizes, strict=True) if launch.kept)
+    """The bytes of weights that a program keeps, at most: what is the same in several kernels is kept once."""
+    return sum(_weights_of_each(launches, sizes))
+
+
+def surely_kept(launches: Sequence[Launch], sizes: Sizes) -> int:
+    """The bytes of weights that a program keeps at least: those of one kernel."""
+    return max(_weights_of_each(launches, sizes))
+
+
+def _weights_of_each(launches: Sequence[Launch], sizes: Sizes) -> list[int]:
+    return [launch.kept.of_column * size[1] for launch, size in zip(launches, sizes, strict=True) if launch.kept]
 
 
 def columns_of(launches: Sequence[Launch], sizes: Sizes) -> int:

@@ -265,7 +265,7 @@ class _Run:
         for sizes, options in itertools.product(choice, keep.REGISTERS):
             kernel, weights = (
                 self._compiled(form, sizes, **options),
-                keep.weights_of(self.work.launches, sizes),
+                keep.surely_kept(self.work.launches, sizes),
             )
             if not weights <= kernel.metadata.shared <= self.shared:
                 why = f"compiled, it takes {kernel.metadata.shared} bytes of shared memory, {weights} of them weights"
