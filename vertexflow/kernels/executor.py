@@ -78,9 +78,9 @@ def _run_steps(kinds: Sequence[_Steps], runs: Sequence[tuple[int, Ints]], steps:
     `runs` are the latter, each with the number of its kind; `steps` all of them in this order; `table` those of the forward pass.
     """
     turns = [number for number, _ in runs if not isinstance(kinds[number].loop, NoSteps)]
-    loops = {number: (kinds[number].loop, kinds[number].bound) for number in dict.fromkeys(turns)}
+    loops = {number: (kinds[number].loop, kinds[number].bound) for number in sorted(set(turns))}
     if len(turns) > 1 and not is_profiling():
-        first = loops[turns[0]][0]
+        first, _ = loops[min(loops)]
         if isinstance(first, RunsTogether) and first.run_together(loops, steps):
             return
     for number, lines in runs:

@@ -180,7 +180,10 @@ class TritonLoop:
         if len(loops) < len(kinds):
             return False
         arguments = [bind() for _, bind in kinds.values()]
-        together = self.together.setdefault(tuple(loops), Together(Persistent([loop.source for loop in loops])))
+        key = tuple(loops)
+        if key not in self.together:
+            self.together[key] = Together(Persistent([loop.source for loop in loops]))
+        together = self.together[key]
         compiled = together.compiled.setdefault(tuple(id(each.kernels) for each in arguments), {})
         rows = [Rows(each.group, each.value, number) for number, each in zip(kinds, arguments, strict=True)]
         with (

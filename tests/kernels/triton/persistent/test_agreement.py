@@ -16,6 +16,8 @@ from vertexflow.kernels.triton.persistent.launch import VARIABLE
 from vertexflow.kernels.triton.persistent.work import Work, most_sizes
 
 from ....budget import tries
+from ....call.test_kinds import check as check_kinds
+from ....kinds import kinds_cases
 from ....ragged import ragged_cases
 from ....strategies import OPERATIONS, cases
 from ..test_functions import check_kernels
@@ -125,6 +127,15 @@ def test_steps_of_several_kinds_that_take_turns_are_one_launch(weights, launches
     said = animal.functions()[0].explain()
     for part in ("word.core", "char.core", "word.grad_core", "char.grad_core"):
         assert f"{part}: Triton kernels, one launch for all steps of 2 kinds" in said
+
+
+@pytest.mark.slow
+@tries(3)
+@given(kinds_cases())
+def test_random_functions_of_kinds(case):
+    """Kinds of a batch that take turns, of which some leave out a state, and of which some may have no kernels."""
+    case.model.backend = "triton"
+    check_kinds(case)
 
 
 class Turns(vf.VertexFunction):
