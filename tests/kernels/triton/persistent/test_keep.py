@@ -87,6 +87,15 @@ def test_long_products_are_not_written_one_by_one():
     assert choose(work(lstm(1504, 4), 64, 64), 400, 1 << 30, "tf32").sizes
 
 
+@pytest.mark.parametrize(("rows", "why"), [(64, ""), (4096, "more would be read, of rows")])
+def test_many_rows_are_read_by_wide_tiles_and_then_weights_are_not_kept(rows, why):
+    """Gradients of the states of an LSTM's children: one product of 1,024 columns, for which there are tiles of 64 by 64."""
+    kept = Kept([], [], 1024 * 4, 1024 * 4, 256 * 4, {torch.float32: 1024})
+    launches = (Launch("step", [], [], tile_of(256, 1, 1), False, set(), 0, [], kept), lstm(256)[1])
+    choice = choose(work(launches, rows, 64), *H200, "ieee")
+    assert (choice.why, bool(choice.sizes)) == (why, not why)
+
+
 def test_where_there_are_no_weights_nothing_is_said_of_them():
     assert choose(work(lstm(256)[1:] * 2, 64, 64), *H200, "ieee") == Choice([])
 

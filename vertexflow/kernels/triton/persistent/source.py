@@ -160,7 +160,7 @@ def _kept_columns(number: int, launch: Launch, pointers: list[str]) -> list[str]
 def _kept_stage(number: int, launch: Launch, pointers: list[str]) -> list[str]:
     """The tiles of a stage that are this program's: rows of its columns, which it shares with the other programs that have these.
 
-    It is not inside of an `if`, out of which Triton would not move the stores of the weights to shared memory.
+    It is not inside of an `if`, out of which Triton does not move the stores of all weights to shared memory.
     """
     height, width, depth = _blocks(number)
     own = f"kept_{number}"
