@@ -11,9 +11,8 @@ import vertexflow as vf
 from benchmarks.zoo import ZOO
 from vertexflow.kernels.triton.loop import Call
 from vertexflow.kernels.triton.persistent import Persistent, launch
-from vertexflow.kernels.triton.persistent.keep import Choice
 from vertexflow.kernels.triton.persistent.launch import VARIABLE
-from vertexflow.kernels.triton.persistent.work import Work, most_sizes
+from vertexflow.kernels.triton.persistent.work import Choice, Work, most_sizes
 
 from ....budget import tries
 from ....call.test_kinds import check as check_kinds

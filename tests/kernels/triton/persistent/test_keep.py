@@ -12,8 +12,8 @@ from benchmarks.zoo import ZOO
 from vertexflow.kernels.triton import loop
 from vertexflow.kernels.triton.kept import Kept
 from vertexflow.kernels.triton.persistent import Persistent, keep, launch
-from vertexflow.kernels.triton.persistent.keep import Choice, choose, columns_of, sizes_that_fit, weights_of
-from vertexflow.kernels.triton.persistent.work import Kind, work_of
+from vertexflow.kernels.triton.persistent.keep import choose, columns_of, sizes_that_fit, weights_of
+from vertexflow.kernels.triton.persistent.work import Choice, Kind, work_of
 from vertexflow.kernels.triton.source import Launch
 from vertexflow.kernels.triton.tiles import choose as tile_of
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,26 +15,14 @@ import torch
 from ...binding import Numbers
 from ..source import Launch
 from ..tiles import KEPT_SIZES, WARPS
-from .work import FIXED, Sizes, Work, sizes_at
+from .work import FIXED, Choice, Sizes, Work, sizes_at
 
 OTHERS = 4096  # bytes of shared memory for sums and the like
 LEAST_STAGES = 4  # of a kernel that keeps its weights: the first reads them as ever
-LEAST_STAGES = 4  # of a kernel that keeps its weights: the first reads them as ever
 MOST_COMPILED = 3  # sizes that are tried, should the first ones spill: compiling takes ten seconds
 MOST_WRITTEN = 4096  # multiply-adds of a thread in a tile, which are written one by one: 64 KiB of instructions
-REGISTERS: tuple[dict[str, int], ...] = (
-    {},
-    {"maxnreg": 255},
-)  # as the compiler likes; and if that spills, all that there are
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The sizes of tiles with which weights are kept, the best first; none, and `why`, where they are not. `why` is empty as well
-    where there are no weights."""
-
-    sizes: list[Sizes]
-    why: str = ""
+# What the compiler is told of registers: nothing; and if it spills, to take all that there are.
+REGISTERS: tuple[dict[str, int], ...] = ({}, {"maxnreg": 255})
 
 
 def choose(work: Work, multiprocessors: int, shared: int, precision: str) -> Choice:
@@ -47,6 +34,13 @@ def choose(work: Work, multiprocessors: int, shared: int, precision: str) -> Cho
     program for each tile of columns; and where fewer bytes are read than without keeping them. Of the sizes with which that is
     so, those come first with which the stages are predicted to take the least time.
     """
+    key = multiprocessors, shared, precision
+    if key not in work.choices:
+        work.choices[key] = _choice(work, multiprocessors, shared, precision)
+    return work.choices[key]
+
+
+def _choice(work: Work, multiprocessors: int, shared: int, precision: str) -> Choice:
     if not any(launch.kept for launch in work.launches):
         return Choice([])
     if not shared:

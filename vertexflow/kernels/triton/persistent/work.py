@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +20,15 @@ Sizes = tuple[tuple[int, int], ...]  # rows and columns of a tile of each kernel
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The sizes of tiles with which weights are kept, the best first; none, and `why`, where they are not. `why` is empty as well
+    where there are no weights."""
+
+    sizes: list[Sizes]
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Work:
     """The stages of a run over some steps.
 
@@ -27,10 +36,12 @@ class Work:
         lines: [stages, 8]: the number of the kernel (those of steps with children, then those of leaves), `start`, `inner`,
             `absolute`, `edge_start` and `rows` as a launch a step has them, and 1 where programs must meet before the next stage.
         launches: the kernels.
+        choices: those that `keep.choose` made, by where the run is.
     """
 
     lines: Ints
     launches: Sequence[Launch]
+    choices: dict[tuple[int, int, str], Choice] = field(default_factory=dict, compare=False)
 
     def tiles(self, sizes: Sizes) -> Numbers:
         """How many tiles each stage has, whose kernels have tiles of these sizes."""
