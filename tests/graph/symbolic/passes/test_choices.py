@@ -195,3 +195,53 @@ def test_outputs_of_some_vertices(case, data):
         out = case.model(batch, outputs=torch.tensor(chosen), **case.inputs)
     for name, value in expected.outputs.items():
         torch.testing.assert_close(out[name], value[chosen], **TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_an_input_of_what_is_computed_at_once_is_taken_for_all_vertices(backend):
+    """Leaves alone take the product, which is computed over all rows."""
+
+    def vertex(self, v):
+        embedded = self.embed(v.pull("x"))
+        h = torch.where(v.num_children[:, None] > 0, torch.tanh(self.linear(v.gather(0).h)), embedded)
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": SIZE}, embed=nn.Linear(2, SIZE), linear=nn.Linear(SIZE, SIZE)).double()
+    model.backend = backend
+    x = torch.randn(6, 2, dtype=torch.float64)
+    out = model([vf.chain(6)], x=x)
+    program = program_of(model)
+    assert program.taken
+    assert not program.leaf_inputs
+    expected = run_reference(model, 6, [(i, i + 1, 0) for i in range(5)], {"x": x})
+    torch.testing.assert_close(out.h, expected["h"], **TOLERANCE)
+
+
+COUNTED = {
+    "bytes": lambda number: number.to(torch.uint8) > 0,  # 256 children are none
+    "negative": lambda number: number > -1,
+    "infinite": lambda number: number > float("-inf"),
+    "not a number": lambda number: number > float("nan"),
+    "halves": lambda number: number.double() * 0.5 > 0,
+    "above": lambda number: number > 255,
+}
+
+
+@pytest.mark.parametrize("condition", COUNTED)
+@pytest.mark.cases(2)
+def test_other_ways_to_count_children(condition):
+    def vertex(self, v):
+        kept = v.sum(v.children.h) + v.pull("x")
+        h = torch.where(COUNTED[condition](v.num_children)[:, None], 0.5 * kept, v.pull("x"))
+        v.scatter(h=h)
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": SIZE}).double()
+    graphs = [vf.graph(n + 1, [(i, n) for i in range(n)]) for n in (256, 255, 1, 0)]
+    x = torch.randn(516, SIZE, dtype=torch.float64)
+    model.backend = "eager"
+    expected = model(graphs, x=x).h
+    for backend in ("torch", "native"):
+        model.backend = backend
+        torch.testing.assert_close(model(graphs, x=x).h, expected, **TOLERANCE)

@@ -137,12 +137,12 @@ def _bounds(number: fx.Node, nodes: set[fx.Node]) -> Iterator[float]:
     for user in number.users:
         if user not in nodes:
             continue
-        is_number = user.meta["val"].dtype != torch.bool
-        if is_view(user) or (is_number and user.target in (aten.clone.default, aten._to_copy.default)):
-            yield from _bounds(user, nodes)
+        is_wide = user.meta["val"].dtype.is_floating_point or user.meta["val"].dtype in (torch.int32, torch.int64)
+        if is_view(user) or (is_wide and user.target in (aten.clone.default, aten._to_copy.default)):
+            yield from _bounds(user, nodes)  # no number of children is too large for such a dtype
         else:
             bound = user.args[1] if user.target in _COMPARISONS else None
-            yield float(bound) if isinstance(bound, (int, float)) else math.inf
+            yield float(bound) if isinstance(bound, (int, float)) and math.isfinite(bound) else math.inf
 
 
 def _ways(trace: Trace, bound: int) -> Iterator[Way]:
@@ -189,7 +189,7 @@ def forget_unread(program: Program, taken: Mapping[fx.Node, fx.Node]) -> None:
     of_inner = _read_from(wanted, program.taken)
     of_leaves = [*program.leaf_rows, *itertools.chain.from_iterable(program.leaf_reads.values())]
     alive = _read_from([*wanted, *of_leaves], program.taken)
-    program.leaf_inputs = {node for node in trace.pulls.values() if node in alive - of_inner}
+    program.leaf_inputs = {node for node in trace.pulls.values() if node not in of_inner}
     program.unread = program.stage_of.keys() - alive
     program.gathers = {key: node for key, node in program.gathers.items() if node in alive}
     program.state_grads = {name: node for name, node in program.state_grads.items() if node in alive}
