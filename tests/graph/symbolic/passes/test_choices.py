@@ -246,3 +246,35 @@ def test_other_ways_to_count_children(condition):
     for backend in ("torch", "native"):
         model.backend = backend
         torch.testing.assert_close(model(graphs, x=x).h, expected, **TOLERANCE)
+
+
+MARKS = {  # of a state that is -1: children are those that have it
+    "negated": (lambda x: torch._neg_view(torch.ones_like(x[:, :1])), lambda mark: mark < 0),
+    "bits": (
+        lambda x: (torch.ones_like(x[:, :1], dtype=torch.float32) * 0).view(torch.int32).double() - 1,
+        lambda mark: mark < 0,
+    ),
+    "of bits": (lambda x: torch.full_like(x[:, :1], -1).view(torch.int64).double(), lambda mark: mark < -2),
+    "expanded": (lambda x: torch.full_like(x[:, 0], -1)[:, None].expand(-1, 1), lambda mark: mark < 0),
+}
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.cases(2)
+def test_states_that_are_made_of_constants(mark):
+    """Views may show other numbers than they are of."""
+    make, reads = MARKS[mark]
+
+    def vertex(self, v):
+        child = v.gather(0)
+        h = torch.where(reads(child.m), torch.tanh(child.h) + v.pull("x"), 2 * v.pull("x"))
+        v.scatter(h=h, m=make(v.pull("x")))
+        v.push(h=h)
+
+    model = FromCode(vertex, {"h": SIZE, "m": 1}).double()
+    x = torch.randn(5, SIZE, dtype=torch.float64)
+    model.backend = "eager"
+    expected = model([vf.chain(5)], x=x).h
+    for backend in ("torch", "native"):
+        model.backend = backend
+        torch.testing.assert_close(model([vf.chain(5)], x=x).h, expected, **TOLERANCE)

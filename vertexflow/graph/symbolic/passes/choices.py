@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..nodes import is_free, is_view, same_shape
+from ..nodes import is_free, same_shape
 from ..program import CORES, Program
 from ..roles import ALL_SLOTS, Counts, Gather, NumChildren, is_over_edges, role_of
 from ..sizes import is_size
@@ -40,6 +40,12 @@ _OPERATIONS = _COMPARISONS | {
     aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_not.default,
     aten._to_copy.default, aten.clone.default, aten.full.default,
 }  # fmt: skip
+# Copies and views that show the numbers of their operand; others show its bits, or their negatives.
+_SAME_NUMBERS = {
+    aten.clone.default, aten.expand.default, aten.reshape.default, aten.view.default, aten.permute.default,
+    aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.slice.Tensor,
+    aten.select.int,
+}  # fmt: skip
 
 
 def constant_states(traces: Collection[Trace]) -> dict[str, float]:
@@ -47,7 +53,7 @@ def constant_states(traces: Collection[Trace]) -> dict[str, float]:
     numbers: dict[str, set[float | None]] = {}
     for trace in traces:
         for name, node in trace.scatters.items():
-            while node.target is aten.clone.default or is_view(node):
+            while node.target in _SAME_NUMBERS:
                 node = node.all_input_nodes[0]
             is_number = node.target is aten.full.default and isinstance(node.args[1], (bool, int, float))
             numbers.setdefault(name, set()).add(float(node.args[1]) if is_number else None)  # type: ignore[arg-type]
@@ -138,7 +144,7 @@ def _bounds(number: fx.Node, nodes: set[fx.Node]) -> Iterator[float]:
         if user not in nodes:
             continue
         is_wide = user.meta["val"].dtype.is_floating_point or user.meta["val"].dtype in (torch.int32, torch.int64)
-        if is_view(user) or (is_wide and user.target in (aten.clone.default, aten._to_copy.default)):
+        if user.target in _SAME_NUMBERS or (is_wide and user.target is aten._to_copy.default):
             yield from _bounds(user, nodes)  # no number of children is too large for such a dtype
         else:
             bound = user.args[1] if user.target in _COMPARISONS else None
