@@ -98,7 +98,7 @@ test-integrations: $(INTEGRATIONS)
 
 $(INTEGRATIONS): $(READY)
 	@echo "installing accelerate, Lightning, peft, datasets and safetensors into $(VENV), once ..."
-	$(PIP_INSTALL) 'vertexflow[integrations]' # which is installed: only what the extra asks for
+	$(PIP_INSTALL) --no-compile 'vertexflow[integrations]' # which is installed: only what the extra asks for
 	@touch $@
 
 # Chromium: a system's own (Debian: apt install chromium), or `playwright install chromium`.
@@ -107,7 +107,7 @@ test-browser: $(BROWSER)
 
 $(BROWSER): $(READY)
 	@echo "installing playwright into $(VENV), once ..."
-	$(PIP_INSTALL) 'vertexflow[browser]'
+	$(PIP_INSTALL) --no-compile 'vertexflow[browser]'
 	@touch $@
 
 test-gpu: $(READY)
@@ -169,7 +169,7 @@ $(DOCS): $(READY)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "the site is built with Python 3.11 or later: make PYTHON=python3.11 VENV=.venv311 docs"; exit 1; }
 	@echo "installing Sphinx and what it needs into $(VENV), once ..."
-	$(PIP_INSTALL) 'vertexflow[docs]'
+	$(PIP_INSTALL) --no-compile 'vertexflow[docs]'
 	@touch $@
 
 bench: $(READY)

@@ -35,7 +35,7 @@ def choosing(condition, takes_first=True, backend="torch"):
     return model, {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
 
 
-@tries(6)
+@tries(2)
 @given(choosing_cases())
 def test_random_functions_that_choose(case):
     check(case, "torch", "native")
