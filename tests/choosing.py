@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 
-from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Case, RandomFunction, structures
+from .strategies import MAX_VERTICES, OPERATIONS, Case, RandomFunction, random_inputs, structures
 
 
 def _counted(compare):
@@ -77,11 +77,7 @@ def choosing_cases(draw, max_graphs: int = 3, max_vertices: int = 9) -> Case:
     model.mark = draw(st.sampled_from([1.0, 1.0, 2.0, 0.25, -1.0]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     count = sum(part.num_vertices for part in parts)
-    inputs = {
-        "x": torch.randn(count, SIZE, dtype=torch.float64, generator=generator),
-        "k": torch.randint(0, 5, (count,), generator=generator),
-        "weight": torch.rand(count, dtype=torch.float64, generator=generator),
-    }
+    inputs = random_inputs(generator, count)
     for name in ("x", "weight"):
         inputs[name].requires_grad_(draw(st.booleans()))
     for parameter in model.parameters():

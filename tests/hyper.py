@@ -6,7 +6,7 @@ import torch
 from hypothesis import strategies as st
 
 from .ragged import TO_EDGES, TO_ROWS, RaggedFunction
-from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Case, Structure, shapes
+from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Case, Structure, random_inputs, shapes
 
 
 class HyperFunction(RaggedFunction):
@@ -72,11 +72,7 @@ def hyper_cases(
     model = HyperFunction(program, pushed, slots, shape, seed, size)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     count, arcs = sum(part.num_vertices for part in parts), sum(len(part.edges) for part in parts)
-    inputs = {
-        "x": torch.randn(count, size, dtype=torch.float64, generator=generator),
-        "k": torch.randint(0, 5, (count,), generator=generator),
-        "weight": torch.rand(count, dtype=torch.float64, generator=generator),
-    }
+    inputs = random_inputs(generator, count, size)
     arc_inputs = {
         "relation": torch.randn(arcs, 3, dtype=torch.float64, generator=generator),
         "label": torch.randint(0, 5, (arcs,), generator=generator),

@@ -13,7 +13,7 @@ import vertexflow as vf
 
 from .agreement import join
 from .ragged import TO_EDGES, TO_ROWS, RaggedFunction, ragged_structures
-from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Structure, shapes
+from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Structure, random_inputs, shapes
 
 KINDS = ("a", "b", "c")
 INPUTS = ("x", "k", "weight")
@@ -173,11 +173,7 @@ def kinds_cases(draw, operations: list[str] | None = None) -> KindsCase:
         drawn[kind].left_out = draw(st.sampled_from(["", "", "h", "m"]))
     model = KindsFunction(drawn, draw(st.sampled_from(shapes(SIZE))), draw(st.integers(0, 10_000)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
-    inputs = {
-        "x": torch.randn(count, SIZE, dtype=torch.float64, generator=generator),
-        "k": torch.randint(0, 5, (count,), generator=generator),
-        "weight": torch.rand(count, dtype=torch.float64, generator=generator),
-    }
+    inputs = random_inputs(generator, count)
     edge_inputs = {
         "relation": torch.randn(edges, 3, dtype=torch.float64, generator=generator),
         "label": torch.randint(0, 5, (edges,), generator=generator),

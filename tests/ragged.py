@@ -8,7 +8,7 @@ from torch import nn
 
 import vertexflow as vf
 
-from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Case, RandomFunction, Structure, shapes
+from .strategies import MAX_VERTICES, OPERATIONS, SIZE, Case, RandomFunction, Structure, random_inputs, shapes
 
 TO_ROWS = {
     "sum": lambda v, values: v.sum(values),
@@ -99,11 +99,7 @@ def ragged_cases(
     model.first_slot = draw(st.sampled_from([0, 0, 1, 2]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     count, edges = sum(part.num_vertices for part in parts), sum(len(part.edges) for part in parts)
-    inputs = {
-        "x": torch.randn(count, size, dtype=torch.float64, generator=generator),
-        "k": torch.randint(0, 5, (count,), generator=generator),
-        "weight": torch.rand(count, dtype=torch.float64, generator=generator),
-    }
+    inputs = random_inputs(generator, count, size)
     edge_inputs = {
         "relation": torch.randn(edges, 3, dtype=torch.float64, generator=generator),
         "label": torch.randint(0, 5, (edges,), generator=generator),

@@ -183,6 +183,15 @@ def vertex_functions(draw, slots: int, operations: list[str], size: int) -> Rand
 MAX_VERTICES = st.sampled_from([None, None, 1, 5])  # mostly whole batches; one graph after the other; some at a time
 
 
+def random_inputs(generator: torch.Generator, count: int, size: int = SIZE) -> dict[str, torch.Tensor]:
+    """What random functions pull: rows of `count` vertices."""
+    return {
+        "x": torch.randn(count, size, dtype=torch.float64, generator=generator),
+        "k": torch.randint(0, 5, (count,), generator=generator),
+        "weight": torch.rand(count, dtype=torch.float64, generator=generator),
+    }
+
+
 @st.composite
 def cases(
     draw, operations: list[str] | None = None, max_graphs: int = 3, max_vertices: int = 9, size: int = SIZE
@@ -195,11 +204,7 @@ def cases(
     model = draw(vertex_functions(slots, operations or sorted(OPERATIONS), size))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
     count = sum(part.num_vertices for part in parts)
-    inputs = {
-        "x": torch.randn(count, size, dtype=torch.float64, generator=generator),
-        "k": torch.randint(0, 5, (count,), generator=generator),
-        "weight": torch.rand(count, dtype=torch.float64, generator=generator),
-    }
+    inputs = random_inputs(generator, count, size)
     for name in ("x", "weight"):
         inputs[name].requires_grad_(draw(st.booleans()))
     model.max_vertices = draw(MAX_VERTICES)

@@ -160,8 +160,6 @@ def _build_parts(program: Program, folded: dict[str, Images]) -> None:
         leaf = extract_leaf_core(program, stage, folded[stage]) if stage in CORES and stage in program.parts else None
         if leaf is not None:
             program.parts[leaf.name] = leaf
-    of_all_rows = {node for name, part in program.parts.items() if not name.endswith("_leaf") for node in part.inputs}
-    program.leaf_inputs -= of_all_rows
     program.buffered = _buffered(program, readers)
     in_backward = {p for stage in BACKWARD for p in (stage, f"{stage}_inner", f"{stage}_leaf")}
     read_back = dict.fromkeys(

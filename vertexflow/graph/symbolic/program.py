@@ -62,7 +62,6 @@ class Program:
     unread: set[fx.Node] = field(
         default_factory=set
     )  # what nobody reads therefore, but perhaps leaf cores that compute it
-    leaf_inputs: set[fx.Node] = field(default_factory=set)  # the inputs that are read of leaves only
     scatters: dict[str, fx.Node] = field(default_factory=dict)  # the states that vertices of this kind have
     partial: frozenset[str] = frozenset()  # the states that vertices of some kind lack, of this or another one
     gathers: dict[tuple[str, int], fx.Node] = field(default_factory=dict)
@@ -85,6 +84,13 @@ class Program:
         return any(
             node in self.leaf_rows or (leaf is not None and node in leaf.inputs) for node in self.state_grads.values()
         )
+
+    @property
+    def leaf_inputs(self) -> set[fx.Node]:
+        """The inputs that are read of vertices without children only."""
+        parts = (part for name, part in self.parts.items() if not name.endswith("_leaf"))
+        read = {node for part in parts for node in part.inputs}
+        return {*self.trace.pulls.values()} - read - {*self.scatters.values(), *self.trace.pushes.values()}
 
     def has_leaf_rows(self, node: fx.Node) -> bool:
         """Whether a value has rows for all vertices, not only for those with children."""

@@ -179,10 +179,9 @@ def _rows_of(trace: Trace, node: fx.Node, ways: list[Way], constants: Mapping[st
 
 def forget_unread(program: Program, taken: Mapping[fx.Node, fx.Node]) -> None:
     """Leave out of a program what nobody reads once vertices with children take these operands."""
-    trace = program.trace
     wanted = [
-        *program.scatters.values(), *trace.pushes.values(), *program.pull_grads.values(), *program.param_grads.values(),
-        *program.gather_grads.values(),
+        *program.scatters.values(), *program.trace.pushes.values(), *program.pull_grads.values(),
+        *program.param_grads.values(), *program.gather_grads.values(),
     ]  # fmt: skip
     program.taken = {
         node: operand
@@ -192,10 +191,8 @@ def forget_unread(program: Program, taken: Mapping[fx.Node, fx.Node]) -> None:
     for state in program.scatters.values():
         if state in program.taken and program.stage_of.get(program.taken[state]) == "core":
             program.known_as[program.taken[state]] = state
-    of_inner = _read_from(wanted, program.taken)
     of_leaves = [*program.leaf_rows, *itertools.chain.from_iterable(program.leaf_reads.values())]
     alive = _read_from([*wanted, *of_leaves], program.taken)
-    program.leaf_inputs = {node for node in trace.pulls.values() if node not in of_inner}
     program.unread = program.stage_of.keys() - alive
     program.gathers = {key: node for key, node in program.gathers.items() if node in alive}
     program.state_grads = {name: node for name, node in program.state_grads.items() if node in alive}

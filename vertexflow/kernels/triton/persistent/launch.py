@@ -263,10 +263,7 @@ class _Run:
         """Compile with the first sizes with which weights are in shared memory, and nothing spills."""
         why = ""
         for sizes, options in itertools.product(choice, keep.REGISTERS):
-            kernel, weights = (
-                self._compiled(form, sizes, **options),
-                keep.surely_kept(self.work.launches, sizes),
-            )
+            kernel, weights = self._compiled(form, sizes, **options), keep.surely_kept(self.work.launches, sizes)
             if not weights <= kernel.metadata.shared <= self.shared:
                 why = f"compiled, it takes {kernel.metadata.shared} bytes of shared memory, {weights} of them weights"
                 continue
