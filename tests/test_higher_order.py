@@ -18,6 +18,7 @@ import vertexflow as vf
 from benchmarks.graphs import random_tree
 from vertexflow.call import orders
 from vertexflow.kernels.arguments import By
+from vertexflow.kernels.order import Selected
 from vertexflow.kernels.second_order import replay, routes
 
 from .agreement import join
@@ -196,14 +197,15 @@ def test_three_orders_of_the_readme_example(backends):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.cases(1)
-def test_shared_tensors_and_selected_outputs_and_parts(reverse):
+@pytest.mark.parametrize("outputs", [torch.tensor([8, 0, 4, 4]), {"y": torch.tensor([8, 0, 4, 4])}])
+def test_shared_tensors_and_selected_outputs_and_parts(reverse, outputs):
     def vertex(self, v):
         h = torch.tanh(v.pull("x") @ v.shared("W") + v.gather(0).h * v.gather(1).h.detach() + v.gather(1).h)
         v.scatter(h=h)
         v.push(h=h, y=h * v.shared("W")[0])
 
     model, x, shared_leaf = FromCode(vertex, {"h": 3}), numbers(COUNT, 3), numbers(3, 3)
-    leaves, outputs = [x, shared_leaf], torch.tensor([8, 0, 4, 4])
+    leaves = [x, shared_leaf]
 
     def call():
         return model(GRAPHS, x=x, shared={"W": shared_leaf.sin()}, outputs=outputs, reverse=reverse)
@@ -448,7 +450,7 @@ def test_trees_are_replayed_in_an_order_in_which_a_step_reads_the_one_before_it(
     assert {number: sending[number + 1].readers for number in inner[:-1]} == {at: [at + 1] for at in inner[:-1]}
     assert routes._num_routes(late) < routes._num_routes(order) / 2
     assert len(late.steps) == len(order.steps)
-    chosen = order.selecting(np.array([3, 5]))
+    chosen = order.selecting(Selected({}, np.array([3, 5])))
     assert routes.order_of_few_routes(chosen).selected is chosen.selected
 
 

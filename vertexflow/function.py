@@ -19,7 +19,7 @@ from .call.on_ranks import OnRanks
 from .call.orders import Reads, order_of
 from .call.outputs import Outputs
 from .call.programs import Configuration, Programs, Request, Version
-from .call.selection import pushing, selection_of
+from .call.selection import Wanted, pushing, selection_of
 from .call.transformed import run_transformed
 from .described import Described
 from .eager.run import EagerFrontier, run_eager
@@ -139,7 +139,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
         shared: Mapping[str, Tensor] | None = None,
-        outputs: Tensor | None = None,
+        outputs: Tensor | Mapping[str, Tensor] | None = None,
         **inputs: Tensor,
     ) -> Outputs:
         """Compute every vertex of every graph.
@@ -153,9 +153,10 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             shared: tensors that all vertices share, by the names that the vertex function reads (`v.shared`), of any shape: they
                 have no rows, are used as parameters are, and may have been computed and require grad.
             outputs: the vertices whose outputs are wanted, such as `batch.roots`, `[count]`, in any order, or booleans
-                `[num_vertices]`; None: all. Products that only outputs need, such as those of classes, are computed for these
-                vertices alone, if that saves much; native code writes no other rows and reads no gradients of others. (On a
-                GPU, others than `batch.roots` and `batch.leaves` are copied to the host, which waits.)
+                `[num_vertices]`; None: all. A mapping has them for each output by its name, `{"c": batch.roots}`; those that
+                it leaves out have rows for all vertices. Products that only outputs need, such as those of classes, are
+                computed for these vertices alone, if that saves much; native code writes no other rows and reads no gradients
+                of others. (On a GPU, others than `batch.roots` and `batch.leaves` are copied to the host, which waits.)
             inputs: one tensor for each name that the vertex function pulls, `[num_vertices, ...]`, rows in the batch's
                 own vertex order, or, if it is pulled for edges, `[num_edges, ...]`, rows in the order of `batch.edge_index`, in
                 which edges were given; of vertices of the kinds that pull it only, or of the edges that these read, where
@@ -184,7 +185,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
         shared: Mapping[str, Tensor] | None = None,
-        wanted: Tensor | None = None,
+        wanted: Wanted | None = None,
     ) -> Outputs:
         """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
         kinds.check_written(self, VertexFunction)
@@ -237,7 +238,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         initial: Mapping[str, Tensor] | None,
         inputs: Mapping[str, Tensor],
         shared: Mapping[str, Tensor] | None,
-        wanted: Tensor | None,
+        wanted: Wanted | None,
         how: Callable[..., dict[str, Tensor]] = run_parts,
         backend: str | None = None,
         in_two: bool = False,
@@ -253,6 +254,8 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         selection = None if wanted is None else selection_of(batch, wanted)
         batch = batch.reversed() if reverse else batch
         arcs.check(traces, methods, batch)
+        if selection is not None:
+            selection.check_names(traces.values())
         kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
         parts, starts = [batch], [0]
         if self.max_vertices is not None:
@@ -274,10 +277,12 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             run_empty = functools.partial(autograd.run_empty, bound, device)
             return BoundCall(run_empty, tensors, external, device, dict), traces
 
-        divided = None
+        cut, of_trunk = None, selection
+        trunk: Mapping[str, Trace] = traces
         if in_two and self._runs_in_two and selection is not None:
-            divided = readouts.divided(version, traces, batch, methods, selection, inputs, tensors, device)
-        trunk = traces if divided is None else divided.trunk
+            cut = readouts.cut(version, traces, batch, methods, selection, inputs, tensors, device)
+        if cut is not None:
+            trunk, of_trunk = cut.divided.trunk, cut.of_trunk
 
         def bind(part: GraphBatch, start: int) -> BoundPart:
             methods = kinds.methods_in(part, self._methods)
@@ -290,18 +295,18 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
                 version, trunk, inputs, tensors, device, through, group_methods, backend, is_whole=is_whole
             )
             order = with_partial_states(order, bound)
-            if selection is not None:
-                vertices = selection.within(start, start + part.num_vertices)
-                order = order.selecting(vertices, part.derived.num_alike)
+            if of_trunk is not None:
+                selected = of_trunk.within(start, start + part.num_vertices)
+                order = order.selecting(selected, part.derived.num_alike)
             counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
             return BoundPart(bound, order, counts, part.num_external)
 
         bound_parts = list(map(bind, parts, starts))
         run: Callable[..., dict[str, Tensor]] = functools.partial(how, bound_parts)
         as_given, call_in_two = cast(AsGiven, dict), None
-        if divided is not None and selection is not None:
+        if cut is not None:
             request = Request.of(tensors, inputs, through, backend or named_backend(self.backend), device)
-            call_in_two = readouts.bind(self, version, divided, bound_parts, request, batch, methods, selection)
+            call_in_two = readouts.bind(self, version, cut, bound_parts, request, batch, methods)
             run, bound_parts = call_in_two.run, [*bound_parts, *call_in_two.readout]
         if selection is not None:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))

@@ -71,9 +71,15 @@ def losses(outputs):
     return sum((value * torch.linspace(-1, 1, value.numel(), dtype=value.dtype).view_as(value)).sum() for value in real)
 
 
+def picked(whole, outputs):
+    """Of outputs of all vertices, those of some."""
+    by_name = outputs if isinstance(outputs, dict) else dict.fromkeys(whole, outputs)
+    return {name: value[by_name[name]] if name in by_name else value for name, value in whole.items()}
+
+
 def check(model, batch, outputs, leaves, **given):
     """What a call gives for some vertices, and the gradients, are what the call for all gives of these."""
-    whole = {name: value[outputs] for name, value in model(batch, **given).items()}
+    whole = picked(model(batch, **given), outputs)
     some = model(batch, outputs=outputs, **given)
     assert some.keys() == whole.keys()
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
@@ -88,7 +94,7 @@ def check(model, batch, outputs, leaves, **given):
                 assert expected is None or not expected.any()
             else:
                 torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-11)
-        whole = {name: value[outputs] for name, value in model(batch, **given).items()}
+        whole = picked(model(batch, **given), outputs)
 
 
 def is_apart(model):
@@ -112,6 +118,25 @@ def test_the_same_as_picked_from_all(backend, reverse, monkeypatch):
         check(model, batch, outputs, leaves, reverse=reverse, **given)
         model(batch, reverse=reverse, outputs=outputs, **given)
         assert not is_apart(model)  # of none nothing is to be computed, of all there is nothing to be saved
+
+
+@pytest.mark.cases(1)
+@pytest.mark.parametrize("max_vertices", [None, 6])
+def test_one_readout_where_all_that_it_makes_is_wanted_of_the_same_vertices(max_vertices):
+    batch, model = vf.pack(GRAPHS), tagger("torch", max_vertices=max_vertices)
+    given = inputs_of(batch)
+    leaves, some = [given["x"], *model.parameters()], torch.tensor([5, 0, 5])
+    model(batch, outputs=some, **given)
+    made = ("logits", "loss", "again")  # `h` is a state, and `count` is no product of rows
+    for others in ({}, {"h": batch.leaves}, {"h": torch.arange(0)}):
+        outputs = {**dict.fromkeys(made, some), **others}
+        check(model, batch, outputs, leaves, **given)
+        model(batch, outputs=outputs, **given)
+        assert is_apart(model)
+    for outputs in ({"logits": some}, {**dict.fromkeys(made, some), "loss": batch.roots}, {"h": some}):
+        check(model, batch, outputs, leaves, **given)
+        model(batch, outputs=outputs, **given)
+        assert not is_apart(model)
 
 
 class Products(TorchDispatchMode):

@@ -106,7 +106,7 @@ def test_a_call_like_an_earlier_one_is_not_bound_again(model, binds):
 
 def test_a_model_and_surroundings_that_are_as_before_are_compared_in_one_native_call(model, monkeypatch):
     expected = outcome(model)
-    for name in ("run_again", "_names"):
+    for name in ("run_again", "_surroundings"):
         monkeypatch.setattr(recall, name, None)
     assert same(outcome(model), expected)
     with torch.no_grad():
@@ -137,6 +137,41 @@ def test_outputs_of_roots(model, binds):
     h = model(BATCH, x=inputs(), outputs=BATCH.roots).h
     assert not binds
     assert torch.equal(h, model(BATCH, x=inputs()).h[BATCH.roots])
+
+
+class TwoOutputs(vf.VertexFunction):
+    def vertex(self, v):
+        h = v.pull("x") + v.gather(0).h - v.gather(1).h
+        v.scatter(h=h)
+        v.push(h=h, y=2 * h)
+
+
+def test_outputs_of_vertices_by_their_names(binds):
+    model, some = TwoOutputs(state={"h": 3}), torch.tensor([2, 0])
+    whole = model(BATCH, x=inputs())
+    calls = [{"h": some}, {"y": some}, {"h": some, "y": some}, {"h": some, "y": BATCH.roots}, {}, some, None]
+    for _ in range(2):
+        for outputs in calls:
+            for again in range(2):
+                del binds[:]
+                out = model(BATCH, x=inputs(), outputs=outputs)
+                assert bool(binds) is not again
+                by_name = outputs if isinstance(outputs, dict) else {} if outputs is None else {"h": some, "y": some}
+                for name, value in whole.items():
+                    assert torch.equal(out[name], value[by_name[name]] if name in by_name else value)
+    with pytest.raises(vf.InputError, match="outputs has vertices for ''"):
+        model(BATCH, x=inputs(), outputs={"": some})
+
+
+def test_vertices_on_a_device_are_compared_by_identity():
+    """Their numbers are not read, which would wait; those of a batch are not changed."""
+    batch = vf.pack([vf.chain(3)])
+    some = torch.arange(2, device="meta")
+    assert not recall._can_be_compared(some, batch)
+    batch.__dict__["roots"] = some
+    assert recall._can_be_compared(some, batch)
+    assert recall._are_the_same(some, some)
+    assert not recall._are_the_same(some, some.clone())
 
 
 def test_outputs_whose_memory_has_other_numbers(model, binds):

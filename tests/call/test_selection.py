@@ -40,24 +40,53 @@ def test_the_outputs_of_some_vertices_then_those_of_all_others(case, data):
         compare(case, ours, expected=expected)
 
 
+@tries(3)
+@given(case=cases(), data=st.data())
+@pytest.mark.slow
+def test_each_output_of_vertices_of_its_own(case, data):
+    """Those that the mapping leaves out have rows for all vertices, in both calls."""
+    batch, expected = vf.pack([part.graph() for part in case.parts]), expect(case)
+    chosen = {
+        name: torch.tensor([data.draw(st.booleans()) for _ in range(batch.num_vertices)])
+        for name in expected.outputs
+        if data.draw(st.booleans(), label=f"{name} for some")
+    }
+    first = {name: mask.nonzero()[:, 0][torch.randperm(int(mask.sum()))] for name, mask in chosen.items()}
+    others = {name: ~mask for name, mask in chosen.items()}
+    for case.model.backend in ("eager", "torch", "native"):
+        ours, rest = (
+            dict(case.model(batch, reverse=case.reverse, outputs=outputs, **case.inputs)) for outputs in (first, others)
+        )
+        for name, mask in chosen.items():
+            places = torch.cat([first[name], (~mask).nonzero()[:, 0]])
+            ours[name] = torch.cat([ours[name], rest[name]])[places.argsort()]
+        compare(case, ours, expected=expected)
+
+
 @pytest.mark.slow
 @tries(2)
 @given(case=kinds_cases(), data=st.data())
 def test_kinds_that_push_different_outputs(case, data):
     """An output has rows for those of the vertices whose kinds push it."""
     batch = case.batch()
-    vertices = data.draw(st.lists(st.integers(0, batch.num_vertices - 1), max_size=9))
-    for case.model.backend in ("eager", "native"):
-        whole = case.model(batch, reverse=case.reverse, **case.given())
-        some = case.model(batch, reverse=case.reverse, outputs=torch.tensor(vertices).long(), **case.given())
-        assert some.keys() == whole.keys()
-        for name, value in some.items():
-            if name not in "pq":  # of edges, which come for all
-                assert torch.equal(value, whole[name])
-                continue
-            pushing = [vertex for vertex, kind in enumerate(case.kinds) if name in case.model.methods[kind].pushed]
-            rows = [pushing.index(vertex) for vertex in vertices if vertex in pushing]
-            assert torch.equal(value, whole[name][rows]), name
+    some = st.lists(st.integers(0, batch.num_vertices - 1), max_size=9)
+    of_vertices = {name for method in case.model.methods.values() for name in method.pushed if name in "pq"}
+    by_name = {name: data.draw(some) for name in sorted(of_vertices) if data.draw(st.booleans())}
+    for vertices in (dict.fromkeys(of_vertices, data.draw(some)), by_name):
+        outputs = {name: torch.tensor(numbers).long() for name, numbers in vertices.items()}
+        if vertices is not by_name and outputs:
+            outputs = next(iter(outputs.values()))  # for all
+        for case.model.backend in ("eager", "native"):
+            whole = case.model(batch, reverse=case.reverse, **case.given())
+            asked = case.model(batch, reverse=case.reverse, outputs=outputs, **case.given())
+            assert asked.keys() == whole.keys()
+            for name, value in asked.items():
+                if name not in vertices:  # of edges, or left out
+                    assert torch.equal(value, whole[name])
+                    continue
+                pushing = [vertex for vertex, kind in enumerate(case.kinds) if name in case.model.methods[kind].pushed]
+                rows = [pushing.index(vertex) for vertex in vertices[name] if vertex in pushing]
+                assert torch.equal(value, whole[name][rows]), name
 
 
 class Sentence(vf.VertexFunction):
@@ -225,6 +254,65 @@ def test_what_is_refused(outputs, message, backend):
         model([vf.chain(3)], x=torch.randn(3, 4), outputs=outputs)
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (
+            {"z": torch.tensor([0])},
+            "outputs has vertices for 'z', which the vertex function does not push; .* for 'h'$",
+        ),
+        (
+            {"weight": torch.tensor([0])},
+            "outputs has vertices for 'weight', which has a row for each edge; .* for 'h'$",
+        ),
+        ({"h": [0]}, r"outputs\['h'\] is a list; give a tensor of vertices, such as batch.roots$"),
+        ({"h": None}, r"outputs\['h'\] is a NoneType"),
+        ({"h": torch.tensor([0, 3])}, r"outputs\['h'\]\[1\] is 3, but the batch has the vertices 0 to 2"),
+        ({"h": torch.tensor([True])}, r"outputs\['h'\] has 1 booleans for 3 vertices"),
+        ([0], "outputs is a list; give a tensor .*, or a mapping from names of outputs"),
+    ],
+)
+@pytest.mark.cases(1)
+def test_what_is_refused_of_a_mapping(outputs, message, backend):
+    model, x = FromCode(weighed, {"h": 3}), torch.randn(3, 3)
+    model.backend = backend
+    for _ in range(2):
+        with pytest.raises((vf.InputError, vf.InputTypeError), match=message):
+            model(vf.pack([vf.chain(3)]), x=x, outputs=outputs)
+
+
+def test_in_parts_each_output_of_vertices_of_its_own():
+    batch = vf.pack([vf.tree(((0, 1), 2)), vf.chain(3), vf.chain(2), vf.tree((0, 1))])
+    model = FromCode(weighed, {"h": 4}).double()
+    x = torch.randn(batch.num_vertices, 4, dtype=torch.float64, requires_grad=True)
+    whole = model(batch, x=x)
+    for model.max_vertices in (None, 1, 6):
+        for vertices in ([9, 0, 4, 4], [], [3]):
+            out = model(batch, x=x, outputs={"h": torch.tensor(vertices).long()})
+            slopes = [
+                torch.autograd.grad(h.sin().sum() + weight.square().sum(), x, retain_graph=True)[0]
+                for h, weight in ((out.h, out.weight), (whole.h[vertices], whole.weight))
+            ]
+            assert torch.equal(out.weight, whole.weight)
+            torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_a_mapping_says_of_which_outputs_rows_are_kept():
+    """What is left out of the memory of a call is seen beforehand, too."""
+
+    def vertex(self, v):
+        h = torch.tanh(v.pull("x") + v.gather(0).h)
+        v.scatter(h=h)
+        v.push(h=h, c=h * 2)
+
+    model, batch = FromCode(vertex, {"h": 256}), vf.pack([vf.chain(50)] * 20)
+    x = torch.empty(batch.num_vertices, 256, device="meta")
+    whole, of_ends = (model.estimate_memory(batch, x=x, outputs=outputs) for outputs in (None, {"c": batch.roots}))
+    assert whole.outputs - of_ends.outputs == (1000 - 20) * 256 * 4
+    assert model.estimate_memory(batch, x=x, outputs={}).outputs == whole.outputs
+
+
 def test_an_input_of_this_name_is_refused():
     class Wrong(vf.VertexFunction):
         def vertex(self, v):
@@ -257,15 +345,17 @@ def test_a_selection_that_is_changed_before_the_backward_pass(backend, outputs):
     torch.testing.assert_close(torch.autograd.grad(total, x)[0], expected, rtol=0, atol=1e-14)
 
 
-def test_outputs_of_edges_come_for_all_edges():
-    def vertex(self, v):
-        kids = v.children
-        weight = v.softmax(kids.h.sum(-1))
-        h = torch.tanh(v.pull("x") + v.sum(weight[:, None] * kids.h))
-        v.scatter(h=h)
-        v.push(h=h, weight=weight)
+def weighed(self, v):
+    """Pushes `h`, and `weight` for each edge."""
+    kids = v.children
+    weight = v.softmax(kids.h.sum(-1))
+    h = torch.tanh(v.pull("x") + v.sum(weight[:, None] * kids.h))
+    v.scatter(h=h)
+    v.push(h=h, weight=weight)
 
-    model, batch = FromCode(vertex, {"h": 3}).double(), vf.pack([vf.tree(((0, 1), 2)), vf.chain(3)])
+
+def test_outputs_of_edges_come_for_all_edges():
+    model, batch = FromCode(weighed, {"h": 3}).double(), vf.pack([vf.tree(((0, 1), 2)), vf.chain(3)])
     x = torch.randn(batch.num_vertices, 3, dtype=torch.float64, requires_grad=True)
     for model.backend in ("eager", "torch", "auto"):
         for model.max_vertices in (None, 3):

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 import vertexflow as vf
+from vertexflow.kernels import native
+from vertexflow.kernels.prepared.calls import Writer
 from vertexflow.nn import GRU, LSTM
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
@@ -164,6 +166,23 @@ def test_chains_whose_vertices_are_numbered_otherwise():
     out, straight = model([shuffled], x), model([vf.chain(4)], x[order])
     torch.testing.assert_close(out.h[order], straight.h)
     torch.testing.assert_close(out.h_n, straight.h_n)
+
+
+@pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
+def test_cell_states_are_kept_of_last_steps_alone(monkeypatch):
+    copied = []
+
+    def copy(self, to, source, to_rows, source_rows):
+        copied.append(len(source_rows if to_rows is None else to_rows))
+        return before(self, to, source, to_rows, source_rows)
+
+    before = Writer.copy
+    monkeypatch.setattr(Writer, "copy", copy)
+    batch = vf.pack([vf.chain(50)] * 2)
+    with torch.no_grad():
+        out = vf.nn.LSTM(3, 4, backend="native")(batch, torch.randn(100, 3))
+    assert out.c_n.shape == (1, 2, 4)
+    assert sorted(copied) == [2, 100, 100]  # of `c`, `x` and `h`
 
 
 def test_what_is_no_chain_is_refused():

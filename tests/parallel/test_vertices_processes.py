@@ -214,6 +214,8 @@ def of_edges() -> None:
     some = torch.tensor([2, 0])
     chosen = model.function(part, x=own[0], e=own[1], shared={"W": own[2]}, outputs=some)
     torch.testing.assert_close(chosen.h, ours.h[some], **EXACT)
+    by_name = model.function(part, x=own[0], e=own[1], shared={"W": own[2]}, outputs={"h": some})
+    torch.testing.assert_close(by_name.h, ours.h[some], **EXACT)
     torch.testing.assert_close(
         model.function(part, x=own[0], e=own[1], shared={"W": w}, outputs=part.roots).h, ours.h[part.roots]
     )

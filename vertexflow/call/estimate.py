@@ -120,7 +120,7 @@ class EstimatesMemory(ReturnsOutputs):
         reverse: bool = False,
         initial: Mapping[str, Tensor] | None = None,
         shared: Mapping[str, Tensor] | None = None,
-        outputs: Tensor | None = None,
+        outputs: Tensor | Mapping[str, Tensor] | None = None,
         **inputs: Tensor,
     ) -> MemoryEstimate:
         """What a step will take of the memory of a process, on top of parameters, inputs and the optimizer's state.

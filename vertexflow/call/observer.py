@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..graph.inputs.build import InputGraph
     from ..graph.inputs.pack import GraphBatch
     from .outputs import Outputs
+    from .selection import Wanted
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Seen:
     initial: Mapping[str, Tensor] | None
     inputs: Mapping[str, Tensor]
     shared: Mapping[str, Tensor] | None
-    wanted: Tensor | None
+    wanted: Wanted | None
 
 
 class Observer(Protocol):

@@ -24,7 +24,7 @@ from ..kernels.parts import BoundPart, run_parts
 from . import kinds, programs
 from .orders import Reads, order_of
 from .programs import Programs, Request, Version
-from .selection import Selection
+from .selection import Selection, Vertices
 
 Tensors = Mapping[str, Tensor]
 # What a run of its own takes, and each number that one run reads of the other, in floating point operations.
@@ -38,6 +38,26 @@ class Model(Protocol):
     def _programs(self) -> Programs: ...
 
     max_vertices: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The methods of a call, cut in two.
+
+    Attributes:
+        divided: the methods.
+        vertices: those that readouts compute.
+        of_trunk: the vertices whose outputs are returned, or read by the readout.
+    """
+
+    divided: Divided
+    vertices: Vertices
+    of_trunk: Selection
+
+    @classmethod
+    def of(cls, divided: Divided, vertices: Vertices, selection: Selection) -> Cut:
+        """The cut of a call with this selection."""
+        return cls(divided, vertices, selection.with_outputs(_read_of_trunk(divided), vertices))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +91,7 @@ class InTwo:
         return outputs
 
 
-def divided(
+def cut(
     version: Version,
     traces: Mapping[str, Trace],
     batch: GraphBatch,
@@ -80,11 +100,14 @@ def divided(
     inputs: Tensors,
     tensors: Tensors,
     device: torch.device,
-) -> Divided | None:
+) -> Cut | None:
     """The methods cut in two; None where that saves little for these vertices, or cannot be done. `methods` has the method of
     each kind of the batch."""
     of_methods = programs.kept_with(version.readouts, traces, lambda: readout.readouts(traces))
-    if not (of_methods and _saves_much(of_methods, batch, methods, selection)):
+    vertices = (
+        selection.shared_by({name for each in of_methods.values() for name in each.outputs}) if of_methods else None
+    )
+    if vertices is None or not _saves_much(of_methods, batch, methods, vertices):
         return None
 
     def make() -> Divided | None:
@@ -98,20 +121,26 @@ def divided(
         is_alike = all(Reads.of(pieces.trunk[name]) == Reads.of(trace) for name, trace in traces.items())
         return pieces if is_alike else None
 
-    return programs.kept_with(version.divided, traces, make)
+    pieces = programs.kept_with(version.divided, traces, make)
+    return None if pieces is None else Cut.of(pieces, vertices, selection)
+
+
+def _read_of_trunk(divided: Divided) -> frozenset[str]:
+    """The outputs of the trunk that the readout reads."""
+    return frozenset(name for trace in divided.readout.values() for name in trace.pulls)
 
 
 def _saves_much(
-    of_methods: Mapping[str, Readout], batch: GraphBatch, methods: Sequence[str], selection: Selection
+    of_methods: Mapping[str, Readout], batch: GraphBatch, methods: Sequence[str], vertices: Vertices
 ) -> bool:
     """Whether the readouts of vertices that were not asked for are more work than a run of its own for the others."""
-    if not len(selection.ascending):
+    if not len(vertices.ascending):
         return False
     if batch.kind_index is None:
-        all_counts, counts = [batch.num_vertices], [len(selection.ascending)]
+        all_counts, counts = [batch.num_vertices], [len(vertices.ascending)]
     else:
         all_counts = np.bincount(batch.kind_index, minlength=len(methods)).tolist()
-        counts = np.bincount(batch.kind_index[selection.ascending], minlength=len(methods)).tolist()
+        counts = np.bincount(batch.kind_index[vertices.ascending], minlength=len(methods)).tolist()
     saved, moved = 0, 0
     for method, count, all_count in zip(methods, counts, all_counts, strict=True):
         saved += (all_count - count) * of_methods[method].work
@@ -122,16 +151,16 @@ def _saves_much(
 def bind(
     model: Model,
     version: Version,
-    divided: Divided,
+    cut: Cut,
     trunk: Sequence[BoundPart],
     request: Request,
     batch: GraphBatch,
     methods_of_kinds: Sequence[str],
-    selection: Selection,
 ) -> InTwo:
     """Bind a readout to its trunk, whose programs are compiled for `request`."""
+    divided = cut.divided
     kept, with_readout = model._programs, [name for name in dict.fromkeys(methods_of_kinds) if name in divided.readout]
-    vertices = _apart(batch, methods_of_kinds, with_readout, selection)
+    vertices = _apart(batch, methods_of_kinds, with_readout, cut.vertices)
     methods = cast("tuple[str, ...]", vertices.kinds)
     reads = {name: Reads.of(divided.readout[name]) for name in methods}
     names = [name for method in methods for name in divided.readout[method].pulls]
@@ -152,17 +181,17 @@ def bind(
         parts = [part.batch for part in split(vertices, model.max_vertices)]
     bound_parts = list(map(bind_part, parts))
     kept.latest = {**of_trunk, **{f"{name}.readout": compiled for name, compiled in (kept.latest or {}).items()}}
-    read = frozenset(name for trace in divided.readout.values() for name in trace.pulls)
-    return InTwo(trunk, bound_parts, read, [divided.readout[name] for name in with_readout if name not in methods])
+    absent = [divided.readout[name] for name in with_readout if name not in methods]
+    return InTwo(trunk, bound_parts, _read_of_trunk(divided), absent)
 
 
-def _apart(batch: GraphBatch, methods: Sequence[str], distinct: Sequence[str], selection: Selection) -> GraphBatch:
-    """The vertices of `distinct` methods that were asked for, each a graph; their kinds are their methods. The last few are kept
+def _apart(batch: GraphBatch, methods: Sequence[str], distinct: Sequence[str], chosen: Vertices) -> GraphBatch:
+    """The chosen vertices of `distinct` methods, each a graph; their kinds are their methods. The last few are kept
     with the batch. `methods` has the method of each kind of the batch."""
-    count, numbers, present = len(selection.ascending) if distinct else 0, b"", tuple(distinct)
+    count, numbers, present = len(chosen.ascending) if distinct else 0, b"", tuple(distinct)
     if batch.kind_index is not None and len(set(methods)) > 1:
         number = np.array([distinct.index(name) if name in distinct else -1 for name in methods], np.int32)
-        of_vertices = number[batch.kind_index[selection.ascending]]
+        of_vertices = number[batch.kind_index[chosen.ascending]]
         used, index = np.unique(of_vertices[of_vertices >= 0], return_inverse=True)
         count, present, numbers = len(index), tuple(distinct[each] for each in used), index.astype(np.int32).tobytes()
     key, apart = (count, present, numbers), batch.derived.apart

@@ -7,7 +7,7 @@ compared here.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from .estimate import AsGiven, BoundCall
 from .outputs import Outputs
 from .programs import Programs, Seen, Version
 from .same_call import TensorGuards, can_be_told, positions, surroundings
+from .selection import Wanted
 from .unchanged import Unchanged
 
 Tensors = Mapping[str, Tensor]
@@ -67,9 +68,9 @@ class Recall:
     """What a call was bound to, and all that decided it."""
 
     surroundings: list[Any]  # compared by identity
-    names: list[str]  # see `_names`
-    guards: Any  # of all these, and `outputs=`
-    wanted: Tensor | None  # a copy of `outputs=`
+    names: list[Any]  # see `_names`
+    guards: Any  # of all these
+    wanted: list[Tensor]  # those of `outputs=`, on a CPU copies
     device: torch.device
     part: BoundPart
     flat: list[int]  # the positions of what is read, among tensors, then inputs
@@ -78,16 +79,15 @@ class Recall:
     latest: Mapping[str, Compiled] | None
 
     def fits(
-        self, model: Model, backend: str, names: Sequence[str], given: Sequence[Tensor], wanted: Tensor | None
+        self, model: Model, backend: str, names: Sequence[Any], given: Sequence[Tensor], wanted: Sequence[Tensor]
     ) -> bool:
-        """Whether a call with these tensors and inputs would be bound to the same."""
+        """Whether a call with these tensors and inputs, and vertices of `outputs=`, would be bound to the same."""
         return (
             names == self.names
-            and (wanted is None) == (self.wanted is None)
             and all(map(operator.is_, _surroundings(model, backend, self.device), self.surroundings))
-            and self.guards.check(*given, *(() if wanted is None else (wanted,)))
+            and self.guards.check(*given, *wanted)
             and lie_in_memory(given)
-            and (wanted is None or self.wanted is None or torch.equal(wanted, self.wanted))
+            and all(map(_are_the_same, wanted, self.wanted))
         )
 
 
@@ -99,7 +99,7 @@ class AsBefore:
     # `Unchanged`, without the check of tensors; parameters and buffers. None after these were exchanged: they are not held on to.
     held: tuple[tuple[Any, ...], list[Tensor]] | None
     attributes: tuple[Any, ...]  # of the model; compared by identity
-    names: list[str]  # of parameters and buffers, as in `_names`
+    names: list[str]  # of parameters and buffers
     surroundings: list[Any]
     has_served: bool = False
 
@@ -110,10 +110,10 @@ class AsBefore:
         unchanged = Unchanged.of(seen, given, bool, with_versions=False)
         if unchanged is None:
             return None
-        return cls(seen, (tuple(unchanged)[:-1], given), _attributes(model), _names(tensors, {}), surroundings)
+        return cls(seen, (tuple(unchanged)[:-1], given), _attributes(model), [*tensors], surroundings)
 
 
-def run_unchanged(model: Model, batch: object, reverse: bool, inputs: Tensors, wanted: Tensor | None) -> Outputs | None:
+def run_unchanged(model: Model, batch: object, reverse: bool, inputs: Tensors, wanted: Wanted | None) -> Outputs | None:
     """What `run_again` returns, if neither the model nor its surroundings have changed since that was asked."""
     programs, is_grad_enabled = model._programs, torch.is_grad_enabled()
     as_before: AsBefore | None = programs.as_before.get(is_grad_enabled)
@@ -122,18 +122,19 @@ def run_unchanged(model: Model, batch: object, reverse: bool, inputs: Tensors, w
         return None
     seen = as_before.seen
     recall: Recall | None = seen.version.recalls.get(batch, {}).get((reverse, is_grad_enabled))
-    if recall is None or (wanted is None) is not (recall.wanted is None):
+    if recall is None:
         return None
     looked_at: object = seen.snapshot.modules[0]()  # another one, where a model was copied
-    further = [*inputs.values()] if wanted is None else [*inputs.values(), wanted]
+    vertices = _vertices_of(wanted)
+    further = [*inputs.values(), *vertices]
     if not (
-        [*as_before.names, *inputs] == recall.names
+        [*as_before.names, *_names((), inputs, wanted)] == recall.names
         and all(map(operator.is_, _attributes(model), as_before.attributes))
         and all(map(operator.is_, as_before.surroundings, recall.surroundings))
         and looked_at is model
         and _core.is_unchanged((*held[0], recall.guards.check), further)
         and lie_in_memory(further)
-        and (wanted is None or recall.wanted is None or torch.equal(wanted, recall.wanted))
+        and all(map(_are_the_same, vertices, recall.wanted))
     ):
         return None
     as_before.has_served = True
@@ -148,7 +149,7 @@ def run_again(
     batch: object,
     reverse: bool,
     inputs: Tensors,
-    wanted: Tensor | None,
+    wanted: Wanted | None,
 ) -> Outputs | None:
     """What a call returns, if it is like an earlier one.
 
@@ -161,7 +162,7 @@ def run_again(
         return None
     recall: Recall | None = version.recalls.get(batch, {}).get((reverse, torch.is_grad_enabled()))
     given = [*tensors.values(), *inputs.values()]
-    if recall is None or not recall.fits(model, backend, _names(tensors, inputs), given, wanted):
+    if recall is None or not recall.fits(model, backend, _names(tensors, inputs, wanted), given, _vertices_of(wanted)):
         return None
     _note(model, version, tensors, recall)
     return _run(model, recall, given, wanted)
@@ -178,7 +179,7 @@ def _note(model: Model, version: Version, tensors: Tensors, recall: Recall) -> N
         programs.as_before[is_grad_enabled] = as_before
 
 
-def _run(model: Model, recall: Recall, given: Sequence[Tensor], wanted: Tensor | None) -> Outputs:
+def _run(model: Model, recall: Recall, given: Sequence[Tensor], wanted: Wanted | None) -> Outputs:
     """Run what a call was bound to, with these parameters and buffers, then inputs."""
     model._programs.latest = recall.latest
     outputs = autograd.run_flat(recall.part.bound, recall.part.order, [given[at] for at in recall.flat], {})
@@ -195,12 +196,13 @@ def keep(
     batch: object,
     reverse: bool,
     inputs: Tensors,
-    wanted: Tensor | None,
+    wanted: Wanted | None,
     result: Outputs,
 ) -> None:
     """Remember a call, if what it was bound to can be told from these arguments without waiting for a device."""
-    given = [*call.tensors.values(), *inputs.values(), *(() if wanted is None else (wanted,))]
-    is_told = can_be_told(model.state_dtype, given) and (wanted is None or wanted.device.type == "cpu")
+    vertices = _vertices_of(wanted)
+    given = [*call.tensors.values(), *inputs.values(), *vertices]
+    is_told = can_be_told(model.state_dtype, given) and all(_can_be_compared(each, batch) for each in vertices)
     parts = call.whole_parts
     if not (is_told and parts and type(batch) is GraphBatch):
         return
@@ -212,9 +214,9 @@ def keep(
         return  # outputs of kinds that are not in the batch were added
     recall = Recall(
         _surroundings(model, backend, call.device),
-        _names(call.tensors, inputs),
+        _names(call.tensors, inputs, wanted),
         TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None),
-        None if wanted is None else wanted.clone(),
+        [each.clone() if each.device.type == "cpu" else each for each in vertices],
         call.device,
         parts[0],
         positions(parts[0].bound, call.tensors, inputs),
@@ -225,9 +227,29 @@ def keep(
     version.recalls.setdefault(batch, {})[reverse, torch.is_grad_enabled()] = recall
 
 
-def _names(tensors: Tensors, inputs: Tensors) -> list[str]:
-    """The names of tensors, then those of inputs."""
-    return [*tensors, "", *inputs]
+def _names(tensors: Iterable[str], inputs: Iterable[str], wanted: Wanted | None) -> list[Any]:
+    """The names of tensors and of inputs, and what `outputs=` has of the tensors of `_vertices_of`."""
+    if isinstance(wanted, Mapping):
+        number = {id(each): at for at, each in enumerate(_vertices_of(wanted))}
+        return [*tensors, "", *inputs, [(name, number[id(each)]) for name, each in wanted.items()]]
+    return [*tensors, "", *inputs, wanted is None]
+
+
+def _vertices_of(wanted: Wanted | None) -> list[Tensor]:
+    """The tensors of `outputs=`, each once: guards refuse others."""
+    if isinstance(wanted, Mapping):
+        return [*{id(each): each for each in wanted.values()}.values()]
+    return [] if wanted is None else [wanted]
+
+
+def _can_be_compared(vertices: Tensor, batch: object) -> bool:
+    """Whether a later call can tell without waiting for a device that it asks for the same vertices."""
+    own = vars(batch)
+    return vertices.device.type == "cpu" or vertices is own.get("roots") or vertices is own.get("leaves")
+
+
+def _are_the_same(vertices: Tensor, before: Tensor) -> bool:
+    return vertices is before or (vertices.device.type == "cpu" and torch.equal(vertices, before))
 
 
 def _surroundings(model: Model, backend: str, device: torch.device) -> list[Any]:

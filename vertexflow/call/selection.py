@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,24 @@ from torch import Tensor
 
 from ..errors import InputError, InputTypeError
 from ..graph.inputs.pack import GraphBatch
-from ..kernels.order import Wide
+from ..kernels.order import Selected, Wide
 from ..kernels.plain import check_plain
 from .kinds import Used
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]  # of vertices
+Wanted = Tensor | Mapping[str, Tensor]  # `outputs=`: vertices of all outputs, or of each that has an entry
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The vertices whose outputs are returned.
+@dataclass(frozen=True, eq=False)
+class Vertices:
+    """Some vertices of a batch.
 
     Attributes:
-        vertices: as they were given: in any order, also several times.
+        given: as they were given: in any order, also several times.
         ascending: the same in ascending order, each once.
     """
 
-    vertices: Wide
+    given: Wide
     ascending: Wide
 
     def within(self, start: int, stop: int) -> Wide:
@@ -36,42 +37,107 @@ class Selection:
         first, end = np.searchsorted(self.ascending, (start, stop))
         return self.ascending[first:end] - start
 
+    def pushing(self, is_pushed: Mask | None) -> Wide:
+        """Those that push an output, as they were given; None: all do."""
+        return self.given if is_pushed is None else self.given[is_pushed[self.given]]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The vertices whose outputs are returned: of some outputs, and of all others; None: all vertices."""
+
+    by_output: Mapping[str, Vertices]
+    others: Vertices | None
+
+    def vertices_of(self, output: str) -> Vertices | None:
+        """The vertices of an output; None: all."""
+        return self.by_output.get(output, self.others)
+
+    def shared_by(self, outputs: Collection[str]) -> Vertices | None:
+        """The vertices of all of these outputs, if they are the same."""
+        first, *others = (self.vertices_of(name) for name in outputs)
+        if first is None or not all(each is not None and np.array_equal(each.given, first.given) for each in others):
+            return None
+        return first
+
+    def with_outputs(self, outputs: Collection[str], vertices: Vertices) -> Selection:
+        """The same, with further outputs, of these vertices."""
+        return replace(self, by_output={**self.by_output, **dict.fromkeys(outputs, vertices)})
+
+    def within(self, start: int, stop: int) -> Selected:
+        """Those of the vertices [start, stop), counted from `start`."""
+        by_output = {name: vertices.within(start, stop) for name, vertices in self.by_output.items()}
+        return Selected(by_output, None if self.others is None else self.others.within(start, stop))
+
+    def check_names(self, used: Iterable[Used]) -> None:
+        """Refuse vertices for what no method pushes, or pushes for edges."""
+        of_edges = {name: use.is_edge_output(name) for use in used for name in use.pushes}
+        for name in self.by_output.keys() - {name for name, is_of_edges in of_edges.items() if not is_of_edges}:
+            why = "which has a row for each edge" if name in of_edges else "which the vertex function does not push"
+            others = ", ".join(repr(other) for other, is_of_edges in of_edges.items() if not is_of_edges)
+            raise InputError(f"outputs has vertices for {name!r}, {why}; it may have them for {others or 'nothing'}")
+
+    def numbers(self) -> Wanted:
+        """`outputs=` that asks for the same, by the numbers of vertices."""
+        if self.others is not None:
+            return torch.from_numpy(self.others.given)
+        return {name: torch.from_numpy(vertices.given) for name, vertices in self.by_output.items()}
+
     def as_given(self, outputs: Mapping[str, Tensor], is_pushed: Mapping[str, Mask | None]) -> dict[str, Tensor]:
         """Outputs of the vertices in ascending order, in the order in which they were given.
 
         `is_pushed` tells, for each output of vertices, which push it; None: all. Those of edges stay as they are.
         """
-        if self.vertices is self.ascending:
-            return dict(outputs)
-        places = {name: np.unique(self._pushing(mask), return_inverse=True)[1] for name, mask in is_pushed.items()}
-        return {name: _rows(value, places[name]) if name in places else value for name, value in outputs.items()}
+        ordered = dict(outputs)
+        for name in outputs.keys() & is_pushed.keys():
+            vertices = self.vertices_of(name)
+            if vertices is not None and vertices.given is not vertices.ascending:
+                places = np.unique(vertices.pushing(is_pushed[name]), return_inverse=True)[1]
+                ordered[name] = _rows(outputs[name], places)
+        return ordered
 
     def of_all(self, outputs: Mapping[str, Tensor], is_pushed: Mapping[str, Mask | None]) -> dict[str, Tensor]:
         """The same from outputs of all vertices."""
         selected = dict(outputs)
         for name, mask in is_pushed.items():
-            given = self._pushing(mask)
-            selected[name] = _rows(outputs[name], given if mask is None else (np.cumsum(mask) - 1)[given])
+            vertices = self.vertices_of(name)
+            if vertices is not None:
+                given = vertices.pushing(mask)
+                selected[name] = _rows(outputs[name], given if mask is None else (np.cumsum(mask) - 1)[given])
         return selected
 
-    def _pushing(self, is_pushed: Mask | None) -> Wide:
-        return self.vertices if is_pushed is None else self.vertices[is_pushed[self.vertices]]
+
+def each_wanted(wanted: Wanted, function: Callable[[Tensor], Tensor]) -> Wanted:
+    """`outputs=` with another tensor in the place of each."""
+    if isinstance(wanted, Mapping):
+        return {name: function(vertices) for name, vertices in wanted.items()}
+    return function(wanted)
 
 
 def selection_of(batch: GraphBatch, outputs: object) -> Selection:
-    """The vertices that a call was asked for: an index tensor, or a mask of all vertices.
+    """The vertices that a call was asked for: an index tensor, or a mask of all vertices, or a mapping from outputs to these.
 
     Raises:
         InputError, InputTypeError: it is neither, or names a vertex that is not in the batch.
     """
+    if isinstance(outputs, Mapping):
+        return Selection({name: _vertices(batch, f"outputs[{name!r}]", each) for name, each in outputs.items()}, None)
+    return Selection({}, _vertices(batch, "outputs", outputs))
+
+
+def _vertices(batch: GraphBatch, what: str, outputs: object) -> Vertices:
     if not isinstance(outputs, Tensor):
         raise InputTypeError(
-            f"outputs is a {type(outputs).__name__}; give a tensor of vertices, such as batch.roots (no input "
-            "can have this name)"
+            f"{what} is a {type(outputs).__name__}; give a tensor of vertices, such as batch.roots"
+            + (
+                ", or a mapping from names of outputs to such (no input can have this name)"
+                if what == "outputs"
+                else ""
+            )
         )
     if outputs.dim() != 1 or outputs.dtype not in (torch.int64, torch.int32, torch.bool):
         raise InputError(
-            f"outputs is {str(outputs.dtype)[6:]} {list(outputs.shape)}; give int64 [count], the vertices whose outputs are "
+            f"{what} is {str(outputs.dtype)[6:]} {list(outputs.shape)}; give int64 [count], the vertices whose outputs are "
             "wanted, or booleans [num_vertices]"
         )
     check_plain("the tensor of vertices", {"outputs": outputs}, closely=True)
@@ -79,18 +145,18 @@ def selection_of(batch: GraphBatch, outputs: object) -> Selection:
     if outputs.dtype is torch.bool:
         if len(vertices) != batch.num_vertices:
             raise InputError(
-                f"outputs has {len(vertices)} booleans for {batch.num_vertices} vertices; give one a vertex"
+                f"{what} has {len(vertices)} booleans for {batch.num_vertices} vertices; give one a vertex"
             )
         vertices = np.flatnonzero(vertices)
     vertices = vertices.astype(np.int64)  # a copy: the caller may change the tensor before the backward pass
     wrong = np.flatnonzero((vertices < 0) | (vertices >= batch.num_vertices))
     if len(wrong):
         raise InputError(
-            f"outputs[{wrong[0]}] is {vertices[wrong[0]]}, but the batch has the vertices 0 to {batch.num_vertices - 1}; number "
+            f"{what}[{wrong[0]}] is {vertices[wrong[0]]}, but the batch has the vertices 0 to {batch.num_vertices - 1}; number "
             "them over all graphs, as batch.roots does"
         )
     ascending = vertices if (np.diff(vertices) > 0).all() else np.unique(vertices)
-    return Selection(vertices, ascending)
+    return Vertices(vertices, ascending)
 
 
 def pushing(batch: GraphBatch, methods: Sequence[str], used: Mapping[str, Used]) -> dict[str, Mask | None]:

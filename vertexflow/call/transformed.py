@@ -14,6 +14,7 @@ from ..graph.symbolic.roles import shared_key
 from ..kernels import autograd
 from ..kernels.parts import replay_parts
 from .programs import Version
+from .selection import Wanted
 
 if TYPE_CHECKING:
     from ..function import VertexFunction
@@ -28,7 +29,7 @@ def run_transformed(
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
     shared: Mapping[str, Tensor] | None,
-    wanted: Tensor | None,
+    wanted: Wanted | None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, out of operations that the transforms know, with `tensors` as the model's
     parameters and buffers."""

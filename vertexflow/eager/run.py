@@ -24,7 +24,7 @@ from ..call.kinds import (
     refuse_edges,
 )
 from ..call.orders import Reads, order_of
-from ..call.selection import pushing, selection_of
+from ..call.selection import Wanted, pushing, selection_of
 from ..graph.inputs.build import InputGraph
 from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic.states import dtypes_of, usual_dtype
@@ -50,7 +50,7 @@ def run_eager(
     initial: Mapping[str, Tensor] | None,
     inputs: Mapping[str, Tensor],
     shared: Mapping[str, Tensor] | None,
-    wanted: Tensor | None = None,
+    wanted: Wanted | None = None,
 ) -> dict[str, Tensor]:
     """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
     tensors = own_tensors(model) if tensors is None else tensors
@@ -96,6 +96,8 @@ def run_eager(
         known_shared = [name for name in shared if any(name in use.shared for use in uses.values())]
     arcs.check(uses, methods, batch)
     settle_pushes(uses, rows.ask, rows.answers)
+    if selection is not None:
+        selection.check_names(uses.values())
     _check_calls(uses, {name: inputs[name] for name in known}, known_shared, counts, model._methods, "the batch")
     if initial is not None:
         refuse_edges(uses)

@@ -57,12 +57,10 @@ def run_flat(bound: Bound, order: Order, flat: Sequence[Tensor], external: Mappi
         with torch.no_grad():
             outputs, _ = outputs_and_values(bound, order, flat, external)
     by_name = dict(zip(bound.pushes, outputs, strict=True))
-    if prepared is None and order.selected is not None:
-        by_name |= {
-            name: value.index_select(0, order.selected_index(bound.pushes[name]))
-            for name, value in by_name.items()
-            if not bound.is_edge_output(name)
-        }
+    for name in () if prepared is not None else bound.pushes:
+        index = None if bound.is_edge_output(name) else order.selected_index(name, bound.pushes[name])
+        if index is not None:
+            by_name[name] = by_name[name].index_select(0, index)
     return by_name
 
 

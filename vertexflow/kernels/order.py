@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -181,6 +181,21 @@ class OutputRows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Selected:
+    """The vertices that outputs have a row for, ascending: those of some outputs, and those of all others; None: all vertices."""
+
+    by_output: Mapping[str, Wide]
+    others: Wide | None
+
+    def vertices_of(self, output: str) -> Wide | None:
+        """The vertices of an output; None: all."""
+        return self.by_output.get(output, self.others)
+
+
+ALL_VERTICES = Selected({}, None)
+
+
+@dataclass(frozen=True, eq=False)
 class Order:
     """A schedule on a device, where its index arrays are int32.
 
@@ -204,12 +219,12 @@ class Order:
     partial_sent: Mapping[tuple[str, By], PartialSent] = field(default_factory=dict)
     # An order of the same vertices in which those with children are computed as late as possible, if there is a way to make one.
     make_late: Callable[[], Order] | None = None
-    selected: Wide | None = None  # the vertices that outputs have a row for, ascending; None: all
+    selected: Selected = ALL_VERTICES
     num_partial_rows: Mapping[str, int] = field(default_factory=dict)  # of states that have rows for some groups only
     _batch_rows: dict[tuple[bool, tuple[int, ...]], list[Tensor]] = field(default_factory=dict)
     _other_edges: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
-    _selecting: dict[bytes, Order] = field(default_factory=dict)
-    _selected_index: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    _selecting: dict[Hashable, Order] = field(default_factory=dict)
+    _selected_index: dict[tuple[str, tuple[int, ...]], Tensor] = field(default_factory=dict)
     _partial: dict[tuple[LackedState, ...], Order] = field(default_factory=dict)  # `partial_states`
 
     def num_rows_in(self, state: str) -> int:
@@ -244,43 +259,52 @@ class Order:
         """`table` from the last step to the first."""
         return np.ascontiguousarray(self.table[::-1])
 
-    def selecting(self, vertices: Wide, num_batches: int = 1) -> Order:
+    def selecting(self, selected: Selected, num_batches: int = 1) -> Order:
         """This order with `selected`; those of the last few selections of each batch that has this order are kept."""
-        key = vertices.tobytes()
+        if selected is self.selected:
+            return self
+        by_output = {name: vertices.tobytes() for name, vertices in selected.by_output.items()}
+        key = (*by_output.items(), None if selected.others is None else selected.others.tobytes())
         if key not in self._selecting:
             if len(self._selecting) >= MOST_SELECTIONS * num_batches:
                 self._selecting.pop(next(iter(list(self._selecting))), None)  # which another thread may have done
-            self._selecting[key] = replace(self, selected=vertices, _selecting={}, _selected_index={})
+            self._selecting[key] = replace(self, selected=selected, _selecting={}, _selected_index={})
         return self._selecting[key]
 
-    def selected_outputs(self, groups: Sequence[int]) -> Wide:
-        """Where the rows that outputs have are among those that outputs of all vertices of these groups would have."""
-        assert self.selected is not None
-        if len(groups) == len(self.groups):
-            return self.selected
+    def selected_rows(self, output: str, groups: Sequence[int]) -> Wide | None:
+        """Where the rows that an output of vertices of these groups has are among those that it would have of all of them; None:
+        it has them all."""
+        selected = self.selected.vertices_of(output)
+        if selected is None or len(groups) == len(self.groups):
+            return selected
         is_in_groups = np.zeros(self.num_rows, np.int64)
         for group in groups:
             is_in_groups[self._vertices(group)] = 1
-        positions: Wide = (np.cumsum(is_in_groups) - 1)[self.selected[is_in_groups[self.selected] == 1]]
+        positions: Wide = (np.cumsum(is_in_groups) - 1)[selected[is_in_groups[selected] == 1]]
         return positions
 
-    def selected_index(self, groups: Sequence[int]) -> Tensor:
-        """`selected_outputs` on the device, where it stays for the next step."""
-        key = tuple(groups)
+    def selected_index(self, output: str, groups: Sequence[int]) -> Tensor | None:
+        """`selected_rows` on the device, where they stay for the next step."""
+        if self.selected.vertices_of(output) is None:
+            return None
+        key = (output, tuple(groups))
         if key not in self._selected_index:
             with torch.inference_mode(False), rehearsal.interrupted():
-                index = torch.from_numpy(self.selected_outputs(groups))
+                index = torch.from_numpy(self.selected_rows(output, groups))
                 self._selected_index[key] = index.to(self.vertex.device, non_blocking=True)
         return self._selected_index[key]
 
-    def output_rows(self, groups: Sequence[int], of_edges: bool = False, of_all: bool = False) -> list[OutputRows]:
-        """Which row, or edge, of a group is which row of the outputs (`of_all`: that have a row for every vertex)."""
+    def output_rows(
+        self, output: str, groups: Sequence[int], of_edges: bool = False, of_all: bool = False
+    ) -> list[OutputRows]:
+        """Which row, or edge, of a group is which row of an output that these groups push (`of_all`: that has a row for every
+        vertex)."""
         if of_all:
             return [OutputRows(None, self.groups[group].of(self.vertex)) for group in groups]
         batch_rows = self.batch_rows(groups, of_edges)
-        if self.selected is None or of_edges:
+        positions = None if of_edges else self.selected_rows(output, groups)
+        if positions is None:
             return [OutputRows(None, index) for index in batch_rows]
-        positions = self.selected_outputs(groups)
         output_at = np.full(sum(map(len, batch_rows)), -1, np.int32)
         output_at[positions] = np.arange(len(positions), dtype=np.int32)
         rows_of_groups = []
@@ -291,11 +315,10 @@ class Order:
                 rows_of_groups.append(OutputRows(torch.from_numpy(rows), torch.from_numpy(outputs[rows])))
         return rows_of_groups
 
-    def num_outputs(self, groups: Sequence[int], of_edges: bool = False) -> int:
+    def num_outputs(self, output: str, groups: Sequence[int], of_edges: bool = False) -> int:
         """How many rows an output has that these groups push."""
-        if self.selected is not None and not of_edges:
-            return len(self.selected_outputs(groups))
-        return self.num_batch_rows(groups, of_edges)
+        positions = None if of_edges else self.selected_rows(output, groups)
+        return self.num_batch_rows(groups, of_edges) if positions is None else len(positions)
 
     def _vertices(self, group: int) -> Ints:
         first = self.groups[group].start

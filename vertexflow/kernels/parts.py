@@ -63,7 +63,7 @@ class BoundPart:
     def num_outputs(self, name: str) -> int:
         """How many rows the part has of an output."""
         groups = self.bound.pushes.get(name, [])
-        return self.order.num_outputs(groups, self.bound.is_edge_output(name)) if groups else 0
+        return self.order.num_outputs(name, groups, self.bound.is_edge_output(name)) if groups else 0
 
     def constants(self) -> list[Tensor]:
         """Tensors that programs read and that are neither parameters nor inputs."""

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from ..call.backward_hooks import ReturnsOutputs
 from ..call.on_ranks import OnRanks
 from ..call.outputs import Outputs
-from ..call.selection import selection_of
+from ..call.selection import Wanted, selection_of
 from ..errors import InputError
 from ..function import VertexFunction
 from ..graph import segments
@@ -80,7 +80,7 @@ class DAGNN(ReturnsOutputs):
 
     @uncompiled
     def forward(
-        self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor, *, outputs: Tensor | None = None
+        self, graphs: GraphBatch | Sequence[InputGraph], x: Tensor, *, outputs: Wanted | None = None
     ) -> Outputs:
         """Run over a batch of DAGs.
 

@@ -85,10 +85,12 @@ class ChainRNN(ReturnsOutputs, nn.RNNBase):
                 x = nn.functional.dropout(x, self.dropout, self.training)
             outputs = []
             for direction in range(2 if self.bidirectional else 1):
-                out = self._run(batch, x, layer, direction, [state[len(final.get("h_n", []))] for state in initial])
+                states = [state[len(final.get("h_n", []))] for state in initial]
+                out = self._run(batch, x, layer, direction, states, ends[direction])
                 outputs.append(out["h"])
-                for name, rows in out.items():
-                    final.setdefault(f"{name}_n", []).append(rows.index_select(0, ends[direction]))
+                for name, rows in out.items():  # of `h` all steps, of other states the last one
+                    last = rows.index_select(0, ends[direction]) if name == "h" else rows
+                    final.setdefault(f"{name}_n", []).append(last)
             x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
         stacked = {name: torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0) for name, rows in final.items()}
         return Outputs(h=x, **stacked)
@@ -110,10 +112,11 @@ class ChainRNN(ReturnsOutputs, nn.RNNBase):
         return states
 
     def _run(
-        self, batch: GraphBatch, x: Tensor, layer: int, direction: int, initial: list[Tensor]
+        self, batch: GraphBatch, x: Tensor, layer: int, direction: int, initial: list[Tensor], ends: Tensor
     ) -> dict[str, Tensor]:
         suffix = f"_l{layer}_reverse" if direction else f"_l{layer}"
         weights = {name: getattr(self, name + suffix) for name in self.cell.weights}
         states = dict(zip(self.cell.state, initial, strict=True)) if initial else None
-        out = self.cell._run(weights, batch, direction == 1, states, {"x": x})
+        wanted = {name: ends for name in self.cell.state if name != "h"}
+        out = self.cell._run(weights, batch, direction == 1, states, {"x": x}, wanted=wanted or None)
         return dict(out)

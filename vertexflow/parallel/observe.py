@@ -6,6 +6,7 @@ observer, all other operations by a dispatch mode.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ from ..call.estimate import real, rehearse
 from ..call.inputs import check_inputs
 from ..call.observer import Seen, observed_by
 from ..call.outputs import Outputs
+from ..call.selection import each_wanted
 from ..errors import BackendError, InputError, VertexFlowError
 from ..function import VertexFunction
 from ..graph.inputs.derived import Derived
@@ -153,6 +155,11 @@ def observe(model: nn.Module, batch: Any, call: Callable[[nn.Module, Any], Any] 
     return Observation(parts, first.num_graphs, first.num_vertices)
 
 
+def _some_vertices(vertices: Tensor, device: torch.device) -> Tensor:
+    """As many, if they are on "meta", where it is not known which they are; that does not matter."""
+    return torch.arange(len(vertices), device=device) if vertices.is_meta else vertices
+
+
 def _fresh(value: Any) -> Any:
     """A batch without what was derived from it, so that nothing without memory is kept with the user's."""
     return replaced(value, derived=Derived()) if isinstance(value, GraphBatch) else value
@@ -231,8 +238,8 @@ class _Observer:
                     few = {name: value[:_FEW].clone() for name, value in (inputs or {}).items()}
                     model._trace(version, few, tensors, {}, check_inputs(tensors, few))  # quick, and found below
                 wanted = call.wanted
-                if wanted is not None and wanted.is_meta:  # which they are is not known, and does not matter
-                    wanted = torch.arange(len(wanted), device=device)
+                if wanted is not None:
+                    wanted = each_wanted(wanted, functools.partial(_some_vertices, device=device))
                 bound, _ = model._bind_call(
                     version, tensors, batch, call.reverse, initial, inputs or {}, shared, wanted
                 )

@@ -18,7 +18,7 @@ from ..call import programs
 from ..call.estimate import BoundCall
 from ..call.observer import Seen
 from ..call.outputs import Outputs
-from ..call.selection import selection_of
+from ..call.selection import Wanted, selection_of
 from ..errors import GraphError, InputError
 from ..function import VertexFunction
 from ..graph import transforms
@@ -248,7 +248,7 @@ def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGr
 
 def _as_local(
     part: GraphPart, local: LocalGraph, call: Seen, group: ProcessGroup, device: torch.device
-) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None, Tensor | None]:
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None, Wanted | None]:
     """Inputs, initial states and wanted vertices of a rank, for its local graph."""
     local.batch.cache[_STEPS] = local.steps
     inputs, initial, wanted = {**call.inputs, _TABLE: _table(part, local, group, device)}, call.initial, call.wanted
@@ -267,8 +267,8 @@ def _as_local(
                 name: torch.cat([value, value.new_zeros((1, *value.shape[1:]))]) if _has_rows(value) else value
                 for name, value in initial.items()
             }
-    if wanted is not None:  # which the local graph has more vertices than
-        wanted = torch.from_numpy(selection_of(cast(Any, part), wanted).vertices)
+    if wanted is not None:  # by number, as the local graph has more vertices
+        wanted = selection_of(cast(Any, part), wanted).numbers()
     return inputs, initial, wanted
 
 

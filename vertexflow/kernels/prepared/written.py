@@ -116,7 +116,7 @@ def forward(bound: Bound, order: Order, windows: list[Windows], grows: bool) -> 
     for address, (name, pushing) in zip(outputs, bound.pushes.items(), strict=True):
         nodes = {number: programs[number].trace.pushes[name] for number in pushing}
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
+        rows_of_groups = order.output_rows(name, pushing, along is Along.EDGES, grows)
         spec, transfers = joined(writer, address, pushing, rows_of_groups, nodes, along)
         specs.append(spec)
         for number, transfer in transfers.items():
@@ -196,7 +196,7 @@ def backward(
     takes: list[list[Transfer]] = [[] for _ in windows]
     for (name, pushing), has_rows in zip(bound.pushes.items(), have_rows, strict=True):
         along = Along.EDGES if bound.is_edge_output(name) else Along.ROWS
-        rows_of_groups = order.output_rows(pushing, along is Along.EDGES, grows)
+        rows_of_groups = order.output_rows(name, pushing, along is Along.EDGES, grows)
         for number, rows in zip(pushing, rows_of_groups, strict=True):
             node = programs[number].trace.push_grads.get(name)
             if node is not None and (has_rows or rows.rows is not None):

@@ -172,8 +172,9 @@ def _structure_of(bound: Bound, order: Order, selects: bool) -> _Structure:
         place = torch.cat(places).long()
         index = torch.empty_like(place)
         index[place] = torch.arange(len(place), device=place.device)
-        if selects and order.selected is not None and not of_edges:
-            index = index.index_select(0, order.selected_index(groups))
+        chosen = order.selected_index(name, groups) if selects and not of_edges else None
+        if chosen is not None:
+            index = index.index_select(0, chosen)
         pushed[name] = index, 0 if others is None else len(others)
     known = [dict(known_of_edges(trace, group)) for trace, group in zip(traces, order.groups, strict=True)]
     return _Structure(routes_of(order), known, pulled, pushed)

@@ -62,7 +62,7 @@ def order_of_few_routes(order: Order) -> Order:
             with torch.inference_mode(False), rehearsal.interrupted():
                 late = order.make_late()
         if late is not None and _num_routes(late) < _num_routes(order):
-            chosen = late if order.selected is None else late.selecting(order.selected)
+            chosen = late.selecting(order.selected)
         _late[order] = None if chosen is order else chosen
     return _late[order] or order
 
