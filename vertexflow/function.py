@@ -196,18 +196,18 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
         if isinstance(graphs, OnRanks):
             return graphs.run(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
         is_usual = initial is None and shared is None
-        if is_usual and tensors is None:
-            unchanged = recall.run_unchanged(self, graphs, bool(reverse), inputs, wanted)
+        if is_usual:
+            unchanged = recall.run_unchanged(self, tensors, graphs, bool(reverse), inputs, wanted)
             if unchanged is not None:
                 return unchanged
         if (backend := named_backend(self.backend)) == "eager":
             return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
         version, own_tensors = programs.see(self._programs, self)
-        tensors = own_tensors if tensors is None else tensors
+        are_own, tensors = tensors is None, own_tensors if tensors is None else tensors
         if transforms.are_active():
             return Outputs(run_transformed(self, version, tensors, graphs, reverse, initial, inputs, shared, wanted))
         asked = backend, graphs, bool(reverse), inputs, wanted
-        result = recall.run_again(self, version, tensors, *asked) if is_usual else None
+        result = recall.run_again(self, version, tensors, are_own, *asked) if is_usual else None
         if result is None:
             call, traces = self._bind_call(
                 version, tensors, graphs, reverse, initial, inputs, shared, wanted, in_two=True
@@ -308,7 +308,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             request = Request.of(tensors, inputs, through, backend or named_backend(self.backend), device)
             call_in_two = readouts.bind(self, version, cut, bound_parts, request, batch, methods)
             run, bound_parts = call_in_two.run, [*bound_parts, *call_in_two.readout]
-        if selection is not None:
+        if selection is not None and not selection.is_ascending:
             as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
         given = [graphs]
         if isinstance(graphs, GraphBatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_packed_sequence
 
 import vertexflow as vf
 from vertexflow.call import recall
@@ -119,6 +120,96 @@ def test_a_model_of_other_parameters_is_as_before_from_the_second_call_on(own_mo
     expected = outcomes(own_model)[1]
     monkeypatch.setattr(recall, "run_again", None)
     assert same(outcome(own_model), expected)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Of each call that might be as before, whether it was."""
+    calls, run_unchanged = [], recall.run_unchanged
+
+    def noted(*arguments):
+        result = run_unchanged(*arguments)
+        calls.append(result is not None)
+        return result
+
+    monkeypatch.setattr(recall, "run_unchanged", noted)
+    return calls
+
+
+def layers(**options):
+    """Four cells with weights of their own, called twice."""
+    torch.manual_seed(0)
+    model = vf.nn.LSTM(4, 2, num_layers=2, bidirectional=True, **options)
+    for is_grad_enabled in (True, True, False, False):
+        with torch.set_grad_enabled(is_grad_enabled):
+            model(CHAINS, STEPS)
+    return model
+
+
+CHAINS, STEPS = vf.pack([vf.chain(3), vf.chain(2)]), torch.linspace(-1, 1, 20).view(5, 4)
+
+
+def of_peer(model):
+    """`h` by PyTorch, and the gradients of parameters."""
+    peer = nn.LSTM(4, 2, num_layers=2, bidirectional=True)
+    peer.load_state_dict(model.state_dict())
+    x = torch.nn.utils.rnn.pack_sequence([STEPS[:3], STEPS[3:]])
+    h = torch.cat([rows[:length] for rows, length in zip(*pad_packed_sequence(peer(x)[0], True), strict=True)])
+    return h, *torch.autograd.grad(h.square().sum(), [*peer.parameters()])
+
+
+def test_a_model_with_other_weights_in_each_call_is_as_before(served, monkeypatch):
+    model = layers()
+    monkeypatch.setattr(recall, "run_again", None)
+    for factor in (1.0, 2.0):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(factor)
+        model.weight_hh_l1 = nn.Parameter(model.weight_hh_l1.detach() * 1.5)
+        del served[:]
+        h = model(CHAINS, STEPS).h
+        for ours, wanted in zip(
+            (h, *torch.autograd.grad(h.square().sum(), [*model.parameters()])), of_peer(model), strict=True
+        ):
+            torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-6)
+        with torch.no_grad():
+            assert torch.equal(model(CHAINS, STEPS).h, h)
+        assert served == [True] * 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.weight_hh_l0.requires_grad_(False),
+        lambda model: setattr(model.weight_ih_l0, "data", model.weight_ih_l0.data.t().contiguous().t()),
+        lambda model: setattr(model.cell, "max_vertices", 3),
+        lambda model: setattr(model.cell, "backend", "torch"),
+        lambda model: setattr(model.cell, "scale", 2),
+        lambda model: setattr(model.cell.weight_ih, "note", 1),
+        lambda model: setattr(model.cell, "weight_ih", nn.Parameter(torch.empty(0, device="meta"))),
+    ],
+)
+def test_changes_are_noticed_beside_other_weights(served, change):
+    model = layers()
+    change(model)
+    del served[:]
+    h = model(CHAINS, STEPS).h
+    assert not served[0]
+    torch.testing.assert_close(h, of_peer(model)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_surroundings_are_noticed_beside_other_weights(served):
+    model = layers()
+    del served[:]
+    with torch.autocast("cpu", torch.bfloat16):
+        model(CHAINS, STEPS)
+    assert not any(served)
+    with pytest.raises(vf.InputError):
+        model(CHAINS, STEPS.to("meta"))
+    assert not any(served)
+    del served[:]
+    model(CHAINS, STEPS)
+    assert all(served)
 
 
 def test_numbers_are_those_of_the_call(own_model, binds):

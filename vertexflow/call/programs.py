@@ -135,7 +135,7 @@ class Version:
     # What only outputs need, and the methods cut in two where some were asked for.
     readouts: dict[Traces, tuple[dict[str, Readout]]] = field(default_factory=dict)
     divided: dict[Traces, tuple[Divided | None]] = field(default_factory=dict)
-    recalls: WeakKeyDictionary[GraphBatch, dict[tuple[bool, bool], Any]] = field(
+    recalls: WeakKeyDictionary[GraphBatch, dict[tuple[bool, bool], tuple[Any, ...]]] = field(
         default_factory=WeakKeyDictionary
     )  # `recall`
     growing: dict[Hashable, Any] = field(default_factory=dict)  # what computes the vertices that are added to runs
@@ -168,7 +168,8 @@ class Programs:
     unwatched: set[Path] = field(default_factory=set)  # what functions write to when they are traced: counters, logs
     orders: Orders = field(default_factory=OrderedDict)  # of what was added to runs that grow
     usual_runs: Usual = field(default_factory=Usual)
-    as_before: dict[bool, Any] = field(default_factory=dict)  # `recall.AsBefore`, with gradients and without
+    # `recall.AsBefore`, with gradients and without, of calls with the model's own parameters, and with others in their place.
+    as_before: dict[tuple[bool, bool], Any] = field(default_factory=dict)
 
 
 def see(programs: Programs, model: nn.Module) -> tuple[Version, dict[str, Tensor]]:

@@ -29,6 +29,8 @@ from .unchanged import Unchanged
 
 Tensors = Mapping[str, Tensor]
 
+_MOST_CALLS = 4  # that are kept of a batch: layers of a model may run one cell on different inputs
+
 
 class Model(Protocol):
     """What of a vertex function decides how a call is bound, beside its version."""
@@ -68,7 +70,7 @@ class Recall:
     """What a call was bound to, and all that decided it."""
 
     surroundings: list[Any]  # compared by identity
-    names: list[Any]  # see `_names`
+    names: list[Any]  # see `_asked`
     guards: Any  # of all these
     wanted: list[Tensor]  # those of `outputs=`, on a CPU copies
     device: torch.device
@@ -81,11 +83,11 @@ class Recall:
     def fits(
         self, model: Model, backend: str, names: Sequence[Any], given: Sequence[Tensor], wanted: Sequence[Tensor]
     ) -> bool:
-        """Whether a call with these tensors and inputs, and vertices of `outputs=`, would be bound to the same."""
+        """Whether a call with these tensors, inputs and, last, the vertices of `outputs=` would be bound to the same."""
         return (
             names == self.names
             and all(map(operator.is_, _surroundings(model, backend, self.device), self.surroundings))
-            and self.guards.check(*given, *wanted)
+            and self.guards.check(*given)
             and lie_in_memory(given)
             and all(map(_are_the_same, wanted, self.wanted))
         )
@@ -96,55 +98,64 @@ class AsBefore:
     """A model and its surroundings as they were at a call that was like an earlier one, to be compared in one native call."""
 
     seen: Seen
-    # `Unchanged`, without the check of tensors; parameters and buffers. None after these were exchanged: they are not held on to.
-    held: tuple[tuple[Any, ...], list[Tensor]] | None
+    # `Unchanged`, without the check of tensors, and the model's parameters and buffers, unless others are given in their place.
+    # None after these were exchanged: they are not held on to.
+    held: tuple[tuple[Any, ...], Tensors] | None
     attributes: tuple[Any, ...]  # of the model; compared by identity
-    names: list[str]  # of parameters and buffers
+    device: torch.device
     surroundings: list[Any]
     has_served: bool = False
 
     @classmethod
-    def of(cls, model: Model, seen: Seen, tensors: Tensors, surroundings: list[Any]) -> AsBefore | None:
+    def of(cls, model: Model, seen: Seen, tensors: Tensors, are_own: bool, recall: Recall) -> AsBefore | None:
         """All as it is now; None where it is unusual."""
-        given = list(tensors.values())
-        unchanged = Unchanged.of(seen, given, bool, with_versions=False)
+        if are_own:
+            unchanged = Unchanged.of(seen, [*tensors.values()], bool, with_versions=False)
+        else:
+            unchanged, tensors = Unchanged.of_given(seen, bool, recall.device.type), {}
         if unchanged is None:
             return None
-        return cls(seen, (tuple(unchanged)[:-1], given), _attributes(model), [*tensors], surroundings)
+        return cls(seen, (tuple(unchanged)[:-1], tensors), _attributes(model), recall.device, recall.surroundings)
 
 
-def run_unchanged(model: Model, batch: object, reverse: bool, inputs: Tensors, wanted: Wanted | None) -> Outputs | None:
-    """What `run_again` returns, if neither the model nor its surroundings have changed since that was asked."""
+def run_unchanged(
+    model: Model, tensors: Tensors | None, batch: object, reverse: bool, inputs: Tensors, wanted: Wanted | None
+) -> Outputs | None:
+    """What `run_again` returns, if neither the model nor its surroundings have changed since that was asked.
+
+    `tensors` are given in the place of the model's own parameters and buffers; None: its own are those that it had.
+    """
     programs, is_grad_enabled = model._programs, torch.is_grad_enabled()
-    as_before: AsBefore | None = programs.as_before.get(is_grad_enabled)
+    as_before: AsBefore | None = programs.as_before.get((is_grad_enabled, tensors is None))
     held = None if as_before is None else as_before.held
     if as_before is None or held is None or type(batch) is not GraphBatch or as_before.seen is not programs.seen:
         return None
-    seen = as_before.seen
-    recall: Recall | None = seen.version.recalls.get(batch, {}).get((reverse, is_grad_enabled))
-    if recall is None:
-        return None
+    seen, (unchanged, own) = as_before.seen, held
+    names, vertices = _asked(own if tensors is None else tensors, inputs, wanted)
+    others = [*inputs.values(), *vertices] if tensors is None else [*tensors.values(), *inputs.values(), *vertices]
     looked_at: object = seen.snapshot.modules[0]()  # another one, where a model was copied
-    vertices = _vertices_of(wanted)
-    further = [*inputs.values(), *vertices]
-    if not (
-        [*as_before.names, *_names((), inputs, wanted)] == recall.names
-        and all(map(operator.is_, _attributes(model), as_before.attributes))
-        and all(map(operator.is_, as_before.surroundings, recall.surroundings))
-        and looked_at is model
-        and _core.is_unchanged((*held[0], recall.guards.check), further)
-        and lie_in_memory(further)
-        and all(map(_are_the_same, vertices, recall.wanted))
-    ):
+    if looked_at is not model or not all(map(operator.is_, _attributes(model), as_before.attributes)):
         return None
-    as_before.has_served = True
-    return _run(model, recall, [*held[1], *further], wanted)
+    of_batch: Mapping[tuple[bool, bool], Sequence[Recall]] = seen.version.recalls.get(batch, {})
+    for recall in of_batch.get((reverse, is_grad_enabled), ()):
+        if (
+            names == recall.names
+            and recall.device == as_before.device
+            and all(map(operator.is_, as_before.surroundings, recall.surroundings))
+            and _core.is_unchanged((*unchanged, recall.guards.check), others)
+            and lie_in_memory(others)
+            and all(map(_are_the_same, vertices, recall.wanted))
+        ):
+            as_before.has_served = True
+            return _run(model, recall, [*own.values(), *others], wanted)
+    return None
 
 
 def run_again(
     model: Model,
     version: Version,
     tensors: Tensors,
+    are_own: bool,
     backend: str,
     batch: object,
     reverse: bool,
@@ -153,30 +164,32 @@ def run_again(
 ) -> Outputs | None:
     """What a call returns, if it is like an earlier one.
 
-    `tensors` are parameters and buffers, `backend` is what `named_backend` says.
+    `tensors` are parameters and buffers, the model's own or others, `backend` is what `named_backend` says.
     """
-    for noted in [*model._programs.as_before.values()]:
-        if noted.held is not None and list(map(id, noted.held[1])) != list(map(id, tensors.values())):
+    for (_, of_own), noted in [*model._programs.as_before.items()] if are_own else ():
+        if of_own and noted.held is not None and [*map(id, noted.held[1].values())] != [*map(id, tensors.values())]:
             noted.held = None
     if type(batch) is not GraphBatch or is_recorded():
         return None
-    recall: Recall | None = version.recalls.get(batch, {}).get((reverse, torch.is_grad_enabled()))
-    given = [*tensors.values(), *inputs.values()]
-    if recall is None or not recall.fits(model, backend, _names(tensors, inputs, wanted), given, _vertices_of(wanted)):
-        return None
-    _note(model, version, tensors, recall)
-    return _run(model, recall, given, wanted)
+    names, vertices = _asked(tensors, inputs, wanted)
+    given = [*tensors.values(), *inputs.values(), *vertices]
+    of_batch: Mapping[tuple[bool, bool], Sequence[Recall]] = version.recalls.get(batch, {})
+    for recall in of_batch.get((reverse, torch.is_grad_enabled()), ()):
+        if recall.fits(model, backend, names, given, vertices):
+            _note(model, version, tensors, are_own, recall)
+            return _run(model, recall, given, wanted)
+    return None
 
 
-def _note(model: Model, version: Version, tensors: Tensors, recall: Recall) -> None:
+def _note(model: Model, version: Version, tensors: Tensors, are_own: bool, recall: Recall) -> None:
     """Remember the model and its surroundings as they are now, unless that was of no use before."""
-    programs, is_grad_enabled = model._programs, torch.is_grad_enabled()
-    seen, noted = programs.seen, programs.as_before.get(is_grad_enabled)
+    programs, key = model._programs, (torch.is_grad_enabled(), are_own)
+    seen, noted = programs.seen, programs.as_before.get(key)
     if seen is None or seen.version is not version or (noted and noted.seen is seen and not noted.has_served):
         return
-    as_before = AsBefore.of(model, seen, tensors, recall.surroundings)
+    as_before = AsBefore.of(model, seen, tensors, are_own, recall)
     if as_before is not None:
-        programs.as_before[is_grad_enabled] = as_before
+        programs.as_before[key] = as_before
 
 
 def _run(model: Model, recall: Recall, given: Sequence[Tensor], wanted: Wanted | None) -> Outputs:
@@ -200,7 +213,7 @@ def keep(
     result: Outputs,
 ) -> None:
     """Remember a call, if what it was bound to can be told from these arguments without waiting for a device."""
-    vertices = _vertices_of(wanted)
+    names, vertices = _asked(call.tensors, inputs, wanted)
     given = [*call.tensors.values(), *inputs.values(), *vertices]
     is_told = can_be_told(model.state_dtype, given) and all(_can_be_compared(each, batch) for each in vertices)
     parts = call.whole_parts
@@ -214,9 +227,9 @@ def keep(
         return  # outputs of kinds that are not in the batch were added
     recall = Recall(
         _surroundings(model, backend, call.device),
-        _names(call.tensors, inputs, wanted),
+        names,
         TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None),
-        [each.clone() if each.device.type == "cpu" else each for each in vertices],
+        [each.clone() if each.is_cpu else each for each in vertices],
         call.device,
         parts[0],
         positions(parts[0].bound, call.tensors, inputs),
@@ -224,32 +237,29 @@ def keep(
         call.as_given,
         model._programs.latest,
     )
-    version.recalls.setdefault(batch, {})[reverse, torch.is_grad_enabled()] = recall
+    of_batch, key = version.recalls.setdefault(batch, {}), (reverse, torch.is_grad_enabled())
+    of_batch[key] = (recall, *of_batch.get(key, ())[: _MOST_CALLS - 1])
 
 
-def _names(tensors: Iterable[str], inputs: Iterable[str], wanted: Wanted | None) -> list[Any]:
-    """The names of tensors and of inputs, and what `outputs=` has of the tensors of `_vertices_of`."""
-    if isinstance(wanted, Mapping):
-        number = {id(each): at for at, each in enumerate(_vertices_of(wanted))}
-        return [*tensors, "", *inputs, [(name, number[id(each)]) for name, each in wanted.items()]]
-    return [*tensors, "", *inputs, wanted is None]
-
-
-def _vertices_of(wanted: Wanted | None) -> list[Tensor]:
-    """The tensors of `outputs=`, each once: guards refuse others."""
-    if isinstance(wanted, Mapping):
-        return [*{id(each): each for each in wanted.values()}.values()]
-    return [] if wanted is None else [wanted]
+def _asked(tensors: Iterable[str], inputs: Iterable[str], wanted: Wanted | None) -> tuple[list[Any], list[Tensor]]:
+    """The names of tensors and of inputs, and what `outputs=` has; and its tensors, each once, as guards refuse others."""
+    if wanted is None:
+        return [*tensors, "", *inputs, None], []
+    if not isinstance(wanted, Mapping):
+        return [*tensors, "", *inputs, True], [wanted]
+    vertices = [*{id(each): each for each in wanted.values()}.values()]
+    number = {id(each): at for at, each in enumerate(vertices)}
+    return [*tensors, "", *inputs, [(name, number[id(each)]) for name, each in wanted.items()]], vertices
 
 
 def _can_be_compared(vertices: Tensor, batch: object) -> bool:
     """Whether a later call can tell without waiting for a device that it asks for the same vertices."""
     own = vars(batch)
-    return vertices.device.type == "cpu" or vertices is own.get("roots") or vertices is own.get("leaves")
+    return vertices.is_cpu or vertices is own.get("roots") or vertices is own.get("leaves")
 
 
 def _are_the_same(vertices: Tensor, before: Tensor) -> bool:
-    return vertices is before or (vertices.device.type == "cpu" and torch.equal(vertices, before))
+    return vertices is before or (vertices.is_cpu and torch.equal(vertices, before))
 
 
 def _surroundings(model: Model, backend: str, device: torch.device) -> list[Any]:

@@ -32,6 +32,11 @@ class Vertices:
     given: Wide
     ascending: Wide
 
+    @property
+    def is_ascending(self) -> bool:
+        """Whether they were given in ascending order."""
+        return self.given is self.ascending
+
     def within(self, start: int, stop: int) -> Wide:
         """Those of the vertices [start, stop), counted from `start`."""
         first, end = np.searchsorted(self.ascending, (start, stop))
@@ -52,6 +57,11 @@ class Selection:
     def vertices_of(self, output: str) -> Vertices | None:
         """The vertices of an output; None: all."""
         return self.by_output.get(output, self.others)
+
+    @property
+    def is_ascending(self) -> bool:
+        """Whether all were given in ascending order."""
+        return all(each is None or each.is_ascending for each in (*self.by_output.values(), self.others))
 
     def shared_by(self, outputs: Collection[str]) -> Vertices | None:
         """The vertices of all of these outputs, if they are the same."""
@@ -91,7 +101,7 @@ class Selection:
         ordered = dict(outputs)
         for name in outputs.keys() & is_pushed.keys():
             vertices = self.vertices_of(name)
-            if vertices is not None and vertices.given is not vertices.ascending:
+            if vertices is not None and not vertices.is_ascending:
                 places = np.unique(vertices.pushing(is_pushed[name]), return_inverse=True)[1]
                 ordered[name] = _rows(outputs[name], places)
         return ordered

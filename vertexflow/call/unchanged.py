@@ -16,6 +16,8 @@ from torch.autograd import forward_ad
 
 from .programs import Seen
 
+Check = Callable[..., bool]
+
 _VARIABLE = "VERTEXFLOW_BACKEND"
 
 
@@ -40,21 +42,35 @@ class Unchanged(NamedTuple):
     functions: list[Callable[..., Any]]
     arguments: list[tuple[Any, ...]]
     results: list[Any]
-    check: Callable[..., bool]  # of all tensors, and of further ones
+    check: Check  # of all tensors, and of further ones
 
     @classmethod
-    def of(
-        cls, seen: Seen, tensors: Sequence[Tensor], check: Callable[..., bool], with_versions: bool = True
-    ) -> Unchanged | None:
+    def of(cls, seen: Seen, tensors: Sequence[Tensor], check: Check, with_versions: bool = True) -> Unchanged | None:
         """All as it is now, for calls with these parameters, buffers and shared tensors, which `check` checks beside inputs; None
         where it is unusual, so that no list tells all. Without versions, what tensors hold may change."""
+        known = set(map(id, tensors))
+        if any(id(holder[name]) not in known for _, holder, name in seen.places):
+            return None  # others are given in the place of parameters, or another thread exchanges these
+        return cls._of(seen, tensors, check, with_versions, tensors[0].device.type if tensors else "cpu")
+
+    @classmethod
+    def of_given(cls, seen: Seen, check: Check, kind: str) -> Unchanged | None:
+        """The same for calls with other tensors in the place of the model's parameters and buffers, on this kind of device."""
+        own_attributes = [vars(holder[name]) for _, holder, name in seen.places]
+        unchanged = None if any(own_attributes) else cls._of(seen, [], check, False, kind)
+        if unchanged is None:
+            return None
+        holders, keys = [*unchanged.holders, *own_attributes], [*unchanged.holder_keys, *(() for _ in own_attributes)]
+        return unchanged._replace(holders=holders, holder_keys=keys)
+
+    @classmethod
+    def _of(
+        cls, seen: Seen, tensors: Sequence[Tensor], check: Check, with_versions: bool, kind: str
+    ) -> Unchanged | None:
         held: list[tuple[Mapping[Any, Any], Any, Any]] = [
             (holder, name, holder[name]) for _, holder, name in seen.places
         ]
-        known = set(map(id, tensors))
-        if any(id(tensor) not in known for _, _, tensor in held):
-            return None  # others are given in the place of parameters, or another thread exchanges these
-        snapshot, kind = seen.snapshot, tensors[0].device.type if tensors else "cpu"
+        snapshot = seen.snapshot
         environment = getattr(os.environ, "_data", None)
         functions: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = [
             (torch._C._functorch.peek_interpreter_stack, (), None),
