@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,15 +10,15 @@ import torch
 from torch import Tensor
 
 from . import report
-from .call import arcs, kinds, programs, readouts, recall
-from .call.estimate import AsGiven, BoundCall, EstimatesMemory
-from .call.inputs import check_arguments, check_inputs, check_shared, initial_states
-from .call.observer import Seen, observer_of_thread
+from .call import kinds, programs, recall
+from .call.arguments import Arguments
+from .call.bind import bind_call
+from .call.estimate import EstimatesMemory
+from .call.inputs import check_arguments, check_shared
+from .call.observer import observer_of_thread
 from .call.on_ranks import OnRanks
-from .call.orders import Reads, order_of
 from .call.outputs import Outputs
 from .call.programs import Configuration, Programs, Request, Version
-from .call.selection import Wanted, pushing, selection_of
 from .call.transformed import run_transformed
 from .described import Described
 from .eager.run import EagerFrontier, run_eager
@@ -27,12 +26,9 @@ from .errors import InputError, VertexFunctionError
 from .graph import transforms
 from .graph.inputs.build import InputGraph
 from .graph.inputs.pack import GraphBatch, pack
-from .graph.inputs.split import split
-from .graph.symbolic.draws import refuse_shared_noise
 from .graph.symbolic.isolation import without_autocast
 from .graph.symbolic.prepare import prepare
 from .graph.symbolic.reserved import check_attribute
-from .graph.symbolic.roles import shared_key
 from .graph.symbolic.show import SymbolicGraph
 from .graph.symbolic.states import Dtypes, dtypes_of, shapes_of, usual_dtype
 from .graph.symbolic.trace import Trace
@@ -41,11 +37,8 @@ from .graph.uncompiled import uncompiled
 from .growing.frontier import Frontier
 from .growing.grower import Grower
 from .growing.growth import Addition
-from .kernels import autograd
 from .kernels.bound import Bound
 from .kernels.compile import choose_backend, named_backend
-from .kernels.memory.partial_states import with_partial_states
-from .kernels.parts import BoundPart, run_parts
 from .kernels.plain import check_plain
 from .saved_policy import SavesPolicy
 from .scheduler import Policy
@@ -175,46 +168,31 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         check_arguments(unnamed, reverse)
-        return self._run(None, graphs, reverse, initial, inputs, shared, outputs)
+        return self._run(Arguments(None, graphs, bool(reverse), initial, inputs, shared, outputs))
 
-    def _run(
-        self,
-        tensors: Mapping[str, Tensor] | None,
-        graphs: GraphBatch | Sequence[InputGraph],
-        reverse: bool,
-        initial: Mapping[str, Tensor] | None,
-        inputs: Mapping[str, Tensor],
-        shared: Mapping[str, Tensor] | None = None,
-        wanted: Wanted | None = None,
-    ) -> Outputs:
-        """`forward`, with `tensors` in place of the module's own parameters and buffers if there are any."""
+    def _run(self, call: Arguments) -> Outputs:
+        """A call, perhaps with other tensors in the place of the module's own parameters and buffers."""
         kinds.check_written(self, VertexFunction)
         if (observer := observer_of_thread()) is not None:
-            return observer.see(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
+            return observer.see(self, call)
         if (divided := getattr(self, "_divided", None)) is not None:  # its columns are on several ranks
-            return cast(Outputs, divided.run(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted)))
-        if isinstance(graphs, OnRanks):
-            return graphs.run(self, Seen(tensors, graphs, reverse, initial, inputs, shared, wanted))
-        is_usual = initial is None and shared is None
-        if is_usual:
-            unchanged = recall.run_unchanged(self, tensors, graphs, bool(reverse), inputs, wanted)
-            if unchanged is not None:
-                return unchanged
+            return cast(Outputs, divided.run(self, call))
+        if isinstance(call.graphs, OnRanks):
+            return call.graphs.run(self, call)
+        unchanged = recall.run_unchanged(self, call)
+        if unchanged is not None:
+            return unchanged
         if (backend := named_backend(self.backend)) == "eager":
-            return Outputs(run_eager(self, tensors, graphs, reverse, initial, inputs, shared, wanted))
+            return Outputs(run_eager(self, call))
         version, own_tensors = programs.see(self._programs, self)
-        are_own, tensors = tensors is None, own_tensors if tensors is None else tensors
+        tensors = own_tensors if call.tensors is None else call.tensors
         if transforms.are_active():
-            return Outputs(run_transformed(self, version, tensors, graphs, reverse, initial, inputs, shared, wanted))
-        asked = backend, graphs, bool(reverse), inputs, wanted
-        result = recall.run_again(self, version, tensors, are_own, *asked) if is_usual else None
+            return Outputs(run_transformed(self, version, tensors, call))
+        result = recall.run_again(self, version, tensors, backend, call)
         if result is None:
-            call, traces = self._bind_call(
-                version, tensors, graphs, reverse, initial, inputs, shared, wanted, in_two=True
-            )
-            result = call.results(inputs, traces.values())
-            if is_usual:
-                recall.keep(self, version, call, *asked, result)
+            bound, traces = bind_call(self, version, tensors, call, in_two=True)
+            result = bound.results(call.inputs, traces.values())
+            recall.keep(self, version, bound, backend, call, result)
         return result
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
@@ -228,92 +206,6 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
                 f"{type(self).__name__} has its columns on several ranks, and can only be called; plan it, estimate its memory "
                 "and grow runs before plan.apply"
             )
-
-    def _bind_call(
-        self,
-        version: Version,
-        tensors: Mapping[str, Tensor],
-        graphs: GraphBatch | Sequence[InputGraph],
-        reverse: bool,
-        initial: Mapping[str, Tensor] | None,
-        inputs: Mapping[str, Tensor],
-        shared: Mapping[str, Tensor] | None,
-        wanted: Wanted | None,
-        how: Callable[..., dict[str, Tensor]] = run_parts,
-        backend: str | None = None,
-        in_two: bool = False,
-    ) -> tuple[BoundCall, dict[str, Trace]]:
-        """A call that is checked, traced, compiled and scheduled; `how` runs it, or its parts, with programs of a `backend`. With
-        `in_two`, what only outputs need may be computed apart, for the `wanted` vertices."""
-        shared = check_shared(tensors, inputs, shared)
-        tensors = {**tensors, **{shared_key(name): value for name, value in shared.items()}} if shared else tensors
-        batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
-        methods = kinds.methods_in(batch, self._methods)
-        device = check_inputs(tensors, inputs)
-        traces = self._trace(version, inputs, tensors, shared, device)
-        selection = None if wanted is None else selection_of(batch, wanted)
-        batch = batch.reversed() if reverse else batch
-        arcs.check(traces, methods, batch)
-        if selection is not None:
-            selection.check_names(traces.values())
-        kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), self._methods, "the batch")
-        parts, starts = [batch], [0]
-        if self.max_vertices is not None:
-            pieces = split(batch, self.max_vertices)
-            parts, starts = [piece.batch for piece in pieces], [piece.vertices.start for piece in pieces]
-            if len(parts) > 1:
-                refuse_shared_noise(traces.values())
-        external: dict[str, Tensor] = {}
-        if initial is not None:
-            kinds.refuse_edges(traces)
-            parts = [part.with_initial() for part in parts]
-            dtypes = next(iter(traces.values())).state_dtypes
-            count = sum(part.num_external for part in parts)
-            external = initial_states(initial, self.state, count, dtypes, device)
-        reads = {name: Reads.of(trace) for name, trace in traces.items()}
-        through = any(value.requires_grad for value in external.values())
-        if not batch.num_graphs:
-            bound = self._bind(version, traces, inputs, tensors, device, through, methods, backend)
-            run_empty = functools.partial(autograd.run_empty, bound, device)
-            return BoundCall(run_empty, tensors, external, device, dict), traces
-
-        cut, of_trunk = None, selection
-        trunk: Mapping[str, Trace] = traces
-        if in_two and self._runs_in_two and selection is not None:
-            cut = readouts.cut(version, traces, batch, methods, selection, inputs, tensors, device)
-        if cut is not None:
-            trunk, of_trunk = cut.divided.trunk, cut.of_trunk
-
-        def bind(part: GraphBatch, start: int) -> BoundPart:
-            methods = kinds.methods_in(part, self._methods)
-            ahead = part.schedule
-            if ahead is not None and ahead.num_slots != tuple(reads[name].num_slots for name in methods):
-                ahead = None  # it was made for another model
-            order, group_methods = order_of(part, methods, reads, self.policy, ahead, device)
-            is_whole = not part.num_external
-            bound = self._bind(
-                version, trunk, inputs, tensors, device, through, group_methods, backend, is_whole=is_whole
-            )
-            order = with_partial_states(order, bound)
-            if of_trunk is not None:
-                selected = of_trunk.within(start, start + part.num_vertices)
-                order = order.selecting(selected, part.derived.num_alike)
-            counts = kinds.count_inputs(traces, inputs, kinds.count_rows(part, methods)) if len(parts) > 1 else {}
-            return BoundPart(bound, order, counts, part.num_external)
-
-        bound_parts = list(map(bind, parts, starts))
-        run: Callable[..., dict[str, Tensor]] = functools.partial(how, bound_parts)
-        as_given, call_in_two = cast(AsGiven, dict), None
-        if cut is not None:
-            request = Request.of(tensors, inputs, through, backend or named_backend(self.backend), device)
-            call_in_two = readouts.bind(self, version, cut, bound_parts, request, batch, methods)
-            run, bound_parts = call_in_two.run, [*bound_parts, *call_in_two.readout]
-        if selection is not None and not selection.is_ascending:
-            as_given = functools.partial(selection.as_given, is_pushed=pushing(batch, methods, traces))
-        given = [graphs]
-        if isinstance(graphs, GraphBatch):
-            given = [value for name, value in vars(graphs).items() if name != "derived"]
-        return BoundCall(run, tensors, external, device, as_given, bound_parts, given, call_in_two), traces
 
     @uncompiled
     def start(

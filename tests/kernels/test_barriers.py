@@ -7,7 +7,8 @@ import torch
 from torch import fx
 
 from vertexflow.kernels.lower.loops import Columns, Matrix, Outer, Over, Product
-from vertexflow.kernels.native.body import BARRIER, phases_of, write_statements
+from vertexflow.kernels.native.barriers import BARRIER, phases_of
+from vertexflow.kernels.native.body import write_statements
 
 GRAPH = fx.Graph()
 X, Y, Z, WEIGHT, GRAD = (GRAPH.placeholder(name) for name in ("x", "y", "z", "weight", "grad"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,21 +13,16 @@ from torch.autograd.graph import get_gradient_edge
 from ..errors import BackendError, InputError, InputTypeError, VertexFlowError
 from ..graph.inputs.build import InputGraph
 from ..graph.inputs.pack import GraphBatch
-from ..graph.symbolic.trace import Trace
 from ..graph.uncompiled import uncompiled
-from ..kernels import autograd
 from ..kernels.compile import choose_backend
-from ..kernels.compiled import Compiled
-from ..kernels.memory.held import held_bytes
 from ..kernels.memory.rehearsal import rehearsed, size_of, stand_in
-from ..kernels.parts import BoundPart
+from .arguments import Arguments
 from .backward_hooks import ReturnsOutputs
+from .bind import BoundCall, bind_call
 from .outputs import Outputs
 from .programs import Version
-from .readouts import InTwo
 
 Loss = Callable[[Outputs], Tensor]
-AsGiven = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -62,46 +57,6 @@ class MemoryEstimate:
     def __str__(self) -> str:
         """A table in MiB."""
         return "\n".join(f"{field.name:<9} {getattr(self, field.name) / 2**20:10.1f} MiB" for field in fields(self))
-
-
-@dataclass(frozen=True)
-class BoundCall:
-    """A call that is checked, traced, compiled and scheduled.
-
-    `run` takes `tensors` (parameters, buffers and shared tensors), inputs and `external` (states of external vertices);
-    `as_given` puts outputs into the order in which vertices were asked for.
-    """
-
-    run: Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
-    tensors: Mapping[str, Tensor]
-    external: Mapping[str, Tensor]
-    device: torch.device
-    as_given: AsGiven
-    parts: Sequence[BoundPart] = ()
-    given: Sequence[object] = ()  # what was known of the structure before the call: graphs, or the arrays of a batch
-    divided: InTwo | None = None  # where the readout of some vertices is computed apart
-
-    def results(self, inputs: Mapping[str, Tensor], traces: Iterable[Trace]) -> Outputs:
-        """What the call returns, with outputs of kinds that are not in the batch."""
-        outputs = self.run(self.tensors, inputs, self.external)
-        autograd.add_missing(outputs, traces, [*self.tensors.values(), *inputs.values()], self.device)
-        return Outputs(self.as_given(outputs))
-
-    @property
-    def whole_parts(self) -> Sequence[BoundPart]:
-        """The one part of the call, or its trunk and its readout; nothing if one of these is in parts, or a method has no vertex
-        in the readout."""
-        if self.divided is None:
-            return self.parts if len(self.parts) == 1 else ()
-        is_whole = len(self.parts) == 2 and not self.divided.absent
-        return self.parts if is_whole else ()
-
-    @property
-    def bytes_of_structure(self) -> int:
-        """The memory of index arrays, and of what is written down of passes, beside the batch's own arrays."""
-        known = (thing for part in self.parts for thing in part.known_of_structure())
-        calls = {prepared: prepared.bytes_of_calls for part in self.parts if (prepared := part.prepared) is not None}
-        return held_bytes(known, self.given, (Compiled,)) + sum(calls.values())
 
 
 class EstimatesMemory(ReturnsOutputs):
@@ -152,19 +107,15 @@ class EstimatesMemory(ReturnsOutputs):
             version, tensors = self._see()
             device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
             check_estimated(self.backend, device)
-            groups = [inputs, initial, shared]
+            groups = [initial, inputs, shared]
             given = [real(group, device) for group in groups]
             if any(group is not before for group, before in zip(given, groups, strict=True)):
                 version = version.apart()  # traces are checked with the inputs: with zeros, they are for nobody else
-            call, _ = self._bind_call(
-                version, tensors, graphs, reverse, given[1], given[0], given[2], outputs, in_two=True
-            )
-            return rehearse(call, inputs, loss, holds_outputs)
+            call = Arguments(None, graphs, reverse, given[0], given[1] or {}, given[2], outputs)
+            bound, _ = bind_call(cast(Any, self), version, tensors, call, in_two=True)
+            return rehearse(bound, inputs, loss, holds_outputs)
 
     def _see(self) -> tuple[Version, dict[str, Tensor]]:
-        raise NotImplementedError
-
-    def _bind_call(self, *arguments: Any, **named: Any) -> tuple[BoundCall, Any]:
         raise NotImplementedError
 
 

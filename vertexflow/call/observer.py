@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..graph.inputs.build import InputGraph
-    from ..graph.inputs.pack import GraphBatch
+    from .arguments import Arguments
     from .outputs import Outputs
-    from .selection import Wanted
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A call of a vertex function: the arguments of `VertexFunction._run`."""
-
-    tensors: Mapping[str, Tensor] | None
-    graphs: GraphBatch | Sequence[InputGraph]
-    reverse: bool
-    initial: Mapping[str, Tensor] | None
-    inputs: Mapping[str, Tensor]
-    shared: Mapping[str, Tensor] | None
-    wanted: Wanted | None
 
 
 class Observer(Protocol):
     """Sees calls, and gives what the model goes on with."""
 
-    def see(self, model: Any, call: Seen) -> Outputs: ...
+    def see(self, model: Any, call: Arguments) -> Outputs: ...
 
 
 class _OfThread(threading.local):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .observer import Seen
+    from .arguments import Arguments
     from .outputs import Outputs
 
 
@@ -14,5 +14,5 @@ class OnRanks(ABC):
     """What a model is called with in the place of a `GraphBatch`, where the rest of the graphs is on other ranks."""
 
     @abstractmethod
-    def run(self, model: Any, call: Seen) -> Outputs:
+    def run(self, model: Any, call: Arguments) -> Outputs:
         """The outputs of a call, of the vertices that are here."""

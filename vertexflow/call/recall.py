@@ -20,7 +20,8 @@ from ..kernels import autograd
 from ..kernels.compiled import Compiled
 from ..kernels.parts import BoundPart
 from ..kernels.plain import is_recorded, lie_in_memory
-from .estimate import AsGiven, BoundCall
+from .arguments import Arguments
+from .bind import AsGiven, BoundCall
 from .outputs import Outputs
 from .programs import Programs, Seen, Version
 from .same_call import TensorGuards, can_be_told, positions, surroundings
@@ -118,13 +119,9 @@ class AsBefore:
         return cls(seen, (tuple(unchanged)[:-1], tensors), _attributes(model), recall.device, recall.surroundings)
 
 
-def run_unchanged(
-    model: Model, tensors: Tensors | None, batch: object, reverse: bool, inputs: Tensors, wanted: Wanted | None
-) -> Outputs | None:
-    """What `run_again` returns, if neither the model nor its surroundings have changed since that was asked.
-
-    `tensors` are given in the place of the model's own parameters and buffers; None: its own are those that it had.
-    """
+def run_unchanged(model: Model, call: Arguments) -> Outputs | None:
+    """What `run_again` returns, if neither the model nor its surroundings have changed since that was asked."""
+    tensors, batch, reverse, initial, inputs, shared, wanted = call
     programs, is_grad_enabled = model._programs, torch.is_grad_enabled()
     as_before: AsBefore | None = programs.as_before.get((is_grad_enabled, tensors is None))
     held = None if as_before is None else as_before.held
@@ -134,13 +131,14 @@ def run_unchanged(
     names, vertices = _asked(own if tensors is None else tensors, inputs, wanted)
     others = [*inputs.values(), *vertices] if tensors is None else [*tensors.values(), *inputs.values(), *vertices]
     looked_at: object = seen.snapshot.modules[0]()  # another one, where a model was copied
-    if looked_at is not model or not all(map(operator.is_, _attributes(model), as_before.attributes)):
+    if looked_at is not model or initial is not None or shared is not None:
         return None
     of_batch: Mapping[tuple[bool, bool], Sequence[Recall]] = seen.version.recalls.get(batch, {})
     for recall in of_batch.get((reverse, is_grad_enabled), ()):
         if (
             names == recall.names
             and recall.device == as_before.device
+            and all(map(operator.is_, _attributes(model), as_before.attributes))
             and all(map(operator.is_, as_before.surroundings, recall.surroundings))
             and _core.is_unchanged((*unchanged, recall.guards.check), others)
             and lie_in_memory(others)
@@ -151,33 +149,25 @@ def run_unchanged(
     return None
 
 
-def run_again(
-    model: Model,
-    version: Version,
-    tensors: Tensors,
-    are_own: bool,
-    backend: str,
-    batch: object,
-    reverse: bool,
-    inputs: Tensors,
-    wanted: Wanted | None,
-) -> Outputs | None:
+def run_again(model: Model, version: Version, tensors: Tensors, backend: str, call: Arguments) -> Outputs | None:
     """What a call returns, if it is like an earlier one.
 
     `tensors` are parameters and buffers, the model's own or others, `backend` is what `named_backend` says.
     """
-    for (_, of_own), noted in [*model._programs.as_before.items()] if are_own else ():
-        if of_own and noted.held is not None and [*map(id, noted.held[1].values())] != [*map(id, tensors.values())]:
+    own = model._programs.as_before.items() if call.tensors is None else ()
+    for noted in [each for (_, are_own), each in [*own] if are_own]:
+        if noted.held is not None and [*map(id, noted.held[1].values())] != [*map(id, tensors.values())]:
             noted.held = None
-    if type(batch) is not GraphBatch or is_recorded():
+    batch = call.graphs
+    if call.initial is not None or call.shared is not None or type(batch) is not GraphBatch or is_recorded():
         return None
-    names, vertices = _asked(tensors, inputs, wanted)
-    given = [*tensors.values(), *inputs.values(), *vertices]
+    names, vertices = _asked(tensors, call.inputs, call.wanted)
+    given = [*tensors.values(), *call.inputs.values(), *vertices]
     of_batch: Mapping[tuple[bool, bool], Sequence[Recall]] = version.recalls.get(batch, {})
-    for recall in of_batch.get((reverse, torch.is_grad_enabled()), ()):
+    for recall in of_batch.get((call.reverse, torch.is_grad_enabled()), ()):
         if recall.fits(model, backend, names, given, vertices):
-            _note(model, version, tensors, are_own, recall)
-            return _run(model, recall, given, wanted)
+            _note(model, version, tensors, call.tensors is None, recall)
+            return _run(model, recall, given, call.wanted)
     return None
 
 
@@ -201,43 +191,36 @@ def _run(model: Model, recall: Recall, given: Sequence[Tensor], wanted: Wanted |
     return Outputs(outputs if wanted is None else recall.as_given(outputs))
 
 
-def keep(
-    model: Model,
-    version: Version,
-    call: BoundCall,
-    backend: str,
-    batch: object,
-    reverse: bool,
-    inputs: Tensors,
-    wanted: Wanted | None,
-    result: Outputs,
-) -> None:
-    """Remember a call, if what it was bound to can be told from these arguments without waiting for a device."""
-    names, vertices = _asked(call.tensors, inputs, wanted)
-    given = [*call.tensors.values(), *inputs.values(), *vertices]
+def keep(model: Model, version: Version, bound: BoundCall, backend: str, call: Arguments, result: Outputs) -> None:
+    """Remember a call, if what it was bound to can be told from its arguments without waiting for a device."""
+    batch, inputs = call.graphs, call.inputs
+    names, vertices = _asked(bound.tensors, inputs, call.wanted)
+    given = [*bound.tensors.values(), *inputs.values(), *vertices]
     is_told = can_be_told(model.state_dtype, given) and all(_can_be_compared(each, batch) for each in vertices)
-    parts = call.whole_parts
+    if call.initial is not None or call.shared is not None:
+        return
+    parts = bound.whole_parts
     if not (is_told and parts and type(batch) is GraphBatch):
         return
     readout, pushed = None, set(parts[0].bound.pushes)
     if len(parts) > 1:
-        readout = KeptReadout.of(parts[1], call.tensors)
+        readout = KeptReadout.of(parts[1], bound.tensors)
         pushed = pushed.difference(parts[1].bound.pulls).union(parts[1].bound.pushes)
     if result.keys() != pushed:
         return  # outputs of kinds that are not in the batch were added
     recall = Recall(
-        _surroundings(model, backend, call.device),
+        _surroundings(model, backend, bound.device),
         names,
         TensorGuards(*given, dynamic_dims_sizes=None, dynamic_dims_strides=None),
         [each.clone() if each.is_cpu else each for each in vertices],
-        call.device,
+        bound.device,
         parts[0],
-        positions(parts[0].bound, call.tensors, inputs),
+        positions(parts[0].bound, bound.tensors, inputs),
         readout,
-        call.as_given,
+        bound.as_given,
         model._programs.latest,
     )
-    of_batch, key = version.recalls.setdefault(batch, {}), (reverse, torch.is_grad_enabled())
+    of_batch, key = version.recalls.setdefault(batch, {}), (call.reverse, torch.is_grad_enabled())
     of_batch[key] = (recall, *of_batch.get(key, ())[: _MOST_CALLS - 1])
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..graph import transforms
-from ..graph.inputs.build import InputGraph
-from ..graph.inputs.pack import GraphBatch
 from ..graph.symbolic.roles import shared_key
 from ..kernels import autograd
 from ..kernels.parts import replay_parts
+from .arguments import Arguments
+from .bind import bind_call
 from .programs import Version
-from .selection import Wanted
 
 if TYPE_CHECKING:
     from ..function import VertexFunction
@@ -24,26 +23,20 @@ def run_transformed(
     model: VertexFunction,
     version: Version,
     tensors: Mapping[str, Tensor],
-    graphs: GraphBatch | Sequence[InputGraph],
-    reverse: bool,
-    initial: Mapping[str, Tensor] | None,
-    inputs: Mapping[str, Tensor],
-    shared: Mapping[str, Tensor] | None,
-    wanted: Wanted | None,
+    call: Arguments,
 ) -> dict[str, Tensor]:
-    """What `model(graphs, ...)` pushes, by name, out of operations that the transforms know, with `tensors` as the model's
-    parameters and buffers."""
+    """What a call pushes, by name, out of operations that the transforms know, with `tensors` as the model's parameters and
+    buffers."""
     with transforms.suspended():
-        plain_tensors, plain_initial, plain_inputs, plain_shared = map(
-            transforms.plain, (tensors, initial, inputs, shared)
+        plain_tensors, initial, inputs, shared = map(
+            transforms.plain, (tensors, call.initial, call.inputs, call.shared)
         )
-        call, traces = model._bind_call(
-            version, plain_tensors, graphs, reverse, plain_initial, plain_inputs, plain_shared, wanted, replay_parts, "torch"
-        )  # fmt: skip
-    external = dict(call.external)
-    for name, value in (initial or {}).items():
-        external[name] = value.to(call.external[name].dtype)
-    tensors = {**tensors, **{shared_key(name): value for name, value in (shared or {}).items()}}
-    outputs = call.run(tensors, inputs, external)
-    autograd.add_missing(outputs, traces.values(), [], call.device)
-    return call.as_given(outputs)
+        plain_call = call._replace(initial=initial, inputs=inputs, shared=shared)
+        bound, traces = bind_call(model, version, plain_tensors, plain_call, replay_parts, "torch")
+    external = dict(bound.external)
+    for name, value in (call.initial or {}).items():
+        external[name] = value.to(bound.external[name].dtype)
+    tensors = {**tensors, **{shared_key(name): value for name, value in (call.shared or {}).items()}}
+    outputs = bound.run(tensors, call.inputs, external)
+    autograd.add_missing(outputs, traces.values(), [], bound.device)
+    return bound.as_given(outputs)

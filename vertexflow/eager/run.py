@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import log
 from ..call import arcs
+from ..call.arguments import Arguments
 from ..call.inputs import check_inputs, check_shared, initial_states
 from ..call.kinds import (
     Used,
@@ -24,9 +25,8 @@ from ..call.kinds import (
     refuse_edges,
 )
 from ..call.orders import Reads, order_of
-from ..call.selection import Wanted, pushing, selection_of
-from ..graph.inputs.build import InputGraph
-from ..graph.inputs.pack import GraphBatch, pack
+from ..call.selection import pushing, selection_of
+from ..graph.inputs.pack import GraphBatch
 from ..graph.symbolic.states import dtypes_of, usual_dtype
 from ..growing.chosen import Chosen
 from ..growing.frontier import Frontier
@@ -42,26 +42,17 @@ if TYPE_CHECKING:
     from ..function import VertexFunction
 
 
-def run_eager(
-    model: VertexFunction,
-    tensors: Mapping[str, Tensor] | None,
-    graphs: GraphBatch | Sequence[InputGraph],
-    reverse: bool,
-    initial: Mapping[str, Tensor] | None,
-    inputs: Mapping[str, Tensor],
-    shared: Mapping[str, Tensor] | None,
-    wanted: Wanted | None = None,
-) -> dict[str, Tensor]:
-    """What `model(graphs, ...)` pushes, by name, with `tensors` as the model's parameters and buffers; None: its own."""
-    tensors = own_tensors(model) if tensors is None else tensors
-    batch = graphs if isinstance(graphs, GraphBatch) else pack(graphs)
+def run_eager(model: VertexFunction, call: Arguments) -> dict[str, Tensor]:
+    """What a call pushes, by name."""
+    tensors = own_tensors(model) if call.tensors is None else call.tensors
+    batch, inputs, initial = call.batch(), call.inputs, call.initial
     methods = methods_in(batch, model._methods)
     device = check_inputs(tensors, inputs)
-    shared = check_shared(tensors, inputs, shared)
+    shared = check_shared(tensors, inputs, call.shared)
     usual = usual_dtype({**tensors, **shared}, inputs)
     dtypes = dtypes_of(model.state, model.state_dtype, usual)
-    selection = None if wanted is None else selection_of(batch, wanted)
-    batch = batch.reversed() if reverse else batch
+    selection = None if call.wanted is None else selection_of(batch, call.wanted)
+    batch = batch.reversed() if call.reverse else batch
     counts = count_rows(batch, methods)
     external: dict[str, Tensor] = {}
     if initial is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..call.arguments import Arguments
 from ..call.backward_hooks import ReturnsOutputs
 from ..call.outputs import Outputs
 from ..errors import GraphError, InputError
@@ -118,5 +119,5 @@ class ChainRNN(ReturnsOutputs, nn.RNNBase):
         weights = {name: getattr(self, name + suffix) for name in self.cell.weights}
         states = dict(zip(self.cell.state, initial, strict=True)) if initial else None
         wanted = {name: ends for name in self.cell.state if name != "h"}
-        out = self.cell._run(weights, batch, direction == 1, states, {"x": x}, wanted=wanted or None)
+        out = self.cell._run(Arguments(weights, batch, direction == 1, states, {"x": x}, wanted=wanted or None))
         return dict(out)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..call.observer import Seen
+from ..call.arguments import Arguments
 from ..call.on_ranks import OnRanks
 from ..call.outputs import Outputs
 from ..errors import GraphError, InputError
@@ -144,7 +144,7 @@ class GraphPart(OnRanks):
         """What a call computes. Raises `InputError` if the part was made for the other direction alone."""
         return self._downward if reverse else self.upward
 
-    def run(self, model: Any, call: Seen) -> Outputs:
+    def run(self, model: Any, call: Arguments) -> Outputs:
         from .over_vertices import run
 
         return run(model, self, call)

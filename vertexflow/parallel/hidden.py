@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import weakref
@@ -15,14 +14,13 @@ from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 
 from ..call import programs
+from ..call.arguments import Arguments
 from ..call.inputs import check_inputs, check_shared
-from ..call.observer import Seen
 from ..call.on_ranks import OnRanks
 from ..call.outputs import Outputs
 from ..errors import InputError, VertexFunctionError
 from ..function import VertexFunction
 from ..graph import transforms
-from ..graph.inputs.pack import GraphBatch, pack
 from ..graph.symbolic import isolation
 from ..graph.symbolic.isolation import without_autocast
 from ..graph.symbolic.prepare import prepare
@@ -74,7 +72,7 @@ class _Own:
     """A call of a model as this rank has it: of the vertex function of its columns."""
 
     of_rank: _OfRank
-    call: Seen
+    call: Arguments
     device: torch.device
 
 
@@ -149,20 +147,18 @@ class Divided:
             modules[prefix]._parameters[attribute] = nn.Parameter(columns_of_rank, parameter.requires_grad)
         model._divided = self
 
-    def run(self, model: VertexFunction, call: Seen) -> Outputs:
+    def run(self, model: VertexFunction, call: Arguments) -> Outputs:
         """A call of the model."""
         if isinstance(call.graphs, OnRanks):
             return self._run_on_part(model, cast(GraphPart, call.graphs), call)
-        graphs = call.graphs if isinstance(call.graphs, GraphBatch) else pack(call.graphs)
+        graphs = call.batch()
         own = self._own_call(model, call)
         check_same_graphs([graphs], self.group, own.device)
         with without_autocast(own.device.type):  # the trace has its casts in it
-            outputs = own.of_rank.function._run(
-                None, graphs, call.reverse, own.call.initial, own.call.inputs, own.call.shared, call.wanted
-            )
+            outputs = own.of_rank.function._run(own.call._replace(graphs=graphs))
         return self._whole(own.of_rank, outputs)
 
-    def _run_on_part(self, model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
+    def _run_on_part(self, model: VertexFunction, part: GraphPart, call: Arguments) -> Outputs:
         """A call with the vertices that the ranks of `group` have of graphs whose other vertices are elsewhere. An exchange of
         states moves the columns that this rank has of them, between ranks that have the same columns."""
         if getattr(model, "_part_group", None) is None:
@@ -184,7 +180,7 @@ class Divided:
             outputs = ready.outputs()
         return self._whole(of_ranks[0], outputs)
 
-    def _own_call(self, model: VertexFunction, call: Seen) -> _Own:
+    def _own_call(self, model: VertexFunction, call: Arguments) -> _Own:
         """What this rank computes of a call; it waits for nobody."""
         if call.tensors is not None or transforms.are_active():
             raise InputError(
@@ -204,7 +200,7 @@ class Divided:
         states = {name: self._own_state(name, value) for name, value in initial.items()}
         shared = {**own_params, **other_params, **{shared_key(name): value for name, value in shared.items()}}
         given = states if isinstance(call.initial, Mapping) else call.initial
-        return _Own(of_rank, dataclasses.replace(call, initial=given, inputs=inputs, shared=shared), device)
+        return _Own(of_rank, call._replace(initial=given, inputs=inputs, shared=shared), device)
 
     def _whole(self, of_rank: _OfRank, outputs: Outputs) -> Outputs:
         """All columns of what a rank has its own of."""

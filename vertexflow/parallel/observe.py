@@ -20,15 +20,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..call import kinds
+from ..call.arguments import Arguments
+from ..call.bind import bind_call
 from ..call.estimate import real, rehearse
 from ..call.inputs import check_inputs
-from ..call.observer import Seen, observed_by
+from ..call.observer import observed_by
 from ..call.outputs import Outputs
 from ..call.selection import each_wanted
 from ..errors import BackendError, InputError, VertexFlowError
 from ..function import VertexFunction
 from ..graph.inputs.derived import Derived
-from ..graph.inputs.pack import GraphBatch, pack, replaced
+from ..graph.inputs.pack import GraphBatch, replaced
 from ..graph.symbolic.trace import Trace
 from ..kernels.compile import choose_backend
 from ..kernels.memory import rehearsal
@@ -214,10 +216,10 @@ class _Observer:
         self.alive.append(outputs)
         self.settle(self.part(self.stack[0]) if "" in self.parts else next(iter(self.parts.values()), ModelPart("")))
 
-    def see(self, model: VertexFunction, call: Seen) -> Outputs:
+    def see(self, model: VertexFunction, call: Arguments) -> Outputs:
         """A call of a vertex function."""
         part = self.part(self.names.get(id(model), self.stack[-1]))
-        batch = call.graphs if isinstance(call.graphs, GraphBatch) else pack(call.graphs)
+        batch = call.batch()
         self.alive.append(batch)
         self.batches[id(batch)] = batch
         self.is_inside = True
@@ -240,9 +242,8 @@ class _Observer:
                 wanted = call.wanted
                 if wanted is not None:
                     wanted = each_wanted(wanted, functools.partial(_some_vertices, device=device))
-                bound, _ = model._bind_call(
-                    version, tensors, batch, call.reverse, initial, inputs or {}, shared, wanted
-                )
+                real_call = Arguments(None, batch, call.reverse, initial, inputs or {}, shared, wanted)
+                bound, _ = bind_call(model, version, tensors, real_call)
                 compiled = dict(model._programs.latest or {})
                 self._note(part, model, batch, call, compiled)
                 estimate = rehearse(bound, call.inputs, None, True)
@@ -267,7 +268,7 @@ class _Observer:
         return given
 
     def _note(
-        self, part: ModelPart, model: VertexFunction, batch: GraphBatch, call: Seen, compiled: Mapping[str, Any]
+        self, part: ModelPart, model: VertexFunction, batch: GraphBatch, call: Arguments, compiled: Mapping[str, Any]
     ) -> None:
         key = (id(batch), bool(call.reverse))
         if key not in self.levels:

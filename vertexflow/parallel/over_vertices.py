@@ -15,10 +15,10 @@ from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
 
 from ..call import programs
-from ..call.estimate import BoundCall
-from ..call.observer import Seen
+from ..call.arguments import Arguments
+from ..call.bind import BoundCall, bind_call
 from ..call.outputs import Outputs
-from ..call.selection import Wanted, selection_of
+from ..call.selection import selection_of
 from ..errors import GraphError, InputError
 from ..function import VertexFunction
 from ..graph import transforms
@@ -121,11 +121,11 @@ class Ready:
 
     function: VertexFunction
     part: GraphPart
-    call: Seen
+    call: Arguments
     place: Place
     version: programs.Version
     traces: dict[str, Trace]
-    inputs: dict[str, Tensor]
+    inputs: Mapping[str, Tensor]
     bound: BoundCall
 
     @property
@@ -158,7 +158,7 @@ class Ready:
         return outputs
 
 
-def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
+def run(model: VertexFunction, part: GraphPart, call: Arguments) -> Outputs:
     """A call of a model on a part, on all ranks at the same time; see `GraphPart`.
 
     Raises:
@@ -167,7 +167,7 @@ def run(model: VertexFunction, part: GraphPart, call: Seen) -> Outputs:
     return agreed(model, part, call, lambda place: bind(model, part, call, place)).outputs()
 
 
-def agreed(model: VertexFunction, part: GraphPart, call: Seen, prepare: Callable[[Place], Ready]) -> Ready:
+def agreed(model: VertexFunction, part: GraphPart, call: Arguments, prepare: Callable[[Place], Ready]) -> Ready:
     """What `prepare` has made ready, if all ranks can go on; it waits for nobody.
 
     Raises:
@@ -186,18 +186,18 @@ def agreed(model: VertexFunction, part: GraphPart, call: Seen, prepare: Callable
     return ready
 
 
-def bind(model: VertexFunction, part: GraphPart, call: Seen, place: Place) -> Ready:
+def bind(model: VertexFunction, part: GraphPart, call: Arguments, place: Place) -> Ready:
     """A call of a model, made ready; messages of others are not waited for."""
     _refuse(model, part, call, place.group)
     local = part.local(call.reverse)
     function = _on_ranks(model, local)
     version, tensors = programs.see(function._programs, function)
-    inputs, initial, wanted = _as_local(part, local, call, place.group, place.device)
-    bound, traces = function._bind_call(version, tensors, local.batch, False, initial, inputs, call.shared, wanted)
-    return Ready(function, part, call, place, version, traces, inputs, bound)
+    local_call = _as_local(part, local, call, place.group, place.device)
+    bound, traces = bind_call(function, version, tensors, local_call)
+    return Ready(function, part, call, place, version, traces, local_call.inputs, bound)
 
 
-def _place_of(model: VertexFunction, part: GraphPart, call: Seen) -> Place:
+def _place_of(model: VertexFunction, part: GraphPart, call: Arguments) -> Place:
     """Where a call is computed; what ranks tell each other before anything can fail lies on its device too."""
     if not (distributed.is_available() and distributed.is_initialized()):
         raise InputError(
@@ -212,7 +212,7 @@ def _place_of(model: VertexFunction, part: GraphPart, call: Seen) -> Place:
     return Place(cast(ProcessGroup, _own_groups[group]), columns, _device_of(model, call))
 
 
-def _device_of(model: VertexFunction, call: Seen) -> torch.device:
+def _device_of(model: VertexFunction, call: Arguments) -> torch.device:
     given = itertools.chain(model.parameters(), model.buffers(), call.inputs.values())
     return next((value.device for value in given if isinstance(value, Tensor)), torch.device("cpu"))
 
@@ -224,7 +224,7 @@ def _timeout_of(group: ProcessGroup) -> timedelta | None:
     return timeout
 
 
-def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGroup) -> None:
+def _refuse(model: VertexFunction, part: GraphPart, call: Arguments, group: ProcessGroup) -> None:
     """Refuse another rank's part, and what is not carried out for parts."""
     rank, ranks = distributed.get_rank(group), distributed.get_world_size(group)
     if (rank, ranks) != (part.rank, part.ranks):
@@ -247,9 +247,9 @@ def _refuse(model: VertexFunction, part: GraphPart, call: Seen, group: ProcessGr
 
 
 def _as_local(
-    part: GraphPart, local: LocalGraph, call: Seen, group: ProcessGroup, device: torch.device
-) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None, Wanted | None]:
-    """Inputs, initial states and wanted vertices of a rank, for its local graph."""
+    part: GraphPart, local: LocalGraph, call: Arguments, group: ProcessGroup, device: torch.device
+) -> Arguments:
+    """A call of a rank, for its local graph."""
     local.batch.cache[_STEPS] = local.steps
     inputs, initial, wanted = {**call.inputs, _TABLE: _table(part, local, group, device)}, call.initial, call.wanted
     if initial is not None:
@@ -269,7 +269,7 @@ def _as_local(
             }
     if wanted is not None:  # by number, as the local graph has more vertices
         wanted = selection_of(cast(Any, part), wanted).numbers()
-    return inputs, initial, wanted
+    return Arguments(None, local.batch, False, initial, inputs, call.shared, wanted)
 
 
 def _has_rows(value: Any) -> bool:

@@ -62,7 +62,8 @@ from ..lower.loops import (
 from ..lower.scalar import wide
 from ..lower.views import stride
 from ..memory.layout import positions_of, scratch_of
-from .body import phases_of, write_statements
+from .barriers import phases_of
+from .body import write_statements
 from .cpp import TYPES
 from .plan import Plan
 from .products import FUNCTIONS, dtype_of, function_of, packed_size

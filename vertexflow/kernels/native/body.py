@@ -24,7 +24,6 @@ from ..lower.loops import (
     Store,
     SumOfRows,
     expressions,
-    reads,
     writes,
 )
 from ..lower.scalar import (
@@ -41,10 +40,10 @@ from ..lower.scalar import (
     Reduce,
     neutral,
 )
+from .barriers import BARRIER, barriers
 from .cpp import converted, loaded, number, place, register, rounded, row_of, spell, stored
 from .products import dtype_of, function_of
 
-BARRIER = "meeting.wait(team);"
 SHARED = "#pragma omp for schedule(static) nowait"
 SIMD = "#pragma omp simd"
 
@@ -60,56 +59,18 @@ def write_statements(
 
     `names` are the C++ names of the values that lie in memory: the element in column j of row i of the value `x` is
     `x[i * x_ld + j]`; a value without rows has no `_ld`. `weights` are the names of what products read. `arriving` are values
-    that earlier lines compute, and what threads divide there (as `_split_of`); "gathered": rows, if they are not read where
-    they were. Sums over rows are added to what is already there if the argument `adds` is true. Products that are `sent` are left
+    that earlier lines compute, and what threads divide there (as `split_of`); "gathered": rows, if they are not read where they
+    were. Sums over rows are added to what is already there if the argument `adds` is true. Products that are `sent` are left
     out of steps that end before the row `first_sending`.
     """
     lines: list[str] = []
     numbers = count(1)  # all statements of a step are in one block
-    for statement, barrier in zip(statements, _barriers(statements, arriving), strict=True):
+    for statement, barrier in zip(statements, barriers(statements, arriving), strict=True):
         lines += barrier
         if isinstance(statement, Product) and writes(statement) <= sent:
             lines.append("if (start + rows > first_sending)")
         lines += _Writer(names, weights, numbers).write(statement)
     return [*lines, BARRIER]
-
-
-def phases_of(statements: Sequence[Statement], arriving: Mapping[fx.Node, str]) -> dict[fx.Node, tuple[int, int]]:
-    """The first and the last phase of a step in which each value is written or read; between phases all threads meet."""
-    phases: dict[fx.Node, tuple[int, int]] = {}
-    phase = 0
-    for statement, barrier in zip(statements, _barriers(statements, arriving), strict=True):
-        phase += barrier == [BARRIER]
-        for node in reads(statement) | writes(statement):
-            phases[node] = phases.get(node, (phase, phase))[0], phase
-    return phases
-
-
-def _barriers(statements: Sequence[Statement], arriving: Mapping[fx.Node, str]) -> Iterator[list[str]]:
-    """The lines in front of each statement at which threads wait for what others compute."""
-    unseen = dict(arriving)  # values that other threads may not see yet, and how the threads divided their computation
-    for statement in statements:
-        split = _split_of(statement)
-        awaited = {unseen[value] for value in reads(statement) if value in unseen and not _is_own(unseen[value], split)}
-        if awaited == {"gathered"}:
-            yield ["if (reads_from < 0) {", BARRIER, "}"]
-            unseen = {value: known_split for value, known_split in unseen.items() if known_split != "gathered"}
-        elif awaited:
-            yield [BARRIER]
-            unseen.clear()
-        else:
-            yield []
-        unseen.update(dict.fromkeys(writes(statement), split))
-
-
-def _is_own(split_before: str, split: str) -> bool:
-    """Whether each thread reads only what it computed itself: rows, or edges, are always divided in the same way."""
-    return (split_before, split) in (("rows", "rows"), ("edges", "edges"), ("gathered", "rows"))
-
-
-def _split_of(statement: Statement) -> str:
-    """What threads divide among them: rows, edges or elements, or columns of a result."""
-    return "columns" if isinstance(statement, (Product, Outer, SumOfRows)) else statement.over.value
 
 
 @dataclass
