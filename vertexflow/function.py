@@ -168,6 +168,7 @@ class VertexFunction(Described, SavesPolicy, EstimatesMemory):
             VertexFunctionError: the vertex function cannot be traced; the message names the line.
         """
         check_arguments(unnamed, reverse)
+        outputs = dict(outputs) if isinstance(outputs, Mapping) else outputs  # as it is now
         return self._run(Arguments(None, graphs, bool(reverse), initial, inputs, shared, outputs))
 
     def _run(self, call: Arguments) -> Outputs:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 import torch
@@ -269,6 +273,7 @@ def test_what_is_refused(outputs, message, backend):
         ({"h": [0]}, r"outputs\['h'\] is a list; give a tensor of vertices, such as batch.roots$"),
         ({"h": None}, r"outputs\['h'\] is a NoneType"),
         ({"h": torch.tensor([0, 3])}, r"outputs\['h'\]\[1\] is 3, but the batch has the vertices 0 to 2"),
+        ({"h": torch.arange(3, device="meta")}, r"outputs\['h'\].* is on the device meta"),
         ({"h": torch.tensor([True])}, r"outputs\['h'\] has 1 booleans for 3 vertices"),
         ([0], "outputs is a list; give a tensor .*, or a mapping from names of outputs"),
     ],
@@ -311,6 +316,79 @@ def test_a_mapping_says_of_which_outputs_rows_are_kept():
     whole, of_ends = (model.estimate_memory(batch, x=x, outputs=outputs) for outputs in (None, {"c": batch.roots}))
     assert whole.outputs - of_ends.outputs == (1000 - 20) * 256 * 4
     assert model.estimate_memory(batch, x=x, outputs={}).outputs == whole.outputs
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch", "eager"])
+@pytest.mark.parametrize("outputs", [torch.tensor([2, 0]), {"h": torch.tensor([2, 0])}])
+def test_of_a_list_of_graphs(outputs, backend):
+    model, x = FromCode(weighed, {"h": 3}), torch.randn(3, 3)
+    model.backend = backend
+    for _ in range(2):
+        assert torch.equal(model([vf.chain(3)], x=x, outputs=outputs).h, model([vf.chain(3)], x=x).h[[2, 0]])
+
+
+class Lazily(Mapping):
+    """Has new tensors at every look."""
+
+    def __init__(self, entries):
+        self.entries = entries
+
+    def __getitem__(self, name):
+        return self.entries[name].clone()
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __len__(self):
+        return len(self.entries)
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize("kind", [Lazily, OrderedDict, MappingProxyType])
+def test_any_mapping(kind, backend):
+    def vertex(self, v):
+        h = v.pull("x") + v.gather(0).h
+        v.scatter(h=h)
+        v.push(h=h, c=h * 2)
+
+    model, batch, x = FromCode(vertex, {"h": 3}), vf.pack([vf.chain(3)] * 2), torch.randn(6, 3)
+    model.backend, whole = backend, model(batch, x=x)
+    for _ in range(3):
+        out = model(batch, x=x, outputs=kind({"h": batch.roots, "c": torch.tensor([4, 1])}))
+        assert torch.equal(out.h, whole.h[batch.roots])
+        assert torch.equal(out.c, whole.c[[4, 1]])
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_names_are_checked_without_graphs_and_in_a_dagnn(backend):
+    model = FromCode(weighed, {"h": 3})
+    model.backend = backend
+    with pytest.raises(vf.InputError, match="outputs has vertices for 'z'"):
+        model(vf.pack([]), x=torch.randn(0, 3), outputs={"z": torch.arange(0)})
+    with pytest.raises(vf.InputError, match="outputs has vertices for 'readout', .* for 'h'$"):
+        vf.nn.DAGNN(3, 4, output_size=2, backend=backend)(
+            [vf.chain(3)], torch.randn(3, 3), outputs={"readout": torch.tensor([0])}
+        )
+
+
+def test_kinds_that_push_one_name_for_vertices_and_for_edges_are_refused_as_such():
+    class Mixed(vf.VertexFunction):
+        @vf.vertex("a")
+        def a(self, v):
+            v.scatter(h=v.pull("x"))
+            v.push(p=v.pull("x"))
+
+        @vf.vertex("b")
+        def b(self, v):
+            v.scatter(h=v.sum(v.children.h))
+            v.push(p=v.children.h)
+
+    batch = vf.pack([vf.graph(3, [(0, 2), (1, 2)], kind=["a", "a", "b"])])
+    model = Mixed(state={"h": 2})
+    for model.backend in ("eager", "torch"):
+        for outputs in (None, {"p": torch.tensor([0])}):
+            with pytest.raises(vf.VertexFunctionError, match="two outputs of two names"):
+                model(batch, x=torch.randn(2, 2), outputs=outputs)
 
 
 def test_an_input_of_this_name_is_refused():

@@ -28,7 +28,7 @@ from .orders import Reads, order_of
 from .outputs import Outputs
 from .programs import Request, Version
 from .readouts import InTwo
-from .selection import pushing, selection_of
+from .selection import are_of_edges, pushing, selection_of
 
 if TYPE_CHECKING:
     from ..function import VertexFunction
@@ -101,7 +101,7 @@ def bind_call(
     batch = batch.reversed() if call.reverse else batch
     arcs.check(traces, methods, batch)
     if selection is not None:
-        selection.check_names(traces.values())
+        selection.check_names(are_of_edges(traces.values()))
     kinds.check_rows(traces, inputs, kinds.count_rows(batch, methods), model._methods, "the batch")
     parts, starts = _in_parts(batch, model.max_vertices, traces)
     external: dict[str, Tensor] = {}

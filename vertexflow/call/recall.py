@@ -193,14 +193,12 @@ def _run(model: Model, recall: Recall, given: Sequence[Tensor], wanted: Wanted |
 
 def keep(model: Model, version: Version, bound: BoundCall, backend: str, call: Arguments, result: Outputs) -> None:
     """Remember a call, if what it was bound to can be told from its arguments without waiting for a device."""
-    batch, inputs = call.graphs, call.inputs
+    batch, inputs, parts = call.graphs, call.inputs, bound.whole_parts
+    if call.initial is not None or call.shared is not None or not parts or type(batch) is not GraphBatch:
+        return
     names, vertices = _asked(bound.tensors, inputs, call.wanted)
     given = [*bound.tensors.values(), *inputs.values(), *vertices]
-    is_told = can_be_told(model.state_dtype, given) and all(_can_be_compared(each, batch) for each in vertices)
-    if call.initial is not None or call.shared is not None:
-        return
-    parts = bound.whole_parts
-    if not (is_told and parts and type(batch) is GraphBatch):
+    if not (can_be_told(model.state_dtype, given) and all(_can_be_compared(each, batch) for each in vertices)):
         return
     readout, pushed = None, set(parts[0].bound.pushes)
     if len(parts) > 1:
@@ -235,7 +233,7 @@ def _asked(tensors: Iterable[str], inputs: Iterable[str], wanted: Wanted | None)
     return [*tensors, "", *inputs, [(name, number[id(each)]) for name, each in wanted.items()]], vertices
 
 
-def _can_be_compared(vertices: Tensor, batch: object) -> bool:
+def _can_be_compared(vertices: Tensor, batch: GraphBatch) -> bool:
     """Whether a later call can tell without waiting for a device that it asks for the same vertices."""
     own = vars(batch)
     return vertices.is_cpu or vertices is own.get("roots") or vertices is own.get("leaves")

@@ -79,13 +79,16 @@ class Selection:
         by_output = {name: vertices.within(start, stop) for name, vertices in self.by_output.items()}
         return Selected(by_output, None if self.others is None else self.others.within(start, stop))
 
-    def check_names(self, used: Iterable[Used]) -> None:
-        """Refuse vertices for what no method pushes, or pushes for edges."""
-        of_edges = {name: use.is_edge_output(name) for use in used for name in use.pushes}
-        for name in self.by_output.keys() - {name for name, is_of_edges in of_edges.items() if not is_of_edges}:
-            why = "which has a row for each edge" if name in of_edges else "which the vertex function does not push"
-            others = ", ".join(repr(other) for other, is_of_edges in of_edges.items() if not is_of_edges)
-            raise InputError(f"outputs has vertices for {name!r}, {why}; it may have them for {others or 'nothing'}")
+    def check_names(self, of_edges: Mapping[str, bool]) -> None:
+        """Refuse vertices for what is not pushed, or pushed for edges, as these say of outputs by their names."""
+        for name in self.by_output:
+            if of_edges.get(name, True):
+                why = "which has a row for each edge" if name in of_edges else "which the vertex function does not push"
+                # What begins with "_" may be our own.
+                others = [repr(each) for each, is_of_edges in of_edges.items() if not is_of_edges and each[:1] != "_"]
+                raise InputError(
+                    f"outputs has vertices for {name!r}, {why}; it may have them for {', '.join(others) or 'nothing'}"
+                )
 
     def numbers(self) -> Wanted:
         """`outputs=` that asks for the same, by the numbers of vertices."""
@@ -150,7 +153,7 @@ def _vertices(batch: GraphBatch, what: str, outputs: object) -> Vertices:
             f"{what} is {str(outputs.dtype)[6:]} {list(outputs.shape)}; give int64 [count], the vertices whose outputs are "
             "wanted, or booleans [num_vertices]"
         )
-    check_plain("the tensor of vertices", {"outputs": outputs}, closely=True)
+    check_plain("the tensor of vertices", {what: outputs}, closely=True)
     vertices = _on_host(batch, outputs)
     if outputs.dtype is torch.bool:
         if len(vertices) != batch.num_vertices:
@@ -167,6 +170,11 @@ def _vertices(batch: GraphBatch, what: str, outputs: object) -> Vertices:
         )
     ascending = vertices if (np.diff(vertices) > 0).all() else np.unique(vertices)
     return Vertices(vertices, ascending)
+
+
+def are_of_edges(used: Iterable[Used]) -> dict[str, bool]:
+    """Of each output, by its name, whether it has a row for each edge."""
+    return {name: use.is_edge_output(name) for use in used for name in use.pushes}
 
 
 def pushing(batch: GraphBatch, methods: Sequence[str], used: Mapping[str, Used]) -> dict[str, Mask | None]:

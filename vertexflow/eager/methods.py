@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..call.kinds import check_rows, check_together
+from ..call.selection import Selection, are_of_edges
 from ..errors import VertexFunctionError
 from ..graph.symbolic.method import code_of
 from ..graph.symbolic.roles import Pull, Role, is_per_edge
@@ -99,6 +100,7 @@ def run_empty(
     shared: Mapping[str, Tensor],
     external: Mapping[str, Tensor],
     device: torch.device,
+    selection: Selection | None,
 ) -> dict[str, Tensor]:
     """The outputs of a batch without graphs; every method is called on a made-up vertex to see what it pushes."""
     calls = {name: MethodCall(model, name, tensors) for name in dict.fromkeys(model._methods.values())}
@@ -113,6 +115,8 @@ def run_empty(
             ) from error
     check_together(uses, inputs, shared)
     check_rows(uses, inputs, dict.fromkeys(calls, (0, 0)), model._methods, "the batch")
+    if selection is not None:
+        selection.check_names(are_of_edges(uses.values()))
     likes = {name: like for method_uses in uses.values() for name, like in method_uses.pushes.items()}
     return autograd.with_zero_gradients(
         likes, [*tensors.values(), *inputs.values(), *shared.values(), *external.values()]

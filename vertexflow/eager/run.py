@@ -25,7 +25,7 @@ from ..call.kinds import (
     refuse_edges,
 )
 from ..call.orders import Reads, order_of
-from ..call.selection import pushing, selection_of
+from ..call.selection import are_of_edges, pushing, selection_of
 from ..graph.inputs.pack import GraphBatch
 from ..graph.symbolic.states import dtypes_of, usual_dtype
 from ..growing.chosen import Chosen
@@ -59,7 +59,7 @@ def run_eager(model: VertexFunction, call: Arguments) -> dict[str, Tensor]:
         batch = batch.with_initial()
         external = initial_states(initial, model.state, batch.num_external, dtypes, device)
     if not batch.num_graphs:
-        return run_empty(model, tensors, dtypes, inputs, shared, external, device)
+        return run_empty(model, tensors, dtypes, inputs, shared, external, device, selection)
     reads = dict.fromkeys(methods, Reads(0, ragged=True, side_by_side=batch.arity))
     order, group_methods = order_of(batch, methods, reads, model.policy, batch.schedule, device)
     assert order.lists is not None
@@ -87,9 +87,9 @@ def run_eager(model: VertexFunction, call: Arguments) -> dict[str, Tensor]:
         known_shared = [name for name in shared if any(name in use.shared for use in uses.values())]
     arcs.check(uses, methods, batch)
     settle_pushes(uses, rows.ask, rows.answers)
-    if selection is not None:
-        selection.check_names(uses.values())
     _check_calls(uses, {name: inputs[name] for name in known}, known_shared, counts, model._methods, "the batch")
+    if selection is not None and not rows.failed:
+        selection.check_names(are_of_edges(uses.values()))
     if initial is not None:
         refuse_edges(uses)
     rows.check()

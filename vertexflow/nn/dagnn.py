@@ -104,6 +104,8 @@ class DAGNN(ReturnsOutputs):
                 "out.h[part.roots]"
             )
         selection = None if outputs is None else selection_of(batch, outputs)
+        if selection is not None:
+            selection.check_names({"h": False})
         last, pooled = [], []
         for direction, ends in enumerate((batch.roots, batch.leaves) if self.bidirectional else (batch.roots,)):
             states = [x]
