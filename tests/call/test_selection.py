@@ -365,7 +365,7 @@ def test_names_are_checked_without_graphs_and_in_a_dagnn(backend):
     model.backend = backend
     with pytest.raises(vf.InputError, match="outputs has vertices for 'z'"):
         model(vf.pack([]), x=torch.randn(0, 3), outputs={"z": torch.arange(0)})
-    with pytest.raises(vf.InputError, match="outputs has vertices for 'readout', .* for 'h'$"):
+    with pytest.raises(vf.InputError, match=r"outputs has vertices for 'readout', .* for 'h'$"):
         vf.nn.DAGNN(3, 4, output_size=2, backend=backend)(
             [vf.chain(3)], torch.randn(3, 3), outputs={"readout": torch.tensor([0])}
         )
