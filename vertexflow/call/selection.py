@@ -131,7 +131,7 @@ def selection_of(batch: GraphBatch, outputs: object) -> Selection:
     """The vertices that a call was asked for: an index tensor, or a mask of all vertices, or a mapping from outputs to these.
 
     Raises:
-        InputError, InputTypeError: it is neither, or names a vertex that is not in the batch.
+        InputError, InputTypeError: it is none of these, or names a vertex that is not in the batch.
     """
     if isinstance(outputs, Mapping):
         return Selection({name: _vertices(batch, f"outputs[{name!r}]", each) for name, each in outputs.items()}, None)
