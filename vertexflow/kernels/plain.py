@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ _MODES = (
     torch._C._TorchDispatchModeKey.FUNCTIONAL,
 )
 _data_ptr = Tensor.data_ptr
-_HIGH = 1 << 32  # a smaller "address" is an offset into freed memory
+_HIGH = 1 << 32  # a smaller "address" may be an offset into freed memory
 
 
 def is_recorded() -> bool:
@@ -32,9 +32,14 @@ def is_recorded() -> bool:
     )
 
 
-def lie_in_memory(tensors: Iterable[Tensor]) -> bool:
-    """Whether all of these strided tensors have memory, so far as their addresses tell."""
-    return min(map(_data_ptr, tensors), default=_HIGH) >= _HIGH
+def lie_in_memory(tensors: Collection[Tensor]) -> bool:
+    """Whether all of these strided tensors have memory; False also where one has no elements."""
+    return min(map(_data_ptr, tensors), default=_HIGH) >= _HIGH or all(map(_lies_in_memory, tensors))
+
+
+def _lies_in_memory(tensor: Tensor) -> bool:
+    # Memory begins at low addresses where Python is no position-independent executable, as on Debian.
+    return tensor.data_ptr() >= _HIGH or tensor.untyped_storage().data_ptr() != 0
 
 
 def are_rows_in_memory(tensors: Sequence[Tensor], count: int) -> bool:
