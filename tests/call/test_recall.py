@@ -254,6 +254,19 @@ def test_outputs_of_vertices_by_their_names(binds):
         model(BATCH, x=inputs(), outputs={"": some})
 
 
+def test_four_kinds_of_calls_by_turns_are_bound_once_each(model, binds):
+    calls = [None, BATCH.roots, BATCH.leaves, torch.tensor([2])]
+    for outputs in calls:
+        model(BATCH, x=inputs(), outputs=outputs)
+    del binds[:]
+    for outputs in calls * 2:
+        assert torch.equal(
+            model(BATCH, x=inputs(), outputs=outputs).h,
+            model(BATCH, x=inputs()).h[slice(None) if outputs is None else outputs],
+        )
+    assert not binds
+
+
 def test_vertices_on_a_device_are_compared_by_identity():
     """Their numbers are not read, which would wait; those of a batch are not changed."""
     batch = vf.pack([vf.chain(3)])

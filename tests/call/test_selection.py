@@ -170,7 +170,7 @@ def test_one_gradient_for_all_rows(monkeypatch):
 @needs_native
 def test_rows_of_others_are_not_written(monkeypatch):
     copied = []
-    monkeypatch.setattr(Writer, "copy", _noting(Writer.copy, copied))
+    monkeypatch.setattr(Writer, "copy", noting(Writer.copy, copied))
     batch, model = vf.pack([vf.chain(50)] * 2), TreeRNN(4, 4)
     model.backend = "native"
     with torch.no_grad():
@@ -179,7 +179,9 @@ def test_rows_of_others_are_not_written(monkeypatch):
     assert copied.count(100) == 1  # the input
 
 
-def _noting(copy, copied):
+def noting(copy, copied):
+    """`Writer.copy` that notes how many rows each copy has."""
+
     def noted(self, to, source, to_rows, source_rows):
         copied.append(len(source_rows if to_rows is None else to_rows))
         return copy(self, to, source, to_rows, source_rows)

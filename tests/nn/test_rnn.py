@@ -18,6 +18,8 @@ from vertexflow.kernels import native
 from vertexflow.kernels.prepared.calls import Writer
 from vertexflow.nn import GRU, LSTM
 
+from ..call.test_selection import noting
+
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 PEERS = [(LSTM, nn.LSTM), (GRU, nn.GRU)]
 BATCHES = [[5, 1, 7, 2], [1], [3, 3]]
@@ -171,13 +173,7 @@ def test_chains_whose_vertices_are_numbered_otherwise():
 @pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 def test_cell_states_are_kept_of_last_steps_alone(monkeypatch):
     copied = []
-
-    def copy(self, to, source, to_rows, source_rows):
-        copied.append(len(source_rows if to_rows is None else to_rows))
-        return before(self, to, source, to_rows, source_rows)
-
-    before = Writer.copy
-    monkeypatch.setattr(Writer, "copy", copy)
+    monkeypatch.setattr(Writer, "copy", noting(Writer.copy, copied))
     batch = vf.pack([vf.chain(50)] * 2)
     with torch.no_grad():
         out = vf.nn.LSTM(3, 4, backend="native")(batch, torch.randn(100, 3))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError, InputTypeError
 from ..graph.inputs.pack import GraphBatch
-from ..kernels.order import Selected, Wide
+from ..kernels.order import OfOutputs, Selected, Wide
 from ..kernels.plain import check_plain
 from .kinds import Used
 
@@ -48,15 +48,8 @@ class Vertices:
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
-    """The vertices whose outputs are returned: of some outputs, and of all others; None: all vertices."""
-
-    by_output: Mapping[str, Vertices]
-    others: Vertices | None
-
-    def vertices_of(self, output: str) -> Vertices | None:
-        """The vertices of an output; None: all."""
-        return self.by_output.get(output, self.others)
+class Selection(OfOutputs[Vertices]):
+    """The vertices whose outputs are returned."""
 
     @property
     def is_ascending(self) -> bool:
@@ -140,13 +133,10 @@ def selection_of(batch: GraphBatch, outputs: object) -> Selection:
 
 def _vertices(batch: GraphBatch, what: str, outputs: object) -> Vertices:
     if not isinstance(outputs, Tensor):
+        or_mapping = ", or a mapping from names of outputs to such (no input can have this name)"
         raise InputTypeError(
             f"{what} is a {type(outputs).__name__}; give a tensor of vertices, such as batch.roots"
-            + (
-                ", or a mapping from names of outputs to such (no input can have this name)"
-                if what == "outputs"
-                else ""
-            )
+            f"{or_mapping if what == 'outputs' else ''}"
         )
     if outputs.dim() != 1 or outputs.dtype not in (torch.int64, torch.int32, torch.bool):
         raise InputError(

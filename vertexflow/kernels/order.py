@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ MOST_SELECTIONS = 8  # of vertices whose outputs are returned, kept with an orde
 Ints = np.ndarray[Any, np.dtype[np.int32]]
 Rows = TypeVar("Rows", Tensor, Ints)
 Wide = np.ndarray[Any, np.dtype[np.int64]]
+Some = TypeVar("Some")
 
 
 class LackedState(NamedTuple):
@@ -181,17 +182,18 @@ class OutputRows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Selected:
-    """The vertices that outputs have a row for, ascending: those of some outputs, and those of all others; None: all vertices."""
+class OfOutputs(Generic[Some]):
+    """The vertices that outputs have a row for: those of some outputs, and those of all others; None: all vertices."""
 
-    by_output: Mapping[str, Wide]
-    others: Wide | None
+    by_output: Mapping[str, Some]
+    others: Some | None
 
-    def vertices_of(self, output: str) -> Wide | None:
+    def vertices_of(self, output: str) -> Some | None:
         """The vertices of an output; None: all."""
         return self.by_output.get(output, self.others)
 
 
+Selected = OfOutputs[Wide]  # in ascending order
 ALL_VERTICES = Selected({}, None)
 
 
